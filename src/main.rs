@@ -1,0 +1,2 @@
+//! The measured server.
+fn main() {}
