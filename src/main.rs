@@ -1,2 +1,282 @@
-//! The measured server.
-fn main() {}
+//! `ringmark-server`: one echo server, on one backend, that says what it did.
+
+use clap::Parser;
+use ringmark::backend::{self, Entry, Knobs};
+const SERVER_PORT: u16 = 8888;
+use ringmark::counters;
+use ringmark::stop::Stop;
+use ringmark::sys::{self, Signals};
+use ringmark::worker::{Plan, Up, Worker};
+use serde_json::{Map, Value, json};
+use std::io::{self, BufRead, Write};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::ExitCode;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+/// An echo server on one of several ways to wait for sockets.
+///
+/// Prints one JSON line when it accepts connections, one with its counters for each SIGUSR1, and one at
+/// the end. SIGTERM and SIGINT make it send what it owes and leave; a second one ends it at once.
+#[derive(Parser)]
+#[command(name = "ringmark-server", version, after_help = knob_help())]
+struct Options {
+    /// The backend to serve with; --list names them all
+    #[arg(long, required_unless_present = "list")]
+    backend: Option<String>,
+
+    /// Address and first port; port 0 takes free ones
+    #[arg(long, default_value_t = SocketAddr::from((Ipv4Addr::LOCALHOST, SERVER_PORT)))]
+    listen: SocketAddr,
+
+    /// Number of consecutive ports, dealt to the workers in turn: a multiple of the workers [default: one each]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    ports: Option<u16>,
+
+    /// Number of worker threads
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    workers: u16,
+
+    /// CPUs to pin the workers to, dealt in turn, as in 0,1,4-7
+    #[arg(long, value_parser = parse_cpus)]
+    cpus: Option<CpuList>,
+
+    /// Sets a knob of the backend; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    settings: Vec<String>,
+
+    /// Seconds that connections have after SIGTERM to take what they are owed and to close
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(0..=3600))]
+    drain_seconds: u64,
+
+    /// Wait for a line on stdin before any thread, ring or listener exists, so that instruments can attach
+    #[arg(long)]
+    hold: bool,
+
+    /// List every backend, and whether this kernel lets it run
+    #[arg(long)]
+    list: bool,
+
+    /// With --list: as JSON
+    #[arg(long, requires = "list")]
+    json: bool,
+}
+
+#[derive(Clone)]
+struct CpuList(Vec<usize>);
+
+fn parse_cpus(text: &str) -> Result<CpuList, String> {
+    let mut cpus = Vec::new();
+    for part in text.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        match (first.trim().parse::<usize>(), last.trim().parse::<usize>()) {
+            (Ok(first), Ok(last)) if first <= last && last < 4096 => cpus.extend(first..=last),
+            _ => return Err(format!("'{part}' is neither a CPU number nor a range like 0-3")),
+        }
+    }
+    Ok(CpuList(cpus))
+}
+
+fn knob_help() -> String {
+    let mut text = String::from("Knobs (--set KEY=VALUE):\n");
+    for entry in backend::ALL {
+        for knob in entry.knobs {
+            let (low, high) = (knob.range.start(), knob.range.end());
+            text += &format!(
+                "  {:<16} {:<16} {} [default: {}, range: {low}-{high}]\n",
+                entry.name, knob.name, knob.meaning, knob.default
+            );
+        }
+    }
+    text
+}
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    let result = if options.list { list(options.json) } else { serve(&options) };
+    result.unwrap_or_else(|message| {
+        eprintln!("ringmark-server: {message}");
+        ExitCode::FAILURE
+    })
+}
+
+fn list(json: bool) -> Result<ExitCode, String> {
+    let mut rows = Vec::new();
+    for entry in backend::ALL {
+        let verdict = (entry.probe)(&Knobs::parse(entry, &[])?);
+        if json {
+            let knobs: Vec<Value> = entry
+                .knobs
+                .iter()
+                .map(|knob| {
+                    json!({
+                        "name": knob.name,
+                        "default": knob.default,
+                        "range": [knob.range.start(), knob.range.end()],
+                        "meaning": knob.meaning,
+                    })
+                })
+                .collect();
+            rows.push(json!({
+                "name": entry.name,
+                "summary": entry.summary,
+                "echoes": entry.echoes,
+                "supported": verdict.is_ok(),
+                "reason": verdict.err().map(|unsupported| unsupported.reason),
+                "knobs": knobs,
+            }));
+        } else {
+            let verdict = match verdict {
+                Ok(()) => "ok".to_owned(),
+                Err(unsupported) => format!("unsupported: {unsupported}"),
+            };
+            say(&format!("{:<16} {}\n{:<16} {verdict}", entry.name, entry.summary, ""));
+        }
+    }
+    if json {
+        say(&Value::Array(rows).to_string());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn serve(options: &Options) -> Result<ExitCode, String> {
+    let entry = backend::find(options.backend.as_deref().unwrap_or_default())?;
+    let knobs = Knobs::parse(entry, &options.settings)?;
+    let addresses = deal_ports(options)?;
+    if options.hold {
+        let mut line = String::new();
+        let read = io::stdin().lock().read_line(&mut line).map_err(|error| format!("--hold: {error}"))?;
+        if read == 0 {
+            return Err("--hold: stdin ended before a line came; nothing was started".to_owned());
+        }
+    }
+    if let Err(unsupported) = (entry.probe)(&knobs) {
+        say(&json!({"event": "unsupported", "backend": entry.name, "reason": unsupported.reason}).to_string());
+        return Err(format!("{} is unsupported: {unsupported}", entry.name));
+    }
+    sys::raise_open_files_limit().map_err(|error| format!("limit of open files: {error}"))?;
+    let signals = Signals::block(&[libc::SIGTERM, libc::SIGINT, libc::SIGUSR1, libc::SIGUSR2])
+        .map_err(|error| format!("block signals: {error}"))?;
+    let stop =
+        Stop::new(Duration::from_secs(options.drain_seconds)).map_err(|error| format!("eventfd: {error}"))?;
+    let stop = Arc::new(stop);
+
+    let workers = start(options, entry, &knobs, addresses, &stop)?;
+    run(&signals, entry, workers, &stop)
+}
+
+/// The addresses of each worker.
+fn deal_ports(options: &Options) -> Result<Vec<Vec<SocketAddr>>, String> {
+    let workers = options.workers;
+    let ports = options.ports.unwrap_or(workers);
+    if !ports.is_multiple_of(workers) {
+        return Err(format!(
+            "--ports {ports} is not a multiple of --workers {workers}: some workers would listen on more ports than others"
+        ));
+    }
+    let first = options.listen.port();
+    if first != 0 && first.checked_add(ports - 1).is_none() {
+        return Err(format!("--listen {} with --ports {ports} goes beyond port 65535", options.listen));
+    }
+    let mut dealt = vec![Vec::new(); usize::from(workers)];
+    for index in 0..ports {
+        let port = if first == 0 { 0 } else { first + index };
+        dealt[usize::from(index % workers)].push(SocketAddr::new(options.listen.ip(), port));
+    }
+    Ok(dealt)
+}
+
+/// Starts the workers and prints the ready line once all of them accept connections.
+fn start(
+    options: &Options,
+    entry: &'static Entry,
+    knobs: &Knobs,
+    addresses: Vec<Vec<SocketAddr>>,
+    stop: &Arc<Stop>,
+) -> Result<Vec<Worker>, String> {
+    let (sender, receiver) = mpsc::channel();
+    let mut workers = Vec::new();
+    for (index, addresses) in addresses.into_iter().enumerate() {
+        let cpu = options.cpus.as_ref().map(|CpuList(cpus)| cpus[index % cpus.len()]);
+        let plan = Plan { index, backend: entry, knobs: knobs.clone(), addresses, cpu };
+        let worker =
+            Worker::start(plan, Arc::clone(stop), sender.clone(), || sys::signal_self(libc::SIGUSR2));
+        workers.push(worker.map_err(|error| format!("start worker {index}: {error}"))?);
+    }
+    drop(sender);
+    let mut up: Vec<Up> = receiver.iter().take(workers.len()).collect();
+    if up.len() < workers.len() {
+        let _ = stop.give();
+        return Err(end(workers).err().unwrap_or_else(|| "a worker ended before it was ready".to_owned()));
+    }
+    up.sort_by_key(|up| up.index);
+    // Port i was dealt to worker i mod W, as its port i / W: undo that, so that the list is in order of ports.
+    let each = up[0].addresses.len();
+    let in_order: Vec<String> =
+        (0..each).flat_map(|port| up.iter().map(move |up| up.addresses[port].to_string())).collect();
+    let ready = json!({
+        "event": "ready",
+        "backend": entry.name,
+        "knobs": knobs.to_json(),
+        "in_force": up[0].in_force,
+        "workers": workers.len(),
+        "addresses": in_order,
+        "pid": std::process::id(),
+    });
+    say(&ready.to_string());
+    Ok(workers)
+}
+
+/// Obeys signals until the workers have ended.
+fn run(signals: &Signals, entry: &Entry, workers: Vec<Worker>, stop: &Stop) -> Result<ExitCode, String> {
+    let mut stopping = false;
+    loop {
+        match signals.wait().map_err(|error| format!("wait for a signal: {error}"))? {
+            libc::SIGUSR1 => report("counters", entry, &workers),
+            signal @ (libc::SIGTERM | libc::SIGINT) => {
+                if stopping {
+                    return Ok(ExitCode::from(128 + signal as u8));
+                }
+                stopping = true;
+                stop.give().map_err(|error| format!("stop the workers: {error}"))?;
+            }
+            _ => {}
+        }
+        // A worker that ends by itself has failed; the others leave with it.
+        if !stopping && workers.iter().any(Worker::has_ended) {
+            stop.give().map_err(|error| format!("stop the workers: {error}"))?;
+            stopping = true;
+        }
+        if stopping && workers.iter().all(Worker::has_ended) {
+            report("end", entry, &workers);
+            return end(workers).map(|()| ExitCode::SUCCESS);
+        }
+    }
+}
+
+fn report(event: &str, entry: &Entry, workers: &[Worker]) {
+    let mut line =
+        Map::from_iter([("event".to_owned(), event.into()), ("backend".to_owned(), entry.name.into())]);
+    line.extend(counters::to_json(workers.iter().map(|worker| &*worker.counters)));
+    say(&Value::Object(line).to_string());
+}
+
+/// Waits for all workers; the first error of any.
+fn end(workers: Vec<Worker>) -> Result<(), String> {
+    let mut result = Ok(());
+    for (index, worker) in workers.into_iter().enumerate() {
+        if let Err(error) = worker.join()
+            && result.is_ok()
+        {
+            result = Err(format!("worker {index}: {error}"));
+        }
+    }
+    result
+}
+
+/// Prints a line on stdout in one write. Nobody listening is no reason to fail.
+fn say(line: &str) {
+    let mut stdout = io::stdout().lock();
+    let _ = stdout.write_all(format!("{line}\n").as_bytes());
+    let _ = stdout.flush();
+}

@@ -1,4 +1,12 @@
 //! The system calls of the servers, each made and checked in one place.
+//!
+//! A call that a worker makes takes the worker's [`Counters`] and is counted just before it is made,
+//! as the kernel's `sys_enter` tracepoint does, so that both counts agree to the call.
+
+use crate::counters::Counters;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr::{self, NonNull};
 
 /// A system call that the servers make or that a reader would ask about. The harness opens one
 /// tracepoint counter for each, under the kernel's name for it.
@@ -86,5 +94,299 @@ impl Call {
             Call::Munmap => "munmap",
             Call::RtSigtimedwait => "rt_sigtimedwait",
         }
+    }
+}
+
+fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+fn check_size(result: libc::ssize_t) -> io::Result<usize> {
+    usize::try_from(result).map_err(|_| io::Error::last_os_error())
+}
+
+/// Whether the error only says that the socket is not ready.
+pub fn would_block(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock
+}
+
+/// Whether a signal broke off the call before it did anything.
+pub fn interrupted(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::Interrupted
+}
+
+/// An epoll instance, close-on-exec.
+pub fn epoll_create() -> io::Result<OwnedFd> {
+    // SAFETY: takes no pointer.
+    let fd = check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
+    // SAFETY: the call has just returned this descriptor, so nothing else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// epoll_ctl(2).
+pub fn epoll_ctl(
+    counters: &Counters,
+    epoll: RawFd,
+    operation: libc::c_int,
+    fd: RawFd,
+    events: u32,
+    data: u64,
+) -> io::Result<()> {
+    let mut event = libc::epoll_event { events, u64: data };
+    counters.count(Call::EpollCtl);
+    // SAFETY: `event` lives until the call returns, and the kernel copies it.
+    check(unsafe { libc::epoll_ctl(epoll, operation, fd, &mut event) }).map(drop)
+}
+
+/// epoll_wait(2): how many events of `events` were filled in. A signal counts as no event.
+pub fn epoll_wait(
+    counters: &Counters,
+    epoll: RawFd,
+    events: &mut [libc::epoll_event],
+    timeout_ms: libc::c_int,
+) -> io::Result<usize> {
+    let room = libc::c_int::try_from(events.len()).unwrap_or(libc::c_int::MAX);
+    counters.count(Call::EpollWait);
+    // SAFETY: the kernel writes at most `room` events, and the slice holds as many.
+    match check(unsafe { libc::epoll_wait(epoll, events.as_mut_ptr(), room, timeout_ms) }) {
+        Ok(ready) => {
+            counters.events.add(ready as u64);
+            if ready == 0 {
+                counters.timeouts.add(1);
+            }
+            Ok(ready as usize)
+        }
+        Err(error) if interrupted(&error) => {
+            counters.interrupts.add(1);
+            Ok(0)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// poll(2): how many entries have events. A signal counts as no event.
+pub fn poll(counters: &Counters, entries: &mut [libc::pollfd], timeout_ms: libc::c_int) -> io::Result<usize> {
+    counters.count(Call::Poll);
+    // SAFETY: pointer and length are those of one exclusive slice.
+    match check(unsafe { libc::poll(entries.as_mut_ptr(), entries.len() as libc::nfds_t, timeout_ms) }) {
+        Ok(ready) => Ok(ready as usize),
+        Err(error) if interrupted(&error) => Ok(0),
+        Err(error) => Err(error),
+    }
+}
+
+/// recv(2).
+pub fn recv(counters: &Counters, fd: RawFd, buffer: &mut [u8], flags: libc::c_int) -> io::Result<usize> {
+    counters.count(Call::Recvfrom);
+    // SAFETY: the kernel writes at most the length of this exclusive slice.
+    check_size(unsafe { libc::recv(fd, buffer.as_mut_ptr().cast(), buffer.len(), flags) })
+}
+
+/// send(2) with MSG_NOSIGNAL, so that a peer that went away is an error and not a SIGPIPE.
+pub fn send(counters: &Counters, fd: RawFd, bytes: &[u8], flags: libc::c_int) -> io::Result<usize> {
+    counters.count(Call::Sendto);
+    // SAFETY: the kernel reads at most the length of this slice.
+    check_size(unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), flags | libc::MSG_NOSIGNAL) })
+}
+
+/// accept(2), as the document calls it: the peer's address is asked for, the socket is blocking.
+pub fn accept(counters: &Counters, listener: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: an all-zero sockaddr_storage is a valid value of that plain structure.
+    let mut address: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
+    let mut length = size_of_val(&address) as libc::socklen_t;
+    counters.count(Call::Accept);
+    // SAFETY: the kernel writes at most `length` bytes into `address`, which is that long.
+    let fd = check(unsafe { libc::accept(listener, ptr::from_mut(&mut address).cast(), &mut length) })?;
+    // SAFETY: the call has just returned this descriptor, so nothing else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// accept4(2): a non-blocking, close-on-exec socket.
+pub fn accept4(counters: &Counters, listener: RawFd) -> io::Result<OwnedFd> {
+    counters.count(Call::Accept4);
+    let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    // SAFETY: null pointers say that the peer's address is not wanted.
+    let fd = check(unsafe { libc::accept4(listener, ptr::null_mut(), ptr::null_mut(), flags) })?;
+    // SAFETY: the call has just returned this descriptor, so nothing else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// fcntl(F_SETFL, O_NONBLOCK), as the document makes a socket non-blocking.
+pub fn set_nonblocking(counters: &Counters, fd: RawFd) -> io::Result<()> {
+    counters.count(Call::Fcntl);
+    // SAFETY: takes no pointer.
+    check(unsafe { libc::fcntl(fd, libc::F_SETFL, libc::O_NONBLOCK) }).map(drop)
+}
+
+/// close(2) of a descriptor whose number was kept instead of an [`OwnedFd`], to hold a table small.
+/// Errors say nothing that could be acted on: the descriptor is gone either way (close(2), NOTES).
+pub fn close(counters: &Counters, fd: OwnedFd) {
+    counters.count(Call::Close);
+    drop(fd);
+}
+
+/// Takes back the ownership of a descriptor whose number a table kept.
+///
+/// # Safety
+/// `fd` must be open, and no other owner of it may exist.
+pub unsafe fn own(fd: RawFd) -> OwnedFd {
+    // SAFETY: the caller's promise.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// shutdown(2) of the sending side: the peer reads what was sent, and then the end.
+pub fn shutdown_write(counters: &Counters, fd: RawFd) -> io::Result<()> {
+    counters.count(Call::Shutdown);
+    // SAFETY: takes no pointer.
+    check(unsafe { libc::shutdown(fd, libc::SHUT_WR) }).map(drop)
+}
+
+/// Sets the length of a listening socket's accept queue (listen(2) again on the same socket).
+pub fn listen(fd: RawFd, backlog: libc::c_int) -> io::Result<()> {
+    // SAFETY: takes no pointer.
+    check(unsafe { libc::listen(fd, backlog) }).map(drop)
+}
+
+/// TCP_NODELAY; sockets accepted from a listener inherit it.
+pub fn set_nodelay(fd: RawFd) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    let length = size_of_val(&on) as libc::socklen_t;
+    // SAFETY: the kernel reads `length` bytes of `on`, which is that long.
+    let result = unsafe {
+        libc::setsockopt(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, ptr::from_ref(&on).cast(), length)
+    };
+    check(result).map(drop)
+}
+
+/// An eventfd, close-on-exec and non-blocking.
+pub fn eventfd() -> io::Result<OwnedFd> {
+    // SAFETY: takes no pointer.
+    let fd = check(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })?;
+    // SAFETY: the call has just returned this descriptor, so nothing else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Adds one to an eventfd: from then on it polls readable, because nobody reads it.
+pub fn eventfd_signal(fd: &OwnedFd) -> io::Result<()> {
+    let one = 1_u64.to_ne_bytes();
+    // SAFETY: the kernel reads the eight bytes of `one`.
+    check_size(unsafe { libc::write(fd.as_raw_fd(), one.as_ptr().cast(), one.len()) }).map(drop)
+}
+
+/// Gives the calling thread a file table of its own: a copy of what was open, and a limit of its own.
+pub fn unshare_files() -> io::Result<()> {
+    // SAFETY: takes no pointer; descriptors keep their numbers in the copied table.
+    check(unsafe { libc::unshare(libc::CLONE_FILES) }).map(drop)
+}
+
+/// Lets the calling thread run on one CPU only.
+pub fn pin_to_cpu(cpu: usize) -> io::Result<()> {
+    // SAFETY: an all-zero cpu_set_t is the empty set.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    if cpu >= libc::CPU_SETSIZE as usize {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    // SAFETY: `cpu` lies within the set, checked above.
+    unsafe { libc::CPU_SET(cpu, &mut set) };
+    // SAFETY: 0 is the calling thread, and the set is as long as said.
+    check(unsafe { libc::sched_setaffinity(0, size_of_val(&set), &set) }).map(drop)
+}
+
+/// Raises the soft limit of open files to the hard one, and says what it is now.
+pub fn raise_open_files_limit() -> io::Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the kernel fills in `limit`.
+    check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) })?;
+    if limit.rlim_cur < limit.rlim_max {
+        limit.rlim_cur = limit.rlim_max;
+        // SAFETY: the kernel reads `limit`.
+        check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) })?;
+    }
+    Ok(limit.rlim_cur)
+}
+
+/// A set of signals that the main thread takes one at a time; blocked in every thread that it starts.
+pub struct Signals {
+    set: libc::sigset_t,
+}
+
+impl Signals {
+    /// Blocks the signals in the calling thread, and so in all threads that it starts later.
+    pub fn block(signals: &[libc::c_int]) -> io::Result<Self> {
+        // SAFETY: an all-zero sigset_t is a valid value, and sigemptyset sets it up anyway.
+        let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+        // SAFETY: `set` is a signal set that we own.
+        check(unsafe { libc::sigemptyset(&mut set) })?;
+        for &signal in signals {
+            // SAFETY: as above.
+            check(unsafe { libc::sigaddset(&mut set, signal) })?;
+        }
+        // SAFETY: the kernel reads `set`; the old set is not asked for.
+        let error = unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &set, ptr::null_mut()) };
+        if error != 0 {
+            return Err(io::Error::from_raw_os_error(error));
+        }
+        Ok(Self { set })
+    }
+
+    /// Waits for the next of the signals.
+    pub fn wait(&self) -> io::Result<libc::c_int> {
+        loop {
+            // SAFETY: `set` is a valid set; information about the signal is not asked for.
+            match check(unsafe { libc::sigwaitinfo(&self.set, ptr::null_mut()) }) {
+                Err(error) if interrupted(&error) => continue,
+                result => return result,
+            }
+        }
+    }
+}
+
+/// Sends this process a signal: how a worker that ended wakes the main thread.
+pub fn signal_self(signal: libc::c_int) {
+    // SAFETY: takes no pointer; a signal to oneself cannot fail for a valid number.
+    unsafe { libc::kill(libc::getpid(), signal) };
+}
+
+/// Anonymous zeroed memory, page-aligned, not resident until touched; unmapped on drop.
+pub struct AnonymousMemory {
+    start: NonNull<u8>,
+    length: usize,
+}
+
+impl AnonymousMemory {
+    /// Maps `length` bytes.
+    pub fn new(length: usize) -> io::Result<Self> {
+        // SAFETY: asks for new memory at an address of the kernel's choice.
+        let start = unsafe {
+            libc::mmap(
+                ptr::null_mut(),
+                length,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+                -1,
+                0,
+            )
+        };
+        match NonNull::new(start.cast::<u8>()) {
+            Some(start) if start.as_ptr().cast() != libc::MAP_FAILED => Ok(Self { start, length }),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// The first byte.
+    pub fn start(&self) -> NonNull<u8> {
+        self.start
+    }
+
+    /// The length in bytes.
+    pub fn length(&self) -> usize {
+        self.length
+    }
+}
+
+impl Drop for AnonymousMemory {
+    fn drop(&mut self) {
+        // SAFETY: this mapping is ours alone, and whoever pointed into it was dropped before it.
+        unsafe { libc::munmap(self.start.as_ptr().cast(), self.length) };
     }
 }

@@ -1,0 +1,101 @@
+//! The floor that memory is measured against: a server that accepts and holds, and never reads.
+//!
+//! Nothing in the kernel watches its connections, so what they cost is what two TCP endpoints cost. To
+//! see that a peer has left it asks poll(2) about all of them once a second, which leaves nothing behind.
+
+use super::{Backend, Knob, Knobs, Unsupported};
+use crate::counters::Counters;
+use crate::drain::{self, Owed};
+use crate::listener::{self, Accepted};
+use crate::stop::Stop;
+use crate::sys;
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Accepts and holds.
+pub struct Null {
+    listeners: Vec<TcpListener>,
+    connections: Vec<OwnedFd>,
+}
+
+impl Backend for Null {
+    const NAME: &'static str = "null";
+    const SUMMARY: &'static str = "accepts and holds, never reads: the floor that memory is measured against";
+    const ECHOES: bool = false;
+    const KNOBS: &'static [Knob] = &[];
+
+    fn probe(_knobs: &Knobs) -> Result<(), Unsupported> {
+        Ok(())
+    }
+
+    fn new(listeners: Vec<TcpListener>, _knobs: &Knobs) -> io::Result<Self> {
+        Ok(Self { listeners, connections: Vec::new() })
+    }
+
+    fn run(mut self, counters: &Counters, stop: &Stop) -> io::Result<()> {
+        let mut waited_for = vec![readable(stop.fd())];
+        waited_for.extend(self.listeners.iter().map(|listener| readable(listener.as_raw_fd())));
+        let mut exhausted = false;
+        let mut last_sweep = Instant::now();
+        loop {
+            // While files are out, a listener would wake the loop at once and for ever.
+            let watched = if exhausted { &mut waited_for[..1] } else { &mut waited_for[..] };
+            sys::poll(counters, watched, SWEEP_INTERVAL.as_millis() as i32)?;
+            if waited_for[0].revents != 0 {
+                break;
+            }
+            if last_sweep.elapsed() >= SWEEP_INTERVAL {
+                self.release_the_left(counters)?;
+                last_sweep = Instant::now();
+                exhausted = false;
+            }
+            if !exhausted {
+                exhausted = self.accept_all(counters)?;
+            }
+        }
+        drop(self.listeners);
+        let owed = self.connections.into_iter().map(|fd| Owed { fd, unsent: Vec::new() }).collect();
+        drain::drain(owed, stop.drain_time(), counters)
+    }
+}
+
+impl Null {
+    /// Accepts what is there; true when files ran out.
+    fn accept_all(&mut self, counters: &Counters) -> io::Result<bool> {
+        for listener in &self.listeners {
+            loop {
+                match listener::accept(counters, listener.as_raw_fd(), sys::accept4)? {
+                    Accepted::Connection(fd) => self.connections.push(fd),
+                    Accepted::Drained => break,
+                    Accepted::Exhausted => return Ok(true),
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// Closes the connections that their peers have closed or reset.
+    fn release_the_left(&mut self, counters: &Counters) -> io::Result<()> {
+        let mut polled: Vec<libc::pollfd> = self
+            .connections
+            .iter()
+            .map(|fd| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLRDHUP, revents: 0 })
+            .collect();
+        sys::poll(counters, &mut polled, 0)?;
+        for index in (0..polled.len()).rev() {
+            if polled[index].revents != 0 {
+                sys::close(counters, self.connections.swap_remove(index));
+                counters.closed.add(1);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn readable(fd: i32) -> libc::pollfd {
+    libc::pollfd { fd, events: libc::POLLIN, revents: 0 }
+}

@@ -1,0 +1,94 @@
+//! A worker: a thread with its own file table, its listeners, its CPU, and one backend.
+
+use crate::backend::{Entry, Facts, Knobs};
+use crate::counters::Counters;
+use crate::listener;
+use crate::stop::Stop;
+use crate::sys;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+
+/// What a worker is to do.
+pub struct Plan {
+    /// Its place among the workers.
+    pub index: usize,
+    /// The backend.
+    pub backend: &'static Entry,
+    /// Its knobs.
+    pub knobs: Knobs,
+    /// Where it listens.
+    pub addresses: Vec<SocketAddr>,
+    /// The CPU that it runs on, if it is pinned.
+    pub cpu: Option<usize>,
+}
+
+/// What a worker says once it accepts connections.
+pub struct Up {
+    /// Its place among the workers.
+    pub index: usize,
+    /// Where it listens, ports of 0 resolved.
+    pub addresses: Vec<SocketAddr>,
+    /// What is in force in its backend.
+    pub in_force: Facts,
+}
+
+/// A running worker.
+pub struct Worker {
+    /// What it did so far.
+    pub counters: Arc<Counters>,
+    ended: Arc<AtomicBool>,
+    thread: JoinHandle<io::Result<()>>,
+}
+
+impl Worker {
+    /// Starts the thread. It sends `up` one message when it accepts connections, or none when it fails,
+    /// and calls `wake` as the last thing that it does, after [`Worker::has_ended`] has become true.
+    pub fn start(plan: Plan, stop: Arc<Stop>, up: mpsc::Sender<Up>, wake: fn()) -> io::Result<Self> {
+        let counters = Arc::new(Counters::default());
+        let ended = Arc::new(AtomicBool::new(false));
+        let thread = std::thread::Builder::new().name(format!("worker-{}", plan.index)).spawn({
+            let (counters, ended) = (Arc::clone(&counters), Arc::clone(&ended));
+            move || {
+                let result = serve(&plan, &counters, &stop, up);
+                ended.store(true, Ordering::Release);
+                wake();
+                result
+            }
+        })?;
+        Ok(Self { counters, ended, thread })
+    }
+
+    /// Whether it has done all that it will do.
+    pub fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    /// Waits for the end and says how it went.
+    pub fn join(self) -> io::Result<()> {
+        self.thread.join().unwrap_or_else(|_| Err(io::Error::other("the worker panicked")))
+    }
+}
+
+fn serve(plan: &Plan, counters: &Counters, stop: &Stop, up: mpsc::Sender<Up>) -> io::Result<()> {
+    // A table of its own has a limit of its own, so that connections are not bounded by one table, and
+    // its descriptors need no locking against other threads.
+    sys::unshare_files()?;
+    if let Some(cpu) = plan.cpu {
+        sys::pin_to_cpu(cpu).map_err(|error| {
+            io::Error::new(error.kind(), format!("pin to CPU {cpu}: {error}; see --cpus"))
+        })?;
+    }
+    let listeners =
+        plan.addresses.iter().map(|&address| listener::open(address)).collect::<io::Result<Vec<_>>>()?;
+    let addresses = listeners.iter().map(|listener| listener.local_addr()).collect::<io::Result<_>>()?;
+    let mut message = Some((addresses, up));
+    (plan.backend.serve)(listeners, &plan.knobs, counters, stop, &mut |in_force| {
+        if let Some((addresses, up)) = message.take() {
+            // The main thread listens until it has heard from every worker.
+            let _ = up.send(Up { index: plan.index, addresses, in_force });
+        }
+    })
+}
