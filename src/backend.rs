@@ -5,6 +5,7 @@
 //! multishot requests and provided buffers. Both would falsify what is measured. So a backend owns its
 //! loop, its buffers and its way of accepting, and the choice between backends is made once per worker.
 
+pub mod document;
 pub mod epoll;
 pub mod null;
 
@@ -149,7 +150,8 @@ impl Entry {
 }
 
 /// Every backend.
-pub static ALL: &[Entry] = &[Entry::of::<epoll::EpollEdge>(), Entry::of::<null::Null>()];
+pub static ALL: &[Entry] =
+    &[Entry::of::<document::EpollDocument>(), Entry::of::<epoll::EpollEdge>(), Entry::of::<null::Null>()];
 
 /// Finds a backend by its name.
 pub fn find(name: &str) -> Result<&'static Entry, String> {

@@ -1,8 +1,8 @@
 //! `ringmark-server`: one echo server, on one backend, that says what it did.
 
 use clap::Parser;
+use ringmark::backend::document::SERVER_PORT;
 use ringmark::backend::{self, Entry, Knobs};
-const SERVER_PORT: u16 = 8888;
 use ringmark::counters;
 use ringmark::stop::Stop;
 use ringmark::sys::{self, Signals};

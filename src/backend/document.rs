@@ -1,0 +1,119 @@
+//! The document's reactor, faithfully: Chinese notes on network programming that build an epoll reactor
+//! with a table of event blocks, meant for a million connections.
+//!
+//! # What stays, because it is what is measured
+//! Level triggering; blocks of 1024 events that never move, found by a linear walk; an event with its own
+//! 1024-byte buffer for every descriptor (1,056 bytes, fields in the document's order); for every
+//! message recv, DEL, ADD(OUT), wait, send, DEL, ADD(IN); one accept for a wake; accept() and then fcntl();
+//! the wait of at most 1000 ms. Its last, full listing governs where its listings differ.
+//!
+//! # Faults of the document, each corrected here
+//! The document's code cannot serve more than one connection.
+//!
+//! 1. `find_event_byfd` indexes a block with `blkid % 1024` instead of `fd % 1024`.
+//! 2. `accept_cb` looks up the event of the listening descriptor instead of the accepted one's.
+//! 3. `recv_cb` (first listing) closes without `event_del`, and `send_cb` closes before it, so that the next
+//!    owner of the descriptor is modified instead of added.
+//! 4. `reactor_addlistener` indexes the first block with the descriptor, beyond its end from 1024 on.
+//! 5. A partial send drops the rest; EAGAIN and EINTR close the connection.
+//! 6. `send` without MSG_NOSIGNAL: a client that leaves with unread data kills the server by SIGPIPE.
+//! 7. `reactor_destory` frees a block and then reads its link.
+//! 8. `bind` is unchecked: when it fails, `listen` takes a random port.
+//! 9. `event_add` sets `status` before `epoll_ctl` has succeeded; a failing `fcntl` or add leaks the descriptor.
+//! 10. A failing `event_alloc` makes `find_event_byfd` loop for ever; the block's malloc is checked through
+//!     the wrong pointer.
+//! 11. EMFILE on accept spins; EPOLLERR and EPOLLHUP alone are never dispatched.
+//! 12. There is no way out of `reactor_run`, and `main`'s closing loop never runs (its counter is at the end
+//!     already). `buffer[len] = '\0'` at 1024 bytes writes into `length`. The test for EPOLLOUT after the
+//!     callback for EPOLLIN reads the event that the callback has changed. The port is a signed short.
+//!
+//! # Deviations
+//! - No `printf` for each message, and no terminating zero in the buffer, which nobody reads.
+//! - Listeners, their backlog (the document's is 20) and TCP_NODELAY are those of every backend; ports are
+//!   [`PORT_COUNT`] only if `--ports` says so.
+//! - The stop signal is one more event in the table. After it the shared [drain](crate::drain) takes over.
+//! - While descriptors are out, the listeners are deleted from the epoll set until a connection closes or
+//!   a wait ends with nothing.
+//! - Blocks are allocated zeroed instead of allocated and then set to zero; see [`event_table`].
+//! - Several workers run a reactor each, as the document suggests under the advantages of the pattern.
+
+pub mod callbacks;
+pub mod event_table;
+pub mod reactor;
+
+use super::{Backend, Facts, Knob, Knobs, Unsupported, epoll::EpollEdge};
+use crate::counters::Counters;
+use crate::drain::{self, Owed};
+use crate::stop::Stop;
+use crate::sys;
+use event_table::{BUFFER_LENGTH, Event, EventTable, MAX_EPOLL_EVENTS};
+use reactor::Reactor;
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+/// The first port (`SERVER_PORT`).
+pub const SERVER_PORT: u16 = 8888;
+
+/// How many ports a server for a million connections opens (`PORT_COUNT` in the text; the full listing says 1).
+pub const PORT_COUNT: u16 = 100;
+
+/// The document's reactor.
+pub struct EpollDocument {
+    epfd: OwnedFd,
+    table: EventTable,
+    listeners: Vec<TcpListener>,
+}
+
+impl Backend for EpollDocument {
+    const NAME: &'static str = "epoll-document";
+    const SUMMARY: &'static str =
+        "the document's reactor: level-triggered, blocks of events, DEL and ADD around every recv and send";
+    const KNOBS: &'static [Knob] = &[];
+
+    fn probe(knobs: &Knobs) -> Result<(), Unsupported> {
+        EpollEdge::probe(knobs)
+    }
+
+    fn new(listeners: Vec<TcpListener>, _knobs: &Knobs) -> io::Result<Self> {
+        Ok(Self { epfd: sys::epoll_create()?, table: EventTable::new()?, listeners })
+    }
+
+    fn in_force(&self) -> Facts {
+        Facts::from_iter([
+            ("trigger".to_owned(), "level".into()),
+            ("event_bytes".to_owned(), size_of::<Event>().into()),
+            ("events_per_block".to_owned(), MAX_EPOLL_EVENTS.into()),
+            ("receive_bytes".to_owned(), BUFFER_LENGTH.into()),
+        ])
+    }
+
+    fn run(self, counters: &Counters, stop: &Stop) -> io::Result<()> {
+        let listeners = self.listeners.iter().map(|listener| listener.as_raw_fd()).collect::<Vec<_>>();
+        let mut reactor = Reactor {
+            epfd: self.epfd,
+            table: self.table,
+            counters,
+            listeners: listeners.clone(),
+            accepting: true,
+            stopping: false,
+        };
+        let r = &raw mut reactor;
+        // SAFETY: `reactor` stays in its place until these calls have returned, and is used only through `r`.
+        unsafe {
+            Reactor::add_listener(r, stop.fd(), callbacks::stop_cb)?;
+            for &fd in &listeners {
+                Reactor::add_listener(r, fd, callbacks::accept_cb)?;
+            }
+            Reactor::run(r)?;
+        }
+        let owed = reactor
+            .registered()
+            .filter(|(fd, _)| *fd != stop.fd() && !listeners.contains(fd))
+            // SAFETY: the table owned the descriptors of its connections, and is dropped with the reactor.
+            .map(|(fd, unsent)| Owed { fd: unsafe { sys::own(fd) }, unsent: unsent.to_vec() })
+            .collect();
+        drop((reactor, self.listeners));
+        drain::drain(owed, stop.drain_time(), counters)
+    }
+}
