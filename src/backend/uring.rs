@@ -2,10 +2,15 @@
 //! straight from the buffer that it came in.
 //!
 //! # One system call an echo
-//! The loop submits the sends of a batch and waits for the next batch in the same `io_uring_enter`. A send
-//! with MSG_DONTWAIT completes while it is submitted, whatever comes of it, so the wait is for as many
-//! completions as sends were queued, and one more: the next receive. Without that, the first send's own
-//! completion would end the wait, and every echo would take two calls.
+//! The loop submits the sends of a batch and waits for the next batch in the same `io_uring_enter`. With
+//! MSG_DONTWAIT a send completes while it is submitted, whatever comes of it; with MSG_WAITALL one that
+//! takes only a part counts as failed; with CQE_SKIP_SUCCESS only a failed one has a completion. So once
+//! the enter has returned and all completions are taken, every send of the batch without one has
+//! succeeded. A send's own completion does not end the wait, and a failed send does not wait for input
+//! that may never come.
+//!
+//! Where something is to follow a send, another buffer, the close, a receive that waits for a buffer,
+//! the loop only submits, does that, and waits after it.
 //!
 //! # Order and bounds
 //! A connection has one send in flight at most, or its bytes could be reordered. What arrives meanwhile
@@ -68,8 +73,9 @@ pub struct UringMultishot {
     starved: VecDeque<(u32, u32)>,
     /// Requests that have not had their last completion.
     in_flight: usize,
-    /// Sends queued since the last wait that complete while they are submitted.
-    inline_sends: usize,
+    /// Connections whose send goes with the next turn, and whose send went with this one.
+    sends: Vec<u32>,
+    sends_of_this_turn: Vec<u32>,
     buffers_per_connection: u16,
     stopping: bool,
 }
@@ -165,7 +171,8 @@ impl Backend for UringMultishot {
             connections: Vec::new(),
             starved: VecDeque::new(),
             in_flight: 0,
-            inline_sends: 0,
+            sends: Vec::new(),
+            sends_of_this_turn: Vec::new(),
             buffers_per_connection: knobs.get("buffers_per_connection") as u16,
             stopping: false,
         })
@@ -185,17 +192,12 @@ impl Backend for UringMultishot {
         }
         let mut completions = Vec::new();
         while !self.stopping {
-            let timeout = (!self.exhausted.is_empty()).then_some(EXHAUSTED_PAUSE);
             let closed_before = counters.closed.get();
-            self.ring.submit_and_wait(counters, self.inline_sends + 1, timeout)?;
-            self.inline_sends = 0;
-            self.ring.take_completions(counters, &mut completions);
-            let idle = completions.is_empty();
-            for completion in completions.drain(..) {
-                self.complete(counters, &completion)?;
-            }
+            let timeout = (!self.exhausted.is_empty()).then_some(EXHAUSTED_PAUSE);
+            let want = usize::from(!self.something_follows_a_send());
+            let events = self.turn(counters, want, timeout, &mut completions)?;
             self.feed_the_starved(counters)?;
-            if idle || counters.closed.get() > closed_before {
+            if events < want || counters.closed.get() > closed_before {
                 for index in std::mem::take(&mut self.exhausted) {
                     self.accept(counters, index)?;
                 }
@@ -216,7 +218,7 @@ impl UringMultishot {
         // SAFETY: of the requests made below only sends point to memory: to a provided buffer that is ours
         // until the send's completion, or to a boxed slice that is dropped only after it.
         unsafe { self.ring.push(counters, &entry.user_data(token.encode()))? };
-        if token.kind != Kind::Close {
+        if token.kind.completes_always() {
             self.in_flight += 1;
         }
         Ok(())
@@ -265,22 +267,25 @@ impl UringMultishot {
         if connection.sending || connection.failed || self.stopping {
             return Ok(());
         }
-        let (bytes, flags): (&[u8], _) = if let Some(blocked) = &connection.blocked {
+        let (kind, bytes, flags): (_, &[u8], _) = if let Some(blocked) = &connection.blocked {
             // No hurry now: the kernel waits for space and goes on until all is sent.
-            (&blocked.sending[blocked.sent..], libc::MSG_WAITALL)
+            (Kind::PatientSend, &blocked.sending[blocked.sent..], libc::MSG_WAITALL)
         } else if connection.length > 0 {
             let QueuedBuffer { start, end, .. } = self.queued[usize::from(connection.head)];
             let bytes = &self.buffers.contents(connection.head, end as usize)[start as usize..];
-            self.inline_sends += 1;
-            (bytes, libc::MSG_DONTWAIT)
+            self.sends.push(index);
+            (Kind::Send, bytes, libc::MSG_WAITALL | libc::MSG_DONTWAIT)
         } else {
             return Ok(());
         };
         connection.sending = true;
-        let entry = opcode::Send::new(Fd(index as RawFd), bytes.as_ptr(), bytes.len() as u32)
+        let mut entry = opcode::Send::new(Fd(index as RawFd), bytes.as_ptr(), bytes.len() as u32)
             .flags(flags | libc::MSG_NOSIGNAL)
             .build();
-        self.push(counters, self.token(Kind::Send, index), entry)
+        if kind == Kind::Send {
+            entry = entry.flags(squeue::Flags::SKIP_SUCCESS);
+        }
+        self.push(counters, self.token(kind, index), entry)
     }
 
     fn close(&mut self, counters: &Counters, index: u32) -> io::Result<()> {
@@ -293,18 +298,50 @@ impl UringMultishot {
 
 // Completions.
 impl UringMultishot {
+    /// Submits, waits for `want` completions and handles what came; how many completions that were.
+    fn turn(
+        &mut self,
+        counters: &Counters,
+        want: usize,
+        timeout: Option<Duration>,
+        completions: &mut Vec<Completion>,
+    ) -> io::Result<usize> {
+        std::mem::swap(&mut self.sends, &mut self.sends_of_this_turn);
+        self.ring.turn(counters, want, timeout, completions)?;
+        let events = completions.len();
+        for completion in completions.drain(..) {
+            self.complete(counters, &completion)?;
+        }
+        let mut sends = std::mem::take(&mut self.sends_of_this_turn);
+        for index in sends.drain(..) {
+            self.sent_unless_failed(counters, index)?;
+        }
+        self.sends_of_this_turn = sends;
+        Ok(events)
+    }
+
+    /// Whether the loop has more to do once the queued sends are done, without any input from outside.
+    fn something_follows_a_send(&self) -> bool {
+        let follows = |&index: &u32| {
+            let connection = &self.connections[index as usize];
+            connection.length > 1 || !connection.receiving
+        };
+        !self.sends.is_empty() && (!self.starved.is_empty() || self.sends.iter().any(follows))
+    }
+
     fn complete(&mut self, counters: &Counters, completion: &Completion) -> io::Result<()> {
         let Some(token) = Token::decode(completion.user_data) else {
             return Err(io::Error::other(format!("a completion of no request: {:#x}", completion.user_data)));
         };
-        if token.kind != Kind::Close && !completion.more() {
+        if token.kind.completes_always() && !completion.more() {
             self.in_flight -= 1;
         }
         match token.kind {
             Kind::Stop => self.stopping = true,
             Kind::Accept => self.accepted(counters, token.index, completion)?,
             Kind::Receive => self.received(counters, token, completion)?,
-            Kind::Send => self.sent(counters, token, completion.result)?,
+            Kind::Send => self.send_failed(counters, token, completion.result)?,
+            Kind::PatientSend => self.sent_patiently(counters, token, completion.result)?,
             // A cancellation that finds nothing came after the end of what it was to cancel.
             Kind::Cancel => {}
             Kind::Close => return Err(io::Error::from_raw_os_error(-completion.result)),
@@ -419,45 +456,63 @@ impl UringMultishot {
         end - start
     }
 
-    fn sent(&mut self, counters: &Counters, token: Token, result: i32) -> io::Result<()> {
+    /// A send of the turn that had no completion has sent all of its buffer.
+    fn sent_unless_failed(&mut self, counters: &Counters, index: u32) -> io::Result<()> {
+        let connection = &mut self.connections[index as usize];
+        if !connection.sending || connection.blocked.is_some() {
+            return Ok(());
+        }
+        connection.sending = false;
+        counters.bytes_sent.add(u64::from(self.dequeue(index)));
+        self.advance(counters, index)
+    }
+
+    /// A send that the socket did not take, or only a part of it: then `result` is how much.
+    fn send_failed(&mut self, counters: &Counters, token: Token, result: i32) -> io::Result<()> {
         if self.is_late(token) {
             return Ok(());
         }
         let index = token.index;
         let connection = &mut self.connections[index as usize];
         connection.sending = false;
-        match result {
-            0.. => {
+        if result >= 0 {
+            counters.short_sends.add(1);
+            counters.bytes_sent.add(result as u64);
+            self.queued[usize::from(connection.head)].start += result as u32;
+            self.block(counters, index)?;
+        } else if -result == libc::EAGAIN {
+            counters.would_block.add(1);
+            self.block(counters, index)?;
+        } else {
+            connection.failed = true;
+        }
+        self.advance(counters, index)
+    }
+
+    fn sent_patiently(&mut self, counters: &Counters, token: Token, result: i32) -> io::Result<()> {
+        if self.is_late(token) {
+            return Ok(());
+        }
+        let connection = &mut self.connections[token.index as usize];
+        connection.sending = false;
+        match (result, &mut connection.blocked) {
+            (0.., Some(blocked)) => {
                 counters.bytes_sent.add(result as u64);
-                if let Some(blocked) = &mut connection.blocked {
-                    blocked.sent += result as usize;
-                    if blocked.sent < blocked.sending.len() {
-                        counters.short_sends.add(1);
-                    } else if blocked.waiting.is_empty() {
-                        connection.blocked = None;
-                    } else {
-                        blocked.sending = std::mem::take(&mut blocked.waiting).into_boxed_slice();
-                        blocked.sent = 0;
-                    }
+                blocked.sent += result as usize;
+                if blocked.sent < blocked.sending.len() {
+                    counters.short_sends.add(1);
+                } else if blocked.waiting.is_empty() {
+                    connection.blocked = None;
                 } else {
-                    let head = &mut self.queued[usize::from(connection.head)];
-                    head.start += result as u32;
-                    if head.start == head.end {
-                        self.dequeue(index);
-                    } else {
-                        counters.short_sends.add(1);
-                    }
+                    blocked.sending = std::mem::take(&mut blocked.waiting).into_boxed_slice();
+                    blocked.sent = 0;
                 }
-            }
-            _ if -result == libc::EAGAIN => {
-                counters.would_block.add(1);
-                self.block(counters, index)?;
             }
             // Only the stop cancels sends; what is owed stays owed, and the drain sends it.
             _ if -result == libc::ECANCELED && self.stopping => {}
             _ => connection.failed = true,
         }
-        self.advance(counters, index)
+        self.advance(counters, token.index)
     }
 
     /// The peer does not read: what it is owed moves to the heap, and its input waits.
@@ -543,11 +598,7 @@ impl UringMultishot {
         while self.in_flight > 0 {
             let entry = opcode::AsyncCancel2::new(CancelBuilder::any()).build();
             self.push(counters, Token::of(Kind::Cancel, 0), entry)?;
-            self.ring.submit_and_wait(counters, self.in_flight, Some(CANCEL_PATIENCE))?;
-            self.ring.take_completions(counters, &mut completions);
-            for completion in completions.drain(..) {
-                self.complete(counters, &completion)?;
-            }
+            self.turn(counters, self.in_flight, Some(CANCEL_PATIENCE), &mut completions)?;
         }
         let mut owed = Vec::new();
         for index in 0..self.connections.len() as u32 {

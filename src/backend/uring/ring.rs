@@ -112,24 +112,31 @@ impl Ring {
             if unsafe { self.uring.submission().push(entry) }.is_ok() {
                 return Ok(());
             }
-            counters.count(Call::IoUringEnter);
-            match self.uring.submit() {
-                Err(error) if !sys::interrupted(&error) && !busy(&error) => return Err(error),
-                _ => {}
-            }
+            self.enter(counters, 0, None)?;
         }
     }
 
-    /// Submits what is queued and waits until `want` completions are there, a signal comes or `timeout` is over.
-    pub fn submit_and_wait(
+    /// Submits all that is queued, waits until `want` completions are there, a signal comes or `timeout` is
+    /// over, and moves all completions into `taken`.
+    pub fn turn(
         &mut self,
         counters: &Counters,
         want: usize,
         timeout: Option<Duration>,
+        taken: &mut Vec<Completion>,
     ) -> io::Result<()> {
-        if self.uring.submission().cq_overflow() {
-            counters.cq_overflows.add(1);
+        self.enter(counters, want, timeout)?;
+        self.take_completions(counters, taken)?;
+        // The kernel takes fewer requests than are queued when memory is short or a signal came first.
+        while !self.uring.submission().is_empty() {
+            self.enter(counters, 0, None)?;
+            self.take_completions(counters, taken)?;
         }
+        counters.events.add(taken.len() as u64);
+        Ok(())
+    }
+
+    fn enter(&mut self, counters: &Counters, want: usize, timeout: Option<Duration>) -> io::Result<()> {
         counters.count(Call::IoUringEnter);
         let result = match timeout {
             None => self.uring.submit_and_wait(want),
@@ -139,34 +146,32 @@ impl Ring {
             }
         };
         match result {
-            Ok(_) => Ok(()),
-            Err(error) if error.raw_os_error() == Some(libc::ETIME) => {
-                counters.timeouts.add(1);
-                Ok(())
-            }
-            Err(error) if sys::interrupted(&error) => {
-                counters.interrupts.add(1);
-                Ok(())
-            }
+            Ok(_) => {}
+            Err(error) if error.raw_os_error() == Some(libc::ETIME) => counters.timeouts.add(1),
+            Err(error) if sys::interrupted(&error) => counters.interrupts.add(1),
             // The completion queue is full, or memory is short: take what is there, and try again.
-            Err(error) if busy(&error) => Ok(()),
-            Err(error) => Err(error),
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EAGAIN)) => {}
+            Err(error) => return Err(error),
         }
+        Ok(())
     }
 
-    /// Moves all completions into `taken`.
-    pub fn take_completions(&mut self, counters: &Counters, taken: &mut Vec<Completion>) {
-        taken.extend(self.uring.completion().map(|entry| Completion {
-            user_data: entry.user_data(),
-            result: entry.result(),
-            flags: entry.flags(),
-        }));
-        counters.events.add(taken.len() as u64);
+    /// Those in the queue, and those that did not fit into it and wait in the kernel (IORING_FEAT_NODROP).
+    fn take_completions(&mut self, counters: &Counters, taken: &mut Vec<Completion>) -> io::Result<()> {
+        loop {
+            taken.extend(self.uring.completion().map(|entry| Completion {
+                user_data: entry.user_data(),
+                result: entry.result(),
+                flags: entry.flags(),
+            }));
+            if !self.uring.submission().cq_overflow() {
+                break;
+            }
+            counters.cq_overflows.add(1);
+            self.enter(counters, 0, None)?;
+        }
+        Ok(())
     }
-}
-
-fn busy(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EAGAIN))
 }
 
 /// Why `io_uring_setup` was refused, and what to do about it (io_uring_setup(2), ERRORS).

@@ -8,8 +8,10 @@ pub enum Kind {
     Accept,
     /// Multishot receive; the index is the connection's descriptor, here and below.
     Receive,
-    /// Send.
+    /// Send that completes while it is submitted; only a failed or short one has a completion.
     Send,
+    /// Send that waits until the peer takes it.
+    PatientSend,
     /// Close; completes only when it fails.
     Close,
     /// Cancellation of other requests.
@@ -18,7 +20,15 @@ pub enum Kind {
     Stop,
 }
 
-const KINDS: [Kind; 6] = [Kind::Accept, Kind::Receive, Kind::Send, Kind::Close, Kind::Cancel, Kind::Stop];
+impl Kind {
+    /// Whether the request has a last completion whatever comes of it; the others have one only if they fail.
+    pub fn completes_always(self) -> bool {
+        !matches!(self, Kind::Send | Kind::Close)
+    }
+}
+
+const KINDS: [Kind; 7] =
+    [Kind::Accept, Kind::Receive, Kind::Send, Kind::PatientSend, Kind::Close, Kind::Cancel, Kind::Stop];
 
 /// Kind (8 bits), generation (24 bits), index (32 bits).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
