@@ -107,14 +107,14 @@ impl Worker {
         };
         let text = error.to_string();
         let reason = text.split(" (os error").next().unwrap_or(&text);
-        let errno = error.raw_os_error().map_or(String::new(), |errno| format!(", errno {errno}"));
         let connected = self.shared.connected.load(Relaxed);
         let target = plan.target(self.number(index));
-        match connected {
-            0 => anyhow!("connect {target}: {reason}: {cause}"),
-            _ => anyhow!(
-                "connect {target}: {reason}: {cause} ({connected} of {} were connected{errno})",
-                plan.connections
+        match error.raw_os_error() {
+            Some(libc::ECONNREFUSED) if connected == 0 => anyhow!("connect {target}: {reason}: {cause}"),
+            errno => anyhow!(
+                "connect {target}: {reason}: {cause} ({connected} of {} are connected, errno {})",
+                self.asked,
+                errno.unwrap_or_default()
             ),
         }
     }

@@ -121,9 +121,9 @@ pub fn share(total: u64, receivers: usize, index: usize) -> u64 {
 }
 
 fn resolve(connect: &str) -> Result<(IpAddr, u16)> {
-    let addresses = connect
-        .to_socket_addrs()
-        .with_context(|| format!("--connect {connect}: not HOST:PORT, for example 127.0.0.1:8888"))?;
+    let addresses = connect.to_socket_addrs().with_context(|| {
+        format!("--connect {connect}: no address; write HOST:PORT, for example 127.0.0.1:8888")
+    })?;
     let address = addresses
         .min_by_key(SocketAddr::is_ipv6)
         .with_context(|| format!("--connect {connect}: no address"))?;

@@ -81,18 +81,15 @@ impl fmt::Display for LoadResult {
         let LatencyUs { p50, p90, p99, p999, max, .. } = self.latency_us;
         writeln!(
             f,
-            "connections  {}, of them {} active with {} messages of {} B in flight each",
+            "connections  {} ({} active), pipeline {}, messages of {} B",
             self.connections, self.active_connections, self.pipeline_depth, self.message_bytes
         )?;
-        writeln!(
-            f,
-            "echoes       {} in {:.3} s{}; before that {} in {:.3} s of warm-up",
-            self.echoes,
-            self.duration_s,
-            if self.interrupted { " (interrupted)" } else { "" },
-            self.warmup_echoes,
-            self.warmup_s
-        )?;
+        write!(f, "echoes       {} in {:.3} s", self.echoes, self.duration_s)?;
+        match self.warmup_s {
+            0.0 => write!(f, ", no warm-up")?,
+            warmup_s => write!(f, ", after {} in {warmup_s:.3} s of warm-up", self.warmup_echoes)?,
+        }
+        writeln!(f, "{}", if self.interrupted { " (interrupted)" } else { "" })?;
         writeln!(f, "echoes/s     {:.0}", self.achieved_per_s)?;
         writeln!(
             f,
@@ -103,12 +100,42 @@ impl fmt::Display for LoadResult {
             us(p999),
             us(max)
         )?;
-        writeln!(
-            f,
-            "client CPU   {:.0} % of what {} thread(s) can use",
-            self.client_cpu_ratio * 100.0,
-            self.threads
-        )?;
+        writeln!(f, "client CPU   {:.0} % of what its threads can use", self.client_cpu_ratio * 100.0)?;
         write!(f, "closed loop: capacity, not latency under a given load")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[test]
+    fn events_survive_json() {
+        let result = LoadResult {
+            connections: 2,
+            active_connections: 1,
+            message_bytes: 64,
+            pipeline_depth: 3,
+            arrival: Arrival::Closed,
+            duration_s: 0.5,
+            warmup_s: 0.25,
+            warmup_echoes: 7,
+            echoes: 10,
+            bytes: 640,
+            achieved_per_s: 20.0,
+            latency_us: LatencyUs { p50: Some(12.5), ..LatencyUs::default() },
+            client_cpu_ns: 99,
+            client_cpu_ratio: 0.125,
+            threads: 1,
+            seed: u64::MAX,
+            interrupted: false,
+        };
+        let connections = LoadEvent::Connections { connections: 2, connect_s: 0.125 };
+        for event in [connections, LoadEvent::Measuring, LoadEvent::Result(result)] {
+            let line = serde_json::to_string(&event).unwrap();
+            assert_eq!(serde_json::from_str::<LoadEvent>(&line).unwrap(), event, "{line}");
+        }
     }
 }

@@ -61,6 +61,8 @@ pub struct Worker {
     pub(super) shared: Arc<Shared>,
     pub(super) thread: usize,
     pub(super) poll: Poll,
+    /// Connections that should stand in all threads together.
+    pub(super) asked: usize,
     pub(super) sockets: Vec<TcpStream>,
     flights: Vec<Flight>,
     /// `pipeline` stamps for each flight.
@@ -79,6 +81,7 @@ impl Worker {
         }
         Ok(Self {
             poll: Poll::new().context("epoll_create1")?,
+            asked: 0,
             sockets: Vec::new(),
             flights: Vec::new(),
             rings: Vec::new(),
@@ -95,6 +98,7 @@ impl Worker {
 
     /// Opens or closes connections until `total` stand in all threads together.
     pub fn set_connections(&mut self, total: usize) -> Result<()> {
+        self.asked = total;
         let plan = &self.shared.plan;
         let ours = |of: usize| share(of as u64, plan.threads, self.thread) as usize;
         let (connections, active) = (ours(total), ours(total.min(plan.active)));
@@ -285,11 +289,11 @@ impl Worker {
         let waiting = || (0..self.flights.len()).filter(|&index| self.flights[index].in_flight() > 0);
         let first = self.number(waiting().next().unwrap_or_default());
         bail!(
-            "stalled: {in_flight} echoes on {} connections, the first being connection {first} to {}, are \
-             owed and did not come back within {:?}: the server lost bytes, is stuck or is gone",
+            "stalled for {:?}: echoes owed {in_flight}, on connections {}, first connection {first} to {}: the \
+             server lost bytes, is stuck or is gone",
+            plan.stall_after,
             waiting().count(),
             plan.target(first),
-            plan.stall_after,
         )
     }
 }
