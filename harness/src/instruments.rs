@@ -2,9 +2,13 @@
 //!
 //! | question | instrument |
 //! |---|---|
+//! | how much CPU, who waited for a CPU? | [`cpu`] |
 //!
 //! [`network_namespace`] and [`affinity`] give a trial its place to run in.
 
+pub mod affinity;
+pub mod cpu;
+pub mod procfs;
 
 /// An instrument that this machine or this user's rights do not allow, with the cause and the next step in
 /// one line.
