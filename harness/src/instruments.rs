@@ -3,11 +3,14 @@
 //! | question | instrument |
 //! |---|---|
 //! | how much CPU, who waited for a CPU? | [`cpu`] |
+//! | did TCP lose or refuse anything? | [`network`] |
 //!
 //! [`network_namespace`] and [`affinity`] give a trial its place to run in.
 
 pub mod affinity;
 pub mod cpu;
+pub mod network;
+pub mod network_namespace;
 pub mod procfs;
 
 /// An instrument that this machine or this user's rights do not allow, with the cause and the next step in
