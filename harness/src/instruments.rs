@@ -2,6 +2,7 @@
 //!
 //! | question | instrument |
 //! |---|---|
+//! | which system calls, how often? | [`tracepoints`] |
 //! | how much CPU, who waited for a CPU? | [`cpu`] |
 //! | did TCP lose or refuse anything? | [`network`] |
 //!
@@ -12,6 +13,7 @@ pub mod cpu;
 pub mod network;
 pub mod network_namespace;
 pub mod procfs;
+pub mod tracepoints;
 
 /// An instrument that this machine or this user's rights do not allow, with the cause and the next step in
 /// one line.
