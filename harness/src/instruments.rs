@@ -4,12 +4,14 @@
 //! |---|---|
 //! | which system calls, how often? | [`tracepoints`] |
 //! | how much CPU, who waited for a CPU? | [`cpu`] |
+//! | how much memory, in which kernel objects? | [`memory`] |
 //! | did TCP lose or refuse anything? | [`network`] |
 //!
 //! [`network_namespace`] and [`affinity`] give a trial its place to run in.
 
 pub mod affinity;
 pub mod cpu;
+pub mod memory;
 pub mod network;
 pub mod network_namespace;
 pub mod procfs;
