@@ -4,6 +4,8 @@
 mod instruments;
 mod load;
 #[allow(dead_code, reason = "the trial runner calls them")]
+mod machine;
+#[allow(dead_code, reason = "the trial runner calls them")]
 mod statistics;
 
 use clap::{Parser, Subcommand};
