@@ -46,6 +46,11 @@ impl Flight {
         self.in_flight as usize
     }
 
+    /// Bytes that came back: where the stream stands.
+    pub fn received(&self) -> u64 {
+        self.received
+    }
+
     /// Bytes sent that are not back yet.
     fn owed_bytes(&self, message_bytes: u64) -> u64 {
         u64::from(self.in_flight) * message_bytes - self.partial - self.unsent

@@ -17,12 +17,19 @@ const MAX_NS: u64 = 60_000_000_000;
 /// Latencies in µs. A percentile is null when the sample is too small to bound it: see [`carries`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct LatencyUs {
+    /// Arithmetic mean; null without echoes.
     pub mean: Option<f64>,
+    /// Half of the echoes took no longer.
     pub p50: Option<f64>,
+    /// 90 % took no longer.
     pub p90: Option<f64>,
+    /// 99 % took no longer.
     pub p99: Option<f64>,
+    /// 99.9 % took no longer.
     pub p999: Option<f64>,
+    /// 99.99 % took no longer.
     pub p9999: Option<f64>,
+    /// The longest; null without echoes.
     pub max: Option<f64>,
 }
 

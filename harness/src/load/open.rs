@@ -46,8 +46,10 @@ impl Worker {
                     }
                     self.shared.connected.fetch_add(1, Relaxed);
                     progress = Instant::now();
-                } else if event.is_readable() || event.is_read_closed() || event.is_error() {
-                    // No echo is owed while connections open, so nothing may come.
+                }
+                if event.is_readable() || event.is_read_closed() || event.is_error() {
+                    // No echo is owed while connections open, so nothing may come; an end may share
+                    // its edge with the event of having connected.
                     self.serve_idle(index)?;
                 }
             }
@@ -90,7 +92,7 @@ impl Worker {
         let cause = match error.raw_os_error() {
             Some(libc::ECONNREFUSED) => "nothing listens there; start ringmark-server first".to_owned(),
             Some(libc::ETIMEDOUT) => format!(
-                "no connection made progress for {:?}; is the server's accept queue full, or a firewall dropping?",
+                "no connection made progress for {:?}; is the server out of files, its accept queue full, or a firewall dropping?",
                 plan.connect_stall_after
             ),
             Some(libc::ECONNRESET) => "the server closes new connections; is it out of files?".to_owned(),

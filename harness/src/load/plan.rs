@@ -17,7 +17,9 @@ const CONNECTIONS_PER_SOURCE: usize = 10_000;
 /// Files of a thread that are no connections: standard streams, epoll, pipes, and room to spare.
 const OTHER_FILES: u64 = 64;
 
-/// Bounds that keep the bytes in flight on one connection countable.
+/// Bounds that keep every sum within its type and every run within reason.
+const CONNECTIONS_MAX: u64 = 100_000_000;
+const DURATION_MAX: Duration = Duration::from_secs(86_400);
 const MESSAGE_BYTES_MAX: u64 = 1 << 30;
 const PIPELINE_MAX: u64 = 1 << 16;
 
@@ -64,10 +66,19 @@ impl Plan {
             options.connections
         );
         for (name, value, most) in [
+            ("connections", options.connections as u64, CONNECTIONS_MAX),
             ("message-bytes", options.message_bytes, MESSAGE_BYTES_MAX),
             ("pipeline", options.pipeline as u64, PIPELINE_MAX),
         ] {
             ensure!(value <= most, "--{name} {value}: at most {most}");
+        }
+        for (name, value) in [
+            ("duration", options.duration.unwrap_or_default()),
+            ("warmup-max", options.warmup_max),
+            ("stall-after", options.stall_after),
+            ("connect-stall-after", options.connect_stall_after),
+        ] {
+            ensure!(value <= DURATION_MAX, "--{name} {value:?}: at most a day");
         }
         let budget = match (options.duration, options.echoes, options.echoes_per_connection) {
             (_, Some(total), None) => Budget::Total(total),
@@ -77,8 +88,12 @@ impl Plan {
         ensure!(budget != Budget::Timed(Duration::ZERO), "--duration 0s: nothing can be measured in no time");
 
         let (address, first_port) = resolve(&options.connect)?;
-        let last_port = u64::from(first_port) + options.ports as u64 - 1;
-        ensure!(last_port <= 65_535, "--ports {}: would end at port {last_port}", options.ports);
+        let ports_max = 65_536 - usize::from(first_port);
+        ensure!(
+            options.ports <= ports_max,
+            "--ports {}: at most {ports_max} from port {first_port} on",
+            options.ports
+        );
         let cpus = options.cpus.as_deref().map_or(Ok(Vec::new()), parse_cpus)?;
         let per_port = options.connections.div_ceil(options.ports);
         Ok(Self {

@@ -257,13 +257,14 @@ impl Worker {
         }
     }
 
-    /// Nothing may come on a connection that never sends.
+    /// Nothing may come on a connection that has nothing in flight.
     pub(super) fn serve_idle(&mut self, index: usize) -> Result<()> {
+        let offset = self.flights.get(index).map_or(0, Flight::received);
         let fault = match self.sockets[index].read(&mut self.buffer) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-            Err(error) => Fault::Ended { offset: 0, owed_bytes: 0, error: Some(error) },
-            Ok(0) => Fault::Ended { offset: 0, owed_bytes: 0, error: None },
-            Ok(bytes) => Fault::Beyond { offset: 0, bytes },
+            Err(error) => Fault::Ended { offset, owed_bytes: 0, error: Some(error) },
+            Ok(0) => Fault::Ended { offset, owed_bytes: 0, error: None },
+            Ok(bytes) => Fault::Beyond { offset, bytes },
         };
         Err(self.fault(index, fault))
     }
