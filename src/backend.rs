@@ -8,6 +8,7 @@
 pub mod document;
 pub mod epoll;
 pub mod null;
+pub mod uring;
 
 use crate::counters::Counters;
 use crate::stop::Stop;
@@ -150,8 +151,12 @@ impl Entry {
 }
 
 /// Every backend.
-pub static ALL: &[Entry] =
-    &[Entry::of::<document::EpollDocument>(), Entry::of::<epoll::EpollEdge>(), Entry::of::<null::Null>()];
+pub static ALL: &[Entry] = &[
+    Entry::of::<document::EpollDocument>(),
+    Entry::of::<epoll::EpollEdge>(),
+    Entry::of::<uring::UringMultishot>(),
+    Entry::of::<null::Null>(),
+];
 
 /// Finds a backend by its name.
 pub fn find(name: &str) -> Result<&'static Entry, String> {

@@ -1,1 +1,41 @@
 //! What is read from outside of the measured server.
+//!
+//! | question | instrument |
+//! |---|---|
+//! | which system calls, how often? | [`tracepoints`] |
+//! | how much CPU, who waited for a CPU? | [`cpu`] |
+//! | how much memory, in which kernel objects? | [`memory`] |
+//! | did TCP lose or refuse anything? | [`network`] |
+//!
+//! [`network_namespace`] and [`affinity`] give a trial its place to run in.
+
+pub mod affinity;
+pub mod cpu;
+pub mod memory;
+pub mod network;
+pub mod network_namespace;
+pub mod procfs;
+pub mod tracepoints;
+
+/// An instrument that this machine or this user's rights do not allow, with the cause and the next step in
+/// one line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unavailable {
+    /// What is missing, and what to do about it.
+    pub reason: String,
+}
+
+impl Unavailable {
+    /// For the given reason.
+    pub fn new(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into() }
+    }
+}
+
+impl std::fmt::Display for Unavailable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.reason)
+    }
+}
+
+impl std::error::Error for Unavailable {}

@@ -1,10 +1,207 @@
-//! `ringmark load`.
+//! `ringmark load`: loads any TCP echo server in a closed loop and verifies every byte.
+//!
+//! Each thread has a file table, a CPU (if asked), an epoll instance and a latency histogram of its own
+//! and owns its connections. A message's latency runs from before it is written until its last byte is
+//! back and verified. Connections are closed by a reset (SO_LINGER 0), after everything owed has come
+//! back: a server sees ECONNRESET, and no TIME_WAIT keeps ports from the next run. A run that fails
+//! resets them at once.
 
-/// Loads an echo server.
-#[derive(clap::Args)]
-pub struct Options {}
+mod crew;
+mod fault;
+mod flight;
+mod latency;
+mod open;
+mod pace;
+mod plan;
+mod process;
+pub mod result;
+mod warmup;
+mod worker;
+
+use std::io::{BufRead as _, Write as _};
+use std::path::PathBuf;
+use std::sync::mpsc::{self, Sender};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use signal_hook::consts::SIGINT;
+use signal_hook::iterator::Signals;
+
+use crew::{Crew, Message};
+use pace::Budget;
+use plan::Plan;
+use result::LoadEvent;
+
+/// Loads an echo server and verifies every byte that comes back.
+///
+/// Closed loop: every connection keeps --pipeline messages in flight. That measures capacity, not latency
+/// under a given load. Connections are closed by a reset once all echoes are back, so that no TIME_WAIT
+/// is left.
+#[derive(clap::Args, Debug)]
+pub struct Options {
+    /// The server's first address.
+    #[arg(long, value_name = "HOST:PORT")]
+    connect: String,
+    /// Consecutive ports from that one on; connections are dealt over them in turn.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    ports: usize,
+    /// Connections to open; with --commands the most that may stand.
+    #[arg(long, value_name = "N")]
+    connections: usize,
+    /// How many of them send, those opened first [default: all].
+    #[arg(long, value_name = "N")]
+    active: Option<usize>,
+    /// Size of one message.
+    #[arg(long, value_name = "N")]
+    message_bytes: u64,
+    /// Messages in flight on each active connection.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pipeline: usize,
+    /// How long to measure, after the warm-up [default: 5s].
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, group = "budget")]
+    duration: Option<Duration>,
+    /// Send this many messages in all, dealt evenly over the active connections, and no warm-up.
+    #[arg(long, value_name = "N", group = "budget")]
+    echoes: Option<u64>,
+    /// Send this many messages on each active connection, and no warm-up.
+    #[arg(long, value_name = "N", group = "budget")]
+    echoes_per_connection: Option<u64>,
+    /// The longest warm-up of a timed run; it ends earlier when the rate has settled.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "1s")]
+    warmup_max: Duration,
+    /// Threads, each with its connections [default: as few as can hold the connections' files].
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// CPUs to run on, for example 0,2-3: thread i is pinned to the i-th, in turn.
+    #[arg(long, value_name = "LIST")]
+    cpus: Option<String>,
+    /// Connect from this many addresses, 127.0.0.1 and up [default: one for 10,000 connections to a port].
+    #[arg(long, value_name = "N")]
+    source_addresses: Option<usize>,
+    /// Chooses the bytes that are sent.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+    /// Write the latencies of the last run to this file, as an HdrHistogram log.
+    #[arg(long, value_name = "FILE")]
+    histogram: Option<PathBuf>,
+    /// Print JSON lines instead of text.
+    #[arg(long)]
+    json: bool,
+    /// Read commands from stdin and answer each with a JSON line when it is done: `connections N` (open
+    /// or reset until N stand), `echo K` (K on each active connection), `run` (as the options say), `quit`.
+    #[arg(long)]
+    commands: bool,
+    /// Fail when echoes are owed and nothing has moved for this long.
+    #[arg(long, hide = true, value_parser = humantime::parse_duration, default_value = "20s")]
+    stall_after: Duration,
+    /// Fail when no connection has made progress for this long.
+    #[arg(long, hide = true, value_parser = humantime::parse_duration, default_value = "30s")]
+    connect_stall_after: Duration,
+}
 
 /// Runs the load.
-pub fn run(_options: Options) -> anyhow::Result<()> {
+///
+/// # Errors
+/// When an option is wrong, the server cannot be reached, or breaks the echo protocol; when SIGINT came.
+pub fn run(options: Options) -> Result<()> {
+    let plan = Plan::new(&options)?;
+    let (connections, budget) = (plan.connections, plan.budget);
+    let (sender, messages) = mpsc::channel();
+    // Before the threads: a signal may reach any of them, and its handler writes to a pipe that must be
+    // in each one's file table.
+    listen_for_interrupts(sender.clone())?;
+    let mut crew = Crew::start(plan, &sender, messages)?;
+    if options.commands {
+        listen_to_stdin(sender);
+        obey(&mut crew, budget)?;
+    } else {
+        let json = options.json;
+        let mut report = |event| if json { print(&event) } else { Ok(()) };
+        report(crew.set_connections(connections)?)?;
+        let result = crew.run(budget, &mut report)?;
+        let interrupted = result.interrupted;
+        if json {
+            print(&LoadEvent::Result(result))?;
+        } else {
+            writeln!(std::io::stdout(), "{result}").context("stdout")?;
+        }
+        fail_if(interrupted)?;
+    }
+    crew.quit();
     Ok(())
+}
+
+/// The dialogue of `--commands`.
+fn obey(crew: &mut Crew, budget: Budget) -> Result<()> {
+    while let Some(line) = crew.next_line()? {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let number = |text: &str| {
+            text.parse::<u64>().with_context(|| format!("command `{line}`: `{text}` is not a number"))
+        };
+        match words[..] {
+            ["connections", count] => print(&crew.set_connections(number(count)? as usize)?)?,
+            ["echo", count] => {
+                let each = number(count)?;
+                if each == 0 {
+                    bail!("command `{line}`: at least one echo is needed");
+                }
+                let result = crew.run(Budget::Each(each), &mut |_| Ok(()))?;
+                let interrupted = result.interrupted;
+                print(&LoadEvent::Echoed(result))?;
+                fail_if(interrupted)?;
+            }
+            ["run"] => {
+                let result = crew.run(budget, &mut |event| print(&event))?;
+                let interrupted = result.interrupted;
+                print(&LoadEvent::Result(result))?;
+                fail_if(interrupted)?;
+            }
+            ["quit"] => break,
+            _ => bail!("command `{line}`: unknown; there are `connections N`, `echo K`, `run` and `quit`"),
+        }
+    }
+    Ok(())
+}
+
+fn fail_if(interrupted: bool) -> Result<()> {
+    if interrupted { bail!("interrupted: the result is of the part before") } else { Ok(()) }
+}
+
+fn print(event: &LoadEvent) -> Result<()> {
+    let line = serde_json::to_string(event)?;
+    writeln!(std::io::stdout(), "{line}").context("stdout")
+}
+
+/// Passes the first SIGINT on; the second ends the process at once.
+fn listen_for_interrupts(sender: Sender<Message>) -> Result<()> {
+    let mut signals = Signals::new([SIGINT]).context("SIGINT")?;
+    std::thread::spawn(move || {
+        for (count, _) in signals.forever().enumerate() {
+            if count > 0 || sender.send(Message::Interrupted).is_err() {
+                std::process::exit(130);
+            }
+        }
+    });
+    Ok(())
+}
+
+fn listen_to_stdin(sender: Sender<Message>) {
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lock().lines().map_while(Result::ok) {
+            if sender.send(Message::Line(line)).is_err() {
+                return;
+            }
+        }
+        let _ = sender.send(Message::Eof);
+    });
+}
+
+#[cfg(test)]
+fn parse<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Options {
+    #[derive(clap::Parser)]
+    struct Cli {
+        #[command(flatten)]
+        options: Options,
+    }
+    <Cli as clap::Parser>::parse_from(arguments).options
 }

@@ -1,0 +1,242 @@
+//! CPU time: of a process, of its tasks one by one, and of the whole machine.
+
+use std::io;
+
+use super::procfs;
+
+/// CPU time of a process in ns, user and kernel, from its start. Threads that have ended, SQPOLL threads and
+/// io-wq workers are in it; interrupts that hit it are in it too unless the kernel has
+/// CONFIG_IRQ_TIME_ACCOUNTING.
+pub fn process_cpu_ns(pid: u32) -> io::Result<u64> {
+    let pid = libc::pid_t::try_from(pid).map_err(|_| io::Error::from_raw_os_error(libc::ESRCH))?;
+    let mut clock = 0;
+    // SAFETY: the out-pointer is to a local that lives through the call.
+    let error = unsafe { libc::clock_getcpuclockid(pid, &mut clock) };
+    if error != 0 {
+        return Err(io::Error::from_raw_os_error(error));
+    }
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the out-pointer is to a local that lives through the call.
+    if unsafe { libc::clock_gettime(clock, &mut time) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned())
+}
+
+/// The tasks of a process that exist now, summed. What an ended thread had counted is gone with it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tasks {
+    /// How many there are, kernel threads of the process included.
+    pub count: u64,
+    /// How often they gave up their CPU, of their own will or not.
+    pub context_switches: u64,
+    /// How long they stood ready without a CPU, in ns (schedstat's second number).
+    pub run_delay_ns: u64,
+    /// io-wq workers: io_uring threads that do blocking work.
+    pub io_workers: u64,
+    /// SQPOLL threads: io_uring threads that poll a submission queue.
+    pub sqpoll_threads: u64,
+    /// Whether every task is asleep (state `S`).
+    pub all_sleeping: bool,
+}
+
+impl Tasks {
+    /// Reads /proc/PID/task. A task that ends meanwhile is left out.
+    pub fn read(pid: u32) -> io::Result<Self> {
+        let directory = format!("/proc/{pid}/task");
+        let mut sum = Self { all_sleeping: true, ..Self::default() };
+        for entry in std::fs::read_dir(&directory)
+            .map_err(|error| io::Error::new(error.kind(), format!("cannot list {directory}: {error}")))?
+        {
+            let task = entry?.path();
+            let files = procfs::read(task.join("status"))
+                .and_then(|status| Ok((status, procfs::read(task.join("schedstat"))?)));
+            match files {
+                Ok((status, schedstat)) => sum.add(&status, &schedstat)?,
+                Err(_) if !task.exists() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(sum)
+    }
+
+    fn add(&mut self, status: &str, schedstat: &str) -> io::Result<()> {
+        let name = procfs::text(status, "Name").unwrap_or_default();
+        let state = procfs::text(status, "State").ok_or_else(|| procfs::missing("State"))?;
+        self.count += 1;
+        self.context_switches += procfs::number(status, "voluntary_ctxt_switches")?
+            + procfs::number(status, "nonvoluntary_ctxt_switches")?;
+        self.run_delay_ns += schedstat
+            .split_whitespace()
+            .nth(1)
+            .and_then(|delay| delay.parse::<u64>().ok())
+            .ok_or_else(|| procfs::missing("schedstat"))?;
+        self.io_workers += u64::from(name.starts_with("iou-wrk-"));
+        self.sqpoll_threads += u64::from(name.starts_with("iou-sqp-"));
+        self.all_sleeping &= state.starts_with('S');
+        Ok(())
+    }
+}
+
+/// CPU time of all CPUs together from boot, in ns, to the precision of the kernel's tick (USER_HZ, mostly 10
+/// ms).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MachineCpu {
+    /// Spent on anything but idling: user, nice, system, irq and softirq.
+    pub busy_ns: u64,
+    /// Of that, in interrupts (irq and softirq). Near zero in a kernel that charges them to the interrupted
+    /// task.
+    pub interrupt_ns: u64,
+    /// Taken by the hypervisor for others while a CPU had work.
+    pub steal_ns: u64,
+    /// Busy, idle, waiting for I/O and stolen.
+    pub total_ns: u64,
+}
+
+impl MachineCpu {
+    /// Reads /proc/stat.
+    pub fn read() -> io::Result<Self> {
+        // SAFETY: sysconf takes no pointers.
+        let ticks_per_s = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+        let ns_per_tick = u64::try_from(ticks_per_s)
+            .ok()
+            .and_then(|ticks| 1_000_000_000_u64.checked_div(ticks))
+            .ok_or_else(|| io::Error::other("sysconf(_SC_CLK_TCK) gives no tick"))?;
+        Self::parse(&procfs::read("/proc/stat")?, ns_per_tick)
+    }
+
+    /// proc_stat(5): user nice system idle iowait irq softirq steal guest guest_nice; user includes guest.
+    fn parse(stat: &str, ns_per_tick: u64) -> io::Result<Self> {
+        let line = stat.lines().find_map(|line| line.strip_prefix("cpu ")).unwrap_or_default();
+        let ticks: Vec<u64> = line.split_whitespace().map_while(|tick| tick.parse().ok()).collect();
+        let &[user, nice, system, idle, iowait, irq, softirq, steal, ..] = ticks.as_slice() else {
+            return Err(procfs::missing("cpu"));
+        };
+        let busy = user + nice + system + irq + softirq;
+        Ok(Self {
+            busy_ns: busy * ns_per_tick,
+            interrupt_ns: (irq + softirq) * ns_per_tick,
+            steal_ns: steal * ns_per_tick,
+            total_ns: (busy + idle + iowait + steal) * ns_per_tick,
+        })
+    }
+
+    /// What was spent since an earlier reading. The kernel lets idle and iowait step back at times
+    /// (proc_stat(5)), so that a difference below zero counts as zero.
+    pub fn since(&self, earlier: &Self) -> MachineCpuDifference {
+        MachineCpuDifference {
+            busy_ns: self.busy_ns.saturating_sub(earlier.busy_ns),
+            interrupt_ns: self.interrupt_ns.saturating_sub(earlier.interrupt_ns),
+            steal_ns: self.steal_ns.saturating_sub(earlier.steal_ns),
+            total_ns: self.total_ns.saturating_sub(earlier.total_ns),
+        }
+    }
+}
+
+/// CPU time of all CPUs together between two readings, in ns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MachineCpuDifference {
+    /// As in [`MachineCpu`].
+    pub busy_ns: u64,
+    /// As in [`MachineCpu`].
+    pub interrupt_ns: u64,
+    /// As in [`MachineCpu`].
+    pub steal_ns: u64,
+    /// As in [`MachineCpu`].
+    pub total_ns: u64,
+}
+
+impl MachineCpuDifference {
+    /// How much of the CPUs' time was stolen; none if no tick has passed.
+    pub fn steal_percent(&self) -> Option<f64> {
+        crate::statistics::percent_of(self.steal_ns as f64, self.total_ns as f64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+    use std::process::{Command, Stdio};
+    use std::thread;
+    use std::time::{Duration, Instant};
+
+    fn spin(cpu_ns: u64) {
+        let own_cpu_ns = || {
+            let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+            // SAFETY: the out-pointer is to a local that lives through the call.
+            assert_eq!(unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) }, 0);
+            time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned()
+        };
+        while own_cpu_ns() < cpu_ns {}
+    }
+
+    #[test]
+    fn the_clock_of_a_process_keeps_the_time_of_ended_threads() {
+        let before = process_cpu_ns(std::process::id()).unwrap();
+        thread::spawn(|| spin(5_000_000)).join().unwrap();
+        assert!(process_cpu_ns(std::process::id()).unwrap() - before >= 5_000_000);
+    }
+
+    #[test]
+    fn a_process_that_is_gone_has_no_clock() {
+        let mut child = Command::new("true").spawn().unwrap();
+        child.wait().unwrap();
+        assert!(process_cpu_ns(child.id()).is_err());
+        assert!(Tasks::read(child.id()).is_err());
+    }
+
+    #[test]
+    fn a_waiting_child_sleeps() {
+        let mut child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let mut tasks = Tasks::read(child.id()).unwrap();
+        while !tasks.all_sleeping && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(1));
+            tasks = Tasks::read(child.id()).unwrap();
+        }
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        assert!(tasks.all_sleeping);
+        assert_eq!((tasks.count, tasks.io_workers, tasks.sqpoll_threads), (1, 0, 0));
+        assert!(tasks.context_switches > 0);
+    }
+
+    #[test]
+    fn tasks_are_summed_and_the_kernels_own_are_told_apart() {
+        let status = |name, state, switches| {
+            format!(
+                "Name:\t{name}\nState:\t{state}\nvoluntary_ctxt_switches:\t{switches}\nnonvoluntary_ctxt_switches:\t1\n"
+            )
+        };
+        let mut sum = Tasks { all_sleeping: true, ..Tasks::default() };
+        sum.add(&status("worker", "S (sleeping)", 10), "100 7 3\n").unwrap();
+        sum.add(&status("iou-wrk-123", "S (sleeping)", 20), "100 8 3\n").unwrap();
+        assert!(sum.all_sleeping);
+        sum.add(&status("iou-sqp-123", "R (running)", 30), "100 9 3\n").unwrap();
+        let expected = Tasks {
+            count: 3,
+            context_switches: 63,
+            run_delay_ns: 24,
+            io_workers: 1,
+            sqpoll_threads: 1,
+            all_sleeping: false,
+        };
+        assert_eq!(sum, expected);
+    }
+
+    #[test]
+    fn the_machine_is_split_and_steal_is_a_share_of_all() {
+        let early = MachineCpu::parse("cpu  10 0 5 80 1 1 2 1 4 0\ncpu0 1 1\n", 10).unwrap();
+        let late = MachineCpu::parse("cpu  20 0 10 155 1 1 3 10 4 0\n", 10).unwrap();
+        assert_eq!(early, MachineCpu { busy_ns: 180, interrupt_ns: 30, steal_ns: 10, total_ns: 1000 });
+        let spent = late.since(&early);
+        assert_eq!(
+            spent,
+            MachineCpuDifference { busy_ns: 160, interrupt_ns: 10, steal_ns: 90, total_ns: 1000 }
+        );
+        assert_eq!(spent.steal_percent(), Some(9.0));
+        assert_eq!(early.since(&early).steal_percent(), None);
+        assert!(MachineCpu::read().unwrap().busy_ns > 0);
+    }
+}

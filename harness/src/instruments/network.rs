@@ -1,0 +1,138 @@
+//! What TCP lost or refused, and how many sockets there are, in the network namespace of a process.
+
+use std::io;
+
+use super::procfs;
+
+/// TCP's counters and sockets in one network namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NetworkReading {
+    /// Segments sent again since the namespace was made (`Tcp: RetransSegs`, RFC 4022).
+    pub retransmitted_segments: u64,
+    /// Connections dropped because an accept queue was full (`TcpExt: ListenOverflows`).
+    pub listen_overflows: u64,
+    /// Connections dropped in a listener for any reason, overflows included (`TcpExt: ListenDrops`).
+    pub listen_drops: u64,
+    /// TCP sockets now.
+    pub sockets: SocketReading,
+}
+
+/// The TCP line of `sockstat`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SocketReading {
+    /// Sockets in use in the namespace, TIME_WAIT not among them.
+    pub in_use: u64,
+    /// Sockets in TIME_WAIT in the namespace.
+    pub time_wait: u64,
+    /// Pages that TCP has reserved for data in queues. This one is of the whole machine: the kernel keeps it
+    /// per protocol, not per namespace (net/ipv4/proc.c, `proto_memory_allocated`).
+    pub memory_pages: u64,
+}
+
+/// What happened between two readings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NetworkDifference {
+    /// Segments sent again.
+    pub retransmitted_segments: u64,
+    /// Connections dropped because an accept queue was full.
+    pub listen_overflows: u64,
+    /// Connections dropped in a listener for any reason.
+    pub listen_drops: u64,
+}
+
+impl NetworkReading {
+    /// Reads the namespace that the process is in.
+    pub fn read(pid: u32) -> io::Result<Self> {
+        let file = |name: &str| procfs::read(format!("/proc/{pid}/net/{name}"));
+        let netstat = file("netstat")?;
+        Ok(Self {
+            retransmitted_segments: counter(&file("snmp")?, "Tcp:", "RetransSegs")?,
+            listen_overflows: counter(&netstat, "TcpExt:", "ListenOverflows")?,
+            listen_drops: counter(&netstat, "TcpExt:", "ListenDrops")?,
+            sockets: SocketReading::parse(&file("sockstat")?)?,
+        })
+    }
+
+    /// What happened since an earlier reading of the same namespace.
+    pub fn since(&self, earlier: &Self) -> NetworkDifference {
+        NetworkDifference {
+            retransmitted_segments: self.retransmitted_segments - earlier.retransmitted_segments,
+            listen_overflows: self.listen_overflows - earlier.listen_overflows,
+            listen_drops: self.listen_drops - earlier.listen_drops,
+        }
+    }
+}
+
+impl SocketReading {
+    /// From the text of a `sockstat` file.
+    pub fn parse(sockstat: &str) -> io::Result<Self> {
+        let line = procfs::text(sockstat, "TCP").ok_or_else(|| procfs::missing("TCP"))?;
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let value = |name: &str| {
+            words
+                .chunks_exact(2)
+                .find_map(|pair| (pair[0] == name).then(|| pair[1].parse().ok())?)
+                .ok_or_else(|| procfs::missing(name))
+        };
+        Ok(Self { in_use: value("inuse")?, time_wait: value("tw")?, memory_pages: value("mem")? })
+    }
+}
+
+/// A value of `snmp` and `netstat`: a line of names, then a line of values, both under the same prefix.
+fn counter(file: &str, prefix: &str, name: &str) -> io::Result<u64> {
+    let mut lines = file.lines().filter_map(|line| line.strip_prefix(prefix)).map(str::split_whitespace);
+    lines
+        .next()
+        .zip(lines.next())
+        .and_then(|(names, values)| names.zip(values).find(|(found, _)| *found == name))
+        .and_then(|(_, value)| value.parse().ok())
+        .ok_or_else(|| procfs::missing(name))
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+    use crate::instruments::network_namespace::NetworkNamespace;
+    use std::net::{TcpListener, TcpStream};
+    use std::process::{Command, Stdio};
+
+    #[test]
+    fn parses_lines_of_names_and_values() {
+        let netstat = "TcpExt: A ListenOverflows B\nTcpExt: 1 22 3\nIpExt: ListenOverflows\nIpExt: 9\n";
+        assert_eq!(counter(netstat, "TcpExt:", "ListenOverflows").unwrap(), 22);
+        assert_eq!(counter(netstat, "TcpExt:", "C").unwrap_err().kind(), io::ErrorKind::InvalidData);
+        let sockstat = "sockets: used 9\nTCP: inuse 5 orphan 0 tw 7 alloc 6 mem 2\nUDP: inuse 1 mem 0\n";
+        assert_eq!(
+            SocketReading::parse(sockstat).unwrap(),
+            SocketReading { in_use: 5, time_wait: 7, memory_pages: 2 }
+        );
+    }
+
+    #[test]
+    fn a_namespace_is_read_through_a_process_in_it() {
+        let namespace = match NetworkNamespace::create() {
+            Ok(namespace) => namespace,
+            Err(why) => return eprintln!("skipped: {why}"),
+        };
+        let mut command = Command::new("cat");
+        namespace.apply(command.stdin(Stdio::piped()).stdout(Stdio::null()));
+        let mut resident = command.spawn().unwrap();
+        let before = NetworkReading::read(resident.id()).unwrap();
+        let pairs = namespace.within(|| {
+            let listener = TcpListener::bind("127.0.0.1:0")?;
+            let client = TcpStream::connect(listener.local_addr()?)?;
+            Ok((client, listener.accept()?.0, listener))
+        });
+        let during = NetworkReading::read(resident.id()).unwrap();
+        drop(resident.stdin.take());
+        resident.wait().unwrap();
+        drop(pairs.unwrap());
+        assert_eq!(before.sockets.in_use, 0);
+        assert_eq!(during.sockets.in_use, 3);
+        assert_eq!(
+            during.since(&before),
+            NetworkDifference { retransmitted_segments: 0, listen_overflows: 0, listen_drops: 0 }
+        );
+    }
+}

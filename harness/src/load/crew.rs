@@ -1,0 +1,303 @@
+//! All threads of the load, driven from the main one: connections up and down, and runs.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+
+use super::pace::{Budget, Clock, Window};
+use super::plan::Plan;
+use super::result::{Arrival, LatencyUs, LoadEvent, LoadResult};
+use super::warmup::{self, Settling};
+use super::worker::{Counter, Shared, Tally, Worker};
+use super::{latency, process};
+
+/// What a thread is told to do. It rests between orders.
+#[derive(Clone, Copy)]
+enum Order {
+    Connections(usize),
+    Run { budget: Budget, active: usize },
+}
+
+/// What reaches the main thread, in one queue so that it can wait for all at once.
+pub enum Message {
+    /// A thread has carried out its order.
+    Done(Result<Option<Tally>>),
+    /// SIGINT.
+    Interrupted,
+    /// A line of stdin.
+    Line(String),
+    /// The end of stdin.
+    Eof,
+}
+
+/// What was waited for.
+enum Woken {
+    Done(Option<Tally>),
+    Interrupted,
+    Timeout,
+}
+
+pub struct Crew {
+    shared: Arc<Shared>,
+    orders: Vec<Sender<Order>>,
+    threads: Vec<JoinHandle<()>>,
+    messages: Receiver<Message>,
+    /// Lines of stdin that came while something else was waited for.
+    waiting: VecDeque<Message>,
+    connections: usize,
+    cpus: usize,
+}
+
+impl Crew {
+    /// Starts the threads. `sender` feeds `messages`.
+    pub fn start(plan: Plan, sender: &Sender<Message>, messages: Receiver<Message>) -> Result<Self> {
+        if !plan.cpus.is_empty() {
+            process::pin(&plan.cpus).with_context(|| {
+                format!("--cpus: this process may not run on any of {:?}; see `taskset -p $$`", plan.cpus)
+            })?;
+        }
+        let cpus = process::allowed_cpus().context("sched_getaffinity")?.min(plan.threads);
+        let echoes = (0..plan.threads).map(|_| Counter::default()).collect();
+        let (clock, window, connected) = (Clock::start(), Window::new(), AtomicU64::new(0));
+        let shared = Arc::new(Shared { plan, clock, window, connected, echoes });
+        let (mut orders, mut threads) = (Vec::new(), Vec::new());
+        for thread in 0..shared.plan.threads {
+            let (order, inbox) = mpsc::channel();
+            let (shared, sender) = (shared.clone(), sender.clone());
+            let handle = std::thread::Builder::new()
+                .name(format!("load-{thread}"))
+                .spawn(move || work(shared, thread, &inbox, &sender))
+                .context("starting a thread")?;
+            orders.push(order);
+            threads.push(handle);
+        }
+        let waiting = VecDeque::new();
+        Ok(Self { shared, orders, threads, messages, waiting, connections: 0, cpus })
+    }
+
+    /// The next line of stdin; None at its end.
+    pub fn next_line(&mut self) -> Result<Option<String>> {
+        loop {
+            let message = match self.waiting.pop_front() {
+                Some(message) => message,
+                None => self.messages.recv()?,
+            };
+            match message {
+                Message::Line(line) => return Ok(Some(line)),
+                Message::Eof => return Ok(None),
+                Message::Interrupted => bail!("interrupted"),
+                Message::Done(outcome) => drop(outcome?),
+            }
+        }
+    }
+
+    /// Opens or closes connections until `connections` stand.
+    pub fn set_connections(&mut self, connections: usize) -> Result<LoadEvent> {
+        let most = self.shared.plan.connections;
+        ensure!(connections <= most, "connections {connections}: more than the {most} of --connections");
+        let start = Instant::now();
+        self.tell(Order::Connections(connections));
+        for _ in 0..self.threads.len() {
+            match self.wait(None)? {
+                Woken::Done(_) => {}
+                Woken::Interrupted | Woken::Timeout => bail!(
+                    "interrupted after {} of {connections} connections",
+                    self.shared.connected.load(Relaxed)
+                ),
+            }
+        }
+        self.connections = connections;
+        Ok(LoadEvent::Connections { connections, connect_s: start.elapsed().as_secs_f64() })
+    }
+
+    /// Makes one run: sends what `budget` allows, reports the ends of the window to `report`, and
+    /// returns when every echo is back. Only timed runs warm up.
+    pub fn run(
+        &mut self,
+        budget: Budget,
+        report: &mut dyn FnMut(LoadEvent) -> Result<()>,
+    ) -> Result<LoadResult> {
+        ensure!(self.connections > 0, "no connection stands; send `connections N` first");
+        let shared = self.shared.clone();
+        let active = self.connections.min(shared.plan.active);
+        for counter in &shared.echoes {
+            counter.0.store(0, Relaxed);
+        }
+        let mut run = Run::default();
+        let timed = match budget {
+            Budget::Timed(duration) => Some(duration),
+            _ => None,
+        };
+        let warmup_start_ns = shared.clock.now_ns();
+        if timed.is_some() {
+            shared.window.set(u64::MAX, u64::MAX);
+            self.tell(Order::Run { budget, active });
+            self.warm_up(&mut run)?;
+        }
+        let cpu_before_ns = process::cpu_ns().context("process CPU clock")?;
+        let (wall, start_ns) = (SystemTime::now(), shared.clock.now_ns());
+        let planned_end_ns = match timed {
+            _ if run.interrupted => start_ns,
+            Some(duration) => start_ns.saturating_add(duration.as_nanos() as u64),
+            None => u64::MAX,
+        };
+        shared.window.set(start_ns, planned_end_ns);
+        report(LoadEvent::Measuring)?;
+        if timed.is_none() {
+            self.tell(Order::Run { budget, active });
+        }
+        let until = timed.map(|_| shared.clock.instant(planned_end_ns));
+        self.collect(&mut run, until)?;
+        let client_cpu_ns = process::cpu_ns().context("process CPU clock")? - cpu_before_ns;
+        report(LoadEvent::Measured)?;
+        self.collect(&mut run, None)?;
+
+        let last_ns = run.tallies.iter().map(|tally| tally.last_ns).max().unwrap_or(start_ns);
+        // A fixed number of echoes ends with its last one.
+        let end_ns = shared.window.end_ns().min(if timed.is_some() { u64::MAX } else { last_ns });
+        let mut latency_ns = latency::histogram()?;
+        for tally in &run.tallies {
+            latency_ns.add(&tally.latency_ns).map_err(|error| anyhow!("merging histograms: {error}"))?;
+        }
+        let window_ns = end_ns.saturating_sub(start_ns).max(1);
+        if let Some(path) = &shared.plan.histogram {
+            latency::write_log(path, &latency_ns, wall, Duration::from_nanos(window_ns))?;
+        }
+        let duration_s = window_ns as f64 / 1e9;
+        let echoes = latency_ns.len();
+        Ok(LoadResult {
+            connections: self.connections,
+            active_connections: active,
+            message_bytes: shared.plan.message_bytes,
+            pipeline_depth: shared.plan.pipeline,
+            arrival: Arrival::Closed,
+            duration_s,
+            warmup_s: if timed.is_some() { (start_ns - warmup_start_ns) as f64 / 1e9 } else { 0.0 },
+            warmup_echoes: run.tallies.iter().map(|tally| tally.warmup_echoes).sum(),
+            echoes,
+            bytes: echoes * shared.plan.message_bytes,
+            achieved_per_s: echoes as f64 / duration_s,
+            latency_us: LatencyUs::of(&latency_ns),
+            client_cpu_ns,
+            client_cpu_ratio: client_cpu_ns as f64 / (window_ns as f64 * self.cpus as f64),
+            threads: shared.plan.threads,
+            seed: shared.plan.seed,
+            interrupted: run.interrupted,
+        })
+    }
+
+    /// Resets all connections and ends the threads.
+    pub fn quit(self) {
+        drop(self.orders);
+        for thread in self.threads {
+            // A panic has been reported as a message already.
+            let _ = thread.join();
+        }
+    }
+
+    /// Waits until the rate has settled, or for the longest warm-up.
+    fn warm_up(&mut self, run: &mut Run) -> Result<()> {
+        let echoes = |shared: &Shared| shared.echoes.iter().map(|c| c.0.load(Relaxed)).sum::<u64>();
+        let deadline = Instant::now() + self.shared.plan.warmup_max;
+        let mut settling = Settling::default();
+        let (mut since, mut before) = (Instant::now(), echoes(&self.shared));
+        loop {
+            let next = (since + warmup::WINDOW).min(deadline);
+            match self.wait(Some(next))? {
+                Woken::Done(tally) => run.tallies.extend(tally),
+                Woken::Interrupted => {
+                    run.interrupted = true;
+                    return Ok(());
+                }
+                Woken::Timeout => {
+                    let (now, count) = (Instant::now(), echoes(&self.shared));
+                    let rate_per_s = (count - before) as f64 / (now - since).as_secs_f64();
+                    if now >= deadline || settling.push(rate_per_s) {
+                        return Ok(());
+                    }
+                    (since, before) = (now, count);
+                }
+            }
+        }
+    }
+
+    /// Gathers what the threads have measured, until all have answered or until `until`. SIGINT ends the
+    /// window.
+    fn collect(&mut self, run: &mut Run, until: Option<Instant>) -> Result<()> {
+        while run.tallies.len() < self.threads.len() {
+            match self.wait(until)? {
+                Woken::Done(tally) => run.tallies.extend(tally),
+                Woken::Timeout => break,
+                Woken::Interrupted => {
+                    let window = &self.shared.window;
+                    window.set(window.start_ns(), self.shared.clock.now_ns().min(window.end_ns()));
+                    run.interrupted = true;
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn tell(&self, order: Order) {
+        for inbox in &self.orders {
+            // A thread that has ended has left the reason in `messages`.
+            let _ = inbox.send(order);
+        }
+    }
+
+    /// Waits for a thread, SIGINT or `until`, and keeps lines of stdin for later.
+    fn wait(&mut self, until: Option<Instant>) -> Result<Woken> {
+        loop {
+            let message = match until {
+                None => self.messages.recv()?,
+                Some(until) => {
+                    match self.messages.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                        Err(RecvTimeoutError::Timeout) => return Ok(Woken::Timeout),
+                        message => message?,
+                    }
+                }
+            };
+            match message {
+                Message::Done(outcome) => return outcome.map(Woken::Done),
+                Message::Interrupted => return Ok(Woken::Interrupted),
+                line => self.waiting.push_back(line),
+            }
+        }
+    }
+}
+
+/// What has been gathered of one run.
+#[derive(Default)]
+struct Run {
+    tallies: Vec<Tally>,
+    interrupted: bool,
+}
+
+/// The life of a thread: orders, each answered, until no more can come.
+fn work(shared: Arc<Shared>, thread: usize, orders: &Receiver<Order>, answers: &Sender<Message>) {
+    let live = || {
+        let mut worker = Worker::new(shared, thread)?;
+        while let Ok(order) = orders.recv() {
+            let outcome = match order {
+                Order::Connections(total) => worker.set_connections(total).map(|()| None),
+                Order::Run { budget, active } => worker.run(budget, active).map(Some),
+            };
+            // The main thread listens as long as it gives orders.
+            let _ = answers.send(Message::Done(Ok(outcome?)));
+        }
+        Ok(())
+    };
+    let outcome = catch_unwind(AssertUnwindSafe(live));
+    if let Err(error) =
+        outcome.unwrap_or_else(|_| Err(anyhow!("a thread of the load panicked; this is a bug")))
+    {
+        let _ = answers.send(Message::Done(Err(error)));
+    }
+}

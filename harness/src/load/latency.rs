@@ -1,0 +1,120 @@
+//! Latency histograms: what is recorded, what may be read from them, and how they are kept.
+
+use std::fs::File;
+use std::io::BufWriter;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result, anyhow};
+use hdrhistogram::Histogram;
+use hdrhistogram::serialization::V2DeflateSerializer;
+use hdrhistogram::serialization::interval_log::IntervalLogWriterBuilder;
+use serde::{Deserialize, Serialize};
+
+/// The longest latency that is told apart, in ns: longer ones count as this.
+const MAX_NS: u64 = 60_000_000_000;
+
+/// Latencies in µs. A percentile is null when the sample is too small to bound it: see [`carries`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LatencyUs {
+    /// Arithmetic mean; null without echoes.
+    pub mean: Option<f64>,
+    /// Half of the echoes took no longer.
+    pub p50: Option<f64>,
+    /// 90 % took no longer.
+    pub p90: Option<f64>,
+    /// 99 % took no longer.
+    pub p99: Option<f64>,
+    /// 99.9 % took no longer.
+    pub p999: Option<f64>,
+    /// 99.99 % took no longer.
+    pub p9999: Option<f64>,
+    /// The longest; null without echoes.
+    pub max: Option<f64>,
+}
+
+impl LatencyUs {
+    pub fn of(histogram_ns: &Histogram<u64>) -> Self {
+        let samples = histogram_ns.len();
+        let quantile = |q: f64| carries(samples, q).then(|| histogram_ns.value_at_quantile(q) as f64 / 1e3);
+        Self {
+            mean: (samples > 0).then(|| histogram_ns.mean() / 1e3),
+            p50: quantile(0.5),
+            p90: quantile(0.9),
+            p99: quantile(0.99),
+            p999: quantile(0.999),
+            p9999: quantile(0.9999),
+            max: (samples > 0).then(|| histogram_ns.max() as f64 / 1e3),
+        }
+    }
+}
+
+/// An empty histogram of ns: 1 ns to 60 s, three significant digits.
+pub fn histogram() -> Result<Histogram<u64>> {
+    Histogram::new_with_bounds(1, MAX_NS, 3).context("histogram")
+}
+
+/// Whether `samples` are enough for a finite 95 % interval of quantile `q`.
+///
+/// The interval has an upper end only if the largest sample lies above the quantile with a
+/// probability of 97.5 %: 1 − qⁿ ≥ 0.975. That takes 368 samples for p99, 3,688 for p99.9 and 36,887 for
+/// p99.99.
+fn carries(samples: u64, q: f64) -> bool {
+    samples as f64 >= (0.025_f64.ln() / q.ln()).ceil()
+}
+
+/// Writes `histogram_ns` as an HdrHistogram V2 log of one interval, which the usual tools read.
+pub fn write_log(
+    path: &Path,
+    histogram_ns: &Histogram<u64>,
+    start: SystemTime,
+    duration: Duration,
+) -> Result<()> {
+    let write = || -> Result<()> {
+        let mut file = BufWriter::new(File::create(path)?);
+        let mut serializer = V2DeflateSerializer::new();
+        let since_epoch = start.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        IntervalLogWriterBuilder::new()
+            .add_comment("[Histogram log format version 1.3]")
+            .add_comment("[latency of echoes in ns; Interval_Max in ms]")
+            .with_start_time(start)
+            .with_max_value_divisor(1e6)
+            .begin_log_with(&mut file, &mut serializer)?
+            .write_histogram(histogram_ns, since_epoch, duration, None)
+            .map_err(|error| anyhow!("{error}"))?;
+        std::io::Write::flush(&mut file)?;
+        Ok(())
+    };
+    write().with_context(|| format!("--histogram {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[test]
+    fn a_percentile_needs_its_sample() {
+        for (q, least) in [(0.5, 6), (0.9, 36), (0.99, 368), (0.999, 3_688), (0.9999, 36_887)] {
+            assert!(carries(least, q), "{q}");
+            assert!(!carries(least - 1, q), "{q}");
+        }
+    }
+
+    #[test]
+    fn percentiles_that_the_sample_cannot_carry_are_absent() {
+        let mut sample = histogram().unwrap();
+        assert_eq!(LatencyUs::of(&sample), LatencyUs::default());
+        for us in 1..=367 {
+            sample.record(us * 1000).unwrap();
+        }
+        let latency = LatencyUs::of(&sample);
+        assert!(latency.p90.is_some() && latency.p99.is_none());
+        sample.record(368_000).unwrap();
+        let latency = LatencyUs::of(&sample);
+        let p99 = latency.p99.unwrap();
+        assert!((364.0..=366.0).contains(&p99), "{p99}");
+        assert!(latency.p999.is_none());
+    }
+}

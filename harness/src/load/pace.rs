@@ -1,0 +1,137 @@
+//! When a connection may begin a message.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use super::plan::share;
+
+/// Nanoseconds since the start of the load; one origin for all threads.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock(Instant);
+
+impl Clock {
+    pub fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    pub fn now_ns(&self) -> u64 {
+        let elapsed = self.0.elapsed();
+        elapsed.as_secs() * 1_000_000_000 + u64::from(elapsed.subsec_nanos())
+    }
+
+    pub fn instant(&self, ns: u64) -> Instant {
+        self.0 + Duration::from_nanos(ns)
+    }
+}
+
+/// How much is sent in one run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Budget {
+    /// As much as comes back within the window.
+    Timed(Duration),
+    /// This many echoes, dealt over the active connections in turn.
+    Total(u64),
+    /// This many echoes on each active connection.
+    Each(u64),
+}
+
+impl Budget {
+    /// Messages that active connection `number` of `active` may begin.
+    pub fn of(self, number: usize, active: usize) -> u64 {
+        match self {
+            Budget::Timed(_) => u64::MAX,
+            Budget::Total(echoes) => share(echoes, active, number),
+            Budget::Each(echoes) => echoes,
+        }
+    }
+}
+
+/// The measuring window, which all threads see: echoes that end within it count, and no message begins
+/// after it. Its ends are instants, not a flag, so that it does not depend on when a thread looks.
+#[derive(Debug)]
+pub struct Window {
+    start_ns: AtomicU64,
+    end_ns: AtomicU64,
+}
+
+/// An instant seen from the window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    Before,
+    Within,
+    After,
+}
+
+impl Window {
+    /// A window that has not begun.
+    pub fn new() -> Self {
+        Self { start_ns: AtomicU64::new(u64::MAX), end_ns: AtomicU64::new(u64::MAX) }
+    }
+
+    /// Sets both ends; `u64::MAX` stands for not yet known.
+    pub fn set(&self, start_ns: u64, end_ns: u64) {
+        self.end_ns.store(end_ns, Relaxed);
+        self.start_ns.store(start_ns, Relaxed);
+    }
+
+    pub fn start_ns(&self) -> u64 {
+        self.start_ns.load(Relaxed)
+    }
+
+    pub fn end_ns(&self) -> u64 {
+        self.end_ns.load(Relaxed)
+    }
+
+    /// Where `now_ns` lies.
+    pub fn moment(&self, now_ns: u64) -> Moment {
+        if now_ns < self.start_ns() {
+            Moment::Before
+        } else if now_ns < self.end_ns() {
+            Moment::Within
+        } else {
+            Moment::After
+        }
+    }
+
+    /// The closed loop's answer to "how many messages may this connection begin now": as many as its
+    /// pipeline has room for, until its quota is used or the window ends.
+    ///
+    /// This is the one place that decides when to send. An open loop would answer from a schedule,
+    /// give the intended times with it, and shorten the wait of the worker to the next one.
+    pub fn grant(&self, quota: &mut u64, room: usize, now_ns: u64) -> usize {
+        if now_ns >= self.end_ns() {
+            return 0;
+        }
+        let granted = (*quota).min(room as u64);
+        *quota -= granted;
+        granted as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_grants_until_quota_or_end() {
+        let window = Window::new();
+        window.set(10, 20);
+        let mut quota = 5;
+        assert_eq!(window.grant(&mut quota, 3, 5), 3, "before the window messages begin too");
+        assert_eq!(window.grant(&mut quota, 3, 15), 2);
+        assert_eq!(window.grant(&mut quota, 3, 16), 0);
+        quota = 5;
+        assert_eq!(window.grant(&mut quota, 3, 20), 0);
+        assert_eq!(quota, 5);
+        let moments = [9, 10, 19, 20].map(|now| window.moment(now));
+        assert_eq!(moments, [Moment::Before, Moment::Within, Moment::Within, Moment::After]);
+    }
+
+    #[test]
+    fn budgets_deal_exactly() {
+        let total = |budget: Budget| (0..7).map(|number| budget.of(number, 7)).sum::<u64>();
+        assert_eq!(total(Budget::Total(100)), 100);
+        assert_eq!(total(Budget::Total(3)), 3);
+        assert_eq!(total(Budget::Each(5)), 35);
+    }
+}

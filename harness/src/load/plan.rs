@@ -1,0 +1,276 @@
+//! The load as it will be made: the options checked, and connections dealt over threads, ports and
+//! source addresses.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::pace::Budget;
+use super::{Options, process};
+
+/// Connections that share one source address and one destination port. connect() slows down a
+/// hundredfold once half of the 28,232 ports of the usual range are taken.
+const CONNECTIONS_PER_SOURCE: usize = 10_000;
+
+/// Files of a thread that are no connections: standard streams, epoll, pipes, and room to spare.
+const OTHER_FILES: u64 = 64;
+
+/// Bounds that keep every sum within its type and every run within reason.
+const CONNECTIONS_MAX: u64 = 100_000_000;
+const DURATION_MAX: Duration = Duration::from_secs(86_400);
+const MESSAGE_BYTES_MAX: u64 = 1 << 30;
+const PIPELINE_MAX: u64 = 1 << 16;
+
+/// Everything that the threads need to know; connections are numbered from 0 in the order of opening.
+#[derive(Debug)]
+pub struct Plan {
+    pub address: IpAddr,
+    pub first_port: u16,
+    pub ports: usize,
+    pub connections: usize,
+    /// At most this many connections send: those with the lowest numbers.
+    pub active: usize,
+    pub message_bytes: u64,
+    pub pipeline: usize,
+    pub budget: Budget,
+    pub warmup_max: Duration,
+    pub threads: usize,
+    pub cpus: Vec<usize>,
+    pub sources: usize,
+    pub seed: u64,
+    pub histogram: Option<PathBuf>,
+    pub stall_after: Duration,
+    pub connect_stall_after: Duration,
+}
+
+impl Plan {
+    /// Checks `options` against each other and this machine. Raises the limit of open files.
+    pub fn new(options: &Options) -> Result<Self> {
+        let positive = |name: &str, value: u64, unit: &str| {
+            ensure!(value > 0, "--{name} 0: at least one {unit} is needed");
+            Ok(())
+        };
+        positive("connections", options.connections as u64, "connection")?;
+        positive("message-bytes", options.message_bytes, "byte")?;
+        positive("pipeline", options.pipeline as u64, "message in flight")?;
+        positive("ports", options.ports as u64, "port")?;
+        positive("echoes", options.echoes.unwrap_or(1), "echo")?;
+        positive("echoes-per-connection", options.echoes_per_connection.unwrap_or(1), "echo")?;
+        let active = options.active.unwrap_or(options.connections);
+        positive("active", active as u64, "active connection")?;
+        ensure!(
+            active <= options.connections,
+            "--active {active}: more than the {} of --connections",
+            options.connections
+        );
+        for (name, value, most) in [
+            ("connections", options.connections as u64, CONNECTIONS_MAX),
+            ("message-bytes", options.message_bytes, MESSAGE_BYTES_MAX),
+            ("pipeline", options.pipeline as u64, PIPELINE_MAX),
+        ] {
+            ensure!(value <= most, "--{name} {value}: at most {most}");
+        }
+        for (name, value) in [
+            ("duration", options.duration.unwrap_or_default()),
+            ("warmup-max", options.warmup_max),
+            ("stall-after", options.stall_after),
+            ("connect-stall-after", options.connect_stall_after),
+        ] {
+            ensure!(value <= DURATION_MAX, "--{name} {value:?}: at most a day");
+        }
+        let budget = match (options.duration, options.echoes, options.echoes_per_connection) {
+            (_, Some(total), None) => Budget::Total(total),
+            (_, None, Some(each)) => Budget::Each(each),
+            (duration, ..) => Budget::Timed(duration.unwrap_or(Duration::from_secs(5))),
+        };
+        ensure!(budget != Budget::Timed(Duration::ZERO), "--duration 0s: nothing can be measured in no time");
+
+        let (address, first_port) = resolve(&options.connect)?;
+        let ports_max = 65_536 - usize::from(first_port);
+        ensure!(
+            options.ports <= ports_max,
+            "--ports {}: at most {ports_max} from port {first_port} on",
+            options.ports
+        );
+        let cpus = options.cpus.as_deref().map_or(Ok(Vec::new()), parse_cpus)?;
+        let per_port = options.connections.div_ceil(options.ports);
+        Ok(Self {
+            address,
+            first_port,
+            ports: options.ports,
+            connections: options.connections,
+            active,
+            message_bytes: options.message_bytes,
+            pipeline: options.pipeline,
+            budget,
+            warmup_max: options.warmup_max,
+            threads: threads(options, process::raise_file_limit().context("RLIMIT_NOFILE")?)?,
+            cpus,
+            sources: sources(options.source_addresses, address, per_port)?,
+            seed: options.seed,
+            histogram: options.histogram.clone(),
+            stall_after: options.stall_after,
+            connect_stall_after: options.connect_stall_after,
+        })
+    }
+
+    /// Where connection `number` goes: over the ports in turn.
+    pub fn target(&self, number: usize) -> SocketAddr {
+        SocketAddr::new(self.address, self.first_port + (number % self.ports) as u16)
+    }
+
+    /// Where connection `number` comes from, unless the kernel may choose: the connections of one port
+    /// over 127.0.0.1, 127.0.0.2 … in turn.
+    pub fn source(&self, number: usize) -> Option<Ipv4Addr> {
+        let turn = (number / self.ports) % self.sources;
+        (self.sources > 1).then(|| Ipv4Addr::new(127, 0, 0, 1 + turn as u8))
+    }
+}
+
+/// How many of `total` things fall to receiver `index` of `receivers` when they are dealt in turn.
+pub fn share(total: u64, receivers: usize, index: usize) -> u64 {
+    let receivers = receivers as u64;
+    total / receivers + u64::from((index as u64) < total % receivers)
+}
+
+fn resolve(connect: &str) -> Result<(IpAddr, u16)> {
+    let addresses = connect.to_socket_addrs().with_context(|| {
+        format!("--connect {connect}: no address; write HOST:PORT, for example 127.0.0.1:8888")
+    })?;
+    let address = addresses
+        .min_by_key(SocketAddr::is_ipv6)
+        .with_context(|| format!("--connect {connect}: no address"))?;
+    ensure!(address.port() != 0, "--connect {connect}: port 0 cannot be connected to");
+    Ok((address.ip(), address.port()))
+}
+
+fn threads(options: &Options, file_limit: u64) -> Result<usize> {
+    ensure!(file_limit > OTHER_FILES, "RLIMIT_NOFILE {file_limit}: too few files; raise it with ulimit -n");
+    let room = (file_limit - OTHER_FILES) as usize;
+    let needed = options.connections.div_ceil(room);
+    let threads = options.threads.unwrap_or(needed);
+    ensure!(threads > 0, "--threads 0: at least one thread is needed");
+    ensure!(
+        threads <= options.connections,
+        "--threads {threads}: more than the {} of --connections, some would have nothing to do",
+        options.connections
+    );
+    ensure!(
+        threads >= needed,
+        "--threads {threads} with --connections {}: a thread holds {room} at most (RLIMIT_NOFILE is \
+         {file_limit}); pass --threads {needed}, or none",
+        options.connections
+    );
+    Ok(threads)
+}
+
+fn sources(asked: Option<usize>, destination: IpAddr, per_port: usize) -> Result<usize> {
+    let spreadable = matches!(destination, IpAddr::V4(address) if address.is_loopback());
+    let needed = if spreadable { per_port.div_ceil(CONNECTIONS_PER_SOURCE) } else { 1 };
+    let sources = asked.unwrap_or(needed);
+    if sources > 1 && !spreadable {
+        bail!("--source-addresses {sources}: only for destinations in 127.0.0.0/8, not {destination}");
+    }
+    if asked.is_none() {
+        ensure!(
+            sources <= 254,
+            "{per_port} connections to one port: more than 254 source addresses can carry; pass more --ports"
+        );
+    }
+    ensure!((1..=254).contains(&sources), "--source-addresses {sources}: between 1 and 254");
+    ensure!(
+        sources >= needed,
+        "--source-addresses {sources}: {per_port} connections to one port are more than \
+         {CONNECTIONS_PER_SOURCE} from one address; pass {needed}, or none"
+    );
+    Ok(sources)
+}
+
+/// Reads a list of CPUs as taskset(1) writes it: `0,2-3`.
+fn parse_cpus(list: &str) -> Result<Vec<usize>> {
+    let mut cpus = Vec::new();
+    for part in list.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        match (first.trim().parse::<usize>(), last.trim().parse()) {
+            (Ok(first), Ok(last)) if first <= last && last < libc::CPU_SETSIZE as usize => {
+                cpus.extend(first..=last);
+            }
+            _ => bail!("--cpus {list}: `{part}` is no CPU or range of CPUs; write for example 0,2-3"),
+        }
+    }
+    Ok(cpus)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[test]
+    fn shares_are_even_and_complete() {
+        for (total, receivers) in [(0, 1), (1, 3), (7, 3), (10, 5), (1_000_003, 64)] {
+            let shares: Vec<u64> = (0..receivers).map(|i| share(total, receivers, i)).collect();
+            assert_eq!(shares.iter().sum::<u64>(), total);
+            let least = shares.last().unwrap();
+            assert!(shares.iter().all(|s| s - least <= 1), "{shares:?}");
+        }
+    }
+
+    #[test]
+    fn a_share_counts_the_numbers_of_its_residue() {
+        for total in 0..20_usize {
+            for index in 0..3 {
+                let counted = (0..total).filter(|number| number % 3 == index).count();
+                assert_eq!(share(total as u64, 3, index), counted as u64);
+            }
+        }
+    }
+
+    #[test]
+    fn cpu_lists() {
+        assert_eq!(parse_cpus("0").unwrap(), [0]);
+        assert_eq!(parse_cpus("0,2-4,7").unwrap(), [0, 2, 3, 4, 7]);
+        for bad in ["", "a", "1-", "3-1", "0,,1", "99999"] {
+            assert!(parse_cpus(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn sources_spread_only_over_loopback() {
+        let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let remote = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
+        assert_eq!(sources(None, loopback, 10_000).unwrap(), 1);
+        assert_eq!(sources(None, loopback, 10_001).unwrap(), 2);
+        assert_eq!(sources(Some(7), loopback, 10).unwrap(), 7);
+        assert_eq!(sources(None, remote, 50_000).unwrap(), 1);
+        assert!(sources(Some(1), loopback, 10_001).is_err());
+        assert!(sources(Some(2), remote, 10).is_err());
+        assert!(sources(Some(0), loopback, 10).is_err());
+        assert!(sources(None, loopback, 2_540_001).is_err());
+    }
+
+    #[test]
+    fn no_tuple_carries_more_than_its_share() {
+        let plan = plan(25_000, 2);
+        let mut uses = std::collections::HashMap::new();
+        for number in 0..plan.connections {
+            *uses.entry((plan.target(number), plan.source(number))).or_insert(0) += 1;
+        }
+        assert_eq!(uses.len(), 4);
+        assert!(uses.values().all(|&n| n <= CONNECTIONS_PER_SOURCE), "{uses:?}");
+    }
+
+    fn plan(connections: usize, ports: usize) -> Plan {
+        let arguments = [
+            "load",
+            "--connect=127.0.0.1:8888",
+            &format!("--ports={ports}"),
+            &format!("--connections={connections}"),
+            "--message-bytes=64",
+        ];
+        Plan::new(&crate::load::parse(arguments)).unwrap()
+    }
+}

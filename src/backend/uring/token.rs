@@ -1,0 +1,84 @@
+//! What a completion belongs to, packed into the 64 bits of `user_data`.
+
+/// What a request is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// Multishot accept; the index is the listener's.
+    Accept,
+    /// Multishot receive; the index is the connection's descriptor, here and below.
+    Receive,
+    /// Send that completes while it is submitted; only a failed or short one has a completion.
+    Send,
+    /// Send that waits until the peer takes it.
+    PatientSend,
+    /// Close; completes only when it fails.
+    Close,
+    /// Cancellation of other requests.
+    Cancel,
+    /// The stop signal.
+    Stop,
+}
+
+impl Kind {
+    /// Whether the request has a last completion whatever comes of it; the others have one only if they fail.
+    pub fn completes_always(self) -> bool {
+        !matches!(self, Kind::Send | Kind::Close)
+    }
+}
+
+const KINDS: [Kind; 7] =
+    [Kind::Accept, Kind::Receive, Kind::Send, Kind::PatientSend, Kind::Close, Kind::Cancel, Kind::Stop];
+
+/// Kind (8 bits), generation (24 bits), index (32 bits).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Token {
+    /// What the request is for.
+    pub kind: Kind,
+    /// Which owner of the index it belongs to, modulo 2^24: a completion that comes late must not touch
+    /// a connection that got the same descriptor since.
+    pub generation: u32,
+    /// Which listener or connection.
+    pub index: u32,
+}
+
+/// The bits that a generation has.
+pub const GENERATION_MASK: u32 = 0x00ff_ffff;
+
+impl Token {
+    /// A token of a kind that needs no generation.
+    pub fn of(kind: Kind, index: u32) -> Self {
+        Self { kind, generation: 0, index }
+    }
+
+    /// The `user_data` of a request.
+    pub fn encode(self) -> u64 {
+        (self.kind as u64) << 56 | u64::from(self.generation & GENERATION_MASK) << 32 | u64::from(self.index)
+    }
+
+    /// The token in the `user_data` of a completion; `None` if no request of ours carried it.
+    pub fn decode(user_data: u64) -> Option<Self> {
+        let kind = *KINDS.get((user_data >> 56) as usize)?;
+        Some(Self { kind, generation: (user_data >> 32) as u32 & GENERATION_MASK, index: user_data as u32 })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn decodes_what_was_encoded(kind in 0..KINDS.len(), generation in 0..=GENERATION_MASK, index: u32) {
+            let token = Token { kind: KINDS[kind], generation, index };
+            prop_assert_eq!(KINDS[kind] as usize, kind);
+            prop_assert_eq!(Token::decode(token.encode()), Some(token));
+        }
+    }
+
+    #[test]
+    fn refuses_what_it_never_encoded() {
+        assert_eq!(Token::decode(u64::MAX), None);
+    }
+}
