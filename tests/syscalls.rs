@@ -6,9 +6,7 @@ mod support;
 use libtest_mimic::{Arguments, Trial};
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
-use support::{Backend, Client, Counters, Server, command, eventually};
+use support::{Backend, Client, Counters, Server, command, eventually, under_strace};
 
 type Calls = BTreeMap<String, u64>;
 
@@ -24,7 +22,7 @@ fn promised(backend: &Backend) -> Option<&'static [(&'static str, u64)]> {
 
 fn main() {
     let arguments = Arguments::from_args();
-    let no_strace = why_no_strace();
+    let no_strace = support::why_no_strace();
     let mut trials: Vec<Trial> = Vec::new();
     for backend in support::backends().into_iter().filter(|backend| backend.echoes) {
         if promised(&backend).is_some() {
@@ -79,7 +77,7 @@ fn waits_for_nothing(before: &Counters, after: &Counters) -> u64 {
 
 fn strace_agrees(backend: &Backend) {
     let log = LogFile::new(&backend.name);
-    let server = Server::spawn(under_strace(&log, backend));
+    let server = Server::spawn(under_strace(&["-o", &log.path], &command(&backend.name, &[])));
     let converse = || {
         let mut clients: Vec<Client> = (0..5).map(|_| server.connect()).collect();
         for length in [1, 100, 1024, 5000] {
@@ -106,27 +104,6 @@ fn strace_agrees(backend: &Backend) {
     server.finish();
     let seen = worker_calls(&log.read(), pid, first, last);
     assert_eq!(seen, after.calls_since(&before), "what strace saw, and what the server counted");
-}
-
-/// The server started by strace, which logs every call of all its threads. As a grandchild, strace stays out
-/// of the way: the process that it becomes is the server, and signals and the exit status are the server's.
-fn under_strace(log: &LogFile, backend: &Backend) -> Command {
-    let server = command(&backend.name, &[]);
-    let mut strace = Command::new("strace");
-    strace.args(["--daemonize=grandchild", "-f", "-qq", "-o"]).arg(&log.path);
-    strace.arg(server.get_program()).args(server.get_args());
-    strace
-}
-
-/// Why strace cannot be used here.
-fn why_no_strace() -> Option<String> {
-    let mut strace = Command::new("strace");
-    strace.args(["--daemonize=grandchild", "-f", "-qq", "-o", "/dev/null", "true"]).stdin(Stdio::null());
-    match strace.output() {
-        Err(error) => Some(format!("strace: {error}")),
-        Ok(output) if output.status.success() && output.stderr.is_empty() => None,
-        Ok(output) => Some(format!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim())),
-    }
 }
 
 /// Counts the calls that all threads but the main one entered between two printed counter lines: the
@@ -157,15 +134,12 @@ fn worker_calls(log: &str, main_thread: u32, first: usize, last: usize) -> Calls
 
 /// A file in the build's scratch directory that goes away with its owner.
 struct LogFile {
-    path: PathBuf,
+    path: String,
 }
 
 impl LogFile {
     fn new(name: &str) -> Self {
-        Self {
-            path: PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
-                .join(format!("strace-{name}-{}", std::process::id())),
-        }
+        Self { path: format!("{}/strace-{name}-{}", env!("CARGO_TARGET_TMPDIR"), std::process::id()) }
     }
 
     fn read(&self) -> String {

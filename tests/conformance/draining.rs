@@ -11,6 +11,7 @@ pub const CASES: &[Case] = &[
     any("drain_by_sigint", drain_by_sigint),
     any("drain_idle_peers", drain_idle_peers),
     any("drain_deadline", drain_deadline),
+    any("drain_deadline_despite_input", drain_deadline_despite_input),
     any("second_signal", second_signal),
     echo("drain_under_load", drain_under_load),
     echo("drain_slow_readers", drain_slow_readers),
@@ -51,6 +52,21 @@ fn drain_deadline(backend: &Backend) {
     assert_eq!(client.receiver.receive_to_end(), 0);
     // The client stays, and the server leaves nevertheless.
     server.wait().in_order();
+}
+
+fn drain_deadline_despite_input(backend: &Backend) {
+    let server = Server::start(&backend.name, &["--drain-seconds", "1"]);
+    let mut clients: Vec<Client> = (0..4).map(|_| server.connect()).collect();
+    server.wait_for("open", 4);
+    server.signal(libc::SIGTERM);
+    thread::scope(|scope| {
+        for client in &mut clients {
+            assert_eq!(client.receiver.receive_to_end(), 0);
+            // It sends for as long as anybody takes it, which is until the server has ended.
+            scope.spawn(|| while client.sender.try_send(100_000).is_ok() {});
+        }
+        server.wait().in_order();
+    });
 }
 
 fn second_signal(backend: &Backend) {

@@ -1,7 +1,9 @@
 //! Peers that take nothing, signals in mid-wait, files that run out: what the server holds stays bounded and the others are served.
 
-use super::{Case, any, echo, survives};
+use super::{Case, any, echo, mute, survives};
 use crate::support::{Backend, Client, Counters, Server, command, eventually};
+use std::fs;
+use std::io;
 use std::os::unix::process::CommandExt;
 use std::thread;
 
@@ -10,7 +12,9 @@ pub const CASES: &[Case] = &[
     echo("many_slow_readers", many_slow_readers),
     echo("interrupted_waits", interrupted_waits),
     any("stopped_and_continued", stopped_and_continued),
-    echo("out_of_files", out_of_files),
+    any("out_of_files", out_of_files),
+    any("connect_storm", connect_storm),
+    mute("holds_and_never_reads", holds_and_never_reads),
 ];
 
 /// What slow readers offer in all: far more than socket buffers take, so that a server which reads on
@@ -91,38 +95,77 @@ fn stopped_and_continued(backend: &Backend) {
 
 fn out_of_files(backend: &Backend) {
     const FILES: libc::rlim_t = 64;
+    const CLIENTS: u64 = 100;
     let mut command = command(&backend.name, &[]);
-    // SAFETY: setrlimit(2) reads a value on the stack and is safe between fork and exec.
+    // SAFETY: setrlimit(2) reads a value on the stack, and is safe between fork and exec.
     unsafe {
         command.pre_exec(|| {
             let limit = libc::rlimit { rlim_cur: FILES, rlim_max: FILES };
             if libc::setrlimit(libc::RLIMIT_NOFILE, &limit) == 0 {
                 Ok(())
             } else {
-                Err(std::io::Error::last_os_error())
+                Err(io::Error::last_os_error())
             }
         });
     }
     let server = Server::spawn(command);
-    let mut clients: Vec<Client> = (0..100).map(|_| server.connect()).collect();
+    let mut clients: Vec<Client> = (0..CLIENTS).map(|_| server.connect()).collect();
     clients.iter_mut().for_each(|client| client.sender.send(100));
-    // Connections are accepted in the order in which they came.
-    let accepted =
-        eventually("some are accepted", || settled(&server).of("accepted"), |count| *count > 0) as usize;
-    assert!(accepted < FILES as usize, "{accepted} accepted with {FILES} files");
+    // Files have run out when one after the other was accepted and then no more.
+    let accepted = eventually("some are accepted", || settled(&server).of("accepted"), |count| *count > 0);
+    assert!(accepted < FILES, "{accepted} accepted with {FILES} files");
     server.wait_until_quiet();
-    clients[..accepted].iter_mut().for_each(Client::receive_owed);
 
-    // Those that leave make room for those that wait.
-    let waiting = clients.split_off(accepted);
-    clients.into_iter().for_each(Client::finish);
-    for mut client in waiting {
-        client.receive_owed();
-        client.finish();
-    }
-    server.connect().finish();
+    // Connections are accepted in the order in which they came. Those that leave make room for those that wait.
+    let take_back = |clients: Vec<Client>| {
+        for mut client in clients {
+            if backend.echoes {
+                client.receive_owed();
+                client.finish();
+            }
+        }
+    };
+    let waiting = clients.split_off(accepted as usize);
+    take_back(clients);
+    take_back(waiting);
+    server.wait_for("accepted", CLIENTS);
+    server.wait_for("open", 0);
+    take_back(vec![server.connect()]);
+    server.wait_for("accepted", CLIENTS + 1);
     server.wait_for("open", 0);
     server.finish();
+}
+
+fn connect_storm(backend: &Backend) {
+    let queue = fs::read_to_string("/proc/sys/net/core/somaxconn").expect("a bound of accept queues");
+    let queue: usize = queue.trim().parse().expect("a number");
+    let clients = 1000.min(queue / 2);
+    survives(backend, |server| {
+        for _ in 0..2 {
+            // All of them, and what they say, are there at once when the server looks.
+            server.pause();
+            let mut clients: Vec<Client> = (0..clients).map(|_| server.connect()).collect();
+            clients.iter_mut().for_each(|client| client.sender.send(300));
+            server.resume();
+            if backend.echoes {
+                clients.iter_mut().for_each(Client::receive_owed);
+                clients.into_iter().for_each(Client::finish);
+            }
+        }
+    });
+}
+
+fn holds_and_never_reads(backend: &Backend) {
+    survives(backend, |server| {
+        let mut clients: Vec<Client> = (0..500).map(|_| server.connect()).collect();
+        server.wait_for("open", 501);
+        clients[0].sender.send_until_stalled(64 << 20);
+        let counters = settled(server);
+        assert_eq!((counters.of("bytes_received"), counters.of("bytes_sent")), (0, 0));
+        assert_eq!(counters.of("open"), 501);
+        // An orderly end would wait behind what the server does not take.
+        clients.swap_remove(0).reset();
+    });
 }
 
 /// The counters once they no longer change from one reading to the next.

@@ -120,7 +120,12 @@ impl Sender {
 
     /// Says that no more will be sent.
     pub fn finish(&self) {
-        self.socket.shutdown(Shutdown::Write).expect("shutdown for writing");
+        self.try_finish().expect("shutdown for writing");
+    }
+
+    /// Says that no more will be sent, or says why it cannot.
+    pub fn try_finish(&self) -> io::Result<()> {
+        self.socket.shutdown(Shutdown::Write)
     }
 
     fn send_some(&mut self, bytes: usize) -> io::Result<()> {
@@ -146,6 +151,18 @@ impl Receiver {
         }
     }
 
+    /// Goes on as if `bytes` had come: for what was lost on purpose.
+    pub fn skip(&mut self, bytes: usize) {
+        self.stream.advance(bytes);
+        self.bytes += bytes as u64;
+    }
+
+    /// Takes what comes until the connection ends in whatever way; returns how much that is since it began.
+    pub fn receive_while_open(&mut self) -> u64 {
+        while self.try_receive_some(MAX_SLICE).is_ok_and(|taken| taken > 0) {}
+        self.bytes
+    }
+
     /// Takes all that comes until the orderly end; returns how much that is since the connection began.
     pub fn receive_to_end(&mut self) -> u64 {
         while self.receive_some(MAX_SLICE) > 0 {}
@@ -154,15 +171,18 @@ impl Receiver {
 
     /// Takes what is there, at most `bytes`, and waits for it if need be; 0 at the end.
     pub fn receive_some(&mut self, bytes: usize) -> usize {
+        self.try_receive_some(bytes)
+            .unwrap_or_else(|error| panic!("receive after {} bytes: {error}", self.bytes))
+    }
+
+    fn try_receive_some(&mut self, bytes: usize) -> io::Result<usize> {
         let mut buffer = [0; MAX_SLICE];
         let limit = bytes.min(MAX_SLICE);
-        let taken = (&*self.socket)
-            .read(&mut buffer[..limit])
-            .unwrap_or_else(|error| panic!("receive after {} bytes: {error}", self.bytes));
+        let taken = (&*self.socket).read(&mut buffer[..limit])?;
         if let Err(wrong) = self.stream.verify(&buffer[..taken]) {
             panic!("after {} bytes: {wrong:?}", self.bytes);
         }
         self.bytes += taken as u64;
-        taken
+        Ok(taken)
     }
 }

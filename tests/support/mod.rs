@@ -5,9 +5,11 @@
 mod client;
 mod process;
 mod server;
+mod strace;
 
 pub use client::Client;
 pub use server::{Counters, Server, command};
+pub use strace::{under_strace, why_no_strace};
 
 use libtest_mimic::{Completion, Failed, Trial};
 use serde_json::Value;

@@ -24,6 +24,18 @@ pub fn fd_count(pid: u32, thread: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/task/{thread}/fd")).map_or(0, Iterator::count)
 }
 
+/// What the open files of a process's main thread are: a path, or a kind such as `socket:` with a number.
+pub fn open_files(pid: u32) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return Vec::new() };
+    let targets = entries.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+    targets.map(|target| target.to_string_lossy().into_owned()).collect()
+}
+
+/// The name of a process, as far as the kernel keeps it: 15 bytes.
+pub fn name(pid: u32) -> String {
+    fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim_end().to_owned()
+}
+
 /// The state letter of a process as in proc_pid_stat(5): `S` asleep, `T` stopped.
 pub fn state(pid: u32) -> char {
     stat_fields(pid).first().and_then(|field| field.chars().next()).unwrap_or('?')

@@ -4,7 +4,7 @@ use super::{Client, PATIENCE, SERVER, eventually, process};
 use serde_json::Value;
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -57,8 +57,13 @@ impl Server {
     }
 
     /// Starts a server by a command that was made ready elsewhere, and waits until it is ready.
-    pub fn spawn(mut command: Command) -> Self {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    pub fn spawn(command: Command) -> Self {
+        Self::launch(command).ready()
+    }
+
+    /// Starts a server, ready or not.
+    pub fn launch(mut command: Command) -> Self {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // SAFETY: prctl(2) is one system call that touches no memory, safe between fork and exec.
         unsafe {
             command.pre_exec(|| {
@@ -77,23 +82,33 @@ impl Server {
             let _ = stderr.read_to_end(&mut text);
             String::from_utf8_lossy(&text).into_owned()
         });
-        let mut server = Self {
+        Self {
             child,
             lines,
             complaints: Some(complaints),
             readings: Cell::new(0),
             addresses: Vec::new(),
             ready: Value::Null,
-        };
-        server.ready = server.line("ready");
-        server.addresses = server.ready["addresses"]
+        }
+    }
+
+    /// Gives a server that was started with `--hold` the line that it waits for.
+    pub fn release(&mut self) {
+        let stdin = self.child.stdin.as_mut().expect("stdin is piped");
+        stdin.write_all(b"go\n").expect("a line is written");
+    }
+
+    /// Waits until it is ready.
+    pub fn ready(mut self) -> Self {
+        self.ready = self.line("ready");
+        self.addresses = self.ready["addresses"]
             .as_array()
             .expect("addresses in the ready line")
             .iter()
             .map(|address| address.as_str().and_then(|text| text.parse().ok()).expect("an address"))
             .collect();
-        assert_eq!(server.ready["pid"], server.pid(), "the pid in the ready line");
-        server
+        assert_eq!(self.ready["pid"], self.pid(), "the pid in the ready line");
+        self
     }
 
     /// Its process id.
@@ -149,9 +164,29 @@ impl Server {
         eventually("the server runs again", || process::state(self.pid()), |state| *state != 'T');
     }
 
+    /// Waits until it sleeps.
+    pub fn wait_until_asleep(&self) {
+        let is_server = || process::name(self.pid()) == "ringmark-server";
+        eventually(
+            "the server sleeps",
+            || is_server() && process::state(self.pid()) == 'S',
+            |asleep| *asleep,
+        );
+    }
+
+    /// How many threads it has.
+    pub fn thread_count(&self) -> usize {
+        process::threads(self.pid()).len()
+    }
+
     /// Open files of all its threads.
     pub fn fd_count(&self) -> usize {
         process::threads(self.pid()).iter().map(|thread| process::fd_count(self.pid(), *thread)).sum()
+    }
+
+    /// What the open files of its main thread are, as proc_pid_fd(5) names them.
+    pub fn open_files(&self) -> Vec<String> {
+        process::open_files(self.pid())
     }
 
     /// Open files of each worker, in the order of the workers' threads.
