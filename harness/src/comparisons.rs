@@ -288,6 +288,7 @@ mod tests {
             low: None,
             high: None,
             intercept_bytes: 0.0,
+            down_bytes_per_connection: None,
             over_null_bytes_per_connection: None,
         };
         let mut rows = [memory("epoll-et", "TCP", 4736.0), memory("epoll-et", "epi", 128.0)];

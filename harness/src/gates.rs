@@ -64,8 +64,8 @@ pub fn judge(evidence: &Evidence) -> (Status, String) {
             format!("TCP sent {} segments again", network.retransmitted_segments),
         );
         reject(
-            network.listen_overflows + network.listen_drops > 0,
-            format!("the accept queue overflowed {} times", network.listen_overflows + network.listen_drops),
+            network.listen_drops > 0,
+            format!("{} connections were dropped at the accept queue", network.listen_drops),
         );
     }
     reject(

@@ -193,7 +193,7 @@ pub struct MemoryRow {
     pub object: String,
     /// All names of a cache that several kinds of objects share.
     pub aliases: String,
-    /// Theil–Sen slope over the points.
+    /// Theil–Sen slope over the points of the way up.
     pub bytes_per_connection: f64,
     /// Lower end of its 95 % interval.
     pub low: Option<f64>,
@@ -201,6 +201,8 @@ pub struct MemoryRow {
     pub high: Option<f64>,
     /// The line's value at no connection.
     pub intercept_bytes: f64,
+    /// The slope of the way down: where it is less, memory was kept for reuse.
+    pub down_bytes_per_connection: Option<f64>,
     /// The slope less that of `null`, never used: what the backend adds to two bare TCP endpoints.
     pub over_null_bytes_per_connection: Option<f64>,
 }

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use crate::comparisons;
 use crate::machine::Machine;
 use crate::matrix::Matrix;
-use crate::measurement::{ComparisonRow, MemoryPointRow, MemoryRow, Pass, SyscallRow, TrialRow};
+use crate::measurement::{ComparisonRow, MemoryRow, Pass, SyscallRow, TrialRow};
 use crate::trial::Outcome;
 
 /// What a run is, in `manifest.json`: enough to repeat it.
@@ -133,8 +133,6 @@ pub struct Run {
     pub syscalls: Vec<SyscallRow>,
     /// `memory.csv`.
     pub memory: Vec<MemoryRow>,
-    /// `memory_points.csv`.
-    pub memory_points: Vec<MemoryPointRow>,
     /// `comparisons.csv`; empty if the run was broken off.
     pub comparisons: Vec<ComparisonRow>,
 }
@@ -150,7 +148,6 @@ impl Run {
             trials: read(&folder.join("trials.csv"))?,
             syscalls: read(&folder.join("syscalls.csv"))?,
             memory: read(&folder.join("memory.csv"))?,
-            memory_points: read(&folder.join("memory_points.csv"))?,
             comparisons: read(&folder.join("comparisons.csv"))?,
         })
     }

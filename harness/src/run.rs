@@ -83,18 +83,12 @@ pub fn run(options: Options) -> Result<()> {
     results.write_manifest(&manifest)?;
 
     let bar = progress(&trials);
-    let mut turned_away = Vec::new();
     let mut usable = 0;
     for trial in &trials {
         bar.set_message(format!("{} {}: {}", pass_name(trial.task.pass()), trial.task.workload(), trial.arm));
         let outcome = trial.run(&ground);
         bar.inc(trial.task.estimate().as_millis() as u64);
-        match outcome.row.status {
-            Status::Ok | Status::ClientLimited => usable += 1,
-            status => {
-                turned_away.push(format!("{} ({}): {}", describe(trial), word(status), outcome.row.reason))
-            }
-        }
+        usable += usize::from(matches!(outcome.row.status, Status::Ok | Status::ClientLimited));
         results.add(outcome)?;
         if interrupted.load(Ordering::Relaxed) {
             break;
@@ -108,9 +102,6 @@ pub fn run(options: Options) -> Result<()> {
         results.write_manifest(&manifest)?;
     }
     report::print(&folder)?;
-    for line in &turned_away {
-        eprintln!("not used: {line}");
-    }
     println!("The results are in {}", folder.display());
     ensure!(!broken_off, "interrupted: the trials so far are in {}", folder.display());
     ensure!(usable > 0, "no trial of {} gave figures that can be used; trials.csv says why", trials.len());

@@ -109,7 +109,7 @@ fn questions(run: &Run) -> String {
 }
 
 /// The rows of a pass, by workload and arm, both in the order of the matrix.
-fn by_arm<'a>(run: &'a Run, pass: Pass) -> Vec<(&'a str, &'a str, Vec<&'a TrialRow>)> {
+fn by_arm(run: &Run, pass: Pass) -> Vec<(&str, &str, Vec<&TrialRow>)> {
     let of_pass = || run.trials.iter().filter(move |row| row.pass == Some(pass));
     let mut workloads: Vec<&str> = Vec::new();
     for row in of_pass() {

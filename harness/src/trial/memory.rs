@@ -1,5 +1,8 @@
 //! What a connection costs, as a slope: one server is walked through several connection counts, up and
 //! down, and everything that could hold a connection's memory is read at each, at rest.
+//!
+//! The cost is the slope of the way up. The way down has a slope of its own: where it is smaller, the
+//! server or its ring keeps what it once needed, as io_uring keeps its requests for reuse.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -27,6 +30,9 @@ pub const NEVER_USED: &str = "never-used";
 /// Each connection has made one echo and rests.
 pub const USED_THEN_IDLE: &str = "used-then-idle";
 
+const UP: &str = "up";
+const DOWN: &str = "down";
+
 /// How long a reading may take to come to rest.
 const SETTLE_TIME: Duration = Duration::from_secs(2);
 
@@ -46,6 +52,30 @@ pub fn measure(
     memory: &Memory,
     outcome: &mut Outcome,
 ) -> Result<(Status, String)> {
+    let echoes = backend::find(&trial.contender.backend).is_ok_and(|entry| entry.echoes);
+    let states: &[&str] = if echoes { &[NEVER_USED, USED_THEN_IDLE] } else { &[NEVER_USED] };
+    let mut verdict = (Status::Ok, String::new());
+    for &state in states {
+        verdict = measure_state(trial, ground, memory, state, outcome)?;
+        if verdict.0 != Status::Ok {
+            return Ok(verdict);
+        }
+    }
+    let unsettled = outcome.memory_points.iter().filter(|point| !point.settled).count();
+    if unsettled > 0 {
+        verdict.1 = format!("{unsettled} of {} readings had not come to rest", outcome.memory_points.len());
+    }
+    Ok(verdict)
+}
+
+/// Each state has a server of its own: what one keeps for reuse would hide what the next one needs.
+fn measure_state(
+    trial: &Trial<'_>,
+    ground: &Ground,
+    memory: &Memory,
+    state: &str,
+    outcome: &mut Outcome,
+) -> Result<(Status, String)> {
     let row = &mut outcome.row;
     let namespace = trial.namespace(row);
     let mut server = trial.server(ground, namespace.as_ref(), row, |_| {})?;
@@ -55,27 +85,13 @@ pub fn measure(
     if let Some(unavailable) = instrument.slabs_unavailable() {
         bail!("kernel objects cannot be read: {unavailable}");
     }
-    let echoes = backend::find(&trial.contender.backend).is_ok_and(|entry| entry.echoes);
-    let states: &[&str] = if echoes { &[NEVER_USED, USED_THEN_IDLE] } else { &[NEVER_USED] };
-    for &state in states {
-        let points = walk(&mut server, &mut load, &instrument, memory, state == USED_THEN_IDLE)?;
-        record(trial.run_id, row, state, &points, &mut outcome.memory_points, &mut outcome.memory);
-        load.set_connections(0)?;
-        server.await_open(0)?;
-    }
-    load.quit()?;
-    let counters = server.stop()?;
+    let points = walk(&mut server, &mut load, &instrument, memory, state == USED_THEN_IDLE)?;
+    record(trial.run_id, row, state, &points, &mut outcome.memory_points, &mut outcome.memory);
     row.connections = Some(most as u64);
     row.active_connections = Some(0);
-    let (status, mut reason) = gates::judge(&Evidence { counters, ..Evidence::default() });
-    let (unsettled, all) = outcome
-        .memory_points
-        .iter()
-        .fold((0, 0), |(no, all), point| (no + u32::from(!point.settled), all + 1));
-    if status == Status::Ok && unsettled > 0 {
-        reason = format!("{unsettled} of {all} readings had not come to rest");
-    }
-    Ok((status, reason))
+    load.quit()?;
+    let counters = server.stop()?;
+    Ok(gates::judge(&Evidence { counters, ..Evidence::default() }))
 }
 
 fn walk(
@@ -85,13 +101,13 @@ fn walk(
     memory: &Memory,
     used: bool,
 ) -> Result<Vec<Point>> {
-    let up = memory.connections.iter().map(|&count| ("up", count));
-    let down = memory.connections.iter().rev().skip(1).map(|&count| ("down", count));
+    let up = memory.connections.iter().map(|&count| (UP, count));
+    let down = memory.connections.iter().rev().map(|&count| (DOWN, count));
     let mut points = Vec::new();
     for (direction, connections) in up.chain(down) {
         load.set_connections(connections)?;
         server.await_open(connections as u64)?;
-        if used && direction == "up" {
+        if used && direction == UP {
             load.command("echo 1", Duration::from_secs(120))?;
         }
         points.push(Point { direction, connections, reading: instrument.settle(SETTLE_TIME)? });
@@ -138,13 +154,14 @@ fn record(
                 (point.connections as f64, found.map_or(0, |(.., bytes)| bytes))
             })
             .collect();
-        let line = TheilSen::fit(&series.iter().map(|&(x, y)| (x, y as f64)).collect::<Vec<_>>());
-        let Some(mut line) = line else { continue };
-        if object == MACHINE_SUM {
+        let fit = |wanted: &str| {
+            let of_direction = points.iter().zip(&series).filter(|(point, _)| point.direction == wanted);
             // What is available less is used more.
-            line.slope = -line.slope;
-            line.slope_interval = line.slope_interval.map(|(low, high)| (-high, -low));
-        }
+            let sign = if object == MACHINE_SUM { -1.0 } else { 1.0 };
+            TheilSen::fit(&of_direction.map(|(_, &(x, y))| (x, sign * y as f64)).collect::<Vec<_>>())
+        };
+        let Some(line) = fit(UP) else { continue };
+        let line_down = fit(DOWN);
         match object {
             USER_SUM if state == NEVER_USED => row.memory_user_bytes_per_connection = Some(line.slope),
             KERNEL_SUM if state == NEVER_USED => row.memory_kernel_bytes_per_connection = Some(line.slope),
@@ -176,6 +193,7 @@ fn record(
             low: line.slope_interval.map(|(low, _)| low),
             high: line.slope_interval.map(|(_, high)| high),
             intercept_bytes: line.intercept,
+            down_bytes_per_connection: line_down.map(|line| line.slope),
             over_null_bytes_per_connection: None,
         });
     }

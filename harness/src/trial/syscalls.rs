@@ -65,8 +65,12 @@ pub fn measure(
     let mut disagreements = Vec::new();
     let source;
     match (&tracepoints, &before.traced, &after.traced) {
-        (Ok(_), Some(first), Some(last)) => {
-            row.syscalls_source = "tracepoints".to_owned();
+        (Ok(counters), Some(first), Some(last)) => {
+            let missing: Vec<&str> = counters.unavailable().map(Call::name).collect();
+            row.syscalls_source = match missing[..] {
+                [] => "tracepoints".to_owned(),
+                _ => format!("tracepoints, but self-reported for want of one: {}", missing.join(" ")),
+            };
             source = "tracepoints";
             let traced = last.since(first);
             for call in Call::ALL.into_iter().filter(|call| !OF_THE_MAIN_THREAD.contains(call)) {
