@@ -1,12 +1,18 @@
 //! `ringmark`: loads, measures and reports.
 
-#[allow(dead_code, reason = "the trial runner calls them")]
+mod children;
+mod comparisons;
+mod gates;
 mod instruments;
 mod load;
-#[allow(dead_code, reason = "the trial runner calls them")]
 mod machine;
-#[allow(dead_code, reason = "the trial runner calls them")]
+mod matrix;
+mod measurement;
+mod report;
+mod results;
+mod run;
 mod statistics;
+mod trial;
 
 use clap::{Parser, Subcommand};
 
@@ -20,12 +26,16 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
+    Run(run::Options),
     Load(load::Options),
+    Report(report::Options),
 }
 
 fn main() -> std::process::ExitCode {
     let outcome = match Cli::parse().verb {
+        Verb::Run(options) => run::run(options),
         Verb::Load(options) => load::run(options),
+        Verb::Report(options) => report::run(options),
     };
     match outcome {
         Ok(()) => std::process::ExitCode::SUCCESS,

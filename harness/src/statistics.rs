@@ -73,11 +73,6 @@ pub fn percent_of(part: f64, whole: f64) -> Option<f64> {
     (whole > 0.0).then(|| 100.0 * part / whole)
 }
 
-/// How many per cent a ratio lies above 1 (below: negative).
-pub fn percent_change(ratio: f64) -> f64 {
-    100.0 * (ratio - 1.0)
-}
-
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -143,7 +138,5 @@ mod tests {
         assert_eq!(geometric_mean(&[1.0, 0.0]), None);
         assert_eq!(percent_of(1.0, 8.0), Some(12.5));
         assert_eq!(percent_of(0.0, 0.0), None);
-        close(percent_change(1.25), 25.0);
-        close(percent_change(0.9), -10.0);
     }
 }

@@ -1,0 +1,348 @@
+//! The two programs of a trial: the server and the load, each spoken to by lines.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail};
+use serde::Deserialize;
+
+use crate::instruments::network_namespace::NetworkNamespace;
+use crate::load::result::LoadEvent;
+
+/// How long a program may take to answer what it should answer at once.
+const ANSWER_TIME: Duration = Duration::from_secs(20);
+
+/// Set by Ctrl-C: every wait ends.
+pub type Interrupted = Arc<AtomicBool>;
+
+/// A program that ended because the person asked for it.
+#[derive(Debug, thiserror::Error)]
+#[error("interrupted")]
+pub struct WasInterrupted;
+
+/// A running program. Killed and reaped when dropped.
+struct Program {
+    name: &'static str,
+    child: Child,
+    stdin: Option<ChildStdin>,
+    lines: Receiver<String>,
+    errors: Arc<Mutex<String>>,
+    interrupted: Interrupted,
+}
+
+impl Program {
+    fn start(
+        name: &'static str,
+        mut command: Command,
+        namespace: Option<&NetworkNamespace>,
+        interrupted: &Interrupted,
+    ) -> Result<Self> {
+        if let Some(namespace) = namespace {
+            namespace.apply(&mut command);
+        }
+        // Out of the terminal's process group: Ctrl-C is for the harness, which ends its programs itself.
+        command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let harness = std::process::id();
+        // SAFETY: prctl and getppid are single system calls, safe between fork and exec.
+        unsafe {
+            command.pre_exec(move || {
+                // A harness that is killed takes its programs along.
+                if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
+                    return Err(std::io::Error::last_os_error());
+                }
+                if libc::getppid() as u32 != harness {
+                    return Err(std::io::Error::from_raw_os_error(libc::ESRCH));
+                }
+                Ok(())
+            });
+        }
+        let mut child = command.spawn().with_context(|| format!("start the {name}"))?;
+        let (sender, lines) = mpsc::channel();
+        if let Some(stdout) = child.stdout.take() {
+            std::thread::spawn(move || {
+                for line in BufReader::new(stdout).lines().map_while(std::result::Result::ok) {
+                    if sender.send(line).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        let errors = Arc::new(Mutex::new(String::new()));
+        if let Some(mut stderr) = child.stderr.take() {
+            let errors = Arc::clone(&errors);
+            std::thread::spawn(move || {
+                let mut chunk = [0; 4096];
+                while let Ok(length @ 1..) = stderr.read(&mut chunk) {
+                    let text = String::from_utf8_lossy(&chunk[..length]);
+                    errors.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push_str(&text);
+                }
+            });
+        }
+        let stdin = child.stdin.take();
+        Ok(Self { name, child, stdin, lines, errors, interrupted: Arc::clone(interrupted) })
+    }
+
+    fn say(&mut self, line: &str) -> Result<()> {
+        let name = self.name;
+        let stdin = self.stdin.as_mut().with_context(|| format!("the {name} takes no more commands"))?;
+        if writeln!(stdin, "{line}").is_err() {
+            return Err(self.ended());
+        }
+        Ok(())
+    }
+
+    fn hear(&mut self, time: Duration) -> Result<String> {
+        let deadline = Instant::now() + time;
+        loop {
+            if self.interrupted.load(Ordering::Relaxed) {
+                bail!(WasInterrupted);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.lines.recv_timeout(left.min(Duration::from_millis(100))) {
+                Ok(line) => return Ok(line),
+                Err(RecvTimeoutError::Disconnected) => return Err(self.ended()),
+                Err(RecvTimeoutError::Timeout) if left.is_zero() => {
+                    bail!("the {} did not answer within {} s", self.name, time.as_secs());
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+    }
+
+    /// Why the program is no longer there, in its own words if it left some.
+    fn ended(&mut self) -> anyhow::Error {
+        let status = self.wait(Duration::from_secs(2));
+        let errors = self.errors.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        match (errors.lines().rfind(|line| !line.trim().is_empty()), status) {
+            (Some(words), _) => anyhow!("{words}"),
+            (None, Ok(status)) => anyhow!("the {} ended without a word ({status})", self.name),
+            (None, Err(error)) => error,
+        }
+    }
+
+    fn wait(&mut self, time: Duration) -> Result<ExitStatus> {
+        let deadline = Instant::now() + time;
+        loop {
+            if let Some(status) =
+                self.child.try_wait().with_context(|| format!("wait for the {}", self.name))?
+            {
+                return Ok(status);
+            }
+            if Instant::now() >= deadline {
+                bail!("the {} did not end within {} s", self.name, time.as_secs());
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn signal(&self, signal: libc::c_int) -> Result<()> {
+        // SAFETY: takes no pointer. The child is not reaped yet, so the number is still its own.
+        if unsafe { libc::kill(self.child.id() as libc::pid_t, signal) } != 0 {
+            return Err(std::io::Error::last_os_error()).with_context(|| format!("signal the {}", self.name));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // Fails only if it has ended, and then there is nothing to do but to reap it.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What a server says.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+enum ServerEvent {
+    Ready { knobs: serde_json::Value, in_force: serde_json::Value, addresses: Vec<std::net::SocketAddr> },
+    Unsupported { reason: String },
+    Counters(ServerCounters),
+    End(ServerCounters),
+}
+
+/// The server's own counters, all workers summed. What never happened is not in the maps of calls.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+pub struct ServerCounters {
+    /// System calls by name.
+    pub calls: BTreeMap<String, u64>,
+    /// What the loops did.
+    #[serde(rename = "loop")]
+    pub loops: BTreeMap<String, u64>,
+}
+
+impl ServerCounters {
+    /// A loop counter, 0 if this server has none of that name.
+    pub fn of_loop(&self, name: &str) -> u64 {
+        self.loops.get(name).copied().unwrap_or(0)
+    }
+
+    /// How often a call was made.
+    pub fn of_call(&self, name: &str) -> u64 {
+        self.calls.get(name).copied().unwrap_or(0)
+    }
+}
+
+/// The kernel refuses the backend.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct RefusedByKernel(String);
+
+/// The measured server.
+pub struct Server {
+    program: Program,
+    /// Its knobs, as JSON.
+    pub knobs: String,
+    /// What is in force in it, as JSON.
+    pub in_force: String,
+    /// Where it listens.
+    pub addresses: Vec<std::net::SocketAddr>,
+}
+
+/// How to start a server.
+pub struct ServerPlan<'a> {
+    /// The program.
+    pub binary: &'a Path,
+    /// The backend.
+    pub backend: &'a str,
+    /// Its `--set`s.
+    pub settings: &'a [String],
+    /// Worker threads, each with a port.
+    pub workers: u16,
+    /// CPUs to pin them to; empty: none.
+    pub cpus: &'a str,
+}
+
+impl Server {
+    /// Starts it, calls `held` while it waits in `--hold`, and lets it go on until it is ready.
+    pub fn start(
+        plan: &ServerPlan<'_>,
+        namespace: Option<&NetworkNamespace>,
+        interrupted: &Interrupted,
+        held: impl FnOnce(u32),
+    ) -> Result<Self> {
+        let mut command = Command::new(plan.binary);
+        command.args(["--hold", "--backend", plan.backend, "--workers", &plan.workers.to_string()]);
+        // A namespace of its own has every port free; in the host's the kernel chooses.
+        command.args(["--listen", if namespace.is_some() { "127.0.0.1:8888" } else { "127.0.0.1:0" }]);
+        if !plan.cpus.is_empty() {
+            command.args(["--cpus", plan.cpus]);
+        }
+        command.args(plan.settings.iter().flat_map(|setting| ["--set", setting]));
+        let mut program = Program::start("server", command, namespace, interrupted)?;
+        held(program.child.id());
+        program.say("")?;
+        let line = program.hear(ANSWER_TIME)?;
+        match parse(&line)? {
+            ServerEvent::Ready { knobs, in_force, addresses } => {
+                Ok(Self { program, knobs: knobs.to_string(), in_force: in_force.to_string(), addresses })
+            }
+            ServerEvent::Unsupported { reason } => bail!(RefusedByKernel(reason)),
+            other => bail!("the server should say that it is ready, but says {other:?}"),
+        }
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.program.child.id()
+    }
+
+    /// Its counters now.
+    pub fn counters(&mut self) -> Result<ServerCounters> {
+        self.program.signal(libc::SIGUSR1)?;
+        match parse(&self.program.hear(ANSWER_TIME)?)? {
+            ServerEvent::Counters(counters) => Ok(counters),
+            other => bail!("the server should give its counters, but says {other:?}"),
+        }
+    }
+
+    /// Waits until the server itself counts `connections`.
+    pub fn await_open(&mut self, connections: u64) -> Result<()> {
+        let deadline = Instant::now() + ANSWER_TIME;
+        loop {
+            let open = self.counters()?.of_loop("open");
+            if open == connections {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                bail!("the server holds {open} connections where the client holds {connections}");
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Ends it in order.
+    pub fn stop(mut self) -> Result<ServerCounters> {
+        self.program.signal(libc::SIGTERM)?;
+        let counters = match parse(&self.program.hear(ANSWER_TIME)?)? {
+            ServerEvent::End(counters) => counters,
+            other => bail!("the server should end, but says {other:?}"),
+        };
+        match self.program.wait(ANSWER_TIME)? {
+            status if status.success() => Ok(counters),
+            _ => Err(self.program.ended()),
+        }
+    }
+}
+
+fn parse(line: &str) -> Result<ServerEvent> {
+    serde_json::from_str(line).with_context(|| format!("the server said what cannot be understood: {line}"))
+}
+
+/// The load, waiting for commands.
+pub struct Load {
+    program: Program,
+}
+
+impl Load {
+    /// Starts it with the given arguments besides those of the dialogue.
+    pub fn start<S: AsRef<OsStr>>(
+        arguments: impl IntoIterator<Item = S>,
+        namespace: Option<&NetworkNamespace>,
+        interrupted: &Interrupted,
+    ) -> Result<Self> {
+        let mut command = Command::new(std::env::current_exe().context("find this program")?);
+        command.args(["load", "--json", "--commands"]).args(arguments);
+        Ok(Self { program: Program::start("load", command, namespace, interrupted)? })
+    }
+
+    /// Gives a command that is answered by one line, within `time`.
+    pub fn command(&mut self, line: &str, time: Duration) -> Result<LoadEvent> {
+        self.program.say(line)?;
+        self.next(time)
+    }
+
+    /// The next line.
+    pub fn next(&mut self, time: Duration) -> Result<LoadEvent> {
+        let line = self.program.hear(time)?;
+        serde_json::from_str(&line)
+            .with_context(|| format!("the load said what cannot be understood: {line}"))
+    }
+
+    /// Opens or closes connections until `count` stand.
+    pub fn set_connections(&mut self, count: usize) -> Result<()> {
+        match self.command(&format!("connections {count}"), Duration::from_secs(120))? {
+            LoadEvent::Connections { connections, .. } if connections == count => Ok(()),
+            other => bail!("the load should hold {count} connections, but says {other:?}"),
+        }
+    }
+
+    /// Ends it in order.
+    pub fn quit(mut self) -> Result<()> {
+        self.program.say("quit")?;
+        self.program.stdin = None;
+        match self.program.wait(ANSWER_TIME)? {
+            status if status.success() => Ok(()),
+            _ => Err(self.program.ended()),
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Checks that decide whether a trial's figures may be used.
+
+use crate::children::ServerCounters;
+use crate::instruments::network::NetworkDifference;
+use crate::measurement::Status;
+
+/// Above this share of its CPUs the client is taken to be the bottleneck.
+pub const CLIENT_BUSY_PERCENT: f64 = 90.0;
+
+/// More than this share of the machine's time taken by the hypervisor spoils a window.
+pub const STEAL_PERCENT: f64 = 5.0;
+
+/// More than this share of the window spent ready but without a CPU means that something else ran there.
+pub const RUN_DELAY_PERCENT: f64 = 5.0;
+
+/// What the gates look at.
+#[derive(Default)]
+pub struct Evidence {
+    /// Connections asked for, and those that the server counted.
+    pub connections: (u64, u64),
+    /// The client's CPU in percent of what it could use.
+    pub client_cpu_percent: Option<f64>,
+    /// The hypervisor's share.
+    pub steal_percent: Option<f64>,
+    /// The server's waiting for a CPU, in percent of the window.
+    pub server_run_delay_percent: Option<f64>,
+    /// What TCP counted, if the trial had a namespace of its own: the host's counts belong to everybody.
+    pub network: Option<NetworkDifference>,
+    /// io-wq workers that appeared.
+    pub io_workers: u64,
+    /// The server's counters at the end.
+    pub counters: ServerCounters,
+}
+
+/// The status that the evidence allows, with every reason.
+pub fn judge(evidence: &Evidence) -> (Status, String) {
+    let mut rejections = Vec::new();
+    let mut reject = |yes: bool, reason: String| {
+        if yes {
+            rejections.push(reason);
+        }
+    };
+    let (asked, stood) = evidence.connections;
+    reject(asked != stood, format!("{stood} connections stood where {asked} were asked for"));
+    let above = |value: Option<f64>, limit: f64| value.is_some_and(|value| value > limit);
+    let percent = |value: Option<f64>| value.unwrap_or_default();
+    reject(
+        above(evidence.steal_percent, STEAL_PERCENT),
+        format!(
+            "the hypervisor took {:.1} % of the time (bound: {STEAL_PERCENT} %)",
+            percent(evidence.steal_percent)
+        ),
+    );
+    reject(
+        above(evidence.server_run_delay_percent, RUN_DELAY_PERCENT),
+        format!(
+            "the server waited for a CPU {:.1} % of the time (bound: {RUN_DELAY_PERCENT} %): something else ran there",
+            percent(evidence.server_run_delay_percent)
+        ),
+    );
+    if let Some(network) = &evidence.network {
+        reject(
+            network.retransmitted_segments > 0,
+            format!("TCP sent {} segments again", network.retransmitted_segments),
+        );
+        reject(
+            network.listen_drops > 0,
+            format!("{} connections were dropped at the accept queue", network.listen_drops),
+        );
+    }
+    reject(
+        evidence.io_workers > 0,
+        format!("{} io-wq workers appeared: something ran asynchronously", evidence.io_workers),
+    );
+    for (counter, meaning) in [
+        ("cq_overflows", "the completion queue overflowed"),
+        ("no_buffers", "receives found no provided buffer"),
+        ("accept_pauses", "accepting paused for lack of files or memory"),
+    ] {
+        let times = evidence.counters.of_loop(counter);
+        reject(times > 0, format!("{meaning} {times} times"));
+    }
+    if !rejections.is_empty() {
+        return (Status::Rejected, rejections.join("; "));
+    }
+    if above(evidence.client_cpu_percent, CLIENT_BUSY_PERCENT) {
+        let reason = format!(
+            "client-limited: the client used {:.0} % of its CPU; throughput and latency are its own",
+            percent(evidence.client_cpu_percent)
+        );
+        return (Status::ClientLimited, reason);
+    }
+    (Status::Ok, String::new())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(change: impl FnOnce(&mut Evidence)) -> (Status, String) {
+        let mut evidence = Evidence {
+            connections: (64, 64),
+            client_cpu_percent: Some(50.0),
+            steal_percent: Some(0.1),
+            server_run_delay_percent: Some(0.2),
+            network: Some(NetworkDifference {
+                retransmitted_segments: 0,
+                listen_overflows: 0,
+                listen_drops: 0,
+            }),
+            ..Evidence::default()
+        };
+        change(&mut evidence);
+        judge(&evidence)
+    }
+
+    #[test]
+    fn a_clean_trial_passes() {
+        assert_eq!(with(|_| {}), (Status::Ok, String::new()));
+    }
+
+    #[test]
+    fn every_gate_rejects() {
+        let counter = |name: &str| {
+            with(|evidence| {
+                evidence.counters.loops.insert(name.to_owned(), 1);
+            })
+        };
+        let cases = [
+            (with(|evidence| evidence.connections.1 = 63), "63 connections"),
+            (with(|evidence| evidence.steal_percent = Some(5.1)), "hypervisor"),
+            (with(|evidence| evidence.server_run_delay_percent = Some(6.0)), "waited for a CPU"),
+            (with(|evidence| evidence.io_workers = 1), "io-wq"),
+            (counter("cq_overflows"), "completion queue"),
+            (counter("no_buffers"), "provided buffer"),
+            (counter("accept_pauses"), "accepting"),
+            (
+                with(|evidence| {
+                    evidence.network.as_mut().expect("given").retransmitted_segments = 1;
+                }),
+                "again",
+            ),
+            (
+                with(|evidence| {
+                    evidence.network.as_mut().expect("given").listen_drops = 1;
+                }),
+                "accept queue",
+            ),
+        ];
+        for ((status, reason), words) in cases {
+            assert_eq!(status, Status::Rejected, "{words}");
+            assert!(reason.contains(words), "{words}: {reason}");
+        }
+    }
+
+    #[test]
+    fn a_busy_client_limits_and_worse_comes_first() {
+        let busy = |evidence: &mut Evidence| evidence.client_cpu_percent = Some(95.0);
+        assert_eq!(with(busy).0, Status::ClientLimited);
+        let both = with(|evidence| {
+            busy(evidence);
+            evidence.connections.1 = 1;
+        });
+        assert_eq!(both.0, Status::Rejected);
+    }
+}

@@ -1,0 +1,266 @@
+//! A matrix: which backends are measured under which workloads, and what question each one answers.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use ringmark::backend::{self, Knobs};
+use serde::{Deserialize, Serialize};
+
+use crate::measurement::Pass;
+
+/// A matrix file.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Matrix {
+    /// What the matrix as a whole is for.
+    pub question: String,
+    /// What the others are compared with. It runs twice in every latency block: how far the two readings of
+    /// the same server lie apart is the noise that a difference must exceed.
+    pub baseline: String,
+    /// The backends, the baseline among them.
+    pub backends: Vec<Contender>,
+    /// Worker threads of the server.
+    #[serde(default = "one")]
+    pub workers: u16,
+    /// How latency is measured.
+    pub latency: Option<Latency>,
+    /// How system calls are counted.
+    pub syscalls: Option<Syscalls>,
+    /// How memory is measured.
+    pub memory: Option<Memory>,
+    /// What the clients do in the passes for latency and system calls.
+    #[serde(default, rename = "workload")]
+    pub workloads: Vec<Workload>,
+}
+
+/// A backend with its knobs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Contender {
+    /// Its name.
+    pub backend: String,
+    /// `key=value` settings; the defaults hold for the rest.
+    #[serde(default)]
+    pub set: Vec<String>,
+}
+
+/// The latency pass.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Latency {
+    /// Passes over all backends, in shuffled order.
+    pub blocks: u32,
+    /// The measuring window of one trial.
+    #[serde(with = "duration")]
+    pub duration: Duration,
+    /// The longest warm-up before it.
+    #[serde(with = "duration")]
+    pub warmup_max: Duration,
+}
+
+/// The pass for system calls.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Syscalls {
+    /// Echoes that are counted in one trial, over all connections; each connection makes at least one.
+    pub echoes: u64,
+}
+
+/// The pass for memory.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Memory {
+    /// What the pass answers.
+    pub question: String,
+    /// The connection counts that one server is walked through, up and down again.
+    pub connections: Vec<usize>,
+    /// Size of the message that uses a connection.
+    pub message_bytes: u64,
+}
+
+/// What the clients do.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Workload {
+    /// Its name in every result.
+    pub name: String,
+    /// What it answers.
+    pub question: String,
+    /// Connections; all of them are active.
+    pub connections: usize,
+    /// Size of a message.
+    pub message_bytes: u64,
+    /// Messages in flight on each connection.
+    #[serde(default = "one_message")]
+    pub pipeline: usize,
+}
+
+fn one() -> u16 {
+    1
+}
+
+fn one_message() -> usize {
+    1
+}
+
+mod duration {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+    use std::time::Duration;
+
+    pub fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&humantime::format_duration(*duration).to_string())
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        humantime::parse_duration(&String::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
+}
+
+impl Matrix {
+    /// Reads and checks a file.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+        ensure!(
+            !text.trim().is_empty(),
+            "{}: the file is empty; see harness/matrix for examples",
+            path.display()
+        );
+        // The parser's message spans several lines; one line is what a terminal and a log can use.
+        let matrix: Self = toml::from_str(&text).map_err(|error| {
+            let line = error.span().map_or(1, |span| text[..span.start].lines().count().max(1));
+            anyhow::anyhow!("{} line {line}: {}", path.display(), error.message().replace('\n', "; "))
+        })?;
+        matrix.check().with_context(|| path.display().to_string())?;
+        Ok(matrix)
+    }
+
+    fn check(&self) -> Result<()> {
+        ensure!(!self.backends.is_empty(), "backends is empty: name at least one");
+        for (index, contender) in self.backends.iter().enumerate() {
+            let entry = backend::find(&contender.backend).map_err(anyhow::Error::msg)?;
+            Knobs::parse(entry, &contender.set).map_err(anyhow::Error::msg)?;
+            ensure!(entry.echoes, "{} does not echo; memory passes measure it by themselves", entry.name);
+            let twice = self.backends[..index].iter().any(|other| other.backend == contender.backend);
+            ensure!(!twice, "backend '{}' stands twice", contender.backend);
+        }
+        if !self.backends.iter().any(|contender| contender.backend == self.baseline) {
+            bail!("baseline '{}' is not among the backends", self.baseline);
+        }
+        ensure!((1..=4096).contains(&self.workers), "workers must be from 1 to 4096");
+        if let Some(latency) = &self.latency {
+            ensure!(latency.blocks > 0, "latency.blocks is 0: at least one is needed");
+            ensure!(!latency.duration.is_zero(), "latency.duration is 0: nothing would be measured");
+        }
+        if let Some(syscalls) = &self.syscalls {
+            ensure!(syscalls.echoes > 0, "syscalls.echoes is 0: nothing would be counted");
+        }
+        if let Some(memory) = &self.memory {
+            let counts = &memory.connections;
+            ensure!(
+                counts.len() >= 2,
+                "memory.connections needs two counts or more: a slope needs two points"
+            );
+            ensure!(
+                counts[0] > 0 && counts.is_sorted_by(|a, b| a < b),
+                "memory.connections must rise, from 1 on"
+            );
+            ensure!(memory.message_bytes > 0, "memory.message_bytes is 0: a message has at least one byte");
+        }
+        let needs_workloads = self.latency.is_some() || self.syscalls.is_some();
+        ensure!(needs_workloads || self.memory.is_some(), "no pass: give [latency], [syscalls] or [memory]");
+        ensure!(
+            !needs_workloads || !self.workloads.is_empty(),
+            "no [[workload]] for the passes that need one"
+        );
+        for (index, workload) in self.workloads.iter().enumerate() {
+            let name = &workload.name;
+            ensure!(workload.connections > 0, "workload '{name}': connections is 0");
+            ensure!(workload.message_bytes > 0, "workload '{name}': message_bytes is 0");
+            ensure!(workload.pipeline > 0, "workload '{name}': pipeline is 0: nothing would be sent");
+            let twice = self.workloads[..index].iter().any(|other| other.name == *name);
+            ensure!(!twice, "workload '{name}' stands twice");
+        }
+        Ok(())
+    }
+
+    /// The passes that the matrix asks for, in the order in which they run.
+    pub fn passes(&self) -> Vec<Pass> {
+        let asked = [
+            (self.syscalls.is_some(), Pass::Syscalls),
+            (self.memory.is_some(), Pass::Memory),
+            (self.latency.is_some(), Pass::Latency),
+        ];
+        asked.into_iter().filter(|(asked, _)| *asked).map(|(_, pass)| pass).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+        question = "which?"
+        baseline = "epoll-et"
+        backends = [{ backend = "epoll-et" }, { backend = "uring-multishot", set = ["buffers=64"] }]
+        [latency]
+        blocks = 2
+        duration = "200ms"
+        warmup_max = "1s"
+        [[workload]]
+        name = "one"
+        question = "the floor"
+        connections = 1
+        message_bytes = 64
+    "#;
+
+    fn parse(text: &str) -> Result<Matrix> {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), text).expect("writes");
+        Matrix::read(file.path())
+    }
+
+    #[test]
+    fn a_good_matrix_is_read() {
+        let matrix = parse(GOOD).expect("is good");
+        assert_eq!(matrix.latency.as_ref().expect("given").duration, Duration::from_millis(200));
+        assert_eq!(matrix.workloads[0].pipeline, 1);
+        assert_eq!(matrix.passes(), [Pass::Latency]);
+    }
+
+    #[test]
+    fn bad_matrices_are_refused_in_one_line_that_names_the_fault() {
+        let with = |from: &str, to: &str| {
+            assert!(GOOD.contains(from), "{from}");
+            parse(&GOOD.replace(from, to))
+        };
+        let cases = [
+            (parse(""), "empty"),
+            (parse("[latency"), "line 1"),
+            (with("blocks = 2", "blokcs = 2"), "blokcs"),
+            (with("blocks = 2", "blocks = 0"), "blocks"),
+            (with("connections = 1", "connections = 0"), "connections"),
+            (with("message_bytes = 64", "message_bytes = 0"), "message_bytes"),
+            (with("buffers=64", "bufers=64"), "bufers"),
+            (with("buffers=64", "buffers=0"), "buffers"),
+            (with("baseline = \"epoll-et\"", "baseline = \"epoll-lt\""), "epoll-lt"),
+            (with("{ backend = \"epoll-et\" }", "{ backend = \"epol\" }"), "epol"),
+            (with("200ms", "200"), "unit"),
+        ];
+        for (result, names) in cases {
+            let message = format!("{:#}", result.expect_err(names));
+            assert!(message.contains(names) && !message.contains('\n'), "{names}: {message}");
+        }
+    }
+
+    #[test]
+    fn every_shipped_matrix_is_good() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("matrix");
+        let mut count = 0;
+        for file in std::fs::read_dir(folder).expect("harness/matrix") {
+            Matrix::read(&file.expect("an entry").path()).expect("is good");
+            count += 1;
+        }
+        assert!(count >= 2);
+    }
+}

@@ -1,0 +1,240 @@
+//! The rows of a run's CSV files: each column is documented here, where it is written and read.
+//!
+//! An empty cell means that the figure was not measured in that pass, or that the sample cannot carry it.
+
+use serde::{Deserialize, Serialize};
+
+/// What a trial measures. Never two at once: counting calls and reading memory disturb timing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pass {
+    /// Calls by name, over a fixed number of echoes.
+    Syscalls,
+    /// Bytes per connection, as a slope over connection counts.
+    Memory,
+    /// Latency, throughput and CPU, over a window of time.
+    Latency,
+}
+
+/// Whether a trial's figures may be used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Status {
+    /// All of them.
+    Ok,
+    /// The client was the bottleneck: CPU per echo may be used, throughput and latency may not.
+    ClientLimited,
+    /// None: a gate was not passed.
+    Rejected,
+    /// The kernel refuses the backend.
+    Unsupported,
+    /// The trial did not come to its end.
+    #[default]
+    Failed,
+}
+
+/// A row of `trials.csv`: one run of one backend under one workload.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrialRow {
+    /// Number of the trial in its run, from 1, in the order in which they ran.
+    pub run_id: u32,
+    /// When it began, UTC.
+    pub started_utc: String,
+    /// `syscalls`, `memory` or `latency`.
+    pub pass: Option<Pass>,
+    /// Name of the workload in the matrix; `memory` in the memory pass.
+    pub workload: String,
+    /// Number of the block, from 1.
+    pub block: u32,
+    /// Place in the block's shuffled order, from 1.
+    pub order: u32,
+    /// The backend's role in the block: its name, with ` (again)` for the baseline's second reading.
+    pub arm: String,
+    /// The backend.
+    pub backend: String,
+    /// All of its knobs, as JSON.
+    pub knobs: String,
+    /// What the kernel granted it, as JSON.
+    pub in_force: String,
+    /// Worker threads of the server.
+    pub workers: u16,
+    /// CPUs that the server was pinned to; empty: not pinned.
+    pub server_cpus: String,
+    /// CPUs that the client was pinned to; empty: not pinned.
+    pub client_cpus: String,
+    /// `fresh`, or why the trial ran in the host's network namespace.
+    pub network_namespace: String,
+    /// Connections that stood, as the server counted them.
+    pub connections: Option<u64>,
+    /// Those of them that sent.
+    pub active_connections: Option<u64>,
+    /// Size of a message.
+    pub message_bytes: u64,
+    /// Messages in flight on each active connection.
+    pub pipeline_depth: usize,
+    /// `closed`: the next message goes when an earlier one is back.
+    pub arrival: String,
+    /// Echoes offered per second; only for an open loop.
+    pub offered_per_s: Option<f64>,
+    /// Echoes per second within the window. In a closed loop: capacity under this many connections.
+    pub achieved_per_s: Option<f64>,
+    /// Echoes within the window, each verified byte for byte.
+    pub echoes: Option<u64>,
+    /// Length of the window.
+    pub duration_s: Option<f64>,
+    /// Length of the warm-up before it, which is discarded.
+    pub warmup_s: Option<f64>,
+    /// Echoes of the warm-up.
+    pub warmup_echoes: Option<u64>,
+    /// From before a message is written until its last byte is back and verified; median.
+    pub latency_p50_us: Option<f64>,
+    /// The same, 90th percentile.
+    pub latency_p90_us: Option<f64>,
+    /// The same, 99th percentile.
+    pub latency_p99_us: Option<f64>,
+    /// The same, 99.9th percentile.
+    pub latency_p999_us: Option<f64>,
+    /// The same, largest.
+    pub latency_max_us: Option<f64>,
+    /// From the actual send, 99th percentile; only for an open loop (in a closed one latency is that).
+    pub service_p99_us: Option<f64>,
+    /// From the intended to the actual send, 99th percentile; only for an open loop.
+    pub send_lag_p99_us: Option<f64>,
+    /// CPU clock of the server's process, all of its threads, over the window.
+    pub server_cpu_ns_per_echo: Option<f64>,
+    /// CPU of the client over the window.
+    pub client_cpu_ns_per_echo: Option<f64>,
+    /// Busy time of all CPUs over the window, to the kernel's tick.
+    pub machine_cpu_ns_per_echo: Option<f64>,
+    /// CPU of the client over what its threads could use, in percent.
+    pub client_cpu_percent: Option<f64>,
+    /// Voluntary and involuntary, of all the server's threads.
+    pub context_switches_per_echo: Option<f64>,
+    /// Time that the server's threads were ready but had no CPU, in percent of the window.
+    pub server_run_delay_percent: Option<f64>,
+    /// System calls of the server's workers.
+    pub syscalls_per_echo: Option<f64>,
+    /// `tracepoints`, or `self-reported` with the reason.
+    pub syscalls_source: String,
+    /// Readiness events or completions that one wait brought.
+    pub events_per_wait: Option<f64>,
+    /// Slope of the server's private pages; the server's own pages hold no part of the other end.
+    pub memory_user_bytes_per_connection: Option<f64>,
+    /// Slope of the kernel's objects, both ends of the connection.
+    pub memory_kernel_bytes_per_connection: Option<f64>,
+    /// Time that the hypervisor gave to others, in percent of all CPUs' time.
+    pub steal_percent: Option<f64>,
+    /// TCP segments sent again in the trial's network namespace.
+    pub retransmitted_segments: Option<u64>,
+    /// Whether the figures may be used.
+    pub status: Status,
+    /// Why not, or what to mind.
+    pub reason: String,
+}
+
+/// A row of `syscalls.csv`: one call's count in one trial.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SyscallRow {
+    /// The trial.
+    pub run_id: u32,
+    /// Its workload.
+    pub workload: String,
+    /// Its backend.
+    pub backend: String,
+    /// The kernel's name of the call; `other`: the calls that have no counter of their own.
+    pub syscall: String,
+    /// How often the server's workers made it.
+    pub calls: u64,
+    /// The same over the echoes.
+    pub calls_per_echo: f64,
+    /// `tracepoints` or `self-reported`.
+    pub source: String,
+}
+
+/// A row of `memory_points.csv`: one reading of one object at one connection count.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MemoryPointRow {
+    /// The trial.
+    pub run_id: u32,
+    /// Its backend.
+    pub backend: String,
+    /// `never-used` or `used-then-idle`.
+    pub state: String,
+    /// `up` or `down`: how the count was reached.
+    pub direction: String,
+    /// Connections that stood.
+    pub connections: u64,
+    /// `kernel`, `user` or `machine`.
+    pub space: String,
+    /// What was read: a slab cache, or one of the sums.
+    pub object: String,
+    /// The bytes in use.
+    pub bytes: u64,
+    /// Whether the reading had come to rest.
+    pub settled: bool,
+}
+
+/// A row of `memory.csv`: what one connection costs of one object.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MemoryRow {
+    /// The trial.
+    pub run_id: u32,
+    /// Its backend.
+    pub backend: String,
+    /// `never-used` or `used-then-idle`.
+    pub state: String,
+    /// `kernel`, `user` or `machine`.
+    pub space: String,
+    /// A slab cache, or one of the sums.
+    pub object: String,
+    /// All names of a cache that several kinds of objects share.
+    pub aliases: String,
+    /// Theil–Sen slope over the points of the way up.
+    pub bytes_per_connection: f64,
+    /// Lower end of its 95 % interval.
+    pub low: Option<f64>,
+    /// Upper end.
+    pub high: Option<f64>,
+    /// The line's value at no connection.
+    pub intercept_bytes: f64,
+    /// The slope of the way down: where it is less, memory was kept for reuse.
+    pub down_bytes_per_connection: Option<f64>,
+    /// The slope less that of `null`, never used: what the backend adds to two bare TCP endpoints.
+    pub over_null_bytes_per_connection: Option<f64>,
+}
+
+/// A row of `comparisons.csv`: a backend against the baseline.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ComparisonRow {
+    /// The workload.
+    pub workload: String,
+    /// What is compared: a column of `trials.csv`.
+    pub metric: String,
+    /// The backend.
+    pub backend: String,
+    /// What it is compared with.
+    pub baseline: String,
+    /// The baseline's median over the blocks that count.
+    pub baseline_median: f64,
+    /// The backend's median over the same blocks.
+    pub backend_median: f64,
+    /// Geometric mean over the blocks of backend / baseline.
+    pub ratio: f64,
+    /// The smallest ratio of a block.
+    pub ratio_low: f64,
+    /// The largest ratio of a block.
+    pub ratio_high: f64,
+    /// How many blocks count: those in which no trial of this workload was turned away.
+    pub blocks: u32,
+    /// The smallest ratio of the baseline to itself in the same blocks.
+    pub noise_low: Option<f64>,
+    /// The largest.
+    pub noise_high: Option<f64>,
+    /// In words.
+    pub verdict: String,
+}

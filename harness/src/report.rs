@@ -1,0 +1,125 @@
+//! `ringmark report`: the tables of a run, on the terminal or between the markers of a document.
+
+mod table;
+mod tables;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use crate::results::{self, Run};
+
+/// Prints the tables of a run.
+///
+/// With --splice, puts each into a document instead, between the lines `<!-- ringmark:NAME -->` and
+/// `<!-- /ringmark:NAME -->`; the text around them stays as it is.
+#[derive(clap::Args, Debug)]
+pub struct Options {
+    /// The folder of the run
+    folder: PathBuf,
+    /// The document to put the tables into
+    #[arg(long, value_name = "FILE")]
+    splice: Option<PathBuf>,
+}
+
+/// Runs.
+pub fn run(options: Options) -> Result<()> {
+    let Some(document) = options.splice else { return print(&options.folder) };
+    let run = Run::read(&options.folder)?;
+    let text = fs::read_to_string(&document).with_context(|| format!("read {}", document.display()))?;
+    let name = options.folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let spliced = splice(&text, &tables::all(&run, &name)).with_context(|| document.display().to_string())?;
+    results::replace(&document, spliced.as_bytes())
+}
+
+/// Prints every table.
+pub fn print(folder: &Path) -> Result<()> {
+    let run = Run::read(folder)?;
+    let name = folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    for table in tables::all(&run, &name) {
+        if !table.text.is_empty() {
+            println!("{}\n\n{}", table.title, table.text);
+        }
+    }
+    Ok(())
+}
+
+/// A piece of generated text.
+struct Section {
+    /// Its name in markers.
+    name: &'static str,
+    /// What it shows; printed on the terminal only, where no prose stands around it.
+    title: &'static str,
+    /// Markdown that ends with a line break; empty if the run has nothing for it.
+    text: String,
+}
+
+/// Replaces what stands between the markers of each section. Every section must have its markers, once,
+/// and every marker a section.
+fn splice(document: &str, sections: &[Section]) -> Result<String> {
+    let mut spliced = String::new();
+    let mut lines = document.lines();
+    let mut done = Vec::new();
+    while let Some(line) = lines.next() {
+        spliced += line;
+        spliced.push('\n');
+        let Some(name) = marker(line, "<!-- ringmark:") else {
+            if let Some(name) = marker(line, "<!-- /ringmark:") {
+                bail!("the end of '{name}' stands without its beginning");
+            }
+            continue;
+        };
+        let Some(section) = sections.iter().find(|section| section.name == name) else {
+            let names: Vec<_> = sections.iter().map(|section| section.name).collect();
+            bail!("there is no table '{name}'; there are: {}", names.join(", "));
+        };
+        if done.contains(&section.name) {
+            bail!("the marker of '{name}' stands twice");
+        }
+        done.push(section.name);
+        let end = lines.by_ref().find(|line| marker(line, "<!-- /ringmark:") == Some(name));
+        let Some(end) = end else { bail!("the marker of '{name}' has no end: <!-- /ringmark:{name} -->") };
+        let text = if section.text.is_empty() { "This run did not measure it.\n" } else { &section.text };
+        spliced += &format!("\n{text}\n{end}\n");
+    }
+    match sections.iter().find(|section| !done.contains(&section.name)) {
+        Some(section) => bail!("there is no marker <!-- ringmark:{} -->", section.name),
+        None => Ok(spliced),
+    }
+}
+
+fn marker<'a>(line: &'a str, start: &str) -> Option<&'a str> {
+    line.trim().strip_prefix(start)?.strip_suffix(" -->")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sections() -> [Section; 1] {
+        [Section { name: "cpu", title: "", text: "| new |\n".to_owned() }]
+    }
+
+    #[test]
+    fn splicing_replaces_only_between_markers_and_twice_is_once() {
+        let document = "# Title\n\n<!-- ringmark:cpu -->\n\n| old |\n\n<!-- /ringmark:cpu -->\n\nAfter\n";
+        let once = splice(document, &sections()).expect("splices");
+        assert_eq!(once, document.replace("old", "new"));
+        assert_eq!(splice(&once, &sections()).expect("splices"), once);
+    }
+
+    #[test]
+    fn broken_markers_are_named() {
+        let cases = [
+            ("no markers\n", "no marker"),
+            ("<!-- ringmark:cpu -->\n", "no end"),
+            ("<!-- /ringmark:cpu -->\n", "without its beginning"),
+            ("<!-- ringmark:gpu -->\n<!-- /ringmark:gpu -->\n", "no table 'gpu'"),
+        ];
+        for (document, words) in cases {
+            let message = splice(document, &sections()).expect_err(words).to_string();
+            assert!(message.contains(words), "{message}");
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! A Markdown table that also reads well on a terminal.
+
+/// Rows of text under a heading.
+pub struct Table {
+    rows: Vec<Vec<String>>,
+    /// How many columns from the left are text; the others are numbers and stand to the right.
+    text_columns: usize,
+}
+
+impl Table {
+    pub fn new(text_columns: usize, heading: &[&str]) -> Self {
+        Self { rows: vec![heading.iter().map(|&cell| cell.to_owned()).collect()], text_columns }
+    }
+
+    pub fn push(&mut self, row: Vec<String>) {
+        debug_assert_eq!(row.len(), self.rows[0].len());
+        self.rows.push(row);
+    }
+
+    /// The table, or nothing if it has only its heading.
+    pub fn render(&self) -> String {
+        if self.rows.len() < 2 {
+            return String::new();
+        }
+        let columns = self.rows[0].len();
+        let width =
+            |column: usize| self.rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0).max(3);
+        let widths: Vec<usize> = (0..columns).map(width).collect();
+        let mut text = String::new();
+        for (index, row) in self.rows.iter().enumerate() {
+            for (column, (cell, &width)) in row.iter().zip(&widths).enumerate() {
+                let padding = " ".repeat(width - cell.chars().count());
+                text += &match column < self.text_columns {
+                    true => format!("| {cell}{padding} "),
+                    false => format!("| {padding}{cell} "),
+                };
+            }
+            text += "|\n";
+            if index == 0 {
+                for (column, &width) in widths.iter().enumerate() {
+                    let end = if column < self.text_columns { '-' } else { ':' };
+                    text += &format!("|{}{end}", "-".repeat(width + 1));
+                }
+                text += "|\n";
+            }
+        }
+        text
+    }
+}
+
+/// A number with as many digits as it carries: three significant ones, thousands apart.
+pub fn number(value: f64) -> String {
+    let magnitude = value.abs();
+    if magnitude >= 100.0 {
+        let digits = format!("{magnitude:.0}");
+        let mut grouped = String::new();
+        for (index, digit) in digits.chars().enumerate() {
+            if index > 0 && (digits.len() - index) % 3 == 0 {
+                grouped.push(',');
+            }
+            grouped.push(digit);
+        }
+        return if value < 0.0 { format!("-{grouped}") } else { grouped };
+    }
+    match magnitude {
+        10.0.. => format!("{value:.1}"),
+        _ => format!("{value:.2}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_short() {
+        let cases =
+            [(1234567.8, "1,234,568"), (-4096.0, "-4,096"), (100.4, "100"), (12.34, "12.3"), (1.234, "1.23")];
+        for (value, text) in cases {
+            assert_eq!(number(value), text);
+        }
+    }
+
+    #[test]
+    fn columns_line_up() {
+        let mut table = Table::new(1, &["name", "n"]);
+        assert_eq!(table.render(), "");
+        table.push(vec!["a".to_owned(), "1,000".to_owned()]);
+        assert_eq!(table.render(), "| name |     n |\n|------|------:|\n| a    | 1,000 |\n");
+    }
+}

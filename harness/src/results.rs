@@ -1,0 +1,164 @@
+//! The folder of a run: rows are written as trials end, so that a run that is killed keeps what it measured.
+
+use std::fs::{self, File, OpenOptions};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::comparisons;
+use crate::machine::Machine;
+use crate::matrix::Matrix;
+use crate::measurement::{ComparisonRow, MemoryRow, Pass, SyscallRow, TrialRow};
+use crate::trial::Outcome;
+
+/// What a run is, in `manifest.json`: enough to repeat it.
+#[derive(Serialize)]
+pub struct Manifest<'a> {
+    /// The version of this program and of the files.
+    pub ringmark: &'static str,
+    /// Name of the matrix.
+    pub name: &'a str,
+    /// The matrix as it was read.
+    pub matrix: &'a Matrix,
+    /// Seed of the order within blocks.
+    pub seed: u64,
+    /// Trials that were planned, as `run_id pass workload block arm`.
+    pub order: Vec<String>,
+    /// When the last row was written, UTC; null while the run goes on, or if it was broken off.
+    pub finished_utc: Option<String>,
+    /// What it ran on.
+    pub machine: &'a Machine,
+}
+
+/// An open run folder.
+pub struct Results {
+    folder: PathBuf,
+    trials: csv::Writer<File>,
+    syscalls: csv::Writer<File>,
+    memory_points: csv::Writer<File>,
+    rows: Vec<TrialRow>,
+    memory: Vec<MemoryRow>,
+}
+
+impl Results {
+    /// Makes the folder, which must not exist.
+    pub fn create(folder: &Path) -> Result<Self> {
+        if folder.exists() {
+            bail!("{} exists; a run never writes over another: give --out a new folder", folder.display());
+        }
+        fs::create_dir_all(folder.join("histograms"))
+            .with_context(|| format!("make {}", folder.display()))?;
+        Ok(Self {
+            trials: writer(&folder.join("trials.csv"))?,
+            syscalls: writer(&folder.join("syscalls.csv"))?,
+            memory_points: writer(&folder.join("memory_points.csv"))?,
+            folder: folder.to_owned(),
+            rows: Vec::new(),
+            memory: Vec::new(),
+        })
+    }
+
+    /// Where histograms go.
+    pub fn histograms(&self) -> PathBuf {
+        self.folder.join("histograms")
+    }
+
+    /// Writes the manifest, whole or not at all.
+    pub fn write_manifest(&self, manifest: &Manifest<'_>) -> Result<()> {
+        let text = serde_json::to_string_pretty(manifest)? + "\n";
+        replace(&self.folder.join("manifest.json"), text.as_bytes())
+    }
+
+    /// Writes what came of a trial, and what follows from it for the tables that are made of several.
+    pub fn add(&mut self, outcome: Outcome) -> Result<()> {
+        append(&mut self.trials, [&outcome.row])?;
+        append(&mut self.syscalls, &outcome.syscalls)?;
+        append(&mut self.memory_points, &outcome.memory_points)?;
+        if outcome.row.pass == Some(Pass::Memory) {
+            self.memory.extend(outcome.memory);
+            comparisons::subtract_null(&mut self.memory);
+            write_all(&self.folder.join("memory.csv"), &self.memory)?;
+        }
+        self.rows.push(outcome.row);
+        Ok(())
+    }
+
+    /// Compares the backends, once all trials are there.
+    pub fn finish(&self, matrix: &Matrix) -> Result<()> {
+        let comparisons = comparisons::compare(&self.rows, &self.memory, &matrix.baseline);
+        write_all(&self.folder.join("comparisons.csv"), &comparisons)?;
+        write_all(&self.folder.join("memory.csv"), &self.memory)
+    }
+}
+
+fn writer(path: &Path) -> Result<csv::Writer<File>> {
+    let file = OpenOptions::new().write(true).create_new(true).open(path);
+    Ok(csv::Writer::from_writer(file.with_context(|| format!("make {}", path.display()))?))
+}
+
+fn append<'a, T: Serialize + 'a>(
+    writer: &mut csv::Writer<File>,
+    rows: impl IntoIterator<Item = &'a T>,
+) -> Result<()> {
+    for row in rows {
+        writer.serialize(row).context("write a row")?;
+    }
+    writer.flush().context("write a row")
+}
+
+fn write_all<T: Serialize>(path: &Path, rows: &[T]) -> Result<()> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    for row in rows {
+        writer.serialize(row)?;
+    }
+    replace(path, &writer.into_inner()?)
+}
+
+/// Writes a file beside the old one and puts it in its place, so that a reader never sees half of it.
+pub fn replace(path: &Path, contents: &[u8]) -> Result<()> {
+    let new = path.with_extension("new");
+    fs::write(&new, contents).with_context(|| format!("write {}", new.display()))?;
+    fs::rename(&new, path).with_context(|| format!("write {}", path.display()))
+}
+
+/// A run folder that is read.
+pub struct Run {
+    /// The manifest.
+    pub manifest: serde_json::Value,
+    /// `trials.csv`.
+    pub trials: Vec<TrialRow>,
+    /// `syscalls.csv`.
+    pub syscalls: Vec<SyscallRow>,
+    /// `memory.csv`.
+    pub memory: Vec<MemoryRow>,
+    /// `comparisons.csv`; empty if the run was broken off.
+    pub comparisons: Vec<ComparisonRow>,
+}
+
+impl Run {
+    /// Reads a folder.
+    pub fn read(folder: &Path) -> Result<Self> {
+        let manifest = folder.join("manifest.json");
+        let text = fs::read_to_string(&manifest)
+            .with_context(|| format!("{}: not the folder of a run", manifest.display()))?;
+        Ok(Self {
+            manifest: serde_json::from_str(&text).with_context(|| manifest.display().to_string())?,
+            trials: read(&folder.join("trials.csv"))?,
+            syscalls: read(&folder.join("syscalls.csv"))?,
+            memory: read(&folder.join("memory.csv"))?,
+            comparisons: read(&folder.join("comparisons.csv"))?,
+        })
+    }
+}
+
+/// The rows of a file; none if it is not there, which is so for passes that did not run.
+fn read<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    csv::Reader::from_path(path)
+        .and_then(|mut reader| reader.deserialize().collect())
+        .with_context(|| path.display().to_string())
+}

@@ -1,0 +1,242 @@
+//! One trial: a fresh server, a fresh client, a fresh network namespace, and one pass over them.
+
+mod latency;
+mod memory;
+mod syscalls;
+
+/// The states and sums that the memory pass names.
+pub mod memory_states {
+    pub use super::memory::{KERNEL_SUM, MACHINE_SUM, NEVER_USED, USED_THEN_IDLE, USER_SUM};
+}
+
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result};
+
+use crate::children::{Interrupted, Load, RefusedByKernel, Server, ServerPlan};
+use crate::instruments::affinity::CpuList;
+use crate::instruments::network_namespace::NetworkNamespace;
+use crate::machine;
+use crate::matrix::{Contender, Memory, Workload};
+use crate::measurement::{MemoryPointRow, MemoryRow, Pass, Status, SyscallRow, TrialRow};
+
+/// What is the same for every trial of a run.
+pub struct Ground {
+    /// The server's program.
+    pub server: PathBuf,
+    /// Worker threads of the server.
+    pub workers: u16,
+    /// Where server and client run.
+    pub placement: Placement,
+    /// Set by Ctrl-C.
+    pub interrupted: Interrupted,
+    /// Where histograms go.
+    pub histograms: PathBuf,
+}
+
+/// Which CPUs the two sides are pinned to, so that neither takes the other's time.
+#[derive(Clone, Debug)]
+pub struct Placement {
+    /// The server's CPUs; empty: not pinned.
+    pub server: String,
+    /// The client's CPUs; empty: not pinned.
+    pub client: String,
+    /// Threads of the client: one for each of its CPUs.
+    pub client_threads: usize,
+}
+
+impl Placement {
+    /// Deals the allowed CPUs: one for each worker, but half of them at most; the rest to the client.
+    pub fn deal(workers: u16) -> Result<Self> {
+        let allowed = CpuList::allowed().context("CPUs that this process may use")?;
+        let cpus = allowed.cpus();
+        if cpus.len() < 2 {
+            return Ok(Self { server: String::new(), client: String::new(), client_threads: 1 });
+        }
+        let (server, client) = cpus.split_at(usize::from(workers).min(cpus.len() / 2));
+        let list = |cpus: &[usize]| cpus.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
+        Ok(Self { server: list(server), client: list(client), client_threads: client.len() })
+    }
+}
+
+/// What is measured in a trial.
+pub enum Task<'a> {
+    /// Calls, over this many echoes in all.
+    Syscalls(&'a Workload, u64),
+    /// Memory.
+    Memory(&'a Memory),
+    /// Latency.
+    Latency(&'a Workload, &'a crate::matrix::Latency),
+}
+
+impl Task<'_> {
+    /// The pass that it belongs to.
+    pub fn pass(&self) -> Pass {
+        match self {
+            Task::Syscalls(..) => Pass::Syscalls,
+            Task::Memory(_) => Pass::Memory,
+            Task::Latency(..) => Pass::Latency,
+        }
+    }
+
+    /// The workload's name in the results.
+    pub fn workload(&self) -> &str {
+        match self {
+            Task::Syscalls(workload, _) | Task::Latency(workload, _) => &workload.name,
+            Task::Memory(_) => "memory",
+        }
+    }
+
+    /// About how long it takes; for the time that is left.
+    pub fn estimate(&self) -> Duration {
+        match self {
+            Task::Syscalls(..) => Duration::from_millis(1000),
+            Task::Memory(memory) => Duration::from_millis(900) * memory.connections.len() as u32 * 4,
+            Task::Latency(_, latency) => latency.duration + Duration::from_millis(900),
+        }
+    }
+}
+
+/// A trial to be run.
+pub struct Trial<'a> {
+    /// Its number in the run.
+    pub run_id: u32,
+    /// Its block.
+    pub block: u32,
+    /// Its place in the block.
+    pub order: u32,
+    /// Its role in the block.
+    pub arm: String,
+    /// The backend.
+    pub contender: &'a Contender,
+    /// What is measured.
+    pub task: Task<'a>,
+}
+
+/// All that came of a trial.
+#[derive(Default)]
+pub struct Outcome {
+    /// Its row.
+    pub row: TrialRow,
+    /// Its calls.
+    pub syscalls: Vec<SyscallRow>,
+    /// Its memory readings.
+    pub memory_points: Vec<MemoryPointRow>,
+    /// Slopes through them, not yet compared with `null`.
+    pub memory: Vec<MemoryRow>,
+}
+
+impl Trial<'_> {
+    /// Runs it. Whatever goes wrong stands in the row.
+    pub fn run(&self, ground: &Ground) -> Outcome {
+        let (message_bytes, pipeline_depth) = match &self.task {
+            Task::Syscalls(workload, _) | Task::Latency(workload, _) => {
+                (workload.message_bytes, workload.pipeline)
+            }
+            Task::Memory(memory) => (memory.message_bytes, 1),
+        };
+        let mut outcome = Outcome {
+            row: TrialRow {
+                run_id: self.run_id,
+                started_utc: machine::utc(SystemTime::now()),
+                pass: Some(self.task.pass()),
+                workload: self.task.workload().to_owned(),
+                block: self.block,
+                order: self.order,
+                arm: self.arm.clone(),
+                backend: self.contender.backend.clone(),
+                workers: ground.workers,
+                server_cpus: ground.placement.server.clone(),
+                client_cpus: ground.placement.client.clone(),
+                message_bytes,
+                pipeline_depth,
+                arrival: "closed".to_owned(),
+                ..TrialRow::default()
+            },
+            ..Outcome::default()
+        };
+        let result = match &self.task {
+            Task::Syscalls(workload, echoes) => {
+                syscalls::measure(self, ground, workload, *echoes, &mut outcome)
+            }
+            Task::Memory(memory) => memory::measure(self, ground, memory, &mut outcome),
+            Task::Latency(workload, latency) => {
+                latency::measure(self, ground, workload, latency, &mut outcome.row)
+            }
+        };
+        match result {
+            Ok(verdict) => (outcome.row.status, outcome.row.reason) = verdict,
+            Err(error) => {
+                let refused = error.downcast_ref::<RefusedByKernel>().is_some();
+                outcome.row.status = if refused { Status::Unsupported } else { Status::Failed };
+                outcome.row.reason = format!("{error:#}").replace('\n', "; ");
+            }
+        }
+        outcome
+    }
+
+    /// A fresh namespace if it is permitted; the row says which.
+    fn namespace(&self, row: &mut TrialRow) -> Option<NetworkNamespace> {
+        match NetworkNamespace::create() {
+            Ok(namespace) => {
+                row.network_namespace = "fresh".to_owned();
+                Some(namespace)
+            }
+            Err(unavailable) => {
+                row.network_namespace = format!("host: {unavailable}");
+                None
+            }
+        }
+    }
+
+    /// Starts the server; `held` gets its pid while it has one thread and has done nothing yet.
+    fn server(
+        &self,
+        ground: &Ground,
+        namespace: Option<&NetworkNamespace>,
+        row: &mut TrialRow,
+        held: impl FnOnce(u32),
+    ) -> Result<Server> {
+        let plan = ServerPlan {
+            binary: &ground.server,
+            backend: &self.contender.backend,
+            settings: &self.contender.set,
+            workers: ground.workers,
+            cpus: &ground.placement.server,
+        };
+        let server = Server::start(&plan, namespace, &ground.interrupted, held)?;
+        row.knobs = server.knobs.clone();
+        row.in_force = server.in_force.clone();
+        Ok(server)
+    }
+
+    /// Starts a load with at most `connections`, as many threads as it has CPUs.
+    fn load(
+        &self,
+        ground: &Ground,
+        namespace: Option<&NetworkNamespace>,
+        server: &Server,
+        row: &TrialRow,
+        connections: usize,
+        more: &[String],
+    ) -> Result<Load> {
+        let first = server.addresses.first().context("the server listens nowhere")?;
+        let threads = ground.placement.client_threads.min(connections);
+        let mut arguments = vec![
+            format!("--connect={first}"),
+            format!("--ports={}", server.addresses.len()),
+            format!("--connections={connections}"),
+            format!("--message-bytes={}", row.message_bytes),
+            format!("--pipeline={}", row.pipeline_depth),
+            format!("--threads={threads}"),
+            // The same bytes for every backend of a block, others in the next.
+            format!("--seed={}", self.block),
+        ];
+        if !ground.placement.client.is_empty() {
+            arguments.push(format!("--cpus={}", ground.placement.client));
+        }
+        arguments.extend_from_slice(more);
+        Load::start(arguments, namespace, &ground.interrupted)
+    }
+}

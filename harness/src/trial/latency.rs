@@ -1,0 +1,111 @@
+//! Latency, throughput and CPU over a window of time.
+
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+
+use super::{Ground, Trial};
+use crate::children::Server;
+use crate::gates::{self, Evidence};
+use crate::instruments::cpu::{MachineCpu, Tasks, process_cpu_ns};
+use crate::instruments::network::NetworkReading;
+use crate::load::result::LoadEvent;
+use crate::matrix::{Latency, Workload};
+use crate::measurement::{Status, TrialRow};
+use crate::statistics::percent_of;
+
+/// The CPU clocks at one end of the window.
+struct Clocks {
+    server_cpu_ns: u64,
+    tasks: Tasks,
+    machine: MachineCpu,
+}
+
+impl Clocks {
+    fn read(server: &Server) -> std::io::Result<Self> {
+        Ok(Self {
+            server_cpu_ns: process_cpu_ns(server.pid())?,
+            tasks: Tasks::read(server.pid())?,
+            machine: MachineCpu::read()?,
+        })
+    }
+}
+
+pub fn measure(
+    trial: &Trial<'_>,
+    ground: &Ground,
+    workload: &Workload,
+    latency: &Latency,
+    row: &mut TrialRow,
+) -> Result<(Status, String)> {
+    let namespace = trial.namespace(row);
+    let mut server = trial.server(ground, namespace.as_ref(), row, |_| {})?;
+    let network_before = NetworkReading::read(server.pid())?;
+    let file = format!("{:04}-{}-{}.hlog", trial.run_id, workload.name, trial.arm.replace(' ', "-"));
+    let more = [
+        format!("--duration={}", humantime::format_duration(latency.duration)),
+        format!("--warmup-max={}", humantime::format_duration(latency.warmup_max)),
+        format!("--histogram={}", ground.histograms.join(file).display()),
+    ];
+    let mut load = trial.load(ground, namespace.as_ref(), &server, row, workload.connections, &more)?;
+    load.set_connections(workload.connections)?;
+    server.await_open(workload.connections as u64)?;
+    let counters_before = server.counters()?;
+
+    let patience = latency.warmup_max + Duration::from_secs(30);
+    let LoadEvent::Measuring = load.command("run", patience)? else {
+        bail!("the load did not begin to measure")
+    };
+    let before = Clocks::read(&server)?;
+    let LoadEvent::Measured = load.next(latency.duration + patience)? else {
+        bail!("the load did not end measuring")
+    };
+    let after = Clocks::read(&server)?;
+    let LoadEvent::Result(result) = load.next(patience)? else { bail!("the load gave no result") };
+    let stood = server.counters()?.of_loop("open");
+    let network = NetworkReading::read(server.pid())?.since(&network_before);
+    load.quit()?;
+    let counters = server.stop()?;
+
+    let echoes = result.echoes as f64;
+    let per_echo = |amount: u64| (echoes > 0.0).then(|| amount as f64 / echoes);
+    let machine = after.machine.since(&before.machine);
+    let run_delay_ns = after.tasks.run_delay_ns.saturating_sub(before.tasks.run_delay_ns);
+    let events = counters.of_loop("events") - counters_before.of_loop("events");
+    let waits = |calls: &crate::children::ServerCounters| {
+        calls.of_call("epoll_wait") + calls.of_call("io_uring_enter")
+    };
+    row.connections = Some(stood);
+    row.active_connections = Some(result.active_connections as u64);
+    row.achieved_per_s = Some(result.achieved_per_s);
+    row.echoes = Some(result.echoes);
+    row.duration_s = Some(result.duration_s);
+    row.warmup_s = Some(result.warmup_s);
+    row.warmup_echoes = Some(result.warmup_echoes);
+    row.latency_p50_us = result.latency_us.p50;
+    row.latency_p90_us = result.latency_us.p90;
+    row.latency_p99_us = result.latency_us.p99;
+    row.latency_p999_us = result.latency_us.p999;
+    row.latency_max_us = result.latency_us.max;
+    row.server_cpu_ns_per_echo = per_echo(after.server_cpu_ns - before.server_cpu_ns);
+    row.client_cpu_ns_per_echo = per_echo(result.client_cpu_ns);
+    row.machine_cpu_ns_per_echo = per_echo(machine.busy_ns);
+    row.client_cpu_percent = Some(result.client_cpu_ratio * 100.0);
+    row.context_switches_per_echo =
+        per_echo(after.tasks.context_switches.saturating_sub(before.tasks.context_switches));
+    row.server_run_delay_percent = percent_of(run_delay_ns as f64, result.duration_s * 1e9);
+    row.events_per_wait =
+        (events > 0).then(|| events as f64 / (waits(&counters) - waits(&counters_before)).max(1) as f64);
+    row.steal_percent = machine.steal_percent();
+    row.retransmitted_segments = namespace.is_some().then_some(network.retransmitted_segments);
+
+    Ok(gates::judge(&Evidence {
+        connections: (workload.connections as u64, stood),
+        client_cpu_percent: row.client_cpu_percent,
+        steal_percent: row.steal_percent,
+        server_run_delay_percent: row.server_run_delay_percent,
+        network: namespace.is_some().then_some(network),
+        io_workers: after.tasks.io_workers,
+        counters,
+    }))
+}

@@ -1,0 +1,200 @@
+//! What a connection costs, as a slope: one server is walked through several connection counts, up and
+//! down, and everything that could hold a connection's memory is read at each, at rest.
+//!
+//! The cost is the slope of the way up. The way down has a slope of its own: where it is smaller, the
+//! server or its ring keeps what it once needed, as io_uring keeps its requests for reuse.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use ringmark::backend;
+
+use super::{Ground, Outcome, Trial};
+use crate::children::{Load, Server};
+use crate::gates::{self, Evidence};
+use crate::instruments::memory::{MemoryInstrument, MemoryReading};
+use crate::matrix::Memory;
+use crate::measurement::{MemoryPointRow, MemoryRow, Status, TrialRow};
+use crate::statistics::TheilSen;
+
+/// The sum of all kernel objects and the server's page tables.
+pub const KERNEL_SUM: &str = "all kernel objects";
+/// The server's private pages.
+pub const USER_SUM: &str = "server's private pages";
+/// What the machine has less of: everything, the client's pages too.
+pub const MACHINE_SUM: &str = "MemAvailable";
+
+/// No connection has sent anything.
+pub const NEVER_USED: &str = "never-used";
+/// Each connection has made one echo and rests.
+pub const USED_THEN_IDLE: &str = "used-then-idle";
+
+const UP: &str = "up";
+const DOWN: &str = "down";
+
+/// How long a reading may take to come to rest.
+const SETTLE_TIME: Duration = Duration::from_secs(2);
+
+/// The least that a row of its own is made for, in bytes a connection; the sums hold everything.
+const NOTEWORTHY_BYTES: f64 = 1.0;
+
+/// What was read at one connection count.
+struct Point {
+    direction: &'static str,
+    connections: usize,
+    reading: MemoryReading,
+}
+
+pub fn measure(
+    trial: &Trial<'_>,
+    ground: &Ground,
+    memory: &Memory,
+    outcome: &mut Outcome,
+) -> Result<(Status, String)> {
+    let echoes = backend::find(&trial.contender.backend).is_ok_and(|entry| entry.echoes);
+    let states: &[&str] = if echoes { &[NEVER_USED, USED_THEN_IDLE] } else { &[NEVER_USED] };
+    let mut verdict = (Status::Ok, String::new());
+    for &state in states {
+        verdict = measure_state(trial, ground, memory, state, outcome)?;
+        if verdict.0 != Status::Ok {
+            return Ok(verdict);
+        }
+    }
+    let unsettled = outcome.memory_points.iter().filter(|point| !point.settled).count();
+    if unsettled > 0 {
+        verdict.1 = format!("{unsettled} of {} readings had not come to rest", outcome.memory_points.len());
+    }
+    Ok(verdict)
+}
+
+/// Each state has a server of its own: what one keeps for reuse would hide what the next one needs.
+fn measure_state(
+    trial: &Trial<'_>,
+    ground: &Ground,
+    memory: &Memory,
+    state: &str,
+    outcome: &mut Outcome,
+) -> Result<(Status, String)> {
+    let row = &mut outcome.row;
+    let namespace = trial.namespace(row);
+    let mut server = trial.server(ground, namespace.as_ref(), row, |_| {})?;
+    let most = memory.connections.last().copied().unwrap_or_default();
+    let mut load = trial.load(ground, namespace.as_ref(), &server, row, most, &[])?;
+    let instrument = MemoryInstrument::new(server.pid())?;
+    if let Some(unavailable) = instrument.slabs_unavailable() {
+        bail!("kernel objects cannot be read: {unavailable}");
+    }
+    let points = walk(&mut server, &mut load, &instrument, memory, state == USED_THEN_IDLE)?;
+    record(trial.run_id, row, state, &points, &mut outcome.memory_points, &mut outcome.memory);
+    row.connections = Some(most as u64);
+    row.active_connections = Some(0);
+    load.quit()?;
+    let counters = server.stop()?;
+    Ok(gates::judge(&Evidence { counters, ..Evidence::default() }))
+}
+
+fn walk(
+    server: &mut Server,
+    load: &mut Load,
+    instrument: &MemoryInstrument,
+    memory: &Memory,
+    used: bool,
+) -> Result<Vec<Point>> {
+    let up = memory.connections.iter().map(|&count| (UP, count));
+    let down = memory.connections.iter().rev().map(|&count| (DOWN, count));
+    let mut points = Vec::new();
+    for (direction, connections) in up.chain(down) {
+        load.set_connections(connections)?;
+        server.await_open(connections as u64)?;
+        if used && direction == UP {
+            load.command("echo 1", Duration::from_secs(120))?;
+        }
+        points.push(Point { direction, connections, reading: instrument.settle(SETTLE_TIME)? });
+    }
+    Ok(points)
+}
+
+/// Space, object and bytes of everything in a reading.
+fn objects(reading: &MemoryReading) -> Vec<(&'static str, &str, u64)> {
+    let mut objects: Vec<(&'static str, &str, u64)> = Vec::new();
+    let slabs = reading.slabs.iter().flatten().filter(|slab| !slab.filesystem);
+    objects.extend(slabs.map(|slab| ("kernel", slab.name.as_str(), slab.bytes())));
+    objects.push(("kernel", "server's page tables", reading.page_tables_bytes));
+    objects.push(("kernel", KERNEL_SUM, reading.kernel_bytes().unwrap_or_default()));
+    objects.push(("user", USER_SUM, reading.user.private_bytes));
+    objects.push(("machine", "vmalloc", reading.machine.vmalloc_bytes));
+    objects.push(("machine", "per-cpu", reading.machine.percpu_bytes));
+    objects.push(("machine", "TCP data", reading.tcp_memory_pages * 4096));
+    objects.push(("machine", MACHINE_SUM, reading.machine.available_bytes));
+    objects
+}
+
+fn record(
+    run_id: u32,
+    row: &mut TrialRow,
+    state: &str,
+    points: &[Point],
+    all_points: &mut Vec<MemoryPointRow>,
+    slopes: &mut Vec<MemoryRow>,
+) {
+    let mut names = BTreeSet::new();
+    let mut aliases = BTreeMap::new();
+    for Point { reading, .. } in points {
+        names.extend(objects(reading).into_iter().map(|(space, object, _)| (space, object)));
+        let slabs = reading.slabs.iter().flatten();
+        aliases.extend(slabs.map(|slab| (slab.name.as_str(), slab.aliases.join(" "))));
+    }
+    for (space, object) in names {
+        let series: Vec<(f64, u64)> = points
+            .iter()
+            .map(|point| {
+                // A cache that is not listed is empty.
+                let found = objects(&point.reading).into_iter().find(|(s, o, _)| (*s, *o) == (space, object));
+                (point.connections as f64, found.map_or(0, |(.., bytes)| bytes))
+            })
+            .collect();
+        let fit = |wanted: &str| {
+            let of_direction = points.iter().zip(&series).filter(|(point, _)| point.direction == wanted);
+            // What is available less is used more.
+            let sign = if object == MACHINE_SUM { -1.0 } else { 1.0 };
+            TheilSen::fit(&of_direction.map(|(_, &(x, y))| (x, sign * y as f64)).collect::<Vec<_>>())
+        };
+        let Some(line) = fit(UP) else { continue };
+        let line_down = fit(DOWN);
+        match object {
+            USER_SUM if state == NEVER_USED => row.memory_user_bytes_per_connection = Some(line.slope),
+            KERNEL_SUM if state == NEVER_USED => row.memory_kernel_bytes_per_connection = Some(line.slope),
+            _ => {}
+        }
+        let is_sum = [KERNEL_SUM, USER_SUM, MACHINE_SUM].contains(&object);
+        if !is_sum && line.slope.abs() < NOTEWORTHY_BYTES {
+            continue;
+        }
+        all_points.extend(points.iter().zip(&series).map(|(point, &(_, bytes))| MemoryPointRow {
+            run_id,
+            backend: row.backend.clone(),
+            state: state.to_owned(),
+            direction: point.direction.to_owned(),
+            connections: point.connections as u64,
+            space: space.to_owned(),
+            object: object.to_owned(),
+            bytes,
+            settled: point.reading.settled,
+        }));
+        slopes.push(MemoryRow {
+            run_id,
+            backend: row.backend.clone(),
+            state: state.to_owned(),
+            space: space.to_owned(),
+            object: object.to_owned(),
+            aliases: aliases.get(object).cloned().unwrap_or_default(),
+            bytes_per_connection: line.slope,
+            low: line.slope_interval.map(|(low, _)| low),
+            high: line.slope_interval.map(|(_, high)| high),
+            intercept_bytes: line.intercept,
+            down_bytes_per_connection: line_down.map(|line| line.slope),
+            over_null_bytes_per_connection: None,
+        });
+    }
+}

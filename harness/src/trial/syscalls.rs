@@ -1,0 +1,157 @@
+//! System calls by name, over a fixed number of echoes between two moments of rest.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use ringmark::sys::Call;
+
+use super::{Ground, Outcome, Trial};
+use crate::children::{Server, ServerCounters};
+use crate::gates::{self, Evidence};
+use crate::instruments::Unavailable;
+use crate::instruments::cpu::Tasks;
+use crate::instruments::tracepoints::{SyscallCounters, SyscallReading};
+use crate::load::result::LoadEvent;
+use crate::matrix::Workload;
+use crate::measurement::{Status, SyscallRow};
+
+/// Calls that the server's main thread makes when it is asked for its counters, and that no worker makes.
+const OF_THE_MAIN_THREAD: [Call; 2] = [Call::Write, Call::RtSigtimedwait];
+
+/// Calls that come from the allocator and the runtime, which the server's own counters do not see.
+const NOT_SELF_COUNTED: [Call; 3] = [Call::Mmap, Call::Munmap, Call::Futex];
+
+/// Looks for a moment of rest this often.
+const ATTEMPTS: u32 = 50;
+
+pub fn measure(
+    trial: &Trial<'_>,
+    ground: &Ground,
+    workload: &Workload,
+    echoes: u64,
+    outcome: &mut Outcome,
+) -> Result<(Status, String)> {
+    let row = &mut outcome.row;
+    let namespace = trial.namespace(row);
+    let mut tracepoints = Err(Unavailable::new("the server did not hold"));
+    let mut server =
+        trial.server(ground, namespace.as_ref(), row, |pid| tracepoints = SyscallCounters::attach(pid))?;
+    let mut load = trial.load(ground, namespace.as_ref(), &server, row, workload.connections, &[])?;
+    load.set_connections(workload.connections)?;
+    server.await_open(workload.connections as u64)?;
+    // Everything is touched once, so that growth of tables and buffers is not counted.
+    let LoadEvent::Echoed(_) = load.command("echo 1", Duration::from_secs(60))? else {
+        bail!("no echo came back")
+    };
+
+    let each = (echoes / workload.connections as u64).max(1);
+    let before = Rest::find(&mut server, tracepoints.as_mut().ok())?;
+    let LoadEvent::Echoed(result) = load.command(&format!("echo {each}"), Duration::from_secs(120))? else {
+        bail!("no result came back")
+    };
+    let after = Rest::find(&mut server, tracepoints.as_mut().ok())?;
+    let stood = after.own.of_loop("open");
+    let io_workers = Tasks::read(server.pid())?.io_workers;
+    load.quit()?;
+    let counters = server.stop()?;
+
+    ensure!(result.echoes == each * workload.connections as u64, "{} echoes came back", result.echoes);
+    row.connections = Some(stood);
+    row.active_connections = Some(result.active_connections as u64);
+    row.echoes = Some(result.echoes);
+    let echoes = result.echoes as f64;
+    let own = |call: Call| after.own.of_call(call.name()) - before.own.of_call(call.name());
+    let mut counts: Vec<(&str, u64)> = Vec::new();
+    let mut disagreements = Vec::new();
+    let source;
+    match (&tracepoints, &before.traced, &after.traced) {
+        (Ok(counters), Some(first), Some(last)) => {
+            let missing: Vec<&str> = counters.unavailable().map(Call::name).collect();
+            row.syscalls_source = match missing[..] {
+                [] => "tracepoints".to_owned(),
+                _ => format!("tracepoints, but self-reported for want of one: {}", missing.join(" ")),
+            };
+            source = "tracepoints";
+            let traced = last.since(first);
+            for call in Call::ALL.into_iter().filter(|call| !OF_THE_MAIN_THREAD.contains(call)) {
+                let (own, traced) = (own(call), traced.of(call));
+                counts.push((call.name(), traced.unwrap_or(own)));
+                if traced.is_some_and(|traced| traced != own) && !NOT_SELF_COUNTED.contains(&call) {
+                    disagreements.push(format!("{} {}≠{own}", call.name(), traced.unwrap_or_default()));
+                }
+            }
+            counts.push(("other", traced.other()));
+        }
+        (tracepoints, ..) => {
+            let reason = tracepoints.as_ref().err().map(|error| error.reason.as_str()).unwrap_or("not read");
+            row.syscalls_source = format!("self-reported: {reason}");
+            source = "self-reported";
+            counts.extend(Call::ALL.into_iter().map(|call| (call.name(), own(call))));
+        }
+    }
+    row.syscalls_per_echo = Some(counts.iter().map(|(_, calls)| calls).sum::<u64>() as f64 / echoes);
+    let waits = own(Call::EpollWait) + own(Call::IoUringEnter);
+    let events = after.own.of_loop("events") - before.own.of_loop("events");
+    row.events_per_wait = (waits > 0).then(|| events as f64 / waits as f64);
+    outcome.syscalls = counts
+        .into_iter()
+        .filter(|(_, calls)| *calls > 0)
+        .map(|(syscall, calls)| SyscallRow {
+            run_id: trial.run_id,
+            workload: workload.name.clone(),
+            backend: trial.contender.backend.clone(),
+            syscall: syscall.to_owned(),
+            calls,
+            calls_per_echo: calls as f64 / echoes,
+            source: source.to_owned(),
+        })
+        .collect();
+    if !disagreements.is_empty() {
+        let reason =
+            format!("tracepoints and the server's own counters differ: {}", disagreements.join(", "));
+        return Ok((Status::Rejected, reason));
+    }
+    let evidence = Evidence {
+        connections: (workload.connections as u64, stood),
+        io_workers,
+        counters,
+        ..Evidence::default()
+    };
+    Ok(gates::judge(&evidence))
+}
+
+/// Both counts at a moment when no worker is making calls.
+struct Rest {
+    own: ServerCounters,
+    traced: Option<SyscallReading>,
+}
+
+impl Rest {
+    /// Reads the tracepoints, the server's counters, and the tracepoints again, until no worker has done
+    /// anything in between and all threads sleep: then both counts are of the same moment.
+    fn find(server: &mut Server, mut tracepoints: Option<&mut SyscallCounters>) -> Result<Self> {
+        let mut read = || tracepoints.as_mut().map(|counters| counters.read()).transpose();
+        for _ in 0..ATTEMPTS {
+            let first = read().context("read the tracepoints")?;
+            let own = server.counters()?;
+            let asleep = Tasks::read(server.pid())?.all_sleeping;
+            let again = server.counters()?;
+            let traced = read().context("read the tracepoints")?;
+            let still = match (&first, &traced) {
+                (Some(first), Some(last)) => {
+                    let since = last.since(first);
+                    Call::ALL
+                        .into_iter()
+                        .filter(|call| !OF_THE_MAIN_THREAD.contains(call))
+                        .all(|call| since.of(call).is_none_or(|calls| calls == 0))
+                }
+                _ => true,
+            };
+            if asleep && still && own == again {
+                return Ok(Self { own, traced });
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        bail!("the server did not come to rest: its threads went on making calls with no echo under way")
+    }
+}
