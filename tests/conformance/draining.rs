@@ -1,0 +1,136 @@
+//! SIGTERM: what the server has read is sent, then the orderly end, then status 0.
+
+use super::{Case, any, echo};
+use crate::support::{Backend, Client, Server, eventually};
+use std::os::unix::process::ExitStatusExt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::thread;
+
+pub const CASES: &[Case] = &[
+    any("drain_nothing", drain_nothing),
+    any("drain_by_sigint", drain_by_sigint),
+    any("drain_idle_peers", drain_idle_peers),
+    any("drain_deadline", drain_deadline),
+    any("drain_deadline_despite_input", drain_deadline_despite_input),
+    any("second_signal", second_signal),
+    echo("drain_under_load", drain_under_load),
+    echo("drain_slow_readers", drain_slow_readers),
+];
+
+fn drain_nothing(backend: &Backend) {
+    let server = Server::start(&backend.name, &[]);
+    let end = server.finish();
+    assert_eq!(end.of("accepted"), 0);
+    assert_eq!(end.of("bytes_received"), 0);
+}
+
+fn drain_by_sigint(backend: &Backend) {
+    let server = Server::start(&backend.name, &["--workers", "2"]);
+    server.signal(libc::SIGINT);
+    server.wait().in_order();
+}
+
+fn drain_idle_peers(backend: &Backend) {
+    let server = Server::start(&backend.name, &["--drain-seconds", "3600"]);
+    let mut clients: Vec<Client> = (0..50).map(|_| server.connect()).collect();
+    server.wait_for("open", 50);
+    let address = server.address();
+    server.signal(libc::SIGTERM);
+    for client in &mut clients {
+        assert_eq!(client.receiver.receive_to_end(), 0);
+    }
+    eventually("new connections are refused", || Client::try_connect(address).err(), Option::is_some);
+    drop(clients);
+    server.wait().in_order();
+}
+
+fn drain_deadline(backend: &Backend) {
+    let server = Server::start(&backend.name, &["--drain-seconds", "1"]);
+    let mut client = server.connect();
+    server.wait_for("open", 1);
+    server.signal(libc::SIGTERM);
+    assert_eq!(client.receiver.receive_to_end(), 0);
+    // The client stays, and the server leaves nevertheless.
+    server.wait().in_order();
+}
+
+fn drain_deadline_despite_input(backend: &Backend) {
+    let server = Server::start(&backend.name, &["--drain-seconds", "1"]);
+    let mut clients: Vec<Client> = (0..4).map(|_| server.connect()).collect();
+    server.wait_for("open", 4);
+    server.signal(libc::SIGTERM);
+    thread::scope(|scope| {
+        for client in &mut clients {
+            assert_eq!(client.receiver.receive_to_end(), 0);
+            // It sends for as long as anybody takes it, which is until the server has ended.
+            scope.spawn(|| while client.sender.try_send(100_000).is_ok() {});
+        }
+        server.wait().in_order();
+    });
+}
+
+fn second_signal(backend: &Backend) {
+    let server = Server::start(&backend.name, &["--drain-seconds", "3600"]);
+    let mut client = server.connect();
+    server.wait_for("open", 1);
+    server.signal(libc::SIGTERM);
+    // It drains, and would for an hour.
+    assert_eq!(client.receiver.receive_to_end(), 0);
+    server.signal(libc::SIGTERM);
+    let ended = server.wait();
+    assert!(!ended.status.success(), "{}", ended.status);
+    assert_ne!(ended.status.signal(), Some(libc::SIGKILL));
+}
+
+fn drain_under_load(backend: &Backend) {
+    let server = Server::start(&backend.name, &["--workers", "2", "--drain-seconds", "30"]);
+    let addresses = server.addresses.clone();
+    let mut clients: Vec<Client> = (0..10).map(|index| Client::connect(addresses[index % 2])).collect();
+    let progress: Vec<AtomicU64> = clients.iter().map(|_| AtomicU64::new(0)).collect();
+    let end = thread::scope(|scope| {
+        for (index, (client, progress)) in clients.iter_mut().zip(&progress).enumerate() {
+            scope.spawn(move || {
+                let ended = AtomicBool::new(false);
+                let Client { sender, receiver } = client;
+                thread::scope(|scope| {
+                    scope.spawn(|| {
+                        // Messages of several sizes, none awaited, until the server has said its end.
+                        while !ended.load(Relaxed) {
+                            sender.send([100, 1024, 5000, 40_000][index % 4]);
+                        }
+                        sender.finish();
+                    });
+                    while receiver.receive_some(usize::MAX) > 0 {
+                        progress.store(receiver.bytes, Relaxed);
+                    }
+                    ended.store(true, Relaxed);
+                });
+            });
+        }
+        eventually(
+            "every client is served",
+            || progress.iter().map(|bytes| bytes.load(Relaxed)).min(),
+            |least| *least > Some(100_000),
+        );
+        server.finish()
+    });
+    // Each client has compared every byte, up to the orderly end; together they have all that was read.
+    let received: u64 = clients.iter().map(|client| client.receiver.bytes).sum();
+    assert_eq!(received, end.of("bytes_received"), "bytes that came back, and that the server had read");
+    assert_eq!(end.of("bytes_sent"), end.of("bytes_received"));
+    assert_eq!(end.of("bytes_abandoned"), 0);
+}
+
+fn drain_slow_readers(backend: &Backend) {
+    let server = Server::start(&backend.name, &["--drain-seconds", "30"]);
+    let mut clients: Vec<Client> = (0..4).map(|_| server.connect()).collect();
+    for client in &mut clients {
+        client.sender.send_until_stalled(16 << 20);
+    }
+    server.signal(libc::SIGTERM);
+    let received: u64 = clients.iter_mut().map(|client| client.receiver.receive_to_end()).sum();
+    drop(clients);
+    let end = server.wait().in_order();
+    assert_eq!(received, end.of("bytes_received"), "bytes that came back, and that the server had read");
+    assert_eq!(end.of("bytes_sent"), end.of("bytes_received"));
+}

@@ -1,0 +1,118 @@
+//! Every backend through the same cases: bytes come back as they went, whatever the peers do.
+//!
+//! A trial is one case on one backend; the backends come from `ringmark-server --list --json`. Each trial
+//! starts a server of its own on free ports. The faults of the document's listings that can be seen from
+//! outside are each held by a case on `epoll-document`:
+//!
+//! | fault | case |
+//! |---|---|
+//! | 1, all descriptors of a block share one event | `many_connections` |
+//! | 2, the listening descriptor's event taken for the accepted one's | `many_connections` |
+//! | 3, close() without or before EPOLL_CTL_DEL | `fd_reuse` |
+//! | 4, listeners looked up in the first block only | `listeners_beyond_one_block` |
+//! | 5, a partial send drops the rest | `short_send` in `tests/failing_calls.rs` |
+//! | 5, EAGAIN closes the connection | `calls_to_be_tried_again` in `tests/failing_calls.rs` |
+//! | 5, EINTR taken for the end | `interrupted_waits` |
+//! | 6, SIGPIPE | `peer_gone_before_the_echo` |
+//! | 7, a block's link read after it was freed; 12, no way out of the loop | `many_connections` ends in order with several blocks |
+//! | 8, bind() unchecked | `port_in_use` in `tests/errors.rs` |
+//! | 9, a failing add or fcntl leaks the descriptor | `failing_registrations` in `tests/failing_calls.rs` |
+//! | 11, accept() spins when files run out | `out_of_files` |
+//!
+//! Two cannot be seen in traffic. Linux reports EPOLLOUT only while a third of the send buffer is free, so a
+//! send of 1024 bytes after it is never partial and never EAGAIN: strace(1) has to feign both. And TCP never
+//! reports EPOLLERR or EPOLLHUP without EPOLLIN and EPOLLOUT, so their neglect (11) changes nothing.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod bytes;
+mod draining;
+mod knobs;
+mod leaving;
+mod pressure;
+mod starting;
+mod workers;
+
+use libtest_mimic::{Arguments, Trial};
+use support::{Backend, Server, eventually};
+
+/// One case.
+struct Case {
+    name: &'static str,
+    /// What it needs: a server that echoes, one that does not, or either.
+    echoes: Option<bool>,
+    body: fn(&Backend),
+}
+
+/// A case for the servers that return what they are sent.
+const fn echo(name: &'static str, body: fn(&Backend)) -> Case {
+    Case { name, echoes: Some(true), body }
+}
+
+/// A case for those that do not.
+const fn mute(name: &'static str, body: fn(&Backend)) -> Case {
+    Case { name, echoes: Some(false), body }
+}
+
+/// A case for every server.
+const fn any(name: &'static str, body: fn(&Backend)) -> Case {
+    Case { name, echoes: None, body }
+}
+
+fn main() {
+    let arguments = Arguments::from_args();
+    support::raise_open_files();
+    let lists = [
+        bytes::CASES,
+        leaving::CASES,
+        pressure::CASES,
+        knobs::CASES,
+        workers::CASES,
+        starting::CASES,
+        draining::CASES,
+    ];
+    let mut trials: Vec<Trial> = Vec::new();
+    for backend in support::backends() {
+        let fits = |case: &&Case| case.echoes.is_none_or(|echoes| echoes == backend.echoes);
+        let fitting = lists.into_iter().flatten().filter(fits);
+        trials.extend(fitting.map(|case| support::trial(&backend, case.name, None, case.body)));
+    }
+    libtest_mimic::run(&arguments, trials).exit();
+}
+
+/// Runs `body` against a fresh server beside a connection that it must leave unharmed, and checks what must
+/// hold after anything that peers do: the witness still gets its bytes, all else is closed and its files
+/// are given back, the loop rests, and the server ends in order with books that balance.
+fn survives(backend: &Backend, body: impl FnOnce(&Server)) {
+    survives_with(backend, &[], body);
+}
+
+/// [`survives`] with a server that is started with these arguments.
+fn survives_with(backend: &Backend, arguments: &[&str], body: impl FnOnce(&Server)) {
+    let server = Server::start(&backend.name, arguments);
+    let files_without_connections = server.fd_count();
+    let mut witness = server.connect();
+    if backend.echoes {
+        witness.echo(1000);
+    }
+    server.wait_for("open", 1);
+    let files = server.fd_count();
+    assert!(
+        files > files_without_connections || backend.name.contains("direct"),
+        "a connection takes a file"
+    );
+
+    body(&server);
+
+    if backend.echoes {
+        witness.echo(1000);
+    }
+    server.wait_for("open", 1);
+    eventually("the open files are those before", || server.fd_count(), |count| *count == files);
+    server.wait_until_quiet();
+    drop(witness);
+    server.wait_for("open", 0);
+    let end = server.finish();
+    assert_eq!(end.of("bytes_received"), end.of("bytes_sent") + end.of("bytes_abandoned"));
+}

@@ -1,0 +1,175 @@
+//! Peers that take nothing, signals in mid-wait, files that run out: what the server holds stays bounded and the others are served.
+
+use super::{Case, any, echo, mute, survives};
+use crate::support::{Backend, Client, Counters, Server, command, eventually};
+use std::fs;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::thread;
+
+pub const CASES: &[Case] = &[
+    echo("slow_reader", slow_reader),
+    echo("many_slow_readers", many_slow_readers),
+    echo("interrupted_waits", interrupted_waits),
+    any("stopped_and_continued", stopped_and_continued),
+    any("out_of_files", out_of_files),
+    any("connect_storm", connect_storm),
+    mute("holds_and_never_reads", holds_and_never_reads),
+];
+
+/// What slow readers offer in all: far more than socket buffers take, so that a server which reads on
+/// without sending would have to hold the rest itself.
+const OFFERED: usize = 96 << 20;
+
+/// What a server may hold of it: generous, and far below what it is offered.
+const HELD_BYTES: u64 = 24 << 20;
+
+fn slow_readers(backend: &Backend, count: usize) {
+    survives(backend, |server| {
+        let resident_before = server.resident_bytes();
+        let mut slow: Vec<Client> = (0..count).map(|_| server.connect()).collect();
+        thread::scope(|scope| {
+            for client in &mut slow {
+                scope.spawn(|| client.sender.send_until_stalled(OFFERED / count));
+            }
+        });
+
+        let counters = server.counters();
+        let held = counters.of("bytes_received") - counters.of("bytes_sent");
+        assert!(held < HELD_BYTES, "the server holds {held} bytes that it has not sent");
+        let grown = server.resident_bytes().saturating_sub(resident_before);
+        assert!(grown < HELD_BYTES, "the server's memory grew by {grown} bytes");
+
+        // Others are served meanwhile, old and new.
+        let mut others: Vec<Client> = (0..10).map(|_| server.connect()).collect();
+        for _ in 0..20 {
+            others.iter_mut().for_each(|other| other.echo(3000));
+        }
+        others.into_iter().for_each(Client::finish);
+
+        // Then they read, and get all.
+        slow.into_iter().for_each(Client::finish);
+    });
+}
+
+fn slow_reader(backend: &Backend) {
+    slow_readers(backend, 1);
+}
+
+fn many_slow_readers(backend: &Backend) {
+    slow_readers(backend, 32);
+}
+
+fn interrupted_waits(backend: &Backend) {
+    survives(backend, |server| {
+        let mut clients: Vec<Client> = (0..10).map(|_| server.connect()).collect();
+        for client in &mut clients {
+            client.echo(10);
+        }
+        for round in 0..10 {
+            server.pause();
+            if round % 2 == 0 {
+                clients.iter_mut().for_each(|client| client.sender.send(1500));
+            }
+            server.resume();
+            clients.iter_mut().for_each(Client::receive_owed);
+            clients.iter_mut().for_each(|client| client.echo(100));
+        }
+        clients.into_iter().for_each(Client::finish);
+    });
+}
+
+fn stopped_and_continued(backend: &Backend) {
+    survives(backend, |server| {
+        for _ in 0..5 {
+            server.pause();
+            // Queued by the kernel meanwhile.
+            let clients: Vec<Client> = (0..10).map(|_| server.connect()).collect();
+            server.resume();
+            server.wait_for("open", 11);
+            drop(clients);
+            server.wait_for("open", 1);
+        }
+    });
+}
+
+fn out_of_files(backend: &Backend) {
+    const FILES: libc::rlim_t = 64;
+    const CLIENTS: u64 = 100;
+    let mut command = command(&backend.name, &[]);
+    // SAFETY: setrlimit(2) reads a value on the stack, and is safe between fork and exec.
+    unsafe {
+        command.pre_exec(|| {
+            let limit = libc::rlimit { rlim_cur: FILES, rlim_max: FILES };
+            if libc::setrlimit(libc::RLIMIT_NOFILE, &limit) == 0 {
+                Ok(())
+            } else {
+                Err(io::Error::last_os_error())
+            }
+        });
+    }
+    let server = Server::spawn(command);
+    let mut clients: Vec<Client> = (0..CLIENTS).map(|_| server.connect()).collect();
+    clients.iter_mut().for_each(|client| client.sender.send(100));
+    // Files have run out when one after the other was accepted and then no more.
+    let accepted = eventually("some are accepted", || settled(&server).of("accepted"), |count| *count > 0);
+    assert!(accepted < FILES, "{accepted} accepted with {FILES} files");
+    server.wait_until_quiet();
+
+    // Connections are accepted in the order in which they came. Those that leave make room for those that wait.
+    let take_back = |clients: Vec<Client>| {
+        for mut client in clients {
+            if backend.echoes {
+                client.receive_owed();
+                client.finish();
+            }
+        }
+    };
+    let waiting = clients.split_off(accepted as usize);
+    take_back(clients);
+    take_back(waiting);
+    server.wait_for("accepted", CLIENTS);
+    server.wait_for("open", 0);
+    take_back(vec![server.connect()]);
+    server.wait_for("accepted", CLIENTS + 1);
+    server.wait_for("open", 0);
+    server.finish();
+}
+
+fn connect_storm(backend: &Backend) {
+    let queue = fs::read_to_string("/proc/sys/net/core/somaxconn").expect("a bound of accept queues");
+    let queue: usize = queue.trim().parse().expect("a number");
+    let clients = 1000.min(queue / 2);
+    survives(backend, |server| {
+        for _ in 0..2 {
+            // All of them, and what they say, are there at once when the server looks.
+            server.pause();
+            let mut clients: Vec<Client> = (0..clients).map(|_| server.connect()).collect();
+            clients.iter_mut().for_each(|client| client.sender.send(300));
+            server.resume();
+            if backend.echoes {
+                clients.iter_mut().for_each(Client::receive_owed);
+                clients.into_iter().for_each(Client::finish);
+            }
+        }
+    });
+}
+
+fn holds_and_never_reads(backend: &Backend) {
+    survives(backend, |server| {
+        let mut clients: Vec<Client> = (0..500).map(|_| server.connect()).collect();
+        server.wait_for("open", 501);
+        clients[0].sender.send_until_stalled(64 << 20);
+        let counters = settled(server);
+        assert_eq!((counters.of("bytes_received"), counters.of("bytes_sent")), (0, 0));
+        assert_eq!(counters.of("open"), 501);
+        // An orderly end would wait behind what the server does not take.
+        clients.swap_remove(0).reset();
+    });
+}
+
+/// The counters once they no longer change from one reading to the next.
+fn settled(server: &Server) -> Counters {
+    server.wait_until_quiet();
+    server.counters()
+}

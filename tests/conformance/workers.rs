@@ -1,0 +1,39 @@
+//! Several workers, several ports, more ports than the document's table has events in a block.
+
+use super::{Case, echo};
+use crate::support::{Backend, Client, Server};
+
+pub const CASES: &[Case] = &[
+    echo("workers_and_ports", workers_and_ports),
+    echo("listeners_beyond_one_block", listeners_beyond_one_block),
+];
+
+fn workers_and_ports(backend: &Backend) {
+    let server = Server::start(&backend.name, &["--workers", "3", "--ports", "6"]);
+    let tables = server.worker_fd_counts();
+    assert_eq!(tables.len(), 3, "three workers");
+    let mut clients: Vec<Client> =
+        server.addresses.iter().flat_map(|address| [*address; 10]).map(Client::connect).collect();
+    for _ in 0..5 {
+        clients.iter_mut().for_each(|client| client.sender.send(2000));
+        clients.iter_mut().for_each(Client::receive_owed);
+    }
+    server.wait_for("open", 60);
+    server.wait_for("bytes_received", 60 * 5 * 2000);
+    clients.into_iter().for_each(Client::finish);
+    server.wait_for("open", 0);
+    assert_eq!(server.worker_fd_counts(), tables, "open files of each worker");
+    server.finish();
+}
+
+fn listeners_beyond_one_block(backend: &Backend) {
+    const PORTS: usize = 1100;
+    let server = Server::start(&backend.name, &["--ports", &PORTS.to_string()]);
+    assert_eq!(server.addresses.len(), PORTS);
+    for address in server.addresses.iter().step_by(100).chain(server.addresses.last()) {
+        let mut client = Client::connect(*address);
+        client.echo(1500);
+        client.finish();
+    }
+    server.finish();
+}

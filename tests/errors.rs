@@ -1,0 +1,219 @@
+//! What the server cannot do it refuses in words: what and why on stderr, a non-zero status, no panic.
+
+mod support;
+
+use serde_json::Value;
+use std::io::{self, Read};
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+use support::{Backend, SERVER, Server, backends, eventually, parse_backends};
+
+/// Runs a server that must not start, and returns what it wrote to stdout and stderr.
+fn refused(command: &mut Command) -> (String, String) {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut running = KillOnDrop(command.spawn().expect("the server starts"));
+    let asked = format!("{command:?}");
+    let status = eventually(
+        &format!("{asked} has ended"),
+        || running.0.try_wait().expect("the child can be waited for"),
+        Option::is_some,
+    );
+    let status = status.expect("it has ended");
+    let (mut said, mut complained) = (String::new(), String::new());
+    let (stdout, stderr) = (running.0.stdout.take(), running.0.stderr.take());
+    stdout.expect("stdout is piped").read_to_string(&mut said).expect("stdout is text");
+    stderr.expect("stderr is piped").read_to_string(&mut complained).expect("stderr is text");
+    assert!(matches!(status.code(), Some(1 | 2)), "{asked}: {status}: {complained}");
+    assert!(!complained.contains("panicked"), "{asked}: {complained}");
+    // The parser of the command line adds its usage; all else is one line.
+    let one_line = complained.starts_with("ringmark-server: ") && complained.lines().count() == 1;
+    assert!(one_line || complained.starts_with("error: "), "{asked}: {complained}");
+    (said, complained)
+}
+
+struct KillOnDrop(Child);
+
+impl Drop for KillOnDrop {
+    fn drop(&mut self) {
+        // Both fail when it has ended and was waited for.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Checks that these arguments are refused with nothing on stdout and a message that holds all of `words`.
+fn check_refused(arguments: &[&str], words: &[&str]) {
+    let (said, complained) = refused(Command::new(SERVER).args(arguments));
+    assert_eq!(said, "", "{arguments:?}");
+    for word in words {
+        assert!(complained.contains(word), "{arguments:?}: `{word}` is missing in: {complained}");
+    }
+}
+
+/// Those backends that this kernel runs.
+fn supported() -> impl Iterator<Item = Backend> {
+    backends().into_iter().filter(|backend| backend.unsupported.is_none())
+}
+
+#[test]
+fn arguments_that_mean_nothing() {
+    let backend = &supported().next().expect("a backend").name;
+    check_refused(&[], &["--backend"]);
+    check_refused(&["--json"], &["--list"]);
+    check_refused(&["--backend", "nonsense"], &["'nonsense'", backend]);
+    check_refused(&["--backend", backend, "--nonsense"], &["--nonsense"]);
+    for (option, value) in [
+        ("--listen", "nowhere"),
+        ("--listen", "127.0.0.1"),
+        ("--listen", "127.0.0.1:65536"),
+        ("--ports", "0"),
+        ("--ports", "65536"),
+        ("--workers", "0"),
+        ("--workers", "many"),
+        ("--cpus", "x"),
+        ("--cpus", "3-1"),
+        ("--cpus", ""),
+        ("--drain-seconds", "soon"),
+    ] {
+        check_refused(&["--backend", backend, option, value], &[option, value]);
+    }
+}
+
+#[test]
+fn ports_that_cannot_be_dealt() {
+    for Backend { name, .. } in supported() {
+        let with = |arguments: &[&str], words: &[&str]| {
+            check_refused(&[&["--backend", &name, "--listen", "127.0.0.1:0"], arguments].concat(), words);
+        };
+        with(&["--ports", "3", "--workers", "2"], &["--ports 3", "--workers 2", "multiple"]);
+        with(&["--ports", "1", "--workers", "2"], &["--ports 1", "--workers 2", "multiple"]);
+        with(&["--cpus", "4000"], &["CPU 4000", "--cpus"]);
+        with(&["--hold"], &["--hold", "stdin"]);
+        let beyond = ["--backend", &name, "--listen", "127.0.0.1:65530", "--ports", "10"];
+        check_refused(&beyond, &["127.0.0.1:65530", "--ports 10", "65535"]);
+        // Of TEST-NET-1, RFC 5737: nobody's address.
+        let foreign = ["--backend", &name, "--listen", "192.0.2.1:0"];
+        check_refused(&foreign, &["192.0.2.1:0", "Cannot assign requested address"]);
+    }
+}
+
+#[test]
+fn knobs() {
+    for Backend { name, knobs, .. } in supported() {
+        let with = |setting: &str, words: &[&str]| {
+            check_refused(&["--backend", &name, "--listen", "127.0.0.1:0", "--set", setting], words);
+        };
+        with("nonsense=1", &[&name, "'nonsense'"]);
+        for knob in &knobs {
+            let at = |value: &str| format!("{}={value}", knob.name);
+            with(&knob.name, &[&knob.name, "key=value"]);
+            for bad in ["", "-1", "1e3", "nonsense", "18446744073709551616"] {
+                with(&at(bad), &[&at(bad), "from"]);
+            }
+            let (low, high) = (*knob.range.start(), *knob.range.end());
+            let beyond = [low.checked_sub(1), high.checked_add(1)];
+            for bad in beyond.into_iter().flatten() {
+                with(&at(&bad.to_string()), &[&at(&bad.to_string()), &low.to_string(), &high.to_string()]);
+            }
+        }
+    }
+}
+
+/// An unchecked bind() leaves listen() to take some other port.
+#[test]
+fn port_in_use() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let taken = taken.local_addr().expect("an address").to_string();
+    for Backend { name, .. } in supported() {
+        check_refused(&["--backend", &name, "--listen", &taken], &[&taken, "Address already in use"]);
+
+        let server = Server::start(&name, &[]);
+        let by_server = server.address().to_string();
+        check_refused(&["--backend", &name, "--listen", &by_server], &[&by_server, "Address already in use"]);
+        server.finish();
+    }
+}
+
+/// The first worker is up when the second finds its port taken: both must end.
+#[test]
+fn port_of_the_second_worker_in_use() {
+    let (first, taken) = (0..100)
+        .find_map(|_| {
+            let first = TcpListener::bind("127.0.0.1:0").ok()?.local_addr().ok()?;
+            let second = TcpListener::bind(("127.0.0.1", first.port().checked_add(1)?)).ok()?;
+            Some((first.to_string(), second))
+        })
+        .expect("two free ports side by side");
+    let taken = taken.local_addr().expect("an address").to_string();
+    for Backend { name, .. } in supported() {
+        let arguments = ["--backend", &name, "--listen", &first, "--workers", "2", "--ports", "2"];
+        check_refused(&arguments, &[&taken, "Address already in use"]);
+    }
+}
+
+/// Makes the kernel answer a system call with an error in the process that `command` starts, as a sandbox does.
+fn deny(command: &mut Command, call: libc::c_long, errno: i32) {
+    let statement = |code: u32, value: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k: value };
+    // The number of the call is the first word of struct seccomp_data.
+    let load = statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0);
+    let is_call =
+        libc::sock_filter { jf: 1, ..statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, call as u32) };
+    let refuse = statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO | errno as u32);
+    let allow = statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW);
+    let filter = [load, is_call, refuse, allow];
+    let install = move || {
+        let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
+        // SAFETY: the kernel copies the filter, which is as long as `program` says, and changes nothing of it;
+        // prctl(2) is safe between fork and exec.
+        let installed = unsafe {
+            libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+                && libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &program) == 0
+        };
+        if installed { Ok(()) } else { Err(io::Error::last_os_error()) }
+    };
+    // SAFETY: `install` makes two system calls and allocates nothing.
+    unsafe { command.pre_exec(install) };
+}
+
+#[test]
+fn io_uring_refused() {
+    for (errno, name_of_errno) in [(libc::EPERM, "EPERM"), (libc::ENOSYS, "ENOSYS")] {
+        let mut list = Command::new(SERVER);
+        list.args(["--list", "--json"]);
+        deny(&mut list, libc::SYS_io_uring_setup, errno);
+        let list = parse_backends(&list.output().expect("the server starts").stdout);
+        let (uring, others): (Vec<_>, Vec<_>) =
+            list.iter().partition(|backend| backend.name.starts_with("uring"));
+
+        assert!(!uring.is_empty(), "a backend on io_uring");
+        for backend in uring {
+            let reason = backend.unsupported.as_ref().expect("unsupported without io_uring_setup");
+            assert!(reason.contains("io_uring_setup") && reason.contains(name_of_errno), "{reason}");
+
+            let mut start = support::command(&backend.name, &[]);
+            deny(&mut start, libc::SYS_io_uring_setup, errno);
+            let (said, complained) = refused(&mut start);
+            let beginning =
+                format!("ringmark-server: {} is unsupported: io_uring_setup: {name_of_errno}", backend.name);
+            assert!(complained.starts_with(&beginning), "{complained}");
+            let said: Value = serde_json::from_str(&said).expect("one JSON line on stdout");
+            assert_eq!(said["event"], "unsupported");
+            assert_eq!(said["backend"], backend.name.as_str());
+            assert_eq!(said["reason"], reason.as_str());
+        }
+
+        for backend in others {
+            assert_eq!(backend.unsupported, None, "{}", backend.name);
+            let mut start = support::command(&backend.name, &[]);
+            deny(&mut start, libc::SYS_io_uring_setup, errno);
+            let server = Server::spawn(start);
+            let mut client = server.connect();
+            if backend.echoes {
+                client.echo(100);
+            }
+            drop(client);
+            server.finish();
+        }
+    }
+}

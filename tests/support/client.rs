@@ -1,0 +1,188 @@
+//! A client that knows what must come back and compares every byte of it.
+
+use super::PATIENCE;
+use ringmark::echo::{MAX_SLICE, Stream};
+use socket2::SockRef;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// How long a write may wait before [`Sender::send_until_stalled`] takes the connection to be full. Too
+/// short only makes the pressure smaller than it could be.
+const STALL: Duration = Duration::from_millis(200);
+
+/// A connection whose two directions may be used by two threads. Dropping it closes it.
+pub struct Client {
+    pub sender: Sender,
+    pub receiver: Receiver,
+}
+
+/// The direction to the server.
+pub struct Sender {
+    socket: Arc<TcpStream>,
+    stream: Stream,
+    pub bytes: u64,
+}
+
+/// The direction from the server.
+pub struct Receiver {
+    socket: Arc<TcpStream>,
+    stream: Stream,
+    pub bytes: u64,
+}
+
+impl Client {
+    /// Connects; the bytes of each connection of this process differ from all others'.
+    pub fn connect(address: SocketAddr) -> Self {
+        Self::try_connect(address).unwrap_or_else(|error| panic!("connect to {address}: {error}"))
+    }
+
+    /// Connects, or says why not.
+    pub fn try_connect(address: SocketAddr) -> io::Result<Self> {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let socket = TcpStream::connect_timeout(&address, PATIENCE)?;
+        socket.set_nodelay(true)?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.set_write_timeout(Some(PATIENCE))?;
+        let socket = Arc::new(socket);
+        let stream = Stream::new(NEXT.fetch_add(1, Ordering::Relaxed));
+        Ok(Self {
+            sender: Sender { socket: Arc::clone(&socket), stream, bytes: 0 },
+            receiver: Receiver { socket, stream, bytes: 0 },
+        })
+    }
+
+    /// Sends `bytes` and takes them back. Only for what fits into socket buffers: nothing is read
+    /// before all is written.
+    pub fn echo(&mut self, bytes: usize) {
+        self.sender.send(bytes);
+        self.receiver.receive(bytes);
+    }
+
+    /// Sends `bytes` while taking them back: for any length.
+    pub fn exchange(&mut self, bytes: usize) {
+        let Self { sender, receiver } = self;
+        std::thread::scope(|scope| {
+            scope.spawn(|| sender.send(bytes));
+            receiver.receive(bytes);
+        });
+    }
+
+    /// Takes back all that was sent and has not come yet.
+    pub fn receive_owed(&mut self) {
+        self.receiver.receive((self.sender.bytes - self.receiver.bytes) as usize);
+    }
+
+    /// Says that no more will be sent, and takes back the rest: all of it, and then the end.
+    pub fn finish(mut self) {
+        self.sender.finish();
+        let received = self.receiver.receive_to_end();
+        assert_eq!(received, self.sender.bytes, "the server closed before it had sent all that it owed");
+    }
+
+    /// Closes with a reset instead of the orderly end.
+    pub fn reset(self) {
+        let linger = SockRef::from(&*self.sender.socket).set_linger(Some(Duration::ZERO));
+        linger.expect("SO_LINGER is set");
+    }
+}
+
+impl Sender {
+    /// Sends the next `bytes` of the stream.
+    pub fn send(&mut self, bytes: usize) {
+        self.try_send(bytes).unwrap_or_else(|error| panic!("send after {} bytes: {error}", self.bytes));
+    }
+
+    /// Sends the next `bytes` of the stream, or says why not.
+    pub fn try_send(&mut self, bytes: usize) -> io::Result<()> {
+        let end = self.bytes + bytes as u64;
+        while self.bytes < end {
+            self.send_some((end - self.bytes) as usize)?;
+        }
+        Ok(())
+    }
+
+    /// Sends until nothing more is taken, at most `limit` bytes.
+    pub fn send_until_stalled(&mut self, limit: usize) {
+        let end = self.bytes + limit as u64;
+        self.socket.set_write_timeout(Some(STALL)).expect("a time-out is set");
+        while self.bytes < end {
+            match self.send_some((end - self.bytes) as usize) {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => panic!("send after {} bytes: {error}", self.bytes),
+            }
+        }
+        self.socket.set_write_timeout(Some(PATIENCE)).expect("a time-out is set");
+    }
+
+    /// Says that no more will be sent.
+    pub fn finish(&self) {
+        self.try_finish().expect("shutdown for writing");
+    }
+
+    /// Says that no more will be sent, or says why it cannot.
+    pub fn try_finish(&self) -> io::Result<()> {
+        self.socket.shutdown(Shutdown::Write)
+    }
+
+    fn send_some(&mut self, bytes: usize) -> io::Result<()> {
+        let written = (&*self.socket).write(self.stream.peek(bytes))?;
+        self.stream.advance(written);
+        self.bytes += written as u64;
+        Ok(())
+    }
+}
+
+impl Receiver {
+    /// Takes exactly `bytes`, each compared with what was sent.
+    pub fn receive(&mut self, bytes: usize) {
+        let end = self.bytes + bytes as u64;
+        while self.bytes < end {
+            let taken = self.receive_some((end - self.bytes) as usize);
+            assert!(
+                taken > 0,
+                "the connection ended after {} bytes, {} before all",
+                self.bytes,
+                end - self.bytes
+            );
+        }
+    }
+
+    /// Goes on as if `bytes` had come: for what was lost on purpose.
+    pub fn skip(&mut self, bytes: usize) {
+        self.stream.advance(bytes);
+        self.bytes += bytes as u64;
+    }
+
+    /// Takes what comes until the connection ends in whatever way; returns how much that is since it began.
+    pub fn receive_while_open(&mut self) -> u64 {
+        while self.try_receive_some(MAX_SLICE).is_ok_and(|taken| taken > 0) {}
+        self.bytes
+    }
+
+    /// Takes all that comes until the orderly end; returns how much that is since the connection began.
+    pub fn receive_to_end(&mut self) -> u64 {
+        while self.receive_some(MAX_SLICE) > 0 {}
+        self.bytes
+    }
+
+    /// Takes what is there, at most `bytes`, and waits for it if need be; 0 at the end.
+    pub fn receive_some(&mut self, bytes: usize) -> usize {
+        self.try_receive_some(bytes)
+            .unwrap_or_else(|error| panic!("receive after {} bytes: {error}", self.bytes))
+    }
+
+    fn try_receive_some(&mut self, bytes: usize) -> io::Result<usize> {
+        let mut buffer = [0; MAX_SLICE];
+        let limit = bytes.min(MAX_SLICE);
+        let taken = (&*self.socket).read(&mut buffer[..limit])?;
+        if let Err(wrong) = self.stream.verify(&buffer[..taken]) {
+            panic!("after {} bytes: {wrong:?}", self.bytes);
+        }
+        self.bytes += taken as u64;
+        Ok(taken)
+    }
+}

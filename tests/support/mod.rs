@@ -1,0 +1,150 @@
+//! What the tests of the running servers share: the list of backends, the server as a process, a
+//! client that verifies every byte, and waiting for a condition.
+#![allow(dead_code, unused_imports, reason = "each test program uses a part of this")]
+
+mod client;
+mod process;
+mod server;
+mod strace;
+
+pub use client::Client;
+pub use server::{Counters, Server, command};
+pub use strace::{under_strace, why_no_strace};
+
+use libtest_mimic::{Completion, Failed, Trial};
+use serde_json::Value;
+use std::ops::RangeInclusive;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// The built server.
+pub const SERVER: &str = env!("CARGO_BIN_EXE_ringmark-server");
+
+/// How long any single wait may last, in a client's socket or for a condition: far above what a
+/// loaded machine needs, so that reaching it means that what was waited for will not come.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long a whole case may last. Its server is killed when this process ends, if not before.
+const CASE_DEADLINE: Duration = Duration::from_secs(60);
+
+/// A backend as `ringmark-server --list --json` tells of it.
+#[derive(Clone, Debug)]
+pub struct Backend {
+    /// What `--backend` takes.
+    pub name: String,
+    /// Whether it returns what it is sent.
+    pub echoes: bool,
+    /// Why this kernel refuses it.
+    pub unsupported: Option<String>,
+    /// What `--set` takes.
+    pub knobs: Vec<Knob>,
+}
+
+/// A setting of a backend.
+#[derive(Clone, Debug)]
+pub struct Knob {
+    pub name: String,
+    /// The values that it takes.
+    pub range: RangeInclusive<u64>,
+}
+
+/// Every backend that the server knows, supported here or not.
+pub fn backends() -> Vec<Backend> {
+    let output = Command::new(SERVER).args(["--list", "--json"]).output().expect("the server starts");
+    assert!(output.status.success(), "--list --json: {}", String::from_utf8_lossy(&output.stderr));
+    parse_backends(&output.stdout)
+}
+
+/// Reads what `--list --json` printed.
+pub fn parse_backends(json: &[u8]) -> Vec<Backend> {
+    let list: Value = serde_json::from_slice(json).expect("--list --json prints JSON");
+    let text = |value: &Value, name: &str| {
+        value[name].as_str().unwrap_or_else(|| panic!("`{name}` missing in {value}")).to_owned()
+    };
+    let flag = |value: &Value, name: &str| {
+        value[name].as_bool().unwrap_or_else(|| panic!("`{name}` missing in {value}"))
+    };
+    list.as_array()
+        .expect("--list --json prints an array")
+        .iter()
+        .map(|entry| Backend {
+            name: text(entry, "name"),
+            echoes: flag(entry, "echoes"),
+            unsupported: (!flag(entry, "supported")).then(|| text(entry, "reason")),
+            knobs: entry["knobs"]
+                .as_array()
+                .expect("a list of knobs")
+                .iter()
+                .map(|knob| {
+                    let end = |index: usize| knob["range"][index].as_u64().expect("two ends of a range");
+                    Knob { name: text(knob, "name"), range: end(0)..=end(1) }
+                })
+                .collect(),
+        })
+        .collect()
+}
+
+/// One case on one backend as a trial: ignored with the reason where the kernel refuses the backend or
+/// there is another `obstacle`, failed when it panics or does not end in time.
+pub fn trial(
+    backend: &Backend,
+    case: &str,
+    obstacle: Option<String>,
+    body: impl FnOnce(&Backend) + Send + 'static,
+) -> Trial {
+    let name = format!("{}::{case}", backend.name);
+    let backend = backend.clone();
+    Trial::ignorable_test(name.clone(), move || match backend.unsupported.clone().or(obstacle) {
+        Some(reason) => Ok(Completion::ignored_with(reason)),
+        None => run_with_deadline(name, move || body(&backend)).map(|()| Completion::Completed),
+    })
+}
+
+fn run_with_deadline(name: String, body: impl FnOnce() + Send + 'static) -> Result<(), Failed> {
+    let case = thread::Builder::new().name(name).spawn(body).expect("a thread starts");
+    let started = Instant::now();
+    while !case.is_finished() {
+        if started.elapsed() > CASE_DEADLINE {
+            return Err(format!("still running after {} s", CASE_DEADLINE.as_secs()).into());
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
+    case.join().map_err(|panic| match panic.downcast::<String>() {
+        Ok(message) => Failed::from(message),
+        Err(panic) => Failed::from(panic.downcast_ref::<&str>().unwrap_or(&"panicked")),
+    })
+}
+
+/// Waits until `read` gives a value that `holds` accepts; fails with the last value when that does not come.
+pub fn eventually<T: std::fmt::Debug>(
+    what: &str,
+    mut read: impl FnMut() -> T,
+    holds: impl Fn(&T) -> bool,
+) -> T {
+    let started = Instant::now();
+    loop {
+        let value = read();
+        if holds(&value) {
+            return value;
+        }
+        assert!(
+            started.elapsed() < PATIENCE,
+            "{what}: not after {} s; it is now {value:?}",
+            PATIENCE.as_secs()
+        );
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Lets this process open as many files as it may: a thousand connections are above the usual soft limit.
+pub fn raise_open_files() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: both calls only read or write `limit`, which lives across them.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) == 0 {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
+        }
+    }
+}

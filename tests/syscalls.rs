@@ -1,0 +1,155 @@
+//! How many system calls an echo costs: what each backend promises, what the server counts about itself,
+//! and what strace(1) sees must agree to the call.
+
+mod support;
+
+use libtest_mimic::{Arguments, Trial};
+use std::collections::BTreeMap;
+use std::fs;
+use support::{Backend, Client, Counters, Server, command, eventually, under_strace};
+
+type Calls = BTreeMap<String, u64>;
+
+/// What one echo of at most 1024 bytes costs when nothing else happens, if the backend promises it.
+fn promised(backend: &Backend) -> Option<&'static [(&'static str, u64)]> {
+    match backend.name.as_str() {
+        "epoll-document" => Some(&[("epoll_wait", 2), ("recvfrom", 1), ("sendto", 1), ("epoll_ctl", 4)]),
+        "epoll-et" => Some(&[("epoll_wait", 1), ("recvfrom", 1), ("sendto", 1)]),
+        "uring-multishot" => Some(&[("io_uring_enter", 1)]),
+        _ => None,
+    }
+}
+
+fn main() {
+    let arguments = Arguments::from_args();
+    let no_strace = support::why_no_strace();
+    let mut trials: Vec<Trial> = Vec::new();
+    for backend in support::backends().into_iter().filter(|backend| backend.echoes) {
+        if promised(&backend).is_some() {
+            trials.push(support::trial(
+                &backend,
+                "an_echo_costs_what_is_promised",
+                None,
+                an_echo_costs_what_is_promised,
+            ));
+        }
+        trials.push(support::trial(&backend, "strace_agrees", no_strace.clone(), strace_agrees));
+    }
+    libtest_mimic::run(&arguments, trials).exit();
+}
+
+fn an_echo_costs_what_is_promised(backend: &Backend) {
+    const ECHOES: usize = 200;
+    let promised = promised(backend).expect("only those that promise are tried");
+    let server = Server::start(&backend.name, &[]);
+    let mut clients: Vec<Client> = (0..10).map(|_| server.connect()).collect();
+    clients.iter_mut().for_each(|client| client.echo(1024));
+    for (connections, length) in [(1, 1), (1, 64), (1, 1024), (10, 300)] {
+        server.wait_until_quiet();
+        let before = server.counters();
+        for echo in 0..ECHOES {
+            clients[echo % connections].echo(length);
+        }
+        // The last echo may be here before the server waits again. A call too many never goes away.
+        let cost = |waits: u64| -> Calls {
+            let calls = promised.iter().map(|(name, count)| ((*name).to_owned(), count * ECHOES as u64));
+            calls
+                .map(|(name, count)| if name == "epoll_wait" { (name, count + waits) } else { (name, count) })
+                .collect()
+        };
+        eventually(
+            &format!("{ECHOES} echoes of {length} bytes on {connections} connections cost {:?}", cost(0)),
+            || {
+                let after = server.counters();
+                (after.calls_since(&before), waits_for_nothing(&before, &after))
+            },
+            |(calls, idle)| *calls == cost(*idle),
+        );
+    }
+    drop(clients);
+    server.finish();
+}
+
+/// Waits that ended without an event between two readings: by their time-out, or by a signal.
+fn waits_for_nothing(before: &Counters, after: &Counters) -> u64 {
+    ["timeouts", "interrupts"].iter().map(|name| after.of(name) - before.of(name)).sum()
+}
+
+fn strace_agrees(backend: &Backend) {
+    let log = LogFile::new(&backend.name);
+    let server = Server::spawn(under_strace(&["-o", &log.path], &command(&backend.name, &[])));
+    let converse = || {
+        let mut clients: Vec<Client> = (0..5).map(|_| server.connect()).collect();
+        for length in [1, 100, 1024, 5000] {
+            clients.iter_mut().for_each(|client| client.echo(length));
+        }
+        // More than is read at once, none awaited.
+        clients.iter_mut().for_each(|client| (0..50).for_each(|_| client.sender.send(700)));
+        clients.iter_mut().for_each(Client::receive_owed);
+        clients.into_iter().for_each(Client::finish);
+    };
+    let open_none = |server: &Server| {
+        server.wait_for("open", 0);
+        server.wait_until_quiet();
+    };
+    // The tables of the server have grown to their size after the first time.
+    converse();
+    open_none(&server);
+    // The line that is printed for a reading stands in the log too: the readings mark what lies between.
+    let (before, first) = (server.counters(), server.readings());
+    converse();
+    open_none(&server);
+    let (after, last) = (server.counters(), server.readings());
+    let pid = server.pid();
+    server.finish();
+    let seen = worker_calls(&log.read(), pid, first, last);
+    assert_eq!(seen, after.calls_since(&before), "what strace saw, and what the server counted");
+}
+
+/// Counts the calls that all threads but the main one entered between two printed counter lines: the
+/// `first` and the `last`, counted from 1.
+fn worker_calls(log: &str, main_thread: u32, first: usize, last: usize) -> Calls {
+    let mut calls = Calls::new();
+    let mut readings = 0;
+    for line in log.lines() {
+        let (thread, event) = line.split_once(' ').expect("a thread id, then what it did");
+        let event = event.trim_start();
+        if thread == main_thread.to_string() {
+            if event.starts_with(r#"write(1, "{\"event\":\"counters\""#) {
+                readings += 1;
+            }
+        } else if (first..last).contains(&readings) {
+            // A call is logged as `name(…`. Its return may stand apart, as `<... name resumed>`; signals and
+            // ends of threads begin with `---` and `+++`.
+            if let Some((name, _)) = event.split_once('(')
+                && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+            {
+                *calls.entry(name.to_owned()).or_default() += 1;
+            }
+        }
+    }
+    assert_eq!(readings, last, "readings in the log");
+    calls
+}
+
+/// A file in the build's scratch directory that goes away with its owner.
+struct LogFile {
+    path: String,
+}
+
+impl LogFile {
+    fn new(name: &str) -> Self {
+        Self { path: format!("{}/strace-{name}-{}", env!("CARGO_TARGET_TMPDIR"), std::process::id()) }
+    }
+
+    fn read(&self) -> String {
+        fs::read_to_string(&self.path).expect("strace has written its log")
+    }
+}
+
+impl Drop for LogFile {
+    fn drop(&mut self) {
+        // It may not exist, when strace did not start.
+        let _ = fs::remove_file(&self.path);
+    }
+}
