@@ -78,13 +78,13 @@ fn parse_cpus(text: &str) -> Result<CpuList, String> {
 }
 
 fn knob_help() -> String {
-    let mut text = String::from("Knobs (--set KEY=VALUE):\n");
+    let mut text = String::from("Knobs, with their defaults and ranges (--set KEY=VALUE):\n");
     for entry in backend::ALL {
         for knob in entry.knobs {
             let (low, high) = (knob.range.start(), knob.range.end());
             text += &format!(
-                "  {:<16} {:<16} {} [default: {}, range: {low}-{high}]\n",
-                entry.name, knob.name, knob.meaning, knob.default
+                "  {} {}={}  ({low} to {high})\n      {}\n",
+                entry.name, knob.name, knob.default, knob.meaning
             );
         }
     }
