@@ -225,8 +225,13 @@ fn check_latency(place: &Place, trials: &[&Row]) {
         assert_connections(trial);
         assert!(histogram.starts_with(&format!("{:04}-", trial["run_id"].parse::<u32>().unwrap())));
         assert!(fs::metadata(place.out().join("histograms").join(histogram)).unwrap().len() > 0);
-        for column in ["echoes", "duration_s", "achieved_per_s", "latency_p50_us", "server_cpu_ns_per_echo"] {
-            assert!(number(trial, column) > 0.0, "{column}: {trial:?}");
+        assert!(number(trial, "duration_s") > 0.0);
+        if number(trial, "echoes") == 0.0 {
+            assert_eq!(trial["status"], "rejected", "nothing was measured: {trial:?}");
+            continue;
+        }
+        for column in ["achieved_per_s", "server_cpu_ns_per_echo", "client_cpu_ns_per_echo"] {
+            assert!(number(trial, column) >= 0.0, "{column}: {trial:?}");
         }
     }
 }
@@ -237,7 +242,7 @@ fn check_comparisons(place: &Place) {
     assert_eq!(counted, WORKLOADS.len() * (BACKENDS.len() - 1));
     for row in &comparisons {
         assert_eq!(row["baseline"], BASELINE);
-        assert!(number(row, "ratio") > 0.0 || row["workload"].starts_with("memory"), "{row:?}");
+        assert!(number(row, "ratio").is_finite(), "{row:?}");
         assert!(!row["verdict"].is_empty());
         assert!(
             !["faster", "slower"].iter().any(|word| row["verdict"].contains(word)),
@@ -275,8 +280,11 @@ fn the_seed_repeats_the_order() {
     );
     let order = |seed: &str| {
         let place = Place::with(&matrix);
-        success(place.run().args(["--seed", seed]));
-        place.manifest()["order"].as_array().unwrap().clone()
+        // A machine so busy that the gates reject every trial makes the run fail, at its end.
+        let output = place.run().args(["--seed", seed]).output().unwrap();
+        let manifest = place.manifest();
+        assert!(manifest["finished_utc"].is_string(), "{output:?}");
+        manifest["order"].as_array().unwrap().clone()
     };
     let first = order("7");
     assert_eq!(first.len(), 10);
