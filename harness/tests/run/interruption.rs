@@ -43,6 +43,25 @@ impl Process {
     }
 }
 
+/// The server and the load of a run, which outlive no test, whatever it finds.
+#[derive(Debug)]
+struct Children([Process; 2]);
+
+impl Children {
+    fn are_gone(&self) -> bool {
+        !self.0.iter().any(Process::runs)
+    }
+}
+
+impl Drop for Children {
+    fn drop(&mut self) {
+        for child in self.0.iter().filter(|child| child.runs()) {
+            // SAFETY: takes no pointer. The number was just found to be still that of the same process.
+            unsafe { libc::kill(child.0 as libc::pid_t, libc::SIGKILL) };
+        }
+    }
+}
+
 #[track_caller]
 fn wait_for<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + Duration::from_secs(60);
@@ -56,7 +75,7 @@ fn wait_for<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
 }
 
 /// A long run with some rows written, and its server and its load at work.
-fn in_mid_run() -> (Place, Running, [Process; 2]) {
+fn in_mid_run() -> (Place, Running, Children) {
     let matrix = format!(
         "{}[latency]\nblocks = {}\nduration = \"300ms\"\nwarmup_max = \"0s\"\n{FOUR_CONNECTIONS}",
         heading(&["epoll-et"]),
@@ -71,7 +90,7 @@ fn in_mid_run() -> (Place, Running, [Process; 2]) {
         (lines > 3).then_some(())
     });
     let children = wait_for("server and load", || children_of(running.pid()).try_into().ok());
-    (place, running, children)
+    (place, running, Children(children))
 }
 
 /// The rows that are there, and that the report reads them.
@@ -90,7 +109,7 @@ fn interrupted_by(signal: libc::c_int) {
     let (place, running, children) = in_mid_run();
     running.signal(signal);
     let output = running.end();
-    assert!(children.iter().all(|child| !child.runs()), "{children:?}");
+    assert!(children.are_gone(), "{children:?}");
     assert_has(&one_line(&output), &["interrupted: the trials so far are in out"]);
     let rows = assert_readable(&place);
     let (last, before) = rows.split_last().unwrap();
@@ -116,6 +135,6 @@ fn a_killed_run_takes_its_children_along() {
     let (place, running, children) = in_mid_run();
     running.signal(libc::SIGKILL);
     running.end();
-    wait_for("the end of server and load", || children.iter().all(|child| !child.runs()).then_some(()));
+    wait_for("the end of server and load", || children.are_gone().then_some(()));
     assert_readable(&place);
 }
