@@ -175,6 +175,12 @@ impl Matrix {
         );
         for (index, workload) in self.workloads.iter().enumerate() {
             let name = &workload.name;
+            // It becomes part of the histograms' file names.
+            let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+            ensure!(
+                !name.is_empty() && name.chars().all(is_plain),
+                "workload '{name}': a name is made of letters, digits, '-', '_' and '.'"
+            );
             ensure!(workload.connections > 0, "workload '{name}': connections is 0");
             ensure!(workload.message_bytes > 0, "workload '{name}': message_bytes is 0");
             ensure!(workload.pipeline > 0, "workload '{name}': pipeline is 0: nothing would be sent");
@@ -246,6 +252,7 @@ mod tests {
             (with("baseline = \"epoll-et\"", "baseline = \"epoll-lt\""), "epoll-lt"),
             (with("{ backend = \"epoll-et\" }", "{ backend = \"epol\" }"), "epol"),
             (with("200ms", "200"), "unit"),
+            (with("name = \"one\"", "name = \"a/b\""), "a/b"),
         ];
         for (result, names) in cases {
             let message = format!("{:#}", result.expect_err(names));

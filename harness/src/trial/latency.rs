@@ -101,6 +101,7 @@ pub fn measure(
 
     Ok(gates::judge(&Evidence {
         connections: (workload.connections as u64, stood),
+        echoes: Some(result.echoes),
         client_cpu_percent: row.client_cpu_percent,
         steal_percent: row.steal_percent,
         server_run_delay_percent: row.server_run_delay_percent,
