@@ -317,6 +317,11 @@ impl Load {
         Ok(Self { program: Program::start("load", command, namespace, interrupted)? })
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.program.child.id()
+    }
+
     /// Gives a command that is answered by one line, within `time`.
     pub fn command(&mut self, line: &str, time: Duration) -> Result<LoadEvent> {
         self.program.say(line)?;

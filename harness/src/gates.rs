@@ -26,6 +26,8 @@ pub struct Evidence {
     pub steal_percent: Option<f64>,
     /// The server's waiting for a CPU, in percent of the window.
     pub server_run_delay_percent: Option<f64>,
+    /// The client's, as a mean over its threads.
+    pub client_run_delay_percent: Option<f64>,
     /// What TCP counted, if the trial had a namespace of its own: the host's counts belong to everybody.
     pub network: Option<NetworkDifference>,
     /// io-wq workers that appeared.
@@ -58,13 +60,17 @@ pub fn judge(evidence: &Evidence) -> (Status, String) {
             percent(evidence.steal_percent)
         ),
     );
-    reject(
-        above(evidence.server_run_delay_percent, RUN_DELAY_PERCENT),
-        format!(
-            "the server waited for a CPU {:.1} % of the time (bound: {RUN_DELAY_PERCENT} %): something else ran there",
-            percent(evidence.server_run_delay_percent)
-        ),
-    );
+    for (who, delay) in
+        [("server", evidence.server_run_delay_percent), ("client", evidence.client_run_delay_percent)]
+    {
+        reject(
+            above(delay, RUN_DELAY_PERCENT),
+            format!(
+                "the {who} waited for a CPU {:.1} % of the time (bound: {RUN_DELAY_PERCENT} %): something else ran there",
+                percent(delay)
+            ),
+        );
+    }
     if let Some(network) = &evidence.network {
         reject(
             network.retransmitted_segments > 0,
@@ -139,6 +145,7 @@ mod tests {
             (with(|evidence| evidence.echoes = Some(0)), "no echo"),
             (with(|evidence| evidence.steal_percent = Some(5.1)), "hypervisor"),
             (with(|evidence| evidence.server_run_delay_percent = Some(6.0)), "waited for a CPU"),
+            (with(|evidence| evidence.client_run_delay_percent = Some(6.0)), "the client waited for a CPU"),
             (with(|evidence| evidence.io_workers = 1), "io-wq"),
             (counter("cq_overflows"), "completion queue"),
             (counter("no_buffers"), "provided buffer"),

@@ -37,7 +37,7 @@ fn a_bad_matrix_is_refused() {
         (with("{ backend = \"uring-multishot\" }", knob), "no_such_knob"),
         (with("{ backend = \"uring-multishot\" }", wide), "buffers"),
         (with("baseline = \"epoll-et\"", "baseline = \"epoll-document\""), "not among the backends"),
-        (with("connections = 4", "connections = 0"), "connections is 0"),
+        (with("connections = 4", "connections = 0"), "connections must be from 1"),
         (with("connections = 4", "connections = -1"), "line "),
         (with("message_bytes = 64", "message_bytes = 0"), "message_bytes is 0"),
         (with("name = \"four\"", "name = \"a/b\""), "workload 'a/b'"),
