@@ -18,6 +18,11 @@ impl Counter {
         self.0.store(self.0.load(Relaxed).wrapping_add(amount), Relaxed);
     }
 
+    /// Takes back a part of what was added too early. Only the owning worker may call this.
+    pub fn take_back(&self, amount: u64) {
+        self.add(amount.wrapping_neg());
+    }
+
     /// The count so far.
     pub fn get(&self) -> u64 {
         self.0.load(Relaxed)

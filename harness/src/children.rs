@@ -6,9 +6,9 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -19,6 +19,9 @@ use crate::load::result::LoadEvent;
 
 /// How long a program may take to answer what it should answer at once.
 const ANSWER_TIME: Duration = Duration::from_secs(20);
+
+/// How long a program that has closed its pipes may take to end, and its last words to come.
+const LAST_WORDS_TIME: Duration = Duration::from_secs(2);
 
 /// Set by Ctrl-C: every wait ends.
 pub type Interrupted = Arc<AtomicBool>;
@@ -34,8 +37,21 @@ struct Program {
     child: Child,
     stdin: Option<ChildStdin>,
     lines: Receiver<String>,
-    errors: Arc<Mutex<String>>,
+    errors: Receiver<String>,
     interrupted: Interrupted,
+}
+
+/// The lines of a pipe, read on a thread so that the program never waits for its reader.
+fn lines_of(pipe: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, lines) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(pipe).split(b'\n').map_while(std::result::Result::ok) {
+            if sender.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
+                return;
+            }
+        }
+    });
+    lines
 }
 
 impl Program {
@@ -65,27 +81,8 @@ impl Program {
             });
         }
         let mut child = command.spawn().with_context(|| format!("start the {name}"))?;
-        let (sender, lines) = mpsc::channel();
-        if let Some(stdout) = child.stdout.take() {
-            std::thread::spawn(move || {
-                for line in BufReader::new(stdout).lines().map_while(std::result::Result::ok) {
-                    if sender.send(line).is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-        let errors = Arc::new(Mutex::new(String::new()));
-        if let Some(mut stderr) = child.stderr.take() {
-            let errors = Arc::clone(&errors);
-            std::thread::spawn(move || {
-                let mut chunk = [0; 4096];
-                while let Ok(length @ 1..) = stderr.read(&mut chunk) {
-                    let text = String::from_utf8_lossy(&chunk[..length]);
-                    errors.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push_str(&text);
-                }
-            });
-        }
+        let lines = child.stdout.take().map_or_else(|| mpsc::channel().1, lines_of);
+        let errors = child.stderr.take().map_or_else(|| mpsc::channel().1, lines_of);
         let stdin = child.stdin.take();
         Ok(Self { name, child, stdin, lines, errors, interrupted: Arc::clone(interrupted) })
     }
@@ -119,9 +116,14 @@ impl Program {
 
     /// Why the program is no longer there, in its own words if it left some.
     fn ended(&mut self) -> anyhow::Error {
-        let status = self.wait(Duration::from_secs(2));
-        let errors = self.errors.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        match (errors.lines().rfind(|line| !line.trim().is_empty()), status) {
+        let status = self.wait(LAST_WORDS_TIME);
+        // The pipe may be read later than the end is noticed, and is open as long as anything holds it.
+        let deadline = Instant::now() + LAST_WORDS_TIME;
+        let mut words = None;
+        while let Ok(line) = self.errors.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            words = Some(line).filter(|line| !line.trim().is_empty()).or(words);
+        }
+        match (words, status) {
             (Some(words), _) => anyhow!("{words}"),
             (None, Ok(status)) => anyhow!("the {} ended without a word ({status})", self.name),
             (None, Err(error)) => error,
@@ -313,6 +315,11 @@ impl Load {
         let mut command = Command::new(std::env::current_exe().context("find this program")?);
         command.args(["load", "--json", "--commands"]).args(arguments);
         Ok(Self { program: Program::start("load", command, namespace, interrupted)? })
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.program.child.id()
     }
 
     /// Gives a command that is answered by one line, within `time`.

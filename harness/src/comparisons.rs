@@ -180,7 +180,8 @@ pub fn subtract_null(rows: &mut [MemoryRow]) {
     }
 }
 
-/// Memory over `null` of each backend against the baseline: exact counts, so one reading is a comparison.
+/// What each backend adds to two bare endpoints against what the baseline adds. One walk is one
+/// comparison; what it resolves is the interval of each slope, so there is none without.
 fn compare_memory(memory: &[MemoryRow], baseline: &str, comparisons: &mut Vec<ComparisonRow>) {
     use crate::trial::memory_states::{KERNEL_SUM, USED_THEN_IDLE, USER_SUM};
     for (object, name) in
@@ -188,19 +189,19 @@ fn compare_memory(memory: &[MemoryRow], baseline: &str, comparisons: &mut Vec<Co
     {
         for state in [NEVER_USED, USED_THEN_IDLE] {
             let of_state = || memory.iter().filter(|row| row.object == object && row.state == state);
-            let Some(base) = of_state().find(|row| row.backend == baseline) else { continue };
+            let resolved = |row: &MemoryRow| row.low.and(row.over_null_bytes_per_connection);
+            let base = of_state().find(|row| row.backend == baseline).and_then(resolved);
+            let Some(base) = base.filter(|&bytes| bytes > 0.0) else { continue };
             for row in of_state().filter(|row| row.backend != baseline && row.backend != "null") {
-                let ratio = row.bytes_per_connection / base.bytes_per_connection;
-                if !ratio.is_finite() {
-                    continue;
-                }
+                let Some(over_null) = resolved(row) else { continue };
+                let ratio = over_null / base;
                 comparisons.push(ComparisonRow {
-                    workload: format!("memory, {state}"),
-                    metric: name.to_owned(),
+                    workload: format!("memory {state}"),
+                    metric: format!("{name}_over_null"),
                     backend: row.backend.clone(),
                     baseline: baseline.to_owned(),
-                    baseline_median: base.bytes_per_connection,
-                    backend_median: row.bytes_per_connection,
+                    baseline_median: base,
+                    backend_median: over_null,
                     ratio,
                     ratio_low: ratio,
                     ratio_high: ratio,

@@ -18,12 +18,16 @@ pub const RUN_DELAY_PERCENT: f64 = 5.0;
 pub struct Evidence {
     /// Connections asked for, and those that the server counted.
     pub connections: (u64, u64),
+    /// Echoes within the window; none if the trial had no window.
+    pub echoes: Option<u64>,
     /// The client's CPU in percent of what it could use.
     pub client_cpu_percent: Option<f64>,
     /// The hypervisor's share.
     pub steal_percent: Option<f64>,
     /// The server's waiting for a CPU, in percent of the window.
     pub server_run_delay_percent: Option<f64>,
+    /// The client's, as a mean over its threads.
+    pub client_run_delay_percent: Option<f64>,
     /// What TCP counted, if the trial had a namespace of its own: the host's counts belong to everybody.
     pub network: Option<NetworkDifference>,
     /// io-wq workers that appeared.
@@ -42,6 +46,11 @@ pub fn judge(evidence: &Evidence) -> (Status, String) {
     };
     let (asked, stood) = evidence.connections;
     reject(asked != stood, format!("{stood} connections stood where {asked} were asked for"));
+    reject(
+        evidence.echoes == Some(0),
+        "no echo came back within the window: the client or the server had no CPU, or the window is too short"
+            .to_owned(),
+    );
     let above = |value: Option<f64>, limit: f64| value.is_some_and(|value| value > limit);
     let percent = |value: Option<f64>| value.unwrap_or_default();
     reject(
@@ -51,13 +60,17 @@ pub fn judge(evidence: &Evidence) -> (Status, String) {
             percent(evidence.steal_percent)
         ),
     );
-    reject(
-        above(evidence.server_run_delay_percent, RUN_DELAY_PERCENT),
-        format!(
-            "the server waited for a CPU {:.1} % of the time (bound: {RUN_DELAY_PERCENT} %): something else ran there",
-            percent(evidence.server_run_delay_percent)
-        ),
-    );
+    for (who, delay) in
+        [("server", evidence.server_run_delay_percent), ("client", evidence.client_run_delay_percent)]
+    {
+        reject(
+            above(delay, RUN_DELAY_PERCENT),
+            format!(
+                "the {who} waited for a CPU {:.1} % of the time (bound: {RUN_DELAY_PERCENT} %): something else ran there",
+                percent(delay)
+            ),
+        );
+    }
     if let Some(network) = &evidence.network {
         reject(
             network.retransmitted_segments > 0,
@@ -100,6 +113,7 @@ mod tests {
     fn with(change: impl FnOnce(&mut Evidence)) -> (Status, String) {
         let mut evidence = Evidence {
             connections: (64, 64),
+            echoes: Some(1000),
             client_cpu_percent: Some(50.0),
             steal_percent: Some(0.1),
             server_run_delay_percent: Some(0.2),
@@ -128,8 +142,10 @@ mod tests {
         };
         let cases = [
             (with(|evidence| evidence.connections.1 = 63), "63 connections"),
+            (with(|evidence| evidence.echoes = Some(0)), "no echo"),
             (with(|evidence| evidence.steal_percent = Some(5.1)), "hypervisor"),
             (with(|evidence| evidence.server_run_delay_percent = Some(6.0)), "waited for a CPU"),
+            (with(|evidence| evidence.client_run_delay_percent = Some(6.0)), "the client waited for a CPU"),
             (with(|evidence| evidence.io_workers = 1), "io-wq"),
             (counter("cq_overflows"), "completion queue"),
             (counter("no_buffers"), "provided buffer"),

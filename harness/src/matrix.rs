@@ -96,6 +96,9 @@ pub struct Workload {
     pub pipeline: usize,
 }
 
+/// More than this fits into no machine's ports and memory that anyone would test with.
+const MOST_CONNECTIONS: usize = 10_000_000;
+
 fn one() -> u16 {
     1
 }
@@ -149,7 +152,7 @@ impl Matrix {
         }
         ensure!((1..=4096).contains(&self.workers), "workers must be from 1 to 4096");
         if let Some(latency) = &self.latency {
-            ensure!(latency.blocks > 0, "latency.blocks is 0: at least one is needed");
+            ensure!((1..=1000).contains(&latency.blocks), "latency.blocks must be from 1 to 1000");
             ensure!(!latency.duration.is_zero(), "latency.duration is 0: nothing would be measured");
         }
         if let Some(syscalls) = &self.syscalls {
@@ -175,7 +178,17 @@ impl Matrix {
         );
         for (index, workload) in self.workloads.iter().enumerate() {
             let name = &workload.name;
-            ensure!(workload.connections > 0, "workload '{name}': connections is 0");
+            // It becomes part of the histograms' file names.
+            let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+            ensure!(
+                !name.is_empty() && name.chars().all(is_plain),
+                "workload '{name}': a name is made of letters, digits, '-', '_' and '.'"
+            );
+            let connections = 1..=MOST_CONNECTIONS;
+            ensure!(
+                connections.contains(&workload.connections),
+                "workload '{name}': connections must be from 1 to {MOST_CONNECTIONS}"
+            );
             ensure!(workload.message_bytes > 0, "workload '{name}': message_bytes is 0");
             ensure!(workload.pipeline > 0, "workload '{name}': pipeline is 0: nothing would be sent");
             let twice = self.workloads[..index].iter().any(|other| other.name == *name);
@@ -246,6 +259,7 @@ mod tests {
             (with("baseline = \"epoll-et\"", "baseline = \"epoll-lt\""), "epoll-lt"),
             (with("{ backend = \"epoll-et\" }", "{ backend = \"epol\" }"), "epol"),
             (with("200ms", "200"), "unit"),
+            (with("name = \"one\"", "name = \"a/b\""), "a/b"),
         ];
         for (result, names) in cases {
             let message = format!("{:#}", result.expect_err(names));

@@ -111,8 +111,11 @@ pub struct TrialRow {
     pub client_cpu_percent: Option<f64>,
     /// Voluntary and involuntary, of all the server's threads.
     pub context_switches_per_echo: Option<f64>,
-    /// Time that the server's threads were ready but had no CPU, in percent of the window.
+    /// Time that a worker of the server was ready but had no CPU, in percent of the window; the mean over
+    /// the workers.
     pub server_run_delay_percent: Option<f64>,
+    /// The same of the client's threads.
+    pub client_run_delay_percent: Option<f64>,
     /// System calls of the server's workers.
     pub syscalls_per_echo: Option<f64>,
     /// `tracepoints`, or `self-reported` with the reason.

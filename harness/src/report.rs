@@ -4,6 +4,7 @@ mod table;
 mod tables;
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -37,9 +38,10 @@ pub fn run(options: Options) -> Result<()> {
 pub fn print(folder: &Path) -> Result<()> {
     let run = Run::read(folder)?;
     let name = folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let mut stdout = std::io::stdout().lock();
     for table in tables::all(&run, &name) {
         if !table.text.is_empty() {
-            println!("{}\n\n{}", table.title, table.text);
+            writeln!(stdout, "{}\n\n{}", table.title, table.text).context("stdout")?;
         }
     }
     Ok(())

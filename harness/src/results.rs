@@ -118,7 +118,10 @@ fn write_all<T: Serialize>(path: &Path, rows: &[T]) -> Result<()> {
 
 /// Writes a file beside the old one and puts it in its place, so that a reader never sees half of it.
 pub fn replace(path: &Path, contents: &[u8]) -> Result<()> {
-    let new = path.with_extension("new");
+    // A link stays a link to the file that is replaced.
+    let path = &path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let new = path.with_file_name(format!(".{name}.ringmark-new"));
     fs::write(&new, contents).with_context(|| format!("write {}", new.display()))?;
     fs::rename(&new, path).with_context(|| format!("write {}", path.display()))
 }

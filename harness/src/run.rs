@@ -1,5 +1,6 @@
 //! `ringmark run`: drives a whole matrix, trial by trial.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -102,7 +103,7 @@ pub fn run(options: Options) -> Result<()> {
         results.write_manifest(&manifest)?;
     }
     report::print(&folder)?;
-    println!("The results are in {}", folder.display());
+    writeln!(std::io::stdout(), "The results are in {}", folder.display()).context("stdout")?;
     ensure!(!broken_off, "interrupted: the trials so far are in {}", folder.display());
     ensure!(usable > 0, "no trial of {} gave figures that can be used; trials.csv says why", trials.len());
     Ok(())

@@ -274,6 +274,8 @@ impl UringMultishot {
             let QueuedBuffer { start, end, .. } = self.queued[usize::from(connection.head)];
             let bytes = &self.buffers.contents(connection.head, end as usize)[start as usize..];
             self.sends.push(index);
+            // Counted now, because no completion will say when; a failed send takes it back.
+            counters.bytes_sent.add(bytes.len() as u64);
             (Kind::Send, bytes, libc::MSG_WAITALL | libc::MSG_DONTWAIT)
         } else {
             return Ok(());
@@ -445,15 +447,13 @@ impl UringMultishot {
         connection.length += 1;
     }
 
-    /// Takes the first buffer off the queue and gives it back; how much of it was still owed, in bytes.
-    fn dequeue(&mut self, index: u32) -> u32 {
+    /// Takes the first buffer off the queue and gives it back.
+    fn dequeue(&mut self, index: u32) {
         let connection = &mut self.connections[index as usize];
         let buffer = connection.head;
-        let QueuedBuffer { start, end, next } = self.queued[usize::from(buffer)];
-        connection.head = next;
+        connection.head = self.queued[usize::from(buffer)].next;
         connection.length -= 1;
         self.buffers.give_back(buffer);
-        end - start
     }
 
     /// A send of the turn that had no completion has sent all of its buffer.
@@ -463,7 +463,7 @@ impl UringMultishot {
             return Ok(());
         }
         connection.sending = false;
-        counters.bytes_sent.add(u64::from(self.dequeue(index)));
+        self.dequeue(index);
         self.advance(counters, index)
     }
 
@@ -475,10 +475,11 @@ impl UringMultishot {
         let index = token.index;
         let connection = &mut self.connections[index as usize];
         connection.sending = false;
+        let queued = &mut self.queued[usize::from(connection.head)];
+        queued.start += result.max(0) as u32;
+        counters.bytes_sent.take_back(u64::from(queued.end - queued.start));
         if result >= 0 {
             counters.short_sends.add(1);
-            counters.bytes_sent.add(result as u64);
-            self.queued[usize::from(connection.head)].start += result as u32;
             self.block(counters, index)?;
         } else if -result == libc::EAGAIN {
             counters.would_block.add(1);

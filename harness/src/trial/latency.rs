@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 
 use super::{Ground, Trial};
-use crate::children::Server;
+use crate::children::{Load, Server};
 use crate::gates::{self, Evidence};
 use crate::instruments::cpu::{MachineCpu, Tasks, process_cpu_ns};
 use crate::instruments::network::NetworkReading;
@@ -18,14 +18,16 @@ use crate::statistics::percent_of;
 struct Clocks {
     server_cpu_ns: u64,
     tasks: Tasks,
+    client_tasks: Tasks,
     machine: MachineCpu,
 }
 
 impl Clocks {
-    fn read(server: &Server) -> std::io::Result<Self> {
+    fn read(server: &Server, load: &Load) -> std::io::Result<Self> {
         Ok(Self {
             server_cpu_ns: process_cpu_ns(server.pid())?,
             tasks: Tasks::read(server.pid())?,
+            client_tasks: Tasks::read(load.pid())?,
             machine: MachineCpu::read()?,
         })
     }
@@ -56,11 +58,11 @@ pub fn measure(
     let LoadEvent::Measuring = load.command("run", patience)? else {
         bail!("the load did not begin to measure")
     };
-    let before = Clocks::read(&server)?;
+    let before = Clocks::read(&server, &load)?;
     let LoadEvent::Measured = load.next(latency.duration + patience)? else {
         bail!("the load did not end measuring")
     };
-    let after = Clocks::read(&server)?;
+    let after = Clocks::read(&server, &load)?;
     let LoadEvent::Result(result) = load.next(patience)? else { bail!("the load gave no result") };
     let stood = server.counters()?.of_loop("open");
     let network = NetworkReading::read(server.pid())?.since(&network_before);
@@ -70,7 +72,11 @@ pub fn measure(
     let echoes = result.echoes as f64;
     let per_echo = |amount: u64| (echoes > 0.0).then(|| amount as f64 / echoes);
     let machine = after.machine.since(&before.machine);
-    let run_delay_ns = after.tasks.run_delay_ns.saturating_sub(before.tasks.run_delay_ns);
+    // Of one thread: those that share the work share the delay.
+    let run_delay_percent = |before: &Tasks, after: &Tasks, threads: usize| {
+        let delay_ns = after.run_delay_ns.saturating_sub(before.run_delay_ns) as f64;
+        percent_of(delay_ns, result.duration_s * 1e9 * threads as f64)
+    };
     let events = counters.of_loop("events") - counters_before.of_loop("events");
     let waits = |calls: &crate::children::ServerCounters| {
         calls.of_call("epoll_wait") + calls.of_call("io_uring_enter")
@@ -93,7 +99,10 @@ pub fn measure(
     row.client_cpu_percent = Some(result.client_cpu_ratio * 100.0);
     row.context_switches_per_echo =
         per_echo(after.tasks.context_switches.saturating_sub(before.tasks.context_switches));
-    row.server_run_delay_percent = percent_of(run_delay_ns as f64, result.duration_s * 1e9);
+    row.server_run_delay_percent =
+        run_delay_percent(&before.tasks, &after.tasks, usize::from(ground.workers));
+    row.client_run_delay_percent =
+        run_delay_percent(&before.client_tasks, &after.client_tasks, result.threads);
     row.events_per_wait =
         (events > 0).then(|| events as f64 / (waits(&counters) - waits(&counters_before)).max(1) as f64);
     row.steal_percent = machine.steal_percent();
@@ -101,9 +110,11 @@ pub fn measure(
 
     Ok(gates::judge(&Evidence {
         connections: (workload.connections as u64, stood),
+        echoes: Some(result.echoes),
         client_cpu_percent: row.client_cpu_percent,
         steal_percent: row.steal_percent,
         server_run_delay_percent: row.server_run_delay_percent,
+        client_run_delay_percent: row.client_run_delay_percent,
         network: namespace.is_some().then_some(network),
         io_workers: after.tasks.io_workers,
         counters,

@@ -65,12 +65,12 @@ pub unsafe fn recv_cb(fd: RawFd, _events: c_int, arg: *mut c_void) -> c_int {
         }
         received => received.unwrap_or(0),
     };
+    counters.bytes_received.add(received as u64);
     let deleted = event_del(counters, epfd, ev);
     if received == 0 || deleted.is_err() {
         close(r, fd, received);
         return -1;
     }
-    counters.bytes_received.add(received as u64);
     ev.length = received as c_int;
     event_set(ev, fd, send_cb, arg);
     if event_add(counters, epfd, libc::EPOLLOUT, ev).is_err() {

@@ -1,0 +1,134 @@
+//! A server that breaks the protocol gives no figures, and its rows say what it did.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::process::exit;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::thread;
+
+use serde_json::json;
+use signal_hook::consts::{SIGTERM, SIGUSR1};
+
+use crate::{FOUR_CONNECTIONS, LATENCY, Place, assert_has, assert_reasons, failure, heading};
+
+/// What the stand-in is to do with the first bytes of each connection.
+const FAULT: &str = "RINGMARK_TEST_FAULT";
+
+/// Runs a matrix on a server that is this script; returns the reasons of the rows, which have all failed.
+fn reasons(script: &str) -> Vec<String> {
+    let matrix = format!("{}{LATENCY}[syscalls]\nechoes = 20\n{FOUR_CONNECTIONS}", heading(&["epoll-et"]));
+    let place = Place::with(&matrix);
+    let server = place.path("server");
+    fs::write(&server, format!("#!/bin/sh\n{script}\n")).unwrap();
+    fs::set_permissions(&server, fs::Permissions::from_mode(0o755)).unwrap();
+    let line = failure(place.run().arg("--server").arg(&server));
+    assert_has(&line, &["no trial of 3 gave figures that can be used", "trials.csv says why"]);
+
+    let rows = place.rows("trials.csv");
+    assert_eq!(rows.len(), 3);
+    assert_reasons(&rows);
+    assert!(rows.iter().all(|row| row["status"] == "failed"), "{rows:?}");
+    assert!(place.rows("syscalls.csv").is_empty());
+    assert!(place.rows("comparisons.csv").is_empty());
+    assert!(place.manifest()["finished_utc"].is_string(), "the run came to its end");
+    rows.into_iter().map(|mut row| row.remove("reason").unwrap()).collect()
+}
+
+#[track_caller]
+fn assert_each_has(reasons: &[String], parts: &[&str]) {
+    for reason in reasons {
+        assert!(!reason.contains('\n'), "{reason}");
+        assert_has(reason, parts);
+    }
+}
+
+/// A script that becomes the stand-in below. Its lines go through descriptor 3, because the test program
+/// says things of its own on stdout.
+fn stand_in_with(fault: &str) -> String {
+    let program = std::env::current_exe().unwrap();
+    format!(
+        "exec 3>&1\n{FAULT}={fault} exec '{}' --exact broken_server::stand_in --ignored --nocapture >/dev/null",
+        program.display()
+    )
+}
+
+#[test]
+fn a_bit_is_flipped() {
+    assert_each_has(&reasons(&stand_in_with("flip")), &["connection ", "offset 10: ", "altered them"]);
+}
+
+#[test]
+fn a_byte_is_lost() {
+    assert_each_has(
+        &reasons(&stand_in_with("lose")),
+        &["connection ", "offset 10: ", "the server lost them"],
+    );
+}
+
+#[test]
+fn the_server_dies_under_load() {
+    assert_each_has(&reasons(&stand_in_with("die")), &["connection ", "expected 64 more bytes"]);
+}
+
+#[test]
+fn the_server_never_gets_ready() {
+    assert_each_has(&reasons("exit 3"), &["the server ended without a word (exit status: 3)"]);
+    assert_each_has(&reasons("echo no room >&2; exit 1"), &["no room"]);
+    assert_each_has(
+        &reasons("echo nonsense; read line"),
+        &["the server said what cannot be understood: nonsense"],
+    );
+}
+
+/// Speaks as `ringmark-server` does, but has a fault.
+#[test]
+#[ignore = "is no test but the server that the tests here start"]
+fn stand_in() {
+    let Ok(fault) = std::env::var(FAULT) else { return };
+    let mut lines = fs::OpenOptions::new().write(true).open("/proc/self/fd/3").unwrap();
+    let mut signals = signal_hook::iterator::Signals::new([SIGUSR1, SIGTERM]).unwrap();
+    std::io::stdin().read_line(&mut String::new()).unwrap();
+
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let open = Arc::new(AtomicUsize::new(0));
+    let accepted = Arc::clone(&open);
+    thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            accepted.fetch_add(1, SeqCst);
+            let fault = fault.clone();
+            thread::spawn(move || serve(stream, &fault));
+        }
+    });
+    let ready = json!({"event": "ready", "knobs": {}, "in_force": {}, "addresses": [address]});
+    writeln!(lines, "{ready}").unwrap();
+    for signal in signals.forever() {
+        let event = if signal == SIGTERM { "end" } else { "counters" };
+        let counters = json!({"event": event, "calls": {}, "loop": {"open": open.load(SeqCst)}});
+        writeln!(lines, "{counters}").unwrap();
+        if signal == SIGTERM {
+            return;
+        }
+    }
+}
+
+fn serve(mut stream: TcpStream, fault: &str) {
+    let mut buffer = [0; 4096];
+    let mut first = true;
+    while let Ok(length @ 1..) = stream.read(&mut buffer) {
+        let mut bytes = buffer[..length].to_vec();
+        match (first, fault) {
+            (true, "flip") => bytes[10] ^= 4,
+            (true, "lose") => _ = bytes.remove(10),
+            (true, "die") => exit(7),
+            _ => {}
+        }
+        first = false;
+        if stream.write_all(&bytes).is_err() {
+            return;
+        }
+    }
+}

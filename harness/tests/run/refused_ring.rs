@@ -1,0 +1,72 @@
+//! A kernel that refuses io_uring, as containers' default seccomp filters do.
+
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use crate::{
+    FOUR_CONNECTIONS, LATENCY, Place, assert_has, assert_reasons, heading, slabs_are_readable, stdout,
+    success,
+};
+
+/// Makes io_uring_setup(2) fail with EPERM in the command's process and in all that it starts (seccomp(2)).
+fn refuse_io_uring(command: &mut Command) {
+    let instruction = |code: u32, on_true: u8, on_false: u8, operand: u32| libc::sock_filter {
+        code: code as u16,
+        jt: on_true,
+        jf: on_false,
+        k: operand,
+    };
+    // The number of the call is the first word of seccomp_data.
+    let mut filter = [
+        instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+        instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, libc::SYS_io_uring_setup as u32),
+        instruction(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
+        instruction(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    // SAFETY: between fork and exec only prctl(2) is called, with a program that the closure owns and whose
+    // length is the one given; an io::Error from errno does not allocate.
+    unsafe {
+        command.pre_exec(move || {
+            let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+            if libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0
+                || libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) != 0
+            {
+                return Err(io::Error::last_os_error());
+            }
+            Ok(())
+        });
+    }
+}
+
+#[test]
+fn its_rows_are_unsupported_and_the_others_are_measured() {
+    let matrix = format!(
+        "{}{LATENCY}[syscalls]\nechoes = 20\n[memory]\nquestion = \"q\"\nconnections = [8, 16]\n\
+         message_bytes = 64\n{FOUR_CONNECTIONS}",
+        heading(&["epoll-et", "uring-multishot"])
+    );
+    let place = Place::with(&matrix);
+    let mut command = place.run();
+    refuse_io_uring(&mut command);
+    let printed = stdout(&success(&mut command));
+    assert_has(&printed, &["3 unsupported", "io_uring_setup"]);
+
+    let rows = place.rows("trials.csv");
+    assert_eq!(rows.len(), 2 + 3 + 3);
+    assert_reasons(&rows);
+    for row in &rows {
+        if row["backend"] == "uring-multishot" {
+            assert_eq!(row["status"], "unsupported", "{row:?}");
+            assert_has(&row["reason"], &["io_uring_setup: EPERM"]);
+        } else if row["pass"] != "memory" || slabs_are_readable() {
+            assert!(!["unsupported", "failed"].contains(&row["status"].as_str()), "{row:?}");
+        }
+    }
+    let backends =
+        |file: &str| place.rows(file).into_iter().map(|row| row["backend"].clone()).collect::<Vec<_>>();
+    assert!(backends("syscalls.csv").iter().all(|backend| backend == "epoll-et"));
+    assert!(!backends("syscalls.csv").is_empty());
+    assert!(!backends("memory.csv").contains(&"uring-multishot".to_owned()));
+    assert_eq!(backends("comparisons.csv"), [""; 0]);
+}

@@ -1,0 +1,92 @@
+//! `ringmark report` of a finished run.
+
+use std::fs;
+
+use crate::{FOUR_CONNECTIONS, Place, assert_has, failure, heading, stdout, success};
+
+const SECTIONS: [&str; 7] = ["run", "questions", "syscalls", "cpu", "latency", "memory", "gates"];
+
+/// Of counted calls only: a busy machine spoils no trial of theirs.
+fn finished() -> Place {
+    let matrix = format!("{}[syscalls]\nechoes = 20\n{FOUR_CONNECTIONS}", heading(&["epoll-et"]));
+    let place = Place::with(&matrix);
+    success(&mut place.run());
+    place
+}
+
+fn document() -> String {
+    let mut text = String::from("# Before\n");
+    for name in SECTIONS {
+        text += &format!("\n<!-- ringmark:{name} -->\n<!-- /ringmark:{name} -->\n");
+    }
+    text + "\nAfter\n"
+}
+
+#[test]
+fn tables_are_printed() {
+    let place = finished();
+    let printed = stdout(&success(place.command("report").arg("out")));
+    let row = "| four     | epoll-et | ";
+    assert_has(&printed, &["Trials: 1 of 1 planned: 1 ok", row, "recvfrom 1.00, sendto 1.00"]);
+    assert!(!printed.contains("Closed loop"), "it was not measured: {printed}");
+}
+
+#[test]
+fn splicing_twice_is_splicing_once() {
+    let place = finished();
+    let file = place.path("doc.md");
+    fs::write(&file, document()).unwrap();
+    let splice = || {
+        let output = success(place.command("report").args(["out", "--splice", "doc.md"]));
+        assert_eq!(stdout(&output), "");
+        fs::read_to_string(&file).unwrap()
+    };
+    let once = splice();
+    assert!(
+        once.starts_with("# Before\n\n<!-- ringmark:run -->\n") && once.ends_with("\n\nAfter\n"),
+        "{once}"
+    );
+    assert_has(&once, &["| four     | epoll-et | ", "This run did not measure it."]);
+    assert_eq!(splice(), once);
+}
+
+#[test]
+fn a_document_without_its_markers_stays_as_it_is() {
+    let place = finished();
+    let file = place.path("doc.md");
+    for (text, complaint) in [
+        (String::new(), "there is no marker <!-- ringmark:run -->"),
+        (document().replace("<!-- ringmark:cpu -->\n<!-- /ringmark:cpu -->\n", ""), "<!-- ringmark:cpu -->"),
+        (document().replace("<!-- /ringmark:gates -->\n", ""), "'gates' has no end"),
+        (document().replace("ringmark:memory", "ringmark:memories"), "no table 'memories'"),
+    ] {
+        fs::write(&file, &text).unwrap();
+        let line = failure(place.command("report").args(["out", "--splice", "doc.md"]));
+        assert_has(&line, &["doc.md: ", complaint]);
+        assert_eq!(fs::read_to_string(&file).unwrap(), text);
+    }
+    let mut names: Vec<_> =
+        fs::read_dir(place.path("")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["doc.md", "matrix.toml", "out"], "nothing is left beside it");
+}
+
+#[test]
+fn what_is_no_run_is_refused() {
+    let place = Place::with("");
+    for folder in [".", "missing"] {
+        assert_has(&failure(place.command("report").arg(folder)), &["not the folder of a run"]);
+    }
+    let line = failure(finished().command("report").args(["out", "--splice", "missing.md"]));
+    assert_has(&line, &["read missing.md: No such file"]);
+}
+
+#[test]
+fn a_closed_stdout_is_an_error_and_no_panic() {
+    let place = finished();
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    assert_has(&failure(place.command("report").arg("out").stdout(full)), &["stdout: No space left"]);
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    assert_has(&failure(place.command("report").arg("out").stdout(writer)), &["stdout: Broken pipe"]);
+}
