@@ -1,6 +1,6 @@
 //! SIGTERM: what the server has read is sent, then the orderly end, then status 0.
 
-use super::{Case, any, echo};
+use super::{Case, any, echo, knobs};
 use crate::support::{Backend, Client, Server, eventually};
 use std::os::unix::process::ExitStatusExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -122,15 +122,28 @@ fn drain_under_load(backend: &Backend) {
 }
 
 fn drain_slow_readers(backend: &Backend) {
-    let server = Server::start(&backend.name, &["--drain-seconds", "30"]);
-    let mut clients: Vec<Client> = (0..4).map(|_| server.connect()).collect();
-    for client in &mut clients {
-        client.sender.send_until_stalled(16 << 20);
+    let smallest = knobs::smallest(backend, |_| true);
+    for settings in [&[], &smallest[..]] {
+        let mut arguments = vec!["--drain-seconds", "30"];
+        arguments.extend(settings.iter().map(String::as_str));
+        let server = Server::start(&backend.name, &arguments);
+        let mut clients: Vec<Client> = (0..8).map(|_| Client::connect_narrow(server.address())).collect();
+        thread::scope(|scope| {
+            for client in &mut clients {
+                scope.spawn(|| {
+                    // Stalled, then taken from a little, so that the server has sent a part of what it owes.
+                    for taken in [60_000, 7_000, 9_000] {
+                        client.sender.send_until_stalled(16 << 20);
+                        client.receiver.receive(taken);
+                    }
+                });
+            }
+        });
+        server.signal(libc::SIGTERM);
+        let received: u64 = clients.iter_mut().map(|client| client.receiver.receive_to_end()).sum();
+        drop(clients);
+        let end = server.wait().in_order();
+        assert_eq!(received, end.of("bytes_received"), "bytes that came back, and that the server had read");
+        assert_eq!(end.of("bytes_sent"), end.of("bytes_received"));
     }
-    server.signal(libc::SIGTERM);
-    let received: u64 = clients.iter_mut().map(|client| client.receiver.receive_to_end()).sum();
-    drop(clients);
-    let end = server.wait().in_order();
-    assert_eq!(received, end.of("bytes_received"), "bytes that came back, and that the server had read");
-    assert_eq!(end.of("bytes_sent"), end.of("bytes_received"));
 }

@@ -2,10 +2,14 @@
 
 use super::{Case, any, echo, survives_with};
 use crate::support::{Backend, Client, Server};
+use std::iter;
 use std::thread;
 
-pub const CASES: &[Case] =
-    &[any("ends_of_every_range", ends_of_every_range), echo("all_knobs_smallest", all_knobs_smallest)];
+pub const CASES: &[Case] = &[
+    any("ends_of_every_range", ends_of_every_range),
+    echo("smallest_knobs", smallest_knobs),
+    echo("smallest_queues", smallest_queues),
+];
 
 fn ends_of_every_range(backend: &Backend) {
     for knob in &backend.knobs {
@@ -25,32 +29,70 @@ fn ends_of_every_range(backend: &Backend) {
     }
 }
 
-/// Queues of one entry, a single small buffer: everything that can run out does.
-fn all_knobs_smallest(backend: &Backend) {
-    let settings: Vec<String> =
-        backend.knobs.iter().map(|knob| format!("--set={}={}", knob.name, knob.range.start())).collect();
+/// `--set` for those knobs that are `chosen` by name, each to its smallest value.
+pub fn smallest(backend: &Backend, chosen: impl Fn(&str) -> bool) -> Vec<String> {
+    let knobs = backend.knobs.iter().filter(|knob| chosen(&knob.name));
+    knobs.map(|knob| format!("--set={}={}", knob.name, knob.range.start())).collect()
+}
+
+/// Queues of one entry, a single small buffer: everything that can run out does, and with one knob left as
+/// it is, what that one would have hidden.
+fn smallest_knobs(backend: &Backend) {
+    let names = backend.knobs.iter().map(|knob| knob.name.as_str());
+    for except in iter::once("").chain(names) {
+        let settings = smallest(backend, |name| name != except);
+        let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
+        survives_with(backend, &settings, scarcity);
+    }
+}
+
+/// Many sends that fail at once, in queues that hold what came of one or two.
+fn smallest_queues(backend: &Backend) {
+    let settings = smallest(backend, |name| name.ends_with("_entries") || name.ends_with("_per_wait"));
     let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
     survives_with(backend, &settings, |server| {
-        let mut clients: Vec<Client> = (0..200).map(|_| server.connect()).collect();
-        for round in 0..3 {
-            server.pause();
-            clients
-                .iter_mut()
-                .enumerate()
-                .for_each(|(index, client)| client.sender.send(1 + index * (round + 1)));
-            server.resume();
-            clients.iter_mut().for_each(Client::receive_owed);
-        }
-        // One that takes nothing for now, and others that send much at once.
-        let mut slow = server.connect();
-        slow.sender.send_until_stalled(64 << 20);
+        let mut slow: Vec<Client> = (0..16).map(|_| Client::connect_narrow(server.address())).collect();
         thread::scope(|scope| {
-            for client in &mut clients[..8] {
-                scope.spawn(|| client.exchange(200_000));
+            for client in &mut slow {
+                scope.spawn(|| client.sender.send_until_stalled(16 << 20));
             }
         });
-        slow.reset();
-        clients.drain(..50).for_each(Client::reset);
-        clients.into_iter().for_each(Client::finish);
+        for _ in 0..5 {
+            // What they take makes room, and what they send meets full sockets, for all of them at once.
+            server.pause();
+            for client in &mut slow {
+                client.receiver.receive(100_000);
+                client.sender.send_until_stalled(16 << 20);
+            }
+            server.resume();
+        }
+        slow.into_iter().for_each(Client::finish);
     });
+}
+
+fn scarcity(server: &Server) {
+    let mut clients: Vec<Client> = (0..200).map(|_| server.connect()).collect();
+    for round in 0..3 {
+        server.pause();
+        clients
+            .iter_mut()
+            .enumerate()
+            .for_each(|(index, client)| client.sender.send(1 + index * (round + 1)));
+        server.resume();
+        clients.iter_mut().for_each(Client::receive_owed);
+    }
+    // Some that take nothing for now, and others that send much at once.
+    let mut slow: Vec<Client> = (0..16).map(|_| Client::connect_narrow(server.address())).collect();
+    thread::scope(|scope| {
+        for client in &mut slow {
+            scope.spawn(|| client.sender.send_until_stalled(300_000));
+        }
+        for client in &mut clients[..4] {
+            scope.spawn(|| client.exchange(100_000));
+        }
+    });
+    slow.drain(..4).for_each(Client::reset);
+    slow.into_iter().for_each(Client::finish);
+    clients.drain(..50).for_each(Client::reset);
+    clients.into_iter().for_each(Client::finish);
 }

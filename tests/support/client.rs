@@ -2,7 +2,7 @@
 
 use super::PATIENCE;
 use ringmark::echo::{MAX_SLICE, Stream};
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -39,10 +39,24 @@ impl Client {
         Self::try_connect(address).unwrap_or_else(|error| panic!("connect to {address}: {error}"))
     }
 
+    /// Connects with a receive buffer of a few kilobytes, so that the server soon cannot send to it.
+    pub fn connect_narrow(address: SocketAddr) -> Self {
+        let connect = || {
+            let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+            socket.set_recv_buffer_size(8192)?;
+            socket.connect_timeout(&address.into(), PATIENCE)?;
+            Self::over(socket.into())
+        };
+        connect().unwrap_or_else(|error| panic!("connect to {address}: {error}"))
+    }
+
     /// Connects, or says why not.
     pub fn try_connect(address: SocketAddr) -> io::Result<Self> {
+        Self::over(TcpStream::connect_timeout(&address, PATIENCE)?)
+    }
+
+    fn over(socket: TcpStream) -> io::Result<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        let socket = TcpStream::connect_timeout(&address, PATIENCE)?;
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(PATIENCE))?;
         socket.set_write_timeout(Some(PATIENCE))?;
