@@ -52,18 +52,21 @@ fn smallest_queues(backend: &Backend) {
     let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
     survives_with(backend, &settings, |server| {
         let mut slow: Vec<Client> = (0..16).map(|_| Client::connect_narrow(server.address())).collect();
-        thread::scope(|scope| {
-            for client in &mut slow {
-                scope.spawn(|| client.sender.send_until_stalled(16 << 20));
-            }
-        });
+        let take_and_send = |slow: &mut [Client], taken: usize| {
+            thread::scope(|scope| {
+                for client in slow {
+                    scope.spawn(move || {
+                        client.receiver.receive(taken);
+                        client.sender.send_until_stalled(16 << 20);
+                    });
+                }
+            });
+        };
+        take_and_send(&mut slow, 0);
         for _ in 0..5 {
             // What they take makes room, and what they send meets full sockets, for all of them at once.
             server.pause();
-            for client in &mut slow {
-                client.receiver.receive(100_000);
-                client.sender.send_until_stalled(16 << 20);
-            }
+            take_and_send(&mut slow, 100_000);
             server.resume();
         }
         slow.into_iter().for_each(Client::finish);
