@@ -179,9 +179,10 @@ impl Server {
         process::threads(self.pid()).len()
     }
 
-    /// Open files of all its threads.
+    /// Open files of its main thread and its workers. Threads that the kernel makes for io_uring share the
+    /// table of the worker that they are for.
     pub fn fd_count(&self) -> usize {
-        process::threads(self.pid()).iter().map(|thread| process::fd_count(self.pid(), *thread)).sum()
+        process::fd_count(self.pid(), self.pid()) + self.worker_fd_counts().iter().sum::<usize>()
     }
 
     /// What the open files of its main thread are, as proc_pid_fd(5) names them.
