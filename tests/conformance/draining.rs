@@ -122,8 +122,9 @@ fn drain_under_load(backend: &Backend) {
 }
 
 fn drain_slow_readers(backend: &Backend) {
+    let small_buffers = knobs::smallest(backend, |name| name.ends_with("_bytes"));
     let smallest = knobs::smallest(backend, |_| true);
-    for settings in [&[], &smallest[..]] {
+    for settings in [vec![], small_buffers, smallest] {
         let mut arguments = vec!["--drain-seconds", "30"];
         arguments.extend(settings.iter().map(String::as_str));
         let server = Server::start(&backend.name, &arguments);
