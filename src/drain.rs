@@ -18,6 +18,9 @@ pub struct Owed {
     pub unsent: Vec<u8>,
 }
 
+/// Receives from one connection before the others get their turn and the deadline is looked at.
+const RECEIVES_PER_TURN: usize = 16;
+
 struct Draining {
     fd: OwnedFd,
     unsent: Vec<u8>,
@@ -44,13 +47,14 @@ impl Draining {
                 Err(error) => return !sys::would_block(&error),
             }
         }
-        loop {
+        for _ in 0..RECEIVES_PER_TURN {
             match sys::recv(counters, fd, scratch, libc::MSG_DONTWAIT) {
                 Ok(0) => return true,
                 Ok(received) => counters.bytes_discarded.add(received as u64),
                 Err(error) => return !sys::would_block(&error),
             }
         }
+        false
     }
 }
 

@@ -5,6 +5,7 @@ use crate::sys;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::time::{Duration, Instant};
 
 /// The accept queue that every backend asks for; net.core.somaxconn may cut it.
 pub const BACKLOG: i32 = 4096;
@@ -41,6 +42,43 @@ pub fn exhausted(errno: i32) -> bool {
     matches!(errno, libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
 }
 
+/// Whether an error of accept means that the listener itself cannot be used: trying again would only repeat it.
+pub fn unusable(errno: i32) -> bool {
+    matches!(errno, libc::EBADF | libc::EFAULT | libc::EINVAL | libc::ENOTSOCK | libc::EOPNOTSUPP)
+}
+
+/// How long accepting rests after files or memory ran out, unless a connection closes before.
+const REST: Duration = Duration::from_secs(1);
+
+/// A rest from accepting, so that a full table does not spin: connections wait in the queue meanwhile.
+#[derive(Default)]
+pub struct Rest {
+    since: Option<(Instant, u64)>,
+}
+
+impl Rest {
+    /// Begins, if it has not.
+    pub fn begin(&mut self, counters: &Counters) {
+        self.since.get_or_insert((Instant::now(), counters.closed.get()));
+    }
+
+    /// What is left of it; none when there is no rest.
+    pub fn left(&self) -> Option<Duration> {
+        self.since.map(|(begun, _)| REST.saturating_sub(begun.elapsed()))
+    }
+
+    /// True once when it is over: its time has passed, or a connection was closed and its file is free.
+    pub fn is_over(&mut self, counters: &Counters) -> bool {
+        let over = self
+            .since
+            .is_some_and(|(begun, closed)| begun.elapsed() >= REST || counters.closed.get() > closed);
+        if over {
+            self.since = None;
+        }
+        over
+    }
+}
+
 /// What came of one try to accept.
 pub enum Accepted {
     /// A connection.
@@ -72,9 +110,7 @@ pub fn accept(
                 counters.accept_pauses.add(1);
                 return Ok(Accepted::Exhausted);
             }
-            Some(libc::EBADF | libc::EFAULT | libc::EINVAL | libc::ENOTSOCK | libc::EOPNOTSUPP) => {
-                return Err(error);
-            }
+            Some(errno) if unusable(errno) => return Err(error),
             _ => {}
         }
     }

@@ -71,7 +71,7 @@ fn parse_cpus(text: &str) -> Result<CpuList, String> {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
         match (first.trim().parse::<usize>(), last.trim().parse::<usize>()) {
             (Ok(first), Ok(last)) if first <= last && last < 4096 => cpus.extend(first..=last),
-            _ => return Err(format!("'{part}' is neither a CPU number nor a range like 0-3")),
+            _ => return Err(format!("'{part}' is neither a CPU number below 4096 nor a range like 0-3")),
         }
     }
     Ok(CpuList(cpus))
@@ -95,7 +95,8 @@ fn main() -> ExitCode {
     let options = Options::parse();
     let result = if options.list { list(options.json) } else { serve(&options) };
     result.unwrap_or_else(|message| {
-        eprintln!("ringmark-server: {message}");
+        // Not eprintln!, which panics when nobody can read it.
+        let _ = writeln!(io::stderr(), "ringmark-server: {message}");
         ExitCode::FAILURE
     })
 }
@@ -230,13 +231,15 @@ fn start(
 /// Obeys signals until the workers have ended.
 fn run(signals: &Signals, entry: &Entry, workers: Vec<Worker>, stop: &Stop) -> Result<ExitCode, String> {
     let mut stopping = false;
+    let mut asked_to_stop = false;
     loop {
         match signals.wait().map_err(|error| format!("wait for a signal: {error}"))? {
             libc::SIGUSR1 => report("counters", entry, &workers),
             signal @ (libc::SIGTERM | libc::SIGINT) => {
-                if stopping {
+                if asked_to_stop {
                     return Ok(ExitCode::from(128 + signal as u8));
                 }
+                asked_to_stop = true;
                 stopping = true;
                 stop.give().map_err(|error| format!("stop the workers: {error}"))?;
             }

@@ -7,6 +7,7 @@ use crate::stop::Stop;
 use crate::sys;
 use std::io;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
@@ -52,7 +53,9 @@ impl Worker {
         let thread = std::thread::Builder::new().name(format!("worker-{}", plan.index)).spawn({
             let (counters, ended) = (Arc::clone(&counters), Arc::clone(&ended));
             move || {
-                let result = serve(&plan, &counters, &stop, up);
+                // A worker that panics must not leave the others and the main thread waiting for it.
+                let result = catch_unwind(AssertUnwindSafe(|| serve(&plan, &counters, &stop, up)))
+                    .unwrap_or_else(|_| Err(io::Error::other("the worker panicked")));
                 ended.store(true, Ordering::Release);
                 wake();
                 result

@@ -23,6 +23,9 @@ const ANSWER_TIME: Duration = Duration::from_secs(20);
 /// How long a program that has closed its pipes may take to end, and its last words to come.
 const LAST_WORDS_TIME: Duration = Duration::from_secs(2);
 
+/// How long after its connections broke a server that died may take to be gone.
+const DEATH_TIME: Duration = Duration::from_millis(200);
+
 /// Set by Ctrl-C: every wait ends.
 pub type Interrupted = Arc<AtomicBool>;
 
@@ -121,7 +124,9 @@ impl Program {
         let deadline = Instant::now() + LAST_WORDS_TIME;
         let mut words = None;
         while let Ok(line) = self.errors.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            words = Some(line).filter(|line| !line.trim().is_empty()).or(words);
+            // What a panic says first is more than its advice at the end.
+            let panicked = words.as_ref().is_some_and(|words: &String| words.contains("panicked at"));
+            words = Some(line).filter(|line| !line.trim().is_empty() && !panicked).or(words);
         }
         match (words, status) {
             (Some(words), _) => anyhow!("{words}"),
@@ -208,6 +213,8 @@ pub struct Server {
     pub in_force: String,
     /// Where it listens.
     pub addresses: Vec<std::net::SocketAddr>,
+    /// How often it has told its counters.
+    pub answers: u64,
 }
 
 /// How to start a server.
@@ -234,8 +241,9 @@ impl Server {
     ) -> Result<Self> {
         let mut command = Command::new(plan.binary);
         command.args(["--hold", "--backend", plan.backend, "--workers", &plan.workers.to_string()]);
-        // A namespace of its own has every port free; in the host's the kernel chooses.
-        command.args(["--listen", if namespace.is_some() { "127.0.0.1:8888" } else { "127.0.0.1:0" }]);
+        // A namespace of its own has every port free; in the host's a free range must be found.
+        let port = if namespace.is_some() { 8888 } else { free_ports(plan.workers)? };
+        command.args(["--listen", &format!("127.0.0.1:{port}")]);
         if !plan.cpus.is_empty() {
             command.args(["--cpus", plan.cpus]);
         }
@@ -245,9 +253,13 @@ impl Server {
         program.say("")?;
         let line = program.hear(ANSWER_TIME)?;
         match parse(&line)? {
-            ServerEvent::Ready { knobs, in_force, addresses } => {
-                Ok(Self { program, knobs: knobs.to_string(), in_force: in_force.to_string(), addresses })
-            }
+            ServerEvent::Ready { knobs, in_force, addresses } => Ok(Self {
+                program,
+                knobs: knobs.to_string(),
+                in_force: in_force.to_string(),
+                addresses,
+                answers: 0,
+            }),
             ServerEvent::Unsupported { reason } => bail!(RefusedByKernel(reason)),
             other => bail!("the server should say that it is ready, but says {other:?}"),
         }
@@ -262,8 +274,19 @@ impl Server {
     pub fn counters(&mut self) -> Result<ServerCounters> {
         self.program.signal(libc::SIGUSR1)?;
         match parse(&self.program.hear(ANSWER_TIME)?)? {
-            ServerEvent::Counters(counters) => Ok(counters),
+            ServerEvent::Counters(counters) => {
+                self.answers += 1;
+                Ok(counters)
+            }
             other => bail!("the server should give its counters, but says {other:?}"),
+        }
+    }
+
+    /// If the server has ended, that, in its own words; else what went wrong with the other side.
+    pub fn blame(&mut self, error: anyhow::Error) -> anyhow::Error {
+        match self.program.wait(DEATH_TIME) {
+            Ok(_) => self.program.ended().context("under load"),
+            _ => error,
         }
     }
 
@@ -294,6 +317,16 @@ impl Server {
             _ => Err(self.program.ended()),
         }
     }
+}
+
+/// The first of `count` consecutive ports that were free a moment ago, below those that the kernel gives
+/// to clients.
+fn free_ports(count: u16) -> Result<u16> {
+    let is_free = |port| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok();
+    (8888..30_000_u16.saturating_sub(count))
+        .step_by(usize::from(count))
+        .find(|&first| (first..first + count).all(is_free))
+        .with_context(|| format!("no {count} consecutive ports from 8888 to 30000 are free on 127.0.0.1"))
 }
 
 fn parse(line: &str) -> Result<ServerEvent> {

@@ -6,9 +6,6 @@ use crate::measurement::{ComparisonRow, MemoryRow, Pass, Status, TrialRow};
 use crate::statistics::{geometric_mean, median};
 use crate::trial::memory_states::NEVER_USED;
 
-/// Blocks below which a range is given and no verdict.
-const BLOCKS_FOR_A_VERDICT: u32 = 10;
-
 /// What the arm of the baseline's second reading is called.
 pub fn again(baseline: &str) -> String {
     format!("{baseline} (again)")
@@ -81,14 +78,20 @@ pub fn compare(rows: &[TrialRow], memory: &[MemoryRow], baseline: &str) -> Vec<C
 }
 
 /// The value of every arm, by block, of the blocks that count: a trial that was turned away, whatever its
-/// own figures, takes its whole block out, or the choice of blocks would depend on the results.
+/// own figures, takes its whole block out, or the choice of blocks would depend on the results. For the same
+/// reason a client that was the limit in one block takes out all: what is left would be the blocks in which
+/// the faster backend happened to be slow.
 fn blocks<'a>(rows: &'a [TrialRow], workload: &str, metric: &Metric) -> Vec<BTreeMap<&'a str, f64>> {
+    let of_metric = |row: &&TrialRow| row.workload == workload && row.pass == Some(metric.pass);
+    let limited = rows.iter().filter(of_metric).any(|row| row.status == Status::ClientLimited);
+    if limited && !metric.stands_when_client_limited {
+        return Vec::new();
+    }
     let mut blocks: BTreeMap<u32, Option<BTreeMap<&str, f64>>> = BTreeMap::new();
-    for row in rows.iter().filter(|row| row.workload == workload && row.pass == Some(metric.pass)) {
+    for row in rows.iter().filter(of_metric) {
         let block = blocks.entry(row.block).or_insert_with(|| Some(BTreeMap::new()));
         let stands = match row.status {
-            Status::Ok => true,
-            Status::ClientLimited => metric.stands_when_client_limited,
+            Status::Ok | Status::ClientLimited => true,
             // It has no figures in any block, so leaving it out is no choice.
             Status::Unsupported => continue,
             Status::Rejected | Status::Failed => false,
@@ -101,6 +104,11 @@ fn blocks<'a>(rows: &'a [TrialRow], workload: &str, metric: &Metric) -> Vec<BTre
         }
     }
     blocks.into_values().flatten().collect()
+}
+
+/// CPU per echo of every arm in the blocks that count.
+pub fn cpu_blocks<'a>(rows: &'a [TrialRow], workload: &str) -> Vec<BTreeMap<&'a str, f64>> {
+    blocks(rows, workload, &METRICS[0])
 }
 
 fn compare_one(
@@ -149,7 +157,7 @@ fn compare_one(
             noise_high: (!noise.is_empty()).then(|| high(&noise)),
             verdict: match metric.pass {
                 Pass::Syscalls => "counted".to_owned(),
-                _ => format!("range of {count} blocks, no verdict below {BLOCKS_FOR_A_VERDICT}"),
+                _ => format!("range of {count} blocks, no verdict"),
             },
         });
     }
@@ -164,19 +172,25 @@ fn high(values: &[f64]) -> f64 {
 }
 
 /// Fills in what each slope is over that of `null`, never used, for the same object. An object that `null`
-/// has none of costs it nothing.
+/// has none of costs it nothing. Without a usable `null` there is no floor, and nothing is filled in.
 pub fn subtract_null(rows: &mut [MemoryRow]) {
-    let floor: BTreeMap<(String, String), f64> = rows
-        .iter()
-        .filter(|row| row.backend == "null" && row.state == NEVER_USED)
-        .map(|row| ((row.space.clone(), row.object.clone()), row.bytes_per_connection))
-        .collect();
+    let is_floor =
+        |row: &&MemoryRow| row.backend == "null" && row.state == NEVER_USED && row.status == Status::Ok;
+    let slope = |row: &MemoryRow| (row.bytes_per_connection, row.low, row.high);
+    let floor: BTreeMap<String, _> =
+        rows.iter().filter(is_floor).map(|row| (row.object.clone(), slope(row))).collect();
     if floor.is_empty() {
         return;
     }
     for row in rows {
-        let under = floor.get(&(row.space.clone(), row.object.clone())).copied().unwrap_or(0.0);
+        let none = (0.0, Some(0.0), Some(0.0));
+        let (under, under_low, under_high) = match row.space.as_str() {
+            "user" => none,
+            _ => floor.get(&row.object).copied().unwrap_or(none),
+        };
         row.over_null_bytes_per_connection = Some(row.bytes_per_connection - under);
+        row.over_null_low = row.low.zip(under_high).map(|(low, under)| low - under);
+        row.over_null_high = row.high.zip(under_low).map(|(high, under)| high - under);
     }
 }
 
@@ -188,8 +202,10 @@ fn compare_memory(memory: &[MemoryRow], baseline: &str, comparisons: &mut Vec<Co
         [(KERNEL_SUM, "memory_kernel_bytes_per_connection"), (USER_SUM, "memory_user_bytes_per_connection")]
     {
         for state in [NEVER_USED, USED_THEN_IDLE] {
-            let of_state = || memory.iter().filter(|row| row.object == object && row.state == state);
-            let resolved = |row: &MemoryRow| row.low.and(row.over_null_bytes_per_connection);
+            let usable =
+                |row: &&MemoryRow| row.object == object && row.state == state && row.status == Status::Ok;
+            let of_state = || memory.iter().filter(usable);
+            let resolved = |row: &MemoryRow| row.over_null_low.and(row.over_null_bytes_per_connection);
             let base = of_state().find(|row| row.backend == baseline).and_then(resolved);
             let Some(base) = base.filter(|&bytes| bytes > 0.0) else { continue };
             for row in of_state().filter(|row| row.backend != baseline && row.backend != "null") {
@@ -291,6 +307,9 @@ mod tests {
             intercept_bytes: 0.0,
             down_bytes_per_connection: None,
             over_null_bytes_per_connection: None,
+            over_null_low: None,
+            over_null_high: None,
+            status: Status::Ok,
         };
         let mut rows = [memory("epoll-et", "TCP", 4736.0), memory("epoll-et", "epi", 128.0)];
         subtract_null(&mut rows);

@@ -30,6 +30,7 @@ use signal_hook::iterator::Signals;
 use crew::{Crew, Message};
 use pace::Budget;
 use plan::Plan;
+pub use plan::{DURATION_MAX, MESSAGE_BYTES_MAX, PIPELINE_MAX};
 use result::LoadEvent;
 
 /// Loads an echo server and verifies every byte that comes back.

@@ -162,8 +162,21 @@ impl Machine {
             rustc: output(Command::new("rustc").arg("--version").current_dir(existing(source))),
             git_dirty: revision.as_ref().and_then(|_| git_dirty(source)),
             git_revision: revision,
-            argv: std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect(),
+            argv: std::env::args_os().map(|argument| without_folders(&argument.to_string_lossy())).collect(),
         }
+    }
+}
+
+/// An argument as it was given, but for absolute paths: of these only the last part, because the rest
+/// tells whose machine it was.
+fn without_folders(argument: &str) -> String {
+    let (option, value) = match argument.split_once('=') {
+        Some((option, value)) if option.starts_with("--") => (format!("{option}="), value),
+        _ => (String::new(), argument),
+    };
+    match value.rsplit_once('/') {
+        Some((_, last)) if value.starts_with('/') => format!("{option}…/{last}"),
+        _ => argument.to_owned(),
     }
 }
 
@@ -286,6 +299,19 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
     use std::time::Duration;
+
+    #[test]
+    fn absolute_paths_lose_their_folders() {
+        let cases = [
+            ("/home/me/ringmark", "…/ringmark"),
+            ("--out=/srv/x/run", "--out=…/run"),
+            ("a/b.toml", "a/b.toml"),
+            ("7", "7"),
+        ];
+        for (given, kept) in cases {
+            assert_eq!(without_folders(given), kept);
+        }
+    }
 
     #[test]
     fn times_are_utc() {

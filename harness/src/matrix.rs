@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use ringmark::backend::{self, Knobs};
 use serde::{Deserialize, Serialize};
 
+use crate::load::{DURATION_MAX, MESSAGE_BYTES_MAX, PIPELINE_MAX};
 use crate::measurement::Pass;
 
 /// A matrix file.
@@ -154,6 +155,9 @@ impl Matrix {
         if let Some(latency) = &self.latency {
             ensure!((1..=1000).contains(&latency.blocks), "latency.blocks must be from 1 to 1000");
             ensure!(!latency.duration.is_zero(), "latency.duration is 0: nothing would be measured");
+            for (name, value) in [("duration", latency.duration), ("warmup_max", latency.warmup_max)] {
+                ensure!(value <= DURATION_MAX, "latency.{name} is more than a day");
+            }
         }
         if let Some(syscalls) = &self.syscalls {
             ensure!(syscalls.echoes > 0, "syscalls.echoes is 0: nothing would be counted");
@@ -169,6 +173,7 @@ impl Matrix {
                 "memory.connections must rise, from 1 on"
             );
             ensure!(memory.message_bytes > 0, "memory.message_bytes is 0: a message has at least one byte");
+            ensure!(memory.message_bytes <= MESSAGE_BYTES_MAX, "memory.message_bytes is more than 1 GiB");
         }
         let needs_workloads = self.latency.is_some() || self.syscalls.is_some();
         ensure!(needs_workloads || self.memory.is_some(), "no pass: give [latency], [syscalls] or [memory]");
@@ -190,6 +195,15 @@ impl Matrix {
                 "workload '{name}': connections must be from 1 to {MOST_CONNECTIONS}"
             );
             ensure!(workload.message_bytes > 0, "workload '{name}': message_bytes is 0");
+            ensure!(
+                workload.message_bytes <= MESSAGE_BYTES_MAX,
+                "workload '{name}': message_bytes is more than 1 GiB"
+            );
+            ensure!(
+                workload.pipeline as u64 <= PIPELINE_MAX,
+                "workload '{name}': pipeline is more than {PIPELINE_MAX}"
+            );
+            ensure!(name.len() <= 64, "workload '{name}': a name has at most 64 characters");
             ensure!(workload.pipeline > 0, "workload '{name}': pipeline is 0: nothing would be sent");
             let twice = self.workloads[..index].iter().any(|other| other.name == *name);
             ensure!(!twice, "workload '{name}' stands twice");

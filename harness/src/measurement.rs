@@ -85,6 +85,8 @@ pub struct TrialRow {
     pub duration_s: Option<f64>,
     /// Length of the warm-up before it, which is discarded.
     pub warmup_s: Option<f64>,
+    /// Whether the rate had settled by its end, or the longest warm-up was over.
+    pub warmup_settled: Option<bool>,
     /// Echoes of the warm-up.
     pub warmup_echoes: Option<u64>,
     /// From before a message is written until its last byte is back and verified; median.
@@ -132,7 +134,7 @@ pub struct TrialRow {
     pub retransmitted_segments: Option<u64>,
     /// Whether the figures may be used.
     pub status: Status,
-    /// Why not, or what to mind.
+    /// Why not, or what to mind although they may.
     pub reason: String,
 }
 
@@ -156,7 +158,8 @@ pub struct SyscallRow {
     pub source: String,
 }
 
-/// A row of `memory_points.csv`: one reading of one object at one connection count.
+/// A row of `memory_points.csv`: one reading of one object at one connection count. An object whose readings
+/// differ by less than a byte for each connection of the walk is left out, here and in `memory.csv`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MemoryPointRow {
@@ -206,8 +209,15 @@ pub struct MemoryRow {
     pub intercept_bytes: f64,
     /// The slope of the way down: where it is less, memory was kept for reuse.
     pub down_bytes_per_connection: Option<f64>,
-    /// The slope less that of `null`, never used: what the backend adds to two bare TCP endpoints.
+    /// The kernel's slope less that of `null`, never used: what the backend adds to two bare TCP endpoints.
+    /// In user space the slope itself, because `null`'s own pages are no part of another server.
     pub over_null_bytes_per_connection: Option<f64>,
+    /// Lower end of its interval: the lower end of this slope less the upper end of `null`'s.
+    pub over_null_low: Option<f64>,
+    /// Upper end.
+    pub over_null_high: Option<f64>,
+    /// Status of the trial; only `ok` is compared and reported.
+    pub status: Status,
 }
 
 /// A row of `comparisons.csv`: a backend against the baseline.

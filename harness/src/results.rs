@@ -22,6 +22,8 @@ pub struct Manifest<'a> {
     pub name: &'a str,
     /// The matrix as it was read.
     pub matrix: &'a Matrix,
+    /// `release` or `debug`; figures of the latter are of no use.
+    pub build_profile: &'static str,
     /// Seed of the order within blocks.
     pub seed: u64,
     /// Trials that were planned, as `run_id pass workload block arm`.
@@ -77,7 +79,8 @@ impl Results {
         append(&mut self.syscalls, &outcome.syscalls)?;
         append(&mut self.memory_points, &outcome.memory_points)?;
         if outcome.row.pass == Some(Pass::Memory) {
-            self.memory.extend(outcome.memory);
+            let status = outcome.row.status;
+            self.memory.extend(outcome.memory.into_iter().map(|row| MemoryRow { status, ..row }));
             comparisons::subtract_null(&mut self.memory);
             write_all(&self.folder.join("memory.csv"), &self.memory)?;
         }
@@ -136,7 +139,7 @@ pub struct Run {
     pub syscalls: Vec<SyscallRow>,
     /// `memory.csv`.
     pub memory: Vec<MemoryRow>,
-    /// `comparisons.csv`; empty if the run was broken off.
+    /// `comparisons.csv`, or what it would be if the run was killed before.
     pub comparisons: Vec<ComparisonRow>,
 }
 
@@ -146,13 +149,17 @@ impl Run {
         let manifest = folder.join("manifest.json");
         let text = fs::read_to_string(&manifest)
             .with_context(|| format!("{}: not the folder of a run", manifest.display()))?;
-        Ok(Self {
-            manifest: serde_json::from_str(&text).with_context(|| manifest.display().to_string())?,
-            trials: read(&folder.join("trials.csv"))?,
-            syscalls: read(&folder.join("syscalls.csv"))?,
-            memory: read(&folder.join("memory.csv"))?,
-            comparisons: read(&folder.join("comparisons.csv"))?,
-        })
+        let manifest: serde_json::Value =
+            serde_json::from_str(&text).with_context(|| manifest.display().to_string())?;
+        let trials = read(&folder.join("trials.csv"))?;
+        let memory = read(&folder.join("memory.csv"))?;
+        let comparisons = folder.join("comparisons.csv");
+        let comparisons = match manifest["matrix"]["baseline"].as_str() {
+            // A run that was killed has its trials, and they can still be compared.
+            Some(baseline) if !comparisons.exists() => comparisons::compare(&trials, &memory, baseline),
+            _ => read(&comparisons)?,
+        };
+        Ok(Self { manifest, trials, syscalls: read(&folder.join("syscalls.csv"))?, memory, comparisons })
     }
 }
 

@@ -54,6 +54,7 @@ pub fn run(options: Options) -> Result<()> {
     // Any number that differs from run to run; the manifest keeps it.
     let now = started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let seed = options.seed.unwrap_or(now.as_secs());
+    ensure!(folder.to_str().is_some(), "{}: --out must be a name in UTF-8", folder.display());
     let null = Contender { backend: "null".to_owned(), set: Vec::new() };
     let trials = plan(&matrix, &null, seed);
 
@@ -77,6 +78,7 @@ pub fn run(options: Options) -> Result<()> {
         name: &name,
         matrix: &matrix,
         seed,
+        build_profile: if cfg!(debug_assertions) { "debug" } else { "release" },
         order: trials.iter().map(describe).collect(),
         finished_utc: None,
         machine: &machine,

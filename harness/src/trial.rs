@@ -44,6 +44,8 @@ pub struct Placement {
     pub client: String,
     /// Threads of the client: one for each of its CPUs.
     pub client_threads: usize,
+    /// Whether the two sides, or the workers among themselves, have to share a CPU.
+    pub shared_cpu: bool,
 }
 
 impl Placement {
@@ -52,11 +54,21 @@ impl Placement {
         let allowed = CpuList::allowed().context("CPUs that this process may use")?;
         let cpus = allowed.cpus();
         if cpus.len() < 2 {
-            return Ok(Self { server: String::new(), client: String::new(), client_threads: 1 });
+            return Ok(Self {
+                server: String::new(),
+                client: String::new(),
+                client_threads: 1,
+                shared_cpu: true,
+            });
         }
         let (server, client) = cpus.split_at(usize::from(workers).min(cpus.len() / 2));
         let list = |cpus: &[usize]| cpus.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
-        Ok(Self { server: list(server), client: list(client), client_threads: client.len() })
+        Ok(Self {
+            server: list(server),
+            client: list(client),
+            client_threads: client.len(),
+            shared_cpu: server.len() < usize::from(workers),
+        })
     }
 }
 

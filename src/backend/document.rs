@@ -33,7 +33,7 @@
 //!   [`PORT_COUNT`] only if `--ports` says so.
 //! - The stop signal is one more event in the table. After it the shared [drain](crate::drain) takes over.
 //! - While descriptors are out, the listeners are deleted from the epoll set until a connection closes or
-//!   a wait ends with nothing.
+//!   a second has passed.
 //! - Blocks are allocated zeroed instead of allocated and then set to zero; see [`event_table`].
 //! - Several workers run a reactor each, as the document suggests under the advantages of the pattern.
 
@@ -44,6 +44,7 @@ pub mod reactor;
 use super::{Backend, Facts, Knob, Knobs, Unsupported, epoll::EpollEdge};
 use crate::counters::Counters;
 use crate::drain::{self, Owed};
+use crate::listener::Rest;
 use crate::stop::Stop;
 use crate::sys;
 use event_table::{BUFFER_LENGTH, Event, EventTable, MAX_EPOLL_EVENTS};
@@ -95,7 +96,7 @@ impl Backend for EpollDocument {
             table: self.table,
             counters,
             listeners: listeners.clone(),
-            accepting: true,
+            rest: Rest::default(),
             stopping: false,
         };
         let r = &raw mut reactor;

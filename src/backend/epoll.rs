@@ -2,17 +2,19 @@
 //!
 //! A connection is registered once, edge-triggered, for input, output and the peer's end; no `epoll_ctl`
 //! follows until it is closed. It is read into one buffer per worker and answered at once. Asking for
-//! EPOLLOUT as well is free while echoing: TCP reports space only after a send that found none
-//! (SOCK_NOSPACE), so it brings no wake-ups but the one at registration.
+//! EPOLLOUT as well is free for messages that the send buffer takes easily: TCP reports space only where
+//! it was short (SOCK_NOSPACE), so there is no wake-up for it but the one at registration.
 //!
-//! A receive that fills less than the buffer has drained the socket (epoll(7), "if a read returns less
-//! than asked, the file is exhausted" for streams), so an echo takes one wait, one recv and one send.
+//! A receive that fills less than the buffer has drained the socket (epoll(7), "Do I need to continuously
+//! read/write a file descriptor until EAGAIN …?"), so an echo takes one wait, one recv and one send. TCP's
+//! urgent mark cuts a receive short too: urgent data is no part of the echo protocol, and what follows it may
+//! wait for the next input.
 
 use super::{Backend, Facts, Knob, Knobs, Unsupported};
 use crate::connection::Unsent;
 use crate::counters::Counters;
 use crate::drain::{self, Owed};
-use crate::listener::{self, Accepted};
+use crate::listener::{self, Accepted, Rest};
 use crate::stop::Stop;
 use crate::sys;
 use std::collections::VecDeque;
@@ -26,9 +28,6 @@ const CONNECTION_EVENTS: u32 = (libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHU
 const LISTENER: u64 = 1 << 32;
 const STOP: u64 = 1 << 33;
 
-/// How long accepting rests after files or memory ran out, unless a connection closes before.
-const EXHAUSTED_PAUSE_MS: i32 = 1000;
-
 /// Receives from one connection before the others get their turn.
 const RECEIVES_PER_TURN: usize = 16;
 
@@ -39,7 +38,8 @@ const ACCEPTS_PER_TURN: usize = 256;
 pub struct EpollEdge {
     epoll: OwnedFd,
     listeners: Vec<TcpListener>,
-    listening: bool,
+    /// While it lasts, no listener is in the epoll set.
+    rest: Rest,
     /// By fd: the kernel gives the lowest free number, so this stays dense.
     connections: Vec<Connection>,
     /// Connections that may have more input, but whose turn was over: no edge will come for it.
@@ -52,6 +52,8 @@ pub struct EpollEdge {
 struct Connection {
     unsent: Unsent,
     open: bool,
+    /// In the queue of that name.
+    unfinished: bool,
     /// The peer has sent its end, so a short receive does not mean that nothing follows.
     ended: bool,
 }
@@ -86,7 +88,7 @@ impl Backend for EpollEdge {
         Ok(Self {
             epoll: sys::epoll_create()?,
             listeners,
-            listening: false,
+            rest: Rest::default(),
             connections: Vec::new(),
             unfinished: VecDeque::new(),
             events: vec![libc::epoll_event { events: 0, u64: 0 }; knobs.size("events_per_wait")],
@@ -104,13 +106,13 @@ impl Backend for EpollEdge {
         self.listen(counters)?;
         let mut events = std::mem::take(&mut self.events);
         loop {
-            let timeout_ms = match (self.unfinished.is_empty(), self.listening) {
+            let timeout_ms = match (self.unfinished.is_empty(), self.rest.left()) {
                 (false, _) => 0,
-                (true, true) => -1,
-                (true, false) => EXHAUSTED_PAUSE_MS,
+                (true, None) => -1,
+                // A millisecond more, or the wait could end just before the rest does.
+                (true, Some(left)) => left.as_millis() as i32 + 1,
             };
             let ready = sys::epoll_wait(counters, epoll, &mut events, timeout_ms)?;
-            let closed_before = counters.closed.get();
             let mut stopped = false;
             for event in &events[..ready] {
                 let libc::epoll_event { events: ready, u64: data } = *event;
@@ -125,10 +127,11 @@ impl Backend for EpollEdge {
             }
             for _ in 0..self.unfinished.len() {
                 if let Some(fd) = self.unfinished.pop_front() {
+                    self.connections[fd as usize].unfinished = false;
                     self.serve(counters, fd);
                 }
             }
-            if !self.listening && (ready == 0 || counters.closed.get() > closed_before) {
+            if self.rest.is_over(counters) {
                 self.listen(counters)?;
             }
         }
@@ -143,7 +146,6 @@ impl EpollEdge {
             let data = LISTENER | index as u64;
             sys::epoll_ctl(counters, epoll, libc::EPOLL_CTL_ADD, fd, libc::EPOLLIN as u32, data)?;
         }
-        self.listening = true;
         Ok(())
     }
 
@@ -153,12 +155,12 @@ impl EpollEdge {
             let (epoll, fd) = (self.epoll.as_raw_fd(), listener.as_raw_fd());
             sys::epoll_ctl(counters, epoll, libc::EPOLL_CTL_DEL, fd, 0, 0)?;
         }
-        self.listening = false;
+        self.rest.begin(counters);
         Ok(())
     }
 
     fn accept(&mut self, counters: &Counters, index: usize) -> io::Result<()> {
-        if !self.listening {
+        if self.rest.left().is_some() {
             return Ok(());
         }
         for _ in 0..ACCEPTS_PER_TURN {
@@ -238,12 +240,19 @@ impl EpollEdge {
                 return;
             }
         }
-        self.unfinished.push_back(fd);
+        // Once: an edge may have come while its turn was waited for.
+        if !connection.unfinished {
+            connection.unfinished = true;
+            self.unfinished.push_back(fd);
+        }
     }
 
     fn close(&mut self, counters: &Counters, fd: RawFd) {
         let connection = std::mem::take(&mut self.connections[fd as usize]);
         counters.bytes_abandoned.add(connection.unsent.len() as u64);
+        if connection.unfinished {
+            self.unfinished.retain(|&other| other != fd);
+        }
         // SAFETY: the slot was open, so it owned this fd, and it is empty now. Closing it also takes it
         // out of the epoll set, since no other descriptor refers to the socket (epoll(7)).
         sys::close(counters, unsafe { sys::own(fd) });

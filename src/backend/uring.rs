@@ -19,6 +19,9 @@
 //! back to the ring, so that slow readers cannot starve the others of buffers, and it is not read until it
 //! has taken everything.
 //!
+//! Each buffer is sent by itself. A message that is larger than a buffer takes several sends, one after the
+//! other: buffers that fit the messages are part of the set-up, and `buffer_bytes` sets them.
+//!
 //! A receive that finds no buffer ends (ENOBUFS). Its connection goes to the end of a queue and is armed
 //! again when a buffer is back; arming it at once would only fail again.
 //!
@@ -34,7 +37,7 @@ pub mod token;
 use super::{Backend, Facts, Knob, Knobs, Unsupported};
 use crate::counters::Counters;
 use crate::drain::{self, Owed};
-use crate::listener;
+use crate::listener::{self, Rest};
 use crate::stop::Stop;
 use crate::sys;
 use buffer_ring::BufferRing;
@@ -47,9 +50,6 @@ use std::net::TcpListener;
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 use token::{GENERATION_MASK, Kind, Token};
-
-/// How long accepting rests after files or memory ran out, unless a connection closes before.
-const EXHAUSTED_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long a cancellation may take to be heard of before it is asked for again.
 const CANCEL_PATIENCE: Duration = Duration::from_millis(100);
@@ -67,6 +67,7 @@ pub struct UringMultishot {
     listeners: Vec<TcpListener>,
     /// Listeners that accept nothing until files are free again.
     exhausted: Vec<u32>,
+    rest: Rest,
     /// By fd: the kernel gives the lowest free number, so this stays dense.
     connections: Vec<Connection>,
     /// Connections whose receive found no buffer, longest wait first.
@@ -143,7 +144,7 @@ impl Backend for UringMultishot {
         Knob { name: "buffer_bytes", default: 4096, range: 64..=1_048_576, meaning: "size of one of them" },
         Knob {
             name: "buffers_per_connection",
-            default: 16,
+            default: 64,
             range: 1..=32_768,
             meaning: "buffers that may queue on a connection before its receive is paused",
         },
@@ -167,6 +168,7 @@ impl Backend for UringMultishot {
             buffers,
             queued: vec![QueuedBuffer::default(); count],
             exhausted: Vec::new(),
+            rest: Rest::default(),
             listeners,
             connections: Vec::new(),
             starved: VecDeque::new(),
@@ -192,12 +194,10 @@ impl Backend for UringMultishot {
         }
         let mut completions = Vec::new();
         while !self.stopping {
-            let closed_before = counters.closed.get();
-            let timeout = (!self.exhausted.is_empty()).then_some(EXHAUSTED_PAUSE);
-            let want = usize::from(!self.something_follows_a_send());
-            let events = self.turn(counters, want, timeout, &mut completions)?;
+            let want = usize::from(!self.something_follows_a_send() && !self.can_feed());
+            self.turn(counters, want, self.rest.left(), &mut completions)?;
             self.feed_the_starved(counters)?;
-            if events < want || counters.closed.get() > closed_before {
+            if self.rest.is_over(counters) {
                 for index in std::mem::take(&mut self.exhausted) {
                     self.accept(counters, index)?;
                 }
@@ -300,17 +300,16 @@ impl UringMultishot {
 
 // Completions.
 impl UringMultishot {
-    /// Submits, waits for `want` completions and handles what came; how many completions that were.
+    /// Submits, waits for `want` completions and handles what came.
     fn turn(
         &mut self,
         counters: &Counters,
         want: usize,
         timeout: Option<Duration>,
         completions: &mut Vec<Completion>,
-    ) -> io::Result<usize> {
+    ) -> io::Result<()> {
         std::mem::swap(&mut self.sends, &mut self.sends_of_this_turn);
         self.ring.turn(counters, want, timeout, completions)?;
-        let events = completions.len();
         for completion in completions.drain(..) {
             self.complete(counters, &completion)?;
         }
@@ -319,7 +318,7 @@ impl UringMultishot {
             self.sent_unless_failed(counters, index)?;
         }
         self.sends_of_this_turn = sends;
-        Ok(events)
+        Ok(())
     }
 
     /// Whether the loop has more to do once the queued sends are done, without any input from outside.
@@ -361,7 +360,11 @@ impl UringMultishot {
         if listener::exhausted(-completion.result) {
             counters.accept_pauses.add(1);
             self.exhausted.push(listener);
+            self.rest.begin(counters);
             return Ok(());
+        }
+        if listener::unusable(-completion.result) {
+            return Err(io::Error::from_raw_os_error(-completion.result));
         }
         counters.rearms.add(1);
         self.accept(counters, listener)
@@ -573,6 +576,12 @@ impl UringMultishot {
         }
     }
 
+    /// Whether a receive waits for a buffer, and one is there: the last turn may have fed connections that
+    /// have nothing to say, and the next in the queue must not wait for them.
+    fn can_feed(&self) -> bool {
+        !self.starved.is_empty() && self.buffers.available() > 0
+    }
+
     fn starve(&mut self, index: u32) {
         let connection = &mut self.connections[index as usize];
         connection.starved = true;
@@ -596,7 +605,7 @@ impl UringMultishot {
     fn stop(mut self, counters: &Counters, stop: &Stop) -> io::Result<()> {
         self.stopping = true;
         let mut completions = Vec::new();
-        while self.in_flight > 0 {
+        while self.in_flight > 0 || !self.ring.is_empty() {
             let entry = opcode::AsyncCancel2::new(CancelBuilder::any()).build();
             self.push(counters, Token::of(Kind::Cancel, 0), entry)?;
             self.turn(counters, self.in_flight, Some(CANCEL_PATIENCE), &mut completions)?;

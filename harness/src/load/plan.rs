@@ -19,9 +19,9 @@ const OTHER_FILES: u64 = 64;
 
 /// Bounds that keep every sum within its type and every run within reason.
 const CONNECTIONS_MAX: u64 = 100_000_000;
-const DURATION_MAX: Duration = Duration::from_secs(86_400);
-const MESSAGE_BYTES_MAX: u64 = 1 << 30;
-const PIPELINE_MAX: u64 = 1 << 16;
+pub const DURATION_MAX: Duration = Duration::from_secs(86_400);
+pub const MESSAGE_BYTES_MAX: u64 = 1 << 30;
+pub const PIPELINE_MAX: u64 = 1 << 16;
 
 /// Everything that the threads need to know; connections are numbered from 0 in the order of opening.
 #[derive(Debug)]

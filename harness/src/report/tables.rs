@@ -37,7 +37,11 @@ pub fn all(run: &Run, folder: &str) -> Vec<Section> {
             title: "Bytes per idle connection over two bare TCP endpoints",
             text: memory(run),
         },
-        Section { name: "gates", title: "Trials that were turned away or limited", text: gates(run) },
+        Section {
+            name: "gates",
+            title: "Trials that were turned away, limited, or have something to mind",
+            text: gates(run),
+        },
     ]
 }
 
@@ -69,11 +73,17 @@ fn about(run: &Run, folder: &str) -> String {
     };
     let dirty =
         if manifest["machine"]["git_dirty"] == Value::Bool(true) { ", with local changes" } else { "" };
-    let congestion = text_of(manifest, "/machine/network_sysctls/net.ipv4.tcp_congestion_control");
+    let fresh = first.is_some_and(|row| row.network_namespace == "fresh");
+    let sysctls = if fresh { "new_namespace_network_sysctls" } else { "network_sysctls" };
+    let congestion = text_of(manifest, &format!("/machine/{sysctls}/net.ipv4.tcp_congestion_control"));
+    let profile = match text_of(manifest, "/build_profile") {
+        "release" => "",
+        _ => ", **not a release build: its figures are of no use**",
+    };
     format!(
         "- Run: `{folder}`, begun {}, {finished}\n\
          - Machine: {} ({}), Linux {}, {} memory, idle driver {}, TCP congestion control {congestion}\n\
-         - Source: revision {}{dirty}, {}\n\
+         - Source: revision {}{dirty}, {}{profile}\n\
          - Placement: {placement}\n\
          - Trials: {} of {} planned: {}\n",
         text_of(manifest, "/machine/read_at"),
@@ -189,7 +199,6 @@ fn ratio_of(run: &Run, workload: &str, metric: &str, arm: &str, baseline: &str) 
 }
 
 fn cpu(run: &Run) -> String {
-    const USABLE: [Status; 2] = [Status::Ok, Status::ClientLimited];
     let baseline = text_of(&run.manifest, "/matrix/baseline");
     let against = format!("against {baseline} (range)");
     let heading = [
@@ -204,15 +213,26 @@ fn cpu(run: &Run) -> String {
     ];
     let mut table = Table::new(2, &heading);
     for (workload, arm, rows) in by_arm(run, Pass::Latency) {
+        // The same blocks for every arm and every column: those that the ratio is over.
+        let blocks = comparisons::cpu_blocks(&run.trials, workload);
+        let cpu = median(&mut blocks.iter().filter_map(|arms| arms.get(arm).copied()).collect::<Vec<_>>());
+        const USABLE: [Status; 2] = [Status::Ok, Status::ClientLimited];
+        let counts = |block: u32| {
+            let of_block = || {
+                run.trials.iter().filter(|row| row.pass == Some(Pass::Latency) && row.workload == workload)
+            };
+            of_block().filter(|row| row.block == block).all(|row| USABLE.contains(&row.status))
+        };
+        let rows: Vec<_> = rows.into_iter().filter(|row| counts(row.block)).collect();
         table.push(vec![
             workload.to_owned(),
             arm.to_owned(),
-            median_of(&rows, &USABLE, |row| row.server_cpu_ns_per_echo),
+            cpu.map_or("-".to_owned(), number),
             ratio_of(run, workload, "server_cpu_ns_per_echo", arm, baseline),
             median_of(&rows, &USABLE, |row| row.client_cpu_ns_per_echo),
             median_of(&rows, &USABLE, |row| row.machine_cpu_ns_per_echo),
             median_of(&rows, &USABLE, |row| row.context_switches_per_echo),
-            rows.iter().filter(|row| USABLE.contains(&row.status)).count().to_string(),
+            blocks.iter().filter(|arms| arms.contains_key(arm)).count().to_string(),
         ]);
     }
     table.render()
@@ -252,11 +272,11 @@ fn latency(run: &Run) -> String {
     table.render()
 }
 
-/// Object by backend: what a connection costs over `null`, in each state. The last rows are the sums, and
-/// what the machine has less of that no row explains.
+/// Object by backend: what a connection costs over `null`, in each state, and the sums.
 fn memory(run: &Run) -> String {
     let mut columns: Vec<(&str, &str)> = Vec::new();
-    for row in &run.memory {
+    let usable = || run.memory.iter().filter(|row| row.status == Status::Ok);
+    for row in usable() {
         if row.backend != "null" && !columns.contains(&(&row.backend, &row.state)) {
             columns.push((&row.backend, &row.state));
         }
@@ -264,9 +284,8 @@ fn memory(run: &Run) -> String {
     let of_state = |state: &str| if state == NEVER_USED { 0 } else { 1 };
     columns.sort_by_key(|&(backend, state)| (of_state(state), backend));
     let find = |(backend, state): (&str, &str), object: &str| {
-        run.memory.iter().find(|row| row.backend == backend && row.state == state && row.object == object)
+        usable().find(|row| row.backend == backend && row.state == state && row.object == object)
     };
-    let over = |column, object: &str| find(column, object).and_then(|row| row.over_null_bytes_per_connection);
 
     let heading: Vec<String> = columns
         .iter()
@@ -279,26 +298,34 @@ fn memory(run: &Run) -> String {
     let floor = |object: &str| find(("null", NEVER_USED), object).map(|row| row.bytes_per_connection);
     let sums = [KERNEL_SUM, USER_SUM, MACHINE_SUM];
     let mut objects: BTreeMap<(u8, &str), &MemoryRow> = BTreeMap::new();
-    for row in run.memory.iter().filter(|row| !sums.contains(&row.object.as_str())) {
+    for row in usable().filter(|row| !sums.contains(&row.object.as_str())) {
         let noteworthy = row.bytes_per_connection.abs() >= SHOWN_BYTES && row.space != "machine";
         if noteworthy {
             objects.entry((u8::from(row.space != "kernel"), &row.object)).or_insert(row);
         }
     }
-    let shown = |value: Option<f64>| value.map_or("0".to_owned(), |bytes| format!("{bytes:.0}"));
+    let plain = |value: Option<f64>| value.map_or("-".to_owned(), |bytes| format!("{bytes:.0}"));
+    let has_floor = floor(KERNEL_SUM).is_some();
+    // A kernel object without a row is one that hardly changed: it costs nothing, less what `null` has of it.
+    let cell = |column, object: &str| match find(column, object) {
+        Some(row) => plain(row.over_null_bytes_per_connection),
+        None if has_floor => plain(Some(-floor(object).unwrap_or_default())),
+        None => "-".to_owned(),
+    };
     for (_, object) in objects.keys() {
-        let mut cells = vec![(*object).to_owned(), shown(floor(object))];
-        cells.extend(columns.iter().map(|&column| shown(over(column, object))));
+        let bare = if has_floor { Some(floor(object).unwrap_or_default()) } else { None };
+        let mut cells = vec![(*object).to_owned(), plain(bare)];
+        cells.extend(columns.iter().map(|&column| cell(column, object)));
         table.push(cells);
     }
-    let interval = |row: &MemoryRow| match (row.low, row.high, row.over_null_bytes_per_connection) {
-        (Some(low), Some(high), Some(over)) => {
-            format!("**{over:.0}** ± {:.0}", ((high - low) / 2.0).abs())
-        }
-        (.., over) => shown(over),
-    };
+    let interval =
+        |row: &MemoryRow| match (row.over_null_low, row.over_null_bytes_per_connection, row.over_null_high) {
+            (Some(low), Some(over), Some(high)) => format!("**{over:.0}** ({low:.0} to {high:.0})"),
+            (_, over, _) => plain(over),
+        };
     for object in sums {
-        let mut cells = vec![format!("**{object}**"), shown(floor(object))];
+        let bare = if object == USER_SUM { "-".to_owned() } else { plain(floor(object)) };
+        let mut cells = vec![format!("**{object}**"), bare];
         cells.extend(columns.iter().map(|&column| find(column, object).map_or("-".to_owned(), interval)));
         if columns.iter().any(|&column| find(column, object).is_some()) {
             table.push(cells);
@@ -312,7 +339,7 @@ fn gates(run: &Run) -> String {
     let mut limited = 0;
     for row in &run.trials {
         match row.status {
-            Status::Ok => {}
+            Status::Ok if row.reason.is_empty() => {}
             Status::ClientLimited => limited += 1,
             status => table.push(vec![
                 row.run_id.to_string(),
@@ -329,6 +356,10 @@ fn gates(run: &Run) -> String {
         "{limited} of {} trials were client-limited: their CPU per echo is used, their throughput and latency are \
          shown but not compared.\n",
         run.trials.len()
+    );
+    let unsettled = run.trials.iter().filter(|row| row.warmup_settled == Some(false)).count();
+    let limits = format!(
+        "{limits}In {unsettled} trials the rate had not settled when the longest warm-up was over.\n"
     );
     if rows.is_empty() { format!("No trial was turned away. {limits}") } else { format!("{rows}\n{limits}") }
 }

@@ -50,20 +50,23 @@ pub fn measure(
         format!("--histogram={}", ground.histograms.join(file).display()),
     ];
     let mut load = trial.load(ground, namespace.as_ref(), &server, row, workload.connections, &more)?;
-    load.set_connections(workload.connections)?;
+    load.set_connections(workload.connections).map_err(|error| server.blame(error))?;
     server.await_open(workload.connections as u64)?;
     let counters_before = server.counters()?;
 
     let patience = latency.warmup_max + Duration::from_secs(30);
-    let LoadEvent::Measuring = load.command("run", patience)? else {
+    let LoadEvent::Measuring = load.command("run", patience).map_err(|error| server.blame(error))? else {
         bail!("the load did not begin to measure")
     };
     let before = Clocks::read(&server, &load)?;
-    let LoadEvent::Measured = load.next(latency.duration + patience)? else {
+    let LoadEvent::Measured = load.next(latency.duration + patience).map_err(|error| server.blame(error))?
+    else {
         bail!("the load did not end measuring")
     };
     let after = Clocks::read(&server, &load)?;
-    let LoadEvent::Result(result) = load.next(patience)? else { bail!("the load gave no result") };
+    let LoadEvent::Result(result) = load.next(patience).map_err(|error| server.blame(error))? else {
+        bail!("the load gave no result")
+    };
     let stood = server.counters()?.of_loop("open");
     let network = NetworkReading::read(server.pid())?.since(&network_before);
     load.quit()?;
@@ -87,6 +90,7 @@ pub fn measure(
     row.echoes = Some(result.echoes);
     row.duration_s = Some(result.duration_s);
     row.warmup_s = Some(result.warmup_s);
+    row.warmup_settled = Some(result.warmup_s < latency.warmup_max.as_secs_f64());
     row.warmup_echoes = Some(result.warmup_echoes);
     row.latency_p50_us = result.latency_us.p50;
     row.latency_p90_us = result.latency_us.p90;
@@ -118,5 +122,7 @@ pub fn measure(
         network: namespace.is_some().then_some(network),
         io_workers: after.tasks.io_workers,
         counters,
+        shared_cpu: ground.placement.shared_cpu,
+        ..Evidence::default()
     }))
 }

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use ringmark::backend;
 
 use super::{Ground, Outcome, Trial};
@@ -36,9 +36,6 @@ const DOWN: &str = "down";
 /// How long a reading may take to come to rest.
 const SETTLE_TIME: Duration = Duration::from_secs(2);
 
-/// The least that a row of its own is made for, in bytes a connection; the sums hold everything.
-const NOTEWORTHY_BYTES: f64 = 1.0;
-
 /// What was read at one connection count.
 struct Point {
     direction: &'static str,
@@ -61,10 +58,6 @@ pub fn measure(
             return Ok(verdict);
         }
     }
-    let unsettled = outcome.memory_points.iter().filter(|point| !point.settled).count();
-    if unsettled > 0 {
-        verdict.1 = format!("{unsettled} of {} readings had not come to rest", outcome.memory_points.len());
-    }
     Ok(verdict)
 }
 
@@ -82,16 +75,21 @@ fn measure_state(
     let most = memory.connections.last().copied().unwrap_or_default();
     let mut load = trial.load(ground, namespace.as_ref(), &server, row, most, &[])?;
     let instrument = MemoryInstrument::new(server.pid())?;
-    if let Some(unavailable) = instrument.slabs_unavailable() {
-        bail!("kernel objects cannot be read: {unavailable}");
-    }
     let points = walk(&mut server, &mut load, &instrument, memory, state == USED_THEN_IDLE)?;
     record(trial.run_id, row, state, &points, &mut outcome.memory_points, &mut outcome.memory);
     row.connections = Some(most as u64);
     row.active_connections = Some(0);
     load.quit()?;
     let counters = server.stop()?;
-    Ok(gates::judge(&Evidence { counters, ..Evidence::default() }))
+    let unsettled = points.iter().filter(|point| !point.reading.settled).count();
+    let mut evidence =
+        Evidence { unsettled_readings: (unsettled, points.len()), counters, ..Evidence::default() };
+    if let Some(unavailable) = instrument.slabs_unavailable() {
+        evidence
+            .notes
+            .push(format!("the server's own pages only, kernel objects cannot be read: {unavailable}"));
+    }
+    Ok(gates::judge(&evidence))
 }
 
 fn walk(
@@ -105,10 +103,10 @@ fn walk(
     let down = memory.connections.iter().rev().map(|&count| (DOWN, count));
     let mut points = Vec::new();
     for (direction, connections) in up.chain(down) {
-        load.set_connections(connections)?;
+        load.set_connections(connections).map_err(|error| server.blame(error))?;
         server.await_open(connections as u64)?;
         if used && direction == UP {
-            load.command("echo 1", Duration::from_secs(120))?;
+            load.command("echo 1", Duration::from_secs(120)).map_err(|error| server.blame(error))?;
         }
         points.push(Point { direction, connections, reading: instrument.settle(SETTLE_TIME)? });
     }
@@ -121,7 +119,7 @@ fn objects(reading: &MemoryReading) -> Vec<(&'static str, &str, u64)> {
     let slabs = reading.slabs.iter().flatten().filter(|slab| !slab.filesystem);
     objects.extend(slabs.map(|slab| ("kernel", slab.name.as_str(), slab.bytes())));
     objects.push(("kernel", "server's page tables", reading.page_tables_bytes));
-    objects.push(("kernel", KERNEL_SUM, reading.kernel_bytes().unwrap_or_default()));
+    objects.extend(reading.kernel_bytes().map(|bytes| ("kernel", KERNEL_SUM, bytes)));
     objects.push(("user", USER_SUM, reading.user.private_bytes));
     objects.push(("machine", "vmalloc", reading.machine.vmalloc_bytes));
     objects.push(("machine", "per-cpu", reading.machine.percpu_bytes));
@@ -168,7 +166,10 @@ fn record(
             _ => {}
         }
         let is_sum = [KERNEL_SUM, USER_SUM, MACHINE_SUM].contains(&object);
-        if !is_sum && line.slope.abs() < NOTEWORTHY_BYTES {
+        let readings = || series.iter().map(|&(_, bytes)| bytes);
+        let swing = readings().max().unwrap_or_default() - readings().min().unwrap_or_default();
+        let most = points.iter().map(|point| point.connections).max().unwrap_or_default();
+        if !is_sum && swing < most as u64 {
             continue;
         }
         all_points.extend(points.iter().zip(&series).map(|(point, &(_, bytes))| MemoryPointRow {
@@ -195,6 +196,10 @@ fn record(
             intercept_bytes: line.intercept,
             down_bytes_per_connection: line_down.map(|line| line.slope),
             over_null_bytes_per_connection: None,
+            over_null_low: None,
+            over_null_high: None,
+            // That of the trial, which is not known yet.
+            status: Status::Failed,
         });
     }
 }

@@ -68,6 +68,9 @@ fn new_block() -> io::Result<NonNull<EventBlock>> {
     // SAFETY: the layout is not empty.
     let events = NonNull::new(unsafe { alloc::alloc_zeroed(BLOCK_LAYOUT) }).ok_or_else(out_of_memory)?;
     let events = events.cast::<Event>();
+    // The kernel keeps the addresses of events as numbers. What comes back from it may be made a pointer
+    // again because the whole block is exposed, whatever references were made into it since.
+    let _ = events.as_ptr().expose_provenance();
     // SAFETY: the layout is not empty.
     let block = NonNull::new(unsafe { alloc::alloc(Layout::new::<EventBlock>()) });
     let Some(block) = block.map(NonNull::cast::<EventBlock>) else {

@@ -2,6 +2,7 @@
 
 use super::event_table::{Event, EventTable, MAX_EPOLL_EVENTS, NCallback};
 use crate::counters::Counters;
+use crate::listener::Rest;
 use crate::sys;
 use std::ffi::{c_int, c_void};
 use std::io;
@@ -20,8 +21,8 @@ pub struct Reactor<'a> {
     pub counters: &'a Counters,
     /// The listening sockets, so that accepting can pause while descriptors are out.
     pub listeners: Vec<RawFd>,
-    /// False while accepting pauses.
-    pub accepting: bool,
+    /// While it lasts, no listener is in the epoll set.
+    pub rest: Rest,
     /// Set by the stop signal's callback.
     pub stopping: bool,
 }
@@ -38,7 +39,7 @@ pub fn event_set(ev: &mut Event, fd: RawFd, callback: NCallback, arg: *mut c_voi
 /// valid for as long as the table is.
 pub fn event_add(counters: &Counters, epfd: RawFd, events: c_int, ev: &mut Event) -> io::Result<()> {
     let operation = if ev.status == 1 { libc::EPOLL_CTL_MOD } else { libc::EPOLL_CTL_ADD };
-    let address = std::ptr::from_mut(ev).expose_provenance() as u64;
+    let address = std::ptr::from_mut(ev).addr() as u64;
     sys::epoll_ctl(counters, epfd, operation, ev.fd, events as u32, address)?;
     ev.events = events;
     ev.status = 1;
@@ -78,19 +79,17 @@ impl Reactor<'_> {
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; MAX_EPOLL_EVENTS + 1];
         // SAFETY: as above; a callback is the only other user of the reactor, and it has returned.
         while !unsafe { (*r).stopping } {
-            let closed_before = counters.closed.get();
             let ready = sys::epoll_wait(counters, epfd, &mut events[..MAX_EPOLL_EVENTS], WAIT_MS)?;
             for event in &events[..ready] {
-                // SAFETY: the address was registered by event_add, so it is that of an event in the table;
-                // events never move and the table lives as long as the reactor. No reference into the table is in use.
+                // SAFETY: the address was registered by event_add, so it is that of an event in the table, whose
+                // blocks are exposed; events never move and the table lives as long as the reactor. No
+                // reference into the table is in use.
                 unsafe {
                     dispatch(event.events as c_int, std::ptr::with_exposed_provenance(event.u64 as usize))
                 };
             }
-            if ready == 0 || counters.closed.get() > closed_before {
-                // SAFETY: as above.
-                unsafe { (*r).resume_accepting()? };
-            }
+            // SAFETY: as above.
+            unsafe { (*r).resume_accepting()? };
         }
         Ok(())
     }
@@ -98,7 +97,7 @@ impl Reactor<'_> {
     /// Takes the listeners out of the epoll set: level-triggered, they would report at once and for ever
     /// that there is a connection which cannot be accepted.
     pub fn pause_accepting(&mut self) -> io::Result<()> {
-        self.accepting = false;
+        self.rest.begin(self.counters);
         for &fd in &self.listeners {
             event_del(self.counters, self.epfd.as_raw_fd(), self.table.find_event(fd)?)?;
         }
@@ -106,8 +105,7 @@ impl Reactor<'_> {
     }
 
     fn resume_accepting(&mut self) -> io::Result<()> {
-        if !self.accepting {
-            self.accepting = true;
+        if self.rest.is_over(self.counters) {
             for &fd in &self.listeners {
                 let ev = self.table.find_event(fd)?;
                 event_add(self.counters, self.epfd.as_raw_fd(), libc::EPOLLIN, ev)?;

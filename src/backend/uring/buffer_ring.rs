@@ -36,7 +36,11 @@ impl BufferRing {
         debug_assert!(count.is_power_of_two());
         let entries_bytes = usize::from(count) * size_of::<BufRingEntry>();
         let buffers_offset = entries_bytes.next_multiple_of(4096);
-        let memory = AnonymousMemory::new(buffers_offset + usize::from(count) * buffer_bytes)?;
+        let bytes = buffers_offset + usize::from(count) * buffer_bytes;
+        let memory = AnonymousMemory::new(bytes).map_err(|error| {
+            let text = format!("{bytes} bytes for provided buffers: {error}; lower buffers or buffer_bytes");
+            io::Error::new(error.kind(), text)
+        })?;
         let address = memory.start().as_ptr().expose_provenance() as u64;
         // SAFETY: the memory is mapped, page-aligned as the call asks, long enough for `count` entries, and
         // outlives the registration because this is dropped after the ring.

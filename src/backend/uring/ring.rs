@@ -8,6 +8,10 @@ use io_uring::{IoUring, Submitter, cqueue, opcode, squeue};
 use std::io;
 use std::time::Duration;
 
+/// IORING_ENTER_GETEVENTS. Every enter carries it: under DEFER_TASKRUN only such an enter runs what is
+/// pending, and a loop that only submitted would never hear of anything new.
+const GETEVENTS: u32 = 1;
+
 /// A completion, copied out of the queue.
 pub struct Completion {
     /// Of the request that it belongs to.
@@ -136,10 +140,21 @@ impl Ring {
         Ok(())
     }
 
+    /// Whether nothing is queued.
+    pub fn is_empty(&mut self) -> bool {
+        self.uring.submission().is_empty()
+    }
+
     fn enter(&mut self, counters: &Counters, want: usize, timeout: Option<Duration>) -> io::Result<()> {
         counters.count(Call::IoUringEnter);
-        let result = match timeout {
-            None => self.uring.submit_and_wait(want),
+        let result = match timeout.filter(|_| want > 0) {
+            None => {
+                let queued = self.uring.submission().len() as u32;
+                // SAFETY: there is no argument to point to anything.
+                unsafe {
+                    self.uring.submitter().enter::<libc::sigset_t>(queued, want as u32, GETEVENTS, None)
+                }
+            }
             Some(timeout) => {
                 let timeout = Timespec::from(timeout);
                 self.uring.submitter().submit_with_args(want, &SubmitArgs::new().timespec(&timeout))
