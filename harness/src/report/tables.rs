@@ -304,7 +304,7 @@ fn memory(run: &Run) -> String {
             objects.entry((u8::from(row.space != "kernel"), &row.object)).or_insert(row);
         }
     }
-    let plain = |value: Option<f64>| value.map_or("-".to_owned(), |bytes| format!("{bytes:.0}"));
+    let plain = |value: Option<f64>| value.map_or("-".to_owned(), |bytes| whole(bytes));
     let has_floor = floor(KERNEL_SUM).is_some();
     // A kernel object without a row is one that hardly changed: it costs nothing, less what `null` has of it.
     let cell = |column, object: &str| match find(column, object) {
@@ -320,7 +320,9 @@ fn memory(run: &Run) -> String {
     }
     let interval =
         |row: &MemoryRow| match (row.over_null_low, row.over_null_bytes_per_connection, row.over_null_high) {
-            (Some(low), Some(over), Some(high)) => format!("**{over:.0}** ({low:.0} to {high:.0})"),
+            (Some(low), Some(over), Some(high)) => {
+                format!("**{}** ({} to {})", whole(over), whole(low), whole(high))
+            }
             (_, over, _) => plain(over),
         };
     for object in sums {
@@ -332,6 +334,11 @@ fn memory(run: &Run) -> String {
         }
     }
     table.render()
+}
+
+/// Without a fraction, and without a sign before zero.
+fn whole(bytes: f64) -> String {
+    format!("{:.0}", bytes.round() + 0.0)
 }
 
 fn gates(run: &Run) -> String {
