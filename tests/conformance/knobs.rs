@@ -3,12 +3,15 @@
 use super::{Case, any, echo, survives_with};
 use crate::support::{Backend, Client, Knob, Server};
 use std::iter;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 pub const CASES: &[Case] = &[
     any("ends_of_every_range", ends_of_every_range),
     echo("smallest_knobs", smallest_knobs),
     echo("smallest_queues", smallest_queues),
+    echo("idle_ones_first_in_line", idle_ones_first_in_line),
+    echo("newcomers_in_a_flood", newcomers_in_a_flood),
 ];
 
 fn ends_of_every_range(backend: &Backend) {
@@ -107,4 +110,50 @@ fn scarcity(server: &Server) {
     slow.into_iter().for_each(Client::finish);
     clients.drain(..50).for_each(Client::reset);
     clients.into_iter().for_each(Client::finish);
+}
+
+/// Whoever waits for something that ran out must not wait for those before it who want nothing of it.
+fn idle_ones_first_in_line(backend: &Backend) {
+    let settings = smallest(backend, |_| true);
+    let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
+    survives_with(backend, &settings, |server| {
+        let mut first = server.connect();
+        first.echo(1);
+        server.pause();
+        first.sender.send(10);
+        let idle: Vec<Client> = (0..3).map(|_| server.connect()).collect();
+        let mut last = server.connect();
+        last.sender.send(10);
+        server.resume();
+        last.receive_owed();
+        first.receive_owed();
+        [first, last].into_iter().chain(idle).for_each(Client::finish);
+    });
+}
+
+/// Connections that always have more to send must not keep the others waiting, nor those that come.
+fn newcomers_in_a_flood(backend: &Backend) {
+    let few_buffers = backend.knobs.iter().any(|knob| knob.name == "buffers");
+    let settings: &[&str] = if few_buffers { &["--set=buffers=8"] } else { &[] };
+    survives_with(backend, settings, |server| {
+        let over = AtomicBool::new(false);
+        let flood = |mut client: Client| {
+            while !over.load(Ordering::Relaxed) {
+                client.exchange(200_000);
+            }
+            client.finish();
+        };
+        let flooders: Vec<Client> = (0..48).map(|_| server.connect()).collect();
+        thread::scope(|scope| {
+            for client in flooders {
+                scope.spawn(|| flood(client));
+            }
+            for _ in 0..10 {
+                let mut newcomer = server.connect();
+                newcomer.echo(10);
+                newcomer.finish();
+            }
+            over.store(true, Ordering::Relaxed);
+        });
+    });
 }
