@@ -122,9 +122,11 @@ fn drain_under_load(backend: &Backend) {
 }
 
 fn drain_slow_readers(backend: &Backend) {
-    let small_buffers = knobs::smallest(backend, |name| name.ends_with("_bytes"));
+    let buffers = |name: &str| name.ends_with("_bytes");
     let smallest = knobs::smallest(backend, |_| true);
-    for settings in [vec![], small_buffers, smallest] {
+    let mut all = vec![vec![], smallest, knobs::smallest(backend, buffers), knobs::largest(backend, buffers)];
+    all.dedup();
+    for settings in all {
         let mut arguments = vec!["--drain-seconds", "30"];
         arguments.extend(settings.iter().map(String::as_str));
         let server = Server::start(&backend.name, &arguments);
@@ -133,8 +135,8 @@ fn drain_slow_readers(backend: &Backend) {
             for client in &mut clients {
                 scope.spawn(|| {
                     // Stalled, then taken from a little, so that the server has sent a part of what it owes.
-                    for taken in [60_000, 7_000, 9_000] {
-                        client.sender.send_until_stalled(16 << 20);
+                    for taken in [60_000, 1_000_000] {
+                        client.sender.send_until_stalled(8 << 20);
                         client.receiver.receive(taken);
                     }
                 });

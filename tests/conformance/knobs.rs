@@ -1,7 +1,7 @@
 //! Every value that a knob takes must serve: the ends of each range, and all the smallest at once.
 
 use super::{Case, any, echo, survives_with};
-use crate::support::{Backend, Client, Server};
+use crate::support::{Backend, Client, Knob, Server};
 use std::iter;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -34,8 +34,17 @@ fn ends_of_every_range(backend: &Backend) {
 
 /// `--set` for those knobs that are `chosen` by name, each to its smallest value.
 pub fn smallest(backend: &Backend, chosen: impl Fn(&str) -> bool) -> Vec<String> {
+    set(backend, chosen, |knob| *knob.range.start())
+}
+
+/// The same to the largest value.
+pub fn largest(backend: &Backend, chosen: impl Fn(&str) -> bool) -> Vec<String> {
+    set(backend, chosen, |knob| *knob.range.end())
+}
+
+fn set(backend: &Backend, chosen: impl Fn(&str) -> bool, value: impl Fn(&Knob) -> u64) -> Vec<String> {
     let knobs = backend.knobs.iter().filter(|knob| chosen(&knob.name));
-    knobs.map(|knob| format!("--set={}={}", knob.name, knob.range.start())).collect()
+    knobs.map(|knob| format!("--set={}={}", knob.name, value(knob))).collect()
 }
 
 /// Queues of one entry, a single small buffer: everything that can run out does, and with one knob left as
