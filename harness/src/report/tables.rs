@@ -304,7 +304,7 @@ fn memory(run: &Run) -> String {
             objects.entry((u8::from(row.space != "kernel"), &row.object)).or_insert(row);
         }
     }
-    let plain = |value: Option<f64>| value.map_or("-".to_owned(), |bytes| whole(bytes));
+    let plain = |value: Option<f64>| value.map_or("-".to_owned(), whole);
     let has_floor = floor(KERNEL_SUM).is_some();
     // A kernel object without a row is one that hardly changed: it costs nothing, less what `null` has of it.
     let cell = |column, object: &str| match find(column, object) {
