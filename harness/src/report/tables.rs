@@ -272,7 +272,8 @@ fn latency(run: &Run) -> String {
     table.render()
 }
 
-/// Object by backend: what a connection costs over `null`, in each state, and the sums.
+/// Object by backend: what a connection costs over `null`, in each state, and the sums. `MemAvailable` is not
+/// shown: at a few thousand connections the rest of the machine moves it more than they do.
 fn memory(run: &Run) -> String {
     let mut columns: Vec<(&str, &str)> = Vec::new();
     let usable = || run.memory.iter().filter(|row| row.status == Status::Ok);
@@ -325,7 +326,7 @@ fn memory(run: &Run) -> String {
             }
             (_, over, _) => plain(over),
         };
-    for object in sums {
+    for object in [KERNEL_SUM, USER_SUM] {
         let bare = if object == USER_SUM { "-".to_owned() } else { plain(floor(object)) };
         let mut cells = vec![format!("**{object}**"), bare];
         cells.extend(columns.iter().map(|&column| find(column, object).map_or("-".to_owned(), interval)));
