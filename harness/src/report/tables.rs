@@ -140,6 +140,20 @@ fn by_arm(run: &Run, pass: Pass) -> Vec<(&str, &str, Vec<&TrialRow>)> {
     found
 }
 
+/// Trials whose CPU per echo may be used.
+const USABLE: [Status; 2] = [Status::Ok, Status::ClientLimited];
+
+/// The rows of the blocks in which no trial of the workload was turned away: those that ratios are over.
+fn in_complete_blocks<'a>(run: &Run, workload: &str, rows: Vec<&'a TrialRow>) -> Vec<&'a TrialRow> {
+    let of_block = |block: u32| {
+        let timed =
+            run.trials.iter().filter(move |row| row.pass == Some(Pass::Latency) && row.block == block);
+        timed.filter(move |row| row.workload == workload && row.status != Status::Unsupported)
+    };
+    let is_complete = |block| of_block(block).all(|row| USABLE.contains(&row.status));
+    rows.into_iter().filter(|row| is_complete(row.block)).collect()
+}
+
 fn median_of(rows: &[&TrialRow], usable: &[Status], value: fn(&TrialRow) -> Option<f64>) -> String {
     let mut values: Vec<f64> =
         rows.iter().filter(|row| usable.contains(&row.status)).filter_map(|row| value(row)).collect();
@@ -216,14 +230,7 @@ fn cpu(run: &Run) -> String {
         // The same blocks for every arm and every column: those that the ratio is over.
         let blocks = comparisons::cpu_blocks(&run.trials, workload);
         let cpu = median(&mut blocks.iter().filter_map(|arms| arms.get(arm).copied()).collect::<Vec<_>>());
-        const USABLE: [Status; 2] = [Status::Ok, Status::ClientLimited];
-        let counts = |block: u32| {
-            let of_block = || {
-                run.trials.iter().filter(|row| row.pass == Some(Pass::Latency) && row.workload == workload)
-            };
-            of_block().filter(|row| row.block == block).all(|row| USABLE.contains(&row.status))
-        };
-        let rows: Vec<_> = rows.into_iter().filter(|row| counts(row.block)).collect();
+        let rows = in_complete_blocks(run, workload, rows);
         table.push(vec![
             workload.to_owned(),
             arm.to_owned(),
@@ -255,17 +262,17 @@ fn latency(run: &Run) -> String {
     let mut table = Table::new(2, &heading);
     for (workload, arm, rows) in by_arm(run, Pass::Latency) {
         // Shown even where the client was the limit, and marked so; compared only where it was not.
-        const SHOWN: [Status; 2] = [Status::Ok, Status::ClientLimited];
+        let rows = in_complete_blocks(run, workload, rows);
         let limited = rows.iter().filter(|row| row.status == Status::ClientLimited).count();
         table.push(vec![
             workload.to_owned(),
             arm.to_owned(),
-            median_of(&rows, &SHOWN, |row| row.achieved_per_s),
+            median_of(&rows, &USABLE, |row| row.achieved_per_s),
             ratio_of(run, workload, "achieved_per_s", arm, baseline),
-            median_of(&rows, &SHOWN, |row| row.latency_p50_us),
-            median_of(&rows, &SHOWN, |row| row.latency_p99_us),
-            median_of(&rows, &SHOWN, |row| row.latency_p999_us),
-            median_of(&rows, &SHOWN, |row| row.client_cpu_percent),
+            median_of(&rows, &USABLE, |row| row.latency_p50_us),
+            median_of(&rows, &USABLE, |row| row.latency_p99_us),
+            median_of(&rows, &USABLE, |row| row.latency_p999_us),
+            median_of(&rows, &USABLE, |row| row.client_cpu_percent),
             format!("{limited} of {}", rows.len()),
         ]);
     }
@@ -344,11 +351,12 @@ fn whole(bytes: f64) -> String {
 
 fn gates(run: &Run) -> String {
     let mut table = Table::new(6, &["trial", "pass", "workload", "backend", "status", "reason"]);
-    let mut limited = 0;
+    let limited = run.trials.iter().filter(|row| row.status == Status::ClientLimited).count();
     for row in &run.trials {
         match row.status {
             Status::Ok if row.reason.is_empty() => {}
-            Status::ClientLimited => limited += 1,
+            // The first of several reasons is not that the client was the limit.
+            Status::ClientLimited if row.reason.starts_with("client-limited") => {}
             status => table.push(vec![
                 row.run_id.to_string(),
                 row.pass.map_or(String::new(), |pass| format!("{pass:?}").to_lowercase()),
