@@ -16,6 +16,17 @@ pub enum Pass {
     Latency,
 }
 
+impl Pass {
+    /// As in `trials.csv`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Pass::Syscalls => "syscalls",
+            Pass::Memory => "memory",
+            Pass::Latency => "latency",
+        }
+    }
+}
+
 /// Whether a trial's figures may be used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -31,6 +42,19 @@ pub enum Status {
     /// The trial did not come to its end.
     #[default]
     Failed,
+}
+
+impl Status {
+    /// As in `trials.csv`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Status::Ok => "ok",
+            Status::ClientLimited => "client-limited",
+            Status::Rejected => "rejected",
+            Status::Unsupported => "unsupported",
+            Status::Failed => "failed",
+        }
+    }
 }
 
 /// A row of `trials.csv`: one run of one backend under one workload.

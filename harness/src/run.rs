@@ -88,7 +88,7 @@ pub fn run(options: Options) -> Result<()> {
     let bar = progress(&trials);
     let mut usable = 0;
     for trial in &trials {
-        bar.set_message(format!("{} {}: {}", pass_name(trial.task.pass()), trial.task.workload(), trial.arm));
+        bar.set_message(format!("{} {}: {}", trial.task.pass().name(), trial.task.workload(), trial.arm));
         let outcome = trial.run(&ground);
         bar.inc(trial.task.estimate().as_millis() as u64);
         usable += usize::from(matches!(outcome.row.status, Status::Ok | Status::ClientLimited));
@@ -164,26 +164,7 @@ fn plan<'a>(matrix: &'a Matrix, null: &'a Contender, seed: u64) -> Vec<Trial<'a>
 
 fn describe(trial: &Trial<'_>) -> String {
     let Trial { run_id, block, arm, task, .. } = trial;
-    format!("{run_id} {} {} block {block} {arm}", pass_name(task.pass()), task.workload())
-}
-
-fn pass_name(pass: Pass) -> &'static str {
-    match pass {
-        Pass::Syscalls => "syscalls",
-        Pass::Memory => "memory",
-        Pass::Latency => "latency",
-    }
-}
-
-/// As in `trials.csv`.
-pub fn word(status: Status) -> &'static str {
-    match status {
-        Status::Ok => "ok",
-        Status::ClientLimited => "client-limited",
-        Status::Rejected => "rejected",
-        Status::Unsupported => "unsupported",
-        Status::Failed => "failed",
-    }
+    format!("{run_id} {} {} block {block} {arm}", task.pass().name(), task.workload())
 }
 
 /// The bar counts estimated milliseconds, so that the time left is about right although trials differ.

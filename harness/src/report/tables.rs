@@ -9,7 +9,6 @@ use super::table::{Table, number};
 use crate::comparisons;
 use crate::measurement::{ComparisonRow, MemoryRow, Pass, Status, TrialRow};
 use crate::results::Run;
-use crate::run::word;
 use crate::statistics::median;
 use crate::trial::memory_states::{KERNEL_SUM, MACHINE_SUM, NEVER_USED, USED_THEN_IDLE, USER_SUM};
 
@@ -56,7 +55,7 @@ fn about(run: &Run, folder: &str) -> String {
     let counts: Vec<String> = statuses
         .into_iter()
         .filter(|&status| count(status) > 0)
-        .map(|status| format!("{} {}", count(status), word(status)))
+        .map(|status| format!("{} {}", count(status), status.word()))
         .collect();
     let first = run.trials.first();
     let cpus = |cpus: &str| if cpus.is_empty() { "not pinned".to_owned() } else { format!("on CPU {cpus}") };
@@ -180,7 +179,7 @@ fn syscalls(run: &Run) -> String {
         table.push(vec![
             workload.to_owned(),
             arm.to_owned(),
-            if usable { named.join(", ") } else { format!("{}: {}", word(row.status), row.reason) },
+            if usable { named.join(", ") } else { format!("{}: {}", row.status.word(), row.reason) },
             row.syscalls_source.split(':').next().unwrap_or_default().to_owned(),
             shown(row.syscalls_per_echo),
             shown(row.events_per_wait),
@@ -359,10 +358,10 @@ fn gates(run: &Run) -> String {
             Status::ClientLimited if row.reason.starts_with("client-limited") => {}
             status => table.push(vec![
                 row.run_id.to_string(),
-                row.pass.map_or(String::new(), |pass| format!("{pass:?}").to_lowercase()),
+                row.pass.map_or("", Pass::name).to_owned(),
                 row.workload.clone(),
                 row.arm.clone(),
-                word(status).to_owned(),
+                status.word().to_owned(),
                 row.reason.clone(),
             ]),
         }
