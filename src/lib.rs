@@ -8,6 +8,7 @@
 pub mod backend;
 pub mod connection;
 pub mod counters;
+pub mod cpus;
 pub mod drain;
 pub mod echo;
 pub mod listener;

@@ -4,6 +4,7 @@ use clap::Parser;
 use ringmark::backend::document::SERVER_PORT;
 use ringmark::backend::{self, Entry, Knobs};
 use ringmark::counters;
+use ringmark::cpus;
 use ringmark::stop::Stop;
 use ringmark::sys::{self, Signals};
 use ringmark::worker::{Plan, Up, Worker};
@@ -66,15 +67,7 @@ struct Options {
 struct CpuList(Vec<usize>);
 
 fn parse_cpus(text: &str) -> Result<CpuList, String> {
-    let mut cpus = Vec::new();
-    for part in text.split(',') {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        match (first.trim().parse::<usize>(), last.trim().parse::<usize>()) {
-            (Ok(first), Ok(last)) if first <= last && last < 4096 => cpus.extend(first..=last),
-            _ => return Err(format!("'{part}' is neither a CPU number below 4096 nor a range like 0-3")),
-        }
-    }
-    Ok(CpuList(cpus))
+    cpus::parse(text, 4096).map(CpuList)
 }
 
 fn knob_help() -> String {

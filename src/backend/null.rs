@@ -6,7 +6,7 @@
 use super::{Backend, Knob, Knobs, Unsupported};
 use crate::counters::Counters;
 use crate::drain::{self, Owed};
-use crate::listener::{self, Accepted};
+use crate::listener::{self, Accepted, Rest};
 use crate::stop::Stop;
 use crate::sys;
 use std::io;
@@ -39,11 +39,11 @@ impl Backend for Null {
     fn run(mut self, counters: &Counters, stop: &Stop) -> io::Result<()> {
         let mut waited_for = vec![readable(stop.fd())];
         waited_for.extend(self.listeners.iter().map(|listener| readable(listener.as_raw_fd())));
-        let mut exhausted = false;
+        let mut rest = Rest::default();
         let mut last_sweep = Instant::now();
         loop {
             // While files are out, a listener would wake the loop at once and for ever.
-            let watched = if exhausted { &mut waited_for[..1] } else { &mut waited_for[..] };
+            let watched = if rest.left().is_some() { &mut waited_for[..1] } else { &mut waited_for[..] };
             sys::poll(counters, watched, SWEEP_INTERVAL.as_millis() as i32)?;
             if waited_for[0].revents != 0 {
                 break;
@@ -51,10 +51,9 @@ impl Backend for Null {
             if last_sweep.elapsed() >= SWEEP_INTERVAL {
                 self.release_the_left(counters)?;
                 last_sweep = Instant::now();
-                exhausted = false;
             }
-            if !exhausted {
-                exhausted = self.accept_all(counters)?;
+            if (rest.left().is_none() || rest.is_over(counters)) && self.accept_all(counters)? {
+                rest.begin(counters);
             }
         }
         drop(self.listeners);

@@ -35,22 +35,7 @@ impl FromStr for CpuList {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let number = |part: &str| {
-            part.trim().parse::<usize>().ok().filter(|&cpu| cpu < MAX_CPUS).ok_or_else(|| {
-                format!("`{part}` in the CPU list `{text}` is no CPU number; write a list such as 0-3,8")
-            })
-        };
-        let mut cpus = Vec::new();
-        for part in text.split(',') {
-            let (first, last) = match part.split_once('-') {
-                Some((first, last)) => (number(first)?, number(last)?),
-                None => (number(part)?, number(part)?),
-            };
-            if first > last {
-                return Err(format!("the range `{part}` in the CPU list `{text}` runs backwards"));
-            }
-            cpus.extend(first..=last);
-        }
+        let mut cpus = ringmark::cpus::parse(text, MAX_CPUS)?;
         cpus.sort_unstable();
         cpus.dedup();
         Ok(Self(cpus))

@@ -16,6 +16,7 @@ use super::result::{Arrival, LatencyUs, LoadEvent, LoadResult};
 use super::warmup::{self, Settling};
 use super::worker::{Counter, Shared, Tally, Worker};
 use super::{latency, process};
+use crate::instruments::affinity::CpuList;
 
 /// What a thread is told to do. It rests between orders.
 #[derive(Clone, Copy)]
@@ -62,7 +63,7 @@ impl Crew {
                 format!("--cpus: this process may not run on any of {:?}; see `taskset -p $$`", plan.cpus)
             })?;
         }
-        let cpus = process::allowed_cpus().context("sched_getaffinity")?.min(plan.threads);
+        let cpus = CpuList::allowed().context("sched_getaffinity")?.cpus().len().min(plan.threads);
         let echoes = (0..plan.threads).map(|_| Counter::default()).collect();
         let (clock, window, connected) = (Clock::start(), Window::new(), AtomicU64::new(0));
         let shared = Arc::new(Shared { plan, clock, window, connected, echoes });

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use super::Options;
 use super::pace::Budget;
-use super::{Options, process};
 
 /// Connections that share one source address and one destination port. connect() slows down a
 /// hundredfold once half of the 28,232 ports of the usual range are taken.
@@ -106,7 +106,7 @@ impl Plan {
             pipeline: options.pipeline,
             budget,
             warmup_max: options.warmup_max,
-            threads: threads(options, process::raise_file_limit().context("RLIMIT_NOFILE")?)?,
+            threads: threads(options, ringmark::sys::raise_open_files_limit().context("RLIMIT_NOFILE")?)?,
             cpus,
             sources: sources(options.source_addresses, address, per_port)?,
             seed: options.seed,
@@ -188,19 +188,10 @@ fn sources(asked: Option<usize>, destination: IpAddr, per_port: usize) -> Result
     Ok(sources)
 }
 
-/// Reads a list of CPUs as taskset(1) writes it: `0,2-3`.
+/// CPUs that the mask of sched_setaffinity(2) can hold.
 fn parse_cpus(list: &str) -> Result<Vec<usize>> {
-    let mut cpus = Vec::new();
-    for part in list.split(',') {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        match (first.trim().parse::<usize>(), last.trim().parse()) {
-            (Ok(first), Ok(last)) if first <= last && last < libc::CPU_SETSIZE as usize => {
-                cpus.extend(first..=last);
-            }
-            _ => bail!("--cpus {list}: `{part}` is no CPU or range of CPUs; write for example 0,2-3"),
-        }
-    }
-    Ok(cpus)
+    ringmark::cpus::parse(list, libc::CPU_SETSIZE as usize)
+        .map_err(|error| anyhow::anyhow!("--cpus {list}: {error}"))
 }
 
 #[cfg(test)]

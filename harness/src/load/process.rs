@@ -12,28 +12,6 @@ fn check(result: libc::c_int) -> io::Result<()> {
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Raises the soft limit of open files to the hard one, which needs no privilege (getrlimit(2)), and
-/// returns it.
-pub fn raise_file_limit() -> io::Result<u64> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `limit` is a live rlimit that the kernel writes.
-    check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) })?;
-    limit.rlim_cur = limit.rlim_max;
-    // SAFETY: `limit` is a live rlimit that the kernel only reads.
-    check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) })?;
-    Ok(limit.rlim_cur)
-}
-
-/// Gives the calling thread a copy of the file table, its own from now on (unshare(2)).
-///
-/// The limit of open files counts per table, so each thread may hold that many connections. Files
-/// that the thread opens later are unknown to the others.
-pub fn unshare_files() -> io::Result<()> {
-    // SAFETY: takes no pointer; only this thread's view of the file table changes, and the copy holds
-    // the same files under the same numbers.
-    check(unsafe { libc::unshare(libc::CLONE_FILES) })
-}
-
 /// Confines the calling thread, and the threads that it starts later, to `cpus`
 /// (sched_setaffinity(2)).
 pub fn pin(cpus: &[usize]) -> io::Result<()> {
@@ -48,16 +26,6 @@ pub fn pin(cpus: &[usize]) -> io::Result<()> {
     }
     // SAFETY: `set` is live, its size is the one given, and the kernel only reads it.
     check(unsafe { libc::sched_setaffinity(0, size_of_val(&set), &set) })
-}
-
-/// How many CPUs the calling thread may run on (sched_getaffinity(2)).
-pub fn allowed_cpus() -> io::Result<usize> {
-    // SAFETY: all zeroes is the empty set.
-    let mut set: libc::cpu_set_t = unsafe { mem::zeroed() };
-    // SAFETY: `set` is live and the kernel writes no more than the size given.
-    check(unsafe { libc::sched_getaffinity(0, size_of_val(&set), &mut set) })?;
-    // SAFETY: reads the set.
-    Ok(unsafe { libc::CPU_COUNT(&set) } as usize)
 }
 
 /// CPU that all threads of this process have used, user and system, in ns (clock_gettime(2)).

@@ -73,7 +73,8 @@ pub struct Worker {
 impl Worker {
     /// Makes the calling thread a worker: gives it a file table and, if asked, a CPU of its own.
     pub fn new(shared: Arc<Shared>, thread: usize) -> Result<Self> {
-        process::unshare_files().context("unshare(CLONE_FILES): a thread needs a file table of its own")?;
+        ringmark::sys::unshare_files()
+            .context("unshare(CLONE_FILES): a thread needs a file table of its own")?;
         let cpus = &shared.plan.cpus;
         if !cpus.is_empty() {
             let cpu = cpus[thread % cpus.len()];

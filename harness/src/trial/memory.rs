@@ -51,14 +51,16 @@ pub fn measure(
 ) -> Result<(Status, String)> {
     let echoes = backend::find(&trial.contender.backend).is_ok_and(|entry| entry.echoes);
     let states: &[&str] = if echoes { &[NEVER_USED, USED_THEN_IDLE] } else { &[NEVER_USED] };
-    let mut verdict = (Status::Ok, String::new());
+    let mut notes = Vec::new();
     for &state in states {
-        verdict = measure_state(trial, ground, memory, state, outcome)?;
-        if verdict.0 != Status::Ok {
-            return Ok(verdict);
+        let (status, reason) = measure_state(trial, ground, memory, state, outcome)?;
+        let note = format!("{state}: {reason}");
+        if status != Status::Ok {
+            return Ok((status, note));
         }
+        notes.extend((!reason.is_empty()).then_some(note));
     }
-    Ok(verdict)
+    Ok((Status::Ok, notes.join("; ")))
 }
 
 /// Each state has a server of its own: what one keeps for reuse would hide what the next one needs.
