@@ -12,7 +12,8 @@ pub mod uring;
 
 use crate::counters::Counters;
 use crate::stop::Stop;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
+use std::fmt;
 use std::io;
 use std::net::TcpListener;
 use std::ops::RangeInclusive;
@@ -25,6 +26,8 @@ pub trait Backend: Sized {
     const SUMMARY: &'static str;
     /// Whether it sends back what it receives. Only the floor that memory is measured against does not.
     const ECHOES: bool = true;
+    /// What a machine must have to run it.
+    const NEEDS: Needs;
     /// Its settings; help, `--list` and the check of `--set` come from here.
     const KNOBS: &'static [Knob];
 
@@ -43,6 +46,19 @@ pub trait Backend: Sized {
     fn run(self, counters: &Counters, stop: &Stop) -> io::Result<()>;
 }
 
+/// What a machine must have to run a backend.
+#[derive(Clone, Copy, Debug)]
+pub struct Needs {
+    /// The oldest kernel that has all that it uses with its default knobs, by the man pages. Rust's standard
+    /// library needs 3.2 in any case.
+    pub linux: &'static str,
+    /// Whether the default seccomp profile of common container runtimes lets it run. They refuse
+    /// io_uring_setup, io_uring_enter and io_uring_register (Moby since 25.0, containerd since 2.0).
+    pub default_container: bool,
+    /// Privileges and limits.
+    pub limits: &'static str,
+}
+
 /// What is in force in a backend, for the ready line and the results.
 pub type Facts = Map<String, Value>;
 
@@ -59,24 +75,119 @@ pub struct Unsupported {
 pub struct Knob {
     /// The key of `--set key=value`.
     pub name: &'static str,
-    /// The value without `--set`.
-    pub default: u64,
-    /// The values that are accepted.
-    pub range: RangeInclusive<u64>,
+    /// The values that it takes.
+    pub values: Values,
     /// What it sets, with its unit.
     pub meaning: &'static str,
+}
+
+/// The values that a knob takes.
+#[derive(Debug)]
+pub enum Values {
+    /// Whole numbers.
+    Numbers {
+        /// The value without `--set`.
+        default: u64,
+        /// Those that are accepted.
+        range: RangeInclusive<u64>,
+    },
+    /// Words; the first is the one without `--set`.
+    Words(&'static [&'static str]),
+}
+
+impl Knob {
+    /// A knob that takes a whole number.
+    pub const fn number(
+        name: &'static str,
+        default: u64,
+        range: RangeInclusive<u64>,
+        meaning: &'static str,
+    ) -> Self {
+        Self { name, values: Values::Numbers { default, range }, meaning }
+    }
+
+    /// A knob that takes one of some words, the first by default.
+    pub const fn word(name: &'static str, words: &'static [&'static str], meaning: &'static str) -> Self {
+        Self { name, values: Values::Words(words), meaning }
+    }
+
+    fn default(&self) -> Setting {
+        match &self.values {
+            Values::Numbers { default, .. } => Setting::Number(*default),
+            Values::Words(words) => Setting::Word(words[0]),
+        }
+    }
+
+    fn parse(&self, text: &str) -> Option<Setting> {
+        match &self.values {
+            Values::Numbers { range, .. } => {
+                text.parse().ok().filter(|value| range.contains(value)).map(Setting::Number)
+            }
+            Values::Words(words) => words.iter().find(|word| **word == text).map(|word| Setting::Word(word)),
+        }
+    }
+
+    /// The values that it takes, in words.
+    pub fn accepts(&self) -> String {
+        match &self.values {
+            Values::Numbers { range, .. } => {
+                format!("a whole number from {} to {}", range.start(), range.end())
+            }
+            Values::Words(words) => format!("one of {}", words.join(", ")),
+        }
+    }
+
+    /// For `--list --json`: `name`, `default`, `meaning`, and `range` or `words`.
+    pub fn to_json(&self) -> Value {
+        let (kind, values) = match &self.values {
+            Values::Numbers { range, .. } => ("range", json!([range.start(), range.end()])),
+            Values::Words(words) => ("words", json!(words)),
+        };
+        json!({
+            "name": self.name,
+            "default": self.default().to_json(),
+            kind: values,
+            "meaning": self.meaning,
+        })
+    }
+}
+
+/// The value of a knob.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Setting {
+    Number(u64),
+    Word(&'static str),
+}
+
+impl Setting {
+    fn to_json(self) -> Value {
+        match self {
+            Setting::Number(number) => number.into(),
+            Setting::Word(word) => word.into(),
+        }
+    }
+}
+
+impl fmt::Display for Knob {
+    /// As it would be set to its default.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.default() {
+            Setting::Number(number) => write!(formatter, "{}={number}", self.name),
+            Setting::Word(word) => write!(formatter, "{}={word}", self.name),
+        }
+    }
 }
 
 /// The knobs of one backend, with a value each.
 #[derive(Clone, Debug)]
 pub struct Knobs {
-    values: Vec<(&'static Knob, u64)>,
+    values: Vec<(&'static Knob, Setting)>,
 }
 
 impl Knobs {
     /// The defaults, changed by `settings` of the form `key=value`.
     pub fn parse(backend: &Entry, settings: &[String]) -> Result<Self, String> {
-        let mut knobs = Self { values: backend.knobs.iter().map(|knob| (knob, knob.default)).collect() };
+        let mut knobs = Self { values: backend.knobs.iter().map(|knob| (knob, knob.default())).collect() };
         for setting in settings {
             let (name, text) = setting.split_once('=').ok_or_else(|| {
                 format!("--set {setting}: expected key=value, as in --set receive_bytes=4096")
@@ -86,21 +197,27 @@ impl Knobs {
                 let known = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
                 return Err(format!("{} has no knob '{name}'; it has: {known}", backend.name));
             };
-            *value = text.parse().ok().filter(|value| knob.range.contains(value)).ok_or_else(|| {
-                let (low, high) = (knob.range.start(), knob.range.end());
-                format!("--set {setting}: {name} takes a whole number from {low} to {high}")
-            })?;
+            *value = knob
+                .parse(text)
+                .ok_or_else(|| format!("--set {setting}: {name} takes {}", knob.accepts()))?;
         }
         Ok(knobs)
     }
 
-    /// The value of a knob.
+    fn setting(&self, name: &str) -> Setting {
+        let found = self.values.iter().find(|(knob, _)| knob.name == name);
+        found.unwrap_or_else(|| panic!("knob {name} is not declared")).1
+    }
+
+    /// The value of a knob that takes numbers.
     ///
     /// # Panics
     /// When the backend asks for a knob that it does not declare.
     pub fn get(&self, name: &str) -> u64 {
-        let found = self.values.iter().find(|(knob, _)| knob.name == name);
-        found.unwrap_or_else(|| panic!("knob {name} is not declared")).1
+        match self.setting(name) {
+            Setting::Number(number) => number,
+            Setting::Word(word) => panic!("knob {name} is the word {word}"),
+        }
     }
 
     /// [`Knobs::get`] for sizes and counts.
@@ -108,9 +225,20 @@ impl Knobs {
         usize::try_from(self.get(name)).unwrap_or(usize::MAX)
     }
 
+    /// The value of a knob that takes words.
+    ///
+    /// # Panics
+    /// When the backend asks for a knob that it does not declare.
+    pub fn word(&self, name: &str) -> &'static str {
+        match self.setting(name) {
+            Setting::Word(word) => word,
+            Setting::Number(number) => panic!("knob {name} is the number {number}"),
+        }
+    }
+
     /// All knobs with the values in force.
     pub fn to_json(&self) -> Facts {
-        self.values.iter().map(|(knob, value)| (knob.name.to_owned(), (*value).into())).collect()
+        self.values.iter().map(|(knob, value)| (knob.name.to_owned(), value.to_json())).collect()
     }
 }
 
@@ -122,6 +250,8 @@ pub struct Entry {
     pub summary: &'static str,
     /// [`Backend::ECHOES`].
     pub echoes: bool,
+    /// [`Backend::NEEDS`].
+    pub needs: Needs,
     /// [`Backend::KNOBS`].
     pub knobs: &'static [Knob],
     /// [`Backend::probe`].
@@ -139,6 +269,7 @@ impl Entry {
             name: B::NAME,
             summary: B::SUMMARY,
             echoes: B::ECHOES,
+            needs: B::NEEDS,
             knobs: B::KNOBS,
             probe: B::probe,
             serve: |listeners, knobs, counters, stop, ready| {
@@ -154,7 +285,12 @@ impl Entry {
 pub static ALL: &[Entry] = &[
     Entry::of::<document::EpollDocument>(),
     Entry::of::<epoll::EpollEdge>(),
-    Entry::of::<uring::UringMultishot>(),
+    Entry::of::<uring::Uring<uring::Oneshot>>(),
+    Entry::of::<uring::Uring<uring::Provided<uring::Multishot>>>(),
+    Entry::of::<uring::Uring<uring::Provided<uring::Direct>>>(),
+    Entry::of::<uring::Uring<uring::Provided<uring::PollMultishot>>>(),
+    Entry::of::<uring::Uring<uring::Provided<uring::Bundle>>>(),
+    Entry::of::<uring::Uring<uring::Provided<uring::SubmissionThread>>>(),
     Entry::of::<null::Null>(),
 ];
 
@@ -174,7 +310,11 @@ mod tests {
     fn every_default_lies_in_its_range() {
         for entry in ALL {
             for knob in entry.knobs {
-                assert!(knob.range.contains(&knob.default), "{} {}", entry.name, knob.name);
+                let default = match knob.default() {
+                    Setting::Number(number) => number.to_string(),
+                    Setting::Word(word) => word.to_owned(),
+                };
+                assert_eq!(knob.parse(&default), Some(knob.default()), "{} {}", entry.name, knob.name);
             }
         }
     }

@@ -84,6 +84,8 @@ counters! {
     no_buffers,
     /// Completions that did not fit into the completion queue and waited in the kernel.
     cq_overflows,
+    /// Times that a sleeping submission thread was woken.
+    submission_wakeups,
 }
 
 impl Counters {

@@ -14,4 +14,5 @@ pub mod echo;
 pub mod listener;
 pub mod stop;
 pub mod sys;
+pub mod work;
 pub mod worker;

@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use ringmark::backend::document::SERVER_PORT;
-use ringmark::backend::{self, Entry, Knobs};
+use ringmark::backend::{self, Entry, Knob, Knobs};
 use ringmark::counters;
 use ringmark::cpus;
 use ringmark::stop::Stop;
@@ -74,11 +74,7 @@ fn knob_help() -> String {
     let mut text = String::from("Knobs, with their defaults and ranges (--set KEY=VALUE):\n");
     for entry in backend::ALL {
         for knob in entry.knobs {
-            let (low, high) = (knob.range.start(), knob.range.end());
-            text += &format!(
-                "  {} {}={}  ({low} to {high})\n      {}\n",
-                entry.name, knob.name, knob.default, knob.meaning
-            );
+            text += &format!("  {} {knob}  ({})\n      {}\n", entry.name, knob.accepts(), knob.meaning);
         }
     }
     text
@@ -99,18 +95,7 @@ fn list(json: bool) -> Result<ExitCode, String> {
     for entry in backend::ALL {
         let verdict = (entry.probe)(&Knobs::parse(entry, &[])?);
         if json {
-            let knobs: Vec<Value> = entry
-                .knobs
-                .iter()
-                .map(|knob| {
-                    json!({
-                        "name": knob.name,
-                        "default": knob.default,
-                        "range": [knob.range.start(), knob.range.end()],
-                        "meaning": knob.meaning,
-                    })
-                })
-                .collect();
+            let knobs: Vec<Value> = entry.knobs.iter().map(Knob::to_json).collect();
             rows.push(json!({
                 "name": entry.name,
                 "summary": entry.summary,

@@ -7,6 +7,7 @@ use crate::counters::Counters;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::ptr::{self, NonNull};
+use std::time::Duration;
 
 /// A system call that the servers make or that a reader would ask about. The harness opens one
 /// tracepoint counter for each, under the kernel's name for it.
@@ -259,6 +260,77 @@ pub fn set_nodelay(fd: RawFd) -> io::Result<()> {
     check(result).map(drop)
 }
 
+/// How long an io_uring_enter may wait.
+pub struct EnterBounds {
+    /// From then on it returns with whatever is there (ETIME if that is nothing).
+    pub timeout: Duration,
+    /// From then on one completion is enough; 0: from the beginning it takes as many as are wanted (6.12).
+    pub min_wait_us: u32,
+}
+
+/// io_uring_enter(2). `fd` is the ring's descriptor or, with REGISTERED_RING, its index; `bounds` go with EXT_ARG.
+pub fn io_uring_enter(
+    counters: &Counters,
+    fd: RawFd,
+    queued: u32,
+    want: u32,
+    flags: u32,
+    bounds: Option<EnterBounds>,
+) -> io::Result<()> {
+    /// `struct io_uring_getevents_arg`.
+    #[repr(C)]
+    struct Argument {
+        sigmask: u64,
+        sigmask_size: u32,
+        min_wait_us: u32,
+        timeout: u64,
+    }
+    counters.count(Call::IoUringEnter);
+    let mut timeout = [0_i64; 2];
+    let argument = bounds.map(|bounds| {
+        // `struct __kernel_timespec`: seconds and nanoseconds.
+        timeout = [bounds.timeout.as_secs() as i64, i64::from(bounds.timeout.subsec_nanos())];
+        let timeout = timeout.as_ptr().expose_provenance() as u64;
+        Argument { sigmask: 0, sigmask_size: 0, min_wait_us: bounds.min_wait_us, timeout }
+    });
+    let (pointer, size) = argument
+        .as_ref()
+        .map_or((ptr::null(), 0), |argument| (ptr::from_ref(argument), size_of::<Argument>()));
+    // SAFETY: the kernel reads `argument` and the time that it points to, both of which live until the call
+    // returns. What queued requests point to is the promise of whoever queued them.
+    let result = unsafe { libc::syscall(libc::SYS_io_uring_enter, fd, queued, want, flags, pointer, size) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// `struct io_uring_rsrc_update`.
+#[repr(C)]
+struct RingUpdate {
+    offset: u32,
+    reserved: u32,
+    data: u64,
+}
+
+const REGISTER_RING_FDS: libc::c_uint = 20;
+const UNREGISTER_RING_FDS: libc::c_uint = 21;
+
+/// Registers a ring with the calling thread (IORING_REGISTER_RING_FDS, kernel 5.18): its index for enters with
+/// REGISTERED_RING. The registration keeps the ring alive until it is taken back or the thread ends.
+pub fn register_ring_fd(ring: RawFd) -> io::Result<u32> {
+    let mut update = RingUpdate { offset: u32::MAX, reserved: 0, data: ring as u64 };
+    let argument = ptr::from_mut(&mut update);
+    // SAFETY: the kernel reads one update and writes the index that it chose into its offset.
+    let done = unsafe { libc::syscall(libc::SYS_io_uring_register, ring, REGISTER_RING_FDS, argument, 1) };
+    if done == 1 { Ok(update.offset) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Takes the registration back.
+pub fn unregister_ring_fd(ring: RawFd, index: u32) {
+    let mut update = RingUpdate { offset: index, reserved: 0, data: 0 };
+    let argument = ptr::from_mut(&mut update);
+    // SAFETY: the kernel reads one update. It can fail only for an index that is not registered.
+    unsafe { libc::syscall(libc::SYS_io_uring_register, ring, UNREGISTER_RING_FDS, argument, 1) };
+}
+
 /// An eventfd, close-on-exec and non-blocking.
 pub fn eventfd() -> io::Result<OwnedFd> {
     // SAFETY: takes no pointer.
@@ -303,6 +375,14 @@ pub fn raise_open_files_limit() -> io::Result<u64> {
         // SAFETY: the kernel reads `limit`.
         check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) })?;
     }
+    Ok(limit.rlim_cur)
+}
+
+/// The soft limit of open files.
+pub fn open_files_limit() -> io::Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the kernel fills in `limit`.
+    check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) })?;
     Ok(limit.rlim_cur)
 }
 
@@ -383,11 +463,17 @@ impl AnonymousMemory {
     pub fn length(&self) -> usize {
         self.length
     }
+
+    /// Leaves it mapped for ever, although its owner goes: somebody may still write to it.
+    pub fn leak(&mut self) {
+        self.length = 0;
+    }
 }
 
 impl Drop for AnonymousMemory {
     fn drop(&mut self) {
-        // SAFETY: this mapping is ours alone, and whoever pointed into it was dropped before it.
+        // SAFETY: this mapping is ours alone, and whoever pointed into it was dropped before it. If it is
+        // leaked, its length is 0, which munmap(2) refuses.
         unsafe { libc::munmap(self.start.as_ptr().cast(), self.length) };
     }
 }

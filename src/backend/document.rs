@@ -41,12 +41,13 @@ pub mod callbacks;
 pub mod event_table;
 pub mod reactor;
 
-use super::{Backend, Facts, Knob, Knobs, Unsupported, epoll::EpollEdge};
+use super::{Backend, Facts, Knob, Knobs, Needs, Unsupported, epoll::EpollEdge};
 use crate::counters::Counters;
 use crate::drain::{self, Owed};
 use crate::listener::Rest;
 use crate::stop::Stop;
 use crate::sys;
+use crate::work::{WORK_NS, Work};
 use event_table::{BUFFER_LENGTH, Event, EventTable, MAX_EPOLL_EVENTS};
 use reactor::Reactor;
 use std::io;
@@ -64,20 +65,22 @@ pub struct EpollDocument {
     epfd: OwnedFd,
     table: EventTable,
     listeners: Vec<TcpListener>,
+    work: Work,
 }
 
 impl Backend for EpollDocument {
     const NAME: &'static str = "epoll-document";
     const SUMMARY: &'static str =
         "the document's reactor: level-triggered, blocks of events, DEL and ADD around every recv and send";
-    const KNOBS: &'static [Knob] = &[];
+    const NEEDS: Needs = Needs { linux: "3.2", default_container: true, limits: "fs.epoll.max_user_watches" };
+    const KNOBS: &'static [Knob] = &[WORK_NS];
 
     fn probe(knobs: &Knobs) -> Result<(), Unsupported> {
         EpollEdge::probe(knobs)
     }
 
-    fn new(listeners: Vec<TcpListener>, _knobs: &Knobs) -> io::Result<Self> {
-        Ok(Self { epfd: sys::epoll_create()?, table: EventTable::new()?, listeners })
+    fn new(listeners: Vec<TcpListener>, knobs: &Knobs) -> io::Result<Self> {
+        Ok(Self { epfd: sys::epoll_create()?, table: EventTable::new()?, listeners, work: Work::of(knobs) })
     }
 
     fn in_force(&self) -> Facts {
@@ -97,6 +100,7 @@ impl Backend for EpollDocument {
             counters,
             listeners: listeners.clone(),
             rest: Rest::default(),
+            work: self.work,
             stopping: false,
         };
         let r = &raw mut reactor;

@@ -10,13 +10,14 @@
 //! urgent mark cuts a receive short too: urgent data is no part of the echo protocol, and what follows it may
 //! wait for the next input.
 
-use super::{Backend, Facts, Knob, Knobs, Unsupported};
+use super::{Backend, Facts, Knob, Knobs, Needs, Unsupported};
 use crate::connection::Unsent;
 use crate::counters::Counters;
 use crate::drain::{self, Owed};
 use crate::listener::{self, Accepted, Rest};
 use crate::stop::Stop;
 use crate::sys;
+use crate::work::{WORK_NS, Work};
 use std::collections::VecDeque;
 use std::io;
 use std::net::TcpListener;
@@ -44,6 +45,7 @@ pub struct EpollEdge {
     connections: Vec<Connection>,
     /// Connections that may have more input, but whose turn was over: no edge will come for it.
     unfinished: VecDeque<RawFd>,
+    work: Work,
     events: Vec<libc::epoll_event>,
     buffer: Vec<u8>,
 }
@@ -62,19 +64,11 @@ impl Backend for EpollEdge {
     const NAME: &'static str = "epoll-et";
     const SUMMARY: &'static str =
         "edge-triggered, registered once, one receive buffer a worker, sent at once";
+    const NEEDS: Needs = Needs { linux: "3.2", default_container: true, limits: "fs.epoll.max_user_watches" };
     const KNOBS: &'static [Knob] = &[
-        Knob {
-            name: "receive_bytes",
-            default: 65_536,
-            range: 64..=16_777_216,
-            meaning: "receive buffer of a worker, in bytes",
-        },
-        Knob {
-            name: "events_per_wait",
-            default: 1024,
-            range: 1..=65_536,
-            meaning: "events taken by one epoll_wait at most",
-        },
+        Knob::number("receive_bytes", 65_536, 64..=16_777_216, "receive buffer of a worker, in bytes"),
+        Knob::number("events_per_wait", 1024, 1..=65_536, "events taken by one epoll_wait at most"),
+        WORK_NS,
     ];
 
     fn probe(_knobs: &Knobs) -> Result<(), Unsupported> {
@@ -91,6 +85,7 @@ impl Backend for EpollEdge {
             rest: Rest::default(),
             connections: Vec::new(),
             unfinished: VecDeque::new(),
+            work: Work::of(knobs),
             events: vec![libc::epoll_event { events: 0, u64: 0 }; knobs.size("events_per_wait")],
             buffer: vec![0; knobs.size("receive_bytes")],
         })
@@ -228,6 +223,7 @@ impl EpollEdge {
                 Err(_) => return self.close(counters, fd),
             };
             counters.bytes_received.add(received as u64);
+            self.work.perform();
             if connection.unsent.send_or_keep(counters, fd, &self.buffer[..received]).is_err() {
                 counters.bytes_abandoned.add(received as u64);
                 return self.close(counters, fd);

@@ -3,7 +3,7 @@
 //! Nothing in the kernel watches its connections, so what they cost is what two TCP endpoints cost. To
 //! see that a peer has left it asks poll(2) about all of them once a second, which leaves nothing behind.
 
-use super::{Backend, Knob, Knobs, Unsupported};
+use super::{Backend, Knob, Knobs, Needs, Unsupported};
 use crate::counters::Counters;
 use crate::drain::{self, Owed};
 use crate::listener::{self, Accepted, Rest};
@@ -26,6 +26,7 @@ impl Backend for Null {
     const NAME: &'static str = "null";
     const SUMMARY: &'static str = "accepts and holds, never reads: the floor that memory is measured against";
     const ECHOES: bool = false;
+    const NEEDS: Needs = Needs { linux: "3.2", default_container: true, limits: "none" };
     const KNOBS: &'static [Knob] = &[];
 
     fn probe(_knobs: &Knobs) -> Result<(), Unsupported> {

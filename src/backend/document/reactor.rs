@@ -4,6 +4,7 @@ use super::event_table::{Event, EventTable, MAX_EPOLL_EVENTS, NCallback};
 use crate::counters::Counters;
 use crate::listener::Rest;
 use crate::sys;
+use crate::work::Work;
 use std::ffi::{c_int, c_void};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -23,6 +24,8 @@ pub struct Reactor<'a> {
     pub listeners: Vec<RawFd>,
     /// While it lasts, no listener is in the epoll set.
     pub rest: Rest,
+    /// The application's work for each message.
+    pub work: Work,
     /// Set by the stop signal's callback.
     pub stopping: bool,
 }

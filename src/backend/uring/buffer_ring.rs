@@ -1,132 +1,344 @@
-//! Provided buffers: memory that the kernel picks from when data arrives, so that a connection that waits holds none.
+//! Provided buffers: memory that the kernel picks from when data arrives, so that a connection that waits
+//! holds none. And rings without memory of their own, through which several of them are sent at once.
 
-use crate::sys::AnonymousMemory;
+use crate::backend::{Knob, Unsupported};
+use crate::counters::Counters;
+use crate::sys::{AnonymousMemory, Call};
 use io_uring::Submitter;
-use io_uring::types::BufRingEntry;
+use io_uring::types::{BufRingEntry, IOU_PBUF_RING_INC};
 use std::io;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-/// The buffer group of the loop; it has only one.
+/// `buffers`.
+pub const BUFFERS: Knob =
+    Knob::number("buffers", 1024, 1..=32_768, "provided buffers of a worker, rounded up to a power of two");
+
+/// `buffer_bytes`.
+pub const BUFFER_BYTES: Knob =
+    Knob::number("buffer_bytes", 4096, 64..=1_048_576, "size of a provided buffer");
+
+/// `incremental`.
+pub const INCREMENTAL: Knob = Knob::word(
+    "incremental",
+    &["off", "on"],
+    "whether one buffer takes several receives, one behind the other, until it is full (kernel 6.12)",
+);
+
+/// The buffer group that receives pick from.
 pub const GROUP: u16 = 0;
 
-/// A ring of buffers that are given to the kernel and come back one by one with completions.
-///
-/// A buffer is either the kernel's (it may write to it at any time that a receive runs) or ours (from the
-/// completion that names it until [`BufferRing::give_back`]). That is tracked, so that no use of it by us can
-/// overlap with the kernel's.
-///
-/// It must be dropped after the ring that it is registered with: from then on no request can write here.
-/// Receives into these buffers run only inside of this thread's own `io_uring_enter` (DEFER_TASKRUN), so
-/// once the ring is gone, none runs.
-pub struct BufferRing {
+/// A ring of buffer descriptions that the kernel reads from, registered as a buffer group.
+struct Entries {
     memory: AnonymousMemory,
     count: u16,
-    buffer_bytes: usize,
-    buffers_offset: usize,
     tail: u16,
-    ours: Vec<bool>,
-    ours_count: usize,
 }
 
-impl BufferRing {
-    /// Makes `count` buffers (a power of two, at most 32,768) and registers them as [`GROUP`]
-    /// (IORING_REGISTER_PBUF_RING, kernel 5.19).
-    pub fn new(submitter: &Submitter<'_>, count: u16, buffer_bytes: usize) -> io::Result<Self> {
+impl Entries {
+    /// Registers `count` entries (a power of two, at most 32,768) as `group` (IORING_REGISTER_PBUF_RING,
+    /// kernel 5.19).
+    fn register(submitter: &Submitter<'_>, group: u16, count: u16, flags: u16) -> io::Result<Self> {
         debug_assert!(count.is_power_of_two());
-        let entries_bytes = usize::from(count) * size_of::<BufRingEntry>();
-        let buffers_offset = entries_bytes.next_multiple_of(4096);
-        let bytes = buffers_offset + usize::from(count) * buffer_bytes;
-        let memory = AnonymousMemory::new(bytes).map_err(|error| {
-            let text = format!("{bytes} bytes for provided buffers: {error}; lower buffers or buffer_bytes");
-            io::Error::new(error.kind(), text)
-        })?;
-        let address = memory.start().as_ptr().expose_provenance() as u64;
+        let bytes = usize::from(count) * size_of::<BufRingEntry>();
+        let entries = Self { memory: AnonymousMemory::new(bytes)?, count, tail: 0 };
+        entries.register_again(submitter, group, flags)?;
+        Ok(entries)
+    }
+
+    fn register_again(&self, submitter: &Submitter<'_>, group: u16, flags: u16) -> io::Result<()> {
+        let address = self.memory.start().as_ptr().expose_provenance() as u64;
         // SAFETY: the memory is mapped, page-aligned as the call asks, long enough for `count` entries, and
-        // outlives the registration because this is dropped after the ring.
-        unsafe { submitter.register_buf_ring_with_flags(address, count, GROUP, 0)? };
-        let mut ring = Self {
-            memory,
-            count,
-            buffer_bytes,
-            buffers_offset,
-            tail: 0,
-            ours: vec![true; usize::from(count)],
-            ours_count: usize::from(count),
-        };
-        for id in 0..count {
-            ring.give_back(id);
-        }
-        Ok(ring)
+        // outlives the registration: it is unmapped after the ring is gone, or never.
+        unsafe { submitter.register_buf_ring_with_flags(address, self.count, group, flags) }
     }
 
-    /// All of its memory in bytes; resident only as far as it was used.
-    pub fn bytes(&self) -> usize {
-        self.memory.length()
+    fn mask(&self) -> u16 {
+        self.count - 1
     }
 
-    /// How many buffers are left for the kernel to pick.
-    pub fn available(&self) -> usize {
-        usize::from(self.count) - self.ours_count
-    }
-
-    /// Notes that a completion named this buffer: it is ours until it is given back.
-    ///
-    /// # Panics
-    /// When it was ours already, or is none of the ring's: then the kernel and we disagree about who may write.
-    pub fn take(&mut self, id: u16) {
-        assert!(!std::mem::replace(&mut self.ours[usize::from(id)], true), "buffer {id} came twice");
-        self.ours_count += 1;
-    }
-
-    /// The first `length` bytes of a buffer that is ours.
-    ///
-    /// # Panics
-    /// When it is not ours, or not that long.
-    pub fn contents(&self, id: u16, length: usize) -> &[u8] {
-        assert!(self.ours[usize::from(id)] && length <= self.buffer_bytes, "buffer {id} is not ours");
-        // SAFETY: the range lies within the mapping. The buffer is ours, so the kernel does not write to it;
-        // nothing of ours writes to buffers at all.
-        unsafe { std::slice::from_raw_parts(self.address(id).as_ptr(), length) }
-    }
-
-    /// Gives a buffer of ours to the kernel.
-    ///
-    /// # Panics
-    /// When it is not ours.
-    pub fn give_back(&mut self, id: u16) {
-        assert!(std::mem::replace(&mut self.ours[usize::from(id)], false), "buffer {id} is not ours");
-        self.ours_count -= 1;
+    /// Writes the entry behind the last; the kernel sees it after [`Self::publish`].
+    fn put(&mut self, address: NonNull<u8>, length: u32, id: u16) {
+        let slot = usize::from(self.tail & self.mask());
         let entries = self.memory.start().cast::<BufRingEntry>();
-        let slot = usize::from(self.tail & (self.count - 1));
-        // SAFETY: `slot` is below `count`, and the mapping starts with as many entries. The kernel reads an
+        // SAFETY: `slot` is below `count`, and the mapping holds as many entries. The kernel reads an
         // entry only once the tail has passed it, and the setters leave alone the tail, which overlays the
         // first entry's reserved field.
         unsafe {
             let entry = entries.add(slot).as_mut();
-            entry.set_addr(self.address(id).as_ptr().expose_provenance() as u64);
-            entry.set_len(self.buffer_bytes as u32);
+            entry.set_addr(address.as_ptr().expose_provenance() as u64);
+            entry.set_len(length);
             entry.set_bid(id);
         }
         self.tail = self.tail.wrapping_add(1);
+    }
+
+    fn publish(&mut self) {
+        let entries = self.memory.start().cast::<BufRingEntry>();
         // SAFETY: the tail lies within the first entry, aligned to its two bytes; only this thread writes
         // it, and the kernel reads it with acquire semantics.
         let tail = unsafe { AtomicU16::from_ptr(BufRingEntry::tail(entries.as_ptr()).cast_mut()) };
         tail.store(self.tail, Ordering::Release);
     }
+}
+
+/// A ring of buffers that are given to the kernel and come back one by one with completions.
+///
+/// A buffer is the kernel's, which may write to it at any time that a receive runs, or ours, from the
+/// completion that names it until all of its pieces are given back. An incremental buffer is both: ours is
+/// what completions have said to be filled, the kernel's is the rest. That is tracked, so that no use of
+/// it by us can overlap with the kernel's.
+///
+/// It must be dropped after the ring that it is registered with: from then on no request can write here.
+pub struct BufferRing {
+    entries: Entries,
+    memory: AnonymousMemory,
+    buffer_bytes: usize,
+    incremental: bool,
+    states: Vec<State>,
+    /// Which buffer each entry of the ring names.
+    order: Vec<u16>,
+    kernels: usize,
+}
+
+#[derive(Clone, Copy, Default)]
+struct State {
+    /// Bytes from the start that are ours.
+    filled: u32,
+    /// Pieces of them that are in use.
+    pieces: u32,
+    /// Whether the kernel may write behind them.
+    kernels: bool,
+    /// Its place among the entries of the ring.
+    slot: u16,
+}
+
+/// A part of a buffer that a receive has filled, ours until it is given back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Piece {
+    /// The buffer.
+    pub buffer: u16,
+    /// The first byte, counted within the buffer.
+    pub start: u32,
+    /// The byte behind the last.
+    pub end: u32,
+}
+
+impl BufferRing {
+    /// Makes `count` buffers (a power of two, at most 32,768) and registers them as [`GROUP`].
+    pub fn new(
+        submitter: &Submitter<'_>,
+        count: u16,
+        buffer_bytes: usize,
+        incremental: bool,
+    ) -> io::Result<Self> {
+        let bytes = usize::from(count) * buffer_bytes;
+        let memory = AnonymousMemory::new(bytes).map_err(|error| {
+            let text = format!("{bytes} bytes for provided buffers: {error}; lower buffers or buffer_bytes");
+            io::Error::new(error.kind(), text)
+        })?;
+        let flags = if incremental { IOU_PBUF_RING_INC as u16 } else { 0 };
+        let mut ring = Self {
+            entries: Entries::register(submitter, GROUP, count, flags)?,
+            memory: memory,
+            buffer_bytes,
+            incremental,
+            states: vec![State::default(); usize::from(count)],
+            order: vec![0; usize::from(count)],
+            kernels: 0,
+        };
+        for id in 0..count {
+            ring.offer(id);
+        }
+        Ok(ring)
+    }
+
+    /// How many buffers there are.
+    pub fn count(&self) -> usize {
+        self.states.len()
+    }
+
+    /// All of its memory in bytes; resident only as far as it was used.
+    pub fn bytes(&self) -> usize {
+        self.memory.length() + self.entries.memory.length()
+    }
+
+    /// How many buffers are left for the kernel to pick.
+    pub fn available(&self) -> usize {
+        self.kernels
+    }
+
+    /// Notes that a completion named this buffer and filled `length` more bytes of it. If the kernel is done with
+    /// it (`more` is false), it is given back with its last piece.
+    ///
+    /// # Panics
+    /// When it was not the kernel's, or is not that long: then the kernel and we disagree about who may write.
+    pub fn take(&mut self, id: u16, length: u32, more: bool) -> Piece {
+        let state = &mut self.states[usize::from(id)];
+        assert!(state.kernels, "buffer {id} came twice");
+        let start = state.filled;
+        state.filled += length;
+        state.pieces += 1;
+        assert!(state.filled as usize <= self.buffer_bytes, "buffer {id} was filled beyond its end");
+        if !(self.incremental && more) {
+            state.kernels = false;
+            self.kernels -= 1;
+        }
+        Piece { buffer: id, start, end: start + length }
+    }
+
+    /// The pieces of `length` bytes that one receive has filled, from this buffer on in the order of the ring.
+    /// All but the last are full.
+    pub fn take_bundle(&mut self, first: u16, length: u32, mut each: impl FnMut(&mut Self, Piece)) {
+        let mut left = length;
+        let mut slot = self.states[usize::from(first)].slot;
+        loop {
+            let id = self.order[usize::from(slot)];
+            let filled = left.min(self.buffer_bytes as u32);
+            slot = (slot + 1) & self.entries.mask();
+            let piece = self.take(id, filled, false);
+            each(self, piece);
+            left -= filled;
+            if left == 0 {
+                return;
+            }
+        }
+    }
+
+    /// The bytes of a piece.
+    ///
+    /// # Panics
+    /// When it is not ours.
+    pub fn contents(&self, piece: Piece) -> &[u8] {
+        let state = &self.states[usize::from(piece.buffer)];
+        assert!(
+            state.pieces > 0 && piece.start <= piece.end && piece.end <= state.filled,
+            "{piece:?} is not ours"
+        );
+        let length = (piece.end - piece.start) as usize;
+        // SAFETY: the range lies within what is filled of the buffer, which lies within the mapping. The
+        // kernel writes only behind it, or not at all; nothing of ours writes to buffers.
+        unsafe {
+            std::slice::from_raw_parts(self.address(piece.buffer).add(piece.start as usize).as_ptr(), length)
+        }
+    }
+
+    /// Gives a piece back. With the last of its buffer, the buffer goes to the kernel.
+    ///
+    /// # Panics
+    /// When it is not ours.
+    pub fn give_back(&mut self, piece: Piece) {
+        let state = &mut self.states[usize::from(piece.buffer)];
+        assert!(state.pieces > 0, "{piece:?} is not ours");
+        state.pieces -= 1;
+        if state.pieces == 0 && !state.kernels {
+            self.offer(piece.buffer);
+        }
+    }
+
+    /// Leaves the memory mapped for ever.
+    pub fn leak(&mut self) {
+        self.memory.leak();
+        self.entries.memory.leak();
+    }
+
+    fn offer(&mut self, id: u16) {
+        let slot = self.entries.tail & self.entries.mask();
+        self.states[usize::from(id)] = State { filled: 0, pieces: 0, kernels: true, slot };
+        self.order[usize::from(slot)] = id;
+        self.kernels += 1;
+        let address = self.address(id);
+        self.entries.put(address, self.buffer_bytes as u32, id);
+        self.entries.publish();
+    }
 
     fn address(&self, id: u16) -> NonNull<u8> {
-        let offset = self.buffers_offset + usize::from(id) * self.buffer_bytes;
-        // SAFETY: every id is below `count`, checked against `ours` by all callers, and the mapping holds
-        // `count` buffers from `buffers_offset` on.
-        unsafe { self.memory.start().add(offset) }
+        // SAFETY: every id is an index of `states`, checked by all callers, and the mapping holds as many
+        // buffers.
+        unsafe { self.memory.start().add(usize::from(id) * self.buffer_bytes) }
     }
 }
 
-/// Whether the kernel registers buffer rings at all.
-pub fn probe(uring: &Submitter<'_>) -> io::Result<()> {
-    BufferRing::new(uring, 1, 4096)?;
-    uring.unregister_buf_ring(GROUP)
+/// Groups of buffers without memory of their own: a bundled send takes all of one group's buffers, which are
+/// pieces of the [`BufferRing`], in their order.
+///
+/// A group is lent to one send at a time. After a send that succeeded it is empty. After one that failed or
+/// took only a part, the kernel's place in it is not ours to set, so it is registered anew.
+pub struct SendGroups {
+    groups: Vec<Entries>,
+    idle: Vec<u16>,
+}
+
+/// Pieces in one bundle: a page of entries has room for more, but the kernel takes no more at once
+/// (PEEK_MAX_IMPORT in its kbuf.c).
+pub const BUNDLE_MOST: usize = 256;
+
+impl SendGroups {
+    /// Registers `count` groups behind [`GROUP`].
+    pub fn new(submitter: &Submitter<'_>, count: u16) -> io::Result<Self> {
+        let groups = (0..count)
+            .map(|index| Entries::register(submitter, GROUP + 1 + index, BUNDLE_MOST as u16, 0))
+            .collect::<io::Result<_>>()?;
+        Ok(Self { groups, idle: (0..count).rev().collect() })
+    }
+
+    /// Lends a group, if one is idle.
+    pub fn lend(&mut self) -> Option<u16> {
+        self.idle.pop()
+    }
+
+    /// Its number for requests.
+    pub fn group(lent: u16) -> u16 {
+        GROUP + 1 + lent
+    }
+
+    /// Puts bytes behind those that are there; at most [`BUNDLE_MOST`] times.
+    pub fn put(&mut self, lent: u16, bytes: &[u8]) {
+        let start = NonNull::from(bytes).cast::<u8>();
+        self.groups[usize::from(lent)].put(start, bytes.len() as u32, 0);
+    }
+
+    /// Lets the kernel see what was put.
+    pub fn publish(&mut self, lent: u16) {
+        self.groups[usize::from(lent)].publish();
+    }
+
+    /// Takes a group back from a send that took all of it.
+    pub fn take_back(&mut self, lent: u16) {
+        self.idle.push(lent);
+    }
+
+    /// Takes a group back from a send that did not.
+    pub fn renew(&mut self, submitter: &Submitter<'_>, counters: &Counters, lent: u16) -> io::Result<()> {
+        let group = Self::group(lent);
+        counters.count(Call::IoUringRegister);
+        submitter.unregister_buf_ring(group)?;
+        let entries = &mut self.groups[usize::from(lent)];
+        entries.tail = 0;
+        entries.publish();
+        counters.count(Call::IoUringRegister);
+        entries.register_again(submitter, group, 0)?;
+        self.idle.push(lent);
+        Ok(())
+    }
+
+    /// All of its memory in bytes.
+    pub fn bytes(&self) -> usize {
+        self.groups.iter().map(|group| group.memory.length()).sum()
+    }
+}
+
+/// Whether the kernel registers buffer rings at all, and of that kind.
+pub fn probe(uring: &Submitter<'_>, incremental: bool) -> Result<(), Unsupported> {
+    let done = BufferRing::new(uring, 1, 4096, incremental).and_then(|_| uring.unregister_buf_ring(GROUP));
+    done.map_err(|error| {
+        let needed = if incremental {
+            "incremental provided buffers need Linux 6.12"
+        } else {
+            "provided buffer rings need Linux 5.19"
+        };
+        Unsupported { reason: format!("io_uring_register(PBUF_RING): {error}; {needed}") }
+    })
 }
 
 #[cfg(test)]
@@ -134,7 +346,7 @@ mod tests {
     use super::*;
     use io_uring::IoUring;
 
-    fn ring(count: u16) -> Option<(IoUring, BufferRing)> {
+    fn ring(count: u16, incremental: bool) -> Option<(IoUring, BufferRing)> {
         let uring = match IoUring::new(4) {
             Ok(uring) => uring,
             Err(error) => {
@@ -142,34 +354,74 @@ mod tests {
                 return None;
             }
         };
-        let buffers = BufferRing::new(&uring.submitter(), count, 64).expect("registers");
-        Some((uring, buffers))
+        let buffers = BufferRing::new(&uring.submitter(), count, 64, incremental);
+        if incremental && buffers.is_err() {
+            eprintln!("skipped: incremental buffers need Linux 6.12");
+            return None;
+        }
+        Some((uring, buffers.expect("registers")))
     }
 
     #[test]
     fn knows_whose_each_buffer_is() {
-        let Some((_uring, mut buffers)) = ring(4) else { return };
+        let Some((_uring, mut buffers)) = ring(4, false) else { return };
         assert_eq!(buffers.available(), 4);
-        for id in 0..4 {
-            buffers.take(id);
-        }
+        let pieces: Vec<Piece> = (0..4).map(|id| buffers.take(id, 64, false)).collect();
         assert_eq!(buffers.available(), 0);
-        assert_eq!(buffers.contents(3, 64), [0; 64]);
-        buffers.give_back(3);
+        assert_eq!(buffers.contents(pieces[3]), [0; 64]);
+        buffers.give_back(pieces[3]);
+        assert_eq!(buffers.available(), 1);
+    }
+
+    #[test]
+    fn an_incremental_buffer_returns_with_its_last_piece() {
+        let Some((_uring, mut buffers)) = ring(2, true) else { return };
+        let first = buffers.take(0, 10, true);
+        let second = buffers.take(0, 54, false);
+        assert_eq!((first.start, first.end, second.start, second.end), (0, 10, 10, 64));
+        assert_eq!(buffers.available(), 1);
+        buffers.give_back(second);
+        assert_eq!(buffers.available(), 1);
+        buffers.give_back(first);
+        assert_eq!(buffers.available(), 2);
+        // All pieces are back, and the kernel is not done with it: it stays the kernel's.
+        let third = buffers.take(1, 5, true);
+        buffers.give_back(third);
+        assert_eq!(buffers.take(1, 5, true).start, 5);
+    }
+
+    #[test]
+    fn a_bundle_follows_the_order_of_the_ring() {
+        let Some((_uring, mut buffers)) = ring(4, false) else { return };
+        let first: Vec<Piece> = (0..4).map(|id| buffers.take(id, 64, false)).collect();
+        for id in [2, 0, 3, 1] {
+            buffers.give_back(first[id]);
+        }
+        let mut ids = Vec::new();
+        buffers.take_bundle(0, 64 + 64 + 1, |_, piece| ids.push((piece.buffer, piece.end)));
+        assert_eq!(ids, [(0, 64), (3, 64), (1, 1)]);
         assert_eq!(buffers.available(), 1);
     }
 
     #[test]
     #[should_panic(expected = "not ours")]
     fn a_buffer_of_the_kernels_cannot_be_read() {
-        let Some((_uring, buffers)) = ring(4) else { panic!("not ours, and no ring") };
-        let _ = buffers.contents(0, 1);
+        let Some((_uring, buffers)) = ring(4, false) else { panic!("not ours, and no ring") };
+        let _ = buffers.contents(Piece { buffer: 0, start: 0, end: 1 });
     }
 
     #[test]
     #[should_panic(expected = "not ours")]
     fn a_buffer_cannot_be_given_back_twice() {
-        let Some((_uring, mut buffers)) = ring(4) else { panic!("not ours, and no ring") };
-        buffers.give_back(0);
+        let Some((_uring, mut buffers)) = ring(4, false) else { panic!("not ours, and no ring") };
+        buffers.give_back(Piece::default());
+    }
+
+    #[test]
+    #[should_panic(expected = "came twice")]
+    fn a_buffer_of_ours_cannot_come_again() {
+        let Some((_uring, mut buffers)) = ring(4, false) else { panic!("came twice, and no ring") };
+        buffers.take(0, 1, false);
+        buffers.take(0, 1, false);
     }
 }

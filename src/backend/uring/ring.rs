@@ -1,16 +1,80 @@
 //! One ring: set-up and why it may be refused, submission, and the one system call of the loop.
 
-use crate::backend::Unsupported;
+use crate::backend::{Facts, Knob, Knobs, Unsupported};
 use crate::counters::Counters;
-use crate::sys::{self, Call};
-use io_uring::types::{SubmitArgs, Timespec};
-use io_uring::{IoUring, Submitter, cqueue, opcode, squeue};
+use crate::sys::{self, EnterBounds};
+use io_uring::{EnterFlags, IoUring, Submitter, cqueue, squeue};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-/// IORING_ENTER_GETEVENTS. Every enter carries it: under DEFER_TASKRUN only such an enter runs what is
-/// pending, and a loop that only submitted would never hear of anything new.
-const GETEVENTS: u32 = 1;
+/// `task_run`: when the kernel makes completions of what has become ready.
+pub const TASK_RUN: Knob = Knob::word(
+    "task_run",
+    &["defer", "coop", "default"],
+    "when completions are made: in the loop's own waits only (DEFER_TASKRUN), at its next system call of any \
+     kind (COOP_TASKRUN), or at once, by interrupting it",
+);
+
+/// `sq_entries`.
+pub const SQ_ENTRIES: Knob = Knob::number(
+    "sq_entries",
+    256,
+    1..=32_768,
+    "submission queue, in requests, rounded up to a power of two",
+);
+
+/// `cq_entries`.
+pub const CQ_ENTRIES: Knob = Knob::number(
+    "cq_entries",
+    4096,
+    2..=65_536,
+    "completion queue, in completions, at least sq_entries, rounded up to a power of two",
+);
+
+/// `registered_ring`.
+pub const REGISTERED_RING: Knob = Knob::word(
+    "registered_ring",
+    &["on", "off"],
+    "whether the ring's descriptor is registered with its thread, so that no enter looks it up",
+);
+
+/// `min_wait_us`.
+pub const MIN_WAIT_US: Knob = Knob::number(
+    "min_wait_us",
+    0,
+    0..=1_000_000,
+    "microseconds for which a wait goes on until min_wait_events are there, although there is one; 0: it does not",
+);
+
+/// `min_wait_events`.
+pub const MIN_WAIT_EVENTS: Knob = Knob::number(
+    "min_wait_events",
+    32,
+    1..=65_536,
+    "completions that end a wait before min_wait_us are over; also how many of them the kernel makes at once, \
+     from 20 on (task_run=defer)",
+);
+
+/// `sq_idle_ms`.
+pub const SQ_IDLE_MS: Knob = Knob::number(
+    "sq_idle_ms",
+    10,
+    1..=60_000,
+    "milliseconds without a request after which the submission thread sleeps and must be woken",
+);
+
+/// `sq_cpu`.
+pub const SQ_CPU: Knob = Knob::number(
+    "sq_cpu",
+    0,
+    0..=4096,
+    "CPU of the submission thread, counted from 1; 0: wherever the worker may run",
+);
+
+/// A wait of min_wait_us without any other bound would end by time-out again and again while nothing happens
+/// (`io_cqring_min_timer_wakeup` in the kernel's io_uring.c): it gets one that hardly ever comes.
+const LONG: Duration = Duration::from_secs(3600);
 
 /// A completion, copied out of the queue.
 pub struct Completion {
@@ -18,8 +82,7 @@ pub struct Completion {
     pub user_data: u64,
     /// What the system call of the same name would return, or the negative errno.
     pub result: i32,
-    /// `IORING_CQE_F_*`.
-    pub flags: u32,
+    flags: u32,
 }
 
 impl Completion {
@@ -32,50 +95,126 @@ impl Completion {
     pub fn buffer(&self) -> Option<u16> {
         cqueue::buffer_select(self.flags)
     }
+
+    /// Whether the kernel goes on filling that buffer (incremental buffers).
+    pub fn buffer_more(&self) -> bool {
+        cqueue::buffer_more(self.flags)
+    }
+
+    /// Whether the socket had more to receive.
+    pub fn sock_nonempty(&self) -> bool {
+        cqueue::sock_nonempty(self.flags)
+    }
 }
 
-/// A ring that is used by the thread that made it, and runs its task work only inside of its own waits.
+/// How a ring is set up.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Setup {
+    sq_entries: u32,
+    cq_entries: u32,
+    task_run: &'static str,
+    registered: bool,
+    min_wait_us: u32,
+    min_wait_events: usize,
+    /// Idle time in milliseconds, and the CPU, of a submission thread.
+    submission_thread: Option<(u32, Option<u32>)>,
+}
+
+impl Setup {
+    /// A ring whose requests are submitted by the loop.
+    pub fn of(knobs: &Knobs) -> Self {
+        Self { task_run: knobs.word("task_run"), ..Self::common(knobs) }
+    }
+
+    /// A ring with a submission thread. It refuses DEFER_TASKRUN and COOP_TASKRUN with EINVAL
+    /// (io_uring_setup(2)): completions are made by that thread.
+    pub fn with_submission_thread(knobs: &Knobs) -> Self {
+        let cpu = knobs.get("sq_cpu").checked_sub(1).map(|cpu| cpu as u32);
+        let submission_thread = Some((knobs.get("sq_idle_ms") as u32, cpu));
+        Self { task_run: "default", submission_thread, ..Self::common(knobs) }
+    }
+
+    /// The same with a submission queue for `count` requests at least.
+    pub fn with_room_for(self, count: u32) -> Self {
+        Self { sq_entries: self.sq_entries.max(count), cq_entries: self.cq_entries.max(count), ..self }
+    }
+
+    fn common(knobs: &Knobs) -> Self {
+        let sq_entries = knobs.get("sq_entries") as u32;
+        Self {
+            sq_entries,
+            cq_entries: (knobs.get("cq_entries") as u32).max(sq_entries),
+            registered: knobs.word("registered_ring") == "on",
+            min_wait_us: knobs.get("min_wait_us") as u32,
+            min_wait_events: knobs.size("min_wait_events"),
+            ..Self::default()
+        }
+    }
+}
+
+/// A ring that is used by the thread that made it.
 pub struct Ring {
     uring: IoUring,
+    setup: Setup,
+    /// Its index among the thread's registered rings.
+    registered: Option<u32>,
+    /// Requests queued so far.
+    pushed: u64,
+    /// How many of them are decided: see [`Ring::decided`].
+    decided: u64,
 }
 
 impl Ring {
-    /// SINGLE_ISSUER and DEFER_TASKRUN (kernel 6.1): completions are made while this thread waits for
-    /// them, in one batch, instead of interrupting it. SUBMIT_ALL (5.18): a bad request does not hold up
-    /// the ones behind it.
-    pub fn new(sq_entries: u32, cq_entries: u32) -> io::Result<Self> {
-        let uring = IoUring::builder()
-            .setup_single_issuer()
-            .setup_defer_taskrun()
-            .setup_submit_all()
-            .setup_cqsize(cq_entries)
-            .build(sq_entries)?;
-        Ok(Self { uring })
+    /// SINGLE_ISSUER (kernel 6.0), and by default DEFER_TASKRUN (6.1): completions are made while this
+    /// thread waits for them, in one batch, instead of interrupting it. SUBMIT_ALL (5.18): a bad request does
+    /// not hold up the ones behind it.
+    pub fn new(setup: Setup) -> io::Result<Self> {
+        let mut builder = IoUring::builder();
+        builder.setup_single_issuer().setup_submit_all().setup_cqsize(setup.cq_entries);
+        match setup.task_run {
+            "defer" => builder.setup_defer_taskrun(),
+            "coop" => builder.setup_coop_taskrun(),
+            _ => &mut builder,
+        };
+        if let Some((idle_ms, cpu)) = setup.submission_thread {
+            builder.setup_sqpoll(idle_ms);
+            if let Some(cpu) = cpu {
+                builder.setup_sqpoll_cpu(cpu);
+            }
+        }
+        let uring = builder.build(setup.sq_entries)?;
+        let mut ring = Self { uring, setup, registered: None, pushed: 0, decided: 0 };
+        if setup.registered {
+            ring.registered = Some(sys::register_ring_fd(ring.uring.as_raw_fd())?);
+        }
+        Ok(ring)
     }
 
-    /// Whether the kernel gives us such a ring, and has the operations that the loop needs.
-    pub fn probe(sq_entries: u32, cq_entries: u32) -> Result<Self, Unsupported> {
-        let ring = Self::new(sq_entries, cq_entries).map_err(|error| explain(&error))?;
+    /// Whether the kernel gives us such a ring, and has the operations `needed`, by name and code.
+    pub fn probe(setup: Setup, needed: &[(&str, u8)]) -> Result<Self, Unsupported> {
+        let ring = Self::new(setup).map_err(|error| explain(&error, &setup))?;
         let mut known = io_uring::Probe::new();
         ring.submitter()
             .register_probe(&mut known)
             .map_err(|error| Unsupported { reason: format!("io_uring_register(PROBE): {error}") })?;
-        let needed = [
-            ("ACCEPT", opcode::AcceptMulti::CODE),
-            ("RECV", opcode::RecvMulti::CODE),
-            ("SEND", opcode::Send::CODE),
-            ("CLOSE", opcode::Close::CODE),
-            ("ASYNC_CANCEL", opcode::AsyncCancel::CODE),
-            ("POLL_ADD", opcode::PollAdd::CODE),
-        ];
-        match needed.iter().find(|(_, code)| !known.is_supported(*code)) {
-            Some((name, _)) => Err(Unsupported {
+        if let Some((name, _)) = needed.iter().find(|(_, code)| !known.is_supported(*code)) {
+            return Err(Unsupported {
                 reason: format!(
-                    "IORING_OP_{name} is not allowed on this kernel; it needs Linux 6.1 or newer"
+                    "IORING_OP_{name} is not there: the kernel is older, or a restriction hides it"
                 ),
-            }),
-            None => Ok(ring),
+            });
         }
+        if setup.min_wait_us > 0 && !ring.uring.params().is_feature_min_timeout() {
+            return Err(Unsupported {
+                reason: "min_wait_us: IORING_FEAT_MIN_TIMEOUT is not there; needs Linux 6.12".to_owned(),
+            });
+        }
+        Ok(ring)
+    }
+
+    /// Whether receives and sends may be bundled (kernel 6.10).
+    pub fn has_bundles(&self) -> bool {
+        self.uring.params().is_feature_recvsend_bundle()
     }
 
     /// For registrations.
@@ -83,41 +222,91 @@ impl Ring {
         self.uring.submitter()
     }
 
+    /// Whether requests are submitted by a thread of the kernel's.
+    pub fn has_submission_thread(&self) -> bool {
+        self.setup.submission_thread.is_some()
+    }
+
     /// The flags that were granted, and the sizes.
-    pub fn in_force(&self) -> crate::backend::Facts {
+    pub fn in_force(&self) -> Facts {
         let params = self.uring.params();
         let features = [
             ("nodrop", params.is_feature_nodrop()),
             ("fast_poll", params.is_feature_fast_poll()),
             ("ext_arg", params.is_feature_ext_arg()),
             ("cqe_skip", params.is_feature_skip_cqe_on_success()),
+            ("recvsend_bundle", params.is_feature_recvsend_bundle()),
+            ("min_timeout", params.is_feature_min_timeout()),
         ];
         let features: Vec<&str> =
             features.iter().filter(|(_, granted)| *granted).map(|(name, _)| *name).collect();
+        let task_run = match self.setup.task_run {
+            "defer" => "|DEFER_TASKRUN",
+            "coop" => "|COOP_TASKRUN",
+            _ => "",
+        };
+        let poll = match self.setup.submission_thread {
+            None => "",
+            Some((_, None)) => "|SQPOLL",
+            Some((_, Some(_))) => "|SQPOLL|SQ_AFF",
+        };
         // An SQE has 64 bytes, its slot in the index array 4, a CQE 16 (io_uring_setup(2)).
         let ring_bytes = u64::from(params.sq_entries()) * (64 + 4) + u64::from(params.cq_entries()) * 16;
-        crate::backend::Facts::from_iter([
-            ("setup".to_owned(), "SINGLE_ISSUER|DEFER_TASKRUN|SUBMIT_ALL|CQSIZE".into()),
+        let mut facts = Facts::from_iter([
+            ("setup".to_owned(), format!("SINGLE_ISSUER|SUBMIT_ALL|CQSIZE{task_run}{poll}").into()),
             ("features".to_owned(), features.into()),
+            ("registered_ring".to_owned(), self.registered.is_some().into()),
             ("sq_entries".to_owned(), params.sq_entries().into()),
             ("cq_entries".to_owned(), params.cq_entries().into()),
             ("ring_bytes".to_owned(), ring_bytes.into()),
-        ])
+        ]);
+        if self.has_submission_thread() {
+            facts.insert("kernel_thread".to_owned(), "sqpoll".into());
+        }
+        facts
     }
 
-    /// Queues a request; submits the queue first if it is full.
+    /// Queues a request; submits the queue first if it is full. Returns its number, counted from 0.
     ///
     /// # Safety
     /// Memory that the request points to must stay valid and, if the kernel writes to it, untouched,
-    /// until the request's last completion was taken.
-    pub unsafe fn push(&mut self, counters: &Counters, entry: &squeue::Entry) -> io::Result<()> {
+    /// until the request's last completion was taken, or, if it has none, until it is [decided](Ring::decided).
+    pub unsafe fn push(&mut self, counters: &Counters, entry: &squeue::Entry) -> io::Result<u64> {
+        self.make_room(counters, 1)?;
+        // SAFETY: the caller's promise.
+        if unsafe { self.uring.submission().push(entry) }.is_err() {
+            return Err(io::Error::other("the submission queue is full although room was made in it"));
+        }
+        self.pushed += 1;
+        Ok(self.pushed - 1)
+    }
+
+    /// Submits what is queued, or waits for the thread that does, until `count` more requests fit into the queue.
+    pub fn make_room(&mut self, counters: &Counters, count: u32) -> io::Result<()> {
         loop {
-            // SAFETY: the caller's promise.
-            if unsafe { self.uring.submission().push(entry) }.is_ok() {
+            let queue = self.uring.submission();
+            if queue.capacity() - queue.len() >= count as usize {
                 return Ok(());
             }
-            self.enter(counters, 0, None)?;
+            drop(queue);
+            if self.has_submission_thread() {
+                let wakeup = self.wakeup(counters);
+                self.enter(counters, 0, EnterFlags::SQ_WAIT | wakeup, None)?;
+            } else {
+                self.enter(counters, 0, EnterFlags::GETEVENTS, None)?;
+            }
         }
+    }
+
+    /// Requests with a lower number have been submitted, and what they completed while that was done was
+    /// among the completions of the last turn: a request that completes inline and skips the completion of
+    /// its success has succeeded if no completion of it was taken.
+    ///
+    /// Without a submission thread that is what the return from io_uring_enter means. With one, the queue's
+    /// head says it: the thread moves the head only after it has posted the inline completions of the batch
+    /// (`io_submit_sqes` in the kernel's io_uring.c), and the head is read here before the completions are.
+    pub fn decided(&self) -> u64 {
+        self.decided
     }
 
     /// Submits all that is queued, waits until `want` completions are there, a signal comes or `timeout` is
@@ -129,12 +318,22 @@ impl Ring {
         timeout: Option<Duration>,
         taken: &mut Vec<Completion>,
     ) -> io::Result<()> {
-        self.enter(counters, want, timeout)?;
-        self.take_completions(counters, taken)?;
-        // The kernel takes fewer requests than are queued when memory is short or a signal came first.
-        while !self.uring.submission().is_empty() {
-            self.enter(counters, 0, None)?;
+        if self.has_submission_thread() {
+            let wakeup = self.wakeup(counters);
+            if self.uring.completion().is_empty() && want > 0 {
+                self.enter(counters, want, EnterFlags::GETEVENTS | wakeup, timeout)?;
+            } else if !wakeup.is_empty() {
+                self.enter(counters, 0, wakeup, None)?;
+            }
             self.take_completions(counters, taken)?;
+        } else {
+            self.enter(counters, want, EnterFlags::GETEVENTS, timeout)?;
+            self.take_completions(counters, taken)?;
+            // The kernel takes fewer requests than are queued when memory is short or a signal came first.
+            while !self.is_empty() {
+                self.enter(counters, 0, EnterFlags::GETEVENTS, None)?;
+                self.take_completions(counters, taken)?;
+            }
         }
         counters.events.add(taken.len() as u64);
         Ok(())
@@ -145,23 +344,41 @@ impl Ring {
         self.uring.submission().is_empty()
     }
 
-    fn enter(&mut self, counters: &Counters, want: usize, timeout: Option<Duration>) -> io::Result<()> {
-        counters.count(Call::IoUringEnter);
-        let result = match timeout.filter(|_| want > 0) {
-            None => {
-                let queued = self.uring.submission().len() as u32;
-                // SAFETY: there is no argument to point to anything.
-                unsafe {
-                    self.uring.submitter().enter::<libc::sigset_t>(queued, want as u32, GETEVENTS, None)
-                }
-            }
-            Some(timeout) => {
-                let timeout = Timespec::from(timeout);
-                self.uring.submitter().submit_with_args(want, &SubmitArgs::new().timespec(&timeout))
-            }
+    /// SQ_WAKEUP if the submission thread sleeps.
+    fn wakeup(&mut self, counters: &Counters) -> EnterFlags {
+        if self.uring.submission().need_wakeup() {
+            counters.submission_wakeups.add(1);
+            EnterFlags::SQ_WAKEUP
+        } else {
+            EnterFlags::empty()
+        }
+    }
+
+    /// Every enter of a ring without a submission thread carries GETEVENTS: under DEFER_TASKRUN only such an
+    /// enter runs what is pending, and a loop that only submitted would never hear of anything new.
+    fn enter(
+        &mut self,
+        counters: &Counters,
+        want: usize,
+        flags: EnterFlags,
+        timeout: Option<Duration>,
+    ) -> io::Result<()> {
+        let queued = self.uring.submission().len() as u32;
+        let (fd, mut flags) = match self.registered {
+            Some(index) => (index as i32, flags | EnterFlags::REGISTERED_RING),
+            None => (self.uring.as_raw_fd(), flags),
         };
+        let batched = want > 0 && self.setup.min_wait_us > 0;
+        let timeout = timeout.or(batched.then_some(LONG)).filter(|_| want > 0);
+        let (want, min_wait_us) =
+            if batched { (self.setup.min_wait_events, self.setup.min_wait_us) } else { (want, 0) };
+        let bounds = timeout.map(|timeout| EnterBounds { timeout, min_wait_us });
+        if bounds.is_some() {
+            flags |= EnterFlags::EXT_ARG;
+        }
+        let result = sys::io_uring_enter(counters, fd, queued, want as u32, flags.bits(), bounds);
         match result {
-            Ok(_) => {}
+            Ok(()) => {}
             Err(error) if error.raw_os_error() == Some(libc::ETIME) => counters.timeouts.add(1),
             Err(error) if sys::interrupted(&error) => counters.interrupts.add(1),
             // The completion queue is full, or memory is short: take what is there, and try again.
@@ -173,6 +390,7 @@ impl Ring {
 
     /// Those in the queue, and those that did not fit into it and wait in the kernel (IORING_FEAT_NODROP).
     fn take_completions(&mut self, counters: &Counters, taken: &mut Vec<Completion>) -> io::Result<()> {
+        self.decided = self.pushed - self.uring.submission().len() as u64;
         loop {
             taken.extend(self.uring.completion().map(|entry| Completion {
                 user_data: entry.user_data(),
@@ -183,14 +401,23 @@ impl Ring {
                 break;
             }
             counters.cq_overflows.add(1);
-            self.enter(counters, 0, None)?;
+            self.enter(counters, 0, EnterFlags::GETEVENTS, None)?;
         }
         Ok(())
     }
 }
 
+impl Drop for Ring {
+    /// A registered ring lives on after its descriptor is closed, until its thread ends.
+    fn drop(&mut self) {
+        if let Some(index) = self.registered {
+            sys::unregister_ring_fd(self.uring.as_raw_fd(), index);
+        }
+    }
+}
+
 /// Why `io_uring_setup` was refused, and what to do about it (io_uring_setup(2), ERRORS).
-fn explain(error: &io::Error) -> Unsupported {
+fn explain(error: &io::Error, setup: &Setup) -> Unsupported {
     let disabled = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled");
     let disabled = disabled.as_deref().map(str::trim).unwrap_or("absent");
     let (name, hint) = match error.raw_os_error() {
@@ -211,7 +438,12 @@ fn explain(error: &io::Error) -> Unsupported {
         }
         Some(libc::EINVAL) => (
             "EINVAL",
-            "SINGLE_ISSUER or DEFER_TASKRUN is not known to this kernel; needs Linux 6.1".to_owned(),
+            match setup.submission_thread {
+                Some((_, Some(cpu))) => {
+                    format!("CPU {cpu} is not online, or the kernel is older than Linux 6.0; see sq_cpu")
+                }
+                _ => "SINGLE_ISSUER or DEFER_TASKRUN is not known to this kernel; needs Linux 6.1".to_owned(),
+            },
         ),
         Some(libc::ENOMEM) => (
             "ENOMEM",

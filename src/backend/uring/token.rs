@@ -4,10 +4,12 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Kind {
-    /// Multishot accept; the index is the listener's.
+    /// Accept; the index is the listener's.
     Accept,
-    /// Multishot receive; the index is the connection's descriptor, here and below.
+    /// Receive; the index is the connection's, here and below.
     Receive,
+    /// Multishot poll for input.
+    Poll,
     /// Send that completes while it is submitted; only a failed or short one has a completion.
     Send,
     /// Send that waits until the peer takes it.
@@ -16,6 +18,10 @@ pub enum Kind {
     Close,
     /// Cancellation of other requests.
     Cancel,
+    /// A regular descriptor for a direct one.
+    Install,
+    /// Does nothing, after everything that was queued before it.
+    Fence,
     /// The stop signal.
     Stop,
 }
@@ -27,8 +33,18 @@ impl Kind {
     }
 }
 
-const KINDS: [Kind; 7] =
-    [Kind::Accept, Kind::Receive, Kind::Send, Kind::PatientSend, Kind::Close, Kind::Cancel, Kind::Stop];
+const KINDS: [Kind; 10] = [
+    Kind::Accept,
+    Kind::Receive,
+    Kind::Poll,
+    Kind::Send,
+    Kind::PatientSend,
+    Kind::Close,
+    Kind::Cancel,
+    Kind::Install,
+    Kind::Fence,
+    Kind::Stop,
+];
 
 /// Kind (8 bits), generation (24 bits), index (32 bits).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,0 +1,305 @@
+//! `uring-oneshot`: the naive port of a readiness server. A receive is asked for, its completion brings
+//! one send, the send's completion brings the next receive; each connection has a buffer of its own.
+//!
+//! So an echo takes two turns of the loop. With `link=on` it takes one: the send and the receive behind it
+//! are queued together, linked, so that the receive begins when the send has succeeded, and the send has a
+//! completion only if it fails. The kernel then waits for a peer that does not read.
+//!
+//! A connection is not read while anything is owed on it, so it never holds more than its buffer.
+
+use super::ring::{self, Completion, Ring, Setup};
+use super::token::{GENERATION_MASK, Kind, Token};
+use super::{Accept, Core, Rung};
+use crate::backend::{Facts, Knob, Knobs, Needs, Unsupported};
+use crate::drain::Owed;
+use crate::sys::{self, AnonymousMemory};
+use crate::work::WORK_NS;
+use io_uring::opcode;
+use io_uring::squeue::Flags;
+use io_uring::types::Fd;
+use std::io;
+use std::os::fd::RawFd;
+use std::ptr::NonNull;
+
+/// A receive and a send at a time.
+pub struct Oneshot {
+    /// By fd: the kernel gives the lowest free number, so this stays dense.
+    connections: Vec<Connection>,
+    buffers: Buffers,
+    link: bool,
+}
+
+#[derive(Default)]
+struct Connection {
+    generation: u32,
+    /// What of the buffer is owed.
+    start: u32,
+    end: u32,
+    open: bool,
+    /// The send that the receive is linked to did not take everything, so the receive is being cancelled.
+    link_broken: bool,
+    failed: bool,
+}
+
+/// A buffer for each connection. They are made in chunks that never move, because receives are under way
+/// into them, and stay with their index when a connection ends.
+struct Buffers {
+    chunks: Vec<AnonymousMemory>,
+    bytes_each: usize,
+}
+
+/// Buffers of a chunk.
+const CHUNK: usize = 256;
+
+impl Buffers {
+    fn reserve(&mut self, index: u32) -> io::Result<()> {
+        while self.chunks.len() * CHUNK <= index as usize {
+            self.chunks.push(AnonymousMemory::new(CHUNK * self.bytes_each)?);
+        }
+        Ok(())
+    }
+
+    fn start(&self, index: u32) -> NonNull<u8> {
+        let chunk = &self.chunks[index as usize / CHUNK];
+        // SAFETY: a chunk holds CHUNK buffers, and the place in it is below that.
+        unsafe { chunk.start().add(index as usize % CHUNK * self.bytes_each) }
+    }
+
+    /// A part of a buffer that nothing is received into.
+    ///
+    /// # Safety
+    /// No receive into this buffer may be under way for as long as the slice is used.
+    unsafe fn contents(&self, index: u32, start: u32, end: u32) -> &[u8] {
+        assert!(start <= end && end as usize <= self.bytes_each);
+        // SAFETY: the range lies within the buffer, checked above; only receives write to it.
+        unsafe {
+            std::slice::from_raw_parts(self.start(index).add(start as usize).as_ptr(), (end - start) as usize)
+        }
+    }
+}
+
+impl Rung for Oneshot {
+    const NAME: &'static str = "uring-oneshot";
+    const SUMMARY: &'static str = "the naive port: a receive for each message, a buffer for each connection";
+    const NEEDS: Needs = Needs { linux: "6.1", default_container: false, limits: "io_uring not disabled" };
+    const KNOBS: &'static [Knob] = &[
+        Knob::word(
+            "link",
+            &["off", "on"],
+            "whether the next receive is queued with the send, linked to it, instead of after it",
+        ),
+        ring::TASK_RUN,
+        ring::SQ_ENTRIES,
+        ring::CQ_ENTRIES,
+        ring::REGISTERED_RING,
+        ring::MIN_WAIT_US,
+        ring::MIN_WAIT_EVENTS,
+        Knob::number("receive_bytes", 4096, 64..=1_048_576, "receive buffer of a connection, in bytes"),
+        WORK_NS,
+    ];
+    const ACCEPT: Accept = Accept::Once;
+    const OPERATIONS: &'static [(&'static str, u8)] = &[];
+
+    fn setup(knobs: &Knobs) -> Setup {
+        let setup = Setup::of(knobs);
+        if is_linked(knobs) { setup.with_room_for(LINKED) } else { setup }
+    }
+
+    fn probe(_ring: &Ring, _knobs: &Knobs) -> Result<(), Unsupported> {
+        Ok(())
+    }
+
+    fn new(_ring: &Ring, knobs: &Knobs, _listeners: usize) -> io::Result<Self> {
+        Ok(Self {
+            connections: Vec::new(),
+            buffers: Buffers { chunks: Vec::new(), bytes_each: knobs.size("receive_bytes") },
+            link: is_linked(knobs),
+        })
+    }
+
+    fn in_force(&self) -> Facts {
+        Facts::new()
+    }
+
+    fn admit(&mut self, index: u32) {
+        let slot = index as usize;
+        if slot >= self.connections.len() {
+            self.connections.resize_with(slot + 1, Connection::default);
+        }
+        let generation = (self.connections[slot].generation + 1) & GENERATION_MASK;
+        self.connections[slot] = Connection { generation, open: true, ..Connection::default() };
+    }
+
+    fn serve(&mut self, core: &mut Core, index: u32) -> io::Result<()> {
+        if self.buffers.reserve(index).is_err() {
+            // Out of memory: this connection is refused, the others go on.
+            return self.close(core, index);
+        }
+        self.receive(core, index)
+    }
+
+    fn completed(&mut self, core: &mut Core, token: Token, completion: &Completion) -> io::Result<()> {
+        let index = token.index;
+        let connection = &mut self.connections[index as usize];
+        let late = connection.generation != token.generation || !connection.open;
+        debug_assert!(!late, "{token:?} completed after its connection was closed");
+        if late {
+            return Ok(());
+        }
+        match token.kind {
+            Kind::Receive => self.received(core, index, completion.result),
+            Kind::Send => {
+                self.linked_send_failed(core, index, completion.result);
+                Ok(())
+            }
+            _ => self.sent(core, index, completion.result),
+        }
+    }
+
+    fn turned(&mut self, _core: &mut Core) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn must_not_wait(&mut self, _core: &mut Core) -> io::Result<bool> {
+        Ok(false)
+    }
+
+    fn take_owed(&mut self, _core: &mut Core) -> io::Result<Vec<Owed>> {
+        let mut owed = Vec::new();
+        for index in 0..self.connections.len() as u32 {
+            let connection = &mut self.connections[index as usize];
+            if std::mem::take(&mut connection.open) {
+                let (start, end) = (connection.start, connection.end);
+                let unsent = if start == end {
+                    Vec::new()
+                } else {
+                    // SAFETY: every request has ended.
+                    unsafe { self.buffers.contents(index, start, end) }.to_vec()
+                };
+                // SAFETY: an open slot owns its descriptor, no request refers to it any more, and the slot
+                // owns it no longer.
+                owed.push(Owed { fd: unsafe { sys::own(index as RawFd) }, unsent });
+            }
+        }
+        Ok(owed)
+    }
+
+    fn leak(&mut self) {
+        self.buffers.chunks.iter_mut().for_each(AnonymousMemory::leak);
+    }
+}
+
+/// Requests that must be submitted together: a send, and the receive that is linked to it.
+const LINKED: u32 = 2;
+
+fn is_linked(knobs: &Knobs) -> bool {
+    knobs.word("link") == "on"
+}
+
+impl Oneshot {
+    fn token(&self, kind: Kind, index: u32) -> Token {
+        Token { kind, generation: self.connections[index as usize].generation, index }
+    }
+
+    fn receive(&mut self, core: &mut Core, index: u32) -> io::Result<()> {
+        let bytes = self.buffers.bytes_each as u32;
+        let entry = opcode::Recv::new(Fd(index as RawFd), self.buffers.start(index).as_ptr(), bytes).build();
+        // SAFETY: the buffer stays where it is until the loop has ended, and nothing else uses it while
+        // nothing is owed from it: it is read only from this receive's completion on, until the next
+        // receive, or, when one is linked behind a send, by that send alone.
+        unsafe { core.push(self.token(Kind::Receive, index), entry)? };
+        Ok(())
+    }
+
+    /// Sends what is owed. MSG_WAITALL: the kernel goes on until all is sent, because a link goes on only then.
+    fn send(&mut self, core: &mut Core, index: u32) -> io::Result<()> {
+        let connection = &mut self.connections[index as usize];
+        connection.link_broken = false;
+        let (start, end) = (connection.start, connection.end);
+        let address = self.buffers.start(index);
+        // SAFETY: what is owed lies within the buffer.
+        let address = unsafe { address.add(start as usize) };
+        let entry = opcode::Send::new(Fd(index as RawFd), address.as_ptr(), end - start)
+            .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
+            .build();
+        if !self.link {
+            // SAFETY: nothing is received into the buffer until the send has completed.
+            unsafe { core.push(self.token(Kind::PatientSend, index), entry)? };
+            return Ok(());
+        }
+        // Counted now, because no completion will say when; a failed send takes it back.
+        core.counters.bytes_sent.add(u64::from(end - start));
+        let entry = entry.flags(Flags::SKIP_SUCCESS | Flags::IO_LINK);
+        // A link ends with the batch that is submitted: both must be in the queue together.
+        core.make_room(LINKED)?;
+        // SAFETY: the receive behind it begins when it has ended.
+        unsafe { core.push(self.token(Kind::Send, index), entry)? };
+        self.receive(core, index)
+    }
+
+    fn received(&mut self, core: &mut Core, index: u32, result: i32) -> io::Result<()> {
+        let connection = &mut self.connections[index as usize];
+        if !connection.link_broken {
+            // It has begun, so a send that it was linked to has taken everything.
+            connection.start = connection.end;
+        }
+        if connection.failed {
+            core.counters.bytes_abandoned.add(u64::from(connection.end - connection.start));
+            return self.close(core, index);
+        }
+        match result {
+            1.. => {
+                (connection.start, connection.end) = (0, result as u32);
+                core.counters.bytes_received.add(result as u64);
+                core.work.perform();
+                if core.stopping { Ok(()) } else { self.send(core, index) }
+            }
+            _ if -result == libc::ECANCELED && core.stopping => Ok(()),
+            _ if -result == libc::ECANCELED && connection.link_broken => self.send(core, index),
+            // The end, or a reset.
+            _ => self.close(core, index),
+        }
+    }
+
+    /// A send with a receive linked behind it that did not take everything: `result` is how much. The receive is
+    /// cancelled, and what follows happens when that is heard of.
+    fn linked_send_failed(&mut self, core: &mut Core, index: u32, result: i32) {
+        let connection = &mut self.connections[index as usize];
+        let sent = result.max(0) as u32;
+        core.counters.bytes_sent.take_back(u64::from(connection.end - connection.start - sent));
+        connection.start += sent;
+        connection.link_broken = true;
+        if result >= 0 {
+            core.counters.short_sends.add(1);
+        } else if -result != libc::ECANCELED {
+            connection.failed = true;
+        }
+    }
+
+    fn sent(&mut self, core: &mut Core, index: u32, result: i32) -> io::Result<()> {
+        let connection = &mut self.connections[index as usize];
+        if result < 0 && !(core.stopping && -result == libc::ECANCELED) {
+            core.counters.bytes_abandoned.add(u64::from(connection.end - connection.start));
+            return self.close(core, index);
+        }
+        let sent = result.max(0) as u32;
+        core.counters.bytes_sent.add(u64::from(sent));
+        connection.start += sent;
+        if core.stopping {
+            return Ok(());
+        }
+        if connection.start < connection.end {
+            core.counters.short_sends.add(1);
+            return self.send(core, index);
+        }
+        self.receive(core, index)
+    }
+
+    fn close(&mut self, core: &mut Core, index: u32) -> io::Result<()> {
+        core.counters.closed.add(1);
+        let token = self.token(Kind::Close, index);
+        self.connections[index as usize].open = false;
+        let entry = opcode::Close::new(Fd(index as RawFd)).build();
+        core.request(token, entry.flags(Flags::SKIP_SUCCESS))
+    }
+}

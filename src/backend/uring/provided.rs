@@ -1,0 +1,888 @@
+//! The rungs that receive into provided buffers and send the echo straight from the buffer that it came in.
+//!
+//! # One system call an echo
+//! The loop submits the sends of a batch and waits for the next batch in the same `io_uring_enter`. With
+//! MSG_DONTWAIT a send completes while it is submitted, whatever comes of it; with MSG_WAITALL one that
+//! takes only a part counts as failed; with CQE_SKIP_SUCCESS only a failed one has a completion. So once
+//! a send is [decided](super::ring::Ring::decided) and all completions are taken, it has succeeded if it has
+//! none. A send's own completion does not end the wait, and a failed send does not wait for input that may
+//! never come.
+//!
+//! Where something is to follow a send, another buffer, the close, a receive that waits for a buffer, the
+//! loop only submits, does that, and waits after it. A submission thread cannot be told to submit at once:
+//! there a fence, a request that does nothing, is queued behind the send, and its completion ends the wait.
+//!
+//! # Order and bounds
+//! A connection has one send in flight at most, or its bytes could be reordered. What arrives meanwhile
+//! queues in its buffers; past a limit its receive is cancelled until the queue is down to half. A peer
+//! that does not read makes a send fail with EAGAIN: then what it is owed moves to the heap, its buffers go
+//! back to the ring, so that slow readers cannot starve the others of buffers, and it is not read until it
+//! has taken everything.
+//!
+//! A receive that finds no buffer ends (ENOBUFS). Its connection goes to the end of a queue and is armed
+//! again when a buffer is back; arming it at once would only fail again.
+//!
+//! # Poll, then receive
+//! A multishot poll reports each arrival of data once. The receive that follows does not wait: it may find
+//! that an earlier one has taken all (EAGAIN). After one that says that the socket has more, or fills its
+//! buffer, the next follows at once; otherwise the next report is waited for.
+//!
+//! # Bundles
+//! A receive fills as many buffers as there are bytes for, and one completion names the first. A send of
+//! several buffers takes them from a group of its own, lent for that send. One buffer is sent as elsewhere,
+//! so small messages cost what they cost without bundles.
+
+use super::buffer_ring::{self, BufferRing, Piece, SendGroups};
+use super::ring::{self, Completion, Ring, Setup};
+use super::token::{GENERATION_MASK, Kind, Token};
+use super::{Accept, Core, Rung};
+use crate::backend::{Facts, Knob, Knobs, Needs, Unsupported};
+use crate::drain::Owed;
+use crate::sys;
+use crate::work::WORK_NS;
+use io_uring::squeue::Flags;
+use io_uring::types::{Fd, Fixed};
+use io_uring::{opcode, squeue};
+use std::collections::VecDeque;
+use std::io;
+use std::marker::PhantomData;
+use std::os::fd::RawFd;
+
+/// No segment: the end of a queue.
+const NONE: u32 = u32::MAX;
+
+/// Groups that bundled sends borrow. A send holds one from its submission to the end of the turn; one that
+/// finds none sends a single buffer.
+const SEND_GROUPS: u16 = 64;
+
+/// Descriptors of a worker that are no connections: standard streams, stop signal, ring, and some to spare.
+const OTHER_FILES: usize = 32;
+
+/// A table of direct descriptors has no more than this, even where files are not limited: 8 bytes each.
+const DIRECT_MOST: usize = 65_536;
+
+/// What one rung does differently from another.
+pub trait Technique {
+    /// [`Rung::NAME`].
+    const NAME: &'static str;
+    /// [`Rung::SUMMARY`].
+    const SUMMARY: &'static str;
+    /// [`Rung::NEEDS`].
+    const NEEDS: Needs;
+    /// [`Rung::KNOBS`].
+    const KNOBS: &'static [Knob] = KNOBS;
+    /// Connections are direct descriptors.
+    const DIRECT: bool = false;
+    /// Input is polled for, then received.
+    const POLL: bool = false;
+    /// Receives and sends take several buffers.
+    const BUNDLE: bool = false;
+    /// The ring has a submission thread.
+    const SUBMISSION_THREAD: bool = false;
+    /// [`Rung::OPERATIONS`]. IORING_OP_SEND_ZC came with multishot receives (kernel 6.0), which have no probe.
+    const OPERATIONS: &'static [(&'static str, u8)] = &[("SEND_ZC", opcode::SendZc::CODE)];
+}
+
+const BUFFERS_PER_CONNECTION: Knob = Knob::number(
+    "buffers_per_connection",
+    64,
+    1..=32_768,
+    "buffers, or pieces of them, that may queue on a connection before its receive is paused",
+);
+
+const KNOBS: &[Knob] = &[
+    ring::TASK_RUN,
+    ring::SQ_ENTRIES,
+    ring::CQ_ENTRIES,
+    ring::REGISTERED_RING,
+    ring::MIN_WAIT_US,
+    ring::MIN_WAIT_EVENTS,
+    buffer_ring::BUFFERS,
+    buffer_ring::BUFFER_BYTES,
+    buffer_ring::INCREMENTAL,
+    BUFFERS_PER_CONNECTION,
+    WORK_NS,
+];
+
+/// `uring-multishot`.
+pub struct Multishot;
+
+impl Technique for Multishot {
+    const NAME: &'static str = "uring-multishot";
+    const SUMMARY: &'static str =
+        "multishot accept and receive, provided buffers sent back in place, DEFER_TASKRUN";
+    const NEEDS: Needs = Needs { linux: "6.1", default_container: false, limits: "io_uring not disabled" };
+}
+
+/// `uring-multishot-direct`.
+pub struct Direct;
+
+impl Technique for Direct {
+    const NAME: &'static str = "uring-multishot-direct";
+    const SUMMARY: &'static str = "as uring-multishot, with direct descriptors instead of files";
+    const NEEDS: Needs = Needs {
+        linux: "6.8",
+        default_container: false,
+        limits: "io_uring not disabled; as many direct descriptors as RLIMIT_NOFILE",
+    };
+    const DIRECT: bool = true;
+    const OPERATIONS: &'static [(&'static str, u8)] =
+        &[("SEND_ZC", opcode::SendZc::CODE), ("FIXED_FD_INSTALL", opcode::FixedFdInstall::CODE)];
+}
+
+/// `uring-poll-multishot`.
+pub struct PollMultishot;
+
+impl Technique for PollMultishot {
+    const NAME: &'static str = "uring-poll-multishot";
+    const SUMMARY: &'static str =
+        "multishot poll, then a receive into a provided buffer: an idle connection holds the least memory";
+    const NEEDS: Needs = Needs { linux: "6.1", default_container: false, limits: "io_uring not disabled" };
+    const POLL: bool = true;
+}
+
+/// `uring-bundle`.
+pub struct Bundle;
+
+impl Technique for Bundle {
+    const NAME: &'static str = "uring-bundle";
+    const SUMMARY: &'static str = "as uring-multishot, but one completion and one send for several buffers: large and pipelined messages";
+    const NEEDS: Needs = Needs { linux: "6.10", default_container: false, limits: "io_uring not disabled" };
+    const KNOBS: &'static [Knob] = &[
+        ring::TASK_RUN,
+        ring::SQ_ENTRIES,
+        ring::CQ_ENTRIES,
+        ring::REGISTERED_RING,
+        ring::MIN_WAIT_US,
+        ring::MIN_WAIT_EVENTS,
+        buffer_ring::BUFFERS,
+        buffer_ring::BUFFER_BYTES,
+        BUFFERS_PER_CONNECTION,
+        WORK_NS,
+    ];
+    const BUNDLE: bool = true;
+}
+
+/// `uring-sqpoll`.
+pub struct SubmissionThread;
+
+impl Technique for SubmissionThread {
+    const NAME: &'static str = "uring-sqpoll";
+    const SUMMARY: &'static str =
+        "as uring-multishot, but a thread of the kernel's submits; its CPU time is the server's";
+    const NEEDS: Needs = Needs {
+        linux: "6.0",
+        default_container: false,
+        limits: "io_uring not disabled; a CPU for the submission thread beside the worker's",
+    };
+    const KNOBS: &'static [Knob] = &[
+        ring::SQ_IDLE_MS,
+        ring::SQ_CPU,
+        ring::SQ_ENTRIES,
+        ring::CQ_ENTRIES,
+        ring::REGISTERED_RING,
+        ring::MIN_WAIT_US,
+        ring::MIN_WAIT_EVENTS,
+        buffer_ring::BUFFERS,
+        buffer_ring::BUFFER_BYTES,
+        buffer_ring::INCREMENTAL,
+        BUFFERS_PER_CONNECTION,
+        WORK_NS,
+    ];
+    const SUBMISSION_THREAD: bool = true;
+}
+
+/// Connections that receive into provided buffers.
+pub struct Provided<T: Technique> {
+    buffers: BufferRing,
+    groups: Option<SendGroups>,
+    /// By index: the descriptor or the direct descriptor. The kernel gives low numbers, so this stays dense.
+    connections: Vec<Connection>,
+    /// Pieces of buffers that are owed, linked to a queue for each connection.
+    segments: Segments,
+    /// Connections whose receive found no buffer, longest wait first.
+    starved: VecDeque<(u32, u32)>,
+    /// Sends that are not decided yet, in their order.
+    sends: VecDeque<Sending>,
+    buffers_per_connection: u16,
+    buffer_bytes: u32,
+    direct_files: u32,
+    technique: PhantomData<T>,
+}
+
+#[derive(Default)]
+struct Connection {
+    generation: u32,
+    /// The queue of segments to be sent.
+    head: u32,
+    tail: u32,
+    length: u16,
+    /// How many of them the send in flight has, from the head on; 1 for a patient send.
+    sending: u16,
+    open: bool,
+    /// A receive is under way.
+    receiving: bool,
+    /// A poll is under way.
+    polling: bool,
+    /// The poll has reported input that no receive has looked for yet.
+    readable: bool,
+    /// A cancellation of the receive, or the poll, is under way.
+    cancelling: bool,
+    starved: bool,
+    /// The peer has sent its end.
+    ended: bool,
+    /// The connection is broken; what is owed is lost.
+    failed: bool,
+    /// What a peer that does not read is owed.
+    blocked: Option<Box<Blocked>>,
+}
+
+#[derive(Default)]
+struct Blocked {
+    /// In flight, so it must not move or change: a boxed slice has no room to.
+    sending: Box<[u8]>,
+    sent: usize,
+    /// Arrived since.
+    waiting: Vec<u8>,
+}
+
+/// A send that has a completion only if it fails.
+struct Sending {
+    number: u64,
+    index: u32,
+    generation: u32,
+    group: Option<u16>,
+}
+
+/// The links of all queues.
+#[derive(Default)]
+struct Segments {
+    segments: Vec<Segment>,
+    free: Vec<u32>,
+}
+
+#[derive(Clone, Copy)]
+struct Segment {
+    piece: Piece,
+    next: u32,
+}
+
+impl Segments {
+    fn add(&mut self, piece: Piece) -> u32 {
+        let segment = Segment { piece, next: NONE };
+        if let Some(id) = self.free.pop() {
+            self.segments[id as usize] = segment;
+            return id;
+        }
+        self.segments.push(segment);
+        self.segments.len() as u32 - 1
+    }
+
+    fn get(&mut self, id: u32) -> &mut Segment {
+        &mut self.segments[id as usize]
+    }
+}
+
+impl<T: Technique> Rung for Provided<T> {
+    const NAME: &'static str = T::NAME;
+    const SUMMARY: &'static str = T::SUMMARY;
+    const NEEDS: Needs = T::NEEDS;
+    const KNOBS: &'static [Knob] = T::KNOBS;
+    const ACCEPT: Accept = if T::DIRECT { Accept::MultishotDirect } else { Accept::Multishot };
+    const OPERATIONS: &'static [(&'static str, u8)] = T::OPERATIONS;
+
+    fn setup(knobs: &Knobs) -> Setup {
+        if T::SUBMISSION_THREAD { Setup::with_submission_thread(knobs) } else { Setup::of(knobs) }
+    }
+
+    fn probe(ring: &Ring, knobs: &Knobs) -> Result<(), Unsupported> {
+        if T::BUNDLE && !ring.has_bundles() {
+            let reason = "IORING_FEAT_RECVSEND_BUNDLE is not there; needs Linux 6.10".to_owned();
+            return Err(Unsupported { reason });
+        }
+        if T::DIRECT {
+            ring.submitter().register_files_sparse(1).map_err(|error| Unsupported {
+                reason: format!("io_uring_register(FILES2): {error}; sparse tables need Linux 5.19"),
+            })?;
+        }
+        buffer_ring::probe(&ring.submitter(), is_incremental::<T>(knobs))
+    }
+
+    fn new(ring: &Ring, knobs: &Knobs, listeners: usize) -> io::Result<Self> {
+        let submitter = ring.submitter();
+        let count = knobs.size("buffers").next_power_of_two();
+        let buffer_bytes = knobs.size("buffer_bytes");
+        let buffers = BufferRing::new(&submitter, count as u16, buffer_bytes, is_incremental::<T>(knobs))?;
+        let mut direct_files = 0;
+        if T::DIRECT {
+            // The drain needs a file for each of them.
+            let files = sys::open_files_limit()? as usize;
+            direct_files = files.saturating_sub(listeners + OTHER_FILES).clamp(1, DIRECT_MOST) as u32;
+            submitter.register_files_sparse(direct_files)?;
+        }
+        Ok(Self {
+            buffers,
+            groups: T::BUNDLE.then(|| SendGroups::new(&submitter, SEND_GROUPS)).transpose()?,
+            connections: Vec::new(),
+            segments: Segments::default(),
+            starved: VecDeque::new(),
+            sends: VecDeque::new(),
+            buffers_per_connection: knobs.get("buffers_per_connection") as u16,
+            buffer_bytes: buffer_bytes as u32,
+            direct_files,
+            technique: PhantomData,
+        })
+    }
+
+    fn in_force(&self) -> Facts {
+        let bytes = self.buffers.bytes() + self.groups.as_ref().map_or(0, SendGroups::bytes);
+        let mut facts = Facts::from_iter([
+            ("buffers".to_owned(), self.buffers.count().into()),
+            ("buffers_bytes".to_owned(), bytes.into()),
+        ]);
+        if T::DIRECT {
+            facts.insert("direct_files".to_owned(), self.direct_files.into());
+        }
+        facts
+    }
+
+    fn admit(&mut self, index: u32) {
+        let slot = index as usize;
+        if slot >= self.connections.len() {
+            self.connections.resize_with(slot + 1, Connection::default);
+        }
+        let generation = (self.connections[slot].generation + 1) & GENERATION_MASK;
+        self.connections[slot] =
+            Connection { generation, head: NONE, tail: NONE, open: true, ..Connection::default() };
+    }
+
+    fn serve(&mut self, core: &mut Core, index: u32) -> io::Result<()> {
+        if T::POLL { self.poll(core, index) } else { self.receive(core, index) }
+    }
+
+    fn completed(&mut self, core: &mut Core, token: Token, completion: &Completion) -> io::Result<()> {
+        if token.kind == Kind::Receive {
+            return self.received(core, token, completion);
+        }
+        let connection = &self.connections[token.index as usize];
+        let late = is_late(connection, token);
+        debug_assert!(!late, "{token:?} completed after its connection was closed");
+        if late {
+            return Ok(());
+        }
+        match token.kind {
+            Kind::Poll => self.polled(core, token.index, completion),
+            Kind::Send => self.send_failed(core, token.index, completion.result),
+            _ => self.sent_patiently(core, token.index, completion.result),
+        }
+    }
+
+    fn turned(&mut self, core: &mut Core) -> io::Result<()> {
+        while self.sends.front().is_some_and(|sending| sending.number < core.decided()) {
+            let Some(sending) = self.sends.pop_front() else { break };
+            self.send_decided(core, &sending)?;
+        }
+        self.feed_the_starved(core)
+    }
+
+    fn must_not_wait(&mut self, core: &mut Core) -> io::Result<bool> {
+        // The last turn may have fed connections that have nothing to say, and the next in the queue must
+        // not wait for them.
+        if !self.starved.is_empty() && self.buffers.available() > 0 {
+            return Ok(true);
+        }
+        if !self.something_follows_a_send() {
+            return Ok(false);
+        }
+        if !T::SUBMISSION_THREAD {
+            return Ok(true);
+        }
+        core.fence()?;
+        Ok(false)
+    }
+
+    fn take_owed(&mut self, core: &mut Core) -> io::Result<Vec<Owed>> {
+        let open = (0..self.connections.len() as u32).filter(|&index| self.connections[index as usize].open);
+        let mut owed: Vec<(u32, RawFd)> = open.map(|index| (index, index as RawFd)).collect();
+        if T::DIRECT {
+            owed = self.install(core, &owed)?;
+        }
+        Ok(owed
+            .into_iter()
+            .map(|(index, fd)| {
+                let unsent = self.take_unsent(index);
+                self.connections[index as usize].open = false;
+                // SAFETY: an open slot owns its descriptor, or had it made above, no request refers to it any
+                // more, and the slot owns it no longer.
+                Owed { fd: unsafe { sys::own(fd) }, unsent }
+            })
+            .collect())
+    }
+
+    fn leak(&mut self) {
+        self.buffers.leak();
+    }
+}
+
+fn is_incremental<T: Technique>(knobs: &Knobs) -> bool {
+    !T::BUNDLE && knobs.word("incremental") == "on"
+}
+
+/// Takes what a receive has filled, piece by piece; nothing if it picked no buffer.
+fn take_pieces<T: Technique>(
+    buffers: &mut BufferRing,
+    completion: &Completion,
+    mut each: impl FnMut(&mut BufferRing, Piece),
+) {
+    let Some(first) = completion.buffer() else { return };
+    let length = completion.result.max(0) as u32;
+    if T::BUNDLE && length > 0 {
+        buffers.take_bundle(first, length, each);
+    } else {
+        let piece = buffers.take(first, length, completion.buffer_more());
+        each(buffers, piece);
+    }
+}
+
+fn is_late(connection: &Connection, token: Token) -> bool {
+    connection.generation != token.generation || !connection.open
+}
+
+// Requests.
+impl<T: Technique> Provided<T> {
+    fn token(&self, kind: Kind, index: u32) -> Token {
+        Token { kind, generation: self.connections[index as usize].generation, index }
+    }
+
+    /// A request on the connection whose index was passed as its descriptor.
+    fn on_socket(entry: squeue::Entry) -> squeue::Entry {
+        if T::DIRECT { entry.flags(Flags::FIXED_FILE) } else { entry }
+    }
+
+    fn poll(&mut self, core: &mut Core, index: u32) -> io::Result<()> {
+        self.connections[index as usize].polling = true;
+        let entry = opcode::PollAdd::new(Fd(index as RawFd), (libc::POLLIN | libc::POLLRDHUP) as u32);
+        core.request(self.token(Kind::Poll, index), Self::on_socket(entry.multi(true).build()))
+    }
+
+    fn receive(&mut self, core: &mut Core, index: u32) -> io::Result<()> {
+        if self.buffers.available() == 0 {
+            // The kernel would refuse at once, even while nothing has arrived.
+            self.starve(index);
+            return Ok(());
+        }
+        self.connections[index as usize].receiving = true;
+        let socket = Fd(index as RawFd);
+        let entry = if T::POLL {
+            opcode::Recv::new(socket, std::ptr::null_mut(), 0)
+                .buf_group(buffer_ring::GROUP)
+                .flags(libc::MSG_DONTWAIT)
+                .build()
+                .flags(Flags::BUFFER_SELECT)
+        } else if T::BUNDLE {
+            opcode::RecvMultiBundle::new(socket, buffer_ring::GROUP).build()
+        } else {
+            opcode::RecvMulti::new(socket, buffer_ring::GROUP).build()
+        };
+        core.request(self.token(Kind::Receive, index), Self::on_socket(entry))
+    }
+
+    /// Takes back the request that brings input, the receive or the poll.
+    fn cancel_input(&mut self, core: &mut Core, index: u32) -> io::Result<()> {
+        let connection = &mut self.connections[index as usize];
+        let armed = if T::POLL { connection.polling } else { connection.receiving };
+        if !armed || connection.cancelling {
+            return Ok(());
+        }
+        connection.cancelling = true;
+        let target = self.token(if T::POLL { Kind::Poll } else { Kind::Receive }, index).encode();
+        core.request(self.token(Kind::Cancel, index), opcode::AsyncCancel::new(target).build())
+    }
+
+    /// Sends what the connection owes next, if anything and if no send is in flight.
+    fn send(&mut self, core: &mut Core, index: u32) -> io::Result<()> {
+        let connection = &self.connections[index as usize];
+        if connection.sending > 0 || connection.failed || core.stopping {
+            return Ok(());
+        }
+        let socket = Fd(index as RawFd);
+        if let Some(blocked) = &connection.blocked {
+            // No hurry now: the kernel waits for space.
+            let bytes = &blocked.sending[blocked.sent..];
+            let entry = opcode::Send::new(socket, bytes.as_ptr(), bytes.len() as u32)
+                .flags(libc::MSG_NOSIGNAL)
+                .build();
+            self.connections[index as usize].sending = 1;
+            // SAFETY: the bytes are a boxed slice's, which is dropped only after the send's completion.
+            unsafe { core.push(self.token(Kind::PatientSend, index), Self::on_socket(entry))? };
+            return Ok(());
+        }
+        if connection.length == 0 {
+            return Ok(());
+        }
+        let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL | libc::MSG_DONTWAIT;
+        let Connection { head, length, .. } = *connection;
+        let group = if T::BUNDLE && length > 1 { self.lend_group() } else { None };
+        let (entry, segments, bytes) = match group {
+            None => {
+                let bytes = self.buffers.contents(self.segments.get(head).piece);
+                let entry =
+                    opcode::Send::new(socket, bytes.as_ptr(), bytes.len() as u32).flags(flags).build();
+                (entry, 1, bytes.len() as u64)
+            }
+            Some(group) => {
+                let (segments, bytes) = self.fill(group, index);
+                let entry = opcode::SendBundle::new(socket, SendGroups::group(group)).flags(flags).build();
+                (entry, segments, bytes)
+            }
+        };
+        // Counted now, because no completion will say when; a failed send takes it back.
+        core.counters.bytes_sent.add(bytes);
+        let token = self.token(Kind::Send, index);
+        self.connections[index as usize].sending = segments;
+        // SAFETY: the bytes are in pieces of buffers that stay ours until the send is decided. So does the
+        // group that it takes them from.
+        let number = unsafe { core.push(token, Self::on_socket(entry).flags(Flags::SKIP_SUCCESS))? };
+        self.sends.push_back(Sending { number, index, generation: token.generation, group });
+        Ok(())
+    }
+
+    fn lend_group(&mut self) -> Option<u16> {
+        self.groups.as_mut().and_then(SendGroups::lend)
+    }
+
+    /// Puts what the connection owes into a group: how many segments, and bytes.
+    fn fill(&mut self, group: u16, index: u32) -> (u16, u64) {
+        let Some(groups) = &mut self.groups else { return (0, 0) };
+        let (mut segments, mut bytes) = (0, 0);
+        let mut next = self.connections[index as usize].head;
+        while next != NONE && usize::from(segments) < buffer_ring::BUNDLE_MOST {
+            let Segment { piece, next: following } = *self.segments.get(next);
+            let contents = self.buffers.contents(piece);
+            groups.put(group, contents);
+            bytes += contents.len() as u64;
+            segments += 1;
+            next = following;
+        }
+        groups.publish(group);
+        (segments, bytes)
+    }
+
+    fn close(&mut self, core: &mut Core, index: u32) -> io::Result<()> {
+        core.counters.closed.add(1);
+        let token = self.token(Kind::Close, index);
+        self.connections[index as usize].open = false;
+        let entry = if T::DIRECT {
+            opcode::Close::new(Fixed(index)).build()
+        } else {
+            opcode::Close::new(Fd(index as RawFd)).build()
+        };
+        core.request(token, entry.flags(Flags::SKIP_SUCCESS))
+    }
+
+    /// Makes regular descriptors of direct ones, because the drain knows no other.
+    fn install(&mut self, core: &mut Core, open: &[(u32, RawFd)]) -> io::Result<Vec<(u32, RawFd)>> {
+        for &(index, _) in open {
+            let entry = opcode::FixedFdInstall::new(Fixed(index), 0).build();
+            core.request(Token::of(Kind::Install, index), entry)?;
+        }
+        let mut installed = Vec::with_capacity(open.len());
+        let mut failed = None;
+        core.finish_requests(|token, completion| match completion.result {
+            fd @ 0.. => installed.push((token.index, fd)),
+            error => failed = Some(io::Error::from_raw_os_error(-error)),
+        })?;
+        // The table's own references would keep the connections open.
+        core.ring().submitter().unregister_files()?;
+        match failed {
+            Some(error) => {
+                Err(io::Error::new(error.kind(), format!("a file for a direct descriptor: {error}")))
+            }
+            None => Ok(installed),
+        }
+    }
+}
+
+// Completions.
+impl<T: Technique> Provided<T> {
+    fn polled(&mut self, core: &mut Core, index: u32, completion: &Completion) -> io::Result<()> {
+        let connection = &mut self.connections[index as usize];
+        if completion.result > 0 {
+            connection.readable = true;
+        }
+        if !completion.more() {
+            connection.polling = false;
+            let wanted = !connection.cancelling && !connection.ended && !connection.failed && !core.stopping;
+            connection.cancelling = false;
+            if wanted {
+                core.counters.rearms.add(1);
+                self.poll(core, index)?;
+            }
+        }
+        self.advance(core, index)
+    }
+
+    fn received(&mut self, core: &mut Core, token: Token, completion: &Completion) -> io::Result<()> {
+        let index = token.index;
+        let late = is_late(&self.connections[index as usize], token);
+        debug_assert!(!late, "{token:?} completed after its connection was closed");
+        let length = completion.result.max(0) as u32;
+        if late || length == 0 {
+            self.discard(completion);
+            if late {
+                return Ok(());
+            }
+        }
+        let connection = &mut self.connections[index as usize];
+        let paused = connection.cancelling;
+        if !completion.more() {
+            connection.receiving = false;
+            if !T::POLL {
+                connection.cancelling = false;
+            }
+        }
+        match (completion.result, completion.buffer()) {
+            (1.., Some(_)) => {
+                if T::POLL {
+                    // A buffer that is full may have left something; an incremental one may have been short.
+                    connection.readable |= length == self.buffer_bytes;
+                    connection.readable |= completion.sock_nonempty();
+                }
+                core.counters.bytes_received.add(u64::from(length));
+                core.work.perform();
+                self.enqueue(index, completion);
+                if !T::POLL && !completion.more() && !paused {
+                    core.counters.rearms.add(1);
+                }
+            }
+            (1.., None) => return Err(io::Error::other("a receive that names no buffer")),
+            (0, _) => connection.ended = true,
+            (error, _) => match -error {
+                libc::ECANCELED => {}
+                libc::ENOBUFS => {
+                    core.counters.no_buffers.add(1);
+                    connection.readable = true;
+                    self.starve(index);
+                }
+                // Only the receive that follows a poll does not wait.
+                libc::EAGAIN if T::POLL => core.counters.would_block.add(1),
+                _ => connection.failed = true,
+            },
+        }
+        self.advance(core, index)
+    }
+
+    /// Appends what a receive has filled to what the connection is owed.
+    fn enqueue(&mut self, index: u32, completion: &Completion) {
+        let Self { connections, buffers, segments, .. } = self;
+        let connection = &mut connections[index as usize];
+        let Some(blocked) = &mut connection.blocked else {
+            return take_pieces::<T>(buffers, completion, |_, piece| {
+                let id = segments.add(piece);
+                if connection.length == 0 {
+                    connection.head = id;
+                } else {
+                    segments.get(connection.tail).next = id;
+                }
+                connection.tail = id;
+                connection.length += 1;
+            });
+        };
+        take_pieces::<T>(buffers, completion, |buffers, piece| {
+            blocked.waiting.extend_from_slice(buffers.contents(piece));
+            buffers.give_back(piece);
+        });
+    }
+
+    /// Gives back what a receive has filled, or the buffer that it picked for nothing.
+    fn discard(&mut self, completion: &Completion) {
+        take_pieces::<T>(&mut self.buffers, completion, |buffers, piece| buffers.give_back(piece));
+    }
+
+    /// Takes the first segment off the queue and gives its piece back.
+    fn dequeue(&mut self, index: u32) {
+        let connection = &mut self.connections[index as usize];
+        let id = connection.head;
+        let Segment { piece, next } = *self.segments.get(id);
+        connection.head = next;
+        connection.length -= 1;
+        self.segments.free.push(id);
+        self.buffers.give_back(piece);
+    }
+
+    /// A send whose failure would be known by now.
+    fn send_decided(&mut self, core: &mut Core, sending: &Sending) -> io::Result<()> {
+        let connection = &mut self.connections[sending.index as usize];
+        let succeeded = connection.generation == sending.generation
+            && connection.sending > 0
+            && connection.blocked.is_none();
+        if let (Some(group), Some(groups)) = (sending.group, &mut self.groups) {
+            if succeeded {
+                groups.take_back(group);
+            } else {
+                groups.renew(&core.ring().submitter(), core.counters, group)?;
+            }
+        }
+        if succeeded {
+            for _ in 0..std::mem::take(&mut connection.sending) {
+                self.dequeue(sending.index);
+            }
+            self.advance(core, sending.index)?;
+        }
+        Ok(())
+    }
+
+    /// A send that the socket did not take, or only a part of it: then `result` is how much.
+    fn send_failed(&mut self, core: &mut Core, index: u32, result: i32) -> io::Result<()> {
+        let sent = result.max(0) as usize;
+        core.counters.bytes_sent.take_back((self.bytes_in_flight(index) - sent) as u64);
+        let connection = &mut self.connections[index as usize];
+        connection.sending = 0;
+        if result >= 0 {
+            core.counters.short_sends.add(1);
+            self.block(core, index, sent)?;
+        } else if -result == libc::EAGAIN {
+            core.counters.would_block.add(1);
+            self.block(core, index, 0)?;
+        } else {
+            connection.failed = true;
+        }
+        self.advance(core, index)
+    }
+
+    fn bytes_in_flight(&mut self, index: u32) -> usize {
+        let Connection { head, sending, .. } = self.connections[index as usize];
+        let mut next = head;
+        let mut bytes = 0;
+        for _ in 0..sending {
+            let segment = *self.segments.get(next);
+            bytes += (segment.piece.end - segment.piece.start) as usize;
+            next = segment.next;
+        }
+        bytes
+    }
+
+    fn sent_patiently(&mut self, core: &mut Core, index: u32, result: i32) -> io::Result<()> {
+        let connection = &mut self.connections[index as usize];
+        connection.sending = 0;
+        match (result, &mut connection.blocked) {
+            (0.., Some(blocked)) => {
+                core.counters.bytes_sent.add(result as u64);
+                blocked.sent += result as usize;
+                if blocked.sent < blocked.sending.len() {
+                    core.counters.short_sends.add(1);
+                } else if blocked.waiting.is_empty() {
+                    connection.blocked = None;
+                } else {
+                    blocked.sending = std::mem::take(&mut blocked.waiting).into_boxed_slice();
+                    blocked.sent = 0;
+                }
+            }
+            // Only the stop cancels sends; what is owed stays owed, and the drain sends it.
+            _ if -result == libc::ECANCELED && core.stopping => {}
+            _ => connection.failed = true,
+        }
+        self.advance(core, index)
+    }
+
+    /// The peer does not read: what it is owed, but for the first `sent` bytes, moves to the heap, and its
+    /// input waits.
+    fn block(&mut self, core: &mut Core, index: u32, sent: usize) -> io::Result<()> {
+        let sending = self.take_queue(index, sent).into_boxed_slice();
+        self.connections[index as usize].blocked = Some(Box::new(Blocked { sending, ..Blocked::default() }));
+        core.counters.backpressure_pauses.add(1);
+        // A poll may stay: what it reports waits until the peer has taken everything.
+        if T::POLL { Ok(()) } else { self.cancel_input(core, index) }
+    }
+
+    /// Copies out all that is queued but for the first `sent` bytes, and gives the buffers back.
+    fn take_queue(&mut self, index: u32, sent: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut skip = sent;
+        while self.connections[index as usize].length > 0 {
+            let contents =
+                self.buffers.contents(self.segments.get(self.connections[index as usize].head).piece);
+            let skipped = skip.min(contents.len());
+            bytes.extend_from_slice(&contents[skipped..]);
+            skip -= skipped;
+            self.dequeue(index);
+        }
+        bytes
+    }
+
+    /// Everything that a connection is owed, taken away from it. Only while no send is in flight.
+    fn take_unsent(&mut self, index: u32) -> Vec<u8> {
+        match self.connections[index as usize].blocked.take() {
+            None => self.take_queue(index, 0),
+            Some(blocked) => [&blocked.sending[blocked.sent..], &blocked.waiting].concat(),
+        }
+    }
+
+    /// Does what a connection needs next: send, pause or resume its input, or close.
+    fn advance(&mut self, core: &mut Core, index: u32) -> io::Result<()> {
+        if core.stopping {
+            return Ok(());
+        }
+        if self.connections[index as usize].failed {
+            self.cancel_input(core, index)?;
+            if self.connections[index as usize].sending == 0 {
+                core.counters.bytes_abandoned.add(self.take_unsent(index).len() as u64);
+            }
+        }
+        self.send(core, index)?;
+        let limit = self.buffers_per_connection;
+        let connection = &mut self.connections[index as usize];
+        if connection.receiving {
+            if !T::POLL && connection.length > limit && !connection.cancelling {
+                core.counters.backpressure_pauses.add(1);
+                return self.cancel_input(core, index);
+            }
+        } else if !connection.ended && !connection.failed {
+            let wanted = !T::POLL || connection.readable;
+            let allowed =
+                !connection.starved && connection.blocked.is_none() && connection.length <= limit / 2;
+            if wanted && allowed {
+                connection.readable = false;
+                return self.receive(core, index);
+            }
+        } else if connection.sending == 0 {
+            if connection.polling {
+                return self.cancel_input(core, index);
+            }
+            return self.close(core, index);
+        }
+        Ok(())
+    }
+
+    /// Whether the loop has more to do once the queued sends are done, without any input from outside.
+    fn something_follows_a_send(&self) -> bool {
+        let follows = |sending: &Sending| {
+            let connection = &self.connections[sending.index as usize];
+            // A receive completes by itself, and a poll that is armed reports what arrives.
+            let polling = T::POLL && connection.polling && !connection.readable;
+            let ended = connection.ended || connection.failed;
+            connection.length > connection.sending || ended || !(connection.receiving || polling)
+        };
+        !self.sends.is_empty() && (!self.starved.is_empty() || self.sends.iter().any(follows))
+    }
+
+    fn starve(&mut self, index: u32) {
+        let connection = &mut self.connections[index as usize];
+        connection.starved = true;
+        connection.readable = true;
+        self.starved.push_back((index, connection.generation));
+    }
+
+    /// Arms the receives that found no buffer, one for each buffer that is back at most.
+    fn feed_the_starved(&mut self, core: &mut Core) -> io::Result<()> {
+        for _ in 0..self.starved.len().min(self.buffers.available()) {
+            let Some((index, generation)) = self.starved.pop_front() else { break };
+            let connection = &mut self.connections[index as usize];
+            if connection.open && connection.generation == generation && connection.starved {
+                connection.starved = false;
+                self.advance(core, index)?;
+            }
+        }
+        Ok(())
+    }
+}
