@@ -7,7 +7,7 @@ use std::io::{self, Read};
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
-use support::{Backend, SERVER, Server, backends, eventually, parse_backends};
+use support::{Backend, SERVER, Server, Values, backends, eventually, parse_backends};
 
 /// Runs a server that must not start, and returns what it wrote to stdout and stderr.
 fn refused(command: &mut Command) -> (String, String) {
@@ -109,9 +109,10 @@ fn knobs() {
             let at = |value: &str| format!("{}={value}", knob.name);
             with(&knob.name, &[&knob.name, "key=value"]);
             for bad in ["", "-1", "1e3", "nonsense", "18446744073709551616"] {
-                with(&at(bad), &[&at(bad), "from"]);
+                with(&at(bad), &[&at(bad), &format!("{} takes", knob.name)]);
             }
-            let (low, high) = (*knob.range.start(), *knob.range.end());
+            let Values::Numbers(range) = &knob.values else { continue };
+            let (low, high) = (*range.start(), *range.end());
             let beyond = [low.checked_sub(1), high.checked_add(1)];
             for bad in beyond.into_iter().flatten() {
                 with(&at(&bad.to_string()), &[&at(&bad.to_string()), &low.to_string(), &high.to_string()]);

@@ -36,7 +36,7 @@ use crate::drain::{self, Owed};
 use crate::listener::{self, Rest};
 use crate::stop::Stop;
 use crate::work::Work;
-use io_uring::types::{CancelBuilder, Fd};
+use io_uring::types::{CancelBuilder, DestinationSlot, Fd};
 use io_uring::{opcode, squeue};
 use ring::{Completion, Ring, Setup};
 use std::io;
@@ -77,6 +77,11 @@ pub trait Rung: Sized {
     /// What the kernel granted.
     fn in_force(&self) -> Facts;
 
+    /// The size of the table of direct descriptors, if connections are such.
+    fn direct_files(&self) -> Option<u32> {
+        None
+    }
+
     /// Gives a slot to a connection that was accepted.
     fn admit(&mut self, index: u32);
 
@@ -107,8 +112,16 @@ pub enum Accept {
     /// One request for all.
     Multishot,
     /// One request for all, into the ring's table of direct descriptors.
+    ///
+    /// A multishot request that finds the table full drops the connection that it has just accepted
+    /// (`io_accept` in the kernel's net.c installs the file last). So near the end of the table, at
+    /// [`DIRECT_MARGIN`], a request for each takes over, made only while there is room.
     MultishotDirect,
 }
+
+/// More connections than multishot requests accept within one enter: the kernel runs 20 pieces of task work
+/// at most, each of which accepts 32 (IO_LOCAL_TW_DEFAULT_MAX, MULTISHOT_MAX_RETRY).
+pub const DIRECT_MARGIN: u64 = 1024;
 
 /// An io_uring backend.
 pub struct Uring<R: Rung> {
@@ -163,7 +176,15 @@ impl<R: Rung> Backend for Uring<R> {
             fenced: false,
             stopping: false,
         };
-        let owed = Loop { core, rung, rest: Rest::default(), completions: Vec::new() }.run(stop)?;
+        let server = Loop {
+            core,
+            rung,
+            rest: Rest::default(),
+            accepting_once: 0,
+            near_full: false,
+            completions: Vec::new(),
+        };
+        let owed = server.run(stop)?;
         drain::drain(owed, stop.drain_time(), counters)
     }
 }
@@ -259,6 +280,10 @@ struct Loop<'a, R: Rung> {
     core: Core<'a>,
     rung: R,
     rest: Rest,
+    /// Requests for one connection each that are under way.
+    accepting_once: u64,
+    /// The table of direct descriptors is nearly full.
+    near_full: bool,
     completions: Vec<Completion>,
 }
 
@@ -305,7 +330,7 @@ impl<R: Rung> Loop<'_, R> {
             let token = self.core.token_of(&completion)?;
             match token.kind {
                 Kind::Stop => self.core.stopping = true,
-                Kind::Accept => self.accepted(token.index, &completion)?,
+                Kind::Accept | Kind::AcceptOnce => self.accepted(token, &completion)?,
                 // A cancellation that finds nothing came after the end of what it was to cancel.
                 Kind::Cancel => {}
                 Kind::Fence => self.core.fenced = false,
@@ -321,18 +346,30 @@ impl<R: Rung> Loop<'_, R> {
 
     fn accept(&mut self, index: u32) -> io::Result<()> {
         let listener = Fd(self.core.listeners[index as usize].as_raw_fd());
-        let entry = match R::ACCEPT {
-            Accept::Once => opcode::Accept::new(listener, std::ptr::null_mut(), std::ptr::null_mut())
-                .flags(libc::SOCK_CLOEXEC)
-                .build(),
-            Accept::Multishot => opcode::AcceptMulti::new(listener).flags(libc::SOCK_CLOEXEC).build(),
-            Accept::MultishotDirect => opcode::AcceptMulti::new(listener).allocate_file_index(true).build(),
+        let multi = opcode::AcceptMulti::new(listener);
+        let once = opcode::Accept::new(listener, std::ptr::null_mut(), std::ptr::null_mut());
+        let (kind, entry) = match R::ACCEPT {
+            Accept::Once => (Kind::AcceptOnce, once.flags(libc::SOCK_CLOEXEC).build()),
+            Accept::Multishot => (Kind::Accept, multi.flags(libc::SOCK_CLOEXEC).build()),
+            Accept::MultishotDirect if self.room() > DIRECT_MARGIN => {
+                self.near_full = false;
+                (Kind::Accept, multi.allocate_file_index(true).build())
+            }
+            Accept::MultishotDirect if self.room() > self.accepting_once => {
+                (Kind::AcceptOnce, once.file_index(Some(DestinationSlot::auto_target())).build())
+            }
+            Accept::MultishotDirect => {
+                self.pause_accepting(index);
+                return Ok(());
+            }
         };
-        self.core.request(Token::of(Kind::Accept, index), entry)
+        self.accepting_once += u64::from(kind == Kind::AcceptOnce);
+        self.core.request(Token::of(kind, index), entry)
     }
 
-    fn accepted(&mut self, listener: u32, completion: &Completion) -> io::Result<()> {
+    fn accepted(&mut self, token: Token, completion: &Completion) -> io::Result<()> {
         let Core { counters, stopping, .. } = self.core;
+        self.accepting_once -= u64::from(token.kind == Kind::AcceptOnce);
         if completion.result >= 0 {
             counters.accepted.add(1);
             let index = completion.result as u32;
@@ -341,22 +378,48 @@ impl<R: Rung> Loop<'_, R> {
                 self.rung.serve(&mut self.core, index)?;
             }
         }
-        if completion.more() || stopping {
+        if stopping {
             return Ok(());
+        }
+        if completion.more() {
+            return self.stay_within_the_table();
         }
         let errno = if completion.result < 0 { -completion.result } else { 0 };
         if listener::exhausted(errno) {
-            counters.accept_pauses.add(1);
-            self.core.exhausted.push(listener);
-            self.rest.begin(counters);
+            self.pause_accepting(token.index);
             return Ok(());
         }
         if listener::unusable(errno) {
             return Err(io::Error::from_raw_os_error(errno));
         }
-        if R::ACCEPT != Accept::Once {
-            counters.rearms.add(1);
+        counters.rearms.add(u64::from(token.kind == Kind::Accept));
+        self.accept(token.index)
+    }
+
+    /// Stops accepting until a connection has closed or a second has passed, so that a full table does not spin.
+    fn pause_accepting(&mut self, listener: u32) {
+        self.core.counters.accept_pauses.add(1);
+        self.core.exhausted.push(listener);
+        self.rest.begin(self.core.counters);
+    }
+
+    /// Direct descriptors that are free.
+    fn room(&self) -> u64 {
+        let counters = self.core.counters;
+        let open = counters.accepted.get() - counters.closed.get();
+        u64::from(self.rung.direct_files().unwrap_or(u32::MAX)).saturating_sub(open)
+    }
+
+    /// Takes the multishot requests back when the table of direct descriptors is nearly full.
+    fn stay_within_the_table(&mut self) -> io::Result<()> {
+        if R::ACCEPT != Accept::MultishotDirect || self.near_full || self.room() > DIRECT_MARGIN {
+            return Ok(());
         }
-        self.accept(listener)
+        self.near_full = true;
+        for index in 0..self.core.listeners.len() as u32 {
+            let entry = opcode::AsyncCancel::new(Token::of(Kind::Accept, index).encode()).build();
+            self.core.request(Token::of(Kind::Cancel, index), entry)?;
+        }
+        Ok(())
     }
 }

@@ -16,10 +16,15 @@ pub const CASES: &[Case] = &[
 
 fn ends_of_every_range(backend: &Backend) {
     for knob in &backend.knobs {
-        for value in [knob.range.start(), knob.range.end()] {
+        for value in [knob.first(), knob.last()] {
             let setting = format!("{}={value}", knob.name);
             let server = Server::start(&backend.name, &["--set", &setting]);
-            assert_eq!(server.ready["knobs"][&knob.name], *value, "{setting}");
+            let in_force = &server.ready["knobs"][&knob.name];
+            assert_eq!(
+                in_force.as_str().map_or_else(|| in_force.to_string(), str::to_owned),
+                value,
+                "{setting}"
+            );
             let mut clients: Vec<Client> = (0..3).map(|_| server.connect()).collect();
             if backend.echoes {
                 clients.iter_mut().for_each(|client| client.sender.send(1000));
@@ -34,15 +39,15 @@ fn ends_of_every_range(backend: &Backend) {
 
 /// `--set` for those knobs that are `chosen` by name, each to its smallest value.
 pub fn smallest(backend: &Backend, chosen: impl Fn(&str) -> bool) -> Vec<String> {
-    set(backend, chosen, |knob| *knob.range.start())
+    set(backend, chosen, Knob::first)
 }
 
 /// The same to the largest value.
 pub fn largest(backend: &Backend, chosen: impl Fn(&str) -> bool) -> Vec<String> {
-    set(backend, chosen, |knob| *knob.range.end())
+    set(backend, chosen, Knob::last)
 }
 
-fn set(backend: &Backend, chosen: impl Fn(&str) -> bool, value: impl Fn(&Knob) -> u64) -> Vec<String> {
+fn set(backend: &Backend, chosen: impl Fn(&str) -> bool, value: impl Fn(&Knob) -> String) -> Vec<String> {
     let knobs = backend.knobs.iter().filter(|knob| chosen(&knob.name));
     knobs.map(|knob| format!("--set={}={}", knob.name, value(knob))).collect()
 }

@@ -46,7 +46,34 @@ pub struct Backend {
 pub struct Knob {
     pub name: String,
     /// The values that it takes.
-    pub range: RangeInclusive<u64>,
+    pub values: Values,
+}
+
+/// The values that a knob takes.
+#[derive(Clone, Debug)]
+pub enum Values {
+    /// All whole numbers of a range.
+    Numbers(RangeInclusive<u64>),
+    /// Some words.
+    Words(Vec<String>),
+}
+
+impl Knob {
+    /// The smallest number, or the first word.
+    pub fn first(&self) -> String {
+        match &self.values {
+            Values::Numbers(range) => range.start().to_string(),
+            Values::Words(words) => words[0].clone(),
+        }
+    }
+
+    /// The largest number, or the last word.
+    pub fn last(&self) -> String {
+        match &self.values {
+            Values::Numbers(range) => range.end().to_string(),
+            Values::Words(words) => words[words.len() - 1].clone(),
+        }
+    }
 }
 
 /// Every backend that the server knows, supported here or not.
@@ -78,7 +105,12 @@ pub fn parse_backends(json: &[u8]) -> Vec<Backend> {
                 .iter()
                 .map(|knob| {
                     let end = |index: usize| knob["range"][index].as_u64().expect("two ends of a range");
-                    Knob { name: text(knob, "name"), range: end(0)..=end(1) }
+                    let word = |word: &Value| word.as_str().expect("a word").to_owned();
+                    let values = match knob["words"].as_array() {
+                        Some(words) => Values::Words(words.iter().map(word).collect()),
+                        None => Values::Numbers(end(0)..=end(1)),
+                    };
+                    Knob { name: text(knob, "name"), values }
                 })
                 .collect(),
         })

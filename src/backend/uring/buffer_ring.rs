@@ -140,7 +140,7 @@ impl BufferRing {
         let flags = if incremental { IOU_PBUF_RING_INC as u16 } else { 0 };
         let mut ring = Self {
             entries: Entries::register(submitter, GROUP, count, flags)?,
-            memory: memory,
+            memory,
             buffer_bytes,
             incremental,
             states: vec![State::default(); usize::from(count)],

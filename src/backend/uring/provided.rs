@@ -346,6 +346,10 @@ impl<T: Technique> Rung for Provided<T> {
         facts
     }
 
+    fn direct_files(&self) -> Option<u32> {
+        T::DIRECT.then_some(self.direct_files)
+    }
+
     fn admit(&mut self, index: u32) {
         let slot = index as usize;
         if slot >= self.connections.len() {

@@ -3,7 +3,7 @@
 use crate::backend::{Facts, Knob, Knobs, Unsupported};
 use crate::counters::Counters;
 use crate::sys::{self, EnterBounds};
-use io_uring::{EnterFlags, IoUring, Submitter, cqueue, squeue};
+use io_uring::{EnterFlags, IoUring, Submitter, cqueue, opcode, squeue};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
@@ -187,7 +187,23 @@ impl Ring {
         if setup.registered {
             ring.registered = Some(sys::register_ring_fd(ring.uring.as_raw_fd())?);
         }
+        if ring.has_submission_thread() {
+            ring.wait_for_submission_thread()?;
+        }
         Ok(ring)
+    }
+
+    /// From then on the thread has its own name, and requests need not wait for it to begin.
+    fn wait_for_submission_thread(&mut self) -> io::Result<()> {
+        let counters = Counters::default();
+        let nothing = opcode::Nop::new().build();
+        // SAFETY: the request points to no memory.
+        unsafe { self.push(&counters, &nothing)? };
+        let mut taken = Vec::new();
+        while taken.is_empty() {
+            self.turn(&counters, 1, None, &mut taken)?;
+        }
+        Ok(())
     }
 
     /// Whether the kernel gives us such a ring, and has the operations `needed`, by name and code.

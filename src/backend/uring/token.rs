@@ -4,8 +4,10 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Kind {
-    /// Accept; the index is the listener's.
+    /// Multishot accept; the index is the listener's, here and below.
     Accept,
+    /// Accept of one connection.
+    AcceptOnce,
     /// Receive; the index is the connection's, here and below.
     Receive,
     /// Multishot poll for input.
@@ -33,8 +35,9 @@ impl Kind {
     }
 }
 
-const KINDS: [Kind; 10] = [
+const KINDS: [Kind; 11] = [
     Kind::Accept,
+    Kind::AcceptOnce,
     Kind::Receive,
     Kind::Poll,
     Kind::Send,
