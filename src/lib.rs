@@ -11,6 +11,7 @@ pub mod counters;
 pub mod cpus;
 pub mod drain;
 pub mod echo;
+pub mod list;
 pub mod listener;
 pub mod stop;
 pub mod sys;

@@ -2,9 +2,10 @@
 
 use clap::Parser;
 use ringmark::backend::document::SERVER_PORT;
-use ringmark::backend::{self, Entry, Knob, Knobs};
+use ringmark::backend::{self, Entry, Knobs};
 use ringmark::counters;
 use ringmark::cpus;
+use ringmark::list;
 use ringmark::stop::Stop;
 use ringmark::sys::{self, Signals};
 use ringmark::worker::{Plan, Up, Worker};
@@ -54,9 +55,13 @@ struct Options {
     #[arg(long)]
     hold: bool,
 
-    /// List every backend, and whether this kernel lets it run
+    /// List every backend: whether this kernel lets it run, what it needs, how often it wakes up when idle
     #[arg(long)]
     list: bool,
+
+    /// With --list: seconds for which each backend is run to count its idle wake-ups [default: 2; 0 with --json]
+    #[arg(long, requires = "list", value_parser = clap::value_parser!(u64).range(0..=60))]
+    idle_seconds: Option<u64>,
 
     /// With --list: as JSON
     #[arg(long, requires = "list")]
@@ -82,7 +87,7 @@ fn knob_help() -> String {
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    let result = if options.list { list(options.json) } else { serve(&options) };
+    let result = if options.list { list(&options) } else { serve(&options) };
     result.unwrap_or_else(|message| {
         // Not eprintln!, which panics when nobody can read it.
         let _ = writeln!(io::stderr(), "ringmark-server: {message}");
@@ -90,31 +95,11 @@ fn main() -> ExitCode {
     })
 }
 
-fn list(json: bool) -> Result<ExitCode, String> {
-    let mut rows = Vec::new();
-    for entry in backend::ALL {
-        let verdict = (entry.probe)(&Knobs::parse(entry, &[])?);
-        if json {
-            let knobs: Vec<Value> = entry.knobs.iter().map(Knob::to_json).collect();
-            rows.push(json!({
-                "name": entry.name,
-                "summary": entry.summary,
-                "echoes": entry.echoes,
-                "supported": verdict.is_ok(),
-                "reason": verdict.err().map(|unsupported| unsupported.reason),
-                "knobs": knobs,
-            }));
-        } else {
-            let verdict = match verdict {
-                Ok(()) => "ok".to_owned(),
-                Err(unsupported) => format!("unsupported: {unsupported}"),
-            };
-            say(&format!("{:<16} {}\n{:<16} {verdict}", entry.name, entry.summary, ""));
-        }
-    }
-    if json {
-        say(&Value::Array(rows).to_string());
-    }
+fn list(options: &Options) -> Result<ExitCode, String> {
+    let idle_seconds = options.idle_seconds.unwrap_or(if options.json { 0 } else { 2 });
+    let server = std::env::current_exe().map_err(|error| format!("--list: this program's path: {error}"))?;
+    let rows = list::rows(&server, Duration::from_secs(idle_seconds))?;
+    say(&if options.json { list::to_json(&rows).to_string() } else { list::to_text(&rows) });
     Ok(ExitCode::SUCCESS)
 }
 
@@ -239,7 +224,16 @@ fn report(event: &str, entry: &Entry, workers: &[Worker]) {
     let mut line =
         Map::from_iter([("event".to_owned(), event.into()), ("backend".to_owned(), entry.name.into())]);
     line.extend(counters::to_json(workers.iter().map(|worker| &*worker.counters)));
+    line.insert("kernel_threads".to_owned(), kernel_threads());
     say(&Value::Object(line).to_string());
+}
+
+/// Threads that io_uring has made in this process. One that was made for work which could not be done at once
+/// stays: the last idle one of a kind does not end (`io_wq_worker` in the kernel's io-wq.c).
+fn kernel_threads() -> Value {
+    let names = sys::thread_names();
+    let count = |prefix: &str| names.iter().filter(|name| name.starts_with(prefix)).count();
+    json!({"io_wq": count("iou-wrk-"), "sqpoll": count("iou-sqp-")})
 }
 
 /// Waits for all workers; the first error of any.

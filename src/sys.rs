@@ -386,6 +386,14 @@ pub fn open_files_limit() -> io::Result<u64> {
     Ok(limit.rlim_cur)
 }
 
+/// The names of this process's threads (proc_pid_task(5)), those among them that the kernel made.
+pub fn thread_names() -> Vec<String> {
+    let Ok(tasks) = std::fs::read_dir("/proc/self/task") else { return Vec::new() };
+    let name =
+        |task: io::Result<std::fs::DirEntry>| std::fs::read_to_string(task.ok()?.path().join("comm")).ok();
+    tasks.filter_map(name).map(|name| name.trim_end().to_owned()).collect()
+}
+
 /// A set of signals that the main thread takes one at a time; blocked in every thread that it starts.
 pub struct Signals {
     set: libc::sigset_t,

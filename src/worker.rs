@@ -77,8 +77,13 @@ impl Worker {
 
 fn serve(plan: &Plan, counters: &Counters, stop: &Stop, up: mpsc::Sender<Up>) -> io::Result<()> {
     // A table of its own has a limit of its own, so that connections are not bounded by one table, and
-    // its descriptors need no locking against other threads.
-    sys::unshare_files()?;
+    // its descriptors need no locking against other threads. Default seccomp profiles of containers refuse
+    // unshare(2) of any kind: then the workers share one table, and the ready line says so.
+    let file_table = match sys::unshare_files() {
+        Ok(()) => "own".to_owned(),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => format!("shared: unshare: {error}"),
+        Err(error) => return Err(error),
+    };
     if let Some(cpu) = plan.cpu {
         sys::pin_to_cpu(cpu).map_err(|error| {
             io::Error::new(error.kind(), format!("pin to CPU {cpu}: {error}; see --cpus"))
@@ -88,7 +93,8 @@ fn serve(plan: &Plan, counters: &Counters, stop: &Stop, up: mpsc::Sender<Up>) ->
         plan.addresses.iter().map(|&address| listener::open(address)).collect::<io::Result<Vec<_>>>()?;
     let addresses = listeners.iter().map(|listener| listener.local_addr()).collect::<io::Result<_>>()?;
     let mut message = Some((addresses, up));
-    (plan.backend.serve)(listeners, &plan.knobs, counters, stop, &mut |in_force| {
+    (plan.backend.serve)(listeners, &plan.knobs, counters, stop, &mut |mut in_force| {
+        in_force.insert("file_table".to_owned(), file_table.clone().into());
         if let Some((addresses, up)) = message.take() {
             // The main thread listens until it has heard from every worker.
             let _ = up.send(Up { index: plan.index, addresses, in_force });
