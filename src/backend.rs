@@ -6,8 +6,8 @@
 //! loop, its buffers and its way of accepting, and the choice between backends is made once per worker.
 
 pub mod document;
-pub mod epoll;
 pub mod null;
+pub mod readiness;
 pub mod uring;
 
 use crate::counters::Counters;
@@ -30,6 +30,8 @@ pub trait Backend: Sized {
     const NEEDS: Needs;
     /// Its settings; help, `--list` and the check of `--set` come from here.
     const KNOBS: &'static [Knob];
+    /// How many descriptors a worker can have, listeners included, if that is less than the limit of open files.
+    const DESCRIPTORS_PER_WORKER: Option<usize> = None;
 
     /// Whether the running kernel lets it run with these knobs, and if not, exactly why.
     fn probe(knobs: &Knobs) -> Result<(), Unsupported>;
@@ -254,6 +256,8 @@ pub struct Entry {
     pub needs: Needs,
     /// [`Backend::KNOBS`].
     pub knobs: &'static [Knob],
+    /// [`Backend::DESCRIPTORS_PER_WORKER`].
+    pub descriptors_per_worker: Option<usize>,
     /// [`Backend::probe`].
     pub probe: fn(&Knobs) -> Result<(), Unsupported>,
     /// Sets up on the calling thread, reports what is in force, and runs.
@@ -271,6 +275,7 @@ impl Entry {
             echoes: B::ECHOES,
             needs: B::NEEDS,
             knobs: B::KNOBS,
+            descriptors_per_worker: B::DESCRIPTORS_PER_WORKER,
             probe: B::probe,
             serve: |listeners, knobs, counters, stop, ready| {
                 let backend = B::new(listeners, knobs)?;
@@ -284,13 +289,16 @@ impl Entry {
 /// Every backend.
 pub static ALL: &[Entry] = &[
     Entry::of::<document::EpollDocument>(),
-    Entry::of::<epoll::EpollEdge>(),
+    Entry::of::<readiness::epoll::EpollLevel>(),
+    Entry::of::<readiness::epoll::EpollEdge>(),
     Entry::of::<uring::Uring<uring::Oneshot>>(),
     Entry::of::<uring::Uring<uring::Provided<uring::Multishot>>>(),
     Entry::of::<uring::Uring<uring::Provided<uring::Direct>>>(),
     Entry::of::<uring::Uring<uring::Provided<uring::PollMultishot>>>(),
     Entry::of::<uring::Uring<uring::Provided<uring::Bundle>>>(),
     Entry::of::<uring::Uring<uring::Provided<uring::SubmissionThread>>>(),
+    Entry::of::<readiness::poll::Poll>(),
+    Entry::of::<readiness::select::Select>(),
     Entry::of::<null::Null>(),
 ];
 

@@ -31,10 +31,16 @@ fn explain(address: SocketAddr, error: &io::Error) -> io::Error {
         }
         io::ErrorKind::AddrNotAvailable => ": no interface of this host has that address",
         io::ErrorKind::PermissionDenied => ": ports below net.ipv4.ip_unprivileged_port_start need root",
+        _ if error.raw_os_error() == Some(libc::EMFILE) => {
+            ": a worker may open no more files; give fewer --ports or more --workers, or raise `ulimit -n`"
+        }
         _ => "",
     };
     io::Error::new(error.kind(), format!("listen on {address}: {error}{hint}"))
 }
+
+/// Connections that a readiness loop accepts before the others get their turn.
+pub const ACCEPTS_PER_TURN: usize = 256;
 
 /// Whether an error of accept means that files or memory ran out: the connection stays in the queue, and
 /// trying again at once would spin (accept(2), ERRORS).
@@ -57,9 +63,9 @@ pub struct Rest {
 }
 
 impl Rest {
-    /// Begins, if it has not.
-    pub fn begin(&mut self, counters: &Counters) {
-        self.since.get_or_insert((Instant::now(), counters.closed.get()));
+    /// Begins, if it has not, when this many connections have been `closed` so far.
+    pub fn begin(&mut self, closed: u64) {
+        self.since.get_or_insert((Instant::now(), closed));
     }
 
     /// What is left of it; none when there is no rest.
@@ -68,10 +74,8 @@ impl Rest {
     }
 
     /// True once when it is over: its time has passed, or a connection was closed and its file is free.
-    pub fn is_over(&mut self, counters: &Counters) -> bool {
-        let over = self
-            .since
-            .is_some_and(|(begun, closed)| begun.elapsed() >= REST || counters.closed.get() > closed);
+    pub fn is_over(&mut self, closed: u64) -> bool {
+        let over = self.since.is_some_and(|(begun, before)| begun.elapsed() >= REST || closed > before);
         if over {
             self.since = None;
         }

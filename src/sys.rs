@@ -33,7 +33,7 @@ pub enum Call {
     Shutdown,
     Fcntl,
     Poll,
-    Select,
+    Pselect6,
     Futex,
     Mmap,
     Munmap,
@@ -61,7 +61,7 @@ impl Call {
         Call::Shutdown,
         Call::Fcntl,
         Call::Poll,
-        Call::Select,
+        Call::Pselect6,
         Call::Futex,
         Call::Mmap,
         Call::Munmap,
@@ -89,7 +89,7 @@ impl Call {
             Call::Shutdown => "shutdown",
             Call::Fcntl => "fcntl",
             Call::Poll => "poll",
-            Call::Select => "select",
+            Call::Pselect6 => "pselect6",
             Call::Futex => "futex",
             Call::Mmap => "mmap",
             Call::Munmap => "munmap",
@@ -139,17 +139,20 @@ pub fn epoll_ctl(
     check(unsafe { libc::epoll_ctl(epoll, operation, fd, &mut event) }).map(drop)
 }
 
-/// epoll_wait(2): how many events of `events` were filled in. A signal counts as no event.
-pub fn epoll_wait(
-    counters: &Counters,
-    epoll: RawFd,
-    events: &mut [libc::epoll_event],
-    timeout_ms: libc::c_int,
-) -> io::Result<usize> {
-    let room = libc::c_int::try_from(events.len()).unwrap_or(libc::c_int::MAX);
-    counters.count(Call::EpollWait);
-    // SAFETY: the kernel writes at most `room` events, and the slice holds as many.
-    match check(unsafe { libc::epoll_wait(epoll, events.as_mut_ptr(), room, timeout_ms) }) {
+/// An epoll instance's busy polling, in force from its next wait on (ioctl_eventpoll(2), since Linux 6.9):
+/// sets what `wanted` says and returns what the kernel then has.
+pub fn set_busy_poll(epoll: RawFd, wanted: libc::epoll_params) -> io::Result<libc::epoll_params> {
+    let mut params = wanted;
+    // SAFETY: the kernel reads a structure of this type.
+    check(unsafe { libc::ioctl(epoll, libc::EPIOCSPARAMS, ptr::from_ref(&params)) })?;
+    // SAFETY: the kernel writes a structure of this type.
+    check(unsafe { libc::ioctl(epoll, libc::EPIOCGPARAMS, ptr::from_mut(&mut params)) })?;
+    Ok(params)
+}
+
+/// What a wait for events has returned: how many there are. A signal counts as no event.
+fn waited(counters: &Counters, result: libc::c_int) -> io::Result<usize> {
+    match check(result) {
         Ok(ready) => {
             counters.events.add(ready as u64);
             if ready == 0 {
@@ -165,15 +168,60 @@ pub fn epoll_wait(
     }
 }
 
-/// poll(2): how many entries have events. A signal counts as no event.
+/// epoll_wait(2): how many events of `events` were filled in. A signal counts as no event.
+pub fn epoll_wait(
+    counters: &Counters,
+    epoll: RawFd,
+    events: &mut [libc::epoll_event],
+    timeout_ms: libc::c_int,
+) -> io::Result<usize> {
+    let room = libc::c_int::try_from(events.len()).unwrap_or(libc::c_int::MAX);
+    counters.count(Call::EpollWait);
+    // SAFETY: the kernel writes at most `room` events, and the slice holds as many.
+    waited(counters, unsafe { libc::epoll_wait(epoll, events.as_mut_ptr(), room, timeout_ms) })
+}
+
+/// poll(2): how many entries have events. A signal counts as no event, and leaves the entries as they were.
 pub fn poll(counters: &Counters, entries: &mut [libc::pollfd], timeout_ms: libc::c_int) -> io::Result<usize> {
     counters.count(Call::Poll);
     // SAFETY: pointer and length are those of one exclusive slice.
-    match check(unsafe { libc::poll(entries.as_mut_ptr(), entries.len() as libc::nfds_t, timeout_ms) }) {
-        Ok(ready) => Ok(ready as usize),
-        Err(error) if interrupted(&error) => Ok(0),
-        Err(error) => Err(error),
-    }
+    waited(counters, unsafe { libc::poll(entries.as_mut_ptr(), entries.len() as libc::nfds_t, timeout_ms) })
+}
+
+/// What select(2) works on: a bit for each descriptor from 0 to 1023, in the layout of `fd_set`.
+pub type FdSet = [libc::c_ulong; size_of::<libc::fd_set>() / size_of::<libc::c_ulong>()];
+
+/// select(2) on the descriptors below `end`: how many bits are set in both sets together when it returns. A
+/// signal counts as no event, and leaves the sets as they were.
+///
+/// Made as pselect(2) without a signal mask: that is the system call that glibc's select() makes too (2.36
+/// does), and not every architecture has the older one.
+pub fn select(
+    counters: &Counters,
+    end: usize,
+    readable: &mut FdSet,
+    writable: &mut FdSet,
+    timeout_ms: libc::c_int,
+) -> io::Result<usize> {
+    let end = end.min(libc::FD_SETSIZE) as libc::c_int;
+    let timeout = libc::timespec {
+        tv_sec: libc::time_t::from(timeout_ms / 1000),
+        tv_nsec: libc::c_long::from(timeout_ms % 1000) * 1_000_000,
+    };
+    let timeout = if timeout_ms < 0 { ptr::null() } else { ptr::from_ref(&timeout) };
+    counters.count(Call::Pselect6);
+    // SAFETY: both sets are as long as an fd_set, and no bit from FD_SETSIZE on is asked for. The time-out lives
+    // until the call returns; a null pointer stands for no set, no time-out or no signal mask.
+    waited(counters, unsafe {
+        libc::pselect(
+            end,
+            ptr::from_mut(readable).cast(),
+            ptr::from_mut(writable).cast(),
+            ptr::null_mut(),
+            timeout,
+            ptr::null(),
+        )
+    })
 }
 
 /// recv(2).
@@ -204,8 +252,16 @@ pub fn accept(counters: &Counters, listener: RawFd) -> io::Result<OwnedFd> {
 
 /// accept4(2): a non-blocking, close-on-exec socket.
 pub fn accept4(counters: &Counters, listener: RawFd) -> io::Result<OwnedFd> {
+    accept4_with(counters, listener, libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC)
+}
+
+/// accept4(2): a blocking, close-on-exec socket, whatever the listener is.
+pub fn accept4_blocking(counters: &Counters, listener: RawFd) -> io::Result<OwnedFd> {
+    accept4_with(counters, listener, libc::SOCK_CLOEXEC)
+}
+
+fn accept4_with(counters: &Counters, listener: RawFd, flags: libc::c_int) -> io::Result<OwnedFd> {
     counters.count(Call::Accept4);
-    let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
     // SAFETY: null pointers say that the peer's address is not wanted.
     let fd = check(unsafe { libc::accept4(listener, ptr::null_mut(), ptr::null_mut(), flags) })?;
     // SAFETY: the call has just returned this descriptor, so nothing else owns it.
@@ -346,6 +402,20 @@ pub fn eventfd_signal(fd: &OwnedFd) -> io::Result<()> {
     check_size(unsafe { libc::write(fd.as_raw_fd(), one.as_ptr().cast(), one.len()) }).map(drop)
 }
 
+/// [`eventfd_signal`] by a thread of a worker.
+pub fn eventfd_wake(counters: &Counters, fd: &OwnedFd) -> io::Result<()> {
+    counters.count(Call::Write);
+    eventfd_signal(fd)
+}
+
+/// Sets an eventfd back to zero: it polls readable no longer.
+pub fn eventfd_clear(counters: &Counters, fd: &OwnedFd) -> io::Result<()> {
+    let mut count = [0_u8; 8];
+    counters.count(Call::Read);
+    // SAFETY: the kernel writes the eight bytes of `count`.
+    check_size(unsafe { libc::read(fd.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) }).map(drop)
+}
+
 /// Gives the calling thread a file table of its own: a copy of what was open, and a limit of its own.
 pub fn unshare_files() -> io::Result<()> {
     // SAFETY: takes no pointer; descriptors keep their numbers in the copied table.
@@ -365,25 +435,33 @@ pub fn pin_to_cpu(cpu: usize) -> io::Result<()> {
     check(unsafe { libc::sched_setaffinity(0, size_of_val(&set), &set) }).map(drop)
 }
 
+/// The soft limit of open files.
+pub fn open_files_limit() -> io::Result<u64> {
+    change_open_files_limit(|limit| limit.rlim_cur)
+}
+
 /// Raises the soft limit of open files to the hard one, and says what it is now.
 pub fn raise_open_files_limit() -> io::Result<u64> {
+    change_open_files_limit(|limit| limit.rlim_max)
+}
+
+/// Lowers the soft limit of open files, which all threads of the process share, to `files` if it is above that.
+pub fn lower_open_files_limit(files: u64) -> io::Result<u64> {
+    change_open_files_limit(|limit| limit.rlim_cur.min(files))
+}
+
+/// Sets the soft limit of open files to what `wanted` makes of both, and says what it is now.
+fn change_open_files_limit(wanted: impl FnOnce(&libc::rlimit) -> u64) -> io::Result<u64> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the kernel fills in `limit`.
     check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) })?;
-    if limit.rlim_cur < limit.rlim_max {
-        limit.rlim_cur = limit.rlim_max;
+    let wanted = wanted(&limit);
+    if wanted != limit.rlim_cur {
+        limit.rlim_cur = wanted;
         // SAFETY: the kernel reads `limit`.
         check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) })?;
     }
-    Ok(limit.rlim_cur)
-}
-
-/// The soft limit of open files.
-pub fn open_files_limit() -> io::Result<u64> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the kernel fills in `limit`.
-    check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) })?;
-    Ok(limit.rlim_cur)
+    Ok(wanted)
 }
 
 /// The names of this process's threads (proc_pid_task(5)), those among them that the kernel made.
@@ -434,6 +512,36 @@ impl Signals {
 pub fn signal_self(signal: libc::c_int) {
     // SAFETY: takes no pointer; a signal to oneself cannot fail for a valid number.
     unsafe { libc::kill(libc::getpid(), signal) };
+}
+
+/// Sent to one thread to make its blocking call return EINTR. Where nothing waits for it, it does nothing: it
+/// is ignored by default, and nobody asks for urgent data, its other cause.
+const INTERRUPTION: libc::c_int = libc::SIGURG;
+
+/// Lets [`interrupt`] break off blocking calls, in all threads: a handler that does nothing, without
+/// SA_RESTART, on the alternate stack where a thread has one.
+pub fn allow_interruptions() -> io::Result<()> {
+    extern "C" fn nothing(_signal: libc::c_int) {}
+    // SAFETY: an all-zero sigaction is a valid value of that plain structure, with an empty mask.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = nothing as extern "C" fn(libc::c_int) as libc::sighandler_t;
+    action.sa_flags = libc::SA_ONSTACK;
+    // SAFETY: the kernel reads `action`, whose handler takes one argument as the flags say, and which touches
+    // nothing, so that it may run at any moment.
+    check(unsafe { libc::sigaction(INTERRUPTION, &action, ptr::null_mut()) }).map(drop)
+}
+
+/// The kernel's number of the calling thread.
+pub fn thread_id() -> libc::pid_t {
+    // SAFETY: takes no pointer, and cannot fail.
+    unsafe { libc::gettid() }
+}
+
+/// Breaks off the blocking call that a thread of this process is in. It does nothing to a thread that is not in
+/// one yet, so it must be repeated until it has been heard.
+pub fn interrupt(thread: libc::pid_t) {
+    // SAFETY: takes no pointer. A thread that has ended is an error that needs no answer.
+    unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, INTERRUPTION) };
 }
 
 /// Anonymous zeroed memory, page-aligned, not resident until touched; unmapped on drop.

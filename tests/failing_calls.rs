@@ -39,7 +39,7 @@ fn start_with(backend: &Backend, what: &str) -> Server {
 }
 
 fn interrupted_waits(backend: &Backend) {
-    serves_while(backend, "epoll_wait,io_uring_enter,poll:error=EINTR:when=3+3");
+    serves_while(backend, "epoll_wait,io_uring_enter,poll,pselect6:error=EINTR:when=3+3");
 }
 
 /// The completion queue is full, or memory is short: io_uring_enter(2), ERRORS.

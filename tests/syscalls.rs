@@ -14,11 +14,17 @@ type Calls = BTreeMap<String, u64>;
 fn promised(backend: &Backend) -> Option<&'static [(&'static str, u64)]> {
     match backend.name.as_str() {
         "epoll-document" => Some(&[("epoll_wait", 2), ("recvfrom", 1), ("sendto", 1), ("epoll_ctl", 4)]),
-        "epoll-et" => Some(&[("epoll_wait", 1), ("recvfrom", 1), ("sendto", 1)]),
+        "epoll-et" | "epoll-lt" => Some(&[("epoll_wait", 1), ("recvfrom", 1), ("sendto", 1)]),
+        "poll" => Some(&[("poll", 1), ("recvfrom", 1), ("sendto", 1)]),
+        "select" => Some(&[("pselect6", 1), ("recvfrom", 1), ("sendto", 1)]),
+        "threads" => Some(&[("recvfrom", 1), ("sendto", 1)]),
         "uring-multishot" => Some(&[("io_uring_enter", 1)]),
         _ => None,
     }
 }
+
+/// The calls that can end without an event, by their time-out or by a signal.
+const WAITS: [&str; 3] = ["epoll_wait", "poll", "pselect6"];
 
 fn main() {
     let arguments = Arguments::from_args();
@@ -54,7 +60,10 @@ fn an_echo_costs_what_is_promised(backend: &Backend) {
         let cost = |waits: u64| -> Calls {
             let calls = promised.iter().map(|(name, count)| ((*name).to_owned(), count * ECHOES as u64));
             calls
-                .map(|(name, count)| if name == "epoll_wait" { (name, count + waits) } else { (name, count) })
+                .map(|(name, count)| {
+                    let waits = if WAITS.contains(&name.as_str()) { waits } else { 0 };
+                    (name, count + waits)
+                })
                 .collect()
         };
         eventually(
@@ -70,7 +79,7 @@ fn an_echo_costs_what_is_promised(backend: &Backend) {
     server.finish();
 }
 
-/// Waits that ended without an event between two readings: by their time-out, or by a signal.
+/// [`WAITS`] that ended without an event between two readings.
 fn waits_for_nothing(before: &Counters, after: &Counters) -> u64 {
     ["timeouts", "interrupts"].iter().map(|name| after.of(name) - before.of(name)).sum()
 }

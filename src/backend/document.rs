@@ -41,7 +41,7 @@ pub mod callbacks;
 pub mod event_table;
 pub mod reactor;
 
-use super::{Backend, Facts, Knob, Knobs, Needs, Unsupported, epoll::EpollEdge};
+use super::{Backend, Facts, Knob, Knobs, Needs, Unsupported, readiness};
 use crate::counters::Counters;
 use crate::drain::{self, Owed};
 use crate::listener::Rest;
@@ -75,8 +75,8 @@ impl Backend for EpollDocument {
     const NEEDS: Needs = Needs { linux: "3.2", default_container: true, limits: "fs.epoll.max_user_watches" };
     const KNOBS: &'static [Knob] = &[WORK_NS];
 
-    fn probe(knobs: &Knobs) -> Result<(), Unsupported> {
-        EpollEdge::probe(knobs)
+    fn probe(_knobs: &Knobs) -> Result<(), Unsupported> {
+        readiness::epoll::probe()
     }
 
     fn new(listeners: Vec<TcpListener>, knobs: &Knobs) -> io::Result<Self> {

@@ -53,8 +53,8 @@ impl Backend for Null {
                 self.release_the_left(counters)?;
                 last_sweep = Instant::now();
             }
-            if (rest.left().is_none() || rest.is_over(counters)) && self.accept_all(counters)? {
-                rest.begin(counters);
+            if (rest.left().is_none() || rest.is_over(counters.closed.get())) && self.accept_all(counters)? {
+                rest.begin(counters.closed.get());
             }
         }
         drop(self.listeners);

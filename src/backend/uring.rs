@@ -306,7 +306,7 @@ impl<R: Rung> Loop<'_, R> {
         while !self.core.stopping {
             let want = usize::from(!self.rung.must_not_wait(&mut self.core)?);
             self.turn(want, self.rest.left())?;
-            if self.rest.is_over(self.core.counters) {
+            if self.rest.is_over(self.core.counters.closed.get()) {
                 for index in std::mem::take(&mut self.core.exhausted) {
                     self.accept(index)?;
                 }
@@ -400,7 +400,7 @@ impl<R: Rung> Loop<'_, R> {
     fn pause_accepting(&mut self, listener: u32) {
         self.core.counters.accept_pauses.add(1);
         self.core.exhausted.push(listener);
-        self.rest.begin(self.core.counters);
+        self.rest.begin(self.core.counters.closed.get());
     }
 
     /// Direct descriptors that are free.

@@ -100,7 +100,7 @@ impl Reactor<'_> {
     /// Takes the listeners out of the epoll set: level-triggered, they would report at once and for ever
     /// that there is a connection which cannot be accepted.
     pub fn pause_accepting(&mut self) -> io::Result<()> {
-        self.rest.begin(self.counters);
+        self.rest.begin(self.counters.closed.get());
         for &fd in &self.listeners {
             event_del(self.counters, self.epfd.as_raw_fd(), self.table.find_event(fd)?)?;
         }
@@ -108,7 +108,7 @@ impl Reactor<'_> {
     }
 
     fn resume_accepting(&mut self) -> io::Result<()> {
-        if self.rest.is_over(self.counters) {
+        if self.rest.is_over(self.counters.closed.get()) {
             for &fd in &self.listeners {
                 let ev = self.table.find_event(fd)?;
                 event_add(self.counters, self.epfd.as_raw_fd(), libc::EPOLLIN, ev)?;

@@ -1,0 +1,398 @@
+//! The loop of the backends that wait until a socket is ready and then receive and send: one loop, over a
+//! [`Selector`] that says how to wait, compiled for each of them.
+//!
+//! # Order
+//! A wait hands over a batch of ready descriptors. Each is served before the next wait: a listener accepts, a
+//! connection sends what it owes or receives and sends at once, into and from one buffer per worker. A
+//! descriptor is closed only while it is served itself, so that no entry of a batch is ever about a
+//! connection other than the one that it was reported for. After the batch come the connections whose turn
+//! was over before their input was, then the listeners whose rest has ended.
+//!
+//! # Bounds
+//! A connection that owes something is not read, so it owes at most one receive buffer, and holds memory only
+//! then. A listener accepts at most [`ACCEPTS_PER_TURN`] connections and a connection receives at most
+//! [`RECEIVES_PER_TURN`] times before the others get their turn. Listeners always report for as long as
+//! their queue is not empty; while files are out they are not waited for.
+//!
+//! # Level-triggered: what is waited for is what can be done
+//! A state is reported for as long as it lasts, so one receive for each report is enough, and nothing can be
+//! missed. It also means that input which must not be read would be reported for ever: a connection that
+//! owes something is registered for output alone, and for input again once it owes nothing.
+//!
+//! # Edge-triggered: why no edge is lost
+//! A connection is registered once, for input, output and the peer's end, and reported when something
+//! arrives. Whoever stops before the socket is drained must come back without being told. There are these
+//! ways to stop:
+//! - The receive found nothing (EAGAIN), or filled less than the buffer: the socket is drained, and what
+//!   arrives is a new edge (epoll(7), "Do I need to continuously read/write a file descriptor until EAGAIN …?").
+//!   Once the peer's end was reported this no longer holds: the end does not make a receive longer, and no
+//!   edge comes after it. From then on the loop receives until it gets the end, as 0.
+//! - The peer takes no more: the send was short, which asks TCP to report space (SOCK_NOSPACE). That edge makes
+//!   the loop send the rest and go on receiving. Where a send is never short there is no wake-up for output
+//!   but the one at registration, so that asking for it costs nothing.
+//! - The turn is over: the connection stands in the queue of the unfinished, and while that is not empty the loop
+//!   does not sleep.
+//!
+//! TCP's urgent mark cuts a receive short too: urgent data is no part of the echo protocol, and what
+//! follows it may wait for the next input.
+
+pub mod epoll;
+pub mod poll;
+pub mod select;
+
+use super::{Backend, Facts, Knob, Knobs, Needs, Unsupported};
+use crate::connection::Unsent;
+use crate::counters::Counters;
+use crate::drain::{self, Owed};
+use crate::listener::{self, ACCEPTS_PER_TURN, Accepted, Rest};
+use crate::stop::Stop;
+use crate::sys;
+use crate::work::Work;
+use std::collections::VecDeque;
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
+
+/// Receives from an edge-triggered connection before the others get their turn.
+pub const RECEIVES_PER_TURN: usize = 16;
+
+/// A knob that all of these backends have.
+pub const RECEIVE_BYTES: Knob =
+    Knob::number("receive_bytes", 65_536, 64..=16_777_216, "receive buffer of a worker, in bytes");
+
+/// What a descriptor is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interest {
+    /// Input, or a connection to accept.
+    Input,
+    /// Space for output.
+    Output,
+}
+
+/// A descriptor that a wait has reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ready {
+    /// The descriptor.
+    pub fd: RawFd,
+    /// Nothing but space for output is there, and it may have been waited for together with input.
+    pub only_space: bool,
+    /// The peer has sent its end, or the connection is broken.
+    pub ended: bool,
+}
+
+impl Ready {
+    /// A level-triggered descriptor: what it was waited for is there, whatever that is.
+    pub fn level(fd: RawFd) -> Self {
+        Self { fd, only_space: false, ended: false }
+    }
+}
+
+/// A way to wait for many descriptors. Its descriptors are level-triggered, but for the connections of an
+/// [edge-triggered](Selector::EDGE_TRIGGERED) one.
+pub trait Selector: Sized {
+    /// [`Backend::NAME`] of the loop over it.
+    const NAME: &'static str;
+    /// [`Backend::SUMMARY`].
+    const SUMMARY: &'static str;
+    /// [`Backend::NEEDS`].
+    const NEEDS: Needs;
+    /// [`Backend::KNOBS`].
+    const KNOBS: &'static [Knob];
+    /// [`Backend::DESCRIPTORS_PER_WORKER`].
+    const DESCRIPTORS_PER_WORKER: Option<usize> = None;
+    /// Whether a connection is registered once and reported when something arrives, instead of being reported
+    /// for as long as something is there.
+    const EDGE_TRIGGERED: bool = false;
+
+    /// [`Backend::probe`].
+    fn probe(_knobs: &Knobs) -> Result<(), Unsupported> {
+        Ok(())
+    }
+
+    /// Sets up, with no descriptor.
+    fn new(knobs: &Knobs) -> io::Result<Self>;
+
+    /// Whether it can wait for this descriptor at all.
+    fn admit(&self, _fd: RawFd) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// What the kernel granted, beside the trigger.
+    fn in_force(&self) -> Facts {
+        Facts::new()
+    }
+
+    /// Waits for a listener's connections, or the stop signal.
+    fn add_listener(&mut self, counters: &Counters, fd: RawFd) -> io::Result<()>;
+
+    /// Waits for a connection's input; for all that happens to it if edge-triggered.
+    fn add_connection(&mut self, counters: &Counters, fd: RawFd) -> io::Result<()>;
+
+    /// Waits for something else than before on a level-triggered connection.
+    fn change(&mut self, counters: &Counters, fd: RawFd, interest: Interest) -> io::Result<()>;
+
+    /// Waits for a descriptor no longer.
+    fn remove(&mut self, counters: &Counters, fd: RawFd) -> io::Result<()>;
+
+    /// Told of a connection that is about to be closed.
+    fn closing(&mut self, fd: RawFd);
+
+    /// Waits until something is ready, or the time is over; -1 is for ever. Says how many [`Selector::ready`] there are.
+    fn wait(&mut self, counters: &Counters, timeout_ms: i32) -> io::Result<usize>;
+
+    /// The descriptor at this place of what the last wait has reported.
+    fn ready(&self, index: usize) -> Ready;
+}
+
+/// A worker on one of the selectors.
+pub struct Readiness<S> {
+    selector: S,
+    listeners: Vec<TcpListener>,
+    /// While it lasts, no listener is waited for.
+    rest: Rest,
+    /// By fd: the kernel gives the lowest free number, so this stays dense.
+    slots: Vec<Slot>,
+    /// Connections that may have more input, but whose turn was over: no edge will come for it.
+    unfinished: VecDeque<RawFd>,
+    work: Work,
+    buffer: Vec<u8>,
+}
+
+/// What a descriptor is to the loop.
+#[derive(Default)]
+enum Slot {
+    #[default]
+    Free,
+    Stop,
+    Listener,
+    Connection(Connection),
+}
+
+#[derive(Default)]
+struct Connection {
+    unsent: Unsent,
+    /// In the queue of that name.
+    unfinished: bool,
+    /// The peer has sent its end, so a short receive does not mean that nothing follows.
+    ended: bool,
+}
+
+impl<S: Selector> Backend for Readiness<S> {
+    const NAME: &'static str = S::NAME;
+    const SUMMARY: &'static str = S::SUMMARY;
+    const NEEDS: Needs = S::NEEDS;
+    const KNOBS: &'static [Knob] = S::KNOBS;
+    const DESCRIPTORS_PER_WORKER: Option<usize> = S::DESCRIPTORS_PER_WORKER;
+
+    fn probe(knobs: &Knobs) -> Result<(), Unsupported> {
+        S::probe(knobs)
+    }
+
+    fn new(listeners: Vec<TcpListener>, knobs: &Knobs) -> io::Result<Self> {
+        let selector = S::new(knobs)?;
+        listeners.iter().try_for_each(|listener| selector.admit(listener.as_raw_fd()))?;
+        Ok(Self {
+            selector,
+            listeners,
+            rest: Rest::default(),
+            slots: Vec::new(),
+            unfinished: VecDeque::new(),
+            work: Work::of(knobs),
+            buffer: vec![0; knobs.size(RECEIVE_BYTES.name)],
+        })
+    }
+
+    fn in_force(&self) -> Facts {
+        let trigger = if S::EDGE_TRIGGERED { "edge" } else { "level" };
+        let mut facts = Facts::from_iter([("trigger".to_owned(), trigger.into())]);
+        facts.extend(self.selector.in_force());
+        facts
+    }
+
+    fn run(mut self, counters: &Counters, stop: &Stop) -> io::Result<()> {
+        self.selector.admit(stop.fd())?;
+        self.selector.add_listener(counters, stop.fd())?;
+        *self.slot(stop.fd()) = Slot::Stop;
+        for index in 0..self.listeners.len() {
+            *self.slot(self.listeners[index].as_raw_fd()) = Slot::Listener;
+        }
+        self.listen(counters)?;
+        loop {
+            let timeout_ms = match (self.unfinished.is_empty(), self.rest.left()) {
+                (false, _) => 0,
+                (true, None) => -1,
+                // A millisecond more, or the wait could end just before the rest does.
+                (true, Some(left)) => left.as_millis() as i32 + 1,
+            };
+            let mut stopped = false;
+            for index in 0..self.selector.wait(counters, timeout_ms)? {
+                let ready = self.selector.ready(index);
+                match &mut self.slots[ready.fd as usize] {
+                    Slot::Connection(connection) => {
+                        connection.ended |= ready.ended;
+                        // Space for output matters only to a connection that owes something, and it owes nothing
+                        // while it waits for input: then there is nothing to do but to receive.
+                        if !ready.only_space || !connection.unsent.is_empty() {
+                            self.serve(counters, ready.fd);
+                        }
+                    }
+                    Slot::Listener => self.accept(counters, ready.fd)?,
+                    Slot::Stop => stopped = true,
+                    Slot::Free => {}
+                }
+            }
+            if stopped {
+                return self.stop(counters, stop);
+            }
+            for _ in 0..self.unfinished.len() {
+                if let Some(fd) = self.unfinished.pop_front() {
+                    if let Slot::Connection(connection) = &mut self.slots[fd as usize] {
+                        connection.unfinished = false;
+                    }
+                    self.serve(counters, fd);
+                }
+            }
+            if self.rest.is_over(counters.closed.get()) {
+                self.listen(counters)?;
+            }
+        }
+    }
+}
+
+impl<S: Selector> Readiness<S> {
+    fn slot(&mut self, fd: RawFd) -> &mut Slot {
+        let index = fd as usize;
+        if index >= self.slots.len() {
+            self.slots.resize_with(index + 1, Slot::default);
+        }
+        &mut self.slots[index]
+    }
+
+    /// Waits for connections.
+    fn listen(&mut self, counters: &Counters) -> io::Result<()> {
+        self.listeners
+            .iter()
+            .try_for_each(|listener| self.selector.add_listener(counters, listener.as_raw_fd()))
+    }
+
+    /// Stops waiting for connections, so that a full table does not spin; they wait in the queue.
+    fn pause_listening(&mut self, counters: &Counters) -> io::Result<()> {
+        for listener in &self.listeners {
+            self.selector.remove(counters, listener.as_raw_fd())?;
+        }
+        self.rest.begin(counters.closed.get());
+        Ok(())
+    }
+
+    fn accept(&mut self, counters: &Counters, listener: RawFd) -> io::Result<()> {
+        if self.rest.left().is_some() {
+            return Ok(());
+        }
+        for _ in 0..ACCEPTS_PER_TURN {
+            match listener::accept(counters, listener, sys::accept4)? {
+                Accepted::Connection(socket) => self.open(counters, socket),
+                Accepted::Drained => break,
+                Accepted::Exhausted => return self.pause_listening(counters),
+            }
+        }
+        Ok(())
+    }
+
+    fn open(&mut self, counters: &Counters, socket: OwnedFd) {
+        if self.selector.add_connection(counters, socket.as_raw_fd()).is_err() {
+            // Out of memory or of epoll watches: this connection is refused, the others go on.
+            sys::close(counters, socket);
+            counters.closed.add(1);
+            return;
+        }
+        *self.slot(socket.into_raw_fd()) = Slot::Connection(Connection::default());
+    }
+
+    /// Sends what is owed, or receives and sends until there is no input, the peer takes no more, or its turn
+    /// is over.
+    fn serve(&mut self, counters: &Counters, fd: RawFd) {
+        let Slot::Connection(connection) = &mut self.slots[fd as usize] else { return };
+        if !connection.unsent.is_empty() {
+            if connection.unsent.flush(counters, fd).is_err() {
+                return self.close(counters, fd);
+            }
+            if !connection.unsent.is_empty() {
+                return;
+            }
+            if !S::EDGE_TRIGGERED {
+                // What has come meanwhile is reported by the next wait.
+                return self.wait_for(counters, fd, Interest::Input);
+            }
+        }
+        for _ in 0..if S::EDGE_TRIGGERED { RECEIVES_PER_TURN } else { 1 } {
+            let received = match sys::recv(counters, fd, &mut self.buffer, 0) {
+                Ok(0) => return self.close(counters, fd),
+                Ok(received) => received,
+                Err(error) if sys::would_block(&error) => {
+                    counters.would_block.add(1);
+                    return;
+                }
+                Err(error) if sys::interrupted(&error) => continue,
+                Err(_) => return self.close(counters, fd),
+            };
+            counters.bytes_received.add(received as u64);
+            self.work.perform();
+            if connection.unsent.send_or_keep(counters, fd, &self.buffer[..received]).is_err() {
+                counters.bytes_abandoned.add(received as u64);
+                return self.close(counters, fd);
+            }
+            if !connection.unsent.is_empty() {
+                counters.backpressure_pauses.add(1);
+                if !S::EDGE_TRIGGERED {
+                    self.wait_for(counters, fd, Interest::Output);
+                }
+                return;
+            }
+            if received < self.buffer.len() && !connection.ended {
+                return;
+            }
+        }
+        // Once: an edge may have come while its turn was waited for.
+        if S::EDGE_TRIGGERED && !connection.unfinished {
+            connection.unfinished = true;
+            self.unfinished.push_back(fd);
+        }
+    }
+
+    /// Waits for something else; a connection for which that fails would never be served again.
+    fn wait_for(&mut self, counters: &Counters, fd: RawFd, interest: Interest) {
+        if self.selector.change(counters, fd, interest).is_err() {
+            self.close(counters, fd);
+        }
+    }
+
+    fn close(&mut self, counters: &Counters, fd: RawFd) {
+        let Slot::Connection(connection) = std::mem::take(&mut self.slots[fd as usize]) else { return };
+        counters.bytes_abandoned.add(connection.unsent.len() as u64);
+        if connection.unfinished {
+            self.unfinished.retain(|&other| other != fd);
+        }
+        self.selector.closing(fd);
+        // SAFETY: the slot held a connection, so it owned this fd, and it is free now.
+        sys::close(counters, unsafe { sys::own(fd) });
+        counters.closed.add(1);
+    }
+
+    fn stop(self, counters: &Counters, stop: &Stop) -> io::Result<()> {
+        drop((self.listeners, self.selector));
+        let owed = self
+            .slots
+            .into_iter()
+            .enumerate()
+            .filter_map(|(fd, slot)| match slot {
+                Slot::Connection(mut connection) => Some(Owed {
+                    // SAFETY: the slot of a connection owns its fd, and the slots are used up here.
+                    fd: unsafe { sys::own(fd as RawFd) },
+                    unsent: connection.unsent.take(),
+                }),
+                Slot::Free | Slot::Stop | Slot::Listener => None,
+            })
+            .collect();
+        drain::drain(owed, stop.drain_time(), counters)
+    }
+}
