@@ -8,6 +8,7 @@
 pub mod document;
 pub mod null;
 pub mod readiness;
+pub mod threads;
 pub mod uring;
 
 use crate::counters::Counters;
@@ -297,6 +298,7 @@ pub static ALL: &[Entry] = &[
     Entry::of::<uring::Uring<uring::Provided<uring::PollMultishot>>>(),
     Entry::of::<uring::Uring<uring::Provided<uring::Bundle>>>(),
     Entry::of::<uring::Uring<uring::Provided<uring::SubmissionThread>>>(),
+    Entry::of::<threads::Threads>(),
     Entry::of::<readiness::poll::Poll>(),
     Entry::of::<readiness::select::Select>(),
     Entry::of::<null::Null>(),

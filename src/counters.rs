@@ -1,11 +1,15 @@
 //! What a worker did, counted by itself.
 //!
 //! Each counter has one writer, its worker; any thread may read. Plain relaxed loads and stores
-//! are enough and cost what an ordinary increment costs.
+//! are enough and cost what an ordinary increment costs. A worker that has threads of its own gives each a
+//! [`Share`] to write.
 
 use crate::sys::Call;
 use serde_json::{Map, Value};
+use std::collections::HashMap;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// A number that one thread writes and any thread reads.
 #[derive(Default)]
@@ -37,6 +41,7 @@ macro_rules! counters {
         pub struct Counters {
             calls: [Counter; Call::ALL.len()],
             $($(#[doc = $doc])+ pub $name: Counter,)+
+            shares: OnceLock<Arc<Mutex<Shares>>>,
         }
 
         /// The names of the loop counters, in their order.
@@ -64,11 +69,11 @@ counters! {
     bytes_abandoned,
     /// Bytes read and thrown away after the stop signal; they are in no other count.
     bytes_discarded,
-    /// Readiness events (epoll) or completions (io_uring) that the kernel handed over.
+    /// Readiness events (epoll, poll, select) or completions (io_uring) that the kernel handed over.
     events,
     /// Waits that ended with nothing, by time-out.
     timeouts,
-    /// Waits that a signal broke off.
+    /// Waits that a signal broke off; in a thread for each connection, receives and sends, which wait too.
     interrupts,
     /// Receives and sends that found the socket not ready (EAGAIN).
     would_block,
@@ -76,7 +81,8 @@ counters! {
     short_sends,
     /// Times that a connection's input was paused because too much was owed to its peer.
     backpressure_pauses,
-    /// Times that accepting was paused because files or memory ran out (EMFILE, ENFILE, ENOBUFS, ENOMEM).
+    /// Times that accepting was paused because files, memory or threads ran out (EMFILE, ENFILE, ENOBUFS, ENOMEM;
+    /// EAGAIN when a thread is made).
     accept_pauses,
     /// Multishot requests that the kernel ended and that were armed again.
     rearms,
@@ -99,29 +105,118 @@ impl Counters {
     pub fn calls(&self, call: Call) -> u64 {
         self.calls[call as usize].get()
     }
+
+    /// Counters for one more thread of this worker.
+    pub fn share(&self) -> Share {
+        let shares = Arc::clone(self.shares.get_or_init(Arc::default));
+        let own = Arc::<Counters>::default();
+        lock(&shares).live.insert(Arc::as_ptr(&own).addr(), Arc::clone(&own));
+        Share { shares, own }
+    }
+}
+
+/// The counters of a thread that works for a worker beside it: one writer here too. They are part of what
+/// the worker's [`to_json`] says, and stay in it when the thread has ended and they are dropped.
+pub struct Share {
+    shares: Arc<Mutex<Shares>>,
+    own: Arc<Counters>,
+}
+
+impl Deref for Share {
+    type Target = Counters;
+
+    fn deref(&self) -> &Counters {
+        &self.own
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let mut shares = lock(&self.shares);
+        shares.live.remove(&Arc::as_ptr(&self.own).addr());
+        shares.ended.add(&self.own);
+    }
+}
+
+/// Nothing panics while it holds the lock.
+fn lock(shares: &Mutex<Shares>) -> MutexGuard<'_, Shares> {
+    shares.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What the other threads of a worker have counted. Under one lock, so that a reader finds each thread once:
+/// among the living or in the sum.
+#[derive(Default)]
+struct Shares {
+    /// By their address.
+    live: HashMap<usize, Arc<Counters>>,
+    ended: Sum,
+}
+
+#[derive(Default)]
+struct Sum {
+    calls: [u64; Call::ALL.len()],
+    loops: [u64; LOOP_COUNTERS.len()],
+}
+
+impl Sum {
+    /// Adds what the owner of `counters` has counted itself.
+    fn add(&mut self, counters: &Counters) {
+        let calls = counters.calls.iter().map(Counter::get);
+        self.add_values(calls, counters.loop_values());
+    }
+
+    /// Adds what a worker has counted, and its other threads.
+    fn add_worker(&mut self, counters: &Counters) {
+        self.add(counters);
+        if let Some(shares) = counters.shares.get() {
+            let Shares { live, ended } = &*lock(shares);
+            live.values().for_each(|share| self.add(share));
+            self.add_values(ended.calls, ended.loops);
+        }
+    }
+
+    fn add_values(&mut self, calls: impl IntoIterator<Item = u64>, loops: impl IntoIterator<Item = u64>) {
+        self.calls.iter_mut().zip(calls).for_each(|(sum, value)| *sum += value);
+        self.loops.iter_mut().zip(loops).for_each(|(sum, value)| *sum += value);
+    }
 }
 
 /// The sum over all workers as the `calls` and `loop` fields of a JSON line. Calls that were never made are left out.
 pub fn to_json<'a>(workers: impl IntoIterator<Item = &'a Counters>) -> Map<String, Value> {
-    let mut calls = [0_u64; Call::ALL.len()];
-    let mut loops = [0_u64; LOOP_COUNTERS.len()];
-    for worker in workers {
-        for call in Call::ALL {
-            calls[call as usize] += worker.calls(call);
-        }
-        for (sum, value) in loops.iter_mut().zip(worker.loop_values()) {
-            *sum += value;
-        }
-    }
+    let mut sum = Sum::default();
+    workers.into_iter().for_each(|worker| sum.add_worker(worker));
     let calls: Map<String, Value> = Call::ALL
         .iter()
-        .filter(|&&call| calls[call as usize] > 0)
-        .map(|&call| (call.name().to_owned(), calls[call as usize].into()))
+        .zip(sum.calls)
+        .filter(|&(_, count)| count > 0)
+        .map(|(call, count)| (call.name().to_owned(), count.into()))
         .collect();
     let mut loops: Map<String, Value> =
-        LOOP_COUNTERS.iter().zip(loops).map(|(name, value)| ((*name).to_owned(), value.into())).collect();
+        LOOP_COUNTERS.iter().zip(sum.loops).map(|(name, value)| ((*name).to_owned(), value.into())).collect();
     let count = |name: &str| loops.get(name).and_then(Value::as_u64).unwrap_or(0);
     let open = count("accepted").saturating_sub(count("closed"));
     loops.insert("open".to_owned(), open.into());
     Map::from_iter([("calls".to_owned(), Value::Object(calls)), ("loop".to_owned(), Value::Object(loops))])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_count_while_they_live_and_after() {
+        let worker = Counters::default();
+        worker.accepted.add(2);
+        let (first, second) = (worker.share(), worker.share());
+        first.count(Call::Recvfrom);
+        second.count(Call::Recvfrom);
+        second.closed.add(1);
+        let living = to_json([&worker]);
+        assert_eq!((&living["calls"]["recvfrom"], &living["loop"]["open"]), (&2.into(), &1.into()));
+        drop(second);
+        assert_eq!(to_json([&worker]), living);
+        drop(first);
+        assert_eq!(to_json([&worker]), living);
+        assert!(worker.shares.get().is_some_and(|shares| lock(shares).live.is_empty()));
+    }
 }

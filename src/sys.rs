@@ -4,7 +4,9 @@
 //! as the kernel's `sys_enter` tracepoint does, so that both counts agree to the call.
 
 use crate::counters::Counters;
+use std::ffi::CStr;
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::ptr::{self, NonNull};
 use std::time::Duration;
@@ -519,16 +521,68 @@ pub fn signal_self(signal: libc::c_int) {
 const INTERRUPTION: libc::c_int = libc::SIGURG;
 
 /// Lets [`interrupt`] break off blocking calls, in all threads: a handler that does nothing, without
-/// SA_RESTART, on the alternate stack where a thread has one.
+/// SA_RESTART.
 pub fn allow_interruptions() -> io::Result<()> {
     extern "C" fn nothing(_signal: libc::c_int) {}
     // SAFETY: an all-zero sigaction is a valid value of that plain structure, with an empty mask.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
     action.sa_sigaction = nothing as extern "C" fn(libc::c_int) as libc::sighandler_t;
-    action.sa_flags = libc::SA_ONSTACK;
-    // SAFETY: the kernel reads `action`, whose handler takes one argument as the flags say, and which touches
-    // nothing, so that it may run at any moment.
+    // SAFETY: the kernel reads `action`, whose handler takes one argument as its flags of 0 say, and which
+    // touches nothing, so that it may run at any moment.
     check(unsafe { libc::sigaction(INTERRUPTION, &action, ptr::null_mut()) }).map(drop)
+}
+
+/// Starts a detached thread with a stack of `stack_bytes`, guard page and the C library's own part included.
+///
+/// `std::thread` is for threads of which there are few: it gives each a second stack for signals, so that half
+/// as many fit into the mappings that a process may have (vm.max_map_count), and where that one cannot be
+/// mapped it ends the process instead of returning the error.
+///
+/// # Errors
+/// EAGAIN when threads, memory or mappings ran out; EINVAL for a stack that is too small (pthread_create(3)).
+/// Then `body` is dropped.
+pub fn spawn_detached<F: FnOnce() + Send + 'static>(
+    name: &'static CStr,
+    stack_bytes: usize,
+    body: F,
+) -> io::Result<()> {
+    extern "C" fn run<F: FnOnce()>(task: *mut libc::c_void) -> *mut libc::c_void {
+        // SAFETY: this is the pointer that spawn_detached has made of a Box of this type, and has given up.
+        let (name, body) = *unsafe { Box::from_raw(task.cast::<(&'static CStr, F)>()) };
+        // SAFETY: the name ends with a zero. One that is too long is an error, and the thread has none.
+        unsafe { libc::pthread_setname_np(libc::pthread_self(), name.as_ptr()) };
+        // A panic cannot leave this function: it ends the process, with its message.
+        body();
+        ptr::null_mut()
+    }
+    let failed_with = |error: libc::c_int| match error {
+        0 => Ok(()),
+        error => Err(io::Error::from_raw_os_error(error)),
+    };
+    let mut attributes = MaybeUninit::<libc::pthread_attr_t>::uninit();
+    let attributes = attributes.as_mut_ptr();
+    // SAFETY: it sets up the attributes, which are destroyed below and not moved until then.
+    failed_with(unsafe { libc::pthread_attr_init(attributes) })?;
+    let task = Box::into_raw(Box::new((name, body)));
+    let mut thread = MaybeUninit::uninit();
+    // SAFETY: the attributes are set up. `run` takes what `task` points to, which may go to another thread and
+    // borrows nothing; it takes it once, because one thread at most is made.
+    let result = unsafe {
+        failed_with(libc::pthread_attr_setstacksize(attributes, stack_bytes))
+            .and_then(|()| {
+                failed_with(libc::pthread_attr_setdetachstate(attributes, libc::PTHREAD_CREATE_DETACHED))
+            })
+            .and_then(|()| {
+                failed_with(libc::pthread_create(thread.as_mut_ptr(), attributes, run::<F>, task.cast()))
+            })
+    };
+    // SAFETY: they were set up above, and a thread does not need them any more.
+    unsafe { libc::pthread_attr_destroy(attributes) };
+    if result.is_err() {
+        // SAFETY: there is no thread that could take it.
+        drop(unsafe { Box::from_raw(task) });
+    }
+    result
 }
 
 /// The kernel's number of the calling thread.

@@ -121,6 +121,16 @@ fn knobs() {
     }
 }
 
+/// Their bits would lie beyond an fd_set.
+#[test]
+fn listeners_that_select_cannot_hold() {
+    let select = ["--backend", "select", "--listen", "127.0.0.1:0"];
+    let with = |arguments: &[&str], words: &[&str]| check_refused(&[&select, arguments].concat(), words);
+    with(&["--ports", "1100"], &["descriptor 1024", "below 1024", "--ports"]);
+    // The second worker may find the limit lowered already.
+    with(&["--ports", "2200", "--workers", "2"], &["--ports"]);
+}
+
 /// An unchecked bind() leaves listen() to take some other port.
 #[test]
 fn port_in_use() {
@@ -175,6 +185,19 @@ fn deny(command: &mut Command, call: libc::c_long, errno: i32) {
     };
     // SAFETY: `install` makes two system calls and allocates nothing.
     unsafe { command.pre_exec(install) };
+}
+
+/// Kernels before 6.9 do not know the ioctl.
+#[test]
+fn busy_polling_refused() {
+    for name in ["epoll-lt", "epoll-et"] {
+        let mut start = support::command(name, &["--set", "busy_poll_us=50"]);
+        deny(&mut start, libc::SYS_ioctl, libc::ENOTTY);
+        let (said, complained) = refused(&mut start);
+        assert!(complained.contains("EPIOCSPARAMS") && complained.contains("6.9"), "{complained}");
+        let said: Value = serde_json::from_str(&said).expect("one JSON line on stdout");
+        assert_eq!(said["event"], "unsupported");
+    }
 }
 
 #[test]

@@ -17,9 +17,14 @@ fn main() {
             add("refused_submissions", refused_submissions);
         }
         // What follows fails calls that a completion loop does not make.
-        if backend.name.starts_with("epoll") {
+        if !backend.name.starts_with("uring") {
             add("aborted_connections", aborted_connections);
+        }
+        if backend.name.starts_with("epoll") {
             add("failing_registrations", failing_registrations);
+        }
+        if backend.name == "threads" {
+            add("refused_threads", refused_threads);
         }
         // Edge-triggered loops rely on EAGAIN and on a short count to mean that there is no more for now, so they
         // cannot be lied to. The document's is told again. Its fault of dropping what a send did not take is
@@ -40,6 +45,10 @@ fn start_with(backend: &Backend, what: &str) -> Server {
 
 fn interrupted_waits(backend: &Backend) {
     serves_while(backend, "epoll_wait,io_uring_enter,poll,pselect6:error=EINTR:when=3+3");
+    if backend.name == "threads" {
+        // These are its waits.
+        serves_while(backend, "recvfrom,sendto:error=EINTR:when=3+3");
+    }
 }
 
 /// The completion queue is full, or memory is short: io_uring_enter(2), ERRORS.
@@ -99,6 +108,26 @@ fn failing_registrations(backend: &Backend) {
         let end = server.finish();
         assert_eq!(end.of("bytes_received"), end.of("bytes_sent") + end.of("bytes_abandoned"), "{what}");
     }
+}
+
+/// The second connection gets no thread: it is closed, those before and after it are served.
+fn refused_threads(backend: &Backend) {
+    // strace counts the calls of each thread: the worker's second.
+    let server = start_with(backend, "clone3:error=EAGAIN:when=2");
+    let files = server.fd_count();
+    let mut first = server.connect();
+    first.echo(100);
+    let mut refused = server.connect();
+    assert_eq!(refused.receiver.receive_to_end(), 0);
+    let mut third = server.connect();
+    third.echo(100);
+    first.echo(100);
+    let counters = server.counters();
+    assert_eq!((counters.of("open"), counters.of("closed"), counters.of("accept_pauses")), (2, 1, 1));
+    [first, third].into_iter().for_each(Client::finish);
+    server.wait_for("open", 0);
+    assert_eq!(server.fd_count(), files, "open files");
+    server.finish();
 }
 
 fn calls_to_be_tried_again(backend: &Backend) {

@@ -76,7 +76,11 @@ fn main() {
     for backend in support::backends() {
         let fits = |case: &&Case| case.echoes.is_none_or(|echoes| echoes == backend.echoes);
         let fitting = lists.into_iter().flatten().filter(fits);
-        trials.extend(fitting.map(|case| support::trial(&backend, case.name, None, case.body)));
+        trials.extend(fitting.map(|case| {
+            let too_many = backend.name == "select" && case.name == "listeners_beyond_one_block";
+            let obstacle = too_many.then(|| "select holds 1024 descriptors".to_owned());
+            support::trial(&backend, case.name, obstacle, case.body)
+        }));
     }
     libtest_mimic::run(&arguments, trials).exit();
 }

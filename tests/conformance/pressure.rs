@@ -94,14 +94,21 @@ fn stopped_and_continued(backend: &Backend) {
 }
 
 fn out_of_files(backend: &Backend) {
-    const FILES: libc::rlim_t = 64;
-    const CLIENTS: u64 = 100;
+    with_too_few_files(backend, 64, 64, 100);
+    if backend.name == "select" {
+        // More files than it can hold, of which it must not take more.
+        with_too_few_files(backend, 4096, 1024, 1100);
+    }
+}
+
+/// A server that may have `limit` files and can have `files`, and more clients than that.
+fn with_too_few_files(backend: &Backend, limit: libc::rlim_t, files: u64, clients: u64) {
     let mut command = command(&backend.name, &[]);
     // SAFETY: setrlimit(2) reads a value on the stack, and is safe between fork and exec.
     unsafe {
-        command.pre_exec(|| {
-            let limit = libc::rlimit { rlim_cur: FILES, rlim_max: FILES };
-            if libc::setrlimit(libc::RLIMIT_NOFILE, &limit) == 0 {
+        command.pre_exec(move || {
+            let limits = libc::rlimit { rlim_cur: limit, rlim_max: limit };
+            if libc::setrlimit(libc::RLIMIT_NOFILE, &limits) == 0 {
                 Ok(())
             } else {
                 Err(io::Error::last_os_error())
@@ -109,11 +116,12 @@ fn out_of_files(backend: &Backend) {
         });
     }
     let server = Server::spawn(command);
-    let mut clients: Vec<Client> = (0..CLIENTS).map(|_| server.connect()).collect();
+    let all = clients;
+    let mut clients: Vec<Client> = (0..all).map(|_| server.connect()).collect();
     clients.iter_mut().for_each(|client| client.sender.send(100));
     // Files have run out when one after the other was accepted and then no more.
     let accepted = eventually("some are accepted", || settled(&server).of("accepted"), |count| *count > 0);
-    assert!(accepted < FILES, "{accepted} accepted with {FILES} files");
+    assert!(accepted < files, "{accepted} accepted with {files} files");
     server.wait_until_quiet();
 
     // Connections are accepted in the order in which they came. Those that leave make room for those that wait.
@@ -128,10 +136,10 @@ fn out_of_files(backend: &Backend) {
     let waiting = clients.split_off(accepted as usize);
     take_back(clients);
     take_back(waiting);
-    server.wait_for("accepted", CLIENTS);
+    server.wait_for("accepted", all);
     server.wait_for("open", 0);
     take_back(vec![server.connect()]);
-    server.wait_for("accepted", CLIENTS + 1);
+    server.wait_for("accepted", all + 1);
     server.wait_for("open", 0);
     server.finish();
 }

@@ -1,0 +1,299 @@
+//! A thread for each connection: it blocks in recv(2), then in send(2), and needs nobody to tell it what is ready.
+//!
+//! The worker's own thread only accepts, and waits with poll(2) for its listeners. Each connection costs a
+//! stack, of which little is touched, and a receive buffer; each is counted by [a share](Counters::share) of
+//! the worker's counters. A thread ends with its connection, and nothing of it stays. A stack takes two mappings
+//! of the 65,530 that a process has by default (vm.max_map_count), so there is room for some 32,000 threads; a
+//! connection whose thread cannot be made is refused, and accepting rests.
+//!
+//! # The end
+//! A thread that blocks must be told to stop without any harm to what is on its way: shutdown(2) of the
+//! reading side would wake it, but then input that comes later resets the connection. So a signal breaks off the call
+//! it is in, and it hands over its connection, with the rest of what it owes. The signal does nothing to a
+//! thread that has looked at the flag and is not in its call yet; that is why it is repeated until every
+//! thread has handed over. The [drain](crate::drain) of all backends does the rest.
+
+use super::{Backend, Knob, Knobs, Needs, Unsupported};
+use crate::counters::{Counters, Share};
+use crate::drain::{self, Owed};
+use crate::listener::{self, ACCEPTS_PER_TURN, Accepted, Rest};
+use crate::stop::Stop;
+use crate::sys;
+use crate::work::{WORK_NS, Work};
+use std::collections::HashSet;
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// How long a thread may take to hand over its connection before the signal is repeated.
+const PATIENCE: Duration = Duration::from_millis(5);
+
+/// A thread for each connection.
+pub struct Threads {
+    listeners: Vec<TcpListener>,
+    stack_bytes: usize,
+    receive_bytes: usize,
+    work: Work,
+    crew: Arc<Crew>,
+}
+
+/// The connection threads of a worker.
+struct Crew {
+    stopping: AtomicBool,
+    /// Ends a wait of the worker: a connection was closed while accepting rests.
+    wake: OwnedFd,
+    roll: Mutex<Roll>,
+    all_gone: Condvar,
+}
+
+#[derive(Default)]
+struct Roll {
+    /// Those that have begun, for signals to them.
+    threads: HashSet<libc::pid_t>,
+    /// Those that were made and have not ended.
+    present: usize,
+    /// Connections that their threads have closed.
+    closed: u64,
+    /// The worker rests from accepting, and wants to be woken when a connection is closed.
+    resting: bool,
+    handed_over: Vec<Owed>,
+}
+
+impl Backend for Threads {
+    const NAME: &'static str = "threads";
+    const SUMMARY: &'static str = "a blocking thread for each connection: recv, then send";
+    const NEEDS: Needs = Needs {
+        linux: "3.2",
+        default_container: true,
+        limits: "threads: kernel.threads-max, vm.max_map_count",
+    };
+    const KNOBS: &'static [Knob] = &[
+        Knob::number("receive_bytes", 4096, 64..=16_777_216, "receive buffer of each connection, in bytes"),
+        // The signal's frame has to fit: with the registers of some CPUs it takes 11 KiB.
+        Knob::number(
+            "stack_bytes",
+            65_536,
+            32_768..=67_108_864,
+            "stack of each connection's thread, in bytes; only what is touched takes memory",
+        ),
+        WORK_NS,
+    ];
+
+    fn probe(_knobs: &Knobs) -> Result<(), Unsupported> {
+        Ok(())
+    }
+
+    fn new(listeners: Vec<TcpListener>, knobs: &Knobs) -> io::Result<Self> {
+        sys::allow_interruptions()?;
+        let crew = Crew {
+            stopping: AtomicBool::new(false),
+            wake: sys::eventfd()?,
+            roll: Mutex::default(),
+            all_gone: Condvar::new(),
+        };
+        let (stack_bytes, receive_bytes) = (knobs.size("stack_bytes"), knobs.size("receive_bytes"));
+        Ok(Self { listeners, stack_bytes, receive_bytes, work: Work::of(knobs), crew: Arc::new(crew) })
+    }
+
+    fn run(self, counters: &Counters, stop: &Stop) -> io::Result<()> {
+        let served = {
+            // However the accepting ends, no thread goes on without it.
+            let _recall = Recall(&self.crew);
+            self.accept_until_stop(counters, stop)
+        };
+        drop(self.listeners);
+        let handed_over = std::mem::take(&mut self.crew.roll().handed_over);
+        served?;
+        drain::drain(handed_over, stop.drain_time(), counters)
+    }
+}
+
+impl Threads {
+    fn accept_until_stop(&self, counters: &Counters, stop: &Stop) -> io::Result<()> {
+        let own = [self.crew.wake.as_raw_fd(), stop.fd()];
+        let waited_for = own.into_iter().chain(self.listeners.iter().map(|listener| listener.as_raw_fd()));
+        let mut entries: Vec<_> =
+            waited_for.map(|fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 }).collect();
+        let mut rest = Rest::default();
+        loop {
+            // Whatever is closed after this look wakes the wait, if there is a rest.
+            let closed = self.crew.look(rest.left().is_some());
+            if rest.is_over(closed) {
+                continue;
+            }
+            // While files are out, a listener would wake the loop at once and for ever. A millisecond more, or
+            // the wait could end just before the rest does.
+            let (watched, timeout_ms) = match rest.left() {
+                Some(left) => (&mut entries[..2], left.as_millis() as i32 + 1),
+                None => (&mut entries[1..], -1),
+            };
+            if sys::poll(counters, watched, timeout_ms)? == 0 {
+                continue;
+            }
+            if entries[1].revents != 0 {
+                return Ok(());
+            }
+            if rest.left().is_some() {
+                // It can only fail because it is zero, when there is nothing to do.
+                let _ = sys::eventfd_clear(counters, &self.crew.wake);
+                continue;
+            }
+            for listener in entries[2..].iter().filter(|entry| entry.revents != 0) {
+                if !self.accept(counters, listener.fd)? {
+                    rest.begin(closed);
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Accepts what is there; false when files, memory or threads ran out.
+    fn accept(&self, counters: &Counters, listener: RawFd) -> io::Result<bool> {
+        for _ in 0..ACCEPTS_PER_TURN {
+            let socket = match listener::accept(counters, listener, sys::accept4_blocking)? {
+                Accepted::Connection(socket) => socket,
+                Accepted::Drained => break,
+                Accepted::Exhausted => return Ok(false),
+            };
+            let member = Member::new(&self.crew, counters.share(), socket);
+            let (receive_bytes, work) = (self.receive_bytes, self.work);
+            let serve = move || member.serve(receive_bytes, work);
+            // A connection whose thread cannot be made is refused: it is dropped with what the thread was to do.
+            if sys::spawn_detached(c"connection", self.stack_bytes, serve).is_err() {
+                counters.accept_pauses.add(1);
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+impl Crew {
+    fn roll(&self) -> MutexGuard<'_, Roll> {
+        // No thread panics while it holds the lock.
+        self.roll.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many connections were closed so far; those that follow wake the worker if it is `resting`.
+    fn look(&self, resting: bool) -> u64 {
+        let mut roll = self.roll();
+        roll.resting = resting;
+        roll.closed
+    }
+}
+
+/// A connection and its place in the crew. Dropped, it has left: the connection is closed, if it was not
+/// handed over, even where its thread could not be made.
+struct Member {
+    crew: Arc<Crew>,
+    counters: Share,
+    socket: Option<OwnedFd>,
+    /// Its thread, once that has begun.
+    thread: Option<libc::pid_t>,
+}
+
+impl Member {
+    fn new(crew: &Arc<Crew>, counters: Share, socket: OwnedFd) -> Self {
+        crew.roll().present += 1;
+        Self { crew: Arc::clone(crew), counters, socket: Some(socket), thread: None }
+    }
+
+    /// What its thread does.
+    fn serve(mut self, receive_bytes: usize, work: Work) {
+        let thread = sys::thread_id();
+        self.thread = Some(thread);
+        self.crew.roll().threads.insert(thread);
+        let Some(fd) = self.socket.as_ref().map(AsRawFd::as_raw_fd) else { return };
+        if let Some(unsent) = self.converse(fd, &mut vec![0; receive_bytes], work)
+            && let Some(fd) = self.socket.take()
+        {
+            self.crew.roll().handed_over.push(Owed { fd, unsent });
+        }
+    }
+
+    /// Receives and sends until the connection ends, or all are to stop: then it returns what is owed.
+    fn converse(&self, fd: RawFd, buffer: &mut [u8], work: Work) -> Option<Vec<u8>> {
+        let counters = &*self.counters;
+        let stopping = || self.crew.stopping.load(Relaxed);
+        while !stopping() {
+            let received = match sys::recv(counters, fd, buffer, 0) {
+                Ok(0) => return None,
+                Ok(received) => received,
+                Err(error) if sys::interrupted(&error) => {
+                    counters.interrupts.add(1);
+                    continue;
+                }
+                Err(_) => return None,
+            };
+            counters.bytes_received.add(received as u64);
+            work.perform();
+            let mut owed = &buffer[..received];
+            while !owed.is_empty() {
+                match sys::send(counters, fd, owed, 0) {
+                    Ok(sent) => {
+                        counters.bytes_sent.add(sent as u64);
+                        owed = &owed[sent..];
+                        if !owed.is_empty() {
+                            counters.short_sends.add(1);
+                        }
+                    }
+                    Err(error) if sys::interrupted(&error) => {
+                        counters.interrupts.add(1);
+                        if stopping() {
+                            return Some(owed.to_vec());
+                        }
+                    }
+                    Err(_) => {
+                        counters.bytes_abandoned.add(owed.len() as u64);
+                        return None;
+                    }
+                }
+            }
+        }
+        Some(Vec::new())
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        let closes = self.socket.take().map(|socket| {
+            sys::close(&self.counters, socket);
+            self.counters.closed.add(1);
+        });
+        let mut roll = self.crew.roll();
+        if let Some(thread) = self.thread {
+            roll.threads.remove(&thread);
+            // A connection that was refused makes no room.
+            if closes.is_some() {
+                roll.closed += 1;
+                if roll.resting {
+                    // It can only fail because the count is at its end: then the worker is being woken.
+                    let _ = sys::eventfd_wake(&self.counters, &self.crew.wake);
+                }
+            }
+        }
+        roll.present -= 1;
+        if roll.present == 0 {
+            self.crew.all_gone.notify_one();
+        }
+    }
+}
+
+/// Dropped, it makes all threads of the crew hand over their connections and waits until they have.
+struct Recall<'a>(&'a Crew);
+
+impl Drop for Recall<'_> {
+    fn drop(&mut self) {
+        let crew = self.0;
+        crew.stopping.store(true, Relaxed);
+        let mut roll = crew.roll();
+        while roll.present > 0 {
+            roll.threads.iter().for_each(|&thread| sys::interrupt(thread));
+            let waited = crew.all_gone.wait_timeout(roll, PATIENCE);
+            roll = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
