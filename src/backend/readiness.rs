@@ -210,7 +210,6 @@ impl<S: Selector> Backend for Readiness<S> {
     }
 
     fn run(mut self, counters: &Counters, stop: &Stop) -> io::Result<()> {
-        self.selector.admit(stop.fd())?;
         self.selector.add_listener(counters, stop.fd())?;
         *self.slot(stop.fd()) = Slot::Stop;
         for index in 0..self.listeners.len() {

@@ -120,8 +120,7 @@ impl Threads {
         let mut rest = Rest::default();
         loop {
             // Whatever is closed after this look wakes the wait, if there is a rest.
-            let closed = self.crew.look(rest.left().is_some());
-            if rest.is_over(closed) {
+            if rest.is_over(self.crew.look(rest.left().is_some())) {
                 continue;
             }
             // While files are out, a listener would wake the loop at once and for ever. A millisecond more, or
@@ -141,6 +140,8 @@ impl Threads {
                 let _ = sys::eventfd_clear(counters, &self.crew.wake);
                 continue;
             }
+            // From before accepting, so that what is closed between a failure and the rest ends that rest.
+            let closed = self.crew.look(false);
             for listener in entries[2..].iter().filter(|entry| entry.revents != 0) {
                 if !self.accept(counters, listener.fd)? {
                     rest.begin(closed);

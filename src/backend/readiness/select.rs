@@ -61,7 +61,7 @@ impl Selector for Sets {
     }
 
     fn add_connection(&mut self, _counters: &Counters, fd: RawFd) -> io::Result<()> {
-        // The limit of open files does not hold for what was opened before it was lowered.
+        // The limit does not hold for what was open before it was lowered, and others may raise it (prlimit(1)).
         self.admit(fd)?;
         let (word, bit) = place(fd);
         self.input[word] |= bit;
