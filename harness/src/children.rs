@@ -12,6 +12,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
+use ringmark::sys::Call;
 use serde::Deserialize;
 
 use crate::instruments::network_namespace::NetworkNamespace;
@@ -182,7 +183,7 @@ enum ServerEvent {
 pub struct ServerCounters {
     /// System calls by name.
     pub calls: BTreeMap<String, u64>,
-    /// What the loops did.
+    /// What the loops did; which names there are is the backend's affair.
     #[serde(rename = "loop")]
     pub loops: BTreeMap<String, u64>,
 }
@@ -197,7 +198,19 @@ impl ServerCounters {
     pub fn of_call(&self, name: &str) -> u64 {
         self.calls.get(name).copied().unwrap_or(0)
     }
+
+    /// Events for each of the calls that wait for them, since an earlier reading; none if there was no such
+    /// wait or no event, as with a thread for each connection.
+    pub fn events_per_wait_since(&self, earlier: &Self) -> Option<f64> {
+        let waits = |counters: &Self| WAITS.map(|call| counters.of_call(call.name())).iter().sum::<u64>();
+        let waits = waits(self) - waits(earlier);
+        let events = self.of_loop("events") - earlier.of_loop("events");
+        (waits > 0 && events > 0).then(|| events as f64 / waits as f64)
+    }
 }
+
+/// The calls that wait for events.
+const WAITS: [Call; 4] = [Call::EpollWait, Call::IoUringEnter, Call::Poll, Call::Select];
 
 /// The kernel refuses the backend.
 #[derive(Debug, thiserror::Error)]

@@ -1,10 +1,12 @@
-//! Backends against the baseline: ratios within blocks, and what a connection costs over `null`.
+//! Arms against the baseline and against the arm that each stands on: ratios within blocks, and what a
+//! connection costs over `null`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::measurement::{ComparisonRow, MemoryRow, Pass, Status, TrialRow};
-use crate::statistics::{geometric_mean, median};
-use crate::trial::memory_states::NEVER_USED;
+use crate::matrix::Matrix;
+use crate::measurement::{Bounds, ComparisonRow, MemoryRow, Pass, Status, TrialRow, Verdict};
+use crate::statistics::{geometric_interval, geometric_mean, median};
+use crate::trial::memory_states::{KERNEL_SUM, NEVER_USED, USED_THEN_IDLE, USER_SUM};
 
 /// What the arm of the baseline's second reading is called.
 pub fn again(baseline: &str) -> String {
@@ -59,8 +61,52 @@ const METRICS: [Metric; 6] = [
     },
 ];
 
-/// Every comparison that the rows allow.
-pub fn compare(rows: &[TrialRow], memory: &[MemoryRow], baseline: &str) -> Vec<ComparisonRow> {
+/// From this many blocks on there is an interval, and a verdict. An interval of fewer says too little about
+/// how heavy the tails are.
+const BLOCKS_FOR_VERDICT: usize = 10;
+
+/// An arm that stood in none of this many blocks or more is left out instead of taking them all out: it has
+/// no figures in any block, so leaving it out is no choice of blocks.
+const BLOCKS_TO_GIVE_UP: usize = 3;
+
+/// The trials of a block that counts, by arm.
+pub type Block<'a> = BTreeMap<&'a str, &'a TrialRow>;
+
+/// Whether CPU per echo may be used.
+fn stands(row: &TrialRow) -> bool {
+    matches!(row.status, Status::Ok | Status::ClientLimited)
+}
+
+/// The blocks of a workload that count: those in which every arm has a trial that stands. A trial that was
+/// turned away, whatever its own figures, takes its whole block out, or the choice of blocks would depend on
+/// the results. Arms that are unsupported, or that never stood, have no figures and are left out.
+pub fn complete_blocks<'a>(rows: &'a [TrialRow], pass: Pass, workload: &str) -> Vec<Block<'a>> {
+    let mut blocks: BTreeMap<u32, Block<'a>> = BTreeMap::new();
+    for row in rows.iter().filter(|row| row.pass == Some(pass) && row.workload == workload) {
+        blocks.entry(row.block).or_default().insert(&row.arm, row);
+    }
+    let trials_of = |arm: &str| {
+        let of_arm: Vec<_> = blocks.values().filter_map(|block| block.get(arm).copied()).collect();
+        of_arm.into_iter().filter(|row| row.status != Status::Unsupported).collect::<Vec<_>>()
+    };
+    let is_given_up = |arm: &str| {
+        let trials = trials_of(arm);
+        let never_stood = !trials.iter().any(|row| stands(row));
+        trials.is_empty() || (never_stood && trials.len() >= BLOCKS_TO_GIVE_UP)
+    };
+    let all: BTreeSet<&str> = blocks.values().flat_map(BTreeMap::keys).copied().collect();
+    let arms: BTreeSet<&str> = all.into_iter().filter(|arm| !is_given_up(arm)).collect();
+    let complete = |block: Block<'a>| -> Option<Block<'a>> {
+        arms.iter()
+            .map(|&arm| block.get(arm).filter(|row| stands(row)).map(|&row| (row.arm.as_str(), row)))
+            .collect()
+    };
+    let blocks: Vec<Block<'a>> = blocks.into_values().collect();
+    if arms.is_empty() { Vec::new() } else { blocks.into_iter().filter_map(complete).collect() }
+}
+
+/// Every comparison of the matrix that the rows allow.
+pub fn compare(rows: &[TrialRow], memory: &[MemoryRow], matrix: &Matrix) -> Vec<ComparisonRow> {
     let mut comparisons = Vec::new();
     let mut workloads: Vec<&str> = Vec::new();
     for row in rows.iter().filter(|row| row.pass != Some(Pass::Memory)) {
@@ -68,107 +114,92 @@ pub fn compare(rows: &[TrialRow], memory: &[MemoryRow], baseline: &str) -> Vec<C
             workloads.push(&row.workload);
         }
     }
+    let pairs = matrix.comparisons();
     for workload in workloads {
         for metric in &METRICS {
-            compare_one(rows, workload, metric, baseline, &mut comparisons);
+            compare_one(rows, workload, metric, matrix, &pairs, &mut comparisons);
         }
     }
-    compare_memory(memory, baseline, &mut comparisons);
+    compare_memory(memory, &pairs, &mut comparisons);
     comparisons
-}
-
-/// The value of every arm, by block, of the blocks that count: a trial that was turned away, whatever its
-/// own figures, takes its whole block out, or the choice of blocks would depend on the results. For the same
-/// reason a client that was the limit in one block takes out all: what is left would be the blocks in which
-/// the faster backend happened to be slow.
-fn blocks<'a>(rows: &'a [TrialRow], workload: &str, metric: &Metric) -> Vec<BTreeMap<&'a str, f64>> {
-    let of_metric = |row: &&TrialRow| row.workload == workload && row.pass == Some(metric.pass);
-    let limited = rows.iter().filter(of_metric).any(|row| row.status == Status::ClientLimited);
-    if limited && !metric.stands_when_client_limited {
-        return Vec::new();
-    }
-    let mut blocks: BTreeMap<u32, Option<BTreeMap<&str, f64>>> = BTreeMap::new();
-    for row in rows.iter().filter(of_metric) {
-        let block = blocks.entry(row.block).or_insert_with(|| Some(BTreeMap::new()));
-        let stands = match row.status {
-            Status::Ok | Status::ClientLimited => true,
-            // It has no figures in any block, so leaving it out is no choice.
-            Status::Unsupported => continue,
-            Status::Rejected | Status::Failed => false,
-        };
-        match (stands, (metric.value)(row), block.as_mut()) {
-            (true, Some(value), Some(arms)) => {
-                arms.insert(&row.arm, value);
-            }
-            _ => *block = None,
-        }
-    }
-    blocks.into_values().flatten().collect()
-}
-
-/// CPU per echo of every arm in the blocks that count.
-pub fn cpu_blocks<'a>(rows: &'a [TrialRow], workload: &str) -> Vec<BTreeMap<&'a str, f64>> {
-    blocks(rows, workload, &METRICS[0])
 }
 
 fn compare_one(
     rows: &[TrialRow],
     workload: &str,
     metric: &Metric,
-    baseline: &str,
+    matrix: &Matrix,
+    pairs: &[(String, String)],
     comparisons: &mut Vec<ComparisonRow>,
 ) {
-    let blocks = blocks(rows, workload, metric);
-    let ratios = |arm: &str| -> Vec<f64> {
-        let ratio = |arms: &BTreeMap<&str, f64>| Some(arms.get(arm)? / arms.get(baseline)?);
+    // For the same reason as a rejected trial takes out its block, a client that was the limit in one block
+    // takes out all: what is left would be the blocks in which the faster backend happened to be slow.
+    let limited = |row: &TrialRow| {
+        row.workload == workload && row.pass == Some(metric.pass) && row.status == Status::ClientLimited
+    };
+    if !metric.stands_when_client_limited && rows.iter().any(limited) {
+        return;
+    }
+    let mut blocks = complete_blocks(rows, metric.pass, workload);
+    blocks.retain(|arms| arms.values().all(|row| (metric.value)(row).is_some()));
+    let value_of = |arms: &Block<'_>, arm: &str| arms.get(arm).and_then(|row| (metric.value)(row));
+    let ratios = |arm: &str, baseline: &str| -> Vec<f64> {
+        let ratio = |arms: &Block<'_>| Some(value_of(arms, arm)? / value_of(arms, baseline)?);
         blocks.iter().filter_map(ratio).filter(|ratio| ratio.is_finite()).collect()
     };
     let median_of =
-        |arm: &str| median(&mut blocks.iter().filter_map(|arms| arms.get(arm).copied()).collect::<Vec<_>>());
-    let noise = ratios(&again(baseline));
-    let mut arms: Vec<&str> = Vec::new();
-    for arm in
-        blocks.iter().flat_map(BTreeMap::keys).filter(|arm| **arm != baseline && **arm != again(baseline))
-    {
-        if !arms.contains(arm) {
-            arms.push(arm);
-        }
-    }
-    for arm in arms {
-        let ratios = ratios(arm);
-        let (Some(ratio), Some(baseline_median), Some(backend_median)) =
-            (geometric_mean(&ratios), median_of(baseline), median_of(arm))
+        |arm: &str| median(&mut blocks.iter().filter_map(|arms| value_of(arms, arm)).collect::<Vec<_>>());
+    let noise = spread(&ratios(&again(&matrix.baseline), &matrix.baseline));
+    for (arm, baseline) in pairs {
+        let Some(row) = blocks.iter().find_map(|arms| arms.get(arm.as_str())) else { continue };
+        let ratios = ratios(arm, baseline);
+        let (Some(ratio), Some((bounds, low, high)), Some(baseline_median), Some(arm_median)) =
+            (geometric_mean(&ratios), spread(&ratios), median_of(baseline), median_of(arm))
         else {
             continue;
         };
-        let count = ratios.len() as u32;
+        let shares_cpu =
+            |arm: &String| blocks.iter().filter_map(|arms| arms.get(arm.as_str())).any(|row| row.shared_cpu);
+        // Whichever way two readings of one server lie apart, as large a difference either way is noise.
+        let is_beyond_noise = |(_, noise_low, noise_high): (Bounds, f64, f64)| {
+            ratio.ln().abs() > noise_low.ln().abs().max(noise_high.ln().abs())
+        };
+        let verdict = match (metric.pass, bounds, noise.map(is_beyond_noise)) {
+            (Pass::Syscalls, ..) => Verdict::Counted,
+            _ if shares_cpu(arm) || shares_cpu(baseline) => Verdict::SharedCpu,
+            (_, Bounds::Range, _) => Verdict::Range,
+            (_, _, None) => Verdict::NoNoise,
+            (_, _, Some(true)) if high < 1.0 => Verdict::Lower,
+            (_, _, Some(true)) if low > 1.0 => Verdict::Higher,
+            _ => Verdict::NoDifferenceShown,
+        };
         comparisons.push(ComparisonRow {
             workload: workload.to_owned(),
             metric: metric.name.to_owned(),
-            backend: arm.to_owned(),
-            baseline: baseline.to_owned(),
+            arm: arm.clone(),
+            backend: row.backend.clone(),
+            baseline: baseline.clone(),
             baseline_median,
-            backend_median,
+            arm_median,
             ratio,
-            ratio_low: low(&ratios),
-            ratio_high: high(&ratios),
-            blocks: count,
-            noise_low: (!noise.is_empty()).then(|| low(&noise)),
-            noise_high: (!noise.is_empty()).then(|| high(&noise)),
-            verdict: match metric.pass {
-                Pass::Syscalls => "counted".to_owned(),
-                _ => format!("range of {count} blocks, no verdict"),
-            },
+            bounds,
+            ratio_low: low,
+            ratio_high: high,
+            blocks: ratios.len() as u32,
+            noise_low: noise.map(|(_, low, _)| low),
+            noise_high: noise.map(|(.., high)| high),
+            verdict,
         });
     }
 }
 
-fn low(values: &[f64]) -> f64 {
-    values.iter().copied().fold(f64::INFINITY, f64::min)
-}
-
-fn high(values: &[f64]) -> f64 {
-    values.iter().copied().fold(f64::NEG_INFINITY, f64::max)
+/// What the ratios of the blocks allow to state, and its bounds.
+fn spread(ratios: &[f64]) -> Option<(Bounds, f64, f64)> {
+    if ratios.len() >= BLOCKS_FOR_VERDICT {
+        return geometric_interval(ratios).map(|(low, high)| (Bounds::Interval95, low, high));
+    }
+    let low = ratios.iter().copied().reduce(f64::min)?;
+    Some((Bounds::Range, low, ratios.iter().copied().reduce(f64::max)?))
 }
 
 /// Fills in what each slope is over that of `null`, never used, for the same object. An object that `null`
@@ -194,37 +225,47 @@ pub fn subtract_null(rows: &mut [MemoryRow]) {
     }
 }
 
-/// What each backend adds to two bare endpoints against what the baseline adds. One walk is one
-/// comparison; what it resolves is the interval of each slope, so there is none without.
-fn compare_memory(memory: &[MemoryRow], baseline: &str, comparisons: &mut Vec<ComparisonRow>) {
-    use crate::trial::memory_states::{KERNEL_SUM, USED_THEN_IDLE, USER_SUM};
+/// What each arm adds to two bare endpoints against what the other adds. One walk is one comparison; what it
+/// resolves is the interval of each slope, so there is none without.
+fn compare_memory(memory: &[MemoryRow], pairs: &[(String, String)], comparisons: &mut Vec<ComparisonRow>) {
     for (object, name) in
         [(KERNEL_SUM, "memory_kernel_bytes_per_connection"), (USER_SUM, "memory_user_bytes_per_connection")]
     {
         for state in [NEVER_USED, USED_THEN_IDLE] {
-            let usable =
-                |row: &&MemoryRow| row.object == object && row.state == state && row.status == Status::Ok;
-            let of_state = || memory.iter().filter(usable);
-            let resolved = |row: &MemoryRow| row.over_null_low.and(row.over_null_bytes_per_connection);
-            let base = of_state().find(|row| row.backend == baseline).and_then(resolved);
-            let Some(base) = base.filter(|&bytes| bytes > 0.0) else { continue };
-            for row in of_state().filter(|row| row.backend != baseline && row.backend != "null") {
-                let Some(over_null) = resolved(row) else { continue };
-                let ratio = over_null / base;
+            for (arm, baseline) in pairs {
+                let slope = |arm: &String| {
+                    memory
+                        .iter()
+                        .filter(|row| row.status == Status::Ok && row.object == object && row.state == state)
+                        .find(|row| row.arm == *arm)
+                        .and_then(|row| {
+                            Some((row, row.over_null_low.and(row.over_null_bytes_per_connection)?))
+                        })
+                };
+                let (Some((row, arm_bytes)), Some((_, baseline_bytes))) = (slope(arm), slope(baseline))
+                else {
+                    continue;
+                };
+                if baseline_bytes <= 0.0 {
+                    continue;
+                }
+                let ratio = arm_bytes / baseline_bytes;
                 comparisons.push(ComparisonRow {
                     workload: format!("memory {state}"),
                     metric: format!("{name}_over_null"),
+                    arm: arm.clone(),
                     backend: row.backend.clone(),
-                    baseline: baseline.to_owned(),
-                    baseline_median: base,
-                    backend_median: over_null,
+                    baseline: baseline.clone(),
+                    baseline_median: baseline_bytes,
+                    arm_median: arm_bytes,
                     ratio,
+                    bounds: Bounds::Range,
                     ratio_low: ratio,
                     ratio_high: ratio,
                     blocks: 1,
                     noise_low: None,
                     noise_high: None,
-                    verdict: "one walk; the interval of each slope stands in memory.csv".to_owned(),
+                    verdict: Verdict::OneWalk,
                 });
             }
         }
@@ -256,9 +297,26 @@ mod tests {
         ]
     }
 
+    fn matrix() -> Matrix {
+        let text = r#"
+            question = "q"
+            baseline = "epoll-et"
+            backends = [
+                { backend = "epoll-document" },
+                { backend = "epoll-et", over = "epoll-document" },
+                { backend = "uring-multishot", over = "epoll-document" },
+            ]
+        "#;
+        toml::from_str(text).expect("a matrix")
+    }
+
+    fn of(rows: &[TrialRow], metric: &str, arm: &str, baseline: &str) -> Option<ComparisonRow> {
+        let mut all = compare(rows, &[], &matrix()).into_iter();
+        all.find(|row| row.metric == metric && row.arm == arm && row.baseline == baseline)
+    }
+
     fn cpu(rows: &[TrialRow]) -> Option<ComparisonRow> {
-        let all = compare(rows, &[], "epoll-et");
-        all.into_iter().find(|row| row.metric == "server_cpu_ns_per_echo" && row.backend == "epoll-document")
+        of(rows, "server_cpu_ns_per_echo", "epoll-document", "epoll-et")
     }
 
     #[test]
@@ -268,9 +326,95 @@ mod tests {
             [block(1, 100.0, 110.0, 200.0, Status::Ok), block(2, 200.0, 190.0, 1600.0, Status::Ok)].concat();
         let found = cpu(&rows).expect("compared");
         assert!((found.ratio - 4.0).abs() < 1e-9, "{found:?}");
-        assert_eq!((found.ratio_low, found.ratio_high, found.blocks), (2.0, 8.0, 2));
-        assert_eq!((found.noise_low, found.noise_high), (Some(0.95), Some(1.1)));
-        assert!(found.verdict.contains("no verdict"));
+        assert_eq!((found.bounds, found.ratio_low, found.ratio_high), (Bounds::Range, 2.0, 8.0));
+        assert_eq!((found.blocks, found.noise_low, found.noise_high), (2, Some(0.95), Some(1.1)));
+        assert_eq!(found.verdict, Verdict::Range);
+    }
+
+    /// Blocks in which the arm takes `ratio` times the CPU of the baseline, give or take 1 %, and the
+    /// baseline's second reading `again` times, give or take 1 %.
+    fn blocks(count: u32, ratio: f64, again: f64) -> Vec<TrialRow> {
+        let wobble = |number: u32, step: u32| 0.99 + 0.02 * f64::from(number * step % 5) / 4.0;
+        let of = |number| {
+            let base = 100.0 + f64::from(number);
+            block(
+                number,
+                base,
+                base * again * wobble(number, 1),
+                base * ratio * wobble(number, 2),
+                Status::Ok,
+            )
+        };
+        (1..=count).flat_map(of).collect()
+    }
+
+    #[test]
+    fn a_verdict_takes_ten_blocks_an_interval_without_1_and_a_difference_beyond_the_noise() {
+        let verdict = |count, ratio, again| cpu(&blocks(count, ratio, again)).expect("compared").verdict;
+        assert_eq!(verdict(9, 2.0, 1.0), Verdict::Range);
+        assert_eq!(verdict(10, 2.0, 1.0), Verdict::Higher);
+        assert_eq!(verdict(10, 0.5, 1.0), Verdict::Lower);
+        assert_eq!(verdict(10, 1.0, 1.0), Verdict::NoDifferenceShown);
+        // The interval excludes 1, but identical servers lie as far apart, this way or the other.
+        assert_eq!(verdict(10, 1.04, 1.05), Verdict::NoDifferenceShown);
+        assert_eq!(verdict(10, 1.04, 0.95), Verdict::NoDifferenceShown);
+        assert_eq!(verdict(10, 1.04, 1.0), Verdict::Higher);
+    }
+
+    #[test]
+    fn from_ten_blocks_on_the_bounds_are_the_t_interval() {
+        // The ratios and scipy's interval of them are those of the test in statistics.rs.
+        let ratios = [0.81, 0.79, 0.93, 0.88, 0.75, 0.84, 0.90, 0.78, 0.83, 0.86];
+        let of = |(index, ratio): (usize, f64)| {
+            let base = 1000.0 * (index + 1) as f64;
+            block(index as u32 + 1, base, base, base * ratio, Status::Ok)
+        };
+        let rows: Vec<_> = ratios.into_iter().enumerate().flat_map(of).collect();
+        let found = cpu(&rows).expect("compared");
+        assert_eq!((found.bounds, found.blocks), (Bounds::Interval95, 10));
+        assert!((found.ratio_low - 0.7958693).abs() < 1e-4, "{found:?}");
+        assert!((found.ratio_high - 0.8766468).abs() < 1e-4, "{found:?}");
+    }
+
+    #[test]
+    fn without_the_second_reading_there_is_no_verdict() {
+        let mut rows = blocks(10, 2.0, 1.0);
+        rows.retain(|row| !row.arm.ends_with("(again)"));
+        assert_eq!(cpu(&rows).expect("compared").verdict, Verdict::NoNoise);
+    }
+
+    #[test]
+    fn a_shared_cpu_gives_figures_and_no_verdict() {
+        let mut rows = blocks(10, 2.0, 1.0);
+        for row in rows.iter_mut().filter(|row| row.arm == "epoll-document") {
+            row.shared_cpu = true;
+        }
+        let found = cpu(&rows).expect("compared");
+        assert_eq!(found.verdict, Verdict::SharedCpu);
+        assert!((found.ratio - 2.0).abs() < 0.02, "{found:?}");
+        // Nor has what is compared with it.
+        let over = of(&rows, "server_cpu_ns_per_echo", "epoll-et", "epoll-document").expect("compared");
+        assert_eq!(over.verdict, Verdict::SharedCpu);
+    }
+
+    #[test]
+    fn an_arm_is_compared_with_what_it_stands_on_in_the_same_blocks() {
+        let mut rows = blocks(10, 4.0, 1.0);
+        rows.extend(
+            (1..=10).map(|number| row(number, "uring-multishot", 100.0 + f64::from(number), Status::Ok)),
+        );
+        let metric = "server_cpu_ns_per_echo";
+        let over = of(&rows, metric, "uring-multishot", "epoll-document").expect("compared");
+        let against = of(&rows, metric, "uring-multishot", "epoll-et").expect("compared");
+        assert!(
+            (over.ratio - 0.25).abs() < 0.005 && (against.ratio - 1.0).abs() < 1e-9,
+            "{over:?} {against:?}"
+        );
+        assert_eq!((over.verdict, against.verdict), (Verdict::Lower, Verdict::NoDifferenceShown));
+        // The noise is that of the baseline in both.
+        assert_eq!((over.noise_low, over.noise_high), (against.noise_low, against.noise_high));
+        let baseline = of(&rows, metric, "epoll-et", "epoll-document").expect("compared");
+        assert_eq!(baseline.verdict, Verdict::Lower);
     }
 
     #[test]
@@ -282,13 +426,33 @@ mod tests {
         assert_eq!((found.ratio, found.blocks), (2.0, 1));
         let rows = block(1, 100.0, 100.0, 200.0, Status::Failed);
         assert_eq!(cpu(&rows), None);
+        // So does one that did not come to run.
+        let rows =
+            [&block(1, 100.0, 100.0, 200.0, Status::Ok)[..], &block(2, 100.0, 100.0, 0.0, Status::Ok)[..2]];
+        assert_eq!(cpu(&rows.concat()).expect("compared").blocks, 1);
+    }
+
+    #[test]
+    fn an_arm_that_never_stands_is_left_out_and_one_that_is_unsupported_at_once() {
+        let count = |rows: &[TrialRow]| complete_blocks(rows, Pass::Latency, "w").len();
+        let never = |status| (1..=3).flat_map(move |number| block(number, 100.0, 100.0, 200.0, status));
+        let rejected: Vec<_> = never(Status::Rejected).collect();
+        assert_eq!(count(&rejected[..6]), 0, "two blocks may be chance");
+        assert_eq!(count(&rejected), 3);
+        assert_eq!(cpu(&rejected), None);
+        let unsupported: Vec<_> = never(Status::Unsupported).collect();
+        assert_eq!((count(&unsupported[..3]), count(&unsupported)), (1, 3));
+        // Once it has stood, a block without it is one that lost it.
+        let sometimes: Vec<_> =
+            never(Status::Rejected).chain(block(4, 100.0, 100.0, 200.0, Status::Ok)).collect();
+        assert_eq!(count(&sometimes), 1);
     }
 
     #[test]
     fn a_busy_client_spoils_throughput_but_not_cpu() {
         let rows = block(1, 100.0, 100.0, 200.0, Status::ClientLimited);
         assert!(cpu(&rows).is_some());
-        let all = compare(&rows, &[], "epoll-et");
+        let all = compare(&rows, &[], &matrix());
         assert!(all.iter().all(|row| row.metric != "achieved_per_s"), "{all:?}");
     }
 
@@ -296,6 +460,7 @@ mod tests {
     fn null_is_the_floor() {
         let memory = |backend: &str, object: &str, slope: f64| MemoryRow {
             run_id: 1,
+            arm: backend.to_owned(),
             backend: backend.to_owned(),
             state: NEVER_USED.to_owned(),
             space: "kernel".to_owned(),
@@ -318,5 +483,19 @@ mod tests {
         subtract_null(&mut rows);
         let over: Vec<_> = rows.iter().map(|row| row.over_null_bytes_per_connection).collect();
         assert_eq!(over, [Some(36.0), Some(128.0), Some(0.0)]);
+
+        let interval = |low: f64, high: f64| (Some(low), Some(high));
+        let sum = |backend: &str, slope: f64| {
+            let (low, high) = interval(slope - 1.0, slope + 1.0);
+            MemoryRow { low, high, ..memory(backend, KERNEL_SUM, slope) }
+        };
+        let mut rows = [sum("null", 8000.0), sum("epoll-et", 8200.0), sum("epoll-document", 8300.0)];
+        subtract_null(&mut rows);
+        let all = compare(&[], &rows, &matrix());
+        let ratios: Vec<_> =
+            all.iter().map(|row| (row.arm.as_str(), row.baseline.as_str(), row.ratio)).collect();
+        let (document, edge) = ("epoll-document", "epoll-et");
+        assert_eq!(ratios, [(document, edge, 1.5), (edge, document, 200.0 / 300.0)]);
+        assert!(all.iter().all(|row| row.verdict == Verdict::OneWalk));
     }
 }

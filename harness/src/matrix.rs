@@ -16,10 +16,10 @@ use crate::measurement::Pass;
 pub struct Matrix {
     /// What the matrix as a whole is for.
     pub question: String,
-    /// What the others are compared with. It runs twice in every latency block: how far the two readings of
-    /// the same server lie apart is the noise that a difference must exceed.
+    /// The arm that the others are compared with. It runs twice in every latency block: how far the two
+    /// readings of the same server lie apart is the noise that a difference must exceed.
     pub baseline: String,
-    /// The backends, the baseline among them.
+    /// The arms, the baseline among them.
     pub backends: Vec<Contender>,
     /// Worker threads of the server.
     #[serde(default = "one")]
@@ -35,8 +35,8 @@ pub struct Matrix {
     pub workloads: Vec<Workload>,
 }
 
-/// A backend with its knobs.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// A backend with its knobs: what an arm of a block runs.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Contender {
     /// Its name.
@@ -44,13 +44,27 @@ pub struct Contender {
     /// `key=value` settings; the defaults hold for the rest.
     #[serde(default)]
     pub set: Vec<String>,
+    /// The arm that it stands on: it is compared with that one too, beside the baseline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub over: Option<String>,
+    /// What it does otherwise than the arm that it stands on. Any `over` or `changes` makes the ladder tables.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changes: Option<String>,
+}
+
+impl Contender {
+    /// Its name in every result: the backend and its settings, as in `uring-multishot buffers=64`.
+    pub fn arm(&self) -> String {
+        std::iter::once(&self.backend).chain(&self.set).map(String::as_str).collect::<Vec<_>>().join(" ")
+    }
 }
 
 /// The latency pass.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Latency {
-    /// Passes over all backends, in shuffled order.
+    /// Passes over all arms, in shuffled order, that shall count; [`ADDITIONAL_SHARE`] bounds how many more
+    /// are run in place of those that lost a trial.
     pub blocks: u32,
     /// The measuring window of one trial.
     #[serde(with = "duration")]
@@ -96,6 +110,10 @@ pub struct Workload {
     #[serde(default = "one_message")]
     pub pipeline: usize,
 }
+
+/// A workload whose blocks lost trials to the gates gets up to this share of its blocks in addition, rounded
+/// up: enough for a busy moment, and an end for a machine that is never quiet.
+const ADDITIONAL_SHARE: f64 = 0.25;
 
 /// More than this fits into no machine's ports and memory that anyone would test with.
 const MOST_CONNECTIONS: usize = 10_000_000;
@@ -145,11 +163,22 @@ impl Matrix {
             let entry = backend::find(&contender.backend).map_err(anyhow::Error::msg)?;
             Knobs::parse(entry, &contender.set).map_err(anyhow::Error::msg)?;
             ensure!(entry.echoes, "{} does not echo; memory passes measure it by themselves", entry.name);
-            let twice = self.backends[..index].iter().any(|other| other.backend == contender.backend);
-            ensure!(!twice, "backend '{}' stands twice", contender.backend);
+            let arm = contender.arm();
+            let twice = self.backends[..index].iter().any(|other| other.arm() == arm);
+            ensure!(!twice, "backend '{arm}' stands twice; another `set` would make it another arm");
         }
-        if !self.backends.iter().any(|contender| contender.backend == self.baseline) {
-            bail!("baseline '{}' is not among the backends", self.baseline);
+        let is_arm = |name: &str| self.backends.iter().any(|contender| contender.arm() == name);
+        if !is_arm(&self.baseline) {
+            bail!("baseline '{}' is not among the backends{}", self.baseline, self.names());
+        }
+        for contender in &self.backends {
+            let (arm, Some(over)) = (contender.arm(), &contender.over) else { continue };
+            ensure!(arm != *over, "'{arm}' is over itself");
+            ensure!(
+                is_arm(over),
+                "'{arm}' is over '{over}', which is not among the backends{}",
+                self.names()
+            );
         }
         ensure!((1..=4096).contains(&self.workers), "workers must be from 1 to 4096");
         if let Some(latency) = &self.latency {
@@ -209,6 +238,34 @@ impl Matrix {
             ensure!(!twice, "workload '{name}' stands twice");
         }
         Ok(())
+    }
+
+    /// For the end of a message that missed one.
+    fn names(&self) -> String {
+        let names: Vec<_> = self.backends.iter().map(Contender::arm).collect();
+        format!("; there are: {}", names.join(", "))
+    }
+
+    /// Every arm with one that it is compared with: each with the baseline, then each with what it is over.
+    pub fn comparisons(&self) -> Vec<(String, String)> {
+        let others = self.backends.iter().map(Contender::arm).filter(|arm| *arm != self.baseline);
+        let mut pairs: Vec<_> = others.map(|arm| (arm, self.baseline.clone())).collect();
+        for contender in &self.backends {
+            let pair = contender.over.clone().map(|over| (contender.arm(), over));
+            pairs.extend(pair.filter(|(_, over)| *over != self.baseline));
+        }
+        pairs
+    }
+
+    /// How many blocks of a workload shall count in a pass, and how many more may be run to get there. A walk
+    /// for memory takes minutes and no ratio within its block, so it is not repeated.
+    pub fn blocks(&self, pass: Pass) -> (u32, u32) {
+        let planned = match (pass, &self.latency) {
+            (Pass::Latency, Some(latency)) => latency.blocks,
+            _ => 1,
+        };
+        let additional = (f64::from(planned) * ADDITIONAL_SHARE).ceil() as u32;
+        (planned, if pass == Pass::Memory { 0 } else { additional })
     }
 
     /// The passes that the matrix asks for, in the order in which they run.
@@ -279,6 +336,74 @@ mod tests {
             let message = format!("{:#}", result.expect_err(names));
             assert!(message.contains(names) && !message.contains('\n'), "{names}: {message}");
         }
+    }
+
+    const ARMS: &str = r#"
+        question = "which?"
+        baseline = "epoll-et receive_bytes=4096"
+        backends = [
+            { backend = "epoll-document", changes = "is where it begins" },
+            { backend = "epoll-et", over = "epoll-document", changes = "registered once" },
+            { backend = "epoll-et", set = ["receive_bytes=4096"], over = "epoll-et", changes = "less at once" },
+            { backend = "uring-multishot", set = ["buffers=64", "buffer_bytes=1024"], over = "epoll-et receive_bytes=4096" },
+        ]
+        [memory]
+        question = "how much?"
+        connections = [1, 2]
+        message_bytes = 64
+    "#;
+
+    #[test]
+    fn one_backend_makes_several_arms_by_its_settings() {
+        let matrix = parse(ARMS).expect("is good");
+        let names: Vec<_> = matrix.backends.iter().map(Contender::arm).collect();
+        let uring = "uring-multishot buffers=64 buffer_bytes=1024";
+        let narrow = "epoll-et receive_bytes=4096";
+        assert_eq!(names, ["epoll-document", "epoll-et", narrow, uring]);
+        let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
+        // The last stands on the baseline: one comparison is enough.
+        let expected = [
+            pair("epoll-document", narrow),
+            pair("epoll-et", narrow),
+            pair(uring, narrow),
+            pair("epoll-et", "epoll-document"),
+            pair(narrow, "epoll-et"),
+        ];
+        assert_eq!(matrix.comparisons(), expected);
+    }
+
+    #[test]
+    fn arms_that_cannot_be_are_refused_in_one_line() {
+        for (from, to, names) in [
+            ("set = [\"receive_bytes=4096\"]", "set = []", "'epoll-et' stands twice"),
+            (
+                "baseline = \"epoll-et receive_bytes=4096\"",
+                "baseline = \"null\"",
+                "baseline 'null' is not among",
+            ),
+            (
+                "over = \"epoll-document\"",
+                "over = \"epoll-dokument\"",
+                "'epoll-dokument', which is not among",
+            ),
+            ("over = \"epoll-document\"", "over = \"epoll-et\"", "'epoll-et' is over itself"),
+            ("changes", "chances", "chances"),
+        ] {
+            assert!(ARMS.contains(from), "{from}");
+            let message = format!("{:#}", parse(&ARMS.replace(from, to)).expect_err(names));
+            assert!(message.contains(names) && !message.contains('\n'), "{names}: {message}");
+        }
+    }
+
+    #[test]
+    fn a_quarter_of_the_blocks_may_be_run_again() {
+        let mut matrix = parse(GOOD).expect("is good");
+        for (blocks, additional) in [(1, 1), (3, 1), (4, 1), (10, 3), (1000, 250)] {
+            matrix.latency.as_mut().expect("given").blocks = blocks;
+            assert_eq!(matrix.blocks(Pass::Latency), (blocks, additional));
+        }
+        assert_eq!(matrix.blocks(Pass::Syscalls), (1, 1));
+        assert_eq!(matrix.blocks(Pass::Memory), (1, 0));
     }
 
     #[test]

@@ -37,7 +37,7 @@ pub enum Status {
     ClientLimited,
     /// None: a gate was not passed.
     Rejected,
-    /// The kernel refuses the backend.
+    /// The kernel refuses the backend, or it cannot hold that many connections.
     Unsupported,
     /// The trial did not come to its end.
     #[default]
@@ -69,11 +69,13 @@ pub struct TrialRow {
     pub pass: Option<Pass>,
     /// Name of the workload in the matrix; `memory` in the memory pass.
     pub workload: String,
-    /// Number of the block, from 1.
+    /// Number of the block, from 1. A block that lost a trial stays, and another with the next number after
+    /// those of the matrix is run for it, up to a quarter of the matrix's blocks, rounded up.
     pub block: u32,
     /// Place in the block's shuffled order, from 1.
     pub order: u32,
-    /// The backend's role in the block: its name, with ` (again)` for the baseline's second reading.
+    /// Its role in the block, which the other files refer to: the backend and its settings, with ` (again)`
+    /// for the baseline's second reading.
     pub arm: String,
     /// The backend.
     pub backend: String,
@@ -146,8 +148,11 @@ pub struct TrialRow {
     pub syscalls_per_echo: Option<f64>,
     /// `tracepoints`, or `self-reported` with the reason.
     pub syscalls_source: String,
-    /// Readiness events or completions that one wait brought.
+    /// Readiness events or completions that one wait brought; none of a backend that blocks in its receives.
     pub events_per_wait: Option<f64>,
+    /// What the server's loops counted from its start to its end, as JSON; a memory trial's second server.
+    #[serde(default)]
+    pub loop_counters: String,
     /// Slope of the server's private pages; the server's own pages hold no part of the other end.
     pub memory_user_bytes_per_connection: Option<f64>,
     /// Slope of the kernel's objects, both ends of the connection.
@@ -156,6 +161,10 @@ pub struct TrialRow {
     pub steal_percent: Option<f64>,
     /// TCP segments sent again in the trial's network namespace.
     pub retransmitted_segments: Option<u64>,
+    /// Whether threads that should run at the same time had to share a CPU: server and client, workers, or a
+    /// worker and its SQPOLL thread. The figures are those of such a machine, and no verdict is based on them.
+    #[serde(default)]
+    pub shared_cpu: bool,
     /// Whether the figures may be used.
     pub status: Status,
     /// Why not, or what to mind although they may.
@@ -170,6 +179,9 @@ pub struct SyscallRow {
     pub run_id: u32,
     /// Its workload.
     pub workload: String,
+    /// Its arm.
+    #[serde(default)]
+    pub arm: String,
     /// Its backend.
     pub backend: String,
     /// The kernel's name of the call; `other`: the calls that have no counter of their own.
@@ -189,6 +201,9 @@ pub struct SyscallRow {
 pub struct MemoryPointRow {
     /// The trial.
     pub run_id: u32,
+    /// Its arm.
+    #[serde(default)]
+    pub arm: String,
     /// Its backend.
     pub backend: String,
     /// `never-used` or `used-then-idle`.
@@ -213,6 +228,9 @@ pub struct MemoryPointRow {
 pub struct MemoryRow {
     /// The trial.
     pub run_id: u32,
+    /// Its arm.
+    #[serde(default)]
+    pub arm: String,
     /// Its backend.
     pub backend: String,
     /// `never-used` or `used-then-idle`.
@@ -244,34 +262,80 @@ pub struct MemoryRow {
     pub status: Status,
 }
 
-/// A row of `comparisons.csv`: a backend against the baseline.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// What the bounds of a ratio are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Bounds {
+    /// The smallest and the largest ratio of a block: below ten blocks.
+    Range,
+    /// The 95 % interval of the geometric mean, by Student's t on the logarithms of the blocks' ratios.
+    Interval95,
+}
+
+/// What a comparison shows, in words that fit every metric: of CPU and latency `lower` is better, of
+/// throughput `higher`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum Verdict {
+    /// The arm's figure is lower: the interval lies below 1, and the ratio below the noise.
+    #[serde(rename = "lower")]
+    Lower,
+    /// It is higher: the interval lies above 1, and the ratio above the noise.
+    #[serde(rename = "higher")]
+    Higher,
+    /// Neither.
+    #[serde(rename = "no difference shown")]
+    NoDifferenceShown,
+    /// Fewer than ten blocks count.
+    #[serde(rename = "range, no verdict")]
+    Range,
+    /// The baseline's second reading is missing, so that a difference has nothing to exceed.
+    #[serde(rename = "no noise measured, no verdict")]
+    NoNoise,
+    /// One of the two had to share a CPU.
+    #[serde(rename = "shared-cpu, no verdict")]
+    SharedCpu,
+    /// The calls of one trial of each, which are a count.
+    #[serde(rename = "counted")]
+    Counted,
+    /// One walk of each; the interval of each slope stands in memory.csv.
+    #[serde(rename = "one walk; the interval of each slope stands in memory.csv")]
+    OneWalk,
+}
+
+/// A row of `comparisons.csv`: an arm against the baseline, or against the arm that it is over in the matrix.
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ComparisonRow {
     /// The workload.
     pub workload: String,
     /// What is compared: a column of `trials.csv`.
     pub metric: String,
-    /// The backend.
+    /// The arm.
+    pub arm: String,
+    /// Its backend.
     pub backend: String,
-    /// What it is compared with.
+    /// The arm that it is compared with.
     pub baseline: String,
-    /// The baseline's median over the blocks that count.
+    /// That one's median over the blocks that count.
     pub baseline_median: f64,
-    /// The backend's median over the same blocks.
-    pub backend_median: f64,
-    /// Geometric mean over the blocks of backend / baseline.
+    /// The arm's median over the same blocks.
+    pub arm_median: f64,
+    /// Geometric mean over the blocks of arm / baseline.
     pub ratio: f64,
-    /// The smallest ratio of a block.
+    /// `range`: the smallest and the largest ratio of a block; `interval95`, from ten blocks on: the 95 %
+    /// interval by Student's t on the logarithms of the blocks' ratios.
+    pub bounds: Bounds,
+    /// The lower bound.
     pub ratio_low: f64,
-    /// The largest ratio of a block.
+    /// The upper bound.
     pub ratio_high: f64,
-    /// How many blocks count: those in which no trial of this workload was turned away.
+    /// How many blocks count: those in which no trial of this workload was turned away, additional ones
+    /// included. An arm that stood in none of three blocks or more has no figures and takes none out.
     pub blocks: u32,
-    /// The smallest ratio of the baseline to itself in the same blocks.
+    /// The noise: the same lower bound of the matrix's baseline to itself, in the same blocks.
     pub noise_low: Option<f64>,
-    /// The largest.
+    /// The upper one.
     pub noise_high: Option<f64>,
-    /// In words.
-    pub verdict: String,
+    /// `lower` or `higher` than the baseline: the interval excludes 1, and the ratio lies beyond the noise.
+    /// Else `no difference shown`, or why there is no verdict.
+    pub verdict: Verdict,
 }

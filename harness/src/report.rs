@@ -1,5 +1,6 @@
 //! `ringmark report`: the tables of a run, on the terminal or between the markers of a document.
 
+mod ladder;
 mod table;
 mod tables;
 

@@ -26,7 +26,7 @@ pub struct Manifest<'a> {
     pub build_profile: &'static str,
     /// Seed of the order within blocks.
     pub seed: u64,
-    /// Trials that were planned, as `run_id pass workload block arm`.
+    /// Trials that were planned, additional blocks included as soon as they are, as `run_id pass workload block arm`.
     pub order: Vec<String>,
     /// When the last row was written, UTC; null while the run goes on, or if it was broken off.
     pub finished_utc: Option<String>,
@@ -88,9 +88,14 @@ impl Results {
         Ok(())
     }
 
-    /// Compares the backends, once all trials are there.
+    /// The trials so far.
+    pub fn trials(&self) -> &[TrialRow] {
+        &self.rows
+    }
+
+    /// Compares the arms, once all trials are there.
     pub fn finish(&self, matrix: &Matrix) -> Result<()> {
-        let comparisons = comparisons::compare(&self.rows, &self.memory, &matrix.baseline);
+        let comparisons = comparisons::compare(&self.rows, &self.memory, matrix);
         write_all(&self.folder.join("comparisons.csv"), &comparisons)?;
         write_all(&self.folder.join("memory.csv"), &self.memory)
     }
@@ -133,13 +138,16 @@ pub fn replace(path: &Path, contents: &[u8]) -> Result<()> {
 pub struct Run {
     /// The manifest.
     pub manifest: serde_json::Value,
+    /// The matrix in it.
+    pub matrix: Matrix,
     /// `trials.csv`.
     pub trials: Vec<TrialRow>,
     /// `syscalls.csv`.
     pub syscalls: Vec<SyscallRow>,
     /// `memory.csv`.
     pub memory: Vec<MemoryRow>,
-    /// `comparisons.csv`, or what it would be if the run was killed before.
+    /// As in `comparisons.csv`, but made from the rows above: a run that was killed has none of that name, and
+    /// one of an earlier version fewer columns.
     pub comparisons: Vec<ComparisonRow>,
 }
 
@@ -151,15 +159,23 @@ impl Run {
             .with_context(|| format!("{}: not the folder of a run", manifest.display()))?;
         let manifest: serde_json::Value =
             serde_json::from_str(&text).with_context(|| manifest.display().to_string())?;
-        let trials = read(&folder.join("trials.csv"))?;
-        let memory = read(&folder.join("memory.csv"))?;
-        let comparisons = folder.join("comparisons.csv");
-        let comparisons = match manifest["matrix"]["baseline"].as_str() {
-            // A run that was killed has its trials, and they can still be compared.
-            Some(baseline) if !comparisons.exists() => comparisons::compare(&trials, &memory, baseline),
-            _ => read(&comparisons)?,
-        };
-        Ok(Self { manifest, trials, syscalls: read(&folder.join("syscalls.csv"))?, memory, comparisons })
+        let matrix = serde_json::from_value(manifest["matrix"].clone())
+            .with_context(|| format!("the matrix in {}", folder.join("manifest.json").display()))?;
+        let trials: Vec<TrialRow> = read(&folder.join("trials.csv"))?;
+        let mut memory: Vec<MemoryRow> = read(&folder.join("memory.csv"))?;
+        // Before there was a column for the arm, a backend had but one.
+        for row in memory.iter_mut().filter(|row| row.arm.is_empty()) {
+            row.arm = row.backend.clone();
+        }
+        let comparisons = comparisons::compare(&trials, &memory, &matrix);
+        Ok(Self {
+            manifest,
+            matrix,
+            trials,
+            syscalls: read(&folder.join("syscalls.csv"))?,
+            memory,
+            comparisons,
+        })
     }
 }
 

@@ -1,4 +1,4 @@
-//! A robust line through points, a mean of ratios, shares of a whole.
+//! A robust line through points, a mean of ratios with its interval, shares of a whole.
 
 /// The 97.5 % point of the normal distribution.
 const Z_975: f64 = 1.959_963_984_540_054;
@@ -68,6 +68,25 @@ pub fn geometric_mean(values: &[f64]) -> Option<f64> {
     usable.then(|| (values.iter().map(|value| value.ln()).sum::<f64>() / values.len() as f64).exp())
 }
 
+/// The 97.5 % points of Student's t distribution for 1 to 30 degrees of freedom (NIST/SEMATECH e-Handbook of
+/// Statistical Methods, table 1.3.6.7.2, column 0.975).
+const T_975: [f64; 30] = [
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
+    2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
+];
+
+/// The 95 % interval of the geometric mean of ratios, by Student's t on their logarithms; none below two
+/// values or if one is not above zero. Above 30 degrees of freedom the point of 30 is used, which makes the
+/// interval up to 4 % too wide and never too narrow.
+pub fn geometric_interval(values: &[f64]) -> Option<(f64, f64)> {
+    let mean = geometric_mean(values)?.ln();
+    let freedom = values.len() - 1;
+    let t_975 = T_975[freedom.min(T_975.len()).checked_sub(1)?];
+    let variance = values.iter().map(|value| (value.ln() - mean).powi(2)).sum::<f64>() / freedom as f64;
+    let half = t_975 * (variance / values.len() as f64).sqrt();
+    Some(((mean - half).exp(), (mean + half).exp()))
+}
+
 /// `part` as a percentage of `whole`; none if there is no whole.
 pub fn percent_of(part: f64, whole: f64) -> Option<f64> {
     (whole > 0.0).then(|| 100.0 * part / whole)
@@ -126,6 +145,40 @@ mod tests {
         let (low, high) = line.slope_interval.unwrap();
         close(low, 3719.8222);
         close(high, 3720.2505);
+    }
+
+    #[test]
+    fn the_interval_of_ratios_agrees_with_scipy() {
+        // scipy 1.17.1: numpy.exp(stats.t.interval(0.95, n - 1, numpy.mean(l), stats.sem(l))) of the logarithms
+        // l. The table has three decimals, so the ends agree to that.
+        let ten = [0.81, 0.79, 0.93, 0.88, 0.75, 0.84, 0.90, 0.78, 0.83, 0.86];
+        let many: Vec<f64> = (0..40).map(|n| 1.0 + f64::from(n % 7) / 20.0).collect();
+        for (ratios, mean, low, high, tolerance) in [
+            (&ten[..], 0.8352821, 0.7958693, 0.8766468, 1e-4),
+            (&ten[..3], 0.8411337, 0.6761833, 1.0463226, 1e-4),
+            (&many, 1.1395302, 1.1082108, 1.1717347, 1e-3),
+        ] {
+            let near = |a: f64, b: f64| assert!((a - b).abs() < tolerance, "{a} is not {b}");
+            near(geometric_mean(ratios).unwrap(), mean);
+            let (found_low, found_high) = geometric_interval(ratios).unwrap();
+            near(found_low, low);
+            near(found_high, high);
+        }
+    }
+
+    #[test]
+    fn the_interval_by_hand_and_where_there_is_none() {
+        // Logarithms -1 and 1: mean 0, standard error 1, one degree of freedom.
+        let e = std::f64::consts::E;
+        let (low, high) = geometric_interval(&[1.0 / e, e]).unwrap();
+        close(low.ln(), -12.706);
+        close(high.ln(), 12.706);
+        let (low, high) = geometric_interval(&[2.0, 2.0, 2.0]).unwrap();
+        close(low, 2.0);
+        close(high, 2.0);
+        assert_eq!(geometric_interval(&[2.0]), None);
+        assert_eq!(geometric_interval(&[]), None);
+        assert_eq!(geometric_interval(&[1.0, 0.0]), None);
     }
 
     #[test]

@@ -9,12 +9,13 @@ pub mod memory_states {
     pub use super::memory::{KERNEL_SUM, MACHINE_SUM, NEVER_USED, USED_THEN_IDLE, USER_SUM};
 }
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 
-use crate::children::{Interrupted, Load, RefusedByKernel, Server, ServerPlan};
+use crate::children::{Interrupted, Load, RefusedByKernel, Server, ServerCounters, ServerPlan};
 use crate::instruments::affinity::CpuList;
 use crate::instruments::network_namespace::NetworkNamespace;
 use crate::machine;
@@ -70,9 +71,18 @@ impl Placement {
             shared_cpu: server.len() < usize::from(workers),
         })
     }
+
+    /// How many of the CPUs are left by both sides.
+    fn free_of(&self, cpus: &BTreeSet<usize>) -> u64 {
+        let of_side =
+            |list: &String| list.parse().map(|list: CpuList| list.cpus().to_vec()).unwrap_or_default();
+        let taken = [&self.server, &self.client].map(of_side).concat();
+        cpus.iter().filter(|cpu| !taken.contains(cpu)).count() as u64
+    }
 }
 
 /// What is measured in a trial.
+#[derive(Clone, Copy)]
 pub enum Task<'a> {
     /// Calls, over this many echoes in all.
     Syscalls(&'a Workload, u64),
@@ -100,14 +110,46 @@ impl Task<'_> {
         }
     }
 
+    /// The most connections that stand at a time.
+    fn connections(&self) -> usize {
+        match self {
+            Task::Syscalls(workload, _) | Task::Latency(workload, _) => workload.connections,
+            Task::Memory(memory) => memory.connections.iter().copied().max().unwrap_or_default(),
+        }
+    }
+
     /// About how long it takes; for the time that is left.
     pub fn estimate(&self) -> Duration {
         match self {
             Task::Syscalls(..) => Duration::from_millis(1000),
-            Task::Memory(memory) => Duration::from_millis(900) * memory.connections.len() as u32 * 4,
-            Task::Latency(_, latency) => latency.duration + Duration::from_millis(900),
+            Task::Memory(memory) => Duration::from_millis(250) * memory.connections.len() as u32 * 4,
+            // Most warm-ups end early.
+            Task::Latency(_, latency) => {
+                latency.duration + latency.warmup_max.min(Duration::from_millis(500))
+            }
         }
     }
+}
+
+/// Descriptors that a worker opens or inherits beside its connections: the standard ones, listeners, rings,
+/// the stop signals of all workers.
+const OWN_DESCRIPTORS: usize = 16;
+
+/// Why workers that hold so many descriptors each, if there is a bound, cannot serve so many connections.
+fn too_many(connections: usize, workers: u16, descriptors_per_worker: Option<usize>) -> Option<String> {
+    let bound = descriptors_per_worker?;
+    let each = connections.div_ceil(usize::from(workers));
+    (each + OWN_DESCRIPTORS > bound).then(|| {
+        format!(
+            "a worker holds {bound} descriptors at most, and {each} connections with {OWN_DESCRIPTORS} files of \
+             its own are more; give it more workers or fewer connections"
+        )
+    })
+}
+
+/// How many descriptors a worker of the backend can hold, if there is a bound.
+fn descriptors_per_worker(_backend: &str) -> Option<usize> {
+    None
 }
 
 /// A trial to be run.
@@ -168,6 +210,11 @@ impl Trial<'_> {
             },
             ..Outcome::default()
         };
+        let bound = descriptors_per_worker(&self.contender.backend);
+        if let Some(reason) = too_many(self.task.connections(), ground.workers, bound) {
+            (outcome.row.status, outcome.row.reason) = (Status::Unsupported, reason);
+            return outcome;
+        }
         let result = match &self.task {
             Task::Syscalls(workload, echoes) => {
                 syscalls::measure(self, ground, workload, *echoes, &mut outcome)
@@ -223,6 +270,13 @@ impl Trial<'_> {
         Ok(server)
     }
 
+    /// Ends the server; the row keeps what its loops counted.
+    fn stop(&self, server: Server, row: &mut TrialRow) -> Result<ServerCounters> {
+        let counters = server.stop()?;
+        row.loop_counters = serde_json::to_string(&counters.loops)?;
+        Ok(counters)
+    }
+
     /// Starts a load with at most `connections`, as many threads as it has CPUs.
     fn load(
         &self,
@@ -250,5 +304,33 @@ impl Trial<'_> {
         }
         arguments.extend_from_slice(more);
         Load::start(arguments, namespace, &ground.interrupted)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bound_on_descriptors_leaves_room_for_the_workers_own() {
+        assert_eq!(too_many(1_000_000, 1, None), None);
+        assert_eq!(too_many(1000, 1, Some(1024)), None);
+        assert_eq!(too_many(1008, 1, Some(1024)), None);
+        let reason = too_many(1009, 1, Some(1024)).expect("one too many");
+        assert!(reason.contains("1024 descriptors") && reason.contains("1009 connections"), "{reason}");
+        assert_eq!(too_many(2016, 2, Some(1024)), None, "two workers share them");
+        assert!(too_many(2017, 2, Some(1024)).is_some());
+    }
+
+    #[test]
+    fn a_cpu_is_free_that_neither_side_has() {
+        let placement = Placement {
+            server: "0,1".to_owned(),
+            client: "2".to_owned(),
+            client_threads: 1,
+            shared_cpu: false,
+        };
+        let free = |cpus: &[usize]| placement.free_of(&cpus.iter().copied().collect());
+        assert_eq!((free(&[0]), free(&[0, 2]), free(&[3]), free(&[0, 3, 4])), (0, 0, 1, 2));
     }
 }

@@ -1,7 +1,9 @@
 //! CPU time: of a process, of its tasks one by one, and of the whole machine.
 
+use std::collections::BTreeSet;
 use std::io;
 
+use super::affinity::CpuList;
 use super::procfs;
 
 /// CPU time of a process in ns, user and kernel, from its start. Threads that have ended, SQPOLL threads and
@@ -24,7 +26,7 @@ pub fn process_cpu_ns(pid: u32) -> io::Result<u64> {
 }
 
 /// The tasks of a process that exist now, summed. What an ended thread had counted is gone with it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tasks {
     /// How many there are, kernel threads of the process included.
     pub count: u64,
@@ -36,6 +38,8 @@ pub struct Tasks {
     pub io_workers: u64,
     /// SQPOLL threads: io_uring threads that poll a submission queue.
     pub sqpoll_threads: u64,
+    /// The CPUs on which those may run, all together.
+    pub sqpoll_cpus: BTreeSet<usize>,
     /// Whether every task is asleep (state `S`).
     pub all_sleeping: bool,
 }
@@ -72,7 +76,13 @@ impl Tasks {
             .and_then(|delay| delay.parse::<u64>().ok())
             .ok_or_else(|| procfs::missing("schedstat"))?;
         self.io_workers += u64::from(name.starts_with("iou-wrk-"));
-        self.sqpoll_threads += u64::from(name.starts_with("iou-sqp-"));
+        if name.starts_with("iou-sqp-") {
+            self.sqpoll_threads += 1;
+            let cpus: CpuList = procfs::text(status, "Cpus_allowed_list")
+                .and_then(|list| list.parse().ok())
+                .ok_or_else(|| procfs::missing("Cpus_allowed_list"))?;
+            self.sqpoll_cpus.extend(cpus.cpus());
+        }
         self.all_sleeping &= state.starts_with('S');
         Ok(())
     }
@@ -206,7 +216,7 @@ mod tests {
     fn tasks_are_summed_and_the_kernels_own_are_told_apart() {
         let status = |name, state, switches| {
             format!(
-                "Name:\t{name}\nState:\t{state}\nvoluntary_ctxt_switches:\t{switches}\nnonvoluntary_ctxt_switches:\t1\n"
+                "Name:\t{name}\nState:\t{state}\nCpus_allowed_list:\t0,2\nvoluntary_ctxt_switches:\t{switches}\nnonvoluntary_ctxt_switches:\t1\n"
             )
         };
         let mut sum = Tasks { all_sleeping: true, ..Tasks::default() };
@@ -220,6 +230,7 @@ mod tests {
             run_delay_ns: 24,
             io_workers: 1,
             sqpoll_threads: 1,
+            sqpoll_cpus: BTreeSet::from([0, 2]),
             all_sleeping: false,
         };
         assert_eq!(sum, expected);

@@ -1,5 +1,8 @@
 //! A Markdown table that also reads well on a terminal.
 
+/// Stands where there is no figure.
+pub const MISSING: &str = "–";
+
 /// Rows of text under a heading.
 pub struct Table {
     rows: Vec<Vec<String>>,

@@ -1,13 +1,15 @@
 //! What is shown of a run. Everything here comes from its files, and the same files give the same text.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde_json::Value;
 
 use super::Section;
-use super::table::{Table, number};
+use super::ladder;
+use super::table::{MISSING, Table, number};
 use crate::comparisons;
-use crate::measurement::{ComparisonRow, MemoryRow, Pass, Status, TrialRow};
+use crate::matrix::Contender;
+use crate::measurement::{Bounds, ComparisonRow, MemoryRow, Pass, Status, TrialRow, Verdict};
 use crate::results::Run;
 use crate::statistics::median;
 use crate::trial::memory_states::{KERNEL_SUM, MACHINE_SUM, NEVER_USED, USED_THEN_IDLE, USER_SUM};
@@ -35,6 +37,11 @@ pub fn all(run: &Run, folder: &str) -> Vec<Section> {
             name: "memory",
             title: "Bytes per idle connection over two bare TCP endpoints",
             text: memory(run),
+        },
+        Section {
+            name: "ladder",
+            title: "What each rung changes, and what that does",
+            text: ladder::tables(run),
         },
         Section {
             name: "gates",
@@ -117,8 +124,18 @@ fn questions(run: &Run) -> String {
     table.render()
 }
 
+/// The arms in the order of the matrix, the baseline's second reading after its first.
+fn arms(run: &Run) -> Vec<String> {
+    let baseline = &run.matrix.baseline;
+    let with_second = |arm: String| {
+        let second = (arm == *baseline).then(|| comparisons::again(baseline));
+        [Some(arm), second].into_iter().flatten()
+    };
+    run.matrix.backends.iter().map(Contender::arm).flat_map(with_second).collect()
+}
+
 /// The rows of a pass, by workload and arm, both in the order of the matrix.
-fn by_arm(run: &Run, pass: Pass) -> Vec<(&str, &str, Vec<&TrialRow>)> {
+fn by_arm(run: &Run, pass: Pass) -> Vec<(&str, String, Vec<&TrialRow>)> {
     let of_pass = || run.trials.iter().filter(move |row| row.pass == Some(pass));
     let mut workloads: Vec<&str> = Vec::new();
     for row in of_pass() {
@@ -126,13 +143,12 @@ fn by_arm(run: &Run, pass: Pass) -> Vec<(&str, &str, Vec<&TrialRow>)> {
             workloads.push(&row.workload);
         }
     }
-    let arms: BTreeSet<&str> = of_pass().map(|row| row.arm.as_str()).collect();
     let mut found = Vec::new();
     for workload in workloads {
-        for arm in &arms {
-            let rows: Vec<_> = of_pass().filter(|row| row.workload == workload && row.arm == *arm).collect();
+        for arm in arms(run) {
+            let rows: Vec<_> = of_pass().filter(|row| row.workload == workload && row.arm == arm).collect();
             if !rows.is_empty() {
-                found.push((workload, *arm, rows));
+                found.push((workload, arm, rows));
             }
         }
     }
@@ -142,30 +158,48 @@ fn by_arm(run: &Run, pass: Pass) -> Vec<(&str, &str, Vec<&TrialRow>)> {
 /// Trials whose CPU per echo may be used.
 const USABLE: [Status; 2] = [Status::Ok, Status::ClientLimited];
 
-/// The rows of the blocks in which no trial of the workload was turned away: those that ratios are over.
-fn in_complete_blocks<'a>(run: &Run, workload: &str, rows: Vec<&'a TrialRow>) -> Vec<&'a TrialRow> {
-    let of_block = |block: u32| {
-        let timed =
-            run.trials.iter().filter(move |row| row.pass == Some(Pass::Latency) && row.block == block);
-        timed.filter(move |row| row.workload == workload && row.status != Status::Unsupported)
+/// The arm's rows of the blocks that count: those that ratios are over.
+fn in_complete_blocks<'a>(run: &'a Run, workload: &str, arm: &str) -> Vec<&'a TrialRow> {
+    let blocks = comparisons::complete_blocks(&run.trials, Pass::Latency, workload);
+    blocks.iter().filter_map(|block| block.get(arm).copied()).collect()
+}
+
+/// Which arms have no figures in a pass, and why: one line for each arm and reason.
+pub fn absent(run: &Run, pass: Pass) -> String {
+    let mut reasons: Vec<(&str, Status, &str, Vec<&str>)> = Vec::new();
+    for row in run.trials.iter().filter(|row| row.pass == Some(pass) && !USABLE.contains(&row.status)) {
+        let of_arm = |other: &&TrialRow| {
+            other.pass == Some(pass) && other.workload == row.workload && other.arm == row.arm
+        };
+        if run.trials.iter().filter(of_arm).any(|other| USABLE.contains(&other.status)) {
+            continue;
+        }
+        let (arm, status, reason) = (row.arm.as_str(), row.status, row.reason.as_str());
+        match reasons.iter_mut().find(|found| (found.0, found.1, found.2) == (arm, status, reason)) {
+            Some((.., workloads)) if workloads.contains(&row.workload.as_str()) => {}
+            Some((.., workloads)) => workloads.push(&row.workload),
+            None => reasons.push((arm, status, reason, vec![&row.workload])),
+        }
+    }
+    let line = |(arm, status, reason, workloads): &(&str, Status, &str, Vec<&str>)| {
+        format!("- {MISSING} `{arm}` in {}: {}: {reason}\n", workloads.join(", "), status.word())
     };
-    let is_complete = |block| of_block(block).all(|row| USABLE.contains(&row.status));
-    rows.into_iter().filter(|row| is_complete(row.block)).collect()
+    let lines: String = reasons.iter().map(line).collect();
+    if lines.is_empty() { lines } else { format!("\n{lines}") }
 }
 
 fn median_of(rows: &[&TrialRow], usable: &[Status], value: fn(&TrialRow) -> Option<f64>) -> String {
     let mut values: Vec<f64> =
         rows.iter().filter(|row| usable.contains(&row.status)).filter_map(|row| value(row)).collect();
-    median(&mut values).map_or("-".to_owned(), number)
+    median(&mut values).map_or(MISSING.to_owned(), number)
 }
 
 fn syscalls(run: &Run) -> String {
-    let mut table = Table::new(
-        4,
-        &["workload", "backend", "calls by name", "source", "calls per echo", "events per wait"],
-    );
+    let mut table =
+        Table::new(4, &["workload", "arm", "calls by name", "source", "calls per echo", "events per wait"]);
     for (workload, arm, rows) in by_arm(run, Pass::Syscalls) {
-        let Some(row) = rows.first() else { continue };
+        // The block that was run again, if one was.
+        let Some(row) = counted(&rows) else { continue };
         let mut calls: Vec<_> = run.syscalls.iter().filter(|call| call.run_id == row.run_id).collect();
         calls.sort_by(|a, b| b.calls.cmp(&a.calls).then_with(|| a.syscall.cmp(&b.syscall)));
         // What makes less than a hundredth of a call is in syscalls.csv.
@@ -175,27 +209,70 @@ fn syscalls(run: &Run) -> String {
             .map(|call| format!("{} {}", call.syscall, number(call.calls_per_echo)))
             .collect();
         let usable = row.status == Status::Ok;
-        let shown = |value: Option<f64>| value.filter(|_| usable).map_or("-".to_owned(), number);
+        let shown = |value: Option<f64>| value.filter(|_| usable).map_or(MISSING.to_owned(), number);
         table.push(vec![
             workload.to_owned(),
-            arm.to_owned(),
-            if usable { named.join(", ") } else { format!("{}: {}", row.status.word(), row.reason) },
+            arm,
+            if usable { named.join(", ") } else { MISSING.to_owned() },
             row.syscalls_source.split(':').next().unwrap_or_default().to_owned(),
             shown(row.syscalls_per_echo),
             shown(row.events_per_wait),
         ]);
     }
-    table.render()
+    table.render() + &absent(run, Pass::Syscalls)
 }
 
-fn comparison<'a>(run: &'a Run, workload: &str, metric: &str, backend: &str) -> Option<&'a ComparisonRow> {
-    run.comparisons
-        .iter()
-        .find(|row| row.workload == workload && row.metric == metric && row.backend == backend)
+/// Of an arm's trials in one workload the first whose calls may be used, or else the last one.
+fn counted<'a>(rows: &[&'a TrialRow]) -> Option<&'a TrialRow> {
+    rows.iter().find(|row| row.status == Status::Ok).or(rows.last()).copied()
 }
 
-fn range(ratio: f64, low: f64, high: f64) -> String {
-    format!("{ratio:.2} ({low:.2}–{high:.2})")
+/// The trial in which an arm's calls under a workload were counted.
+pub fn counted_trial<'a>(run: &'a Run, workload: &str, arm: &str) -> Option<&'a TrialRow> {
+    let is_of_arm =
+        |row: &&TrialRow| row.pass == Some(Pass::Syscalls) && row.workload == workload && row.arm == arm;
+    counted(&run.trials.iter().filter(is_of_arm).collect::<Vec<_>>()).filter(|row| row.status == Status::Ok)
+}
+
+pub fn comparison<'a>(
+    run: &'a Run,
+    workload: &str,
+    metric: &str,
+    arm: &str,
+    baseline: &str,
+) -> Option<&'a ComparisonRow> {
+    let mut of_metric = run.comparisons.iter().filter(|row| row.workload == workload && row.metric == metric);
+    of_metric.find(|row| row.arm == arm && row.baseline == baseline)
+}
+
+/// A ratio, its bounds, and what they show if there is a verdict.
+pub fn ratio(row: &ComparisonRow) -> String {
+    let verdict = match row.verdict {
+        Verdict::Lower => " lower",
+        Verdict::Higher => " higher",
+        Verdict::NoDifferenceShown => " no difference shown",
+        Verdict::SharedCpu => " shared-cpu, no verdict",
+        Verdict::NoNoise => " no noise measured, no verdict",
+        Verdict::Range | Verdict::Counted | Verdict::OneWalk => "",
+    };
+    format!("{:.2} ({:.2}–{:.2}){verdict}", row.ratio, row.ratio_low, row.ratio_high)
+}
+
+/// What stands in brackets after the ratios of a metric.
+pub fn bounds(run: &Run, metric: &str) -> &'static str {
+    let mut all = run.comparisons.iter().filter(|row| row.metric == metric).map(|row| row.bounds);
+    match (all.clone().any(|bounds| bounds == Bounds::Range), all.any(|bounds| bounds == Bounds::Interval95))
+    {
+        (true, true) => "95 % interval, or range below 10 blocks",
+        (false, true) => "95 % interval",
+        _ => "range",
+    }
+}
+
+/// How far the baseline's two readings lie apart.
+pub fn noise(run: &Run, workload: &str, metric: &str) -> Option<(f64, f64)> {
+    let mut of_metric = run.comparisons.iter().filter(|row| row.workload == workload && row.metric == metric);
+    of_metric.find_map(|row| Some((row.noise_low?, row.noise_high?)))
 }
 
 fn ratio_of(run: &Run, workload: &str, metric: &str, arm: &str, baseline: &str) -> String {
@@ -203,20 +280,18 @@ fn ratio_of(run: &Run, workload: &str, metric: &str, arm: &str, baseline: &str) 
         return "1 (baseline)".to_owned();
     }
     if arm == comparisons::again(baseline) {
-        let noise = run.comparisons.iter().find(|row| row.workload == workload && row.metric == metric);
-        let range = noise.and_then(|row| Some((row.noise_low?, row.noise_high?)));
-        return range.map_or("-".to_owned(), |(low, high)| format!("noise: {low:.2}–{high:.2}"));
+        return noise(run, workload, metric)
+            .map_or(MISSING.to_owned(), |(low, high)| format!("noise: {low:.2}–{high:.2}"));
     }
-    comparison(run, workload, metric, arm)
-        .map_or("-".to_owned(), |row| range(row.ratio, row.ratio_low, row.ratio_high))
+    comparison(run, workload, metric, arm, baseline).map_or(MISSING.to_owned(), ratio)
 }
 
 fn cpu(run: &Run) -> String {
-    let baseline = text_of(&run.manifest, "/matrix/baseline");
-    let against = format!("against {baseline} (range)");
+    let baseline = run.matrix.baseline.as_str();
+    let against = format!("against {baseline} ({})", bounds(run, "server_cpu_ns_per_echo"));
     let heading = [
         "workload",
-        "backend",
+        "arm",
         "server ns/echo",
         &against,
         "client ns/echo",
@@ -225,31 +300,29 @@ fn cpu(run: &Run) -> String {
         "blocks",
     ];
     let mut table = Table::new(2, &heading);
-    for (workload, arm, rows) in by_arm(run, Pass::Latency) {
+    for (workload, arm, _) in by_arm(run, Pass::Latency) {
         // The same blocks for every arm and every column: those that the ratio is over.
-        let blocks = comparisons::cpu_blocks(&run.trials, workload);
-        let cpu = median(&mut blocks.iter().filter_map(|arms| arms.get(arm).copied()).collect::<Vec<_>>());
-        let rows = in_complete_blocks(run, workload, rows);
+        let rows = in_complete_blocks(run, workload, &arm);
         table.push(vec![
             workload.to_owned(),
-            arm.to_owned(),
-            cpu.map_or("-".to_owned(), number),
-            ratio_of(run, workload, "server_cpu_ns_per_echo", arm, baseline),
+            arm.clone(),
+            median_of(&rows, &USABLE, |row| row.server_cpu_ns_per_echo),
+            ratio_of(run, workload, "server_cpu_ns_per_echo", &arm, baseline),
             median_of(&rows, &USABLE, |row| row.client_cpu_ns_per_echo),
             median_of(&rows, &USABLE, |row| row.machine_cpu_ns_per_echo),
             median_of(&rows, &USABLE, |row| row.context_switches_per_echo),
-            blocks.iter().filter(|arms| arms.contains_key(arm)).count().to_string(),
+            rows.len().to_string(),
         ]);
     }
-    table.render()
+    table.render() + &absent(run, Pass::Latency)
 }
 
 fn latency(run: &Run) -> String {
-    let baseline = text_of(&run.manifest, "/matrix/baseline");
-    let against = format!("echoes/s against {baseline}");
+    let baseline = run.matrix.baseline.as_str();
+    let against = format!("echoes/s against {baseline} ({})", bounds(run, "achieved_per_s"));
     let heading = [
         "workload",
-        "backend",
+        "arm",
         "echoes/s",
         &against,
         "p50 µs",
@@ -259,15 +332,15 @@ fn latency(run: &Run) -> String {
         "client-limited",
     ];
     let mut table = Table::new(2, &heading);
-    for (workload, arm, rows) in by_arm(run, Pass::Latency) {
+    for (workload, arm, _) in by_arm(run, Pass::Latency) {
         // Shown even where the client was the limit, and marked so; compared only where it was not.
-        let rows = in_complete_blocks(run, workload, rows);
+        let rows = in_complete_blocks(run, workload, &arm);
         let limited = rows.iter().filter(|row| row.status == Status::ClientLimited).count();
         table.push(vec![
             workload.to_owned(),
-            arm.to_owned(),
+            arm.clone(),
             median_of(&rows, &USABLE, |row| row.achieved_per_s),
-            ratio_of(run, workload, "achieved_per_s", arm, baseline),
+            ratio_of(run, workload, "achieved_per_s", &arm, baseline),
             median_of(&rows, &USABLE, |row| row.latency_p50_us),
             median_of(&rows, &USABLE, |row| row.latency_p99_us),
             median_of(&rows, &USABLE, |row| row.latency_p999_us),
@@ -275,28 +348,29 @@ fn latency(run: &Run) -> String {
             format!("{limited} of {}", rows.len()),
         ]);
     }
-    table.render()
+    table.render() + &absent(run, Pass::Latency)
 }
 
-/// Object by backend: what a connection costs over `null`, in each state, and the sums. `MemAvailable` is not
+/// Object by arm: what a connection costs over `null`, in each state, and the sums. `MemAvailable` is not
 /// shown: at a few thousand connections the rest of the machine moves it more than they do.
 fn memory(run: &Run) -> String {
     let mut columns: Vec<(&str, &str)> = Vec::new();
     let usable = || run.memory.iter().filter(|row| row.status == Status::Ok);
     for row in usable() {
-        if row.backend != "null" && !columns.contains(&(&row.backend, &row.state)) {
-            columns.push((&row.backend, &row.state));
+        if row.arm != "null" && !columns.contains(&(&row.arm, &row.state)) {
+            columns.push((&row.arm, &row.state));
         }
     }
     let of_state = |state: &str| if state == NEVER_USED { 0 } else { 1 };
-    columns.sort_by_key(|&(backend, state)| (of_state(state), backend));
-    let find = |(backend, state): (&str, &str), object: &str| {
-        usable().find(|row| row.backend == backend && row.state == state && row.object == object)
+    let arms = arms(run);
+    columns.sort_by_key(|&(arm, state)| (of_state(state), arms.iter().position(|other| other == arm)));
+    let find = |(arm, state): (&str, &str), object: &str| {
+        usable().find(|row| row.arm == arm && row.state == state && row.object == object)
     };
 
     let heading: Vec<String> = columns
         .iter()
-        .map(|(backend, state)| format!("{backend}{}", if *state == USED_THEN_IDLE { ", used" } else { "" }))
+        .map(|(arm, state)| format!("{arm}{}", if *state == USED_THEN_IDLE { ", used" } else { "" }))
         .collect();
     let heading: Vec<&str> =
         [&["object", "two bare endpoints"][..], &heading.iter().map(String::as_str).collect::<Vec<_>>()]
@@ -311,13 +385,13 @@ fn memory(run: &Run) -> String {
             objects.entry((u8::from(row.space != "kernel"), &row.object)).or_insert(row);
         }
     }
-    let plain = |value: Option<f64>| value.map_or("-".to_owned(), whole);
+    let plain = |value: Option<f64>| value.map_or(MISSING.to_owned(), whole);
     let has_floor = floor(KERNEL_SUM).is_some();
     // A kernel object without a row is one that hardly changed: it costs nothing, less what `null` has of it.
     let cell = |column, object: &str| match find(column, object) {
         Some(row) => plain(row.over_null_bytes_per_connection),
         None if has_floor => plain(Some(-floor(object).unwrap_or_default())),
-        None => "-".to_owned(),
+        None => MISSING.to_owned(),
     };
     for (_, object) in objects.keys() {
         let bare = if has_floor { Some(floor(object).unwrap_or_default()) } else { None };
@@ -333,39 +407,51 @@ fn memory(run: &Run) -> String {
             (_, over, _) => plain(over),
         };
     for object in [KERNEL_SUM, USER_SUM] {
-        let bare = if object == USER_SUM { "-".to_owned() } else { plain(floor(object)) };
+        let bare = if object == USER_SUM { MISSING.to_owned() } else { plain(floor(object)) };
         let mut cells = vec![format!("**{object}**"), bare];
-        cells.extend(columns.iter().map(|&column| find(column, object).map_or("-".to_owned(), interval)));
+        cells.extend(columns.iter().map(|&column| find(column, object).map_or(MISSING.to_owned(), interval)));
         if columns.iter().any(|&column| find(column, object).is_some()) {
             table.push(cells);
         }
     }
-    table.render()
+    table.render() + &absent(run, Pass::Memory)
 }
 
 /// Without a fraction, and without a sign before zero.
-fn whole(bytes: f64) -> String {
+pub fn whole(bytes: f64) -> String {
     format!("{:.0}", bytes.round() + 0.0)
 }
 
+/// Trials of one arm with one reason are one row.
 fn gates(run: &Run) -> String {
-    let mut table = Table::new(6, &["trial", "pass", "workload", "backend", "status", "reason"]);
-    let limited = run.trials.iter().filter(|row| row.status == Status::ClientLimited).count();
+    let mut found: Vec<(&TrialRow, Vec<String>)> = Vec::new();
     for row in &run.trials {
-        match row.status {
-            Status::Ok if row.reason.is_empty() => {}
-            // The first of several reasons is not that the client was the limit.
-            Status::ClientLimited if row.reason.starts_with("client-limited") => {}
-            status => table.push(vec![
-                row.run_id.to_string(),
-                row.pass.map_or("", Pass::name).to_owned(),
-                row.workload.clone(),
-                row.arm.clone(),
-                status.word().to_owned(),
-                row.reason.clone(),
-            ]),
+        // The first of several reasons is not that the client was the limit.
+        let is_only_limited = row.status == Status::ClientLimited && row.reason.starts_with("client-limited");
+        if (row.status == Status::Ok && row.reason.is_empty()) || is_only_limited {
+            continue;
+        }
+        let alike = |other: &TrialRow| {
+            let what = |row: &TrialRow| (row.pass, row.status, row.workload.clone(), row.arm.clone());
+            what(row) == what(other) && row.reason == other.reason
+        };
+        match found.iter_mut().find(|(other, _)| alike(other)) {
+            Some((_, trials)) => trials.push(row.run_id.to_string()),
+            None => found.push((row, vec![row.run_id.to_string()])),
         }
     }
+    let mut table = Table::new(6, &["trials", "pass", "workload", "arm", "status", "reason"]);
+    for (row, trials) in found {
+        table.push(vec![
+            trials.join(", "),
+            row.pass.map_or("", Pass::name).to_owned(),
+            row.workload.clone(),
+            row.arm.clone(),
+            row.status.word().to_owned(),
+            row.reason.clone(),
+        ]);
+    }
+    let limited = run.trials.iter().filter(|row| row.status == Status::ClientLimited).count();
     let rows = table.render();
     let limits = format!(
         "{limited} of {} trials were client-limited: their CPU per echo is used, their throughput and latency are \

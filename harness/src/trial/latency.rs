@@ -6,13 +6,16 @@ use anyhow::{Result, bail};
 
 use super::{Ground, Trial};
 use crate::children::{Load, Server};
-use crate::gates::{self, Evidence};
+use crate::gates::{self, Evidence, Sharing};
 use crate::instruments::cpu::{MachineCpu, Tasks, process_cpu_ns};
 use crate::instruments::network::NetworkReading;
 use crate::load::result::LoadEvent;
 use crate::matrix::{Latency, Workload};
 use crate::measurement::{Status, TrialRow};
 use crate::statistics::percent_of;
+
+/// The server's main thread, which only waits for signals.
+const MAIN_THREAD: u64 = 1;
 
 /// The CPU clocks at one end of the window.
 struct Clocks {
@@ -70,7 +73,7 @@ pub fn measure(
     let stood = server.counters()?.of_loop("open");
     let network = NetworkReading::read(server.pid())?.since(&network_before);
     load.quit()?;
-    let counters = server.stop()?;
+    let counters = trial.stop(server, row)?;
 
     let echoes = result.echoes as f64;
     let per_echo = |amount: u64| (echoes > 0.0).then(|| amount as f64 / echoes);
@@ -79,10 +82,6 @@ pub fn measure(
     let run_delay_percent = |before: &Tasks, after: &Tasks, threads: usize| {
         let delay_ns = after.run_delay_ns.saturating_sub(before.run_delay_ns) as f64;
         percent_of(delay_ns, result.duration_s * 1e9 * threads as f64)
-    };
-    let events = counters.of_loop("events") - counters_before.of_loop("events");
-    let waits = |calls: &crate::children::ServerCounters| {
-        calls.of_call("epoll_wait") + calls.of_call("io_uring_enter")
     };
     row.connections = Some(stood);
     row.active_connections = Some(result.active_connections as u64);
@@ -107,11 +106,16 @@ pub fn measure(
         run_delay_percent(&before.tasks, &after.tasks, usize::from(ground.workers));
     row.client_run_delay_percent =
         run_delay_percent(&before.client_tasks, &after.client_tasks, result.threads);
-    row.events_per_wait =
-        (events > 0).then(|| events as f64 / (waits(&counters) - waits(&counters_before)).max(1) as f64);
+    row.events_per_wait = counters.events_per_wait_since(&counters_before);
     row.steal_percent = machine.steal_percent();
     row.retransmitted_segments = namespace.is_some().then_some(network.retransmitted_segments);
 
+    let sharing = Sharing {
+        sides: ground.placement.shared_cpu,
+        kernel_thread: after.tasks.sqpoll_threads > ground.placement.free_of(&after.tasks.sqpoll_cpus),
+        siblings: after.tasks.count > u64::from(ground.workers) + MAIN_THREAD,
+    };
+    row.shared_cpu = sharing.is_shared_cpu();
     Ok(gates::judge(&Evidence {
         connections: (workload.connections as u64, stood),
         echoes: Some(result.echoes),
@@ -122,7 +126,7 @@ pub fn measure(
         network: namespace.is_some().then_some(network),
         io_workers: after.tasks.io_workers,
         counters,
-        shared_cpu: ground.placement.shared_cpu,
+        sharing,
         ..Evidence::default()
     }))
 }

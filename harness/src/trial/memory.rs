@@ -82,7 +82,7 @@ fn measure_state(
     row.connections = Some(most as u64);
     row.active_connections = Some(0);
     load.quit()?;
-    let counters = server.stop()?;
+    let counters = trial.stop(server, row)?;
     let unsettled = points.iter().filter(|point| !point.reading.settled).count();
     let mut evidence =
         Evidence { unsettled_readings: (unsettled, points.len()), counters, ..Evidence::default() };
@@ -176,6 +176,7 @@ fn record(
         }
         all_points.extend(points.iter().zip(&series).map(|(point, &(_, bytes))| MemoryPointRow {
             run_id,
+            arm: row.arm.clone(),
             backend: row.backend.clone(),
             state: state.to_owned(),
             direction: point.direction.to_owned(),
@@ -187,6 +188,7 @@ fn record(
         }));
         slopes.push(MemoryRow {
             run_id,
+            arm: row.arm.clone(),
             backend: row.backend.clone(),
             state: state.to_owned(),
             space: space.to_owned(),

@@ -1,6 +1,6 @@
 //! System calls by name, over a fixed number of echoes between two moments of rest.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use ringmark::sys::Call;
@@ -25,8 +25,9 @@ const NOT_SELF_COUNTED: [Call; 3] = [Call::Mmap, Call::Munmap, Call::Futex];
 /// More calls without a name than this, for each echo, would be calls that the server does not count.
 const OTHER_PER_ECHO: f64 = 0.01;
 
-/// Looks for a moment of rest this often.
-const ATTEMPTS: u32 = 50;
+/// How long a server may take to come to rest. An SQPOLL thread polls on for as long as
+/// sq_thread_idle says (io_uring_setup(2)), 1 s if nothing is given.
+const REST_TIME: Duration = Duration::from_secs(5);
 
 pub fn measure(
     trial: &Trial<'_>,
@@ -62,7 +63,7 @@ pub fn measure(
     let stood = after.own.of_loop("open");
     let io_workers = Tasks::read(server.pid())?.io_workers;
     load.quit()?;
-    let counters = server.stop()?;
+    let counters = trial.stop(server, row)?;
 
     ensure!(result.echoes == each * workload.connections as u64, "{} echoes came back", result.echoes);
     row.connections = Some(stood);
@@ -105,15 +106,14 @@ pub fn measure(
         }
     }
     row.syscalls_per_echo = Some(counts.iter().map(|(_, calls)| calls).sum::<u64>() as f64 / echoes);
-    let waits = own(Call::EpollWait) + own(Call::IoUringEnter);
-    let events = after.own.of_loop("events") - before.own.of_loop("events");
-    row.events_per_wait = (waits > 0).then(|| events as f64 / waits as f64);
+    row.events_per_wait = after.own.events_per_wait_since(&before.own);
     outcome.syscalls = counts
         .into_iter()
         .filter(|(_, calls)| *calls > 0)
         .map(|(syscall, calls)| SyscallRow {
             run_id: trial.run_id,
             workload: workload.name.clone(),
+            arm: trial.arm.clone(),
             backend: trial.contender.backend.clone(),
             syscall: syscall.to_owned(),
             calls,
@@ -148,7 +148,8 @@ impl Rest {
     /// anything in between and all threads sleep: then both counts are of the same moment.
     fn find(server: &mut Server, mut tracepoints: Option<&mut SyscallCounters>) -> Result<Self> {
         let mut read = || tracepoints.as_mut().map(|counters| counters.read()).transpose();
-        for _ in 0..ATTEMPTS {
+        let deadline = Instant::now() + REST_TIME;
+        while Instant::now() < deadline {
             let first = read().context("read the tracepoints")?;
             let own = server.counters()?;
             let asleep = Tasks::read(server.pid())?.all_sleeping;

@@ -50,10 +50,11 @@ fn its_rows_are_unsupported_and_the_others_are_measured() {
     let mut command = place.run();
     refuse_io_uring(&mut command);
     let printed = stdout(&success(&mut command));
-    assert_has(&printed, &["3 unsupported", "io_uring_setup"]);
+    assert_has(&printed, &[" unsupported", "- – `uring-multishot` in four: unsupported: ", "io_uring_setup"]);
 
     let rows = place.rows("trials.csv");
-    assert_eq!(rows.len(), 2 + 3 + 3);
+    // A busy machine costs blocks of the other arms, for which others are run.
+    assert!(rows.len() >= 2 + 3 + 3, "{}", rows.len());
     assert_reasons(&rows);
     for row in &rows {
         if row["backend"] == "uring-multishot" {

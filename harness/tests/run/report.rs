@@ -1,10 +1,11 @@
 //! `ringmark report` of a finished run.
 
 use std::fs;
+use std::path::Path;
 
 use crate::{FOUR_CONNECTIONS, Place, assert_has, failure, heading, stdout, success};
 
-const SECTIONS: [&str; 7] = ["run", "questions", "syscalls", "cpu", "latency", "memory", "gates"];
+const SECTIONS: [&str; 8] = ["run", "questions", "syscalls", "cpu", "latency", "memory", "ladder", "gates"];
 
 /// Of counted calls only: a busy machine spoils no trial of theirs.
 fn finished() -> Place {
@@ -69,6 +70,24 @@ fn a_document_without_its_markers_stays_as_it_is() {
         fs::read_dir(place.path("")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     names.sort();
     assert_eq!(names, ["doc.md", "matrix.toml", "out"], "nothing is left beside it");
+}
+
+/// Their columns are those of the version that wrote them.
+#[test]
+fn every_committed_run_is_still_read() {
+    let results = Path::new(env!("CARGO_MANIFEST_DIR")).join("../results");
+    let place = Place::with("");
+    let mut count = 0;
+    for folder in fs::read_dir(results).unwrap().map(|entry| entry.unwrap().path()) {
+        // A run of one's own may be under way there.
+        if !folder.join("comparisons.csv").exists() {
+            continue;
+        }
+        let printed = stdout(&success(place.command("report").arg(&folder)));
+        assert_has(&printed, &["System calls per echo", "1 (baseline)", "noise: ", "all kernel objects"]);
+        count += 1;
+    }
+    assert!(count > 0, "there is a reference run");
 }
 
 #[test]

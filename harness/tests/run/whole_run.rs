@@ -20,7 +20,7 @@ const TRIAL_COLUMNS: &str = "run_id pass workload block order backend knobs work
     active_connections message_bytes pipeline_depth arrival offered_per_s achieved_per_s echoes duration_s \
     latency_p50_us latency_p90_us latency_p99_us latency_p999_us latency_max_us service_p99_us \
     send_lag_p99_us server_cpu_ns_per_echo client_cpu_ns_per_echo machine_cpu_ns_per_echo \
-    syscalls_per_echo context_switches_per_echo memory_user_bytes_per_connection \
+    arm in_force loop_counters shared_cpu syscalls_per_echo context_switches_per_echo memory_user_bytes_per_connection \
     memory_kernel_bytes_per_connection steal_percent status reason";
 
 /// A host name that stands in no file by chance.
@@ -72,19 +72,31 @@ fn every_pass_leaves_its_files() {
     command.args(["--seed", "42"]);
     rename_host(&mut command);
     let output = success(&mut command);
+    let trials = place.rows("trials.csv");
+    let all = trials.len();
+    // A busy machine costs blocks, for which others are run: one for each pass and workload at most.
+    assert!((37..=37 + 3 * 3 + 3 * 4).contains(&all), "{all}");
     assert_has(
         &stdout(&output),
-        &["System calls per echo", "Trials: 37 of 37 planned", "results are in out"],
+        &[
+            "37 trials, about",
+            "System calls per echo",
+            &format!("Trials: {all} of {all} planned"),
+            "results are in out",
+        ],
     );
-
-    let trials = place.rows("trials.csv");
-    assert_eq!(trials.len(), 37);
     for column in TRIAL_COLUMNS.split_whitespace() {
         assert!(trials[0].contains_key(column), "{column}");
     }
     assert_reasons(&trials);
     let of_pass = |pass: &str| -> Vec<&Row> { trials.iter().filter(|row| row["pass"] == pass).collect() };
-    assert_eq!(["syscalls", "memory", "latency"].map(|pass| of_pass(pass).len()), [9, 4, 24]);
+    let planned = |pass: &str, blocks: u32| {
+        of_pass(pass).iter().filter(|row| row["block"].parse::<u32>().unwrap() <= blocks).count()
+    };
+    assert_eq!(
+        [("syscalls", 1), ("memory", 1), ("latency", 2)].map(|(pass, blocks)| planned(pass, blocks)),
+        [9, 4, 24]
+    );
 
     check_manifest(&place, &trials);
     check_syscalls(&place, &of_pass("syscalls"));
@@ -209,7 +221,7 @@ fn check_memory(place: &Place, trials: &[&Row]) {
 
 fn check_latency(place: &Place, trials: &[&Row]) {
     let blocks = arms_by_block(trials);
-    assert_eq!(blocks.len(), BLOCKS * WORKLOADS.len());
+    assert!((BLOCKS * WORKLOADS.len()..=(BLOCKS + 1) * WORKLOADS.len()).contains(&blocks.len()));
     for (block, arms) in blocks {
         assert_eq!(arms, ["epoll-document", "epoll-et", "epoll-et (again)", "uring-multishot"], "{block:?}");
     }
@@ -244,10 +256,7 @@ fn check_comparisons(place: &Place) {
         assert_eq!(row["baseline"], BASELINE);
         assert!(number(row, "ratio").is_finite(), "{row:?}");
         assert!(!row["verdict"].is_empty());
-        assert!(
-            !["faster", "slower"].iter().any(|word| row["verdict"].contains(word)),
-            "two blocks: {row:?}"
-        );
+        assert!(!["lower", "higher"].iter().any(|word| row["verdict"].contains(word)), "two blocks: {row:?}");
     }
 }
 
@@ -273,6 +282,39 @@ fn check_files(folder: &Path) {
 }
 
 #[test]
+fn one_backend_runs_as_several_arms_and_the_ladder_sets_them_beside_each_other() {
+    let matrix = format!(
+        "question = \"q\"\nbaseline = \"epoll-et\"\nbackends = [\n\
+         {{ backend = \"epoll-et\", changes = \"is the first\" }},\n\
+         {{ backend = \"epoll-et\", set = [\"receive_bytes=64\"], over = \"epoll-et\", changes = \"reads less\" }},\n\
+         ]\n[syscalls]\nechoes = 100\n{}",
+        FOUR_CONNECTIONS.replace("message_bytes = 64", "message_bytes = 128")
+    );
+    let place = Place::with(&matrix);
+    let printed = stdout(&success(&mut place.run()));
+    let narrow = "epoll-et receive_bytes=64";
+    assert_has(&printed, &[&format!("| {narrow} | epoll-et | reads less "), "calls/echo, four"]);
+
+    let trials = place.rows("trials.csv");
+    assert_eq!(trials.len(), 2);
+    let calls = place.rows("syscalls.csv");
+    // Two full receives do not tell that there is no more; the third does.
+    for (arm, bytes, receives) in [("epoll-et", "65536", 1.0), (narrow, "64", 3.0)] {
+        let trial = trials.iter().find(|row| row["arm"] == arm).unwrap();
+        assert_eq!((trial["backend"].as_str(), trial["status"].as_str()), ("epoll-et", "ok"));
+        assert_has(&trial["knobs"], &[&format!("\"receive_bytes\":{bytes}")]);
+        let of_arm = |row: &&Row| row["arm"] == arm && row["syscall"] == "recvfrom";
+        let received = calls.iter().find(of_arm).unwrap();
+        assert_eq!((&received["run_id"], number(received, "calls_per_echo")), (&trial["run_id"], receives));
+    }
+    let comparisons = place.rows("comparisons.csv");
+    assert_eq!(comparisons.len(), 1);
+    let keys =
+        ["arm", "backend", "baseline", "bounds", "verdict"].map(|column| comparisons[0][column].as_str());
+    assert_eq!(keys, [narrow, "epoll-et", "epoll-et", "range", "counted"]);
+}
+
+#[test]
 fn the_seed_repeats_the_order() {
     let matrix = format!(
         "{}[latency]\nblocks = 5\nduration = \"20ms\"\nwarmup_max = \"0s\"\n{FOUR_CONNECTIONS}",
@@ -284,10 +326,10 @@ fn the_seed_repeats_the_order() {
         let output = place.run().args(["--seed", seed]).output().unwrap();
         let manifest = place.manifest();
         assert!(manifest["finished_utc"].is_string(), "{output:?}");
-        manifest["order"].as_array().unwrap().clone()
+        // What follows are blocks in place of those that were lost.
+        manifest["order"].as_array().unwrap()[..10].to_vec()
     };
     let first = order("7");
-    assert_eq!(first.len(), 10);
     assert_eq!(order("7"), first);
     // Five coins: another seed gives another order, and this one is known to.
     assert_ne!(order("8"), first);

@@ -1,0 +1,273 @@
+//! The ladder: arms of which each stands on another and changes one thing, and what that one thing does.
+
+use super::table::{MISSING, Table, number};
+use super::tables::{absent, bounds, comparison, counted_trial, noise, ratio, whole};
+use crate::matrix::Contender;
+use crate::measurement::{Pass, Status};
+use crate::results::Run;
+use crate::trial::memory_states::{KERNEL_SUM, NEVER_USED, USER_SUM};
+
+const CPU: &str = "server_cpu_ns_per_echo";
+
+/// Two tables, of counts and of CPU, and what is missing in them; nothing for a matrix without rungs.
+pub fn tables(run: &Run) -> String {
+    let is_rung = |contender: &Contender| contender.over.is_some() || contender.changes.is_some();
+    if !run.matrix.backends.iter().any(is_rung) {
+        return String::new();
+    }
+    let parts = [counts(run), cpu(run), notes(run)];
+    parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n")
+}
+
+/// What a rung changes, and what can be counted: calls, and bytes of an idle connection.
+fn counts(run: &Run) -> String {
+    let workloads = &run.matrix.workloads;
+    let calls: Vec<String> =
+        workloads.iter().map(|workload| format!("calls/echo, {}", workload.name)).collect();
+    let mut heading = vec!["arm", "over", "changes"];
+    heading.extend(calls.iter().map(String::as_str));
+    heading.extend(["kernel bytes", "user bytes"]);
+    let mut table = Table::new(3, &heading);
+    for contender in &run.matrix.backends {
+        let arm = contender.arm();
+        let text = |text: &Option<String>| text.clone().unwrap_or_else(|| MISSING.to_owned());
+        let mut cells = vec![arm.clone(), text(&contender.over), text(&contender.changes)];
+        cells.extend(workloads.iter().map(|workload| {
+            let calls = counted_trial(run, &workload.name, &arm).and_then(|row| row.syscalls_per_echo);
+            calls.map_or(MISSING.to_owned(), number)
+        }));
+        cells.extend([KERNEL_SUM, USER_SUM].map(|object| {
+            let row = run.memory.iter().find(|row| {
+                row.status == Status::Ok && row.arm == arm && row.object == object && row.state == NEVER_USED
+            });
+            row.and_then(|row| row.over_null_bytes_per_connection).map_or(MISSING.to_owned(), whole)
+        }));
+        table.push(cells);
+    }
+    format!(
+        "{}\nBytes are those of a connection that was never used, over two bare TCP endpoints.\n",
+        table.render()
+    )
+}
+
+/// Server CPU per echo against the arm that a rung stands on, and against the baseline, in the same blocks.
+fn cpu(run: &Run) -> String {
+    let baseline = &run.matrix.baseline;
+    let bounds = bounds(run, CPU);
+    let (against_over, against) = (format!("CPU/echo against it ({bounds})"), format!("against {baseline}"));
+    let heading = ["workload", "arm", "over", &against_over, &against, "events/wait"];
+    let mut table = Table::new(3, &heading);
+    for workload in &run.matrix.workloads {
+        for contender in &run.matrix.backends {
+            let arm = contender.arm();
+            let compared = |other: &str| {
+                comparison(run, &workload.name, CPU, &arm, other).map_or(MISSING.to_owned(), ratio)
+            };
+            let over = contender.over.as_deref();
+            let events = counted_trial(run, &workload.name, &arm).and_then(|row| row.events_per_wait);
+            table.push(vec![
+                workload.name.clone(),
+                arm.clone(),
+                over.unwrap_or(MISSING).to_owned(),
+                over.map_or(MISSING.to_owned(), compared),
+                if arm == *baseline { "1 (baseline)".to_owned() } else { compared(baseline) },
+                events.map_or(MISSING.to_owned(), number),
+            ]);
+        }
+    }
+    let has_cpu = run.trials.iter().any(|row| row.pass == Some(Pass::Latency));
+    if has_cpu { table.render() } else { String::new() }
+}
+
+/// The noise, and which arms have no figures or no verdict, and why.
+fn notes(run: &Run) -> String {
+    let noises: Vec<String> = run
+        .matrix
+        .workloads
+        .iter()
+        .filter_map(|workload| {
+            let (low, high) = noise(run, &workload.name, CPU)?;
+            Some(format!("{low:.2}–{high:.2} in {}", workload.name))
+        })
+        .collect();
+    let mut text = String::new();
+    if !noises.is_empty() {
+        text += &format!(
+            "Noise, `{}` against itself: {}. No smaller difference counts.\n",
+            run.matrix.baseline,
+            noises.join(", ")
+        );
+    }
+    let is_shared = |arm: &String| run.trials.iter().any(|row| row.arm == *arm && row.shared_cpu);
+    let shared: Vec<String> = run.matrix.backends.iter().map(Contender::arm).filter(is_shared).collect();
+    if !shared.is_empty() {
+        text += &format!(
+            "- `{}`: shared-cpu: not every thread had a CPU of its own, so that there is no verdict\n",
+            shared.join("`, `")
+        );
+    }
+    // A reason may hold in several passes.
+    let absent: Vec<String> = run.matrix.passes().into_iter().map(|pass| absent(run, pass)).collect();
+    for line in absent.iter().flat_map(|lines| lines.lines()).filter(|line| !line.is_empty()) {
+        if !text.contains(line) {
+            text += line;
+            text.push('\n');
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::comparisons;
+    use crate::matrix::Matrix;
+    use crate::measurement::{MemoryRow, TrialRow};
+
+    const MATRIX: &str = r#"
+        question = "q"
+        baseline = "epoll-et"
+        backends = [
+            { backend = "epoll-document", changes = "is where it begins" },
+            { backend = "epoll-et", over = "epoll-document", changes = "registers once" },
+            { backend = "uring-multishot", over = "epoll-et", changes = "completions" },
+            { backend = "uring-multishot", set = ["buffers=64"], over = "uring-multishot", changes = "fewer buffers" },
+            { backend = "null", changes = "holds too few" },
+        ]
+        [latency]
+        blocks = 10
+        duration = "1s"
+        warmup_max = "1s"
+        [syscalls]
+        echoes = 10
+        [[workload]]
+        name = "w"
+        question = "q"
+        connections = 64
+        message_bytes = 64
+    "#;
+
+    /// Each arm's CPU, which the second reading of the baseline shares.
+    const ARMS: [(&str, f64); 5] = [
+        ("epoll-document", 200.0),
+        ("epoll-et", 100.0),
+        ("epoll-et (again)", 100.0),
+        ("uring-multishot", 80.0),
+        ("uring-multishot buffers=64", 80.0),
+    ];
+
+    fn trial(pass: Pass, block: u32, arm: &str, cpu: f64) -> TrialRow {
+        TrialRow {
+            pass: Some(pass),
+            workload: "w".to_owned(),
+            block,
+            arm: arm.to_owned(),
+            server_cpu_ns_per_echo: Some(cpu),
+            syscalls_per_echo: Some(cpu / 100.0),
+            events_per_wait: Some(3.0),
+            shared_cpu: arm.ends_with("=64"),
+            status: Status::Ok,
+            ..TrialRow::default()
+        }
+    }
+
+    fn run() -> Run {
+        let matrix: Matrix = toml::from_str(MATRIX).expect("a matrix");
+        let mut trials = Vec::new();
+        let unsupported = |pass, block| TrialRow {
+            status: Status::Unsupported,
+            reason: "holds 7 at most".to_owned(),
+            ..trial(pass, block, "null", 0.0)
+        };
+        for (arm, cpu) in ARMS.into_iter().filter(|(arm, _)| !arm.ends_with("(again)")) {
+            trials.push(trial(Pass::Syscalls, 1, arm, cpu));
+        }
+        trials.push(unsupported(Pass::Syscalls, 1));
+        for block in 1..=10 {
+            // The blocks differ, the ratios within them do not.
+            let speed = f64::from(block);
+            trials.extend(ARMS.map(|(arm, cpu)| trial(Pass::Latency, block, arm, cpu * speed)));
+            trials.push(unsupported(Pass::Latency, block));
+        }
+        let slope = |object: &str, bytes: f64| MemoryRow {
+            run_id: 1,
+            arm: "uring-multishot".to_owned(),
+            backend: "uring-multishot".to_owned(),
+            state: NEVER_USED.to_owned(),
+            space: "kernel".to_owned(),
+            object: object.to_owned(),
+            aliases: String::new(),
+            bytes_per_connection: bytes,
+            low: None,
+            high: None,
+            intercept_bytes: 0.0,
+            down_bytes_per_connection: None,
+            over_null_bytes_per_connection: Some(bytes),
+            over_null_low: None,
+            over_null_high: None,
+            status: Status::Ok,
+        };
+        let memory = vec![slope(KERNEL_SUM, 873.0), slope(USER_SUM, 41.0)];
+        let comparisons = comparisons::compare(&trials, &memory, &matrix);
+        let manifest = serde_json::Value::Null;
+        Run { manifest, matrix, trials, syscalls: Vec::new(), memory, comparisons }
+    }
+
+    /// The cells of every row of a table in the text, its heading left out.
+    fn cells(text: &str) -> Vec<Vec<&str>> {
+        let rows = text.lines().filter(|line| line.starts_with("| "));
+        rows.map(|line| line.trim_matches('|').split('|').map(str::trim).collect()).collect()
+    }
+
+    #[test]
+    fn every_rung_stands_beside_the_arm_that_it_is_over() {
+        let run = run();
+        let counts = counts(&run);
+        let expected: [&[&str]; 6] = [
+            &["arm", "over", "changes", "calls/echo, w", "kernel bytes", "user bytes"],
+            &["epoll-document", "–", "is where it begins", "2.00", "–", "–"],
+            &["epoll-et", "epoll-document", "registers once", "1.00", "–", "–"],
+            &["uring-multishot", "epoll-et", "completions", "0.80", "873", "41"],
+            &["uring-multishot buffers=64", "uring-multishot", "fewer buffers", "0.80", "–", "–"],
+            &["null", "–", "holds too few", "–", "–", "–"],
+        ];
+        assert_eq!(cells(&counts), expected);
+
+        let cpu = cpu(&run);
+        let against_it = "CPU/echo against it (95 % interval)";
+        let shared = "shared-cpu, no verdict";
+        let narrow = [format!("1.00 (1.00–1.00) {shared}"), format!("0.80 (0.80–0.80) {shared}")];
+        let expected: [&[&str]; 6] = [
+            &["workload", "arm", "over", against_it, "against epoll-et", "events/wait"],
+            &["w", "epoll-document", "–", "–", "2.00 (2.00–2.00) higher", "3.00"],
+            &["w", "epoll-et", "epoll-document", "0.50 (0.50–0.50) lower", "1 (baseline)", "3.00"],
+            &["w", "uring-multishot", "epoll-et", "0.80 (0.80–0.80) lower", "0.80 (0.80–0.80) lower", "3.00"],
+            &["w", "uring-multishot buffers=64", "uring-multishot", &narrow[0], &narrow[1], "3.00"],
+            &["w", "null", "–", "–", "–", "–"],
+        ];
+        assert_eq!(cells(&cpu), expected);
+    }
+
+    #[test]
+    fn what_is_missing_is_said_once_with_its_reason() {
+        let notes = notes(&run());
+        let lines: Vec<&str> = notes.lines().collect();
+        assert_eq!(
+            lines,
+            [
+                "Noise, `epoll-et` against itself: 1.00–1.00 in w. No smaller difference counts.",
+                "- `uring-multishot buffers=64`: shared-cpu: not every thread had a CPU of its own, so that there is no verdict",
+                "- – `null` in w: unsupported: holds 7 at most",
+            ]
+        );
+    }
+
+    #[test]
+    fn without_rungs_there_is_no_ladder() {
+        let mut run = run();
+        for contender in &mut run.matrix.backends {
+            (contender.over, contender.changes) = (None, None);
+        }
+        assert_eq!(tables(&run), "");
+    }
+}
