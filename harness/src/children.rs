@@ -210,7 +210,7 @@ impl ServerCounters {
 }
 
 /// The calls that wait for events.
-const WAITS: [Call; 4] = [Call::EpollWait, Call::IoUringEnter, Call::Poll, Call::Select];
+const WAITS: [Call; 4] = [Call::EpollWait, Call::IoUringEnter, Call::Poll, Call::Pselect6];
 
 /// The kernel refuses the backend.
 #[derive(Debug, thiserror::Error)]
