@@ -24,6 +24,7 @@
 pub mod buffer_ring;
 pub mod oneshot;
 pub mod provided;
+pub mod request;
 pub mod ring;
 pub mod token;
 
@@ -36,8 +37,8 @@ use crate::drain::{self, Owed};
 use crate::listener::{self, Rest};
 use crate::stop::Stop;
 use crate::work::Work;
-use io_uring::types::{CancelBuilder, DestinationSlot, Fd};
 use io_uring::{opcode, squeue};
+use request::Request;
 use ring::{Completion, Ring, Setup};
 use std::io;
 use std::net::TcpListener;
@@ -222,9 +223,9 @@ impl Core<'_> {
     }
 
     /// Queues a request that points to no memory.
-    pub fn request(&mut self, token: Token, entry: squeue::Entry) -> io::Result<()> {
-        // SAFETY: callers within this module and its rungs pass only requests without an address.
-        unsafe { self.push(token, entry) }.map(drop)
+    pub fn request(&mut self, token: Token, request: Request) -> io::Result<()> {
+        // SAFETY: it has no address.
+        unsafe { self.push(token, request.entry()) }.map(drop)
     }
 
     /// Submits what is queued unless `count` more requests fit into the queue.
@@ -241,7 +242,7 @@ impl Core<'_> {
     /// before all of that is known to be decided: then there must be another.
     pub fn fence(&mut self) -> io::Result<()> {
         if !std::mem::replace(&mut self.fenced, true) {
-            self.request(Token::of(Kind::Fence, 0), opcode::Nop::new().build())?;
+            self.request(Token::of(Kind::Fence, 0), Request::nothing())?;
         }
         Ok(())
     }
@@ -298,8 +299,7 @@ impl<R: Rung> Drop for Loop<'_, R> {
 impl<R: Rung> Loop<'_, R> {
     /// Serves until `stop`; what is owed then.
     fn run(mut self, stop: &Stop) -> io::Result<Vec<Owed>> {
-        let wait_for_stop = opcode::PollAdd::new(Fd(stop.fd()), libc::POLLIN as u32).build();
-        self.core.request(Token::of(Kind::Stop, 0), wait_for_stop)?;
+        self.core.request(Token::of(Kind::Stop, 0), Request::poll(stop.fd()))?;
         for index in 0..self.core.listeners.len() {
             self.accept(index as u32)?;
         }
@@ -313,8 +313,7 @@ impl<R: Rung> Loop<'_, R> {
             }
         }
         while self.core.in_flight > 0 || !self.core.ring.is_empty() {
-            let entry = opcode::AsyncCancel2::new(CancelBuilder::any()).build();
-            self.core.request(Token::of(Kind::Cancel, 0), entry)?;
+            self.core.request(Token::of(Kind::Cancel, 0), Request::cancel_all())?;
             self.turn(self.core.in_flight, Some(CANCEL_PATIENCE))?;
         }
         // From here on nothing is accepted, and what is in the queue is refused.
@@ -345,18 +344,16 @@ impl<R: Rung> Loop<'_, R> {
     }
 
     fn accept(&mut self, index: u32) -> io::Result<()> {
-        let listener = Fd(self.core.listeners[index as usize].as_raw_fd());
-        let multi = opcode::AcceptMulti::new(listener);
-        let once = opcode::Accept::new(listener, std::ptr::null_mut(), std::ptr::null_mut());
-        let (kind, entry) = match R::ACCEPT {
-            Accept::Once => (Kind::AcceptOnce, once.flags(libc::SOCK_CLOEXEC).build()),
-            Accept::Multishot => (Kind::Accept, multi.flags(libc::SOCK_CLOEXEC).build()),
+        let listener = self.core.listeners[index as usize].as_raw_fd();
+        let (kind, request) = match R::ACCEPT {
+            Accept::Once => (Kind::AcceptOnce, Request::accept(listener, false)),
+            Accept::Multishot => (Kind::Accept, Request::accept_multishot(listener, false)),
             Accept::MultishotDirect if self.room() > DIRECT_MARGIN => {
                 self.near_full = false;
-                (Kind::Accept, multi.allocate_file_index(true).build())
+                (Kind::Accept, Request::accept_multishot(listener, true))
             }
             Accept::MultishotDirect if self.room() > self.accepting_once => {
-                (Kind::AcceptOnce, once.file_index(Some(DestinationSlot::auto_target())).build())
+                (Kind::AcceptOnce, Request::accept(listener, true))
             }
             Accept::MultishotDirect => {
                 self.pause_accepting(index);
@@ -364,7 +361,7 @@ impl<R: Rung> Loop<'_, R> {
             }
         };
         self.accepting_once += u64::from(kind == Kind::AcceptOnce);
-        self.core.request(Token::of(kind, index), entry)
+        self.core.request(Token::of(kind, index), request)
     }
 
     fn accepted(&mut self, token: Token, completion: &Completion) -> io::Result<()> {
@@ -417,8 +414,8 @@ impl<R: Rung> Loop<'_, R> {
         }
         self.near_full = true;
         for index in 0..self.core.listeners.len() as u32 {
-            let entry = opcode::AsyncCancel::new(Token::of(Kind::Accept, index).encode()).build();
-            self.core.request(Token::of(Kind::Cancel, index), entry)?;
+            let accept = Token::of(Kind::Accept, index);
+            self.core.request(Token::of(Kind::Cancel, index), Request::cancel(accept))?;
         }
         Ok(())
     }

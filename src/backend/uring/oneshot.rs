@@ -7,6 +7,7 @@
 //!
 //! A connection is not read while anything is owed on it, so it never holds more than its buffer.
 
+use super::request::{Request, Socket};
 use super::ring::{self, Completion, Ring, Setup};
 use super::token::{GENERATION_MASK, Kind, Token};
 use super::{Accept, Core, Rung};
@@ -299,7 +300,6 @@ impl Oneshot {
         core.counters.closed.add(1);
         let token = self.token(Kind::Close, index);
         self.connections[index as usize].open = false;
-        let entry = opcode::Close::new(Fd(index as RawFd)).build();
-        core.request(token, entry.flags(Flags::SKIP_SUCCESS))
+        core.request(token, Request::close(Socket::File(index)))
     }
 }

@@ -33,6 +33,7 @@
 //! so small messages cost what they cost without bundles.
 
 use super::buffer_ring::{self, BufferRing, Piece, SendGroups};
+use super::request::{Request, Socket};
 use super::ring::{self, Completion, Ring, Setup};
 use super::token::{GENERATION_MASK, Kind, Token};
 use super::{Accept, Core, Rung};
@@ -40,9 +41,8 @@ use crate::backend::{Facts, Knob, Knobs, Needs, Unsupported};
 use crate::drain::Owed;
 use crate::sys;
 use crate::work::WORK_NS;
+use io_uring::opcode;
 use io_uring::squeue::Flags;
-use io_uring::types::{Fd, Fixed};
-use io_uring::{opcode, squeue};
 use std::collections::VecDeque;
 use std::io;
 use std::marker::PhantomData;
@@ -458,15 +458,13 @@ impl<T: Technique> Provided<T> {
         Token { kind, generation: self.connections[index as usize].generation, index }
     }
 
-    /// A request on the connection whose index was passed as its descriptor.
-    fn on_socket(entry: squeue::Entry) -> squeue::Entry {
-        if T::DIRECT { entry.flags(Flags::FIXED_FILE) } else { entry }
+    fn socket(index: u32) -> Socket {
+        if T::DIRECT { Socket::Direct(index) } else { Socket::File(index) }
     }
 
     fn poll(&mut self, core: &mut Core, index: u32) -> io::Result<()> {
         self.connections[index as usize].polling = true;
-        let entry = opcode::PollAdd::new(Fd(index as RawFd), (libc::POLLIN | libc::POLLRDHUP) as u32);
-        core.request(self.token(Kind::Poll, index), Self::on_socket(entry.multi(true).build()))
+        core.request(self.token(Kind::Poll, index), Request::poll_multishot(Self::socket(index)))
     }
 
     fn receive(&mut self, core: &mut Core, index: u32) -> io::Result<()> {
@@ -476,19 +474,15 @@ impl<T: Technique> Provided<T> {
             return Ok(());
         }
         self.connections[index as usize].receiving = true;
-        let socket = Fd(index as RawFd);
-        let entry = if T::POLL {
-            opcode::Recv::new(socket, std::ptr::null_mut(), 0)
-                .buf_group(buffer_ring::GROUP)
-                .flags(libc::MSG_DONTWAIT)
-                .build()
-                .flags(Flags::BUFFER_SELECT)
+        let socket = Self::socket(index);
+        let request = if T::POLL {
+            Request::receive_now(socket)
         } else if T::BUNDLE {
-            opcode::RecvMultiBundle::new(socket, buffer_ring::GROUP).build()
+            Request::receive_bundles(socket)
         } else {
-            opcode::RecvMulti::new(socket, buffer_ring::GROUP).build()
+            Request::receive_multishot(socket)
         };
-        core.request(self.token(Kind::Receive, index), Self::on_socket(entry))
+        core.request(self.token(Kind::Receive, index), request)
     }
 
     /// Takes back the request that brings input, the receive or the poll.
@@ -499,8 +493,8 @@ impl<T: Technique> Provided<T> {
             return Ok(());
         }
         connection.cancelling = true;
-        let target = self.token(if T::POLL { Kind::Poll } else { Kind::Receive }, index).encode();
-        core.request(self.token(Kind::Cancel, index), opcode::AsyncCancel::new(target).build())
+        let target = self.token(if T::POLL { Kind::Poll } else { Kind::Receive }, index);
+        core.request(self.token(Kind::Cancel, index), Request::cancel(target))
     }
 
     /// Sends what the connection owes next, if anything and if no send is in flight.
@@ -509,16 +503,16 @@ impl<T: Technique> Provided<T> {
         if connection.sending > 0 || connection.failed || core.stopping {
             return Ok(());
         }
-        let socket = Fd(index as RawFd);
+        let socket = Self::socket(index);
         if let Some(blocked) = &connection.blocked {
             // No hurry now: the kernel waits for space.
             let bytes = &blocked.sending[blocked.sent..];
-            let entry = opcode::Send::new(socket, bytes.as_ptr(), bytes.len() as u32)
+            let entry = opcode::Send::new(socket.fd(), bytes.as_ptr(), bytes.len() as u32)
                 .flags(libc::MSG_NOSIGNAL)
                 .build();
             self.connections[index as usize].sending = 1;
             // SAFETY: the bytes are a boxed slice's, which is dropped only after the send's completion.
-            unsafe { core.push(self.token(Kind::PatientSend, index), Self::on_socket(entry))? };
+            unsafe { core.push(self.token(Kind::PatientSend, index), entry.flags(socket.flags()))? };
             return Ok(());
         }
         if connection.length == 0 {
@@ -531,12 +525,13 @@ impl<T: Technique> Provided<T> {
             None => {
                 let bytes = self.buffers.contents(self.segments.get(head).piece);
                 let entry =
-                    opcode::Send::new(socket, bytes.as_ptr(), bytes.len() as u32).flags(flags).build();
+                    opcode::Send::new(socket.fd(), bytes.as_ptr(), bytes.len() as u32).flags(flags).build();
                 (entry, 1, bytes.len() as u64)
             }
             Some(group) => {
                 let (segments, bytes) = self.fill(group, index);
-                let entry = opcode::SendBundle::new(socket, SendGroups::group(group)).flags(flags).build();
+                let entry =
+                    opcode::SendBundle::new(socket.fd(), SendGroups::group(group)).flags(flags).build();
                 (entry, segments, bytes)
             }
         };
@@ -546,7 +541,7 @@ impl<T: Technique> Provided<T> {
         self.connections[index as usize].sending = segments;
         // SAFETY: the bytes are in pieces of buffers that stay ours until the send is decided. So does the
         // group that it takes them from.
-        let number = unsafe { core.push(token, Self::on_socket(entry).flags(Flags::SKIP_SUCCESS))? };
+        let number = unsafe { core.push(token, entry.flags(Flags::SKIP_SUCCESS | socket.flags()))? };
         self.sends.push_back(Sending { number, index, generation: token.generation, group });
         Ok(())
     }
@@ -576,19 +571,13 @@ impl<T: Technique> Provided<T> {
         core.counters.closed.add(1);
         let token = self.token(Kind::Close, index);
         self.connections[index as usize].open = false;
-        let entry = if T::DIRECT {
-            opcode::Close::new(Fixed(index)).build()
-        } else {
-            opcode::Close::new(Fd(index as RawFd)).build()
-        };
-        core.request(token, entry.flags(Flags::SKIP_SUCCESS))
+        core.request(token, Request::close(Self::socket(index)))
     }
 
     /// Makes regular descriptors of direct ones, because the drain knows no other.
     fn install(&mut self, core: &mut Core, open: &[(u32, RawFd)]) -> io::Result<Vec<(u32, RawFd)>> {
         for &(index, _) in open {
-            let entry = opcode::FixedFdInstall::new(Fixed(index), 0).build();
-            core.request(Token::of(Kind::Install, index), entry)?;
+            core.request(Token::of(Kind::Install, index), Request::install(index))?;
         }
         let mut installed = Vec::with_capacity(open.len());
         let mut failed = None;

@@ -1,9 +1,10 @@
 //! One ring: set-up and why it may be refused, submission, and the one system call of the loop.
 
+use super::request::Request;
 use crate::backend::{Facts, Knob, Knobs, Unsupported};
 use crate::counters::Counters;
 use crate::sys::{self, EnterBounds};
-use io_uring::{EnterFlags, IoUring, Submitter, cqueue, opcode, squeue};
+use io_uring::{EnterFlags, IoUring, Submitter, cqueue, squeue};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
@@ -196,9 +197,8 @@ impl Ring {
     /// From then on the thread has its own name, and requests need not wait for it to begin.
     fn wait_for_submission_thread(&mut self) -> io::Result<()> {
         let counters = Counters::default();
-        let nothing = opcode::Nop::new().build();
-        // SAFETY: the request points to no memory.
-        unsafe { self.push(&counters, &nothing)? };
+        // SAFETY: the request has no address.
+        unsafe { self.push(&counters, &Request::nothing().entry())? };
         let mut taken = Vec::new();
         while taken.is_empty() {
             self.turn(&counters, 1, None, &mut taken)?;
