@@ -5,9 +5,8 @@ mod support;
 
 use libtest_mimic::{Arguments, Trial};
 use std::collections::BTreeMap;
-use std::fs;
 use std::ops::RangeInclusive;
-use support::{Backend, Client, Counters, Server, command, eventually, under_strace};
+use support::{Backend, Client, Counters, LogFile, Server, command, eventually, under_strace};
 
 type Calls = BTreeMap<String, u64>;
 
@@ -128,7 +127,7 @@ const LIFE_OF_A_THREAD: [&str; 12] = [
 ];
 
 fn strace_agrees(backend: &Backend) {
-    let log = LogFile::new(&backend.name);
+    let log = LogFile::new(&format!("calls-{}", backend.name));
     let server = Server::spawn(under_strace(&["-o", &log.path], &command(&backend.name, &[])));
     let converse = || {
         let mut clients: Vec<Client> = (0..5).map(|_| server.connect()).collect();
@@ -185,26 +184,4 @@ fn worker_calls(log: &str, main_thread: u32, first: usize, last: usize) -> Calls
     }
     assert_eq!(readings, last, "readings in the log");
     calls
-}
-
-/// A file in the build's scratch directory that goes away with its owner.
-struct LogFile {
-    path: String,
-}
-
-impl LogFile {
-    fn new(name: &str) -> Self {
-        Self { path: format!("{}/strace-{name}-{}", env!("CARGO_TARGET_TMPDIR"), std::process::id()) }
-    }
-
-    fn read(&self) -> String {
-        fs::read_to_string(&self.path).expect("strace has written its log")
-    }
-}
-
-impl Drop for LogFile {
-    fn drop(&mut self) {
-        // It may not exist, when strace did not start.
-        let _ = fs::remove_file(&self.path);
-    }
 }

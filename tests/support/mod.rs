@@ -9,7 +9,7 @@ mod strace;
 
 pub use client::Client;
 pub use server::{Counters, Server, command};
-pub use strace::{under_strace, why_no_strace};
+pub use strace::{LogFile, under_strace, why_no_strace};
 
 use libtest_mimic::{Completion, Failed, Trial};
 use serde_json::Value;

@@ -1,5 +1,6 @@
 //! Servers under strace(1), which sees every system call and can make one fail.
 
+use std::fs;
 use std::process::{Command, Stdio};
 
 /// Starts as the tracer's parent: what strace is told to run stays our child, and signals and the exit
@@ -23,5 +24,29 @@ pub fn why_no_strace() -> Option<String> {
         Ok(output) => {
             Some(format!("strace: {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim()))
         }
+    }
+}
+
+/// A log in the build's scratch directory that goes away with its owner.
+pub struct LogFile {
+    pub path: String,
+}
+
+impl LogFile {
+    /// Not there yet; no other may have the name.
+    pub fn new(name: &str) -> Self {
+        Self { path: format!("{}/strace-{name}-{}", env!("CARGO_TARGET_TMPDIR"), std::process::id()) }
+    }
+
+    /// What strace has written.
+    pub fn read(&self) -> String {
+        fs::read_to_string(&self.path).expect("strace has written its log")
+    }
+}
+
+impl Drop for LogFile {
+    fn drop(&mut self) {
+        // It may not exist, when strace did not start.
+        let _ = fs::remove_file(&self.path);
     }
 }
