@@ -226,8 +226,6 @@ pub struct Server {
     pub in_force: String,
     /// Where it listens.
     pub addresses: Vec<std::net::SocketAddr>,
-    /// How often it has told its counters.
-    pub answers: u64,
 }
 
 /// How to start a server.
@@ -266,13 +264,9 @@ impl Server {
         program.say("")?;
         let line = program.hear(ANSWER_TIME)?;
         match parse(&line)? {
-            ServerEvent::Ready { knobs, in_force, addresses } => Ok(Self {
-                program,
-                knobs: knobs.to_string(),
-                in_force: in_force.to_string(),
-                addresses,
-                answers: 0,
-            }),
+            ServerEvent::Ready { knobs, in_force, addresses } => {
+                Ok(Self { program, knobs: knobs.to_string(), in_force: in_force.to_string(), addresses })
+            }
             ServerEvent::Unsupported { reason } => bail!(RefusedByKernel(reason)),
             other => bail!("the server should say that it is ready, but says {other:?}"),
         }
@@ -287,10 +281,7 @@ impl Server {
     pub fn counters(&mut self) -> Result<ServerCounters> {
         self.program.signal(libc::SIGUSR1)?;
         match parse(&self.program.hear(ANSWER_TIME)?)? {
-            ServerEvent::Counters(counters) => {
-                self.answers += 1;
-                Ok(counters)
-            }
+            ServerEvent::Counters(counters) => Ok(counters),
             other => bail!("the server should give its counters, but says {other:?}"),
         }
     }

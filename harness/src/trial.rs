@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
+use ringmark::backend;
 
 use crate::children::{Interrupted, Load, RefusedByKernel, Server, ServerCounters, ServerPlan};
 use crate::instruments::affinity::CpuList;
@@ -148,8 +149,8 @@ fn too_many(connections: usize, workers: u16, descriptors_per_worker: Option<usi
 }
 
 /// How many descriptors a worker of the backend can hold, if there is a bound.
-fn descriptors_per_worker(_backend: &str) -> Option<usize> {
-    None
+fn descriptors_per_worker(backend: &str) -> Option<usize> {
+    backend::find(backend).ok()?.descriptors_per_worker
 }
 
 /// A trial to be run.

@@ -34,8 +34,8 @@ pub struct SyscallReading {
 }
 
 impl SyscallCounters {
-    /// Opens the counters on a process that has a single thread. It may be blocked in a system call: only
-    /// calls that begin from now on are counted.
+    /// Opens the counters on a process that has a single thread, and on all threads that it will start. It may
+    /// be blocked in a system call: only calls that begin from now on are counted.
     pub fn attach(pid: u32) -> Result<Self, Unavailable> {
         let threads = procfs::read(format!("/proc/{pid}/status"))
             .and_then(|status| procfs::number(&status, "Threads"))
@@ -46,8 +46,17 @@ impl SyscallCounters {
                  attach while the server waits in --hold"
             )));
         }
+        Self::open(pid, true)
+    }
+
+    /// Opens the counters on a process's main thread alone.
+    pub fn attach_to_main_thread(pid: u32) -> Result<Self, Unavailable> {
+        Self::open(pid, false)
+    }
+
+    fn open(pid: u32, inherit: bool) -> Result<Self, Unavailable> {
         let ids = Ids::read()?;
-        let open = |id| open(pid, id).map_err(|error| refused(&error));
+        let open = |id| open(pid, id, inherit).map_err(|error| refused(&error));
         let calls = Call::ALL.into_iter().zip(ids.calls);
         Ok(Self {
             calls: calls
@@ -92,13 +101,13 @@ impl SyscallReading {
     }
 }
 
-fn open(pid: u32, id: u64) -> io::Result<Counter> {
+fn open(pid: u32, id: u64, inherit: bool) -> io::Result<Counter> {
     let pid = libc::pid_t::try_from(pid).map_err(|_| io::Error::from_raw_os_error(libc::ESRCH))?;
     // A tracepoint fires in the kernel: excluding the kernel would exclude every event.
     Builder::new(Tracepoint::with_id(id))
         .observe_pid(pid)
         .any_cpu()
-        .inherit(true)
+        .inherit(inherit)
         .exclude_kernel(false)
         .enabled(true)
         .build()

@@ -15,8 +15,8 @@ use crate::load::result::LoadEvent;
 use crate::matrix::Workload;
 use crate::measurement::{Status, SyscallRow};
 
-/// The wait for signals, which only the server's main thread makes: its place between two readings is not
-/// known, so it is left out.
+/// The wait for signals, which only the server's main thread makes: it may begin between the reading of that
+/// thread and that of all, so it is left out.
 const OF_THE_MAIN_THREAD: Call = Call::RtSigtimedwait;
 
 /// Calls that come from the allocator and the runtime, which the server's own counters do not see.
@@ -40,7 +40,7 @@ pub fn measure(
     let namespace = trial.namespace(row);
     let mut tracepoints = Err(Unavailable::new("the server did not hold"));
     let mut server =
-        trial.server(ground, namespace.as_ref(), row, |pid| tracepoints = SyscallCounters::attach(pid))?;
+        trial.server(ground, namespace.as_ref(), row, |pid| tracepoints = WorkerCounters::attach(pid))?;
     let mut load = trial.load(ground, namespace.as_ref(), &server, row, workload.connections, &[])?;
     load.set_connections(workload.connections).map_err(|error| server.blame(error))?;
     server.await_open(workload.connections as u64)?;
@@ -76,7 +76,7 @@ pub fn measure(
     let source;
     match (&tracepoints, &before.traced, &after.traced) {
         (Ok(counters), Some(first), Some(last)) => {
-            let missing: Vec<&str> = counters.unavailable().map(Call::name).collect();
+            let missing: Vec<&str> = counters.all.unavailable().map(Call::name).collect();
             row.syscalls_source = match missing[..] {
                 [] => "tracepoints".to_owned(),
                 _ => format!("tracepoints, but self-reported for want of one: {}", missing.join(" ")),
@@ -85,9 +85,7 @@ pub fn measure(
             let traced = last.since(first);
             for call in Call::ALL.into_iter().filter(|&call| call != OF_THE_MAIN_THREAD) {
                 let own = own(call);
-                // Each answer about its counters is one write of the main thread.
-                let answers = if call == Call::Write { after.answers - before.answers } else { 0 };
-                let traced = traced.of(call).map(|traced| traced.saturating_sub(answers));
+                let traced = traced.of(call);
                 counts.push((call.name(), traced.unwrap_or(own)));
                 if traced.is_some_and(|traced| traced != own) && !NOT_SELF_COUNTED.contains(&call) {
                     disagreements.push(format!("{} {}≠{own}", call.name(), traced.unwrap_or_default()));
@@ -135,18 +133,35 @@ pub fn measure(
     Ok(gates::judge(&evidence))
 }
 
+/// Counts the calls of the server's workers: those of all its threads less those of the main thread, which
+/// does nothing for the connections but tell how they fare.
+struct WorkerCounters {
+    all: SyscallCounters,
+    main: SyscallCounters,
+}
+
+impl WorkerCounters {
+    fn attach(pid: u32) -> Result<Self, Unavailable> {
+        Ok(Self { all: SyscallCounters::attach(pid)?, main: SyscallCounters::attach_to_main_thread(pid)? })
+    }
+
+    fn read(&mut self) -> std::io::Result<SyscallReading> {
+        // In this order no call of the main thread is subtracted that is not in the sum.
+        let main = self.main.read()?;
+        Ok(self.all.read()?.since(&main))
+    }
+}
+
 /// Both counts at a moment when no worker is making calls.
 struct Rest {
     own: ServerCounters,
     traced: Option<SyscallReading>,
-    /// How often the server had told its counters by then.
-    answers: u64,
 }
 
 impl Rest {
     /// Reads the tracepoints, the server's counters, and the tracepoints again, until no worker has done
     /// anything in between and all threads sleep: then both counts are of the same moment.
-    fn find(server: &mut Server, mut tracepoints: Option<&mut SyscallCounters>) -> Result<Self> {
+    fn find(server: &mut Server, mut tracepoints: Option<&mut WorkerCounters>) -> Result<Self> {
         let mut read = || tracepoints.as_mut().map(|counters| counters.read()).transpose();
         let deadline = Instant::now() + REST_TIME;
         while Instant::now() < deadline {
@@ -160,13 +175,13 @@ impl Rest {
                     let since = last.since(first);
                     Call::ALL
                         .into_iter()
-                        .filter(|&call| call != OF_THE_MAIN_THREAD && call != Call::Write)
+                        .filter(|&call| call != OF_THE_MAIN_THREAD)
                         .all(|call| since.of(call).is_none_or(|calls| calls == 0))
                 }
                 _ => true,
             };
             if asleep && still && own == again {
-                return Ok(Self { own, traced, answers: server.answers });
+                return Ok(Self { own, traced });
             }
             std::thread::sleep(Duration::from_millis(5));
         }
