@@ -218,7 +218,7 @@ fn say_estimate(matrix: &Matrix, trials: &[Trial<'_>]) -> Result<()> {
     let all = minutes(&mut trials.iter());
     writeln!(
         std::io::stdout(),
-        "{} trials, about {all:.0} minutes; up to {more:.0} more if blocks have to be run again\n",
+        "{} trials, about {all:.1} min; up to {more:.1} min more if blocks have to be run again\n",
         trials.len()
     )
     .context("stdout")

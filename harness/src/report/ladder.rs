@@ -44,10 +44,8 @@ fn counts(run: &Run) -> String {
         }));
         table.push(cells);
     }
-    format!(
-        "{}\nBytes are those of a connection that was never used, over two bare TCP endpoints.\n",
-        table.render()
-    )
+    let bytes = "\nBytes are those of a connection that was never used, over two bare TCP endpoints.\n";
+    table.render() + if run.memory.is_empty() { "" } else { bytes }
 }
 
 /// Server CPU per echo against the arm that a rung stands on, and against the baseline, in the same blocks.

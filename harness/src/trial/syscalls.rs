@@ -15,10 +15,6 @@ use crate::load::result::LoadEvent;
 use crate::matrix::Workload;
 use crate::measurement::{Status, SyscallRow};
 
-/// The wait for signals, which only the server's main thread makes: it may begin between the reading of that
-/// thread and that of all, so it is left out.
-const OF_THE_MAIN_THREAD: Call = Call::RtSigtimedwait;
-
 /// Calls that come from the allocator and the runtime, which the server's own counters do not see.
 const NOT_SELF_COUNTED: [Call; 3] = [Call::Mmap, Call::Munmap, Call::Futex];
 
@@ -83,7 +79,7 @@ pub fn measure(
             };
             source = "tracepoints";
             let traced = last.since(first);
-            for call in Call::ALL.into_iter().filter(|&call| call != OF_THE_MAIN_THREAD) {
+            for call in Call::ALL {
                 let own = own(call);
                 let traced = traced.of(call);
                 counts.push((call.name(), traced.unwrap_or(own)));
@@ -145,10 +141,17 @@ impl WorkerCounters {
         Ok(Self { all: SyscallCounters::attach(pid)?, main: SyscallCounters::attach_to_main_thread(pid)? })
     }
 
+    /// Reads both while the main thread makes no call, which it mostly does not.
     fn read(&mut self) -> std::io::Result<SyscallReading> {
-        // In this order no call of the main thread is subtracted that is not in the sum.
-        let main = self.main.read()?;
-        Ok(self.all.read()?.since(&main))
+        let mut main = self.main.read()?;
+        loop {
+            let all = self.all.read()?;
+            let again = self.main.read()?;
+            if again == main {
+                return Ok(all.since(&main));
+            }
+            main = again;
+        }
     }
 }
 
@@ -173,10 +176,7 @@ impl Rest {
             let still = match (&first, &traced) {
                 (Some(first), Some(last)) => {
                     let since = last.since(first);
-                    Call::ALL
-                        .into_iter()
-                        .filter(|&call| call != OF_THE_MAIN_THREAD)
-                        .all(|call| since.of(call).is_none_or(|calls| calls == 0))
+                    Call::ALL.into_iter().all(|call| since.of(call).is_none_or(|calls| calls == 0))
                 }
                 _ => true,
             };

@@ -316,6 +316,27 @@ fn one_backend_runs_as_several_arms_and_the_ladder_sets_them_beside_each_other()
 }
 
 #[test]
+fn an_arm_that_cannot_hold_the_connections_is_unsupported_and_takes_no_block_out() {
+    let many = FOUR_CONNECTIONS.replace("connections = 4", "connections = 1100").replace("four", "many");
+    let heading = crate::heading(&["epoll-et", "epoll-document", "select"]);
+    let place = Place::with(&format!("{heading}[syscalls]\nechoes = 1100\n{FOUR_CONNECTIONS}{many}"));
+    let printed = stdout(&success(&mut place.run()));
+    assert_has(&printed, &["- – `select` in many: unsupported: a worker holds 1024 descriptors at most"]);
+    let trials = place.rows("trials.csv");
+    assert_eq!(trials.len(), 6, "no block is run again for it");
+    for row in &trials {
+        let is_too_many = row["arm"] == "select" && row["workload"] == "many";
+        assert_eq!(row["status"], if is_too_many { "unsupported" } else { "ok" }, "{row:?}");
+    }
+    let compared: Vec<_> = place
+        .rows("comparisons.csv")
+        .into_iter()
+        .map(|row| [row["workload"].clone(), row["arm"].clone()].join(" "))
+        .collect();
+    assert_eq!(compared, ["four epoll-document", "four select", "many epoll-document"]);
+}
+
+#[test]
 fn the_seed_repeats_the_order() {
     let matrix = format!(
         "{}[latency]\nblocks = 5\nduration = \"20ms\"\nwarmup_max = \"0s\"\n{FOUR_CONNECTIONS}",
