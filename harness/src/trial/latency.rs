@@ -29,9 +29,10 @@ impl Clocks {
     fn read(server: &Server, load: &Load) -> std::io::Result<Self> {
         Ok(Self {
             server_cpu_ns: process_cpu_ns(server.pid())?,
-            tasks: Tasks::read(server.pid())?,
-            client_tasks: Tasks::read(load.pid())?,
             machine: MachineCpu::read()?,
+            client_tasks: Tasks::read(load.pid())?,
+            // Last, because a thread for each connection makes this long.
+            tasks: Tasks::read(server.pid())?,
         })
     }
 }
