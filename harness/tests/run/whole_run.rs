@@ -176,8 +176,15 @@ fn check_memory(place: &Place, trials: &[&Row]) {
         }
         return;
     }
-    for trial in trials {
+    // What else the machine does may use memory all the time: then there is a reason, and no figure.
+    let is_restless =
+        |trial: &Row| trial["status"] == "rejected" && trial["reason"].contains("had not come to rest");
+    for trial in trials.iter().filter(|trial| !is_restless(trial)) {
         assert_eq!((trial["status"].as_str(), trial["connections"].as_str()), ("ok", "96"), "{trial:?}");
+    }
+    if trials.iter().any(|trial| is_restless(trial)) {
+        eprintln!("the memory of this machine did not come to rest: its slopes are not looked at");
+        return;
     }
     let slopes = place.rows("memory.csv");
     let points = place.rows("memory_points.csv");
