@@ -42,22 +42,37 @@ struct Case {
     name: &'static str,
     /// What it needs: a server that echoes, one that does not, or either.
     echoes: Option<bool>,
+    /// Descriptors that a worker must be able to hold.
+    descriptors: u64,
     body: fn(&Backend),
+}
+
+impl Case {
+    /// The same for those backends whose workers can hold so many descriptors.
+    const fn with_descriptors(self, descriptors: u64) -> Self {
+        Self { descriptors, ..self }
+    }
+
+    /// Why `backend` cannot be put through it.
+    fn obstacle(&self, backend: &Backend) -> Option<String> {
+        let most = backend.descriptors_per_worker.filter(|most| *most < self.descriptors)?;
+        Some(format!("a worker holds {most} descriptors, and this takes {}", self.descriptors))
+    }
 }
 
 /// A case for the servers that return what they are sent.
 const fn echo(name: &'static str, body: fn(&Backend)) -> Case {
-    Case { name, echoes: Some(true), body }
+    Case { name, echoes: Some(true), descriptors: 0, body }
 }
 
 /// A case for those that do not.
 const fn mute(name: &'static str, body: fn(&Backend)) -> Case {
-    Case { name, echoes: Some(false), body }
+    Case { name, echoes: Some(false), descriptors: 0, body }
 }
 
 /// A case for every server.
 const fn any(name: &'static str, body: fn(&Backend)) -> Case {
-    Case { name, echoes: None, body }
+    Case { name, echoes: None, descriptors: 0, body }
 }
 
 fn main() {
@@ -76,11 +91,9 @@ fn main() {
     for backend in support::backends() {
         let fits = |case: &&Case| case.echoes.is_none_or(|echoes| echoes == backend.echoes);
         let fitting = lists.into_iter().flatten().filter(fits);
-        trials.extend(fitting.map(|case| {
-            let too_many = backend.name == "select" && case.name == "listeners_beyond_one_block";
-            let obstacle = too_many.then(|| "select holds 1024 descriptors".to_owned());
-            support::trial(&backend, case.name, obstacle, case.body)
-        }));
+        trials.extend(
+            fitting.map(|case| support::trial(&backend, case.name, case.obstacle(&backend), case.body)),
+        );
     }
     libtest_mimic::run(&arguments, trials).exit();
 }

@@ -5,8 +5,11 @@ use crate::support::{Backend, Client, Server};
 
 pub const CASES: &[Case] = &[
     echo("workers_and_ports", workers_and_ports),
-    echo("listeners_beyond_one_block", listeners_beyond_one_block),
+    echo("listeners_beyond_one_block", listeners_beyond_one_block).with_descriptors(MANY_PORTS as u64 + 50),
 ];
+
+/// More listeners than one of the document's blocks holds descriptors.
+const MANY_PORTS: usize = 1100;
 
 fn workers_and_ports(backend: &Backend) {
     let server = Server::start(&backend.name, &["--workers", "3", "--ports", "6"]);
@@ -27,9 +30,8 @@ fn workers_and_ports(backend: &Backend) {
 }
 
 fn listeners_beyond_one_block(backend: &Backend) {
-    const PORTS: usize = 1100;
-    let server = Server::start(&backend.name, &["--ports", &PORTS.to_string()]);
-    assert_eq!(server.addresses.len(), PORTS);
+    let server = Server::start(&backend.name, &["--ports", &MANY_PORTS.to_string()]);
+    assert_eq!(server.addresses.len(), MANY_PORTS);
     for address in server.addresses.iter().step_by(100).chain(server.addresses.last()) {
         let mut client = Client::connect(*address);
         client.echo(1500);

@@ -37,6 +37,8 @@ pub struct Backend {
     pub echoes: bool,
     /// Why this kernel refuses it.
     pub unsupported: Option<String>,
+    /// How many descriptors a worker can hold, where the backend itself bounds them.
+    pub descriptors_per_worker: Option<u64>,
     /// What `--set` takes.
     pub knobs: Vec<Knob>,
 }
@@ -99,6 +101,7 @@ pub fn parse_backends(json: &[u8]) -> Vec<Backend> {
             name: text(entry, "name"),
             echoes: flag(entry, "echoes"),
             unsupported: (!flag(entry, "supported")).then(|| text(entry, "reason")),
+            descriptors_per_worker: entry["descriptors_per_worker"].as_u64(),
             knobs: entry["knobs"]
                 .as_array()
                 .expect("a list of knobs")

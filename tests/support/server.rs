@@ -99,8 +99,18 @@ impl Server {
     }
 
     /// Waits until it is ready.
-    pub fn ready(mut self) -> Self {
-        self.ready = self.line("ready");
+    pub fn ready(self) -> Self {
+        self.ready_or_refused().unwrap_or_else(|reason| panic!("unsupported: {reason}"))
+    }
+
+    /// Waits until it is ready, or says why it cannot serve here with what it was told.
+    pub fn ready_or_refused(mut self) -> Result<Self, String> {
+        let line = self.any_line("ready");
+        if line["event"] == "unsupported" {
+            return Err(line["reason"].as_str().expect("a reason").to_owned());
+        }
+        assert_eq!(line["event"], "ready", "{line}");
+        self.ready = line;
         self.addresses = self.ready["addresses"]
             .as_array()
             .expect("addresses in the ready line")
@@ -108,7 +118,7 @@ impl Server {
             .map(|address| address.as_str().and_then(|text| text.parse().ok()).expect("an address"))
             .collect();
         assert_eq!(self.ready["pid"], self.pid(), "the pid in the ready line");
-        self
+        Ok(self)
     }
 
     /// Its process id.
@@ -244,11 +254,16 @@ impl Server {
     }
 
     fn line(&self, event: &str) -> Value {
-        let line =
-            self.lines.recv_timeout(PATIENCE).unwrap_or_else(|error| panic!("no `{event}` line: {error}"));
-        let line: Value = serde_json::from_str(&line).expect("JSON on stdout");
+        let line = self.any_line(event);
         assert_eq!(line["event"], event, "{line}");
         line
+    }
+
+    /// The next line, whatever event it tells of; `event` is what is waited for.
+    fn any_line(&self, event: &str) -> Value {
+        let line =
+            self.lines.recv_timeout(PATIENCE).unwrap_or_else(|error| panic!("no `{event}` line: {error}"));
+        serde_json::from_str(&line).expect("JSON on stdout")
     }
 }
 
