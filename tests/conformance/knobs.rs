@@ -55,6 +55,8 @@ fn serves(backend: &Backend, server: Server) {
     if backend.echoes {
         clients.iter_mut().for_each(|client| client.sender.send(1000));
         clients.into_iter().for_each(Client::finish);
+    } else {
+        drop(clients);
     }
     server.wait_for("accepted", 3);
     server.wait_for("closed", 3);

@@ -28,6 +28,7 @@ mod support;
 
 mod bytes;
 mod draining;
+mod faults;
 mod knobs;
 mod leaving;
 mod pressure;
@@ -35,6 +36,10 @@ mod starting;
 mod workers;
 
 use libtest_mimic::{Arguments, Trial};
+use ringmark::listener::BACKLOG;
+use std::fs;
+use std::num::NonZero;
+use std::thread;
 use support::{Backend, Server, eventually};
 
 /// One case.
@@ -44,6 +49,8 @@ struct Case {
     echoes: Option<bool>,
     /// Descriptors that a worker must be able to hold.
     descriptors: u64,
+    /// A knob that the backend must have.
+    knob: Option<&'static str>,
     body: fn(&Backend),
 }
 
@@ -51,6 +58,17 @@ impl Case {
     /// The same for those backends whose workers can hold so many descriptors.
     const fn with_descriptors(self, descriptors: u64) -> Self {
         Self { descriptors, ..self }
+    }
+
+    /// The same for those backends that have this knob.
+    const fn for_knob(self, knob: &'static str) -> Self {
+        Self { knob: Some(knob), ..self }
+    }
+
+    /// Whether it is about backends such as this one.
+    fn fits(&self, backend: &Backend) -> bool {
+        self.echoes.is_none_or(|echoes| echoes == backend.echoes)
+            && self.knob.is_none_or(|name| backend.knobs.iter().any(|knob| knob.name == name))
     }
 
     /// Why `backend` cannot be put through it.
@@ -62,26 +80,31 @@ impl Case {
 
 /// A case for the servers that return what they are sent.
 const fn echo(name: &'static str, body: fn(&Backend)) -> Case {
-    Case { name, echoes: Some(true), descriptors: 0, body }
+    Case { name, echoes: Some(true), descriptors: 0, knob: None, body }
 }
 
 /// A case for those that do not.
 const fn mute(name: &'static str, body: fn(&Backend)) -> Case {
-    Case { name, echoes: Some(false), descriptors: 0, body }
+    Case { name, echoes: Some(false), descriptors: 0, knob: None, body }
 }
 
 /// A case for every server.
 const fn any(name: &'static str, body: fn(&Backend)) -> Case {
-    Case { name, echoes: None, descriptors: 0, body }
+    Case { name, echoes: None, descriptors: 0, knob: None, body }
 }
 
 fn main() {
-    let arguments = Arguments::from_args();
+    faults::be_the_client_to_be_killed();
+    let mut arguments = Arguments::from_args();
+    // Most of what a case does is to wait.
+    let parallel = thread::available_parallelism().map_or(1, NonZero::get);
+    arguments.test_threads.get_or_insert(4 * parallel);
     support::raise_open_files();
     let lists = [
         bytes::CASES,
         leaving::CASES,
         pressure::CASES,
+        faults::CASES,
         knobs::CASES,
         workers::CASES,
         starting::CASES,
@@ -89,13 +112,19 @@ fn main() {
     ];
     let mut trials: Vec<Trial> = Vec::new();
     for backend in support::backends() {
-        let fits = |case: &&Case| case.echoes.is_none_or(|echoes| echoes == backend.echoes);
-        let fitting = lists.into_iter().flatten().filter(fits);
+        let fitting = lists.into_iter().flatten().filter(|case| case.fits(&backend));
         trials.extend(
             fitting.map(|case| support::trial(&backend, case.name, case.obstacle(&backend), case.body)),
         );
     }
     libtest_mimic::run(&arguments, trials).exit();
+}
+
+/// Connections that a listener's queue holds.
+fn accept_queue() -> usize {
+    let most = fs::read_to_string("/proc/sys/net/core/somaxconn").expect("a bound of accept queues");
+    let most: usize = most.trim().parse().expect("a number");
+    most.min(BACKLOG as usize)
 }
 
 /// Runs `body` against a fresh server beside a connection that it must leave unharmed, and checks what must

@@ -4,7 +4,8 @@ use super::PATIENCE;
 use ringmark::echo::{MAX_SLICE, Stream};
 use socket2::{Domain, SockRef, Socket, Type};
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -48,6 +49,34 @@ impl Client {
             Self::over(socket.into())
         };
         connect().unwrap_or_else(|error| panic!("connect to {address}: {error}"))
+    }
+
+    /// Connects from `source`, an address of this host. Its port is chosen by what is free for the whole pair
+    /// of addresses (IP_BIND_ADDRESS_NO_PORT, ip(7)).
+    pub fn connect_from(source: Ipv4Addr, address: SocketAddr) -> Self {
+        let connect = || {
+            let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+            no_port_yet(&socket)?;
+            socket.bind(&SocketAddr::from((source, 0)).into())?;
+            socket.connect_timeout(&address.into(), PATIENCE)?;
+            Self::over(socket.into())
+        };
+        connect().unwrap_or_else(|error| panic!("connect from {source} to {address}: {error}"))
+    }
+
+    /// Asks for a connection without waiting for it: the first send does.
+    pub fn begin_to_connect(address: SocketAddr) -> Self {
+        let begin = || {
+            let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+            socket.set_nonblocking(true)?;
+            match socket.connect(&address.into()) {
+                Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
+                _ => {}
+            }
+            socket.set_nonblocking(false)?;
+            Self::over(socket.into())
+        };
+        begin().unwrap_or_else(|error| panic!("connect to {address}: {error}"))
     }
 
     /// Connects, or says why not.
@@ -101,6 +130,22 @@ impl Client {
         let linger = SockRef::from(&*self.sender.socket).set_linger(Some(Duration::ZERO));
         linger.expect("SO_LINGER is set");
     }
+}
+
+/// Lets bind(2) leave the choice of the port to connect(2).
+fn no_port_yet(socket: &Socket) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: the kernel reads as many bytes of `on` as it is told, and it lives across the call.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_IP,
+            libc::IP_BIND_ADDRESS_NO_PORT,
+            (&raw const on).cast(),
+            size_of_val(&on) as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 impl Sender {

@@ -1,0 +1,245 @@
+//! Faults that come in numbers: storms of connections and resets, signals in every wait, a client that is
+//! killed, and queues and buffers far too small for what arrives at once.
+
+use super::{Case, echo, survives, survives_with};
+use crate::support::{Backend, Client, Server};
+use std::env;
+use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+pub const CASES: &[Case] = &[
+    echo("four_buffers_for_two_hundred", four_buffers_for_two_hundred).for_knob("buffers"),
+    echo("completion_queue_overflows", completion_queue_overflows).for_knob("cq_entries"),
+    echo("submission_queue_full", submission_queue_full).for_knob("sq_entries"),
+    echo("reset_storm", reset_storm),
+    echo("connect_storm_beyond_the_backlog", connect_storm_beyond_the_backlog),
+    echo("client_killed", client_killed),
+    echo("signals_in_every_wait", signals_in_every_wait),
+    echo("short_connections", short_connections),
+];
+
+/// Lets all `clients` send at once, as the server sees it, and takes everything back.
+fn burst(server: &Server, clients: &mut [Client], bytes: impl Fn(usize) -> usize) {
+    server.pause();
+    clients.iter_mut().enumerate().for_each(|(index, client)| client.sender.send(bytes(index)));
+    server.resume();
+    clients.iter_mut().for_each(Client::receive_owed);
+}
+
+/// 200 inputs that are there at once find 4 buffers.
+fn four_buffers_for_two_hundred(backend: &Backend) {
+    survives_with(backend, &["--set=buffers=4"], |server| {
+        let mut clients: Vec<Client> = (0..200).map(|_| server.connect()).collect();
+        server.wait_for("accepted", 201);
+        for round in 1..=5 {
+            burst(server, &mut clients, |index| index * round % 2000 + 1);
+        }
+        assert!(server.counters().of("no_buffers") > 0, "buffers never ran out");
+        clients.into_iter().for_each(Client::finish);
+    });
+}
+
+/// Hundreds of completions at once in a queue of two.
+fn completion_queue_overflows(backend: &Backend) {
+    survives_with(backend, &["--set=sq_entries=1", "--set=cq_entries=2"], |server| {
+        let mut clients: Vec<Client> = (0..300).map(|_| server.connect()).collect();
+        server.wait_for("accepted", 301);
+        let before = server.counters();
+        for round in 1..=5 {
+            burst(server, &mut clients, |index| index * round % 3000 + 1);
+        }
+        let after = server.counters();
+        let more = |name: &str| after.of(name) - before.of(name);
+        eprintln!("DBG {} cqo {} rearms {}", backend.name, more("cq_overflows"), more("rearms"));
+        clients.into_iter().for_each(Client::finish);
+    });
+}
+
+/// Hundreds of requests in one turn through a submission queue of one.
+fn submission_queue_full(backend: &Backend) {
+    survives_with(backend, &["--set=sq_entries=1"], |server| {
+        let mut clients: Vec<Client> = (0..300).map(|_| server.connect()).collect();
+        for round in 1..=5 {
+            burst(server, &mut clients, |index| index * round % 3000 + 1);
+        }
+        clients.into_iter().for_each(Client::finish);
+    });
+}
+
+/// A sequence that looks random and is the same in every run (xorshift64).
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 as usize % bound
+    }
+}
+
+/// Thousands of connections, each reset at some moment: before it said anything, in the middle of its input,
+/// in the middle of its echo, or after.
+fn reset_storm(backend: &Backend) {
+    survives(backend, |server| {
+        let address = server.address();
+        let storm = |seed: u64| {
+            let mut dice = Dice(seed);
+            for _ in 0..8 {
+                let mut clients: Vec<Client> = (0..100).map(|_| Client::connect(address)).collect();
+                while !clients.is_empty() {
+                    let mut client = clients.swap_remove(dice.below(clients.len()));
+                    let bytes = dice.below(4) * dice.below(8000);
+                    client.sender.send(bytes);
+                    match dice.below(3) {
+                        0 => client.receiver.receive(dice.below(bytes + 1)),
+                        1 => client.sender.finish(),
+                        _ => {}
+                    }
+                    client.reset();
+                }
+            }
+        };
+        let mut beside = server.connect();
+        thread::scope(|scope| {
+            (1..=4).for_each(|seed| drop(scope.spawn(move || storm(seed))));
+            (0..20).for_each(|_| beside.exchange(50_000));
+        });
+        beside.finish();
+    });
+}
+
+/// More clients than the queue of the listener holds. The kernel drops what they ask for beyond that, and
+/// they ask again after a second.
+fn connect_storm_beyond_the_backlog(backend: &Backend) {
+    const BEYOND: usize = 900;
+    survives(backend, |server| {
+        server.pause();
+        let mut clients: Vec<Client> =
+            (0..super::accept_queue() + BEYOND).map(|_| Client::begin_to_connect(server.address())).collect();
+        server.resume();
+        // Where not all can be open at once, those that are done must make room. In the order in which they
+        // came; what came later than the queue took has none, but is less than any server can hold.
+        let at_once = backend.descriptors_per_worker.map_or(clients.len(), |most| most as usize / 2);
+        while !clients.is_empty() {
+            let mut wave: Vec<Client> = clients.drain(..at_once.min(clients.len())).collect();
+            wave.iter_mut().for_each(|client| client.sender.send(100));
+            wave.iter_mut().for_each(Client::receive_owed);
+        }
+    });
+}
+
+/// Set for a copy of this program that is a client to be killed: the server's address.
+const CLIENT_OF: &str = "RINGMARK_CLIENT_OF";
+
+/// Becomes the client of [`client_killed`] if this process was started as one.
+pub fn be_the_client_to_be_killed() {
+    let Ok(address) = env::var(CLIENT_OF) else { return };
+    let address: SocketAddr = address.parse().expect("an address");
+    let clients: Vec<Client> = (0..8).map(|_| Client::connect(address)).collect();
+    let echoed = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for mut client in clients {
+            let echoed = &echoed;
+            scope.spawn(move || {
+                loop {
+                    client.exchange(300_000);
+                    if echoed.fetch_add(1, Ordering::Relaxed) == 16 {
+                        println!("in the middle of it");
+                    }
+                }
+            });
+        }
+    });
+}
+
+/// A process that ends with all its transfers under way, and can say nothing.
+fn client_killed(backend: &Backend) {
+    survives(backend, |server| {
+        let mut beside: Vec<Client> = (0..4).map(|_| server.connect()).collect();
+        for _ in 0..3 {
+            let mut command = Command::new(env::current_exe().expect("the path of this program"));
+            command.env(CLIENT_OF, server.address().to_string()).stdout(Stdio::piped());
+            let mut client = command.spawn().expect("a second process of this program");
+            let mut said = String::new();
+            let stdout = client.stdout.take().expect("stdout is piped");
+            BufReader::new(stdout).read_line(&mut said).expect("a line of the client");
+            beside.iter_mut().for_each(|other| other.sender.send(3000));
+            let open = server.counters().of("open");
+            client.kill().expect("SIGKILL");
+            client.wait().expect("it is reaped");
+            assert_eq!((said.trim_end(), open), ("in the middle of it", 13));
+            beside.iter_mut().for_each(Client::receive_owed);
+            server.wait_for("open", 5);
+        }
+        beside.into_iter().for_each(Client::finish);
+    });
+}
+
+/// Counters asked for and the process stopped and continued, over and over, while data goes back and forth.
+fn signals_in_every_wait(backend: &Backend) {
+    survives(backend, |server| {
+        let clients: Vec<Client> = (0..8).map(|_| server.connect()).collect();
+        thread::scope(|scope| {
+            let exchanges: Vec<_> = clients
+                .into_iter()
+                .enumerate()
+                .map(|(index, mut client)| {
+                    scope.spawn(move || {
+                        // Half of them keep the server busy, and half of them wait for every byte.
+                        for _ in 0..if index % 2 == 0 { 15 } else { 300 } {
+                            if index % 2 == 0 { client.exchange(200_000) } else { client.echo(100) }
+                        }
+                        client.finish();
+                    })
+                })
+                .collect();
+            for round in 0.. {
+                server.counters();
+                if round % 4 == 0 {
+                    server.pause();
+                    server.resume();
+                }
+                if round >= 100 && exchanges.iter().all(|exchange| exchange.is_finished()) {
+                    break;
+                }
+            }
+        });
+    });
+}
+
+/// Many connections that live for one echo each: nothing of them may stay. `RINGMARK_FULL=1` makes them
+/// 100,000; without it there are 20,000, for which a developer can wait.
+fn short_connections(backend: &Backend) {
+    const THREADS: usize = 4;
+    let full = env::var_os("RINGMARK_FULL").is_some_and(|value| value == "1");
+    let half = if full { 50_000 } else { 10_000 };
+    survives(backend, |server| {
+        let address = server.address();
+        let run_half = || {
+            thread::scope(|scope| {
+                for thread in 0..THREADS {
+                    scope.spawn(move || {
+                        for index in 0..half / THREADS {
+                            // One source address has not enough ports for all that have just been used.
+                            let source = Ipv4Addr::new(127, 0, 0, 2 + (index % 4 * THREADS + thread) as u8);
+                            let mut client = Client::connect_from(source, address);
+                            client.echo(1 + index % 64);
+                            if index % 4 == 0 { client.reset() } else { drop(client) }
+                        }
+                    });
+                }
+            });
+            server.wait_for("open", 1);
+            server.resident_bytes()
+        };
+        let first = run_half();
+        let second = run_half();
+        eprintln!("DBG {} rss {first} {second}", backend.name);
+        assert!(second <= first + (1 << 20), "memory grew from {first} to {second} bytes");
+        assert_eq!(server.counters().of("accepted"), 2 * half as u64 + 1);
+    });
+}
