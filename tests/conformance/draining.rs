@@ -130,7 +130,7 @@ fn drain_slow_readers(backend: &Backend) {
         let mut arguments = vec!["--drain-seconds", "30"];
         arguments.extend(settings.iter().map(String::as_str));
         let server = Server::start(&backend.name, &arguments);
-        let mut clients: Vec<Client> = (0..8).map(|_| Client::connect_narrow(server.address())).collect();
+        let mut clients: Vec<Client> = (0..3).map(|_| Client::connect_narrow(server.address())).collect();
         thread::scope(|scope| {
             for client in &mut clients {
                 scope.spawn(|| {
