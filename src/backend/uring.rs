@@ -222,6 +222,11 @@ impl Core<'_> {
         Ok(number)
     }
 
+    /// Notes the end of a request that is told only by the completion of the one that it was linked to.
+    pub fn ended_silently(&mut self) {
+        self.in_flight -= 1;
+    }
+
     /// Queues a request that points to no memory.
     pub fn request(&mut self, token: Token, request: Request) -> io::Result<()> {
         // SAFETY: it has no address.

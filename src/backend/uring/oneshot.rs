@@ -37,9 +37,6 @@ struct Connection {
     start: u32,
     end: u32,
     open: bool,
-    /// The send that the receive is linked to did not take everything, so the receive is being cancelled.
-    link_broken: bool,
-    failed: bool,
 }
 
 /// A buffer for each connection. They are made in chunks that never move, because receives are under way
@@ -149,10 +146,7 @@ impl Rung for Oneshot {
         }
         match token.kind {
             Kind::Receive => self.received(core, index, completion.result),
-            Kind::Send => {
-                self.linked_send_failed(core, index, completion.result);
-                Ok(())
-            }
+            Kind::Send => self.linked_send_failed(core, index, completion.result),
             _ => self.sent(core, index, completion.result),
         }
     }
@@ -214,8 +208,7 @@ impl Oneshot {
 
     /// Sends what is owed. MSG_WAITALL: the kernel goes on until all is sent, because a link goes on only then.
     fn send(&mut self, core: &mut Core, index: u32) -> io::Result<()> {
-        let connection = &mut self.connections[index as usize];
-        connection.link_broken = false;
+        let connection = &self.connections[index as usize];
         let (start, end) = (connection.start, connection.end);
         let address = self.buffers.start(index);
         // SAFETY: what is owed lies within the buffer.
@@ -240,14 +233,8 @@ impl Oneshot {
 
     fn received(&mut self, core: &mut Core, index: u32, result: i32) -> io::Result<()> {
         let connection = &mut self.connections[index as usize];
-        if !connection.link_broken {
-            // It has begun, so a send that it was linked to has taken everything.
-            connection.start = connection.end;
-        }
-        if connection.failed {
-            core.counters.bytes_abandoned.add(u64::from(connection.end - connection.start));
-            return self.close(core, index);
-        }
+        // It has begun, so a send that it was linked to has taken everything.
+        connection.start = connection.end;
         match result {
             1.. => {
                 (connection.start, connection.end) = (0, result as u32);
@@ -256,25 +243,19 @@ impl Oneshot {
                 if core.stopping { Ok(()) } else { self.send(core, index) }
             }
             _ if -result == libc::ECANCELED && core.stopping => Ok(()),
-            _ if -result == libc::ECANCELED && connection.link_broken => self.send(core, index),
             // The end, or a reset.
             _ => self.close(core, index),
         }
     }
 
     /// A send with a receive linked behind it that did not take everything: `result` is how much. The receive is
-    /// cancelled, and what follows happens when that is heard of.
-    fn linked_send_failed(&mut self, core: &mut Core, index: u32, result: i32) {
-        let connection = &mut self.connections[index as usize];
-        let sent = result.max(0) as u32;
-        core.counters.bytes_sent.take_back(u64::from(connection.end - connection.start - sent));
-        connection.start += sent;
-        connection.link_broken = true;
-        if result >= 0 {
-            core.counters.short_sends.add(1);
-        } else if -result != libc::ECANCELED {
-            connection.failed = true;
-        }
+    /// cancelled, and nothing else tells of that: what follows a failed request with IOSQE_CQE_SKIP_SUCCESS
+    /// in a link has no completion, whatever its own flags (Linux commit 04c76b41ca97, since 5.17).
+    fn linked_send_failed(&mut self, core: &mut Core, index: u32, result: i32) -> io::Result<()> {
+        core.ended_silently();
+        let connection = &self.connections[index as usize];
+        core.counters.bytes_sent.take_back(u64::from(connection.end - connection.start));
+        self.sent(core, index, result)
     }
 
     fn sent(&mut self, core: &mut Core, index: u32, result: i32) -> io::Result<()> {
