@@ -2,7 +2,6 @@
 
 use super::{Case, any, echo, survives};
 use crate::support::{Backend, Client, Server};
-use std::thread;
 
 pub const CASES: &[Case] = &[
     echo("half_close", half_close),
