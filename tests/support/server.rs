@@ -143,6 +143,14 @@ impl Server {
         Counters::from_line(&self.line("counters"))
     }
 
+    /// Asks for the counters many times at once. Signals that come together count as one, so it takes what
+    /// lines there are; one that comes later still is a reading that is a little old.
+    pub fn storm(&self, signals: usize) {
+        (0..signals).for_each(|_| self.signal(libc::SIGUSR1));
+        self.line("counters");
+        while self.lines.recv_timeout(Duration::from_millis(20)).is_ok() {}
+    }
+
     /// How often it has been asked for its counters.
     pub fn readings(&self) -> usize {
         self.readings.get()
