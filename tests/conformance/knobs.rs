@@ -85,7 +85,9 @@ fn smallest_knobs(backend: &Backend) {
     for except in iter::once("").chain(names) {
         let settings = smallest(backend, |name| name != except);
         let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
-        survives_with(backend, &settings, scarcity);
+        // Through a buffer of 64 bytes, most of the time goes to the slow readers' bytes.
+        let slow_readers = if except.is_empty() { 16 } else { 4 };
+        survives_with(backend, &settings, |server| scarcity(server, slow_readers));
     }
 }
 
@@ -116,7 +118,7 @@ fn smallest_queues(backend: &Backend) {
     });
 }
 
-fn scarcity(server: &Server) {
+fn scarcity(server: &Server, slow_readers: usize) {
     let mut clients: Vec<Client> = (0..200).map(|_| server.connect()).collect();
     for round in 0..3 {
         server.pause();
@@ -128,7 +130,7 @@ fn scarcity(server: &Server) {
         clients.iter_mut().for_each(Client::receive_owed);
     }
     // Some that take nothing for now, and others that send much at once.
-    let mut slow: Vec<Client> = (0..16).map(|_| Client::connect_narrow(server.address())).collect();
+    let mut slow: Vec<Client> = (0..slow_readers).map(|_| Client::connect_narrow(server.address())).collect();
     thread::scope(|scope| {
         for client in &mut slow {
             scope.spawn(|| client.sender.send_until_stalled(300_000));
@@ -137,7 +139,7 @@ fn scarcity(server: &Server) {
             scope.spawn(|| client.exchange(100_000));
         }
     });
-    slow.drain(..4).for_each(Client::reset);
+    slow.drain(..slow_readers / 4).for_each(Client::reset);
     slow.into_iter().for_each(Client::finish);
     clients.drain(..50).for_each(Client::reset);
     clients.into_iter().for_each(Client::finish);
