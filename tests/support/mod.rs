@@ -26,7 +26,7 @@ pub const SERVER: &str = env!("CARGO_BIN_EXE_ringmark-server");
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How long a whole case may last. Its server is killed when this process ends, if not before.
-const CASE_DEADLINE: Duration = Duration::from_secs(60);
+const CASE_DEADLINE: Duration = Duration::from_secs(120);
 
 /// A backend as `ringmark-server --list --json` tells of it.
 #[derive(Clone, Debug)]
