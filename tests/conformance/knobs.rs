@@ -109,6 +109,8 @@ fn smallest_queues(backend: &Backend) {
         };
         take_and_send(&mut slow, 0);
         for _ in 0..5 {
+            // Stopped, it sends nothing: what they are to take must be on its way.
+            server.wait_until_quiet();
             // What they take makes room, and what they send meets full sockets, for all of them at once.
             server.pause();
             take_and_send(&mut slow, 100_000);
