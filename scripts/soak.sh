@@ -30,7 +30,7 @@ while [ $# -gt 0 ]; do
 done
 
 cargo test --locked --package ringmark --test random --no-run
-# SIGINT is for the test program, which has a handler of its own; cargo waits for it.
+# SIGINT is for the test program, which looks for it after each seed; cargo ignores it and waits.
 trap '' INT
 export RINGMARK_SOAK_SECONDS="$seconds"
 if [ -n "$seed" ]; then

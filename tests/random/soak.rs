@@ -2,10 +2,8 @@
 
 use crate::play::{self, Tally};
 use crate::support::{self, Backend};
-use signal_hook::consts::SIGINT;
+use std::mem::MaybeUninit;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Plays for at least `time`, from `seed` on, all backends or the one named `only`.
@@ -27,8 +25,7 @@ pub fn run(time: Duration, seed: Option<u64>, only: Option<&str>) -> ExitCode {
         eprintln!("random: nothing to play: this kernel supports none of the backends");
         return ExitCode::FAILURE;
     }
-    let interrupted = Arc::new(AtomicBool::new(false));
-    signal_hook::flag::register(SIGINT, Arc::clone(&interrupted)).expect("SIGINT can be handled");
+    block_sigint();
 
     // Any start is as good as another, as long as the next soak takes another one.
     let first = seed.unwrap_or_else(|| fastrand::u64(..1 << 32));
@@ -39,7 +36,7 @@ pub fn run(time: Duration, seed: Option<u64>, only: Option<&str>) -> ExitCode {
     let mut outcome = ExitCode::SUCCESS;
     'rounds: for seed in first.. {
         for (backend, tally) in &mut rows {
-            if started.elapsed() >= time || interrupted.load(Ordering::Relaxed) {
+            if started.elapsed() >= time || sigint_came() {
                 break 'rounds;
             }
             match play::run(backend, seed) {
@@ -56,6 +53,24 @@ pub fn run(time: Duration, seed: Option<u64>, only: Option<&str>) -> ExitCode {
     }
     print(&rows);
     outcome
+}
+
+/// Keeps SIGINT waiting, in this thread and those that it makes: a handler would interrupt the clients' reads,
+/// which fail with EINTR once they have a time-out, see signal(7).
+fn block_sigint() {
+    let mut set = MaybeUninit::uninit();
+    // SAFETY: sigemptyset(3) initialises the set that lives across all three calls.
+    unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        libc::sigaddset(set.as_mut_ptr(), libc::SIGINT);
+        libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), std::ptr::null_mut());
+    }
+}
+
+fn sigint_came() -> bool {
+    let mut set = MaybeUninit::uninit();
+    // SAFETY: sigpending(2) writes the set, and it is read only if that succeeded.
+    unsafe { libc::sigpending(set.as_mut_ptr()) == 0 && libc::sigismember(set.as_ptr(), libc::SIGINT) == 1 }
 }
 
 fn print(rows: &[(Backend, Tally)]) {
