@@ -31,6 +31,10 @@
 //! A receive fills as many buffers as there are bytes for, and one completion names the first. A send of
 //! several buffers takes them from a group of its own, lent for that send. One buffer is sent as elsewhere,
 //! so small messages cost what they cost without bundles.
+//!
+//! A multishot receive of bundles goes on for as long as there are bytes and buffers, before its first completion
+//! is seen: 256 buffers at a time, 32 times. So `buffers_per_connection` cannot bound what one connection takes;
+//! what bounds it is the pool of buffers, and, once it has moved to the heap, the pause of its receive.
 
 use super::buffer_ring::{self, BufferRing, Piece, SendGroups};
 use super::request::{Request, Socket};
@@ -351,13 +355,7 @@ impl<T: Technique> Rung for Provided<T> {
     }
 
     fn admit(&mut self, index: u32) {
-        let slot = index as usize;
-        if slot >= self.connections.len() {
-            self.connections.resize_with(slot + 1, Connection::default);
-        }
-        let generation = (self.connections[slot].generation + 1) & GENERATION_MASK;
-        self.connections[slot] =
-            Connection { generation, head: NONE, tail: NONE, open: true, ..Connection::default() };
+        admit(&mut self.connections, index);
     }
 
     fn serve(&mut self, core: &mut Core, index: u32) -> io::Result<()> {
@@ -448,6 +446,18 @@ fn take_pieces<T: Technique>(
     }
 }
 
+/// Gives the slot at `index` to a new connection.
+fn admit(connections: &mut Vec<Connection>, index: u32) {
+    let slot = index as usize;
+    if slot >= connections.len() {
+        connections.resize_with(slot + 1, Connection::default);
+    }
+    let generation = (connections[slot].generation + 1) & GENERATION_MASK;
+    connections[slot] =
+        Connection { generation, head: NONE, tail: NONE, open: true, ..Connection::default() };
+}
+
+/// Whether a completion belongs to a connection that had the index before.
 fn is_late(connection: &Connection, token: Token) -> bool {
     connection.generation != token.generation || !connection.open
 }
@@ -877,5 +887,39 @@ impl<T: Technique> Provided<T> {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_connection_itself_is_in_time() {
+        let token = Token { kind: Kind::Receive, generation: 2, index: 0 };
+        let connection = |generation, open| Connection { generation, open, ..Connection::default() };
+        assert!(!is_late(&connection(2, true), token));
+        assert!(is_late(&connection(3, true), token), "the next owner of the index");
+        assert!(is_late(&connection(2, false), token), "closed");
+    }
+
+    #[test]
+    fn an_index_that_is_used_again_has_another_generation() {
+        let mut connections: Vec<Connection> = Vec::new();
+        let mut seen = Vec::new();
+        for _ in 0..3 {
+            admit(&mut connections, 5);
+            seen.push(connections[5].generation);
+            connections[5].open = false;
+        }
+        assert_eq!(seen, [1, 2, 3]);
+        connections[5].generation = GENERATION_MASK;
+        admit(&mut connections, 5);
+        assert_eq!(connections[5].generation, 0, "it has the bits that a token has");
+    }
+
+    #[test]
+    fn idle_connections_are_small() {
+        assert_eq!(size_of::<Connection>(), 32);
     }
 }
