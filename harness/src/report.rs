@@ -23,6 +23,9 @@ pub struct Options {
     /// The document to put the tables into
     #[arg(long, value_name = "FILE")]
     splice: Option<PathBuf>,
+    /// Put only this table into the document, and leave the others as they are; may be repeated
+    #[arg(long, value_name = "NAME", requires = "splice")]
+    only: Vec<String>,
 }
 
 /// Runs.
@@ -31,7 +34,13 @@ pub fn run(options: Options) -> Result<()> {
     let run = Run::read(&options.folder)?;
     let text = fs::read_to_string(&document).with_context(|| format!("read {}", document.display()))?;
     let name = options.folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let spliced = splice(&text, &tables::all(&run, &name)).with_context(|| document.display().to_string())?;
+    let sections = tables::all(&run, &name);
+    if let Some(unknown) =
+        options.only.iter().find(|name| !sections.iter().any(|section| section.name == **name))
+    {
+        bail!("--only {unknown}: there is no such table; there are: {}", names(&sections));
+    }
+    let spliced = splice(&text, &sections, &options.only).with_context(|| document.display().to_string())?;
     results::replace(&document, spliced.as_bytes())
 }
 
@@ -56,11 +65,18 @@ struct Section {
     title: &'static str,
     /// Markdown that ends with a line break; empty if the run has nothing for it.
     text: String,
+    /// It says which run it is of, so that it may stand in a document whose other tables are of another run,
+    /// and stays when that one has nothing for it.
+    names_its_run: bool,
 }
 
-/// Replaces what stands between the markers of each section. Every section must have its markers, once,
-/// and every marker a section.
-fn splice(document: &str, sections: &[Section]) -> Result<String> {
+fn names(sections: &[Section]) -> String {
+    sections.iter().map(|section| section.name).collect::<Vec<_>>().join(", ")
+}
+
+/// Replaces what stands between the markers of each section, or `only` of some. Every section must have its
+/// markers, once, and every marker a section.
+fn splice(document: &str, sections: &[Section], only: &[String]) -> Result<String> {
     let mut spliced = String::new();
     let mut lines = document.lines();
     let mut done = Vec::new();
@@ -74,17 +90,29 @@ fn splice(document: &str, sections: &[Section]) -> Result<String> {
             continue;
         };
         let Some(section) = sections.iter().find(|section| section.name == name) else {
-            let names: Vec<_> = sections.iter().map(|section| section.name).collect();
-            bail!("there is no table '{name}'; there are: {}", names.join(", "));
+            bail!("there is no table '{name}'; there are: {}", names(sections));
         };
         if done.contains(&section.name) {
             bail!("the marker of '{name}' stands twice");
         }
         done.push(section.name);
-        let end = lines.by_ref().find(|line| marker(line, "<!-- /ringmark:") == Some(name));
-        let Some(end) = end else { bail!("the marker of '{name}' has no end: <!-- /ringmark:{name} -->") };
-        let text = if section.text.is_empty() { "This run did not measure it.\n" } else { &section.text };
-        spliced += &format!("\n{text}\n{end}\n");
+        let mut stood = String::new();
+        let end = loop {
+            match lines.next() {
+                Some(line) if marker(line, "<!-- /ringmark:") == Some(name) => break line,
+                Some(line) => stood += &format!("{line}\n"),
+                None => bail!("the marker of '{name}' has no end: <!-- /ringmark:{name} -->"),
+            }
+        };
+        let is_left_out = !only.is_empty() && !only.iter().any(|only| only == name);
+        let stays = is_left_out || (section.text.is_empty() && section.names_its_run);
+        spliced += &if stays {
+            format!("{stood}{end}\n")
+        } else if section.text.is_empty() {
+            format!("\nThis run did not measure it.\n\n{end}\n")
+        } else {
+            format!("\n{}\n{end}\n", section.text)
+        };
     }
     match sections.iter().find(|section| !done.contains(&section.name)) {
         Some(section) => bail!("there is no marker <!-- ringmark:{} -->", section.name),
@@ -100,16 +128,33 @@ fn marker<'a>(line: &'a str, start: &str) -> Option<&'a str> {
 mod tests {
     use super::*;
 
+    fn section(name: &'static str, text: &str, names_its_run: bool) -> Section {
+        Section { name, title: "", text: text.to_owned(), names_its_run }
+    }
+
+    #[test]
+    fn tables_of_two_runs_stand_in_one_document() {
+        let document = "<!-- ringmark:cpu -->\n\nold\n\n<!-- /ringmark:cpu -->\n\
+                        <!-- ringmark:ladder -->\n\nold\n\n<!-- /ringmark:ladder -->\n";
+        let of_ladder = [section("cpu", "of ladder\n", false), section("ladder", "of ladder\n", true)];
+        let spliced = splice(document, &of_ladder, &["ladder".to_owned()]).expect("splices");
+        assert_eq!((spliced.matches("old").count(), spliced.matches("of ladder").count()), (1, 1));
+        let of_other = [section("cpu", "of other\n", false), section("ladder", "", true)];
+        let spliced = splice(&spliced, &of_other, &[]).expect("splices");
+        assert_eq!((spliced.matches("of other").count(), spliced.matches("of ladder").count()), (1, 1));
+        assert_eq!(splice(&spliced, &of_other, &[]).expect("splices"), spliced, "again, nothing changes");
+    }
+
     fn sections() -> [Section; 1] {
-        [Section { name: "cpu", title: "", text: "| new |\n".to_owned() }]
+        [section("cpu", "| new |\n", false)]
     }
 
     #[test]
     fn splicing_replaces_only_between_markers_and_twice_is_once() {
         let document = "# Title\n\n<!-- ringmark:cpu -->\n\n| old |\n\n<!-- /ringmark:cpu -->\n\nAfter\n";
-        let once = splice(document, &sections()).expect("splices");
+        let once = splice(document, &sections(), &[]).expect("splices");
         assert_eq!(once, document.replace("old", "new"));
-        assert_eq!(splice(&once, &sections()).expect("splices"), once);
+        assert_eq!(splice(&once, &sections(), &[]).expect("splices"), once);
     }
 
     #[test]
@@ -121,7 +166,7 @@ mod tests {
             ("<!-- ringmark:gpu -->\n<!-- /ringmark:gpu -->\n", "no table 'gpu'"),
         ];
         for (document, words) in cases {
-            let message = splice(document, &sections()).expect_err(words).to_string();
+            let message = splice(document, &sections(), &[]).expect_err(words).to_string();
             assert!(message.contains(words), "{message}");
         }
     }

@@ -10,13 +10,25 @@ use crate::trial::memory_states::{KERNEL_SUM, NEVER_USED, USER_SUM};
 const CPU: &str = "server_cpu_ns_per_echo";
 
 /// Two tables, of counts and of CPU, and what is missing in them; nothing for a matrix without rungs.
-pub fn tables(run: &Run) -> String {
+pub fn tables(run: &Run, folder: &str) -> String {
     let is_rung = |contender: &Contender| contender.over.is_some() || contender.changes.is_some();
     if !run.matrix.backends.iter().any(is_rung) {
         return String::new();
     }
-    let parts = [counts(run), cpu(run), notes(run)];
+    let parts = [source(run, folder), counts(run), cpu(run), notes(run)];
     parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n")
+}
+
+/// Which run this is of.
+fn source(run: &Run, folder: &str) -> String {
+    let revision = run.manifest.pointer("/machine/git_revision").and_then(|revision| revision.as_str());
+    let stood =
+        run.trials.iter().filter(|row| matches!(row.status, Status::Ok | Status::ClientLimited)).count();
+    format!(
+        "Run `{folder}`, revision {}: the figures of {stood} of {} trials are used.\n",
+        revision.and_then(|revision| revision.get(..12)).unwrap_or("unknown"),
+        run.trials.len(),
+    )
 }
 
 /// What a rung changes, and what can be counted: calls, and bytes of an idle connection.
@@ -266,6 +278,6 @@ mod tests {
         for contender in &mut run.matrix.backends {
             (contender.over, contender.changes) = (None, None);
         }
-        assert_eq!(tables(&run), "");
+        assert_eq!(tables(&run, "a-run"), "");
     }
 }

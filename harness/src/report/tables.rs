@@ -20,33 +20,48 @@ const SHOWN_BYTES: f64 = 8.0;
 /// Every section, in the order of the terminal.
 pub fn all(run: &Run, folder: &str) -> Vec<Section> {
     vec![
-        Section { name: "run", title: "The run", text: about(run, folder) },
-        Section { name: "questions", title: "What each workload answers", text: questions(run) },
-        Section { name: "syscalls", title: "System calls per echo, counted", text: syscalls(run) },
+        Section { name: "run", title: "The run", text: about(run, folder), names_its_run: true },
+        Section {
+            name: "questions",
+            title: "What each workload answers",
+            text: questions(run),
+            names_its_run: false,
+        },
+        Section {
+            name: "syscalls",
+            title: "System calls per echo, counted",
+            text: syscalls(run),
+            names_its_run: false,
+        },
         Section {
             name: "cpu",
             title: "Server CPU per echo, and against the baseline in the same block",
             text: cpu(run),
+            names_its_run: false,
         },
         Section {
             name: "latency",
             title: "Closed loop: capacity, and latency at that capacity",
             text: latency(run),
+            names_its_run: false,
         },
         Section {
             name: "memory",
             title: "Bytes per idle connection over two bare TCP endpoints",
             text: memory(run),
+            names_its_run: false,
         },
         Section {
             name: "ladder",
             title: "What each rung changes, and what that does",
-            text: ladder::tables(run),
+            text: ladder::tables(run, folder),
+            names_its_run: true,
         },
         Section {
             name: "gates",
             title: "Trials that were turned away, limited, or have something to mind",
             text: gates(run),
+            names_its_run: false,
         },
     ]
 }
