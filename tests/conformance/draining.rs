@@ -1,7 +1,7 @@
 //! SIGTERM: what the server has read is sent, then the orderly end, then status 0.
 
 use super::{Case, any, echo, knobs};
-use crate::support::{Backend, Client, Server, eventually};
+use crate::support::{Backend, Client, Server, eventually, side_by_side};
 use std::os::unix::process::ExitStatusExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread;
@@ -124,9 +124,12 @@ fn drain_under_load(backend: &Backend) {
 fn drain_slow_readers(backend: &Backend) {
     let buffers = |name: &str| name.ends_with("_bytes");
     let smallest = knobs::smallest(backend, |_| true);
-    let mut all = vec![vec![], smallest, knobs::smallest(backend, buffers), knobs::largest(backend, buffers)];
+    let largest = knobs::largest(backend, buffers);
+    let words = knobs::last_words(backend);
+    let mut all = vec![vec![], smallest, knobs::smallest(backend, buffers), largest, words];
+    all.sort();
     all.dedup();
-    for settings in all {
+    side_by_side(all, |settings| {
         let mut arguments = vec!["--drain-seconds", "30"];
         arguments.extend(settings.iter().map(String::as_str));
         let server = Server::start(&backend.name, &arguments);
@@ -148,5 +151,5 @@ fn drain_slow_readers(backend: &Backend) {
         let end = server.wait().in_order();
         assert_eq!(received, end.of("bytes_received"), "bytes that came back, and that the server had read");
         assert_eq!(end.of("bytes_sent"), end.of("bytes_received"));
-    }
+    });
 }

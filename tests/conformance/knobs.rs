@@ -1,13 +1,14 @@
 //! Every value that a knob takes must serve: the ends of each range, and all the smallest at once.
 
-use super::{Case, any, echo, survives_with};
-use crate::support::{Backend, Client, Knob, Server, command};
+use super::{Case, any, echo, outlives, survives_with};
+use crate::support::{Backend, Client, Knob, Server, command, side_by_side};
 use std::iter;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 pub const CASES: &[Case] = &[
     any("ends_of_every_range", ends_of_every_range),
+    echo("every_word", every_word),
     echo("smallest_knobs", smallest_knobs),
     echo("smallest_queues", smallest_queues),
     echo("idle_ones_first_in_line", idle_ones_first_in_line),
@@ -20,33 +21,58 @@ const SOME_WORK: (&str, u64) = ("work_ns", 1_000_000);
 
 fn ends_of_every_range(backend: &Backend) {
     serves(backend, Server::start(&backend.name, &[]));
-    for knob in &backend.knobs {
-        for value in [knob.first(), knob.last()] {
-            let setting = format!("{}={value}", knob.name);
-            // What the defaults are supported with, this machine may still refuse: a CPU that it does not have.
-            let launched = Server::launch(command(&backend.name, &["--set", &setting]));
-            let server = match launched.ready_or_refused() {
-                Ok(server) => server,
-                Err(reason) => {
-                    eprintln!("{} {setting}: skipped, unsupported: {reason}", backend.name);
-                    continue;
-                }
-            };
-            let in_force = &server.ready["knobs"][&knob.name];
-            assert_eq!(
-                in_force.as_str().map_or_else(|| in_force.to_string(), str::to_owned),
-                value,
-                "{setting}"
-            );
-            if knob.name == SOME_WORK.0 && value == knob.last() {
-                server.finish();
-                let setting = format!("{}={}", SOME_WORK.0, SOME_WORK.1);
-                serves(backend, Server::start(&backend.name, &["--set", &setting]));
-            } else {
-                serves(backend, server);
-            }
+    let values =
+        backend.knobs.iter().flat_map(|knob| knob.notable().into_iter().map(move |value| (knob, value)));
+    // With some of them every wait takes a second.
+    side_by_side(values, |(knob, value)| {
+        let setting = format!("{}={value}", knob.name);
+        let Some(server) = start_unless_refused(backend, &setting) else { return };
+        let in_force = &server.ready["knobs"][&knob.name];
+        assert_eq!(in_force.as_str().map_or_else(|| in_force.to_string(), str::to_owned), value, "{setting}");
+        if knob.name == SOME_WORK.0 && value == knob.last() {
+            server.finish();
+            let setting = format!("{}={}", SOME_WORK.0, SOME_WORK.1);
+            serves(backend, Server::start(&backend.name, &["--set", &setting]));
+        } else {
+            serves(backend, server);
         }
-    }
+    });
+}
+
+/// A server with this setting. What the defaults are supported with, this machine may still refuse: a CPU that it
+/// does not have.
+fn start_unless_refused(backend: &Backend, setting: &str) -> Option<Server> {
+    let launched = Server::launch(command(&backend.name, &["--set", setting])).ready_or_refused();
+    launched
+        .inspect_err(|reason| eprintln!("{} {setting}: skipped, unsupported: {reason}", backend.name))
+        .ok()
+}
+
+/// Another way to do the same serves the same peers.
+fn every_word(backend: &Backend) {
+    let words = backend.knobs.iter().filter(|knob| knob.takes_words());
+    let settings =
+        words.flat_map(|knob| knob.notable().into_iter().map(|word| format!("{}={word}", knob.name)));
+    side_by_side(settings, |setting| {
+        if let Some(server) = start_unless_refused(backend, &setting) {
+            outlives(backend, server, all_sorts_of_peers);
+        }
+    });
+}
+
+/// Those that read late or not at all, and that leave in order or not.
+fn all_sorts_of_peers(server: &Server) {
+    let mut clients: Vec<Client> = (0..24).map(|_| server.connect()).collect();
+    side_by_side(clients.iter_mut().enumerate(), |(index, client)| {
+        client.exchange(1 + index * 5000);
+        if index % 3 > 0 {
+            client.sender.send_until_stalled(16 << 20);
+        }
+    });
+    let (orderly, others): (Vec<_>, Vec<_>) =
+        clients.into_iter().enumerate().partition(|(index, _)| index % 4 < 2);
+    others.into_iter().for_each(|(index, client)| if index % 4 == 2 { drop(client) } else { client.reset() });
+    side_by_side(orderly, |(_, client)| client.finish());
 }
 
 /// Three connections come, get what they are owed, and go; then the server ends.
@@ -78,17 +104,29 @@ fn set(backend: &Backend, chosen: impl Fn(&str) -> bool, value: impl Fn(&Knob) -
     knobs.map(|knob| format!("--set={}={}", knob.name, value(knob))).collect()
 }
 
-/// Queues of one entry, a single small buffer: everything that can run out does, and with one knob left as
+/// `--set` for those knobs that take words, each to its last.
+pub fn last_words(backend: &Backend) -> Vec<String> {
+    let words = backend.knobs.iter().filter(|knob| knob.takes_words());
+    words.map(|knob| format!("--set={}={}", knob.name, knob.last())).collect()
+}
+
+/// Whether a knob sets how much there is of something that can run out. Others set how or when something is
+/// done, and hide nothing that is scarce.
+fn is_size(name: &str) -> bool {
+    name.starts_with("buffers") || ["_entries", "_bytes", "_per_wait"].iter().any(|end| name.ends_with(end))
+}
+
+/// Queues of one entry, a single small buffer: everything that can run out does, and with one size left as
 /// it is, what that one would have hidden.
 fn smallest_knobs(backend: &Backend) {
-    let names = backend.knobs.iter().map(|knob| knob.name.as_str());
-    for except in iter::once("").chain(names) {
+    let sizes = backend.knobs.iter().map(|knob| knob.name.as_str()).filter(|name| is_size(name));
+    side_by_side(iter::once("").chain(sizes), |except| {
         let settings = smallest(backend, |name| name != except);
         let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
         // Through a buffer of 64 bytes, most of the time goes to the slow readers' bytes.
         let slow_readers = if except.is_empty() { 16 } else { 4 };
         survives_with(backend, &settings, |server| scarcity(server, slow_readers));
-    }
+    });
 }
 
 /// Many sends that fail at once, in queues that hold what came of one or two.

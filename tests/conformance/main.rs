@@ -127,16 +127,20 @@ fn accept_queue() -> usize {
     most.min(BACKLOG as usize)
 }
 
-/// Runs `body` against a fresh server beside a connection that it must leave unharmed, and checks what must
-/// hold after anything that peers do: the witness still gets its bytes, all else is closed and its files
-/// are given back, the loop rests, and the server ends in order with books that balance.
+/// [`outlives`] for a fresh server with its defaults.
 fn survives(backend: &Backend, body: impl FnOnce(&Server)) {
     survives_with(backend, &[], body);
 }
 
-/// [`survives`] with a server that is started with these arguments.
+/// [`outlives`] for one that is started with these arguments.
 fn survives_with(backend: &Backend, arguments: &[&str], body: impl FnOnce(&Server)) {
-    let server = Server::start(&backend.name, arguments);
+    outlives(backend, Server::start(&backend.name, arguments), body);
+}
+
+/// Runs `body` against a fresh server beside a connection that it must leave unharmed, and checks what must
+/// hold after anything that peers do: the witness still gets its bytes, all else is closed and its files
+/// are given back, the loop rests, and the server ends in order with books that balance.
+fn outlives(backend: &Backend, server: Server, body: impl FnOnce(&Server)) {
     let files_without_connections = server.fd_count();
     let mut witness = server.connect();
     if backend.echoes {

@@ -148,6 +148,9 @@ fn with_too_few_files(backend: &Backend, limit: libc::rlim_t, files: u64, client
     let seconds = 1 + begun.elapsed().as_secs();
     assert!(calls + events <= 16 * seconds, "{calls} calls and {events} events in {seconds} s");
     assert_eq!(after.of("accepted"), accepted, "accepted without files");
+    if backend.echoes {
+        wakes_without_trying(&server, &mut clients[0]);
+    }
 
     // Connections are accepted in the order in which they came. Those that leave make room for those that wait.
     let take_back = |clients: Vec<Client>| {
@@ -167,6 +170,21 @@ fn with_too_few_files(backend: &Backend, limit: libc::rlim_t, files: u64, client
     server.wait_for("accepted", all + 1);
     server.wait_for("open", 0);
     server.finish();
+}
+
+/// A loop that tries to accept whenever it wakes up fails as often as it wakes up, however slow the machine: it
+/// wakes up for every echo.
+fn wakes_without_trying(server: &Server, client: &mut Client) {
+    const ECHOES: u64 = 200;
+    client.receive_owed();
+    let before = server.counters();
+    (0..ECHOES).for_each(|_| client.echo(100));
+    let after = server.counters();
+    let mut calls = after.calls_since(&before);
+    let accepts: u64 = ["accept", "accept4"].iter().filter_map(|call| calls.remove(*call)).sum();
+    let pauses = after.of("accept_pauses") - before.of("accept_pauses");
+    // Once a second, and the echoes take less than one each.
+    assert!(accepts.max(pauses) <= ECHOES / 10, "{accepts} calls and {pauses} failures in {ECHOES} echoes");
 }
 
 fn connect_storm(backend: &Backend) {

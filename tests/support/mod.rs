@@ -14,6 +14,7 @@ pub use strace::{LogFile, under_strace, why_no_strace};
 use libtest_mimic::{Completion, Failed, Trial};
 use serde_json::Value;
 use std::ops::RangeInclusive;
+use std::panic::resume_unwind;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -61,6 +62,19 @@ pub enum Values {
 }
 
 impl Knob {
+    /// Whether its values are words.
+    pub fn takes_words(&self) -> bool {
+        matches!(self.values, Values::Words(_))
+    }
+
+    /// Both ends of the range, or every word.
+    pub fn notable(&self) -> Vec<String> {
+        match &self.values {
+            Values::Numbers(_) => vec![self.first(), self.last()],
+            Values::Words(words) => words.clone(),
+        }
+    }
+
     /// The smallest number, or the first word.
     pub fn first(&self) -> String {
         match &self.values {
@@ -161,6 +175,20 @@ fn take_own_files() {
     // SAFETY: what is closed are this thread's references to files of other threads, of which it knows nothing.
     let result = unsafe { libc::close_range(3, libc::c_uint::MAX, libc::CLOSE_RANGE_UNSHARE as libc::c_int) };
     assert_eq!(result, 0, "close_range: {}", std::io::Error::last_os_error());
+}
+
+/// Does the same with all of `items` side by side, because waiting is most of it; returns what came of each. The
+/// first that panicked makes this panic with its message.
+pub fn side_by_side<I: Send, T: Send>(
+    items: impl IntoIterator<Item = I>,
+    each: impl Fn(I) -> T + Sync,
+) -> Vec<T> {
+    thread::scope(|scope| {
+        let each = &each;
+        let running: Vec<_> = items.into_iter().map(|item| scope.spawn(move || each(item))).collect();
+        let ended: Vec<_> = running.into_iter().map(thread::ScopedJoinHandle::join).collect();
+        ended.into_iter().map(|end| end.unwrap_or_else(|panic| resume_unwind(panic))).collect()
+    })
 }
 
 /// Waits until `read` gives a value that `holds` accepts; fails with the last value when that does not come.
