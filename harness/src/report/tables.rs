@@ -179,9 +179,16 @@ fn in_complete_blocks<'a>(run: &'a Run, workload: &str, arm: &str) -> Vec<&'a Tr
     blocks.iter().filter_map(|block| block.get(arm).copied()).collect()
 }
 
-/// Which arms have no figures in a pass, and why: one line for each arm and reason.
+/// Which arms have no figures in a pass, and why: one line for each arm and kind of reason. Reasons that
+/// differ in their numbers alone are of one kind, and the first stands for all.
 pub fn absent(run: &Run, pass: Pass) -> String {
-    let mut reasons: Vec<(&str, Status, &str, Vec<&str>)> = Vec::new();
+    struct Absence<'a> {
+        row: &'a TrialRow,
+        workloads: Vec<&'a str>,
+        trials: usize,
+    }
+    let kind = |row: &TrialRow| row.reason.split(|letter: char| letter.is_ascii_digit()).collect::<String>();
+    let mut absences: Vec<Absence> = Vec::new();
     for row in run.trials.iter().filter(|row| row.pass == Some(pass) && !USABLE.contains(&row.status)) {
         let of_arm = |other: &&TrialRow| {
             other.pass == Some(pass) && other.workload == row.workload && other.arm == row.arm
@@ -189,17 +196,27 @@ pub fn absent(run: &Run, pass: Pass) -> String {
         if run.trials.iter().filter(of_arm).any(|other| USABLE.contains(&other.status)) {
             continue;
         }
-        let (arm, status, reason) = (row.arm.as_str(), row.status, row.reason.as_str());
-        match reasons.iter_mut().find(|found| (found.0, found.1, found.2) == (arm, status, reason)) {
-            Some((.., workloads)) if workloads.contains(&row.workload.as_str()) => {}
-            Some((.., workloads)) => workloads.push(&row.workload),
-            None => reasons.push((arm, status, reason, vec![&row.workload])),
+        let same = |found: &&mut Absence| {
+            (&found.row.arm, found.row.status, kind(found.row)) == (&row.arm, row.status, kind(row))
+        };
+        match absences.iter_mut().find(same) {
+            Some(absence) => {
+                absence.trials += 1;
+                if !absence.workloads.contains(&row.workload.as_str()) {
+                    absence.workloads.push(&row.workload);
+                }
+            }
+            None => absences.push(Absence { row, workloads: vec![&row.workload], trials: 1 }),
         }
     }
-    let line = |(arm, status, reason, workloads): &(&str, Status, &str, Vec<&str>)| {
-        format!("- {MISSING} `{arm}` in {}: {}: {reason}\n", workloads.join(", "), status.word())
+    let line = |Absence { row, workloads, trials }: &Absence| {
+        // What is unsupported is so in every trial.
+        let counts = *trials > 1 && row.status != Status::Unsupported;
+        let times = if counts { format!(" ({trials} trials)") } else { String::new() };
+        let (arm, status, reason) = (&row.arm, row.status.word(), &row.reason);
+        format!("- {MISSING} `{arm}` in {}: {status}{times}: {reason}\n", workloads.join(", "))
     };
-    let lines: String = reasons.iter().map(line).collect();
+    let lines: String = absences.iter().map(line).collect();
     if lines.is_empty() { lines } else { format!("\n{lines}") }
 }
 
