@@ -25,7 +25,7 @@ fn source(run: &Run, folder: &str) -> String {
     let stood =
         run.trials.iter().filter(|row| matches!(row.status, Status::Ok | Status::ClientLimited)).count();
     format!(
-        "Run `{folder}`, revision {}: the figures of {stood} of {} trials are used.\n",
+        "Run `{folder}`, revision {}: {stood} of {} trials passed the gates.\n",
         revision.and_then(|revision| revision.get(..12)).unwrap_or("unknown"),
         run.trials.len(),
     )

@@ -26,14 +26,21 @@ struct Clocks {
 }
 
 impl Clocks {
-    fn read(server: &Server, load: &Load) -> std::io::Result<Self> {
-        Ok(Self {
-            server_cpu_ns: process_cpu_ns(server.pid())?,
-            machine: MachineCpu::read()?,
-            client_tasks: Tasks::read(load.pid())?,
-            // Last, because a thread for each connection makes this long.
-            tasks: Tasks::read(server.pid())?,
-        })
+    /// At the beginning of the window. The server's threads come first: one for each connection makes that long,
+    /// on the client's CPU, and what the client waits meanwhile must not count as the window's.
+    fn begin(server: &Server, load: &Load) -> std::io::Result<Self> {
+        let tasks = Tasks::read(server.pid())?;
+        let client_tasks = Tasks::read(load.pid())?;
+        let machine = MachineCpu::read()?;
+        Ok(Self { server_cpu_ns: process_cpu_ns(server.pid())?, tasks, client_tasks, machine })
+    }
+
+    /// At its end, the other way round.
+    fn end(server: &Server, load: &Load) -> std::io::Result<Self> {
+        let server_cpu_ns = process_cpu_ns(server.pid())?;
+        let machine = MachineCpu::read()?;
+        let client_tasks = Tasks::read(load.pid())?;
+        Ok(Self { server_cpu_ns, tasks: Tasks::read(server.pid())?, client_tasks, machine })
     }
 }
 
@@ -62,12 +69,12 @@ pub fn measure(
     let LoadEvent::Measuring = load.command("run", patience).map_err(|error| server.blame(error))? else {
         bail!("the load did not begin to measure")
     };
-    let before = Clocks::read(&server, &load)?;
+    let before = Clocks::begin(&server, &load)?;
     let LoadEvent::Measured = load.next(latency.duration + patience).map_err(|error| server.blame(error))?
     else {
         bail!("the load did not end measuring")
     };
-    let after = Clocks::read(&server, &load)?;
+    let after = Clocks::end(&server, &load)?;
     let LoadEvent::Result(result) = load.next(patience).map_err(|error| server.blame(error))? else {
         bail!("the load gave no result")
     };
