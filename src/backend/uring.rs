@@ -115,14 +115,11 @@ pub enum Accept {
     /// One request for all, into the ring's table of direct descriptors.
     ///
     /// A multishot request that finds the table full drops the connection that it has just accepted
-    /// (`io_accept` in the kernel's net.c installs the file last). So near the end of the table, at
-    /// [`DIRECT_MARGIN`], a request for each takes over, made only while there is room.
+    /// (`io_accept` in the kernel's net.c installs the file last), and it may empty a whole accept queue before
+    /// it is heard of. So where the table has no more room than the queues, a request for each takes over, made
+    /// only while there is room.
     MultishotDirect,
 }
-
-/// More connections than multishot requests accept within one enter: the kernel runs 20 pieces of task work
-/// at most, each of which accepts 32 (IO_LOCAL_TW_DEFAULT_MAX, MULTISHOT_MAX_RETRY).
-pub const DIRECT_MARGIN: u64 = 1024;
 
 /// An io_uring backend.
 pub struct Uring<R: Rung> {
@@ -260,7 +257,7 @@ impl Core<'_> {
     /// Submits what is queued, waits until all requests have ended and hands what they completed with to `each`.
     pub fn finish_requests(&mut self, mut each: impl FnMut(Token, &Completion)) -> io::Result<()> {
         let mut completions = Vec::new();
-        while self.in_flight > 0 || !self.ring.is_empty() {
+        while self.in_flight > 0 || !self.ring.is_decided() {
             self.ring.turn(self.counters, self.in_flight, None, &mut completions)?;
             for completion in completions.drain(..) {
                 each(self.token_of(&completion)?, &completion);
@@ -317,7 +314,7 @@ impl<R: Rung> Loop<'_, R> {
                 }
             }
         }
-        while self.core.in_flight > 0 || !self.core.ring.is_empty() {
+        while self.core.in_flight > 0 || !self.core.ring.is_decided() {
             self.core.request(Token::of(Kind::Cancel, 0), Request::cancel_all())?;
             self.turn(self.core.in_flight, Some(CANCEL_PATIENCE))?;
         }
@@ -353,7 +350,7 @@ impl<R: Rung> Loop<'_, R> {
         let (kind, request) = match R::ACCEPT {
             Accept::Once => (Kind::AcceptOnce, Request::accept(listener, false)),
             Accept::Multishot => (Kind::Accept, Request::accept_multishot(listener, false)),
-            Accept::MultishotDirect if self.room() > DIRECT_MARGIN => {
+            Accept::MultishotDirect if self.room() > self.margin() => {
                 self.near_full = false;
                 (Kind::Accept, Request::accept_multishot(listener, true))
             }
@@ -412,9 +409,14 @@ impl<R: Rung> Loop<'_, R> {
         u64::from(self.rung.direct_files().unwrap_or(u32::MAX)).saturating_sub(open)
     }
 
+    /// As many connections as may wait in the accept queues.
+    fn margin(&self) -> u64 {
+        self.core.listeners.len() as u64 * listener::BACKLOG as u64
+    }
+
     /// Takes the multishot requests back when the table of direct descriptors is nearly full.
     fn stay_within_the_table(&mut self) -> io::Result<()> {
-        if R::ACCEPT != Accept::MultishotDirect || self.near_full || self.room() > DIRECT_MARGIN {
+        if R::ACCEPT != Accept::MultishotDirect || self.near_full || self.room() > self.margin() {
             return Ok(());
         }
         self.near_full = true;

@@ -737,6 +737,14 @@ impl<T: Technique> Provided<T> {
 
     /// A send that the socket did not take, or only a part of it: then `result` is how much.
     fn send_failed(&mut self, core: &mut Core, index: u32, result: i32) -> io::Result<()> {
+        // Its completion may come before the queue's head is seen to have passed it.
+        let generation = self.connections[index as usize].generation;
+        let is_it = |sending: &Sending| (sending.index, sending.generation) == (index, generation);
+        if let Some(sending) = self.sends.iter().position(is_it).and_then(|place| self.sends.remove(place))
+            && let (Some(group), Some(groups)) = (sending.group, &mut self.groups)
+        {
+            groups.renew(&core.ring().submitter(), core.counters, group)?;
+        }
         let sent = result.max(0) as usize;
         core.counters.bytes_sent.take_back((self.bytes_in_flight(index) - sent) as u64);
         let connection = &mut self.connections[index as usize];

@@ -325,6 +325,11 @@ impl Ring {
         self.decided
     }
 
+    /// Whether all requests are decided.
+    pub fn is_decided(&self) -> bool {
+        self.decided == self.pushed
+    }
+
     /// Submits all that is queued, waits until `want` completions are there, a signal comes or `timeout` is
     /// over, and moves all completions into `taken`.
     pub fn turn(
@@ -356,7 +361,7 @@ impl Ring {
     }
 
     /// Whether nothing is queued.
-    pub fn is_empty(&mut self) -> bool {
+    fn is_empty(&mut self) -> bool {
         self.uring.submission().is_empty()
     }
 
