@@ -1,8 +1,9 @@
-//! `ringmark load`: loads any TCP echo server in a closed loop and verifies every byte.
+//! `ringmark load`: loads any TCP echo server, in a closed or an open loop, and verifies every byte.
 //!
-//! Each thread has a file table, a CPU (if asked), an epoll instance and a latency histogram of its own
-//! and owns its connections. A message's latency runs from before it is written until its last byte is
-//! back and verified. Connections are closed by a reset (SO_LINGER 0), after everything owed has come
+//! Each thread has a file table, a CPU (if asked), an epoll instance and latency histograms of its own
+//! and owns its connections. A message's latency runs until its last byte is back and verified: in a closed
+//! loop from before it is written, in an open one from when it was [due](schedule), whenever it could be
+//! written. Connections are closed by a reset (SO_LINGER 0), after everything owed has come
 //! back: a server sees ECONNRESET, and no TIME_WAIT keeps ports from the next run. A run that fails
 //! resets them at once.
 
@@ -15,6 +16,7 @@ mod pace;
 mod plan;
 mod process;
 pub mod result;
+mod schedule;
 mod warmup;
 mod worker;
 
@@ -30,13 +32,15 @@ use signal_hook::iterator::Signals;
 use crew::{Crew, Message};
 use pace::Budget;
 use plan::Plan;
-pub use plan::{DURATION_MAX, MESSAGE_BYTES_MAX, PIPELINE_MAX};
+pub use plan::{DURATION_MAX, MESSAGE_BYTES_MAX, PIPELINE_MAX, RATE_MAX_PER_S};
 use result::LoadEvent;
+use schedule::OpenLoop;
 
 /// Loads an echo server and verifies every byte that comes back.
 ///
-/// Closed loop: every connection keeps --pipeline messages in flight. That measures capacity, not latency
-/// under a given load. Connections are closed by a reset once all echoes are back, so that no TIME_WAIT
+/// Without --rate in a closed loop: every connection keeps --pipeline messages in flight. That measures
+/// capacity, not latency under a given load. With --rate in an open loop: messages are due at times that a seed
+/// decides, whatever the server does, and latency counts from then. Connections are closed by a reset once all echoes are back, so that no TIME_WAIT
 /// is left.
 #[derive(clap::Args, Debug)]
 pub struct Options {
@@ -55,9 +59,15 @@ pub struct Options {
     /// Size of one message.
     #[arg(long, value_name = "N")]
     message_bytes: u64,
-    /// Messages in flight on each active connection.
+    /// Messages in flight on each active connection of a closed loop.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pipeline: usize,
+    /// Open loop: messages per second, over all active connections together.
+    #[arg(long, value_name = "R", conflicts_with_all = ["pipeline", "echoes_per_connection"])]
+    rate: Option<f64>,
+    /// How the messages of an open loop arrive.
+    #[arg(long, value_enum, default_value_t = ArrivalOption::Poisson, requires = "rate")]
+    arrival: ArrivalOption,
     /// How long to measure, after the warm-up [default: 5s].
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, group = "budget")]
     duration: Option<Duration>,
@@ -67,7 +77,7 @@ pub struct Options {
     /// Send this many messages on each active connection, and no warm-up.
     #[arg(long, value_name = "N", group = "budget")]
     echoes_per_connection: Option<u64>,
-    /// The longest warm-up of a timed run; it ends earlier when the rate has settled.
+    /// The longest warm-up of a timed run; a closed loop's ends earlier when the rate has settled.
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "1s")]
     warmup_max: Duration,
     /// Threads, each with its connections [default: as few as can hold the connections' files].
@@ -79,7 +89,7 @@ pub struct Options {
     /// Connect from this many addresses, 127.0.0.1 and up [default: one for 10,000 connections to a port].
     #[arg(long, value_name = "N")]
     source_addresses: Option<usize>,
-    /// Chooses the bytes that are sent.
+    /// Chooses the bytes that are sent, and an open loop's schedule.
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
     /// Write the latencies of the last run to this file, as an HdrHistogram log.
@@ -89,7 +99,8 @@ pub struct Options {
     #[arg(long)]
     json: bool,
     /// Read commands from stdin and answer each with a JSON line when it is done: `connections N` (open
-    /// or reset until N stand), `echo K` (K on each active connection), `run` (as the options say), `quit`.
+    /// or reset until N stand), `echo K` (K on each active connection, in a closed loop), `run` (as the options
+    /// say), `quit`.
     #[arg(long)]
     commands: bool,
     /// Fail when echoes are owed and nothing has moved for this long.
@@ -100,13 +111,22 @@ pub struct Options {
     connect_stall_after: Duration,
 }
 
+/// `--arrival`.
+#[derive(clap::ValueEnum, Clone, Copy, Debug)]
+enum ArrivalOption {
+    /// As of independent users: random gaps, each message on a connection drawn at random
+    Poisson,
+    /// Evenly spaced, on the connections in turn
+    Uniform,
+}
+
 /// Runs the load.
 ///
 /// # Errors
 /// When an option is wrong, the server cannot be reached, or breaks the echo protocol; when SIGINT came.
 pub fn run(options: Options) -> Result<()> {
     let plan = Plan::new(&options)?;
-    let (connections, budget) = (plan.connections, plan.budget);
+    let (connections, budget, open) = (plan.connections, plan.budget, plan.open);
     let (sender, messages) = mpsc::channel();
     // Before the threads: a signal may reach any of them, and its handler writes to a pipe that must be
     // in each one's file table.
@@ -114,12 +134,12 @@ pub fn run(options: Options) -> Result<()> {
     let mut crew = Crew::start(plan, &sender, messages)?;
     if options.commands {
         listen_to_stdin(sender);
-        obey(&mut crew, budget)?;
+        obey(&mut crew, budget, open)?;
     } else {
         let json = options.json;
         let mut report = |event| if json { print(&event) } else { Ok(()) };
         report(crew.set_connections(connections)?)?;
-        let result = crew.run(budget, &mut report)?;
+        let result = crew.run(budget, open, &mut report)?;
         let interrupted = result.interrupted;
         if json {
             print(&LoadEvent::Result(result))?;
@@ -133,7 +153,7 @@ pub fn run(options: Options) -> Result<()> {
 }
 
 /// The dialogue of `--commands`.
-fn obey(crew: &mut Crew, budget: Budget) -> Result<()> {
+fn obey(crew: &mut Crew, budget: Budget, open: Option<OpenLoop>) -> Result<()> {
     while let Some(line) = crew.next_line()? {
         let words: Vec<&str> = line.split_whitespace().collect();
         let number = |text: &str| {
@@ -146,13 +166,13 @@ fn obey(crew: &mut Crew, budget: Budget) -> Result<()> {
                 if each == 0 {
                     bail!("command `{line}`: at least one echo is needed");
                 }
-                let result = crew.run(Budget::Each(each), &mut |_| Ok(()))?;
+                let result = crew.run(Budget::Each(each), None, &mut |_| Ok(()))?;
                 let interrupted = result.interrupted;
                 print(&LoadEvent::Echoed(result))?;
                 fail_if(interrupted)?;
             }
             ["run"] => {
-                let result = crew.run(budget, &mut |event| print(&event))?;
+                let result = crew.run(budget, open, &mut |event| print(&event))?;
                 let interrupted = result.interrupted;
                 print(&LoadEvent::Result(result))?;
                 fail_if(interrupted)?;

@@ -10,9 +10,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
+use super::latency::Latencies;
 use super::pace::{Budget, Clock, Window};
 use super::plan::Plan;
-use super::result::{Arrival, LatencyUs, LoadEvent, LoadResult};
+use super::result::{Arrival, LatencyUs, LoadEvent, LoadResult, OpenResult};
+use super::schedule::OpenLoop;
 use super::warmup::{self, Settling};
 use super::worker::{Counter, Shared, Tally, Worker};
 use super::{latency, process};
@@ -22,13 +24,13 @@ use crate::instruments::affinity::CpuList;
 #[derive(Clone, Copy)]
 enum Order {
     Connections(usize),
-    Run { budget: Budget, active: usize },
+    Run { budget: Budget, active: usize, open: Option<OpenLoop>, start_ns: u64 },
 }
 
 /// What reaches the main thread, in one queue so that it can wait for all at once.
 pub enum Message {
     /// A thread has carried out its order.
-    Done(Result<Option<Tally>>),
+    Done(Result<Option<Box<Tally>>>),
     /// SIGINT.
     Interrupted,
     /// A line of stdin.
@@ -39,7 +41,7 @@ pub enum Message {
 
 /// What was waited for.
 enum Woken {
-    Done(Option<Tally>),
+    Done(Option<Box<Tally>>),
     Interrupted,
     Timeout,
 }
@@ -117,11 +119,12 @@ impl Crew {
         Ok(LoadEvent::Connections { connections, connect_s: start.elapsed().as_secs_f64() })
     }
 
-    /// Makes one run: sends what `budget` allows, reports the ends of the window to `report`, and
-    /// returns when every echo is back. Only timed runs warm up.
+    /// Makes one run: sends what `budget` allows, by the schedule of `open` if it is given, reports the ends of
+    /// the window to `report`, and returns when every echo is back. Only timed runs warm up.
     pub fn run(
         &mut self,
         budget: Budget,
+        open: Option<OpenLoop>,
         report: &mut dyn FnMut(LoadEvent) -> Result<()>,
     ) -> Result<LoadResult> {
         ensure!(self.connections > 0, "no connection stands; send `connections N` first");
@@ -138,8 +141,8 @@ impl Crew {
         let warmup_start_ns = shared.clock.now_ns();
         if timed.is_some() {
             shared.window.set(u64::MAX, u64::MAX);
-            self.tell(Order::Run { budget, active });
-            self.warm_up(&mut run)?;
+            self.tell(Order::Run { budget, active, open, start_ns: warmup_start_ns });
+            self.warm_up(open.is_none(), &mut run)?;
         }
         let cpu_before_ns = process::cpu_ns().context("process CPU clock")?;
         let (wall, start_ns) = (SystemTime::now(), shared.clock.now_ns());
@@ -151,7 +154,7 @@ impl Crew {
         shared.window.set(start_ns, planned_end_ns);
         report(LoadEvent::Measuring)?;
         if timed.is_none() {
-            self.tell(Order::Run { budget, active });
+            self.tell(Order::Run { budget, active, open, start_ns });
         }
         let until = timed.map(|_| shared.clock.instant(planned_end_ns));
         self.collect(&mut run, until)?;
@@ -162,29 +165,39 @@ impl Crew {
         let last_ns = run.tallies.iter().map(|tally| tally.last_ns).max().unwrap_or(start_ns);
         // A fixed number of echoes ends with its last one.
         let end_ns = shared.window.end_ns().min(if timed.is_some() { u64::MAX } else { last_ns });
-        let mut latency_ns = latency::histogram()?;
+        let mut latencies = Latencies::new()?;
         for tally in &run.tallies {
-            latency_ns.add(&tally.latency_ns).map_err(|error| anyhow!("merging histograms: {error}"))?;
+            latencies.add(&tally.latencies)?;
         }
         let window_ns = end_ns.saturating_sub(start_ns).max(1);
         if let Some(path) = &shared.plan.histogram {
-            latency::write_log(path, &latency_ns, wall, Duration::from_nanos(window_ns))?;
+            latency::write_log(path, &latencies.latency_ns, wall, Duration::from_nanos(window_ns))?;
         }
         let duration_s = window_ns as f64 / 1e9;
-        let echoes = latency_ns.len();
+        let sum = |of: fn(&Tally) -> u64| run.tallies.iter().map(|tally| of(tally)).sum::<u64>();
+        let echoes = sum(|tally| tally.echoes);
+        let open = open.map(|open| OpenResult {
+            rate_per_s: open.rate_per_s,
+            offered_per_s: latencies.latency_ns.len() as f64 / duration_s,
+            late_sends: sum(|tally| tally.late_sends),
+            unsent: sum(|tally| tally.unsent),
+            service_us: LatencyUs::of(&latencies.service_ns),
+            send_lag_us: LatencyUs::of(&latencies.send_lag_ns),
+        });
         Ok(LoadResult {
             connections: self.connections,
             active_connections: active,
             message_bytes: shared.plan.message_bytes,
             pipeline_depth: shared.plan.pipeline,
-            arrival: Arrival::Closed,
+            arrival: shared.plan.open.filter(|_| open.is_some()).map_or(Arrival::Closed, |open| open.arrival),
             duration_s,
             warmup_s: if timed.is_some() { (start_ns - warmup_start_ns) as f64 / 1e9 } else { 0.0 },
-            warmup_echoes: run.tallies.iter().map(|tally| tally.warmup_echoes).sum(),
+            warmup_echoes: sum(|tally| tally.warmup_echoes),
             echoes,
             bytes: echoes * shared.plan.message_bytes,
             achieved_per_s: echoes as f64 / duration_s,
-            latency_us: LatencyUs::of(&latency_ns),
+            latency_us: LatencyUs::of(&latencies.latency_ns),
+            open,
             client_cpu_ns,
             client_cpu_ratio: client_cpu_ns as f64 / (window_ns as f64 * self.cpus as f64),
             threads: shared.plan.threads,
@@ -202,8 +215,8 @@ impl Crew {
         }
     }
 
-    /// Waits until the rate has settled, or for the longest warm-up.
-    fn warm_up(&mut self, run: &mut Run) -> Result<()> {
+    /// Waits for the longest warm-up, or until the rate has settled if that `settles`: an open loop's is given.
+    fn warm_up(&mut self, settles: bool, run: &mut Run) -> Result<()> {
         let echoes = |shared: &Shared| shared.echoes.iter().map(|c| c.0.load(Relaxed)).sum::<u64>();
         let deadline = Instant::now() + self.shared.plan.warmup_max;
         let mut settling = Settling::default();
@@ -219,7 +232,7 @@ impl Crew {
                 Woken::Timeout => {
                     let (now, count) = (Instant::now(), echoes(&self.shared));
                     let rate_per_s = (count - before) as f64 / (now - since).as_secs_f64();
-                    if now >= deadline || settling.push(rate_per_s) {
+                    if now >= deadline || (settling.push(rate_per_s) && settles) {
                         return Ok(());
                     }
                     (since, before) = (now, count);
@@ -277,7 +290,8 @@ impl Crew {
 /// What has been gathered of one run.
 #[derive(Default)]
 struct Run {
-    tallies: Vec<Tally>,
+    #[expect(clippy::vec_box, reason = "they come in boxes")]
+    tallies: Vec<Box<Tally>>,
     interrupted: bool,
 }
 
@@ -288,7 +302,9 @@ fn work(shared: Arc<Shared>, thread: usize, orders: &Receiver<Order>, answers: &
         while let Ok(order) = orders.recv() {
             let outcome = match order {
                 Order::Connections(total) => worker.set_connections(total).map(|()| None),
-                Order::Run { budget, active } => worker.run(budget, active).map(Some),
+                Order::Run { budget, active, open, start_ns } => {
+                    worker.run(budget, active, open, start_ns).map(|tally| Some(Box::new(tally)))
+                }
             };
             // The main thread listens as long as it gives orders.
             let _ = answers.send(Message::Done(Ok(outcome?)));

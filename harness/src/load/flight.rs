@@ -1,5 +1,7 @@
 //! The messages of one active connection that are on their way.
 
+use std::collections::VecDeque;
+
 use ringmark::echo::Stream;
 
 use super::fault::Fault;
@@ -7,12 +9,27 @@ use super::fault::Fault;
 /// What a server may still hold of bytes it has already returned once: a small buffer.
 const KEPT_BYTES: u64 = 4096;
 
-/// The state of one active connection. The times at which its messages began lie outside, in a ring of
-/// `pipeline` stamps, so that they can stand together for all connections.
+/// When a message was to be sent, and when it was: the same in a closed loop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    pub due_ns: u64,
+    pub sent_ns: u64,
+}
+
+impl Stamp {
+    /// Of a message that was due when it was sent.
+    pub fn on_time(now_ns: u64) -> Self {
+        Self { due_ns: now_ns, sent_ns: now_ns }
+    }
+}
+
+/// The state of one active connection.
 #[derive(Debug)]
 pub struct Flight {
     outgoing: Stream,
     incoming: Stream,
+    /// Of the messages begun that are not back yet, oldest first.
+    stamps: VecDeque<Stamp>,
     /// Bytes that came back, all verified: the stream offset.
     received: u64,
     /// Bytes of the oldest message that are among them.
@@ -21,9 +38,6 @@ pub struct Flight {
     unsent: u64,
     /// Messages that may still begin in this run.
     pub quota: u64,
-    /// Where in the ring the oldest message stands.
-    oldest: u32,
-    in_flight: u32,
 }
 
 impl Flight {
@@ -32,18 +46,17 @@ impl Flight {
         Self {
             outgoing: start,
             incoming: start,
+            stamps: VecDeque::new(),
             received: 0,
             partial: 0,
             unsent: 0,
             quota: 0,
-            oldest: 0,
-            in_flight: 0,
         }
     }
 
     /// Messages begun that are not back yet.
     pub fn in_flight(&self) -> usize {
-        self.in_flight as usize
+        self.stamps.len()
     }
 
     /// Bytes that came back: where the stream stands.
@@ -53,19 +66,12 @@ impl Flight {
 
     /// Bytes sent that are not back yet.
     fn owed_bytes(&self, message_bytes: u64) -> u64 {
-        u64::from(self.in_flight) * message_bytes - self.partial - self.unsent
+        self.stamps.len() as u64 * message_bytes - self.partial - self.unsent
     }
 
-    /// Begins `count` messages at `now_ns`; the caller has checked that the ring has room.
-    pub fn begin(&mut self, ring: &mut [u64], count: usize, message_bytes: u64, now_ns: u64) {
-        for _ in 0..count {
-            let mut slot = self.oldest as usize + self.in_flight as usize;
-            if slot >= ring.len() {
-                slot -= ring.len();
-            }
-            ring[slot] = now_ns;
-            self.in_flight += 1;
-        }
+    /// Begins `count` messages.
+    pub fn begin(&mut self, count: usize, message_bytes: u64, stamp: Stamp) {
+        self.stamps.extend(std::iter::repeat_n(stamp, count));
         self.unsent += count as u64 * message_bytes;
     }
 
@@ -80,14 +86,19 @@ impl Flight {
         self.unsent -= length as u64;
     }
 
-    /// Verifies bytes that came back and returns how many messages they complete. Each is to be taken
-    /// off with [`Flight::complete`].
-    pub fn receive(&mut self, bytes: &[u8], message_bytes: u64) -> Result<usize, Fault> {
+    /// Verifies bytes that came back and hands over the stamps of the messages that they complete; returns how
+    /// many those are.
+    pub fn receive(
+        &mut self,
+        bytes: &[u8],
+        message_bytes: u64,
+        mut completed: impl FnMut(Stamp),
+    ) -> Result<usize, Fault> {
         let owed = self.owed_bytes(message_bytes);
         let ours = &bytes[..bytes.len().min(usize::try_from(owed).unwrap_or(usize::MAX))];
         let before = self.incoming;
         if let Err(mismatch) = self.incoming.verify(ours) {
-            let kept = (u64::from(self.in_flight) * message_bytes).max(KEPT_BYTES);
+            let kept = (self.stamps.len() as u64 * message_bytes).max(KEPT_BYTES);
             return Err(Fault::wrong(mismatch, bytes, before, self.received, owed, kept));
         }
         self.received += ours.len() as u64;
@@ -98,22 +109,10 @@ impl Flight {
         if self.partial < message_bytes {
             return Ok(0);
         }
-        let completed = self.partial / message_bytes;
-        self.partial -= completed * message_bytes;
-        // What completes leaves the count of messages at once, so that `owed_bytes` stays true.
-        self.in_flight -= completed as u32;
-        Ok(completed as usize)
-    }
-
-    /// Takes off the oldest message, which [`Flight::receive`] has found complete, and returns when it
-    /// began.
-    pub fn complete(&mut self, ring: &[u64]) -> u64 {
-        let began_ns = ring[self.oldest as usize];
-        self.oldest += 1;
-        if self.oldest as usize == ring.len() {
-            self.oldest = 0;
-        }
-        began_ns
+        let count = (self.partial / message_bytes) as usize;
+        self.partial %= message_bytes;
+        self.stamps.drain(..count).for_each(&mut completed);
+        Ok(count)
     }
 
     /// The connection came to an end too early.
@@ -141,42 +140,42 @@ mod tests {
         bytes
     }
 
+    fn at(ns: u64) -> Stamp {
+        Stamp { due_ns: ns, sent_ns: ns + 1 }
+    }
+
     #[test]
-    fn times_come_back_in_order_round_the_ring() {
-        let mut ring = [0; 3];
+    fn stamps_come_back_in_order() {
         let mut flight = Flight::new(1);
-        flight.begin(&mut ring, 3, MESSAGE, 10);
+        flight.begin(3, MESSAGE, at(10));
         for turn in 0..10 {
             let bytes = send(&mut flight);
             let (first, rest) = bytes.split_at(150);
-            assert_eq!(flight.receive(first, MESSAGE).unwrap(), 1);
-            assert_eq!(flight.complete(&ring), 10 + turn);
-            assert_eq!(flight.receive(rest, MESSAGE).unwrap(), 2);
-            assert_eq!(flight.complete(&ring), 10 + turn);
-            assert_eq!(flight.complete(&ring), 10 + turn);
+            let mut seen = Vec::new();
+            assert_eq!(flight.receive(first, MESSAGE, |stamp| seen.push(stamp)).unwrap(), 1);
+            assert_eq!(flight.receive(rest, MESSAGE, |stamp| seen.push(stamp)).unwrap(), 2);
+            assert_eq!(seen, [at(10 + 2 * turn), at(10 + 2 * turn), at(10 + 2 * turn)]);
             assert_eq!(flight.in_flight(), 0);
-            flight.begin(&mut ring, 3, MESSAGE, 11 + turn);
+            flight.begin(3, MESSAGE, at(12 + 2 * turn));
         }
     }
 
     #[test]
     fn bytes_that_were_not_sent_cannot_come_back() {
-        let mut ring = [0; 2];
         let mut flight = Flight::new(1);
-        flight.begin(&mut ring, 2, MESSAGE, 0);
+        flight.begin(2, MESSAGE, at(0));
         let bytes = flight.unsent()[..150].to_vec();
         flight.sent(120);
-        let fault = flight.receive(&bytes, MESSAGE).unwrap_err();
+        let fault = flight.receive(&bytes, MESSAGE, |_| {}).unwrap_err();
         assert!(matches!(fault, Fault::Beyond { offset: 120, bytes: 30 }), "{fault:?}");
     }
 
     #[test]
     fn an_early_end_says_what_is_owed() {
-        let mut ring = [0; 2];
         let mut flight = Flight::new(1);
-        flight.begin(&mut ring, 2, MESSAGE, 0);
+        flight.begin(2, MESSAGE, at(0));
         let bytes = send(&mut flight);
-        flight.receive(&bytes[..130], MESSAGE).unwrap();
+        flight.receive(&bytes[..130], MESSAGE, |_| {}).unwrap();
         let fault = flight.ended(MESSAGE, None);
         assert!(matches!(fault, Fault::Ended { offset: 130, owed_bytes: 70, .. }), "{fault:?}");
     }

@@ -1,5 +1,6 @@
 //! Latency histograms: what is recorded, what may be read from them, and how they are kept.
 
+use std::fmt;
 use std::fs::File;
 use std::io::BufWriter;
 use std::path::Path;
@@ -10,6 +11,8 @@ use hdrhistogram::Histogram;
 use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::IntervalLogWriterBuilder;
 use serde::{Deserialize, Serialize};
+
+use super::flight::Stamp;
 
 /// The longest latency that is told apart, in ns: longer ones count as this.
 const MAX_NS: u64 = 60_000_000_000;
@@ -49,8 +52,51 @@ impl LatencyUs {
     }
 }
 
+impl fmt::Display for LatencyUs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let us = |value: Option<f64>| value.map_or("-".to_owned(), |us| format!("{us:.1}"));
+        let Self { p50, p90, p99, p999, max, .. } = *self;
+        write!(f, "p50 {}  p90 {}  p99 {}  p99.9 {}  max {}", us(p50), us(p90), us(p99), us(p999), us(max))
+    }
+}
+
+/// How long messages took.
+#[derive(Clone, Debug)]
+pub struct Latencies {
+    /// From when a message was due until it was back.
+    pub latency_ns: Histogram<u64>,
+    /// From when it was sent.
+    pub service_ns: Histogram<u64>,
+    /// From when it was due until it was sent.
+    pub send_lag_ns: Histogram<u64>,
+}
+
+impl Latencies {
+    pub fn new() -> Result<Self> {
+        Ok(Self { latency_ns: histogram()?, service_ns: histogram()?, send_lag_ns: histogram()? })
+    }
+
+    /// A message of an open loop.
+    pub fn record(&mut self, stamp: Stamp, back_ns: u64) {
+        self.latency_ns.saturating_record(back_ns - stamp.due_ns);
+        self.service_ns.saturating_record(back_ns - stamp.sent_ns);
+        self.send_lag_ns.saturating_record(stamp.sent_ns - stamp.due_ns);
+    }
+
+    pub fn add(&mut self, other: &Self) -> Result<()> {
+        for (sum, part) in [
+            (&mut self.latency_ns, &other.latency_ns),
+            (&mut self.service_ns, &other.service_ns),
+            (&mut self.send_lag_ns, &other.send_lag_ns),
+        ] {
+            sum.add(part).map_err(|error| anyhow!("merging histograms: {error}"))?;
+        }
+        Ok(())
+    }
+}
+
 /// An empty histogram of ns: 1 ns to 60 s, three significant digits.
-pub fn histogram() -> Result<Histogram<u64>> {
+fn histogram() -> Result<Histogram<u64>> {
     Histogram::new_with_bounds(1, MAX_NS, 3).context("histogram")
 }
 

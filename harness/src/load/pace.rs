@@ -46,7 +46,7 @@ impl Budget {
     }
 }
 
-/// The measuring window, which all threads see: echoes that end within it count, and no message begins
+/// The measuring window, which all threads see: echoes that end within it count, and no message is due
 /// after it. Its ends are instants, not a flag, so that it does not depend on when a thread looks.
 #[derive(Debug)]
 pub struct Window {
@@ -94,10 +94,7 @@ impl Window {
     }
 
     /// The closed loop's answer to "how many messages may this connection begin now": as many as its
-    /// pipeline has room for, until its quota is used or the window ends.
-    ///
-    /// This is the one place that decides when to send. An open loop would answer from a schedule,
-    /// give the intended times with it, and shorten the wait of the worker to the next one.
+    /// pipeline has room for, until its quota is used or the window ends. An open loop's is its schedule.
     pub fn grant(&self, quota: &mut u64, room: usize, now_ns: u64) -> usize {
         if now_ns >= self.end_ns() {
             return 0;

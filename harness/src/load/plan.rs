@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::Options;
 use super::pace::Budget;
+use super::result::Arrival;
+use super::schedule::OpenLoop;
+use super::{ArrivalOption, Options};
 
 /// Connections that share one source address and one destination port. connect() slows down a
 /// hundredfold once half of the 28,232 ports of the usual range are taken.
@@ -22,6 +24,7 @@ const CONNECTIONS_MAX: u64 = 100_000_000;
 pub const DURATION_MAX: Duration = Duration::from_secs(86_400);
 pub const MESSAGE_BYTES_MAX: u64 = 1 << 30;
 pub const PIPELINE_MAX: u64 = 1 << 16;
+pub const RATE_MAX_PER_S: f64 = 1e9;
 
 /// Everything that the threads need to know; connections are numbered from 0 in the order of opening.
 #[derive(Debug)]
@@ -34,6 +37,8 @@ pub struct Plan {
     pub active: usize,
     pub message_bytes: u64,
     pub pipeline: usize,
+    /// None: a closed loop.
+    pub open: Option<OpenLoop>,
     pub budget: Budget,
     pub warmup_max: Duration,
     pub threads: usize,
@@ -87,6 +92,16 @@ impl Plan {
         };
         ensure!(budget != Budget::Timed(Duration::ZERO), "--duration 0s: nothing can be measured in no time");
 
+        if let Some(rate) = options.rate {
+            ensure!(
+                rate > 0.0 && rate <= RATE_MAX_PER_S,
+                "--rate {rate}: above 0, and at most {RATE_MAX_PER_S} messages per second"
+            );
+        }
+        let arrival = match options.arrival {
+            ArrivalOption::Poisson => Arrival::Poisson,
+            ArrivalOption::Uniform => Arrival::Uniform,
+        };
         let (address, first_port) = resolve(&options.connect)?;
         let ports_max = 65_536 - usize::from(first_port);
         ensure!(
@@ -104,6 +119,7 @@ impl Plan {
             active,
             message_bytes: options.message_bytes,
             pipeline: options.pipeline,
+            open: options.rate.map(|rate_per_s| OpenLoop { rate_per_s, arrival }),
             budget,
             warmup_max: options.warmup_max,
             threads: threads(options, ringmark::sys::raise_open_files_limit().context("RLIMIT_NOFILE")?)?,

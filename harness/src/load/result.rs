@@ -38,7 +38,7 @@ pub struct LoadResult {
     pub message_bytes: u64,
     /// Messages in flight on each active connection.
     pub pipeline_depth: usize,
-    /// How messages were begun.
+    /// What decided when a message began.
     pub arrival: Arrival,
     /// The measuring window, in s.
     pub duration_s: f64,
@@ -52,8 +52,11 @@ pub struct LoadResult {
     pub bytes: u64,
     /// Echoes per second of the window.
     pub achieved_per_s: f64,
-    /// From before a message is written until its last byte is back and verified, in µs.
+    /// Until a message's last byte is back and verified, in µs. In a closed loop from before it is written, of
+    /// the echoes within the window; in an open one from when it was due, of the messages due within it.
     pub latency_us: LatencyUs,
+    /// What only an open loop has.
+    pub open: Option<OpenResult>,
     /// CPU that the load used within the window, user and system, all threads, in ns.
     pub client_cpu_ns: u64,
     /// That as a share of the window times the CPUs that it can use (threads or allowed CPUs, whichever
@@ -67,22 +70,56 @@ pub struct LoadResult {
     pub interrupted: bool,
 }
 
+/// What an open loop has measured beside the latency.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OpenResult {
+    /// Messages per second as asked for.
+    pub rate_per_s: f64,
+    /// Messages per second that were due within the window.
+    pub offered_per_s: f64,
+    /// Of these, those that were sent more than 1 ms after they were due.
+    pub late_sends: u64,
+    /// Of these, those that were not sent yet when the window ended. They were sent after it, and their lateness
+    /// counts.
+    pub unsent: u64,
+    /// From when a message was sent until its last byte is back and verified, in µs.
+    pub service_us: LatencyUs,
+    /// From when a message was due until it was sent, in µs: the load's own share of the latency.
+    pub send_lag_us: LatencyUs,
+}
+
 /// What decides when a message begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Arrival {
     /// Each begins as soon as an earlier one of its connection is back.
     Closed,
+    /// At random times, as from independent users.
+    Poisson,
+    /// Evenly spaced.
+    Uniform,
+}
+
+impl Arrival {
+    /// As in `trials.csv`, and as `--arrival` takes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Arrival::Closed => "closed",
+            Arrival::Poisson => "poisson",
+            Arrival::Uniform => "uniform",
+        }
+    }
 }
 
 impl fmt::Display for LoadResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let us = |value: Option<f64>| value.map_or("-".to_owned(), |us| format!("{us:.1}"));
-        let LatencyUs { p50, p90, p99, p999, max, .. } = self.latency_us;
         writeln!(
             f,
-            "connections  {} ({} active), pipeline {}, messages of {} B",
-            self.connections, self.active_connections, self.pipeline_depth, self.message_bytes
+            "connections  {} ({} active), {}messages of {} B",
+            self.connections,
+            self.active_connections,
+            if self.open.is_some() { String::new() } else { format!("pipeline {}, ", self.pipeline_depth) },
+            self.message_bytes
         )?;
         write!(f, "echoes       {} in {:.3} s", self.echoes, self.duration_s)?;
         match self.warmup_s {
@@ -90,18 +127,26 @@ impl fmt::Display for LoadResult {
             warmup_s => write!(f, ", after {} in {warmup_s:.3} s of warm-up", self.warmup_echoes)?,
         }
         writeln!(f, "{}", if self.interrupted { " (interrupted)" } else { "" })?;
-        writeln!(f, "echoes/s     {:.0}", self.achieved_per_s)?;
-        writeln!(
-            f,
-            "latency µs   p50 {}  p90 {}  p99 {}  p99.9 {}  max {}",
-            us(p50),
-            us(p90),
-            us(p99),
-            us(p999),
-            us(max)
-        )?;
+        write!(f, "echoes/s     {:.0}", self.achieved_per_s)?;
+        if let Some(open) = &self.open {
+            write!(f, " of {:.0} offered ({:.0} asked for)", open.offered_per_s, open.rate_per_s)?;
+        }
+        writeln!(f)?;
+        writeln!(f, "latency µs   {}", self.latency_us)?;
+        if let Some(open) = &self.open {
+            writeln!(f, "service µs   {}", open.service_us)?;
+            writeln!(f, "send lag µs  {}", open.send_lag_us)?;
+            writeln!(
+                f,
+                "late sends   {} more than 1 ms; {} not sent within the window",
+                open.late_sends, open.unsent
+            )?;
+        }
         writeln!(f, "client CPU   {:.0} % of what its threads can use", self.client_cpu_ratio * 100.0)?;
-        write!(f, "closed loop: capacity, not latency under a given load")
+        match self.arrival {
+            Arrival::Closed => write!(f, "closed loop: capacity, not latency under a given load"),
+            _ => write!(f, "open loop: latency from when a message was due, service from when it was sent"),
+        }
     }
 }
 
@@ -126,6 +171,14 @@ mod tests {
             bytes: 640,
             achieved_per_s: 20.0,
             latency_us: LatencyUs { p50: Some(12.5), ..LatencyUs::default() },
+            open: Some(OpenResult {
+                rate_per_s: 21.0,
+                offered_per_s: 20.5,
+                late_sends: 1,
+                unsent: 2,
+                service_us: LatencyUs { max: Some(9.0), ..LatencyUs::default() },
+                send_lag_us: LatencyUs::default(),
+            }),
             client_cpu_ns: 99,
             client_cpu_ratio: 0.125,
             threads: 1,

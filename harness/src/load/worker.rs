@@ -1,21 +1,24 @@
 //! A thread of the load: its own file table, its CPU, its connections and one loop over them.
 
 use std::io::{self, Read as _, Write as _};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use hdrhistogram::Histogram;
 use mio::event::Event;
 use mio::net::TcpStream;
-use mio::{Events, Poll};
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
 
 use super::fault::Fault;
-use super::flight::Flight;
+use super::flight::{Flight, Stamp};
+use super::latency::Latencies;
 use super::pace::{Budget, Clock, Moment, Window};
 use super::plan::{Plan, share};
-use super::{latency, process};
+use super::process::{self, Timer};
+use super::schedule::{OpenLoop, Place, Schedule};
 
 /// How much one read takes at most, in bytes.
 const RECEIVE_BYTES: usize = 64 * 1024;
@@ -25,6 +28,12 @@ pub(super) const EVENTS: usize = 1024;
 
 /// How long a thread waits before it looks whether the run was ended or has stalled.
 const TICK: Duration = Duration::from_millis(50);
+
+/// The event of an open loop's timer; connections have the tokens below.
+const TIMER: Token = Token(usize::MAX);
+
+/// A send is late from so long after it was due on: well beyond what waking up takes.
+const LATE_NS: u64 = 1_000_000;
 
 /// What the threads share: all is read often and written rarely, but for `echoes`, which is written by
 /// its thread alone and read by the warm-up.
@@ -47,10 +56,17 @@ pub struct Counter(pub AtomicU64);
 /// What one thread has measured in one run.
 #[derive(Debug)]
 pub struct Tally {
-    /// Latencies of the echoes within the window, in ns.
-    pub latency_ns: Histogram<u64>,
+    /// In a closed loop, of the echoes that came back within the window, and only the latency. In an open one, of
+    /// the messages that were due within it, whenever they came back: the slowest are not to be left out.
+    pub latencies: Latencies,
+    /// Echoes that came back within the window.
+    pub echoes: u64,
     /// Echoes before the window.
     pub warmup_echoes: u64,
+    /// Messages due within the window that were sent late.
+    pub late_sends: u64,
+    /// Messages due within the window that were sent after its end.
+    pub unsent: u64,
     /// When the last echo came back.
     pub last_ns: u64,
 }
@@ -65,8 +81,8 @@ pub struct Worker {
     pub(super) asked: usize,
     pub(super) sockets: Vec<TcpStream>,
     flights: Vec<Flight>,
-    /// `pipeline` stamps for each flight.
-    rings: Vec<u64>,
+    /// Wakes the poll when the next message of an open loop is due.
+    timer: Option<Timer>,
     buffer: Box<[u8]>,
 }
 
@@ -80,12 +96,20 @@ impl Worker {
             let cpu = cpus[thread % cpus.len()];
             process::pin(&[cpu]).with_context(|| format!("--cpus: this process may not run on CPU {cpu}"))?;
         }
+        let poll = Poll::new().context("epoll_create1")?;
+        let timer = shared.plan.open.map(|_| Timer::new()).transpose().context("timerfd_create")?;
+        if let Some(timer) = &timer {
+            // Each expiry is an edge of its own, whether the one before was read or not.
+            poll.registry()
+                .register(&mut SourceFd(&timer.as_raw_fd()), TIMER, Interest::READABLE)
+                .context("epoll_ctl")?;
+        }
         Ok(Self {
-            poll: Poll::new().context("epoll_create1")?,
+            poll,
             asked: 0,
             sockets: Vec::new(),
             flights: Vec::new(),
-            rings: Vec::new(),
+            timer,
             buffer: vec![0; RECEIVE_BYTES].into_boxed_slice(),
             thread,
             shared,
@@ -103,7 +127,6 @@ impl Worker {
         let plan = &self.shared.plan;
         let ours = |of: usize| share(of as u64, plan.threads, self.thread) as usize;
         let (connections, active) = (ours(total), ours(total.min(plan.active)));
-        let pipeline = plan.pipeline;
         if connections <= self.sockets.len() {
             // Pops, so that the most recently opened closes first. SO_LINGER makes it a reset.
             while self.sockets.len() > connections {
@@ -118,49 +141,117 @@ impl Worker {
             let stream = self.shared.plan.seed.wrapping_add(self.number(index) as u64);
             self.flights.push(Flight::new(stream));
         }
-        self.rings.resize(active * pipeline, 0);
         Ok(())
     }
 
     /// Sends what `budget` allows on the first `active` connections of all threads, until the window
-    /// ends, and returns when all that was sent is back.
-    pub fn run(&mut self, budget: Budget, active: usize) -> Result<Tally> {
-        let mut tally = Tally { latency_ns: latency::histogram()?, warmup_echoes: 0, last_ns: 0 };
+    /// ends, and returns when all that was sent is back. An open loop's schedule begins at `start_ns`.
+    pub fn run(
+        &mut self,
+        budget: Budget,
+        active: usize,
+        open: Option<OpenLoop>,
+        start_ns: u64,
+    ) -> Result<Tally> {
+        let mut tally = Tally {
+            latencies: Latencies::new()?,
+            echoes: 0,
+            warmup_echoes: 0,
+            late_sends: 0,
+            unsent: 0,
+            last_ns: 0,
+        };
+        let mut pacer = open.map(|open| self.pacer(open, budget, active, start_ns));
         let mut in_flight = 0;
         for index in 0..self.flights.len() {
-            self.flights[index].quota = budget.of(self.number(index), active);
+            self.flights[index].quota =
+                if open.is_some() { 0 } else { budget.of(self.number(index), active) };
             let now_ns = self.shared.clock.now_ns();
             in_flight += self.begin(index, now_ns);
             self.send(index)?;
         }
         let (mut echoes, mut moved_ns) = (0, self.shared.clock.now_ns());
         let mut events = Events::with_capacity(EVENTS);
-        // In a closed loop a connection begins as soon as it may, so nothing in flight means done.
-        while in_flight > 0 {
-            match self.poll.poll(&mut events, Some(TICK)) {
+        loop {
+            let mut wait = TICK;
+            if let Some(pacer) = &mut pacer {
+                in_flight += self.send_due(pacer, &mut tally)?;
+                wait = self.time_to(pacer)?;
+            }
+            // In a closed loop a connection begins as soon as it may, so nothing in flight means done.
+            let end_ns = self.shared.window.end_ns();
+            if in_flight == 0 && pacer.as_ref().is_none_or(|pacer| pacer.schedule.is_over(end_ns)) {
+                return Ok(tally);
+            }
+            match self.poll.poll(&mut events, Some(wait)) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 outcome => outcome.context("epoll_wait")?,
             }
             let (mut moved, mut completed) = (false, 0);
-            for event in &events {
-                let served = self.serve(event, &mut tally)?;
+            for event in events.iter().filter(|event| event.token() != TIMER) {
+                let served = self.serve(event, open.is_some(), &mut tally)?;
                 moved |= served.moved;
                 completed += served.completed;
                 in_flight = in_flight + served.begun - served.completed;
+                if let Some(pacer) = &mut pacer {
+                    // A batch of events takes longer than the next message should wait.
+                    in_flight += self.send_due(pacer, &mut tally)?;
+                }
             }
             echoes += completed as u64;
             self.shared.echoes[self.thread].0.store(echoes, Relaxed);
             let now_ns = if completed > 0 { tally.last_ns } else { self.shared.clock.now_ns() };
-            if moved {
+            if moved || in_flight == 0 {
                 moved_ns = now_ns;
             }
             self.check_stall(now_ns, moved_ns, in_flight)?;
         }
-        Ok(tally)
+    }
+
+    fn pacer(&self, open: OpenLoop, budget: Budget, active: usize, start_ns: u64) -> Pacer {
+        let Plan { threads, seed, .. } = self.shared.plan;
+        let own = self.flights.len();
+        let messages = (0..own)
+            .map(|index| budget.of(self.number(index), active))
+            .fold(0, |sum: u64, of_one| sum.saturating_add(of_one));
+        let place = Place { thread: self.thread, threads, active, own };
+        Pacer { schedule: Schedule::new(open, seed, start_ns, messages, place), armed_for_ns: None }
+    }
+
+    /// Sends the messages that are due; returns how many were begun.
+    fn send_due(&mut self, pacer: &mut Pacer, tally: &mut Tally) -> Result<usize> {
+        let mut begun = 0;
+        loop {
+            let (now_ns, end_ns) = (self.shared.clock.now_ns(), self.shared.window.end_ns());
+            let Some(message) = pacer.schedule.take(now_ns, end_ns) else { return Ok(begun) };
+            let stamp = Stamp { due_ns: message.due_ns, sent_ns: now_ns };
+            self.flights[message.index].begin(1, self.shared.plan.message_bytes, stamp);
+            if self.shared.window.moment(message.due_ns) == Moment::Within {
+                tally.late_sends += u64::from(now_ns - message.due_ns > LATE_NS);
+                tally.unsent += u64::from(now_ns >= end_ns);
+            }
+            begun += 1;
+            self.send(message.index)?;
+        }
+    }
+
+    /// How long to wait for events before the next message is due; sets the timer if that is worth it.
+    fn time_to(&self, pacer: &mut Pacer) -> Result<Duration> {
+        let (Some(due_ns), Some(timer)) = (pacer.schedule.next_ns(), &self.timer) else { return Ok(TICK) };
+        let left = Duration::from_nanos(due_ns.saturating_sub(self.shared.clock.now_ns()));
+        if left.is_zero() {
+            return Ok(Duration::ZERO);
+        }
+        // One that ends a tick is looked for then.
+        if left < TICK && pacer.armed_for_ns != Some(due_ns) {
+            timer.set(left).context("timerfd_settime")?;
+            pacer.armed_for_ns = Some(due_ns);
+        }
+        Ok(TICK)
     }
 
     /// Takes what has come on one connection, and answers it.
-    fn serve(&mut self, event: &Event, tally: &mut Tally) -> Result<Served> {
+    fn serve(&mut self, event: &Event, is_open: bool, tally: &mut Tally) -> Result<Served> {
         let index = event.token().0;
         let mut served = Served::default();
         if event.is_readable() || event.is_read_closed() || event.is_error() {
@@ -180,12 +271,10 @@ impl Worker {
                     Err(error) => return Err(self.ended(index, Some(error))),
                 };
                 served.moved = true;
-                let message_bytes = self.shared.plan.message_bytes;
-                match self.flights[index].receive(&self.buffer[..length], message_bytes) {
+                match self.receive(index, length, is_open, tally) {
                     Ok(0) => {}
                     Ok(completed) => {
-                        now_ns = self.shared.clock.now_ns();
-                        self.record(index, completed, now_ns, tally);
+                        now_ns = tally.last_ns;
                         served.completed += completed;
                     }
                     Err(fault) => return Err(self.fault(index, fault)),
@@ -204,32 +293,47 @@ impl Worker {
         Ok(served)
     }
 
-    /// Takes `completed` messages off a connection and records how long they were away.
-    fn record(&mut self, index: usize, completed: usize, now_ns: u64, tally: &mut Tally) {
-        let pipeline = self.shared.plan.pipeline;
-        let ring = &self.rings[index * pipeline..][..pipeline];
-        let flight = &mut self.flights[index];
-        let moment = self.shared.window.moment(now_ns);
-        for _ in 0..completed {
-            let began_ns = flight.complete(ring);
-            if moment == Moment::Within {
-                tally.latency_ns.saturating_record(now_ns - began_ns);
+    /// Verifies `length` bytes of the buffer and records how long the messages that they complete were away;
+    /// returns how many those are.
+    fn receive(
+        &mut self,
+        index: usize,
+        length: usize,
+        is_open: bool,
+        tally: &mut Tally,
+    ) -> Result<usize, Fault> {
+        let Shared { plan, clock, window, .. } = &*self.shared;
+        // Read once for all that one receive completes, and only if it completes any.
+        let mut back = None;
+        let Tally { latencies, echoes, warmup_echoes, last_ns, .. } = tally;
+        let completed = self.flights[index].receive(&self.buffer[..length], plan.message_bytes, |stamp| {
+            let (now_ns, moment) = *back.get_or_insert_with(|| {
+                let now_ns = clock.now_ns();
+                (now_ns, window.moment(now_ns))
+            });
+            match moment {
+                Moment::Before => *warmup_echoes += 1,
+                Moment::Within => *echoes += 1,
+                Moment::After => {}
             }
-        }
-        if moment == Moment::Before {
-            tally.warmup_echoes += completed as u64;
-        }
-        tally.last_ns = now_ns;
+            *last_ns = now_ns;
+            if !is_open && moment == Moment::Within {
+                latencies.latency_ns.saturating_record(now_ns - stamp.due_ns);
+            }
+            if is_open && window.moment(stamp.due_ns) == Moment::Within {
+                latencies.record(stamp, now_ns);
+            }
+        })?;
+        Ok(completed)
     }
 
-    /// Begins as many messages as the connection may; returns how many.
+    /// Begins as many messages as a closed loop's connection may; returns how many.
     fn begin(&mut self, index: usize, now_ns: u64) -> usize {
         let plan = &self.shared.plan;
         let flight = &mut self.flights[index];
-        let room = plan.pipeline - flight.in_flight();
+        let room = plan.pipeline.saturating_sub(flight.in_flight());
         let granted = self.shared.window.grant(&mut flight.quota, room, now_ns);
-        let ring = &mut self.rings[index * plan.pipeline..][..plan.pipeline];
-        flight.begin(ring, granted, plan.message_bytes, now_ns);
+        flight.begin(granted, plan.message_bytes, Stamp::on_time(now_ns));
         granted
     }
 
@@ -298,6 +402,13 @@ impl Worker {
             plan.target(first),
         )
     }
+}
+
+/// Where an open loop stands.
+struct Pacer {
+    schedule: Schedule,
+    /// What the timer was last set for.
+    armed_for_ns: Option<u64>,
 }
 
 /// What one event led to.

@@ -4,6 +4,7 @@
 mod broken;
 mod dialogue;
 mod echo_server;
+mod open;
 
 use std::process::{Command, Output};
 use std::sync::atomic::Ordering::SeqCst;
