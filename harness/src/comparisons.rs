@@ -22,7 +22,7 @@ struct Metric {
     stands_when_client_limited: bool,
 }
 
-const METRICS: [Metric; 6] = [
+const METRICS: [Metric; 8] = [
     Metric {
         name: "server_cpu_ns_per_echo",
         pass: Pass::Latency,
@@ -45,6 +45,18 @@ const METRICS: [Metric; 6] = [
         name: "latency_p99_us",
         pass: Pass::Latency,
         value: |row| row.latency_p99_us,
+        stands_when_client_limited: false,
+    },
+    Metric {
+        name: "latency_p999_us",
+        pass: Pass::Latency,
+        value: |row| row.latency_p999_us,
+        stands_when_client_limited: false,
+    },
+    Metric {
+        name: "service_p99_us",
+        pass: Pass::Latency,
+        value: |row| row.service_p99_us,
         stands_when_client_limited: false,
     },
     Metric {

@@ -16,6 +16,21 @@ pub const RUN_DELAY_PERCENT: f64 = 5.0;
 /// More than this share of memory readings that did not come to rest spoils a walk.
 pub const UNSETTLED_SHARE: f64 = 0.25;
 
+/// Less than this share of what an open loop offers in time, sent or answered, is not the load that was asked
+/// for.
+pub const OFFERED_SHARE: f64 = 0.99;
+
+/// What became of an open loop's messages.
+#[derive(Clone, Copy, Debug)]
+pub struct Offered {
+    /// Due within the window.
+    pub per_s: f64,
+    /// Back within the window.
+    pub achieved_per_s: f64,
+    /// Of those due, not even sent within the window.
+    pub unsent_per_s: f64,
+}
+
 /// What the gates look at.
 #[derive(Default)]
 pub struct Evidence {
@@ -23,6 +38,8 @@ pub struct Evidence {
     pub connections: (u64, u64),
     /// Echoes within the window; none if the trial had no window.
     pub echoes: Option<u64>,
+    /// What became of the messages, if the loop was open.
+    pub offered: Option<Offered>,
     /// The client's CPU in percent of what it could use.
     pub client_cpu_percent: Option<f64>,
     /// The hypervisor's share.
@@ -145,6 +162,21 @@ pub fn judge(evidence: &Evidence) -> (Status, String) {
             notes.push(format!("{meaning} {times} times"));
         }
     }
+    if let Some(Offered { per_s, achieved_per_s, unsent_per_s }) = evidence.offered {
+        if per_s - unsent_per_s < OFFERED_SHARE * per_s {
+            notes.push(format!(
+                "client-limited: of {per_s:.0} messages a second that were due the client sent {:.0} in time",
+                per_s - unsent_per_s
+            ));
+            return (Status::ClientLimited, notes.join("; "));
+        }
+        if achieved_per_s < OFFERED_SHARE * per_s {
+            notes.push(format!(
+                "saturated: of {per_s:.0} echoes a second that were offered {achieved_per_s:.0} came back in time; \
+                 latency grows with the length of the window"
+            ));
+        }
+    }
     if above(evidence.client_cpu_percent, CLIENT_BUSY_PERCENT) {
         notes.push(format!(
             "client-limited: the client used {:.0} % of its CPU; throughput and latency are its own",
@@ -254,6 +286,20 @@ mod tests {
         for sharing in [kernel_thread, siblings] {
             assert_eq!(waiting(0.0, 40.0, sharing).0, Status::Rejected, "the client has its CPU");
         }
+    }
+
+    #[test]
+    fn what_is_not_sent_in_time_limits_and_what_is_not_answered_saturates() {
+        let offered = |achieved_per_s, unsent_per_s| {
+            with(|evidence| {
+                evidence.offered = Some(Offered { per_s: 1000.0, achieved_per_s, unsent_per_s });
+            })
+        };
+        assert_eq!(offered(995.0, 5.0), (Status::Ok, String::new()));
+        let (status, reason) = offered(800.0, 5.0);
+        assert!(status == Status::Ok && reason.starts_with("saturated: of 1000"), "{reason}");
+        let (status, reason) = offered(800.0, 20.0);
+        assert!(status == Status::ClientLimited && reason.contains("sent 980 in time"), "{reason}");
     }
 
     #[test]

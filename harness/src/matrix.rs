@@ -7,7 +7,8 @@ use anyhow::{Context, Result, bail, ensure};
 use ringmark::backend::{self, Knobs};
 use serde::{Deserialize, Serialize};
 
-use crate::load::{DURATION_MAX, MESSAGE_BYTES_MAX, PIPELINE_MAX};
+use crate::load::result::Arrival;
+use crate::load::{DURATION_MAX, MESSAGE_BYTES_MAX, PIPELINE_MAX, RATE_MAX_PER_S};
 use crate::measurement::Pass;
 
 /// A matrix file.
@@ -106,9 +107,25 @@ pub struct Workload {
     pub connections: usize,
     /// Size of a message.
     pub message_bytes: u64,
-    /// Messages in flight on each connection.
+    /// Messages in flight on each connection of a closed loop.
     #[serde(default = "one_message")]
     pub pipeline: usize,
+    /// Open loop: messages per second, over all connections together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_per_s: Option<f64>,
+    /// How the messages of an open loop arrive: `poisson` (without it) or `uniform`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arrival: Option<Arrival>,
+}
+
+impl Workload {
+    /// What decides when a message begins.
+    pub fn arrival(&self) -> Arrival {
+        match self.rate_per_s {
+            None => Arrival::Closed,
+            Some(_) => self.arrival.unwrap_or(Arrival::Poisson),
+        }
+    }
 }
 
 /// A workload whose blocks lost trials to the gates gets up to this share of its blocks in addition, rounded
@@ -232,6 +249,24 @@ impl Matrix {
                 workload.pipeline as u64 <= PIPELINE_MAX,
                 "workload '{name}': pipeline is more than {PIPELINE_MAX}"
             );
+            if let Some(rate) = workload.rate_per_s {
+                ensure!(
+                    rate > 0.0 && rate <= RATE_MAX_PER_S,
+                    "workload '{name}': rate_per_s must be above 0 and at most {RATE_MAX_PER_S}"
+                );
+                ensure!(
+                    workload.pipeline == 1,
+                    "workload '{name}': rate_per_s makes an open loop, which has no pipeline"
+                );
+            }
+            ensure!(
+                workload.arrival.is_none() || workload.rate_per_s.is_some(),
+                "workload '{name}': arrival is for an open loop; give rate_per_s too"
+            );
+            ensure!(
+                workload.arrival != Some(Arrival::Closed),
+                "workload '{name}': arrival 'closed' is what a workload without rate_per_s has"
+            );
             ensure!(name.len() <= 64, "workload '{name}': a name has at most 64 characters");
             ensure!(workload.pipeline > 0, "workload '{name}': pipeline is 0: nothing would be sent");
             let twice = self.workloads[..index].iter().any(|other| other.name == *name);
@@ -331,6 +366,13 @@ mod tests {
             (with("{ backend = \"epoll-et\" }", "{ backend = \"epol\" }"), "epol"),
             (with("200ms", "200"), "unit"),
             (with("name = \"one\"", "name = \"a/b\""), "a/b"),
+            (with("message_bytes = 64", "message_bytes = 64\nrate_per_s = 0.0"), "rate_per_s"),
+            (with("message_bytes = 64", "message_bytes = 64\nrate_per_s = 1.0\npipeline = 2"), "pipeline"),
+            (with("message_bytes = 64", "message_bytes = 64\narrival = \"uniform\""), "arrival"),
+            (
+                with("message_bytes = 64", "message_bytes = 64\nrate_per_s = 1.0\narrival = \"closed\""),
+                "closed",
+            ),
         ];
         for (result, names) in cases {
             let message = format!("{:#}", result.expect_err(names));

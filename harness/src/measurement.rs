@@ -99,10 +99,17 @@ pub struct TrialRow {
     pub message_bytes: u64,
     /// Messages in flight on each active connection.
     pub pipeline_depth: usize,
-    /// `closed`: the next message goes when an earlier one is back.
+    /// `closed`: the next message goes when an earlier one is back. `poisson` or `uniform`: an open loop, in which
+    /// a seed decides when a message is due.
     pub arrival: String,
-    /// Echoes offered per second; only for an open loop.
+    /// Messages per second that were due within the window; only for an open loop, as the next two.
     pub offered_per_s: Option<f64>,
+    /// Of those, the ones sent more than 1 ms after they were due.
+    #[serde(default)]
+    pub late_sends: Option<u64>,
+    /// Of those, the ones that were sent only after the window's end, whose lateness counts all the same.
+    #[serde(default)]
+    pub unsent: Option<u64>,
     /// Echoes per second within the window. In a closed loop: capacity under this many connections.
     pub achieved_per_s: Option<f64>,
     /// Echoes within the window, each verified byte for byte.
@@ -115,7 +122,8 @@ pub struct TrialRow {
     pub warmup_settled: Option<bool>,
     /// Echoes of the warm-up.
     pub warmup_echoes: Option<u64>,
-    /// From before a message is written until its last byte is back and verified; median.
+    /// Until a message's last byte is back and verified; median. In a closed loop from before it is written, of the
+    /// echoes within the window; in an open one from when it was due, of the messages that were due within it.
     pub latency_p50_us: Option<f64>,
     /// The same, 90th percentile.
     pub latency_p90_us: Option<f64>,
@@ -125,9 +133,15 @@ pub struct TrialRow {
     pub latency_p999_us: Option<f64>,
     /// The same, largest.
     pub latency_max_us: Option<f64>,
-    /// From the actual send, 99th percentile; only for an open loop (in a closed one latency is that).
+    /// From when it was sent, median; only for an open loop (in a closed one latency is that).
+    #[serde(default)]
+    pub service_p50_us: Option<f64>,
+    /// The same, 99th percentile.
     pub service_p99_us: Option<f64>,
-    /// From the intended to the actual send, 99th percentile; only for an open loop.
+    /// From when a message was due until it was sent, median: the load's own share of latency; only for an open loop.
+    #[serde(default)]
+    pub send_lag_p50_us: Option<f64>,
+    /// The same, 99th percentile.
     pub send_lag_p99_us: Option<f64>,
     /// CPU clock of the server's process, all of its threads, over the window.
     pub server_cpu_ns_per_echo: Option<f64>,

@@ -4,52 +4,51 @@ mod ladder;
 mod table;
 mod tables;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::results::{self, Run};
 
 /// Prints the tables of a run.
 ///
-/// With --splice, puts each into a document instead, between the lines `<!-- ringmark:NAME -->` and
-/// `<!-- /ringmark:NAME -->`; the text around them stays as it is.
+/// With --splice, makes the tables of a document anew instead. Each stands between the lines
+/// `<!-- ringmark:NAME FOLDER -->` and `<!-- /ringmark:NAME -->`, and FOLDER is that of its run, as seen from the
+/// document; the text around them stays as it is. To show another run, change the name of the folder.
 #[derive(clap::Args, Debug)]
 pub struct Options {
     /// The folder of the run
-    folder: PathBuf,
-    /// The document to put the tables into
-    #[arg(long, value_name = "FILE")]
+    #[arg(required_unless_present = "splice")]
+    folder: Option<PathBuf>,
+    /// The document whose tables are to be made anew
+    #[arg(long, value_name = "FILE", conflicts_with = "folder")]
     splice: Option<PathBuf>,
-    /// Put only this table into the document, and leave the others as they are; may be repeated
-    #[arg(long, value_name = "NAME", requires = "splice")]
-    only: Vec<String>,
 }
 
 /// Runs.
 pub fn run(options: Options) -> Result<()> {
-    let Some(document) = options.splice else { return print(&options.folder) };
-    let run = Run::read(&options.folder)?;
-    let text = fs::read_to_string(&document).with_context(|| format!("read {}", document.display()))?;
-    let name = options.folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let sections = tables::all(&run, &name);
-    if let Some(unknown) =
-        options.only.iter().find(|name| !sections.iter().any(|section| section.name == **name))
-    {
-        bail!("--only {unknown}: there is no such table; there are: {}", names(&sections));
+    if let Some(document) = options.splice {
+        let text = fs::read_to_string(&document).with_context(|| format!("read {}", document.display()))?;
+        let place = document.parent().unwrap_or(Path::new(""));
+        let spliced = splice(&text, |folder| sections(&place.join(folder)))
+            .with_context(|| document.display().to_string())?;
+        return results::replace(&document, spliced.as_bytes());
     }
-    let spliced = splice(&text, &sections, &options.only).with_context(|| document.display().to_string())?;
-    results::replace(&document, spliced.as_bytes())
+    print(&options.folder.unwrap_or_default())
+}
+
+fn sections(folder: &Path) -> Result<Vec<Section>> {
+    let name = folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    Ok(tables::all(&Run::read(folder)?, &name))
 }
 
 /// Prints every table.
 pub fn print(folder: &Path) -> Result<()> {
-    let run = Run::read(folder)?;
-    let name = folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let mut stdout = std::io::stdout().lock();
-    for table in tables::all(&run, &name) {
+    for table in sections(folder)? {
         if !table.text.is_empty() {
             writeln!(stdout, "{}\n\n{}", table.title, table.text).context("stdout")?;
         }
@@ -65,59 +64,45 @@ struct Section {
     title: &'static str,
     /// Markdown that ends with a line break; empty if the run has nothing for it.
     text: String,
-    /// It says which run it is of, so that it may stand in a document whose other tables are of another run,
-    /// and stays when that one has nothing for it.
-    names_its_run: bool,
 }
 
-fn names(sections: &[Section]) -> String {
-    sections.iter().map(|section| section.name).collect::<Vec<_>>().join(", ")
-}
-
-/// Replaces what stands between the markers of each section, or `only` of some. Every section must have its
-/// markers, once, and every marker a section.
-fn splice(document: &str, sections: &[Section], only: &[String]) -> Result<String> {
+/// Replaces what stands between each pair of markers by the section of that name of the run in that folder.
+fn splice(document: &str, sections: impl Fn(&str) -> Result<Vec<Section>>) -> Result<String> {
+    let mut runs: BTreeMap<&str, Vec<Section>> = BTreeMap::new();
     let mut spliced = String::new();
     let mut lines = document.lines();
-    let mut done = Vec::new();
     while let Some(line) = lines.next() {
         spliced += line;
         spliced.push('\n');
-        let Some(name) = marker(line, "<!-- ringmark:") else {
+        let Some(marked) = marker(line, "<!-- ringmark:") else {
             if let Some(name) = marker(line, "<!-- /ringmark:") {
                 bail!("the end of '{name}' stands without its beginning");
             }
             continue;
         };
-        let Some(section) = sections.iter().find(|section| section.name == name) else {
-            bail!("there is no table '{name}'; there are: {}", names(sections));
+        let Some((name, folder)) = marked.split_once(' ') else {
+            bail!("the marker of '{marked}' names no run: <!-- ringmark:{marked} results/FOLDER -->");
         };
-        if done.contains(&section.name) {
-            bail!("the marker of '{name}' stands twice");
+        if !runs.contains_key(folder) {
+            runs.insert(folder, sections(folder)?);
         }
-        done.push(section.name);
-        let mut stood = String::new();
+        let of_run = &runs[folder];
+        let Some(section) = of_run.iter().find(|section| section.name == name) else {
+            let names: Vec<_> = of_run.iter().map(|section| section.name).collect();
+            bail!("there is no table '{name}'; there are: {}", names.join(", "));
+        };
         let end = loop {
             match lines.next() {
                 Some(line) if marker(line, "<!-- /ringmark:") == Some(name) => break line,
-                Some(line) => stood += &format!("{line}\n"),
-                None => bail!("the marker of '{name}' has no end: <!-- /ringmark:{name} -->"),
+                Some(line) if marker(line, "<!-- ringmark:").is_none() => {}
+                _ => bail!("the marker of '{name}' has no end: <!-- /ringmark:{name} -->"),
             }
         };
-        let is_left_out = !only.is_empty() && !only.iter().any(|only| only == name);
-        let stays = is_left_out || (section.text.is_empty() && section.names_its_run);
-        spliced += &if stays {
-            format!("{stood}{end}\n")
-        } else if section.text.is_empty() {
-            format!("\nThis run did not measure it.\n\n{end}\n")
-        } else {
-            format!("\n{}\n{end}\n", section.text)
-        };
+        let text = if section.text.is_empty() { "This run did not measure it.\n" } else { &section.text };
+        spliced += &format!("\n{text}\n{end}\n");
     }
-    match sections.iter().find(|section| !done.contains(&section.name)) {
-        Some(section) => bail!("there is no marker <!-- ringmark:{} -->", section.name),
-        None => Ok(spliced),
-    }
+    ensure!(!runs.is_empty(), "there is no marker <!-- ringmark:NAME results/FOLDER -->");
+    Ok(spliced)
 }
 
 fn marker<'a>(line: &'a str, start: &str) -> Option<&'a str> {
@@ -128,45 +113,43 @@ fn marker<'a>(line: &'a str, start: &str) -> Option<&'a str> {
 mod tests {
     use super::*;
 
-    fn section(name: &'static str, text: &str, names_its_run: bool) -> Section {
-        Section { name, title: "", text: text.to_owned(), names_its_run }
+    /// A run that says which it is.
+    fn sections(folder: &str) -> Result<Vec<Section>> {
+        ensure!(folder != "missing", "{folder}: not the folder of a run");
+        let text = |words: &str| format!("{words} of {folder}\n");
+        Ok(vec![
+            Section { name: "cpu", title: "", text: text("CPU") },
+            Section { name: "memory", title: "", text: String::new() },
+        ])
     }
 
     #[test]
-    fn tables_of_two_runs_stand_in_one_document() {
-        let document = "<!-- ringmark:cpu -->\n\nold\n\n<!-- /ringmark:cpu -->\n\
-                        <!-- ringmark:ladder -->\n\nold\n\n<!-- /ringmark:ladder -->\n";
-        let of_ladder = [section("cpu", "of ladder\n", false), section("ladder", "of ladder\n", true)];
-        let spliced = splice(document, &of_ladder, &["ladder".to_owned()]).expect("splices");
-        assert_eq!((spliced.matches("old").count(), spliced.matches("of ladder").count()), (1, 1));
-        let of_other = [section("cpu", "of other\n", false), section("ladder", "", true)];
-        let spliced = splice(&spliced, &of_other, &[]).expect("splices");
-        assert_eq!((spliced.matches("of other").count(), spliced.matches("of ladder").count()), (1, 1));
-        assert_eq!(splice(&spliced, &of_other, &[]).expect("splices"), spliced, "again, nothing changes");
-    }
-
-    fn sections() -> [Section; 1] {
-        [section("cpu", "| new |\n", false)]
-    }
-
-    #[test]
-    fn splicing_replaces_only_between_markers_and_twice_is_once() {
-        let document = "# Title\n\n<!-- ringmark:cpu -->\n\n| old |\n\n<!-- /ringmark:cpu -->\n\nAfter\n";
-        let once = splice(document, &sections(), &[]).expect("splices");
-        assert_eq!(once, document.replace("old", "new"));
-        assert_eq!(splice(&once, &sections(), &[]).expect("splices"), once);
+    fn tables_of_two_runs_stand_in_one_document_and_twice_is_once() {
+        let document = "# Title\n\n<!-- ringmark:cpu a -->\nold\n<!-- /ringmark:cpu -->\nBetween\n\
+                        <!-- ringmark:cpu b -->\n\nold\n\n<!-- /ringmark:cpu -->\n\
+                        <!-- ringmark:memory b -->\n<!-- /ringmark:memory -->\nAfter\n";
+        let once = splice(document, sections).expect("splices");
+        let expected = "# Title\n\n<!-- ringmark:cpu a -->\n\nCPU of a\n\n<!-- /ringmark:cpu -->\nBetween\n\
+                        <!-- ringmark:cpu b -->\n\nCPU of b\n\n<!-- /ringmark:cpu -->\n\
+                        <!-- ringmark:memory b -->\n\nThis run did not measure it.\n\n<!-- /ringmark:memory -->\n\
+                        After\n";
+        assert_eq!(once, expected);
+        assert_eq!(splice(&once, sections).expect("splices"), once);
     }
 
     #[test]
     fn broken_markers_are_named() {
         let cases = [
             ("no markers\n", "no marker"),
-            ("<!-- ringmark:cpu -->\n", "no end"),
+            ("<!-- ringmark:cpu a -->\n", "no end"),
+            ("<!-- ringmark:cpu a -->\n<!-- ringmark:cpu a -->\n<!-- /ringmark:cpu -->\n", "no end"),
+            ("<!-- ringmark:cpu -->\n<!-- /ringmark:cpu -->\n", "names no run"),
             ("<!-- /ringmark:cpu -->\n", "without its beginning"),
-            ("<!-- ringmark:gpu -->\n<!-- /ringmark:gpu -->\n", "no table 'gpu'"),
+            ("<!-- ringmark:gpu a -->\n<!-- /ringmark:gpu -->\n", "no table 'gpu'"),
+            ("<!-- ringmark:cpu missing -->\n<!-- /ringmark:cpu -->\n", "not the folder of a run"),
         ];
         for (document, words) in cases {
-            let message = splice(document, &sections(), &[]).expect_err(words).to_string();
+            let message = splice(document, sections).expect_err(words).to_string();
             assert!(message.contains(words), "{message}");
         }
     }

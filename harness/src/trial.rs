@@ -19,6 +19,7 @@ use ringmark::backend;
 use crate::children::{Interrupted, Load, RefusedByKernel, Server, ServerCounters, ServerPlan};
 use crate::instruments::affinity::CpuList;
 use crate::instruments::network_namespace::NetworkNamespace;
+use crate::load::result::Arrival;
 use crate::machine;
 use crate::matrix::{Contender, Memory, Workload};
 use crate::measurement::{MemoryPointRow, MemoryRow, Pass, Status, SyscallRow, TrialRow};
@@ -185,11 +186,11 @@ pub struct Outcome {
 impl Trial<'_> {
     /// Runs it. Whatever goes wrong stands in the row.
     pub fn run(&self, ground: &Ground) -> Outcome {
-        let (message_bytes, pipeline_depth) = match &self.task {
+        let (message_bytes, pipeline_depth, arrival) = match &self.task {
             Task::Syscalls(workload, _) | Task::Latency(workload, _) => {
-                (workload.message_bytes, workload.pipeline)
+                (workload.message_bytes, workload.pipeline, workload.arrival())
             }
-            Task::Memory(memory) => (memory.message_bytes, 1),
+            Task::Memory(memory) => (memory.message_bytes, 1, Arrival::Closed),
         };
         let mut outcome = Outcome {
             row: TrialRow {
@@ -206,7 +207,7 @@ impl Trial<'_> {
                 client_cpus: ground.placement.client.clone(),
                 message_bytes,
                 pipeline_depth,
-                arrival: "closed".to_owned(),
+                arrival: arrival.name().to_owned(),
                 ..TrialRow::default()
             },
             ..Outcome::default()
@@ -295,13 +296,19 @@ impl Trial<'_> {
             format!("--ports={}", server.addresses.len()),
             format!("--connections={connections}"),
             format!("--message-bytes={}", row.message_bytes),
-            format!("--pipeline={}", row.pipeline_depth),
             format!("--threads={threads}"),
             // The same bytes for every backend of a block, others in the next.
             format!("--seed={}", self.block),
         ];
         if !ground.placement.client.is_empty() {
             arguments.push(format!("--cpus={}", ground.placement.client));
+        }
+        match self.task {
+            Task::Syscalls(Workload { rate_per_s: Some(rate), .. }, _)
+            | Task::Latency(Workload { rate_per_s: Some(rate), .. }, _) => {
+                arguments.extend([format!("--rate={rate}"), format!("--arrival={}", row.arrival)]);
+            }
+            _ => arguments.push(format!("--pipeline={}", row.pipeline_depth)),
         }
         arguments.extend_from_slice(more);
         Load::start(arguments, namespace, &ground.interrupted)

@@ -20,48 +20,38 @@ const SHOWN_BYTES: f64 = 8.0;
 /// Every section, in the order of the terminal.
 pub fn all(run: &Run, folder: &str) -> Vec<Section> {
     vec![
-        Section { name: "run", title: "The run", text: about(run, folder), names_its_run: true },
-        Section {
-            name: "questions",
-            title: "What each workload answers",
-            text: questions(run),
-            names_its_run: false,
-        },
-        Section {
-            name: "syscalls",
-            title: "System calls per echo, counted",
-            text: syscalls(run),
-            names_its_run: false,
-        },
+        Section { name: "run", title: "The run", text: about(run, folder) },
+        Section { name: "questions", title: "What each workload answers", text: questions(run) },
+        Section { name: "syscalls", title: "System calls per echo, counted", text: syscalls(run) },
         Section {
             name: "cpu",
             title: "Server CPU per echo, and against the baseline in the same block",
             text: cpu(run),
-            names_its_run: false,
         },
         Section {
             name: "latency",
             title: "Closed loop: capacity, and latency at that capacity",
-            text: latency(run),
-            names_its_run: false,
+            text: closed_loop(run),
+        },
+        Section {
+            name: "open-loop",
+            title: "Open loop: latency at a given rate, from when a message was due",
+            text: open_loop(run),
         },
         Section {
             name: "memory",
             title: "Bytes per idle connection over two bare TCP endpoints",
             text: memory(run),
-            names_its_run: false,
         },
         Section {
             name: "ladder",
             title: "What each rung changes, and what that does",
             text: ladder::tables(run, folder),
-            names_its_run: true,
         },
         Section {
             name: "gates",
             title: "Trials that were turned away, limited, or have something to mind",
             text: gates(run),
-            names_its_run: false,
         },
     ]
 }
@@ -124,7 +114,7 @@ fn about(run: &Run, folder: &str) -> String {
 }
 
 fn questions(run: &Run) -> String {
-    let mut table = Table::new(5, &["workload", "connections", "message", "pipeline", "question"]);
+    let mut table = Table::new(5, &["workload", "connections", "message", "load", "question"]);
     let workloads = run.manifest["matrix"]["workload"].as_array().into_iter().flatten();
     for workload in workloads {
         let plain = |name: &str| workload[name].as_u64().unwrap_or_default().to_string();
@@ -132,7 +122,13 @@ fn questions(run: &Run) -> String {
             text_of(workload, "/name").to_owned(),
             plain("connections"),
             format!("{} B", plain("message_bytes")),
-            plain("pipeline"),
+            match workload["rate_per_s"].as_f64() {
+                None => format!("closed loop, {} in flight", plain("pipeline")),
+                Some(rate) => {
+                    let arrival = workload["arrival"].as_str().unwrap_or("poisson");
+                    format!("open loop, {arrival}, {}/s", number(rate))
+                }
+            },
             text_of(workload, "/question").to_owned(),
         ]);
     }
@@ -349,7 +345,19 @@ fn cpu(run: &Run) -> String {
     table.render() + &absent(run, Pass::Latency)
 }
 
-fn latency(run: &Run) -> String {
+/// The rows of the latency pass whose loop is open, or not, by workload and arm.
+fn by_arm_and_loop(run: &Run, is_open: bool) -> impl Iterator<Item = (&str, String)> {
+    let is_wanted = move |workload: &str| {
+        let found = run.matrix.workloads.iter().find(|other| other.name == workload);
+        found.is_some_and(|workload| workload.rate_per_s.is_some() == is_open)
+    };
+    by_arm(run, Pass::Latency)
+        .into_iter()
+        .filter(move |(workload, ..)| is_wanted(workload))
+        .map(|(workload, arm, _)| (workload, arm))
+}
+
+fn closed_loop(run: &Run) -> String {
     let baseline = run.matrix.baseline.as_str();
     let against = format!("echoes/s against {baseline} ({})", bounds(run, "achieved_per_s"));
     let heading = [
@@ -364,7 +372,7 @@ fn latency(run: &Run) -> String {
         "client-limited",
     ];
     let mut table = Table::new(2, &heading);
-    for (workload, arm, _) in by_arm(run, Pass::Latency) {
+    for (workload, arm) in by_arm_and_loop(run, false) {
         // Shown even where the client was the limit, and marked so; compared only where it was not.
         let rows = in_complete_blocks(run, workload, &arm);
         let limited = rows.iter().filter(|row| row.status == Status::ClientLimited).count();
@@ -380,7 +388,48 @@ fn latency(run: &Run) -> String {
             format!("{limited} of {}", rows.len()),
         ]);
     }
-    table.render() + &absent(run, Pass::Latency)
+    table.render()
+}
+
+fn open_loop(run: &Run) -> String {
+    let baseline = run.matrix.baseline.as_str();
+    let against = format!("p99 against {baseline} ({})", bounds(run, "latency_p99_us"));
+    let heading = [
+        "workload",
+        "arm",
+        "offered/s",
+        "back in time/s",
+        "p50 µs",
+        "p99 µs",
+        "p99.9 µs",
+        &against,
+        "service p99 µs",
+        "send lag p50 µs",
+        "send lag p99 µs",
+        "client CPU %",
+        "client-limited",
+    ];
+    let mut table = Table::new(2, &heading);
+    for (workload, arm) in by_arm_and_loop(run, true) {
+        let rows = in_complete_blocks(run, workload, &arm);
+        let limited = rows.iter().filter(|row| row.status == Status::ClientLimited).count();
+        table.push(vec![
+            workload.to_owned(),
+            arm.clone(),
+            median_of(&rows, &USABLE, |row| row.offered_per_s),
+            median_of(&rows, &USABLE, |row| row.achieved_per_s),
+            median_of(&rows, &USABLE, |row| row.latency_p50_us),
+            median_of(&rows, &USABLE, |row| row.latency_p99_us),
+            median_of(&rows, &USABLE, |row| row.latency_p999_us),
+            ratio_of(run, workload, "latency_p99_us", &arm, baseline),
+            median_of(&rows, &USABLE, |row| row.service_p99_us),
+            median_of(&rows, &USABLE, |row| row.send_lag_p50_us),
+            median_of(&rows, &USABLE, |row| row.send_lag_p99_us),
+            median_of(&rows, &USABLE, |row| row.client_cpu_percent),
+            format!("{limited} of {}", rows.len()),
+        ]);
+    }
+    table.render()
 }
 
 /// Object by arm: what a connection costs over `null`, in each state, and the sums. `MemAvailable` is not

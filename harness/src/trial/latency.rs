@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 
 use super::{Ground, Trial};
 use crate::children::{Load, Server};
-use crate::gates::{self, Evidence, Sharing};
+use crate::gates::{self, Evidence, Offered, Sharing};
 use crate::instruments::cpu::{MachineCpu, Tasks, process_cpu_ns};
 use crate::instruments::network::NetworkReading;
 use crate::load::result::LoadEvent;
@@ -97,13 +97,23 @@ pub fn measure(
     row.echoes = Some(result.echoes);
     row.duration_s = Some(result.duration_s);
     row.warmup_s = Some(result.warmup_s);
-    row.warmup_settled = Some(result.warmup_s < latency.warmup_max.as_secs_f64());
+    // An open loop's rate is given from the beginning.
+    row.warmup_settled = Some(result.open.is_some() || result.warmup_s < latency.warmup_max.as_secs_f64());
     row.warmup_echoes = Some(result.warmup_echoes);
     row.latency_p50_us = result.latency_us.p50;
     row.latency_p90_us = result.latency_us.p90;
     row.latency_p99_us = result.latency_us.p99;
     row.latency_p999_us = result.latency_us.p999;
     row.latency_max_us = result.latency_us.max;
+    if let Some(open) = &result.open {
+        row.offered_per_s = Some(open.offered_per_s);
+        row.late_sends = Some(open.late_sends);
+        row.unsent = Some(open.unsent);
+        row.service_p50_us = open.service_us.p50;
+        row.service_p99_us = open.service_us.p99;
+        row.send_lag_p50_us = open.send_lag_us.p50;
+        row.send_lag_p99_us = open.send_lag_us.p99;
+    }
     row.server_cpu_ns_per_echo = per_echo(after.server_cpu_ns - before.server_cpu_ns);
     row.client_cpu_ns_per_echo = per_echo(result.client_cpu_ns);
     row.machine_cpu_ns_per_echo = per_echo(machine.busy_ns);
@@ -127,6 +137,11 @@ pub fn measure(
     Ok(gates::judge(&Evidence {
         connections: (workload.connections as u64, stood),
         echoes: Some(result.echoes),
+        offered: result.open.as_ref().map(|open| Offered {
+            per_s: open.offered_per_s,
+            achieved_per_s: result.achieved_per_s,
+            unsent_per_s: open.unsent as f64 / result.duration_s,
+        }),
         client_cpu_percent: row.client_cpu_percent,
         steal_percent: row.steal_percent,
         server_run_delay_percent: row.server_run_delay_percent,

@@ -25,6 +25,9 @@ const OTHER_PER_ECHO: f64 = 0.01;
 /// sq_thread_idle says (io_uring_setup(2)), 1 s if nothing is given.
 const REST_TIME: Duration = Duration::from_secs(5);
 
+/// How long the echoes may take, beside the time in which an open loop sends them.
+const PATIENCE: Duration = Duration::from_secs(120);
+
 pub fn measure(
     trial: &Trial<'_>,
     ground: &Ground,
@@ -33,11 +36,15 @@ pub fn measure(
     outcome: &mut Outcome,
 ) -> Result<(Status, String)> {
     let row = &mut outcome.row;
+    let is_open = workload.rate_per_s.is_some();
     let namespace = trial.namespace(row);
     let mut tracepoints = Err(Unavailable::new("the server did not hold"));
     let mut server =
         trial.server(ground, namespace.as_ref(), row, |pid| tracepoints = WorkerCounters::attach(pid))?;
-    let mut load = trial.load(ground, namespace.as_ref(), &server, row, workload.connections, &[])?;
+    let each = (echoes / workload.connections as u64).max(1);
+    let all = each * workload.connections as u64;
+    let more = if is_open { vec![format!("--echoes={all}")] } else { Vec::new() };
+    let mut load = trial.load(ground, namespace.as_ref(), &server, row, workload.connections, &more)?;
     load.set_connections(workload.connections).map_err(|error| server.blame(error))?;
     server.await_open(workload.connections as u64)?;
     // Everything is touched once, so that growth of tables and buffers is not counted.
@@ -47,21 +54,23 @@ pub fn measure(
         bail!("no echo came back")
     };
 
-    let each = (echoes / workload.connections as u64).max(1);
     let before = Rest::find(&mut server, tracepoints.as_mut().ok())?;
-    let LoadEvent::Echoed(result) = load
-        .command(&format!("echo {each}"), Duration::from_secs(120))
-        .map_err(|error| server.blame(error))?
-    else {
-        bail!("no result came back")
-    };
+    let patience =
+        PATIENCE + Duration::from_secs_f64(workload.rate_per_s.map_or(0.0, |rate| all as f64 / rate));
+    let mut event = load
+        .command(&if is_open { "run".to_owned() } else { format!("echo {each}") }, patience)
+        .map_err(|error| server.blame(error))?;
+    while let LoadEvent::Measuring | LoadEvent::Measured = event {
+        event = load.next(patience).map_err(|error| server.blame(error))?;
+    }
+    let (LoadEvent::Echoed(result) | LoadEvent::Result(result)) = event else { bail!("no result came back") };
     let after = Rest::find(&mut server, tracepoints.as_mut().ok())?;
     let stood = after.own.of_loop("open");
     let io_workers = Tasks::read(server.pid())?.io_workers;
     load.quit()?;
     let counters = trial.stop(server, row)?;
 
-    ensure!(result.echoes == each * workload.connections as u64, "{} echoes came back", result.echoes);
+    ensure!(result.echoes == all, "{} echoes came back", result.echoes);
     row.connections = Some(stood);
     row.active_connections = Some(result.active_connections as u64);
     row.echoes = Some(result.echoes);

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use crate::{FOUR_CONNECTIONS, Place, assert_has, failure, heading, stdout, success};
 
-const SECTIONS: [&str; 8] = ["run", "questions", "syscalls", "cpu", "latency", "memory", "ladder", "gates"];
+const SECTIONS: [&str; 9] =
+    ["run", "questions", "syscalls", "cpu", "latency", "open-loop", "memory", "ladder", "gates"];
 
 /// Of counted calls only: a busy machine spoils no trial of theirs.
 fn finished() -> Place {
@@ -18,7 +19,7 @@ fn finished() -> Place {
 fn document() -> String {
     let mut text = String::from("# Before\n");
     for name in SECTIONS {
-        text += &format!("\n<!-- ringmark:{name} -->\n<!-- /ringmark:{name} -->\n");
+        text += &format!("\n<!-- ringmark:{name} out -->\n<!-- /ringmark:{name} -->\n");
     }
     text + "\nAfter\n"
 }
@@ -38,13 +39,13 @@ fn splicing_twice_is_splicing_once() {
     let file = place.path("doc.md");
     fs::write(&file, document()).unwrap();
     let splice = || {
-        let output = success(place.command("report").args(["out", "--splice", "doc.md"]));
+        let output = success(place.command("report").args(["--splice", "doc.md"]));
         assert_eq!(stdout(&output), "");
         fs::read_to_string(&file).unwrap()
     };
     let once = splice();
     assert!(
-        once.starts_with("# Before\n\n<!-- ringmark:run -->\n") && once.ends_with("\n\nAfter\n"),
+        once.starts_with("# Before\n\n<!-- ringmark:run out -->\n") && once.ends_with("\n\nAfter\n"),
         "{once}"
     );
     assert_has(&once, &["| four     | epoll-et | ", "This run did not measure it."]);
@@ -52,17 +53,17 @@ fn splicing_twice_is_splicing_once() {
 }
 
 #[test]
-fn a_document_without_its_markers_stays_as_it_is() {
+fn a_document_with_broken_markers_stays_as_it_is() {
     let place = finished();
     let file = place.path("doc.md");
     for (text, complaint) in [
-        (String::new(), "there is no marker <!-- ringmark:run -->"),
-        (document().replace("<!-- ringmark:cpu -->\n<!-- /ringmark:cpu -->\n", ""), "<!-- ringmark:cpu -->"),
+        (String::new(), "there is no marker <!-- ringmark:"),
+        (document().replace("ringmark:cpu out", "ringmark:cpu other"), "not the folder of a run"),
         (document().replace("<!-- /ringmark:gates -->\n", ""), "'gates' has no end"),
         (document().replace("ringmark:memory", "ringmark:memories"), "no table 'memories'"),
     ] {
         fs::write(&file, &text).unwrap();
-        let line = failure(place.command("report").args(["out", "--splice", "doc.md"]));
+        let line = failure(place.command("report").args(["--splice", "doc.md"]));
         assert_has(&line, &["doc.md: ", complaint]);
         assert_eq!(fs::read_to_string(&file).unwrap(), text);
     }
@@ -90,13 +91,29 @@ fn every_committed_run_is_still_read() {
     assert!(count > 0, "there is a reference run");
 }
 
+/// What REPORT.md shows of them is what their files say.
+#[test]
+fn the_committed_report_is_that_of_the_committed_runs() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap();
+    let place = Place::with("");
+    let report = fs::read_to_string(root.join("REPORT.md")).unwrap();
+    fs::write(place.path("REPORT.md"), &report).unwrap();
+    std::os::unix::fs::symlink(root.join("results"), place.path("results")).unwrap();
+    success(place.command("report").args(["--splice", "REPORT.md"]));
+    let spliced = fs::read_to_string(place.path("REPORT.md")).unwrap();
+    assert!(
+        spliced == report,
+        "run `ringmark report --splice REPORT.md`, and read the prose beside what changes"
+    );
+}
+
 #[test]
 fn what_is_no_run_is_refused() {
     let place = Place::with("");
     for folder in [".", "missing"] {
         assert_has(&failure(place.command("report").arg(folder)), &["not the folder of a run"]);
     }
-    let line = failure(finished().command("report").args(["out", "--splice", "missing.md"]));
+    let line = failure(finished().command("report").args(["--splice", "missing.md"]));
     assert_has(&line, &["read missing.md: No such file"]);
 }
 
