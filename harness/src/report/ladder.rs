@@ -1,7 +1,9 @@
 //! The ladder: arms of which each stands on another and changes one thing, and what that one thing does.
 
 use super::table::{MISSING, Table, number};
-use super::tables::{absent, bounds, comparison, counted_trial, noise, ratio, whole};
+use super::tables::{
+    USABLE, absent, bounds, comparison, counted_trial, in_complete_blocks, median_of, noise, ratio, whole,
+};
 use crate::matrix::Contender;
 use crate::measurement::{Pass, Status};
 use crate::results::Run;
@@ -65,7 +67,8 @@ fn cpu(run: &Run) -> String {
     let baseline = &run.matrix.baseline;
     let bounds = bounds(run, CPU);
     let (against_over, against) = (format!("CPU/echo against it ({bounds})"), format!("against {baseline}"));
-    let heading = ["workload", "arm", "over", &against_over, &against, "events/wait"];
+    let heading =
+        ["workload", "arm", "over", &against_over, &against, "server ns/echo", "events/wait", "blocks"];
     let mut table = Table::new(3, &heading);
     for workload in &run.matrix.workloads {
         for contender in &run.matrix.backends {
@@ -74,14 +77,16 @@ fn cpu(run: &Run) -> String {
                 comparison(run, &workload.name, CPU, &arm, other).map_or(MISSING.to_owned(), ratio)
             };
             let over = contender.over.as_deref();
-            let events = counted_trial(run, &workload.name, &arm).and_then(|row| row.events_per_wait);
+            let rows = in_complete_blocks(run, &workload.name, &arm);
             table.push(vec![
                 workload.name.clone(),
                 arm.clone(),
                 over.unwrap_or(MISSING).to_owned(),
                 over.map_or(MISSING.to_owned(), compared),
                 if arm == *baseline { "1 (baseline)".to_owned() } else { compared(baseline) },
-                events.map_or(MISSING.to_owned(), number),
+                median_of(&rows, &USABLE, |row| row.server_cpu_ns_per_echo),
+                median_of(&rows, &USABLE, |row| row.events_per_wait),
+                rows.len().to_string(),
             ]);
         }
     }
@@ -247,13 +252,24 @@ mod tests {
         let against_it = "CPU/echo against it (95 % interval)";
         let shared = "shared-cpu, no verdict";
         let narrow = [format!("1.00 (1.00–1.00) {shared}"), format!("0.80 (0.80–0.80) {shared}")];
+        let head = [
+            "workload",
+            "arm",
+            "over",
+            against_it,
+            "against epoll-et",
+            "server ns/echo",
+            "events/wait",
+            "blocks",
+        ];
+        let lower = "0.80 (0.80–0.80) lower";
         let expected: [&[&str]; 6] = [
-            &["workload", "arm", "over", against_it, "against epoll-et", "events/wait"],
-            &["w", "epoll-document", "–", "–", "2.00 (2.00–2.00) higher", "3.00"],
-            &["w", "epoll-et", "epoll-document", "0.50 (0.50–0.50) lower", "1 (baseline)", "3.00"],
-            &["w", "uring-multishot", "epoll-et", "0.80 (0.80–0.80) lower", "0.80 (0.80–0.80) lower", "3.00"],
-            &["w", "uring-multishot buffers=64", "uring-multishot", &narrow[0], &narrow[1], "3.00"],
-            &["w", "null", "–", "–", "–", "–"],
+            &head,
+            &["w", "epoll-document", "–", "–", "2.00 (2.00–2.00) higher", "1,100", "3.00", "10"],
+            &["w", "epoll-et", "epoll-document", "0.50 (0.50–0.50) lower", "1 (baseline)", "550", "3.00", "10"],
+            &["w", "uring-multishot", "epoll-et", lower, lower, "440", "3.00", "10"],
+            &["w", "uring-multishot buffers=64", "uring-multishot", &narrow[0], &narrow[1], "440", "3.00", "10"],
+            &["w", "null", "–", "–", "–", "–", "–", "0"],
         ];
         assert_eq!(cells(&cpu), expected);
     }

@@ -167,10 +167,10 @@ fn by_arm(run: &Run, pass: Pass) -> Vec<(&str, String, Vec<&TrialRow>)> {
 }
 
 /// Trials whose CPU per echo may be used.
-const USABLE: [Status; 2] = [Status::Ok, Status::ClientLimited];
+pub const USABLE: [Status; 2] = [Status::Ok, Status::ClientLimited];
 
 /// The arm's rows of the blocks that count: those that ratios are over.
-fn in_complete_blocks<'a>(run: &'a Run, workload: &str, arm: &str) -> Vec<&'a TrialRow> {
+pub fn in_complete_blocks<'a>(run: &'a Run, workload: &str, arm: &str) -> Vec<&'a TrialRow> {
     let blocks = comparisons::complete_blocks(&run.trials, Pass::Latency, workload);
     blocks.iter().filter_map(|block| block.get(arm).copied()).collect()
 }
@@ -216,7 +216,7 @@ pub fn absent(run: &Run, pass: Pass) -> String {
     if lines.is_empty() { lines } else { format!("\n{lines}") }
 }
 
-fn median_of(rows: &[&TrialRow], usable: &[Status], value: fn(&TrialRow) -> Option<f64>) -> String {
+pub fn median_of(rows: &[&TrialRow], usable: &[Status], value: fn(&TrialRow) -> Option<f64>) -> String {
     let mut values: Vec<f64> =
         rows.iter().filter(|row| usable.contains(&row.status)).filter_map(|row| value(row)).collect();
     median(&mut values).map_or(MISSING.to_owned(), number)
