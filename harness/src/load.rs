@@ -30,7 +30,9 @@ use signal_hook::iterator::Signals;
 use crew::{Crew, Message};
 use pace::Budget;
 use plan::Plan;
-pub use plan::{DURATION_MAX, MESSAGE_BYTES_MAX, PIPELINE_MAX};
+pub use plan::{
+    CONNECTIONS_PER_SOURCE, DURATION_MAX, MESSAGE_BYTES_MAX, OTHER_FILES, PIPELINE_MAX, SOURCES_MAX,
+};
 use result::LoadEvent;
 
 /// Loads an echo server and verifies every byte that comes back.
