@@ -6,14 +6,18 @@
 //! | how much CPU, who waited for a CPU? | [`cpu`] |
 //! | how much memory, in which kernel objects? | [`memory`] |
 //! | did TCP lose or refuse anything? | [`network`] |
+//! | does anything else want the CPUs? | [`contention`] |
+//! | does the CPU count by itself? | [`pmu`] |
 //!
 //! [`network_namespace`] and [`affinity`] give a trial its place to run in.
 
 pub mod affinity;
+pub mod contention;
 pub mod cpu;
 pub mod memory;
 pub mod network;
 pub mod network_namespace;
+pub mod pmu;
 pub mod procfs;
 pub mod tracepoints;
 

@@ -32,7 +32,10 @@ use signal_hook::iterator::Signals;
 use crew::{Crew, Message};
 use pace::Budget;
 use plan::Plan;
-pub use plan::{DURATION_MAX, MESSAGE_BYTES_MAX, PIPELINE_MAX, RATE_MAX_PER_S};
+pub use plan::{
+    CONNECTIONS_PER_SOURCE, DURATION_MAX, MESSAGE_BYTES_MAX, OTHER_FILES, PIPELINE_MAX, RATE_MAX_PER_S,
+    SOURCES_MAX,
+};
 use result::LoadEvent;
 use schedule::OpenLoop;
 

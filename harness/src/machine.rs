@@ -191,7 +191,7 @@ fn description(is_virtual: bool, cpus: Option<&CpuList>) -> String {
 }
 
 /// The first line of a file, trimmed; none if it cannot be read or is empty.
-fn line(path: impl AsRef<Path>) -> Option<String> {
+pub fn line(path: impl AsRef<Path>) -> Option<String> {
     let text = fs::read_to_string(path).ok()?;
     text.lines().next().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty())
 }

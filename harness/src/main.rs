@@ -2,6 +2,7 @@
 
 mod children;
 mod comparisons;
+mod doctor;
 mod gates;
 mod instruments;
 mod load;
@@ -26,6 +27,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
+    Doctor(doctor::Options),
     Run(run::Options),
     Load(load::Options),
     Report(report::Options),
@@ -33,6 +35,7 @@ enum Verb {
 
 fn main() -> std::process::ExitCode {
     let outcome = match Cli::parse().verb {
+        Verb::Doctor(options) => doctor::run(options),
         Verb::Run(options) => run::run(options),
         Verb::Load(options) => load::run(options),
         Verb::Report(options) => report::run(options),

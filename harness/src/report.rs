@@ -1,7 +1,7 @@
 //! `ringmark report`: the tables of a run, on the terminal or between the markers of a document.
 
 mod ladder;
-mod table;
+pub mod table;
 mod tables;
 
 use std::collections::BTreeMap;

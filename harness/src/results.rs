@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::comparisons;
+use crate::doctor::Line;
 use crate::machine::Machine;
 use crate::matrix::Matrix;
 use crate::measurement::{ComparisonRow, MemoryRow, Pass, SyscallRow, TrialRow};
@@ -32,6 +33,8 @@ pub struct Manifest<'a> {
     pub finished_utc: Option<String>,
     /// What it ran on.
     pub machine: &'a Machine,
+    /// What it could measure, and how well.
+    pub doctor: &'a [Line],
 }
 
 /// An open run folder.

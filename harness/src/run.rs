@@ -14,6 +14,7 @@ use rand::seq::SliceRandom;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::comparisons;
+use crate::doctor;
 use crate::machine::{self, Machine};
 use crate::matrix::{Contender, Matrix};
 use crate::measurement::{Pass, Status, TrialRow};
@@ -46,6 +47,7 @@ pub fn run(options: Options) -> Result<()> {
     let name = options.matrix.file_stem().and_then(|stem| stem.to_str()).unwrap_or("matrix").to_owned();
     let server = server_binary(options.server)?;
     let machine = Machine::read();
+    let examination = doctor::examine(&machine, &matrix)?;
     let started = SystemTime::now();
     let folder = options.out.unwrap_or_else(|| {
         let time = machine::utc(started).replace([':', '-'], "");
@@ -83,9 +85,11 @@ pub fn run(options: Options) -> Result<()> {
         order: trials.iter().map(describe).collect(),
         finished_utc: None,
         machine: &machine,
+        doctor: &examination.lines,
     };
     results.write_manifest(&manifest)?;
 
+    examination.say()?;
     say_estimate(&matrix, &trials)?;
     let bar = progress();
     let mut usable = 0;

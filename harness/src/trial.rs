@@ -135,7 +135,7 @@ impl Task<'_> {
 
 /// Descriptors that a worker opens or inherits beside its connections: the standard ones, listeners, rings,
 /// the stop signals of all workers.
-const OWN_DESCRIPTORS: usize = 16;
+pub const OWN_DESCRIPTORS: usize = 16;
 
 /// Why workers that hold so many descriptors each, if there is a bound, cannot serve so many connections.
 fn too_many(connections: usize, workers: u16, descriptors_per_worker: Option<usize>) -> Option<String> {

@@ -70,11 +70,7 @@ impl Tasks {
         self.count += 1;
         self.context_switches += procfs::number(status, "voluntary_ctxt_switches")?
             + procfs::number(status, "nonvoluntary_ctxt_switches")?;
-        self.run_delay_ns += schedstat
-            .split_whitespace()
-            .nth(1)
-            .and_then(|delay| delay.parse::<u64>().ok())
-            .ok_or_else(|| procfs::missing("schedstat"))?;
+        self.run_delay_ns += run_delay_ns(schedstat)?;
         self.io_workers += u64::from(name.starts_with("iou-wrk-"));
         if name.starts_with("iou-sqp-") {
             self.sqpoll_threads += 1;
@@ -86,6 +82,20 @@ impl Tasks {
         self.all_sleeping &= state.starts_with('S');
         Ok(())
     }
+}
+
+/// How long the calling thread stood ready without a CPU, from its start, in ns.
+pub fn own_run_delay_ns() -> io::Result<u64> {
+    run_delay_ns(&procfs::read("/proc/thread-self/schedstat")?)
+}
+
+/// The second number of a `schedstat` file.
+fn run_delay_ns(schedstat: &str) -> io::Result<u64> {
+    schedstat
+        .split_whitespace()
+        .nth(1)
+        .and_then(|delay| delay.parse::<u64>().ok())
+        .ok_or_else(|| procfs::missing("schedstat"))
 }
 
 /// CPU time of all CPUs together from boot, in ns, to the precision of the kernel's tick (USER_HZ, mostly 10

@@ -173,6 +173,11 @@ impl MemoryInstrument {
     }
 }
 
+/// Whether the kernel's objects can be read, and if so, whether exactly: with the caches shrunk before.
+pub fn try_slabs() -> Result<bool, Unavailable> {
+    Slabs::open().map(|slabs| slabs.shrinks())
+}
+
 fn open(path: &Path) -> io::Result<File> {
     File::open(path)
         .map_err(|error| io::Error::new(error.kind(), format!("cannot open {}: {error}", path.display())))

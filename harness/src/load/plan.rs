@@ -14,10 +14,13 @@ use super::{ArrivalOption, Options};
 
 /// Connections that share one source address and one destination port. connect() slows down a
 /// hundredfold once half of the 28,232 ports of the usual range are taken.
-const CONNECTIONS_PER_SOURCE: usize = 10_000;
+pub const CONNECTIONS_PER_SOURCE: usize = 10_000;
 
 /// Files of a thread that are no connections: standard streams, epoll, pipes, and room to spare.
-const OTHER_FILES: u64 = 64;
+pub const OTHER_FILES: u64 = 64;
+
+/// 127.0.0.1 to 127.0.0.254.
+pub const SOURCES_MAX: usize = 254;
 
 /// Bounds that keep every sum within its type and every run within reason.
 const CONNECTIONS_MAX: u64 = 100_000_000;
@@ -191,11 +194,11 @@ fn sources(asked: Option<usize>, destination: IpAddr, per_port: usize) -> Result
     }
     if asked.is_none() {
         ensure!(
-            sources <= 254,
+            sources <= SOURCES_MAX,
             "{per_port} connections to one port: more than 254 source addresses can carry; pass more --ports"
         );
     }
-    ensure!((1..=254).contains(&sources), "--source-addresses {sources}: between 1 and 254");
+    ensure!((1..=SOURCES_MAX).contains(&sources), "--source-addresses {sources}: between 1 and 254");
     ensure!(
         sources >= needed,
         "--source-addresses {sources}: {per_port} connections to one port are more than \

@@ -266,9 +266,27 @@ mod tests {
         let expected: [&[&str]; 6] = [
             &head,
             &["w", "epoll-document", "–", "–", "2.00 (2.00–2.00) higher", "1,100", "3.00", "10"],
-            &["w", "epoll-et", "epoll-document", "0.50 (0.50–0.50) lower", "1 (baseline)", "550", "3.00", "10"],
+            &[
+                "w",
+                "epoll-et",
+                "epoll-document",
+                "0.50 (0.50–0.50) lower",
+                "1 (baseline)",
+                "550",
+                "3.00",
+                "10",
+            ],
             &["w", "uring-multishot", "epoll-et", lower, lower, "440", "3.00", "10"],
-            &["w", "uring-multishot buffers=64", "uring-multishot", &narrow[0], &narrow[1], "440", "3.00", "10"],
+            &[
+                "w",
+                "uring-multishot buffers=64",
+                "uring-multishot",
+                &narrow[0],
+                &narrow[1],
+                "440",
+                "3.00",
+                "10",
+            ],
             &["w", "null", "–", "–", "–", "–", "–", "0"],
         ];
         assert_eq!(cells(&cpu), expected);

@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod broken_server;
+mod doctor;
 mod interruption;
 mod refused_ring;
 mod report;

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Makes io_uring_setup(2) fail with EPERM in the command's process and in all that it starts (seccomp(2)).
-fn refuse_io_uring(command: &mut Command) {
+pub fn refuse_io_uring(command: &mut Command) {
     let instruction = |code: u32, on_true: u8, on_false: u8, operand: u32| libc::sock_filter {
         code: code as u16,
         jt: on_true,
@@ -50,6 +50,7 @@ fn its_rows_are_unsupported_and_the_others_are_measured() {
     let mut command = place.run();
     refuse_io_uring(&mut command);
     let printed = stdout(&success(&mut command));
+    assert_has(&printed, &["and so `unsupported`: uring-multishot\n"]);
     assert_has(&printed, &[" unsupported", "- – `uring-multishot` in four: unsupported: ", "io_uring_setup"]);
 
     let rows = place.rows("trials.csv");

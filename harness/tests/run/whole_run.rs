@@ -112,6 +112,9 @@ fn check_manifest(place: &Place, trials: &[Row]) {
     assert_eq!(manifest["matrix"]["baseline"], BASELINE);
     assert_eq!(manifest["matrix"]["latency"]["duration"], "100ms");
     assert!(manifest["machine"]["kernel_release"].is_string());
+    let examined = manifest["doctor"].as_array().unwrap();
+    assert_eq!(examined[0]["name"], "kernel");
+    assert_eq!(examined[0]["found"], manifest["machine"]["kernel_release"]);
     assert!(manifest["finished_utc"].as_str().is_some_and(|time| time.ends_with('Z')), "{manifest}");
     let order: Vec<&str> =
         manifest["order"].as_array().unwrap().iter().map(|line| line.as_str().unwrap()).collect();

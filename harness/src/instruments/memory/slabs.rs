@@ -150,7 +150,12 @@ impl Slabs {
     /// Gives back what the CPUs hold of each cache, after which the kernel's counts are exact (some 10 ms for
     /// all). False if the kernel does not allow it.
     pub(super) fn shrink(&self) -> bool {
-        !self.shrinkers.is_empty() && self.shrinkers.iter().all(|file| file.write_all_at(b"1", 0).is_ok())
+        self.shrinks() && self.shrinkers.iter().all(|file| file.write_all_at(b"1", 0).is_ok())
+    }
+
+    /// Whether the kernel lets this user ask for it.
+    pub(super) fn shrinks(&self) -> bool {
+        !self.shrinkers.is_empty()
     }
 
     /// The caches that hold objects, by name.

@@ -1,0 +1,90 @@
+//! `ringmark doctor`: what this machine can measure, and how well; and the same before a run.
+//!
+//! [`facts`] tries and reads, [`judge`] makes lines of it without looking at the machine, [`screen`] prints
+//! them, and [`before_run`] picks those that bear on a matrix.
+
+mod before_run;
+mod cgroup;
+mod facts;
+mod judge;
+mod room;
+mod screen;
+#[cfg(test)]
+mod tests;
+
+use std::io::Write as _;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde_json::json;
+
+use crate::machine::Machine;
+use crate::matrix::Matrix;
+use crate::trial::Placement;
+use facts::Facts;
+pub use judge::Line;
+
+/// How long all CPUs are kept busy to see who else wants them. The kernel counts in ticks of mostly 10 ms.
+const SPIN_TIME: Duration = Duration::from_secs(1);
+
+/// The same before a run, where each trial is watched anyway.
+const SPIN_TIME_BEFORE_RUN: Duration = Duration::from_millis(300);
+
+/// Says what this machine can measure, and how well.
+///
+/// It tries each instrument, and keeps all CPUs busy for a second to see who else wants them. What is not ok
+/// comes with what it costs and what to do. It fails only if nothing at all can be measured.
+#[derive(clap::Args, Debug)]
+pub struct Options {
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Prints the screen.
+pub fn run(options: Options) -> Result<()> {
+    let facts = Facts::read(&Machine::read(), SPIN_TIME);
+    let lines = judge::lines(&facts);
+    let impossible = judge::impossible(&facts);
+    let text = match options.json {
+        true => serde_json::to_string_pretty(&json!({ "impossible": impossible, "lines": lines }))? + "\n",
+        false => screen::print(&lines),
+    };
+    std::io::stdout().write_all(text.as_bytes()).context("stdout")?;
+    match impossible {
+        Some(why) => bail!(why),
+        None => Ok(()),
+    }
+}
+
+/// What is known of the machine before a run.
+pub struct Examination {
+    /// Every line, for the manifest.
+    pub lines: Vec<Line>,
+    /// What is to be said before anything is measured.
+    pub warnings: Vec<String>,
+}
+
+/// Examines the machine for a matrix, and refuses what cannot be measured here.
+pub fn examine(machine: &Machine, matrix: &Matrix) -> Result<Examination> {
+    let facts = Facts::read(machine, SPIN_TIME_BEFORE_RUN);
+    let threads = Placement::deal(matrix.workers)?.client_threads;
+    before_run::refuse(&facts, matrix, threads, before_run::ask_kernel)?;
+    let lines = judge::lines(&facts);
+    let warnings = before_run::warnings(&lines, &facts, matrix, before_run::ask_kernel);
+    Ok(Examination { lines, warnings })
+}
+
+impl Examination {
+    /// Says it.
+    pub fn say(&self) -> Result<()> {
+        let mut text = String::new();
+        if !self.warnings.is_empty() {
+            text += "This machine limits the results; `ringmark doctor` says what to do:\n";
+        }
+        for warning in &self.warnings {
+            text += &format!("  {warning}\n");
+        }
+        std::io::stdout().write_all(text.as_bytes()).context("stdout")
+    }
+}

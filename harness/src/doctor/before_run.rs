@@ -1,0 +1,118 @@
+//! What bears on a matrix: said before anything is measured, or refused.
+
+use anyhow::{Result, bail};
+
+use super::facts::{Facts, refusal};
+use super::judge::{Check, Line, Status, count, impossible};
+use super::room;
+use crate::matrix::{Contender, Matrix};
+use crate::measurement::Pass;
+
+/// More lines than this would not be read.
+const LINES_MAX: usize = 6;
+
+/// Below this many messages in flight a CPU sleeps between them.
+const LOW_LOAD: usize = 8;
+
+/// Whether a backend with its settings is refused by this kernel, and why.
+pub type Refusal = fn(&Contender) -> Option<String>;
+
+/// The kernel's own word.
+pub fn ask_kernel(contender: &Contender) -> Option<String> {
+    refusal(&contender.backend, &contender.set)
+}
+
+/// Refuses a matrix of which nothing, or some part for a reason that is known beforehand, could be measured.
+/// The load will have `threads` threads.
+pub fn refuse(facts: &Facts, matrix: &Matrix, threads: usize, refusal: Refusal) -> Result<()> {
+    let refusals: Vec<_> = matrix.backends.iter().map_while(refusal).collect();
+    if refusals.len() == matrix.backends.len() {
+        bail!("no backend of this matrix runs here: {}", refusals.first().map_or("", String::as_str));
+    }
+    if let Some(why) = impossible(facts) {
+        bail!(why);
+    }
+    let is_document = matrix.backends.iter().any(|contender| contender.backend == "epoll-document");
+    for bound in room::bounds(facts, u64::from(matrix.workers), threads as u64, is_document) {
+        for (what, connections) in demands(matrix) {
+            if connections as u64 > bound.connections {
+                bail!(
+                    "{what}: {} connections, but {} fit here by {}; or ask for fewer",
+                    count(connections as u64),
+                    count(bound.connections),
+                    bound.reason
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The most connections of each pass and workload that the matrix asks for.
+fn demands(matrix: &Matrix) -> Vec<(String, usize)> {
+    let workloads = matrix.workloads.iter().filter(|_| matrix.latency.is_some() || matrix.syscalls.is_some());
+    let mut demands: Vec<_> =
+        workloads.map(|workload| (format!("workload '{}'", workload.name), workload.connections)).collect();
+    let counts = matrix.memory.iter().flat_map(|memory| &memory.connections);
+    demands.extend(counts.max().map(|&most| ("memory.connections".to_owned(), most)));
+    demands
+}
+
+/// In a few lines, what is not ok here and bears on what the matrix asks for.
+pub fn warnings(lines: &[Line], facts: &Facts, matrix: &Matrix, refusal: Refusal) -> Vec<String> {
+    let bearing = lines.iter().filter(|line| line.status != Status::Ok && bears(line.check, facts, matrix));
+    let mut warnings: Vec<_> = bearing
+        .map(|line| {
+            let cost = line.cost.as_deref().map(|cost| format!(": {cost}")).unwrap_or_default();
+            format!("{}: {}{cost}", line.check.name(), line.found)
+        })
+        .collect();
+    let refused: Vec<_> =
+        matrix.backends.iter().filter(|contender| refusal(contender).is_some()).map(Contender::arm).collect();
+    if !refused.is_empty() {
+        warnings.insert(0, format!("not run by this kernel, and so `unsupported`: {}", refused.join(", ")));
+    }
+    if warnings.len() > LINES_MAX {
+        let left = warnings.len() - (LINES_MAX - 1);
+        warnings.truncate(LINES_MAX - 1);
+        warnings.push(format!("and {left} more"));
+    }
+    warnings
+}
+
+fn bears(check: Check, facts: &Facts, matrix: &Matrix) -> bool {
+    let has = |pass| matrix.passes().contains(&pass);
+    let most = demands(matrix).into_iter().map(|(_, connections)| connections as u64).max();
+    match check {
+        // What of this matters to the matrix is told by its refused arms.
+        Check::Kernel
+        | Check::OtherBackends
+        | Check::UringBackends
+        | Check::UringDisabled
+        | Check::Seccomp => false,
+        // With enough of them, what is below what one would wish for is no matter; without, it is refused.
+        Check::OpenFiles | Check::Memory | Check::Cycles | Check::Mitigations => false,
+        Check::Ports => most.is_some_and(|most| {
+            facts.ports.is_none_or(|(first, last)| 2 * most > last.saturating_sub(first) + 1)
+        }),
+        Check::Cpus => {
+            let polls = matrix.backends.iter().any(|contender| contender.backend == "uring-sqpoll");
+            let enough = facts.cpus_allowed.is_some_and(|cpus| cpus >= if polls { 3 } else { 2 });
+            has(Pass::Latency) && !(enough && facts.cpu_quota.is_none())
+        }
+        Check::Namespace | Check::Conntrack => true,
+        Check::Tracepoints => has(Pass::Syscalls),
+        Check::KernelObjects => has(Pass::Memory),
+        Check::Idle => {
+            has(Pass::Latency)
+                && matrix.workloads.iter().any(|load| load.connections * load.pipeline < LOW_LOAD)
+        }
+        Check::Steal
+        | Check::OtherPrograms
+        | Check::Frequency
+        | Check::Clock
+        | Check::InterruptTime
+        | Check::Congestion => has(Pass::Latency),
+        Check::AcceptQueue => most.is_some_and(|most| facts.somaxconn.is_none_or(|queue| most > queue)),
+    }
+}

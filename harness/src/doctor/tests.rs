@@ -1,0 +1,319 @@
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::path::Path;
+
+use super::before_run::{refuse, warnings};
+use super::facts::{Facts, Support};
+use super::judge::{Check, Line, Status, impossible, lines};
+use super::{room, screen};
+use crate::matrix::{Contender, Matrix};
+
+/// A server of one's own, as root.
+fn rich() -> Facts {
+    let support = |name, is_uring| Support { name, is_uring, refused: None };
+    Facts {
+        kernel_release: Some("6.12.9-amd64".to_owned()),
+        backends: vec![
+            support("epoll-et", false),
+            support("uring-multishot", true),
+            support("uring-bundle", true),
+        ],
+        io_uring_disabled: Some("0".to_owned()),
+        seccomp_mode: Some(0),
+        cpus_allowed: Some(16),
+        open_files_soft: Some(1024),
+        open_files_hard: Some(1_048_576),
+        ports: Some((32_768, 60_999)),
+        memory_available_bytes: Some(64 << 30),
+        slabs_exact: true,
+        frequency_governor: Some("performance".to_owned()),
+        idle_driver: Some("intel_idle".to_owned()),
+        idle_exit_us: Some(2),
+        mitigations: [
+            ("spectre_v2", "Mitigation: Retpolines"),
+            ("l1tf", "Not affected"),
+            ("mds", "Vulnerable"),
+        ]
+        .map(|(name, answer)| (name.to_owned(), Some(answer.to_owned())))
+        .into(),
+        steal_percent: Some(0.0),
+        run_delay_percent: Some(0.1),
+        load_average: Some(0.05),
+        clocksource: Some("tsc".to_owned()),
+        clock_read_ns: Some(20),
+        irq_time_accounting: Some(false),
+        congestion_control: Some("cubic".to_owned()),
+        somaxconn: Some(4096),
+        ..Facts::default()
+    }
+}
+
+/// A container with what engines allow by default, on a busy virtual machine.
+fn poor() -> Facts {
+    let eperm = || Some("io_uring_setup: EPERM: a seccomp filter refuses it; allow it".to_owned());
+    let mut facts = Facts {
+        io_uring_disabled: Some("2".to_owned()),
+        is_virtual: true,
+        seccomp_mode: Some(2),
+        cpus_allowed: Some(1),
+        open_files_soft: Some(1024),
+        open_files_hard: Some(1024),
+        ports: Some((60_000, 60_999)),
+        memory_available_bytes: Some(8 << 30),
+        memory_bound_bytes: Some(100 << 20),
+        namespace_refused: Some("network namespaces need root (CAP_SYS_ADMIN): run as root".to_owned()),
+        tracing_refused: Some("tracefs is not mounted, and mounting it needs root: run as root".to_owned()),
+        slabs_refused: Some("the kernel's objects can be read by root only: run as root".to_owned()),
+        slabs_exact: false,
+        cycles_refused: Some("no hardware counters: virtual machines mostly have none".to_owned()),
+        frequency_governor: None,
+        idle_driver: None,
+        idle_exit_us: None,
+        steal_percent: Some(12.0),
+        run_delay_percent: Some(40.0),
+        conntrack_max: Some(262_144),
+        clocksource: Some("hpet".to_owned()),
+        clock_read_ns: Some(2000),
+        irq_time_accounting: Some(true),
+        congestion_control: Some("bbr".to_owned()),
+        somaxconn: Some(128),
+        ..rich()
+    };
+    facts
+        .backends
+        .iter_mut()
+        .filter(|support| support.is_uring)
+        .for_each(|support| support.refused = eperm());
+    facts
+}
+
+fn line(facts: &Facts, check: Check) -> Line {
+    lines(facts).into_iter().find(|line| line.check == check).unwrap()
+}
+
+#[track_caller]
+fn assert_line(facts: &Facts, check: Check, status: Status, words: &[&str]) {
+    let line = line(facts, check);
+    assert_eq!(line.status, status, "{line:?}");
+    let Line { found, cost, advice, .. } = line;
+    let text = [Some(found), cost, advice].into_iter().flatten().collect::<Vec<_>>().join("; ");
+    for word in words {
+        assert!(text.contains(word), "`{word}` is not in: {text}");
+    }
+}
+
+fn matrix(from: &str, to: &str) -> Matrix {
+    let text =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("matrix/smoke.toml")).unwrap();
+    assert!(text.contains(from), "{from}");
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), text.replace(from, to)).unwrap();
+    Matrix::read(file.path()).unwrap()
+}
+
+fn all_run(_: &Contender) -> Option<String> {
+    None
+}
+
+fn no_uring(contender: &Contender) -> Option<String> {
+    contender.backend.starts_with("uring").then(|| "io_uring_setup: EPERM".to_owned())
+}
+
+fn none_runs(_: &Contender) -> Option<String> {
+    Some("io_uring_setup: ENOSYS".to_owned())
+}
+
+#[test]
+fn all_is_well_on_a_rich_machine() {
+    let lines = lines(&rich());
+    assert!(lines.iter().all(|line| line.status == Status::Ok && line.cost.is_none()), "{lines:#?}");
+    let screen = screen::print(&lines);
+    assert_eq!(screen.lines().count(), lines.len() + 1, "{screen}");
+    for words in [
+        "all 2 run here",
+        "1,048,576 (soft 1,024 is raised): 1,048,512 connections x threads",
+        "28,232 x 254 source addresses: 2,540,000 connections x workers",
+        "64.0 GiB available: 6,995,000 connections of 9,824 B",
+        "1 active, 1 left open, of 3 known",
+        "23 ok, 0 limit results, 0 missing",
+    ] {
+        assert!(screen.contains(words), "`{words}` is not in:\n{screen}");
+    }
+    assert_eq!(impossible(&rich()), None);
+}
+
+#[test]
+fn a_poor_machine_hears_what_it_costs_and_what_to_do() {
+    use Status::{LimitsResults, Missing, Ok};
+    for (check, status, words) in [
+        (Check::Kernel, Ok, ["6.12.9", ""]),
+        (Check::OtherBackends, Ok, ["all 1 run", ""]),
+        (Check::UringBackends, Missing, ["0 of 2 run", "EPERM: a seccomp filter"]),
+        (Check::UringDisabled, Missing, ["2: ", "`sysctl -w kernel.io_uring_disabled=0`"]),
+        (Check::Seccomp, LimitsResults, ["refuses io_uring, perf_event_open", "seccomp=unconfined"]),
+        (Check::Cpus, LimitsResults, ["shared-cpu", "--cpuset-cpus"]),
+        (Check::OpenFiles, LimitsResults, ["960 connections for each thread", "ulimit"]),
+        (
+            Check::Ports,
+            LimitsResults,
+            ["1,000 x 254 source addresses: 1,000 connections", "ip_local_port_range"],
+        ),
+        (Check::Memory, LimitsResults, ["allowed by the control group: 10,000 connections", "more memory"]),
+        (Check::Namespace, Missing, ["host's ports", "run as root"]),
+        (Check::Conntrack, LimitsResults, ["262,144", "NOTRACK"]),
+        (Check::Tracepoints, Missing, ["as the server counts them", "run as root"]),
+        (Check::KernelObjects, Missing, ["own pages", "run as root"]),
+        (Check::Cycles, Missing, ["no hardware counters", "by timer"]),
+        (Check::Steal, LimitsResults, ["12.0 %", "rejected"]),
+        (Check::OtherPrograms, LimitsResults, ["40.0 %", "`top`"]),
+        (Check::Idle, LimitsResults, ["hypervisor wakes them", "idle=poll"]),
+        (Check::Frequency, Ok, ["hypervisor's affair", ""]),
+        (Check::Clock, LimitsResults, ["hpet, 2000 ns", "tsc"]),
+        (Check::InterruptTime, LimitsResults, ["no process's CPU", "machine_cpu_ns_per_echo"]),
+        (Check::Congestion, LimitsResults, ["bbr", "tcp_congestion_control=cubic"]),
+        (Check::AcceptQueue, LimitsResults, ["128, below the 4,096", "`sysctl -w net.core.somaxconn=4096`"]),
+    ] {
+        assert_line(&poor(), check, status, &words);
+    }
+    assert_eq!(impossible(&poor()), None, "epoll still runs");
+}
+
+#[test]
+fn what_is_not_ok_says_what_it_costs_and_what_to_do() {
+    // Nothing at all can be read on the last machine.
+    for facts in [rich(), poor(), Facts::default()] {
+        for line in lines(&facts) {
+            let is_ok = line.status == Status::Ok;
+            assert!(line.cost.is_none() == is_ok && line.advice.is_none() == is_ok, "{line:?}");
+            assert!(!line.found.is_empty(), "{line:?}");
+        }
+    }
+}
+
+#[test]
+fn the_screen_is_narrow_and_keeps_commands_whole() {
+    for facts in [rich(), poor(), Facts::default()] {
+        let lines = lines(&facts);
+        let screen = screen::print(&lines);
+        let widest = screen.lines().map(|line| line.chars().count()).max().unwrap();
+        assert!(widest <= 110, "{widest}:\n{screen}");
+        for advice in lines.iter().filter_map(|line| line.advice.as_deref()) {
+            for command in advice.split('`').skip(1).step_by(2) {
+                assert!(screen.contains(command), "`{command}` is not in:\n{screen}");
+            }
+        }
+    }
+}
+
+#[test]
+fn one_thing_can_be_amiss_by_itself() {
+    let with = |change: fn(&mut Facts)| {
+        let mut facts = rich();
+        change(&mut facts);
+        facts
+    };
+    let limits = Status::LimitsResults;
+    let two = with(|facts| facts.cpus_allowed = Some(2));
+    assert_line(&two, Check::Cpus, limits, &["SQPOLL", "three"]);
+    let quota = with(|facts| facts.cpu_quota = Some(1.5));
+    assert_line(&quota, Check::Cpus, limits, &["16, with CPU time for 1.50", "cpu.max"]);
+    let old = with(|facts| facts.kernel_release = Some("5.15.0-91-generic".to_owned()));
+    assert_line(&old, Check::Kernel, limits, &["need Linux 6.1"]);
+    let deep = with(|facts| facts.idle_exit_us = Some(133));
+    assert_line(&deep, Check::Idle, limits, &["intel_idle: up to 133 us", "cpupower idle-set"]);
+    let polling = with(|facts| (facts.is_virtual, facts.idle_driver) = (true, Some("haltpoll".to_owned())));
+    assert_line(&polling, Check::Idle, limits, &["haltpoll"]);
+    let powersave = with(|facts| facts.frequency_governor = Some("powersave".to_owned()));
+    assert_line(&powersave, Check::Frequency, limits, &["cpupower frequency-set -g performance"]);
+    let privileged = with(|facts| facts.io_uring_disabled = Some("1".to_owned()));
+    assert_line(&privileged, Check::UringDisabled, Status::Ok, &["privileged"]);
+    let filtered = with(|facts| facts.seccomp_mode = Some(2));
+    assert_line(&filtered, Check::Seccomp, Status::Ok, &["refuses nothing"]);
+    let rooted = with(|facts| facts.conntrack_max = Some(1000));
+    assert_line(&rooted, Check::Conntrack, Status::Ok, &["not at work"]);
+    let partly = with(|facts| facts.backends[2].refused = Some("needs Linux 6.10".to_owned()));
+    assert_line(&partly, Check::UringBackends, limits, &["1 of 2", "not uring-bundle: needs Linux 6.10"]);
+    let untraced = with(|facts| facts.untraced_calls = vec!["recv"]);
+    assert_line(&untraced, Check::Tracepoints, limits, &["none for recv"]);
+}
+
+#[test]
+fn where_threads_share_their_files_nothing_can_be_loaded() {
+    let facts = Facts { file_table_refused: Some("EPERM".to_owned()), ..rich() };
+    assert_line(&facts, Check::OpenFiles, Status::Missing, &["none of its own: EPERM", "unconfined"]);
+    assert!(impossible(&facts).is_some_and(|why| why.contains("no load can run")));
+    let none = Facts {
+        backends: vec![Support { name: "a", is_uring: false, refused: Some("why".to_owned()) }],
+        ..rich()
+    };
+    assert!(impossible(&none).is_some_and(|why| why.contains("no backend runs here: a: why")));
+}
+
+#[test]
+fn a_matrix_that_does_not_fit_is_refused_in_one_line() {
+    let large = |connections: &str| {
+        let to = format!("connections = {connections}\nmessage_bytes = 64\n");
+        matrix("connections = 8\nmessage_bytes = 64\n", &to)
+    };
+    let refused = |facts: &Facts, matrix: &Matrix, words: &[&str]| {
+        let why = format!("{:#}", refuse(facts, matrix, 1, all_run).unwrap_err());
+        assert!(!why.contains('\n') && words.iter().all(|word| why.contains(word)), "{why}");
+    };
+    refuse(&poor(), &large("960"), 1, all_run).unwrap();
+    refused(
+        &poor(),
+        &large("961"),
+        &["workload '8-conn-64B'", "961 connections, but 960 fit", "RLIMIT_NOFILE 1024"],
+    );
+    let files = Facts { open_files_hard: Some(1 << 40), ..poor() };
+    refused(&files, &large("1001"), &["1,001", "local ports (60000 to 60999"]);
+    let ports = Facts { ports: rich().ports, ..files };
+    refused(&ports, &large("2000000"), &["2,000,000", "memory (100 MiB"]);
+    refused(&rich(), &matrix("128, 192]", "128, 9999999]"), &["memory.connections", "9,999,999"]);
+    // More workers have more ports, and more threads more files.
+    let several = matrix("baseline = ", "workers = 2\nbaseline = ");
+    assert_eq!(several.workers, 2);
+    let most = |workers, threads| {
+        let bounds = room::bounds(&poor(), workers, threads, false);
+        bounds.iter().map(|bound| bound.connections).collect::<Vec<_>>()
+    };
+    assert_eq!(most(1, 1)[..2], [960, 1000]);
+    assert_eq!(most(2, 1)[..2], [960, 2000]);
+    assert_eq!(most(2, 2)[..2], [1920, 2000]);
+    assert_eq!(most(1, 2)[..2], [1008, 1000]);
+}
+
+#[test]
+fn a_matrix_needs_one_backend_that_runs() {
+    let smoke = matrix("question", "question");
+    refuse(&rich(), &smoke, 1, no_uring).unwrap();
+    let why = format!("{:#}", refuse(&rich(), &smoke, 1, none_runs).unwrap_err());
+    assert!(why.contains("no backend of this matrix runs here: io_uring_setup: ENOSYS"), "{why}");
+}
+
+#[test]
+fn only_what_bears_on_the_matrix_is_said() {
+    let said = |facts: &Facts, matrix: &Matrix, refusal| warnings(&lines(facts), facts, matrix, refusal);
+    let smoke = matrix("question", "question");
+    assert_eq!(said(&rich(), &smoke, all_run), [""; 0]);
+    let refused = said(&rich(), &smoke, no_uring);
+    assert!(refused.len() == 1 && refused[0].contains("uring-multishot"), "{refused:?}");
+    let all = said(&poor(), &smoke, no_uring);
+    assert!(all.len() == 6 && all[5].starts_with("and ") && all[5].ends_with(" more"), "{all:?}");
+
+    let untraced = Facts { tracing_refused: Some("no tracefs".to_owned()), ..rich() };
+    let lines_of = |matrix: &Matrix| said(&untraced, matrix, all_run);
+    assert!(lines_of(&smoke)[0].starts_with("tracepoints: not permitted: system calls are"));
+    assert_eq!(lines_of(&matrix("[syscalls]\nechoes = 200\n", "")), [""; 0]);
+
+    let two = Facts { cpus_allowed: Some(2), ..rich() };
+    assert_eq!(said(&two, &smoke, all_run), [""; 0]);
+    let polls = matrix("{ backend = \"uring-multishot\" }", "{ backend = \"uring-sqpoll\" }");
+    assert!(said(&two, &polls, all_run)[0].contains("SQPOLL"));
+
+    // Eight connections keep a CPU awake, one does not.
+    let halting = Facts { is_virtual: true, idle_driver: None, ..rich() };
+    assert_eq!(said(&halting, &smoke, all_run), [""; 0]);
+    let one = matrix("connections = 8\n", "connections = 1\n");
+    assert!(said(&halting, &one, all_run)[0].starts_with("idle CPUs"));
+}
