@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::matrix::Matrix;
+use crate::matrix::{BLOCKS_FOR_VERDICT, Matrix};
 use crate::measurement::{Bounds, ComparisonRow, MemoryRow, Pass, Status, TrialRow, Verdict};
 use crate::statistics::{geometric_interval, geometric_mean, median};
 use crate::trial::memory_states::{KERNEL_SUM, NEVER_USED, USED_THEN_IDLE, USER_SUM};
@@ -72,10 +72,6 @@ const METRICS: [Metric; 8] = [
         stands_when_client_limited: true,
     },
 ];
-
-/// From this many blocks on there is an interval, and a verdict. An interval of fewer says too little about
-/// how heavy the tails are.
-const BLOCKS_FOR_VERDICT: usize = 10;
 
 /// An arm that stood in none of this many blocks or more is left out instead of taking them all out: it has
 /// no figures in any block, so leaving it out is no choice of blocks.
@@ -203,6 +199,20 @@ fn compare_one(
             verdict,
         });
     }
+}
+
+/// How far the ends of the widest interval of CPU per echo against the baseline lie from their ratio, in percent of
+/// it; none below [`BLOCKS_FOR_VERDICT`] blocks.
+pub fn precision_percent(rows: &[TrialRow], workload: &str, matrix: &Matrix) -> Option<f64> {
+    let pairs: Vec<_> =
+        matrix.comparisons().into_iter().filter(|(_, baseline)| *baseline == matrix.baseline).collect();
+    let mut comparisons = Vec::new();
+    compare_one(rows, workload, &METRICS[0], matrix, &pairs, &mut comparisons);
+    if comparisons.is_empty() || comparisons.iter().any(|row| row.bounds != Bounds::Interval95) {
+        return None;
+    }
+    let width = |row: &ComparisonRow| (row.ratio_high / row.ratio).max(row.ratio / row.ratio_low) - 1.0;
+    comparisons.iter().map(|row| 100.0 * width(row)).reduce(f64::max)
 }
 
 /// What the ratios of the blocks allow to state, and its bounds.
@@ -386,6 +396,22 @@ mod tests {
         assert_eq!((found.bounds, found.blocks), (Bounds::Interval95, 10));
         assert!((found.ratio_low - 0.7958693).abs() < 1e-4, "{found:?}");
         assert!((found.ratio_high - 0.8766468).abs() < 1e-4, "{found:?}");
+    }
+
+    #[test]
+    fn precision_is_that_of_the_widest_interval() {
+        let ratios = [0.81, 0.79, 0.93, 0.88, 0.75, 0.84, 0.90, 0.78, 0.83, 0.86];
+        let of = |(index, ratio): (usize, f64)| {
+            let mut rows = block(index as u32 + 1, 100.0, 100.0, 100.0 * ratio, Status::Ok).to_vec();
+            // This one is always the same: its interval has no width.
+            rows.push(row(index as u32 + 1, "uring-multishot", 70.0, Status::Ok));
+            rows
+        };
+        let rows: Vec<_> = ratios.into_iter().enumerate().flat_map(of).collect();
+        // The interval of these ratios is known: 0.8353 (0.7959 to 0.8766).
+        let found = precision_percent(&rows, "w", &matrix()).expect("ten blocks");
+        assert!((found - 100.0 * (0.8766468 / 0.8352821 - 1.0)).abs() < 0.02, "{found}");
+        assert_eq!(precision_percent(&rows[..36], "w", &matrix()), None, "nine blocks");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! `ringmark`: loads, measures and reports.
 
+mod calibration;
 mod children;
 mod comparisons;
 mod doctor;
@@ -13,6 +14,7 @@ mod report;
 mod results;
 mod run;
 mod statistics;
+mod sweep;
 mod trial;
 
 use clap::{Parser, Subcommand};

@@ -73,6 +73,13 @@ pub struct Latency {
     /// The longest warm-up before it.
     #[serde(with = "duration")]
     pub warmup_max: Duration,
+    /// A workload ends before all its blocks have run, from [`BLOCKS_FOR_VERDICT`] on, once every interval of CPU
+    /// per echo against the baseline is at most this far from its ratio, in percent of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub precision_percent: Option<f64>,
+    /// The 99th percentile that a service must keep: a sweep's capacity is the highest rate that does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub objective_p99_us: Option<f64>,
 }
 
 /// The pass for system calls.
@@ -116,6 +123,13 @@ pub struct Workload {
     /// How the messages of an open loop arrive: `poisson` (without it) or `uniform`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arrival: Option<Arrival>,
+    /// Open loops at these shares of the baseline's closed-loop capacity, which is measured first: they take the
+    /// place of this workload, under names that end in `@RATE`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sweep: Vec<f64>,
+    /// The workload that was swept to make this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sweep_of: Option<String>,
 }
 
 impl Workload {
@@ -128,9 +142,16 @@ impl Workload {
     }
 }
 
+/// From this many blocks on there is an interval, and a verdict. An interval of fewer says too little about
+/// how heavy the tails are.
+pub const BLOCKS_FOR_VERDICT: usize = 10;
+
 /// A workload whose blocks lost trials to the gates gets up to this share of its blocks in addition, rounded
 /// up: enough for a busy moment, and an end for a machine that is never quiet.
 const ADDITIONAL_SHARE: f64 = 0.25;
+
+/// Closed-loop trials of the baseline from which the rates of a sweep follow: enough for a median.
+const CAPACITY_TRIALS: u32 = 3;
 
 /// More than this fits into no machine's ports and memory that anyone would test with.
 const MOST_CONNECTIONS: usize = 10_000_000;
@@ -204,6 +225,12 @@ impl Matrix {
             for (name, value) in [("duration", latency.duration), ("warmup_max", latency.warmup_max)] {
                 ensure!(value <= DURATION_MAX, "latency.{name} is more than a day");
             }
+            for (name, value) in [
+                ("precision_percent", latency.precision_percent),
+                ("objective_p99_us", latency.objective_p99_us),
+            ] {
+                ensure!(value.is_none_or(|value| value > 0.0), "latency.{name} must be above 0");
+            }
         }
         if let Some(syscalls) = &self.syscalls {
             ensure!(syscalls.echoes > 0, "syscalls.echoes is 0: nothing would be counted");
@@ -249,23 +276,37 @@ impl Matrix {
                 workload.pipeline as u64 <= PIPELINE_MAX,
                 "workload '{name}': pipeline is more than {PIPELINE_MAX}"
             );
+            ensure!(
+                workload.sweep.is_empty() || (workload.rate_per_s.is_none() && self.latency.is_some()),
+                "workload '{name}': sweep finds its rates itself, in the latency pass; leave rate_per_s out and give [latency]"
+            );
+            ensure!(
+                workload.sweep.iter().all(|share| (0.001..=10.0).contains(share))
+                    && workload.sweep.is_sorted_by(|a, b| a < b),
+                "workload '{name}': sweep must rise, from 0.001 to 10 times the capacity"
+            );
+            ensure!(
+                workload.sweep_of.is_none(),
+                "workload '{name}': sweep_of is written by a run, not given"
+            );
             if let Some(rate) = workload.rate_per_s {
                 ensure!(
                     rate > 0.0 && rate <= RATE_MAX_PER_S,
                     "workload '{name}': rate_per_s must be above 0 and at most {RATE_MAX_PER_S}"
                 );
-                ensure!(
-                    workload.pipeline == 1,
-                    "workload '{name}': rate_per_s makes an open loop, which has no pipeline"
-                );
             }
+            let is_open = workload.rate_per_s.is_some() || !workload.sweep.is_empty();
             ensure!(
-                workload.arrival.is_none() || workload.rate_per_s.is_some(),
-                "workload '{name}': arrival is for an open loop; give rate_per_s too"
+                workload.pipeline == 1 || !is_open,
+                "workload '{name}': an open loop has no pipeline; leave it out"
+            );
+            ensure!(
+                workload.arrival.is_none() || is_open,
+                "workload '{name}': arrival is for an open loop; give rate_per_s or sweep too"
             );
             ensure!(
                 workload.arrival != Some(Arrival::Closed),
-                "workload '{name}': arrival 'closed' is what a workload without rate_per_s has"
+                "workload '{name}': arrival 'closed' is what a workload without rate_per_s or sweep has"
             );
             ensure!(name.len() <= 64, "workload '{name}': a name has at most 64 characters");
             ensure!(workload.pipeline > 0, "workload '{name}': pipeline is 0: nothing would be sent");
@@ -296,6 +337,7 @@ impl Matrix {
     /// for memory takes minutes and no ratio within its block, so it is not repeated.
     pub fn blocks(&self, pass: Pass) -> (u32, u32) {
         let planned = match (pass, &self.latency) {
+            (Pass::Capacity, _) => CAPACITY_TRIALS,
             (Pass::Latency, Some(latency)) => latency.blocks,
             _ => 1,
         };
@@ -303,8 +345,12 @@ impl Matrix {
         (planned, if pass == Pass::Memory { 0 } else { additional })
     }
 
-    /// The passes that the matrix asks for, in the order in which they run.
+    /// The passes that the matrix asks for, in the order in which they run. While the rates of its sweeps are not
+    /// known, that is the one that finds them.
     pub fn passes(&self) -> Vec<Pass> {
+        if self.workloads.iter().any(|workload| !workload.sweep.is_empty()) {
+            return vec![Pass::Capacity];
+        }
         let asked = [
             (self.syscalls.is_some(), Pass::Syscalls),
             (self.memory.is_some(), Pass::Memory),
@@ -366,6 +412,14 @@ mod tests {
             (with("{ backend = \"epoll-et\" }", "{ backend = \"epol\" }"), "epol"),
             (with("200ms", "200"), "unit"),
             (with("name = \"one\"", "name = \"a/b\""), "a/b"),
+            (with("message_bytes = 64", "message_bytes = 64\nsweep = [0.5, 0.2]"), "sweep must rise"),
+            (with("message_bytes = 64", "message_bytes = 64\nsweep = [0.5]\npipeline = 2"), "pipeline"),
+            (
+                with("message_bytes = 64", "message_bytes = 64\nsweep = [0.5]\nrate_per_s = 1.0"),
+                "sweep finds",
+            ),
+            (with("message_bytes = 64", "message_bytes = 64\nsweep_of = \"one\""), "sweep_of"),
+            (with("blocks = 2", "blocks = 2\nprecision_percent = 0.0"), "precision_percent"),
             (with("message_bytes = 64", "message_bytes = 64\nrate_per_s = 0.0"), "rate_per_s"),
             (with("message_bytes = 64", "message_bytes = 64\nrate_per_s = 1.0\npipeline = 2"), "pipeline"),
             (with("message_bytes = 64", "message_bytes = 64\narrival = \"uniform\""), "arrival"),

@@ -2,7 +2,7 @@
 //!
 //! An empty cell means that the figure was not measured in that pass, or that the sample cannot carry it.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 /// What a trial measures. Never two at once: counting calls and reading memory disturb timing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -12,6 +12,8 @@ pub enum Pass {
     Syscalls,
     /// Bytes per connection, as a slope over connection counts.
     Memory,
+    /// A closed loop's throughput, from which the rates of a sweep follow. Nothing is compared.
+    Capacity,
     /// Latency, throughput and CPU, over a window of time.
     Latency,
 }
@@ -22,6 +24,7 @@ impl Pass {
         match self {
             Pass::Syscalls => "syscalls",
             Pass::Memory => "memory",
+            Pass::Capacity => "capacity",
             Pass::Latency => "latency",
         }
     }
@@ -65,7 +68,7 @@ pub struct TrialRow {
     pub run_id: u32,
     /// When it began, UTC.
     pub started_utc: String,
-    /// `syscalls`, `memory` or `latency`.
+    /// `syscalls`, `memory`, `capacity` or `latency`.
     pub pass: Option<Pass>,
     /// Name of the workload in the matrix; `memory` in the memory pass.
     pub workload: String,
@@ -288,32 +291,46 @@ pub enum Bounds {
 
 /// What a comparison shows, in words that fit every metric: of CPU and latency `lower` is better, of
 /// throughput `higher`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// The arm's figure is lower: the interval lies below 1, and the ratio below the noise.
-    #[serde(rename = "lower")]
     Lower,
     /// It is higher: the interval lies above 1, and the ratio above the noise.
-    #[serde(rename = "higher")]
     Higher,
     /// Neither.
-    #[serde(rename = "no difference shown")]
     NoDifferenceShown,
     /// Fewer than ten blocks count.
-    #[serde(rename = "range, no verdict")]
     Range,
     /// The baseline's second reading is missing, so that a difference has nothing to exceed.
-    #[serde(rename = "no noise measured, no verdict")]
     NoNoise,
     /// One of the two had to share a CPU.
-    #[serde(rename = "shared-cpu, no verdict")]
     SharedCpu,
     /// The calls of one trial of each, which are a count.
-    #[serde(rename = "counted")]
     Counted,
     /// One walk of each; the interval of each slope stands in memory.csv.
-    #[serde(rename = "one walk; the interval of each slope stands in memory.csv")]
     OneWalk,
+}
+
+impl Verdict {
+    /// As in `comparisons.csv`.
+    pub fn words(self) -> &'static str {
+        match self {
+            Verdict::Lower => "lower",
+            Verdict::Higher => "higher",
+            Verdict::NoDifferenceShown => "no difference shown",
+            Verdict::Range => "range, no verdict",
+            Verdict::NoNoise => "no noise measured, no verdict",
+            Verdict::SharedCpu => "shared-cpu, no verdict",
+            Verdict::Counted => "counted",
+            Verdict::OneWalk => "one walk; the interval of each slope stands in memory.csv",
+        }
+    }
+}
+
+impl Serialize for Verdict {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.words())
+    }
 }
 
 /// A row of `comparisons.csv`: an arm against the baseline, or against the arm that it is over in the matrix.
@@ -352,4 +369,26 @@ pub struct ComparisonRow {
     /// `lower` or `higher` than the baseline: the interval excludes 1, and the ratio lies beyond the noise.
     /// Else `no difference shown`, or why there is no verdict.
     pub verdict: Verdict,
+}
+
+/// A row of `capacity.csv`: what an arm carried in a sweep at the latency objective.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct CapacityRow {
+    /// The workload that was swept.
+    pub sweep: String,
+    /// The arm.
+    pub arm: String,
+    /// The 99th percentile of latency that is to be kept.
+    pub objective_p99_us: f64,
+    /// The highest rate that kept it, as did every lower one: the median over the blocks that count does not
+    /// exceed it. None if the lowest rate did not keep it.
+    pub kept_per_s: Option<f64>,
+    /// That median.
+    pub kept_p99_us: Option<f64>,
+    /// The next rate, which was not carried; none if all were.
+    pub missed_per_s: Option<f64>,
+    /// Its median, where the sample carries one.
+    pub missed_p99_us: Option<f64>,
+    /// Why it does not count as carried. `the client was the limit`: the server may well carry more.
+    pub missed_because: String,
 }

@@ -11,7 +11,8 @@ use crate::comparisons;
 use crate::doctor::Line;
 use crate::machine::Machine;
 use crate::matrix::Matrix;
-use crate::measurement::{ComparisonRow, MemoryRow, Pass, SyscallRow, TrialRow};
+use crate::measurement::{CapacityRow, ComparisonRow, MemoryRow, Pass, SyscallRow, TrialRow};
+use crate::sweep;
 use crate::trial::Outcome;
 
 /// What a run is, in `manifest.json`: enough to repeat it.
@@ -100,6 +101,10 @@ impl Results {
     pub fn finish(&self, matrix: &Matrix) -> Result<()> {
         let comparisons = comparisons::compare(&self.rows, &self.memory, matrix);
         write_all(&self.folder.join("comparisons.csv"), &comparisons)?;
+        let capacities = sweep::capacities(&self.rows, matrix);
+        if !capacities.is_empty() {
+            write_all(&self.folder.join("capacity.csv"), &capacities)?;
+        }
         write_all(&self.folder.join("memory.csv"), &self.memory)
     }
 }
@@ -152,6 +157,8 @@ pub struct Run {
     /// As in `comparisons.csv`, but made from the rows above: a run that was killed has none of that name, and
     /// one of an earlier version fewer columns.
     pub comparisons: Vec<ComparisonRow>,
+    /// As in `capacity.csv`, made likewise.
+    pub capacities: Vec<CapacityRow>,
 }
 
 impl Run {
@@ -171,7 +178,9 @@ impl Run {
             row.arm = row.backend.clone();
         }
         let comparisons = comparisons::compare(&trials, &memory, &matrix);
+        let capacities = sweep::capacities(&trials, &matrix);
         Ok(Self {
+            capacities,
             manifest,
             matrix,
             trials,

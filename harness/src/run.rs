@@ -20,6 +20,7 @@ use crate::matrix::{Contender, Matrix};
 use crate::measurement::{Pass, Status, TrialRow};
 use crate::report;
 use crate::results::{Manifest, Results};
+use crate::sweep;
 use crate::trial::{Ground, Placement, Task, Trial};
 
 /// Runs a matrix and writes its results.
@@ -153,6 +154,12 @@ impl<'a> Planner<'a> {
                 })
                 .collect(),
             Pass::Memory => memory.iter().map(Task::Memory).collect(),
+            Pass::Capacity => latency
+                .iter()
+                .flat_map(|latency| {
+                    sweep::unknown(self.matrix).map(move |workload| Task::Capacity(workload, latency))
+                })
+                .collect(),
             Pass::Latency => latency
                 .iter()
                 .flat_map(|latency| workloads.iter().map(move |workload| Task::Latency(workload, latency)))
@@ -166,6 +173,7 @@ impl<'a> Planner<'a> {
         match task.pass() {
             Pass::Syscalls => {}
             Pass::Memory => arms.push((self.null.arm(), self.null)),
+            Pass::Capacity => arms.retain(|(arm, _)| *arm == matrix.baseline),
             Pass::Latency => {
                 let baseline = arms.iter().find(|(arm, _)| *arm == matrix.baseline).map(|&(_, found)| found);
                 arms.extend(baseline.map(|contender| (comparisons::again(&matrix.baseline), contender)));
@@ -179,7 +187,8 @@ impl<'a> Planner<'a> {
         trials.collect()
     }
 
-    /// The blocks that the matrix asks for, in the order in which they run.
+    /// The blocks that the matrix asks for, in the order in which they run. While the rates of its sweeps are not
+    /// known, these are the ones that find them.
     fn planned(&mut self) -> Vec<Trial<'a>> {
         let mut trials = Vec::new();
         for pass in self.matrix.passes() {

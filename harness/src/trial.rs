@@ -90,6 +90,8 @@ pub enum Task<'a> {
     Syscalls(&'a Workload, u64),
     /// Memory.
     Memory(&'a Memory),
+    /// The throughput of a closed loop.
+    Capacity(&'a Workload, &'a crate::matrix::Latency),
     /// Latency.
     Latency(&'a Workload, &'a crate::matrix::Latency),
 }
@@ -100,6 +102,7 @@ impl Task<'_> {
         match self {
             Task::Syscalls(..) => Pass::Syscalls,
             Task::Memory(_) => Pass::Memory,
+            Task::Capacity(..) => Pass::Capacity,
             Task::Latency(..) => Pass::Latency,
         }
     }
@@ -107,7 +110,9 @@ impl Task<'_> {
     /// The workload's name in the results.
     pub fn workload(&self) -> &str {
         match self {
-            Task::Syscalls(workload, _) | Task::Latency(workload, _) => &workload.name,
+            Task::Syscalls(workload, _) | Task::Capacity(workload, _) | Task::Latency(workload, _) => {
+                &workload.name
+            }
             Task::Memory(_) => "memory",
         }
     }
@@ -115,7 +120,9 @@ impl Task<'_> {
     /// The most connections that stand at a time.
     fn connections(&self) -> usize {
         match self {
-            Task::Syscalls(workload, _) | Task::Latency(workload, _) => workload.connections,
+            Task::Syscalls(workload, _) | Task::Capacity(workload, _) | Task::Latency(workload, _) => {
+                workload.connections
+            }
             Task::Memory(memory) => memory.connections.iter().copied().max().unwrap_or_default(),
         }
     }
@@ -126,7 +133,7 @@ impl Task<'_> {
             Task::Syscalls(..) => Duration::from_millis(1000),
             Task::Memory(memory) => Duration::from_millis(250) * memory.connections.len() as u32 * 4,
             // Most warm-ups end early.
-            Task::Latency(_, latency) => {
+            Task::Capacity(_, latency) | Task::Latency(_, latency) => {
                 latency.duration + latency.warmup_max.min(Duration::from_millis(500))
             }
         }
@@ -187,7 +194,7 @@ impl Trial<'_> {
     /// Runs it. Whatever goes wrong stands in the row.
     pub fn run(&self, ground: &Ground) -> Outcome {
         let (message_bytes, pipeline_depth, arrival) = match &self.task {
-            Task::Syscalls(workload, _) | Task::Latency(workload, _) => {
+            Task::Syscalls(workload, _) | Task::Capacity(workload, _) | Task::Latency(workload, _) => {
                 (workload.message_bytes, workload.pipeline, workload.arrival())
             }
             Task::Memory(memory) => (memory.message_bytes, 1, Arrival::Closed),
@@ -222,7 +229,7 @@ impl Trial<'_> {
                 syscalls::measure(self, ground, workload, *echoes, &mut outcome)
             }
             Task::Memory(memory) => memory::measure(self, ground, memory, &mut outcome),
-            Task::Latency(workload, latency) => {
+            Task::Capacity(workload, latency) | Task::Latency(workload, latency) => {
                 latency::measure(self, ground, workload, latency, &mut outcome.row)
             }
         };

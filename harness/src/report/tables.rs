@@ -38,6 +38,7 @@ pub fn all(run: &Run, folder: &str) -> Vec<Section> {
             title: "Open loop: latency at a given rate, from when a message was due",
             text: open_loop(run),
         },
+        Section { name: "capacity", title: "Capacity at the latency objective", text: capacity(run) },
         Section {
             name: "memory",
             title: "Bytes per idle connection over two bare TCP endpoints",
@@ -276,12 +277,8 @@ pub fn comparison<'a>(
 /// A ratio, its bounds, and what they show if there is a verdict.
 pub fn ratio(row: &ComparisonRow) -> String {
     let verdict = match row.verdict {
-        Verdict::Lower => " lower",
-        Verdict::Higher => " higher",
-        Verdict::NoDifferenceShown => " no difference shown",
-        Verdict::SharedCpu => " shared-cpu, no verdict",
-        Verdict::NoNoise => " no noise measured, no verdict",
-        Verdict::Range | Verdict::Counted | Verdict::OneWalk => "",
+        Verdict::Range | Verdict::Counted | Verdict::OneWalk => String::new(),
+        said => format!(" {}", said.words()),
     };
     format!("{:.2} ({:.2}–{:.2}){verdict}", row.ratio, row.ratio_low, row.ratio_high)
 }
@@ -427,6 +424,34 @@ fn open_loop(run: &Run) -> String {
             median_of(&rows, &USABLE, |row| row.send_lag_p99_us),
             median_of(&rows, &USABLE, |row| row.client_cpu_percent),
             format!("{limited} of {}", rows.len()),
+        ]);
+    }
+    table.render()
+}
+
+fn capacity(run: &Run) -> String {
+    let heading = [
+        "sweep",
+        "arm",
+        "objective",
+        "kept up to /s",
+        "p99 µs there",
+        "not at /s",
+        "p99 µs there",
+        "because",
+    ];
+    let mut table = Table::new(2, &heading);
+    let shown = |value: Option<f64>| value.map_or(MISSING.to_owned(), number);
+    for row in &run.capacities {
+        table.push(vec![
+            row.sweep.clone(),
+            row.arm.clone(),
+            format!("p99 ≤ {} ms", number(row.objective_p99_us / 1000.0)),
+            shown(row.kept_per_s),
+            shown(row.kept_p99_us),
+            shown(row.missed_per_s),
+            shown(row.missed_p99_us),
+            row.missed_because.clone(),
         ]);
     }
     table.render()

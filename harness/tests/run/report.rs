@@ -5,8 +5,8 @@ use std::path::Path;
 
 use crate::{FOUR_CONNECTIONS, Place, assert_has, failure, heading, stdout, success};
 
-const SECTIONS: [&str; 9] =
-    ["run", "questions", "syscalls", "cpu", "latency", "open-loop", "memory", "ladder", "gates"];
+const SECTIONS: [&str; 10] =
+    ["run", "questions", "syscalls", "cpu", "latency", "open-loop", "capacity", "memory", "ladder", "gates"];
 
 /// Of counted calls only: a busy machine spoils no trial of theirs.
 fn finished() -> Place {

@@ -1,0 +1,205 @@
+//! A load sweep: the rates of its open loops, found from a closed loop's capacity, and what each arm could carry
+//! at a latency objective.
+
+use crate::comparisons::complete_blocks;
+use crate::matrix::{Matrix, Workload};
+use crate::measurement::{CapacityRow, Pass, Status, TrialRow};
+use crate::statistics::median;
+
+/// The workloads of a matrix whose rates are not known yet.
+pub fn unknown(matrix: &Matrix) -> impl Iterator<Item = &Workload> {
+    matrix.workloads.iter().filter(|workload| !workload.sweep.is_empty())
+}
+
+/// The baseline's capacity under a workload: the median of its trials, also where the client was the limit,
+/// because the rates are to be such that this client can offer them.
+pub fn capacity_per_s(rows: &[TrialRow], workload: &str) -> Option<f64> {
+    let stands = |row: &&TrialRow| {
+        row.pass == Some(Pass::Capacity)
+            && row.workload == workload
+            && matches!(row.status, Status::Ok | Status::ClientLimited)
+    };
+    median(&mut rows.iter().filter(stands).filter_map(|row| row.achieved_per_s).collect::<Vec<_>>())
+}
+
+/// The workload's open loops, when its capacity is known.
+pub fn expand(workload: &Workload, capacity_per_s: f64) -> Vec<Workload> {
+    let mut loops: Vec<Workload> = Vec::new();
+    for share in &workload.sweep {
+        let rate = two_digits(share * capacity_per_s);
+        // Shares that lie close may round to one rate.
+        if loops.last().is_some_and(|last| last.rate_per_s == Some(rate)) {
+            continue;
+        }
+        loops.push(Workload {
+            name: format!("{}@{rate}", workload.name),
+            rate_per_s: Some(rate),
+            sweep: Vec::new(),
+            sweep_of: Some(workload.name.clone()),
+            ..workload.clone()
+        });
+    }
+    loops
+}
+
+/// Rounded to two significant digits, because more would claim a precision that the capacity has not.
+fn two_digits(rate: f64) -> f64 {
+    let unit = 10_f64.powf(rate.log10().floor() - 1.0).max(0.1);
+    (rate / unit).round() * unit
+}
+
+/// What each arm carried at the objective, for each sweep of the matrix.
+pub fn capacities(rows: &[TrialRow], matrix: &Matrix) -> Vec<CapacityRow> {
+    let Some(objective_us) = matrix.latency.as_ref().and_then(|latency| latency.objective_p99_us) else {
+        return Vec::new();
+    };
+    let mut sweeps: Vec<&str> = Vec::new();
+    for sweep in matrix.workloads.iter().filter_map(|workload| workload.sweep_of.as_deref()) {
+        if !sweeps.contains(&sweep) {
+            sweeps.push(sweep);
+        }
+    }
+    let mut found = Vec::new();
+    for sweep in sweeps {
+        let loops: Vec<&Workload> =
+            matrix.workloads.iter().filter(|workload| workload.sweep_of.as_deref() == Some(sweep)).collect();
+        let blocks: Vec<_> = loops.iter().map(|of| complete_blocks(rows, Pass::Latency, &of.name)).collect();
+        for contender in &matrix.backends {
+            let arm = contender.arm();
+            let mut row = CapacityRow {
+                sweep: sweep.to_owned(),
+                arm: arm.clone(),
+                objective_p99_us: objective_us,
+                kept_per_s: None,
+                kept_p99_us: None,
+                missed_per_s: None,
+                missed_p99_us: None,
+                missed_because: String::new(),
+            };
+            // From the lowest rate up, until one does not keep it: a rate above that keeps it is luck.
+            for (of, blocks) in loops.iter().zip(&blocks) {
+                let trials: Vec<&TrialRow> =
+                    blocks.iter().filter_map(|block| block.get(arm.as_str()).copied()).collect();
+                let of_median = |value: fn(&TrialRow) -> Option<f64>| {
+                    median(&mut trials.iter().filter_map(|row| value(row)).collect::<Vec<_>>())
+                };
+                let p99_us = of_median(|row| row.latency_p99_us);
+                let missed = if trials.is_empty() {
+                    Some("no block passed the gates")
+                } else if trials.iter().any(|row| row.status == Status::ClientLimited) {
+                    Some("the client was the limit")
+                } else if p99_us.is_none() {
+                    Some("too few messages for a 99th percentile")
+                } else if p99_us.is_some_and(|p99_us| p99_us > objective_us) {
+                    Some("p99 above the objective")
+                } else {
+                    None
+                };
+                match missed {
+                    None => (row.kept_per_s, row.kept_p99_us) = (of.rate_per_s, p99_us),
+                    Some(why) => {
+                        (row.missed_per_s, row.missed_p99_us) = (of.rate_per_s, p99_us);
+                        row.missed_because = why.to_owned();
+                        break;
+                    }
+                }
+            }
+            found.push(row);
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MATRIX: &str = r#"
+        question = "q"
+        baseline = "epoll-et"
+        backends = [{ backend = "epoll-document" }, { backend = "epoll-et" }]
+        [latency]
+        blocks = 3
+        duration = "1s"
+        warmup_max = "1s"
+        objective_p99_us = 5000.0
+        [[workload]]
+        name = "w"
+        question = "q"
+        connections = 64
+        message_bytes = 64
+        sweep = [0.1, 0.5, 0.504, 1.2]
+    "#;
+
+    fn expanded() -> Matrix {
+        let mut matrix: Matrix = toml::from_str(MATRIX).expect("a matrix");
+        matrix.workloads = unknown(&matrix).flat_map(|workload| expand(workload, 123_456.0)).collect();
+        matrix
+    }
+
+    #[test]
+    fn rates_are_round_shares_of_the_capacity_and_differ() {
+        let matrix = expanded();
+        let names: Vec<_> = matrix.workloads.iter().map(|workload| workload.name.as_str()).collect();
+        assert_eq!(names, ["w@12000", "w@62000", "w@150000"]);
+        assert_eq!(matrix.workloads[1].rate_per_s, Some(62_000.0));
+        assert!(matrix.workloads.iter().all(|of| of.sweep_of.as_deref() == Some("w") && of.sweep.is_empty()));
+        assert_eq!(unknown(&matrix).count(), 0);
+        assert_eq!([0.123, 9.96, 1234.0].map(two_digits), [0.1, 10.0, 1200.0]);
+    }
+
+    #[test]
+    fn the_capacity_is_the_median_of_what_stands() {
+        let row = |achieved: f64, status, pass| TrialRow {
+            pass: Some(pass),
+            workload: "w".to_owned(),
+            achieved_per_s: Some(achieved),
+            status,
+            ..TrialRow::default()
+        };
+        let rows = [
+            row(100.0, Status::Ok, Pass::Capacity),
+            row(300.0, Status::ClientLimited, Pass::Capacity),
+            row(900.0, Status::Rejected, Pass::Capacity),
+            row(900.0, Status::Ok, Pass::Latency),
+        ];
+        assert_eq!(capacity_per_s(&rows, "w"), Some(200.0));
+        assert_eq!(capacity_per_s(&rows, "v"), None);
+    }
+
+    #[test]
+    fn an_arm_carries_the_highest_rate_below_the_first_that_misses() {
+        let matrix = expanded();
+        let mut rows = Vec::new();
+        for block in 1..=3 {
+            for (workload, p99, document, document_status) in [
+                ("w@12000", 200.0, 300.0, Status::Ok),
+                ("w@62000", 400.0, 9000.0, Status::Ok),
+                ("w@150000", 800.0, 100.0, Status::Ok),
+            ] {
+                let row = |arm: &str, p99: f64, status| TrialRow {
+                    pass: Some(Pass::Latency),
+                    workload: workload.to_owned(),
+                    block,
+                    arm: arm.to_owned(),
+                    latency_p99_us: Some(p99),
+                    status,
+                    ..TrialRow::default()
+                };
+                let is_last = workload == "w@150000";
+                let status = if is_last { Status::ClientLimited } else { Status::Ok };
+                rows.push(row("epoll-et", p99, status));
+                rows.push(row("epoll-document", document, document_status));
+            }
+        }
+        let found = capacities(&rows, &matrix);
+        let of = |arm: &str| found.iter().find(|row| row.arm == arm).expect("a row");
+        let document = of("epoll-document");
+        assert_eq!((document.kept_per_s, document.kept_p99_us), (Some(12_000.0), Some(300.0)));
+        assert_eq!((document.missed_per_s, document.missed_p99_us), (Some(62_000.0), Some(9000.0)));
+        assert_eq!(document.missed_because, "p99 above the objective");
+        let edge = of("epoll-et");
+        assert_eq!((edge.kept_per_s, edge.missed_per_s), (Some(62_000.0), Some(150_000.0)));
+        assert_eq!(edge.missed_because, "the client was the limit");
+    }
+}
