@@ -10,7 +10,7 @@ use crate::children::{Server, ServerCounters};
 use crate::gates::{self, Evidence};
 use crate::instruments::Unavailable;
 use crate::instruments::cpu::Tasks;
-use crate::instruments::tracepoints::{SyscallCounters, SyscallReading};
+use crate::instruments::tracepoints::{Counters, Reading, Syscall};
 use crate::load::result::LoadEvent;
 use crate::matrix::Workload;
 use crate::measurement::{Status, SyscallRow};
@@ -72,7 +72,7 @@ pub fn measure(
     let source;
     match (&tracepoints, &before.traced, &after.traced) {
         (Ok(counters), Some(first), Some(last)) => {
-            let missing: Vec<&str> = counters.all.unavailable().map(Call::name).collect();
+            let missing: Vec<&str> = counters.all.unavailable().map(Syscall::name).collect();
             row.syscalls_source = match missing[..] {
                 [] => "tracepoints".to_owned(),
                 _ => format!("tracepoints, but self-reported for want of one: {}", missing.join(" ")),
@@ -132,17 +132,17 @@ pub fn measure(
 /// Counts the calls of the server's workers: those of all its threads less those of the main thread, which
 /// does nothing for the connections but tell how they fare.
 struct WorkerCounters {
-    all: SyscallCounters,
-    main: SyscallCounters,
+    all: Counters<Syscall>,
+    main: Counters<Syscall>,
 }
 
 impl WorkerCounters {
     fn attach(pid: u32) -> Result<Self, Unavailable> {
-        Ok(Self { all: SyscallCounters::attach(pid)?, main: SyscallCounters::attach_to_main_thread(pid)? })
+        Ok(Self { all: Counters::attach(pid)?, main: Counters::attach_to_main_thread(pid)? })
     }
 
     /// Reads both while the main thread makes no call, which it mostly does not.
-    fn read(&mut self) -> std::io::Result<SyscallReading> {
+    fn read(&mut self) -> std::io::Result<Reading<Syscall>> {
         let mut main = self.main.read()?;
         loop {
             let all = self.all.read()?;
@@ -158,7 +158,7 @@ impl WorkerCounters {
 /// Both counts at a moment when no worker is making calls.
 struct Rest {
     own: ServerCounters,
-    traced: Option<SyscallReading>,
+    traced: Option<Reading<Syscall>>,
 }
 
 impl Rest {

@@ -6,6 +6,8 @@ use std::os::fd::AsRawFd;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use ringmark::sys::Call;
+
 use crate::instruments::cpu::Tasks;
 
 const STACK_BYTES: usize = 64 * 1024;
@@ -141,7 +143,7 @@ fn wait_until(mut holds: impl FnMut() -> bool) {
 #[test]
 fn calls_of_all_threads_are_counted_exactly() {
     let (reaped, mut started, mut reported) = fork_child();
-    let mut counters = match SyscallCounters::attach(reaped.0.cast_unsigned()) {
+    let mut counters = match Counters::<Syscall>::attach(reaped.0.cast_unsigned()) {
         Ok(counters) => counters,
         Err(why) => return eprintln!("skipped: {why}"),
     };
@@ -159,27 +161,27 @@ fn calls_of_all_threads_are_counted_exactly() {
     };
     let unnamed = OTHERS + 2 + 1 + 1; // fsync, clone, unshare, exit
     let total = Call::ALL.into_iter().map(expected).sum::<u64>() + unnamed;
-    wait_until(|| counters.read().unwrap().total >= total);
+    wait_until(|| counters.read().unwrap().total() >= total);
     thread::sleep(Duration::from_millis(20)); // for a call too many to show
     let reading = counters.read().unwrap();
-    assert_eq!(before.total, 0, "a call that had begun before is not counted");
-    let missing: Vec<Call> = counters.unavailable().collect();
-    for call in Call::ALL.into_iter().filter(|call| !missing.contains(call)) {
+    assert_eq!(before.total(), 0, "a call that had begun before is not counted");
+    let missing: Vec<Syscall> = counters.unavailable().collect();
+    for call in Call::ALL.into_iter().filter(|call| !missing.contains(&Syscall::Named(*call))) {
         assert_eq!(reading.of(call), Some(expected(call)), "{}", call.name());
     }
-    assert_eq!(reading.total, total);
+    assert_eq!(reading.total(), total);
     if missing.is_empty() {
         assert_eq!(reading.other(), unnamed);
     }
     assert_eq!(reading.since(&before), reading);
-    assert_eq!(reading.since(&reading).total, 0);
+    assert_eq!(reading.since(&reading).total(), 0);
 }
 
 #[test]
 fn a_process_with_threads_is_refused() {
     let (send, receive) = std::sync::mpsc::channel::<()>();
     let second = thread::spawn(move || receive.recv());
-    let refusal = SyscallCounters::attach(std::process::id()).err().unwrap();
+    let refusal = Counters::<Syscall>::attach(std::process::id()).err().unwrap();
     assert!(refusal.reason.contains("threads already"), "{refusal}");
     drop(send);
     second.join().unwrap().unwrap_err();
@@ -189,7 +191,7 @@ fn a_process_with_threads_is_refused() {
 fn a_process_that_is_gone_is_named() {
     let mut gone = Command::new("true").stdin(Stdio::null()).spawn().unwrap();
     gone.wait().unwrap();
-    let refusal = SyscallCounters::attach(gone.id()).err().unwrap();
+    let refusal = Counters::<Syscall>::attach(gone.id()).err().unwrap();
     assert!(refusal.reason.contains(&gone.id().to_string()), "{refusal}");
 }
 
@@ -197,7 +199,7 @@ fn a_process_that_is_gone_is_named() {
 fn the_host_keeps_no_mount_of_ours() {
     let mounts = || std::fs::read_to_string("/proc/self/mounts").unwrap();
     let before = mounts();
-    let ids = Ids::read();
+    let ids = ids::<Syscall>();
     assert_eq!(mounts(), before);
     mem::drop(ids.inspect_err(|why| eprintln!("skipped in part: {why}")));
 }
