@@ -1,10 +1,12 @@
 //! Counts what another process does in the kernel, by the kernel's own tracepoints.
 //!
-//! One counter for each tracepoint of a group, such as [`Syscall`]. They are opened on a process that has one
-//! thread and are inherited by the threads that it starts, which the sums keep when they end
+//! There are two groups: a [`Syscall`] is entered, and a [`RingEvent`] happens within io_uring. The counters
+//! are opened on a process that has one thread and are inherited by the threads that it starts, those of the
+//! kernel's for it included (SQPOLL and io-wq). The sums keep what threads had counted that have ended
 //! (perf_event_open(2), `inherit`). A counted event costs some 0.1 to 0.3 µs, so that a trial that counts
 //! measures nothing else.
 
+mod ring_event;
 mod syscall;
 
 use std::io;
@@ -15,6 +17,7 @@ use std::thread;
 use perf_event::{Builder, Counter};
 
 use super::{Unavailable, procfs};
+pub use ring_event::RingEvent;
 pub use syscall::Syscall;
 
 /// Where tracefs is mounted, if it is: by itself, or by debugfs.

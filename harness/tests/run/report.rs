@@ -5,7 +5,8 @@ use std::path::Path;
 
 use crate::{FOUR_CONNECTIONS, Place, assert_has, failure, heading, stdout, success};
 
-const SECTIONS: [&str; 8] = ["run", "questions", "syscalls", "cpu", "latency", "memory", "ladder", "gates"];
+const SECTIONS: [&str; 9] =
+    ["run", "questions", "syscalls", "events", "cpu", "latency", "memory", "ladder", "gates"];
 
 /// Of counted calls only: a busy machine spoils no trial of theirs.
 fn finished() -> Place {
