@@ -211,6 +211,31 @@ pub struct SyscallRow {
     pub source: String,
 }
 
+/// A row of `events.csv`: how often one thing happened within io_uring in one trial of a backend that uses it,
+/// over the same echoes as the calls of the trial.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EventRow {
+    /// The trial.
+    pub run_id: u32,
+    /// Its workload.
+    pub workload: String,
+    /// Its arm.
+    pub arm: String,
+    /// Its backend.
+    pub backend: String,
+    /// The kernel's name of the tracepoint. What each tells stands in `instruments/tracepoints/ring_event.rs`.
+    pub event: String,
+    /// How often it fired in the server's threads, its SQPOLL thread and io-wq workers included. Exact: only
+    /// tracepoints that fire there and nowhere else are counted, and a trial whose `io_uring_complete` (with
+    /// `io_uring_cqe_overflow`) does not equal the completions that the server took has no counts.
+    pub count: Option<u64>,
+    /// The same over the echoes.
+    pub count_per_echo: Option<f64>,
+    /// `tracepoints`, or `unavailable` with the reason.
+    pub source: String,
+}
+
 /// A row of `memory_points.csv`: one reading of one object at one connection count. An object whose readings
 /// differ by less than a byte for each connection of the walk is left out, here and in `memory.csv`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -11,7 +11,7 @@ use crate::comparisons;
 use crate::doctor::Line;
 use crate::machine::Machine;
 use crate::matrix::Matrix;
-use crate::measurement::{CapacityRow, ComparisonRow, MemoryRow, Pass, SyscallRow, TrialRow};
+use crate::measurement::{CapacityRow, ComparisonRow, EventRow, MemoryRow, Pass, SyscallRow, TrialRow};
 use crate::sweep;
 use crate::trial::Outcome;
 
@@ -43,6 +43,7 @@ pub struct Results {
     folder: PathBuf,
     trials: csv::Writer<File>,
     syscalls: csv::Writer<File>,
+    events: csv::Writer<File>,
     memory_points: csv::Writer<File>,
     rows: Vec<TrialRow>,
     memory: Vec<MemoryRow>,
@@ -59,6 +60,7 @@ impl Results {
         Ok(Self {
             trials: writer(&folder.join("trials.csv"))?,
             syscalls: writer(&folder.join("syscalls.csv"))?,
+            events: writer(&folder.join("events.csv"))?,
             memory_points: writer(&folder.join("memory_points.csv"))?,
             folder: folder.to_owned(),
             rows: Vec::new(),
@@ -81,6 +83,7 @@ impl Results {
     pub fn add(&mut self, outcome: Outcome) -> Result<()> {
         append(&mut self.trials, [&outcome.row])?;
         append(&mut self.syscalls, &outcome.syscalls)?;
+        append(&mut self.events, &outcome.events)?;
         append(&mut self.memory_points, &outcome.memory_points)?;
         if outcome.row.pass == Some(Pass::Memory) {
             let status = outcome.row.status;
@@ -152,6 +155,8 @@ pub struct Run {
     pub trials: Vec<TrialRow>,
     /// `syscalls.csv`.
     pub syscalls: Vec<SyscallRow>,
+    /// `events.csv`.
+    pub events: Vec<EventRow>,
     /// `memory.csv`.
     pub memory: Vec<MemoryRow>,
     /// As in `comparisons.csv`, but made from the rows above: a run that was killed has none of that name, and
@@ -185,13 +190,15 @@ impl Run {
             matrix,
             trials,
             syscalls: read(&folder.join("syscalls.csv"))?,
+            events: read(&folder.join("events.csv"))?,
             memory,
             comparisons,
         })
     }
 }
 
-/// The rows of a file; none if it is not there, which is so for passes that did not run.
+/// The rows of a file; none if it is not there, which is so for passes that did not run, and for what
+/// was not measured yet when the run was made.
 fn read<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
     if !path.exists() {
         return Ok(Vec::new());

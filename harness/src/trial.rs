@@ -22,7 +22,7 @@ use crate::instruments::network_namespace::NetworkNamespace;
 use crate::load::result::Arrival;
 use crate::machine;
 use crate::matrix::{Contender, Memory, Workload};
-use crate::measurement::{MemoryPointRow, MemoryRow, Pass, Status, SyscallRow, TrialRow};
+use crate::measurement::{EventRow, MemoryPointRow, MemoryRow, Pass, Status, SyscallRow, TrialRow};
 
 /// What is the same for every trial of a run.
 pub struct Ground {
@@ -184,6 +184,8 @@ pub struct Outcome {
     pub row: TrialRow,
     /// Its calls.
     pub syscalls: Vec<SyscallRow>,
+    /// What happened within io_uring.
+    pub events: Vec<EventRow>,
     /// Its memory readings.
     pub memory_points: Vec<MemoryPointRow>,
     /// Slopes through them, not yet compared with `null`.

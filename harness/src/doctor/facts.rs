@@ -14,7 +14,7 @@ use super::cgroup;
 use crate::instruments::affinity::CpuList;
 use crate::instruments::contention::Contention;
 use crate::instruments::network_namespace::NetworkNamespace;
-use crate::instruments::tracepoints::SyscallCounters;
+use crate::instruments::tracepoints::{Counters, Syscall};
 use crate::instruments::{memory, pmu, procfs};
 use crate::machine::{Machine, line};
 
@@ -110,7 +110,7 @@ impl Facts {
         // A machine that can make namespaces has told what holds in a new one.
         let network = machine.new_namespace_network_sysctls.as_ref().unwrap_or(&machine.network_sysctls);
         let setting = |name: &str| network.get(name).cloned().flatten();
-        let tracing = SyscallCounters::attach_to_main_thread(std::process::id());
+        let tracing = Counters::<Syscall>::attach_to_main_thread(std::process::id());
         let slabs = memory::try_slabs();
         let contention = cpus.as_ref().and_then(|cpus| Contention::measure(cpus.cpus(), spin).ok());
         let options = machine.kernel_config.options.as_ref();
@@ -134,11 +134,7 @@ impl Facts {
                 .ok(),
             memory_bound_bytes: group.memory_bytes,
             namespace_refused: NetworkNamespace::create().err().map(|why| why.reason),
-            untraced_calls: tracing
-                .iter()
-                .flat_map(SyscallCounters::unavailable)
-                .map(ringmark::sys::Call::name)
-                .collect(),
+            untraced_calls: tracing.iter().flat_map(Counters::unavailable).map(Syscall::name).collect(),
             tracing_refused: tracing.err().map(|why| why.reason),
             slabs_exact: slabs == Ok(true),
             slabs_refused: slabs.err().map(|why| why.reason),

@@ -1,41 +1,56 @@
-//! Counts the system calls of another process by the kernel's own tracepoints.
+//! Counts what another process does in the kernel, by the kernel's own tracepoints.
 //!
-//! One counter on `raw_syscalls:sys_enter` counts all of them, one on `syscalls:sys_enter_<name>` each call
-//! of [`Call::ALL`]. They are opened on a process that has one thread and are inherited by the threads that
-//! it starts, which the sums keep when they end (perf_event_open(2), `inherit`). A counted call costs some
-//! 0.1 to 0.3 µs, so that a trial that counts measures nothing else.
+//! There are two groups: a [`Syscall`] is entered, and a [`RingEvent`] happens within io_uring. The counters
+//! are opened on a process that has one thread and are inherited by the threads that it starts, those of the
+//! kernel's for it included (SQPOLL and io-wq). The sums keep what threads had counted that have ended
+//! (perf_event_open(2), `inherit`). A counted event costs some 0.1 to 0.3 µs, so that a trial that counts
+//! measures nothing else.
+
+mod ring_event;
+mod syscall;
 
 use std::io;
 use std::path::Path;
 use std::ptr;
 use std::thread;
 
-use perf_event::events::Tracepoint;
 use perf_event::{Builder, Counter};
-use ringmark::sys::Call;
 
 use super::{Unavailable, procfs};
+pub use ring_event::RingEvent;
+pub use syscall::Syscall;
 
 /// Where tracefs is mounted, if it is: by itself, or by debugfs.
 const MOUNT_POINTS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
 
-/// Open counters on one process.
-pub struct SyscallCounters {
-    total: Counter,
-    calls: Vec<(Call, Option<Counter>)>,
+/// A tracepoint of a group.
+pub trait Tracepoint: Copy + PartialEq + 'static {
+    /// What the kernel lacks that has none of the group, with its option.
+    const GROUP: &'static str;
+    /// The one that the others are judged by: without it none is counted.
+    const NEEDED: Self;
+
+    /// All of the group, in the order in which they are read.
+    fn all() -> impl Iterator<Item = Self>;
+
+    /// Where it is under `events`.
+    fn path(self) -> String;
 }
 
-/// System calls entered since the counters were attached.
+/// Open counters on one process, one for each tracepoint of a group.
+pub struct Counters<T> {
+    counters: Vec<(T, Option<Counter>)>,
+}
+
+/// Events since the counters were attached.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SyscallReading {
-    /// All calls, named or not.
-    pub total: u64,
-    calls: [Option<u64>; Call::ALL.len()],
+pub struct Reading<T> {
+    counts: Vec<(T, Option<u64>)>,
 }
 
-impl SyscallCounters {
+impl<T: Tracepoint> Counters<T> {
     /// Opens the counters on a process that has a single thread, and on all threads that it will start. It may
-    /// be blocked in a system call: only calls that begin from now on are counted.
+    /// be blocked in a system call: only what begins from now on is counted.
     pub fn attach(pid: u32) -> Result<Self, Unavailable> {
         let threads = procfs::read(format!("/proc/{pid}/status"))
             .and_then(|status| procfs::number(&status, "Threads"))
@@ -55,56 +70,48 @@ impl SyscallCounters {
     }
 
     fn open(pid: u32, inherit: bool) -> Result<Self, Unavailable> {
-        let ids = Ids::read()?;
-        let open = |id| open(pid, id, inherit).map_err(|error| refused(&error));
-        let calls = Call::ALL.into_iter().zip(ids.calls);
-        Ok(Self {
-            calls: calls
-                .map(|(call, id)| Ok((call, id.map(open).transpose()?)))
-                .collect::<Result<_, Unavailable>>()?,
-            total: open(ids.total)?,
-        })
+        let ids = ids::<T>()?;
+        let count = ids.iter().filter(|(_, id)| id.is_some()).count();
+        let open = |id| open(pid, id, inherit).map_err(|error| refused(&error, count));
+        let counters = ids.into_iter().map(|(tracepoint, id)| Ok((tracepoint, id.map(open).transpose()?)));
+        Ok(Self { counters: counters.collect::<Result<_, Unavailable>>()? })
     }
 
-    /// The calls that this kernel has no tracepoint for. They are counted in the total only.
-    pub fn unavailable(&self) -> impl Iterator<Item = Call> {
-        self.calls.iter().filter(|(_, counter)| counter.is_none()).map(|&(call, _)| call)
+    /// The tracepoints that this kernel does not have.
+    pub fn unavailable(&self) -> impl Iterator<Item = T> {
+        self.counters.iter().filter(|(_, counter)| counter.is_none()).map(|&(tracepoint, _)| tracepoint)
     }
 
-    /// Reads every counter, at any moment. The total is read last: the named calls never exceed it.
-    pub fn read(&mut self) -> io::Result<SyscallReading> {
-        let mut calls = [None; Call::ALL.len()];
-        for (call, counter) in &mut self.calls {
-            calls[*call as usize] = counter.as_mut().map(Counter::read).transpose()?;
-        }
-        Ok(SyscallReading { total: self.total.read()?, calls })
+    /// Reads every counter, at any moment, one after the other.
+    pub fn read(&mut self) -> io::Result<Reading<T>> {
+        let read = |(tracepoint, counter): &mut (T, Option<Counter>)| {
+            Ok((*tracepoint, counter.as_mut().map(Counter::read).transpose()?))
+        };
+        Ok(Reading { counts: self.counters.iter_mut().map(read).collect::<io::Result<_>>()? })
     }
 }
 
-impl SyscallReading {
-    /// How often this call was made; none if the kernel has no tracepoint for it.
-    pub fn of(&self, call: Call) -> Option<u64> {
-        self.calls[call as usize]
+impl<T: Tracepoint> Reading<T> {
+    /// How often it happened; none if the kernel has no such tracepoint.
+    pub fn of(&self, tracepoint: impl Into<T>) -> Option<u64> {
+        let wanted = tracepoint.into();
+        self.counts.iter().find(|(tracepoint, _)| *tracepoint == wanted)?.1
     }
 
-    /// The calls that have no counter of their own.
-    pub fn other(&self) -> u64 {
-        self.total.saturating_sub(self.calls.iter().flatten().sum())
-    }
-
-    /// What was called since an earlier reading of the same counters.
+    /// What happened since an earlier reading of the same counters.
     pub fn since(&self, earlier: &Self) -> Self {
-        let calls = std::array::from_fn(|call| {
-            self.calls[call].zip(earlier.calls[call]).map(|(now, then)| now - then)
-        });
-        Self { total: self.total - earlier.total, calls }
+        let mut counts = self.counts.clone();
+        for ((_, count), (_, then)) in counts.iter_mut().zip(&earlier.counts) {
+            *count = count.zip(*then).map(|(now, then)| now - then);
+        }
+        Self { counts }
     }
 }
 
 fn open(pid: u32, id: u64, inherit: bool) -> io::Result<Counter> {
     let pid = libc::pid_t::try_from(pid).map_err(|_| io::Error::from_raw_os_error(libc::ESRCH))?;
     // A tracepoint fires in the kernel: excluding the kernel would exclude every event.
-    Builder::new(Tracepoint::with_id(id))
+    Builder::new(perf_event::events::Tracepoint::with_id(id))
         .observe_pid(pid)
         .any_cpu()
         .inherit(inherit)
@@ -113,7 +120,8 @@ fn open(pid: u32, id: u64, inherit: bool) -> io::Result<Counter> {
         .build()
 }
 
-fn refused(error: &io::Error) -> Unavailable {
+/// `count`: how many counters were to be opened.
+fn refused(error: &io::Error, count: usize) -> Unavailable {
     let paranoid = procfs::read("/proc/sys/kernel/perf_event_paranoid");
     let paranoid = paranoid.as_deref().map_or("unreadable", str::trim);
     Unavailable::new(match error.raw_os_error() {
@@ -122,51 +130,39 @@ fn refused(error: &io::Error) -> Unavailable {
              `sysctl kernel.perf_event_paranoid=1`, or allow it in the container's seccomp profile"
         ),
         Some(libc::ENOSYS) => "this kernel has no perf_event_open (CONFIG_PERF_EVENTS)".to_owned(),
-        Some(libc::EMFILE) => {
-            format!("{} counters need as many descriptors: raise `ulimit -n`", Call::ALL.len() + 1)
-        }
+        Some(libc::EMFILE) => format!("{count} counters need as many descriptors: raise `ulimit -n`"),
         _ => format!("perf_event_open failed: {error}"),
     })
 }
 
-/// The numbers by which perf_event_open knows the tracepoints; they differ from boot to boot.
-struct Ids {
-    total: u64,
-    calls: [Option<u64>; Call::ALL.len()],
+/// The numbers by which perf_event_open knows the tracepoints, where the kernel has them; they differ from
+/// boot to boot.
+fn ids<T: Tracepoint>() -> Result<Vec<(T, Option<u64>)>, Unavailable> {
+    let ids = match MOUNT_POINTS.map(Path::new).into_iter().find(|tracefs| tracefs.join("events").exists()) {
+        Some(tracefs) => ids_in::<T>(tracefs),
+        None => thread::scope(|scope| {
+            let mounted = scope.spawn(|| {
+                mount_privately()?;
+                ids_in::<T>(Path::new(MOUNT_POINTS[0]))
+            });
+            mounted.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        }),
+    }?;
+    Ok(T::all().zip(ids).collect())
 }
 
-impl Ids {
-    fn read() -> Result<Self, Unavailable> {
-        match MOUNT_POINTS.map(Path::new).into_iter().find(|tracefs| tracefs.join("events").exists()) {
-            Some(tracefs) => Self::read_from(tracefs),
-            None => thread::scope(|scope| {
-                let mounted = scope.spawn(|| {
-                    mount_privately()?;
-                    Self::read_from(Path::new(MOUNT_POINTS[0]))
-                });
-                mounted.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-            }),
-        }
-    }
-
-    fn read_from(tracefs: &Path) -> Result<Self, Unavailable> {
-        let id = |event: &str| -> io::Result<u64> {
-            let text = procfs::read(tracefs.join("events").join(event).join("id"))?;
-            text.trim().parse().map_err(io::Error::other)
-        };
-        let total = id("raw_syscalls/sys_enter").map_err(|error| {
-            Unavailable::new(match error.kind() {
-                io::ErrorKind::NotFound => {
-                    "this kernel has no system call tracepoints (CONFIG_FTRACE_SYSCALLS)".to_owned()
-                }
-                _ => format!("{error}: run as root"),
-            })
-        })?;
-        Ok(Self {
-            total,
-            calls: Call::ALL.map(|call| id(&format!("syscalls/sys_enter_{}", call.name())).ok()),
+fn ids_in<T: Tracepoint>(tracefs: &Path) -> Result<Vec<Option<u64>>, Unavailable> {
+    let id = |tracepoint: T| -> io::Result<u64> {
+        let text = procfs::read(tracefs.join("events").join(tracepoint.path()).join("id"))?;
+        text.trim().parse().map_err(io::Error::other)
+    };
+    id(T::NEEDED).map_err(|error| {
+        Unavailable::new(match error.kind() {
+            io::ErrorKind::NotFound => format!("this kernel has no {}", T::GROUP),
+            _ => format!("{error}: run as root"),
         })
-    }
+    })?;
+    Ok(T::all().map(|tracepoint| id(tracepoint).ok()).collect())
 }
 
 /// Mounts tracefs where only the calling thread sees it. The mount goes when the thread ends, and the host

@@ -225,7 +225,16 @@ mod tests {
         let memory = vec![slope(KERNEL_SUM, 873.0), slope(USER_SUM, 41.0)];
         let comparisons = comparisons::compare(&trials, &memory, &matrix);
         let manifest = serde_json::Value::Null;
-        Run { manifest, matrix, trials, syscalls: Vec::new(), memory, comparisons, capacities: Vec::new() }
+        Run {
+            manifest,
+            matrix,
+            trials,
+            syscalls: Vec::new(),
+            events: Vec::new(),
+            memory,
+            comparisons,
+            capacities: Vec::new(),
+        }
     }
 
     /// The cells of every row of a table in the text, its heading left out.

@@ -24,6 +24,11 @@ pub fn all(run: &Run, folder: &str) -> Vec<Section> {
         Section { name: "questions", title: "What each workload answers", text: questions(run) },
         Section { name: "syscalls", title: "System calls per echo, counted", text: syscalls(run) },
         Section {
+            name: "events",
+            title: "io_uring events per echo, by the kernel's tracepoints io_uring_*",
+            text: events(run),
+        },
+        Section {
             name: "cpu",
             title: "Server CPU per echo, and against the baseline in the same block",
             text: cpu(run),
@@ -249,6 +254,46 @@ fn syscalls(run: &Run) -> String {
         ]);
     }
     table.render() + &absent(run, Pass::Syscalls)
+}
+
+/// A column for each event; which arms could not be counted stands with the calls.
+fn events(run: &Run) -> String {
+    let mut names: Vec<&str> = Vec::new();
+    for row in &run.events {
+        if !names.contains(&row.event.as_str()) {
+            names.push(&row.event);
+        }
+    }
+    let short = names.iter().map(|name| name.trim_start_matches("io_uring_"));
+    let mut table = Table::new(2, &["workload", "arm"].into_iter().chain(short).collect::<Vec<_>>());
+    let mut reasons: Vec<String> = Vec::new();
+    for (workload, arm, rows) in by_arm(run, Pass::Syscalls) {
+        let Some(trial) = counted(&rows).filter(|row| row.status == Status::Ok) else { continue };
+        let of_trial: Vec<_> = run.events.iter().filter(|row| row.run_id == trial.run_id).collect();
+        if of_trial.is_empty() {
+            continue;
+        }
+        let cell = |name: &&str| {
+            let per_echo = of_trial.iter().find(|row| row.event == **name).and_then(|row| row.count_per_echo);
+            // What never happened is told from what hardly did.
+            let shown = |value: f64| if value == 0.0 { "0".to_owned() } else { number(value) };
+            per_echo.map_or(MISSING.to_owned(), shown)
+        };
+        table.push([workload.to_owned(), arm].into_iter().chain(names.iter().map(cell)).collect());
+        for row in of_trial.iter().filter(|row| row.count.is_none()) {
+            let reason = format!("- {MISSING} `{}`: {}\n", row.arm, row.source);
+            if !reasons.contains(&reason) {
+                reasons.push(reason);
+            }
+        }
+    }
+    let rows = table.render();
+    if rows.is_empty() {
+        return rows;
+    }
+    let note = "Of an SQPOLL thread `task_work_run` counts the turns of its polling, with work or without.";
+    let separated = if reasons.is_empty() { "" } else { "\n" };
+    format!("{rows}\n{note}\n{separated}{}", reasons.concat())
 }
 
 /// Of an arm's trials in one workload the first whose calls may be used, or else the last one.

@@ -1,4 +1,5 @@
-//! System calls by name, over a fixed number of echoes between two moments of rest.
+//! System calls by name, and the events within io_uring, over a fixed number of echoes between two moments of
+//! rest.
 
 use std::time::{Duration, Instant};
 
@@ -10,10 +11,10 @@ use crate::children::{Server, ServerCounters};
 use crate::gates::{self, Evidence};
 use crate::instruments::Unavailable;
 use crate::instruments::cpu::Tasks;
-use crate::instruments::tracepoints::{SyscallCounters, SyscallReading};
+use crate::instruments::tracepoints::{Counters, Reading, RingEvent, Syscall, Tracepoint};
 use crate::load::result::LoadEvent;
 use crate::matrix::Workload;
-use crate::measurement::{Status, SyscallRow};
+use crate::measurement::{EventRow, Status, SyscallRow};
 
 /// Calls that come from the allocator and the runtime, which the server's own counters do not see.
 const NOT_SELF_COUNTED: [Call; 3] = [Call::Mmap, Call::Munmap, Call::Futex];
@@ -38,9 +39,10 @@ pub fn measure(
     let row = &mut outcome.row;
     let is_open = workload.rate_per_s.is_some();
     let namespace = trial.namespace(row);
-    let mut tracepoints = Err(Unavailable::new("the server did not hold"));
+    let uses_ring = trial.contender.backend.starts_with("uring");
+    let mut tracepoints = Traced::unheld(uses_ring);
     let mut server =
-        trial.server(ground, namespace.as_ref(), row, |pid| tracepoints = WorkerCounters::attach(pid))?;
+        trial.server(ground, namespace.as_ref(), row, |pid| tracepoints = Traced::attach(pid, uses_ring))?;
     let each = (echoes / workload.connections as u64).max(1);
     let all = each * workload.connections as u64;
     let more = if is_open { vec![format!("--echoes={all}")] } else { Vec::new() };
@@ -54,7 +56,7 @@ pub fn measure(
         bail!("no echo came back")
     };
 
-    let before = Rest::find(&mut server, tracepoints.as_mut().ok())?;
+    let before = Rest::find(&mut server, &mut tracepoints)?;
     let patience =
         PATIENCE + Duration::from_secs_f64(workload.rate_per_s.map_or(0.0, |rate| all as f64 / rate));
     let mut event = load
@@ -64,7 +66,7 @@ pub fn measure(
         event = load.next(patience).map_err(|error| server.blame(error))?;
     }
     let (LoadEvent::Echoed(result) | LoadEvent::Result(result)) = event else { bail!("no result came back") };
-    let after = Rest::find(&mut server, tracepoints.as_mut().ok())?;
+    let after = Rest::find(&mut server, &mut tracepoints)?;
     let stood = after.own.of_loop("open");
     let io_workers = Tasks::read(server.pid())?.io_workers;
     load.quit()?;
@@ -79,9 +81,9 @@ pub fn measure(
     let mut counts: Vec<(&str, u64)> = Vec::new();
     let mut disagreements = Vec::new();
     let source;
-    match (&tracepoints, &before.traced, &after.traced) {
+    match (&tracepoints.calls, &before.traced.calls, &after.traced.calls) {
         (Ok(counters), Some(first), Some(last)) => {
-            let missing: Vec<&str> = counters.all.unavailable().map(Call::name).collect();
+            let missing: Vec<&str> = counters.all.unavailable().map(Syscall::name).collect();
             row.syscalls_source = match missing[..] {
                 [] => "tracepoints".to_owned(),
                 _ => format!("tracepoints, but self-reported for want of one: {}", missing.join(" ")),
@@ -124,6 +126,9 @@ pub fn measure(
             source: source.to_owned(),
         })
         .collect();
+    if let Some(counters) = &tracepoints.ring {
+        outcome.events = event_rows(trial, workload, counters, (&before, &after), echoes);
+    }
     if !disagreements.is_empty() {
         let reason =
             format!("tracepoints and the server's own counters differ: {}", disagreements.join(", "));
@@ -141,17 +146,17 @@ pub fn measure(
 /// Counts the calls of the server's workers: those of all its threads less those of the main thread, which
 /// does nothing for the connections but tell how they fare.
 struct WorkerCounters {
-    all: SyscallCounters,
-    main: SyscallCounters,
+    all: Counters<Syscall>,
+    main: Counters<Syscall>,
 }
 
 impl WorkerCounters {
     fn attach(pid: u32) -> Result<Self, Unavailable> {
-        Ok(Self { all: SyscallCounters::attach(pid)?, main: SyscallCounters::attach_to_main_thread(pid)? })
+        Ok(Self { all: Counters::attach(pid)?, main: Counters::attach_to_main_thread(pid)? })
     }
 
     /// Reads both while the main thread makes no call, which it mostly does not.
-    fn read(&mut self) -> std::io::Result<SyscallReading> {
+    fn read(&mut self) -> std::io::Result<Reading<Syscall>> {
         let mut main = self.main.read()?;
         loop {
             let all = self.all.read()?;
@@ -164,31 +169,68 @@ impl WorkerCounters {
     }
 }
 
-/// Both counts at a moment when no worker is making calls.
+/// The counters that are open on a server from outside.
+struct Traced {
+    calls: Result<WorkerCounters, Unavailable>,
+    /// Of a server that uses io_uring. The main thread, which may have tried a ring, does nothing on one later.
+    ring: Option<Result<Counters<RingEvent>, Unavailable>>,
+}
+
+impl Traced {
+    fn unheld(uses_ring: bool) -> Self {
+        let unheld = || Unavailable::new("the server did not hold");
+        Self { calls: Err(unheld()), ring: uses_ring.then(|| Err(unheld())) }
+    }
+
+    fn attach(pid: u32, uses_ring: bool) -> Self {
+        Self { calls: WorkerCounters::attach(pid), ring: uses_ring.then(|| Counters::attach(pid)) }
+    }
+
+    fn read(&mut self) -> Result<TracedReading> {
+        let calls = self.calls.as_mut().ok().map(WorkerCounters::read).transpose();
+        let ring = self.ring.as_mut().and_then(|ring| ring.as_mut().ok()).map(Counters::read).transpose();
+        Ok(TracedReading {
+            calls: calls.context("read the tracepoints")?,
+            ring: ring.context("read the tracepoints of io_uring")?,
+        })
+    }
+}
+
+/// What they say, as far as there are any.
+struct TracedReading {
+    calls: Option<Reading<Syscall>>,
+    ring: Option<Reading<RingEvent>>,
+}
+
+impl TracedReading {
+    /// Whether no call was made since an earlier reading, and nothing happened on a ring.
+    fn is_still_since(&self, earlier: &Self) -> bool {
+        fn is_same<T: Tracepoint>(now: &Option<Reading<T>>, then: &Option<Reading<T>>, of: T) -> bool {
+            now.as_ref().map(|reading| reading.of(of)) == then.as_ref().map(|reading| reading.of(of))
+        }
+        Call::ALL.into_iter().all(|call| is_same(&self.calls, &earlier.calls, call.into()))
+            && RingEvent::ALL.into_iter().all(|event| is_same(&self.ring, &earlier.ring, event))
+    }
+}
+
+/// The counts at a moment when no worker is making calls, and nothing happens on a ring.
 struct Rest {
     own: ServerCounters,
-    traced: Option<SyscallReading>,
+    traced: TracedReading,
 }
 
 impl Rest {
     /// Reads the tracepoints, the server's counters, and the tracepoints again, until no worker has done
     /// anything in between and all threads sleep: then both counts are of the same moment.
-    fn find(server: &mut Server, mut tracepoints: Option<&mut WorkerCounters>) -> Result<Self> {
-        let mut read = || tracepoints.as_mut().map(|counters| counters.read()).transpose();
+    fn find(server: &mut Server, tracepoints: &mut Traced) -> Result<Self> {
         let deadline = Instant::now() + REST_TIME;
         while Instant::now() < deadline {
-            let first = read().context("read the tracepoints")?;
+            let first = tracepoints.read()?;
             let own = server.counters()?;
             let asleep = Tasks::read(server.pid())?.all_sleeping;
             let again = server.counters()?;
-            let traced = read().context("read the tracepoints")?;
-            let still = match (&first, &traced) {
-                (Some(first), Some(last)) => {
-                    let since = last.since(first);
-                    Call::ALL.into_iter().all(|call| since.of(call).is_none_or(|calls| calls == 0))
-                }
-                _ => true,
-            };
+            let traced = tracepoints.read()?;
+            let still = traced.is_still_since(&first);
             if asleep && still && own == again {
                 return Ok(Self { own, traced });
             }
@@ -196,4 +238,53 @@ impl Rest {
         }
         bail!("the server did not come to rest: its threads went on making calls with no echo under way")
     }
+}
+
+/// A row for each event, with a count, or with the reason why it has none.
+fn event_rows(
+    trial: &Trial<'_>,
+    workload: &Workload,
+    counters: &Result<Counters<RingEvent>, Unavailable>,
+    (before, after): (&Rest, &Rest),
+    echoes: f64,
+) -> Vec<EventRow> {
+    let since = match (counters, &before.traced.ring, &after.traced.ring) {
+        (Err(why), ..) => Err(why.reason.clone()),
+        (Ok(_), Some(first), Some(last)) => {
+            let since = last.since(first);
+            let taken = after.own.of_loop("events") - before.own.of_loop("events");
+            disagreement(&since, taken).map_or(Ok(since), Err)
+        }
+        _ => Err("not read".to_owned()),
+    };
+    let row = |event: RingEvent| {
+        let count = match &since {
+            Ok(since) => since.of(event).ok_or("this kernel has no such tracepoint"),
+            Err(why) => Err(why.as_str()),
+        };
+        EventRow {
+            run_id: trial.run_id,
+            workload: workload.name.clone(),
+            arm: trial.arm.clone(),
+            backend: trial.contender.backend.clone(),
+            event: event.name().to_owned(),
+            count: count.ok(),
+            count_per_echo: count.ok().map(|count| count as f64 / echoes),
+            source: count.map_or_else(|why| format!("unavailable: {why}"), |_| "tracepoints".to_owned()),
+        }
+    };
+    RingEvent::ALL.into_iter().map(row).collect()
+}
+
+/// Between two moments of rest a server takes every completion that the kernel makes. Those that found the
+/// queue full are not among the others on every kernel.
+fn disagreement(since: &Reading<RingEvent>, taken: u64) -> Option<String> {
+    let made = since.of(RingEvent::Complete)?;
+    let overflowed = since.of(RingEvent::CqeOverflow).unwrap_or_default();
+    let agrees = taken == made || taken == made + overflowed;
+    (!agrees).then(|| {
+        format!(
+            "the kernel made {made} completions and {overflowed} that overflowed, the server took {taken}"
+        )
+    })
 }

@@ -5,8 +5,19 @@ use std::path::Path;
 
 use crate::{FOUR_CONNECTIONS, Place, assert_has, failure, heading, stdout, success};
 
-const SECTIONS: [&str; 10] =
-    ["run", "questions", "syscalls", "cpu", "latency", "open-loop", "capacity", "memory", "ladder", "gates"];
+const SECTIONS: [&str; 11] = [
+    "run",
+    "questions",
+    "syscalls",
+    "events",
+    "cpu",
+    "latency",
+    "open-loop",
+    "capacity",
+    "memory",
+    "ladder",
+    "gates",
+];
 
 /// Of counted calls only: a busy machine spoils no trial of theirs.
 fn finished() -> Place {

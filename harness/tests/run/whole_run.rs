@@ -81,6 +81,7 @@ fn every_pass_leaves_its_files() {
         &[
             "37 trials, about",
             "System calls per echo",
+            "io_uring events per echo",
             &format!("Trials: {all} of {all} planned"),
             "results are in out",
         ],
@@ -100,6 +101,7 @@ fn every_pass_leaves_its_files() {
 
     check_manifest(&place, &trials);
     check_syscalls(&place, &of_pass("syscalls"));
+    check_events(&place, &of_pass("syscalls"));
     check_memory(&place, &of_pass("memory"));
     check_latency(&place, &of_pass("latency"));
     check_comparisons(&place);
@@ -166,6 +168,36 @@ fn check_syscalls(place: &Place, trials: &[&Row]) {
             _ => &[("io_uring_enter", ECHOES)],
         };
         assert_eq!(calls.into_iter().collect::<Vec<_>>(), expected, "{trial:?}");
+    }
+}
+
+/// With one message in flight a multishot receive completes once for each, and a send is submitted for it that
+/// skips its completion. That no row lacks its count for another reason than the kernel's want of a tracepoint
+/// says that the completions are those that the server took.
+fn check_events(place: &Place, trials: &[&Row]) {
+    let all = place.rows("events.csv");
+    for trial in trials {
+        let rows: Vec<&Row> = all.iter().filter(|row| row["run_id"] == trial["run_id"]).collect();
+        assert_eq!(!rows.is_empty(), trial["backend"] == "uring-multishot", "{rows:?}");
+        for row in rows {
+            assert_eq!((&row["workload"], &row["arm"]), (&trial["workload"], &trial["arm"]));
+            if row["count"].is_empty() {
+                let has_none = row["source"].contains("this kernel has no");
+                assert!(has_none || trial["syscalls_source"].starts_with("self-reported"), "{row:?}");
+                continue;
+            }
+            assert_eq!(row["source"], "tracepoints");
+            let count: u64 = row["count"].parse().unwrap();
+            assert_eq!(number(row, "count_per_echo"), count as f64 / ECHOES as f64);
+            let expected = match row["event"].as_str() {
+                "io_uring_submit_req" | "io_uring_complete" | "io_uring_file_get" => ECHOES..=ECHOES,
+                // None is needed for a message that has come before the server looks for it.
+                "io_uring_cqring_wait" => 0..=ECHOES,
+                "io_uring_local_work_run" => 0..=u64::MAX,
+                _ => 0..=0,
+            };
+            assert!(trial["workload"] != "one" || expected.contains(&count), "{row:?}");
+        }
     }
 }
 
@@ -281,6 +313,7 @@ fn check_files(folder: &Path) {
     }
     let expected = [
         "comparisons.csv",
+        "events.csv",
         "histograms",
         "manifest.json",
         "memory.csv",

@@ -3,8 +3,14 @@ use super::*;
 use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
 use std::mem;
 use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
+
+use io_uring::squeue::{Entry, Flags};
+use io_uring::{IoUring, opcode, types};
+use ringmark::sys::Call;
 
 use crate::instruments::cpu::Tasks;
 
@@ -141,7 +147,7 @@ fn wait_until(mut holds: impl FnMut() -> bool) {
 #[test]
 fn calls_of_all_threads_are_counted_exactly() {
     let (reaped, mut started, mut reported) = fork_child();
-    let mut counters = match SyscallCounters::attach(reaped.0.cast_unsigned()) {
+    let mut counters = match Counters::<Syscall>::attach(reaped.0.cast_unsigned()) {
         Ok(counters) => counters,
         Err(why) => return eprintln!("skipped: {why}"),
     };
@@ -159,27 +165,27 @@ fn calls_of_all_threads_are_counted_exactly() {
     };
     let unnamed = OTHERS + 2 + 1 + 1; // fsync, clone, unshare, exit
     let total = Call::ALL.into_iter().map(expected).sum::<u64>() + unnamed;
-    wait_until(|| counters.read().unwrap().total >= total);
+    wait_until(|| counters.read().unwrap().total() >= total);
     thread::sleep(Duration::from_millis(20)); // for a call too many to show
     let reading = counters.read().unwrap();
-    assert_eq!(before.total, 0, "a call that had begun before is not counted");
-    let missing: Vec<Call> = counters.unavailable().collect();
-    for call in Call::ALL.into_iter().filter(|call| !missing.contains(call)) {
+    assert_eq!(before.total(), 0, "a call that had begun before is not counted");
+    let missing: Vec<Syscall> = counters.unavailable().collect();
+    for call in Call::ALL.into_iter().filter(|call| !missing.contains(&Syscall::Named(*call))) {
         assert_eq!(reading.of(call), Some(expected(call)), "{}", call.name());
     }
-    assert_eq!(reading.total, total);
+    assert_eq!(reading.total(), total);
     if missing.is_empty() {
         assert_eq!(reading.other(), unnamed);
     }
     assert_eq!(reading.since(&before), reading);
-    assert_eq!(reading.since(&reading).total, 0);
+    assert_eq!(reading.since(&reading).total(), 0);
 }
 
 #[test]
 fn a_process_with_threads_is_refused() {
     let (send, receive) = std::sync::mpsc::channel::<()>();
     let second = thread::spawn(move || receive.recv());
-    let refusal = SyscallCounters::attach(std::process::id()).err().unwrap();
+    let refusal = Counters::<Syscall>::attach(std::process::id()).err().unwrap();
     assert!(refusal.reason.contains("threads already"), "{refusal}");
     drop(send);
     second.join().unwrap().unwrap_err();
@@ -189,7 +195,7 @@ fn a_process_with_threads_is_refused() {
 fn a_process_that_is_gone_is_named() {
     let mut gone = Command::new("true").stdin(Stdio::null()).spawn().unwrap();
     gone.wait().unwrap();
-    let refusal = SyscallCounters::attach(gone.id()).err().unwrap();
+    let refusal = Counters::<Syscall>::attach(gone.id()).err().unwrap();
     assert!(refusal.reason.contains(&gone.id().to_string()), "{refusal}");
 }
 
@@ -197,7 +203,161 @@ fn a_process_that_is_gone_is_named() {
 fn the_host_keeps_no_mount_of_ours() {
     let mounts = || std::fs::read_to_string("/proc/self/mounts").unwrap();
     let before = mounts();
-    let ids = Ids::read();
+    let ids = ids::<Syscall>();
     assert_eq!(mounts(), before);
     mem::drop(ids.inspect_err(|why| eprintln!("skipped in part: {why}")));
+}
+
+const NOPS: u64 = 1000;
+const LINKED: u64 = 20;
+const PUNTED: u64 = 10;
+const WAITING_RECEIVES: u64 = 50;
+const READY_RECEIVES: u64 = 30;
+/// After each receive that waits, a request that does nothing tells that it does.
+const REQUESTS: u64 = NOPS + 2 * LINKED + PUNTED + 2 * WAITING_RECEIVES + READY_RECEIVES;
+const QUEUED: u32 = 64;
+
+/// Queues requests: nops, or receives into memory that is never freed. A submission thread may tell only after
+/// their completions that it has taken the ones before.
+fn push(ring: &mut IoUring, entries: &[Entry]) {
+    // SAFETY: a nop has no address, and the receives' stays valid.
+    while unsafe { ring.submission().push_multiple(entries) }.is_err() {
+        thread::yield_now();
+    }
+}
+
+/// Submits the requests, waits for a completion of each, and takes them.
+fn complete(ring: &mut IoUring, entries: &[Entry]) {
+    push(ring, entries);
+    let mut taken = 0;
+    while taken < entries.len() {
+        ring.submit_and_wait(1).unwrap();
+        taken += ring.completion().count();
+    }
+}
+
+/// A known number of requests of each kind.
+fn known_requests(ring: &mut IoUring) {
+    let nop = || opcode::Nop::new().build();
+    for nops in vec![nop(); NOPS as usize].chunks(QUEUED as usize) {
+        complete(ring, nops);
+    }
+    for _ in 0..LINKED {
+        complete(ring, &[nop().flags(Flags::IO_LINK), nop()]);
+    }
+    for _ in 0..PUNTED {
+        complete(ring, &[nop().flags(Flags::ASYNC)]);
+    }
+    let (mut near, far) = UnixStream::pair().unwrap();
+    let byte = Box::leak(Box::new([0u8; 1]));
+    let receive = opcode::Recv::new(types::Fd(far.as_raw_fd()), byte.as_mut_ptr(), 1).build();
+    for _ in 0..WAITING_RECEIVES {
+        push(ring, std::slice::from_ref(&receive));
+        complete(ring, &[nop()]);
+        near.write_all(b"!").unwrap();
+        while ring.completion().next().is_none() {
+            ring.submit_and_wait(1).unwrap();
+        }
+    }
+    for _ in 0..READY_RECEIVES {
+        near.write_all(b"!").unwrap();
+        complete(ring, std::slice::from_ref(&receive));
+    }
+}
+
+/// Runs `work` in a thread with a ring, and counts what happens in it and in the threads that the kernel makes
+/// for it. None where that cannot be counted.
+fn counted(
+    build: impl FnOnce() -> io::Result<IoUring> + Send,
+    work: impl FnOnce(&mut IoUring) + Send,
+) -> Option<Reading<RingEvent>> {
+    let (tell, told) = mpsc::channel();
+    let (go, gone) = mpsc::channel::<()>();
+    let (end, ended) = mpsc::channel::<()>();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            // SAFETY: takes no pointer.
+            tell.send(unsafe { libc::gettid() }.cast_unsigned()).unwrap();
+            if gone.recv().is_err() {
+                return;
+            }
+            match build() {
+                Ok(mut ring) => {
+                    work(&mut ring);
+                    tell.send(1).unwrap();
+                    // The ring's end would make completions too.
+                    ended.recv().unwrap_err();
+                }
+                Err(error) => eprintln!("skipped: no ring: {error}"),
+            }
+        });
+        let thread = told.recv().unwrap();
+        let mut counters = match Counters::open(thread, true) {
+            Ok(counters) => counters,
+            Err(why) => {
+                eprintln!("skipped: {why}");
+                drop(go);
+                return None;
+            }
+        };
+        go.send(()).unwrap();
+        told.recv().ok()?;
+        let reading = counters.read().unwrap();
+        drop(end);
+        Some(reading)
+    })
+}
+
+type Build = fn() -> io::Result<IoUring>;
+
+#[test]
+fn requests_of_every_kind_of_ring_are_counted_exactly() {
+    let rings: [(&str, Build); 3] = [
+        ("its own task work", || {
+            IoUring::builder().setup_single_issuer().setup_defer_taskrun().build(QUEUED)
+        }),
+        ("the task's work", || IoUring::new(QUEUED)),
+        ("a submission thread", || IoUring::builder().setup_sqpoll(10).build(QUEUED)),
+    ];
+    for (ring, build) in rings {
+        let Some(reading) = counted(build, known_requests) else { continue };
+        for (event, expected) in [
+            (RingEvent::SubmitReq, REQUESTS),
+            (RingEvent::Complete, REQUESTS),
+            (RingEvent::CqeOverflow, 0),
+            (RingEvent::PollArm, WAITING_RECEIVES),
+            (RingEvent::FileGet, WAITING_RECEIVES + READY_RECEIVES),
+            (RingEvent::QueueAsyncWork, PUNTED),
+            (RingEvent::Link, LINKED),
+        ] {
+            let count = reading.of(event);
+            assert!(
+                count.is_none_or(|count| count == expected),
+                "{ring}, {event:?}: {count:?}, not {expected}"
+            );
+        }
+    }
+}
+
+#[test]
+fn completions_that_overflow_are_counted_exactly() {
+    const SMALL: u32 = 8;
+    const ROUNDS: u64 = 4;
+    let build = || IoUring::builder().setup_cqsize(2 * SMALL).build(SMALL);
+    let mut taken = 0;
+    let reading = counted(build, |ring| {
+        for _ in 0..ROUNDS {
+            push(ring, &vec![opcode::Nop::new().build(); SMALL as usize]);
+            ring.submit().unwrap();
+        }
+        while taken < ROUNDS * u64::from(SMALL) {
+            ring.submit_and_wait(1).unwrap();
+            taken += ring.completion().count() as u64;
+        }
+    });
+    let Some(reading) = reading else { return };
+    let (made, overflowed) =
+        (reading.of(RingEvent::Complete).unwrap(), reading.of(RingEvent::CqeOverflow).unwrap());
+    assert_eq!(overflowed, (ROUNDS - 2) * u64::from(SMALL));
+    assert!(taken == made + overflowed || taken == made, "{made} and {overflowed}, not {taken}");
 }
