@@ -1,7 +1,8 @@
 //! SIGTERM: what the server has read is sent, then the orderly end, then status 0.
 
-use super::{Case, any, echo, knobs};
+use super::{Case, any, echo, has_knob, knobs};
 use crate::support::{Backend, Client, Server, eventually, side_by_side};
+use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread;
@@ -14,6 +15,7 @@ pub const CASES: &[Case] = &[
     any("drain_deadline_despite_input", drain_deadline_despite_input),
     any("second_signal", second_signal),
     echo("drain_under_load", drain_under_load),
+    echo("drain_on_one_cpu", drain_on_one_cpu),
     echo("drain_slow_readers", drain_slow_readers),
 ];
 
@@ -83,9 +85,37 @@ fn second_signal(backend: &Backend) {
 }
 
 fn drain_under_load(backend: &Backend) {
-    let server = Server::start(&backend.name, &["--workers", "2", "--drain-seconds", "30"]);
-    let addresses = server.addresses.clone();
-    let mut clients: Vec<Client> = (0..10).map(|index| Client::connect(addresses[index % 2])).collect();
+    loaded_until_the_end(backend, &["--workers", "2"], 10);
+}
+
+/// A worker that shares its CPU with what works for it, the submission thread or the threads of connections,
+/// meets them half-way through what they do.
+fn drain_on_one_cpu(backend: &Backend) {
+    let cpu = first_cpu();
+    let (worker, submission) = (format!("--cpus={cpu}"), format!("--set=sq_cpu={}", cpu + 1));
+    let mut arguments = vec![worker.as_str()];
+    if has_knob(backend, "sq_cpu") {
+        arguments.push(&submission);
+    }
+    for _ in 0..3 {
+        loaded_until_the_end(backend, &arguments, 16);
+    }
+}
+
+/// The first CPU that this process, and so its servers, may run on.
+fn first_cpu() -> usize {
+    let status = fs::read_to_string("/proc/self/status").expect("the status of this process");
+    let list =
+        status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).expect("a list of CPUs");
+    list.trim().split([',', '-']).next().and_then(|cpu| cpu.parse().ok()).expect("a number")
+}
+
+/// Stops a server while so many clients send all that it takes, and take all that it sends.
+fn loaded_until_the_end(backend: &Backend, arguments: &[&str], count: usize) {
+    let arguments = [&["--drain-seconds", "30"], arguments].concat();
+    let server = Server::start(&backend.name, &arguments);
+    let mut clients: Vec<Client> =
+        server.addresses.iter().cycle().take(count).map(|address| Client::connect(*address)).collect();
     let progress: Vec<AtomicU64> = clients.iter().map(|_| AtomicU64::new(0)).collect();
     let end = thread::scope(|scope| {
         for (index, (client, progress)) in clients.iter_mut().zip(&progress).enumerate() {

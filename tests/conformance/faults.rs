@@ -1,7 +1,7 @@
 //! Faults that come in numbers: storms of connections and resets, signals in every wait, a client that is
 //! killed, and queues and buffers far too small for what arrives at once.
 
-use super::{Case, echo, survives, survives_with};
+use super::{Case, echo, has_knob, survives, survives_with};
 use crate::support::{Backend, Client, Server};
 use std::env;
 use std::io::{BufRead, BufReader};
@@ -12,6 +12,7 @@ use std::thread;
 
 pub const CASES: &[Case] = &[
     echo("four_buffers_for_two_hundred", four_buffers_for_two_hundred).for_knob("buffers"),
+    echo("buffers_come_back", buffers_come_back).for_knob("buffers"),
     echo("completion_queue_overflows", completion_queue_overflows).for_knob("cq_entries"),
     echo("submission_queue_full", submission_queue_full).for_knob("sq_entries"),
     echo("reset_storm", reset_storm),
@@ -39,6 +40,61 @@ fn four_buffers_for_two_hundred(backend: &Backend) {
         }
         assert!(server.counters().of("no_buffers") > 0, "buffers never ran out");
         clients.into_iter().for_each(Client::finish);
+        all_buffers_are_there(backend, server, 4);
+    });
+}
+
+/// Few enough that the loop gets inputs for all of them in one turn: the kernel hands over 20 at a time.
+const FEW_BUFFERS: usize = 16;
+
+/// As many inputs at once as there are buffers find one each. One that was not given back would be missed.
+fn all_buffers_are_there(backend: &Backend, server: &Server, buffers: usize) {
+    // The kernel ends a receive of bundles that has taken the last buffer, and the next misses one at once.
+    let count = if backend.name == "uring-bundle" { buffers - 1 } else { buffers };
+    let mut clients: Vec<Client> = (0..count).map(|_| server.connect()).collect();
+    for _ in 0..3 {
+        // After that no receive waits for a buffer, and no buffer is in use.
+        clients.iter_mut().for_each(|client| client.echo(1));
+        // The buffer of the last echo is given back when the loop wakes up again.
+        server.pause();
+        server.resume();
+        server.wait_until_quiet();
+        let before = server.counters().of("no_buffers");
+        burst(server, &mut clients, |_| 50);
+        let missed = server.counters().of("no_buffers") - before;
+        assert_eq!(missed, 0, "inputs of {count} that found no buffer");
+    }
+    clients.into_iter().for_each(Client::finish);
+}
+
+/// However a connection ends, and whatever it is owed then, its buffers are given back.
+fn buffers_come_back(backend: &Backend) {
+    let setting = format!("--set=buffers={FEW_BUFFERS}");
+    survives_with(backend, &[&setting], |server| {
+        let leave: [fn(Client); 5] = [
+            Client::finish,
+            drop,
+            Client::reset,
+            |client| client.sender.finish(),
+            |mut client| {
+                client.sender.send_until_stalled(8 << 20);
+                client.reset();
+            },
+        ];
+        for round in 0..10 {
+            // More than there are buffers, so that some wait for one when they leave.
+            let mut clients: Vec<Client> = (0..3 * FEW_BUFFERS).map(|_| server.connect()).collect();
+            server.pause();
+            clients.iter_mut().for_each(|client| client.sender.send(30_000));
+            server.resume();
+            for (index, client) in clients.into_iter().enumerate() {
+                // Stalling takes its time.
+                let ways = if index == 0 { 5 } else { 4 };
+                leave[(index + ways - 1 + round) % ways](client);
+            }
+        }
+        server.wait_for("open", 1);
+        all_buffers_are_there(backend, server, FEW_BUFFERS);
     });
 }
 
@@ -56,13 +112,18 @@ fn completion_queue_overflows(backend: &Backend) {
     });
 }
 
-/// Hundreds of requests in one turn through a submission queue of one.
+/// Hundreds of requests in one turn through a submission queue of one: each must wait for the one before it.
 fn submission_queue_full(backend: &Backend) {
     survives_with(backend, &["--set=sq_entries=1"], |server| {
         let mut clients: Vec<Client> = (0..300).map(|_| server.connect()).collect();
+        server.wait_for("accepted", 301);
+        let before = server.counters();
         for round in 1..=5 {
             burst(server, &mut clients, |index| index * round % 3000 + 1);
         }
+        let enters = server.counters().calls_since(&before)["io_uring_enter"];
+        // A submission thread may have taken one before the next comes.
+        assert!(enters >= 5 * 300 / 2, "{enters} enters for a send to each of 300 clients, five times");
         clients.into_iter().for_each(Client::finish);
     });
 }
@@ -110,14 +171,16 @@ fn reset_storm(backend: &Backend) {
     });
 }
 
-/// More clients than the queue of the listener holds. The kernel drops what they ask for beyond that, and
+/// 5,000 clients at once, more than the queue of the listener holds. The kernel drops what they ask for beyond that, and
 /// they ask again after a second.
 fn connect_storm_beyond_the_backlog(backend: &Backend) {
+    const CLIENTS: usize = 5000;
     const BEYOND: usize = 900;
+    let count = CLIENTS.max(super::accept_queue() + BEYOND);
     survives(backend, |server| {
         server.pause();
         let mut clients: Vec<Client> =
-            (0..super::accept_queue() + BEYOND).map(|_| Client::begin_to_connect(server.address())).collect();
+            (0..count).map(|_| Client::begin_to_connect(server.address())).collect();
         server.resume();
         // Where not all can be open at once, those that are done must make room. In the order in which they
         // came; what came later than the queue took has none, but is less than any server can hold.
@@ -209,13 +272,16 @@ fn signals_in_every_wait(backend: &Backend) {
     });
 }
 
-/// Many connections that live for one echo each: nothing of them may stay. `RINGMARK_FULL=1` makes them
-/// 100,000; without it there are 20,000, for which a developer can wait.
+/// Many connections that live for one echo each: no file, buffer or memory of them may stay. `RINGMARK_FULL=1`
+/// makes them 100,000; without it there are 20,000, for which a developer can wait.
 fn short_connections(backend: &Backend) {
     const THREADS: usize = 4;
     let full = env::var_os("RINGMARK_FULL").is_some_and(|value| value == "1");
     let half = if full { 50_000 } else { 10_000 };
-    survives(backend, |server| {
+    let few_buffers = has_knob(backend, "buffers");
+    let setting = format!("--set=buffers={FEW_BUFFERS}");
+    let settings: &[&str] = if few_buffers { &[&setting] } else { &[] };
+    survives_with(backend, settings, |server| {
         let address = server.address();
         let run_half = || {
             thread::scope(|scope| {
@@ -238,5 +304,8 @@ fn short_connections(backend: &Backend) {
         let second = run_half();
         assert!(second <= first + (1 << 20), "memory grew from {first} to {second} bytes");
         assert_eq!(server.counters().of("accepted"), 2 * half as u64 + 1);
+        if few_buffers {
+            all_buffers_are_there(backend, server, FEW_BUFFERS);
+        }
     });
 }

@@ -1,6 +1,6 @@
 //! Every value that a knob takes must serve: the ends of each range, and all the smallest at once.
 
-use super::{Case, any, echo, outlives, survives_with};
+use super::{Case, any, echo, has_knob, outlives, survives_with};
 use crate::support::{Backend, Client, Knob, Server, command, side_by_side};
 use std::iter;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -123,9 +123,9 @@ fn smallest_knobs(backend: &Backend) {
     side_by_side(iter::once("").chain(sizes), |except| {
         let settings = smallest(backend, |name| name != except);
         let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
-        // Through a buffer of 64 bytes, most of the time goes to the slow readers' bytes.
-        let slow_readers = if except.is_empty() { 16 } else { 4 };
-        survives_with(backend, &settings, |server| scarcity(server, slow_readers));
+        // Through a buffer of 64 bytes, most of the time goes to the late readers' bytes.
+        let late_readers = if except.is_empty() { 16 } else { 4 };
+        survives_with(backend, &settings, |server| scarcity(server, late_readers));
     });
 }
 
@@ -158,7 +158,11 @@ fn smallest_queues(backend: &Backend) {
     });
 }
 
-fn scarcity(server: &Server, slow_readers: usize) {
+/// What a late reader sends before it reads: a thousand of the smallest buffers. It fits into sockets. Those that are
+/// full are the subject of `smallest_queues` and `drain_slow_readers`, and take megabytes each.
+const UNREAD: usize = 75_000;
+
+fn scarcity(server: &Server, late_readers: usize) {
     let mut clients: Vec<Client> = (0..200).map(|_| server.connect()).collect();
     for round in 0..3 {
         server.pause();
@@ -170,17 +174,17 @@ fn scarcity(server: &Server, slow_readers: usize) {
         clients.iter_mut().for_each(Client::receive_owed);
     }
     // Some that take nothing for now, and others that send much at once.
-    let mut slow: Vec<Client> = (0..slow_readers).map(|_| Client::connect_narrow(server.address())).collect();
+    let mut late: Vec<Client> = (0..late_readers).map(|_| Client::connect_narrow(server.address())).collect();
     thread::scope(|scope| {
-        for client in &mut slow {
-            scope.spawn(|| client.sender.send_until_stalled(300_000));
+        for client in &mut late {
+            scope.spawn(|| client.sender.send(UNREAD));
         }
         for client in &mut clients[..4] {
             scope.spawn(|| client.exchange(100_000));
         }
     });
-    slow.drain(..slow_readers / 4).for_each(Client::reset);
-    slow.into_iter().for_each(Client::finish);
+    late.drain(..late_readers / 4).for_each(Client::reset);
+    late.into_iter().for_each(Client::finish);
     clients.drain(..50).for_each(Client::reset);
     clients.into_iter().for_each(Client::finish);
 }
@@ -206,8 +210,7 @@ fn idle_ones_first_in_line(backend: &Backend) {
 
 /// Connections that always have more to send must not keep the others waiting, nor those that come.
 fn newcomers_in_a_flood(backend: &Backend) {
-    let few_buffers = backend.knobs.iter().any(|knob| knob.name == "buffers");
-    let settings: &[&str] = if few_buffers { &["--set=buffers=8"] } else { &[] };
+    let settings: &[&str] = if has_knob(backend, "buffers") { &["--set=buffers=8"] } else { &[] };
     survives_with(backend, settings, |server| {
         let over = AtomicBool::new(false);
         let flood = |mut client: Client| {

@@ -13,6 +13,7 @@ pub const CASES: &[Case] = &[
     echo("interrupted_waits", interrupted_waits),
     any("stopped_and_continued", stopped_and_continued),
     any("out_of_files", out_of_files),
+    echo("full_queue_meets_full_table", full_queue_meets_full_table),
     any("connect_storm", connect_storm),
     mute("holds_and_never_reads", holds_and_never_reads),
 ];
@@ -55,7 +56,12 @@ fn slow_readers(backend: &Backend, count: usize) {
         others[0].exchange(4 << 20);
         others.into_iter().for_each(Client::finish);
 
-        // Then they read, and get all.
+        // What is owed to those who do not take it is no reason to be awake.
+        server.wait_until_quiet();
+
+        // Then they read, and get all. An end that they said before would be input, and so wake up a loop that
+        // does not wait for space.
+        slow.iter_mut().for_each(Client::receive_owed);
         slow.into_iter().for_each(Client::finish);
     });
 }
@@ -109,8 +115,8 @@ fn out_of_files(backend: &Backend) {
     }
 }
 
-/// A server that may have `limit` files and can have `files`, and more clients than that.
-fn with_too_few_files(backend: &Backend, limit: libc::rlim_t, files: u64, clients: u64) {
+/// A server that may have `limit` files.
+fn start_with_files(backend: &Backend, limit: libc::rlim_t) -> Server {
     let mut command = command(&backend.name, &[]);
     // SAFETY: setrlimit(2) reads a value on the stack, and is safe between fork and exec.
     unsafe {
@@ -123,7 +129,12 @@ fn with_too_few_files(backend: &Backend, limit: libc::rlim_t, files: u64, client
             }
         });
     }
-    let server = Server::spawn(command);
+    Server::spawn(command)
+}
+
+/// A server that may have `limit` files and can have `files`, and more clients than that.
+fn with_too_few_files(backend: &Backend, limit: libc::rlim_t, files: u64, clients: u64) {
+    let server = start_with_files(backend, limit);
     let all = clients;
     let mut clients: Vec<Client> = (0..all).map(|_| server.connect()).collect();
     clients.iter_mut().for_each(|client| client.sender.send(100));
@@ -170,6 +181,45 @@ fn with_too_few_files(backend: &Backend, limit: libc::rlim_t, files: u64, client
     server.wait_for("accepted", all + 1);
     server.wait_for("open", 0);
     server.finish();
+}
+
+/// Files of a server that are no connections, and some to spare.
+const OTHER_FILES: usize = 40;
+
+/// What is accepted beyond the files that there are is lost, and cannot be put back into the queue.
+fn full_queue_meets_full_table(backend: &Backend) {
+    let files = backend.descriptors_per_worker.map_or(2100, |most| most.min(2100) as usize);
+    let queue = super::accept_queue().min(files * 3 / 4);
+    queue_beyond_the_table(backend, files, queue, queue * 2 / 3);
+    if backend.name.contains("direct") {
+        // Where one request accepts all for as long as the table has room for a whole queue.
+        let queue = super::accept_queue();
+        queue_beyond_the_table(backend, 6000, queue, queue * 3 / 4);
+        queue_beyond_the_table(backend, 6000, queue, queue + 100);
+    }
+}
+
+/// A server that may have so many `files` and has `room` for that many more connections, those that come at once,
+/// and some that come while it accepts these.
+fn queue_beyond_the_table(backend: &Backend, files: usize, queued: usize, room: usize) {
+    const LATE: usize = 600;
+    let accepted = files - OTHER_FILES - room;
+    let server = start_with_files(backend, files as libc::rlim_t);
+    let mut clients: Vec<Client> = (0..accepted).map(|_| server.connect()).collect();
+    server.wait_for("accepted", accepted as u64);
+    server.pause();
+    clients.extend((0..queued).map(|_| server.connect()));
+    server.resume();
+    clients.extend((0..LATE).map(|_| server.connect()));
+    eventually("files run out", || server.counters().of("accept_pauses"), |pauses| *pauses > 0);
+    // In the order in which they came, so that those who leave make room for those that wait.
+    for mut client in clients {
+        client.echo(100);
+        // An orderly end would keep the ports of all these thousands for a minute (TIME-WAIT).
+        client.reset();
+    }
+    let end = server.finish();
+    assert_eq!(end.of("accepted"), (accepted + queued + LATE) as u64);
 }
 
 /// A loop that tries to accept whenever it wakes up fails as often as it wakes up, however slow the machine: it

@@ -41,6 +41,12 @@ pub fn state(pid: u32) -> char {
     stat_fields(pid).first().and_then(|field| field.chars().next()).unwrap_or('?')
 }
 
+/// Whether a thread of a process runs, or waits for nothing but a CPU.
+pub fn has_runnable_thread(pid: u32) -> bool {
+    let path = |thread| format!("/proc/{pid}/task/{thread}/stat");
+    threads(pid).into_iter().any(|thread| fields_of(&path(thread)).first().is_some_and(|state| state == "R"))
+}
+
 /// User and system time that a process has used so far, in clock ticks.
 pub fn cpu_ticks(pid: u32) -> u64 {
     let fields = stat_fields(pid);
@@ -56,9 +62,13 @@ pub fn resident_bytes(pid: u32) -> u64 {
     line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number of kB") * 1024
 }
 
-/// The fields of /proc/PID/stat from the state on; the name before it may hold anything.
 fn stat_fields(pid: u32) -> Vec<String> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    fields_of(&format!("/proc/{pid}/stat"))
+}
+
+/// The fields of a `stat` file from the state on; the name before it may hold anything.
+fn fields_of(path: &str) -> Vec<String> {
+    let stat = fs::read_to_string(path).unwrap_or_default();
     let after_name = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
     after_name.split(' ').map(str::to_owned).collect()
 }

@@ -218,8 +218,8 @@ impl Server {
         process::resident_bytes(self.pid())
     }
 
-    /// Waits until it rests: in a tenth of a second hardly a call and hardly any CPU time. A loop that
-    /// spins never gets there.
+    /// Waits until it rests: in a tenth of a second hardly a call and hardly any CPU time, and at its end no thread
+    /// that would run if it had a CPU. A loop that spins never gets there.
     pub fn wait_until_quiet(&self) {
         let read = || (self.counters().calls.values().sum::<u64>(), process::cpu_ticks(self.pid()));
         eventually(
@@ -227,10 +227,11 @@ impl Server {
             || {
                 let before = read();
                 thread::sleep(Duration::from_millis(100));
+                let runnable = process::has_runnable_thread(self.pid());
                 let after = read();
-                (after.0 - before.0, after.1 - before.1)
+                (after.0 - before.0, after.1 - before.1, runnable)
             },
-            |(calls, ticks)| *calls <= 4 && *ticks <= 4,
+            |(calls, ticks, runnable)| *calls <= 4 && *ticks <= 4 && !runnable,
         );
     }
 
@@ -328,6 +329,8 @@ impl Ended {
         let counters = self.counters.expect("a last line");
         assert_eq!(counters.of("accepted"), counters.of("closed"), "accepted and closed at the end");
         assert_eq!(counters.of("open"), 0, "open at the end");
+        let (sent, abandoned) = (counters.of("bytes_sent"), counters.of("bytes_abandoned"));
+        assert_eq!(counters.of("bytes_received"), sent + abandoned, "bytes in and out: {counters:?}");
         counters
     }
 }
