@@ -15,11 +15,12 @@
 //! to come when the number is used again. Should the kernel ever prove that wrong, the generation in
 //! the [token](token) differs, and the completion only returns its buffer.
 //!
-//! # Why the kernel cannot write to memory that is not ours any more
-//! Only receives write. Each one that is under way is counted in `in_flight`, because a receive always has a
-//! last completion. The loop leaves only when none is left, and the memory is freed after that. A loop that
-//! fails, or panics, in between leaks the memory that receives may still write to: its process is about to
-//! end anyway.
+//! # Why the kernel cannot use memory that is not ours any more
+//! All that requests point to is the rung's: receives write to it, sends read it. A request that is under way is
+//! counted in `in_flight`, because it has a last completion, or it is a send that is not
+//! [decided](ring::Ring::decided) yet. The loop ends in order only when there is neither, and only then is the rung
+//! freed. A loop that fails, or panics, leaves it where it is, because closing a ring does not wait for its
+//! requests. Its process is about to end anyway.
 
 pub mod buffer_ring;
 pub mod oneshot;
@@ -41,6 +42,7 @@ use io_uring::{opcode, squeue};
 use request::Request;
 use ring::{Completion, Ring, Setup};
 use std::io;
+use std::mem::ManuallyDrop;
 use std::net::TcpListener;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
@@ -100,9 +102,6 @@ pub trait Rung: Sized {
 
     /// Gives up all connections, after every request has ended, with what they are owed.
     fn take_owed(&mut self, core: &mut Core) -> io::Result<Vec<Owed>>;
-
-    /// Leaks the memory that a receive may still write to.
-    fn leak(&mut self);
 }
 
 /// How connections are accepted.
@@ -123,7 +122,6 @@ pub enum Accept {
 
 /// An io_uring backend.
 pub struct Uring<R: Rung> {
-    // Dropped in this order: the ring before the memory that its requests point to.
     ring: Ring,
     rung: R,
     listeners: Vec<TcpListener>,
@@ -164,6 +162,8 @@ impl<R: Rung> Backend for Uring<R> {
 
     fn run(self, counters: &Counters, stop: &Stop) -> io::Result<()> {
         let Self { ring, rung, listeners, work } = self;
+        // What requests point to; a failure must not free it.
+        let mut rung = ManuallyDrop::new(rung);
         let core = Core {
             ring,
             counters,
@@ -176,13 +176,15 @@ impl<R: Rung> Backend for Uring<R> {
         };
         let server = Loop {
             core,
-            rung,
+            rung: &mut *rung,
             rest: Rest::default(),
             accepting_once: 0,
             near_full: false,
             completions: Vec::new(),
         };
         let owed = server.run(stop)?;
+        // Every request has ended.
+        drop(ManuallyDrop::into_inner(rung));
         drain::drain(owed, stop.drain_time(), counters)
     }
 }
@@ -279,23 +281,14 @@ impl Core<'_> {
 }
 
 struct Loop<'a, R: Rung> {
-    // Dropped in this order: the ring before the memory that its requests point to.
     core: Core<'a>,
-    rung: R,
+    rung: &'a mut R,
     rest: Rest,
     /// Requests for one connection each that are under way.
     accepting_once: u64,
     /// The table of direct descriptors is nearly full.
     near_full: bool,
     completions: Vec<Completion>,
-}
-
-impl<R: Rung> Drop for Loop<'_, R> {
-    fn drop(&mut self) {
-        if self.core.in_flight > 0 {
-            self.rung.leak();
-        }
-    }
 }
 
 impl<R: Rung> Loop<'_, R> {

@@ -48,8 +48,8 @@ impl Entries {
 
     fn register_again(&self, submitter: &Submitter<'_>, group: u16, flags: u16) -> io::Result<()> {
         let address = self.memory.start().as_ptr().expose_provenance() as u64;
-        // SAFETY: the memory is mapped, page-aligned as the call asks, long enough for `count` entries, and
-        // outlives the registration: it is unmapped after the ring is gone, or never.
+        // SAFETY: the memory is mapped, page-aligned as the call asks, and long enough for `count` entries. The
+        // kernel pins its pages for as long as they are registered, so that they may be unmapped here before.
         unsafe { submitter.register_buf_ring_with_flags(address, self.count, group, flags) }
     }
 
@@ -234,12 +234,6 @@ impl BufferRing {
         if state.pieces == 0 && !state.kernels {
             self.offer(piece.buffer);
         }
-    }
-
-    /// Leaves the memory mapped for ever.
-    pub fn leak(&mut self) {
-        self.memory.leak();
-        self.entries.memory.leak();
     }
 
     fn offer(&mut self, id: u16) {

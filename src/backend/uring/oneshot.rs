@@ -178,10 +178,6 @@ impl Rung for Oneshot {
         }
         Ok(owed)
     }
-
-    fn leak(&mut self) {
-        self.buffers.chunks.iter_mut().for_each(AnonymousMemory::leak);
-    }
 }
 
 /// Requests that must be submitted together: a send, and the receive that is linked to it.

@@ -420,10 +420,6 @@ impl<T: Technique> Rung for Provided<T> {
             })
             .collect())
     }
-
-    fn leak(&mut self) {
-        self.buffers.leak();
-    }
 }
 
 fn is_incremental<T: Technique>(knobs: &Knobs) -> bool {
