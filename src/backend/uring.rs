@@ -1,5 +1,5 @@
 //! The completion loop, shared by all io_uring backends: it accepts, submits, waits, hands completions on,
-//! and stops. What happens on a connection is the [`Rung`]'s, and each rung of the ladder changes one thing:
+//! and stops. What happens on a connection is the `Rung`'s, and each rung of the ladder changes one thing:
 //!
 //! | backend | input | output | on |
 //! |---|---|---|---|
@@ -18,19 +18,20 @@
 //! # Why the kernel cannot use memory that is not ours any more
 //! All that requests point to is the rung's: receives write to it, sends read it. A request that is under way is
 //! counted in `in_flight`, because it has a last completion, or it is a send that is not
-//! [decided](ring::Ring::decided) yet. The loop ends in order only when there is neither, and only then is the rung
+//! decided yet (`Ring::decided`). The loop ends in order only when there is neither, and only then is the rung
 //! freed. A loop that fails, or panics, leaves it where it is, because closing a ring does not wait for its
 //! requests. Its process is about to end anyway.
 
 pub mod buffer_ring;
-pub mod oneshot;
-pub mod provided;
-pub mod request;
-pub mod ring;
+mod oneshot;
+mod provided;
+mod request;
+mod ring;
 pub mod token;
 
-pub use oneshot::Oneshot;
-pub use provided::{Bundle, Direct, Multishot, PollMultishot, Provided, SubmissionThread};
+// Nobody else may make requests: which are under way is known here only.
+pub(super) use oneshot::Oneshot;
+pub(super) use provided::{Bundle, Direct, Multishot, PollMultishot, Provided, SubmissionThread};
 
 use super::{Backend, Facts, Knob, Knobs, Needs, Unsupported};
 use crate::counters::Counters;
@@ -52,7 +53,7 @@ use token::{Kind, Token};
 const CANCEL_PATIENCE: Duration = Duration::from_millis(100);
 
 /// What happens on the connections of an io_uring backend.
-pub trait Rung: Sized {
+pub(super) trait Rung: Sized {
     /// [`Backend::NAME`].
     const NAME: &'static str;
     /// [`Backend::SUMMARY`].
@@ -106,7 +107,7 @@ pub trait Rung: Sized {
 
 /// How connections are accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Accept {
+pub(super) enum Accept {
     /// A request for each.
     Once,
     /// One request for all.
@@ -121,7 +122,7 @@ pub enum Accept {
 }
 
 /// An io_uring backend.
-pub struct Uring<R: Rung> {
+pub(super) struct Uring<R: Rung> {
     ring: Ring,
     rung: R,
     listeners: Vec<TcpListener>,
@@ -190,7 +191,7 @@ impl<R: Rung> Backend for Uring<R> {
 }
 
 /// What a rung works with.
-pub struct Core<'a> {
+pub(super) struct Core<'a> {
     ring: Ring,
     /// The worker's counters.
     pub counters: &'a Counters,

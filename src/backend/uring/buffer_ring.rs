@@ -88,8 +88,6 @@ impl Entries {
 /// completion that names it until all of its pieces are given back. An incremental buffer is both: ours is
 /// what completions have said to be filled, the kernel's is the rest. That is tracked, so that no use of
 /// it by us can overlap with the kernel's.
-///
-/// It must be dropped after the ring that it is registered with: from then on no request can write here.
 pub struct BufferRing {
     entries: Entries,
     memory: AnonymousMemory,
@@ -126,7 +124,12 @@ pub struct Piece {
 
 impl BufferRing {
     /// Makes `count` buffers (a power of two, at most 32,768) and registers them as [`GROUP`].
-    pub fn new(
+    ///
+    /// # Safety
+    /// When it is dropped, no receive that picks from this group may be under way. Until then [`Self::take`] and
+    /// [`Self::take_bundle`] must be told of what completions of such receives say, of each once, and a piece
+    /// must be given back only when no request reads it.
+    pub unsafe fn new(
         submitter: &Submitter<'_>,
         count: u16,
         buffer_bytes: usize,
@@ -287,7 +290,10 @@ impl SendGroups {
     }
 
     /// Puts bytes behind those that are there; at most [`BUNDLE_MOST`] times.
-    pub fn put(&mut self, lent: u16, bytes: &[u8]) {
+    ///
+    /// # Safety
+    /// The bytes must stay as they are until no send that takes from this group is under way.
+    pub unsafe fn put(&mut self, lent: u16, bytes: &[u8]) {
         let start = NonNull::from(bytes).cast::<u8>();
         self.groups[usize::from(lent)].put(start, bytes.len() as u32, 0);
     }
@@ -324,7 +330,9 @@ impl SendGroups {
 
 /// Whether the kernel registers buffer rings at all, and of that kind.
 pub fn probe(uring: &Submitter<'_>, incremental: bool) -> Result<(), Unsupported> {
-    let done = BufferRing::new(uring, 1, 4096, incremental).and_then(|_| uring.unregister_buf_ring(GROUP));
+    // SAFETY: nothing receives.
+    let buffers = unsafe { BufferRing::new(uring, 1, 4096, incremental) };
+    let done = buffers.and_then(|_| uring.unregister_buf_ring(GROUP));
     done.map_err(|error| {
         let needed = if incremental {
             "incremental provided buffers need Linux 6.12"
@@ -348,7 +356,8 @@ mod tests {
                 return None;
             }
         };
-        let buffers = BufferRing::new(&uring.submitter(), count, 64, incremental);
+        // SAFETY: nothing receives: what the tests take are zeros.
+        let buffers = unsafe { BufferRing::new(&uring.submitter(), count, 64, incremental) };
         if incremental && buffers.is_err() {
             eprintln!("skipped: incremental buffers need Linux 6.12");
             return None;

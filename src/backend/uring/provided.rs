@@ -316,7 +316,10 @@ impl<T: Technique> Rung for Provided<T> {
         let submitter = ring.submitter();
         let count = knobs.size("buffers").next_power_of_two();
         let buffer_bytes = knobs.size("buffer_bytes");
-        let buffers = BufferRing::new(&submitter, count as u16, buffer_bytes, is_incremental::<T>(knobs))?;
+        let incremental = is_incremental::<T>(knobs);
+        // SAFETY: the loop frees it when every request has ended. Each completion of a receive is handed on once,
+        // and what it filled is taken then; it is given back unsent, or after its send is decided.
+        let buffers = unsafe { BufferRing::new(&submitter, count as u16, buffer_bytes, incremental)? };
         let mut direct_files = 0;
         if T::DIRECT {
             // The drain needs a file for each of them.
@@ -564,7 +567,8 @@ impl<T: Technique> Provided<T> {
         while next != NONE && usize::from(segments) < buffer_ring::BUNDLE_MOST {
             let Segment { piece, next: following } = *self.segments.get(next);
             let contents = self.buffers.contents(piece);
-            groups.put(group, contents);
+            // SAFETY: the piece stays ours until the send is decided.
+            unsafe { groups.put(group, contents) };
             bytes += contents.len() as u64;
             segments += 1;
             next = following;
