@@ -43,7 +43,7 @@ use super::token::{GENERATION_MASK, Kind, Token};
 use super::{Accept, Core, Rung};
 use crate::backend::{Facts, Knob, Knobs, Needs, Unsupported};
 use crate::drain::Owed;
-use crate::sys;
+use crate::sys::{self, Call};
 use crate::work::WORK_NS;
 use io_uring::opcode;
 use io_uring::squeue::Flags;
@@ -596,6 +596,7 @@ impl<T: Technique> Provided<T> {
             error => failed = Some(io::Error::from_raw_os_error(-error)),
         })?;
         // The table's own references would keep the connections open.
+        core.counters.count(Call::IoUringRegister);
         core.ring().submitter().unregister_files()?;
         match failed {
             Some(error) => {

@@ -429,7 +429,8 @@ impl Ring {
 }
 
 impl Drop for Ring {
-    /// A registered ring lives on after its descriptor is closed, until its thread ends.
+    /// A registered ring lives on after its descriptor is closed, until its thread ends. This is not counted, as
+    /// in no backend what frees the means of waiting is.
     fn drop(&mut self) {
         if let Some(index) = self.registered {
             sys::unregister_ring_fd(self.uring.as_raw_fd(), index);
