@@ -385,7 +385,9 @@ impl<R: Rung> Loop<'_, R> {
         if listener::unusable(errno) {
             return Err(io::Error::from_raw_os_error(errno));
         }
-        counters.rearms.add(u64::from(token.kind == Kind::Accept));
+        // Before the stop, only a table that is nearly full has the loop cancel a request.
+        let by_the_kernel = token.kind == Kind::Accept && errno != libc::ECANCELED;
+        counters.rearms.add(u64::from(by_the_kernel));
         self.accept(token.index)
     }
 

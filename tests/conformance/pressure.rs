@@ -1,9 +1,11 @@
 //! Peers that take nothing, signals in mid-wait, files that run out: what the server holds stays bounded and the others are served.
 
-use super::{Case, any, echo, mute, survives};
+use super::{Case, any, echo, mute, outlives, survives};
 use crate::support::{Backend, Client, Counters, Server, command, eventually};
+use ringmark::listener::BACKLOG;
 use std::io;
 use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,6 +15,7 @@ pub const CASES: &[Case] = &[
     echo("interrupted_waits", interrupted_waits),
     any("stopped_and_continued", stopped_and_continued),
     any("out_of_files", out_of_files),
+    echo("nearly_as_many_files_as_an_accept_queue", nearly_as_many_files_as_an_accept_queue),
     any("connect_storm", connect_storm),
     mute("holds_and_never_reads", holds_and_never_reads),
 ];
@@ -109,8 +112,25 @@ fn out_of_files(backend: &Backend) {
     }
 }
 
-/// A server that may have `limit` files and can have `files`, and more clients than that.
-fn with_too_few_files(backend: &Backend, limit: libc::rlim_t, files: u64, clients: u64) {
+/// A table of direct descriptors must keep room for a whole accept queue: these connections leave less. What the
+/// server changes for it is its own doing, and not the kernel's.
+fn nearly_as_many_files_as_an_accept_queue(backend: &Backend) {
+    let server = Server::spawn(with_files(backend, BACKLOG as libc::rlim_t + 40));
+    outlives(backend, server, |server| {
+        for _ in 0..2 {
+            let mut clients: Vec<Client> = (0..40).map(|_| server.connect()).collect();
+            clients.iter_mut().for_each(|client| client.echo(100));
+            clients.into_iter().for_each(Client::finish);
+            // With all of them gone there is room again.
+            server.wait_for("open", 1);
+            server.connect().finish();
+        }
+        assert_eq!(server.counters().of("rearms"), 0, "requests that the kernel ended");
+    });
+}
+
+/// The command that starts a server which may have `limit` files.
+fn with_files(backend: &Backend, limit: libc::rlim_t) -> Command {
     let mut command = command(&backend.name, &[]);
     // SAFETY: setrlimit(2) reads a value on the stack, and is safe between fork and exec.
     unsafe {
@@ -123,7 +143,12 @@ fn with_too_few_files(backend: &Backend, limit: libc::rlim_t, files: u64, client
             }
         });
     }
-    let server = Server::spawn(command);
+    command
+}
+
+/// A server that may have `limit` files and can have `files`, and more clients than that.
+fn with_too_few_files(backend: &Backend, limit: libc::rlim_t, files: u64, clients: u64) {
+    let server = Server::spawn(with_files(backend, limit));
     let all = clients;
     let mut clients: Vec<Client> = (0..all).map(|_| server.connect()).collect();
     clients.iter_mut().for_each(|client| client.sender.send(100));
