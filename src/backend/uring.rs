@@ -222,9 +222,14 @@ impl Core<'_> {
         Ok(number)
     }
 
-    /// Notes the end of a request that is told only by the completion of the one that it was linked to.
-    pub fn ended_silently(&mut self) {
-        self.in_flight -= 1;
+    /// Notes the end of a request: its last completion, or that of the one that it was linked to, which tells of
+    /// both.
+    pub fn ended(&mut self) -> io::Result<()> {
+        self.in_flight = self.in_flight.checked_sub(1).ok_or_else(|| {
+            // Then what is in flight is not known, and memory that the kernel uses could be freed.
+            io::Error::other("a completion too many: every request had ended")
+        })?;
+        Ok(())
     }
 
     /// Queues a request that points to no memory.
@@ -275,7 +280,7 @@ impl Core<'_> {
             return Err(io::Error::other(format!("a completion of no request: {:#x}", completion.user_data)));
         };
         if token.kind.completes_always() && !completion.more() {
-            self.in_flight -= 1;
+            self.ended()?;
         }
         Ok(token)
     }
@@ -324,12 +329,12 @@ impl<R: Rung> Loop<'_, R> {
         for completion in completions.drain(..) {
             let token = self.core.token_of(&completion)?;
             match token.kind {
-                Kind::Stop => self.core.stopping = true,
+                Kind::Stop if completion.result >= 0 => self.core.stopping = true,
                 Kind::Accept | Kind::AcceptOnce => self.accepted(token, &completion)?,
                 // A cancellation that finds nothing came after the end of what it was to cancel.
                 Kind::Cancel => {}
                 Kind::Fence => self.core.fenced = false,
-                Kind::Close => return Err(io::Error::from_raw_os_error(-completion.result)),
+                Kind::Stop | Kind::Close => return Err(io::Error::from_raw_os_error(-completion.result)),
                 Kind::Receive | Kind::Poll | Kind::Send | Kind::PatientSend | Kind::Install => {
                     self.rung.completed(&mut self.core, token, &completion)?;
                 }
