@@ -41,7 +41,7 @@ use crate::stop::Stop;
 use crate::work::Work;
 use io_uring::{opcode, squeue};
 use request::Request;
-use ring::{Completion, Ring, Setup};
+use ring::{Completion, Ring, Setup, Want};
 use std::io;
 use std::mem::ManuallyDrop;
 use std::net::TcpListener;
@@ -266,7 +266,7 @@ impl Core<'_> {
     pub fn finish_requests(&mut self, mut each: impl FnMut(Token, &Completion)) -> io::Result<()> {
         let mut completions = Vec::new();
         while self.in_flight > 0 || !self.ring.is_decided() {
-            self.ring.turn(self.counters, self.in_flight, None, &mut completions)?;
+            self.ring.turn(self.counters, Want::Just(self.in_flight), None, &mut completions)?;
             for completion in completions.drain(..) {
                 each(self.token_of(&completion)?, &completion);
             }
@@ -305,7 +305,12 @@ impl<R: Rung> Loop<'_, R> {
             self.accept(index as u32)?;
         }
         while !self.core.stopping {
-            let want = usize::from(!self.rung.must_not_wait(&mut self.core)?);
+            let want = match self.rung.must_not_wait(&mut self.core)? {
+                true => Want::Just(0),
+                // What stands behind the fence must not wait for others.
+                false if self.core.fenced => Want::Just(1),
+                false => Want::Batch,
+            };
             self.turn(want, self.rest.left())?;
             if self.rest.is_over(self.core.counters.closed.get()) {
                 for index in std::mem::take(&mut self.core.exhausted) {
@@ -315,15 +320,15 @@ impl<R: Rung> Loop<'_, R> {
         }
         while self.core.in_flight > 0 || !self.core.ring.is_decided() {
             self.core.request(Token::of(Kind::Cancel, 0), Request::cancel_all())?;
-            self.turn(self.core.in_flight, Some(CANCEL_PATIENCE))?;
+            self.turn(Want::Just(self.core.in_flight), Some(CANCEL_PATIENCE))?;
         }
         // From here on nothing is accepted, and what is in the queue is refused.
         self.core.listeners.clear();
         self.rung.take_owed(&mut self.core)
     }
 
-    /// Submits, waits for `want` completions and hands on what came.
-    fn turn(&mut self, want: usize, timeout: Option<Duration>) -> io::Result<()> {
+    /// Submits, waits for what `want` says and hands on what came.
+    fn turn(&mut self, want: Want, timeout: Option<Duration>) -> io::Result<()> {
         let mut completions = std::mem::take(&mut self.completions);
         self.core.ring.turn(self.core.counters, want, timeout, &mut completions)?;
         for completion in completions.drain(..) {

@@ -45,7 +45,8 @@ pub const MIN_WAIT_US: Knob = Knob::number(
     "min_wait_us",
     0,
     0..=1_000_000,
-    "microseconds for which a wait goes on until min_wait_events are there, although there is one; 0: it does not",
+    "microseconds for which a wait goes on until min_wait_events are there, although there is one, be it the stop \
+     signal; 0: it does not",
 );
 
 /// `min_wait_events`.
@@ -76,6 +77,9 @@ pub const SQ_CPU: Knob = Knob::number(
 /// A wait of min_wait_us without any other bound would end by time-out again and again while nothing happens
 /// (`io_cqring_min_timer_wakeup` in the kernel's io_uring.c): it gets one that hardly ever comes.
 const LONG: Duration = Duration::from_secs(3600);
+
+/// An enter that waits for nothing.
+const NOW: (usize, Option<EnterBounds>) = (0, None);
 
 /// A completion, copied out of the queue.
 pub struct Completion {
@@ -108,6 +112,15 @@ impl Completion {
     }
 }
 
+/// How many completions a turn waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// So many.
+    Just(usize),
+    /// One, or more of them as min_wait_us and min_wait_events say.
+    Batch,
+}
+
 /// How a ring is set up.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Setup {
@@ -138,6 +151,23 @@ impl Setup {
     /// The same with a submission queue for `count` requests at least.
     pub fn with_room_for(self, count: u32) -> Self {
         Self { sq_entries: self.sq_entries.max(count), cq_entries: self.cq_entries.max(count), ..self }
+    }
+
+    /// How many completions to ask the kernel for, and for how long.
+    fn wait(&self, want: Want, timeout: Option<Duration>) -> (usize, Option<EnterBounds>) {
+        let bounded = |timeout| EnterBounds { timeout, min_wait_us: 0 };
+        match want {
+            Want::Just(0) => (0, None),
+            Want::Just(count) => (count, timeout.map(bounded)),
+            Want::Batch if self.min_wait_us == 0 => (1, timeout.map(bounded)),
+            Want::Batch => {
+                // The kernel would wait for min_wait_us even where the time-out is over before.
+                let timeout = timeout.unwrap_or(LONG);
+                let most = u32::try_from(timeout.as_micros()).unwrap_or(u32::MAX);
+                let bounds = EnterBounds { timeout, min_wait_us: self.min_wait_us.min(most) };
+                (self.min_wait_events, Some(bounds))
+            }
+        }
     }
 
     fn common(knobs: &Knobs) -> Self {
@@ -201,7 +231,7 @@ impl Ring {
         unsafe { self.push(&counters, &Request::nothing().entry())? };
         let mut taken = Vec::new();
         while taken.is_empty() {
-            self.turn(&counters, 1, None, &mut taken)?;
+            self.turn(&counters, Want::Just(1), None, &mut taken)?;
         }
         Ok(())
     }
@@ -307,9 +337,9 @@ impl Ring {
             drop(queue);
             if self.has_submission_thread() {
                 let wakeup = self.wakeup(counters);
-                self.enter(counters, 0, EnterFlags::SQ_WAIT | wakeup, None)?;
+                self.enter(counters, EnterFlags::SQ_WAIT | wakeup, NOW)?;
             } else {
-                self.enter(counters, 0, EnterFlags::GETEVENTS, None)?;
+                self.enter(counters, EnterFlags::GETEVENTS, NOW)?;
             }
         }
     }
@@ -330,29 +360,30 @@ impl Ring {
         self.decided == self.pushed
     }
 
-    /// Submits all that is queued, waits until `want` completions are there, a signal comes or `timeout` is
-    /// over, and moves all completions into `taken`.
+    /// Submits all that is queued, waits until as many completions are there as `want` says, a signal comes or
+    /// `timeout` is over, and moves all completions into `taken`.
     pub fn turn(
         &mut self,
         counters: &Counters,
-        want: usize,
+        want: Want,
         timeout: Option<Duration>,
         taken: &mut Vec<Completion>,
     ) -> io::Result<()> {
+        let wait = self.setup.wait(want, timeout);
         if self.has_submission_thread() {
             let wakeup = self.wakeup(counters);
-            if self.uring.completion().is_empty() && want > 0 {
-                self.enter(counters, want, EnterFlags::GETEVENTS | wakeup, timeout)?;
+            if self.uring.completion().is_empty() && want != Want::Just(0) {
+                self.enter(counters, EnterFlags::GETEVENTS | wakeup, wait)?;
             } else if !wakeup.is_empty() {
-                self.enter(counters, 0, wakeup, None)?;
+                self.enter(counters, wakeup, NOW)?;
             }
             self.take_completions(counters, taken)?;
         } else {
-            self.enter(counters, want, EnterFlags::GETEVENTS, timeout)?;
+            self.enter(counters, EnterFlags::GETEVENTS, wait)?;
             self.take_completions(counters, taken)?;
             // The kernel takes fewer requests than are queued when memory is short or a signal came first.
             while !self.is_empty() {
-                self.enter(counters, 0, EnterFlags::GETEVENTS, None)?;
+                self.enter(counters, EnterFlags::GETEVENTS, NOW)?;
                 self.take_completions(counters, taken)?;
             }
         }
@@ -380,20 +411,14 @@ impl Ring {
     fn enter(
         &mut self,
         counters: &Counters,
-        want: usize,
         flags: EnterFlags,
-        timeout: Option<Duration>,
+        (want, bounds): (usize, Option<EnterBounds>),
     ) -> io::Result<()> {
         let queued = self.uring.submission().len() as u32;
         let (fd, mut flags) = match self.registered {
             Some(index) => (index as i32, flags | EnterFlags::REGISTERED_RING),
             None => (self.uring.as_raw_fd(), flags),
         };
-        let batched = want > 0 && self.setup.min_wait_us > 0;
-        let timeout = timeout.or(batched.then_some(LONG)).filter(|_| want > 0);
-        let (want, min_wait_us) =
-            if batched { (self.setup.min_wait_events, self.setup.min_wait_us) } else { (want, 0) };
-        let bounds = timeout.map(|timeout| EnterBounds { timeout, min_wait_us });
         if bounds.is_some() {
             flags |= EnterFlags::EXT_ARG;
         }
@@ -422,7 +447,7 @@ impl Ring {
                 break;
             }
             counters.cq_overflows.add(1);
-            self.enter(counters, 0, EnterFlags::GETEVENTS, None)?;
+            self.enter(counters, EnterFlags::GETEVENTS, NOW)?;
         }
         Ok(())
     }
@@ -477,4 +502,28 @@ fn explain(error: &io::Error, setup: &Setup) -> Unsupported {
         _ => ("error", error.to_string()),
     };
     Unsupported { reason: format!("io_uring_setup: {name}: {hint}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_batch_is_waited_for_longer() {
+        let setup = Setup { min_wait_us: 1000, min_wait_events: 32, ..Setup::default() };
+        let wait = |want, timeout: Option<u64>| {
+            let (count, bounds) = setup.wait(want, timeout.map(Duration::from_micros));
+            (count, bounds.map(|bounds| (bounds.timeout, bounds.min_wait_us)))
+        };
+        let micros = Duration::from_micros;
+        assert_eq!(wait(Want::Batch, None), (32, Some((LONG, 1000))));
+        assert_eq!(wait(Want::Batch, Some(5000)), (32, Some((micros(5000), 1000))));
+        assert_eq!(wait(Want::Batch, Some(70)), (32, Some((micros(70), 70))), "never beyond the time-out");
+        assert_eq!(wait(Want::Just(1), None), (1, None));
+        assert_eq!(wait(Want::Just(7), Some(70)), (7, Some((micros(70), 0))));
+        assert_eq!(wait(Want::Just(0), Some(70)), (0, None));
+
+        let setup = Setup { min_wait_events: 32, ..Setup::default() };
+        assert_eq!(setup.wait(Want::Batch, None).0, 1, "no min_wait_us, no batch");
+    }
 }
