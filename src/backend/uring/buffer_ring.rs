@@ -393,6 +393,35 @@ mod tests {
         assert_eq!(buffers.take(1, 5, true).start, 5);
     }
 
+    /// Kernels differ in whether the end of a stream names the buffer that it did not use, and in whether they go
+    /// on filling that one.
+    #[test]
+    fn a_receive_of_nothing_loses_no_buffer() {
+        for (incremental, more) in [(false, false), (false, true), (true, false), (true, true)] {
+            let Some((_uring, mut buffers)) = ring(2, incremental) else { continue };
+            for _ in 0..5 {
+                let nothing = buffers.take(0, 0, more);
+                assert!(buffers.contents(nothing).is_empty());
+                buffers.give_back(nothing);
+                assert_eq!(buffers.available(), 2);
+            }
+            // Beside a piece of the same buffer that is in use.
+            let piece = buffers.take(0, 10, true);
+            if incremental {
+                let nothing = buffers.take(0, 0, more);
+                buffers.give_back(nothing);
+                assert_eq!(buffers.available(), if more { 2 } else { 1 });
+            }
+            assert_eq!(buffers.contents(piece).len(), 10);
+            buffers.give_back(piece);
+            assert_eq!(buffers.available(), 2);
+            let next = buffers.take(0, 64 - 10, false);
+            assert_eq!(next.start, if incremental && more { 10 } else { 0 });
+            buffers.give_back(next);
+            assert_eq!(buffers.available(), 2);
+        }
+    }
+
     #[test]
     fn a_bundle_follows_the_order_of_the_ring() {
         let Some((_uring, mut buffers)) = ring(4, false) else { return };

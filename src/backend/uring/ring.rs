@@ -216,7 +216,14 @@ impl Ring {
         let uring = builder.build(setup.sq_entries)?;
         let mut ring = Self { uring, setup, registered: None, pushed: 0, decided: 0 };
         if setup.registered {
-            ring.registered = Some(sys::register_ring_fd(ring.uring.as_raw_fd())?);
+            let registered = sys::register_ring_fd(ring.uring.as_raw_fd());
+            let registered = registered.map_err(|error| {
+                io::Error::new(
+                    error.kind(),
+                    format!("io_uring_register(RING_FDS): {error}; see registered_ring"),
+                )
+            });
+            ring.registered = Some(registered?);
         }
         if ring.has_submission_thread() {
             ring.wait_for_submission_thread()?;
@@ -465,10 +472,19 @@ impl Drop for Ring {
 
 /// Why `io_uring_setup` was refused, and what to do about it (io_uring_setup(2), ERRORS).
 fn explain(error: &io::Error, setup: &Setup) -> Unsupported {
+    let Some(errno) = error.raw_os_error() else {
+        // It names the call itself.
+        return Unsupported { reason: error.to_string() };
+    };
     let disabled = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled");
     let disabled = disabled.as_deref().map(str::trim).unwrap_or("absent");
-    let (name, hint) = match error.raw_os_error() {
-        Some(libc::EPERM) => (
+    // SINGLE_ISSUER is the youngest flag without DEFER_TASKRUN: COOP_TASKRUN has been there since 5.19.
+    let (flags, linux) = match setup.task_run {
+        "defer" => ("SINGLE_ISSUER or DEFER_TASKRUN", "6.1"),
+        _ => ("SINGLE_ISSUER", "6.0"),
+    };
+    let (name, hint) = match errno {
+        libc::EPERM => (
             "EPERM",
             match disabled {
                 "2" => "kernel.io_uring_disabled=2; `sysctl kernel.io_uring_disabled=0` allows it".to_owned(),
@@ -480,25 +496,26 @@ fn explain(error: &io::Error, setup: &Setup) -> Unsupported {
                 ),
             },
         ),
-        Some(libc::ENOSYS) => {
-            ("ENOSYS", "the kernel has no io_uring, or a seccomp filter hides it; needs Linux 6.1".to_owned())
+        libc::ENOSYS => {
+            let hint =
+                format!("the kernel has no io_uring, or a seccomp filter hides it; needs Linux {linux}");
+            ("ENOSYS", hint)
         }
-        Some(libc::EINVAL) => (
+        libc::EINVAL => (
             "EINVAL",
             match setup.submission_thread {
-                Some((_, Some(cpu))) => {
-                    format!("CPU {cpu} is not online, or the kernel is older than Linux 6.0; see sq_cpu")
-                }
-                _ => "SINGLE_ISSUER or DEFER_TASKRUN is not known to this kernel; needs Linux 6.1".to_owned(),
+                Some((_, Some(cpu))) => format!(
+                    "CPU {cpu} is not online or not in this process's cpuset, see sq_cpu, or {flags} is not known \
+                     to this kernel; needs Linux {linux}"
+                ),
+                _ => format!("{flags} is not known to this kernel; needs Linux {linux}"),
             },
         ),
-        Some(libc::ENOMEM) => (
+        libc::ENOMEM => (
             "ENOMEM",
             "the ring does not fit into memory or RLIMIT_MEMLOCK; lower sq_entries and cq_entries".to_owned(),
         ),
-        Some(libc::EMFILE | libc::ENFILE) => {
-            ("EMFILE", "no file descriptor is free; see `ulimit -n`".to_owned())
-        }
+        libc::EMFILE | libc::ENFILE => ("EMFILE", "no file descriptor is free; see `ulimit -n`".to_owned()),
         _ => ("error", error.to_string()),
     };
     Unsupported { reason: format!("io_uring_setup: {name}: {hint}") }
@@ -525,5 +542,22 @@ mod tests {
 
         let setup = Setup { min_wait_events: 32, ..Setup::default() };
         assert_eq!(setup.wait(Want::Batch, None).0, 1, "no min_wait_us, no batch");
+    }
+
+    #[test]
+    fn names_the_flags_that_were_asked_for() {
+        let refused = |errno, setup: Setup| explain(&io::Error::from_raw_os_error(errno), &setup).reason;
+        let of = |task_run| Setup { task_run, ..Setup::default() };
+        for errno in [libc::EINVAL, libc::ENOSYS] {
+            assert!(refused(errno, of("defer")).ends_with("needs Linux 6.1"));
+            for task_run in ["coop", "default"] {
+                let reason = refused(errno, of(task_run));
+                assert!(reason.ends_with("needs Linux 6.0") && !reason.contains("DEFER"), "{reason}");
+            }
+        }
+        let on = |cpu| Setup { submission_thread: Some((10, cpu)), ..of("default") };
+        let reason = refused(libc::EINVAL, on(Some(7)));
+        assert!(reason.contains("CPU 7 ") && reason.ends_with("needs Linux 6.0"), "{reason}");
+        assert!(!refused(libc::EINVAL, on(None)).contains("CPU"));
     }
 }
