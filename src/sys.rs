@@ -633,17 +633,11 @@ impl AnonymousMemory {
     pub fn length(&self) -> usize {
         self.length
     }
-
-    /// Leaves it mapped for ever, although its owner goes: somebody may still write to it.
-    pub fn leak(&mut self) {
-        self.length = 0;
-    }
 }
 
 impl Drop for AnonymousMemory {
     fn drop(&mut self) {
-        // SAFETY: this mapping is ours alone, and whoever pointed into it was dropped before it. If it is
-        // leaked, its length is 0, which munmap(2) refuses.
+        // SAFETY: this mapping is ours alone, and whoever pointed into it was dropped before it.
         unsafe { libc::munmap(self.start.as_ptr().cast(), self.length) };
     }
 }

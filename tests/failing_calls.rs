@@ -3,6 +3,7 @@
 mod support;
 
 use libtest_mimic::{Arguments, Trial};
+use std::thread;
 use support::{Backend, Client, Server, command, eventually, under_strace};
 
 fn main() {
@@ -15,6 +16,7 @@ fn main() {
         add("interrupted_waits", interrupted_waits);
         if backend.name.starts_with("uring") {
             add("refused_submissions", refused_submissions);
+            add("broken_ring", broken_ring);
         }
         // What follows fails calls that a completion loop does not make.
         if !backend.name.starts_with("uring") {
@@ -56,6 +58,20 @@ fn refused_submissions(backend: &Backend) {
     for errno in ["EBUSY", "EAGAIN"] {
         serves_while(backend, &format!("io_uring_enter:error={errno}:when=3+3"));
     }
+}
+
+/// A loop that fails in the middle of its requests ends in words.
+fn broken_ring(backend: &Backend) {
+    let server = start_with(backend, "io_uring_enter:error=EBADF:when=40+");
+    let Client { mut sender, mut receiver } = server.connect();
+    thread::scope(|scope| {
+        scope.spawn(|| receiver.receive_while_open());
+        // Until the server has gone.
+        while sender.try_send(100).is_ok() {}
+    });
+    let ended = server.wait();
+    assert_eq!(ended.status.code(), Some(1), "{}: {}", ended.status, ended.complaints);
+    assert!(ended.complaints.contains("worker 0: Bad file descriptor"), "{}", ended.complaints);
 }
 
 fn serves_while(backend: &Backend, what: &str) {

@@ -1,5 +1,5 @@
 //! The completion loop, shared by all io_uring backends: it accepts, submits, waits, hands completions on,
-//! and stops. What happens on a connection is the [`Rung`]'s, and each rung of the ladder changes one thing:
+//! and stops. What happens on a connection is the `Rung`'s, and each rung of the ladder changes one thing:
 //!
 //! | backend | input | output | on |
 //! |---|---|---|---|
@@ -15,21 +15,23 @@
 //! to come when the number is used again. Should the kernel ever prove that wrong, the generation in
 //! the [token](token) differs, and the completion only returns its buffer.
 //!
-//! # Why the kernel cannot write to memory that is not ours any more
-//! Only receives write. Each one that is under way is counted in `in_flight`, because a receive always has a
-//! last completion. The loop leaves only when none is left, and the memory is freed after that. A loop that
-//! fails, or panics, in between leaks the memory that receives may still write to: its process is about to
-//! end anyway.
+//! # Why the kernel cannot use memory that is not ours any more
+//! All that requests point to is the rung's: receives write to it, sends read it. A request that is under way is
+//! counted in `in_flight`, because it has a last completion, or it is a send that is not
+//! decided yet (`Ring::decided`). The loop ends in order only when there is neither, and only then is the rung
+//! freed. A loop that fails, or panics, leaves it where it is, because closing a ring does not wait for its
+//! requests. Its process is about to end anyway.
 
 pub mod buffer_ring;
-pub mod oneshot;
-pub mod provided;
-pub mod request;
-pub mod ring;
+mod oneshot;
+mod provided;
+mod request;
+mod ring;
 pub mod token;
 
-pub use oneshot::Oneshot;
-pub use provided::{Bundle, Direct, Multishot, PollMultishot, Provided, SubmissionThread};
+// Nobody else may make requests: which are under way is known here only.
+pub(super) use oneshot::Oneshot;
+pub(super) use provided::{Bundle, Direct, Multishot, PollMultishot, Provided, SubmissionThread};
 
 use super::{Backend, Facts, Knob, Knobs, Needs, Unsupported};
 use crate::counters::Counters;
@@ -39,8 +41,9 @@ use crate::stop::Stop;
 use crate::work::Work;
 use io_uring::{opcode, squeue};
 use request::Request;
-use ring::{Completion, Ring, Setup};
+use ring::{Completion, Ring, Setup, Want};
 use std::io;
+use std::mem::ManuallyDrop;
 use std::net::TcpListener;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
@@ -50,7 +53,7 @@ use token::{Kind, Token};
 const CANCEL_PATIENCE: Duration = Duration::from_millis(100);
 
 /// What happens on the connections of an io_uring backend.
-pub trait Rung: Sized {
+pub(super) trait Rung: Sized {
     /// [`Backend::NAME`].
     const NAME: &'static str;
     /// [`Backend::SUMMARY`].
@@ -100,14 +103,11 @@ pub trait Rung: Sized {
 
     /// Gives up all connections, after every request has ended, with what they are owed.
     fn take_owed(&mut self, core: &mut Core) -> io::Result<Vec<Owed>>;
-
-    /// Leaks the memory that a receive may still write to.
-    fn leak(&mut self);
 }
 
 /// How connections are accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Accept {
+pub(super) enum Accept {
     /// A request for each.
     Once,
     /// One request for all.
@@ -122,8 +122,7 @@ pub enum Accept {
 }
 
 /// An io_uring backend.
-pub struct Uring<R: Rung> {
-    // Dropped in this order: the ring before the memory that its requests point to.
+pub(super) struct Uring<R: Rung> {
     ring: Ring,
     rung: R,
     listeners: Vec<TcpListener>,
@@ -164,6 +163,8 @@ impl<R: Rung> Backend for Uring<R> {
 
     fn run(self, counters: &Counters, stop: &Stop) -> io::Result<()> {
         let Self { ring, rung, listeners, work } = self;
+        // What requests point to; a failure must not free it.
+        let mut rung = ManuallyDrop::new(rung);
         let core = Core {
             ring,
             counters,
@@ -176,19 +177,21 @@ impl<R: Rung> Backend for Uring<R> {
         };
         let server = Loop {
             core,
-            rung,
+            rung: &mut *rung,
             rest: Rest::default(),
             accepting_once: 0,
             near_full: false,
             completions: Vec::new(),
         };
         let owed = server.run(stop)?;
+        // Every request has ended.
+        drop(ManuallyDrop::into_inner(rung));
         drain::drain(owed, stop.drain_time(), counters)
     }
 }
 
 /// What a rung works with.
-pub struct Core<'a> {
+pub(super) struct Core<'a> {
     ring: Ring,
     /// The worker's counters.
     pub counters: &'a Counters,
@@ -219,9 +222,14 @@ impl Core<'_> {
         Ok(number)
     }
 
-    /// Notes the end of a request that is told only by the completion of the one that it was linked to.
-    pub fn ended_silently(&mut self) {
-        self.in_flight -= 1;
+    /// Notes the end of a request: its last completion, or that of the one that it was linked to, which tells of
+    /// both.
+    pub fn ended(&mut self) -> io::Result<()> {
+        self.in_flight = self.in_flight.checked_sub(1).ok_or_else(|| {
+            // Then what is in flight is not known, and memory that the kernel uses could be freed.
+            io::Error::other("a completion too many: every request had ended")
+        })?;
+        Ok(())
     }
 
     /// Queues a request that points to no memory.
@@ -258,7 +266,7 @@ impl Core<'_> {
     pub fn finish_requests(&mut self, mut each: impl FnMut(Token, &Completion)) -> io::Result<()> {
         let mut completions = Vec::new();
         while self.in_flight > 0 || !self.ring.is_decided() {
-            self.ring.turn(self.counters, self.in_flight, None, &mut completions)?;
+            self.ring.turn(self.counters, Want::Just(self.in_flight), None, &mut completions)?;
             for completion in completions.drain(..) {
                 each(self.token_of(&completion)?, &completion);
             }
@@ -272,30 +280,21 @@ impl Core<'_> {
             return Err(io::Error::other(format!("a completion of no request: {:#x}", completion.user_data)));
         };
         if token.kind.completes_always() && !completion.more() {
-            self.in_flight -= 1;
+            self.ended()?;
         }
         Ok(token)
     }
 }
 
 struct Loop<'a, R: Rung> {
-    // Dropped in this order: the ring before the memory that its requests point to.
     core: Core<'a>,
-    rung: R,
+    rung: &'a mut R,
     rest: Rest,
     /// Requests for one connection each that are under way.
     accepting_once: u64,
     /// The table of direct descriptors is nearly full.
     near_full: bool,
     completions: Vec<Completion>,
-}
-
-impl<R: Rung> Drop for Loop<'_, R> {
-    fn drop(&mut self) {
-        if self.core.in_flight > 0 {
-            self.rung.leak();
-        }
-    }
 }
 
 impl<R: Rung> Loop<'_, R> {
@@ -306,7 +305,12 @@ impl<R: Rung> Loop<'_, R> {
             self.accept(index as u32)?;
         }
         while !self.core.stopping {
-            let want = usize::from(!self.rung.must_not_wait(&mut self.core)?);
+            let want = match self.rung.must_not_wait(&mut self.core)? {
+                true => Want::Just(0),
+                // What stands behind the fence must not wait for others.
+                false if self.core.fenced => Want::Just(1),
+                false => Want::Batch,
+            };
             self.turn(want, self.rest.left())?;
             if self.rest.is_over(self.core.counters.closed.get()) {
                 for index in std::mem::take(&mut self.core.exhausted) {
@@ -316,26 +320,26 @@ impl<R: Rung> Loop<'_, R> {
         }
         while self.core.in_flight > 0 || !self.core.ring.is_decided() {
             self.core.request(Token::of(Kind::Cancel, 0), Request::cancel_all())?;
-            self.turn(self.core.in_flight, Some(CANCEL_PATIENCE))?;
+            self.turn(Want::Just(self.core.in_flight), Some(CANCEL_PATIENCE))?;
         }
         // From here on nothing is accepted, and what is in the queue is refused.
         self.core.listeners.clear();
         self.rung.take_owed(&mut self.core)
     }
 
-    /// Submits, waits for `want` completions and hands on what came.
-    fn turn(&mut self, want: usize, timeout: Option<Duration>) -> io::Result<()> {
+    /// Submits, waits for what `want` says and hands on what came.
+    fn turn(&mut self, want: Want, timeout: Option<Duration>) -> io::Result<()> {
         let mut completions = std::mem::take(&mut self.completions);
         self.core.ring.turn(self.core.counters, want, timeout, &mut completions)?;
         for completion in completions.drain(..) {
             let token = self.core.token_of(&completion)?;
             match token.kind {
-                Kind::Stop => self.core.stopping = true,
+                Kind::Stop if completion.result >= 0 => self.core.stopping = true,
                 Kind::Accept | Kind::AcceptOnce => self.accepted(token, &completion)?,
                 // A cancellation that finds nothing came after the end of what it was to cancel.
                 Kind::Cancel => {}
                 Kind::Fence => self.core.fenced = false,
-                Kind::Close => return Err(io::Error::from_raw_os_error(-completion.result)),
+                Kind::Stop | Kind::Close => return Err(io::Error::from_raw_os_error(-completion.result)),
                 Kind::Receive | Kind::Poll | Kind::Send | Kind::PatientSend | Kind::Install => {
                     self.rung.completed(&mut self.core, token, &completion)?;
                 }
@@ -391,7 +395,9 @@ impl<R: Rung> Loop<'_, R> {
         if listener::unusable(errno) {
             return Err(io::Error::from_raw_os_error(errno));
         }
-        counters.rearms.add(u64::from(token.kind == Kind::Accept));
+        // Before the stop, only a table that is nearly full has the loop cancel a request.
+        let by_the_kernel = token.kind == Kind::Accept && errno != libc::ECANCELED;
+        counters.rearms.add(u64::from(by_the_kernel));
         self.accept(token.index)
     }
 

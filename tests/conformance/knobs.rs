@@ -1,7 +1,7 @@
 //! Every value that a knob takes must serve: the ends of each range, and all the smallest at once.
 
 use super::{Case, any, echo, has_knob, outlives, survives_with};
-use crate::support::{Backend, Client, Knob, Server, command, side_by_side};
+use crate::support::{Backend, Client, Knob, Server, command, eventually, side_by_side};
 use std::iter;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -146,8 +146,11 @@ fn smallest_queues(backend: &Backend) {
             });
         };
         take_and_send(&mut slow, 0);
-        for _ in 0..5 {
-            // Stopped, it sends nothing: what they are to take must be on its way.
+        for round in 1..=5 {
+            // Stopped, it sends nothing: what they are to take must be on its way. A server that gets no CPU is
+            // quiet as well.
+            let to_take = round * 16 * 100_000;
+            eventually("enough is sent", || server.counters().of("bytes_sent"), |sent| *sent >= to_take);
             server.wait_until_quiet();
             // What they take makes room, and what they send meets full sockets, for all of them at once.
             server.pause();

@@ -1,7 +1,8 @@
 //! Peers that take nothing, signals in mid-wait, files that run out: what the server holds stays bounded and the others are served.
 
-use super::{Case, any, echo, mute, survives};
+use super::{Case, any, echo, mute, outlives, survives};
 use crate::support::{Backend, Client, Counters, Server, command, eventually};
+use ringmark::listener::BACKLOG;
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::thread;
@@ -14,6 +15,7 @@ pub const CASES: &[Case] = &[
     any("stopped_and_continued", stopped_and_continued),
     any("out_of_files", out_of_files),
     echo("full_queue_meets_full_table", full_queue_meets_full_table),
+    echo("nearly_as_many_files_as_an_accept_queue", nearly_as_many_files_as_an_accept_queue),
     any("connect_storm", connect_storm),
     mute("holds_and_never_reads", holds_and_never_reads),
 ];
@@ -113,6 +115,23 @@ fn out_of_files(backend: &Backend) {
         // More files than it can hold, of which it must not take more.
         with_too_few_files(backend, 4096, 1024, 1100);
     }
+}
+
+/// A table of direct descriptors must keep room for a whole accept queue: these connections leave less. What the
+/// server changes for it is its own doing, and not the kernel's.
+fn nearly_as_many_files_as_an_accept_queue(backend: &Backend) {
+    let server = start_with_files(backend, BACKLOG as libc::rlim_t + 40);
+    outlives(backend, server, |server| {
+        for _ in 0..2 {
+            let mut clients: Vec<Client> = (0..40).map(|_| server.connect()).collect();
+            clients.iter_mut().for_each(|client| client.echo(100));
+            clients.into_iter().for_each(Client::finish);
+            // With all of them gone there is room again.
+            server.wait_for("open", 1);
+            server.connect().finish();
+        }
+        assert_eq!(server.counters().of("rearms"), 0, "requests that the kernel ended");
+    });
 }
 
 /// A server that may have `limit` files.

@@ -48,8 +48,8 @@ impl Entries {
 
     fn register_again(&self, submitter: &Submitter<'_>, group: u16, flags: u16) -> io::Result<()> {
         let address = self.memory.start().as_ptr().expose_provenance() as u64;
-        // SAFETY: the memory is mapped, page-aligned as the call asks, long enough for `count` entries, and
-        // outlives the registration: it is unmapped after the ring is gone, or never.
+        // SAFETY: the memory is mapped, page-aligned as the call asks, and long enough for `count` entries. The
+        // kernel pins its pages for as long as they are registered, so that they may be unmapped here before.
         unsafe { submitter.register_buf_ring_with_flags(address, self.count, group, flags) }
     }
 
@@ -88,8 +88,6 @@ impl Entries {
 /// completion that names it until all of its pieces are given back. An incremental buffer is both: ours is
 /// what completions have said to be filled, the kernel's is the rest. That is tracked, so that no use of
 /// it by us can overlap with the kernel's.
-///
-/// It must be dropped after the ring that it is registered with: from then on no request can write here.
 pub struct BufferRing {
     entries: Entries,
     memory: AnonymousMemory,
@@ -126,7 +124,12 @@ pub struct Piece {
 
 impl BufferRing {
     /// Makes `count` buffers (a power of two, at most 32,768) and registers them as [`GROUP`].
-    pub fn new(
+    ///
+    /// # Safety
+    /// When it is dropped, no receive that picks from this group may be under way. Until then [`Self::take`] and
+    /// [`Self::take_bundle`] must be told of what completions of such receives say, of each once, and a piece
+    /// must be given back only when no request reads it.
+    pub unsafe fn new(
         submitter: &Submitter<'_>,
         count: u16,
         buffer_bytes: usize,
@@ -236,12 +239,6 @@ impl BufferRing {
         }
     }
 
-    /// Leaves the memory mapped for ever.
-    pub fn leak(&mut self) {
-        self.memory.leak();
-        self.entries.memory.leak();
-    }
-
     fn offer(&mut self, id: u16) {
         let slot = self.entries.tail & self.entries.mask();
         self.states[usize::from(id)] = State { filled: 0, pieces: 0, kernels: true, slot };
@@ -293,7 +290,10 @@ impl SendGroups {
     }
 
     /// Puts bytes behind those that are there; at most [`BUNDLE_MOST`] times.
-    pub fn put(&mut self, lent: u16, bytes: &[u8]) {
+    ///
+    /// # Safety
+    /// The bytes must stay as they are until no send that takes from this group is under way.
+    pub unsafe fn put(&mut self, lent: u16, bytes: &[u8]) {
         let start = NonNull::from(bytes).cast::<u8>();
         self.groups[usize::from(lent)].put(start, bytes.len() as u32, 0);
     }
@@ -330,7 +330,9 @@ impl SendGroups {
 
 /// Whether the kernel registers buffer rings at all, and of that kind.
 pub fn probe(uring: &Submitter<'_>, incremental: bool) -> Result<(), Unsupported> {
-    let done = BufferRing::new(uring, 1, 4096, incremental).and_then(|_| uring.unregister_buf_ring(GROUP));
+    // SAFETY: nothing receives.
+    let buffers = unsafe { BufferRing::new(uring, 1, 4096, incremental) };
+    let done = buffers.and_then(|_| uring.unregister_buf_ring(GROUP));
     done.map_err(|error| {
         let needed = if incremental {
             "incremental provided buffers need Linux 6.12"
@@ -354,7 +356,8 @@ mod tests {
                 return None;
             }
         };
-        let buffers = BufferRing::new(&uring.submitter(), count, 64, incremental);
+        // SAFETY: nothing receives: what the tests take are zeros.
+        let buffers = unsafe { BufferRing::new(&uring.submitter(), count, 64, incremental) };
         if incremental && buffers.is_err() {
             eprintln!("skipped: incremental buffers need Linux 6.12");
             return None;
@@ -388,6 +391,35 @@ mod tests {
         let third = buffers.take(1, 5, true);
         buffers.give_back(third);
         assert_eq!(buffers.take(1, 5, true).start, 5);
+    }
+
+    /// Kernels differ in whether the end of a stream names the buffer that it did not use, and in whether they go
+    /// on filling that one.
+    #[test]
+    fn a_receive_of_nothing_loses_no_buffer() {
+        for (incremental, more) in [(false, false), (false, true), (true, false), (true, true)] {
+            let Some((_uring, mut buffers)) = ring(2, incremental) else { continue };
+            for _ in 0..5 {
+                let nothing = buffers.take(0, 0, more);
+                assert!(buffers.contents(nothing).is_empty());
+                buffers.give_back(nothing);
+                assert_eq!(buffers.available(), 2);
+            }
+            // Beside a piece of the same buffer that is in use.
+            let piece = buffers.take(0, 10, true);
+            if incremental {
+                let nothing = buffers.take(0, 0, more);
+                buffers.give_back(nothing);
+                assert_eq!(buffers.available(), if more { 2 } else { 1 });
+            }
+            assert_eq!(buffers.contents(piece).len(), 10);
+            buffers.give_back(piece);
+            assert_eq!(buffers.available(), 2);
+            let next = buffers.take(0, 64 - 10, false);
+            assert_eq!(next.start, if incremental && more { 10 } else { 0 });
+            buffers.give_back(next);
+            assert_eq!(buffers.available(), 2);
+        }
     }
 
     #[test]

@@ -178,10 +178,6 @@ impl Rung for Oneshot {
         }
         Ok(owed)
     }
-
-    fn leak(&mut self) {
-        self.buffers.chunks.iter_mut().for_each(AnonymousMemory::leak);
-    }
 }
 
 /// Requests that must be submitted together: a send, and the receive that is linked to it.
@@ -252,7 +248,7 @@ impl Oneshot {
     /// cancelled, and nothing else tells of that: what follows a failed request with IOSQE_CQE_SKIP_SUCCESS
     /// in a link has no completion, whatever its own flags (Linux commit 04c76b41ca97, since 5.17).
     fn linked_send_failed(&mut self, core: &mut Core, index: u32, result: i32) -> io::Result<()> {
-        core.ended_silently();
+        core.ended()?;
         let connection = &self.connections[index as usize];
         core.counters.bytes_sent.take_back(u64::from(connection.end - connection.start));
         self.sent(core, index, result)

@@ -43,7 +43,7 @@ use super::token::{GENERATION_MASK, Kind, Token};
 use super::{Accept, Core, Rung};
 use crate::backend::{Facts, Knob, Knobs, Needs, Unsupported};
 use crate::drain::Owed;
-use crate::sys;
+use crate::sys::{self, Call};
 use crate::work::WORK_NS;
 use io_uring::opcode;
 use io_uring::squeue::Flags;
@@ -51,9 +51,6 @@ use std::collections::VecDeque;
 use std::io;
 use std::marker::PhantomData;
 use std::os::fd::RawFd;
-
-/// No segment: the end of a queue.
-const NONE: u32 = u32::MAX;
 
 /// Groups that bundled sends borrow. A send holds one from its submission to the end of the turn; one that
 /// finds none sends a single buffer.
@@ -208,7 +205,7 @@ pub struct Provided<T: Technique> {
     starved: VecDeque<(u32, u32)>,
     /// Sends that are not decided yet, in their order.
     sends: VecDeque<Sending>,
-    buffers_per_connection: u16,
+    buffers_per_connection: u32,
     buffer_bytes: u32,
     direct_files: u32,
     technique: PhantomData<T>,
@@ -217,11 +214,11 @@ pub struct Provided<T: Technique> {
 #[derive(Default)]
 struct Connection {
     generation: u32,
-    /// The queue of segments to be sent.
-    head: u32,
+    /// The last of the segments to be sent.
     tail: u32,
-    length: u16,
-    /// How many of them the send in flight has, from the head on; 1 for a patient send.
+    /// How many there are.
+    length: u32,
+    /// How many of them the send in flight has, from the first on; 1 for a patient send.
     sending: u16,
     open: bool,
     /// A receive is under way.
@@ -254,11 +251,10 @@ struct Blocked {
 struct Sending {
     number: u64,
     index: u32,
-    generation: u32,
     group: Option<u16>,
 }
 
-/// The links of all queues.
+/// The links of all queues. Each is a circle: the first segment comes behind the last.
 #[derive(Default)]
 struct Segments {
     segments: Vec<Segment>,
@@ -272,18 +268,39 @@ struct Segment {
 }
 
 impl Segments {
-    fn add(&mut self, piece: Piece) -> u32 {
-        let segment = Segment { piece, next: NONE };
-        if let Some(id) = self.free.pop() {
-            self.segments[id as usize] = segment;
-            return id;
+    /// Puts a piece behind the last, if there is one, and returns the new last.
+    fn add(&mut self, last: Option<u32>, piece: Piece) -> u32 {
+        let id = self.free.pop().unwrap_or(self.segments.len() as u32);
+        let first = last.map_or(id, |last| std::mem::replace(&mut self.segments[last as usize].next, id));
+        let segment = Segment { piece, next: first };
+        match self.segments.get_mut(id as usize) {
+            Some(free) => *free = segment,
+            None => self.segments.push(segment),
         }
-        self.segments.push(segment);
-        self.segments.len() as u32 - 1
+        id
     }
 
-    fn get(&mut self, id: u32) -> &mut Segment {
-        &mut self.segments[id as usize]
+    /// Takes the first piece off a queue that is not empty.
+    fn remove_first(&mut self, last: u32) -> Piece {
+        let id = self.segments[last as usize].next;
+        let Segment { piece, next } = self.segments[id as usize];
+        self.segments[last as usize].next = next;
+        self.free.push(id);
+        piece
+    }
+
+    /// The first piece of a queue that is not empty.
+    fn first(&self, last: u32) -> Piece {
+        self.segments[self.segments[last as usize].next as usize].piece
+    }
+
+    /// The first `count` pieces of a queue that has as many.
+    fn queue(&self, last: u32, count: u32) -> impl Iterator<Item = Piece> {
+        let mut at = last;
+        (0..count).map(move |_| {
+            at = self.segments[at as usize].next;
+            self.segments[at as usize].piece
+        })
     }
 }
 
@@ -316,7 +333,10 @@ impl<T: Technique> Rung for Provided<T> {
         let submitter = ring.submitter();
         let count = knobs.size("buffers").next_power_of_two();
         let buffer_bytes = knobs.size("buffer_bytes");
-        let buffers = BufferRing::new(&submitter, count as u16, buffer_bytes, is_incremental::<T>(knobs))?;
+        let incremental = is_incremental::<T>(knobs);
+        // SAFETY: the loop frees it when every request has ended. Each completion of a receive is handed on once,
+        // and what it filled is taken then; it is given back unsent, or after its send is decided.
+        let buffers = unsafe { BufferRing::new(&submitter, count as u16, buffer_bytes, incremental)? };
         let mut direct_files = 0;
         if T::DIRECT {
             // The drain needs a file for each of them.
@@ -331,7 +351,7 @@ impl<T: Technique> Rung for Provided<T> {
             segments: Segments::default(),
             starved: VecDeque::new(),
             sends: VecDeque::new(),
-            buffers_per_connection: knobs.get("buffers_per_connection") as u16,
+            buffers_per_connection: knobs.get("buffers_per_connection") as u32,
             buffer_bytes: buffer_bytes as u32,
             direct_files,
             technique: PhantomData,
@@ -382,7 +402,7 @@ impl<T: Technique> Rung for Provided<T> {
     fn turned(&mut self, core: &mut Core) -> io::Result<()> {
         while self.sends.front().is_some_and(|sending| sending.number < core.decided()) {
             let Some(sending) = self.sends.pop_front() else { break };
-            self.send_decided(core, &sending)?;
+            self.send_succeeded(core, &sending)?;
         }
         self.feed_the_starved(core)
     }
@@ -420,10 +440,6 @@ impl<T: Technique> Rung for Provided<T> {
             })
             .collect())
     }
-
-    fn leak(&mut self) {
-        self.buffers.leak();
-    }
 }
 
 fn is_incremental<T: Technique>(knobs: &Knobs) -> bool {
@@ -453,8 +469,7 @@ fn admit(connections: &mut Vec<Connection>, index: u32) {
         connections.resize_with(slot + 1, Connection::default);
     }
     let generation = (connections[slot].generation + 1) & GENERATION_MASK;
-    connections[slot] =
-        Connection { generation, head: NONE, tail: NONE, open: true, ..Connection::default() };
+    connections[slot] = Connection { generation, open: true, ..Connection::default() };
 }
 
 /// Whether a completion belongs to a connection that had the index before.
@@ -517,9 +532,10 @@ impl<T: Technique> Provided<T> {
         if let Some(blocked) = &connection.blocked {
             // No hurry now: the kernel waits for space.
             let bytes = &blocked.sending[blocked.sent..];
-            let entry = opcode::Send::new(socket.fd(), bytes.as_ptr(), bytes.len() as u32)
-                .flags(libc::MSG_NOSIGNAL)
-                .build();
+            // What is more than a request can say is sent after it.
+            let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+            let entry =
+                opcode::Send::new(socket.fd(), bytes.as_ptr(), length).flags(libc::MSG_NOSIGNAL).build();
             self.connections[index as usize].sending = 1;
             // SAFETY: the bytes are a boxed slice's, which is dropped only after the send's completion.
             unsafe { core.push(self.token(Kind::PatientSend, index), entry.flags(socket.flags()))? };
@@ -529,11 +545,11 @@ impl<T: Technique> Provided<T> {
             return Ok(());
         }
         let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL | libc::MSG_DONTWAIT;
-        let Connection { head, length, .. } = *connection;
+        let Connection { tail, length, .. } = *connection;
         let group = if T::BUNDLE && length > 1 { self.lend_group() } else { None };
         let (entry, segments, bytes) = match group {
             None => {
-                let bytes = self.buffers.contents(self.segments.get(head).piece);
+                let bytes = self.buffers.contents(self.segments.first(tail));
                 let entry =
                     opcode::Send::new(socket.fd(), bytes.as_ptr(), bytes.len() as u32).flags(flags).build();
                 (entry, 1, bytes.len() as u64)
@@ -552,7 +568,7 @@ impl<T: Technique> Provided<T> {
         // SAFETY: the bytes are in pieces of buffers that stay ours until the send is decided. So does the
         // group that it takes them from.
         let number = unsafe { core.push(token, entry.flags(Flags::SKIP_SUCCESS | socket.flags()))? };
-        self.sends.push_back(Sending { number, index, generation: token.generation, group });
+        self.sends.push_back(Sending { number, index, group });
         Ok(())
     }
 
@@ -563,15 +579,14 @@ impl<T: Technique> Provided<T> {
     /// Puts what the connection owes into a group: how many segments, and bytes.
     fn fill(&mut self, group: u16, index: u32) -> (u16, u64) {
         let Some(groups) = &mut self.groups else { return (0, 0) };
+        let Connection { tail, length, .. } = self.connections[index as usize];
         let (mut segments, mut bytes) = (0, 0);
-        let mut next = self.connections[index as usize].head;
-        while next != NONE && usize::from(segments) < buffer_ring::BUNDLE_MOST {
-            let Segment { piece, next: following } = *self.segments.get(next);
+        for piece in self.segments.queue(tail, length).take(buffer_ring::BUNDLE_MOST) {
             let contents = self.buffers.contents(piece);
-            groups.put(group, contents);
+            // SAFETY: the piece stays ours until the send is decided.
+            unsafe { groups.put(group, contents) };
             bytes += contents.len() as u64;
             segments += 1;
-            next = following;
         }
         groups.publish(group);
         (segments, bytes)
@@ -596,6 +611,7 @@ impl<T: Technique> Provided<T> {
             error => failed = Some(io::Error::from_raw_os_error(-error)),
         })?;
         // The table's own references would keep the connections open.
+        core.counters.count(Call::IoUringRegister);
         core.ring().submitter().unregister_files()?;
         match failed {
             Some(error) => {
@@ -664,7 +680,6 @@ impl<T: Technique> Provided<T> {
                 libc::ECANCELED => {}
                 libc::ENOBUFS => {
                     core.counters.no_buffers.add(1);
-                    connection.readable = true;
                     self.starve(index);
                 }
                 // Only the receive that follows a poll does not wait.
@@ -681,13 +696,8 @@ impl<T: Technique> Provided<T> {
         let connection = &mut connections[index as usize];
         let Some(blocked) = &mut connection.blocked else {
             return take_pieces::<T>(buffers, completion, |_, piece| {
-                let id = segments.add(piece);
-                if connection.length == 0 {
-                    connection.head = id;
-                } else {
-                    segments.get(connection.tail).next = id;
-                }
-                connection.tail = id;
+                let last = (connection.length > 0).then_some(connection.tail);
+                connection.tail = segments.add(last, piece);
                 connection.length += 1;
             });
         };
@@ -705,41 +715,26 @@ impl<T: Technique> Provided<T> {
     /// Takes the first segment off the queue and gives its piece back.
     fn dequeue(&mut self, index: u32) {
         let connection = &mut self.connections[index as usize];
-        let id = connection.head;
-        let Segment { piece, next } = *self.segments.get(id);
-        connection.head = next;
+        let piece = self.segments.remove_first(connection.tail);
         connection.length -= 1;
-        self.segments.free.push(id);
         self.buffers.give_back(piece);
     }
 
-    /// A send whose failure would be known by now.
-    fn send_decided(&mut self, core: &mut Core, sending: &Sending) -> io::Result<()> {
-        let connection = &mut self.connections[sending.index as usize];
-        let succeeded = connection.generation == sending.generation
-            && connection.sending > 0
-            && connection.blocked.is_none();
+    /// A send whose failure would be known by now: it has taken everything.
+    fn send_succeeded(&mut self, core: &mut Core, sending: &Sending) -> io::Result<()> {
         if let (Some(group), Some(groups)) = (sending.group, &mut self.groups) {
-            if succeeded {
-                groups.take_back(group);
-            } else {
-                groups.renew(&core.ring().submitter(), core.counters, group)?;
-            }
+            groups.take_back(group);
         }
-        if succeeded {
-            for _ in 0..std::mem::take(&mut connection.sending) {
-                self.dequeue(sending.index);
-            }
-            self.advance(core, sending.index)?;
+        for _ in 0..std::mem::take(&mut self.connections[sending.index as usize].sending) {
+            self.dequeue(sending.index);
         }
-        Ok(())
+        self.advance(core, sending.index)
     }
 
     /// A send that the socket did not take, or only a part of it: then `result` is how much.
     fn send_failed(&mut self, core: &mut Core, index: u32, result: i32) -> io::Result<()> {
         // Its completion may come before the queue's head is seen to have passed it.
-        let generation = self.connections[index as usize].generation;
-        let is_it = |sending: &Sending| (sending.index, sending.generation) == (index, generation);
+        let is_it = |sending: &Sending| sending.index == index;
         if let Some(sending) = self.sends.iter().position(is_it).and_then(|place| self.sends.remove(place))
             && let (Some(group), Some(groups)) = (sending.group, &mut self.groups)
         {
@@ -761,16 +756,10 @@ impl<T: Technique> Provided<T> {
         self.advance(core, index)
     }
 
-    fn bytes_in_flight(&mut self, index: u32) -> usize {
-        let Connection { head, sending, .. } = self.connections[index as usize];
-        let mut next = head;
-        let mut bytes = 0;
-        for _ in 0..sending {
-            let segment = *self.segments.get(next);
-            bytes += (segment.piece.end - segment.piece.start) as usize;
-            next = segment.next;
-        }
-        bytes
+    fn bytes_in_flight(&self, index: u32) -> usize {
+        let Connection { tail, sending, .. } = self.connections[index as usize];
+        let pieces = self.segments.queue(tail, sending.into());
+        pieces.map(|piece| (piece.end - piece.start) as usize).sum()
     }
 
     fn sent_patiently(&mut self, core: &mut Core, index: u32, result: i32) -> io::Result<()> {
@@ -811,8 +800,7 @@ impl<T: Technique> Provided<T> {
         let mut bytes = Vec::new();
         let mut skip = sent;
         while self.connections[index as usize].length > 0 {
-            let contents =
-                self.buffers.contents(self.segments.get(self.connections[index as usize].head).piece);
+            let contents = self.buffers.contents(self.segments.first(self.connections[index as usize].tail));
             let skipped = skip.min(contents.len());
             bytes.extend_from_slice(&contents[skipped..]);
             skip -= skipped;
@@ -872,7 +860,7 @@ impl<T: Technique> Provided<T> {
             // A receive completes by itself, and a poll that is armed reports what arrives.
             let polling = T::POLL && connection.polling && !connection.readable;
             let ended = connection.ended || connection.failed;
-            connection.length > connection.sending || ended || !(connection.receiving || polling)
+            connection.length > connection.sending.into() || ended || !(connection.receiving || polling)
         };
         !self.sends.is_empty() && (!self.starved.is_empty() || self.sends.iter().any(follows))
     }
@@ -924,6 +912,30 @@ mod tests {
         connections[5].generation = GENERATION_MASK;
         admit(&mut connections, 5);
         assert_eq!(connections[5].generation, 0, "it has the bits that a token has");
+    }
+
+    #[test]
+    fn queues_keep_their_order() {
+        let piece = |buffer| Piece { buffer, start: 0, end: 1 };
+        let mut segments = Segments::default();
+        let mut lasts = [None, None];
+        // Two queues in each other's way, in segments that are used again.
+        for round in 0..3 {
+            for buffer in 0..10 {
+                let last = &mut lasts[usize::from(buffer % 2)];
+                *last = Some(segments.add(*last, piece(buffer)));
+            }
+            for (queue, last) in lasts.iter_mut().enumerate() {
+                let last = last.take().expect("it has pieces");
+                let all: Vec<u16> = segments.queue(last, 5).map(|piece| piece.buffer).collect();
+                for (left, buffer) in all.iter().enumerate() {
+                    assert_eq!(*buffer as usize, queue + 2 * left, "round {round}");
+                    assert_eq!(segments.first(last), piece(*buffer));
+                    assert_eq!(segments.remove_first(last), piece(*buffer));
+                }
+            }
+            assert_eq!((segments.segments.len(), segments.free.len()), (10, 10));
+        }
     }
 
     #[test]

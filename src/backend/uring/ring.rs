@@ -45,7 +45,8 @@ pub const MIN_WAIT_US: Knob = Knob::number(
     "min_wait_us",
     0,
     0..=1_000_000,
-    "microseconds for which a wait goes on until min_wait_events are there, although there is one; 0: it does not",
+    "microseconds for which a wait goes on until min_wait_events are there, although there is one, be it the stop \
+     signal; 0: it does not",
 );
 
 /// `min_wait_events`.
@@ -76,6 +77,9 @@ pub const SQ_CPU: Knob = Knob::number(
 /// A wait of min_wait_us without any other bound would end by time-out again and again while nothing happens
 /// (`io_cqring_min_timer_wakeup` in the kernel's io_uring.c): it gets one that hardly ever comes.
 const LONG: Duration = Duration::from_secs(3600);
+
+/// An enter that waits for nothing.
+const NOW: (usize, Option<EnterBounds>) = (0, None);
 
 /// A completion, copied out of the queue.
 pub struct Completion {
@@ -108,6 +112,15 @@ impl Completion {
     }
 }
 
+/// How many completions a turn waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// So many.
+    Just(usize),
+    /// One, or more of them as min_wait_us and min_wait_events say.
+    Batch,
+}
+
 /// How a ring is set up.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Setup {
@@ -138,6 +151,23 @@ impl Setup {
     /// The same with a submission queue for `count` requests at least.
     pub fn with_room_for(self, count: u32) -> Self {
         Self { sq_entries: self.sq_entries.max(count), cq_entries: self.cq_entries.max(count), ..self }
+    }
+
+    /// How many completions to ask the kernel for, and for how long.
+    fn wait(&self, want: Want, timeout: Option<Duration>) -> (usize, Option<EnterBounds>) {
+        let bounded = |timeout| EnterBounds { timeout, min_wait_us: 0 };
+        match want {
+            Want::Just(0) => (0, None),
+            Want::Just(count) => (count, timeout.map(bounded)),
+            Want::Batch if self.min_wait_us == 0 => (1, timeout.map(bounded)),
+            Want::Batch => {
+                // The kernel would wait for min_wait_us even where the time-out is over before.
+                let timeout = timeout.unwrap_or(LONG);
+                let most = u32::try_from(timeout.as_micros()).unwrap_or(u32::MAX);
+                let bounds = EnterBounds { timeout, min_wait_us: self.min_wait_us.min(most) };
+                (self.min_wait_events, Some(bounds))
+            }
+        }
     }
 
     fn common(knobs: &Knobs) -> Self {
@@ -186,7 +216,14 @@ impl Ring {
         let uring = builder.build(setup.sq_entries)?;
         let mut ring = Self { uring, setup, registered: None, pushed: 0, decided: 0 };
         if setup.registered {
-            ring.registered = Some(sys::register_ring_fd(ring.uring.as_raw_fd())?);
+            let registered = sys::register_ring_fd(ring.uring.as_raw_fd());
+            let registered = registered.map_err(|error| {
+                io::Error::new(
+                    error.kind(),
+                    format!("io_uring_register(RING_FDS): {error}; see registered_ring"),
+                )
+            });
+            ring.registered = Some(registered?);
         }
         if ring.has_submission_thread() {
             ring.wait_for_submission_thread()?;
@@ -201,7 +238,7 @@ impl Ring {
         unsafe { self.push(&counters, &Request::nothing().entry())? };
         let mut taken = Vec::new();
         while taken.is_empty() {
-            self.turn(&counters, 1, None, &mut taken)?;
+            self.turn(&counters, Want::Just(1), None, &mut taken)?;
         }
         Ok(())
     }
@@ -307,9 +344,9 @@ impl Ring {
             drop(queue);
             if self.has_submission_thread() {
                 let wakeup = self.wakeup(counters);
-                self.enter(counters, 0, EnterFlags::SQ_WAIT | wakeup, None)?;
+                self.enter(counters, EnterFlags::SQ_WAIT | wakeup, NOW)?;
             } else {
-                self.enter(counters, 0, EnterFlags::GETEVENTS, None)?;
+                self.enter(counters, EnterFlags::GETEVENTS, NOW)?;
             }
         }
     }
@@ -330,29 +367,30 @@ impl Ring {
         self.decided == self.pushed
     }
 
-    /// Submits all that is queued, waits until `want` completions are there, a signal comes or `timeout` is
-    /// over, and moves all completions into `taken`.
+    /// Submits all that is queued, waits until as many completions are there as `want` says, a signal comes or
+    /// `timeout` is over, and moves all completions into `taken`.
     pub fn turn(
         &mut self,
         counters: &Counters,
-        want: usize,
+        want: Want,
         timeout: Option<Duration>,
         taken: &mut Vec<Completion>,
     ) -> io::Result<()> {
+        let wait = self.setup.wait(want, timeout);
         if self.has_submission_thread() {
             let wakeup = self.wakeup(counters);
-            if self.uring.completion().is_empty() && want > 0 {
-                self.enter(counters, want, EnterFlags::GETEVENTS | wakeup, timeout)?;
+            if self.uring.completion().is_empty() && want != Want::Just(0) {
+                self.enter(counters, EnterFlags::GETEVENTS | wakeup, wait)?;
             } else if !wakeup.is_empty() {
-                self.enter(counters, 0, wakeup, None)?;
+                self.enter(counters, wakeup, NOW)?;
             }
             self.take_completions(counters, taken)?;
         } else {
-            self.enter(counters, want, EnterFlags::GETEVENTS, timeout)?;
+            self.enter(counters, EnterFlags::GETEVENTS, wait)?;
             self.take_completions(counters, taken)?;
             // The kernel takes fewer requests than are queued when memory is short or a signal came first.
             while !self.is_empty() {
-                self.enter(counters, 0, EnterFlags::GETEVENTS, None)?;
+                self.enter(counters, EnterFlags::GETEVENTS, NOW)?;
                 self.take_completions(counters, taken)?;
             }
         }
@@ -380,20 +418,14 @@ impl Ring {
     fn enter(
         &mut self,
         counters: &Counters,
-        want: usize,
         flags: EnterFlags,
-        timeout: Option<Duration>,
+        (want, bounds): (usize, Option<EnterBounds>),
     ) -> io::Result<()> {
         let queued = self.uring.submission().len() as u32;
         let (fd, mut flags) = match self.registered {
             Some(index) => (index as i32, flags | EnterFlags::REGISTERED_RING),
             None => (self.uring.as_raw_fd(), flags),
         };
-        let batched = want > 0 && self.setup.min_wait_us > 0;
-        let timeout = timeout.or(batched.then_some(LONG)).filter(|_| want > 0);
-        let (want, min_wait_us) =
-            if batched { (self.setup.min_wait_events, self.setup.min_wait_us) } else { (want, 0) };
-        let bounds = timeout.map(|timeout| EnterBounds { timeout, min_wait_us });
         if bounds.is_some() {
             flags |= EnterFlags::EXT_ARG;
         }
@@ -422,14 +454,15 @@ impl Ring {
                 break;
             }
             counters.cq_overflows.add(1);
-            self.enter(counters, 0, EnterFlags::GETEVENTS, None)?;
+            self.enter(counters, EnterFlags::GETEVENTS, NOW)?;
         }
         Ok(())
     }
 }
 
 impl Drop for Ring {
-    /// A registered ring lives on after its descriptor is closed, until its thread ends.
+    /// A registered ring lives on after its descriptor is closed, until its thread ends. This is not counted, as
+    /// in no backend what frees the means of waiting is.
     fn drop(&mut self) {
         if let Some(index) = self.registered {
             sys::unregister_ring_fd(self.uring.as_raw_fd(), index);
@@ -439,10 +472,19 @@ impl Drop for Ring {
 
 /// Why `io_uring_setup` was refused, and what to do about it (io_uring_setup(2), ERRORS).
 fn explain(error: &io::Error, setup: &Setup) -> Unsupported {
+    let Some(errno) = error.raw_os_error() else {
+        // It names the call itself.
+        return Unsupported { reason: error.to_string() };
+    };
     let disabled = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled");
     let disabled = disabled.as_deref().map(str::trim).unwrap_or("absent");
-    let (name, hint) = match error.raw_os_error() {
-        Some(libc::EPERM) => (
+    // SINGLE_ISSUER is the youngest flag without DEFER_TASKRUN: COOP_TASKRUN has been there since 5.19.
+    let (flags, linux) = match setup.task_run {
+        "defer" => ("SINGLE_ISSUER or DEFER_TASKRUN", "6.1"),
+        _ => ("SINGLE_ISSUER", "6.0"),
+    };
+    let (name, hint) = match errno {
+        libc::EPERM => (
             "EPERM",
             match disabled {
                 "2" => "kernel.io_uring_disabled=2; `sysctl kernel.io_uring_disabled=0` allows it".to_owned(),
@@ -454,26 +496,68 @@ fn explain(error: &io::Error, setup: &Setup) -> Unsupported {
                 ),
             },
         ),
-        Some(libc::ENOSYS) => {
-            ("ENOSYS", "the kernel has no io_uring, or a seccomp filter hides it; needs Linux 6.1".to_owned())
+        libc::ENOSYS => {
+            let hint =
+                format!("the kernel has no io_uring, or a seccomp filter hides it; needs Linux {linux}");
+            ("ENOSYS", hint)
         }
-        Some(libc::EINVAL) => (
+        libc::EINVAL => (
             "EINVAL",
             match setup.submission_thread {
-                Some((_, Some(cpu))) => {
-                    format!("CPU {cpu} is not online, or the kernel is older than Linux 6.0; see sq_cpu")
-                }
-                _ => "SINGLE_ISSUER or DEFER_TASKRUN is not known to this kernel; needs Linux 6.1".to_owned(),
+                Some((_, Some(cpu))) => format!(
+                    "CPU {cpu} is not online or not in this process's cpuset, see sq_cpu, or {flags} is not known \
+                     to this kernel; needs Linux {linux}"
+                ),
+                _ => format!("{flags} is not known to this kernel; needs Linux {linux}"),
             },
         ),
-        Some(libc::ENOMEM) => (
+        libc::ENOMEM => (
             "ENOMEM",
             "the ring does not fit into memory or RLIMIT_MEMLOCK; lower sq_entries and cq_entries".to_owned(),
         ),
-        Some(libc::EMFILE | libc::ENFILE) => {
-            ("EMFILE", "no file descriptor is free; see `ulimit -n`".to_owned())
-        }
+        libc::EMFILE | libc::ENFILE => ("EMFILE", "no file descriptor is free; see `ulimit -n`".to_owned()),
         _ => ("error", error.to_string()),
     };
     Unsupported { reason: format!("io_uring_setup: {name}: {hint}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_batch_is_waited_for_longer() {
+        let setup = Setup { min_wait_us: 1000, min_wait_events: 32, ..Setup::default() };
+        let wait = |want, timeout: Option<u64>| {
+            let (count, bounds) = setup.wait(want, timeout.map(Duration::from_micros));
+            (count, bounds.map(|bounds| (bounds.timeout, bounds.min_wait_us)))
+        };
+        let micros = Duration::from_micros;
+        assert_eq!(wait(Want::Batch, None), (32, Some((LONG, 1000))));
+        assert_eq!(wait(Want::Batch, Some(5000)), (32, Some((micros(5000), 1000))));
+        assert_eq!(wait(Want::Batch, Some(70)), (32, Some((micros(70), 70))), "never beyond the time-out");
+        assert_eq!(wait(Want::Just(1), None), (1, None));
+        assert_eq!(wait(Want::Just(7), Some(70)), (7, Some((micros(70), 0))));
+        assert_eq!(wait(Want::Just(0), Some(70)), (0, None));
+
+        let setup = Setup { min_wait_events: 32, ..Setup::default() };
+        assert_eq!(setup.wait(Want::Batch, None).0, 1, "no min_wait_us, no batch");
+    }
+
+    #[test]
+    fn names_the_flags_that_were_asked_for() {
+        let refused = |errno, setup: Setup| explain(&io::Error::from_raw_os_error(errno), &setup).reason;
+        let of = |task_run| Setup { task_run, ..Setup::default() };
+        for errno in [libc::EINVAL, libc::ENOSYS] {
+            assert!(refused(errno, of("defer")).ends_with("needs Linux 6.1"));
+            for task_run in ["coop", "default"] {
+                let reason = refused(errno, of(task_run));
+                assert!(reason.ends_with("needs Linux 6.0") && !reason.contains("DEFER"), "{reason}");
+            }
+        }
+        let on = |cpu| Setup { submission_thread: Some((10, cpu)), ..of("default") };
+        let reason = refused(libc::EINVAL, on(Some(7)));
+        assert!(reason.contains("CPU 7 ") && reason.ends_with("needs Linux 6.0"), "{reason}");
+        assert!(!refused(libc::EINVAL, on(None)).contains("CPU"));
+    }
 }
