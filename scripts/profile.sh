@@ -3,11 +3,14 @@
 # with everything that it calls. Not a measurement of the matrix; it explains one.
 #
 #   scripts/profile.sh epoll-et uring-multishot      64 connections, 64 bytes, server on CPU 0, load on CPU 1
+#   scripts/profile.sh --rate 30000 epoll-et         an open loop at that rate instead of a closed one
 set -eu
 cd "$(dirname "$0")/.."
 
+rate=
 case "${1:-}" in
-    "" | -h | --help) sed -n '2,5s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    "" | -h | --help) sed -n '2,6s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    --rate) rate="--rate $2"; shift 2 ;;
 esac
 command -v perf >/dev/null || { echo "profile.sh: perf(1) is not installed" >&2; exit 1; }
 cargo build --release --workspace --bins --locked
@@ -32,8 +35,9 @@ for backend; do
         sleep 0.1
     done
     address=$(sed -n 's/.*"addresses":\["\([^"]*\)".*/\1/p' "$said")
+    # shellcheck disable=SC2086 -- none or two words
     taskset -c 1 target/release/ringmark load --connect "$address" --connections 64 --message-bytes 64 \
-        --duration 4s >"$scratch/load" 2>&1 &
+        --duration 4s $rate >"$scratch/load" 2>&1 &
     load=$!
     sleep 1
     perf record -q -e cpu-clock -F 1999 -g -p "$server" -o "$scratch/perf" -- sleep 2

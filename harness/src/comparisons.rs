@@ -85,25 +85,26 @@ fn stands(row: &TrialRow) -> bool {
     matches!(row.status, Status::Ok | Status::ClientLimited)
 }
 
-/// The blocks of a workload that count: those in which every arm has a trial that stands. A trial that was
-/// turned away, whatever its own figures, takes its whole block out, or the choice of blocks would depend on
-/// the results. Arms that are unsupported, or that never stood, have no figures and are left out.
+/// Whether an arm has no figures under a workload: it is unsupported, or never stood.
+pub fn is_given_up(rows: &[TrialRow], pass: Pass, workload: &str, arm: &str) -> bool {
+    let is_of_arm = |row: &&TrialRow| row.pass == Some(pass) && row.workload == workload && row.arm == arm;
+    let tried = || rows.iter().filter(is_of_arm).filter(|row| row.status != Status::Unsupported);
+    let blocks: BTreeSet<u32> = tried().map(|row| row.block).collect();
+    !tried().any(stands) && (blocks.is_empty() || blocks.len() >= BLOCKS_TO_GIVE_UP)
+}
+
+/// The blocks of a workload that count: those in which every arm has a trial that stands, its last one if it was
+/// run again. A trial that was turned away, whatever its own figures, takes its whole block out, or the choice of
+/// blocks would depend on the results. Arms that are unsupported, or that never stood, have no figures and are
+/// left out.
 pub fn complete_blocks<'a>(rows: &'a [TrialRow], pass: Pass, workload: &str) -> Vec<Block<'a>> {
     let mut blocks: BTreeMap<u32, Block<'a>> = BTreeMap::new();
     for row in rows.iter().filter(|row| row.pass == Some(pass) && row.workload == workload) {
         blocks.entry(row.block).or_default().insert(&row.arm, row);
     }
-    let trials_of = |arm: &str| {
-        let of_arm: Vec<_> = blocks.values().filter_map(|block| block.get(arm).copied()).collect();
-        of_arm.into_iter().filter(|row| row.status != Status::Unsupported).collect::<Vec<_>>()
-    };
-    let is_given_up = |arm: &str| {
-        let trials = trials_of(arm);
-        let never_stood = !trials.iter().any(|row| stands(row));
-        trials.is_empty() || (never_stood && trials.len() >= BLOCKS_TO_GIVE_UP)
-    };
     let all: BTreeSet<&str> = blocks.values().flat_map(BTreeMap::keys).copied().collect();
-    let arms: BTreeSet<&str> = all.into_iter().filter(|arm| !is_given_up(arm)).collect();
+    let arms: BTreeSet<&str> =
+        all.into_iter().filter(|arm| !is_given_up(rows, pass, workload, arm)).collect();
     let complete = |block: Block<'a>| -> Option<Block<'a>> {
         arms.iter()
             .map(|&arm| block.get(arm).filter(|row| stands(row)).map(|&row| (row.arm.as_str(), row)))
@@ -213,6 +214,14 @@ pub fn precision_percent(rows: &[TrialRow], workload: &str, matrix: &Matrix) -> 
     }
     let width = |row: &ComparisonRow| (row.ratio_high / row.ratio).max(row.ratio / row.ratio_low) - 1.0;
     comparisons.iter().map(|row| 100.0 * width(row)).reduce(f64::max)
+}
+
+/// Whether a workload's intervals are as narrow as the matrix asks for, so that it may end early.
+pub fn is_precise(rows: &[TrialRow], workload: &str, matrix: &Matrix) -> bool {
+    let asked = matrix.latency.as_ref().and_then(|latency| latency.precision_percent);
+    asked.is_some_and(|asked| {
+        precision_percent(rows, workload, matrix).is_some_and(|reached| reached <= asked)
+    })
 }
 
 /// What the ratios of the blocks allow to state, and its bounds.
@@ -484,6 +493,15 @@ mod tests {
         let sometimes: Vec<_> =
             never(Status::Rejected).chain(block(4, 100.0, 100.0, 200.0, Status::Ok)).collect();
         assert_eq!(count(&sometimes), 1);
+    }
+
+    #[test]
+    fn a_trial_that_was_run_again_stands_in_for_the_first() {
+        let mut rows = block(1, 100.0, 100.0, 900.0, Status::Rejected).to_vec();
+        rows.push(row(1, "epoll-document", 200.0, Status::Ok));
+        assert_eq!(cpu(&rows).expect("compared").ratio, 2.0);
+        rows.push(row(1, "epoll-document", 200.0, Status::Rejected));
+        assert_eq!(cpu(&rows), None, "the last one decides");
     }
 
     #[test]

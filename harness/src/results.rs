@@ -23,7 +23,7 @@ pub struct Manifest<'a> {
     /// Name of the matrix.
     pub name: &'a str,
     /// The matrix as it was read.
-    pub matrix: &'a Matrix,
+    pub matrix: Matrix,
     /// `release` or `debug`; figures of the latter are of no use.
     pub build_profile: &'static str,
     /// Seed of the order within blocks.

@@ -1,6 +1,8 @@
 //! A load sweep: the rates of its open loops, found from a closed loop's capacity, and what each arm could carry
 //! at a latency objective.
 
+use anyhow::{Result, bail};
+
 use crate::comparisons::complete_blocks;
 use crate::matrix::{Matrix, Workload};
 use crate::measurement::{CapacityRow, Pass, Status, TrialRow};
@@ -13,7 +15,7 @@ pub fn unknown(matrix: &Matrix) -> impl Iterator<Item = &Workload> {
 
 /// The baseline's capacity under a workload: the median of its trials, also where the client was the limit,
 /// because the rates are to be such that this client can offer them.
-pub fn capacity_per_s(rows: &[TrialRow], workload: &str) -> Option<f64> {
+fn capacity_per_s(rows: &[TrialRow], workload: &str) -> Option<f64> {
     let stands = |row: &&TrialRow| {
         row.pass == Some(Pass::Capacity)
             && row.workload == workload
@@ -22,8 +24,34 @@ pub fn capacity_per_s(rows: &[TrialRow], workload: &str) -> Option<f64> {
     median(&mut rows.iter().filter(stands).filter_map(|row| row.achieved_per_s).collect::<Vec<_>>())
 }
 
+/// The matrix with its open loops in the place of its sweeps.
+///
+/// # Errors
+/// When the baseline has no trial from which its capacity could be told.
+pub fn expanded(matrix: &Matrix, rows: &[TrialRow]) -> Result<Matrix> {
+    let mut workloads = Vec::new();
+    for workload in &matrix.workloads {
+        if workload.sweep.is_empty() {
+            workloads.push(workload.clone());
+            continue;
+        }
+        let Some(capacity_per_s) = capacity_per_s(rows, &workload.name) else {
+            let mut of_capacity = rows.iter().rev().filter(|row| row.pass == Some(Pass::Capacity));
+            let last = of_capacity.find(|row| row.workload == workload.name);
+            bail!(
+                "workload '{}': no rates for its sweep: no trial gave the capacity of {}: {}",
+                workload.name,
+                matrix.baseline,
+                last.map_or("none was run", |row| &row.reason)
+            );
+        };
+        workloads.extend(expand(workload, capacity_per_s));
+    }
+    Ok(Matrix { workloads, ..matrix.clone() })
+}
+
 /// The workload's open loops, when its capacity is known.
-pub fn expand(workload: &Workload, capacity_per_s: f64) -> Vec<Workload> {
+fn expand(workload: &Workload, capacity_per_s: f64) -> Vec<Workload> {
     let mut loops: Vec<Workload> = Vec::new();
     for share in &workload.sweep {
         let rate = two_digits(share * capacity_per_s);

@@ -84,19 +84,19 @@ impl Placement {
 }
 
 /// What is measured in a trial.
-#[derive(Clone, Copy)]
-pub enum Task<'a> {
+#[derive(Clone, Debug)]
+pub enum Task {
     /// Calls, over this many echoes in all.
-    Syscalls(&'a Workload, u64),
+    Syscalls(Workload, u64),
     /// Memory.
-    Memory(&'a Memory),
+    Memory(Memory),
     /// The throughput of a closed loop.
-    Capacity(&'a Workload, &'a crate::matrix::Latency),
+    Capacity(Workload, crate::matrix::Latency),
     /// Latency.
-    Latency(&'a Workload, &'a crate::matrix::Latency),
+    Latency(Workload, crate::matrix::Latency),
 }
 
-impl Task<'_> {
+impl Task {
     /// The pass that it belongs to.
     pub fn pass(&self) -> Pass {
         match self {
@@ -162,7 +162,8 @@ fn descriptors_per_worker(backend: &str) -> Option<usize> {
 }
 
 /// A trial to be run.
-pub struct Trial<'a> {
+#[derive(Clone, Debug)]
+pub struct Trial {
     /// Its number in the run.
     pub run_id: u32,
     /// Its block.
@@ -172,9 +173,9 @@ pub struct Trial<'a> {
     /// Its role in the block.
     pub arm: String,
     /// The backend.
-    pub contender: &'a Contender,
+    pub contender: Contender,
     /// What is measured.
-    pub task: Task<'a>,
+    pub task: Task,
 }
 
 /// All that came of a trial.
@@ -192,7 +193,7 @@ pub struct Outcome {
     pub memory: Vec<MemoryRow>,
 }
 
-impl Trial<'_> {
+impl Trial {
     /// Runs it. Whatever goes wrong stands in the row.
     pub fn run(&self, ground: &Ground) -> Outcome {
         let (message_bytes, pipeline_depth, arrival) = match &self.task {
@@ -312,7 +313,7 @@ impl Trial<'_> {
         if !ground.placement.client.is_empty() {
             arguments.push(format!("--cpus={}", ground.placement.client));
         }
-        match self.task {
+        match &self.task {
             Task::Syscalls(Workload { rate_per_s: Some(rate), .. }, _)
             | Task::Latency(Workload { rate_per_s: Some(rate), .. }, _) => {
                 arguments.extend([format!("--rate={rate}"), format!("--arrival={}", row.arrival)]);

@@ -45,7 +45,7 @@ impl Clocks {
 }
 
 pub fn measure(
-    trial: &Trial<'_>,
+    trial: &Trial,
     ground: &Ground,
     workload: &Workload,
     latency: &Latency,

@@ -44,7 +44,7 @@ struct Point {
 }
 
 pub fn measure(
-    trial: &Trial<'_>,
+    trial: &Trial,
     ground: &Ground,
     memory: &Memory,
     outcome: &mut Outcome,
@@ -65,7 +65,7 @@ pub fn measure(
 
 /// Each state has a server of its own: what one keeps for reuse would hide what the next one needs.
 fn measure_state(
-    trial: &Trial<'_>,
+    trial: &Trial,
     ground: &Ground,
     memory: &Memory,
     state: &str,

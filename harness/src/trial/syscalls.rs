@@ -30,7 +30,7 @@ const REST_TIME: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(120);
 
 pub fn measure(
-    trial: &Trial<'_>,
+    trial: &Trial,
     ground: &Ground,
     workload: &Workload,
     echoes: u64,
@@ -242,7 +242,7 @@ impl Rest {
 
 /// A row for each event, with a count, or with the reason why it has none.
 fn event_rows(
-    trial: &Trial<'_>,
+    trial: &Trial,
     workload: &Workload,
     counters: &Result<Counters<RingEvent>, Unavailable>,
     (before, after): (&Rest, &Rest),

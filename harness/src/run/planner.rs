@@ -1,0 +1,355 @@
+//! Which trials a run makes, and in which order. The matrix, the seed and the rows so far decide, and nothing
+//! else, so that a run that was broken off goes on as it would have.
+
+use std::collections::VecDeque;
+
+use anyhow::Result;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+
+use crate::comparisons;
+use crate::matrix::{Contender, Matrix, Workload};
+use crate::measurement::{Pass, Status, TrialRow};
+use crate::sweep;
+use crate::trial::{Task, Trial};
+
+/// Deals a run's trials block by block: all arms of a workload once, in an order of their own.
+pub struct Planner {
+    matrix: Matrix,
+    random: StdRng,
+    /// Blocks to be dealt, by number.
+    ahead: VecDeque<(u32, Task)>,
+    /// How many trials were dealt.
+    count: u32,
+    /// What was dealt last: a block, or those of it that were run again.
+    last: Vec<Trial>,
+    /// How often trials of the block may still be run again.
+    tries: u32,
+    /// The place in the block of the trial that was dealt last.
+    order: u32,
+}
+
+/// So often a trial that the gates turned away is run again at the end of its block, where its neighbours still are.
+/// If that does not help either, the block is lost.
+const TRIES: u32 = 2;
+
+impl Planner {
+    pub fn new(matrix: Matrix, seed: u64) -> Self {
+        let ahead = planned(&matrix);
+        Self {
+            matrix,
+            random: StdRng::seed_from_u64(seed),
+            ahead,
+            count: 0,
+            last: Vec::new(),
+            tries: 0,
+            order: 0,
+        }
+    }
+
+    /// The matrix, in which sweeps have got their rates as soon as these are known.
+    pub fn matrix(&self) -> &Matrix {
+        &self.matrix
+    }
+
+    /// How many trials were dealt.
+    pub fn count(&self) -> usize {
+        self.count as usize
+    }
+
+    /// The trials that are ahead as far as that is known, each once.
+    pub fn ahead(&self) -> impl Iterator<Item = (&Task, usize)> {
+        self.ahead.iter().map(|(_, task)| (task, self.arms(task.pass()).len()))
+    }
+
+    /// The next block, or those of the last one that are to be run again, now that there are these rows; none when the
+    /// run is complete.
+    ///
+    /// # Errors
+    /// When the baseline gave no capacity from which the rates of a sweep could follow.
+    pub fn next(&mut self, rows: &[TrialRow]) -> Result<Option<Vec<Trial>>> {
+        self.last = self.turned_away(rows);
+        if !self.last.is_empty() {
+            return Ok(Some(self.last.clone()));
+        }
+        loop {
+            if let Some((number, task)) = self.ahead.pop_front() {
+                if self.is_done(&task, rows) {
+                    continue;
+                }
+                self.last = self.block(number, task);
+                return Ok(Some(self.last.clone()));
+            }
+            self.ahead = self.again(rows);
+            if !self.ahead.is_empty() {
+                continue;
+            }
+            if sweep::unknown(&self.matrix).next().is_none() {
+                return Ok(None);
+            }
+            self.matrix = sweep::expanded(&self.matrix, rows)?;
+            self.ahead = planned(&self.matrix);
+        }
+    }
+
+    /// The arms of a block of that pass, in the order of the matrix.
+    fn arms(&self, pass: Pass) -> Vec<(String, Contender)> {
+        let baseline = &self.matrix.baseline;
+        let mut arms: Vec<_> =
+            self.matrix.backends.iter().map(|contender| (contender.arm(), contender.clone())).collect();
+        match pass {
+            Pass::Syscalls => {}
+            Pass::Memory => {
+                // The floor.
+                let null = Contender { backend: "null".to_owned(), ..Contender::default() };
+                arms.push((null.arm(), null));
+            }
+            Pass::Capacity => arms.retain(|(arm, _)| arm == baseline),
+            Pass::Latency => {
+                let again = arms.iter().find(|(arm, _)| arm == baseline).cloned();
+                arms.extend(again.map(|(_, contender)| (comparisons::again(baseline), contender)));
+            }
+        }
+        arms
+    }
+
+    /// Those of the last block that the gates turned away, to be run once more.
+    fn turned_away(&mut self, rows: &[TrialRow]) -> Vec<Trial> {
+        let Some(tries) = self.tries.checked_sub(1) else { return Vec::new() };
+        self.tries = tries;
+        let is_turned_away = |trial: &&Trial| {
+            let row = rows.iter().rev().find(|row| row.run_id == trial.run_id);
+            let is_given_up =
+                || comparisons::is_given_up(rows, trial.task.pass(), trial.task.workload(), &trial.arm);
+            row.is_some_and(|row| row.status == Status::Rejected) && !is_given_up()
+        };
+        let again: Vec<Trial> = self.last.iter().filter(is_turned_away).cloned().collect();
+        again
+            .into_iter()
+            .map(|trial| {
+                (self.count, self.order) = (self.count + 1, self.order + 1);
+                Trial { run_id: self.count, order: self.order, ..trial }
+            })
+            .collect()
+    }
+
+    fn block(&mut self, number: u32, task: Task) -> Vec<Trial> {
+        // A walk for memory takes minutes.
+        self.tries = if task.pass() == Pass::Memory { 0 } else { TRIES };
+        let mut arms = self.arms(task.pass());
+        arms.shuffle(&mut self.random);
+        let trials = arms.into_iter().zip(1..).map(|((arm, contender), order)| {
+            self.count += 1;
+            Trial { run_id: self.count, block: number, order, arm, contender, task: task.clone() }
+        });
+        let trials: Vec<Trial> = trials.collect();
+        self.order = trials.len() as u32;
+        trials
+    }
+
+    /// Whether a workload needs no more blocks although the matrix allows them.
+    fn is_done(&self, task: &Task, rows: &[TrialRow]) -> bool {
+        task.pass() == Pass::Latency && comparisons::is_precise(rows, task.workload(), &self.matrix)
+    }
+
+    /// One more block of each workload that has fewer than it should and may still have more.
+    fn again(&self, rows: &[TrialRow]) -> VecDeque<(u32, Task)> {
+        let mut more = VecDeque::new();
+        for pass in self.matrix.passes() {
+            let (planned, additional) = self.matrix.blocks(pass);
+            for task in tasks(&self.matrix, pass) {
+                let workload = task.workload();
+                let is_of_workload = |row: &&TrialRow| row.pass == Some(pass) && row.workload == workload;
+                let last = rows.iter().filter(is_of_workload).map(|row| row.block).max().unwrap_or_default();
+                let complete = comparisons::complete_blocks(rows, pass, workload).len() as u32;
+                if complete < planned && last < planned + additional && !self.is_done(&task, rows) {
+                    more.push_back((last + 1, task));
+                }
+            }
+        }
+        more
+    }
+}
+
+/// What each workload is in a pass.
+fn tasks(matrix: &Matrix, pass: Pass) -> Vec<Task> {
+    let Matrix { workloads, syscalls, memory, latency, .. } = matrix;
+    let of_each =
+        |task: &dyn Fn(Workload) -> Option<Task>| workloads.iter().cloned().filter_map(task).collect();
+    match pass {
+        Pass::Syscalls => of_each(&|workload| Some(Task::Syscalls(workload, syscalls.as_ref()?.echoes))),
+        Pass::Memory => memory.iter().cloned().map(Task::Memory).collect(),
+        Pass::Capacity => {
+            let unknown = sweep::unknown(matrix).cloned();
+            unknown.filter_map(|workload| Some(Task::Capacity(workload, latency.clone()?))).collect()
+        }
+        Pass::Latency => of_each(&|workload| Some(Task::Latency(workload, latency.clone()?))),
+    }
+}
+
+/// The blocks that a matrix asks for, in the order in which they run. While the rates of its sweeps are not known,
+/// these are the ones that find them.
+fn planned(matrix: &Matrix) -> VecDeque<(u32, Task)> {
+    let mut blocks = VecDeque::new();
+    for pass in matrix.passes() {
+        for number in 1..=matrix.blocks(pass).0 {
+            blocks.extend(tasks(matrix, pass).into_iter().map(|task| (number, task)));
+        }
+    }
+    blocks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    fn quick() -> Matrix {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("matrix/quick.toml");
+        Matrix::read(&file).expect("is good")
+    }
+
+    /// What came of a trial, if it is one of those `lost`: workload, block and arm.
+    fn row(trial: &Trial, lost: &[(&str, u32, &str)]) -> TrialRow {
+        let is_lost = lost.contains(&(trial.task.workload(), trial.block, &trial.arm));
+        TrialRow {
+            run_id: trial.run_id,
+            pass: Some(trial.task.pass()),
+            workload: trial.task.workload().to_owned(),
+            block: trial.block,
+            order: trial.order,
+            arm: trial.arm.clone(),
+            achieved_per_s: Some(100_000.0),
+            server_cpu_ns_per_echo: Some(1000.0),
+            latency_p99_us: Some(100.0),
+            status: if is_lost { Status::Rejected } else { Status::Ok },
+            ..TrialRow::default()
+        }
+    }
+
+    /// All rows of a run.
+    fn rows(matrix: &Matrix, seed: u64, lost: &[(&str, u32, &str)]) -> Vec<TrialRow> {
+        let mut planner = Planner::new(matrix.clone(), seed);
+        let mut rows: Vec<TrialRow> = Vec::new();
+        while let Some(trials) = planner.next(&rows).expect("a capacity") {
+            rows.extend(trials.iter().map(|trial| row(trial, lost)));
+            assert_eq!(rows.len(), planner.count());
+        }
+        assert!(rows.iter().zip(1..).all(|(row, number)| row.run_id == number), "numbered in their order");
+        rows
+    }
+
+    const ARMS: [&str; 4] = ["epoll-document", "epoll-et", "epoll-et (again)", "uring-multishot"];
+
+    #[test]
+    fn every_block_holds_every_arm_once_in_an_order_of_its_own() {
+        let matrix = quick();
+        let all = rows(&matrix, 7, &[]);
+        let arms = |pass, block, workload: &str| -> Vec<&str> {
+            let is_of_block =
+                |row: &&TrialRow| row.pass == Some(pass) && row.block == block && row.workload == workload;
+            all.iter().filter(is_of_block).map(|row| row.arm.as_str()).collect()
+        };
+        let mut orders = Vec::new();
+        for block in 1..=matrix.latency.as_ref().expect("given").blocks {
+            for workload in &matrix.workloads {
+                let mut arms = arms(Pass::Latency, block, &workload.name);
+                orders.push(arms.clone());
+                arms.sort_unstable();
+                assert_eq!(arms, ARMS);
+            }
+        }
+        orders.dedup();
+        assert!(orders.len() > 1, "shuffled");
+        assert!(arms(Pass::Memory, 1, "memory").contains(&"null"));
+        assert_eq!(rows(&matrix, 7, &[]), all, "the seed repeats the order");
+        assert_ne!(rows(&matrix, 8, &[]), all);
+    }
+
+    /// The blocks of a workload in the latency pass, with how many trials each has.
+    fn blocks(rows: &[TrialRow], workload: &str) -> Vec<(u32, usize)> {
+        let of_workload: Vec<_> =
+            rows.iter().filter(|row| row.pass == Some(Pass::Latency) && row.workload == workload).collect();
+        let runs = of_workload.chunk_by(|a, b| a.block == b.block);
+        runs.map(|block| (block[0].block, block.len())).collect()
+    }
+
+    #[test]
+    fn a_trial_that_is_turned_away_is_run_again_at_the_end_of_its_block() {
+        let mut matrix = quick();
+        matrix.latency.as_mut().expect("given").blocks = 10;
+        matrix.workloads.truncate(2);
+        let names: Vec<_> = matrix.workloads.iter().map(|workload| workload.name.clone()).collect();
+        let all = rows(&matrix, 7, &[(&names[1], 3, ARMS[0]), (&names[1], 8, ARMS[3])]);
+        // Twice, and as it is lost all the same, there are other blocks for it, at the end.
+        let expected: Vec<(u32, usize)> =
+            (1..=12).map(|block| (block, if block == 3 || block == 8 { 6 } else { 4 })).collect();
+        assert_eq!(blocks(&all, &names[1]), expected);
+        assert_eq!(blocks(&all, &names[0]).len(), 10);
+        let again: Vec<_> = all
+            .iter()
+            .filter(|row| row.workload == names[1] && row.block == 3 && row.arm == ARMS[0])
+            .map(|row| row.order)
+            .collect();
+        assert_eq!(again[1..], [5, 6]);
+        assert_eq!(comparisons::complete_blocks(&all, Pass::Latency, &names[1]).len(), 10);
+    }
+
+    #[test]
+    fn on_a_machine_that_is_never_quiet_it_ends_after_a_quarter_more() {
+        let mut matrix = quick();
+        matrix.latency.as_mut().expect("given").blocks = 10;
+        matrix.workloads.truncate(1);
+        let name = matrix.workloads[0].name.clone();
+        let lost: Vec<_> = (2..=20).map(|block| (name.as_str(), block, ARMS[1])).collect();
+        assert_eq!(blocks(&rows(&matrix, 7, &lost), &name).len(), 13);
+        // An arm that never stands is given up, and costs no more tries.
+        let lost: Vec<_> = (1..=20).map(|block| (name.as_str(), block, ARMS[0])).collect();
+        let trials: Vec<usize> =
+            blocks(&rows(&matrix, 7, &lost), &name).iter().map(|(_, trials)| *trials).collect();
+        assert_eq!(trials, [6, 6, 4, 4, 4, 4, 4, 4, 4, 4]);
+    }
+
+    #[test]
+    fn a_workload_ends_when_it_is_precise_enough() {
+        let mut matrix = quick();
+        let latency = matrix.latency.as_mut().expect("given");
+        (latency.blocks, latency.precision_percent) = (30, Some(2.0));
+        // All readings are alike here: the intervals have no width.
+        let all = rows(&matrix, 7, &[]);
+        assert!(matrix.workloads.iter().all(|workload| blocks(&all, &workload.name).len() == 10));
+    }
+
+    #[test]
+    fn the_rates_of_a_sweep_come_from_the_baselines_capacity() {
+        let mut matrix = quick();
+        matrix.workloads.truncate(1);
+        (matrix.workloads[0].sweep, matrix.memory) = (vec![0.1, 0.5], None);
+        let name = matrix.workloads[0].name.clone();
+        let all = rows(&matrix, 7, &[]);
+        let capacity = |row: &&TrialRow| row.pass == Some(Pass::Capacity);
+        assert_eq!(
+            all.iter().filter(capacity).map(|row| row.arm.as_str()).collect::<Vec<_>>(),
+            ["epoll-et"; 3]
+        );
+        for rate in ["10000", "50000"] {
+            assert_eq!(blocks(&all, &format!("{name}@{rate}")).len(), 3);
+        }
+        assert!(blocks(&all, &name).is_empty());
+
+        let mut planner = Planner::new(matrix, 7);
+        let mut rows: Vec<TrialRow> = Vec::new();
+        let error = loop {
+            match planner.next(&rows) {
+                Ok(trials) => rows.extend(trials.expect("an error").iter().map(|trial| TrialRow {
+                    status: Status::Failed,
+                    reason: "it did not start".to_owned(),
+                    ..row(trial, &[])
+                })),
+                Err(error) => break error.to_string(),
+            }
+        };
+        assert!(error.contains("no rates") && error.contains("it did not start"), "{error}");
+    }
+}
