@@ -253,7 +253,8 @@ fn server_binary(given: Option<PathBuf>) -> Result<PathBuf> {
             path.display()
         );
     }
-    Ok(path)
+    // A name without a slash would be looked for in PATH.
+    std::path::absolute(&path).with_context(|| path.display().to_string())
 }
 
 #[cfg(test)]
