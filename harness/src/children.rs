@@ -27,7 +27,7 @@ const LAST_WORDS_TIME: Duration = Duration::from_secs(2);
 /// How long after its connections broke a server that died may take to be gone.
 const DEATH_TIME: Duration = Duration::from_millis(200);
 
-/// Set by Ctrl-C: every wait ends.
+/// Set by the second Ctrl-C: every wait ends.
 pub type Interrupted = Arc<AtomicBool>;
 
 /// A program that ended because the person asked for it.

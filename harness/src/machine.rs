@@ -69,6 +69,8 @@ pub struct Machine {
     pub kernel_release: Option<String>,
     /// `uname -v`: among others, whether preemption is dynamic.
     pub kernel_version: Option<String>,
+    /// A number that the kernel draws when it starts.
+    pub boot_id: Option<String>,
     /// How the kernel was built.
     pub kernel_config: KernelConfig,
     /// Each weakness of the CPU with the kernel's answer to it.
@@ -139,6 +141,7 @@ impl Machine {
             kernel_config: KernelConfig::read(release.as_deref()),
             kernel_release: release,
             kernel_version: line("/proc/sys/kernel/version"),
+            boot_id: line("/proc/sys/kernel/random/boot_id"),
             mitigations: mitigations(),
             cpu_model: cpuinfo_value(&cpuinfo, "model name").map(str::to_owned),
             cpus_allowed: cpus.map(|cpus| cpus.to_string()),
@@ -265,7 +268,7 @@ impl KernelConfig {
 }
 
 /// What a command printed; none if it is not there, fails or prints nothing.
-fn output(command: &mut Command) -> Option<String> {
+pub fn output(command: &mut Command) -> Option<String> {
     let output = command.output().ok().filter(|output| output.status.success())?;
     let text = String::from_utf8(output.stdout).ok()?;
     Some(text.trim_end().to_owned()).filter(|text| !text.is_empty())

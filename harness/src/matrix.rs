@@ -195,7 +195,8 @@ impl Matrix {
         Ok(matrix)
     }
 
-    fn check(&self) -> Result<()> {
+    /// Refuses what cannot be run.
+    pub fn check(&self) -> Result<()> {
         ensure!(!self.backends.is_empty(), "backends is empty: name at least one");
         for (index, contender) in self.backends.iter().enumerate() {
             let entry = backend::find(&contender.backend).map_err(anyhow::Error::msg)?;

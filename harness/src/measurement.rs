@@ -189,7 +189,7 @@ pub struct TrialRow {
 }
 
 /// A row of `syscalls.csv`: one call's count in one trial.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SyscallRow {
     /// The trial.
@@ -213,7 +213,7 @@ pub struct SyscallRow {
 
 /// A row of `events.csv`: how often one thing happened within io_uring in one trial of a backend that uses it,
 /// over the same echoes as the calls of the trial.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EventRow {
     /// The trial.
@@ -238,7 +238,7 @@ pub struct EventRow {
 
 /// A row of `memory_points.csv`: one reading of one object at one connection count. An object whose readings
 /// differ by less than a byte for each connection of the walk is left out, here and in `memory.csv`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MemoryPointRow {
     /// The trial.

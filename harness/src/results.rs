@@ -1,41 +1,88 @@
 //! The folder of a run: rows are written as trials end, so that a run that is killed keeps what it measured.
 
-use std::fs::{self, File, OpenOptions};
+mod broken_off;
+
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::comparisons;
-use crate::doctor::Line;
-use crate::machine::Machine;
 use crate::matrix::Matrix;
 use crate::measurement::{CapacityRow, ComparisonRow, EventRow, MemoryRow, Pass, SyscallRow, TrialRow};
+use crate::run::{Programs, Replayed, Resumption};
 use crate::sweep;
-use crate::trial::Outcome;
+use crate::trial::{Outcome, Placement};
+pub use broken_off::BrokenOff;
 
-/// What a run is, in `manifest.json`: enough to repeat it.
-#[derive(Serialize)]
-pub struct Manifest<'a> {
+/// What a run is, in `manifest.json`: enough to repeat it. Earlier versions wrote less.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Manifest {
     /// The version of this program and of the files.
-    pub ringmark: &'static str,
+    pub ringmark: String,
     /// Name of the matrix.
-    pub name: &'a str,
+    pub name: String,
+    /// The run that this one repeats.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replays: Option<Replayed>,
     /// The matrix as it was read.
     pub matrix: Matrix,
+    /// The same with the rates of its sweeps, as soon as they are known; in a run that repeats another from the
+    /// beginning.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expanded: Option<Matrix>,
     /// `release` or `debug`; figures of the latter are of no use.
-    pub build_profile: &'static str,
+    pub build_profile: String,
     /// Seed of the order within blocks.
     pub seed: u64,
-    /// Trials that were planned, additional blocks included as soon as they are, as `run_id pass workload block arm`.
+    /// Trials in the order in which they were dealt, block by block, as `run_id pass workload block arm`.
     pub order: Vec<String>,
     /// When the last row was written, UTC; null while the run goes on, or if it was broken off.
     pub finished_utc: Option<String>,
+    /// Each time that it went on after it was broken off.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub resumed: Vec<Resumption>,
+    /// What ran.
+    pub programs: Option<Programs>,
+    /// Where server and client ran.
+    pub placement: Option<Placement>,
     /// What it ran on.
-    pub machine: &'a Machine,
+    pub machine: Value,
     /// What it could measure, and how well.
-    pub doctor: &'a [Line],
+    #[serde(default)]
+    pub doctor: Value,
+}
+
+impl Manifest {
+    /// Reads that of a folder, of which the matrix is checked.
+    pub fn read(folder: &Path) -> Result<Self> {
+        let (path, manifest) = read_manifest(folder)?;
+        let manifest: Self = serde_json::from_value(manifest).with_context(|| path.display().to_string())?;
+        manifest.matrix.check().with_context(|| format!("the matrix in {}", path.display()))?;
+        Ok(manifest)
+    }
+}
+
+fn read_manifest(folder: &Path) -> Result<(PathBuf, Value)> {
+    let path = folder.join("manifest.json");
+    let text =
+        fs::read_to_string(&path).with_context(|| format!("{}: not the folder of a run", path.display()))?;
+    let manifest = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
+    Ok((path, manifest))
+}
+
+/// Locks a folder, so that two do not write the same run. None where the file system has no locks.
+pub fn lock(folder: &Path) -> Result<Option<File>> {
+    let opened = File::open(folder);
+    let opened = opened.with_context(|| format!("{}: not the folder of a run", folder.display()))?;
+    match opened.try_lock() {
+        Ok(()) => Ok(Some(opened)),
+        Err(TryLockError::WouldBlock) => bail!("{}: this run is still under way", folder.display()),
+        Err(TryLockError::Error(_)) => Ok(None),
+    }
 }
 
 /// An open run folder.
@@ -47,6 +94,8 @@ pub struct Results {
     memory_points: csv::Writer<File>,
     rows: Vec<TrialRow>,
     memory: Vec<MemoryRow>,
+    /// Held as long as rows may be written.
+    _lock: Option<File>,
 }
 
 impl Results {
@@ -65,6 +114,7 @@ impl Results {
             folder: folder.to_owned(),
             rows: Vec::new(),
             memory: Vec::new(),
+            _lock: lock(folder)?,
         })
     }
 
@@ -74,14 +124,14 @@ impl Results {
     }
 
     /// Writes the manifest, whole or not at all.
-    pub fn write_manifest(&self, manifest: &Manifest<'_>) -> Result<()> {
+    pub fn write_manifest(&self, manifest: &Manifest) -> Result<()> {
         let text = serde_json::to_string_pretty(manifest)? + "\n";
         replace(&self.folder.join("manifest.json"), text.as_bytes())
     }
 
-    /// Writes what came of a trial, and what follows from it for the tables that are made of several.
+    /// Writes what came of a trial, and what follows from it for the tables that are made of several. The row
+    /// in `trials.csv` comes last: it says that the others are there.
     pub fn add(&mut self, outcome: Outcome) -> Result<()> {
-        append(&mut self.trials, [&outcome.row])?;
         append(&mut self.syscalls, &outcome.syscalls)?;
         append(&mut self.events, &outcome.events)?;
         append(&mut self.memory_points, &outcome.memory_points)?;
@@ -91,6 +141,7 @@ impl Results {
             comparisons::subtract_null(&mut self.memory);
             write_all(&self.folder.join("memory.csv"), &self.memory)?;
         }
+        append(&mut self.trials, [&outcome.row])?;
         self.rows.push(outcome.row);
         Ok(())
     }
@@ -135,12 +186,15 @@ fn write_all<T: Serialize>(path: &Path, rows: &[T]) -> Result<()> {
     replace(path, &writer.into_inner()?)
 }
 
+/// What the name of a file ends with before the file is in its place.
+const NEW_ENDING: &str = ".ringmark-new";
+
 /// Writes a file beside the old one and puts it in its place, so that a reader never sees half of it.
 pub fn replace(path: &Path, contents: &[u8]) -> Result<()> {
     // A link stays a link to the file that is replaced.
     let path = &path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let new = path.with_file_name(format!(".{name}.ringmark-new"));
+    let new = path.with_file_name(format!(".{name}{NEW_ENDING}"));
     fs::write(&new, contents).with_context(|| format!("write {}", new.display()))?;
     fs::rename(&new, path).with_context(|| format!("write {}", path.display()))
 }
@@ -148,7 +202,7 @@ pub fn replace(path: &Path, contents: &[u8]) -> Result<()> {
 /// A run folder that is read.
 pub struct Run {
     /// The manifest.
-    pub manifest: serde_json::Value,
+    pub manifest: Value,
     /// The matrix in it.
     pub matrix: Matrix,
     /// `trials.csv`.
@@ -169,13 +223,9 @@ pub struct Run {
 impl Run {
     /// Reads a folder.
     pub fn read(folder: &Path) -> Result<Self> {
-        let manifest = folder.join("manifest.json");
-        let text = fs::read_to_string(&manifest)
-            .with_context(|| format!("{}: not the folder of a run", manifest.display()))?;
-        let manifest: serde_json::Value =
-            serde_json::from_str(&text).with_context(|| manifest.display().to_string())?;
-        let matrix = serde_json::from_value(manifest["matrix"].clone())
-            .with_context(|| format!("the matrix in {}", folder.join("manifest.json").display()))?;
+        let (path, manifest) = read_manifest(folder)?;
+        let matrix = serde_json::from_value(manifest.get("expanded").unwrap_or(&manifest["matrix"]).clone())
+            .with_context(|| format!("the matrix in {}", path.display()))?;
         let trials: Vec<TrialRow> = read(&folder.join("trials.csv"))?;
         let mut memory: Vec<MemoryRow> = read(&folder.join("memory.csv"))?;
         // Before there was a column for the arm, a backend had but one.

@@ -1,35 +1,40 @@
 //! `ringmark run`: drives a whole matrix, trial by trial.
 
+mod origin;
 mod planner;
+mod resume;
+mod stop;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
-use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::doctor;
 use crate::machine::{self, Machine};
 use crate::matrix::Matrix;
-use crate::measurement::{Pass, Status};
+use crate::measurement::{Status, TrialRow};
 use crate::report;
-use crate::results::{Manifest, Results};
+use crate::results::{self, BrokenOff, Manifest, Results};
 use crate::sweep;
 use crate::trial::{Ground, Placement, Trial};
+pub use origin::Programs;
 use planner::Planner;
+pub use resume::{Replayed, Resumption};
+use stop::Stop;
 
 /// Runs a matrix and writes its results.
 ///
 /// Each trial has a fresh server, a fresh client and, where permitted, a fresh network namespace. Rows are
-/// written as trials end; Ctrl-C keeps them.
+/// written as trials end. Ctrl-C lets the trial come to its end, a second one does not; either way, and after
+/// whatever else ended a run, --resume goes on with it.
 #[derive(clap::Args, Debug)]
 pub struct Options {
     /// The matrix file; see harness/matrix
-    matrix: PathBuf,
+    #[arg(required_unless_present_any = ["resume", "replay"])]
+    matrix: Option<PathBuf>,
     /// Folder for the results, which must not exist [default: results/TIME-MACHINE-MATRIX]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -39,121 +44,228 @@ pub struct Options {
     /// The server's program [default: ringmark-server beside this program]
     #[arg(long, value_name = "FILE")]
     server: Option<PathBuf>,
+    /// Go on with the run of this folder, which was broken off
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["matrix", "out", "seed", "replay"])]
+    resume: Option<PathBuf>,
+    /// With --resume: go on although the machine or the programs are others; the manifest will say in what
+    #[arg(long, conflicts_with_all = ["matrix", "replay"])]
+    anyway: bool,
+    /// Repeat the run of this folder, matrix, seed and order, into a new one
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["matrix", "seed"])]
+    replay: Option<PathBuf>,
 }
 
 /// Runs.
 pub fn run(options: Options) -> Result<()> {
-    let matrix = Matrix::read(&options.matrix)?;
-    let name = options.matrix.file_stem().and_then(|stem| stem.to_str()).unwrap_or("matrix").to_owned();
-    let server = server_binary(options.server)?;
-    let machine = Machine::read();
-    let examination = doctor::examine(&machine, &matrix)?;
+    // Before anything is read: the run may be under way.
+    let lock = options.resume.as_deref().map(results::lock).transpose()?;
+    let original = options.resume.as_deref().or(options.replay.as_deref()).map(Manifest::read).transpose()?;
+    if let (Some(folder), Some(Manifest { finished_utc: Some(time), .. })) = (&options.resume, &original) {
+        report::print(folder)?;
+        let folder = folder.display();
+        return writeln!(
+            std::io::stdout(),
+            "The run in {folder} is complete since {time}: nothing is to be done"
+        )
+        .context("stdout");
+    }
     let started = SystemTime::now();
-    let folder = options.out.unwrap_or_else(|| {
+    let (name, matrix, seed) = match (&original, &options.matrix) {
+        (Some(manifest), _) => (manifest.name.clone(), manifest.matrix.clone(), manifest.seed),
+        (None, path) => {
+            let path = path.as_deref().unwrap_or(Path::new(""));
+            let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or("matrix").to_owned();
+            // Any number that differs from run to run; the manifest keeps it.
+            let now = started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            (name, Matrix::read(path)?, options.seed.unwrap_or(now.as_secs()))
+        }
+    };
+    let server = server_binary(options.server.as_deref())?;
+    let machine = Machine::read();
+    let placement = Placement::deal(matrix.workers)?;
+    let folder = options.resume.clone().or(options.out).unwrap_or_else(|| {
         let time = machine::utc(started).replace([':', '-'], "");
         Path::new("results").join(format!("{time}-{}-{name}", machine.description))
     });
-    // Any number that differs from run to run; the manifest keeps it.
-    let now = started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let seed = options.seed.unwrap_or(now.as_secs());
-    ensure!(folder.to_str().is_some(), "{}: --out must be a name in UTF-8", folder.display());
-    let mut planner = Planner::new(matrix, seed);
-
-    let interrupted = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        // The second one ends the program at once.
-        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&interrupted))
-            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&interrupted)))
-            .context("take Ctrl-C")?;
-    }
-    let mut results = Results::create(&folder)?;
-    let ground = Ground {
-        server,
-        workers: planner.matrix().workers,
-        placement: Placement::deal(planner.matrix().workers)?,
-        interrupted: Arc::clone(&interrupted),
-        histograms: results.histograms(),
-    };
+    ensure!(folder.to_str().is_some(), "{}: a folder's name must be in UTF-8", folder.display());
+    // The rates are those of the run that is repeated or gone on with, if it has got so far.
+    let expanded = original.as_ref().and_then(|manifest| manifest.expanded.clone());
+    let mut planner = Planner::new(matrix.clone(), expanded.clone(), seed);
     let mut manifest = Manifest {
-        ringmark: env!("CARGO_PKG_VERSION"),
-        name: &name,
-        matrix: planner.matrix().clone(),
+        ringmark: env!("CARGO_PKG_VERSION").to_owned(),
+        name,
+        replays: None,
+        matrix: matrix.clone(),
+        expanded,
+        build_profile: if cfg!(debug_assertions) { "debug" } else { "release" }.to_owned(),
         seed,
-        build_profile: if cfg!(debug_assertions) { "debug" } else { "release" },
         order: Vec::new(),
         finished_utc: None,
-        machine: &machine,
-        doctor: &examination.lines,
+        resumed: Vec::new(),
+        programs: Some(Programs::read(&server)?),
+        placement: Some(placement.clone()),
+        machine: serde_json::to_value(&machine)?,
+        doctor: serde_json::Value::Null,
+    };
+    let mut trials = Vec::new();
+    let (left, examination) = match (lock, original) {
+        (Some(lock), Some(original)) => {
+            let left = BrokenOff::read(&folder, lock).with_context(|| folder.display().to_string())?;
+            let rows = left.rows();
+            manifest = resume::resumed(&folder, original, &manifest, rows.len(), options.anyway)?;
+            trials = resume::catch_up(&mut planner, &rows, &mut manifest.order)
+                .with_context(|| folder.display().to_string())?;
+            (Some(left), doctor::examine(&machine, &matrix)?)
+        }
+        (_, original) => {
+            if let (Some(folder), Some(original)) = (&options.replay, original) {
+                let again = Planner::new(matrix.clone(), manifest.expanded.clone(), seed).undisturbed();
+                manifest.replays = Some(resume::replayed(folder, &original, &manifest, &again)?);
+            }
+            let examination = doctor::examine(&machine, &matrix)?;
+            manifest.doctor = serde_json::to_value(&examination.lines)?;
+            (None, examination)
+        }
+    };
+
+    let bar = progress();
+    let go_on = go_on_command(&folder, options.server.as_deref());
+    let stop = Stop::listen({
+        let (bar, go_on) = (bar.clone(), go_on.clone());
+        move || {
+            bar.println(format!("The trial comes to its end; Ctrl-C again breaks it off. To go on: {go_on}"));
+        }
+    })?;
+    let mut results = match left {
+        Some(left) => left.reopen()?,
+        None => Results::create(&folder)?,
+    };
+    let ground = Ground {
+        server,
+        workers: matrix.workers,
+        placement,
+        interrupted: stop.interrupted(),
+        histograms: results.histograms(),
     };
     results.write_manifest(&manifest)?;
 
     examination.say()?;
-    say_estimate(&planner)?;
-    let bar = progress();
-    let time_ahead = |planner: &Planner| -> u64 {
-        planner.ahead().map(|(task, trials)| task.estimate().as_millis() as u64 * trials as u64).sum()
-    };
-    while !interrupted.load(Ordering::Relaxed)
-        && let Some(trials) = planner.next(results.trials())?
-    {
+    say_differences(&manifest)?;
+    say_estimate(&planner, results.trials().len())?;
+    bar.enable_steady_tick(Duration::from_millis(500));
+    let mut is_complete = false;
+    while !stop.after_trial() {
+        if trials.is_empty() {
+            let Some(block) = planner.next(results.trials())? else {
+                is_complete = true;
+                break;
+            };
+            trials = block;
+            manifest.order.extend(trials.iter().map(describe));
+            manifest.expanded = planner.expanded().cloned();
+            results.write_manifest(&manifest)?;
+        }
         let time_of_block: u64 = trials.iter().map(|trial| trial.task.estimate().as_millis() as u64).sum();
-        bar.set_length(bar.position() + time_of_block + time_ahead(&planner));
-        manifest.order.extend(trials.iter().map(describe));
-        manifest.matrix = planner.matrix().clone();
-        results.write_manifest(&manifest)?;
-        for trial in &trials {
+        bar.set_length(bar.position() + time_of_block + time_ahead(&planner).as_millis() as u64);
+        for trial in std::mem::take(&mut trials) {
             bar.set_message(format!("{} {}: {}", trial.task.pass().name(), trial.task.workload(), trial.arm));
             let outcome = trial.run(&ground);
             bar.inc(trial.task.estimate().as_millis() as u64);
+            if stop.at_once() {
+                // It may have been broken off, and has no row: it is run again when the run goes on.
+                bar.finish_and_clear();
+                bail!("interrupted in the midst of a trial; to go on: {go_on}");
+            }
             results.add(outcome)?;
-            if interrupted.load(Ordering::Relaxed) {
+            if stop.after_trial() {
                 break;
             }
         }
     }
     bar.finish_and_clear();
     results.finish(planner.matrix())?;
-    let broken_off = interrupted.load(Ordering::Relaxed);
-    if !broken_off {
+    if is_complete {
         manifest.finished_utc = Some(machine::utc(SystemTime::now()));
         results.write_manifest(&manifest)?;
     }
     report::print(&folder)?;
     writeln!(std::io::stdout(), "The results are in {}", folder.display()).context("stdout")?;
-    ensure!(!broken_off, "interrupted: the trials so far are in {}", folder.display());
-    let rows = results.trials();
+    ensure!(is_complete, "interrupted: the trials so far are in {}; to go on: {go_on}", folder.display());
+    let is_usable = |row: &TrialRow| matches!(row.status, Status::Ok | Status::ClientLimited);
     ensure!(
-        rows.iter().any(|row| matches!(row.status, Status::Ok | Status::ClientLimited)),
+        results.trials().iter().any(is_usable),
         "no trial of {} gave figures that can be used; trials.csv says why",
-        rows.len()
+        results.trials().len()
     );
     Ok(())
 }
 
-/// Says how long it will take, so that one can go away meanwhile.
-fn say_estimate(planner: &Planner) -> Result<()> {
-    let (mut trials, mut all, mut timed) = (0, Duration::ZERO, Duration::ZERO);
-    for (task, count) in planner.ahead() {
-        let time = task.estimate() * count as u32;
-        trials += count;
-        all += time;
-        timed += if task.pass() == Pass::Latency { time } else { Duration::ZERO };
+/// What to type to go on with a run that is broken off.
+fn go_on_command(folder: &Path, server: Option<&Path>) -> String {
+    let program = std::env::args_os().next().unwrap_or_else(|| "ringmark".into());
+    let mut command = format!("{} run --resume {}", quoted(Path::new(&program)), quoted(folder));
+    if let Some(server) = server {
+        command += &format!(" --server {}", quoted(server));
     }
-    let minutes = |time: Duration| time.as_secs_f64() / 60.0;
-    let (planned, additional) = planner.matrix().blocks(Pass::Latency);
-    let more = minutes(timed) * f64::from(additional) / f64::from(planned);
-    let mut text = format!("{trials} trials, about {:.1} min", minutes(all));
-    if sweep::unknown(planner.matrix()).next().is_some() {
-        text += ", to find the rates of the sweep; then more\n";
-    } else {
-        text += &format!("; up to {more:.1} min more if blocks have to be run again\n");
+    command
+}
+
+/// A path as a shell takes it for one word.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:,@%".contains(c);
+    match !text.is_empty() && text.chars().all(is_plain) {
+        true => text,
+        false => format!("'{}'", text.replace('\'', r"'\''")),
     }
-    writeln!(std::io::stdout(), "{text}").context("stdout")
+}
+
+/// Says in what this differs from the run that it repeats, or from its own beginning.
+fn say_differences(manifest: &Manifest) -> Result<()> {
+    let (heading, differences) = match (&manifest.replays, manifest.resumed.last()) {
+        (_, Some(resumption)) => {
+            ("This goes on with a run although not all is as it was:".to_owned(), &resumption.differences)
+        }
+        (Some(replayed), None) => {
+            (format!("This repeats {}, but not all is as it was:", replayed.folder), &replayed.differences)
+        }
+        (None, None) => return Ok(()),
+    };
+    if differences.is_empty() {
+        return Ok(());
+    }
+    let mut text = heading + "\n";
+    for difference in differences {
+        text += &format!("  {difference}\n");
+    }
+    std::io::stdout().write_all(text.as_bytes()).context("stdout")
+}
+
+/// How long the blocks take that are ahead as far as that is known.
+fn time_ahead(planner: &Planner) -> Duration {
+    planner.ahead().map(|(task, trials)| task.estimate() * trials as u32).sum()
+}
+
+/// Says how long it will take, so that one can go away meanwhile. A run that goes on has `done` trials.
+fn say_estimate(planner: &Planner, done: usize) -> Result<()> {
+    let count: usize = planner.ahead().map(|(_, trials)| trials).sum();
+    let minutes = time_ahead(planner).as_secs_f64() / 60.0;
+    let there = if done > 0 { format!("{done} trials are there; ") } else { String::new() };
+    let more = match sweep::unknown(planner.matrix()).next() {
+        Some(_) => "to find the rates of the sweeps; then theirs",
+        None => "and what the gates turn away once more",
+    };
+    writeln!(std::io::stdout(), "{there}{count} trials, about {minutes:.1} min, {more}\n").context("stdout")
 }
 
 fn describe(trial: &Trial) -> String {
     let Trial { run_id, block, arm, task, .. } = trial;
-    format!("{run_id} {} {} block {block} {arm}", task.pass().name(), task.workload())
+    line(*run_id, task.pass().name(), task.workload(), *block, arm)
+}
+
+/// A trial in the manifest's order.
+fn line(run_id: u32, pass: &str, workload: &str, block: u32, arm: &str) -> String {
+    format!("{run_id} {pass} {workload} block {block} {arm}")
 }
 
 /// The bar counts estimated milliseconds, so that the time left is about right although trials differ.
@@ -161,13 +273,12 @@ fn progress() -> ProgressBar {
     let bar = ProgressBar::new(0);
     let style = ProgressStyle::with_template("{wide_bar} {percent} %, {eta} left  {msg}");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    bar.enable_steady_tick(Duration::from_millis(500));
     bar
 }
 
-fn server_binary(given: Option<PathBuf>) -> Result<PathBuf> {
+fn server_binary(given: Option<&Path>) -> Result<PathBuf> {
     let path = match given {
-        Some(path) => path,
+        Some(path) => path.to_owned(),
         None => std::env::current_exe().context("find this program")?.with_file_name("ringmark-server"),
     };
     if !path.is_file() {
@@ -176,5 +287,24 @@ fn server_binary(given: Option<PathBuf>) -> Result<PathBuf> {
             path.display()
         );
     }
-    Ok(path)
+    // A name without a slash would be looked for in PATH.
+    std::path::absolute(&path).with_context(|| path.display().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_one_word_of_a_shell() {
+        for (path, word) in [
+            ("results/20261124T021412Z-vm-2cpu-quick", "results/20261124T021412Z-vm-2cpu-quick"),
+            ("my runs/a", "'my runs/a'"),
+            ("it's", r"'it'\''s'"),
+            ("$(x)", "'$(x)'"),
+            ("", "''"),
+        ] {
+            assert_eq!(quoted(Path::new(path)), word);
+        }
+    }
 }

@@ -15,6 +15,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use ringmark::backend;
+use serde::{Deserialize, Serialize};
 
 use crate::children::{Interrupted, Load, RefusedByKernel, Server, ServerCounters, ServerPlan};
 use crate::instruments::affinity::CpuList;
@@ -32,18 +33,20 @@ pub struct Ground {
     pub workers: u16,
     /// Where server and client run.
     pub placement: Placement,
-    /// Set by Ctrl-C.
+    /// Set by who wants no more of the trial.
     pub interrupted: Interrupted,
     /// Where histograms go.
     pub histograms: PathBuf,
 }
 
 /// Which CPUs the two sides are pinned to, so that neither takes the other's time.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Placement {
     /// The server's CPUs; empty: not pinned.
+    #[serde(rename = "server_cpus")]
     pub server: String,
     /// The client's CPUs; empty: not pinned.
+    #[serde(rename = "client_cpus")]
     pub client: String,
     /// Threads of the client: one for each of its CPUs.
     pub client_threads: usize,

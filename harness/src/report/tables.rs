@@ -102,7 +102,7 @@ fn about(run: &Run, folder: &str) -> String {
          - Machine: {} ({}), Linux {}, {} memory, idle driver {}, TCP congestion control {congestion}\n\
          - Source: revision {}{dirty}, {}{profile}\n\
          - Placement: {placement}\n\
-         - Trials: {} of {} planned: {}\n",
+         - Trials: {} of {} planned: {}\n{}",
         text_of(manifest, "/machine/read_at"),
         text_of(manifest, "/machine/description"),
         text_of(manifest, "/machine/cpu_model"),
@@ -116,7 +116,37 @@ fn about(run: &Run, folder: &str) -> String {
         run.trials.len(),
         manifest["order"].as_array().map_or(0, Vec::len),
         counts.join(", "),
+        history(manifest),
     )
+}
+
+/// What a run repeats, and how often it was broken off; nothing of most runs.
+fn history(manifest: &Value) -> String {
+    let differences = |of: &Value| {
+        let of = of["differences"].as_array().into_iter().flatten();
+        of.filter_map(Value::as_str).map(|difference| format!("; {difference}")).collect::<String>()
+    };
+    let mut text = String::new();
+    let replays = &manifest["replays"];
+    if replays.is_object() {
+        let (folder, begun) = (text_of(replays, "/folder"), text_of(replays, "/begun_utc"));
+        text += &format!("- It repeats {folder}, begun {begun}{}\n", differences(replays));
+    }
+    if let Some([.., last]) = manifest["resumed"].as_array().map(Vec::as_slice) {
+        let resumed = manifest["resumed"].as_array().into_iter().flatten();
+        text += &format!(
+            "- It was broken off and gone on with {}, last at {} after {} trials{}\n",
+            match resumed.clone().count() {
+                1 => "once".to_owned(),
+                count => format!("{count} times"),
+            },
+            text_of(last, "/at_utc"),
+            last["after_trials"],
+            // Of every time: the blocks before and after are of different origin.
+            resumed.map(differences).collect::<String>(),
+        );
+    }
+    text
 }
 
 fn questions(run: &Run) -> String {

@@ -17,6 +17,10 @@ use crate::trial::{Task, Trial};
 /// Deals a run's trials block by block: all arms of a workload once, in an order of their own.
 pub struct Planner {
     matrix: Matrix,
+    /// With the rates of its sweeps, if they are known from elsewhere.
+    given: Option<Matrix>,
+    /// Whether `matrix` has got such rates.
+    has_rates: bool,
     random: StdRng,
     /// Blocks to be dealt, by number.
     ahead: VecDeque<(u32, Task)>,
@@ -35,10 +39,13 @@ pub struct Planner {
 const TRIES: u32 = 2;
 
 impl Planner {
-    pub fn new(matrix: Matrix, seed: u64) -> Self {
+    /// `given` is the matrix with the rates of its sweeps, if they are those of an earlier run.
+    pub fn new(matrix: Matrix, given: Option<Matrix>, seed: u64) -> Self {
         let ahead = planned(&matrix);
         Self {
             matrix,
+            given,
+            has_rates: false,
             random: StdRng::seed_from_u64(seed),
             ahead,
             count: 0,
@@ -51,6 +58,11 @@ impl Planner {
     /// The matrix, in which sweeps have got their rates as soon as these are known.
     pub fn matrix(&self) -> &Matrix {
         &self.matrix
+    }
+
+    /// The matrix if it has got rates, or is to get given ones.
+    pub fn expanded(&self) -> Option<&Matrix> {
+        if self.has_rates { Some(&self.matrix) } else { self.given.as_ref() }
     }
 
     /// How many trials were dealt.
@@ -88,8 +100,31 @@ impl Planner {
             if sweep::unknown(&self.matrix).next().is_none() {
                 return Ok(None);
             }
-            self.matrix = sweep::expanded(&self.matrix, rows)?;
-            self.ahead = planned(&self.matrix);
+            let expanded = match self.given.take() {
+                Some(given) => given,
+                None => sweep::expanded(&self.matrix, rows)?,
+            };
+            self.expand(expanded);
+        }
+    }
+
+    fn expand(&mut self, expanded: Matrix) {
+        (self.matrix, self.has_rates) = (expanded, true);
+        self.ahead = planned(&self.matrix);
+    }
+
+    /// All that would be dealt if no trial was turned away and no workload ended early; without what a sweep's rates
+    /// are needed for, if they are not given.
+    pub fn undisturbed(mut self) -> Vec<Trial> {
+        let mut trials = Vec::new();
+        loop {
+            while let Some((number, task)) = self.ahead.pop_front() {
+                trials.extend(self.block(number, task));
+            }
+            match self.given.take() {
+                Some(given) => self.expand(given),
+                None => return trials,
+            }
         }
     }
 
@@ -230,7 +265,7 @@ mod tests {
 
     /// All rows of a run.
     fn rows(matrix: &Matrix, seed: u64, lost: &[(&str, u32, &str)]) -> Vec<TrialRow> {
-        let mut planner = Planner::new(matrix.clone(), seed);
+        let mut planner = Planner::new(matrix.clone(), None, seed);
         let mut rows: Vec<TrialRow> = Vec::new();
         while let Some(trials) = planner.next(&rows).expect("a capacity") {
             rows.extend(trials.iter().map(|trial| row(trial, lost)));
@@ -338,7 +373,7 @@ mod tests {
         }
         assert!(blocks(&all, &name).is_empty());
 
-        let mut planner = Planner::new(matrix, 7);
+        let mut planner = Planner::new(matrix, None, 7);
         let mut rows: Vec<TrialRow> = Vec::new();
         let error = loop {
             match planner.next(&rows) {

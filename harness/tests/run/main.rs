@@ -8,6 +8,7 @@ mod doctor;
 mod interruption;
 mod refused_ring;
 mod report;
+mod resume;
 mod whole_run;
 
 use std::collections::HashMap;
