@@ -201,6 +201,10 @@ impl<'a> Planner<'a> {
                 let workload = task.workload();
                 let is_of_workload = |row: &&TrialRow| row.pass == Some(pass) && row.workload == workload;
                 let last = rows.iter().filter(is_of_workload).map(|row| row.block).max().unwrap_or_default();
+                // What is unsupported stays so.
+                if rows.iter().filter(is_of_workload).all(|row| row.status == Status::Unsupported) {
+                    continue;
+                }
                 let complete = comparisons::complete_blocks(rows, pass, workload).len() as u32;
                 if complete < planned && last < planned + additional {
                     trials.extend(self.block(last + 1, task));
@@ -327,6 +331,11 @@ mod tests {
         };
 
         assert!(planner.additional(&rows(&planned, &[])).is_empty());
+        let mut unsupported = rows(&planned, &[]);
+        for row in unsupported.iter_mut().filter(|row| row.workload == names[0]) {
+            row.status = Status::Unsupported;
+        }
+        assert!(planner.additional(&unsupported).is_empty(), "another block would be no different");
 
         // Two blocks lost by one workload only: it gets one, and then, because that is lost too, two more.
         let lost = [(names[1].as_str(), 3), (&names[1], 8), (&names[1], 11)];

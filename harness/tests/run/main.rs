@@ -9,6 +9,7 @@ mod interruption;
 mod refused_ring;
 mod report;
 mod whole_run;
+mod workloads;
 
 use std::collections::HashMap;
 use std::fs;
