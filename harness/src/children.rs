@@ -27,6 +27,9 @@ const LAST_WORDS_TIME: Duration = Duration::from_secs(2);
 /// How long after its connections broke a server that died may take to be gone.
 const DEATH_TIME: Duration = Duration::from_millis(200);
 
+/// How long a server may take to notice that the client has reset connections.
+const RESET_TIME: Duration = Duration::from_secs(2);
+
 /// Set by the second Ctrl-C: every wait ends.
 pub type Interrupted = Arc<AtomicBool>;
 
@@ -304,6 +307,20 @@ impl Server {
             }
             if Instant::now() >= deadline {
                 bail!("the server holds {open} connections where the client holds {connections}");
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Its counters once it holds `open` connections and has accepted `accepted`, or what they are when it has not
+    /// come to that in time: of connections that were reset it learns a little later.
+    pub fn counters_after_churn(&mut self, open: u64, accepted: u64) -> Result<ServerCounters> {
+        let deadline = Instant::now() + RESET_TIME;
+        loop {
+            let counters = self.counters()?;
+            let is_done = counters.of_loop("open") == open && counters.of_loop("accepted") == accepted;
+            if is_done || Instant::now() >= deadline {
+                return Ok(counters);
             }
             std::thread::sleep(Duration::from_millis(5));
         }

@@ -5,9 +5,11 @@
 //! loop from before it is written, in an open one from when it was [due](schedule), whenever it could be
 //! written. Connections are closed by a reset (SO_LINGER 0), after everything owed has come
 //! back: a server sees ECONNRESET, and no TIME_WAIT keeps ports from the next run. A run that fails
-//! resets them at once.
+//! resets them at once. With [churn] connections are closed so, and opened anew, all the time.
 
+mod churn;
 mod crew;
+mod fairness;
 mod fault;
 mod flight;
 mod latency;
@@ -33,8 +35,8 @@ use crew::{Crew, Message};
 use pace::Budget;
 use plan::Plan;
 pub use plan::{
-    CONNECTIONS_PER_SOURCE, DURATION_MAX, MESSAGE_BYTES_MAX, OTHER_FILES, PIPELINE_MAX, RATE_MAX_PER_S,
-    SOURCES_MAX,
+    CHURN_MAX, CONNECTIONS_PER_SOURCE, DURATION_MAX, MESSAGE_BYTES_MAX, OTHER_FILES, PIPELINE_MAX,
+    RATE_MAX_PER_S, SOURCES_MAX,
 };
 use result::LoadEvent;
 use schedule::OpenLoop;
@@ -71,6 +73,9 @@ pub struct Options {
     /// How the messages of an open loop arrive.
     #[arg(long, value_enum, default_value_t = ArrivalOption::Poisson, requires = "rate")]
     arrival: ArrivalOption,
+    /// Closed loop: after this many echoes on an active connection reset it, and open a new one in its place.
+    #[arg(long, value_name = "K")]
+    churn: Option<u64>,
     /// How long to measure, after the warm-up [default: 5s].
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, group = "budget")]
     duration: Option<Duration>,

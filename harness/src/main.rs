@@ -31,7 +31,7 @@ struct Cli {
 enum Verb {
     Doctor(doctor::Options),
     Run(run::Options),
-    Load(load::Options),
+    Load(Box<load::Options>),
     Report(report::Options),
 }
 
@@ -39,7 +39,7 @@ fn main() -> std::process::ExitCode {
     let outcome = match Cli::parse().verb {
         Verb::Doctor(options) => doctor::run(options),
         Verb::Run(options) => run::run(options),
-        Verb::Load(options) => load::run(options),
+        Verb::Load(options) => load::run(*options),
         Verb::Report(options) => report::run(options),
     };
     match outcome {

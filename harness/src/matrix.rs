@@ -8,7 +8,7 @@ use ringmark::backend::{self, Knobs};
 use serde::{Deserialize, Serialize};
 
 use crate::load::result::Arrival;
-use crate::load::{DURATION_MAX, MESSAGE_BYTES_MAX, PIPELINE_MAX, RATE_MAX_PER_S};
+use crate::load::{CHURN_MAX, DURATION_MAX, MESSAGE_BYTES_MAX, PIPELINE_MAX, RATE_MAX_PER_S};
 use crate::measurement::Pass;
 
 /// A matrix file.
@@ -22,7 +22,7 @@ pub struct Matrix {
     pub baseline: String,
     /// The arms, the baseline among them.
     pub backends: Vec<Contender>,
-    /// Worker threads of the server.
+    /// Worker threads of the server, each with a port, over which the connections are dealt in turn.
     #[serde(default = "one")]
     pub workers: u16,
     /// How latency is measured.
@@ -130,6 +130,19 @@ pub struct Workload {
     /// The workload that was swept to make this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sweep_of: Option<String>,
+    /// Echoes on a connection of a closed loop before the client resets it and opens another in its place. It
+    /// resets, as it does at the end of every load, so that no TIME_WAIT uses up its ports: what a server makes of a
+    /// peer that is gone is in the figures, and an orderly end with a FIN each way is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub churn: Option<u64>,
+    /// The application's work: `--set work_ns=N` for every arm, the baseline and its second reading among them,
+    /// so that each ratio is between servers that work equally long. A busy wait for each piece of input.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub work_ns: Option<u64>,
+    /// Worker threads of the server in this workload, in place of the matrix's. Where they would not have a CPU
+    /// each, the workload is `unsupported`. Connections should be a multiple of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workers: Option<u16>,
 }
 
 impl Workload {
@@ -140,11 +153,20 @@ impl Workload {
             Some(_) => self.arrival.unwrap_or(Arrival::Poisson),
         }
     }
+
+    /// The settings of a contender under this workload.
+    pub fn settings(&self, contender: &Contender) -> Vec<String> {
+        let work = self.work_ns.map(|work_ns| format!("{WORK}={work_ns}"));
+        contender.set.iter().cloned().chain(work).collect()
+    }
 }
 
 /// From this many blocks on there is an interval, and a verdict. An interval of fewer says too little about
 /// how heavy the tails are.
 pub const BLOCKS_FOR_VERDICT: usize = 10;
+
+/// The knob of every backend that a workload may set.
+const WORK: &str = "work_ns";
 
 /// A workload whose blocks lost trials to the gates gets up to this share of its blocks in addition, rounded
 /// up: enough for a busy moment, and an end for a machine that is never quiet.
@@ -152,6 +174,9 @@ const ADDITIONAL_SHARE: f64 = 0.25;
 
 /// Closed-loop trials of the baseline from which the rates of a sweep follow: enough for a median.
 const CAPACITY_TRIALS: u32 = 3;
+
+/// What a server may have of them.
+const WORKERS: std::ops::RangeInclusive<u16> = 1..=4096;
 
 /// More than this fits into no machine's ports and memory that anyone would test with.
 const MOST_CONNECTIONS: usize = 10_000_000;
@@ -219,7 +244,7 @@ impl Matrix {
                 self.names()
             );
         }
-        ensure!((1..=4096).contains(&self.workers), "workers must be from 1 to 4096");
+        ensure!(WORKERS.contains(&self.workers), "workers must be from 1 to 4096");
         if let Some(latency) = &self.latency {
             ensure!((1..=1000).contains(&latency.blocks), "latency.blocks must be from 1 to 1000");
             ensure!(!latency.duration.is_zero(), "latency.duration is 0: nothing would be measured");
@@ -309,10 +334,38 @@ impl Matrix {
                 workload.arrival != Some(Arrival::Closed),
                 "workload '{name}': arrival 'closed' is what a workload without rate_per_s or sweep has"
             );
+            if let Some(churn) = workload.churn {
+                ensure!(
+                    (1..=CHURN_MAX).contains(&churn),
+                    "workload '{name}': churn must be from 1 to {CHURN_MAX} echoes on a connection"
+                );
+                ensure!(
+                    workload.rate_per_s.is_none(),
+                    "workload '{name}': churn is for a closed loop, and rate_per_s makes an open one"
+                );
+            }
+            ensure!(
+                workload.workers.is_none_or(|workers| WORKERS.contains(&workers)),
+                "workload '{name}': workers must be from 1 to 4096"
+            );
+            self.check_work(workload)?;
             ensure!(name.len() <= 64, "workload '{name}': a name has at most 64 characters");
             ensure!(workload.pipeline > 0, "workload '{name}': pipeline is 0: nothing would be sent");
             let twice = self.workloads[..index].iter().any(|other| other.name == *name);
             ensure!(!twice, "workload '{name}' stands twice");
+        }
+        Ok(())
+    }
+
+    /// Whether every arm takes the work, and from the workload only.
+    fn check_work(&self, workload: &Workload) -> Result<()> {
+        for contender in self.backends.iter().filter(|_| workload.work_ns.is_some()) {
+            let (name, arm) = (&workload.name, contender.arm());
+            let sets_it = contender.set.iter().any(|setting| setting.split('=').next() == Some(WORK));
+            ensure!(!sets_it, "workload '{name}': {WORK} is set by it and by '{arm}'; one must do");
+            let entry = backend::find(&contender.backend).map_err(anyhow::Error::msg)?;
+            Knobs::parse(entry, &workload.settings(contender))
+                .map_err(|error| anyhow::anyhow!("workload '{name}': {error}"))?;
         }
         Ok(())
     }
@@ -428,11 +481,40 @@ mod tests {
                 with("message_bytes = 64", "message_bytes = 64\nrate_per_s = 1.0\narrival = \"closed\""),
                 "closed",
             ),
+            (with("message_bytes = 64", "message_bytes = 64\nchurn = 0"), "churn must be from 1"),
+            (with("message_bytes = 64", "message_bytes = 64\nchurn = 5000000000"), "churn must be from 1"),
+            (with("message_bytes = 64", "message_bytes = 64\nchurn = 1.5"), "line 14"),
+            (with("message_bytes = 64", "message_bytes = 64\nchurn = 1\nrate_per_s = 9.0"), "open one"),
+            (with("message_bytes = 64", "message_bytes = 64\nworkers = 0"), "'one': workers must be"),
+            (with("message_bytes = 64", "message_bytes = 64\nworkers = 70000"), "line 14"),
+            (with("message_bytes = 64", "message_bytes = 64\nwork_ns = 2000000000"), "'one': --set work_ns="),
+            (with("message_bytes = 64", "message_bytes = 64\nwork_ns = -1"), "line 14"),
+            (
+                parse(
+                    &GOOD
+                        .replace("buffers=64", "work_ns=5")
+                        .replace("message_bytes = 64", "message_bytes = 64\nwork_ns = 5"),
+                ),
+                "by 'uring-multishot work_ns=5'",
+            ),
         ];
         for (result, names) in cases {
             let message = format!("{:#}", result.expect_err(names));
             assert!(message.contains(names) && !message.contains('\n'), "{names}: {message}");
         }
+    }
+
+    #[test]
+    fn a_workload_sets_the_work_of_every_arm_and_no_other_does() {
+        let matrix =
+            parse(&GOOD.replace("message_bytes = 64", "message_bytes = 64\nwork_ns = 7")).expect("is good");
+        let settings = |index: usize| matrix.workloads[0].settings(&matrix.backends[index]);
+        assert_eq!(settings(0), ["work_ns=7"]);
+        assert_eq!(settings(1), ["buffers=64", "work_ns=7"]);
+        let without =
+            parse(&GOOD.replace("buffers=64", "work_ns=7")).expect("an arm may, if no workload does");
+        assert_eq!(without.workloads[0].settings(&without.backends[1]), ["work_ns=7"]);
+        assert!(without.workloads[0].settings(&without.backends[0]).is_empty());
     }
 
     const ARMS: &str = r#"

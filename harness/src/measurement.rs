@@ -161,6 +161,36 @@ pub struct TrialRow {
     pub server_run_delay_percent: Option<f64>,
     /// The same of the client's threads.
     pub client_run_delay_percent: Option<f64>,
+    /// With churn: connections that the client opened within the window, per second of it.
+    #[serde(default)]
+    pub connections_per_s: Option<f64>,
+    /// With churn: from before connect() until the client learns that the connection stands, median. The kernel
+    /// shakes hands before a server accepts: one that is slow to accept shows in `latency_*_us` instead.
+    #[serde(default)]
+    pub connect_p50_us: Option<f64>,
+    /// The same, 99th percentile.
+    #[serde(default)]
+    pub connect_p99_us: Option<f64>,
+    /// With churn: CPU clock of the server's process over the window, per connection that was opened in it; the
+    /// echoes on it included.
+    #[serde(default)]
+    pub server_cpu_ns_per_connection: Option<f64>,
+    /// Jain's index of fairness over the echoes that each active connection of a closed loop had in the window,
+    /// (Σx)² / (n Σx²): 1 when all had equally many, k/n when k of n had all of them (R. Jain, D.-M. Chiu, W. Hawe,
+    /// "A Quantitative Measure of Fairness and Discrimination for Resource Allocation in Shared Computer Systems",
+    /// DEC-TR-301, 1984). With churn x is what the connections in one place had.
+    #[serde(default)]
+    pub fairness_connections: Option<f64>,
+    /// Echoes of the connection that had the fewest, over the mean: what the index hides where one of many starves.
+    #[serde(default)]
+    pub slowest_connection_over_mean: Option<f64>,
+    /// Echoes of the connection that had the most, over the mean.
+    #[serde(default)]
+    pub fastest_connection_over_mean: Option<f64>,
+    /// Jain's index over the echoes of each worker, to which its port belongs. Connections that are no multiple of
+    /// the workers make it less than 1 by themselves.
+    #[serde(default)]
+    pub fairness_workers: Option<f64>,
     /// System calls of the server's workers.
     pub syscalls_per_echo: Option<f64>,
     /// `tracepoints`, or `self-reported` with the reason.

@@ -20,12 +20,13 @@ use serde::{Deserialize, Serialize};
 use crate::children::{Interrupted, Load, RefusedByKernel, Server, ServerCounters, ServerPlan};
 use crate::instruments::affinity::CpuList;
 use crate::instruments::network_namespace::NetworkNamespace;
-use crate::load::result::Arrival;
+use crate::load::result::{Arrival, ChurnResult};
 use crate::machine;
 use crate::matrix::{Contender, Memory, Workload};
 use crate::measurement::{EventRow, MemoryPointRow, MemoryRow, Pass, Status, SyscallRow, TrialRow};
 
-/// What is the same for every trial of a run.
+/// What is the same for every trial of a run, unless its workload has workers of its own.
+#[derive(Clone)]
 pub struct Ground {
     /// The server's program.
     pub server: PathBuf,
@@ -37,6 +38,22 @@ pub struct Ground {
     pub interrupted: Interrupted,
     /// Where histograms go.
     pub histograms: PathBuf,
+}
+
+impl Ground {
+    /// The ground of a trial whose workload has so many workers; if they would not have a CPU each, why not.
+    fn with_workers(&self, workers: u16) -> Result<Self, String> {
+        let placement = Placement::deal(workers).map_err(|error| format!("{error:#}"))?;
+        match too_few(workers, placement.server_cpus()) {
+            Some(reason) => Err(reason),
+            None => Ok(Self { workers, placement, ..self.clone() }),
+        }
+    }
+}
+
+/// Why so many workers cannot have a CPU each.
+fn too_few(workers: u16, cpus: usize) -> Option<String> {
+    (usize::from(workers) > cpus).then(|| format!("needs {workers} CPUs for the server, has {cpus}"))
 }
 
 /// Which CPUs the two sides are pinned to, so that neither takes the other's time.
@@ -77,6 +94,11 @@ impl Placement {
         })
     }
 
+    /// How many CPUs the server has; one that it shares if it is not pinned.
+    fn server_cpus(&self) -> usize {
+        self.server.parse::<CpuList>().map_or(1, |list| list.cpus().len())
+    }
+
     /// How many of the CPUs are left by both sides.
     fn free_of(&self, cpus: &BTreeSet<usize>) -> u64 {
         let of_side =
@@ -112,11 +134,16 @@ impl Task {
 
     /// The workload's name in the results.
     pub fn workload(&self) -> &str {
+        self.load().map_or("memory", |workload| &workload.name)
+    }
+
+    /// What the clients do, but in a memory pass.
+    fn load(&self) -> Option<&Workload> {
         match self {
             Task::Syscalls(workload, _) | Task::Capacity(workload, _) | Task::Latency(workload, _) => {
-                &workload.name
+                Some(workload)
             }
-            Task::Memory(_) => "memory",
+            Task::Memory(_) => None,
         }
     }
 
@@ -162,6 +189,13 @@ fn too_many(connections: usize, workers: u16, descriptors_per_worker: Option<usi
 /// How many descriptors a worker of the backend can hold, if there is a bound.
 fn descriptors_per_worker(backend: &str) -> Option<usize> {
     backend::find(backend).ok()?.descriptors_per_worker
+}
+
+/// What is wrong if a server has not accepted exactly the connections that the client opened.
+fn miscounted(churn: Option<&ChurnResult>, counters: &ServerCounters) -> Option<String> {
+    let (opened, accepted) = (churn?.opened_in_all, counters.of_loop("accepted"));
+    (opened != accepted)
+        .then(|| format!("the server accepted {accepted} connections where the client opened {opened}"))
 }
 
 /// A trial to be run.
@@ -215,9 +249,6 @@ impl Trial {
                 order: self.order,
                 arm: self.arm.clone(),
                 backend: self.contender.backend.clone(),
-                workers: ground.workers,
-                server_cpus: ground.placement.server.clone(),
-                client_cpus: ground.placement.client.clone(),
                 message_bytes,
                 pipeline_depth,
                 arrival: arrival.name().to_owned(),
@@ -225,6 +256,19 @@ impl Trial {
             },
             ..Outcome::default()
         };
+        let own_workers = self.task.load().and_then(|workload| workload.workers);
+        let own_ground = match own_workers.map(|workers| ground.with_workers(workers)).transpose() {
+            Ok(own) => own,
+            Err(reason) => {
+                outcome.row.workers = own_workers.unwrap_or(ground.workers);
+                (outcome.row.status, outcome.row.reason) = (Status::Unsupported, reason);
+                return outcome;
+            }
+        };
+        let ground = own_ground.as_ref().unwrap_or(ground);
+        outcome.row.workers = ground.workers;
+        outcome.row.server_cpus = ground.placement.server.clone();
+        outcome.row.client_cpus = ground.placement.client.clone();
         let bound = descriptors_per_worker(&self.contender.backend);
         if let Some(reason) = too_many(self.task.connections(), ground.workers, bound) {
             (outcome.row.status, outcome.row.reason) = (Status::Unsupported, reason);
@@ -272,10 +316,14 @@ impl Trial {
         row: &mut TrialRow,
         held: impl FnOnce(u32),
     ) -> Result<Server> {
+        let settings = match self.task.load() {
+            Some(workload) => workload.settings(&self.contender),
+            None => self.contender.set.clone(),
+        };
         let plan = ServerPlan {
             binary: &ground.server,
             backend: &self.contender.backend,
-            settings: &self.contender.set,
+            settings: &settings,
             workers: ground.workers,
             cpus: &ground.placement.server,
         };
@@ -316,12 +364,14 @@ impl Trial {
         if !ground.placement.client.is_empty() {
             arguments.push(format!("--cpus={}", ground.placement.client));
         }
-        match &self.task {
-            Task::Syscalls(Workload { rate_per_s: Some(rate), .. }, _)
-            | Task::Latency(Workload { rate_per_s: Some(rate), .. }, _) => {
+        match self.task.load() {
+            Some(Workload { rate_per_s: Some(rate), .. }) => {
                 arguments.extend([format!("--rate={rate}"), format!("--arrival={}", row.arrival)]);
             }
             _ => arguments.push(format!("--pipeline={}", row.pipeline_depth)),
+        }
+        if let Some(churn) = self.task.load().and_then(|workload| workload.churn) {
+            arguments.push(format!("--churn={churn}"));
         }
         arguments.extend_from_slice(more);
         Load::start(arguments, namespace, &ground.interrupted)
@@ -341,6 +391,36 @@ mod tests {
         assert!(reason.contains("1024 descriptors") && reason.contains("1009 connections"), "{reason}");
         assert_eq!(too_many(2016, 2, Some(1024)), None, "two workers share them");
         assert!(too_many(2017, 2, Some(1024)).is_some());
+    }
+
+    #[test]
+    fn a_connection_that_only_one_side_counted_is_noticed() {
+        let mut counters = ServerCounters::default();
+        counters.loops.insert("accepted".to_owned(), 12);
+        let churn = |opened_in_all| ChurnResult {
+            echoes_each: 1,
+            opened: 1,
+            connections_per_s: 1.0,
+            connect_us: Default::default(),
+            opened_in_all,
+        };
+        assert_eq!(miscounted(None, &counters), None);
+        assert_eq!(miscounted(Some(&churn(12)), &counters), None);
+        let reason = miscounted(Some(&churn(13)), &counters).expect("one too few");
+        assert!(reason.contains("accepted 12") && reason.contains("opened 13"), "{reason}");
+    }
+
+    #[test]
+    fn every_worker_of_a_workload_needs_a_cpu() {
+        assert_eq!((too_few(1, 1), too_few(4, 4)), (None, None));
+        assert_eq!(too_few(4, 3), Some("needs 4 CPUs for the server, has 3".to_owned()));
+        let placement = |server: &str| Placement {
+            server: server.to_owned(),
+            client: String::new(),
+            client_threads: 1,
+            shared_cpu: true,
+        };
+        assert_eq!((placement("").server_cpus(), placement("0,4").server_cpus()), (1, 2));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use anyhow::{Result, bail};
 use super::facts::{Facts, refusal};
 use super::judge::{Check, Line, Status, count, impossible};
 use super::room;
-use crate::matrix::{Contender, Matrix};
+use crate::matrix::{Contender, Matrix, Workload};
 use crate::measurement::Pass;
 
 /// More lines than this would not be read.
@@ -33,8 +33,8 @@ pub fn refuse(facts: &Facts, matrix: &Matrix, threads: usize, refusal: Refusal) 
         bail!(why);
     }
     let is_document = matrix.backends.iter().any(|contender| contender.backend == "epoll-document");
-    for bound in room::bounds(facts, u64::from(matrix.workers), threads as u64, is_document) {
-        for (what, connections) in demands(matrix) {
+    for (what, connections, workers) in demands(matrix) {
+        for bound in room::bounds(facts, u64::from(workers), threads as u64, is_document) {
             if connections as u64 > bound.connections {
                 bail!(
                     "{what}: {} connections, but {} fit here by {}; or ask for fewer",
@@ -48,13 +48,19 @@ pub fn refuse(facts: &Facts, matrix: &Matrix, threads: usize, refusal: Refusal) 
     Ok(())
 }
 
-/// The most connections of each pass and workload that the matrix asks for.
-fn demands(matrix: &Matrix) -> Vec<(String, usize)> {
+/// The most connections of each pass and workload that the matrix asks for, and the workers that hold them.
+fn demands(matrix: &Matrix) -> Vec<(String, usize, u16)> {
     let workloads = matrix.workloads.iter().filter(|_| matrix.latency.is_some() || matrix.syscalls.is_some());
-    let mut demands: Vec<_> =
-        workloads.map(|workload| (format!("workload '{}'", workload.name), workload.connections)).collect();
+    let of_workload = |workload: &Workload| {
+        let workers = workload.workers.unwrap_or(matrix.workers);
+        (format!("workload '{}'", workload.name), workload.connections, workers)
+    };
+    let mut demands: Vec<_> = workloads.map(of_workload).collect();
     let counts = matrix.memory.iter().flat_map(|memory| &memory.connections);
-    demands.extend(counts.max().map(|&most| ("memory.connections".to_owned(), most)));
+    demands.extend(counts.max().map(|&most| {
+        let what = "memory.connections".to_owned();
+        (what, most, matrix.workers)
+    }));
     demands
 }
 
@@ -82,7 +88,7 @@ pub fn warnings(lines: &[Line], facts: &Facts, matrix: &Matrix, refusal: Refusal
 
 fn bears(check: Check, facts: &Facts, matrix: &Matrix) -> bool {
     let has = |pass| matrix.passes().contains(&pass);
-    let most = demands(matrix).into_iter().map(|(_, connections)| connections as u64).max();
+    let most = demands(matrix).into_iter().map(|(_, connections, _)| connections as u64).max();
     match check {
         // What of this matters to the matrix is told by its refused arms.
         Check::Kernel

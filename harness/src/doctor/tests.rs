@@ -273,6 +273,19 @@ fn a_matrix_that_does_not_fit_is_refused_in_one_line() {
     // More workers have more ports, and more threads more files.
     let several = matrix("baseline = ", "workers = 2\nbaseline = ");
     assert_eq!(several.workers, 2);
+    // So do those of a workload; fewer of them have fewer.
+    let of_workload = large("1500").workloads.remove(0);
+    let with = |workers| {
+        let mut matrix = large("1500");
+        matrix.workloads = vec![crate::matrix::Workload { workers: Some(workers), ..of_workload.clone() }];
+        matrix
+    };
+    refuse(&Facts { open_files_hard: Some(1 << 40), ..poor() }, &with(2), 1, all_run).unwrap();
+    refused(
+        &Facts { open_files_hard: Some(1 << 40), ..poor() },
+        &with(1),
+        &["1,500", "1 ports of the server"],
+    );
     let most = |workers, threads| {
         let bounds = room::bounds(&poor(), workers, threads, false);
         bounds.iter().map(|bound| bound.connections).collect::<Vec<_>>()

@@ -13,11 +13,11 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use super::latency::Latencies;
 use super::pace::{Budget, Clock, Window};
 use super::plan::Plan;
-use super::result::{Arrival, LatencyUs, LoadEvent, LoadResult, OpenResult};
+use super::result::{Arrival, ChurnResult, LatencyUs, LoadEvent, LoadResult, OpenResult};
 use super::schedule::OpenLoop;
 use super::warmup::{self, Settling};
 use super::worker::{Counter, Shared, Tally, Worker};
-use super::{latency, process};
+use super::{fairness, latency, process};
 use crate::instruments::affinity::CpuList;
 
 /// What a thread is told to do. It rests between orders.
@@ -176,6 +176,26 @@ impl Crew {
         let duration_s = window_ns as f64 / 1e9;
         let sum = |of: fn(&Tally) -> u64| run.tallies.iter().map(|tally| of(tally)).sum::<u64>();
         let echoes = sum(|tally| tally.echoes);
+        let churn = match shared.plan.churn {
+            None => None,
+            Some(echoes_each) => {
+                let mut connect_ns = latency::histogram()?;
+                for part in run.tallies.iter().filter_map(|tally| tally.connect_ns.as_ref()) {
+                    latency::merge(&mut connect_ns, part)?;
+                }
+                Some(ChurnResult {
+                    echoes_each,
+                    opened: connect_ns.len(),
+                    connections_per_s: connect_ns.len() as f64 / duration_s,
+                    connect_us: LatencyUs::of(&connect_ns),
+                    opened_in_all: sum(|tally| tally.opened),
+                })
+            }
+        };
+        let fairness = match (timed, open) {
+            (Some(_), None) => fairness::of(&run.echoes_by_connection(active), shared.plan.ports),
+            _ => None,
+        };
         let open = open.map(|open| OpenResult {
             rate_per_s: open.rate_per_s,
             offered_per_s: latencies.latency_ns.len() as f64 / duration_s,
@@ -198,6 +218,8 @@ impl Crew {
             achieved_per_s: echoes as f64 / duration_s,
             latency_us: LatencyUs::of(&latencies.latency_ns),
             open,
+            churn,
+            fairness,
             client_cpu_ns,
             client_cpu_ratio: client_cpu_ns as f64 / (window_ns as f64 * self.cpus as f64),
             threads: shared.plan.threads,
@@ -293,6 +315,18 @@ struct Run {
     #[expect(clippy::vec_box, reason = "they come in boxes")]
     tallies: Vec<Box<Tally>>,
     interrupted: bool,
+}
+
+impl Run {
+    /// Of each of the `active` connections, by its number.
+    fn echoes_by_connection(&self, active: usize) -> Vec<u64> {
+        let mut echoes = vec![0; active];
+        for tally in &self.tallies {
+            let own = echoes.iter_mut().skip(tally.thread).step_by(self.tallies.len());
+            own.zip(&tally.echoes_by_place).for_each(|(echoes, &of_place)| *echoes = of_place);
+        }
+        echoes
+    }
 }
 
 /// The life of a thread: orders, each answered, until no more can come.

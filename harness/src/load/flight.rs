@@ -38,10 +38,15 @@ pub struct Flight {
     unsent: u64,
     /// Messages that may still begin in this run.
     pub quota: u64,
+    /// Messages that may still begin on this connection.
+    pub left: u64,
+    /// Echoes within the window; of all connections that stood in this place.
+    pub echoes: u64,
 }
 
 impl Flight {
-    pub fn new(stream: u64) -> Self {
+    /// A connection that carries at most `most` messages.
+    pub fn new(stream: u64, most: u64) -> Self {
         let start = Stream::new(stream);
         Self {
             outgoing: start,
@@ -51,7 +56,21 @@ impl Flight {
             partial: 0,
             unsent: 0,
             quota: 0,
+            left: most,
+            echoes: 0,
         }
+    }
+
+    /// Whether all messages that the connection may carry are back.
+    pub fn is_spent(&self) -> bool {
+        self.left == 0 && self.stamps.is_empty()
+    }
+
+    /// Another connection takes the place of one that is spent.
+    pub fn renew(&mut self, stream: u64, most: u64) {
+        let start = Stream::new(stream);
+        (self.outgoing, self.incoming) = (start, start);
+        (self.received, self.left) = (0, most);
     }
 
     /// Messages begun that are not back yet.
@@ -146,7 +165,7 @@ mod tests {
 
     #[test]
     fn stamps_come_back_in_order() {
-        let mut flight = Flight::new(1);
+        let mut flight = Flight::new(1, u64::MAX);
         flight.begin(3, MESSAGE, at(10));
         for turn in 0..10 {
             let bytes = send(&mut flight);
@@ -162,7 +181,7 @@ mod tests {
 
     #[test]
     fn bytes_that_were_not_sent_cannot_come_back() {
-        let mut flight = Flight::new(1);
+        let mut flight = Flight::new(1, u64::MAX);
         flight.begin(2, MESSAGE, at(0));
         let bytes = flight.unsent()[..150].to_vec();
         flight.sent(120);
@@ -171,8 +190,32 @@ mod tests {
     }
 
     #[test]
+    fn a_place_is_taken_over_by_another_stream() {
+        let mut flight = Flight::new(1, 2);
+        flight.quota = 7;
+        flight.begin(2, MESSAGE, at(0));
+        flight.left = 0;
+        assert!(!flight.is_spent(), "both are away");
+        let first = send(&mut flight);
+        flight.receive(&first[..150], MESSAGE, |_| {}).unwrap();
+        assert!(!flight.is_spent());
+        flight.receive(&first[150..], MESSAGE, |_| {}).unwrap();
+        assert!(flight.is_spent());
+        flight.renew(2, 3);
+        assert_eq!((flight.left, flight.quota, flight.received()), (3, 7, 0));
+        flight.begin(1, MESSAGE, at(1));
+        let second = send(&mut flight);
+        assert_eq!(second, Stream::new(2).peek(100));
+        // What the old connection carried is nothing that the new one may bring.
+        assert!(matches!(
+            flight.receive(&first[..100], MESSAGE, |_| {}),
+            Err(Fault::Wrong { offset: 0, .. })
+        ));
+    }
+
+    #[test]
     fn an_early_end_says_what_is_owed() {
-        let mut flight = Flight::new(1);
+        let mut flight = Flight::new(1, u64::MAX);
         flight.begin(2, MESSAGE, at(0));
         let bytes = send(&mut flight);
         flight.receive(&bytes[..130], MESSAGE, |_| {}).unwrap();

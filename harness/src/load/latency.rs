@@ -89,14 +89,19 @@ impl Latencies {
             (&mut self.service_ns, &other.service_ns),
             (&mut self.send_lag_ns, &other.send_lag_ns),
         ] {
-            sum.add(part).map_err(|error| anyhow!("merging histograms: {error}"))?;
+            merge(sum, part)?;
         }
         Ok(())
     }
 }
 
+/// Adds the samples of `part`.
+pub fn merge(sum: &mut Histogram<u64>, part: &Histogram<u64>) -> Result<()> {
+    sum.add(part).map_err(|error| anyhow!("merging histograms: {error}"))
+}
+
 /// An empty histogram of ns: 1 ns to 60 s, three significant digits.
-fn histogram() -> Result<Histogram<u64>> {
+pub fn histogram() -> Result<Histogram<u64>> {
     Histogram::new_with_bounds(1, MAX_NS, 3).context("histogram")
 }
 

@@ -29,7 +29,7 @@ impl Worker {
         while self.sockets.len() < count || !under_way.is_empty() {
             while self.sockets.len() < count && under_way.len() < UNDER_WAY {
                 let index = self.sockets.len();
-                let socket = self.start(index).map_err(|error| self.explain(index, &error))?;
+                let (socket, _) = self.start(index).map_err(|error| self.explain(index, &error))?;
                 self.sockets.push(socket);
                 under_way.insert(index);
             }
@@ -40,6 +40,7 @@ impl Worker {
             for event in &events {
                 let index = event.token().0;
                 if under_way.remove(&index) {
+                    self.opened += 1;
                     // The first event of a connecting socket comes when it has connected or failed.
                     if let Some(error) = self.sockets[index].take_error().context("SO_ERROR")? {
                         return Err(self.explain(index, &error));
@@ -62,8 +63,8 @@ impl Worker {
         Ok(())
     }
 
-    /// Begins to connect this thread's connection `index`.
-    fn start(&self, index: usize) -> io::Result<TcpStream> {
+    /// Begins to connect this thread's connection `index`; says when connect() was called.
+    pub(super) fn start(&self, index: usize) -> io::Result<(TcpStream, u64)> {
         let number = self.number(index);
         let target = self.shared.plan.target(number);
         let socket = Socket::new(Domain::for_address(target), Type::STREAM.nonblocking(), None)?;
@@ -75,6 +76,7 @@ impl Worker {
             process::bind_address_no_port(&socket)?;
             socket.bind(&SocketAddr::from((source, 0)).into())?;
         }
+        let since_ns = self.shared.clock.now_ns();
         match socket.connect(&target.into()) {
             Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
             _ => {}
@@ -83,11 +85,11 @@ impl Worker {
         // Both at once and once for all: an edge-triggered write event comes only after a full socket.
         let interests = Interest::READABLE | Interest::WRITABLE;
         self.poll.registry().register(&mut stream, Token(index), interests)?;
-        Ok(stream)
+        Ok((stream, since_ns))
     }
 
     /// Says which connection failed, how far the opening had come, and the likely cause.
-    fn explain(&self, index: usize, error: &io::Error) -> Error {
+    pub(super) fn explain(&self, index: usize, error: &io::Error) -> Error {
         let plan = &self.shared.plan;
         let cause = match error.raw_os_error() {
             Some(libc::ECONNREFUSED) => "nothing listens there; start ringmark-server first".to_owned(),

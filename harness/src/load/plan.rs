@@ -26,6 +26,7 @@ pub const SOURCES_MAX: usize = 254;
 const CONNECTIONS_MAX: u64 = 100_000_000;
 pub const DURATION_MAX: Duration = Duration::from_secs(86_400);
 pub const MESSAGE_BYTES_MAX: u64 = 1 << 30;
+pub const CHURN_MAX: u64 = 1 << 32;
 pub const PIPELINE_MAX: u64 = 1 << 16;
 pub const RATE_MAX_PER_S: f64 = 1e9;
 
@@ -40,6 +41,8 @@ pub struct Plan {
     pub active: usize,
     pub message_bytes: u64,
     pub pipeline: usize,
+    /// Echoes on an active connection before another takes its place; none: it stays.
+    pub churn: Option<u64>,
     /// None: a closed loop.
     pub open: Option<OpenLoop>,
     pub budget: Budget,
@@ -64,6 +67,7 @@ impl Plan {
         positive("message-bytes", options.message_bytes, "byte")?;
         positive("pipeline", options.pipeline as u64, "message in flight")?;
         positive("ports", options.ports as u64, "port")?;
+        positive("churn", options.churn.unwrap_or(1), "echo on a connection")?;
         positive("echoes", options.echoes.unwrap_or(1), "echo")?;
         positive("echoes-per-connection", options.echoes_per_connection.unwrap_or(1), "echo")?;
         let active = options.active.unwrap_or(options.connections);
@@ -77,6 +81,7 @@ impl Plan {
             ("connections", options.connections as u64, CONNECTIONS_MAX),
             ("message-bytes", options.message_bytes, MESSAGE_BYTES_MAX),
             ("pipeline", options.pipeline as u64, PIPELINE_MAX),
+            ("churn", options.churn.unwrap_or(1), CHURN_MAX),
         ] {
             ensure!(value <= most, "--{name} {value}: at most {most}");
         }
@@ -96,6 +101,11 @@ impl Plan {
         ensure!(budget != Budget::Timed(Duration::ZERO), "--duration 0s: nothing can be measured in no time");
 
         if let Some(rate) = options.rate {
+            if let Some(churn) = options.churn {
+                bail!(
+                    "--churn {churn}: for a closed loop only; in an open one messages are due on connections that stand"
+                );
+            }
             ensure!(
                 rate > 0.0 && rate <= RATE_MAX_PER_S,
                 "--rate {rate}: above 0, and at most {RATE_MAX_PER_S} messages per second"
@@ -122,6 +132,7 @@ impl Plan {
             active,
             message_bytes: options.message_bytes,
             pipeline: options.pipeline,
+            churn: options.churn,
             open: options.rate.map(|rate_per_s| OpenLoop { rate_per_s, arrival }),
             budget,
             warmup_max: options.warmup_max,

@@ -57,6 +57,11 @@ pub struct LoadResult {
     pub latency_us: LatencyUs,
     /// What only an open loop has.
     pub open: Option<OpenResult>,
+    /// What only a load with churn has.
+    pub churn: Option<ChurnResult>,
+    /// How evenly the echoes of a timed run fell to connections and ports. In an open loop, or with a number of
+    /// echoes that is given, that is not the server's doing, and there is none.
+    pub fairness: Option<Fairness>,
     /// CPU that the load used within the window, user and system, all threads, in ns.
     pub client_cpu_ns: u64,
     /// That as a share of the window times the CPUs that it can use (threads or allowed CPUs, whichever
@@ -86,6 +91,36 @@ pub struct OpenResult {
     pub service_us: LatencyUs,
     /// From when a message was due until it was sent, in µs: the load's own share of the latency.
     pub send_lag_us: LatencyUs,
+}
+
+/// What has been measured of connections that replaced others.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ChurnResult {
+    /// Echoes on a connection before another took its place.
+    pub echoes_each: u64,
+    /// Connections that were opened within the window.
+    pub opened: u64,
+    /// The same, per second of the window.
+    pub connections_per_s: f64,
+    /// From before connect() until the event that the connection stands is taken, in µs, of those.
+    pub connect_us: LatencyUs,
+    /// Connections that were opened since the load began, the first ones included: so many the server has accepted
+    /// once it has come to rest.
+    pub opened_in_all: u64,
+}
+
+/// How evenly the echoes fell to those who shared the server. Of connections that replaced each other, the echoes
+/// of one place count together.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Fairness {
+    /// Jain's index over the active connections: (Σx)² / (n Σx²), 1 when all had equally many.
+    pub connections: f64,
+    /// Echoes of the connection that had the fewest, over the mean.
+    pub slowest_over_mean: f64,
+    /// Of the one that had the most.
+    pub fastest_over_mean: f64,
+    /// Jain's index over the ports that have active connections.
+    pub ports: f64,
 }
 
 /// What decides when a message begins.
@@ -142,6 +177,21 @@ impl fmt::Display for LoadResult {
                 open.late_sends, open.unsent
             )?;
         }
+        if let Some(churn) = &self.churn {
+            writeln!(
+                f,
+                "connections/s {:.0}, one for each {} echoes",
+                churn.connections_per_s, churn.echoes_each
+            )?;
+            writeln!(f, "connect µs   {}", churn.connect_us)?;
+        }
+        if let Some(fairness) = self.fairness.filter(|_| self.active_connections > 1) {
+            writeln!(
+                f,
+                "fairness     {:.3} over connections, which had {:.2} to {:.2} of the mean (Jain's index; 1 is even)",
+                fairness.connections, fairness.slowest_over_mean, fairness.fastest_over_mean
+            )?;
+        }
         writeln!(f, "client CPU   {:.0} % of what its threads can use", self.client_cpu_ratio * 100.0)?;
         match self.arrival {
             Arrival::Closed => write!(f, "closed loop: capacity, not latency under a given load"),
@@ -178,6 +228,19 @@ mod tests {
                 unsent: 2,
                 service_us: LatencyUs { max: Some(9.0), ..LatencyUs::default() },
                 send_lag_us: LatencyUs::default(),
+            }),
+            churn: Some(ChurnResult {
+                echoes_each: 1,
+                opened: 10,
+                connections_per_s: 20.0,
+                connect_us: LatencyUs { p99: Some(7.5), ..LatencyUs::default() },
+                opened_in_all: 12,
+            }),
+            fairness: Some(Fairness {
+                connections: 0.5,
+                slowest_over_mean: 0.25,
+                fastest_over_mean: 2.0,
+                ports: 1.0,
             }),
             client_cpu_ns: 99,
             client_cpu_ratio: 0.125,

@@ -1,5 +1,6 @@
 //! A thread of the load: its own file table, its CPU, its connections and one loop over them.
 
+use std::collections::HashMap;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -7,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use hdrhistogram::Histogram;
 use mio::event::Event;
 use mio::net::TcpStream;
 use mio::unix::SourceFd;
@@ -14,7 +16,7 @@ use mio::{Events, Interest, Poll, Token};
 
 use super::fault::Fault;
 use super::flight::{Flight, Stamp};
-use super::latency::Latencies;
+use super::latency::{self, Latencies};
 use super::pace::{Budget, Clock, Moment, Window};
 use super::plan::{Plan, share};
 use super::process::{self, Timer};
@@ -69,6 +71,14 @@ pub struct Tally {
     pub unsent: u64,
     /// When the last echo came back.
     pub last_ns: u64,
+    /// Of the connections that were opened within the window in place of others, how long that took.
+    pub connect_ns: Option<Histogram<u64>>,
+    /// The thread.
+    pub thread: usize,
+    /// Echoes within the window in the place of each of its active connections.
+    pub echoes_by_place: Vec<u64>,
+    /// Connections that the thread has opened from its start on.
+    pub opened: u64,
 }
 
 /// One thread's connections. Connection `number` belongs to thread `number % threads`, as its
@@ -80,7 +90,11 @@ pub struct Worker {
     /// Connections that should stand in all threads together.
     pub(super) asked: usize,
     pub(super) sockets: Vec<TcpStream>,
-    flights: Vec<Flight>,
+    pub(super) flights: Vec<Flight>,
+    /// Connections that are being opened in place of others, and since when.
+    pub(super) replacing: HashMap<usize, u64>,
+    /// Connections that were opened.
+    pub(super) opened: u64,
     /// Wakes the poll when the next message of an open loop is due.
     timer: Option<Timer>,
     buffer: Box<[u8]>,
@@ -109,6 +123,8 @@ impl Worker {
             asked: 0,
             sockets: Vec::new(),
             flights: Vec::new(),
+            replacing: HashMap::new(),
+            opened: 0,
             timer,
             buffer: vec![0; RECEIVE_BYTES].into_boxed_slice(),
             thread,
@@ -139,7 +155,7 @@ impl Worker {
         self.flights.truncate(active);
         for index in self.flights.len()..active {
             let stream = self.shared.plan.seed.wrapping_add(self.number(index) as u64);
-            self.flights.push(Flight::new(stream));
+            self.flights.push(Flight::new(stream, self.shared.plan.churn.unwrap_or(u64::MAX)));
         }
         Ok(())
     }
@@ -160,10 +176,15 @@ impl Worker {
             late_sends: 0,
             unsent: 0,
             last_ns: 0,
+            connect_ns: self.shared.plan.churn.map(|_| latency::histogram()).transpose()?,
+            thread: self.thread,
+            echoes_by_place: Vec::new(),
+            opened: 0,
         };
         let mut pacer = open.map(|open| self.pacer(open, budget, active, start_ns));
         let mut in_flight = 0;
         for index in 0..self.flights.len() {
+            self.flights[index].echoes = 0;
             self.flights[index].quota =
                 if open.is_some() { 0 } else { budget.of(self.number(index), active) };
             let now_ns = self.shared.clock.now_ns();
@@ -178,9 +199,15 @@ impl Worker {
                 in_flight += self.send_due(pacer, &mut tally)?;
                 wait = self.time_to(pacer)?;
             }
-            // In a closed loop a connection begins as soon as it may, so nothing in flight means done.
+            // In a closed loop a connection begins as soon as it may, so nothing in flight, and none to come,
+            // means done.
             let end_ns = self.shared.window.end_ns();
-            if in_flight == 0 && pacer.as_ref().is_none_or(|pacer| pacer.schedule.is_over(end_ns)) {
+            if in_flight == 0
+                && self.replacing.is_empty()
+                && pacer.as_ref().is_none_or(|pacer| pacer.schedule.is_over(end_ns))
+            {
+                tally.echoes_by_place = self.flights.iter().map(|flight| flight.echoes).collect();
+                tally.opened = self.opened;
                 return Ok(tally);
             }
             match self.poll.poll(&mut events, Some(wait)) {
@@ -201,7 +228,7 @@ impl Worker {
             echoes += completed as u64;
             self.shared.echoes[self.thread].0.store(echoes, Relaxed);
             let now_ns = if completed > 0 { tally.last_ns } else { self.shared.clock.now_ns() };
-            if moved || in_flight == 0 {
+            if moved || (in_flight == 0 && self.replacing.is_empty()) {
                 moved_ns = now_ns;
             }
             self.check_stall(now_ns, moved_ns, in_flight)?;
@@ -254,6 +281,11 @@ impl Worker {
     fn serve(&mut self, event: &Event, is_open: bool, tally: &mut Tally) -> Result<Served> {
         let index = event.token().0;
         let mut served = Served::default();
+        if !self.replacing.is_empty()
+            && let Some(since_ns) = self.replacing.remove(&index)
+        {
+            return self.replaced(event, index, since_ns, tally);
+        }
         if event.is_readable() || event.is_read_closed() || event.is_error() {
             if index >= self.flights.len() {
                 self.serve_idle(index)?;
@@ -285,6 +317,10 @@ impl Worker {
             }
             if served.completed > 0 {
                 served.begun = self.begin(index, now_ns);
+                if self.flights[index].is_spent() {
+                    self.replace(index)?;
+                    return Ok(served);
+                }
             }
         }
         if index < self.flights.len() {
@@ -324,22 +360,27 @@ impl Worker {
                 latencies.record(stamp, now_ns);
             }
         })?;
+        if let Some((_, Moment::Within)) = back {
+            self.flights[index].echoes += completed as u64;
+        }
         Ok(completed)
     }
 
     /// Begins as many messages as a closed loop's connection may; returns how many.
-    fn begin(&mut self, index: usize, now_ns: u64) -> usize {
+    pub(super) fn begin(&mut self, index: usize, now_ns: u64) -> usize {
         let plan = &self.shared.plan;
         let flight = &mut self.flights[index];
         let room = plan.pipeline.saturating_sub(flight.in_flight());
+        let room = usize::try_from(flight.left).unwrap_or(usize::MAX).min(room);
         let granted = self.shared.window.grant(&mut flight.quota, room, now_ns);
+        flight.left -= granted as u64;
         flight.begin(granted, plan.message_bytes, Stamp::on_time(now_ns));
         granted
     }
 
     /// Writes what the socket takes of the messages begun: all of them in one call if they fit into the
     /// pattern's longest slice. Returns whether anything moved.
-    fn send(&mut self, index: usize) -> Result<bool> {
+    pub(super) fn send(&mut self, index: usize) -> Result<bool> {
         let mut moved = false;
         loop {
             let bytes = self.flights[index].unsent();
@@ -389,8 +430,19 @@ impl Worker {
     fn check_stall(&self, now_ns: u64, moved_ns: u64, in_flight: usize) -> Result<()> {
         let Shared { plan, window, .. } = &*self.shared;
         let since_ns = moved_ns.min(window.end_ns());
-        if in_flight == 0 || now_ns < since_ns.saturating_add(plan.stall_after.as_nanos() as u64) {
+        let is_idle = in_flight == 0 && self.replacing.is_empty();
+        if is_idle || now_ns < since_ns.saturating_add(plan.stall_after.as_nanos() as u64) {
             return Ok(());
+        }
+        if in_flight == 0 {
+            let first = self.number(self.replacing.keys().copied().min().unwrap_or_default());
+            bail!(
+                "stalled for {:?}: connections being opened {}, first connection {first} to {}: is the server's \
+                 accept queue full, or the server gone?",
+                plan.stall_after,
+                self.replacing.len(),
+                plan.target(first),
+            );
         }
         let waiting = || (0..self.flights.len()).filter(|&index| self.flights[index].in_flight() > 0);
         let first = self.number(waiting().next().unwrap_or_default());
@@ -413,11 +465,11 @@ struct Pacer {
 
 /// What one event led to.
 #[derive(Default)]
-struct Served {
+pub(super) struct Served {
     /// Messages that came back whole.
-    completed: usize,
+    pub completed: usize,
     /// Messages begun in their place.
-    begun: usize,
-    /// Whether any byte moved.
-    moved: bool,
+    pub begun: usize,
+    /// Whether any byte moved, or a connection.
+    pub moved: bool,
 }

@@ -44,6 +44,12 @@ pub fn all(run: &Run, folder: &str) -> Vec<Section> {
             text: open_loop(run),
         },
         Section { name: "capacity", title: "Capacity at the latency objective", text: capacity(run) },
+        Section { name: "churn", title: "Connections that are replaced all the time", text: churn(run) },
+        Section {
+            name: "fairness",
+            title: "Fairness: echoes of each connection and worker over the mean, and Jain's index (1: all equal)",
+            text: fairness(run),
+        },
         Section {
             name: "memory",
             title: "Bytes per idle connection over two bare TCP endpoints",
@@ -158,17 +164,34 @@ fn questions(run: &Run) -> String {
             text_of(workload, "/name").to_owned(),
             plain("connections"),
             format!("{} B", plain("message_bytes")),
-            match workload["rate_per_s"].as_f64() {
-                None => format!("closed loop, {} in flight", plain("pipeline")),
-                Some(rate) => {
-                    let arrival = workload["arrival"].as_str().unwrap_or("poisson");
-                    format!("open loop, {arrival}, {}/s", number(rate))
-                }
-            },
+            load(workload),
             text_of(workload, "/question").to_owned(),
         ]);
     }
     table.render()
+}
+
+/// What the clients do and the server beside echoing, in a few words.
+fn load(workload: &Value) -> String {
+    let mut words = match workload["rate_per_s"].as_f64() {
+        None => format!("closed loop, {} in flight", workload["pipeline"].as_u64().unwrap_or_default()),
+        Some(rate) => {
+            let arrival = workload["arrival"].as_str().unwrap_or("poisson");
+            format!("open loop, {arrival}, {}/s", number(rate))
+        }
+    };
+    for (key, before, after) in [
+        ("churn", "a connection for each ", " echoes"),
+        ("work_ns", "", " ns of work"),
+        ("workers", "", " workers"),
+    ] {
+        if let Some(value) = workload[key].as_f64() {
+            // Only from there on are thousands set apart, and below there would be decimals.
+            let value = if value < 100.0 { whole(value) } else { number(value) };
+            words += &format!(", {before}{value}{after}");
+        }
+    }
+    words
 }
 
 /// The arms in the order of the matrix, the baseline's second reading after its first.
@@ -527,6 +550,64 @@ fn capacity(run: &Run) -> String {
             shown(row.missed_per_s),
             shown(row.missed_p99_us),
             row.missed_because.clone(),
+        ]);
+    }
+    table.render()
+}
+
+fn churn(run: &Run) -> String {
+    let heading = [
+        "workload",
+        "arm",
+        "connections/s",
+        "connect p50 µs",
+        "connect p99 µs",
+        "server ns/connection",
+        "blocks",
+    ];
+    let mut table = Table::new(2, &heading);
+    for (workload, arm) in by_arm_and_loop(run, false) {
+        let rows = in_complete_blocks(run, workload, &arm);
+        if rows.iter().all(|row| row.connections_per_s.is_none()) {
+            continue;
+        }
+        table.push(vec![
+            workload.to_owned(),
+            arm,
+            median_of(&rows, &USABLE, |row| row.connections_per_s),
+            median_of(&rows, &USABLE, |row| row.connect_p50_us),
+            median_of(&rows, &USABLE, |row| row.connect_p99_us),
+            median_of(&rows, &USABLE, |row| row.server_cpu_ns_per_connection),
+            rows.len().to_string(),
+        ]);
+    }
+    table.render()
+}
+
+/// Medians over the blocks, as everywhere; a single connection has nobody to be unfair to.
+fn fairness(run: &Run) -> String {
+    let heading = ["workload", "arm", "connections", "slowest", "fastest", "workers", "blocks"];
+    let mut table = Table::new(2, &heading);
+    for (workload, arm) in by_arm_and_loop(run, false) {
+        let rows = in_complete_blocks(run, workload, &arm);
+        let is_shown =
+            |row: &&TrialRow| row.fairness_connections.is_some() && row.active_connections > Some(1);
+        if !rows.iter().any(is_shown) {
+            continue;
+        }
+        // Two decimals would show an index of 0.996 as even.
+        let index = |value: fn(&TrialRow) -> Option<f64>| {
+            median(&mut rows.iter().filter_map(|row| value(row)).collect::<Vec<_>>())
+                .map_or(MISSING.to_owned(), |index| format!("{index:.4}"))
+        };
+        table.push(vec![
+            workload.to_owned(),
+            arm,
+            index(|row| row.fairness_connections),
+            median_of(&rows, &USABLE, |row| row.slowest_connection_over_mean),
+            median_of(&rows, &USABLE, |row| row.fastest_connection_over_mean),
+            index(|row| row.fairness_workers.filter(|_| row.workers > 1)),
+            rows.len().to_string(),
         ]);
     }
     table.render()

@@ -162,7 +162,8 @@ impl BrokenOff {
         };
         remove(&histograms, is_of_no_trial)?;
         // That of the rows before; a new one is made of all.
-        let is_of_before = |name: &str| name == "comparisons.csv" || name.ends_with(NEW_ENDING);
+        let is_of_before =
+            |name: &str| matches!(name, "comparisons.csv" | "capacity.csv") || name.ends_with(NEW_ENDING);
         remove(&self.folder, is_of_before)?;
         let memory = self.folder.join("memory.csv");
         if memory.exists() {

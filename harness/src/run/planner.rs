@@ -197,6 +197,10 @@ impl Planner {
                 let workload = task.workload();
                 let is_of_workload = |row: &&TrialRow| row.pass == Some(pass) && row.workload == workload;
                 let last = rows.iter().filter(is_of_workload).map(|row| row.block).max().unwrap_or_default();
+                // What is unsupported stays so.
+                if rows.iter().filter(is_of_workload).all(|row| row.status == Status::Unsupported) {
+                    continue;
+                }
                 let complete = comparisons::complete_blocks(rows, pass, workload).len() as u32;
                 if complete < planned && last < planned + additional && !self.is_done(&task, rows) {
                     more.push_back((last + 1, task));
@@ -344,6 +348,17 @@ mod tests {
         let trials: Vec<usize> =
             blocks(&rows(&matrix, 7, &lost), &name).iter().map(|(_, trials)| *trials).collect();
         assert_eq!(trials, [6, 6, 4, 4, 4, 4, 4, 4, 4, 4]);
+    }
+
+    #[test]
+    fn what_is_unsupported_is_not_tried_again() {
+        let mut planner = Planner::new(quick(), None, 7);
+        let mut rows: Vec<TrialRow> = Vec::new();
+        while let Some(trials) = planner.next(&rows).expect("no sweep") {
+            let unsupported = |trial| TrialRow { status: Status::Unsupported, ..row(trial, &[]) };
+            rows.extend(trials.iter().map(unsupported));
+        }
+        assert_eq!(rows.len(), Planner::new(quick(), None, 7).undisturbed().len());
     }
 
     #[test]

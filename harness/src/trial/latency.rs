@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
-use super::{Ground, Trial};
+use super::{Ground, Trial, miscounted};
 use crate::children::{Load, Server};
 use crate::gates::{self, Evidence, Offered, Sharing};
 use crate::instruments::cpu::{MachineCpu, Tasks, process_cpu_ns};
@@ -78,7 +78,11 @@ pub fn measure(
     let LoadEvent::Result(result) = load.next(patience).map_err(|error| server.blame(error))? else {
         bail!("the load gave no result")
     };
-    let stood = server.counters()?.of_loop("open");
+    let at_rest = match &result.churn {
+        Some(churn) => server.counters_after_churn(workload.connections as u64, churn.opened_in_all)?,
+        None => server.counters()?,
+    };
+    let stood = at_rest.of_loop("open");
     let network = NetworkReading::read(server.pid())?.since(&network_before);
     load.quit()?;
     let counters = trial.stop(server, row)?;
@@ -114,7 +118,22 @@ pub fn measure(
         row.send_lag_p50_us = open.send_lag_us.p50;
         row.send_lag_p99_us = open.send_lag_us.p99;
     }
-    row.server_cpu_ns_per_echo = per_echo(after.server_cpu_ns - before.server_cpu_ns);
+    let server_cpu_ns = after.server_cpu_ns - before.server_cpu_ns;
+    if let Some(churn) = &result.churn {
+        row.connections_per_s = Some(churn.connections_per_s);
+        row.connect_p50_us = churn.connect_us.p50;
+        row.connect_p99_us = churn.connect_us.p99;
+        row.server_cpu_ns_per_connection =
+            (churn.opened > 0).then(|| server_cpu_ns as f64 / churn.opened as f64);
+    }
+    if let Some(fairness) = &result.fairness {
+        row.fairness_connections = Some(fairness.connections);
+        row.slowest_connection_over_mean = Some(fairness.slowest_over_mean);
+        row.fastest_connection_over_mean = Some(fairness.fastest_over_mean);
+        // Each worker has a port.
+        row.fairness_workers = Some(fairness.ports);
+    }
+    row.server_cpu_ns_per_echo = per_echo(server_cpu_ns);
     row.client_cpu_ns_per_echo = per_echo(result.client_cpu_ns);
     row.machine_cpu_ns_per_echo = per_echo(machine.busy_ns);
     row.client_cpu_percent = Some(result.client_cpu_ratio * 100.0);
@@ -134,6 +153,9 @@ pub fn measure(
         siblings: after.tasks.count > u64::from(ground.workers) + MAIN_THREAD,
     };
     row.shared_cpu = sharing.is_shared_cpu();
+    if let Some(reason) = miscounted(result.churn.as_ref(), &at_rest) {
+        return Ok((Status::Rejected, reason));
+    }
     Ok(gates::judge(&Evidence {
         connections: (workload.connections as u64, stood),
         echoes: Some(result.echoes),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use ringmark::sys::Call;
 
-use super::{Ground, Outcome, Trial};
+use super::{Ground, Outcome, Trial, miscounted};
 use crate::children::{Server, ServerCounters};
 use crate::gates::{self, Evidence};
 use crate::instruments::Unavailable;
@@ -132,6 +132,9 @@ pub fn measure(
     if !disagreements.is_empty() {
         let reason =
             format!("tracepoints and the server's own counters differ: {}", disagreements.join(", "));
+        return Ok((Status::Rejected, reason));
+    }
+    if let Some(reason) = miscounted(result.churn.as_ref(), &after.own) {
         return Ok((Status::Rejected, reason));
     }
     let evidence = Evidence {

@@ -9,14 +9,14 @@ use crate::echo_server::{Server, echo};
 use crate::{assert_has, load};
 
 /// A load that takes commands.
-struct Dialogue {
+pub struct Dialogue {
     child: Child,
     stdin: Option<ChildStdin>,
     stdout: BufReader<ChildStdout>,
 }
 
 impl Dialogue {
-    fn start(server: &Server, options: &str) -> Self {
+    pub fn start(server: &Server, options: &str) -> Self {
         let mut child = load(server, options)
             .arg("--commands")
             .stdin(Stdio::piped())
@@ -29,23 +29,23 @@ impl Dialogue {
         Self { child, stdin, stdout }
     }
 
-    fn say(&mut self, line: &str) {
+    pub fn say(&mut self, line: &str) {
         writeln!(self.stdin.as_mut().unwrap(), "{line}").unwrap();
     }
 
-    fn hear(&mut self) -> Value {
+    pub fn hear(&mut self) -> Value {
         let mut line = String::new();
         self.stdout.read_line(&mut line).unwrap();
         serde_json::from_str(&line).unwrap_or_else(|_| panic!("no event: `{line}`"))
     }
 
-    fn ask(&mut self, line: &str) -> Value {
+    pub fn ask(&mut self, line: &str) -> Value {
         self.say(line);
         self.hear()
     }
 
     /// Closes stdin and waits; returns the exit code and stderr.
-    fn end(mut self) -> (Option<i32>, String) {
+    pub fn end(mut self) -> (Option<i32>, String) {
         drop(self.stdin.take());
         let mut text = String::new();
         self.child.stderr.take().unwrap().read_to_string(&mut text).unwrap();

@@ -2,8 +2,10 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod broken;
+mod churn;
 mod dialogue;
 mod echo_server;
+mod fairness;
 mod open;
 
 use std::process::{Command, Output};
@@ -170,6 +172,9 @@ fn bad_input_is_refused_in_one_line() {
         ("--connections 1 --message-bytes 1 --cpus x", "--cpus x: "),
         ("--connections 1 --message-bytes 1 --cpus 1023", "--cpus: "),
         ("--connections 1 --message-bytes 1 --ports 65535", "--ports 65535: at most"),
+        ("--connections 1 --message-bytes 1 --churn 0", "--churn 0: "),
+        ("--connections 1 --message-bytes 1 --churn 5000000000", "--churn 5000000000: at most"),
+        ("--connections 1 --message-bytes 1 --churn 2 --rate 10", "--churn 2: for a closed loop only"),
         ("--connections 1 --message-bytes 1 --echoes 0", "--echoes 0: "),
         ("--connections 1 --message-bytes 1 --duration 0s", "--duration 0s: "),
         ("--connections 1 --message-bytes 1 --source-addresses 300", "--source-addresses 300: "),

@@ -10,6 +10,7 @@ mod refused_ring;
 mod report;
 mod resume;
 mod whole_run;
+mod workloads;
 
 use std::collections::HashMap;
 use std::fs;
