@@ -305,6 +305,10 @@ pub enum Verdict {
     /// The baseline's second reading is missing, so that a difference has nothing to exceed.
     #[serde(rename = "no noise measured, no verdict")]
     NoNoise,
+    /// The client's own lag in sending differs between the two, by enough to account for a tenth or more of the
+    /// difference in latency.
+    #[serde(rename = "send lag differs, no verdict")]
+    SendLag,
     /// One of the two had to share a CPU.
     #[serde(rename = "shared-cpu, no verdict")]
     SharedCpu,

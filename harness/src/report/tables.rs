@@ -280,6 +280,7 @@ pub fn ratio(row: &ComparisonRow) -> String {
         Verdict::Higher => " higher",
         Verdict::NoDifferenceShown => " no difference shown",
         Verdict::SharedCpu => " shared-cpu, no verdict",
+        Verdict::SendLag => " send lag differs, no verdict",
         Verdict::NoNoise => " no noise measured, no verdict",
         Verdict::Range | Verdict::Counted | Verdict::OneWalk => "",
     };
