@@ -126,7 +126,7 @@ impl MachineCpu {
     }
 
     /// proc_stat(5): user nice system idle iowait irq softirq steal guest guest_nice; user includes guest.
-    fn parse(stat: &str, ns_per_tick: u64) -> io::Result<Self> {
+    pub fn parse(stat: &str, ns_per_tick: u64) -> io::Result<Self> {
         let line = stat.lines().find_map(|line| line.strip_prefix("cpu ")).unwrap_or_default();
         let ticks: Vec<u64> = line.split_whitespace().map_while(|tick| tick.parse().ok()).collect();
         let &[user, nice, system, idle, iowait, irq, softirq, steal, ..] = ticks.as_slice() else {

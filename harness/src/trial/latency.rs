@@ -150,6 +150,7 @@ pub fn measure(
         io_workers: after.tasks.io_workers,
         counters,
         sharing,
+        not_in_force: gates::not_in_force(&row.knobs, &row.in_force),
         ..Evidence::default()
     }))
 }
