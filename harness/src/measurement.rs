@@ -145,10 +145,26 @@ pub struct TrialRow {
     pub send_lag_p99_us: Option<f64>,
     /// CPU clock of the server's process, all of its threads, over the window.
     pub server_cpu_ns_per_echo: Option<f64>,
+    /// The part of it that the server's own program took; the next is the kernel's part, softirqs among it if the
+    /// manifest says `softirq_in_process_cpu`. Made of the figure before and the proportion in which /proc/PID/stat
+    /// divides the window's time, which is a sample in nearly every kernel; empty below 25 of its ticks.
+    #[serde(default)]
+    pub server_cpu_user_ns_per_echo: Option<f64>,
+    /// The same in the kernel.
+    #[serde(default)]
+    pub server_cpu_kernel_ns_per_echo: Option<f64>,
+    /// The ticks that this division is made of: of one trial its standard error is up to 50/√ticks in 100, 5 in 100
+    /// of 100 ticks.
+    #[serde(default)]
+    pub server_cpu_division_ticks: Option<u64>,
     /// CPU of the client over the window.
     pub client_cpu_ns_per_echo: Option<f64>,
     /// Busy time of all CPUs over the window, to the kernel's tick.
     pub machine_cpu_ns_per_echo: Option<f64>,
+    /// Time of all CPUs in softirqs, where most of TCP's work is done: for both ends, and for whatever else the
+    /// machine does. To the kernel's tick; empty where the kernel does not tell softirqs apart.
+    #[serde(default)]
+    pub machine_softirq_ns_per_echo: Option<f64>,
     /// CPU of the client over what its threads could use, in percent.
     pub client_cpu_percent: Option<f64>,
     /// Voluntary and involuntary, of all the server's threads.

@@ -318,7 +318,7 @@ fn ratio_of(run: &Run, workload: &str, metric: &str, arm: &str, baseline: &str) 
 fn cpu(run: &Run) -> String {
     let baseline = run.matrix.baseline.as_str();
     let against = format!("against {baseline} ({})", bounds(run, "server_cpu_ns_per_echo"));
-    let heading = [
+    let mut heading = vec![
         "workload",
         "arm",
         "server ns/echo",
@@ -328,11 +328,21 @@ fn cpu(run: &Run) -> String {
         "switches/echo",
         "blocks",
     ];
+    // Shown by runs that tell them.
+    type Part = fn(&TrialRow) -> Option<f64>;
+    let parts: [(&str, Part); 3] = [
+        ("server's program ns/echo", |row| row.server_cpu_user_ns_per_echo),
+        ("server's kernel ns/echo", |row| row.server_cpu_kernel_ns_per_echo),
+        ("machine's softirqs ns/echo", |row| row.machine_softirq_ns_per_echo),
+    ];
+    let is_told = |value: Part| run.trials.iter().any(|row| value(row).is_some());
+    let told: Vec<(&str, Part)> = parts.into_iter().filter(|(_, value)| is_told(*value)).collect();
+    heading.extend(told.iter().map(|(name, _)| name));
     let mut table = Table::new(2, &heading);
     for (workload, arm, _) in by_arm(run, Pass::Latency) {
         // The same blocks for every arm and every column: those that the ratio is over.
         let rows = in_complete_blocks(run, workload, &arm);
-        table.push(vec![
+        let mut cells = vec![
             workload.to_owned(),
             arm.clone(),
             median_of(&rows, &USABLE, |row| row.server_cpu_ns_per_echo),
@@ -341,7 +351,9 @@ fn cpu(run: &Run) -> String {
             median_of(&rows, &USABLE, |row| row.machine_cpu_ns_per_echo),
             median_of(&rows, &USABLE, |row| row.context_switches_per_echo),
             rows.len().to_string(),
-        ]);
+        ];
+        cells.extend(told.iter().map(|(_, value)| median_of(&rows, &USABLE, *value)));
+        table.push(cells);
     }
     table.render() + &absent(run, Pass::Latency)
 }

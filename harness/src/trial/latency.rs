@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use super::{Ground, Trial};
 use crate::children::{Load, Server};
 use crate::gates::{self, Evidence, Offered, Sharing};
-use crate::instruments::cpu::{MachineCpu, Tasks, process_cpu_ns};
+use crate::instruments::cpu::{MachineCpu, ProcessTicks, Tasks, process_cpu_ns};
 use crate::instruments::network::NetworkReading;
 use crate::load::result::LoadEvent;
 use crate::matrix::{Latency, Workload};
@@ -20,6 +20,7 @@ const MAIN_THREAD: u64 = 1;
 /// The CPU clocks at one end of the window.
 struct Clocks {
     server_cpu_ns: u64,
+    server_ticks: ProcessTicks,
     tasks: Tasks,
     client_tasks: Tasks,
     machine: MachineCpu,
@@ -32,15 +33,17 @@ impl Clocks {
         let tasks = Tasks::read(server.pid())?;
         let client_tasks = Tasks::read(load.pid())?;
         let machine = MachineCpu::read()?;
-        Ok(Self { server_cpu_ns: process_cpu_ns(server.pid())?, tasks, client_tasks, machine })
+        let server_ticks = ProcessTicks::read(server.pid())?;
+        Ok(Self { server_cpu_ns: process_cpu_ns(server.pid())?, server_ticks, tasks, client_tasks, machine })
     }
 
     /// At its end, the other way round.
     fn end(server: &Server, load: &Load) -> std::io::Result<Self> {
         let server_cpu_ns = process_cpu_ns(server.pid())?;
+        let server_ticks = ProcessTicks::read(server.pid())?;
         let machine = MachineCpu::read()?;
         let client_tasks = Tasks::read(load.pid())?;
-        Ok(Self { server_cpu_ns, tasks: Tasks::read(server.pid())?, client_tasks, machine })
+        Ok(Self { server_cpu_ns, server_ticks, tasks: Tasks::read(server.pid())?, client_tasks, machine })
     }
 }
 
@@ -115,8 +118,15 @@ pub fn measure(
         row.send_lag_p99_us = open.send_lag_us.p99;
     }
     row.server_cpu_ns_per_echo = per_echo(after.server_cpu_ns - before.server_cpu_ns);
+    if let Some((ticks, user_share)) = after.server_ticks.user_share_since(&before.server_ticks) {
+        let part = |share: f64| row.server_cpu_ns_per_echo.map(|all| all * share);
+        row.server_cpu_user_ns_per_echo = part(user_share);
+        row.server_cpu_kernel_ns_per_echo = part(1.0 - user_share);
+        row.server_cpu_division_ticks = Some(ticks);
+    }
     row.client_cpu_ns_per_echo = per_echo(result.client_cpu_ns);
     row.machine_cpu_ns_per_echo = per_echo(machine.busy_ns);
+    row.machine_softirq_ns_per_echo = machine.softirq_ns.and_then(per_echo);
     row.client_cpu_percent = Some(result.client_cpu_ratio * 100.0);
     row.context_switches_per_echo =
         per_echo(after.tasks.context_switches.saturating_sub(before.tasks.context_switches));
