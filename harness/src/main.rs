@@ -17,6 +17,8 @@ mod trial;
 
 use clap::{Parser, Subcommand};
 
+use crate::instruments::idle_spinner;
+
 /// Drives echo servers, measures them and writes the comparison.
 #[derive(Parser)]
 #[command(version, arg_required_else_help = true)]
@@ -31,6 +33,8 @@ enum Verb {
     Run(run::Options),
     Load(load::Options),
     Report(report::Options),
+    #[command(hide = true)]
+    SpinWhenIdle(idle_spinner::Options),
 }
 
 fn main() -> std::process::ExitCode {
@@ -39,6 +43,7 @@ fn main() -> std::process::ExitCode {
         Verb::Run(options) => run::run(options),
         Verb::Load(options) => load::run(options),
         Verb::Report(options) => report::run(options),
+        Verb::SpinWhenIdle(options) => idle_spinner::run(&options),
     };
     match outcome {
         Ok(()) => std::process::ExitCode::SUCCESS,

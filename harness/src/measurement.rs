@@ -159,7 +159,7 @@ pub struct TrialRow {
     pub server_cpu_division_ticks: Option<u64>,
     /// CPU of the client over the window.
     pub client_cpu_ns_per_echo: Option<f64>,
-    /// Busy time of all CPUs over the window, to the kernel's tick.
+    /// Busy time of all CPUs over the window, to the kernel's tick; empty with an idle spinner, which is always busy.
     pub machine_cpu_ns_per_echo: Option<f64>,
     /// Time of all CPUs in softirqs, where most of TCP's work is done: for both ends, and for whatever else the
     /// machine does. To the kernel's tick; empty where the kernel does not tell softirqs apart.
@@ -191,6 +191,10 @@ pub struct TrialRow {
     pub steal_percent: Option<f64>,
     /// TCP segments sent again in the trial's network namespace.
     pub retransmitted_segments: Option<u64>,
+    /// Whether a thread of the lowest priority (SCHED_IDLE) spun on each CPU of the server and of the client, from
+    /// before the warm-up on, so that none of them halted when it had nothing to do.
+    #[serde(default)]
+    pub idle_spinner: bool,
     /// Whether threads that should run at the same time had to share a CPU: server and client, workers, or a
     /// worker and its SQPOLL thread. The figures are those of such a machine, and no verdict is based on them.
     #[serde(default)]

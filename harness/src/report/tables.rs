@@ -118,15 +118,16 @@ fn questions(run: &Run) -> String {
     let workloads = run.manifest["matrix"]["workload"].as_array().into_iter().flatten();
     for workload in workloads {
         let plain = |name: &str| workload[name].as_u64().unwrap_or_default().to_string();
+        let awake = if workload["idle_spinner"] == Value::Bool(true) { ", no CPU halts" } else { "" };
         table.push(vec![
             text_of(workload, "/name").to_owned(),
             plain("connections"),
             format!("{} B", plain("message_bytes")),
             match workload["rate_per_s"].as_f64() {
-                None => format!("closed loop, {} in flight", plain("pipeline")),
+                None => format!("closed loop, {} in flight{awake}", plain("pipeline")),
                 Some(rate) => {
                     let arrival = workload["arrival"].as_str().unwrap_or("poisson");
-                    format!("open loop, {arrival}, {}/s", number(rate))
+                    format!("open loop, {arrival}, {}/s{awake}", number(rate))
                 }
             },
             text_of(workload, "/question").to_owned(),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 
 use super::{Ground, Trial};
-use crate::children::{Load, Server};
+use crate::children::{IdleSpinner, Load, Server};
 use crate::gates::{self, Evidence, Offered, Sharing};
 use crate::instruments::cpu::{MachineCpu, ProcessTicks, Tasks, process_cpu_ns};
 use crate::instruments::network::NetworkReading;
@@ -66,6 +66,11 @@ pub fn measure(
     let mut load = trial.load(ground, namespace.as_ref(), &server, row, workload.connections, &more)?;
     load.set_connections(workload.connections).map_err(|error| server.blame(error))?;
     server.await_open(workload.connections as u64)?;
+    row.idle_spinner = workload.idle_spinner;
+    let spinner = match workload.idle_spinner {
+        true => Some(IdleSpinner::start(&ground.placement.cpus()?, &ground.interrupted)?),
+        false => None,
+    };
     let counters_before = server.counters()?;
 
     let patience = latency.warmup_max + Duration::from_secs(30);
@@ -81,6 +86,8 @@ pub fn measure(
     let LoadEvent::Result(result) = load.next(patience).map_err(|error| server.blame(error))? else {
         bail!("the load gave no result")
     };
+    // One that had died in between would have left the CPUs to halt.
+    spinner.map(IdleSpinner::end).transpose()?;
     let stood = server.counters()?.of_loop("open");
     let network = NetworkReading::read(server.pid())?.since(&network_before);
     load.quit()?;
@@ -125,7 +132,7 @@ pub fn measure(
         row.server_cpu_division_ticks = Some(ticks);
     }
     row.client_cpu_ns_per_echo = per_echo(result.client_cpu_ns);
-    row.machine_cpu_ns_per_echo = per_echo(machine.busy_ns);
+    row.machine_cpu_ns_per_echo = per_echo(machine.busy_ns).filter(|_| !workload.idle_spinner);
     row.machine_softirq_ns_per_echo = machine.softirq_ns.and_then(per_echo);
     row.client_cpu_percent = Some(result.client_cpu_ratio * 100.0);
     row.context_switches_per_echo =

@@ -12,16 +12,16 @@ const PLANNED: usize = 400;
 
 /// A process: its number, and when it began, because numbers are used again.
 #[derive(Debug, PartialEq)]
-struct Process(u32, String);
+pub struct Process(pub u32, String);
 
 /// The fields of /proc/PID/stat from the state on, which is field 3 (proc_pid_stat(5)).
-fn stat(pid: u32) -> Option<Vec<String>> {
+pub fn stat(pid: u32) -> Option<Vec<String>> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, rest) = text.rsplit_once(") ")?;
     Some(rest.split_whitespace().map(str::to_owned).collect())
 }
 
-fn children_of(parent: u32) -> Vec<Process> {
+pub fn children_of(parent: u32) -> Vec<Process> {
     let mut children = Vec::new();
     for entry in fs::read_dir("/proc").unwrap() {
         let name = entry.unwrap().file_name();
@@ -38,7 +38,7 @@ fn children_of(parent: u32) -> Vec<Process> {
 
 impl Process {
     /// Whether it still runs. What is dead but not reaped by whoever inherited it is over.
-    fn runs(&self) -> bool {
+    pub fn runs(&self) -> bool {
         stat(self.0).is_some_and(|fields| fields[19] == self.1 && fields[0] != "Z")
     }
 }
@@ -63,7 +63,7 @@ impl Drop for Children {
 }
 
 #[track_caller]
-fn wait_for<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
+pub fn wait_for<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         if let Some(found) = found() {
