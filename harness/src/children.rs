@@ -1,4 +1,5 @@
-//! The two programs of a trial: the server and the load, each spoken to by lines.
+//! The programs of a trial, each spoken to by lines: the server, the load, and, where a workload asks for it, one
+//! that keeps the CPUs from halting.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -15,6 +16,8 @@ use anyhow::{Context, Result, anyhow, bail};
 use ringmark::sys::Call;
 use serde::Deserialize;
 
+use crate::instruments::affinity::CpuList;
+use crate::instruments::idle_spinner;
 use crate::instruments::network_namespace::NetworkNamespace;
 use crate::load::result::LoadEvent;
 
@@ -352,6 +355,34 @@ fn free_ports(count: u16) -> Result<u16> {
 
 fn parse(line: &str) -> Result<ServerEvent> {
     serde_json::from_str(line).with_context(|| format!("the server said what cannot be understood: {line}"))
+}
+
+/// The program that keeps CPUs from halting. It is none of the server's and the load's, so that its CPU is not
+/// theirs.
+pub struct IdleSpinner {
+    program: Program,
+}
+
+impl IdleSpinner {
+    /// Starts it, and returns once a thread spins on each of the CPUs.
+    pub fn start(cpus: &CpuList, interrupted: &Interrupted) -> Result<Self> {
+        let mut command = Command::new(std::env::current_exe().context("find this program")?);
+        command.args([idle_spinner::VERB, "--cpus", &cpus.to_string()]);
+        let mut program = Program::start("idle spinner", command, None, interrupted)?;
+        match program.hear(ANSWER_TIME)?.as_str() {
+            idle_spinner::READY => Ok(Self { program }),
+            other => bail!("the idle spinner should say that it spins, but says {other:?}"),
+        }
+    }
+
+    /// Ends it in order.
+    pub fn end(mut self) -> Result<()> {
+        self.program.stdin = None;
+        match self.program.wait(ANSWER_TIME)? {
+            status if status.success() => Ok(()),
+            _ => Err(self.program.ended()),
+        }
+    }
 }
 
 /// The load, waiting for commands.

@@ -73,6 +73,20 @@ const METRICS: [Metric; 8] = [
     },
 ];
 
+/// The client's own part of a latency in an open loop, at the same percentile or the nearest that there is: how late
+/// it sent.
+fn send_lag(metric: &str) -> Option<fn(&TrialRow) -> Option<f64>> {
+    match metric {
+        "latency_p50_us" => Some(|row| row.send_lag_p50_us),
+        "latency_p99_us" | "latency_p999_us" => Some(|row| row.send_lag_p99_us),
+        _ => None,
+    }
+}
+
+/// If the client's lag in sending accounts for more than this share of a difference in latency, the difference is
+/// not the servers' alone.
+const SEND_LAG_SHARE: f64 = 0.1;
+
 /// An arm that stood in none of this many blocks or more is left out instead of taking them all out: it has
 /// no figures in any block, so leaving it out is no choice of blocks.
 const BLOCKS_TO_GIVE_UP: usize = 3;
@@ -151,20 +165,37 @@ fn compare_one(
     }
     let mut blocks = complete_blocks(rows, metric.pass, workload);
     blocks.retain(|arms| arms.values().all(|row| (metric.value)(row).is_some()));
-    let value_of = |arms: &Block<'_>, arm: &str| arms.get(arm).and_then(|row| (metric.value)(row));
-    let ratios = |arm: &str, baseline: &str| -> Vec<f64> {
-        let ratio = |arms: &Block<'_>| Some(value_of(arms, arm)? / value_of(arms, baseline)?);
-        blocks.iter().filter_map(ratio).filter(|ratio| ratio.is_finite()).collect()
+    type Value = fn(&TrialRow) -> Option<f64>;
+    let values_of = |value: Value, arm: &str| -> Vec<Option<f64>> {
+        blocks.iter().map(|arms| arms.get(arm).and_then(|row| value(row))).collect()
     };
-    let median_of =
-        |arm: &str| median(&mut blocks.iter().filter_map(|arms| value_of(arms, arm)).collect::<Vec<_>>());
+    let ratios_of = |value: Value, arm: &str, baseline: &str| -> Vec<f64> {
+        let pairs = values_of(value, arm).into_iter().zip(values_of(value, baseline));
+        pairs.filter_map(|(arm, baseline)| Some(arm? / baseline?)).filter(|ratio| ratio.is_finite()).collect()
+    };
+    let median_of = |value: Value, arm: &str| {
+        median(&mut values_of(value, arm).into_iter().flatten().collect::<Vec<_>>())
+    };
+    let ratios = |arm: &str, baseline: &str| ratios_of(metric.value, arm, baseline);
+    // Whether the client's lag in sending differs for certain, and in the direction and by enough to account for a
+    // part of the difference in latency.
+    let is_of_the_client = |arm: &str, baseline: &str| -> Option<bool> {
+        let lag = send_lag(metric.name)?;
+        let (low, high) = geometric_interval(&ratios_of(lag, arm, baseline))?;
+        let difference = |value: Value| Some(median_of(value, arm)? - median_of(value, baseline)?);
+        let share = difference(lag)? / difference(metric.value)?;
+        Some((low > 1.0 || high < 1.0) && share > SEND_LAG_SHARE)
+    };
     let noise = spread(&ratios(&again(&matrix.baseline), &matrix.baseline));
     for (arm, baseline) in pairs {
         let Some(row) = blocks.iter().find_map(|arms| arms.get(arm.as_str())) else { continue };
         let ratios = ratios(arm, baseline);
-        let (Some(ratio), Some((bounds, low, high)), Some(baseline_median), Some(arm_median)) =
-            (geometric_mean(&ratios), spread(&ratios), median_of(baseline), median_of(arm))
-        else {
+        let (Some(ratio), Some((bounds, low, high)), Some(baseline_median), Some(arm_median)) = (
+            geometric_mean(&ratios),
+            spread(&ratios),
+            median_of(metric.value, baseline),
+            median_of(metric.value, arm),
+        ) else {
             continue;
         };
         let shares_cpu =
@@ -178,6 +209,11 @@ fn compare_one(
             _ if shares_cpu(arm) || shares_cpu(baseline) => Verdict::SharedCpu,
             (_, Bounds::Range, _) => Verdict::Range,
             (_, _, None) => Verdict::NoNoise,
+            (_, _, Some(true))
+                if (high < 1.0 || low > 1.0) && is_of_the_client(arm, baseline) == Some(true) =>
+            {
+                Verdict::SendLag
+            }
             (_, _, Some(true)) if high < 1.0 => Verdict::Lower,
             (_, _, Some(true)) if low > 1.0 => Verdict::Higher,
             _ => Verdict::NoDifferenceShown,
@@ -442,6 +478,55 @@ mod tests {
         // Nor has what is compared with it.
         let over = of(&rows, "server_cpu_ns_per_echo", "epoll-et", "epoll-document").expect("compared");
         assert_eq!(over.verdict, Verdict::SharedCpu);
+    }
+
+    /// Ten blocks of an open loop: the p99 of the arm and of the baseline, of both the lag and the latency, in µs,
+    /// give or take 1 % from block to block. The p50 is half of it, of the lag a fifth.
+    fn open_loop(lag: [f64; 2], latency: [f64; 2]) -> Vec<TrialRow> {
+        let of = |number: u32| {
+            let row = |arm: &str, index: usize, step: u32| {
+                let wobble = 0.99 + 0.02 * f64::from(number * step % 5) / 4.0;
+                TrialRow {
+                    latency_p50_us: Some(latency[index] / 2.0 * wobble),
+                    latency_p99_us: Some(latency[index] * wobble),
+                    service_p99_us: Some((latency[index] - lag[index]) * wobble),
+                    send_lag_p50_us: Some(lag[index] / 5.0 * wobble),
+                    send_lag_p99_us: Some(lag[index] * wobble),
+                    ..row(number, arm, 100.0 * (index + 1) as f64, Status::Ok)
+                }
+            };
+            [row("epoll-document", 0, 2), row("epoll-et", 1, 3), row("epoll-et (again)", 1, 1)]
+        };
+        (1..=10).flat_map(of).collect()
+    }
+
+    #[test]
+    fn a_latency_that_differs_as_the_client_lags_gets_no_verdict() {
+        let verdict =
+            |rows: &[TrialRow], metric| of(rows, metric, "epoll-document", "epoll-et").map(|row| row.verdict);
+        let p99 = |lag, latency| verdict(&open_loop(lag, latency), "latency_p99_us");
+        assert_eq!(p99([20.0, 20.0], [200.0, 100.0]), Some(Verdict::Higher));
+        // 30 of 100 µs, and 30 of 400 µs.
+        assert_eq!(p99([50.0, 20.0], [200.0, 100.0]), Some(Verdict::SendLag));
+        assert_eq!(p99([20.0, 50.0], [100.0, 200.0]), Some(Verdict::SendLag));
+        assert_eq!(p99([50.0, 20.0], [500.0, 100.0]), Some(Verdict::Higher));
+        // Without the greater lag it would be lower still.
+        assert_eq!(p99([50.0, 20.0], [100.0, 200.0]), Some(Verdict::Lower));
+        // Lags that differ by no more than they do from block to block.
+        assert_eq!(p99([20.0, 20.05], [100.0, 100.1]), Some(Verdict::NoDifferenceShown));
+        // Where there is no difference, there is none to account for.
+        assert_eq!(p99([50.0, 20.0], [100.0, 100.0]), Some(Verdict::NoDifferenceShown));
+
+        let rows = open_loop([50.0, 20.0], [200.0, 100.0]);
+        // Of the median's 50 µs the lag's median takes 6.
+        assert_eq!(verdict(&rows, "latency_p50_us"), Some(Verdict::SendLag));
+        // What the lag is no part of.
+        assert_eq!(verdict(&rows, "service_p99_us"), Some(Verdict::Higher));
+        assert_eq!(verdict(&rows, "server_cpu_ns_per_echo"), Some(Verdict::Lower));
+        // Rows of a closed loop, or from before there was a column for it.
+        let without = |row| TrialRow { send_lag_p50_us: None, send_lag_p99_us: None, ..row };
+        let rows: Vec<_> = rows.into_iter().map(without).collect();
+        assert_eq!(verdict(&rows, "latency_p99_us"), Some(Verdict::Higher));
     }
 
     #[test]

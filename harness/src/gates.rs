@@ -1,5 +1,7 @@
 //! Checks that decide whether a trial's figures may be used.
 
+use serde_json::Value;
+
 use crate::children::ServerCounters;
 use crate::instruments::network::NetworkDifference;
 use crate::measurement::Status;
@@ -58,6 +60,8 @@ pub struct Evidence {
     pub counters: ServerCounters,
     /// Who has to share a CPU: waiting for each other is then no sign of anything else.
     pub sharing: Sharing,
+    /// What the knobs ask for and is not in force: see [`not_in_force`].
+    pub not_in_force: Vec<String>,
     /// What to mind although nothing is wrong.
     pub notes: Vec<String>,
 }
@@ -82,6 +86,51 @@ impl Sharing {
     }
 }
 
+/// What the knobs ask for and the server does not say to be in force, both as JSON. What it does not tell of
+/// cannot be held against it, except for what every ring tells.
+pub fn not_in_force(knobs: &str, in_force: &str) -> Vec<String> {
+    let parse = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_default();
+    let (knobs, in_force) = (parse(knobs), parse(in_force));
+    let has_flag =
+        |flag: &str| in_force["setup"].as_str().unwrap_or("").split('|').any(|found| found == flag);
+    let has_feature =
+        |feature: &str| in_force["features"].as_array().is_some_and(|all| all.iter().any(|f| f == feature));
+    let number = |name: &str| knobs[name].as_u64().filter(|&number| number > 0);
+    let mut missing = Vec::new();
+    let mut expect = |knob: &str, holds: bool, found: &Value| {
+        if !holds {
+            let asked = knobs[knob].as_str().map_or_else(|| knobs[knob].to_string(), str::to_owned);
+            missing.push(format!("{knob}={asked} is not in force, the server says {found}"));
+        }
+    };
+    if let Some(asked) = knobs["registered_ring"].as_str() {
+        let found = &in_force["registered_ring"];
+        expect("registered_ring", found.as_bool() == Some(asked == "on"), found);
+    }
+    if let Some(asked) = knobs["task_run"].as_str() {
+        let flags = [("defer", "DEFER_TASKRUN"), ("coop", "COOP_TASKRUN")];
+        let holds = flags.iter().all(|(word, flag)| has_flag(flag) == (*word == asked));
+        expect("task_run", holds, &in_force["setup"]);
+    }
+    for (knob, flag) in [("sq_idle_ms", "SQPOLL"), ("sq_cpu", "SQ_AFF")] {
+        expect(knob, number(knob).is_none() || has_flag(flag), &in_force["setup"]);
+    }
+    expect(
+        "min_wait_us",
+        number("min_wait_us").is_none() || has_feature("min_timeout"),
+        &in_force["features"],
+    );
+    // The kernel rounds sizes up.
+    for knob in ["sq_entries", "cq_entries", "buffers"] {
+        let holds =
+            number(knob).is_none_or(|asked| in_force[knob].as_u64().is_some_and(|found| found >= asked));
+        expect(knob, holds, &in_force[knob]);
+    }
+    let holds = number("busy_poll_us").is_none_or(|asked| in_force["busy_poll_us"].as_u64() == Some(asked));
+    expect("busy_poll_us", holds, &in_force["busy_poll_us"]);
+    missing
+}
+
 /// The status that the evidence allows, with every reason.
 pub fn judge(evidence: &Evidence) -> (Status, String) {
     let mut rejections = Vec::new();
@@ -97,6 +146,7 @@ pub fn judge(evidence: &Evidence) -> (Status, String) {
         "no echo came back within the window: the client or the server had no CPU, or the window is too short"
             .to_owned(),
     );
+    reject(!evidence.not_in_force.is_empty(), evidence.not_in_force.join("; "));
     let above = |value: Option<f64>, limit: f64| value.is_some_and(|value| value > limit);
     let percent = |value: Option<f64>| value.unwrap_or_default();
     reject(
@@ -190,6 +240,7 @@ pub fn judge(evidence: &Evidence) -> (Status, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::instruments::cpu::MachineCpu;
 
     fn with(change: impl FnOnce(&mut Evidence)) -> (Status, String) {
         let mut evidence = Evidence {
@@ -227,6 +278,7 @@ mod tests {
             (with(|evidence| evidence.steal_percent = Some(5.1)), "hypervisor"),
             (with(|evidence| evidence.server_run_delay_percent = Some(6.0)), "waited for a CPU"),
             (with(|evidence| evidence.client_run_delay_percent = Some(6.0)), "the client waited for a CPU"),
+            (with(|evidence| evidence.not_in_force = vec!["x=on is not in force".to_owned()]), "x=on is not"),
             (with(|evidence| evidence.io_workers = 1), "io-wq"),
             (counter("io_wq_workers"), "1 io-wq workers"),
             (counter("accept_pauses"), "accepting"),
@@ -248,6 +300,64 @@ mod tests {
             assert_eq!(status, Status::Rejected, "{words}");
             assert!(reason.contains(words), "{words}: {reason}");
         }
+    }
+
+    #[test]
+    fn what_is_asked_for_and_not_in_force_is_found() {
+        let ring = r#"{"setup":"SINGLE_ISSUER|CQSIZE|DEFER_TASKRUN","features":["nodrop"],"registered_ring":true,
+            "sq_entries":256,"cq_entries":4096,"buffers":1024}"#;
+        let polled = r#"{"setup":"SINGLE_ISSUER|SQPOLL","registered_ring":false}"#;
+        let busy = r#"{"trigger":"edge","busy_poll_us":50}"#;
+        for (knobs, in_force, missing) in [
+            (r#"{"task_run":"defer","registered_ring":"on","sq_entries":200,"min_wait_us":0}"#, ring, None),
+            (r#"{"registered_ring":"off"}"#, polled, None),
+            (r#"{"sq_idle_ms":10,"sq_cpu":0}"#, polled, None),
+            (r#"{"receive_bytes":65536,"busy_poll_us":0}"#, r#"{"trigger":"edge"}"#, None),
+            (r#"{"busy_poll_us":50}"#, busy, None),
+            ("{}", "{}", None),
+            // Of a server that never was ready.
+            ("", "", None),
+            (
+                r#"{"registered_ring":"on"}"#,
+                polled,
+                Some("registered_ring=on is not in force, the server says false"),
+            ),
+            (r#"{"registered_ring":"on"}"#, "{}", Some("registered_ring=on")),
+            (r#"{"registered_ring":"off"}"#, ring, Some("registered_ring=off")),
+            (r#"{"task_run":"defer"}"#, polled, Some("task_run=defer")),
+            (r#"{"task_run":"coop"}"#, ring, Some("task_run=coop")),
+            (r#"{"task_run":"default"}"#, ring, Some("task_run=default")),
+            (r#"{"sq_idle_ms":10}"#, ring, Some("sq_idle_ms=10")),
+            (r#"{"sq_cpu":3}"#, polled, Some("sq_cpu=3")),
+            (r#"{"min_wait_us":5}"#, ring, Some("min_wait_us=5")),
+            (r#"{"sq_entries":512}"#, ring, Some("sq_entries=512 is not in force, the server says 256")),
+            (r#"{"buffers":2048}"#, ring, Some("buffers=2048")),
+            (r#"{"busy_poll_us":70}"#, busy, Some("busy_poll_us=70 is not in force, the server says 50")),
+        ] {
+            let found = not_in_force(knobs, in_force);
+            match missing {
+                None => assert_eq!(found, [""; 0], "{knobs}"),
+                Some(words) => {
+                    assert!(found.len() == 1 && found[0].starts_with(words), "{knobs}: {found:?}");
+                }
+            }
+        }
+    }
+
+    /// /proc/stat of a virtual machine with two CPUs, and 4 s later, a tenth of them stolen.
+    #[test]
+    fn stolen_time_is_read_from_what_the_kernel_writes_and_rejects() {
+        let read = |text: &str| MachineCpu::parse(text, 10_000_000).expect("what a kernel writes");
+        let [before, after] = [
+            include_str!("../tests/fixtures/proc_stat_before_steal.txt"),
+            include_str!("../tests/fixtures/proc_stat_after_steal.txt"),
+        ]
+        .map(read);
+        let steal_percent = after.since(&before).steal_percent();
+        assert_eq!(steal_percent, Some(10.0));
+        let (status, reason) = with(|evidence| evidence.steal_percent = steal_percent);
+        assert_eq!(status, Status::Rejected);
+        assert_eq!(reason, "the hypervisor took 10.0 % of the time (bound: 5 %)");
     }
 
     #[test]

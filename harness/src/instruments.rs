@@ -9,11 +9,12 @@
 //! | does anything else want the CPUs? | [`contention`] |
 //! | does the CPU count by itself? | [`pmu`] |
 //!
-//! [`network_namespace`] and [`affinity`] give a trial its place to run in.
+//! [`network_namespace`] and [`affinity`] give a trial its place to run in; [`idle_spinner`] keeps its CPUs awake.
 
 pub mod affinity;
 pub mod contention;
 pub mod cpu;
+pub mod idle_spinner;
 pub mod memory;
 pub mod network;
 pub mod network_namespace;

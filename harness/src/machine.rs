@@ -73,6 +73,10 @@ pub struct Machine {
     pub boot_id: Option<String>,
     /// How the kernel was built.
     pub kernel_config: KernelConfig,
+    /// Whether a process's CPU time has the softirqs in it that it was interrupted by, or that it ran itself when it
+    /// sent: not if the kernel was built with CONFIG_IRQ_TIME_ACCOUNTING, which it still does not use where it
+    /// cannot read a CPU's time stamp counter (`tsc=noirqtime`); null if the build cannot be told.
+    pub softirq_in_process_cpu: Option<bool>,
     /// Each weakness of the CPU with the kernel's answer to it.
     pub mitigations: Values,
     /// The CPU's name.
@@ -135,10 +139,12 @@ impl Machine {
         let (open_files_soft, open_files_hard) = open_files().ok().unzip();
         let source = Path::new(env!("CARGO_MANIFEST_DIR"));
         let revision = git_revision(source);
+        let kernel_config = KernelConfig::read(release.as_deref());
         Self {
             read_at: utc(SystemTime::now()),
             description: description(is_virtual, cpus.as_ref()),
-            kernel_config: KernelConfig::read(release.as_deref()),
+            softirq_in_process_cpu: kernel_config.has_softirq_in_process_cpu(),
+            kernel_config,
             kernel_release: release,
             kernel_version: line("/proc/sys/kernel/version"),
             boot_id: line("/proc/sys/kernel/random/boot_id"),
@@ -257,6 +263,11 @@ impl KernelConfig {
         }
     }
 
+    fn has_softirq_in_process_cpu(&self) -> Option<bool> {
+        // An option that this architecture does not have stands in no line.
+        Some(self.options.as_ref()?.get("CONFIG_IRQ_TIME_ACCOUNTING").is_none_or(|value| value != "y"))
+    }
+
     fn parse(config: &str) -> BTreeMap<String, String> {
         let option = |line: &str| {
             let unset = || line.strip_prefix("# ")?.strip_suffix(" is not set").map(|name| (name, "n"));
@@ -337,6 +348,13 @@ mod tests {
         );
         let expected = [("CONFIG_HZ", "250"), ("CONFIG_IRQ_TIME_ACCOUNTING", "n")];
         assert_eq!(options, expected.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
+        let in_process_cpu = |config: Option<&str>| {
+            KernelConfig { options: config.map(KernelConfig::parse), reason: None }
+                .has_softirq_in_process_cpu()
+        };
+        assert_eq!(in_process_cpu(Some("CONFIG_IRQ_TIME_ACCOUNTING=y\n")), Some(false));
+        assert_eq!(in_process_cpu(Some("# CONFIG_IRQ_TIME_ACCOUNTING is not set\n")), Some(true));
+        assert_eq!(in_process_cpu(None), None);
     }
 
     #[test]

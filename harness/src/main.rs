@@ -19,6 +19,8 @@ mod trial;
 
 use clap::{Parser, Subcommand};
 
+use crate::instruments::idle_spinner;
+
 /// Drives echo servers, measures them and writes the comparison.
 #[derive(Parser)]
 #[command(version, arg_required_else_help = true)]
@@ -33,6 +35,8 @@ enum Verb {
     Run(run::Options),
     Load(Box<load::Options>),
     Report(report::Options),
+    #[command(hide = true)]
+    SpinWhenIdle(idle_spinner::Options),
 }
 
 fn main() -> std::process::ExitCode {
@@ -41,6 +45,7 @@ fn main() -> std::process::ExitCode {
         Verb::Run(options) => run::run(options),
         Verb::Load(options) => load::run(*options),
         Verb::Report(options) => report::run(options),
+        Verb::SpinWhenIdle(options) => idle_spinner::run(&options),
     };
     match outcome {
         Ok(()) => std::process::ExitCode::SUCCESS,

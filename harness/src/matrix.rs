@@ -143,6 +143,11 @@ pub struct Workload {
     /// each, the workload is `unsupported`. Connections should be a multiple of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workers: Option<u16>,
+    /// In the latency pass: a thread of the lowest priority spins on each CPU of the server and of the client, so
+    /// that none of them halts when it has nothing to do. What is measured is then without the time that a halted
+    /// CPU takes to wake up, which is long in a virtual machine.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub idle_spinner: bool,
 }
 
 impl Workload {
@@ -349,6 +354,10 @@ impl Matrix {
                 "workload '{name}': workers must be from 1 to 4096"
             );
             self.check_work(workload)?;
+            ensure!(
+                !workload.idle_spinner || self.latency.is_some(),
+                "workload '{name}': idle_spinner is for the pass [latency], which is not asked for"
+            );
             ensure!(name.len() <= 64, "workload '{name}': a name has at most 64 characters");
             ensure!(workload.pipeline > 0, "workload '{name}': pipeline is 0: nothing would be sent");
             let twice = self.workloads[..index].iter().any(|other| other.name == *name);
@@ -477,6 +486,18 @@ mod tests {
             (with("message_bytes = 64", "message_bytes = 64\nrate_per_s = 0.0"), "rate_per_s"),
             (with("message_bytes = 64", "message_bytes = 64\nrate_per_s = 1.0\npipeline = 2"), "pipeline"),
             (with("message_bytes = 64", "message_bytes = 64\narrival = \"uniform\""), "arrival"),
+            (with("message_bytes = 64", "message_bytes = 64\nidle_spinner = 1"), "boolean"),
+            (
+                parse(
+                    &GOOD
+                        .replace("[latency]", "[syscalls]\nechoes = 1")
+                        .replace("blocks = 2", "")
+                        .replace("duration = \"200ms\"", "")
+                        .replace("warmup_max = \"1s\"", "")
+                        .replace("message_bytes = 64", "message_bytes = 64\nidle_spinner = true"),
+                ),
+                "idle_spinner is for the pass [latency]",
+            ),
             (
                 with("message_bytes = 64", "message_bytes = 64\nrate_per_s = 1.0\narrival = \"closed\""),
                 "closed",

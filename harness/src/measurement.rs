@@ -148,10 +148,26 @@ pub struct TrialRow {
     pub send_lag_p99_us: Option<f64>,
     /// CPU clock of the server's process, all of its threads, over the window.
     pub server_cpu_ns_per_echo: Option<f64>,
+    /// The part of it that the server's own program took; the next is the kernel's part, softirqs among it if the
+    /// manifest says `softirq_in_process_cpu`. Made of the figure before and the proportion in which /proc/PID/stat
+    /// divides the window's time, which is a sample in nearly every kernel; empty below 25 of its ticks.
+    #[serde(default)]
+    pub server_cpu_user_ns_per_echo: Option<f64>,
+    /// The same in the kernel.
+    #[serde(default)]
+    pub server_cpu_kernel_ns_per_echo: Option<f64>,
+    /// The ticks that this division is made of: of one trial its standard error is up to 50/√ticks in 100, 5 in 100
+    /// of 100 ticks.
+    #[serde(default)]
+    pub server_cpu_division_ticks: Option<u64>,
     /// CPU of the client over the window.
     pub client_cpu_ns_per_echo: Option<f64>,
-    /// Busy time of all CPUs over the window, to the kernel's tick.
+    /// Busy time of all CPUs over the window, to the kernel's tick; empty with an idle spinner, which is always busy.
     pub machine_cpu_ns_per_echo: Option<f64>,
+    /// Time of all CPUs in softirqs, where most of TCP's work is done: for both ends, and for whatever else the
+    /// machine does. To the kernel's tick; empty where the kernel does not tell softirqs apart.
+    #[serde(default)]
+    pub machine_softirq_ns_per_echo: Option<f64>,
     /// CPU of the client over what its threads could use, in percent.
     pub client_cpu_percent: Option<f64>,
     /// Voluntary and involuntary, of all the server's threads.
@@ -208,6 +224,10 @@ pub struct TrialRow {
     pub steal_percent: Option<f64>,
     /// TCP segments sent again in the trial's network namespace.
     pub retransmitted_segments: Option<u64>,
+    /// Whether a thread of the lowest priority (SCHED_IDLE) spun on each CPU of the server and of the client, from
+    /// before the warm-up on, so that none of them halted when it had nothing to do.
+    #[serde(default)]
+    pub idle_spinner: bool,
     /// Whether threads that should run at the same time had to share a CPU: server and client, workers, or a
     /// worker and its SQPOLL thread. The figures are those of such a machine, and no verdict is based on them.
     #[serde(default)]
@@ -358,6 +378,9 @@ pub enum Verdict {
     Range,
     /// The baseline's second reading is missing, so that a difference has nothing to exceed.
     NoNoise,
+    /// The client's own lag in sending differs between the two, by enough to account for a tenth or more of the
+    /// difference in latency.
+    SendLag,
     /// One of the two had to share a CPU.
     SharedCpu,
     /// The calls of one trial of each, which are a count.
@@ -374,6 +397,7 @@ impl Verdict {
             Verdict::Higher => "higher",
             Verdict::NoDifferenceShown => "no difference shown",
             Verdict::Range => "range, no verdict",
+            Verdict::SendLag => "send lag differs, no verdict",
             Verdict::NoNoise => "no noise measured, no verdict",
             Verdict::SharedCpu => "shared-cpu, no verdict",
             Verdict::Counted => "counted",

@@ -99,6 +99,15 @@ impl Placement {
         self.server.parse::<CpuList>().map_or(1, |list| list.cpus().len())
     }
 
+    /// The CPUs of both sides; all that are allowed if neither is pinned.
+    fn cpus(&self) -> Result<CpuList> {
+        let both = [self.server.as_str(), self.client.as_str()].join(",");
+        if both == "," {
+            return CpuList::allowed().context("CPUs that this process may use");
+        }
+        both.parse().map_err(anyhow::Error::msg)
+    }
+
     /// How many of the CPUs are left by both sides.
     fn free_of(&self, cpus: &BTreeSet<usize>) -> u64 {
         let of_side =
@@ -433,5 +442,8 @@ mod tests {
         };
         let free = |cpus: &[usize]| placement.free_of(&cpus.iter().copied().collect());
         assert_eq!((free(&[0]), free(&[0, 2]), free(&[3]), free(&[0, 3, 4])), (0, 0, 1, 2));
+        assert_eq!(placement.cpus().expect("a list").cpus(), [0, 1, 2]);
+        let unpinned = Placement { server: String::new(), client: String::new(), ..placement };
+        assert_eq!(unpinned.cpus().expect("a list"), CpuList::allowed().expect("a list"));
     }
 }

@@ -25,6 +25,48 @@ pub fn process_cpu_ns(pid: u32) -> io::Result<u64> {
     Ok(time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned())
 }
 
+/// How a process's CPU time divides into user and kernel, as the kernel tells it: in ticks (USER_HZ, mostly 10
+/// ms), all threads, those that have ended too.
+///
+/// Unless it was built with CONFIG_VIRT_CPU_ACCOUNTING_NATIVE, or counts every change between the two
+/// (CONFIG_VIRT_CPU_ACCOUNTING_GEN, in use on nohz_full CPUs), the kernel only looks at each of its own ticks
+/// (CONFIG_HZ) in which of the two it is, and divides the exact sum in that proportion (`cputime_adjust` in
+/// kernel/sched/cputime.c): a sample, not a measurement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProcessTicks {
+    /// In the program.
+    pub user: u64,
+    /// In the kernel on its behalf. Interrupts that hit it, softirqs among them, are in it too unless the kernel
+    /// has CONFIG_IRQ_TIME_ACCOUNTING.
+    pub kernel: u64,
+}
+
+/// Fewer ticks than this say too little: the standard error of a share of 25 samples is up to 10 in 100.
+const TICKS_MIN: u64 = 25;
+
+impl ProcessTicks {
+    /// Reads /proc/PID/stat.
+    pub fn read(pid: u32) -> io::Result<Self> {
+        Self::parse(&procfs::read(format!("/proc/{pid}/stat"))?)
+    }
+
+    /// proc_pid_stat(5): utime and stime are fields 14 and 15; the name, field 2, may hold anything.
+    fn parse(stat: &str) -> io::Result<Self> {
+        let mut fields =
+            stat.rsplit_once(") ").map(|(_, rest)| rest.split_whitespace()).into_iter().flatten().skip(11);
+        let mut next =
+            || fields.next().and_then(|ticks| ticks.parse().ok()).ok_or_else(|| procfs::missing("utime"));
+        Ok(Self { user: next()?, kernel: next()? })
+    }
+
+    /// The ticks since an earlier reading, and which share of them was the program's; none if they are too few.
+    pub fn user_share_since(&self, earlier: &Self) -> Option<(u64, f64)> {
+        let user = self.user.saturating_sub(earlier.user);
+        let ticks = user + self.kernel.saturating_sub(earlier.kernel);
+        (ticks >= TICKS_MIN).then(|| (ticks, user as f64 / ticks as f64))
+    }
+}
+
 /// The tasks of a process that exist now, summed. What an ended thread had counted is gone with it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tasks {
@@ -104,9 +146,9 @@ fn run_delay_ns(schedstat: &str) -> io::Result<u64> {
 pub struct MachineCpu {
     /// Spent on anything but idling: user, nice, system, irq and softirq.
     pub busy_ns: u64,
-    /// Of that, in interrupts (irq and softirq). Near zero in a kernel that charges them to the interrupted
-    /// task.
-    pub interrupt_ns: u64,
+    /// Of that, in softirqs, where most of TCP's work is done. A kernel without CONFIG_IRQ_TIME_ACCOUNTING looks at
+    /// each tick whether there is one, and charges it to the interrupted task too.
+    pub softirq_ns: u64,
     /// Taken by the hypervisor for others while a CPU had work.
     pub steal_ns: u64,
     /// Busy, idle, waiting for I/O and stolen.
@@ -126,7 +168,7 @@ impl MachineCpu {
     }
 
     /// proc_stat(5): user nice system idle iowait irq softirq steal guest guest_nice; user includes guest.
-    fn parse(stat: &str, ns_per_tick: u64) -> io::Result<Self> {
+    pub fn parse(stat: &str, ns_per_tick: u64) -> io::Result<Self> {
         let line = stat.lines().find_map(|line| line.strip_prefix("cpu ")).unwrap_or_default();
         let ticks: Vec<u64> = line.split_whitespace().map_while(|tick| tick.parse().ok()).collect();
         let &[user, nice, system, idle, iowait, irq, softirq, steal, ..] = ticks.as_slice() else {
@@ -135,7 +177,7 @@ impl MachineCpu {
         let busy = user + nice + system + irq + softirq;
         Ok(Self {
             busy_ns: busy * ns_per_tick,
-            interrupt_ns: (irq + softirq) * ns_per_tick,
+            softirq_ns: softirq * ns_per_tick,
             steal_ns: steal * ns_per_tick,
             total_ns: (busy + idle + iowait + steal) * ns_per_tick,
         })
@@ -146,7 +188,7 @@ impl MachineCpu {
     pub fn since(&self, earlier: &Self) -> MachineCpuDifference {
         MachineCpuDifference {
             busy_ns: self.busy_ns.saturating_sub(earlier.busy_ns),
-            interrupt_ns: self.interrupt_ns.saturating_sub(earlier.interrupt_ns),
+            softirq_ns: (self.softirq_ns > 0).then(|| self.softirq_ns.saturating_sub(earlier.softirq_ns)),
             steal_ns: self.steal_ns.saturating_sub(earlier.steal_ns),
             total_ns: self.total_ns.saturating_sub(earlier.total_ns),
         }
@@ -158,8 +200,8 @@ impl MachineCpu {
 pub struct MachineCpuDifference {
     /// As in [`MachineCpu`].
     pub busy_ns: u64,
-    /// As in [`MachineCpu`].
-    pub interrupt_ns: u64,
+    /// As in [`MachineCpu`]; none if the kernel has counted none since boot, because it does not tell them apart.
+    pub softirq_ns: Option<u64>,
     /// As in [`MachineCpu`].
     pub steal_ns: u64,
     /// As in [`MachineCpu`].
@@ -247,17 +289,45 @@ mod tests {
     }
 
     #[test]
+    fn user_and_kernel_are_told_apart_if_the_ticks_are_many() {
+        let stat = |name: &str, user: u64, kernel: u64| {
+            format!("7 ({name}) S 1 7 7 0 -1 4194560 100 0 0 0 {user} {kernel} 3 4 20 0 1 0 9 10 11\n")
+        };
+        let before = ProcessTicks::parse(&stat("a) S 1 (b", 100, 200)).unwrap();
+        assert_eq!(before, ProcessTicks { user: 100, kernel: 200 });
+        let after = |user, kernel| ProcessTicks { user, kernel }.user_share_since(&before);
+        assert_eq!(after(110, 230), Some((40, 0.25)));
+        assert_eq!(after(124, 200), None);
+        assert_eq!(after(100, 225), Some((25, 0.0)));
+        assert!(ProcessTicks::parse("7 (a) S 1").is_err());
+    }
+
+    #[test]
+    fn the_ticks_of_a_process_are_those_of_its_clock() {
+        spin(50_000_000);
+        let ticks = ProcessTicks::read(std::process::id()).unwrap();
+        // SAFETY: sysconf takes no pointers.
+        let ns_per_tick = 1_000_000_000 / unsafe { libc::sysconf(libc::_SC_CLK_TCK) }.cast_unsigned();
+        let clock_ns = process_cpu_ns(std::process::id()).unwrap();
+        // Both are cut down to whole ticks, and were read before the clock.
+        let all = ticks.user + ticks.kernel;
+        assert!(all >= 3 && all * ns_per_tick <= clock_ns, "{ticks:?}, {clock_ns} ns");
+    }
+
+    #[test]
     fn the_machine_is_split_and_steal_is_a_share_of_all() {
         let early = MachineCpu::parse("cpu  10 0 5 80 1 1 2 1 4 0\ncpu0 1 1\n", 10).unwrap();
         let late = MachineCpu::parse("cpu  20 0 10 155 1 1 3 10 4 0\n", 10).unwrap();
-        assert_eq!(early, MachineCpu { busy_ns: 180, interrupt_ns: 30, steal_ns: 10, total_ns: 1000 });
+        assert_eq!(early, MachineCpu { busy_ns: 180, softirq_ns: 20, steal_ns: 10, total_ns: 1000 });
         let spent = late.since(&early);
         assert_eq!(
             spent,
-            MachineCpuDifference { busy_ns: 160, interrupt_ns: 10, steal_ns: 90, total_ns: 1000 }
+            MachineCpuDifference { busy_ns: 160, softirq_ns: Some(10), steal_ns: 90, total_ns: 1000 }
         );
         assert_eq!(spent.steal_percent(), Some(9.0));
         assert_eq!(early.since(&early).steal_percent(), None);
+        let untold = MachineCpu { softirq_ns: 0, ..early };
+        assert_eq!(untold.since(&untold).softirq_ns, None);
         assert!(MachineCpu::read().unwrap().busy_ns > 0);
     }
 }

@@ -8,7 +8,7 @@ use super::Section;
 use super::ladder;
 use super::table::{MISSING, Table, number};
 use crate::comparisons;
-use crate::matrix::Contender;
+use crate::matrix::{Contender, Workload};
 use crate::measurement::{Bounds, ComparisonRow, MemoryRow, Pass, Status, TrialRow, Verdict};
 use crate::results::Run;
 use crate::statistics::median;
@@ -157,41 +157,36 @@ fn history(manifest: &Value) -> String {
 
 fn questions(run: &Run) -> String {
     let mut table = Table::new(5, &["workload", "connections", "message", "load", "question"]);
-    let workloads = run.manifest["matrix"]["workload"].as_array().into_iter().flatten();
-    for workload in workloads {
-        let plain = |name: &str| workload[name].as_u64().unwrap_or_default().to_string();
+    for workload in &run.matrix.workloads {
         table.push(vec![
-            text_of(workload, "/name").to_owned(),
-            plain("connections"),
-            format!("{} B", plain("message_bytes")),
+            workload.name.clone(),
+            workload.connections.to_string(),
+            format!("{} B", workload.message_bytes),
             load(workload),
-            text_of(workload, "/question").to_owned(),
+            workload.question.clone(),
         ]);
     }
     table.render()
 }
 
-/// What the clients do and the server beside echoing, in a few words.
-fn load(workload: &Value) -> String {
-    let mut words = match workload["rate_per_s"].as_f64() {
-        None => format!("closed loop, {} in flight", workload["pipeline"].as_u64().unwrap_or_default()),
-        Some(rate) => {
-            let arrival = workload["arrival"].as_str().unwrap_or("poisson");
-            format!("open loop, {arrival}, {}/s", number(rate))
-        }
+/// What decides when messages are sent, and what else a workload asks for.
+fn load(workload: &Workload) -> String {
+    // Only from there on are thousands set apart, and below there would be decimals.
+    let plain = |value: f64| if value < 100.0 { whole(value) } else { number(value) };
+    let mut words = match workload.rate_per_s {
+        None => format!("closed loop, {} in flight", workload.pipeline),
+        Some(rate) => format!("open loop, {}, {}/s", workload.arrival().name(), number(rate)),
     };
-    for (key, before, after) in [
-        ("churn", "a connection for each ", " echoes"),
-        ("work_ns", "", " ns of work"),
-        ("workers", "", " workers"),
+    for (value, before, after) in [
+        (workload.churn.map(|churn| churn as f64), "a connection for each ", " echoes"),
+        (workload.work_ns.map(|work_ns| work_ns as f64), "", " ns of work"),
+        (workload.workers.map(f64::from), "", " workers"),
     ] {
-        if let Some(value) = workload[key].as_f64() {
-            // Only from there on are thousands set apart, and below there would be decimals.
-            let value = if value < 100.0 { whole(value) } else { number(value) };
-            words += &format!(", {before}{value}{after}");
+        if let Some(value) = value {
+            words += &format!(", {before}{}{after}", plain(value));
         }
     }
-    words
+    words + if workload.idle_spinner { ", no CPU halts" } else { "" }
 }
 
 /// The arms in the order of the matrix, the baseline's second reading after its first.
@@ -412,7 +407,7 @@ fn ratio_of(run: &Run, workload: &str, metric: &str, arm: &str, baseline: &str) 
 fn cpu(run: &Run) -> String {
     let baseline = run.matrix.baseline.as_str();
     let against = format!("against {baseline} ({})", bounds(run, "server_cpu_ns_per_echo"));
-    let heading = [
+    let mut heading = vec![
         "workload",
         "arm",
         "server ns/echo",
@@ -422,11 +417,21 @@ fn cpu(run: &Run) -> String {
         "switches/echo",
         "blocks",
     ];
+    // Shown by runs that tell them.
+    type Part = fn(&TrialRow) -> Option<f64>;
+    let parts: [(&str, Part); 3] = [
+        ("server's program ns/echo", |row| row.server_cpu_user_ns_per_echo),
+        ("server's kernel ns/echo", |row| row.server_cpu_kernel_ns_per_echo),
+        ("machine's softirqs ns/echo", |row| row.machine_softirq_ns_per_echo),
+    ];
+    let is_told = |value: Part| run.trials.iter().any(|row| value(row).is_some());
+    let told: Vec<(&str, Part)> = parts.into_iter().filter(|(_, value)| is_told(*value)).collect();
+    heading.extend(told.iter().map(|(name, _)| name));
     let mut table = Table::new(2, &heading);
     for (workload, arm, _) in by_arm(run, Pass::Latency) {
         // The same blocks for every arm and every column: those that the ratio is over.
         let rows = in_complete_blocks(run, workload, &arm);
-        table.push(vec![
+        let mut cells = vec![
             workload.to_owned(),
             arm.clone(),
             median_of(&rows, &USABLE, |row| row.server_cpu_ns_per_echo),
@@ -435,7 +440,9 @@ fn cpu(run: &Run) -> String {
             median_of(&rows, &USABLE, |row| row.machine_cpu_ns_per_echo),
             median_of(&rows, &USABLE, |row| row.context_switches_per_echo),
             rows.len().to_string(),
-        ]);
+        ];
+        cells.extend(told.iter().map(|(_, value)| median_of(&rows, &USABLE, *value)));
+        table.push(cells);
     }
     table.render() + &absent(run, Pass::Latency)
 }

@@ -5,9 +5,9 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 
 use super::{Ground, Trial, miscounted};
-use crate::children::{Load, Server};
+use crate::children::{IdleSpinner, Load, Server};
 use crate::gates::{self, Evidence, Offered, Sharing};
-use crate::instruments::cpu::{MachineCpu, Tasks, process_cpu_ns};
+use crate::instruments::cpu::{MachineCpu, ProcessTicks, Tasks, process_cpu_ns};
 use crate::instruments::network::NetworkReading;
 use crate::load::result::LoadEvent;
 use crate::matrix::{Latency, Workload};
@@ -20,6 +20,7 @@ const MAIN_THREAD: u64 = 1;
 /// The CPU clocks at one end of the window.
 struct Clocks {
     server_cpu_ns: u64,
+    server_ticks: ProcessTicks,
     tasks: Tasks,
     client_tasks: Tasks,
     machine: MachineCpu,
@@ -32,15 +33,17 @@ impl Clocks {
         let tasks = Tasks::read(server.pid())?;
         let client_tasks = Tasks::read(load.pid())?;
         let machine = MachineCpu::read()?;
-        Ok(Self { server_cpu_ns: process_cpu_ns(server.pid())?, tasks, client_tasks, machine })
+        let server_ticks = ProcessTicks::read(server.pid())?;
+        Ok(Self { server_cpu_ns: process_cpu_ns(server.pid())?, server_ticks, tasks, client_tasks, machine })
     }
 
     /// At its end, the other way round.
     fn end(server: &Server, load: &Load) -> std::io::Result<Self> {
         let server_cpu_ns = process_cpu_ns(server.pid())?;
+        let server_ticks = ProcessTicks::read(server.pid())?;
         let machine = MachineCpu::read()?;
         let client_tasks = Tasks::read(load.pid())?;
-        Ok(Self { server_cpu_ns, tasks: Tasks::read(server.pid())?, client_tasks, machine })
+        Ok(Self { server_cpu_ns, server_ticks, tasks: Tasks::read(server.pid())?, client_tasks, machine })
     }
 }
 
@@ -63,6 +66,11 @@ pub fn measure(
     let mut load = trial.load(ground, namespace.as_ref(), &server, row, workload.connections, &more)?;
     load.set_connections(workload.connections).map_err(|error| server.blame(error))?;
     server.await_open(workload.connections as u64)?;
+    row.idle_spinner = workload.idle_spinner;
+    let spinner = match workload.idle_spinner {
+        true => Some(IdleSpinner::start(&ground.placement.cpus()?, &ground.interrupted)?),
+        false => None,
+    };
     let counters_before = server.counters()?;
 
     let patience = latency.warmup_max + Duration::from_secs(30);
@@ -78,6 +86,8 @@ pub fn measure(
     let LoadEvent::Result(result) = load.next(patience).map_err(|error| server.blame(error))? else {
         bail!("the load gave no result")
     };
+    // One that had died in between would have left the CPUs to halt.
+    spinner.map(IdleSpinner::end).transpose()?;
     let at_rest = match &result.churn {
         Some(churn) => server.counters_after_churn(workload.connections as u64, churn.opened_in_all)?,
         None => server.counters()?,
@@ -134,8 +144,15 @@ pub fn measure(
         row.fairness_workers = Some(fairness.ports);
     }
     row.server_cpu_ns_per_echo = per_echo(server_cpu_ns);
+    if let Some((ticks, user_share)) = after.server_ticks.user_share_since(&before.server_ticks) {
+        let part = |share: f64| row.server_cpu_ns_per_echo.map(|all| all * share);
+        row.server_cpu_user_ns_per_echo = part(user_share);
+        row.server_cpu_kernel_ns_per_echo = part(1.0 - user_share);
+        row.server_cpu_division_ticks = Some(ticks);
+    }
     row.client_cpu_ns_per_echo = per_echo(result.client_cpu_ns);
-    row.machine_cpu_ns_per_echo = per_echo(machine.busy_ns);
+    row.machine_cpu_ns_per_echo = per_echo(machine.busy_ns).filter(|_| !workload.idle_spinner);
+    row.machine_softirq_ns_per_echo = machine.softirq_ns.and_then(per_echo);
     row.client_cpu_percent = Some(result.client_cpu_ratio * 100.0);
     row.context_switches_per_echo =
         per_echo(after.tasks.context_switches.saturating_sub(before.tasks.context_switches));
@@ -172,6 +189,7 @@ pub fn measure(
         io_workers: after.tasks.io_workers,
         counters,
         sharing,
+        not_in_force: gates::not_in_force(&row.knobs, &row.in_force),
         ..Evidence::default()
     }))
 }

@@ -84,8 +84,12 @@ fn measure_state(
     load.quit()?;
     let counters = trial.stop(server, row)?;
     let unsettled = points.iter().filter(|point| !point.reading.settled).count();
-    let mut evidence =
-        Evidence { unsettled_readings: (unsettled, points.len()), counters, ..Evidence::default() };
+    let mut evidence = Evidence {
+        unsettled_readings: (unsettled, points.len()),
+        counters,
+        not_in_force: gates::not_in_force(&row.knobs, &row.in_force),
+        ..Evidence::default()
+    };
     if let Some(unavailable) = instrument.slabs_unavailable() {
         evidence
             .notes

@@ -141,6 +141,7 @@ pub fn measure(
         connections: (workload.connections as u64, stood),
         io_workers,
         counters,
+        not_in_force: gates::not_in_force(&row.knobs, &row.in_force),
         ..Evidence::default()
     };
     Ok(gates::judge(&evidence))

@@ -3,28 +3,28 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::process::exit;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use signal_hook::consts::{SIGTERM, SIGUSR1};
 
 use crate::{FOUR_CONNECTIONS, LATENCY, Place, assert_has, assert_reasons, failure, heading};
 
-/// What the stand-in is to do with the first bytes of each connection.
+/// What the stand-in does wrong.
 const FAULT: &str = "RINGMARK_TEST_FAULT";
 
 /// Runs a matrix on a server that is this script; returns the reasons of the rows, which have all failed.
 fn reasons(script: &str) -> Vec<String> {
     let matrix = format!("{}{LATENCY}[syscalls]\nechoes = 20\n{FOUR_CONNECTIONS}", heading(&["epoll-et"]));
     let place = Place::with(&matrix);
-    let server = place.path("server");
-    fs::write(&server, format!("#!/bin/sh\n{script}\n")).unwrap();
-    fs::set_permissions(&server, fs::Permissions::from_mode(0o755)).unwrap();
-    let line = failure(place.run().arg("--server").arg(&server));
+    let line = failure(place.run().arg("--server").arg(server_of(&place, script)));
     assert_has(&line, &["no trial of 6 gave figures that can be used", "trials.csv says why"]);
 
     let rows = place.rows("trials.csv");
@@ -49,9 +49,17 @@ fn assert_each_has(reasons: &[String], parts: &[&str]) {
     }
 }
 
+/// A program of the place that is this script.
+pub fn server_of(place: &Place, script: &str) -> PathBuf {
+    let server = place.path("server");
+    fs::write(&server, format!("#!/bin/sh\n{script}\n")).unwrap();
+    fs::set_permissions(&server, fs::Permissions::from_mode(0o755)).unwrap();
+    server
+}
+
 /// A script that becomes the stand-in below. Its lines go through descriptor 3, because the test program
 /// says things of its own on stdout.
-fn stand_in_with(fault: &str) -> String {
+pub fn stand_in_with(fault: &str) -> String {
     let program = std::env::current_exe().unwrap();
     format!(
         "exec 3>&1\n{FAULT}={fault} exec '{}' --exact broken_server::stand_in --ignored --nocapture >/dev/null",
@@ -70,6 +78,11 @@ fn a_byte_is_lost() {
         &reasons(&stand_in_with("lose")),
         &["connection ", "offset 10: ", "the server lost them"],
     );
+}
+
+#[test]
+fn a_connection_is_closed() {
+    assert_each_has(&reasons(&stand_in_with("close")), &["connection ", "closed"]);
 }
 
 #[test]
@@ -98,16 +111,33 @@ fn stand_in() {
 
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
+    let (mut knobs, mut in_force) = (json!({}), json!({}));
+    if fault == "unregistered" {
+        knobs["registered_ring"] = "on".into();
+        in_force["registered_ring"] = false.into();
+    }
+    if fault == "overflow" {
+        // SAFETY: takes no pointer; a listener may be told its backlog again.
+        assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), 1) }, 0);
+    }
     let open = Arc::new(AtomicUsize::new(0));
     let accepted = Arc::clone(&open);
     thread::spawn(move || {
-        for stream in listener.incoming().map_while(Result::ok) {
+        if fault == "overflow" {
+            await_count("netstat", "TcpExt:", "ListenOverflows");
+        }
+        for (number, stream) in listener.incoming().map_while(Result::ok).enumerate() {
+            // Some faults are those of the first connection alone.
+            let fault = if number > 0 && fault.starts_with("first-") { String::new() } else { fault.clone() };
+            if fault == "first-lossy" {
+                lose_what_comes(&stream);
+            }
             accepted.fetch_add(1, SeqCst);
-            let fault = fault.clone();
-            thread::spawn(move || serve(stream, &fault));
+            let open = Arc::clone(&accepted);
+            thread::spawn(move || serve(stream, &fault, &open));
         }
     });
-    let ready = json!({"event": "ready", "knobs": {}, "in_force": {}, "addresses": [address]});
+    let ready = json!({"event": "ready", "knobs": knobs, "in_force": in_force, "addresses": [address]});
     writeln!(lines, "{ready}").unwrap();
     for signal in signals.forever() {
         let event = if signal == SIGTERM { "end" } else { "counters" };
@@ -119,7 +149,46 @@ fn stand_in() {
     }
 }
 
-fn serve(mut stream: TcpStream, fault: &str) {
+/// Waits, but not for ever, until TCP in this process's network namespace has counted one.
+fn await_count(file: &str, prefix: &str, name: &str) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let count = || {
+        let text = fs::read_to_string(format!("/proc/self/net/{file}")).ok()?;
+        let mut lines = text.lines().filter_map(|line| line.strip_prefix(prefix)).map(str::split_whitespace);
+        let mut pairs = lines.next()?.zip(lines.next()?);
+        pairs.find_map(|(found, value)| (found == name).then(|| value.parse::<u64>().ok())?)
+    };
+    while count() == Some(0) && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Makes the kernel drop the segments that come on a connection, as if they were lost on the way, until one was sent
+/// again.
+fn lose_what_comes(stream: &TcpStream) {
+    let take_nothing = libc::sock_filter { code: (libc::BPF_RET | libc::BPF_K) as u16, jt: 0, jf: 0, k: 0 };
+    let mut program = [take_nothing];
+    let filter = libc::sock_fprog { len: 1, filter: program.as_mut_ptr() };
+    set_option(stream, libc::SO_ATTACH_FILTER, &filter);
+    let stream = stream.try_clone().unwrap();
+    thread::spawn(move || {
+        await_count("snmp", "Tcp:", "RetransSegs");
+        set_option(&stream, libc::SO_DETACH_FILTER, &(0 as libc::c_int));
+    });
+}
+
+/// Sets an option of socket(7).
+fn set_option<T>(stream: &TcpStream, option: libc::c_int, value: &T) {
+    let bytes = size_of_val(value) as libc::socklen_t;
+    // SAFETY: the descriptor is open through the borrow; the kernel only reads `value`, whose size is the one given,
+    // and of a filter's program the instructions, which the caller still has.
+    let outcome = unsafe {
+        libc::setsockopt(stream.as_raw_fd(), libc::SOL_SOCKET, option, (&raw const *value).cast(), bytes)
+    };
+    assert_eq!(outcome, 0, "{}", std::io::Error::last_os_error());
+}
+
+fn serve(mut stream: TcpStream, fault: &str, open: &AtomicUsize) {
     let mut buffer = [0; 4096];
     let mut first = true;
     while let Ok(length @ 1..) = stream.read(&mut buffer) {
@@ -128,6 +197,11 @@ fn serve(mut stream: TcpStream, fault: &str) {
             (true, "flip") => bytes[10] ^= 4,
             (true, "lose") => _ = bytes.remove(10),
             (true, "die") => exit(7),
+            (true, "close") => {
+                open.fetch_sub(1, SeqCst);
+                return;
+            }
+            (true, "first-forgotten") => _ = open.fetch_sub(1, SeqCst),
             _ => {}
         }
         first = false;

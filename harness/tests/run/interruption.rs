@@ -12,10 +12,10 @@ const PLANNED: usize = 400;
 
 /// A process: its number, and when it began, because numbers are used again.
 #[derive(Debug, PartialEq)]
-pub struct Process(u32, String);
+pub struct Process(pub u32, String);
 
 /// The fields of /proc/PID/stat from the state on, which is field 3 (proc_pid_stat(5)).
-fn stat(pid: u32) -> Option<Vec<String>> {
+pub fn stat(pid: u32) -> Option<Vec<String>> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, rest) = text.rsplit_once(") ")?;
     Some(rest.split_whitespace().map(str::to_owned).collect())

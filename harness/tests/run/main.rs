@@ -5,6 +5,8 @@
 mod bad_input;
 mod broken_server;
 mod doctor;
+mod gates;
+mod idle_spinner;
 mod interruption;
 mod refused_ring;
 mod report;

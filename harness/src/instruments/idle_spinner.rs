@@ -1,0 +1,65 @@
+//! Keeps CPUs from halting: on each of them a thread of the lowest priority spins, and gives way to whatever else
+//! wants to run there. A CPU of a virtual machine that has halted takes tens of µs to wake up; at a low load that is
+//! most of an echo's latency, and none of it is the server's.
+
+use std::io::{self, Read, Write};
+use std::sync::mpsc;
+use std::thread;
+
+use anyhow::{Context, Result};
+
+use super::affinity::CpuList;
+
+/// The verb of `ringmark` that does it, which is not for people.
+pub const VERB: &str = "spin-when-idle";
+
+/// The line that says that a thread spins on each CPU.
+pub const READY: &str = "spinning";
+
+/// Keeps CPUs from halting until stdin ends.
+#[derive(clap::Args, Debug)]
+pub struct Options {
+    /// The CPUs, for example 0,2-3
+    #[arg(long, value_name = "LIST")]
+    cpus: CpuList,
+}
+
+/// Spins until stdin ends.
+pub fn run(options: &Options) -> Result<()> {
+    let (sender, outcomes) = mpsc::channel();
+    for &cpu in options.cpus.cpus() {
+        let sender = sender.clone();
+        let begin = move || {
+            let outcome = ringmark::sys::pin_to_cpu(cpu).and_then(|()| yield_to_all());
+            let failed = outcome.is_err();
+            // Nobody listens only if another thread has failed, and the process is about to end.
+            let _ = sender.send(outcome);
+            if failed {
+                return;
+            }
+            loop {
+                std::hint::spin_loop();
+            }
+        };
+        // It ends with the process.
+        thread::Builder::new().spawn(begin).context("start a thread")?;
+    }
+    drop(sender);
+    for outcome in outcomes.iter().take(options.cpus.cpus().len()) {
+        outcome.with_context(|| format!("spin at idle priority on the CPUs {}", options.cpus))?;
+    }
+    writeln!(io::stdout(), "{READY}").context("stdout")?;
+    io::stdin().read_to_end(&mut Vec::new()).context("stdin")?;
+    Ok(())
+}
+
+/// Makes the calling thread run only where nothing else wants to (SCHED_IDLE, sched(7)); whoever wakes up there
+/// takes its place at once.
+fn yield_to_all() -> io::Result<()> {
+    let parameters = libc::sched_param { sched_priority: 0 };
+    // SAFETY: 0 is the calling thread; the kernel reads `parameters`, which lives through the call.
+    match unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &parameters) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
