@@ -7,7 +7,9 @@ use super::procfs;
 /// TCP's counters and sockets in one network namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NetworkReading {
-    /// Segments sent again since the namespace was made (`Tcp: RetransSegs`, RFC 4022).
+    /// Segments sent since the namespace was made, those that were sent again not counted (`Tcp: OutSegs`, RFC 4022).
+    pub sent_segments: u64,
+    /// Segments sent again (`Tcp: RetransSegs`).
     pub retransmitted_segments: u64,
     /// Connections dropped because an accept queue was full (`TcpExt: ListenOverflows`).
     pub listen_overflows: u64,
@@ -32,6 +34,8 @@ pub struct SocketReading {
 /// What happened between two readings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NetworkDifference {
+    /// Segments sent, those that were sent again not counted.
+    pub sent_segments: u64,
     /// Segments sent again.
     pub retransmitted_segments: u64,
     /// Connections dropped because an accept queue was full.
@@ -44,9 +48,10 @@ impl NetworkReading {
     /// Reads the namespace that the process is in.
     pub fn read(pid: u32) -> io::Result<Self> {
         let file = |name: &str| procfs::read(format!("/proc/{pid}/net/{name}"));
-        let netstat = file("netstat")?;
+        let (snmp, netstat) = (file("snmp")?, file("netstat")?);
         Ok(Self {
-            retransmitted_segments: counter(&file("snmp")?, "Tcp:", "RetransSegs")?,
+            sent_segments: counter(&snmp, "Tcp:", "OutSegs")?,
+            retransmitted_segments: counter(&snmp, "Tcp:", "RetransSegs")?,
             listen_overflows: counter(&netstat, "TcpExt:", "ListenOverflows")?,
             listen_drops: counter(&netstat, "TcpExt:", "ListenDrops")?,
             sockets: SocketReading::parse(&file("sockstat")?)?,
@@ -56,6 +61,7 @@ impl NetworkReading {
     /// What happened since an earlier reading of the same namespace.
     pub fn since(&self, earlier: &Self) -> NetworkDifference {
         NetworkDifference {
+            sent_segments: self.sent_segments - earlier.sent_segments,
             retransmitted_segments: self.retransmitted_segments - earlier.retransmitted_segments,
             listen_overflows: self.listen_overflows - earlier.listen_overflows,
             listen_drops: self.listen_drops - earlier.listen_drops,
@@ -130,9 +136,9 @@ mod tests {
         drop(pairs.unwrap());
         assert_eq!(before.sockets.in_use, 0);
         assert_eq!(during.sockets.in_use, 3);
-        assert_eq!(
-            during.since(&before),
-            NetworkDifference { retransmitted_segments: 0, listen_overflows: 0, listen_drops: 0 }
-        );
+        let since = during.since(&before);
+        // One connection was made and nothing was sent: SYN, SYN+ACK and ACK.
+        assert_eq!((since.sent_segments, since.retransmitted_segments), (3, 0));
+        assert_eq!((since.listen_overflows, since.listen_drops), (0, 0));
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::{FOUR_CONNECTIONS, Place, assert_has, failure, heading, stdout, success};
 
-const SECTIONS: [&str; 11] = [
+const SECTIONS: [&str; 13] = [
     "run",
     "questions",
     "syscalls",
@@ -14,6 +14,8 @@ const SECTIONS: [&str; 11] = [
     "latency",
     "open-loop",
     "capacity",
+    "churn",
+    "fairness",
     "memory",
     "ladder",
     "gates",
