@@ -1,11 +1,12 @@
 //! What a calibration shows: how far one server lies from itself here, and from how many blocks on a handicap of
 //! known size is told apart from none.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use crate::comparisons::{self, complete_blocks};
+use crate::machine::Machine;
 use crate::matrix::{BLOCKS_FOR_VERDICT, Contender, Matrix};
 use crate::measurement::{Bounds, ComparisonRow, Pass, TrialRow, Verdict};
 
@@ -16,7 +17,7 @@ pub const METRICS: [&str; 2] = ["server_cpu_ns_per_echo", "latency_p99_us"];
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Calibration {
     /// When it began, UTC.
-    pub read_at: String,
+    pub begun_utc: String,
     /// The folder of its trials.
     pub folder: String,
     /// As in the manifest of a run: what it holds for.
@@ -25,7 +26,7 @@ pub struct Calibration {
     pub kernel_release: Option<String>,
     /// What the clients did.
     pub workload: String,
-    /// How long its blocks took, in all.
+    /// How long it took from its first block on.
     pub minutes: f64,
     /// Blocks that count.
     pub blocks: usize,
@@ -48,10 +49,10 @@ pub struct Metric {
 /// An arm that busy-waits a little for each echo.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Handicap {
-    /// The busy wait in percent of the CPU of an echo; 0: one more reading of the same server.
-    pub asked_percent: f64,
-    /// The knob.
+    /// The busy wait for each echo; 0: one more reading of the same server.
     pub work_ns: u64,
+    /// That in percent of the server's CPU for an echo.
+    pub percent_of_echo: f64,
     /// What all blocks say, with the ends of its interval.
     pub ratio: f64,
     /// The lower end.
@@ -73,8 +74,16 @@ pub fn contender(backend: &str, work_ns: u64) -> Contender {
     Contender { backend: backend.to_owned(), set: vec![format!("work_ns={work_ns}")], ..Contender::default() }
 }
 
-/// Judges each metric; `handicaps` are percents and busy waits of the matrix's arms.
-pub fn judge(rows: &[TrialRow], matrix: &Matrix, backend: &str, handicaps: &[(f64, u64)]) -> Vec<Metric> {
+/// The busy wait of a handicap.
+fn work_ns(contender: &Contender) -> Option<u64> {
+    let [setting] = &contender.set[..] else { return None };
+    setting.strip_prefix("work_ns=")?.parse().ok()
+}
+
+/// Judges each metric of the matrix's handicaps.
+pub fn judge(rows: &[TrialRow], matrix: &Matrix) -> Vec<Metric> {
+    let handicaps: Vec<(u64, String)> =
+        matrix.backends.iter().filter_map(|contender| Some((work_ns(contender)?, contender.arm()))).collect();
     let workload = matrix.workloads.first().map(|workload| workload.name.as_str()).unwrap_or_default();
     let blocks: Vec<u32> = complete_blocks(rows, Pass::Latency, workload)
         .iter()
@@ -99,23 +108,23 @@ pub fn judge(rows: &[TrialRow], matrix: &Matrix, backend: &str, handicaps: &[(f6
         let is_told_apart = |rows: &[ComparisonRow], arm: &str| {
             find(rows, arm).is_some_and(|row| matches!(row.verdict, Verdict::Higher | Verdict::Lower))
         };
-        let of_handicap = |&(asked_percent, work_ns): &(f64, u64)| {
-            let arm = contender(backend, work_ns).arm();
-            let row = find(&all, &arm)?;
-            let since_last_miss = growing.iter().rev().take_while(|(_, rows)| is_told_apart(rows, &arm));
+        let of_handicap = |(work_ns, arm): &(u64, String)| {
+            let row = find(&all, arm)?;
+            let since_last_miss = growing.iter().rev().take_while(|(_, rows)| is_told_apart(rows, arm));
+            let cpu = all.iter().find(|row| row.metric == METRICS[0])?.baseline_median;
             Some(Handicap {
-                asked_percent,
-                work_ns,
+                work_ns: *work_ns,
+                percent_of_echo: 100.0 * *work_ns as f64 / cpu,
                 ratio: row.ratio,
                 ratio_low: row.ratio_low,
                 ratio_high: row.ratio_high,
                 verdict: row.verdict.words().to_owned(),
                 detected_from_blocks: since_last_miss.last().map(|(count, _)| *count),
-                detected_groups: groups.iter().filter(|rows| is_told_apart(rows, &arm)).count(),
+                detected_groups: groups.iter().filter(|rows| is_told_apart(rows, arm)).count(),
                 groups: groups.len(),
             })
         };
-        let same = find(&all, &contender(backend, 0).arm());
+        let same = handicaps.iter().find(|(work_ns, _)| *work_ns == 0).and_then(|(_, arm)| find(&all, arm));
         Metric {
             metric: metric.to_owned(),
             resolution_percent: same.as_ref().and_then(resolution_percent),
@@ -155,10 +164,11 @@ impl Calibration {
                 ),
             };
             for handicap in &metric.handicaps {
-                let Handicap { asked_percent, work_ns, ratio, ratio_low, ratio_high, verdict, .. } = handicap;
-                let what = match asked_percent {
-                    0.0 => "the same server".to_owned(),
-                    percent => format!("{percent} % more CPU ({work_ns} ns)"),
+                let Handicap { work_ns, percent_of_echo, ratio, ratio_low, ratio_high, verdict, .. } =
+                    handicap;
+                let what = match work_ns {
+                    0 => "the same server".to_owned(),
+                    _ => format!("{percent_of_echo:.1} % more CPU ({work_ns} ns)"),
                 };
                 let from = match handicap.detected_from_blocks {
                     Some(blocks) => format!("told apart from {blocks} blocks on"),
@@ -174,22 +184,21 @@ impl Calibration {
         text
     }
 
-    /// The newest calibration of this machine and kernel in the folders beside a run's.
-    pub fn newest(results: &Path, machine: &str, kernel_release: Option<&str>) -> Option<Self> {
-        let mut found: Vec<Self> = std::fs::read_dir(results)
-            .ok()?
-            .filter_map(|entry| read(&entry.ok()?.path().join(FILE)))
-            .filter(|found| found.machine == machine && found.kernel_release.as_deref() == kernel_release)
-            .collect();
-        found.sort_by(|a, b| a.read_at.cmp(&b.read_at));
-        found.pop()
+    /// The newest one of this machine and kernel in the folders beside a run's.
+    pub fn newest(results: &Path, machine: &Machine) -> Option<Self> {
+        let is_of_here = |found: &Self| {
+            found.machine == machine.description && found.kernel_release == machine.kernel_release
+        };
+        let folders = std::fs::read_dir(results).ok()?;
+        let found = folders.filter_map(|entry| read(&entry.ok()?.path().join(FILE)));
+        found.filter(is_of_here).max_by(|a, b| a.begun_utc.cmp(&b.begun_utc))
     }
 }
 
 /// Its name in its folder.
 pub const FILE: &str = "calibration.json";
 
-fn read(path: &PathBuf) -> Option<Calibration> {
+fn read(path: &Path) -> Option<Calibration> {
     serde_json::from_str(&std::fs::read_to_string(path).ok()?).ok()
 }
 
@@ -197,8 +206,6 @@ fn read(path: &PathBuf) -> Option<Calibration> {
 mod tests {
     use super::*;
     use crate::measurement::Status;
-
-    const HANDICAPS: [(f64, u64); 3] = [(0.0, 0), (2.0, 100), (20.0, 1000)];
 
     fn matrix() -> Matrix {
         toml::from_str(
@@ -249,7 +256,7 @@ mod tests {
     }
 
     fn cpu(blocks: u32) -> Metric {
-        judge(&rows(blocks), &matrix(), "epoll-et", &HANDICAPS).remove(0)
+        judge(&rows(blocks), &matrix()).remove(0)
     }
 
     #[test]
@@ -259,6 +266,8 @@ mod tests {
         assert_eq!((same.detected_from_blocks, same.verdict.as_str()), (None, "no difference shown"));
         assert_eq!((large.detected_from_blocks, large.detected_groups, large.groups), (Some(10), 4, 4));
         assert!((large.ratio - 1.2).abs() < 0.01 && large.verdict == "higher", "{large:?}");
+        assert_eq!([same.work_ns, small.work_ns, large.work_ns], [0, 100, 1000]);
+        assert!((large.percent_of_echo - 20.0).abs() < 0.5, "{large:?}");
         let resolution = found.resolution_percent.expect("blocks enough");
         assert!((0.3..2.0).contains(&resolution), "{resolution}");
         assert!(small.detected_from_blocks.is_some_and(|blocks| blocks > 10), "{small:?}");

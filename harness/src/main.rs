@@ -1,5 +1,6 @@
 //! `ringmark`: loads, measures and reports.
 
+mod calibrate;
 mod calibration;
 mod children;
 mod comparisons;
@@ -32,7 +33,8 @@ struct Cli {
 #[derive(Subcommand)]
 enum Verb {
     Doctor(doctor::Options),
-    Run(run::Options),
+    Calibrate(calibrate::Options),
+    Run(Box<run::Options>),
     Load(Box<load::Options>),
     Report(report::Options),
     #[command(hide = true)]
@@ -42,7 +44,8 @@ enum Verb {
 fn main() -> std::process::ExitCode {
     let outcome = match Cli::parse().verb {
         Verb::Doctor(options) => doctor::run(options),
-        Verb::Run(options) => run::run(options),
+        Verb::Calibrate(options) => calibrate::run(options),
+        Verb::Run(options) => run::run(*options),
         Verb::Load(options) => load::run(*options),
         Verb::Report(options) => report::run(options),
         Verb::SpinWhenIdle(options) => idle_spinner::run(&options),

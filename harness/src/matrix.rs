@@ -61,7 +61,7 @@ impl Contender {
 }
 
 /// The latency pass.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Latency {
     /// Passes over all arms, in shuffled order, that shall count; [`ADDITIONAL_SHARE`] bounds how many more
@@ -103,7 +103,7 @@ pub struct Memory {
 }
 
 /// What the clients do.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Workload {
     /// Its name in every result.

@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::calibration::Calibration;
 use crate::comparisons;
 use crate::matrix::Matrix;
 use crate::measurement::{CapacityRow, ComparisonRow, EventRow, MemoryRow, Pass, SyscallRow, TrialRow};
@@ -54,6 +55,9 @@ pub struct Manifest {
     /// What it could measure, and how well.
     #[serde(default)]
     pub doctor: Value,
+    /// How small a difference it showed before this run, if that was looked for there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<Calibration>,
 }
 
 impl Manifest {

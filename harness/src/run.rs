@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, Result, bail, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::calibration::Calibration;
 use crate::doctor;
 use crate::machine::{self, Machine};
 use crate::matrix::Matrix;
@@ -53,6 +54,25 @@ pub struct Options {
     /// Repeat the run of this folder, matrix, seed and order, into a new one
     #[arg(long, value_name = "DIR", conflicts_with_all = ["matrix", "seed"])]
     replay: Option<PathBuf>,
+    /// A matrix that stands in no file, and what to call it. Its tables are not printed.
+    #[arg(skip)]
+    given: Option<(String, Matrix)>,
+}
+
+impl Options {
+    /// Runs a matrix that stands in no file.
+    pub fn of(name: &str, matrix: Matrix, out: PathBuf, server: Option<PathBuf>) -> Self {
+        Self {
+            matrix: None,
+            out: Some(out),
+            seed: None,
+            server,
+            resume: None,
+            anyway: false,
+            replay: None,
+            given: Some((name.to_owned(), matrix)),
+        }
+    }
 }
 
 /// Runs.
@@ -70,14 +90,17 @@ pub fn run(options: Options) -> Result<()> {
         .context("stdout");
     }
     let started = SystemTime::now();
-    let (name, matrix, seed) = match (&original, &options.matrix) {
+    let prints_tables = options.given.is_none();
+    // Any number that differs from run to run; the manifest keeps it.
+    let now = started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let seed = options.seed.unwrap_or(now.as_secs());
+    let (name, matrix, seed) = match (&original, options.given) {
         (Some(manifest), _) => (manifest.name.clone(), manifest.matrix.clone(), manifest.seed),
-        (None, path) => {
-            let path = path.as_deref().unwrap_or(Path::new(""));
+        (None, Some((name, matrix))) => (name, matrix, seed),
+        (None, None) => {
+            let path = options.matrix.as_deref().unwrap_or(Path::new(""));
             let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or("matrix").to_owned();
-            // Any number that differs from run to run; the manifest keeps it.
-            let now = started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-            (name, Matrix::read(path)?, options.seed.unwrap_or(now.as_secs()))
+            (name, Matrix::read(path)?, seed)
         }
     };
     let server = server_binary(options.server.as_deref())?;
@@ -104,6 +127,7 @@ pub fn run(options: Options) -> Result<()> {
         resumed: Vec::new(),
         programs: Some(Programs::read(&server)?),
         placement: Some(placement.clone()),
+        calibration: folder.parent().and_then(|results| Calibration::newest(results, &machine)),
         machine: serde_json::to_value(&machine)?,
         doctor: serde_json::Value::Null,
     };
@@ -188,7 +212,9 @@ pub fn run(options: Options) -> Result<()> {
         manifest.finished_utc = Some(machine::utc(SystemTime::now()));
         results.write_manifest(&manifest)?;
     }
-    report::print(&folder)?;
+    if prints_tables {
+        report::print(&folder)?;
+    }
     writeln!(std::io::stdout(), "The results are in {}", folder.display()).context("stdout")?;
     ensure!(is_complete, "interrupted: the trials so far are in {}; to go on: {go_on}", folder.display());
     let is_usable = |row: &TrialRow| matches!(row.status, Status::Ok | Status::ClientLimited);
@@ -276,7 +302,8 @@ fn progress() -> ProgressBar {
     bar
 }
 
-fn server_binary(given: Option<&Path>) -> Result<PathBuf> {
+/// The server's program: the one given, or the one beside this.
+pub fn server_binary(given: Option<&Path>) -> Result<PathBuf> {
     let path = match given {
         Some(path) => path.to_owned(),
         None => std::env::current_exe().context("find this program")?.with_file_name("ringmark-server"),

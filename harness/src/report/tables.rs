@@ -404,6 +404,30 @@ fn ratio_of(run: &Run, workload: &str, metric: &str, arm: &str, baseline: &str) 
     comparison(run, workload, metric, arm, baseline).map_or(MISSING.to_owned(), ratio)
 }
 
+/// Why each workload ended after as many blocks as it did, where the matrix lets it end early.
+fn endings(run: &Run) -> String {
+    let Some(latency) = &run.matrix.latency else { return String::new() };
+    let Some(asked) = latency.precision_percent else { return String::new() };
+    let line = |workload: &Workload| {
+        let blocks = comparisons::complete_blocks(&run.trials, Pass::Latency, &workload.name).len();
+        let why = match comparisons::precision_percent(&run.trials, &workload.name, &run.matrix) {
+            Some(reached) if reached <= asked => {
+                format!("every interval is within {} % of its ratio, which was asked for", number(asked))
+            }
+            Some(reached) => {
+                format!(
+                    "the bound; the widest interval is {} %, and {} % was asked for",
+                    number(reached),
+                    number(asked)
+                )
+            }
+            None => "too few for intervals".to_owned(),
+        };
+        format!("- `{}` has {blocks} blocks: {why}\n", workload.name)
+    };
+    format!("\n{}", run.matrix.workloads.iter().map(line).collect::<String>())
+}
+
 fn cpu(run: &Run) -> String {
     let baseline = run.matrix.baseline.as_str();
     let against = format!("against {baseline} ({})", bounds(run, "server_cpu_ns_per_echo"));
@@ -444,7 +468,7 @@ fn cpu(run: &Run) -> String {
         cells.extend(told.iter().map(|(_, value)| median_of(&rows, &USABLE, *value)));
         table.push(cells);
     }
-    table.render() + &absent(run, Pass::Latency)
+    table.render() + &absent(run, Pass::Latency) + &endings(run)
 }
 
 /// The rows of the latency pass whose loop is open, or not, by workload and arm.

@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod broken_server;
+mod calibrate;
 mod doctor;
 mod gates;
 mod idle_spinner;
@@ -11,6 +12,7 @@ mod interruption;
 mod refused_ring;
 mod report;
 mod resume;
+mod sweep;
 mod whole_run;
 mod workloads;
 
