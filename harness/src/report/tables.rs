@@ -145,7 +145,7 @@ fn load(workload: &Value) -> String {
         }
     };
     for (key, before, after) in [
-        ("churn", "a connection for each ", " echoes"),
+        ("churn", "echoes per connection: ", ""),
         ("work_ns", "", " ns of work"),
         ("workers", "", " workers"),
     ] {
