@@ -180,7 +180,7 @@ impl fmt::Display for LoadResult {
         if let Some(churn) = &self.churn {
             writeln!(
                 f,
-                "connections/s {:.0}, one for each {} echoes",
+                "connections/s {:.0}, echoes per connection {}",
                 churn.connections_per_s, churn.echoes_each
             )?;
             writeln!(f, "connect µs   {}", churn.connect_us)?;

@@ -178,7 +178,7 @@ fn load(workload: &Workload) -> String {
         Some(rate) => format!("open loop, {}, {}/s", workload.arrival().name(), number(rate)),
     };
     for (value, before, after) in [
-        (workload.churn.map(|churn| churn as f64), "a connection for each ", " echoes"),
+        (workload.churn.map(|churn| churn as f64), "echoes per connection: ", ""),
         (workload.work_ns.map(|work_ns| work_ns as f64), "", " ns of work"),
         (workload.workers.map(f64::from), "", " workers"),
     ] {

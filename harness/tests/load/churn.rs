@@ -227,7 +227,7 @@ fn the_text_tells_of_connections() {
     let output = load(&server, "--connections 2 --message-bytes 64 --churn 2 --echoes 40").output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
     let text = String::from_utf8(output.stdout).unwrap();
-    assert_has(&text, &["connections/s ", "one for each 2 echoes", "connect µs   p50 "]);
+    assert_has(&text, &["connections/s ", "echoes per connection 2", "connect µs   p50 "]);
 }
 
 /// A ringmark-server; killed when dropped.

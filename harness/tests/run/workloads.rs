@@ -35,7 +35,7 @@ fn churn_work_and_workers_are_a_workloads_own() {
     assert_has(
         &printed,
         &[
-            "closed loop, 1 in flight, a connection for each 5 echoes",
+            "closed loop, 1 in flight, echoes per connection: 5",
             "closed loop, 1 in flight, 20,000 ns of work",
             "closed loop, 1 in flight, 4,096 workers",
         ],
