@@ -165,7 +165,8 @@ pub struct TrialRow {
     /// Busy time of all CPUs over the window, to the kernel's tick; empty with an idle spinner, which is always busy.
     pub machine_cpu_ns_per_echo: Option<f64>,
     /// Time of all CPUs in softirqs, where most of TCP's work is done: for both ends, and for whatever else the
-    /// machine does. To the kernel's tick; empty where the kernel does not tell softirqs apart.
+    /// machine does. To the kernel's tick; empty below 25 ticks of 10 ms, as where the kernel does not tell softirqs
+    /// apart.
     #[serde(default)]
     pub machine_softirq_ns_per_echo: Option<f64>,
     /// CPU of the client over what its threads could use, in percent.
@@ -225,7 +226,8 @@ pub struct TrialRow {
     /// TCP segments sent again in the trial's network namespace.
     pub retransmitted_segments: Option<u64>,
     /// Whether a thread of the lowest priority (SCHED_IDLE) spun on each CPU of the server and of the client, from
-    /// before the warm-up on, so that none of them halted when it had nothing to do.
+    /// before the warm-up on, so that none of them halted when it had nothing to do. CPU per echo is then that of
+    /// switches from and to that thread, and not to be set beside that of an idle CPU.
     #[serde(default)]
     pub idle_spinner: bool,
     /// Whether threads that should run at the same time had to share a CPU: server and client, workers, or a

@@ -188,19 +188,23 @@ impl MachineCpu {
     pub fn since(&self, earlier: &Self) -> MachineCpuDifference {
         MachineCpuDifference {
             busy_ns: self.busy_ns.saturating_sub(earlier.busy_ns),
-            softirq_ns: (self.softirq_ns > 0).then(|| self.softirq_ns.saturating_sub(earlier.softirq_ns)),
+            softirq_ns: Some(self.softirq_ns.saturating_sub(earlier.softirq_ns))
+                .filter(|&softirq_ns| softirq_ns >= SOFTIRQ_NS_MIN),
             steal_ns: self.steal_ns.saturating_sub(earlier.steal_ns),
             total_ns: self.total_ns.saturating_sub(earlier.total_ns),
         }
     }
 }
 
+/// Less than this is too few ticks to say anything, or of a kernel that does not tell softirqs apart.
+const SOFTIRQ_NS_MIN: u64 = TICKS_MIN * 10_000_000;
+
 /// CPU time of all CPUs together between two readings, in ns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MachineCpuDifference {
     /// As in [`MachineCpu`].
     pub busy_ns: u64,
-    /// As in [`MachineCpu`]; none if the kernel has counted none since boot, because it does not tell them apart.
+    /// As in [`MachineCpu`]; none if it is less than [`SOFTIRQ_NS_MIN`].
     pub softirq_ns: Option<u64>,
     /// As in [`MachineCpu`].
     pub steal_ns: u64,
@@ -322,12 +326,14 @@ mod tests {
         let spent = late.since(&early);
         assert_eq!(
             spent,
-            MachineCpuDifference { busy_ns: 160, softirq_ns: Some(10), steal_ns: 90, total_ns: 1000 }
+            MachineCpuDifference { busy_ns: 160, softirq_ns: None, steal_ns: 90, total_ns: 1000 }
         );
         assert_eq!(spent.steal_percent(), Some(9.0));
         assert_eq!(early.since(&early).steal_percent(), None);
-        let untold = MachineCpu { softirq_ns: 0, ..early };
-        assert_eq!(untold.since(&untold).softirq_ns, None);
+        let after =
+            |softirq_ns| MachineCpu { softirq_ns: early.softirq_ns + softirq_ns, ..early }.since(&early);
+        assert_eq!(after(250_000_000).softirq_ns, Some(250_000_000));
+        assert_eq!(after(240_000_000).softirq_ns, None);
         assert!(MachineCpu::read().unwrap().busy_ns > 0);
     }
 }

@@ -1,6 +1,6 @@
 //! Keeps CPUs from halting: on each of them a thread of the lowest priority spins, and gives way to whatever else
-//! wants to run there. A CPU of a virtual machine that has halted takes tens of µs to wake up; at a low load that is
-//! most of an echo's latency, and none of it is the server's.
+//! wants to run there. A CPU of a virtual machine that has halted for long enough takes tens of µs to wake up; at a low
+//! load that may be half of an echo's latency, and none of it is the server's.
 
 use std::io::{self, Read, Write};
 use std::sync::mpsc;
