@@ -14,14 +14,18 @@ pub fn unknown(matrix: &Matrix) -> impl Iterator<Item = &Workload> {
 }
 
 /// The baseline's capacity under a workload: the median of its trials, also where the client was the limit,
-/// because the rates are to be such that this client can offer them.
+/// because the rates are to be such that this client can offer them. Where the gates turned all away, what these say:
+/// a rate is no result, and every arm gets the same.
 fn capacity_per_s(rows: &[TrialRow], workload: &str) -> Option<f64> {
-    let stands = |row: &&TrialRow| {
-        row.pass == Some(Pass::Capacity)
-            && row.workload == workload
-            && matches!(row.status, Status::Ok | Status::ClientLimited)
+    let of_status = |statuses: &[Status]| {
+        let counts = |row: &&TrialRow| {
+            row.pass == Some(Pass::Capacity) && row.workload == workload && statuses.contains(&row.status)
+        };
+        median(&mut rows.iter().filter(counts).filter_map(|row| row.achieved_per_s).collect::<Vec<_>>())
     };
-    median(&mut rows.iter().filter(stands).filter_map(|row| row.achieved_per_s).collect::<Vec<_>>())
+    of_status(&[Status::Ok, Status::ClientLimited])
+        .or_else(|| of_status(&[Status::Rejected]))
+        .filter(|capacity_per_s| *capacity_per_s > 0.0)
 }
 
 /// The matrix with its open loops in the place of its sweeps.
@@ -192,6 +196,7 @@ mod tests {
             row(900.0, Status::Ok, Pass::Latency),
         ];
         assert_eq!(capacity_per_s(&rows, "w"), Some(200.0));
+        assert_eq!(capacity_per_s(&rows[2..], "w"), Some(900.0), "for want of others");
         assert_eq!(capacity_per_s(&rows, "v"), None);
     }
 
