@@ -38,6 +38,17 @@ pub struct Offered {
     pub unsent_per_s: f64,
 }
 
+impl Offered {
+    /// What to say of a client that did not send what was due.
+    fn unsent_too_many(&self) -> Option<String> {
+        let Self { per_s, unsent_per_s, .. } = self;
+        let sent_per_s = per_s - unsent_per_s;
+        (sent_per_s < OFFERED_SHARE * per_s).then(|| {
+            format!("client-limited: of {per_s:.0} messages a second that were due the client sent {sent_per_s:.0} in time")
+        })
+    }
+}
+
 /// What the gates look at.
 #[derive(Default)]
 pub struct Evidence {
@@ -199,7 +210,10 @@ pub fn judge(evidence: &Evidence) -> (Status, String) {
     );
     let pauses = evidence.counters.of_loop("accept_pauses");
     reject(pauses > 0, format!("accepting paused {pauses} times for lack of files or memory"));
+    let unsent = evidence.offered.and_then(|offered| offered.unsent_too_many());
     if !rejections.is_empty() {
+        // A client that has far too much to send does not come to read, so that no echo comes back.
+        rejections.extend(unsent);
         return (Status::Rejected, rejections.join("; "));
     }
     let mut notes = evidence.notes.clone();
@@ -226,20 +240,17 @@ pub fn judge(evidence: &Evidence) -> (Status, String) {
             notes.push(format!("{meaning} {times} times"));
         }
     }
-    if let Some(Offered { per_s, achieved_per_s, unsent_per_s }) = evidence.offered {
-        if per_s - unsent_per_s < OFFERED_SHARE * per_s {
-            notes.push(format!(
-                "client-limited: of {per_s:.0} messages a second that were due the client sent {:.0} in time",
-                per_s - unsent_per_s
-            ));
-            return (Status::ClientLimited, notes.join("; "));
-        }
-        if achieved_per_s < OFFERED_SHARE * per_s {
-            notes.push(format!(
-                "saturated: of {per_s:.0} echoes a second that were offered {achieved_per_s:.0} came back in time; \
-                 latency grows with the length of the window"
-            ));
-        }
+    if let Some(unsent) = unsent {
+        notes.push(unsent);
+        return (Status::ClientLimited, notes.join("; "));
+    }
+    if let Some(Offered { per_s, achieved_per_s, .. }) = evidence.offered
+        && achieved_per_s < OFFERED_SHARE * per_s
+    {
+        notes.push(format!(
+            "saturated: of {per_s:.0} echoes a second that were offered {achieved_per_s:.0} came back in time; \
+             latency grows with the length of the window"
+        ));
     }
     if above(evidence.client_cpu_percent, CLIENT_BUSY_PERCENT) {
         notes.push(format!(
@@ -433,6 +444,12 @@ mod tests {
         assert!(status == Status::Ok && reason.starts_with("saturated: of 1000"), "{reason}");
         let (status, reason) = offered(800.0, 20.0);
         assert!(status == Status::ClientLimited && reason.contains("sent 980 in time"), "{reason}");
+        let (status, reason) = with(|evidence| {
+            evidence.echoes = Some(0);
+            evidence.offered = Some(Offered { per_s: 1000.0, achieved_per_s: 0.0, unsent_per_s: 900.0 });
+        });
+        assert!(status == Status::Rejected && reason.contains("no echo"), "{reason}");
+        assert!(reason.contains("sent 100 in time"), "{reason}");
     }
 
     #[test]

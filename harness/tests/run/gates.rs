@@ -196,22 +196,15 @@ fn a_client_that_cannot_send_what_is_due_is_the_limit_and_its_latency_is_not_com
     let rows = place.rows("trials.csv");
     assert_reasons(&rows);
     for row in &rows {
-        match row["status"].as_str() {
-            "client-limited" => {
-                assert_has(&row["reason"], &["messages a second that were due the client sent "])
-            }
-            // A machine that is too busy for anything says so.
-            "rejected" => {
-                assert!(["CPU", "hypervisor"].iter().any(|word| row["reason"].contains(word)), "{row:?}")
-            }
-            other => panic!("`{other}`: {row:?}"),
-        }
+        // Rejected if it did not even come to read within the window, or if the machine was too busy.
+        assert!(["client-limited", "rejected"].contains(&row["status"].as_str()), "{row:?}");
+        assert_has(
+            &row["reason"],
+            &["client-limited: of ", " messages a second that were due the client sent "],
+        );
     }
-    assert_eq!(
-        output.status.success(),
-        rows.iter().any(|row| row["status"] == "client-limited"),
-        "{output:?}"
-    );
+    let stands = rows.iter().any(|row| row["status"] == "client-limited");
+    assert_eq!(output.status.success(), stands, "{output:?}");
     for row in place.rows("comparisons.csv") {
         assert!(
             ["server_cpu_ns_per_echo", "context_switches_per_echo"].contains(&row["metric"].as_str()),
