@@ -34,6 +34,10 @@ const TICK: Duration = Duration::from_millis(50);
 /// The event of an open loop's timer; connections have the tokens below.
 const TIMER: Token = Token(usize::MAX);
 
+/// Messages that an open loop sends before it looks for what has come back. One that is behind its schedule has always
+/// more to send.
+const SENDS_PER_TURN: usize = 32;
+
 /// A send is late from so long after it was due on: well beyond what waking up takes.
 const LATE_NS: u64 = 1_000_000;
 
@@ -245,10 +249,10 @@ impl Worker {
         Pacer { schedule: Schedule::new(open, seed, start_ns, messages, place), armed_for_ns: None }
     }
 
-    /// Sends the messages that are due; returns how many were begun.
+    /// Sends the messages that are due, but not so many that what has come back must wait; returns how many were begun.
     fn send_due(&mut self, pacer: &mut Pacer, tally: &mut Tally) -> Result<usize> {
         let mut begun = 0;
-        loop {
+        while begun < SENDS_PER_TURN {
             let (now_ns, end_ns) = (self.shared.clock.now_ns(), self.shared.window.end_ns());
             let Some(message) = pacer.schedule.take(now_ns, end_ns) else { return Ok(begun) };
             let stamp = Stamp { due_ns: message.due_ns, sent_ns: now_ns };
@@ -260,6 +264,7 @@ impl Worker {
             begun += 1;
             self.send(message.index)?;
         }
+        Ok(begun)
     }
 
     /// How long to wait for events before the next message is due; sets the timer if that is worth it.
