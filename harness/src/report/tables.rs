@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::Section;
 use super::ladder;
 use super::table::{MISSING, Table, number};
+use crate::calibration::{Calibration, Metric};
 use crate::comparisons;
 use crate::matrix::{Contender, Workload};
 use crate::measurement::{Bounds, ComparisonRow, MemoryRow, Pass, Status, TrialRow, Verdict};
@@ -108,7 +109,7 @@ fn about(run: &Run, folder: &str) -> String {
          - Machine: {} ({}), Linux {}, {} memory, idle driver {}, TCP congestion control {congestion}\n\
          - Source: revision {}{dirty}, {}{profile}\n\
          - Placement: {placement}\n\
-         - Trials: {} of {} planned: {}\n{}",
+         - Trials: {}: {}\n{}{}",
         text_of(manifest, "/machine/read_at"),
         text_of(manifest, "/machine/description"),
         text_of(manifest, "/machine/cpu_model"),
@@ -120,9 +121,28 @@ fn about(run: &Run, folder: &str) -> String {
         text_of(manifest, "/machine/git_revision").get(..12).unwrap_or("unknown"),
         text_of(manifest, "/machine/rustc"),
         run.trials.len(),
-        manifest["order"].as_array().map_or(0, Vec::len),
         counts.join(", "),
+        calibration(manifest),
         history(manifest),
+    )
+}
+
+/// What the machine showed before the run, if that was looked for.
+fn calibration(manifest: &Value) -> String {
+    let Ok(found) = serde_json::from_value::<Calibration>(manifest["calibration"].clone()) else {
+        return String::new();
+    };
+    let resolution = |metric: &Metric| {
+        let percent = metric.resolution_percent?;
+        Some(format!("{} % in `{}`", number(percent), metric.metric))
+    };
+    let resolved: Vec<_> = found.metrics.iter().filter_map(resolution).collect();
+    format!(
+        "- Calibrated before (`{}`, {}): {} blocks resolved {}\n",
+        found.folder,
+        found.workload,
+        found.blocks,
+        if resolved.is_empty() { "nothing".to_owned() } else { resolved.join(" and ") },
     )
 }
 

@@ -109,10 +109,11 @@ fn assert_readable(place: &Place) -> Vec<crate::Row> {
     let rows = place.rows("trials.csv");
     assert!((3..PLANNED).contains(&rows.len()), "{}", rows.len());
     let manifest = place.manifest();
-    assert_eq!(manifest["order"].as_array().unwrap().len(), PLANNED);
+    // Blocks are dealt one by one.
+    assert!((rows.len()..PLANNED).contains(&manifest["order"].as_array().unwrap().len()));
     assert!(manifest["finished_utc"].is_null());
     let printed = stdout(&success(place.command("report").arg("out")));
-    assert_has(&printed, &["broken off", &format!("{} of {PLANNED} planned", rows.len())]);
+    assert_has(&printed, &["broken off", &format!("- Trials: {}: ", rows.len())]);
     rows
 }
 

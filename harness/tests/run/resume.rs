@@ -113,6 +113,7 @@ fn assert_whole(place: &Place) {
     }
     let files = [
         "comparisons.csv",
+        "events.csv",
         "histograms",
         "manifest.json",
         "memory.csv",
