@@ -20,7 +20,9 @@
 //! has taken everything.
 //!
 //! A receive that finds no buffer ends (ENOBUFS). Its connection goes to the end of a queue and is armed
-//! again when a buffer is back; arming it at once would only fail again.
+//! again when a buffer is back; arming it at once would only fail again. Only as many are armed at a time as there
+//! are buffers for all that each may take at once: else the first takes those of the others, ends before they do,
+//! and so stands before them in the queue again, for ever.
 //!
 //! # Poll, then receive
 //! A multishot poll reports each arrival of data once. The receive that follows does not wait: it may find
@@ -80,6 +82,15 @@ pub trait Technique {
     const BUNDLE: bool = false;
     /// The ring has a submission thread.
     const SUBMISSION_THREAD: bool = false;
+    /// Buffers that one receive may take before another's turn: a multishot one 32 (MULTISHOT_MAX_RETRY in the
+    /// kernel's net.c), one of bundles as many as there are.
+    const BUFFERS_AT_ONCE: usize = if Self::BUNDLE {
+        usize::MAX
+    } else if Self::POLL {
+        1
+    } else {
+        32
+    };
     /// [`Rung::OPERATIONS`]. IORING_OP_SEND_ZC came with multishot receives (kernel 6.0), which have no probe.
     const OPERATIONS: &'static [(&'static str, u8)] = &[("SEND_ZC", opcode::SendZc::CODE)];
 }
@@ -872,9 +883,11 @@ impl<T: Technique> Provided<T> {
         self.starved.push_back((index, connection.generation));
     }
 
-    /// Arms the receives that found no buffer, one for each buffer that is back at most.
+    /// Arms the receives that found no buffer, as far as the buffers that are back are enough for them.
     fn feed_the_starved(&mut self, core: &mut Core) -> io::Result<()> {
-        for _ in 0..self.starved.len().min(self.buffers.available()) {
+        let available = self.buffers.available();
+        let most = if available == 0 { 0 } else { (available / T::BUFFERS_AT_ONCE).max(1) };
+        for _ in 0..self.starved.len().min(most) {
             let Some((index, generation)) = self.starved.pop_front() else { break };
             let connection = &mut self.connections[index as usize];
             if connection.open && connection.generation == generation && connection.starved {
