@@ -470,6 +470,7 @@ pub struct CapacityRow {
     pub missed_per_s: Option<f64>,
     /// Its median, where the sample carries one.
     pub missed_p99_us: Option<f64>,
-    /// Why it does not count as carried. `the client was the limit`: the server may well carry more.
+    /// Why it does not count as carried. `the client was the limit`: p99 is above the objective, but the client was too
+    /// busy to tell whose doing that is.
     pub missed_because: String,
 }
