@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::calibration::{self, Calibration};
 use crate::comparisons::complete_blocks;
-use crate::machine::{self, Machine};
+use crate::machine::Machine;
 use crate::matrix::{Contender, Latency, Matrix, Workload};
 use crate::measurement::{Pass, Status, TrialRow};
 use crate::results::{self, Run};
@@ -78,11 +78,10 @@ pub fn run(options: Options) -> Result<()> {
             "--handicaps {percent}: above 0 and at most 1000 percent"
         );
     }
-    let started = SystemTime::now();
-    let folder = options.out.clone().unwrap_or_else(|| {
-        let time = machine::utc(started).replace([':', '-'], "");
-        Path::new("results").join(format!("{time}-{}-calibration", Machine::read().description))
-    });
+    let folder = options
+        .out
+        .clone()
+        .unwrap_or_else(|| run::new_folder(SystemTime::now(), &Machine::read(), "calibration"));
     let mut workload = Workload {
         name: format!("{}-conn-{}B", options.connections, options.message_bytes),
         question: "How far do readings of one server lie apart?".to_owned(),

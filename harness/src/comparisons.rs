@@ -94,17 +94,12 @@ const BLOCKS_TO_GIVE_UP: usize = 3;
 /// The trials of a block that counts, by arm.
 pub type Block<'a> = BTreeMap<&'a str, &'a TrialRow>;
 
-/// Whether CPU per echo may be used.
-fn stands(row: &TrialRow) -> bool {
-    matches!(row.status, Status::Ok | Status::ClientLimited)
-}
-
 /// Whether an arm has no figures under a workload: it is unsupported, or never stood.
 pub fn is_given_up(rows: &[TrialRow], pass: Pass, workload: &str, arm: &str) -> bool {
     let is_of_arm = |row: &&TrialRow| row.pass == Some(pass) && row.workload == workload && row.arm == arm;
     let tried = || rows.iter().filter(is_of_arm).filter(|row| row.status != Status::Unsupported);
     let blocks: BTreeSet<u32> = tried().map(|row| row.block).collect();
-    !tried().any(stands) && (blocks.is_empty() || blocks.len() >= BLOCKS_TO_GIVE_UP)
+    !tried().any(|row| row.status.is_usable()) && (blocks.is_empty() || blocks.len() >= BLOCKS_TO_GIVE_UP)
 }
 
 /// The blocks of a workload that count: those in which every arm has a trial that stands, its last one if it was
@@ -121,7 +116,9 @@ pub fn complete_blocks<'a>(rows: &'a [TrialRow], pass: Pass, workload: &str) -> 
         all.into_iter().filter(|arm| !is_given_up(rows, pass, workload, arm)).collect();
     let complete = |block: Block<'a>| -> Option<Block<'a>> {
         arms.iter()
-            .map(|&arm| block.get(arm).filter(|row| stands(row)).map(|&row| (row.arm.as_str(), row)))
+            .map(|&arm| {
+                block.get(arm).filter(|row| row.status.is_usable()).map(|&row| (row.arm.as_str(), row))
+            })
             .collect()
     };
     let blocks: Vec<Block<'a>> = blocks.into_values().collect();

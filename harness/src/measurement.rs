@@ -48,6 +48,11 @@ pub enum Status {
 }
 
 impl Status {
+    /// Whether some of the figures may be used: CPU per echo at least.
+    pub fn is_usable(self) -> bool {
+        matches!(self, Status::Ok | Status::ClientLimited)
+    }
+
     /// As in `trials.csv`.
     pub fn word(self) -> &'static str {
         match self {

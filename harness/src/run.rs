@@ -16,7 +16,6 @@ use crate::calibration::Calibration;
 use crate::doctor;
 use crate::machine::{self, Machine};
 use crate::matrix::Matrix;
-use crate::measurement::{Status, TrialRow};
 use crate::report;
 use crate::results::{self, BrokenOff, Manifest, Results};
 use crate::sweep;
@@ -106,10 +105,8 @@ pub fn run(options: Options) -> Result<()> {
     let server = server_binary(options.server.as_deref())?;
     let machine = Machine::read();
     let placement = Placement::deal(matrix.workers)?;
-    let folder = options.resume.clone().or(options.out).unwrap_or_else(|| {
-        let time = machine::utc(started).replace([':', '-'], "");
-        Path::new("results").join(format!("{time}-{}-{name}", machine.description))
-    });
+    let folder =
+        options.resume.clone().or(options.out).unwrap_or_else(|| new_folder(started, &machine, &name));
     ensure!(folder.to_str().is_some(), "{}: a folder's name must be in UTF-8", folder.display());
     // The rates are those of the run that is repeated or gone on with, if it has got so far.
     let expanded = original.as_ref().and_then(|manifest| manifest.expanded.clone());
@@ -217,13 +214,18 @@ pub fn run(options: Options) -> Result<()> {
     }
     writeln!(std::io::stdout(), "The results are in {}", folder.display()).context("stdout")?;
     ensure!(is_complete, "interrupted: the trials so far are in {}; to go on: {go_on}", folder.display());
-    let is_usable = |row: &TrialRow| matches!(row.status, Status::Ok | Status::ClientLimited);
     ensure!(
-        results.trials().iter().any(is_usable),
+        results.trials().iter().any(|row| row.status.is_usable()),
         "no trial of {} gave figures that can be used; trials.csv says why",
         results.trials().len()
     );
     Ok(())
+}
+
+/// Where a run goes if nobody says.
+pub fn new_folder(started: SystemTime, machine: &Machine, name: &str) -> PathBuf {
+    let time = machine::utc(started).replace([':', '-'], "");
+    Path::new("results").join(format!("{time}-{}-{name}", machine.description))
 }
 
 /// What to type to go on with a run that is broken off.

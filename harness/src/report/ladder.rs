@@ -2,7 +2,7 @@
 
 use super::table::{MISSING, Table, number};
 use super::tables::{
-    USABLE, absent, bounds, comparison, counted_trial, in_complete_blocks, median_of, noise, ratio, whole,
+    absent, bounds, comparison, counted_trial, in_complete_blocks, median_of, noise, ratio, whole,
 };
 use crate::matrix::Contender;
 use crate::measurement::{Pass, Status};
@@ -24,8 +24,7 @@ pub fn tables(run: &Run, folder: &str) -> String {
 /// Which run this is of.
 fn source(run: &Run, folder: &str) -> String {
     let revision = run.manifest.pointer("/machine/git_revision").and_then(|revision| revision.as_str());
-    let stood =
-        run.trials.iter().filter(|row| matches!(row.status, Status::Ok | Status::ClientLimited)).count();
+    let stood = run.trials.iter().filter(|row| row.status.is_usable()).count();
     format!(
         "Run `{folder}`, revision {}: {stood} of {} trials passed the gates.\n",
         revision.and_then(|revision| revision.get(..12)).unwrap_or("unknown"),
@@ -84,8 +83,8 @@ fn cpu(run: &Run) -> String {
                 over.unwrap_or(MISSING).to_owned(),
                 over.map_or(MISSING.to_owned(), compared),
                 if arm == *baseline { "1 (baseline)".to_owned() } else { compared(baseline) },
-                median_of(&rows, &USABLE, |row| row.server_cpu_ns_per_echo),
-                median_of(&rows, &USABLE, |row| row.events_per_wait),
+                median_of(&rows, |row| row.server_cpu_ns_per_echo),
+                median_of(&rows, |row| row.events_per_wait),
                 rows.len().to_string(),
             ]);
         }

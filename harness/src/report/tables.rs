@@ -240,9 +240,6 @@ fn by_arm(run: &Run, pass: Pass) -> Vec<(&str, String, Vec<&TrialRow>)> {
     found
 }
 
-/// Trials whose CPU per echo may be used.
-pub const USABLE: [Status; 2] = [Status::Ok, Status::ClientLimited];
-
 /// The arm's rows of the blocks that count: those that ratios are over.
 pub fn in_complete_blocks<'a>(run: &'a Run, workload: &str, arm: &str) -> Vec<&'a TrialRow> {
     let blocks = comparisons::complete_blocks(&run.trials, Pass::Latency, workload);
@@ -259,11 +256,11 @@ pub fn absent(run: &Run, pass: Pass) -> String {
     }
     let kind = |row: &TrialRow| row.reason.split(|letter: char| letter.is_ascii_digit()).collect::<String>();
     let mut absences: Vec<Absence> = Vec::new();
-    for row in run.trials.iter().filter(|row| row.pass == Some(pass) && !USABLE.contains(&row.status)) {
+    for row in run.trials.iter().filter(|row| row.pass == Some(pass) && !row.status.is_usable()) {
         let of_arm = |other: &&TrialRow| {
             other.pass == Some(pass) && other.workload == row.workload && other.arm == row.arm
         };
-        if run.trials.iter().filter(of_arm).any(|other| USABLE.contains(&other.status)) {
+        if run.trials.iter().filter(of_arm).any(|other| other.status.is_usable()) {
             continue;
         }
         let same = |found: &&mut Absence| {
@@ -290,9 +287,9 @@ pub fn absent(run: &Run, pass: Pass) -> String {
     if lines.is_empty() { lines } else { format!("\n{lines}") }
 }
 
-pub fn median_of(rows: &[&TrialRow], usable: &[Status], value: fn(&TrialRow) -> Option<f64>) -> String {
+pub fn median_of(rows: &[&TrialRow], value: fn(&TrialRow) -> Option<f64>) -> String {
     let mut values: Vec<f64> =
-        rows.iter().filter(|row| usable.contains(&row.status)).filter_map(|row| value(row)).collect();
+        rows.iter().filter(|row| row.status.is_usable()).filter_map(|row| value(row)).collect();
     median(&mut values).map_or(MISSING.to_owned(), number)
 }
 
@@ -478,14 +475,14 @@ fn cpu(run: &Run) -> String {
         let mut cells = vec![
             workload.to_owned(),
             arm.clone(),
-            median_of(&rows, &USABLE, |row| row.server_cpu_ns_per_echo),
+            median_of(&rows, |row| row.server_cpu_ns_per_echo),
             ratio_of(run, workload, "server_cpu_ns_per_echo", &arm, baseline),
-            median_of(&rows, &USABLE, |row| row.client_cpu_ns_per_echo),
-            median_of(&rows, &USABLE, |row| row.machine_cpu_ns_per_echo),
-            median_of(&rows, &USABLE, |row| row.context_switches_per_echo),
+            median_of(&rows, |row| row.client_cpu_ns_per_echo),
+            median_of(&rows, |row| row.machine_cpu_ns_per_echo),
+            median_of(&rows, |row| row.context_switches_per_echo),
             rows.len().to_string(),
         ];
-        cells.extend(told.iter().map(|(_, value)| median_of(&rows, &USABLE, *value)));
+        cells.extend(told.iter().map(|(_, value)| median_of(&rows, *value)));
         table.push(cells);
     }
     table.render() + &absent(run, Pass::Latency) + &endings(run)
@@ -525,12 +522,12 @@ fn closed_loop(run: &Run) -> String {
         table.push(vec![
             workload.to_owned(),
             arm.clone(),
-            median_of(&rows, &USABLE, |row| row.achieved_per_s),
+            median_of(&rows, |row| row.achieved_per_s),
             ratio_of(run, workload, "achieved_per_s", &arm, baseline),
-            median_of(&rows, &USABLE, |row| row.latency_p50_us),
-            median_of(&rows, &USABLE, |row| row.latency_p99_us),
-            median_of(&rows, &USABLE, |row| row.latency_p999_us),
-            median_of(&rows, &USABLE, |row| row.client_cpu_percent),
+            median_of(&rows, |row| row.latency_p50_us),
+            median_of(&rows, |row| row.latency_p99_us),
+            median_of(&rows, |row| row.latency_p999_us),
+            median_of(&rows, |row| row.client_cpu_percent),
             format!("{limited} of {}", rows.len()),
         ]);
     }
@@ -562,16 +559,16 @@ fn open_loop(run: &Run) -> String {
         table.push(vec![
             workload.to_owned(),
             arm.clone(),
-            median_of(&rows, &USABLE, |row| row.offered_per_s),
-            median_of(&rows, &USABLE, |row| row.achieved_per_s),
-            median_of(&rows, &USABLE, |row| row.latency_p50_us),
-            median_of(&rows, &USABLE, |row| row.latency_p99_us),
-            median_of(&rows, &USABLE, |row| row.latency_p999_us),
+            median_of(&rows, |row| row.offered_per_s),
+            median_of(&rows, |row| row.achieved_per_s),
+            median_of(&rows, |row| row.latency_p50_us),
+            median_of(&rows, |row| row.latency_p99_us),
+            median_of(&rows, |row| row.latency_p999_us),
             ratio_of(run, workload, "latency_p99_us", &arm, baseline),
-            median_of(&rows, &USABLE, |row| row.service_p99_us),
-            median_of(&rows, &USABLE, |row| row.send_lag_p50_us),
-            median_of(&rows, &USABLE, |row| row.send_lag_p99_us),
-            median_of(&rows, &USABLE, |row| row.client_cpu_percent),
+            median_of(&rows, |row| row.service_p99_us),
+            median_of(&rows, |row| row.send_lag_p50_us),
+            median_of(&rows, |row| row.send_lag_p99_us),
+            median_of(&rows, |row| row.client_cpu_percent),
             format!("{limited} of {}", rows.len()),
         ]);
     }
@@ -625,10 +622,10 @@ fn churn(run: &Run) -> String {
         table.push(vec![
             workload.to_owned(),
             arm,
-            median_of(&rows, &USABLE, |row| row.connections_per_s),
-            median_of(&rows, &USABLE, |row| row.connect_p50_us),
-            median_of(&rows, &USABLE, |row| row.connect_p99_us),
-            median_of(&rows, &USABLE, |row| row.server_cpu_ns_per_connection),
+            median_of(&rows, |row| row.connections_per_s),
+            median_of(&rows, |row| row.connect_p50_us),
+            median_of(&rows, |row| row.connect_p99_us),
+            median_of(&rows, |row| row.server_cpu_ns_per_connection),
             rows.len().to_string(),
         ]);
     }
@@ -655,8 +652,8 @@ fn fairness(run: &Run) -> String {
             workload.to_owned(),
             arm,
             index(|row| row.fairness_connections),
-            median_of(&rows, &USABLE, |row| row.slowest_connection_over_mean),
-            median_of(&rows, &USABLE, |row| row.fastest_connection_over_mean),
+            median_of(&rows, |row| row.slowest_connection_over_mean),
+            median_of(&rows, |row| row.fastest_connection_over_mean),
             index(|row| row.fairness_workers.filter(|_| row.workers > 1)),
             rows.len().to_string(),
         ]);

@@ -141,6 +141,17 @@ fn assert_has(line: &str, parts: &[&str]) {
     }
 }
 
+/// What the manifest's order says of trials that have these rows.
+fn as_dealt(rows: &[Row]) -> Vec<String> {
+    rows.iter()
+        .map(|row| {
+            let [id, pass, workload, block, arm] =
+                ["run_id", "pass", "workload", "block", "arm"].map(|column| &row[column]);
+            format!("{id} {pass} {workload} block {block} {arm}")
+        })
+        .collect()
+}
+
 /// Every row says whether it may be used, and if not, why.
 #[track_caller]
 fn assert_reasons(rows: &[Row]) {

@@ -11,7 +11,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::interruption::{children_of, wait_for};
-use crate::{FOUR_CONNECTIONS, Place, Row, Running, assert_has, failure, heading, stderr, stdout, success};
+use crate::{
+    FOUR_CONNECTIONS, Place, Row, Running, as_dealt, assert_has, failure, heading, stderr, stdout, success,
+};
 
 /// Calls only: a busy machine spoils no trial of theirs. Three trials.
 fn calls() -> String {
@@ -74,15 +76,7 @@ fn change_manifest(place: &Place, change: impl FnOnce(&mut Value)) {
 fn assert_whole(place: &Place) {
     let trials = place.rows("trials.csv");
     let manifest = place.manifest();
-    let ran: Vec<String> = trials
-        .iter()
-        .map(|row| {
-            let [id, pass, workload, block, arm] =
-                ["run_id", "pass", "workload", "block", "arm"].map(|column| &row[column]);
-            format!("{id} {pass} {workload} block {block} {arm}")
-        })
-        .collect();
-    assert_eq!(order(&manifest), ran);
+    assert_eq!(order(&manifest), as_dealt(&trials));
     let ids: Vec<_> = trials.iter().map(|row| row["run_id"].clone()).collect();
     assert_eq!(ids, (1..=trials.len()).map(|number| number.to_string()).collect::<Vec<_>>());
     assert!(manifest["finished_utc"].is_string());

@@ -7,7 +7,9 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
-use crate::{FOUR_CONNECTIONS, Place, Row, assert_has, assert_reasons, slabs_are_readable, stdout, success};
+use crate::{
+    FOUR_CONNECTIONS, Place, Row, as_dealt, assert_has, assert_reasons, slabs_are_readable, stdout, success,
+};
 
 const BACKENDS: [&str; 3] = ["epoll-document", "epoll-et", "uring-multishot"];
 const BASELINE: &str = "epoll-et";
@@ -124,15 +126,7 @@ fn check_manifest(place: &Place, trials: &[Row]) {
     assert!(manifest["finished_utc"].as_str().is_some_and(|time| time.ends_with('Z')), "{manifest}");
     let order: Vec<&str> =
         manifest["order"].as_array().unwrap().iter().map(|line| line.as_str().unwrap()).collect();
-    let ran: Vec<String> = trials
-        .iter()
-        .map(|row| {
-            let [id, pass, workload, block, arm] =
-                ["run_id", "pass", "workload", "block", "arm"].map(|column| &row[column]);
-            format!("{id} {pass} {workload} block {block} {arm}")
-        })
-        .collect();
-    assert_eq!(order, ran);
+    assert_eq!(order, as_dealt(trials));
 }
 
 /// The exact counts stand for one connection with one message in flight, where no two can share a wait.
