@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::calibration::{self, Calibration};
 use crate::comparisons::complete_blocks;
+use crate::doctor::Room;
 use crate::machine::Machine;
 use crate::matrix::{Contender, Latency, Matrix, Workload};
 use crate::measurement::{Pass, Status, TrialRow};
@@ -120,9 +121,11 @@ pub fn run(options: Options) -> Result<()> {
         baseline: options.backend,
         backends,
         workers: 1,
+        ports: None,
         latency: Some(Latency { blocks, ..latency }),
         syscalls: None,
         memory: None,
+        scale: None,
         workloads: vec![workload],
     };
     matrix.check()?;
@@ -180,6 +183,8 @@ impl Probe {
         let ground = Ground {
             server: server.to_owned(),
             workers: 1,
+            ports: 1,
+            room: Room::default(),
             placement: Placement::deal(1)?,
             interrupted: Default::default(),
             histograms: scratch.0.clone(),

@@ -19,7 +19,7 @@ use serde::Deserialize;
 use crate::instruments::affinity::CpuList;
 use crate::instruments::idle_spinner;
 use crate::instruments::network_namespace::NetworkNamespace;
-use crate::load::result::LoadEvent;
+use crate::load::result::{LatencyUs, LoadEvent};
 
 /// How long a program may take to answer what it should answer at once.
 const ANSWER_TIME: Duration = Duration::from_secs(20);
@@ -242,8 +242,10 @@ pub struct ServerPlan<'a> {
     pub backend: &'a str,
     /// Its `--set`s.
     pub settings: &'a [String],
-    /// Worker threads, each with a port.
+    /// Worker threads.
     pub workers: u16,
+    /// Ports, dealt to them in turn.
+    pub ports: u16,
     /// CPUs to pin them to; empty: none.
     pub cpus: &'a str,
 }
@@ -259,8 +261,8 @@ impl Server {
         let mut command = Command::new(plan.binary);
         command.args(["--hold", "--backend", plan.backend, "--workers", &plan.workers.to_string()]);
         // A namespace of its own has every port free; in the host's a free range must be found.
-        let port = if namespace.is_some() { 8888 } else { free_ports(plan.workers)? };
-        command.args(["--listen", &format!("127.0.0.1:{port}")]);
+        let port = if namespace.is_some() { 8888 } else { free_ports(plan.ports)? };
+        command.args(["--listen", &format!("127.0.0.1:{port}"), "--ports", &plan.ports.to_string()]);
         if !plan.cpus.is_empty() {
             command.args(["--cpus", plan.cpus]);
         }
@@ -388,6 +390,7 @@ impl IdleSpinner {
 /// The load, waiting for commands.
 pub struct Load {
     program: Program,
+    connections: usize,
 }
 
 impl Load {
@@ -399,7 +402,7 @@ impl Load {
     ) -> Result<Self> {
         let mut command = Command::new(std::env::current_exe().context("find this program")?);
         command.args(["load", "--json", "--commands"]).args(arguments);
-        Ok(Self { program: Program::start("load", command, namespace, interrupted)? })
+        Ok(Self { program: Program::start("load", command, namespace, interrupted)?, connections: 0 })
     }
 
     /// Its process.
@@ -420,10 +423,18 @@ impl Load {
             .with_context(|| format!("the load said what cannot be understood: {line}"))
     }
 
-    /// Opens or closes connections until `count` stand.
-    pub fn set_connections(&mut self, count: usize) -> Result<()> {
+    /// Connections that stand.
+    pub fn connections(&self) -> usize {
+        self.connections
+    }
+
+    /// Opens or closes connections until `count` stand; how long the opening of each took.
+    pub fn set_connections(&mut self, count: usize) -> Result<LatencyUs> {
         match self.command(&format!("connections {count}"), Duration::from_secs(120))? {
-            LoadEvent::Connections { connections, .. } if connections == count => Ok(()),
+            LoadEvent::Connections { connections, connect_us, .. } if connections == count => {
+                self.connections = count;
+                Ok(connect_us)
+            }
             other => bail!("the load should hold {count} connections, but says {other:?}"),
         }
     }

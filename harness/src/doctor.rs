@@ -20,9 +20,9 @@ use serde_json::json;
 
 use crate::machine::Machine;
 use crate::matrix::Matrix;
-use crate::trial::Placement;
 use facts::Facts;
 pub use judge::Line;
+pub use room::{Room, reserve_bytes};
 
 /// How long all CPUs are kept busy to see who else wants them. The kernel counts in ticks of mostly 10 ms.
 const SPIN_TIME: Duration = Duration::from_secs(1);
@@ -59,6 +59,10 @@ pub fn run(options: Options) -> Result<()> {
 
 /// What is known of the machine before a run.
 pub struct Examination {
+    /// How many connections it has room for.
+    pub room: Room,
+    /// The same in words, if the matrix asks for many.
+    walks: Vec<String>,
     /// Every line, for the manifest.
     pub lines: Vec<Line>,
     /// What is to be said before anything is measured.
@@ -68,11 +72,12 @@ pub struct Examination {
 /// Examines the machine for a matrix, and refuses what cannot be measured here.
 pub fn examine(machine: &Machine, matrix: &Matrix) -> Result<Examination> {
     let facts = Facts::read(machine, SPIN_TIME_BEFORE_RUN);
-    let threads = Placement::deal(matrix.workers)?.client_threads;
-    before_run::refuse(&facts, matrix, threads, before_run::ask_kernel)?;
+    before_run::refuse(&facts, matrix, before_run::ask_kernel)?;
     let lines = judge::lines(&facts);
     let warnings = before_run::warnings(&lines, &facts, matrix, before_run::ask_kernel);
-    Ok(Examination { lines, warnings })
+    let room = Room::of(&facts);
+    let walks = before_run::walks(&room, matrix);
+    Ok(Examination { room, walks, lines, warnings })
 }
 
 impl Examination {
@@ -84,6 +89,9 @@ impl Examination {
         }
         for warning in &self.warnings {
             text += &format!("  {warning}\n");
+        }
+        for line in &self.walks {
+            text += &format!("{line}\n");
         }
         std::io::stdout().write_all(text.as_bytes()).context("stdout")
     }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::load::result::Arrival;
 use crate::load::{CHURN_MAX, DURATION_MAX, MESSAGE_BYTES_MAX, PIPELINE_MAX, RATE_MAX_PER_S};
 use crate::measurement::Pass;
+use crate::trial::OWN_DESCRIPTORS;
 
 /// A matrix file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -22,15 +23,22 @@ pub struct Matrix {
     pub baseline: String,
     /// The arms, the baseline among them.
     pub backends: Vec<Contender>,
-    /// Worker threads of the server, each with a port, over which the connections are dealt in turn.
+    /// Worker threads of the server, over whose ports the connections are dealt in turn. Where [`Matrix::ports`] is
+    /// given: the fewest; see [`Matrix::give_files`].
     #[serde(default = "one")]
     pub workers: u16,
+    /// Consecutive ports of the server, dealt to the workers in turn; without it each has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ports: Option<u16>,
     /// How latency is measured.
     pub latency: Option<Latency>,
     /// How system calls are counted.
     pub syscalls: Option<Syscalls>,
     /// How memory is measured.
     pub memory: Option<Memory>,
+    /// How a growing number of connections is measured of which few or none are active.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scale: Option<Scale>,
     /// What the clients do in the passes for latency and system calls.
     #[serde(default, rename = "workload")]
     pub workloads: Vec<Workload>,
@@ -100,6 +108,37 @@ pub struct Memory {
     pub connections: Vec<usize>,
     /// Size of the message that uses a connection.
     pub message_bytes: u64,
+    /// The counts of the walk in which every connection is active while memory is read. Without them that state is
+    /// left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub active: Vec<usize>,
+}
+
+/// The pass for a growing number of connections.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scale {
+    /// What the pass answers.
+    pub question: String,
+    /// The connection counts that one server is walked through, upwards.
+    pub connections: Vec<usize>,
+    /// How many of them are active at each count: the same load beside ever more that are idle.
+    pub active: usize,
+    /// At the largest count also these shares of it are active.
+    #[serde(default)]
+    pub active_shares: Vec<f64>,
+    /// Size of a message.
+    pub message_bytes: u64,
+    /// Messages per second of the open loop, over all active connections together; beside it there is a closed one.
+    pub rate_per_s: f64,
+    /// How often each load is measured.
+    pub repeats: u32,
+    /// The measuring window of a load, and of the rest before the loads.
+    #[serde(with = "duration")]
+    pub duration: Duration,
+    /// The longest warm-up before it.
+    #[serde(with = "duration")]
+    pub warmup_max: Duration,
 }
 
 /// What the clients do.
@@ -164,6 +203,58 @@ impl Workload {
         let work = self.work_ns.map(|work_ns| format!("{WORK}={work_ns}"));
         contender.set.iter().cloned().chain(work).collect()
     }
+}
+
+impl Scale {
+    fn check(&self) -> Result<()> {
+        ensure!(!self.connections.is_empty(), "scale.connections is empty: give at least one count");
+        check_counts("scale.connections", &self.connections)?;
+        check_message("scale", self.message_bytes)?;
+        let least = self.connections[0];
+        ensure!(
+            (1..=least).contains(&self.active),
+            "scale.active must be from 1 to the smallest of scale.connections, {least}"
+        );
+        ensure!(
+            self.active_shares.iter().all(|share| (0.0..=1.0).contains(share))
+                && self.active_shares.is_sorted_by(|a, b| a < b),
+            "scale.active_shares must rise, from 0 to 1"
+        );
+        ensure!(
+            self.rate_per_s > 0.0 && self.rate_per_s <= RATE_MAX_PER_S,
+            "scale.rate_per_s must be above 0 and at most {RATE_MAX_PER_S}"
+        );
+        ensure!((1..=100).contains(&self.repeats), "scale.repeats must be from 1 to 100");
+        ensure!(!self.duration.is_zero(), "scale.duration is 0: nothing would be measured");
+        for (name, value) in [("duration", self.duration), ("warmup_max", self.warmup_max)] {
+            ensure!(value <= DURATION_MAX, "scale.{name} is more than a day");
+        }
+        Ok(())
+    }
+
+    /// How many of `connections` are active in turn: the number that is the same everywhere, then, at the largest
+    /// count, the shares of it that are more.
+    pub fn active_of(&self, connections: usize, is_largest: bool) -> Vec<usize> {
+        let shares = self.active_shares.iter().filter(|_| is_largest);
+        let of_shares = shares.map(|share| (share * connections as f64).round() as usize);
+        std::iter::once(self.active).chain(of_shares.filter(|&active| active > self.active)).collect()
+    }
+}
+
+fn check_counts(name: &str, counts: &[usize]) -> Result<()> {
+    let rises = counts.first().is_none_or(|&first| first > 0) && counts.is_sorted_by(|a, b| a < b);
+    ensure!(rises, "{name} must rise, from 1 on");
+    ensure!(
+        counts.last().is_none_or(|&most| most <= MOST_CONNECTIONS),
+        "{name} must be at most {MOST_CONNECTIONS}"
+    );
+    Ok(())
+}
+
+fn check_message(pass: &str, message_bytes: u64) -> Result<()> {
+    ensure!(message_bytes > 0, "{pass}.message_bytes is 0: a message has at least one byte");
+    ensure!(message_bytes <= MESSAGE_BYTES_MAX, "{pass}.message_bytes is more than 1 GiB");
+    Ok(())
 }
 
 /// From this many blocks on there is an interval, and a verdict. An interval of fewer says too little about
@@ -267,20 +358,31 @@ impl Matrix {
             ensure!(syscalls.echoes > 0, "syscalls.echoes is 0: nothing would be counted");
         }
         if let Some(memory) = &self.memory {
-            let counts = &memory.connections;
+            let Memory { connections, active, message_bytes, .. } = memory;
+            for (name, counts) in [("connections", connections), ("active", active)] {
+                let may_be_empty = name == "active";
+                ensure!(
+                    counts.len() >= 2 || (may_be_empty && counts.is_empty()),
+                    "memory.{name} needs two counts or more: a slope needs two points"
+                );
+                check_counts(&format!("memory.{name}"), counts)?;
+            }
+            check_message("memory", *message_bytes)?;
+        }
+        if let Some(scale) = &self.scale {
+            scale.check()?;
+        }
+        if let Some(ports) = self.ports {
             ensure!(
-                counts.len() >= 2,
-                "memory.connections needs two counts or more: a slope needs two points"
+                ports.is_multiple_of(self.workers),
+                "ports must be a multiple of workers: else some would have more than others"
             );
-            ensure!(
-                counts[0] > 0 && counts.is_sorted_by(|a, b| a < b),
-                "memory.connections must rise, from 1 on"
-            );
-            ensure!(memory.message_bytes > 0, "memory.message_bytes is 0: a message has at least one byte");
-            ensure!(memory.message_bytes <= MESSAGE_BYTES_MAX, "memory.message_bytes is more than 1 GiB");
         }
         let needs_workloads = self.latency.is_some() || self.syscalls.is_some();
-        ensure!(needs_workloads || self.memory.is_some(), "no pass: give [latency], [syscalls] or [memory]");
+        ensure!(
+            needs_workloads || self.memory.is_some() || self.scale.is_some(),
+            "no pass: give [latency], [syscalls], [memory] or [scale]"
+        );
         ensure!(
             !needs_workloads || !self.workloads.is_empty(),
             "no [[workload]] for the passes that need one"
@@ -396,8 +498,45 @@ impl Matrix {
         pairs
     }
 
+    /// The most connections that a walk asks for.
+    pub fn most_walked(&self) -> Option<usize> {
+        let memory = self.memory.iter().flat_map(|memory| memory.connections.iter().chain(&memory.active));
+        let scale = self.scale.iter().flat_map(|scale| &scale.connections);
+        memory.chain(scale).copied().max()
+    }
+
+    /// Takes as many workers as it needs for the walks' connections if each may open so many files: the smallest
+    /// divisor of the ports that is enough, or all of the ports.
+    pub fn give_files(&mut self, open_files: u64) {
+        let (Some(ports), Some(most)) = (self.ports, self.most_walked()) else { return };
+        let holds =
+            |workers: u16| most.div_ceil(usize::from(workers)) as u64 + OWN_DESCRIPTORS as u64 <= open_files;
+        let mut divisors = (self.workers..=ports).filter(|&workers| ports.is_multiple_of(workers));
+        self.workers = divisors.find(|&workers| holds(workers)).unwrap_or(ports);
+    }
+
+    /// Leaves out of the walks what is more than `most` connections, which then are the largest count.
+    pub fn limit_connections(&mut self, most: usize) -> Result<()> {
+        let limit = |counts: &mut Vec<usize>| {
+            if counts.last().is_some_and(|&last| last > most) {
+                counts.retain(|&count| count < most);
+                counts.push(most);
+            }
+        };
+        self.memory.iter_mut().for_each(|memory| {
+            limit(&mut memory.connections);
+            limit(&mut memory.active);
+        });
+        self.scale.iter_mut().for_each(|scale| limit(&mut scale.connections));
+        ensure!(
+            self.memory.is_some() || self.scale.is_some(),
+            "--connections is for a matrix with [memory] or [scale]"
+        );
+        self.check()
+    }
+
     /// How many blocks of a workload shall count in a pass, and how many more may be run to get there. A walk
-    /// for memory takes minutes and no ratio within its block, so it is not repeated.
+    /// takes minutes and no ratio within its block, so it is not repeated.
     pub fn blocks(&self, pass: Pass) -> (u32, u32) {
         let planned = match (pass, &self.latency) {
             (Pass::Capacity, _) => CAPACITY_TRIALS,
@@ -405,7 +544,7 @@ impl Matrix {
             _ => 1,
         };
         let additional = (f64::from(planned) * ADDITIONAL_SHARE).ceil() as u32;
-        (planned, if pass == Pass::Memory { 0 } else { additional })
+        (planned, if pass.is_walk() { 0 } else { additional })
     }
 
     /// The passes that the matrix asks for, in the order in which they run. While the rates of its sweeps are not
@@ -417,6 +556,7 @@ impl Matrix {
         let asked = [
             (self.syscalls.is_some(), Pass::Syscalls),
             (self.memory.is_some(), Pass::Memory),
+            (self.scale.is_some(), Pass::Scale),
             (self.latency.is_some(), Pass::Latency),
         ];
         asked.into_iter().filter(|(asked, _)| *asked).map(|(_, pass)| pass).collect()

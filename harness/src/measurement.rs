@@ -12,6 +12,8 @@ pub enum Pass {
     Syscalls,
     /// Bytes per connection, as a slope over connection counts.
     Memory,
+    /// A walk through connection counts, with loads beside those that are idle.
+    Scale,
     /// A closed loop's throughput, from which the rates of a sweep follow. Nothing is compared.
     Capacity,
     /// Latency, throughput and CPU, over a window of time.
@@ -24,9 +26,15 @@ impl Pass {
         match self {
             Pass::Syscalls => "syscalls",
             Pass::Memory => "memory",
+            Pass::Scale => "scale",
             Pass::Capacity => "capacity",
             Pass::Latency => "latency",
         }
+    }
+
+    /// Whether one server is walked through several connection counts, which takes minutes.
+    pub fn is_walk(self) -> bool {
+        matches!(self, Pass::Memory | Pass::Scale)
     }
 }
 
@@ -42,6 +50,8 @@ pub enum Status {
     Rejected,
     /// The kernel refuses the backend, or it cannot hold that many connections.
     Unsupported,
+    /// Not tried: this machine has no room for so many connections.
+    Skipped,
     /// The trial did not come to its end.
     #[default]
     Failed,
@@ -60,6 +70,7 @@ impl Status {
             Status::ClientLimited => "client-limited",
             Status::Rejected => "rejected",
             Status::Unsupported => "unsupported",
+            Status::Skipped => "skipped",
             Status::Failed => "failed",
         }
     }
@@ -73,9 +84,9 @@ pub struct TrialRow {
     pub run_id: u32,
     /// When it began, UTC.
     pub started_utc: String,
-    /// `syscalls`, `memory`, `capacity` or `latency`.
+    /// `syscalls`, `memory`, `scale`, `capacity` or `latency`.
     pub pass: Option<Pass>,
-    /// Name of the workload in the matrix; `memory` in the memory pass.
+    /// Name of the workload in the matrix; `memory` and `scale` in these passes.
     pub workload: String,
     /// Number of the block, from 1. A block that lost a trial stays, and another with the next number after
     /// those of the matrix is run for it, up to a quarter of the matrix's blocks, rounded up.
@@ -183,7 +194,8 @@ pub struct TrialRow {
     pub server_run_delay_percent: Option<f64>,
     /// The same of the client's threads.
     pub client_run_delay_percent: Option<f64>,
-    /// With churn: connections that the client opened within the window, per second of it.
+    /// With churn: connections that the client opened within the window, per second of it. In the scale pass: of
+    /// those up to the largest count, per second of opening, until the server has them.
     #[serde(default)]
     pub connections_per_s: Option<f64>,
     /// With churn: from before connect() until the client learns that the connection stands, median. The kernel
@@ -293,6 +305,75 @@ pub struct EventRow {
     pub source: String,
 }
 
+/// A row of `scale.csv`: one step of a walk through connection counts. One server does all steps of a trial, in the
+/// order of the rows.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScaleRow {
+    /// The trial.
+    pub run_id: u32,
+    /// Its arm.
+    pub arm: String,
+    /// Its backend.
+    pub backend: String,
+    /// `before` the server was started; `open`: connections were opened, and so many stood in the end; `rest`: none
+    /// sent; `load`; `all`: every one sent one message and got it back; `close`: connections were reset, and so many
+    /// were left; `after` the server had ended.
+    pub step: String,
+    /// Connections that stood at its end, as the server counted them.
+    pub connections: u64,
+    /// Those of them that sent.
+    pub active_connections: u64,
+    /// `closed` or `poisson`, of a load.
+    pub arrival: String,
+    /// Which measurement of the same load, from 1.
+    pub repeat: Option<u32>,
+    /// How long it took; of a load and of the rest, the window.
+    pub duration_s: Option<f64>,
+    /// Connections that were opened or closed, per second, until the server had taken note of the last.
+    pub connections_per_s: Option<f64>,
+    /// From before connect() until the client learned that the connection stood, median.
+    pub connect_p50_us: Option<f64>,
+    /// The same, 99th percentile.
+    pub connect_p99_us: Option<f64>,
+    /// The same, largest.
+    pub connect_max_us: Option<f64>,
+    /// Messages per second that were due; of an open loop.
+    pub offered_per_s: Option<f64>,
+    /// Echoes per second.
+    pub achieved_per_s: Option<f64>,
+    /// Echoes within the window, each verified byte for byte.
+    pub echoes: Option<u64>,
+    /// As in `trials.csv`.
+    pub latency_p50_us: Option<f64>,
+    /// As in `trials.csv`.
+    pub latency_p99_us: Option<f64>,
+    /// As in `trials.csv`.
+    pub latency_p999_us: Option<f64>,
+    /// As in `trials.csv`.
+    pub latency_max_us: Option<f64>,
+    /// As in `trials.csv`.
+    pub service_p50_us: Option<f64>,
+    /// As in `trials.csv`.
+    pub service_p99_us: Option<f64>,
+    /// CPU clock of the server's process, over the echoes.
+    pub server_cpu_ns_per_echo: Option<f64>,
+    /// The same, over the time.
+    pub server_cpu_percent: Option<f64>,
+    /// The client's, over the echoes; the one that holds the idle connections is another program, and not in it.
+    pub client_cpu_ns_per_echo: Option<f64>,
+    /// System calls of the server's workers by their own counters, over all echoes of the step, its warm-up's too.
+    pub syscalls_per_echo: Option<f64>,
+    /// Readiness events or completions that one wait brought.
+    pub events_per_wait: Option<f64>,
+    /// What the machine had left (`MemAvailable`) at the end of the step.
+    pub machine_available_bytes: u64,
+    /// Whether the figures may be used.
+    pub status: Status,
+    /// Why not, or what to mind although they may.
+    pub reason: String,
+}
+
 /// A row of `memory_points.csv`: one reading of one object at one connection count. An object whose readings
 /// differ by less than a byte for each connection of the walk is left out, here and in `memory.csv`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -305,7 +386,7 @@ pub struct MemoryPointRow {
     pub arm: String,
     /// Its backend.
     pub backend: String,
-    /// `never-used` or `used-then-idle`.
+    /// `never-used`, `used-then-idle` or `active`.
     pub state: String,
     /// `up` or `down`: how the count was reached.
     pub direction: String,
@@ -332,7 +413,8 @@ pub struct MemoryRow {
     pub arm: String,
     /// Its backend.
     pub backend: String,
-    /// `never-used` or `used-then-idle`.
+    /// `never-used`: no connection has sent anything. `used-then-idle`: each has made one echo and rests.
+    /// `active`: each has a message on its way at any moment.
     pub state: String,
     /// `kernel`, `user` or `machine`.
     pub space: String,

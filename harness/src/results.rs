@@ -13,7 +13,9 @@ use serde_json::Value;
 use crate::calibration::Calibration;
 use crate::comparisons;
 use crate::matrix::Matrix;
-use crate::measurement::{CapacityRow, ComparisonRow, EventRow, MemoryRow, Pass, SyscallRow, TrialRow};
+use crate::measurement::{
+    CapacityRow, ComparisonRow, EventRow, MemoryRow, Pass, ScaleRow, SyscallRow, TrialRow,
+};
 use crate::run::{Programs, Replayed, Resumption};
 use crate::sweep;
 use crate::trial::{Outcome, Placement};
@@ -96,6 +98,7 @@ pub struct Results {
     syscalls: csv::Writer<File>,
     events: csv::Writer<File>,
     memory_points: csv::Writer<File>,
+    scale: csv::Writer<File>,
     rows: Vec<TrialRow>,
     memory: Vec<MemoryRow>,
     /// Held as long as rows may be written.
@@ -115,6 +118,7 @@ impl Results {
             syscalls: writer(&folder.join("syscalls.csv"))?,
             events: writer(&folder.join("events.csv"))?,
             memory_points: writer(&folder.join("memory_points.csv"))?,
+            scale: writer(&folder.join("scale.csv"))?,
             folder: folder.to_owned(),
             rows: Vec::new(),
             memory: Vec::new(),
@@ -139,6 +143,7 @@ impl Results {
         append(&mut self.syscalls, &outcome.syscalls)?;
         append(&mut self.events, &outcome.events)?;
         append(&mut self.memory_points, &outcome.memory_points)?;
+        append(&mut self.scale, &outcome.scale)?;
         if outcome.row.pass == Some(Pass::Memory) {
             let status = outcome.row.status;
             self.memory.extend(outcome.memory.into_iter().map(|row| MemoryRow { status, ..row }));
@@ -217,6 +222,8 @@ pub struct Run {
     pub events: Vec<EventRow>,
     /// `memory.csv`.
     pub memory: Vec<MemoryRow>,
+    /// `scale.csv`.
+    pub scale: Vec<ScaleRow>,
     /// As in `comparisons.csv`, but made from the rows above: a run that was killed has none of that name, and
     /// one of an earlier version fewer columns.
     pub comparisons: Vec<ComparisonRow>,
@@ -245,6 +252,7 @@ impl Run {
             trials,
             syscalls: read(&folder.join("syscalls.csv"))?,
             events: read(&folder.join("events.csv"))?,
+            scale: read(&folder.join("scale.csv"))?,
             memory,
             comparisons,
         })

@@ -1,5 +1,6 @@
 //! `ringmark run`: drives a whole matrix, trial by trial.
 
+mod exclusive;
 mod origin;
 mod planner;
 mod resume;
@@ -16,6 +17,7 @@ use crate::calibration::Calibration;
 use crate::doctor;
 use crate::machine::{self, Machine};
 use crate::matrix::Matrix;
+use crate::measurement::{Pass, Status, TrialRow};
 use crate::report;
 use crate::results::{self, BrokenOff, Manifest, Results};
 use crate::sweep;
@@ -41,6 +43,9 @@ pub struct Options {
     /// Seed of the order within blocks [default: the time; the manifest records it]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
+    /// The most connections of the walks ([memory], [scale]); larger counts are left out
+    #[arg(long, value_name = "N", conflicts_with_all = ["resume", "replay"])]
+    connections: Option<usize>,
     /// The server's program [default: ringmark-server beside this program]
     #[arg(long, value_name = "FILE")]
     server: Option<PathBuf>,
@@ -65,6 +70,7 @@ impl Options {
             matrix: None,
             out: Some(out),
             seed: None,
+            connections: None,
             server,
             resume: None,
             anyway: false,
@@ -99,9 +105,15 @@ pub fn run(options: Options) -> Result<()> {
         (None, None) => {
             let path = options.matrix.as_deref().unwrap_or(Path::new(""));
             let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or("matrix").to_owned();
-            (name, Matrix::read(path)?, seed)
+            let mut matrix = Matrix::read(path)?;
+            if let Some(most) = options.connections {
+                matrix.limit_connections(most).with_context(|| format!("--connections {most}"))?;
+            }
+            matrix.give_files(ringmark::sys::raise_open_files_limit().context("RLIMIT_NOFILE")?);
+            (name, matrix, seed)
         }
     };
+    let _alone = exclusive::alone(&matrix)?;
     let server = server_binary(options.server.as_deref())?;
     let machine = Machine::read();
     let placement = Placement::deal(matrix.workers)?;
@@ -164,6 +176,8 @@ pub fn run(options: Options) -> Result<()> {
     let ground = Ground {
         server,
         workers: matrix.workers,
+        ports: matrix.ports.unwrap_or(matrix.workers),
+        room: examination.room.clone(),
         placement,
         interrupted: stop.interrupted(),
         histograms: results.histograms(),
@@ -214,12 +228,27 @@ pub fn run(options: Options) -> Result<()> {
     }
     writeln!(std::io::stdout(), "The results are in {}", folder.display()).context("stdout")?;
     ensure!(is_complete, "interrupted: the trials so far are in {}; to go on: {go_on}", folder.display());
+    if let Some(row) = given_up(results.trials()) {
+        let (pass, workload, arm) = (row.pass.map_or("", Pass::name), &row.workload, &row.arm);
+        bail!(
+            "trial {} failed, and no other of {arm} in {pass} {workload} succeeded: {}",
+            row.run_id,
+            row.reason
+        );
+    }
     ensure!(
         results.trials().iter().any(|row| row.status.is_usable()),
         "no trial of {} gave figures that can be used; trials.csv says why",
         results.trials().len()
     );
     Ok(())
+}
+
+/// A trial that failed, if its arm has no figures of that pass and workload from any other.
+fn given_up(rows: &[TrialRow]) -> Option<&TrialRow> {
+    let what = |row: &TrialRow| (row.pass, row.workload.clone(), row.arm.clone());
+    let mut failed = rows.iter().filter(|row| row.status == Status::Failed);
+    failed.find(|row| !rows.iter().any(|other| other.status.is_usable() && what(other) == what(row)))
 }
 
 /// Where a run goes if nobody says.

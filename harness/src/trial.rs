@@ -2,11 +2,15 @@
 
 mod latency;
 mod memory;
+mod ramp;
+mod scale;
 mod syscalls;
 
 /// The states and sums that the memory pass names.
 pub mod memory_states {
-    pub use super::memory::{KERNEL_SUM, MACHINE_SUM, NEVER_USED, USED_THEN_IDLE, USER_SUM};
+    pub use super::memory::{
+        ACTIVE, KERNEL_SUM, MACHINE_SUM, NEVER_USED, UNEXPLAINED, USED_SUM, USED_THEN_IDLE, USER_SUM,
+    };
 }
 
 use std::collections::BTreeSet;
@@ -18,12 +22,14 @@ use ringmark::backend;
 use serde::{Deserialize, Serialize};
 
 use crate::children::{Interrupted, Load, RefusedByKernel, Server, ServerCounters, ServerPlan};
+use crate::doctor::Room;
 use crate::instruments::affinity::CpuList;
 use crate::instruments::network_namespace::NetworkNamespace;
+use crate::load::OTHER_FILES;
 use crate::load::result::{Arrival, ChurnResult};
 use crate::machine;
-use crate::matrix::{Contender, Memory, Workload};
-use crate::measurement::{EventRow, MemoryPointRow, MemoryRow, Pass, Status, SyscallRow, TrialRow};
+use crate::matrix::{Contender, Memory, Scale, Workload};
+use crate::measurement::{EventRow, MemoryPointRow, MemoryRow, Pass, ScaleRow, Status, SyscallRow, TrialRow};
 
 /// What is the same for every trial of a run, unless its workload has workers of its own.
 #[derive(Clone)]
@@ -32,6 +38,10 @@ pub struct Ground {
     pub server: PathBuf,
     /// Worker threads of the server.
     pub workers: u16,
+    /// Its ports.
+    pub ports: u16,
+    /// How many connections this machine has room for.
+    pub room: Room,
     /// Where server and client run.
     pub placement: Placement,
     /// Set by who wants no more of the trial.
@@ -46,7 +56,7 @@ impl Ground {
         let placement = Placement::deal(workers).map_err(|error| format!("{error:#}"))?;
         match too_few(workers, placement.server_cpus()) {
             Some(reason) => Err(reason),
-            None => Ok(Self { workers, placement, ..self.clone() }),
+            None => Ok(Self { workers, ports: workers, placement, ..self.clone() }),
         }
     }
 }
@@ -124,6 +134,8 @@ pub enum Task {
     Syscalls(Workload, u64),
     /// Memory.
     Memory(Memory),
+    /// Ever more connections.
+    Scale(Scale),
     /// The throughput of a closed loop.
     Capacity(Workload, crate::matrix::Latency),
     /// Latency.
@@ -136,6 +148,7 @@ impl Task {
         match self {
             Task::Syscalls(..) => Pass::Syscalls,
             Task::Memory(_) => Pass::Memory,
+            Task::Scale(_) => Pass::Scale,
             Task::Capacity(..) => Pass::Capacity,
             Task::Latency(..) => Pass::Latency,
         }
@@ -143,16 +156,16 @@ impl Task {
 
     /// The workload's name in the results.
     pub fn workload(&self) -> &str {
-        self.load().map_or("memory", |workload| &workload.name)
+        self.load().map_or(self.pass().name(), |workload| &workload.name)
     }
 
-    /// What the clients do, but in a memory pass.
+    /// What the clients do, but in a walk.
     fn load(&self) -> Option<&Workload> {
         match self {
             Task::Syscalls(workload, _) | Task::Capacity(workload, _) | Task::Latency(workload, _) => {
                 Some(workload)
             }
-            Task::Memory(_) => None,
+            Task::Memory(_) | Task::Scale(_) => None,
         }
     }
 
@@ -163,6 +176,7 @@ impl Task {
                 workload.connections
             }
             Task::Memory(memory) => memory.connections.iter().copied().max().unwrap_or_default(),
+            Task::Scale(scale) => scale.connections.iter().copied().max().unwrap_or_default(),
         }
     }
 
@@ -170,13 +184,30 @@ impl Task {
     pub fn estimate(&self) -> Duration {
         match self {
             Task::Syscalls(..) => Duration::from_millis(1000),
-            Task::Memory(memory) => Duration::from_millis(250) * memory.connections.len() as u32 * 4,
+            Task::Memory(memory) => {
+                let opened = 2 * self.connections() + memory.active.iter().max().copied().unwrap_or_default();
+                Duration::from_millis(250) * memory.connections.len() as u32 * 4
+                    + time_to_open_and_close(opened)
+            }
+            Task::Scale(scale) => {
+                let load = scale.duration + scale.warmup_max + Duration::from_millis(300);
+                let loads = scale.connections.len() + scale.active_shares.len();
+                load * 2 * scale.repeats * loads as u32 + time_to_open_and_close(self.connections())
+            }
             // Most warm-ups end early.
             Task::Capacity(_, latency) | Task::Latency(_, latency) => {
                 latency.duration + latency.warmup_max.min(Duration::from_millis(500))
             }
         }
     }
+}
+
+/// Events in a block of the document's table.
+const BLOCK_EVENTS: usize = 1024;
+
+/// About how long it takes to open so many connections, to use each once, and to close them.
+fn time_to_open_and_close(connections: usize) -> Duration {
+    Duration::from_micros(80) * connections as u32
 }
 
 /// Descriptors that a worker opens or inherits beside its connections: the standard ones, listeners, rings,
@@ -237,6 +268,8 @@ pub struct Outcome {
     pub memory_points: Vec<MemoryPointRow>,
     /// Slopes through them, not yet compared with `null`.
     pub memory: Vec<MemoryRow>,
+    /// The steps of a walk.
+    pub scale: Vec<ScaleRow>,
 }
 
 impl Trial {
@@ -247,6 +280,7 @@ impl Trial {
                 (workload.message_bytes, workload.pipeline, workload.arrival())
             }
             Task::Memory(memory) => (memory.message_bytes, 1, Arrival::Closed),
+            Task::Scale(scale) => (scale.message_bytes, 1, Arrival::Closed),
         };
         let mut outcome = Outcome {
             row: TrialRow {
@@ -278,8 +312,8 @@ impl Trial {
         outcome.row.workers = ground.workers;
         outcome.row.server_cpus = ground.placement.server.clone();
         outcome.row.client_cpus = ground.placement.client.clone();
-        let bound = descriptors_per_worker(&self.contender.backend);
-        if let Some(reason) = too_many(self.task.connections(), ground.workers, bound) {
+        let own_bound = descriptors_per_worker(&self.contender.backend);
+        if let Some(reason) = too_many(self.task.connections(), ground.workers, own_bound) {
             (outcome.row.status, outcome.row.reason) = (Status::Unsupported, reason);
             return outcome;
         }
@@ -288,6 +322,7 @@ impl Trial {
                 syscalls::measure(self, ground, workload, *echoes, &mut outcome)
             }
             Task::Memory(memory) => memory::measure(self, ground, memory, &mut outcome),
+            Task::Scale(scale) => scale::measure(self, ground, scale, &mut outcome),
             Task::Capacity(workload, latency) | Task::Latency(workload, latency) => {
                 latency::measure(self, ground, workload, latency, &mut outcome.row)
             }
@@ -334,6 +369,7 @@ impl Trial {
             backend: &self.contender.backend,
             settings: &settings,
             workers: ground.workers,
+            ports: ground.ports,
             cpus: &ground.placement.server,
         };
         let server = Server::start(&plan, namespace, &ground.interrupted, held)?;
@@ -349,7 +385,33 @@ impl Trial {
         Ok(counters)
     }
 
-    /// Starts a load with at most `connections`, as many threads as it has CPUs.
+    /// The counts of a walk that this machine has room for, the largest that has room instead of those that have
+    /// none, and why if there are such.
+    fn reachable(&self, ground: &Ground, counts: &[usize]) -> Result<(Vec<usize>, Option<String>)> {
+        let room = ground.room.with_available(ramp::available_bytes()?);
+        let is_document = self.contender.backend == "epoll-document";
+        let bounds = room.bounds(u64::from(ground.workers), u64::from(ground.ports), is_document);
+        let tightest = bounds.into_iter().min_by_key(|bound| bound.connections);
+        let most = counts.last().copied().unwrap_or_default();
+        let Some(bound) = tightest.filter(|bound| bound.connections < most as u64) else {
+            return Ok((counts.to_vec(), None));
+        };
+        // A round number, of which each worker has as many: whole blocks of the document's table if there are several.
+        let workers = usize::from(ground.workers);
+        let blocks = workers * BLOCK_EVENTS;
+        let unit = if bound.connections as usize >= 4 * blocks { blocks } else { workers };
+        let fits = bound.connections as usize / unit * unit;
+        let below = counts.iter().copied().filter(|&count| count < fits);
+        let reachable = below.chain((fits > 0).then_some(fits)).collect();
+        let reason = format!(
+            "{most} connections skipped: there is room for {} by {}",
+            bound.connections, bound.reason
+        );
+        Ok((reachable, Some(reason)))
+    }
+
+    /// Starts a load with at most `connections`, as many threads as it has CPUs, or more if they could not open so many
+    /// files.
     fn load(
         &self,
         ground: &Ground,
@@ -360,7 +422,9 @@ impl Trial {
         more: &[String],
     ) -> Result<Load> {
         let first = server.addresses.first().context("the server listens nowhere")?;
-        let threads = ground.placement.client_threads.min(connections);
+        let files = ringmark::sys::raise_open_files_limit().context("RLIMIT_NOFILE")?;
+        let holding = connections.div_ceil(files.saturating_sub(OTHER_FILES).max(1) as usize);
+        let threads = ground.placement.client_threads.max(holding).min(connections);
         let mut arguments = vec![
             format!("--connect={first}"),
             format!("--ports={}", server.addresses.len()),
@@ -377,7 +441,8 @@ impl Trial {
             Some(Workload { rate_per_s: Some(rate), .. }) => {
                 arguments.extend([format!("--rate={rate}"), format!("--arrival={}", row.arrival)]);
             }
-            _ => arguments.push(format!("--pipeline={}", row.pipeline_depth)),
+            Some(Workload { pipeline, .. }) => arguments.push(format!("--pipeline={pipeline}")),
+            None => {}
         }
         if let Some(churn) = self.task.load().and_then(|workload| workload.churn) {
             arguments.push(format!("--churn={churn}"));

@@ -4,7 +4,7 @@ use anyhow::{Result, bail};
 
 use super::facts::{Facts, refusal};
 use super::judge::{Check, Line, Status, count, impossible};
-use super::room;
+use super::room::Room;
 use crate::matrix::{Contender, Matrix, Workload};
 use crate::measurement::Pass;
 
@@ -22,9 +22,9 @@ pub fn ask_kernel(contender: &Contender) -> Option<String> {
     refusal(&contender.backend, &contender.set)
 }
 
-/// Refuses a matrix of which nothing, or some part for a reason that is known beforehand, could be measured.
-/// The load will have `threads` threads.
-pub fn refuse(facts: &Facts, matrix: &Matrix, threads: usize, refusal: Refusal) -> Result<()> {
+/// Refuses a matrix of which nothing, or some part for a reason that is known beforehand, could be measured. A walk
+/// goes as far as it can.
+pub fn refuse(facts: &Facts, matrix: &Matrix, refusal: Refusal) -> Result<()> {
     let refusals: Vec<_> = matrix.backends.iter().map_while(refusal).collect();
     if refusals.len() == matrix.backends.len() {
         bail!("no backend of this matrix runs here: {}", refusals.first().map_or("", String::as_str));
@@ -32,9 +32,9 @@ pub fn refuse(facts: &Facts, matrix: &Matrix, threads: usize, refusal: Refusal) 
     if let Some(why) = impossible(facts) {
         bail!(why);
     }
-    let is_document = matrix.backends.iter().any(|contender| contender.backend == "epoll-document");
-    for (what, connections, workers) in demands(matrix) {
-        for bound in room::bounds(facts, u64::from(workers), threads as u64, is_document) {
+    let room = Room::of(facts);
+    for (what, connections, workers, ports) in demands(matrix) {
+        for bound in room.bounds(u64::from(workers), u64::from(ports), has_document(matrix)) {
             if connections as u64 > bound.connections {
                 bail!(
                     "{what}: {} connections, but {} fit here by {}; or ask for fewer",
@@ -48,20 +48,41 @@ pub fn refuse(facts: &Facts, matrix: &Matrix, threads: usize, refusal: Refusal) 
     Ok(())
 }
 
-/// The most connections of each pass and workload that the matrix asks for, and the workers that hold them.
-fn demands(matrix: &Matrix) -> Vec<(String, usize, u16)> {
+fn has_document(matrix: &Matrix) -> bool {
+    matrix.backends.iter().any(|contender| contender.backend == "epoll-document")
+}
+
+/// The most connections of each workload that the matrix asks for, and the workers and ports that hold them.
+fn demands(matrix: &Matrix) -> Vec<(String, usize, u16, u16)> {
     let workloads = matrix.workloads.iter().filter(|_| matrix.latency.is_some() || matrix.syscalls.is_some());
     let of_workload = |workload: &Workload| {
         let workers = workload.workers.unwrap_or(matrix.workers);
-        (format!("workload '{}'", workload.name), workload.connections, workers)
+        let ports = workload.workers.or(matrix.ports).unwrap_or(matrix.workers);
+        (format!("workload '{}'", workload.name), workload.connections, workers, ports)
     };
-    let mut demands: Vec<_> = workloads.map(of_workload).collect();
-    let counts = matrix.memory.iter().flat_map(|memory| &memory.connections);
-    demands.extend(counts.max().map(|&most| {
-        let what = "memory.connections".to_owned();
-        (what, most, matrix.workers)
-    }));
-    demands
+    workloads.map(of_workload).collect()
+}
+
+/// From so many connections on a run says beforehand what room there is for them.
+const CONNECTIONS_TO_SAY: usize = 100_000;
+
+/// How many connections each bound allows a walk, if it is to hold many.
+pub fn walks(room: &Room, matrix: &Matrix) -> Vec<String> {
+    let Some(most) = matrix.most_walked().filter(|&most| most >= CONNECTIONS_TO_SAY) else {
+        return Vec::new();
+    };
+    let Matrix { workers, ports, .. } = matrix;
+    let ports = ports.unwrap_or(*workers);
+    let bounds = room.bounds(u64::from(*workers), u64::from(ports), has_document(matrix));
+    let mut lines = vec![format!(
+        "{} connections to {} workers on {} ports are asked for. There is room for:",
+        count(most as u64),
+        count(u64::from(*workers)),
+        count(u64::from(ports))
+    )];
+    lines
+        .extend(bounds.iter().map(|bound| format!("  {:>13} by {}", count(bound.connections), bound.reason)));
+    lines
 }
 
 /// In a few lines, what is not ok here and bears on what the matrix asks for.
@@ -88,7 +109,9 @@ pub fn warnings(lines: &[Line], facts: &Facts, matrix: &Matrix, refusal: Refusal
 
 fn bears(check: Check, facts: &Facts, matrix: &Matrix) -> bool {
     let has = |pass| matrix.passes().contains(&pass);
-    let most = demands(matrix).into_iter().map(|(_, connections, _)| connections as u64).max();
+    let walked = matrix.most_walked();
+    let most = demands(matrix).into_iter().map(|(_, connections, ..)| connections).chain(walked);
+    let most = most.max().map(|most| most as u64);
     match check {
         // What of this matters to the matrix is told by its refused arms.
         Check::Kernel

@@ -42,6 +42,8 @@ pub struct Facts {
     pub open_files_hard: Option<u64>,
     /// Why a thread cannot have a table of files of its own.
     pub file_table_refused: Option<String>,
+    /// `fs.file-max` less the files that are open.
+    pub files_of_machine: Option<u64>,
     /// The first and the last port that connect() takes, where trials run.
     pub ports: Option<(u64, u64)>,
     /// `MemAvailable`.
@@ -125,6 +127,7 @@ impl Facts {
             open_files_soft: machine.open_files_soft,
             open_files_hard: machine.open_files_hard,
             file_table_refused: on_a_thread(sys::unshare_files).err().map(|error| error.to_string()),
+            files_of_machine: files_of_machine(),
             ports: setting("net.ipv4.ip_local_port_range").and_then(|range| {
                 let mut ports = range.split_whitespace().map_while(|port| port.parse().ok());
                 ports.next().zip(ports.next())
@@ -160,6 +163,14 @@ impl Facts {
             somaxconn: setting("net.core.somaxconn").and_then(|most| most.parse().ok()),
         }
     }
+}
+
+/// /proc/sys/fs/file-nr has three numbers: allocated, free (always 0), and the most (proc_sys_fs(5)).
+fn files_of_machine() -> Option<u64> {
+    let numbers = line("/proc/sys/fs/file-nr")?;
+    let mut numbers = numbers.split_whitespace().map(|number| number.parse::<u64>().ok());
+    let (allocated, most) = (numbers.next()??, numbers.nth(1)??);
+    Some(most.saturating_sub(allocated))
 }
 
 fn backends() -> Vec<Support> {

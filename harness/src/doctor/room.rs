@@ -25,6 +25,18 @@ pub fn bytes_per_connection(is_document: bool) -> u64 {
     KERNEL_BYTES + if is_document { DOCUMENT_BYTES } else { 0 }
 }
 
+/// What must stay free while connections are opened: less would have the kernel reclaim what is in use, and then
+/// kill.
+pub const RESERVE_BYTES: u64 = 1 << 30;
+
+/// The reserve of a small machine is this share of what it has.
+const RESERVE_SHARE: f64 = 0.05;
+
+/// Of a machine that has so much memory.
+pub fn reserve_bytes(total_bytes: u64) -> u64 {
+    RESERVE_BYTES.min((total_bytes as f64 * RESERVE_SHARE) as u64)
+}
+
 /// What is available and allowed.
 pub fn memory_bytes(facts: &Facts) -> Option<u64> {
     facts.memory_available_bytes.into_iter().chain(facts.memory_bound_bytes).min()
@@ -43,6 +55,7 @@ pub fn connections_per_port(ports: u64) -> u64 {
 }
 
 /// A bound on connections.
+#[derive(Clone, Debug)]
 pub struct Bound {
     /// The most that fit.
     pub connections: u64,
@@ -50,30 +63,60 @@ pub struct Bound {
     pub reason: String,
 }
 
-/// Every bound that is known, of a server with `workers` workers, a port each, and a load with `threads`
-/// threads.
-pub fn bounds(facts: &Facts, workers: u64, threads: u64, is_document: bool) -> Vec<Bound> {
-    let files = facts.open_files_hard.map(|files| Bound {
-        connections: (connections_per_thread(files).saturating_mul(threads))
-            .min(files.saturating_sub(OWN_DESCRIPTORS as u64).saturating_mul(workers)),
-        reason: format!(
-            "open files (RLIMIT_NOFILE {files}; threads: server {workers}, load {threads}): raise `ulimit -Hn`"
-        ),
-    });
-    let ports = facts.ports.filter(|(first, last)| first <= last).map(|(first, last)| Bound {
-        connections: connections_per_port(last - first + 1).saturating_mul(workers),
-        reason: format!(
-            "local ports ({first} to {last}, {SOURCES} source addresses, {workers} ports of the server): \
-             raise `workers`, or net.ipv4.ip_local_port_range"
-        ),
-    });
-    let memory = memory_bytes(facts).map(|bytes| Bound {
-        connections: bytes / bytes_per_connection(is_document),
-        reason: format!(
-            "memory ({} MiB for {} bytes each at the least): free some",
-            bytes >> 20,
-            bytes_per_connection(is_document)
-        ),
-    });
-    [files, ports, memory].into_iter().flatten().collect()
+/// What bounds connections here; none where it is not known.
+#[derive(Clone, Debug, Default)]
+pub struct Room {
+    /// RLIMIT_NOFILE, of each table of files.
+    open_files: Option<u64>,
+    /// `fs.file-max` less what is open: files of the whole machine.
+    files_of_machine: Option<u64>,
+    /// The first and the last port that connect() takes.
+    ports: Option<(u64, u64)>,
+    /// What is available and allowed.
+    memory_bytes: Option<u64>,
+}
+
+impl Room {
+    /// From what was found on the machine.
+    pub fn of(facts: &Facts) -> Self {
+        Self {
+            open_files: facts.open_files_hard,
+            files_of_machine: facts.files_of_machine,
+            ports: facts.ports,
+            memory_bytes: memory_bytes(facts),
+        }
+    }
+
+    /// The same when so much memory is available.
+    pub fn with_available(&self, bytes: u64) -> Self {
+        Self { memory_bytes: self.memory_bytes.map(|before| before.min(bytes)), ..self.clone() }
+    }
+
+    /// Every bound that is known, of a server with so many workers and ports. The load takes as many threads as it
+    /// needs, each with a table of files of its own.
+    pub fn bounds(&self, workers: u64, ports: u64, is_document: bool) -> Vec<Bound> {
+        let open_files = self.open_files.map(|files| Bound {
+            connections: files.saturating_sub(OWN_DESCRIPTORS as u64).saturating_mul(workers),
+            reason: format!(
+                "open files (RLIMIT_NOFILE {files}, for each of {workers} workers): raise `ulimit -Hn`, or `workers`"
+            ),
+        });
+        let files_of_machine = self.files_of_machine.map(|files| Bound {
+            connections: files / 2,
+            reason: format!("files of the whole machine ({files} left, two for each): raise fs.file-max"),
+        });
+        let ports_bound = self.ports.filter(|(first, last)| first <= last).map(|(first, last)| Bound {
+            connections: connections_per_port(last - first + 1).saturating_mul(ports),
+            reason: format!(
+                "local ports ({first} to {last}, {SOURCES} source addresses, {ports} ports of the server): raise \
+                 `workers` or `ports`, or net.ipv4.ip_local_port_range"
+            ),
+        });
+        let each = bytes_per_connection(is_document);
+        let memory = self.memory_bytes.map(|bytes| Bound {
+            connections: bytes / each,
+            reason: format!("memory ({} MiB for {each} bytes each at the least): free some", bytes >> 20),
+        });
+        [open_files, files_of_machine, ports_bound, memory].into_iter().flatten().collect()
+    }
 }

@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
-use super::before_run::{refuse, warnings};
+use super::before_run::{refuse, walks, warnings};
 use super::facts::{Facts, Support};
 use super::judge::{Check, Line, Status, impossible, lines};
-use super::{room, screen};
+use super::room::Room;
+use super::screen;
 use crate::matrix::{Contender, Matrix};
 
 /// A server of one's own, as root.
@@ -256,20 +257,24 @@ fn a_matrix_that_does_not_fit_is_refused_in_one_line() {
         matrix("connections = 8\nmessage_bytes = 64\n", &to)
     };
     let refused = |facts: &Facts, matrix: &Matrix, words: &[&str]| {
-        let why = format!("{:#}", refuse(facts, matrix, 1, all_run).unwrap_err());
+        let why = format!("{:#}", refuse(facts, matrix, all_run).unwrap_err());
         assert!(!why.contains('\n') && words.iter().all(|word| why.contains(word)), "{why}");
     };
-    refuse(&poor(), &large("960"), 1, all_run).unwrap();
+    let files = Facts { open_files_hard: Some(900), ..poor() };
+    refuse(&files, &large("884"), all_run).unwrap();
     refused(
-        &poor(),
-        &large("961"),
-        &["workload '8-conn-64B'", "961 connections, but 960 fit", "RLIMIT_NOFILE 1024"],
+        &files,
+        &large("885"),
+        &["workload '8-conn-64B'", "885 connections, but 884 fit", "RLIMIT_NOFILE 900"],
     );
     let files = Facts { open_files_hard: Some(1 << 40), ..poor() };
     refused(&files, &large("1001"), &["1,001", "local ports (60000 to 60999"]);
     let ports = Facts { ports: rich().ports, ..files };
     refused(&ports, &large("2000000"), &["2,000,000", "memory (100 MiB"]);
-    refused(&rich(), &matrix("128, 192]", "128, 9999999]"), &["memory.connections", "9,999,999"]);
+    let machine = Facts { files_of_machine: Some(4001), ..rich() };
+    refused(&machine, &large("2001"), &["2,001", "2,000 fit", "fs.file-max"]);
+    // A walk goes as far as it can.
+    refuse(&rich(), &matrix("128, 192]", "128, 9999999]"), all_run).unwrap();
     // More workers have more ports, and more threads more files.
     let several = matrix("baseline = ", "workers = 2\nbaseline = ");
     assert_eq!(several.workers, 2);
@@ -280,27 +285,35 @@ fn a_matrix_that_does_not_fit_is_refused_in_one_line() {
         matrix.workloads = vec![crate::matrix::Workload { workers: Some(workers), ..of_workload.clone() }];
         matrix
     };
-    refuse(&Facts { open_files_hard: Some(1 << 40), ..poor() }, &with(2), 1, all_run).unwrap();
+    refuse(&Facts { open_files_hard: Some(1 << 40), ..poor() }, &with(2), all_run).unwrap();
     refused(
         &Facts { open_files_hard: Some(1 << 40), ..poor() },
         &with(1),
         &["1,500", "1 ports of the server"],
     );
-    let most = |workers, threads| {
-        let bounds = room::bounds(&poor(), workers, threads, false);
+    let most = |workers, ports| {
+        let bounds = Room::of(&poor()).bounds(workers, ports, false);
         bounds.iter().map(|bound| bound.connections).collect::<Vec<_>>()
     };
-    assert_eq!(most(1, 1)[..2], [960, 1000]);
-    assert_eq!(most(2, 1)[..2], [960, 2000]);
-    assert_eq!(most(2, 2)[..2], [1920, 2000]);
-    assert_eq!(most(1, 2)[..2], [1008, 1000]);
+    assert_eq!(most(1, 1)[..2], [1008, 1000]);
+    assert_eq!(most(2, 2)[..2], [2016, 2000]);
+    assert_eq!(most(1, 2)[..2], [1008, 2000]);
+}
+
+#[test]
+fn what_a_long_walk_has_room_for_is_said_beforehand() {
+    let room = Room::of(&rich());
+    assert!(walks(&room, &matrix("question", "question")).is_empty());
+    let said = walks(&room, &matrix("128, 192]", "128, 1024000]"));
+    assert!(said[0].contains("1,024,000 connections to 1 workers on 1 ports"), "{said:?}");
+    assert!(said.len() >= 4 && said.iter().skip(1).all(|line| line.contains(" by ")), "{said:?}");
 }
 
 #[test]
 fn a_matrix_needs_one_backend_that_runs() {
     let smoke = matrix("question", "question");
-    refuse(&rich(), &smoke, 1, no_uring).unwrap();
-    let why = format!("{:#}", refuse(&rich(), &smoke, 1, none_runs).unwrap_err());
+    refuse(&rich(), &smoke, no_uring).unwrap();
+    let why = format!("{:#}", refuse(&rich(), &smoke, none_runs).unwrap_err());
     assert!(why.contains("no backend of this matrix runs here: io_uring_setup: ENOSYS"), "{why}");
 }
 

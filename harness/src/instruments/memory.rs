@@ -78,18 +78,49 @@ pub struct UserMemory {
 pub struct MachineMemory {
     /// `MemAvailable`.
     pub available_bytes: u64,
-    /// `MemFree`.
-    pub free_bytes: u64,
+    /// `MemTotal` less `MemFree`: pages that are used for anything. It tells more of sockets than what is available,
+    /// because the kernel takes their inodes and dentries for memory that it could reclaim.
+    pub used_bytes: u64,
     /// `Slab`: pages of all caches, their free objects included.
     pub slab_bytes: u64,
-    /// `KernelStack`.
-    pub kernel_stack_bytes: u64,
     /// `PageTables`, of all processes.
     pub page_tables_bytes: u64,
-    /// `VmallocUsed`.
+    /// `AnonPages`, of all processes.
+    pub anonymous_bytes: u64,
+    /// `Cached`, `Buffers` and `SwapCached`.
+    pub page_cache_bytes: u64,
+    /// `VmallocUsed`, kernel stacks among it where they are mapped so (CONFIG_VMAP_STACK).
     pub vmalloc_bytes: u64,
     /// `Percpu`.
     pub percpu_bytes: u64,
+}
+
+impl MachineMemory {
+    fn parse(meminfo: &str) -> io::Result<Self> {
+        let of = |name| procfs::kibibytes(meminfo, name);
+        Ok(Self {
+            available_bytes: of("MemAvailable")?,
+            used_bytes: of("MemTotal")? - of("MemFree")?,
+            slab_bytes: of("Slab")?,
+            page_tables_bytes: of("PageTables")?,
+            anonymous_bytes: of("AnonPages")?,
+            page_cache_bytes: of("Cached")? + of("Buffers")? + of("SwapCached")?,
+            vmalloc_bytes: of("VmallocUsed")?,
+            percpu_bytes: of("Percpu")?,
+        })
+    }
+
+    /// Used pages that no other figure here tells the use of: the kernel's own data, pages that the CPUs keep for
+    /// themselves, and what drivers and rings have taken page by page.
+    pub fn unexplained_bytes(&self) -> u64 {
+        let explained = self.slab_bytes
+            + self.page_tables_bytes
+            + self.anonymous_bytes
+            + self.page_cache_bytes
+            + self.vmalloc_bytes
+            + self.percpu_bytes;
+        self.used_bytes.saturating_sub(explained)
+    }
 }
 
 impl MemoryReading {
@@ -130,9 +161,7 @@ impl MemoryInstrument {
         let shrunk = self.slabs.as_ref().is_ok_and(Slabs::shrink);
         let slabs = self.slabs.as_ref().ok().map(Slabs::read).transpose()?;
         let smaps = read(&self.smaps_rollup)?;
-        let meminfo = read(&self.meminfo)?;
         let of_process = |name| procfs::kibibytes(&smaps, name);
-        let of_machine = |name| procfs::kibibytes(&meminfo, name);
         Ok(MemoryReading {
             slabs,
             shrunk,
@@ -145,15 +174,7 @@ impl MemoryInstrument {
                 anonymous_bytes: of_process("Anonymous")?,
             },
             tcp_memory_pages: SocketReading::parse(&read(&self.sockstat)?)?.memory_pages,
-            machine: MachineMemory {
-                available_bytes: of_machine("MemAvailable")?,
-                free_bytes: of_machine("MemFree")?,
-                slab_bytes: of_machine("Slab")?,
-                kernel_stack_bytes: of_machine("KernelStack")?,
-                page_tables_bytes: of_machine("PageTables")?,
-                vmalloc_bytes: of_machine("VmallocUsed")?,
-                percpu_bytes: of_machine("Percpu")?,
-            },
+            machine: MachineMemory::parse(&read(&self.meminfo)?)?,
         })
     }
 

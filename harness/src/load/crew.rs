@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use hdrhistogram::Histogram;
 
 use super::latency::Latencies;
 use super::pace::{Budget, Clock, Window};
@@ -27,10 +28,18 @@ enum Order {
     Run { budget: Budget, active: usize, open: Option<OpenLoop>, start_ns: u64 },
 }
 
+/// What a thread has to say once it has carried out its order.
+pub enum Answer {
+    /// Its connections stand; how long the opening of each took, in ns.
+    Stand(Histogram<u64>),
+    /// Its run is over.
+    Ran(Box<Tally>),
+}
+
 /// What reaches the main thread, in one queue so that it can wait for all at once.
 pub enum Message {
     /// A thread has carried out its order.
-    Done(Result<Option<Box<Tally>>>),
+    Done(Result<Answer>),
     /// SIGINT.
     Interrupted,
     /// A line of stdin.
@@ -41,7 +50,7 @@ pub enum Message {
 
 /// What was waited for.
 enum Woken {
-    Done(Option<Box<Tally>>),
+    Done(Answer),
     Interrupted,
     Timeout,
 }
@@ -106,9 +115,13 @@ impl Crew {
         ensure!(connections <= most, "connections {connections}: more than the {most} of --connections");
         let start = Instant::now();
         self.tell(Order::Connections(connections));
+        let mut connect_ns = latency::histogram()?;
         for _ in 0..self.threads.len() {
             match self.wait(None)? {
-                Woken::Done(_) => {}
+                Woken::Done(Answer::Stand(part)) => latency::merge(&mut connect_ns, &part)?,
+                Woken::Done(Answer::Ran(_)) => {
+                    bail!("a thread of the load ran where it should connect; this is a bug")
+                }
                 Woken::Interrupted | Woken::Timeout => bail!(
                     "interrupted after {} of {connections} connections",
                     self.shared.connected.load(Relaxed)
@@ -116,7 +129,12 @@ impl Crew {
             }
         }
         self.connections = connections;
-        Ok(LoadEvent::Connections { connections, connect_s: start.elapsed().as_secs_f64() })
+        Ok(LoadEvent::Connections {
+            connections,
+            connect_s: start.elapsed().as_secs_f64(),
+            opened: connect_ns.len(),
+            connect_us: LatencyUs::of(&connect_ns),
+        })
     }
 
     /// Makes one run: sends what `budget` allows, by the schedule of `open` if it is given, reports the ends of
@@ -246,7 +264,7 @@ impl Crew {
         loop {
             let next = (since + warmup::WINDOW).min(deadline);
             match self.wait(Some(next))? {
-                Woken::Done(tally) => run.tallies.extend(tally),
+                Woken::Done(answer) => run.add(answer)?,
                 Woken::Interrupted => {
                     run.interrupted = true;
                     return Ok(());
@@ -268,7 +286,7 @@ impl Crew {
     fn collect(&mut self, run: &mut Run, until: Option<Instant>) -> Result<()> {
         while run.tallies.len() < self.threads.len() {
             match self.wait(until)? {
-                Woken::Done(tally) => run.tallies.extend(tally),
+                Woken::Done(answer) => run.add(answer)?,
                 Woken::Timeout => break,
                 Woken::Interrupted => {
                     let window = &self.shared.window;
@@ -318,6 +336,14 @@ struct Run {
 }
 
 impl Run {
+    fn add(&mut self, answer: Answer) -> Result<()> {
+        let Answer::Ran(tally) = answer else {
+            bail!("a thread of the load connected where it should run; this is a bug")
+        };
+        self.tallies.push(tally);
+        Ok(())
+    }
+
     /// Of each of the `active` connections, by its number.
     fn echoes_by_connection(&self, active: usize) -> Vec<u64> {
         let mut echoes = vec![0; active];
@@ -335,9 +361,9 @@ fn work(shared: Arc<Shared>, thread: usize, orders: &Receiver<Order>, answers: &
         let mut worker = Worker::new(shared, thread)?;
         while let Ok(order) = orders.recv() {
             let outcome = match order {
-                Order::Connections(total) => worker.set_connections(total).map(|()| None),
+                Order::Connections(total) => worker.set_connections(total).map(Answer::Stand),
                 Order::Run { budget, active, open, start_ns } => {
-                    worker.run(budget, active, open, start_ns).map(|tally| Some(Box::new(tally)))
+                    worker.run(budget, active, open, start_ns).map(|tally| Answer::Ran(Box::new(tally)))
                 }
             };
             // The main thread listens as long as it gives orders.

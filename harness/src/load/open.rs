@@ -1,18 +1,19 @@
 //! Opening connections: many at once, but not more than a server's accept queue bears.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Error, Result, anyhow};
+use hdrhistogram::Histogram;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Token};
 use socket2::{Domain, Socket, Type};
 
-use super::process;
 use super::worker::{EVENTS, Worker};
+use super::{latency, process};
 
 /// Connections that one thread has under way at once.
 const UNDER_WAY: usize = 256;
@@ -21,17 +22,19 @@ const UNDER_WAY: usize = 256;
 const TICK: Duration = Duration::from_millis(100);
 
 impl Worker {
-    /// Opens connections until this thread has `count`.
-    pub(super) fn open(&mut self, count: usize) -> Result<()> {
+    /// Opens connections until this thread has `count`; how long each took, from before connect() until the event
+    /// that it stands is taken, in ns.
+    pub(super) fn open(&mut self, count: usize) -> Result<Histogram<u64>> {
         let mut events = Events::with_capacity(EVENTS);
-        let mut under_way = HashSet::with_capacity(UNDER_WAY);
+        let mut under_way = HashMap::with_capacity(UNDER_WAY);
+        let mut connect_ns = latency::histogram()?;
         let mut progress = Instant::now();
         while self.sockets.len() < count || !under_way.is_empty() {
             while self.sockets.len() < count && under_way.len() < UNDER_WAY {
                 let index = self.sockets.len();
-                let (socket, _) = self.start(index).map_err(|error| self.explain(index, &error))?;
+                let (socket, since_ns) = self.start(index).map_err(|error| self.explain(index, &error))?;
                 self.sockets.push(socket);
-                under_way.insert(index);
+                under_way.insert(index, since_ns);
             }
             match self.poll.poll(&mut events, Some(TICK)) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -39,13 +42,14 @@ impl Worker {
             }
             for event in &events {
                 let index = event.token().0;
-                if under_way.remove(&index) {
+                if let Some(since_ns) = under_way.remove(&index) {
                     self.opened += 1;
                     // The first event of a connecting socket comes when it has connected or failed.
                     if let Some(error) = self.sockets[index].take_error().context("SO_ERROR")? {
                         return Err(self.explain(index, &error));
                     }
                     self.shared.connected.fetch_add(1, Relaxed);
+                    connect_ns.saturating_record(self.shared.clock.now_ns() - since_ns);
                     progress = Instant::now();
                 }
                 if event.is_readable() || event.is_read_closed() || event.is_error() {
@@ -55,12 +59,12 @@ impl Worker {
                 }
             }
             if progress.elapsed() > self.shared.plan.connect_stall_after
-                && let Some(&index) = under_way.iter().min()
+                && let Some(&index) = under_way.keys().min()
             {
                 return Err(self.explain(index, &io::Error::from_raw_os_error(libc::ETIMEDOUT)));
             }
         }
-        Ok(())
+        Ok(connect_ns)
     }
 
     /// Begins to connect this thread's connection `index`; says when connect() was called.

@@ -16,6 +16,10 @@ pub enum LoadEvent {
         connections: usize,
         /// How long it took to open or close them, in s.
         connect_s: f64,
+        /// How many of them were opened for it.
+        opened: u64,
+        /// From before connect() until the event that the connection stands is taken, in µs, of those.
+        connect_us: LatencyUs,
     },
     /// The warm-up has ended and the measuring window begins.
     Measuring,
@@ -248,7 +252,12 @@ mod tests {
             seed: u64::MAX,
             interrupted: false,
         };
-        let connections = LoadEvent::Connections { connections: 2, connect_s: 0.125 };
+        let connections = LoadEvent::Connections {
+            connections: 2,
+            connect_s: 0.125,
+            opened: 1,
+            connect_us: LatencyUs { max: Some(3.5), ..LatencyUs::default() },
+        };
         for event in [connections, LoadEvent::Measuring, LoadEvent::Result(result)] {
             let line = serde_json::to_string(&event).unwrap();
             assert_eq!(serde_json::from_str::<LoadEvent>(&line).unwrap(), event, "{line}");

@@ -141,27 +141,32 @@ impl Worker {
         index * self.shared.plan.threads + self.thread
     }
 
-    /// Opens or closes connections until `total` stand in all threads together.
-    pub fn set_connections(&mut self, total: usize) -> Result<()> {
+    /// How many of `total` things that are dealt over all threads are this one's.
+    fn own(&self, total: usize) -> usize {
+        share(total as u64, self.shared.plan.threads, self.thread) as usize
+    }
+
+    /// Opens or closes connections until `total` stand in all threads together; how long the opening of each took,
+    /// in ns.
+    pub fn set_connections(&mut self, total: usize) -> Result<Histogram<u64>> {
         self.asked = total;
-        let plan = &self.shared.plan;
-        let ours = |of: usize| share(of as u64, plan.threads, self.thread) as usize;
-        let (connections, active) = (ours(total), ours(total.min(plan.active)));
-        if connections <= self.sockets.len() {
-            // Pops, so that the most recently opened closes first. SO_LINGER makes it a reset.
-            while self.sockets.len() > connections {
-                self.sockets.pop();
-                self.shared.connected.fetch_sub(1, Relaxed);
-            }
-        } else {
-            self.open(connections)?;
+        let connections = self.own(total);
+        // Pops, so that the most recently opened closes first. SO_LINGER makes it a reset.
+        while self.sockets.len() > connections {
+            self.sockets.pop();
+            self.shared.connected.fetch_sub(1, Relaxed);
         }
-        self.flights.truncate(active);
-        for index in self.flights.len()..active {
+        self.flights.truncate(connections);
+        self.open(connections)
+    }
+
+    /// Makes the first `active` connections of all threads those that send, each with bytes of its own.
+    fn activate(&mut self, active: usize) {
+        let own = self.own(active);
+        for index in self.flights.len()..own {
             let stream = self.shared.plan.seed.wrapping_add(self.number(index) as u64);
             self.flights.push(Flight::new(stream, self.shared.plan.churn.unwrap_or(u64::MAX)));
         }
-        Ok(())
     }
 
     /// Sends what `budget` allows on the first `active` connections of all threads, until the window
@@ -185,6 +190,7 @@ impl Worker {
             echoes_by_place: Vec::new(),
             opened: 0,
         };
+        self.activate(active);
         let mut pacer = open.map(|open| self.pacer(open, budget, active, start_ns));
         let mut in_flight = 0;
         for index in 0..self.flights.len() {

@@ -232,6 +232,7 @@ mod tests {
             events: Vec::new(),
             memory,
             comparisons,
+            scale: Vec::new(),
             capacities: Vec::new(),
         }
     }

@@ -5,15 +5,15 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::Section;
-use super::ladder;
 use super::table::{MISSING, Table, number};
+use super::{ladder, scale};
 use crate::calibration::{Calibration, Metric};
 use crate::comparisons;
 use crate::matrix::{Contender, Workload};
 use crate::measurement::{Bounds, ComparisonRow, MemoryRow, Pass, Status, TrialRow, Verdict};
 use crate::results::Run;
 use crate::statistics::median;
-use crate::trial::memory_states::{KERNEL_SUM, MACHINE_SUM, NEVER_USED, USED_THEN_IDLE, USER_SUM};
+use crate::trial::memory_states::{ACTIVE, KERNEL_SUM, MACHINE_SUM, NEVER_USED, USED_THEN_IDLE, USER_SUM};
 
 /// Over this many bytes a connection an object has a row of its own; all are in memory.csv.
 const SHOWN_BYTES: f64 = 8.0;
@@ -57,6 +57,21 @@ pub fn all(run: &Run, folder: &str) -> Vec<Section> {
             text: memory(run),
         },
         Section {
+            name: "memory-account",
+            title: "Where the machine's pages went, in bytes per connection, both ends and the load's own",
+            text: scale::account(run),
+        },
+        Section {
+            name: "scale-opening",
+            title: "Opening and closing ever more connections",
+            text: scale::opening(run),
+        },
+        Section {
+            name: "scale-loads",
+            title: "One load beside ever more connections that are idle",
+            text: scale::loads(run),
+        },
+        Section {
             name: "ladder",
             title: "What each rung changes, and what that does",
             text: ladder::tables(run, folder),
@@ -76,7 +91,14 @@ fn text_of<'a>(value: &'a Value, path: &str) -> &'a str {
 fn about(run: &Run, folder: &str) -> String {
     let manifest = &run.manifest;
     let count = |wanted: Status| run.trials.iter().filter(|row| row.status == wanted).count();
-    let statuses = [Status::Ok, Status::ClientLimited, Status::Rejected, Status::Unsupported, Status::Failed];
+    let statuses = [
+        Status::Ok,
+        Status::ClientLimited,
+        Status::Rejected,
+        Status::Unsupported,
+        Status::Skipped,
+        Status::Failed,
+    ];
     let counts: Vec<String> = statuses
         .into_iter()
         .filter(|&status| count(status) > 0)
@@ -671,7 +693,8 @@ fn memory(run: &Run) -> String {
             columns.push((&row.arm, &row.state));
         }
     }
-    let of_state = |state: &str| if state == NEVER_USED { 0 } else { 1 };
+    let states = [NEVER_USED, USED_THEN_IDLE, ACTIVE];
+    let of_state = |state: &str| states.iter().position(|other| *other == state);
     let arms = arms(run);
     columns.sort_by_key(|&(arm, state)| (of_state(state), arms.iter().position(|other| other == arm)));
     let find = |(arm, state): (&str, &str), object: &str| {
@@ -680,7 +703,11 @@ fn memory(run: &Run) -> String {
 
     let heading: Vec<String> = columns
         .iter()
-        .map(|(arm, state)| format!("{arm}{}", if *state == USED_THEN_IDLE { ", used" } else { "" }))
+        .map(|(arm, state)| match *state {
+            USED_THEN_IDLE => format!("{arm}, used"),
+            ACTIVE => format!("{arm}, active"),
+            _ => (*arm).to_owned(),
+        })
         .collect();
     let heading: Vec<&str> =
         [&["object", "two bare endpoints"][..], &heading.iter().map(String::as_str).collect::<Vec<_>>()]

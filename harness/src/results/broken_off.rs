@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 
 use super::{NEW_ENDING, Results, replace, write_all};
 use crate::comparisons;
-use crate::measurement::{EventRow, MemoryPointRow, MemoryRow, SyscallRow, TrialRow};
+use crate::measurement::{EventRow, MemoryPointRow, MemoryRow, Pass, ScaleRow, SyscallRow, TrialRow};
 
 /// A file of rows with the bytes of each.
 struct Table<T> {
@@ -92,6 +92,7 @@ pub struct BrokenOff {
     syscalls: Table<SyscallRow>,
     events: Table<EventRow>,
     memory_points: Table<MemoryPointRow>,
+    scale: Table<ScaleRow>,
     memory: Vec<MemoryRow>,
 }
 
@@ -105,6 +106,7 @@ impl BrokenOff {
             syscalls: Table::read(folder.join("syscalls.csv"))?,
             events: Table::read(folder.join("events.csv"))?,
             memory_points: Table::read(folder.join("memory_points.csv"))?,
+            scale: Table::read(folder.join("scale.csv"))?,
             memory: super::read(&folder.join("memory.csv"))?,
         };
         while left.trials.rows.last().is_some_and(|(row, _)| !left.has_details(row)) {
@@ -122,6 +124,7 @@ impl BrokenOff {
         left.syscalls.rows.retain(|(row, _)| finished.contains(&row.run_id));
         left.events.rows.retain(|(row, _)| finished.contains(&row.run_id));
         left.memory_points.rows.retain(|(row, _)| finished.contains(&row.run_id));
+        left.scale.rows.retain(|(row, _)| finished.contains(&row.run_id));
         left.memory.retain(|row| finished.contains(&row.run_id));
         // The floor may have been that of a trial that is dropped.
         for row in &mut left.memory {
@@ -144,7 +147,11 @@ impl BrokenOff {
         let has_memory = row.memory_user_bytes_per_connection.is_none()
             || (self.memory_points.rows.iter().any(|(point, _)| point.run_id == row.run_id)
                 && self.memory.iter().any(|slope| slope.run_id == row.run_id));
-        has_calls && has_memory
+        // Its last step is the one after the server.
+        let has_scale = row.pass != Some(Pass::Scale)
+            || !row.status.is_usable()
+            || self.scale.rows.iter().any(|(step, _)| step.run_id == row.run_id && step.step == "after");
+        has_calls && has_memory && has_scale
     }
 
     /// The rows of the finished trials, the first of which is 1, without a gap.
@@ -174,6 +181,7 @@ impl BrokenOff {
             syscalls: self.syscalls.reopen()?,
             events: self.events.reopen()?,
             memory_points: self.memory_points.reopen()?,
+            scale: self.scale.reopen()?,
             rows: self.rows(),
             memory: self.memory,
             folder: self.folder,
@@ -201,7 +209,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::measurement::{Pass, Status};
+    use crate::measurement::Status;
     use crate::results::lock;
     use crate::trial::Outcome;
 
@@ -242,6 +250,11 @@ mod tests {
                     |event| EventRow { run_id, event: text(event), count: Some(7), ..EventRow::default() };
                 outcome.events = vec![event("io_uring_submit_req"), event("io_uring_complete")];
             }
+            Pass::Scale => {
+                let step =
+                    |step| ScaleRow { run_id, step: text(step), repeat: Some(7), ..ScaleRow::default() };
+                outcome.scale = ["before", "open", "after"].map(step).into();
+            }
             Pass::Memory => {
                 row.memory_user_bytes_per_connection = Some(figure);
                 outcome.memory_points = [1, 2]
@@ -276,10 +289,11 @@ mod tests {
         outcome
     }
 
-    const TRIALS: [(Pass, &str); 5] = [
+    const TRIALS: [(Pass, &str); 6] = [
         (Pass::Syscalls, "epoll-et"),
         (Pass::Memory, "epoll-et"),
         (Pass::Memory, "null"),
+        (Pass::Scale, "epoll-et"),
         (Pass::Syscalls, "epoll-lt"),
         (Pass::Latency, "epoll-et"),
     ];

@@ -135,7 +135,7 @@ impl Planner {
             self.matrix.backends.iter().map(|contender| (contender.arm(), contender.clone())).collect();
         match pass {
             Pass::Syscalls => {}
-            Pass::Memory => {
+            Pass::Memory | Pass::Scale => {
                 // The floor.
                 let null = Contender { backend: "null".to_owned(), ..Contender::default() };
                 arms.push((null.arm(), null));
@@ -170,8 +170,7 @@ impl Planner {
     }
 
     fn block(&mut self, number: u32, task: Task) -> Vec<Trial> {
-        // A walk for memory takes minutes.
-        self.tries = if task.pass() == Pass::Memory { 0 } else { TRIES };
+        self.tries = if task.pass().is_walk() { 0 } else { TRIES };
         let mut arms = self.arms(task.pass());
         arms.shuffle(&mut self.random);
         let trials = arms.into_iter().zip(1..).map(|((arm, contender), order)| {
@@ -213,12 +212,13 @@ impl Planner {
 
 /// What each workload is in a pass.
 fn tasks(matrix: &Matrix, pass: Pass) -> Vec<Task> {
-    let Matrix { workloads, syscalls, memory, latency, .. } = matrix;
+    let Matrix { workloads, syscalls, memory, scale, latency, .. } = matrix;
     let of_each =
         |task: &dyn Fn(Workload) -> Option<Task>| workloads.iter().cloned().filter_map(task).collect();
     match pass {
         Pass::Syscalls => of_each(&|workload| Some(Task::Syscalls(workload, syscalls.as_ref()?.echoes))),
         Pass::Memory => memory.iter().cloned().map(Task::Memory).collect(),
+        Pass::Scale => scale.iter().cloned().map(Task::Scale).collect(),
         Pass::Capacity => {
             let unknown = sweep::unknown(matrix).cloned();
             unknown.filter_map(|workload| Some(Task::Capacity(workload, latency.clone()?))).collect()

@@ -9,7 +9,7 @@ use crate::children::{IdleSpinner, Load, Server};
 use crate::gates::{self, Evidence, Offered, Sharing};
 use crate::instruments::cpu::{MachineCpu, ProcessTicks, Tasks, process_cpu_ns};
 use crate::instruments::network::NetworkReading;
-use crate::load::result::LoadEvent;
+use crate::load::result::{LoadEvent, LoadResult};
 use crate::matrix::{Latency, Workload};
 use crate::measurement::{Status, TrialRow};
 use crate::statistics::percent_of;
@@ -18,18 +18,18 @@ use crate::statistics::percent_of;
 const MAIN_THREAD: u64 = 1;
 
 /// The CPU clocks at one end of the window.
-struct Clocks {
-    server_cpu_ns: u64,
+pub struct Clocks {
+    pub server_cpu_ns: u64,
     server_ticks: ProcessTicks,
-    tasks: Tasks,
+    pub tasks: Tasks,
     client_tasks: Tasks,
-    machine: MachineCpu,
+    pub machine: MachineCpu,
 }
 
 impl Clocks {
     /// At the beginning of the window. The server's threads come first: one for each connection makes that long,
     /// on the client's CPU, and what the client waits meanwhile must not count as the window's.
-    fn begin(server: &Server, load: &Load) -> std::io::Result<Self> {
+    pub fn begin(server: &Server, load: &Load) -> std::io::Result<Self> {
         let tasks = Tasks::read(server.pid())?;
         let client_tasks = Tasks::read(load.pid())?;
         let machine = MachineCpu::read()?;
@@ -38,13 +38,42 @@ impl Clocks {
     }
 
     /// At its end, the other way round.
-    fn end(server: &Server, load: &Load) -> std::io::Result<Self> {
+    pub fn end(server: &Server, load: &Load) -> std::io::Result<Self> {
         let server_cpu_ns = process_cpu_ns(server.pid())?;
         let server_ticks = ProcessTicks::read(server.pid())?;
         let machine = MachineCpu::read()?;
         let client_tasks = Tasks::read(load.pid())?;
         Ok(Self { server_cpu_ns, server_ticks, tasks: Tasks::read(server.pid())?, client_tasks, machine })
     }
+}
+
+/// A run of the load, and the clocks at both ends of its window.
+pub struct Window {
+    pub before: Clocks,
+    pub after: Clocks,
+    pub result: LoadResult,
+}
+
+/// Lets the load run.
+pub fn window(
+    server: &mut Server,
+    load: &mut Load,
+    duration: Duration,
+    warmup_max: Duration,
+) -> Result<Window> {
+    let patience = warmup_max + Duration::from_secs(30);
+    let LoadEvent::Measuring = load.command("run", patience).map_err(|error| server.blame(error))? else {
+        bail!("the load did not begin to measure")
+    };
+    let before = Clocks::begin(server, load)?;
+    let LoadEvent::Measured = load.next(duration + patience).map_err(|error| server.blame(error))? else {
+        bail!("the load did not end measuring")
+    };
+    let after = Clocks::end(server, load)?;
+    let LoadEvent::Result(result) = load.next(patience).map_err(|error| server.blame(error))? else {
+        bail!("the load gave no result")
+    };
+    Ok(Window { before, after, result })
 }
 
 pub fn measure(
@@ -72,20 +101,8 @@ pub fn measure(
         false => None,
     };
     let counters_before = server.counters()?;
-
-    let patience = latency.warmup_max + Duration::from_secs(30);
-    let LoadEvent::Measuring = load.command("run", patience).map_err(|error| server.blame(error))? else {
-        bail!("the load did not begin to measure")
-    };
-    let before = Clocks::begin(&server, &load)?;
-    let LoadEvent::Measured = load.next(latency.duration + patience).map_err(|error| server.blame(error))?
-    else {
-        bail!("the load did not end measuring")
-    };
-    let after = Clocks::end(&server, &load)?;
-    let LoadEvent::Result(result) = load.next(patience).map_err(|error| server.blame(error))? else {
-        bail!("the load gave no result")
-    };
+    let Window { before, after, result } =
+        window(&mut server, &mut load, latency.duration, latency.warmup_max)?;
     // One that had died in between would have left the CPUs to halt.
     spinner.map(IdleSpinner::end).transpose()?;
     let at_rest = match &result.churn {

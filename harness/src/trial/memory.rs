@@ -10,10 +10,11 @@ use std::time::Duration;
 use anyhow::Result;
 use ringmark::backend;
 
-use super::{Ground, Outcome, Trial};
+use super::{Ground, Outcome, Trial, ramp};
 use crate::children::{Load, Server};
 use crate::gates::{self, Evidence};
 use crate::instruments::memory::{MemoryInstrument, MemoryReading};
+use crate::load::result::LoadEvent;
 use crate::matrix::Memory;
 use crate::measurement::{MemoryPointRow, MemoryRow, Status, TrialRow};
 use crate::statistics::TheilSen;
@@ -22,19 +23,35 @@ use crate::statistics::TheilSen;
 pub const KERNEL_SUM: &str = "all kernel objects";
 /// The server's private pages.
 pub const USER_SUM: &str = "server's private pages";
-/// What the machine has less of: everything, the client's pages too.
+/// What the machine has less of as it says itself: the load's pages too, but not all that sockets take, because it
+/// counts their inodes and dentries among what it could reclaim.
 pub const MACHINE_SUM: &str = "MemAvailable";
+/// Pages of the machine that are in use for anything.
+pub const USED_SUM: &str = "used pages";
+/// Those of them that no other object here accounts for.
+pub const UNEXPLAINED: &str = "unexplained";
 
 /// No connection has sent anything.
 pub const NEVER_USED: &str = "never-used";
 /// Each connection has made one echo and rests.
 pub const USED_THEN_IDLE: &str = "used-then-idle";
+/// Each connection of a closed loop has a message on its way.
+pub const ACTIVE: &str = "active";
 
 const UP: &str = "up";
 const DOWN: &str = "down";
 
+/// Readings of active connections, of which the median counts.
+const ACTIVE_READINGS: usize = 5;
+
+/// How long connections are active: longer than the readings take.
+const ACTIVE_TIME: Duration = Duration::from_secs(2);
+
 /// How long a reading may take to come to rest.
 const SETTLE_TIME: Duration = Duration::from_secs(2);
+
+/// How long it may take until each connection has made an echo.
+const ECHO_TIME: Duration = Duration::from_secs(300);
 
 /// What was read at one connection count.
 struct Point {
@@ -50,10 +67,20 @@ pub fn measure(
     outcome: &mut Outcome,
 ) -> Result<(Status, String)> {
     let echoes = backend::find(&trial.contender.backend).is_ok_and(|entry| entry.echoes);
-    let states: &[&str] = if echoes { &[NEVER_USED, USED_THEN_IDLE] } else { &[NEVER_USED] };
-    let mut notes = Vec::new();
-    for &state in states {
-        let (status, reason) = measure_state(trial, ground, memory, state, outcome)?;
+    let (connections, skipped) = trial.reachable(ground, &memory.connections)?;
+    if connections.len() < 2 {
+        return Ok((Status::Skipped, skipped.unwrap_or_default()));
+    }
+    let mut states = vec![(NEVER_USED, &connections)];
+    if echoes {
+        states.push((USED_THEN_IDLE, &connections));
+    }
+    if echoes && !memory.active.is_empty() {
+        states.push((ACTIVE, &memory.active));
+    }
+    let mut notes: Vec<String> = skipped.into_iter().collect();
+    for (state, counts) in states {
+        let (status, reason) = measure_state(trial, ground, counts, state, outcome)?;
         let note = format!("{state}: {reason}");
         if status != Status::Ok {
             return Ok((status, note));
@@ -67,23 +94,24 @@ pub fn measure(
 fn measure_state(
     trial: &Trial,
     ground: &Ground,
-    memory: &Memory,
+    counts: &[usize],
     state: &str,
     outcome: &mut Outcome,
 ) -> Result<(Status, String)> {
     let row = &mut outcome.row;
     let namespace = trial.namespace(row);
     let mut server = trial.server(ground, namespace.as_ref(), row, |_| {})?;
-    let most = memory.connections.last().copied().unwrap_or_default();
-    let mut load = trial.load(ground, namespace.as_ref(), &server, row, most, &[])?;
+    let most = counts.last().copied().unwrap_or_default();
+    let more = [format!("--duration={}", humantime::format_duration(ACTIVE_TIME))];
+    let mut load = trial.load(ground, namespace.as_ref(), &server, row, most, &more)?;
     let instrument = MemoryInstrument::new(server.pid())?;
-    let points = walk(&mut server, &mut load, &instrument, memory, state == USED_THEN_IDLE)?;
+    let points = walk(&mut server, &mut load, &instrument, counts, state)?;
     record(trial.run_id, row, state, &points, &mut outcome.memory_points, &mut outcome.memory);
-    row.connections = Some(most as u64);
-    row.active_connections = Some(0);
+    row.connections = row.connections.max(Some(most as u64));
+    row.active_connections = Some(if state == ACTIVE { most as u64 } else { 0 });
     load.quit()?;
     let counters = trial.stop(server, row)?;
-    let unsettled = points.iter().filter(|point| !point.reading.settled).count();
+    let unsettled = points.iter().filter(|point| !point.reading.settled && state != ACTIVE).count();
     let mut evidence = Evidence {
         unsettled_readings: (unsettled, points.len()),
         counters,
@@ -102,21 +130,40 @@ fn walk(
     server: &mut Server,
     load: &mut Load,
     instrument: &MemoryInstrument,
-    memory: &Memory,
-    used: bool,
+    counts: &[usize],
+    state: &str,
 ) -> Result<Vec<Point>> {
-    let up = memory.connections.iter().map(|&count| (UP, count));
-    let down = memory.connections.iter().rev().map(|&count| (DOWN, count));
+    let up = counts.iter().map(|&count| (UP, count));
+    // What active connections keep once they rest is what those that were used have.
+    let down = counts.iter().rev().filter(|_| state != ACTIVE).map(|&count| (DOWN, count));
     let mut points = Vec::new();
     for (direction, connections) in up.chain(down) {
-        load.set_connections(connections).map_err(|error| server.blame(error))?;
-        server.await_open(connections as u64)?;
-        if used && direction == UP {
-            load.command("echo 1", Duration::from_secs(120)).map_err(|error| server.blame(error))?;
-        }
-        points.push(Point { direction, connections, reading: instrument.settle(SETTLE_TIME)? });
+        ramp::to(connections, 0, server, load, |_| {})?;
+        let reading = match state {
+            ACTIVE => read_active(server, load, instrument)?,
+            _ => {
+                if state == USED_THEN_IDLE && direction == UP {
+                    load.command("echo 1", ECHO_TIME).map_err(|error| server.blame(error))?;
+                }
+                instrument.settle(SETTLE_TIME)?
+            }
+        };
+        points.push(Point { direction, connections, reading });
     }
     Ok(points)
+}
+
+/// The median of some readings while every connection is active.
+fn read_active(server: &mut Server, load: &mut Load, instrument: &MemoryInstrument) -> Result<MemoryReading> {
+    let expect = |event: Result<LoadEvent>, server: &mut Server| event.map_err(|error| server.blame(error));
+    expect(load.command("run", ECHO_TIME), server)?;
+    let mut readings = (0..ACTIVE_READINGS).map(|_| instrument.read()).collect::<Result<Vec<_>, _>>()?;
+    // That the window has ended, and what came of it.
+    for _ in 0..2 {
+        expect(load.next(ECHO_TIME), server)?;
+    }
+    readings.sort_by_key(|reading| reading.kernel_bytes().unwrap_or(reading.user.private_bytes));
+    Ok(readings.swap_remove(ACTIVE_READINGS / 2))
 }
 
 /// Space, object and bytes of everything in a reading.
@@ -127,10 +174,19 @@ fn objects(reading: &MemoryReading) -> Vec<(&'static str, &str, u64)> {
     objects.push(("kernel", "server's page tables", reading.page_tables_bytes));
     objects.extend(reading.kernel_bytes().map(|bytes| ("kernel", KERNEL_SUM, bytes)));
     objects.push(("user", USER_SUM, reading.user.private_bytes));
-    objects.push(("machine", "vmalloc", reading.machine.vmalloc_bytes));
-    objects.push(("machine", "per-cpu", reading.machine.percpu_bytes));
-    objects.push(("machine", "TCP data", reading.tcp_memory_pages * 4096));
-    objects.push(("machine", MACHINE_SUM, reading.machine.available_bytes));
+    let machine = &reading.machine;
+    objects.extend([
+        ("machine", "slab pages", machine.slab_bytes),
+        ("machine", "page tables", machine.page_tables_bytes),
+        ("machine", "anonymous pages", machine.anonymous_bytes),
+        ("machine", "page cache", machine.page_cache_bytes),
+        ("machine", "vmalloc", machine.vmalloc_bytes),
+        ("machine", "per-cpu", machine.percpu_bytes),
+        ("machine", "TCP data", reading.tcp_memory_pages * 4096),
+        ("machine", UNEXPLAINED, machine.unexplained_bytes()),
+        ("machine", USED_SUM, machine.used_bytes),
+        ("machine", MACHINE_SUM, machine.available_bytes),
+    ]);
     objects
 }
 
@@ -171,7 +227,7 @@ fn record(
             KERNEL_SUM if state == NEVER_USED => row.memory_kernel_bytes_per_connection = Some(line.slope),
             _ => {}
         }
-        let is_sum = [KERNEL_SUM, USER_SUM, MACHINE_SUM].contains(&object);
+        let is_sum = [KERNEL_SUM, USER_SUM, MACHINE_SUM, USED_SUM, UNEXPLAINED].contains(&object);
         let readings = || series.iter().map(|&(_, bytes)| bytes);
         let swing = readings().max().unwrap_or_default() - readings().min().unwrap_or_default();
         let most = points.iter().map(|point| point.connections).max().unwrap_or_default();

@@ -12,6 +12,7 @@ mod interruption;
 mod refused_ring;
 mod report;
 mod resume;
+mod scale;
 mod sweep;
 mod whole_run;
 mod workloads;

@@ -1,0 +1,49 @@
+//! One run at a time of those that take much of the machine's memory.
+
+use std::io::ErrorKind;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixListener};
+
+use anyhow::{Context, Result, bail};
+
+use crate::matrix::Matrix;
+
+/// A run of so many connections takes a gigabyte.
+const CONNECTIONS: usize = 100_000;
+
+/// A name that no file stands for, so that nothing is left behind by whoever is killed (unix(7), "abstract").
+const NAME: &str = "ringmark-large-run";
+
+/// Holds the place of a run that holds many connections, as long as it lives; a smaller one needs none.
+pub fn alone(matrix: &Matrix) -> Result<Option<UnixListener>> {
+    match matrix.most_walked() {
+        Some(most) if most >= CONNECTIONS => hold(NAME).map(Some),
+        _ => Ok(None),
+    }
+}
+
+fn hold(name: &str) -> Result<UnixListener> {
+    let address = SocketAddr::from_abstract_name(name)?;
+    match UnixListener::bind_addr(&address) {
+        Err(error) if error.kind() == ErrorKind::AddrInUse => bail!(
+            "another run with {CONNECTIONS} connections or more is under way on this machine; two would take each \
+             other's memory: wait for its end, or ask for fewer with --connections"
+        ),
+        bound => bound.with_context(|| format!("bind to the abstract name {name}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_is_told_of_the_first() {
+        let name = format!("ringmark-test-{}", std::process::id());
+        let first = hold(&name).expect("nobody holds it");
+        let refused = hold(&name).expect_err("the first holds it").to_string();
+        assert!(refused.contains("another run"), "{refused}");
+        drop(first);
+        hold(&name).expect("nobody holds it any more");
+    }
+}

@@ -1,0 +1,298 @@
+//! Ever more connections of which few or none are active: how fast they open, whether those that rest cost the others
+//! anything, and whether all of them are alive.
+//!
+//! Two loads share the server. The *crowd* holds the connections that rest, and the other, begun anew for every
+//! measurement, has those that are active: what it measures is then its own doing alone, however many threads the crowd
+//! needs for its files. At the end every connection of the crowd, which then is all of them, sends one message and gets
+//! it back.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail, ensure};
+use ringmark::backend;
+
+use super::latency::{Clocks, Window, window};
+use super::{Ground, Outcome, Trial, ramp};
+use crate::children::{Load, Server, ServerCounters};
+use crate::gates::{self, Evidence, Offered};
+use crate::instruments::network::NetworkReading;
+use crate::instruments::network_namespace::NetworkNamespace;
+use crate::load::result::{Arrival, LoadEvent};
+use crate::matrix::Scale;
+use crate::measurement::{ScaleRow, Status, TrialRow};
+use crate::statistics::percent_of;
+
+/// How long it may take until every connection has made an echo.
+const ALL_TIME: Duration = Duration::from_secs(600);
+
+/// How long the machine may take to get back what a closed server held: the kernel tears sockets and rings down after
+/// the process has ended.
+const RELEASE_TIME: Duration = Duration::from_secs(30);
+
+/// What it may lack then: what other programs, and the kernel's caches, take meanwhile.
+const RELEASED_BYTES: u64 = 100 << 20;
+
+/// The steps of one trial.
+struct Walk<'a> {
+    trial: &'a Trial,
+    ground: &'a Ground,
+    scale: &'a Scale,
+    namespace: Option<NetworkNamespace>,
+    server: Server,
+    crowd: Load,
+    /// Opened so far, and how long that took.
+    opened: (usize, f64),
+}
+
+pub fn measure(
+    trial: &Trial,
+    ground: &Ground,
+    scale: &Scale,
+    outcome: &mut Outcome,
+) -> Result<(Status, String)> {
+    let (counts, skipped) = trial.reachable(ground, &scale.connections)?;
+    let counts: Vec<usize> = counts.into_iter().filter(|&count| count >= scale.active).collect();
+    let Some(&most) = counts.last() else { return Ok((Status::Skipped, skipped.unwrap_or_default())) };
+    let Outcome { row, scale: rows, .. } = outcome;
+    let mut push = |step: ScaleRow| rows.push(step);
+    let before_bytes = ramp::available_bytes()?;
+    push(trial.step("before", before_bytes));
+
+    let namespace = trial.namespace(row);
+    let server = trial.server(ground, namespace.as_ref(), row, |_| {})?;
+    let network_before = NetworkReading::read(server.pid())?;
+    let crowd = trial.load(ground, namespace.as_ref(), &server, row, most, &[])?;
+    let mut walk = Walk { trial, ground, scale, namespace, server, crowd, opened: (0, 0.0) };
+    for &count in &counts {
+        walk.open(count, &mut push)?;
+        row.connections_per_s = Some(walk.opened.0 as f64 / walk.opened.1);
+        push(walk.rest(count)?);
+        if backend::find(&trial.contender.backend).is_ok_and(|entry| entry.echoes) {
+            walk.loads(count, count == most, row, &mut push)?;
+        }
+    }
+    walk.open(most, &mut push)?;
+    let counters_open = walk.server.counters()?;
+    row.connections = Some(counters_open.of_loop("open"));
+    if backend::find(&trial.contender.backend).is_ok_and(|entry| entry.echoes) {
+        let all = walk.all(most)?;
+        row.echoes = all.echoes;
+        row.active_connections = Some(most as u64);
+        push(all);
+    }
+    let network = NetworkReading::read(walk.server.pid())?.since(&network_before);
+    walk.open(0, &mut push)?;
+    let Walk { server, crowd, namespace, .. } = walk;
+    crowd.quit()?;
+    let counters = trial.stop(server, row)?;
+    let has_namespace = namespace.is_some();
+    drop(namespace);
+    push(trial.step("after", available_again(before_bytes)?));
+
+    row.retransmitted_segments = has_namespace.then_some(network.retransmitted_segments);
+    row.shared_cpu = ground.placement.shared_cpu;
+    let (status, reason) = gates::judge(&Evidence {
+        connections: (most as u64, counters_open.of_loop("open")),
+        network: has_namespace.then_some(network),
+        counters,
+        not_in_force: gates::not_in_force(&row.knobs, &row.in_force),
+        notes: skipped.into_iter().collect(),
+        ..Evidence::default()
+    });
+    Ok((status, reason))
+}
+
+impl Trial {
+    fn step(&self, step: &str, available_bytes: u64) -> ScaleRow {
+        ScaleRow {
+            run_id: self.run_id,
+            arm: self.arm.clone(),
+            backend: self.contender.backend.clone(),
+            step: step.to_owned(),
+            machine_available_bytes: available_bytes,
+            status: Status::Ok,
+            ..ScaleRow::default()
+        }
+    }
+}
+
+impl Walk<'_> {
+    /// Opens or closes connections of the crowd until `target` stand.
+    fn open(&mut self, target: usize, push: &mut dyn FnMut(ScaleRow)) -> Result<()> {
+        let Self { trial, server, crowd, opened, .. } = self;
+        let opens = crowd.connections() < target;
+        ramp::to(target, 0, server, crowd, |step| {
+            if opens {
+                *opened = (opened.0 + step.changed, opened.1 + step.duration_s);
+            }
+            push(ScaleRow {
+                connections: step.connections as u64,
+                duration_s: Some(step.duration_s),
+                connections_per_s: Some(step.changed as f64 / step.duration_s),
+                connect_p50_us: step.connect_us.p50,
+                connect_p99_us: step.connect_us.p99,
+                connect_max_us: step.connect_us.max,
+                ..trial.step(if opens { "open" } else { "close" }, step.available_bytes)
+            });
+        })
+    }
+
+    /// What the server does when nobody sends.
+    fn rest(&mut self, connections: usize) -> Result<ScaleRow> {
+        let before = Clocks::begin(&self.server, &self.crowd)?;
+        let begin = Instant::now();
+        std::thread::sleep(self.scale.duration);
+        let after = Clocks::end(&self.server, &self.crowd)?;
+        let duration_s = begin.elapsed().as_secs_f64();
+        let cpu_ns = (after.server_cpu_ns - before.server_cpu_ns) as f64;
+        Ok(ScaleRow {
+            connections: connections as u64,
+            duration_s: Some(duration_s),
+            server_cpu_percent: percent_of(cpu_ns, duration_s * 1e9),
+            ..self.trial.step("rest", ramp::available_bytes()?)
+        })
+    }
+
+    /// Every load at one count.
+    fn loads(
+        &mut self,
+        count: usize,
+        is_largest: bool,
+        row: &TrialRow,
+        push: &mut dyn FnMut(ScaleRow),
+    ) -> Result<()> {
+        for active in self.scale.active_of(count, is_largest) {
+            // The active ones are part of the count.
+            self.open(count - active, push)?;
+            for repeat in 1..=self.scale.repeats {
+                for arrival in [Arrival::Closed, Arrival::Poisson] {
+                    push(self.load(count, active, arrival, repeat, row)?);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// One load, with connections of its own.
+    fn load(
+        &mut self,
+        count: usize,
+        active: usize,
+        arrival: Arrival,
+        repeat: u32,
+        row: &TrialRow,
+    ) -> Result<ScaleRow> {
+        let Self { trial, ground, scale, namespace, server, .. } = self;
+        let mut more = vec![
+            format!("--duration={}", humantime::format_duration(scale.duration)),
+            format!("--warmup-max={}", humantime::format_duration(scale.warmup_max)),
+        ];
+        if arrival != Arrival::Closed {
+            more.extend([format!("--rate={}", scale.rate_per_s), format!("--arrival={}", arrival.name())]);
+        }
+        let mut load = trial.load(ground, namespace.as_ref(), server, row, active, &more)?;
+        ramp::to(active, count - active, server, &mut load, |_| {})?;
+        let counters_before = server.counters()?;
+        let Window { before, after, result } = window(server, &mut load, scale.duration, scale.warmup_max)?;
+        let counters = server.counters()?;
+        load.quit()?;
+        server.await_open((count - active) as u64)?;
+
+        let per_echo = |amount: u64| (result.echoes > 0).then(|| amount as f64 / result.echoes as f64);
+        let server_cpu_ns = after.server_cpu_ns - before.server_cpu_ns;
+        let machine = after.machine.since(&before.machine);
+        let (status, reason) = gates::judge(&Evidence {
+            connections: (count as u64, counters.of_loop("open")),
+            echoes: Some(result.echoes),
+            offered: result.open.as_ref().map(|open| Offered {
+                per_s: open.offered_per_s,
+                achieved_per_s: result.achieved_per_s,
+                unsent_per_s: open.unsent as f64 / result.duration_s,
+            }),
+            client_cpu_percent: Some(result.client_cpu_ratio * 100.0),
+            steal_percent: machine.steal_percent(),
+            io_workers: after.tasks.io_workers,
+            ..Evidence::default()
+        });
+        let service = result.open.as_ref().map(|open| open.service_us).unwrap_or_default();
+        Ok(ScaleRow {
+            connections: count as u64,
+            active_connections: active as u64,
+            arrival: arrival.name().to_owned(),
+            repeat: Some(repeat),
+            duration_s: Some(result.duration_s),
+            offered_per_s: result.open.as_ref().map(|open| open.offered_per_s),
+            achieved_per_s: Some(result.achieved_per_s),
+            echoes: Some(result.echoes),
+            latency_p50_us: result.latency_us.p50,
+            latency_p99_us: result.latency_us.p99,
+            latency_p999_us: result.latency_us.p999,
+            latency_max_us: result.latency_us.max,
+            service_p50_us: service.p50,
+            service_p99_us: service.p99,
+            server_cpu_ns_per_echo: per_echo(server_cpu_ns),
+            server_cpu_percent: percent_of(server_cpu_ns as f64, result.duration_s * 1e9),
+            client_cpu_ns_per_echo: per_echo(result.client_cpu_ns),
+            syscalls_per_echo: calls_per_echo(&counters_before, &counters, scale.message_bytes),
+            events_per_wait: counters.events_per_wait_since(&counters_before),
+            status,
+            reason,
+            ..trial.step("load", ramp::available_bytes()?)
+        })
+    }
+
+    /// Every connection sends one message and gets it back.
+    fn all(&mut self, count: usize) -> Result<ScaleRow> {
+        let counters_before = self.server.counters()?;
+        let before = Clocks::begin(&self.server, &self.crowd)?;
+        let event = self.crowd.command("echo 1", ALL_TIME).map_err(|error| self.server.blame(error))?;
+        let after = Clocks::end(&self.server, &self.crowd)?;
+        let LoadEvent::Echoed(result) = event else {
+            bail!("the load should have echoed, but says {event:?}")
+        };
+        let counters = self.server.counters()?;
+        ensure!(
+            result.echoes == count as u64,
+            "of {count} connections {} got their message back",
+            result.echoes
+        );
+        let per_echo = |amount: u64| Some(amount as f64 / result.echoes as f64);
+        Ok(ScaleRow {
+            connections: counters.of_loop("open"),
+            active_connections: count as u64,
+            arrival: Arrival::Closed.name().to_owned(),
+            duration_s: Some(result.duration_s),
+            achieved_per_s: Some(result.achieved_per_s),
+            echoes: Some(result.echoes),
+            latency_p50_us: result.latency_us.p50,
+            latency_p99_us: result.latency_us.p99,
+            latency_p999_us: result.latency_us.p999,
+            latency_max_us: result.latency_us.max,
+            server_cpu_ns_per_echo: per_echo(after.server_cpu_ns - before.server_cpu_ns),
+            client_cpu_ns_per_echo: per_echo(result.client_cpu_ns),
+            syscalls_per_echo: calls_per_echo(&counters_before, &counters, self.scale.message_bytes),
+            events_per_wait: counters.events_per_wait_since(&counters_before),
+            ..self.trial.step("all", ramp::available_bytes()?)
+        })
+    }
+}
+
+/// Calls of the server's workers over the echoes that it sent, the warm-up's too.
+fn calls_per_echo(before: &ServerCounters, after: &ServerCounters, message_bytes: u64) -> Option<f64> {
+    let calls = |counters: &ServerCounters| counters.calls.values().sum::<u64>();
+    let sent = |counters: &ServerCounters| counters.of_loop("bytes_sent");
+    let echoes = (sent(after) - sent(before)) / message_bytes;
+    (echoes > 0).then(|| (calls(after) - calls(before)) as f64 / echoes as f64)
+}
+
+/// What is available once it is about what it was, or after a while.
+fn available_again(before_bytes: u64) -> Result<u64> {
+    let deadline = Instant::now() + RELEASE_TIME;
+    loop {
+        let available = ramp::available_bytes()?;
+        if available + RELEASED_BYTES >= before_bytes || Instant::now() >= deadline {
+            return Ok(available);
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
