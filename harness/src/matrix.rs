@@ -205,7 +205,25 @@ impl Workload {
     }
 }
 
+impl Memory {
+    /// These counts, each in proportion so much smaller that the largest is `most`.
+    pub fn up_to(&self, counts: &[usize], most: usize) -> Vec<usize> {
+        let last = counts.last().copied().unwrap_or_default();
+        let shrink = |&count: &usize| (count as u128 * most as u128 / last as u128) as usize;
+        if last <= most { counts.to_vec() } else { counts.iter().map(shrink).collect() }
+    }
+}
+
 impl Scale {
+    /// The counts up to `most`, which is the largest if there are larger ones.
+    pub fn up_to(&self, most: usize) -> Vec<usize> {
+        let mut counts: Vec<_> = self.connections.iter().copied().filter(|&count| count <= most).collect();
+        if counts.len() < self.connections.len() && counts.last() != Some(&most) {
+            counts.push(most);
+        }
+        counts
+    }
+
     fn check(&self) -> Result<()> {
         ensure!(!self.connections.is_empty(), "scale.connections is empty: give at least one count");
         check_counts("scale.connections", &self.connections)?;
@@ -515,23 +533,16 @@ impl Matrix {
         self.workers = divisors.find(|&workers| holds(workers)).unwrap_or(ports);
     }
 
-    /// Leaves out of the walks what is more than `most` connections, which then are the largest count.
+    /// Makes the walks end at `most` connections, if they go beyond.
     pub fn limit_connections(&mut self, most: usize) -> Result<()> {
-        let limit = |counts: &mut Vec<usize>| {
-            if counts.last().is_some_and(|&last| last > most) {
-                counts.retain(|&count| count < most);
-                counts.push(most);
-            }
-        };
-        self.memory.iter_mut().for_each(|memory| {
-            limit(&mut memory.connections);
-            limit(&mut memory.active);
-        });
-        self.scale.iter_mut().for_each(|scale| limit(&mut scale.connections));
-        ensure!(
-            self.memory.is_some() || self.scale.is_some(),
-            "--connections is for a matrix with [memory] or [scale]"
-        );
+        ensure!(self.most_walked().is_some(), "it is for a matrix with [memory] or [scale]");
+        if let Some(memory) = &mut self.memory {
+            memory.connections = memory.up_to(&memory.connections, most);
+            memory.active = memory.up_to(&memory.active, most);
+        }
+        if let Some(scale) = &mut self.scale {
+            scale.connections = scale.up_to(most);
+        }
         self.check()
     }
 

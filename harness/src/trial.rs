@@ -385,29 +385,24 @@ impl Trial {
         Ok(counters)
     }
 
-    /// The counts of a walk that this machine has room for, the largest that has room instead of those that have
-    /// none, and why if there are such.
-    fn reachable(&self, ground: &Ground, counts: &[usize]) -> Result<(Vec<usize>, Option<String>)> {
+    /// How many connections this machine has room for if it is less than `wanted`, and why.
+    fn room(&self, ground: &Ground, wanted: usize) -> Result<Option<(usize, String)>> {
         let room = ground.room.with_available(ramp::available_bytes()?);
         let is_document = self.contender.backend == "epoll-document";
         let bounds = room.bounds(u64::from(ground.workers), u64::from(ground.ports), is_document);
         let tightest = bounds.into_iter().min_by_key(|bound| bound.connections);
-        let most = counts.last().copied().unwrap_or_default();
-        let Some(bound) = tightest.filter(|bound| bound.connections < most as u64) else {
-            return Ok((counts.to_vec(), None));
-        };
-        // A round number, of which each worker has as many: whole blocks of the document's table if there are several.
-        let workers = usize::from(ground.workers);
-        let blocks = workers * BLOCK_EVENTS;
-        let unit = if bound.connections as usize >= 4 * blocks { blocks } else { workers };
-        let fits = bound.connections as usize / unit * unit;
-        let below = counts.iter().copied().filter(|&count| count < fits);
-        let reachable = below.chain((fits > 0).then_some(fits)).collect();
-        let reason = format!(
-            "{most} connections skipped: there is room for {} by {}",
-            bound.connections, bound.reason
-        );
-        Ok((reachable, Some(reason)))
+        let too_few = tightest.filter(|bound| bound.connections < wanted as u64);
+        Ok(too_few.map(|bound| {
+            // A round number, of which each worker has as many: whole blocks of the document's table if there are several.
+            let workers = usize::from(ground.workers);
+            let blocks = workers * BLOCK_EVENTS;
+            let unit = if bound.connections as usize >= 4 * blocks { blocks } else { workers };
+            let reason = format!(
+                "{wanted} connections skipped: there is room for {} by {}",
+                bound.connections, bound.reason
+            );
+            (bound.connections as usize / unit * unit, reason)
+        }))
     }
 
     /// Starts a load with at most `connections`, as many threads as it has CPUs, or more if they could not open so many

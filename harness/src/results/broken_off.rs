@@ -293,9 +293,9 @@ mod tests {
         (Pass::Syscalls, "epoll-et"),
         (Pass::Memory, "epoll-et"),
         (Pass::Memory, "null"),
-        (Pass::Scale, "epoll-et"),
         (Pass::Syscalls, "epoll-lt"),
         (Pass::Latency, "epoll-et"),
+        (Pass::Scale, "epoll-et"),
     ];
 
     fn outcomes() -> Vec<Outcome> {
@@ -384,6 +384,7 @@ mod tests {
                 "syscalls.csv",
                 "events.csv",
                 "memory_points.csv",
+                "scale.csv",
                 "memory.csv",
                 "trials.csv",
             ]
@@ -459,7 +460,7 @@ mod tests {
     fn a_row_whose_details_were_lost_is_dropped_if_it_is_the_last() {
         let states = states();
         for (done, name, length) in
-            [(3, "syscalls.csv", 10), (1, "memory_points.csv", 0), (2, "memory.csv", 0)]
+            [(3, "syscalls.csv", 10), (1, "memory_points.csv", 0), (2, "memory.csv", 0), (5, "scale.csv", 9)]
         {
             let mut broken = states[done + 1].clone();
             // As it was before, and a bit of what came then.

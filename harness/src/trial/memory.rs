@@ -67,8 +67,12 @@ pub fn measure(
     outcome: &mut Outcome,
 ) -> Result<(Status, String)> {
     let echoes = backend::find(&trial.contender.backend).is_ok_and(|entry| entry.echoes);
-    let (connections, skipped) = trial.reachable(ground, &memory.connections)?;
-    if connections.len() < 2 {
+    let wanted = memory.connections.last().copied().unwrap_or_default();
+    let (connections, skipped) = match trial.room(ground, wanted)? {
+        Some((room, reason)) => (memory.up_to(&memory.connections, room), Some(reason)),
+        None => (memory.connections.clone(), None),
+    };
+    if connections.contains(&0) {
         return Ok((Status::Skipped, skipped.unwrap_or_default()));
     }
     let mut states = vec![(NEVER_USED, &connections)];

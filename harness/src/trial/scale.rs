@@ -50,7 +50,11 @@ pub fn measure(
     scale: &Scale,
     outcome: &mut Outcome,
 ) -> Result<(Status, String)> {
-    let (counts, skipped) = trial.reachable(ground, &scale.connections)?;
+    let (counts, skipped) = match trial.room(ground, scale.connections.last().copied().unwrap_or_default())? {
+        Some((room, reason)) => (scale.up_to(room), Some(reason)),
+        None => (scale.connections.clone(), None),
+    };
+    // With fewer there would be none to be idle.
     let counts: Vec<usize> = counts.into_iter().filter(|&count| count >= scale.active).collect();
     let Some(&most) = counts.last() else { return Ok((Status::Skipped, skipped.unwrap_or_default())) };
     let Outcome { row, scale: rows, .. } = outcome;
