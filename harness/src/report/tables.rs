@@ -504,7 +504,12 @@ fn cpu(run: &Run) -> String {
             median_of(&rows, |row| row.context_switches_per_echo),
             rows.len().to_string(),
         ];
-        cells.extend(told.iter().map(|(_, value)| median_of(&rows, *value)));
+        // If only some trials have a figure, they are the busier ones, and no median of all.
+        let of_all = |value: Part| match rows.iter().all(|row| value(row).is_some()) {
+            true => median_of(&rows, value),
+            false => MISSING.to_owned(),
+        };
+        cells.extend(told.iter().map(|(_, value)| of_all(*value)));
         table.push(cells);
     }
     table.render() + &absent(run, Pass::Latency) + &endings(run)
