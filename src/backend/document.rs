@@ -108,8 +108,8 @@ impl Backend for EpollDocument {
             ("trigger".to_owned(), "level".into()),
             ("event_bytes".to_owned(), size_of::<Event>().into()),
             ("events_per_block".to_owned(), MAX_EPOLL_EVENTS.into()),
-            ("receive_bytes".to_owned(), BUFFER_LENGTH.into()),
             ("lookup".to_owned(), lookup.into()),
+            ("receive_bytes".to_owned(), BUFFER_LENGTH.into()),
         ])
     }
 
