@@ -35,6 +35,8 @@
 //! - While descriptors are out, the listeners are deleted from the epoll set until a connection closes or
 //!   a second has passed.
 //! - Blocks are allocated zeroed instead of allocated and then set to zero; see [`event_table`].
+//! - With `--set lookup=index`, and only then, a block is found in an array of all blocks instead of by walking to
+//!   it. Blocks and events are the same, and stay where they are.
 //! - Several workers run a reactor each, as the document suggests under the advantages of the pattern.
 
 pub mod callbacks;
@@ -48,7 +50,7 @@ use crate::listener::Rest;
 use crate::stop::Stop;
 use crate::sys;
 use crate::work::{WORK_NS, Work};
-use event_table::{BUFFER_LENGTH, Event, EventTable, MAX_EPOLL_EVENTS};
+use event_table::{BUFFER_LENGTH, Event, EventTable, Lookup, MAX_EPOLL_EVENTS};
 use reactor::Reactor;
 use std::io;
 use std::net::TcpListener;
@@ -59,6 +61,14 @@ pub const SERVER_PORT: u16 = 8888;
 
 /// How many ports a server for a million connections opens (`PORT_COUNT` in the text; the full listing says 1).
 pub const PORT_COUNT: u16 = 100;
+
+/// `lookup`.
+const LOOKUP: Knob = Knob::word(
+    "lookup",
+    &["walk", "index"],
+    "how the event of a descriptor is found: along the links of the blocks, or in an array of the blocks, which the \
+     document does not have",
+);
 
 /// The document's reactor.
 pub struct EpollDocument {
@@ -73,21 +83,32 @@ impl Backend for EpollDocument {
     const SUMMARY: &'static str =
         "the document's reactor: level-triggered, blocks of events, DEL and ADD around every recv and send";
     const NEEDS: Needs = Needs { linux: "3.2", default_container: true, limits: "fs.epoll.max_user_watches" };
-    const KNOBS: &'static [Knob] = &[WORK_NS];
+    const KNOBS: &'static [Knob] = &[LOOKUP, WORK_NS];
 
     fn probe(_knobs: &Knobs) -> Result<(), Unsupported> {
         readiness::epoll::probe()
     }
 
     fn new(listeners: Vec<TcpListener>, knobs: &Knobs) -> io::Result<Self> {
-        Ok(Self { epfd: sys::epoll_create()?, table: EventTable::new()?, listeners, work: Work::of(knobs) })
+        let lookup = if knobs.word(LOOKUP.name) == "index" { Lookup::Index } else { Lookup::Walk };
+        Ok(Self {
+            epfd: sys::epoll_create()?,
+            table: EventTable::new(lookup)?,
+            listeners,
+            work: Work::of(knobs),
+        })
     }
 
     fn in_force(&self) -> Facts {
+        let lookup = match self.table.lookup() {
+            Lookup::Walk => "walk",
+            Lookup::Index => "index",
+        };
         Facts::from_iter([
             ("trigger".to_owned(), "level".into()),
             ("event_bytes".to_owned(), size_of::<Event>().into()),
             ("events_per_block".to_owned(), MAX_EPOLL_EVENTS.into()),
+            ("lookup".to_owned(), lookup.into()),
             ("receive_bytes".to_owned(), BUFFER_LENGTH.into()),
         ])
     }

@@ -6,6 +6,9 @@ use crate::support::{Backend, Client, Server};
 pub const CASES: &[Case] = &[
     echo("workers_and_ports", workers_and_ports),
     echo("listeners_beyond_one_block", listeners_beyond_one_block).with_descriptors(MANY_PORTS as u64 + 50),
+    echo("index_beyond_one_block", index_beyond_one_block)
+        .with_descriptors(MANY_PORTS as u64 + 50)
+        .for_knob("lookup"),
 ];
 
 /// More listeners than one of the document's blocks holds descriptors.
@@ -30,7 +33,22 @@ fn workers_and_ports(backend: &Backend) {
 }
 
 fn listeners_beyond_one_block(backend: &Backend) {
-    let server = Server::start(&backend.name, &["--ports", &MANY_PORTS.to_string()]);
+    echo_on_many_ports(with_many_ports(backend, &[]));
+}
+
+/// The same where blocks are found by another way than the document's.
+fn index_beyond_one_block(backend: &Backend) {
+    let server = with_many_ports(backend, &["--set", "lookup=index"]);
+    assert_eq!(server.ready["in_force"]["lookup"], "index");
+    echo_on_many_ports(server);
+}
+
+fn with_many_ports(backend: &Backend, settings: &[&str]) -> Server {
+    let ports = MANY_PORTS.to_string();
+    Server::start(&backend.name, &[&["--ports", &ports], settings].concat())
+}
+
+fn echo_on_many_ports(server: Server) {
     assert_eq!(server.addresses.len(), MANY_PORTS);
     for address in server.addresses.iter().step_by(100).chain(server.addresses.last()) {
         let mut client = Client::connect(*address);
