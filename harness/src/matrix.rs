@@ -151,6 +151,10 @@ pub struct Workload {
     pub question: String,
     /// Connections; all of them are active.
     pub connections: usize,
+    /// In the latency pass: connections beside them that are opened before, and never send. Their descriptors are the
+    /// lower ones.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub idle_connections: usize,
     /// Size of a message.
     pub message_bytes: u64,
     /// Messages in flight on each connection of a closed loop.
@@ -190,6 +194,11 @@ pub struct Workload {
 }
 
 impl Workload {
+    /// All connections that stand.
+    pub fn all_connections(&self) -> usize {
+        self.connections + self.idle_connections
+    }
+
     /// What decides when a message begins.
     pub fn arrival(&self) -> Arrival {
         match self.rate_per_s {
@@ -294,6 +303,10 @@ const WORKERS: std::ops::RangeInclusive<u16> = 1..=4096;
 
 /// More than this fits into no machine's ports and memory that anyone would test with.
 const MOST_CONNECTIONS: usize = 10_000_000;
+
+fn is_zero(count: &usize) -> bool {
+    *count == 0
+}
 
 fn one() -> u16 {
     1
@@ -461,6 +474,10 @@ impl Matrix {
             );
             if let Some(churn) = workload.churn {
                 ensure!(
+                    workload.idle_connections == 0,
+                    "workload '{name}': with churn the server's connections are counted one by one; leave idle_connections out"
+                );
+                ensure!(
                     (1..=CHURN_MAX).contains(&churn),
                     "workload '{name}': churn must be from 1 to {CHURN_MAX} echoes on a connection"
                 );
@@ -474,6 +491,14 @@ impl Matrix {
                 "workload '{name}': workers must be from 1 to 4096"
             );
             self.check_work(workload)?;
+            ensure!(
+                workload.idle_connections <= MOST_CONNECTIONS,
+                "workload '{name}': idle_connections must be at most {MOST_CONNECTIONS}"
+            );
+            ensure!(
+                workload.idle_connections == 0 || self.latency.is_some(),
+                "workload '{name}': idle_connections is for the pass [latency], which is not asked for"
+            );
             ensure!(
                 !workload.idle_spinner || self.latency.is_some(),
                 "workload '{name}': idle_spinner is for the pass [latency], which is not asked for"
@@ -639,6 +664,10 @@ mod tests {
             (with("message_bytes = 64", "message_bytes = 64\narrival = \"uniform\""), "arrival"),
             (with("message_bytes = 64", "message_bytes = 64\nidle_spinner = 1"), "boolean"),
             (
+                with("message_bytes = 64", "message_bytes = 64\nidle_connections = 99999999"),
+                "idle_connections must be at most",
+            ),
+            (
                 parse(
                     &GOOD
                         .replace("[latency]", "[syscalls]\nechoes = 1")
@@ -654,6 +683,10 @@ mod tests {
                 "closed",
             ),
             (with("message_bytes = 64", "message_bytes = 64\nchurn = 0"), "churn must be from 1"),
+            (
+                with("message_bytes = 64", "message_bytes = 64\nchurn = 1\nidle_connections = 1"),
+                "leave idle_connections out",
+            ),
             (with("message_bytes = 64", "message_bytes = 64\nchurn = 5000000000"), "churn must be from 1"),
             (with("message_bytes = 64", "message_bytes = 64\nchurn = 1.5"), "line 14"),
             (with("message_bytes = 64", "message_bytes = 64\nchurn = 1\nrate_per_s = 9.0"), "open one"),

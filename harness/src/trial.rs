@@ -172,9 +172,8 @@ impl Task {
     /// The most connections that stand at a time.
     fn connections(&self) -> usize {
         match self {
-            Task::Syscalls(workload, _) | Task::Capacity(workload, _) | Task::Latency(workload, _) => {
-                workload.connections
-            }
+            Task::Syscalls(workload, _) => workload.connections,
+            Task::Capacity(workload, _) | Task::Latency(workload, _) => workload.all_connections(),
             Task::Memory(memory) => memory.connections.iter().copied().max().unwrap_or_default(),
             Task::Scale(scale) => scale.connections.iter().copied().max().unwrap_or_default(),
         }
@@ -195,8 +194,10 @@ impl Task {
                 load * 2 * scale.repeats * loads as u32 + time_to_open_and_close(self.connections())
             }
             // Most warm-ups end early.
-            Task::Capacity(_, latency) | Task::Latency(_, latency) => {
-                latency.duration + latency.warmup_max.min(Duration::from_millis(500))
+            Task::Capacity(workload, latency) | Task::Latency(workload, latency) => {
+                latency.duration
+                    + latency.warmup_max.min(Duration::from_millis(500))
+                    + time_to_open_and_close(workload.idle_connections)
             }
         }
     }

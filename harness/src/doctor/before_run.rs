@@ -58,7 +58,7 @@ fn demands(matrix: &Matrix) -> Vec<(String, usize, u16, u16)> {
     let of_workload = |workload: &Workload| {
         let workers = workload.workers.unwrap_or(matrix.workers);
         let ports = workload.workers.or(matrix.ports).unwrap_or(matrix.workers);
-        (format!("workload '{}'", workload.name), workload.connections, workers, ports)
+        (format!("workload '{}'", workload.name), workload.all_connections(), workers, ports)
     };
     workloads.map(of_workload).collect()
 }

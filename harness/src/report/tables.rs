@@ -200,9 +200,11 @@ fn history(manifest: &Value) -> String {
 fn questions(run: &Run) -> String {
     let mut table = Table::new(5, &["workload", "connections", "message", "load", "question"]);
     for workload in &run.matrix.workloads {
+        let idle = workload.idle_connections;
         table.push(vec![
             workload.name.clone(),
-            workload.connections.to_string(),
+            workload.connections.to_string()
+                + &if idle > 0 { format!(", and {} idle", number(idle as f64)) } else { String::new() },
             format!("{} B", workload.message_bytes),
             load(workload),
             workload.question.clone(),

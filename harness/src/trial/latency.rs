@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
-use super::{Ground, Trial, miscounted};
+use super::{Ground, Trial, miscounted, ramp};
 use crate::children::{IdleSpinner, Load, Server};
 use crate::gates::{self, Evidence, Offered, Sharing};
 use crate::instruments::cpu::{MachineCpu, ProcessTicks, Tasks, process_cpu_ns};
@@ -92,9 +92,17 @@ pub fn measure(
         format!("--warmup-max={}", humantime::format_duration(latency.warmup_max)),
         format!("--histogram={}", ground.histograms.join(file).display()),
     ];
+    let all_connections = workload.all_connections() as u64;
+    let mut idle = None;
+    if workload.idle_connections > 0 {
+        let mut load =
+            trial.load(ground, namespace.as_ref(), &server, row, workload.idle_connections, &[])?;
+        ramp::to(workload.idle_connections, 0, &mut server, &mut load, |_| {})?;
+        idle = Some(load);
+    }
     let mut load = trial.load(ground, namespace.as_ref(), &server, row, workload.connections, &more)?;
     load.set_connections(workload.connections).map_err(|error| server.blame(error))?;
-    server.await_open(workload.connections as u64)?;
+    server.await_open(all_connections)?;
     row.idle_spinner = workload.idle_spinner;
     let spinner = match workload.idle_spinner {
         true => Some(IdleSpinner::start(&ground.placement.cpus()?, &ground.interrupted)?),
@@ -106,12 +114,13 @@ pub fn measure(
     // One that had died in between would have left the CPUs to halt.
     spinner.map(IdleSpinner::end).transpose()?;
     let at_rest = match &result.churn {
-        Some(churn) => server.counters_after_churn(workload.connections as u64, churn.opened_in_all)?,
+        Some(churn) => server.counters_after_churn(all_connections, churn.opened_in_all)?,
         None => server.counters()?,
     };
     let stood = at_rest.of_loop("open");
     let network = NetworkReading::read(server.pid())?.since(&network_before);
     load.quit()?;
+    idle.map(Load::quit).transpose()?;
     let counters = trial.stop(server, row)?;
 
     let echoes = result.echoes as f64;
@@ -191,7 +200,7 @@ pub fn measure(
         return Ok((Status::Rejected, reason));
     }
     Ok(gates::judge(&Evidence {
-        connections: (workload.connections as u64, stood),
+        connections: (all_connections, stood),
         echoes: Some(result.echoes),
         offered: result.open.as_ref().map(|open| Offered {
             per_s: open.offered_per_s,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::{LATENCY, Place, Row, assert_has, assert_reasons, heading, stdout, success};
+use crate::{FOUR_CONNECTIONS, LATENCY, Place, Row, assert_has, assert_reasons, heading, stdout, success};
 
 const WORKLOADS: &str = "
 [syscalls]
@@ -102,4 +102,16 @@ fn churn_work_and_workers_are_a_workloads_own() {
 #[track_caller]
 fn number(row: &Row, column: &str) -> f64 {
     row[column].parse().unwrap_or_else(|_| panic!("{column} is `{}`: {row:?}", row[column]))
+}
+
+#[test]
+fn idle_connections_stand_beside_those_that_send() {
+    let workload = FOUR_CONNECTIONS.replace("connections = 4", "connections = 4\nidle_connections = 300");
+    let place = Place::with(&(heading(&["epoll-et"]) + LATENCY + &workload));
+    let output = success(&mut place.run());
+    for trial in place.rows("trials.csv") {
+        let counts = ["connections", "active_connections"].map(|column| trial[column].as_str());
+        assert_eq!(counts, ["304", "4"], "{}", trial["reason"]);
+    }
+    assert!(stdout(&output).contains("| 4, and 300 idle | "), "{}", stdout(&output));
 }
