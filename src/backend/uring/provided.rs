@@ -387,7 +387,7 @@ impl<T: Technique> Rung for Provided<T> {
         }
         Ok(Self {
             buffers,
-            groups: T::BUNDLE.then(|| SendGroups::new(&submitter, SEND_GROUPS)).transpose()?,
+            groups: T::BUNDLE.then(|| SendGroups::new(SEND_GROUPS)),
             connections: connection::table()?,
             segments: Segments::default(),
             starved: VecDeque::new(),
@@ -588,7 +588,7 @@ impl<T: Technique> Provided<T> {
         }
         let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL | libc::MSG_DONTWAIT;
         let Connection { tail, length, .. } = *connection;
-        let group = if T::BUNDLE && length > 1 { self.lend_group() } else { None };
+        let group = if T::BUNDLE && length > 1 { self.lend_group(core)? } else { None };
         let (entry, segments, bytes) = match group {
             None => {
                 let bytes = self.buffers.contents(self.segments.first(tail));
@@ -614,8 +614,9 @@ impl<T: Technique> Provided<T> {
         Ok(())
     }
 
-    fn lend_group(&mut self) -> Option<u16> {
-        self.groups.as_mut().and_then(SendGroups::lend)
+    fn lend_group(&mut self, core: &Core) -> io::Result<Option<u16>> {
+        let Some(groups) = &mut self.groups else { return Ok(None) };
+        groups.lend(&core.ring().submitter(), core.counters)
     }
 
     /// Puts what the connection owes into a group: how many segments, and bytes.
