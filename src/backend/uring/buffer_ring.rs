@@ -306,6 +306,7 @@ impl SendGroups {
     pub fn lend(&mut self, submitter: &Submitter<'_>, counters: &Counters) -> io::Result<Option<u16>> {
         let made = self.groups.len() as u16;
         if self.idle.is_empty() && made < self.most {
+            counters.count(Call::Mmap);
             counters.count(Call::IoUringRegister);
             self.groups.push(Entries::register(submitter, Self::group(made), BUNDLE_MOST as u16, 0)?);
             return Ok(Some(made));
