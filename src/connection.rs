@@ -1,9 +1,19 @@
-//! What a readiness loop keeps for each connection.
+//! What a loop keeps for each connection.
 
 use crate::counters::Counters;
 use crate::sys;
 use std::io;
 use std::os::fd::RawFd;
+
+/// Connections that a [`table`] has room for at most, even where files are not limited.
+const TABLE_MOST: usize = 65_536;
+
+/// A table of connections by descriptor, with room for as many as the worker may open. A table that grows
+/// moves, and leaves behind the memory that it had. Room that was never touched takes none.
+pub fn table<T>() -> io::Result<Vec<T>> {
+    let files = usize::try_from(sys::open_files_limit()?).unwrap_or(TABLE_MOST);
+    Ok(Vec::with_capacity(files.min(TABLE_MOST)))
+}
 
 /// Bytes that were read but that the peer did not take yet. Bounded by one receive buffer, because a
 /// connection that owes something is not read.

@@ -41,7 +41,7 @@ pub mod poll;
 pub mod select;
 
 use super::{Backend, Facts, Knob, Knobs, Needs, Unsupported};
-use crate::connection::Unsent;
+use crate::connection::{self, Unsent};
 use crate::counters::Counters;
 use crate::drain::{self, Owed};
 use crate::listener::{self, ACCEPTS_PER_TURN, Accepted, Rest};
@@ -195,7 +195,7 @@ impl<S: Selector> Backend for Readiness<S> {
             selector,
             listeners,
             rest: Rest::default(),
-            slots: Vec::new(),
+            slots: connection::table()?,
             unfinished: VecDeque::new(),
             work: Work::of(knobs),
             buffer: vec![0; knobs.size(RECEIVE_BYTES.name)],
@@ -393,5 +393,15 @@ impl<S: Selector> Readiness<S> {
             })
             .collect();
         drain::drain(owed, stop.drain_time(), counters)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn idle_connections_are_small() {
+        assert_eq!(size_of::<Slot>(), 16);
     }
 }

@@ -11,8 +11,13 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 /// `buffers`.
-pub const BUFFERS: Knob =
-    Knob::number("buffers", 1024, 1..=32_768, "provided buffers of a worker, rounded up to a power of two");
+pub const BUFFERS: Knob = Knob::number(
+    "buffers",
+    1024,
+    1..=32_768,
+    "provided buffers of a worker, rounded up to a power of two; those beyond 96 take memory only once they were \
+     needed",
+);
 
 /// `buffer_bytes`.
 pub const BUFFER_BYTES: Knob =
@@ -27,6 +32,10 @@ pub const INCREMENTAL: Knob = Knob::word(
 
 /// The buffer group that receives pick from.
 pub const GROUP: u16 = 0;
+
+/// Buffers that are in the ring from the start. An enter makes the completions of 40 receives at most (twice
+/// IO_LOCAL_TW_DEFAULT_MAX of the kernel's io_uring.c), while those of 40 before them are being sent.
+const FIRST: u16 = 96;
 
 /// A ring of buffer descriptions that the kernel reads from, registered as a buffer group.
 struct Entries {
@@ -88,6 +97,9 @@ impl Entries {
 /// completion that names it until all of its pieces are given back. An incremental buffer is both: ours is
 /// what completions have said to be filled, the kernel's is the rest. That is tracked, so that no use of
 /// it by us can overlap with the kernel's.
+///
+/// The kernel picks from the ring in turn, so that each buffer in it becomes resident, however few are in use at
+/// a time. So only a few are in it at first, and twice as many whenever hardly any of them are left.
 pub struct BufferRing {
     entries: Entries,
     memory: AnonymousMemory,
@@ -97,6 +109,8 @@ pub struct BufferRing {
     /// Which buffer each entry of the ring names.
     order: Vec<u16>,
     kernels: usize,
+    /// Buffers that have ever been in the ring: the first so many.
+    begun: u16,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -149,10 +163,9 @@ impl BufferRing {
             states: vec![State::default(); usize::from(count)],
             order: vec![0; usize::from(count)],
             kernels: 0,
+            begun: 0,
         };
-        for id in 0..count {
-            ring.offer(id);
-        }
+        ring.begin(FIRST);
         Ok(ring)
     }
 
@@ -166,7 +179,7 @@ impl BufferRing {
         self.memory.length() + self.entries.memory.length()
     }
 
-    /// How many buffers are left for the kernel to pick.
+    /// How many buffers are left for the kernel to pick; none only if all are in use.
     pub fn available(&self) -> usize {
         self.kernels
     }
@@ -186,6 +199,9 @@ impl BufferRing {
         if !(self.incremental && more) {
             state.kernels = false;
             self.kernels -= 1;
+            if self.kernels <= usize::from(self.begun) / 8 {
+                self.begin(self.begun);
+            }
         }
         Piece { buffer: id, start, end: start + length }
     }
@@ -239,6 +255,15 @@ impl BufferRing {
         }
     }
 
+    /// Puts more buffers into the ring, as far as there are any that were never in it.
+    fn begin(&mut self, more: u16) {
+        let begun = self.count().min(usize::from(self.begun) + usize::from(more)) as u16;
+        for id in self.begun..begun {
+            self.offer(id);
+        }
+        self.begun = begun;
+    }
+
     fn offer(&mut self, id: u16) {
         let slot = self.entries.tail & self.entries.mask();
         self.states[usize::from(id)] = State { filled: 0, pieces: 0, kernels: true, slot };
@@ -259,10 +284,11 @@ impl BufferRing {
 /// Groups of buffers without memory of their own: a bundled send takes all of one group's buffers, which are
 /// pieces of the [`BufferRing`], in their order.
 ///
-/// A group is lent to one send at a time. After a send that succeeded it is empty. After one that failed or
+/// A group is made when there are more sends at once than ever before, and lent to one at a time. After a send that succeeded it is empty. After one that failed or
 /// took only a part, the kernel's place in it is not ours to set, so it is registered anew.
 pub struct SendGroups {
     groups: Vec<Entries>,
+    most: u16,
     idle: Vec<u16>,
 }
 
@@ -271,17 +297,21 @@ pub struct SendGroups {
 pub const BUNDLE_MOST: usize = 256;
 
 impl SendGroups {
-    /// Registers `count` groups behind [`GROUP`].
-    pub fn new(submitter: &Submitter<'_>, count: u16) -> io::Result<Self> {
-        let groups = (0..count)
-            .map(|index| Entries::register(submitter, GROUP + 1 + index, BUNDLE_MOST as u16, 0))
-            .collect::<io::Result<_>>()?;
-        Ok(Self { groups, idle: (0..count).rev().collect() })
+    /// No group yet; at most `most` of them will stand behind [`GROUP`].
+    pub fn new(most: u16) -> Self {
+        Self { groups: Vec::new(), most, idle: Vec::new() }
     }
 
-    /// Lends a group, if one is idle.
-    pub fn lend(&mut self) -> Option<u16> {
-        self.idle.pop()
+    /// Lends a group, if one is idle or can be made.
+    pub fn lend(&mut self, submitter: &Submitter<'_>, counters: &Counters) -> io::Result<Option<u16>> {
+        let made = self.groups.len() as u16;
+        if self.idle.is_empty() && made < self.most {
+            counters.count(Call::Mmap);
+            counters.count(Call::IoUringRegister);
+            self.groups.push(Entries::register(submitter, Self::group(made), BUNDLE_MOST as u16, 0)?);
+            return Ok(Some(made));
+        }
+        Ok(self.idle.pop())
     }
 
     /// Its number for requests.
@@ -322,9 +352,9 @@ impl SendGroups {
         Ok(())
     }
 
-    /// All of its memory in bytes.
+    /// The memory of all groups that may be made, in bytes.
     pub fn bytes(&self) -> usize {
-        self.groups.iter().map(|group| group.memory.length()).sum()
+        usize::from(self.most) * BUNDLE_MOST * size_of::<BufRingEntry>()
     }
 }
 
@@ -374,6 +404,26 @@ mod tests {
         assert_eq!(buffers.contents(pieces[3]), [0; 64]);
         buffers.give_back(pieces[3]);
         assert_eq!(buffers.available(), 1);
+    }
+
+    #[test]
+    fn as_many_buffers_are_begun_as_are_needed() {
+        let Some((_uring, mut buffers)) = ring(256, false) else { return };
+        let first = usize::from(FIRST);
+        for id in (0..FIRST).cycle().take(10 * first) {
+            let pieces = [id, (id + 1) % FIRST].map(|id| buffers.take(id, 64, false));
+            pieces.into_iter().for_each(|piece| buffers.give_back(piece));
+        }
+        assert_eq!(buffers.available(), first, "two at a time need no more");
+
+        let mut pieces = Vec::new();
+        for id in 0..256 {
+            assert!(buffers.available() > 0, "none is left after {id}");
+            pieces.push(buffers.take(id, 64, false));
+        }
+        assert_eq!(buffers.available(), 0);
+        pieces.into_iter().for_each(|piece| buffers.give_back(piece));
+        assert_eq!(buffers.available(), 256);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use super::ring::{self, Completion, Ring, Setup};
 use super::token::{GENERATION_MASK, Kind, Token};
 use super::{Accept, Core, Rung};
 use crate::backend::{Facts, Knob, Knobs, Needs, Unsupported};
+use crate::connection;
 use crate::drain::Owed;
 use crate::sys::{self, AnonymousMemory};
 use crate::work::WORK_NS;
@@ -109,7 +110,7 @@ impl Rung for Oneshot {
 
     fn new(_ring: &Ring, knobs: &Knobs, _listeners: usize) -> io::Result<Self> {
         Ok(Self {
-            connections: Vec::new(),
+            connections: connection::table()?,
             buffers: Buffers { chunks: Vec::new(), bytes_each: knobs.size("receive_bytes") },
             link: is_linked(knobs),
         })

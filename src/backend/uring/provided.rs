@@ -44,6 +44,7 @@ use super::ring::{self, Completion, Ring, Setup};
 use super::token::{GENERATION_MASK, Kind, Token};
 use super::{Accept, Core, Rung};
 use crate::backend::{Facts, Knob, Knobs, Needs, Unsupported};
+use crate::connection;
 use crate::drain::Owed;
 use crate::sys::{self, Call};
 use crate::work::WORK_NS;
@@ -231,22 +232,51 @@ struct Connection {
     length: u32,
     /// How many of them the send in flight has, from the first on; 1 for a patient send.
     sending: u16,
-    open: bool,
-    /// A receive is under way.
-    receiving: bool,
-    /// A poll is under way.
-    polling: bool,
-    /// The poll has reported input that no receive has looked for yet.
-    readable: bool,
-    /// A cancellation of the receive, or the poll, is under way.
-    cancelling: bool,
-    starved: bool,
-    /// The peer has sent its end.
-    ended: bool,
-    /// The connection is broken; what is owed is lost.
-    failed: bool,
+    /// Those that hold, a bit for each [`State`].
+    states: u8,
     /// What a peer that does not read is owed.
     blocked: Option<Box<Blocked>>,
+}
+
+/// What may be true of a connection.
+#[derive(Clone, Copy, Debug)]
+#[repr(u8)]
+enum State {
+    /// The slot has an owner.
+    Open = 1 << 0,
+    /// A receive is under way.
+    Receiving = 1 << 1,
+    /// A poll is under way.
+    Polling = 1 << 2,
+    /// The poll has reported input that no receive has looked for yet.
+    Readable = 1 << 3,
+    /// A cancellation of the receive, or the poll, is under way.
+    Cancelling = 1 << 4,
+    /// Its receive waits for a buffer.
+    Starved = 1 << 5,
+    /// The peer has sent its end.
+    Ended = 1 << 6,
+    /// The connection is broken; what is owed is lost.
+    Failed = 1 << 7,
+}
+
+impl Connection {
+    fn is(&self, state: State) -> bool {
+        self.states & state as u8 != 0
+    }
+
+    fn set(&mut self, state: State) {
+        self.states |= state as u8;
+    }
+
+    fn clear(&mut self, state: State) {
+        self.states &= !(state as u8);
+    }
+
+    /// Whether nothing more is received from it.
+    fn is_over(&self) -> bool {
+        self.is(State::Ended) || self.is(State::Failed)
+    }
 }
 
 #[derive(Default)]
@@ -357,8 +387,8 @@ impl<T: Technique> Rung for Provided<T> {
         }
         Ok(Self {
             buffers,
-            groups: T::BUNDLE.then(|| SendGroups::new(&submitter, SEND_GROUPS)).transpose()?,
-            connections: Vec::new(),
+            groups: T::BUNDLE.then(|| SendGroups::new(SEND_GROUPS)),
+            connections: connection::table()?,
             segments: Segments::default(),
             starved: VecDeque::new(),
             sends: VecDeque::new(),
@@ -435,7 +465,8 @@ impl<T: Technique> Rung for Provided<T> {
     }
 
     fn take_owed(&mut self, core: &mut Core) -> io::Result<Vec<Owed>> {
-        let open = (0..self.connections.len() as u32).filter(|&index| self.connections[index as usize].open);
+        let open = (0..self.connections.len() as u32)
+            .filter(|&index| self.connections[index as usize].is(State::Open));
         let mut owed: Vec<(u32, RawFd)> = open.map(|index| (index, index as RawFd)).collect();
         if T::DIRECT {
             owed = self.install(core, &owed)?;
@@ -444,7 +475,7 @@ impl<T: Technique> Rung for Provided<T> {
             .into_iter()
             .map(|(index, fd)| {
                 let unsent = self.take_unsent(index);
-                self.connections[index as usize].open = false;
+                self.connections[index as usize].clear(State::Open);
                 // SAFETY: an open slot owns its descriptor, or had it made above, no request refers to it any
                 // more, and the slot owns it no longer.
                 Owed { fd: unsafe { sys::own(fd) }, unsent }
@@ -480,12 +511,12 @@ fn admit(connections: &mut Vec<Connection>, index: u32) {
         connections.resize_with(slot + 1, Connection::default);
     }
     let generation = (connections[slot].generation + 1) & GENERATION_MASK;
-    connections[slot] = Connection { generation, open: true, ..Connection::default() };
+    connections[slot] = Connection { generation, states: State::Open as u8, ..Connection::default() };
 }
 
 /// Whether a completion belongs to a connection that had the index before.
 fn is_late(connection: &Connection, token: Token) -> bool {
-    connection.generation != token.generation || !connection.open
+    connection.generation != token.generation || !connection.is(State::Open)
 }
 
 // Requests.
@@ -499,7 +530,7 @@ impl<T: Technique> Provided<T> {
     }
 
     fn poll(&mut self, core: &mut Core, index: u32) -> io::Result<()> {
-        self.connections[index as usize].polling = true;
+        self.connections[index as usize].set(State::Polling);
         core.request(self.token(Kind::Poll, index), Request::poll_multishot(Self::socket(index)))
     }
 
@@ -509,7 +540,7 @@ impl<T: Technique> Provided<T> {
             self.starve(index);
             return Ok(());
         }
-        self.connections[index as usize].receiving = true;
+        self.connections[index as usize].set(State::Receiving);
         let socket = Self::socket(index);
         let request = if T::POLL {
             Request::receive_now(socket)
@@ -524,11 +555,11 @@ impl<T: Technique> Provided<T> {
     /// Takes back the request that brings input, the receive or the poll.
     fn cancel_input(&mut self, core: &mut Core, index: u32) -> io::Result<()> {
         let connection = &mut self.connections[index as usize];
-        let armed = if T::POLL { connection.polling } else { connection.receiving };
-        if !armed || connection.cancelling {
+        let armed = if T::POLL { connection.is(State::Polling) } else { connection.is(State::Receiving) };
+        if !armed || connection.is(State::Cancelling) {
             return Ok(());
         }
-        connection.cancelling = true;
+        connection.set(State::Cancelling);
         let target = self.token(if T::POLL { Kind::Poll } else { Kind::Receive }, index);
         core.request(self.token(Kind::Cancel, index), Request::cancel(target))
     }
@@ -536,7 +567,7 @@ impl<T: Technique> Provided<T> {
     /// Sends what the connection owes next, if anything and if no send is in flight.
     fn send(&mut self, core: &mut Core, index: u32) -> io::Result<()> {
         let connection = &self.connections[index as usize];
-        if connection.sending > 0 || connection.failed || core.stopping {
+        if connection.sending > 0 || connection.is(State::Failed) || core.stopping {
             return Ok(());
         }
         let socket = Self::socket(index);
@@ -557,7 +588,7 @@ impl<T: Technique> Provided<T> {
         }
         let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL | libc::MSG_DONTWAIT;
         let Connection { tail, length, .. } = *connection;
-        let group = if T::BUNDLE && length > 1 { self.lend_group() } else { None };
+        let group = if T::BUNDLE && length > 1 { self.lend_group(core)? } else { None };
         let (entry, segments, bytes) = match group {
             None => {
                 let bytes = self.buffers.contents(self.segments.first(tail));
@@ -583,8 +614,9 @@ impl<T: Technique> Provided<T> {
         Ok(())
     }
 
-    fn lend_group(&mut self) -> Option<u16> {
-        self.groups.as_mut().and_then(SendGroups::lend)
+    fn lend_group(&mut self, core: &Core) -> io::Result<Option<u16>> {
+        let Some(groups) = &mut self.groups else { return Ok(None) };
+        groups.lend(&core.ring().submitter(), core.counters)
     }
 
     /// Puts what the connection owes into a group: how many segments, and bytes.
@@ -606,7 +638,7 @@ impl<T: Technique> Provided<T> {
     fn close(&mut self, core: &mut Core, index: u32) -> io::Result<()> {
         core.counters.closed.add(1);
         let token = self.token(Kind::Close, index);
-        self.connections[index as usize].open = false;
+        self.connections[index as usize].clear(State::Open);
         core.request(token, Request::close(Self::socket(index)))
     }
 
@@ -638,12 +670,12 @@ impl<T: Technique> Provided<T> {
     fn polled(&mut self, core: &mut Core, index: u32, completion: &Completion) -> io::Result<()> {
         let connection = &mut self.connections[index as usize];
         if completion.result > 0 {
-            connection.readable = true;
+            connection.set(State::Readable);
         }
         if !completion.more() {
-            connection.polling = false;
-            let wanted = !connection.cancelling && !connection.ended && !connection.failed && !core.stopping;
-            connection.cancelling = false;
+            connection.clear(State::Polling);
+            let wanted = !connection.is(State::Cancelling) && !connection.is_over() && !core.stopping;
+            connection.clear(State::Cancelling);
             if wanted {
                 core.counters.rearms.add(1);
                 self.poll(core, index)?;
@@ -664,19 +696,20 @@ impl<T: Technique> Provided<T> {
             }
         }
         let connection = &mut self.connections[index as usize];
-        let paused = connection.cancelling;
+        let paused = connection.is(State::Cancelling);
         if !completion.more() {
-            connection.receiving = false;
+            connection.clear(State::Receiving);
             if !T::POLL {
-                connection.cancelling = false;
+                connection.clear(State::Cancelling);
             }
         }
         match (completion.result, completion.buffer()) {
             (1.., Some(_)) => {
                 if T::POLL {
                     // A buffer that is full may have left something; an incremental one may have been short.
-                    connection.readable |= length == self.buffer_bytes;
-                    connection.readable |= completion.sock_nonempty();
+                    if length == self.buffer_bytes || completion.sock_nonempty() {
+                        connection.set(State::Readable);
+                    }
                 }
                 core.counters.bytes_received.add(u64::from(length));
                 core.work.perform();
@@ -686,7 +719,7 @@ impl<T: Technique> Provided<T> {
                 }
             }
             (1.., None) => return Err(io::Error::other("a receive that names no buffer")),
-            (0, _) => connection.ended = true,
+            (0, _) => connection.set(State::Ended),
             (error, _) => match -error {
                 libc::ECANCELED => {}
                 libc::ENOBUFS => {
@@ -695,7 +728,7 @@ impl<T: Technique> Provided<T> {
                 }
                 // Only the receive that follows a poll does not wait.
                 libc::EAGAIN if T::POLL => core.counters.would_block.add(1),
-                _ => connection.failed = true,
+                _ => connection.set(State::Failed),
             },
         }
         self.advance(core, index)
@@ -762,7 +795,7 @@ impl<T: Technique> Provided<T> {
             core.counters.would_block.add(1);
             self.block(core, index, 0)?;
         } else {
-            connection.failed = true;
+            connection.set(State::Failed);
         }
         self.advance(core, index)
     }
@@ -791,7 +824,7 @@ impl<T: Technique> Provided<T> {
             }
             // Only the stop cancels sends; what is owed stays owed, and the drain sends it.
             _ if -result == libc::ECANCELED && core.stopping => {}
-            _ => connection.failed = true,
+            _ => connection.set(State::Failed),
         }
         self.advance(core, index)
     }
@@ -833,7 +866,7 @@ impl<T: Technique> Provided<T> {
         if core.stopping {
             return Ok(());
         }
-        if self.connections[index as usize].failed {
+        if self.connections[index as usize].is(State::Failed) {
             self.cancel_input(core, index)?;
             if self.connections[index as usize].sending == 0 {
                 core.counters.bytes_abandoned.add(self.take_unsent(index).len() as u64);
@@ -842,21 +875,22 @@ impl<T: Technique> Provided<T> {
         self.send(core, index)?;
         let limit = self.buffers_per_connection;
         let connection = &mut self.connections[index as usize];
-        if connection.receiving {
-            if !T::POLL && connection.length > limit && !connection.cancelling {
+        if connection.is(State::Receiving) {
+            if !T::POLL && connection.length > limit && !connection.is(State::Cancelling) {
                 core.counters.backpressure_pauses.add(1);
                 return self.cancel_input(core, index);
             }
-        } else if !connection.ended && !connection.failed {
-            let wanted = !T::POLL || connection.readable;
-            let allowed =
-                !connection.starved && connection.blocked.is_none() && connection.length <= limit / 2;
+        } else if !connection.is_over() {
+            let wanted = !T::POLL || connection.is(State::Readable);
+            let allowed = !connection.is(State::Starved)
+                && connection.blocked.is_none()
+                && connection.length <= limit / 2;
             if wanted && allowed {
-                connection.readable = false;
+                connection.clear(State::Readable);
                 return self.receive(core, index);
             }
         } else if connection.sending == 0 {
-            if connection.polling {
+            if connection.is(State::Polling) {
                 return self.cancel_input(core, index);
             }
             return self.close(core, index);
@@ -869,17 +903,17 @@ impl<T: Technique> Provided<T> {
         let follows = |sending: &Sending| {
             let connection = &self.connections[sending.index as usize];
             // A receive completes by itself, and a poll that is armed reports what arrives.
-            let polling = T::POLL && connection.polling && !connection.readable;
-            let ended = connection.ended || connection.failed;
-            connection.length > connection.sending.into() || ended || !(connection.receiving || polling)
+            let polling = T::POLL && connection.is(State::Polling) && !connection.is(State::Readable);
+            let waits = connection.is(State::Receiving) || polling;
+            connection.length > connection.sending.into() || connection.is_over() || !waits
         };
         !self.sends.is_empty() && (!self.starved.is_empty() || self.sends.iter().any(follows))
     }
 
     fn starve(&mut self, index: u32) {
         let connection = &mut self.connections[index as usize];
-        connection.starved = true;
-        connection.readable = true;
+        connection.set(State::Starved);
+        connection.set(State::Readable);
         self.starved.push_back((index, connection.generation));
     }
 
@@ -890,8 +924,11 @@ impl<T: Technique> Provided<T> {
         for _ in 0..self.starved.len().min(most) {
             let Some((index, generation)) = self.starved.pop_front() else { break };
             let connection = &mut self.connections[index as usize];
-            if connection.open && connection.generation == generation && connection.starved {
-                connection.starved = false;
+            if connection.is(State::Open)
+                && connection.generation == generation
+                && connection.is(State::Starved)
+            {
+                connection.clear(State::Starved);
                 self.advance(core, index)?;
             }
         }
@@ -906,10 +943,11 @@ mod tests {
     #[test]
     fn only_the_connection_itself_is_in_time() {
         let token = Token { kind: Kind::Receive, generation: 2, index: 0 };
-        let connection = |generation, open| Connection { generation, open, ..Connection::default() };
-        assert!(!is_late(&connection(2, true), token));
-        assert!(is_late(&connection(3, true), token), "the next owner of the index");
-        assert!(is_late(&connection(2, false), token), "closed");
+        let connection = |generation, states| Connection { generation, states, ..Connection::default() };
+        let open = State::Open as u8;
+        assert!(!is_late(&connection(2, open), token));
+        assert!(is_late(&connection(3, open), token), "the next owner of the index");
+        assert!(is_late(&connection(2, !open), token), "closed");
     }
 
     #[test]
@@ -919,7 +957,7 @@ mod tests {
         for _ in 0..3 {
             admit(&mut connections, 5);
             seen.push(connections[5].generation);
-            connections[5].open = false;
+            connections[5].clear(State::Open);
         }
         assert_eq!(seen, [1, 2, 3]);
         connections[5].generation = GENERATION_MASK;
@@ -952,7 +990,25 @@ mod tests {
     }
 
     #[test]
+    fn states_do_not_touch_each_other() {
+        use State::{Cancelling, Ended, Failed, Open, Polling, Readable, Receiving, Starved};
+        let all = [Open, Receiving, Polling, Readable, Cancelling, Starved, Ended, Failed];
+        let mut connection = Connection::default();
+        for (count, state) in all.into_iter().enumerate() {
+            assert!(!connection.is(state), "{state:?}");
+            connection.set(state);
+            assert!(connection.is(state), "{state:?}");
+            assert_eq!(connection.states.count_ones() as usize, count + 1, "{state:?} alone was set");
+        }
+        for (count, state) in all.into_iter().enumerate() {
+            connection.clear(state);
+            assert!(!connection.is(state), "{state:?}");
+            assert_eq!(connection.states.count_zeros() as usize, count + 1, "{state:?} alone was cleared");
+        }
+    }
+
+    #[test]
     fn idle_connections_are_small() {
-        assert_eq!(size_of::<Connection>(), 32);
+        assert_eq!(size_of::<Connection>(), 24);
     }
 }
