@@ -284,8 +284,9 @@ impl BufferRing {
 /// Groups of buffers without memory of their own: a bundled send takes all of one group's buffers, which are
 /// pieces of the [`BufferRing`], in their order.
 ///
-/// A group is made when there are more sends at once than ever before, and lent to one at a time. After a send that succeeded it is empty. After one that failed or
-/// took only a part, the kernel's place in it is not ours to set, so it is registered anew.
+/// A group is made when there are more sends at once than ever before, and lent to one at a time. After a send that
+/// succeeded it is empty. After one that failed or took only a part, the kernel's place in it is not ours to set, so
+/// it is registered anew.
 pub struct SendGroups {
     groups: Vec<Entries>,
     most: u16,
