@@ -228,6 +228,11 @@ pub fn run(options: Options) -> Result<()> {
     }
     writeln!(std::io::stdout(), "The results are in {}", folder.display()).context("stdout")?;
     ensure!(is_complete, "interrupted: the trials so far are in {}; to go on: {go_on}", folder.display());
+    ensure!(
+        results.trials().iter().any(|row| row.status.is_usable()),
+        "no trial of {} gave figures that can be used; trials.csv says why",
+        results.trials().len()
+    );
     if let Some(row) = given_up(results.trials()) {
         let (pass, workload, arm) = (row.pass.map_or("", Pass::name), &row.workload, &row.arm);
         bail!(
@@ -236,11 +241,6 @@ pub fn run(options: Options) -> Result<()> {
             row.reason
         );
     }
-    ensure!(
-        results.trials().iter().any(|row| row.status.is_usable()),
-        "no trial of {} gave figures that can be used; trials.csv says why",
-        results.trials().len()
-    );
     Ok(())
 }
 

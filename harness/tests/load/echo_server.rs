@@ -61,7 +61,7 @@ impl Server {
     /// Listens on `ports` consecutive free ports and serves each connection with `handler`.
     pub fn start(ports: u16, handler: impl Fn(&mut Connection) + Send + Sync + 'static) -> Self {
         raise_file_limit();
-        let listeners = std::iter::repeat_with(|| bind(ports)).take(100).flatten().next().unwrap();
+        let listeners = std::iter::repeat_with(|| bind(ports)).take(1000).flatten().next().unwrap();
         let mut server = Self {
             port: listeners[0].local_addr().unwrap().port(),
             bytes: Arc::default(),

@@ -112,6 +112,7 @@ fn assert_whole(place: &Place) {
         "manifest.json",
         "memory.csv",
         "memory_points.csv",
+        "scale.csv",
         "syscalls.csv",
         "trials.csv",
     ];

@@ -316,6 +316,7 @@ fn check_files(folder: &Path) {
         "manifest.json",
         "memory.csv",
         "memory_points.csv",
+        "scale.csv",
         "syscalls.csv",
         "trials.csv",
     ];
