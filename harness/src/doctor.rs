@@ -20,6 +20,7 @@ use serde_json::json;
 
 use crate::machine::Machine;
 use crate::matrix::Matrix;
+pub use cgroup::Bounds as ControlGroup;
 use facts::Facts;
 pub use judge::Line;
 pub use room::{Room, reserve_bytes};

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::load::result::Arrival;
 use crate::load::{CHURN_MAX, DURATION_MAX, MESSAGE_BYTES_MAX, PIPELINE_MAX, RATE_MAX_PER_S};
 use crate::measurement::Pass;
-use crate::trial::OWN_DESCRIPTORS;
+use crate::trial::own_descriptors;
 
 /// A matrix file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -122,7 +122,8 @@ pub struct Scale {
     pub question: String,
     /// The connection counts that one server is walked through, upwards.
     pub connections: Vec<usize>,
-    /// How many of them are active at each count: the same load beside ever more that are idle.
+    /// How many of them are active at each count: the same load beside ever more that are idle. They are opened
+    /// last, so that their descriptors are the highest.
     pub active: usize,
     /// At the largest count also these shares of it are active.
     #[serde(default)]
@@ -136,7 +137,7 @@ pub struct Scale {
     /// The measuring window of a load, and of the rest before the loads.
     #[serde(with = "duration")]
     pub duration: Duration,
-    /// The longest warm-up before it.
+    /// The warm-up before it in the open loop; the closed one's ends when its rate has settled.
     #[serde(with = "duration")]
     pub warmup_max: Duration,
 }
@@ -215,11 +216,22 @@ impl Workload {
 }
 
 impl Memory {
-    /// These counts, each in proportion so much smaller that the largest is `most`.
-    pub fn up_to(&self, counts: &[usize], most: usize) -> Vec<usize> {
-        let last = counts.last().copied().unwrap_or_default();
-        let shrink = |&count: &usize| (count as u128 * most as u128 / last as u128) as usize;
-        if last <= most { counts.to_vec() } else { counts.iter().map(shrink).collect() }
+    /// The largest count of any state.
+    pub fn most(&self) -> usize {
+        self.connections.iter().chain(&self.active).copied().max().unwrap_or_default()
+    }
+
+    /// The walk with at most so many connections: counts that go beyond become smaller in proportion, all of them.
+    pub fn up_to(&self, most: usize) -> Self {
+        let shrunk = |counts: &[usize]| {
+            let last = counts.last().copied().unwrap_or_default();
+            let shrink = |&count: &usize| (count as u128 * most as u128 / last as u128) as usize;
+            let mut counts = if last <= most { counts.to_vec() } else { counts.iter().map(shrink).collect() };
+            counts.retain(|&count| count > 0);
+            counts.dedup();
+            counts
+        };
+        Self { connections: shrunk(&self.connections), active: shrunk(&self.active), ..self.clone() }
     }
 }
 
@@ -404,6 +416,7 @@ impl Matrix {
             scale.check()?;
         }
         if let Some(ports) = self.ports {
+            ensure!(WORKERS.contains(&ports), "ports must be from 1 to 4096");
             ensure!(
                 ports.is_multiple_of(self.workers),
                 "ports must be a multiple of workers: else some would have more than others"
@@ -543,17 +556,26 @@ impl Matrix {
 
     /// The most connections that a walk asks for.
     pub fn most_walked(&self) -> Option<usize> {
-        let memory = self.memory.iter().flat_map(|memory| memory.connections.iter().chain(&memory.active));
-        let scale = self.scale.iter().flat_map(|scale| &scale.connections);
-        memory.chain(scale).copied().max()
+        let memory = self.memory.as_ref().map(Memory::most);
+        let scale = self.scale.as_ref().and_then(|scale| scale.connections.last().copied());
+        memory.into_iter().chain(scale).max()
+    }
+
+    /// The most connections that stand at a time.
+    pub fn most_connections(&self) -> usize {
+        let workloads = self.workloads.iter().map(Workload::all_connections);
+        workloads.chain(self.most_walked()).max().unwrap_or_default()
     }
 
     /// Takes as many workers as it needs for the walks' connections if each may open so many files: the smallest
     /// divisor of the ports that is enough, or all of the ports.
     pub fn give_files(&mut self, open_files: u64) {
         let (Some(ports), Some(most)) = (self.ports, self.most_walked()) else { return };
-        let holds =
-            |workers: u16| most.div_ceil(usize::from(workers)) as u64 + OWN_DESCRIPTORS as u64 <= open_files;
+        // More than that a table of direct descriptors never has.
+        let files = open_files.min(65_536);
+        let holds = |workers: u16| {
+            most.div_ceil(usize::from(workers)) as u64 + own_descriptors(workers, ports) <= files
+        };
         let mut divisors = (self.workers..=ports).filter(|&workers| ports.is_multiple_of(workers));
         self.workers = divisors.find(|&workers| holds(workers)).unwrap_or(ports);
     }
@@ -562,8 +584,7 @@ impl Matrix {
     pub fn limit_connections(&mut self, most: usize) -> Result<()> {
         ensure!(self.most_walked().is_some(), "it is for a matrix with [memory] or [scale]");
         if let Some(memory) = &mut self.memory {
-            memory.connections = memory.up_to(&memory.connections, most);
-            memory.active = memory.up_to(&memory.active, most);
+            *memory = memory.up_to(most);
         }
         if let Some(scale) = &mut self.scale {
             scale.connections = scale.up_to(most);

@@ -231,7 +231,7 @@ pub struct TrialRow {
     pub syscalls_source: String,
     /// Readiness events or completions that one wait brought; none of a backend that blocks in its receives.
     pub events_per_wait: Option<f64>,
-    /// What the server's loops counted from its start to its end, as JSON; a memory trial's second server.
+    /// What the server's loops counted from its start to its end, as JSON; of a memory trial, its last server.
     #[serde(default)]
     pub loop_counters: String,
     /// Slope of the server's private pages; the server's own pages hold no part of the other end.
@@ -326,6 +326,9 @@ pub struct ScaleRow {
     pub active_connections: u64,
     /// `closed` or `poisson`, of a load.
     pub arrival: String,
+    /// Of a load: 1 on the way up, 2 at the smallest count once more, after the largest.
+    #[serde(default)]
+    pub visit: Option<u32>,
     /// Which measurement of the same load, from 1.
     pub repeat: Option<u32>,
     /// How long it took; of a load and of the rest, the window.
@@ -362,6 +365,10 @@ pub struct ScaleRow {
     pub server_cpu_percent: Option<f64>,
     /// The client's, over the echoes; the one that holds the idle connections is another program, and not in it.
     pub client_cpu_ns_per_echo: Option<f64>,
+    /// What neither took of the time that the machine's CPUs were busy, over all of their time: the kernel's own threads
+    /// and other programs. To the kernel's tick.
+    #[serde(default)]
+    pub other_cpu_percent: Option<f64>,
     /// System calls of the server's workers by their own counters, over all echoes of the step, its warm-up's too.
     pub syscalls_per_echo: Option<f64>,
     /// Readiness events or completions that one wait brought.

@@ -14,9 +14,10 @@ use crate::calibration::Calibration;
 use crate::comparisons;
 use crate::matrix::Matrix;
 use crate::measurement::{
-    CapacityRow, ComparisonRow, EventRow, MemoryRow, Pass, ScaleRow, SyscallRow, TrialRow,
+    CapacityRow, ComparisonRow, EventRow, MemoryPointRow, MemoryRow, Pass, ScaleRow, SyscallRow, TrialRow,
 };
 use crate::run::{Programs, Replayed, Resumption};
+use crate::statistics::TheilSen;
 use crate::sweep;
 use crate::trial::{Outcome, Placement};
 pub use broken_off::BrokenOff;
@@ -31,7 +32,7 @@ pub struct Manifest {
     /// The run that this one repeats.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replays: Option<Replayed>,
-    /// The matrix as it was read.
+    /// The matrix as it was read, with as many workers as its walks need.
     pub matrix: Matrix,
     /// The same with the rates of its sweeps, as soon as they are known; in a run that repeats another from the
     /// beginning.
@@ -222,6 +223,8 @@ pub struct Run {
     pub events: Vec<EventRow>,
     /// `memory.csv`.
     pub memory: Vec<MemoryRow>,
+    /// `memory_points.csv`.
+    pub memory_points: Vec<MemoryPointRow>,
     /// `scale.csv`.
     pub scale: Vec<ScaleRow>,
     /// As in `comparisons.csv`, but made from the rows above: a run that was killed has none of that name, and
@@ -243,6 +246,8 @@ impl Run {
         for row in memory.iter_mut().filter(|row| row.arm.is_empty()) {
             row.arm = row.backend.clone();
         }
+        let memory_points: Vec<MemoryPointRow> = read(&folder.join("memory_points.csv"))?;
+        bound_slopes(&mut memory, &memory_points);
         let comparisons = comparisons::compare(&trials, &memory, &matrix);
         let capacities = sweep::capacities(&trials, &matrix);
         Ok(Self {
@@ -252,10 +257,34 @@ impl Run {
             trials,
             syscalls: read(&folder.join("syscalls.csv"))?,
             events: read(&folder.join("events.csv"))?,
+            memory_points,
             scale: read(&folder.join("scale.csv"))?,
             memory,
             comparisons,
         })
+    }
+}
+
+/// Gives slopes without an interval the one that their readings have: earlier versions had none of five readings.
+fn bound_slopes(memory: &mut [MemoryRow], points: &[MemoryPointRow]) {
+    let mut is_new = false;
+    for row in memory.iter_mut().filter(|row| row.low.is_none()) {
+        let of_row = |point: &&MemoryPointRow| {
+            (point.run_id, &point.state, &point.space, &point.object, point.direction.as_str())
+                == (row.run_id, &row.state, &row.space, &row.object, "up")
+        };
+        let up: Vec<_> = points
+            .iter()
+            .filter(of_row)
+            .map(|point| (point.connections as f64, point.bytes as f64))
+            .collect();
+        let line = TheilSen::fit(&up).filter(|line| (line.slope - row.bytes_per_connection).abs() < 1e-6);
+        if let Some((low, high)) = line.and_then(|line| line.slope_interval) {
+            (row.low, row.high, is_new) = (Some(low), Some(high), true);
+        }
+    }
+    if is_new {
+        comparisons::subtract_null(memory);
     }
 }
 

@@ -43,7 +43,7 @@ pub struct Options {
     /// Seed of the order within blocks [default: the time; the manifest records it]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// The most connections of the walks ([memory], [scale]); larger counts are left out
+    /// Make the walks ([memory], [scale]) end at so many connections, if they go beyond
     #[arg(long, value_name = "N", conflicts_with_all = ["resume", "replay"])]
     connections: Option<usize>,
     /// The server's program [default: ringmark-server beside this program]

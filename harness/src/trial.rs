@@ -9,7 +9,8 @@ mod syscalls;
 /// The states and sums that the memory pass names.
 pub mod memory_states {
     pub use super::memory::{
-        ACTIVE, KERNEL_SUM, MACHINE_SUM, NEVER_USED, UNEXPLAINED, USED_SUM, USED_THEN_IDLE, USER_SUM,
+        ACTIVE, KERNEL_SUM, MACHINE_SUM, NEVER_USED, PAGE_TABLES, UNEXPLAINED, USED_SUM, USED_THEN_IDLE,
+        USER_SUM,
     };
 }
 
@@ -174,7 +175,7 @@ impl Task {
         match self {
             Task::Syscalls(workload, _) => workload.connections,
             Task::Capacity(workload, _) | Task::Latency(workload, _) => workload.all_connections(),
-            Task::Memory(memory) => memory.connections.iter().copied().max().unwrap_or_default(),
+            Task::Memory(memory) => memory.most(),
             Task::Scale(scale) => scale.connections.iter().copied().max().unwrap_or_default(),
         }
     }
@@ -211,9 +212,14 @@ fn time_to_open_and_close(connections: usize) -> Duration {
     Duration::from_micros(80) * connections as u32
 }
 
-/// Descriptors that a worker opens or inherits beside its connections: the standard ones, listeners, rings,
-/// the stop signals of all workers.
+/// Descriptors that a worker opens or inherits beside its connections: the standard ones, a listener, rings, the
+/// stop signal.
 pub const OWN_DESCRIPTORS: usize = 16;
+
+/// The same of a worker with several ports, and with room to spare in a table of direct descriptors.
+pub fn own_descriptors(workers: u16, ports: u16) -> u64 {
+    2 * OWN_DESCRIPTORS as u64 + u64::from(ports.div_ceil(workers.max(1)))
+}
 
 /// Why workers that hold so many descriptors each, if there is a bound, cannot serve so many connections.
 fn too_many(connections: usize, workers: u16, descriptors_per_worker: Option<usize>) -> Option<String> {
@@ -390,7 +396,8 @@ impl Trial {
     fn room(&self, ground: &Ground, wanted: usize) -> Result<Option<(usize, String)>> {
         let room = ground.room.with_available(ramp::available_bytes()?);
         let is_document = self.contender.backend == "epoll-document";
-        let bounds = room.bounds(u64::from(ground.workers), u64::from(ground.ports), is_document);
+        let own = own_descriptors(ground.workers, ground.ports);
+        let bounds = room.bounds(u64::from(ground.workers), u64::from(ground.ports), own, is_document);
         let tightest = bounds.into_iter().min_by_key(|bound| bound.connections);
         let too_few = tightest.filter(|bound| bound.connections < wanted as u64);
         Ok(too_few.map(|bound| {

@@ -7,6 +7,7 @@ use super::judge::{Check, Line, Status, count, impossible};
 use super::room::Room;
 use crate::matrix::{Contender, Matrix, Workload};
 use crate::measurement::Pass;
+use crate::trial::{OWN_DESCRIPTORS, own_descriptors};
 
 /// More lines than this would not be read.
 const LINES_MAX: usize = 6;
@@ -34,7 +35,9 @@ pub fn refuse(facts: &Facts, matrix: &Matrix, refusal: Refusal) -> Result<()> {
     }
     let room = Room::of(facts);
     for (what, connections, workers, ports) in demands(matrix) {
-        for bound in room.bounds(u64::from(workers), u64::from(ports), has_document(matrix)) {
+        for bound in
+            room.bounds(u64::from(workers), u64::from(ports), OWN_DESCRIPTORS as u64, has_document(matrix))
+        {
             if connections as u64 > bound.connections {
                 bail!(
                     "{what}: {} connections, but {} fit here by {}; or ask for fewer",
@@ -73,7 +76,8 @@ pub fn walks(room: &Room, matrix: &Matrix) -> Vec<String> {
     };
     let Matrix { workers, ports, .. } = matrix;
     let ports = ports.unwrap_or(*workers);
-    let bounds = room.bounds(u64::from(*workers), u64::from(ports), has_document(matrix));
+    let own = own_descriptors(*workers, ports);
+    let bounds = room.bounds(u64::from(*workers), u64::from(ports), own, has_document(matrix));
     let mut lines = vec![format!(
         "{} connections to {} workers on {} ports are asked for. There is room for:",
         count(most as u64),
@@ -109,6 +113,7 @@ pub fn warnings(lines: &[Line], facts: &Facts, matrix: &Matrix, refusal: Refusal
 
 fn bears(check: Check, facts: &Facts, matrix: &Matrix) -> bool {
     let has = |pass| matrix.passes().contains(&pass);
+    let times = || has(Pass::Latency) || has(Pass::Scale);
     let walked = matrix.most_walked();
     let most = demands(matrix).into_iter().map(|(_, connections, ..)| connections).chain(walked);
     let most = most.max().map(|most| most as u64);
@@ -127,7 +132,7 @@ fn bears(check: Check, facts: &Facts, matrix: &Matrix) -> bool {
         Check::Cpus => {
             let polls = matrix.backends.iter().any(|contender| contender.backend == "uring-sqpoll");
             let enough = facts.cpus_allowed.is_some_and(|cpus| cpus >= if polls { 3 } else { 2 });
-            has(Pass::Latency) && !(enough && facts.cpu_quota.is_none())
+            times() && !(enough && facts.cpu_quota.is_none())
         }
         Check::Namespace | Check::Conntrack => true,
         Check::Tracepoints => has(Pass::Syscalls),
@@ -141,7 +146,7 @@ fn bears(check: Check, facts: &Facts, matrix: &Matrix) -> bool {
         | Check::Frequency
         | Check::Clock
         | Check::InterruptTime
-        | Check::Congestion => has(Pass::Latency),
+        | Check::Congestion => times(),
         Check::AcceptQueue => most.is_some_and(|most| facts.somaxconn.is_none_or(|queue| most > queue)),
     }
 }

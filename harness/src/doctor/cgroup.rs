@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 /// What is allowed; none: no bound is set, or none that can be read.
 #[derive(Debug, Default, PartialEq)]
 pub struct Bounds {
-    /// Bytes of memory, the kernel's for its sockets included.
-    pub memory_bytes: Option<u64>,
+    /// Bytes of memory that may still be taken, the kernel's for its sockets included.
+    pub memory_left_bytes: Option<u64>,
     /// CPU time for each second.
     pub cpus: Option<f64>,
 }
@@ -28,7 +28,7 @@ impl Bounds {
             let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { continue };
             if controllers.is_empty() {
                 for folder in folders(mount, path).chain(folders(&mount.join("unified"), path)) {
-                    bounds.tighten_memory(number(&folder, "memory.max"));
+                    bounds.tighten_memory(&folder, "memory.max", "memory.current");
                     let quota = fs::read_to_string(folder.join("cpu.max")).unwrap_or_default();
                     let mut words = quota.split_whitespace().map(|word| word.parse::<f64>().ok());
                     bounds.tighten_cpus(words.next().flatten(), words.next().flatten());
@@ -37,7 +37,9 @@ impl Bounds {
             for controller in controllers.split(',') {
                 for folder in folders(&mount.join(controller), path) {
                     match controller {
-                        "memory" => bounds.tighten_memory(number(&folder, "memory.limit_in_bytes")),
+                        "memory" => {
+                            bounds.tighten_memory(&folder, "memory.limit_in_bytes", "memory.usage_in_bytes");
+                        }
                         "cpu" => bounds.tighten_cpus(
                             // -1 is no bound.
                             number(&folder, "cpu.cfs_quota_us").map(|quota| quota as f64),
@@ -51,10 +53,11 @@ impl Bounds {
         bounds
     }
 
-    fn tighten_memory(&mut self, bytes: Option<u64>) {
+    fn tighten_memory(&mut self, folder: &Path, most: &str, used: &str) {
         // The first version writes "no bound" as the largest number of whole pages.
-        let bound = bytes.filter(|&bytes| bytes < u64::MAX / 4);
-        self.memory_bytes = self.memory_bytes.into_iter().chain(bound).min();
+        let bound = number(folder, most).filter(|&bytes| bytes < u64::MAX / 4);
+        let left = bound.map(|bound| bound.saturating_sub(number(folder, used).unwrap_or_default()));
+        self.memory_left_bytes = self.memory_left_bytes.into_iter().chain(left).min();
     }
 
     fn tighten_cpus(&mut self, quota: Option<f64>, period: Option<f64>) {
@@ -100,11 +103,12 @@ mod tests {
         let mount = mounted(&[
             ("memory.max", "max\n"),
             ("a/memory.max", "1000\n"),
+            ("a/memory.current", "300\n"),
             ("a/b/memory.max", "2000\n"),
             ("a/cpu.max", "150000 100000\n"),
             ("a/b/cpu.max", "max 100000\n"),
         ]);
-        let expected = Bounds { memory_bytes: Some(1000), cpus: Some(1.5) };
+        let expected = Bounds { memory_left_bytes: Some(700), cpus: Some(1.5) };
         assert_eq!(Bounds::of("0::/a/b\n", mount.path()), expected);
         assert_eq!(Bounds::of("0::/\n", mount.path()), Bounds::default());
     }
@@ -118,7 +122,7 @@ mod tests {
             ("cpu/cpu.cfs_period_us", "100000\n"),
         ]);
         let groups = "4:memory:/docker/not-seen-here\n1:cpu,cpuacct:/docker/not-seen-here\n0::/\n";
-        let expected = Bounds { memory_bytes: Some(4096), cpus: Some(0.5) };
+        let expected = Bounds { memory_left_bytes: Some(4096), cpus: Some(0.5) };
         assert_eq!(Bounds::of(groups, mount.path()), expected);
         let unbound = mounted(&[
             ("memory/memory.limit_in_bytes", "9223372036854771712\n"),

@@ -48,7 +48,7 @@ pub struct Facts {
     pub ports: Option<(u64, u64)>,
     /// `MemAvailable`.
     pub memory_available_bytes: Option<u64>,
-    /// What the control group allows; none: no bound.
+    /// What the control group still allows; none: no bound.
     pub memory_bound_bytes: Option<u64>,
     /// Why trials have no network namespace.
     pub namespace_refused: Option<String>,
@@ -135,7 +135,7 @@ impl Facts {
             memory_available_bytes: procfs::read("/proc/meminfo")
                 .and_then(|meminfo| procfs::kibibytes(&meminfo, "MemAvailable"))
                 .ok(),
-            memory_bound_bytes: group.memory_bytes,
+            memory_bound_bytes: group.memory_left_bytes,
             namespace_refused: NetworkNamespace::create().err().map(|why| why.reason),
             untraced_calls: tracing.iter().flat_map(Counters::unavailable).map(Syscall::name).collect(),
             tracing_refused: tracing.err().map(|why| why.reason),

@@ -2,7 +2,6 @@
 
 use super::facts::Facts;
 use crate::load::{CONNECTIONS_PER_SOURCE, OTHER_FILES, SOURCES_MAX};
-use crate::trial::OWN_DESCRIPTORS;
 
 /// Source addresses on loopback.
 pub const SOURCES: u64 = SOURCES_MAX as u64;
@@ -18,7 +17,7 @@ pub const PORTS_WANTED: u64 = 2 * PORTS_A_SOURCE;
 const KERNEL_BYTES: u64 = 8_800;
 
 /// What the document's server has for each in its table.
-const DOCUMENT_BYTES: u64 = 1_024;
+const DOCUMENT_BYTES: u64 = 1_056;
 
 /// What one connection takes, at the least.
 pub fn bytes_per_connection(is_document: bool) -> u64 {
@@ -29,12 +28,12 @@ pub fn bytes_per_connection(is_document: bool) -> u64 {
 /// kill.
 pub const RESERVE_BYTES: u64 = 1 << 30;
 
-/// The reserve of a small machine is this share of what it has.
+/// Where there is little memory, the reserve is this share of it.
 const RESERVE_SHARE: f64 = 0.05;
 
-/// Of a machine that has so much memory.
-pub fn reserve_bytes(total_bytes: u64) -> u64 {
-    RESERVE_BYTES.min((total_bytes as f64 * RESERVE_SHARE) as u64)
+/// Of so much memory that is available before there are connections.
+pub fn reserve_bytes(available_bytes: u64) -> u64 {
+    RESERVE_BYTES.min((available_bytes as f64 * RESERVE_SHARE) as u64)
 }
 
 /// What is available and allowed.
@@ -92,11 +91,11 @@ impl Room {
         Self { memory_bytes: self.memory_bytes.map(|before| before.min(bytes)), ..self.clone() }
     }
 
-    /// Every bound that is known, of a server with so many workers and ports. The load takes as many threads as it
-    /// needs, each with a table of files of its own.
-    pub fn bounds(&self, workers: u64, ports: u64, is_document: bool) -> Vec<Bound> {
+    /// Every bound that is known, of a server with so many workers and ports, each of which opens `own` files beside its
+    /// connections. The load takes as many threads as it needs, each with a table of files of its own.
+    pub fn bounds(&self, workers: u64, ports: u64, own: u64, is_document: bool) -> Vec<Bound> {
         let open_files = self.open_files.map(|files| Bound {
-            connections: files.saturating_sub(OWN_DESCRIPTORS as u64).saturating_mul(workers),
+            connections: files.saturating_sub(own).saturating_mul(workers),
             reason: format!(
                 "open files (RLIMIT_NOFILE {files}, for each of {workers} workers): raise `ulimit -Hn`, or `workers`"
             ),
@@ -114,8 +113,12 @@ impl Room {
         });
         let each = bytes_per_connection(is_document);
         let memory = self.memory_bytes.map(|bytes| Bound {
-            connections: bytes / each,
-            reason: format!("memory ({} MiB for {each} bytes each at the least): free some", bytes >> 20),
+            connections: (bytes - reserve_bytes(bytes)) / each,
+            reason: format!(
+                "memory ({} MiB, of which {} stay free, for {each} bytes each at the least): free some",
+                bytes >> 20,
+                reserve_bytes(bytes) >> 20
+            ),
         });
         [open_files, files_of_machine, ports_bound, memory].into_iter().flatten().collect()
     }

@@ -134,7 +134,7 @@ fn all_is_well_on_a_rich_machine() {
         "all 2 run here",
         "1,048,576 (soft 1,024 is raised): 1,048,512 connections x threads",
         "28,232 x 254 source addresses: 2,540,000 connections x workers",
-        "64.0 GiB available: 6,995,000 connections of 9,824 B",
+        "64.0 GiB available: 6,972,000 connections of 9,856 B",
         "1 active, 1 left open, of 3 known",
         "23 ok, 0 limit results, 0 missing",
     ] {
@@ -292,7 +292,7 @@ fn a_matrix_that_does_not_fit_is_refused_in_one_line() {
         &["1,500", "1 ports of the server"],
     );
     let most = |workers, ports| {
-        let bounds = Room::of(&poor()).bounds(workers, ports, false);
+        let bounds = Room::of(&poor()).bounds(workers, ports, 16, false);
         bounds.iter().map(|bound| bound.connections).collect::<Vec<_>>()
     };
     assert_eq!(most(1, 1)[..2], [1008, 1000]);

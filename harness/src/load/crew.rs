@@ -160,7 +160,7 @@ impl Crew {
         if timed.is_some() {
             shared.window.set(u64::MAX, u64::MAX);
             self.tell(Order::Run { budget, active, open, start_ns: warmup_start_ns });
-            self.warm_up(open.is_none(), &mut run)?;
+            self.warm_up(open.is_none().then_some(active), &mut run)?;
         }
         let cpu_before_ns = process::cpu_ns().context("process CPU clock")?;
         let (wall, start_ns) = (SystemTime::now(), shared.clock.now_ns());
@@ -255,8 +255,9 @@ impl Crew {
         }
     }
 
-    /// Waits for the longest warm-up, or until the rate has settled if that `settles`: an open loop's is given.
-    fn warm_up(&mut self, settles: bool, run: &mut Run) -> Result<()> {
+    /// Waits for the longest warm-up, or in a closed loop, of so many active connections, until the rate has settled
+    /// and each has made two echoes on average: the first are all begun at once. An open loop's rate is given.
+    fn warm_up(&mut self, closed: Option<usize>, run: &mut Run) -> Result<()> {
         let echoes = |shared: &Shared| shared.echoes.iter().map(|c| c.0.load(Relaxed)).sum::<u64>();
         let deadline = Instant::now() + self.shared.plan.warmup_max;
         let mut settling = Settling::default();
@@ -272,7 +273,9 @@ impl Crew {
                 Woken::Timeout => {
                     let (now, count) = (Instant::now(), echoes(&self.shared));
                     let rate_per_s = (count - before) as f64 / (now - since).as_secs_f64();
-                    if now >= deadline || (settling.push(rate_per_s) && settles) {
+                    let is_settled =
+                        settling.push(rate_per_s) && closed.is_some_and(|active| count >= 2 * active as u64);
+                    if now >= deadline || is_settled {
                         return Ok(());
                     }
                     (since, before) = (now, count);

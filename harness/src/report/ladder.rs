@@ -232,6 +232,7 @@ mod tests {
             events: Vec::new(),
             memory,
             comparisons,
+            memory_points: Vec::new(),
             scale: Vec::new(),
             capacities: Vec::new(),
         }

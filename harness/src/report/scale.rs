@@ -1,10 +1,16 @@
 //! The tables of a walk through connection counts.
 
 use super::table::{MISSING, Table, number};
-use crate::measurement::{MemoryRow, Pass, ScaleRow, Status, TrialRow};
+use super::tables::whole;
+use crate::measurement::{MemoryPointRow, MemoryRow, Pass, ScaleRow, Status, TrialRow};
 use crate::results::Run;
 use crate::statistics::median;
-use crate::trial::memory_states::{KERNEL_SUM, NEVER_USED, UNEXPLAINED, USED_SUM, USED_THEN_IDLE};
+use crate::trial::memory_states::{
+    ACTIVE, KERNEL_SUM, NEVER_USED, PAGE_TABLES, UNEXPLAINED, USED_SUM, USED_THEN_IDLE, USER_SUM,
+};
+
+/// Servers that wait with epoll and hold nothing else in the kernel.
+const EPOLL: [&str; 2] = ["epoll-et", "epoll-lt"];
 
 /// Steps of opening up to this share of the largest count are the first ones, and those beyond the rest the last.
 const FIRST_SHARE: f64 = 0.2;
@@ -55,26 +61,33 @@ pub fn opening(run: &Run) -> String {
         ],
     );
     for trial in trials(run) {
-        let most = steps(run, trial, "open").map(|row| row.connections).max().unwrap_or_default();
+        // Without those that open again what had made room for active ones.
+        let mut most = 0;
+        let mut opened: Vec<&ScaleRow> = Vec::new();
+        for row in steps(run, trial, "open") {
+            if row.connections > most {
+                most = row.connections;
+                opened.push(row);
+            }
+        }
         let rate = |from: f64, to: f64| {
-            let within = |row: &&ScaleRow| {
+            let within = |row: &&&ScaleRow| {
                 let share = row.connections as f64 / most as f64;
                 from < share && share <= to
             };
-            let opened = steps(run, trial, "open").filter(within).filter_map(|row| row.connections_per_s);
-            median(&mut opened.collect::<Vec<_>>())
+            let rates = opened.iter().filter(within).filter_map(|row| row.connections_per_s);
+            median(&mut rates.collect::<Vec<_>>())
         };
-        let at_most = |value: fn(&ScaleRow) -> Option<f64>| {
-            let of_last = steps(run, trial, "open").filter(|row| row.connections == most);
-            of_last.filter_map(value).last()
-        };
-        let seconds =
-            |rows: &mut dyn Iterator<Item = &ScaleRow>| rows.filter_map(|row| row.duration_s).sum::<f64>();
-        // The steps that end the walk.
-        let closing = steps(run, trial, "close").collect::<Vec<_>>();
-        let last_rise = closing.windows(2).rposition(|pair| pair[0].connections < pair[1].connections);
-        let last = &closing[last_rise.map_or(0, |place| place + 1)..];
-        let closed = seconds(&mut last.iter().copied());
+        let at_most = |value: fn(&ScaleRow) -> Option<f64>| opened.last().and_then(|row| value(row));
+        // Those that close what the last opening had made whole.
+        let of_trial: Vec<_> = run.scale.iter().filter(|row| row.run_id == trial.run_id).collect();
+        let whole = of_trial.iter().rposition(|row| row.step == "open" && row.connections == most);
+        let closing = of_trial.iter().skip(whole.unwrap_or(0)).filter(|row| row.step == "close");
+        let (closed, seconds) = closing
+            .filter_map(|row| row.connections_per_s.zip(row.duration_s))
+            .fold((0.0, 0.0), |(closed, seconds), (per_s, duration_s)| {
+                (closed + per_s * duration_s, seconds + duration_s)
+            });
         let bytes = |step| {
             let row = steps(run, trial, step).last();
             row.map_or(MISSING.to_owned(), |row| mebibytes(row.machine_available_bytes as f64))
@@ -87,7 +100,7 @@ pub fn opening(run: &Run) -> String {
             cell(rate(1.0 - FIRST_SHARE, 1.0)),
             cell(at_most(|row| row.connect_p50_us)),
             cell(at_most(|row| row.connect_p99_us)),
-            cell((closed > 0.0).then(|| most as f64 / closed)),
+            cell((seconds > 0.0).then(|| closed / seconds)),
             cell(steps(run, trial, "all").last().and_then(|row| row.duration_s)),
             bytes("before"),
             bytes("open"),
@@ -120,33 +133,31 @@ fn against_connections(
     is_wanted: impl Fn(&ScaleRow) -> bool,
     value: impl Fn(&[&ScaleRow]) -> String,
 ) -> String {
-    let mut columns: Vec<(u64, u64)> = run
-        .scale
-        .iter()
-        .filter(|row| is_wanted(row))
-        .map(|row| (row.connections, row.active_connections))
-        .collect();
+    let column = |row: &ScaleRow| (row.visit, row.connections, row.active_connections);
+    let mut columns: Vec<_> = run.scale.iter().filter(|row| is_wanted(row)).map(column).collect();
     columns.sort_unstable();
     columns.dedup();
     let heading: Vec<String> = columns
         .iter()
-        .map(|&(connections, active)| match active {
-            0 => count(connections),
-            _ => format!("{} ({} active)", count(connections), count(active)),
+        .map(|&(visit, connections, active)| {
+            let again = if visit > Some(1) { ", again" } else { "" };
+            match active {
+                0 => count(connections),
+                _ => format!("{} ({} active){again}", count(connections), count(active)),
+            }
         })
         .collect();
     let heading: Vec<&str> = std::iter::once("arm").chain(heading.iter().map(String::as_str)).collect();
     let mut table = Table::new(1, &heading);
     for trial in trials(run) {
         let of_arm = || run.scale.iter().filter(|row| row.run_id == trial.run_id && is_wanted(row));
-        if of_arm().next().is_none() {
+        if of_arm().next().is_none() || !trial.status.is_usable() {
             continue;
         }
         let mut cells = vec![trial.arm.clone()];
-        cells.extend(columns.iter().map(|&column| {
-            let rows: Vec<_> = of_arm()
-                .filter(|row| (row.connections, row.active_connections) == column && row.status.is_usable())
-                .collect();
+        cells.extend(columns.iter().map(|&wanted| {
+            let rows: Vec<_> =
+                of_arm().filter(|row| column(row) == wanted && row.status.is_usable()).collect();
             if rows.is_empty() { MISSING.to_owned() } else { value(&rows) }
         }));
         table.push(cells);
@@ -196,9 +207,9 @@ pub fn loads(run: &Run) -> String {
         of(|row| row.server_cpu_ns_per_echo),
     ) + &against_connections(
         run,
-        "The same: echoes a second",
+        "The same: echoes a second, where the client was not the limit",
         is_load("closed"),
-        of(|row| row.achieved_per_s),
+        in_time(|row| row.achieved_per_s),
     ) + &against_connections(
         run,
         "Nobody sends: the server's CPU, percent of one",
@@ -208,58 +219,122 @@ pub fn loads(run: &Run) -> String {
     text.trim_end_matches('\n').to_owned() + if text.is_empty() { "" } else { "\n" }
 }
 
+/// The slope of an arm in a state, if its trial stands.
+fn slope<'a>(run: &'a Run, arm: &str, state: &str, object: &str) -> Option<&'a MemoryRow> {
+    let mut usable = run.memory.iter().filter(|row| row.status == Status::Ok);
+    usable.find(|row| row.arm == arm && row.state == state && row.object == object)
+}
+
 /// Where the machine's pages went, connection by connection, and what is not accounted for.
 pub fn account(run: &Run) -> String {
-    let rows = |state: &'static str| {
-        run.memory.iter().filter(move |row| row.state == state && row.status == Status::Ok)
-    };
-    let mut arms: Vec<(&str, &'static str)> = Vec::new();
-    for state in [NEVER_USED, USED_THEN_IDLE] {
-        for row in rows(state).filter(|row| row.object == USED_SUM) {
-            arms.push((&row.arm, state));
-        }
-    }
     let mut table = Table::new(
         2,
         &[
             "arm",
             "state",
-            "pages in use, all",
+            "pages in use",
             "slab pages",
+            "of which objects",
+            "and between them",
             "anonymous pages",
             "page tables",
             "page cache",
             "vmalloc",
             "unexplained",
             "of all",
-            "objects in slabs",
-            "lost between objects",
         ],
     );
-    for (arm, state) in arms {
-        let slope = |object: &str| {
-            let found = rows(state).find(|row: &&MemoryRow| row.arm == arm && row.object == object);
-            found.map(|row| row.bytes_per_connection)
-        };
+    let rows = run.memory.iter().filter(|row| row.object == USED_SUM && row.state != ACTIVE);
+    for row in rows.filter(|row| row.status == Status::Ok) {
+        let bytes = |object: &str| Some(slope(run, &row.arm, &row.state, object)?.bytes_per_connection);
         // What hardly changed has no row.
-        let or_none = |object: &str| slope(object).map_or("0".to_owned(), super::tables::whole);
-        let (used, rest) = (slope(USED_SUM), slope(UNEXPLAINED));
-        let lost = slope("slab pages")
-            .zip(slope(KERNEL_SUM))
-            .map(|(pages, objects)| pages - (objects - slope("server's page tables").unwrap_or_default()));
+        let or_none = |object: &str| bytes(object).map_or("0".to_owned(), whole);
+        let objects = bytes(KERNEL_SUM).map(|sum| sum - bytes(PAGE_TABLES).unwrap_or_default());
+        let between = bytes("slab pages").zip(objects).map(|(pages, objects)| pages - objects);
+        let plain = |value: Option<f64>| value.map_or(MISSING.to_owned(), whole);
+        let share =
+            bytes(UNEXPLAINED).map(|rest| format!("{:.1} %", 100.0 * rest / row.bytes_per_connection));
         table.push(vec![
-            arm.to_owned(),
-            state.to_owned(),
-            or_none(USED_SUM),
+            row.arm.clone(),
+            row.state.clone(),
+            whole(row.bytes_per_connection),
             or_none("slab pages"),
+            plain(objects),
+            plain(between),
             or_none("anonymous pages"),
             or_none("page tables"),
             or_none("page cache"),
             or_none("vmalloc"),
             or_none(UNEXPLAINED),
-            used.zip(rest).map_or(MISSING.to_owned(), |(used, rest)| format!("{:.1} %", 100.0 * rest / used)),
-            or_none(KERNEL_SUM),
-            lost.map_or(MISSING.to_owned(), super::tables::whole),
+            share.unwrap_or(MISSING.to_owned()),
+        ]);
+    }
+    let table = table.render();
+    if table.is_empty() { table } else { table + &residuals(run) }
+}
+
+/// How far the readings of the way up lie from their lines.
+fn residuals(run: &Run) -> String {
+    let most = |object: &str| {
+        let rows = run.memory.iter().filter(|row| row.object == object && row.state != ACTIVE);
+        let distance = |row: &MemoryRow| {
+            let points = run.memory_points.iter().filter(|point| {
+                (point.run_id, &point.state, &point.object) == (row.run_id, &row.state, &row.object)
+                    && point.direction == "up"
+            });
+            let of_point = |point: &MemoryPointRow| {
+                let line = row.intercept_bytes + row.bytes_per_connection * point.connections as f64;
+                (point.bytes as f64 - line).abs()
+            };
+            points.map(of_point).fold(0.0, f64::max)
+        };
+        rows.map(distance).fold(0.0, f64::max)
+    };
+    format!(
+        "\nOn the way up no reading of the kernel's objects lies farther from its line than {} MiB, none of the pages in \
+         use farther than {} MiB.\n",
+        mebibytes(most(KERNEL_SUM)),
+        mebibytes(most(USED_SUM))
+    )
+}
+
+/// How many connections that were used and rest fit into a server's memory, when the other ends are elsewhere.
+///
+/// `null` shows two bare ends and the load's epoll registration of one of them. What such a registration takes is what
+/// an epoll server adds to that.
+pub fn fit(run: &Run) -> String {
+    let over =
+        |arm: &str, object: &str| slope(run, arm, USED_THEN_IDLE, object)?.over_null_bytes_per_connection;
+    let arms: Vec<_> = run.matrix.backends.iter().map(|contender| contender.arm()).collect();
+    let registration = EPOLL.iter().find_map(|arm| over(arm, KERNEL_SUM));
+    let floor = slope(run, "null", NEVER_USED, KERNEL_SUM).map(|row| row.bytes_per_connection);
+    let Some(bare) = floor.zip(registration).map(|(floor, registration)| (floor - registration) / 2.0) else {
+        return String::new();
+    };
+    let mut table = Table::new(
+        1,
+        &[
+            "arm",
+            "a bare end",
+            "to wait for it",
+            "own memory",
+            "together",
+            "connections in 1 GiB",
+            "against the baseline",
+        ],
+    );
+    let together = |arm: &str| Some(bare + over(arm, KERNEL_SUM)? + over(arm, USER_SUM)?);
+    for arm in &arms {
+        let Some(sum) = together(arm) else { continue };
+        let against = together(&run.matrix.baseline).map(|baseline| format!("{:.2}", sum / baseline));
+        table.push(vec![
+            arm.clone(),
+            whole(bare),
+            over(arm, KERNEL_SUM).map_or(MISSING.to_owned(), whole),
+            over(arm, USER_SUM).map_or(MISSING.to_owned(), whole),
+            whole(sum),
+            number(f64::from(1 << 30) / sum),
+            against.unwrap_or(MISSING.to_owned()),
         ]);
     }
     table.render()

@@ -62,6 +62,11 @@ pub fn all(run: &Run, folder: &str) -> Vec<Section> {
             text: scale::account(run),
         },
         Section {
+            name: "memory-fit",
+            title: "What a server needs for its ends alone, in bytes per connection that was used and rests",
+            text: scale::fit(run),
+        },
+        Section {
             name: "scale-opening",
             title: "Opening and closing ever more connections",
             text: scale::opening(run),

@@ -16,10 +16,7 @@ const NAME: &str = "ringmark-large-run";
 
 /// Holds the place of a run that holds many connections, as long as it lives; a smaller one needs none.
 pub fn alone(matrix: &Matrix) -> Result<Option<UnixListener>> {
-    match matrix.most_walked() {
-        Some(most) if most >= CONNECTIONS => hold(NAME).map(Some),
-        _ => Ok(None),
-    }
+    if matrix.most_connections() >= CONNECTIONS { hold(NAME).map(Some) } else { Ok(None) }
 }
 
 fn hold(name: &str) -> Result<UnixListener> {

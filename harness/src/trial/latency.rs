@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
-use super::{Ground, Trial, miscounted, ramp};
+use super::ramp::Ramp;
+use super::{Ground, Trial, miscounted};
 use crate::children::{IdleSpinner, Load, Server};
 use crate::gates::{self, Evidence, Offered, Sharing};
 use crate::instruments::cpu::{MachineCpu, ProcessTicks, Tasks, process_cpu_ns};
@@ -97,7 +98,7 @@ pub fn measure(
     if workload.idle_connections > 0 {
         let mut load =
             trial.load(ground, namespace.as_ref(), &server, row, workload.idle_connections, &[])?;
-        ramp::to(workload.idle_connections, 0, &mut server, &mut load, |_| {})?;
+        Ramp::begin()?.to(workload.idle_connections, 0, &mut server, &mut load, |_| {})?;
         idle = Some(load);
     }
     let mut load = trial.load(ground, namespace.as_ref(), &server, row, workload.connections, &more)?;
@@ -166,8 +167,8 @@ pub fn measure(
         row.fairness_connections = Some(fairness.connections);
         row.slowest_connection_over_mean = Some(fairness.slowest_over_mean);
         row.fastest_connection_over_mean = Some(fairness.fastest_over_mean);
-        // Each worker has a port.
-        row.fairness_workers = Some(fairness.ports);
+        // If each worker has a port.
+        row.fairness_workers = (ground.ports == ground.workers).then_some(fairness.ports);
     }
     row.server_cpu_ns_per_echo = per_echo(server_cpu_ns);
     if let Some((ticks, user_share)) = after.server_ticks.user_share_since(&before.server_ticks) {

@@ -5,12 +5,13 @@
 //! server or its ring keeps what it once needed, as io_uring keeps its requests for reuse.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use ringmark::backend;
 
-use super::{Ground, Outcome, Trial, ramp};
+use super::ramp::{self, Ramp};
+use super::{Ground, Outcome, Trial};
 use crate::children::{Load, Server};
 use crate::gates::{self, Evidence};
 use crate::instruments::memory::{MemoryInstrument, MemoryReading};
@@ -21,6 +22,8 @@ use crate::statistics::TheilSen;
 
 /// The sum of all kernel objects and the server's page tables.
 pub const KERNEL_SUM: &str = "all kernel objects";
+/// Those of the server's process.
+pub const PAGE_TABLES: &str = "server's page tables";
 /// The server's private pages.
 pub const USER_SUM: &str = "server's private pages";
 /// What the machine has less of as it says itself: the load's pages too, but not all that sockets take, because it
@@ -67,17 +70,16 @@ pub fn measure(
     outcome: &mut Outcome,
 ) -> Result<(Status, String)> {
     let echoes = backend::find(&trial.contender.backend).is_ok_and(|entry| entry.echoes);
-    let wanted = memory.connections.last().copied().unwrap_or_default();
-    let (connections, skipped) = match trial.room(ground, wanted)? {
-        Some((room, reason)) => (memory.up_to(&memory.connections, room), Some(reason)),
-        None => (memory.connections.clone(), None),
+    let (memory, skipped) = match trial.room(ground, memory.most())? {
+        Some((room, reason)) => (&memory.up_to(room), Some(reason)),
+        None => (memory, None),
     };
-    if connections.contains(&0) {
+    if memory.connections.len() < 2 {
         return Ok((Status::Skipped, skipped.unwrap_or_default()));
     }
-    let mut states = vec![(NEVER_USED, &connections)];
+    let mut states = vec![(NEVER_USED, &memory.connections)];
     if echoes {
-        states.push((USED_THEN_IDLE, &connections));
+        states.push((USED_THEN_IDLE, &memory.connections));
     }
     if echoes && !memory.active.is_empty() {
         states.push((ACTIVE, &memory.active));
@@ -109,13 +111,18 @@ fn measure_state(
     let more = [format!("--duration={}", humantime::format_duration(ACTIVE_TIME))];
     let mut load = trial.load(ground, namespace.as_ref(), &server, row, most, &more)?;
     let instrument = MemoryInstrument::new(server.pid())?;
-    let points = walk(&mut server, &mut load, &instrument, counts, state)?;
+    let mut points = Vec::new();
+    let walked = walk(&mut server, &mut load, &instrument, counts, state, &mut points);
+    // What was read stays, whatever ended the walk.
     record(trial.run_id, row, state, &points, &mut outcome.memory_points, &mut outcome.memory);
+    walked?;
     row.connections = row.connections.max(Some(most as u64));
     row.active_connections = Some(if state == ACTIVE { most as u64 } else { 0 });
     load.quit()?;
     let counters = trial.stop(server, row)?;
-    let unsettled = points.iter().filter(|point| !point.reading.settled && state != ACTIVE).count();
+    // The next walk begins where this one did.
+    ramp::released()?;
+    let unsettled = points.iter().filter(|point| !point.reading.settled).count();
     let mut evidence = Evidence {
         unsettled_readings: (unsettled, points.len()),
         counters,
@@ -136,17 +143,22 @@ fn walk(
     instrument: &MemoryInstrument,
     counts: &[usize],
     state: &str,
-) -> Result<Vec<Point>> {
+    points: &mut Vec<Point>,
+) -> Result<()> {
     let up = counts.iter().map(|&count| (UP, count));
     // What active connections keep once they rest is what those that were used have.
     let down = counts.iter().rev().filter(|_| state != ACTIVE).map(|&count| (DOWN, count));
-    let mut points = Vec::new();
+    let ramp = Ramp::begin()?;
     for (direction, connections) in up.chain(down) {
-        ramp::to(connections, 0, server, load, |_| {})?;
+        ramp.to(connections, 0, server, load, |_| {})?;
         let reading = match state {
-            ACTIVE => read_active(server, load, instrument)?,
+            ACTIVE => {
+                ramp.check_echo(connections)?;
+                read_active(server, load, instrument)?
+            }
             _ => {
                 if state == USED_THEN_IDLE && direction == UP {
+                    ramp.check_echo(connections)?;
                     load.command("echo 1", ECHO_TIME).map_err(|error| server.blame(error))?;
                 }
                 instrument.settle(SETTLE_TIME)?
@@ -154,20 +166,22 @@ fn walk(
         };
         points.push(Point { direction, connections, reading });
     }
-    Ok(points)
+    Ok(())
 }
 
-/// The median of some readings while every connection is active.
+/// The median of some readings while every connection is active; not settled if the readings took longer than that.
 fn read_active(server: &mut Server, load: &mut Load, instrument: &MemoryInstrument) -> Result<MemoryReading> {
     let expect = |event: Result<LoadEvent>, server: &mut Server| event.map_err(|error| server.blame(error));
     expect(load.command("run", ECHO_TIME), server)?;
+    let begin = Instant::now();
     let mut readings = (0..ACTIVE_READINGS).map(|_| instrument.read()).collect::<Result<Vec<_>, _>>()?;
+    let is_active = begin.elapsed() < ACTIVE_TIME;
     // That the window has ended, and what came of it.
     for _ in 0..2 {
         expect(load.next(ECHO_TIME), server)?;
     }
     readings.sort_by_key(|reading| reading.kernel_bytes().unwrap_or(reading.user.private_bytes));
-    Ok(readings.swap_remove(ACTIVE_READINGS / 2))
+    Ok(MemoryReading { settled: is_active, ..readings.swap_remove(ACTIVE_READINGS / 2) })
 }
 
 /// Space, object and bytes of everything in a reading.
@@ -175,7 +189,7 @@ fn objects(reading: &MemoryReading) -> Vec<(&'static str, &str, u64)> {
     let mut objects: Vec<(&'static str, &str, u64)> = Vec::new();
     let slabs = reading.slabs.iter().flatten().filter(|slab| !slab.filesystem);
     objects.extend(slabs.map(|slab| ("kernel", slab.name.as_str(), slab.bytes())));
-    objects.push(("kernel", "server's page tables", reading.page_tables_bytes));
+    objects.push(("kernel", PAGE_TABLES, reading.page_tables_bytes));
     objects.extend(reading.kernel_bytes().map(|bytes| ("kernel", KERNEL_SUM, bytes)));
     objects.push(("user", USER_SUM, reading.user.private_bytes));
     let machine = &reading.machine;

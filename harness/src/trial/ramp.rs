@@ -2,12 +2,12 @@
 //! that it ends before the machine's memory does.
 
 use std::io;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
 use crate::children::{Load, Server};
-use crate::doctor::reserve_bytes;
+use crate::doctor::{ControlGroup, reserve_bytes};
 use crate::instruments::procfs;
 use crate::load::result::LatencyUs;
 
@@ -28,56 +28,124 @@ pub struct Step {
     pub available_bytes: u64,
 }
 
-/// Opens or closes connections of a load until it holds `target`, beside `others` that other loads hold; `each` gets
-/// every step. One that opens is not begun while less than a reserve is available.
-pub fn to(
-    target: usize,
-    others: usize,
-    server: &mut Server,
-    load: &mut Load,
-    mut each: impl FnMut(Step),
-) -> Result<()> {
-    while load.connections() != target {
-        let from = load.connections();
-        let next =
-            if from < target { target.min(from + STEP) } else { target.max(from.saturating_sub(STEP)) };
-        if next > from {
-            check_memory(from + others)?;
-        }
-        let begin = Instant::now();
-        let connect_us = load.set_connections(next).map_err(|error| server.blame(error))?;
-        server.await_open((next + others) as u64)?;
-        each(Step {
-            connections: next,
-            changed: next.abs_diff(from),
-            duration_s: begin.elapsed().as_secs_f64(),
-            connect_us,
-            available_bytes: available_bytes()?,
-        });
+/// What both ends of a connection that is being opened take at the most, and a message on its way.
+const CONNECTION_BYTES: u64 = 16 * 1024;
+const MESSAGE_BYTES: u64 = 2 * 1024;
+
+/// How long the machine may take to get back what a closed server held: the kernel tears sockets and rings down after
+/// the process has ended.
+const RELEASE_TIME: Duration = Duration::from_secs(30);
+
+/// No more has come back when it is less than this in a while.
+const RELEASE_BYTES: u64 = 4 << 20;
+const RELEASE_PAUSE: Duration = Duration::from_secs(2);
+
+/// The way from one number of connections to the next, with an eye on the machine's memory.
+pub struct Ramp {
+    /// What there was when there were no connections.
+    before: Memory,
+}
+
+/// What there is of memory.
+struct Memory {
+    available_bytes: u64,
+    reclaimable_bytes: u64,
+}
+
+impl Ramp {
+    /// Before there are connections.
+    pub fn begin() -> io::Result<Self> {
+        Ok(Self { before: Memory::read()? })
     }
-    Ok(())
+
+    /// Opens or closes connections of a load until it holds `target`, beside `others` that other loads hold; `each`
+    /// gets every step.
+    ///
+    /// # Errors
+    /// When the next step could leave less memory than the reserve.
+    pub fn to(
+        &self,
+        target: usize,
+        others: usize,
+        server: &mut Server,
+        load: &mut Load,
+        mut each: impl FnMut(Step),
+    ) -> Result<()> {
+        while load.connections() != target {
+            let from = load.connections();
+            let next =
+                if from < target { target.min(from + STEP) } else { target.max(from.saturating_sub(STEP)) };
+            self.check(&Memory::read()?, from + others, next.saturating_sub(from) as u64 * CONNECTION_BYTES)?;
+            let begin = Instant::now();
+            let connect_us = load.set_connections(next).map_err(|error| server.blame(error))?;
+            server.await_open((next + others) as u64)?;
+            each(Step {
+                connections: next,
+                changed: next.abs_diff(from),
+                duration_s: begin.elapsed().as_secs_f64(),
+                connect_us,
+                available_bytes: available_bytes()?,
+            });
+        }
+        Ok(())
+    }
+
+    /// Before so many connections that stand have a message on their way at once.
+    ///
+    /// # Errors
+    /// When that could leave less memory than the reserve.
+    pub fn check_echo(&self, connections: usize) -> Result<()> {
+        self.check(&Memory::read()?, connections, connections as u64 * MESSAGE_BYTES)
+    }
+
+    /// What is left, without the inodes and dentries of sockets, which the kernel takes for memory that it could
+    /// reclaim.
+    fn left_bytes(&self, now: &Memory) -> u64 {
+        let of_sockets = now.reclaimable_bytes.saturating_sub(self.before.reclaimable_bytes);
+        now.available_bytes.saturating_sub(of_sockets)
+    }
+
+    fn check(&self, now: &Memory, connections: usize, more_bytes: u64) -> Result<()> {
+        let reserve = reserve_bytes(self.before.available_bytes);
+        let left = self.left_bytes(now);
+        ensure!(
+            more_bytes == 0 || left.saturating_sub(more_bytes) >= reserve,
+            "stopped at {connections} connections, before the machine runs out of memory: {} MiB are left, the next \
+             step may take {}, and {} shall stay free; free some, or ask for fewer with --connections",
+            left >> 20,
+            more_bytes >> 20,
+            reserve >> 20
+        );
+        Ok(())
+    }
 }
 
-/// `MemAvailable`.
+impl Memory {
+    fn read() -> io::Result<Self> {
+        let meminfo = procfs::read("/proc/meminfo")?;
+        let of = |name| procfs::kibibytes(&meminfo, name);
+        let allowed = ControlGroup::read().memory_left_bytes.unwrap_or(u64::MAX);
+        Ok(Self { available_bytes: of("MemAvailable")?.min(allowed), reclaimable_bytes: of("SReclaimable")? })
+    }
+}
+
+/// `MemAvailable`, or less if a control group bounds it.
 pub fn available_bytes() -> io::Result<u64> {
-    procfs::kibibytes(&procfs::read("/proc/meminfo")?, "MemAvailable")
+    Ok(Memory::read()?.available_bytes)
 }
 
-fn check_memory(connections: usize) -> Result<()> {
-    let meminfo = procfs::read("/proc/meminfo")?;
-    let left = procfs::kibibytes(&meminfo, "MemAvailable")?;
-    let reserve = reserve_bytes(procfs::kibibytes(&meminfo, "MemTotal")?);
-    ensure!(left >= reserve, out_of_memory(connections, left, reserve));
-    Ok(())
-}
-
-fn out_of_memory(connections: usize, left: u64, reserve: u64) -> String {
-    format!(
-        "stopped at {connections} connections, before the machine runs out of memory: {} MiB are available, and {} \
-         shall stay so; free some, or ask for fewer with --connections",
-        left >> 20,
-        reserve >> 20
-    )
+/// What is available once no more comes back after a server has ended.
+pub fn released() -> io::Result<u64> {
+    let deadline = Instant::now() + RELEASE_TIME;
+    let mut last = available_bytes()?;
+    loop {
+        std::thread::sleep(RELEASE_PAUSE);
+        let now = available_bytes()?;
+        if now < last + RELEASE_BYTES || Instant::now() >= deadline {
+            return Ok(now);
+        }
+        last = now;
+    }
 }
 
 #[cfg(test)]
@@ -85,14 +153,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_machine_keeps_a_reserve() {
+    fn it_stops_before_the_reserve_is_used() {
+        let gibibyte = 1 << 30;
+        let memory = |available_bytes, reclaimable_bytes| Memory { available_bytes, reclaimable_bytes };
+        let ramp = Ramp { before: memory(64 * gibibyte, gibibyte) };
+        let check = |memory: &Memory, more_bytes| ramp.check(memory, 5, more_bytes);
+        check(&memory(gibibyte, gibibyte), 0).expect("connections may be closed at any time");
+        check(&memory(2 * gibibyte, gibibyte), gibibyte).expect("the reserve is left");
+        check(&memory(2 * gibibyte, 0), gibibyte).expect("what the kernel has reclaimed is available");
+        let refused =
+            check(&memory(2 * gibibyte, gibibyte), gibibyte + 1).expect_err("less than the reserve");
+        assert!(refused.to_string().contains("at 5 connections, before"), "{refused}");
+        // Of five that are said to be available sockets hold three.
+        assert_eq!(ramp.left_bytes(&memory(5 * gibibyte, 4 * gibibyte)), 2 * gibibyte);
+    }
+
+    #[test]
+    fn a_small_machine_has_a_small_reserve() {
         assert_eq!(reserve_bytes(1 << 40), 1 << 30);
         assert_eq!(reserve_bytes(2_000_000_000), 100_000_000);
-        let words = out_of_memory(5, 99 << 20, 1 << 30);
-        assert!(
-            words.contains("at 5 connections") && words.contains("99 MiB") && words.contains("1024"),
-            "{words}"
-        );
-        check_memory(0).expect("tests do not run on a machine that is full");
     }
 }

@@ -1,6 +1,9 @@
 //! Ever more connections of which few or none are active: how fast they open, whether those that rest cost the others
 //! anything, and whether all of them are alive.
 //!
+//! The counts only rise, and so does the time. At the end the smallest is measured once more: what differs from its first
+//! measurement is time's, not the number's.
+//!
 //! Two loads share the server. The *crowd* holds the connections that rest, and the other, begun anew for every
 //! measurement, has those that are active: what it measures is then its own doing alone, however many threads the crowd
 //! needs for its files. At the end every connection of the crowd, which then is all of them, sends one message and gets
@@ -12,7 +15,8 @@ use anyhow::{Result, bail, ensure};
 use ringmark::backend;
 
 use super::latency::{Clocks, Window, window};
-use super::{Ground, Outcome, Trial, ramp};
+use super::ramp::{self, Ramp, available_bytes};
+use super::{Ground, Outcome, Trial};
 use crate::children::{Load, Server, ServerCounters};
 use crate::gates::{self, Evidence, Offered};
 use crate::instruments::network::NetworkReading;
@@ -25,12 +29,15 @@ use crate::statistics::percent_of;
 /// How long it may take until every connection has made an echo.
 const ALL_TIME: Duration = Duration::from_secs(600);
 
-/// How long the machine may take to get back what a closed server held: the kernel tears sockets and rings down after
-/// the process has ended.
-const RELEASE_TIME: Duration = Duration::from_secs(30);
+/// What may be missing after the server has ended without a word: what other programs, and the kernel's caches, take
+/// meanwhile.
+const MISSING_BYTES: u64 = 200 << 20;
 
-/// What it may lack then: what other programs, and the kernel's caches, take meanwhile.
-const RELEASED_BYTES: u64 = 100 << 20;
+/// Until many connections that are active at once have made two echoes each.
+const CLOSED_WARMUP_MAX: Duration = Duration::from_secs(5);
+
+/// Other programs may take this share of the machine's time.
+const OTHERS_PERCENT: f64 = 5.0;
 
 /// The steps of one trial.
 struct Walk<'a> {
@@ -40,6 +47,7 @@ struct Walk<'a> {
     namespace: Option<NetworkNamespace>,
     server: Server,
     crowd: Load,
+    ramp: Ramp,
     /// Opened so far, and how long that took.
     opened: (usize, f64),
 }
@@ -59,30 +67,35 @@ pub fn measure(
     let Some(&most) = counts.last() else { return Ok((Status::Skipped, skipped.unwrap_or_default())) };
     let Outcome { row, scale: rows, .. } = outcome;
     let mut push = |step: ScaleRow| rows.push(step);
-    let before_bytes = ramp::available_bytes()?;
+    let before_bytes = available_bytes()?;
     push(trial.step("before", before_bytes));
 
     let namespace = trial.namespace(row);
     let server = trial.server(ground, namespace.as_ref(), row, |_| {})?;
     let network_before = NetworkReading::read(server.pid())?;
     let crowd = trial.load(ground, namespace.as_ref(), &server, row, most, &[])?;
-    let mut walk = Walk { trial, ground, scale, namespace, server, crowd, opened: (0, 0.0) };
+    let ramp = Ramp::begin()?;
+    let mut walk = Walk { trial, ground, scale, namespace, server, crowd, ramp, opened: (0, 0.0) };
+    let echoes = backend::find(&trial.contender.backend).is_ok_and(|entry| entry.echoes);
     for &count in &counts {
         walk.open(count, &mut push)?;
         row.connections_per_s = Some(walk.opened.0 as f64 / walk.opened.1);
         push(walk.rest(count)?);
-        if backend::find(&trial.contender.backend).is_ok_and(|entry| entry.echoes) {
-            walk.loads(count, count == most, row, &mut push)?;
+        if echoes {
+            for active in scale.active_of(count, count == most) {
+                walk.loads(count, active, 1, row, &mut push)?;
+            }
         }
     }
     walk.open(most, &mut push)?;
     let counters_open = walk.server.counters()?;
     row.connections = Some(counters_open.of_loop("open"));
-    if backend::find(&trial.contender.backend).is_ok_and(|entry| entry.echoes) {
+    if echoes {
         let all = walk.all(most)?;
         row.echoes = all.echoes;
         row.active_connections = Some(most as u64);
         push(all);
+        walk.loads(counts[0], scale.active, 2, row, &mut push)?;
     }
     let network = NetworkReading::read(walk.server.pid())?.since(&network_before);
     walk.open(0, &mut push)?;
@@ -91,7 +104,18 @@ pub fn measure(
     let counters = trial.stop(server, row)?;
     let has_namespace = namespace.is_some();
     drop(namespace);
-    push(trial.step("after", available_again(before_bytes)?));
+    let after_bytes = ramp::released()?;
+    push(trial.step("after", after_bytes));
+    let mut notes: Vec<String> = skipped.into_iter().collect();
+    let missing = before_bytes.saturating_sub(after_bytes);
+    if missing > MISSING_BYTES {
+        notes.push(format!("{} MiB were not available again after the server had ended", missing >> 20));
+    }
+    let loads = || rows.iter().filter(|row| row.step == "load");
+    let unusable = loads().filter(|row| !row.status.is_usable()).count();
+    if unusable > 0 {
+        notes.push(format!("{unusable} of {} loads were turned away", loads().count()));
+    }
 
     row.retransmitted_segments = has_namespace.then_some(network.retransmitted_segments);
     row.shared_cpu = ground.placement.shared_cpu;
@@ -100,7 +124,7 @@ pub fn measure(
         network: has_namespace.then_some(network),
         counters,
         not_in_force: gates::not_in_force(&row.knobs, &row.in_force),
-        notes: skipped.into_iter().collect(),
+        notes,
         ..Evidence::default()
     });
     Ok((status, reason))
@@ -123,9 +147,9 @@ impl Trial {
 impl Walk<'_> {
     /// Opens or closes connections of the crowd until `target` stand.
     fn open(&mut self, target: usize, push: &mut dyn FnMut(ScaleRow)) -> Result<()> {
-        let Self { trial, server, crowd, opened, .. } = self;
+        let Self { trial, server, crowd, ramp, opened, .. } = self;
         let opens = crowd.connections() < target;
-        ramp::to(target, 0, server, crowd, |step| {
+        ramp.to(target, 0, server, crowd, |step| {
             if opens {
                 *opened = (opened.0 + step.changed, opened.1 + step.duration_s);
             }
@@ -146,58 +170,60 @@ impl Walk<'_> {
         let before = Clocks::begin(&self.server, &self.crowd)?;
         let begin = Instant::now();
         std::thread::sleep(self.scale.duration);
-        let after = Clocks::end(&self.server, &self.crowd)?;
         let duration_s = begin.elapsed().as_secs_f64();
+        let after = Clocks::end(&self.server, &self.crowd)?;
         let cpu_ns = (after.server_cpu_ns - before.server_cpu_ns) as f64;
         Ok(ScaleRow {
             connections: connections as u64,
             duration_s: Some(duration_s),
             server_cpu_percent: percent_of(cpu_ns, duration_s * 1e9),
-            ..self.trial.step("rest", ramp::available_bytes()?)
+            ..self.trial.step("rest", available_bytes()?)
         })
     }
 
-    /// Every load at one count.
+    /// Both loads at one count, several times each.
     fn loads(
         &mut self,
         count: usize,
-        is_largest: bool,
+        active: usize,
+        visit: u32,
         row: &TrialRow,
         push: &mut dyn FnMut(ScaleRow),
     ) -> Result<()> {
-        for active in self.scale.active_of(count, is_largest) {
-            // The active ones are part of the count.
-            self.open(count - active, push)?;
-            for repeat in 1..=self.scale.repeats {
-                for arrival in [Arrival::Closed, Arrival::Poisson] {
-                    push(self.load(count, active, arrival, repeat, row)?);
-                }
+        // The active ones are part of the count.
+        self.open(count - active, push)?;
+        for repeat in 1..=self.scale.repeats {
+            for arrival in [Arrival::Closed, Arrival::Poisson] {
+                push(ScaleRow {
+                    visit: Some(visit),
+                    repeat: Some(repeat),
+                    ..self.load(count, active, arrival, row)?
+                });
             }
         }
         Ok(())
     }
 
     /// One load, with connections of its own.
-    fn load(
-        &mut self,
-        count: usize,
-        active: usize,
-        arrival: Arrival,
-        repeat: u32,
-        row: &TrialRow,
-    ) -> Result<ScaleRow> {
-        let Self { trial, ground, scale, namespace, server, .. } = self;
+    fn load(&mut self, count: usize, active: usize, arrival: Arrival, row: &TrialRow) -> Result<ScaleRow> {
+        let Self { trial, ground, scale, namespace, server, ramp, .. } = self;
+        // A closed loop's ends when it has settled.
+        let warmup_max = if arrival == Arrival::Closed {
+            CLOSED_WARMUP_MAX.max(scale.warmup_max)
+        } else {
+            scale.warmup_max
+        };
         let mut more = vec![
             format!("--duration={}", humantime::format_duration(scale.duration)),
-            format!("--warmup-max={}", humantime::format_duration(scale.warmup_max)),
+            format!("--warmup-max={}", humantime::format_duration(warmup_max)),
         ];
         if arrival != Arrival::Closed {
             more.extend([format!("--rate={}", scale.rate_per_s), format!("--arrival={}", arrival.name())]);
         }
         let mut load = trial.load(ground, namespace.as_ref(), server, row, active, &more)?;
-        ramp::to(active, count - active, server, &mut load, |_| {})?;
+        ramp.to(active, count - active, server, &mut load, |_| {})?;
         let counters_before = server.counters()?;
-        let Window { before, after, result } = window(server, &mut load, scale.duration, scale.warmup_max)?;
+        let Window { before, after, result } = window(server, &mut load, scale.duration, warmup_max)?;
         let counters = server.counters()?;
         load.quit()?;
         server.await_open((count - active) as u64)?;
@@ -205,7 +231,10 @@ impl Walk<'_> {
         let per_echo = |amount: u64| (result.echoes > 0).then(|| amount as f64 / result.echoes as f64);
         let server_cpu_ns = after.server_cpu_ns - before.server_cpu_ns;
         let machine = after.machine.since(&before.machine);
-        let (status, reason) = gates::judge(&Evidence {
+        let both_ns = server_cpu_ns + result.client_cpu_ns;
+        let capacity_ns = result.duration_s * 1e9 * ground.placement.cpus()?.cpus().len() as f64;
+        let other_cpu_percent = percent_of(machine.busy_ns.saturating_sub(both_ns) as f64, capacity_ns);
+        let (mut status, mut reason) = gates::judge(&Evidence {
             connections: (count as u64, counters.of_loop("open")),
             echoes: Some(result.echoes),
             offered: result.open.as_ref().map(|open| Offered {
@@ -218,12 +247,17 @@ impl Walk<'_> {
             io_workers: after.tasks.io_workers,
             ..Evidence::default()
         });
+        // Of workers that share a CPU the waiting for it tells nothing.
+        if let Some(percent) = other_cpu_percent.filter(|&percent| percent > OTHERS_PERCENT) {
+            status = Status::Rejected;
+            reason =
+                format!("others took {percent:.1} % of the CPUs' time (bound: {OTHERS_PERCENT} %); {reason}");
+        }
         let service = result.open.as_ref().map(|open| open.service_us).unwrap_or_default();
         Ok(ScaleRow {
             connections: count as u64,
             active_connections: active as u64,
             arrival: arrival.name().to_owned(),
-            repeat: Some(repeat),
             duration_s: Some(result.duration_s),
             offered_per_s: result.open.as_ref().map(|open| open.offered_per_s),
             achieved_per_s: Some(result.achieved_per_s),
@@ -237,16 +271,18 @@ impl Walk<'_> {
             server_cpu_ns_per_echo: per_echo(server_cpu_ns),
             server_cpu_percent: percent_of(server_cpu_ns as f64, result.duration_s * 1e9),
             client_cpu_ns_per_echo: per_echo(result.client_cpu_ns),
+            other_cpu_percent,
             syscalls_per_echo: calls_per_echo(&counters_before, &counters, scale.message_bytes),
             events_per_wait: counters.events_per_wait_since(&counters_before),
             status,
             reason,
-            ..trial.step("load", ramp::available_bytes()?)
+            ..trial.step("load", available_bytes()?)
         })
     }
 
     /// Every connection sends one message and gets it back.
     fn all(&mut self, count: usize) -> Result<ScaleRow> {
+        self.ramp.check_echo(count)?;
         let counters_before = self.server.counters()?;
         let before = Clocks::begin(&self.server, &self.crowd)?;
         let event = self.crowd.command("echo 1", ALL_TIME).map_err(|error| self.server.blame(error))?;
@@ -276,7 +312,7 @@ impl Walk<'_> {
             client_cpu_ns_per_echo: per_echo(result.client_cpu_ns),
             syscalls_per_echo: calls_per_echo(&counters_before, &counters, self.scale.message_bytes),
             events_per_wait: counters.events_per_wait_since(&counters_before),
-            ..self.trial.step("all", ramp::available_bytes()?)
+            ..self.trial.step("all", available_bytes()?)
         })
     }
 }
@@ -287,16 +323,4 @@ fn calls_per_echo(before: &ServerCounters, after: &ServerCounters, message_bytes
     let sent = |counters: &ServerCounters| counters.of_loop("bytes_sent");
     let echoes = (sent(after) - sent(before)) / message_bytes;
     (echoes > 0).then(|| (calls(after) - calls(before)) as f64 / echoes as f64)
-}
-
-/// What is available once it is about what it was, or after a while.
-fn available_again(before_bytes: u64) -> Result<u64> {
-    let deadline = Instant::now() + RELEASE_TIME;
-    loop {
-        let available = ramp::available_bytes()?;
-        if available + RELEASED_BYTES >= before_bytes || Instant::now() >= deadline {
-            return Ok(available);
-        }
-        std::thread::sleep(Duration::from_millis(100));
-    }
 }

@@ -1,6 +1,7 @@
 //! Walks through connection counts over several tables of files, on both sides: what the million does, smaller.
 
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -81,8 +82,8 @@ fn two_thousand_connections_over_four_tables_are_walked_loaded_and_all_alive() {
             assert_eq!((loads.len(), count("all")), (0, 0));
             continue;
         }
-        // Two loads, twice, with 40 active at each count, and with 200 at the larger one.
-        assert_eq!(loads, [vec!["400"; 4], vec!["2000"; 8]].concat());
+        // Two loads, twice, with 40 active at each count, and with 200 at the larger one; then the smaller one again.
+        assert_eq!(loads, [vec!["400"; 4], vec!["2000"; 8], vec!["400"; 4]].concat());
         for load in steps("load") {
             assert!(number(load, "echoes") > 0.0 && number(load, "syscalls_per_echo") > 0.0, "{load:?}");
         }
@@ -105,7 +106,18 @@ fn memory_is_walked_over_four_tables_and_while_all_are_active() {
     if !slabs_are_readable() {
         return;
     }
-    success(limited(&mut place.run()));
+    let output = limited(&mut place.run()).output().unwrap();
+    if stderr(&output).contains("no trial of 2 gave figures") {
+        eprintln!("the memory of this machine did not come to rest: its slopes are not looked at");
+        return;
+    }
+    assert!(output.status.success(), "{}", stderr(&output));
+    let trials = place.rows("trials.csv");
+    let is_restless =
+        |trial: &Row| trial["reason"].contains("had not come to rest") && trial["status"] != "ok";
+    if trials.iter().any(is_restless) {
+        return;
+    }
     // What other tests do meanwhile is in the kernel's objects too: only that they are there is looked at.
     let (slopes, points) = (place.rows("memory.csv"), place.rows("memory_points.csv"));
     for (arm, state, counts) in [
@@ -124,21 +136,21 @@ fn memory_is_walked_over_four_tables_and_while_all_are_active() {
         let walked: Vec<_> = walked.map(|row| row["connections"].as_str()).collect();
         assert_eq!(walked.join(" "), counts, "{arm} {state}");
     }
-    for trial in place.rows("trials.csv") {
+    for trial in trials {
         assert_eq!((trial["workers"].as_str(), trial["connections"].as_str()), ("4", "2000"));
     }
 }
 
 #[test]
 fn what_the_machine_has_no_room_for_is_skipped_with_the_reason() {
-    // Four workers hold 4 x 584 connections at most.
+    // Four workers hold 4 x 567 connections at most.
     let place = Place::with(&(heading(&["epoll-et"]) + &SCALE.replace("2000]", "9000]")));
     let output = success(limited(&mut place.run()));
     for trial in place.rows("trials.csv") {
-        assert_eq!((trial["status"].as_str(), trial["connections"].as_str()), ("ok", "2336"));
+        assert_eq!((trial["status"].as_str(), trial["connections"].as_str()), ("ok", "2268"));
         assert!(
             trial["reason"].contains(
-                "9000 connections skipped: there is room for 2336 by open files (RLIMIT_NOFILE 600"
+                "9000 connections skipped: there is room for 2268 by open files (RLIMIT_NOFILE 600"
             ),
             "{}",
             trial["reason"]
@@ -169,11 +181,15 @@ fn when_a_side_is_killed_the_steps_so_far_stay_and_the_run_fails() {
             }
             thread::sleep(Duration::from_millis(20));
         };
+        let all = children(harness, "ringmark-server").into_iter().chain(children(harness, "ringmark load"));
+        let all: Vec<_> = all.collect();
+        assert_eq!(all.len(), 3, "a server and two loads");
         // SAFETY: takes no pointer; the process is a child of our own child, which has not reaped it.
         unsafe { libc::kill(pid, libc::SIGKILL) };
         let output = run.wait_with_output().unwrap();
         assert!(!output.status.success(), "{victim}");
-        assert!(children(harness, "ringmark").is_empty(), "{victim}: nothing is left");
+        let left = all.into_iter().filter(|pid| Path::new(&format!("/proc/{pid}")).exists());
+        assert_eq!(left.count(), 0, "{victim}: nothing is left");
         let trials = place.rows("trials.csv");
         let failed: Vec<_> = trials.iter().filter(|row| row["status"] == "failed").collect();
         assert!(failed.len() == 1 && failed[0]["backend"] == "epoll-et", "{victim}: {trials:?}");

@@ -200,7 +200,7 @@ impl BufferRing {
             state.kernels = false;
             self.kernels -= 1;
             if self.kernels <= usize::from(self.begun) / 8 {
-                self.begin(self.begun);
+                self.begin_more();
             }
         }
         Piece { buffer: id, start, end: start + length }
@@ -253,6 +253,11 @@ impl BufferRing {
         if state.pieces == 0 && !state.kernels {
             self.offer(piece.buffer);
         }
+    }
+
+    /// Doubles the buffers that are in use, where the kernel found none: it may pick many before we see the first.
+    pub fn begin_more(&mut self) {
+        self.begin(self.begun);
     }
 
     /// Puts more buffers into the ring, as far as there are any that were never in it.

@@ -724,6 +724,7 @@ impl<T: Technique> Provided<T> {
                 libc::ECANCELED => {}
                 libc::ENOBUFS => {
                     core.counters.no_buffers.add(1);
+                    self.buffers.begin_more();
                     self.starve(index);
                 }
                 // Only the receive that follows a poll does not wait.
