@@ -87,6 +87,8 @@ pub struct Evidence {
 pub struct Sharing {
     /// Server and client, or the workers among themselves.
     pub sides: bool,
+    /// Of `sides`: the delays that are given are only those beyond what the two took from each other.
+    pub is_accounted: bool,
     /// A worker and the SQPOLL thread of its ring, which inherits its pinning.
     pub kernel_thread: bool,
     /// The threads of a server that has more of them than workers, as with a thread for each connection. They
@@ -172,10 +174,11 @@ pub fn judge(evidence: &Evidence) -> (Status, String) {
             percent(evidence.steal_percent)
         ),
     );
-    let Sharing { sides, kernel_thread, siblings } = evidence.sharing;
+    let Sharing { sides, is_accounted, kernel_thread, siblings } = evidence.sharing;
+    let by_each_other = sides && !is_accounted;
     for (who, delay, is_its_own_doing) in [
-        ("server", evidence.server_run_delay_percent, sides || kernel_thread || siblings),
-        ("client", evidence.client_run_delay_percent, sides),
+        ("server", evidence.server_run_delay_percent, by_each_other || kernel_thread || siblings),
+        ("client", evidence.client_run_delay_percent, by_each_other),
     ] {
         reject(
             above(delay, RUN_DELAY_PERCENT) && !is_its_own_doing,

@@ -105,6 +105,11 @@ impl Placement {
         })
     }
 
+    /// Whether both sides have one CPU together.
+    fn is_one_cpu(&self) -> bool {
+        self.server.is_empty() && CpuList::allowed().is_ok_and(|allowed| allowed.cpus().len() == 1)
+    }
+
     /// How many CPUs the server has; one that it shares if it is not pinned.
     fn server_cpus(&self) -> usize {
         self.server.parse::<CpuList>().map_or(1, |list| list.cpus().len())

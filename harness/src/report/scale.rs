@@ -78,7 +78,12 @@ pub fn opening(run: &Run) -> String {
             let rates = opened.iter().filter(within).filter_map(|row| row.connections_per_s);
             median(&mut rates.collect::<Vec<_>>())
         };
-        let at_most = |value: fn(&ScaleRow) -> Option<f64>| opened.last().and_then(|row| value(row));
+        // The last step may be a small one, in which connections do not wait for each other.
+        let changed =
+            |row: &ScaleRow| row.connections_per_s.unwrap_or_default() * row.duration_s.unwrap_or_default();
+        let largest = opened.iter().map(|row| changed(row)).fold(0.0, f64::max);
+        let last = opened.iter().rev().find(|row| changed(row) > largest / 2.0);
+        let at_most = |value: fn(&ScaleRow) -> Option<f64>| last.and_then(|row| value(row));
         // Those that close what the last opening had made whole.
         let of_trial: Vec<_> = run.scale.iter().filter(|row| row.run_id == trial.run_id).collect();
         let whole = of_trial.iter().rposition(|row| row.step == "open" && row.connections == most);
@@ -244,8 +249,14 @@ pub fn account(run: &Run) -> String {
             "of all",
         ],
     );
-    let rows = run.memory.iter().filter(|row| row.object == USED_SUM && row.state != ACTIVE);
-    for row in rows.filter(|row| row.status == Status::Ok) {
+    let names: Vec<_> = run.matrix.backends.iter().map(|contender| contender.arm()).collect();
+    let is_shown =
+        |row: &&MemoryRow| row.object == USED_SUM && row.state != ACTIVE && row.status == Status::Ok;
+    let mut rows: Vec<_> = run.memory.iter().filter(is_shown).collect();
+    rows.sort_by_key(|row| {
+        (row.state != NEVER_USED, names.iter().position(|name| *name == row.arm).unwrap_or(names.len()))
+    });
+    for row in rows {
         let bytes = |object: &str| Some(slope(run, &row.arm, &row.state, object)?.bytes_per_connection);
         // What hardly changed has no row.
         let or_none = |object: &str| bytes(object).map_or("0".to_owned(), whole);

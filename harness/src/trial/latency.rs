@@ -191,8 +191,15 @@ pub fn measure(
     row.steal_percent = machine.steal_percent();
     row.retransmitted_segments = namespace.is_some().then_some(network.retransmitted_segments);
 
+    // One thread of each on one CPU: what one waits beyond what the other runs, something else ran.
+    let is_accounted = ground.placement.is_one_cpu() && ground.workers == 1 && result.threads == 1;
+    let beyond = |delay: Option<f64>, other_cpu_ns: u64| match is_accounted {
+        true => Some((delay? - percent_of(other_cpu_ns as f64, result.duration_s * 1e9)?).max(0.0)),
+        false => delay,
+    };
     let sharing = Sharing {
         sides: ground.placement.shared_cpu,
+        is_accounted,
         kernel_thread: after.tasks.sqpoll_threads > ground.placement.free_of(&after.tasks.sqpoll_cpus),
         siblings: after.tasks.count > u64::from(ground.workers) + MAIN_THREAD,
     };
@@ -210,8 +217,8 @@ pub fn measure(
         }),
         client_cpu_percent: row.client_cpu_percent,
         steal_percent: row.steal_percent,
-        server_run_delay_percent: row.server_run_delay_percent,
-        client_run_delay_percent: row.client_run_delay_percent,
+        server_run_delay_percent: beyond(row.server_run_delay_percent, result.client_cpu_ns),
+        client_run_delay_percent: beyond(row.client_run_delay_percent, server_cpu_ns),
         network: namespace.is_some().then_some(network),
         io_workers: after.tasks.io_workers,
         counters,

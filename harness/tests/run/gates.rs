@@ -191,6 +191,17 @@ fn a_busy_process_on_the_clients_cpu_rejects() {
 }
 
 #[test]
+fn a_busy_process_on_the_one_cpu_of_both_rejects_although_they_wait_for_each_other() {
+    let Some([cpu, _]) = two_cpus() else { return };
+    let place = one_block();
+    let mut command = place.run();
+    confine(&mut command, [cpu, cpu]);
+    let rows = while_busy(cpu, || rejected(&place, &mut command));
+    assert!(rows.iter().all(|row| row["shared_cpu"] == "true"), "{rows:?}");
+    assert_each_says(&rows, "waited for a CPU ");
+}
+
+#[test]
 fn a_client_that_cannot_send_what_is_due_is_the_limit_and_its_latency_is_not_compared() {
     let place = Place::with(&format!(
         "{}[latency]\nblocks = 1\nduration = \"10ms\"\nwarmup_max = \"0s\"\n\
