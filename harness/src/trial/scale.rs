@@ -21,7 +21,7 @@ use crate::children::{Load, Server, ServerCounters};
 use crate::gates::{self, Evidence, Offered};
 use crate::instruments::network::NetworkReading;
 use crate::instruments::network_namespace::NetworkNamespace;
-use crate::load::result::{Arrival, LoadEvent};
+use crate::load::result::{Arrival, LoadEvent, LoadResult};
 use crate::matrix::Scale;
 use crate::measurement::{ScaleRow, Status, TrialRow};
 use crate::statistics::percent_of;
@@ -142,6 +142,34 @@ impl Trial {
             ..ScaleRow::default()
         }
     }
+
+    /// A step in which connections sent; `counters` are the server's before and after.
+    fn echoed(
+        &self,
+        step: &str,
+        result: &LoadResult,
+        server_cpu_ns: u64,
+        counters: [&ServerCounters; 2],
+        available_bytes: u64,
+    ) -> ScaleRow {
+        let [before, after] = counters;
+        let per_echo = |amount: u64| (result.echoes > 0).then(|| amount as f64 / result.echoes as f64);
+        ScaleRow {
+            active_connections: result.active_connections as u64,
+            duration_s: Some(result.duration_s),
+            achieved_per_s: Some(result.achieved_per_s),
+            echoes: Some(result.echoes),
+            latency_p50_us: result.latency_us.p50,
+            latency_p99_us: result.latency_us.p99,
+            latency_p999_us: result.latency_us.p999,
+            latency_max_us: result.latency_us.max,
+            server_cpu_ns_per_echo: per_echo(server_cpu_ns),
+            client_cpu_ns_per_echo: per_echo(result.client_cpu_ns),
+            syscalls_per_echo: calls_per_echo(before, after, result.message_bytes),
+            events_per_wait: after.events_per_wait_since(before),
+            ..self.step(step, available_bytes)
+        }
+    }
 }
 
 impl Walk<'_> {
@@ -228,7 +256,6 @@ impl Walk<'_> {
         load.quit()?;
         server.await_open((count - active) as u64)?;
 
-        let per_echo = |amount: u64| (result.echoes > 0).then(|| amount as f64 / result.echoes as f64);
         let server_cpu_ns = after.server_cpu_ns - before.server_cpu_ns;
         let machine = after.machine.since(&before.machine);
         let both_ns = server_cpu_ns + result.client_cpu_ns;
@@ -254,29 +281,18 @@ impl Walk<'_> {
                 format!("others took {percent:.1} % of the CPUs' time (bound: {OTHERS_PERCENT} %); {reason}");
         }
         let service = result.open.as_ref().map(|open| open.service_us).unwrap_or_default();
+        let calls = [&counters_before, &counters];
         Ok(ScaleRow {
             connections: count as u64,
-            active_connections: active as u64,
             arrival: arrival.name().to_owned(),
-            duration_s: Some(result.duration_s),
             offered_per_s: result.open.as_ref().map(|open| open.offered_per_s),
-            achieved_per_s: Some(result.achieved_per_s),
-            echoes: Some(result.echoes),
-            latency_p50_us: result.latency_us.p50,
-            latency_p99_us: result.latency_us.p99,
-            latency_p999_us: result.latency_us.p999,
-            latency_max_us: result.latency_us.max,
             service_p50_us: service.p50,
             service_p99_us: service.p99,
-            server_cpu_ns_per_echo: per_echo(server_cpu_ns),
             server_cpu_percent: percent_of(server_cpu_ns as f64, result.duration_s * 1e9),
-            client_cpu_ns_per_echo: per_echo(result.client_cpu_ns),
             other_cpu_percent,
-            syscalls_per_echo: calls_per_echo(&counters_before, &counters, scale.message_bytes),
-            events_per_wait: counters.events_per_wait_since(&counters_before),
             status,
             reason,
-            ..trial.step("load", available_bytes()?)
+            ..trial.echoed("load", &result, server_cpu_ns, calls, available_bytes()?)
         })
     }
 
@@ -296,23 +312,12 @@ impl Walk<'_> {
             "of {count} connections {} got their message back",
             result.echoes
         );
-        let per_echo = |amount: u64| Some(amount as f64 / result.echoes as f64);
+        let server_cpu_ns = after.server_cpu_ns - before.server_cpu_ns;
+        let calls = [&counters_before, &counters];
         Ok(ScaleRow {
             connections: counters.of_loop("open"),
-            active_connections: count as u64,
             arrival: Arrival::Closed.name().to_owned(),
-            duration_s: Some(result.duration_s),
-            achieved_per_s: Some(result.achieved_per_s),
-            echoes: Some(result.echoes),
-            latency_p50_us: result.latency_us.p50,
-            latency_p99_us: result.latency_us.p99,
-            latency_p999_us: result.latency_us.p999,
-            latency_max_us: result.latency_us.max,
-            server_cpu_ns_per_echo: per_echo(after.server_cpu_ns - before.server_cpu_ns),
-            client_cpu_ns_per_echo: per_echo(result.client_cpu_ns),
-            syscalls_per_echo: calls_per_echo(&counters_before, &counters, self.scale.message_bytes),
-            events_per_wait: counters.events_per_wait_since(&counters_before),
-            ..self.trial.step("all", available_bytes()?)
+            ..self.trial.echoed("all", &result, server_cpu_ns, calls, available_bytes()?)
         })
     }
 }
