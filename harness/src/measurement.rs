@@ -450,6 +450,17 @@ pub struct MemoryRow {
     pub status: Status,
 }
 
+impl MemoryRow {
+    /// Connections and bytes of the readings that the slope is through.
+    pub fn way_up<'a>(&'a self, points: &'a [MemoryPointRow]) -> impl Iterator<Item = (f64, f64)> + 'a {
+        let is_own = |point: &&MemoryPointRow| {
+            (point.run_id, &point.state, &point.space, &point.object, point.direction.as_str())
+                == (self.run_id, &self.state, &self.space, &self.object, "up")
+        };
+        points.iter().filter(is_own).map(|point| (point.connections as f64, point.bytes as f64))
+    }
+}
+
 /// What the bounds of a ratio are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]

@@ -269,15 +269,7 @@ impl Run {
 fn bound_slopes(memory: &mut [MemoryRow], points: &[MemoryPointRow]) {
     let mut is_new = false;
     for row in memory.iter_mut().filter(|row| row.low.is_none()) {
-        let of_row = |point: &&MemoryPointRow| {
-            (point.run_id, &point.state, &point.space, &point.object, point.direction.as_str())
-                == (row.run_id, &row.state, &row.space, &row.object, "up")
-        };
-        let up: Vec<_> = points
-            .iter()
-            .filter(of_row)
-            .map(|point| (point.connections as f64, point.bytes as f64))
-            .collect();
+        let up: Vec<_> = row.way_up(points).collect();
         let line = TheilSen::fit(&up).filter(|line| (line.slope - row.bytes_per_connection).abs() < 1e-6);
         if let Some((low, high)) = line.and_then(|line| line.slope_interval) {
             (row.low, row.high, is_new) = (Some(low), Some(high), true);

@@ -3,10 +3,11 @@
 use anyhow::{Result, bail};
 
 use super::facts::{Facts, refusal};
-use super::judge::{Check, Line, Status, count, impossible};
+use super::judge::{Check, Line, Status, impossible};
 use super::room::Room;
 use crate::matrix::{Contender, Matrix, Workload};
 use crate::measurement::Pass;
+use crate::report::table::count;
 use crate::trial::{OWN_DESCRIPTORS, own_descriptors};
 
 /// More lines than this would not be read.

@@ -5,7 +5,7 @@ use serde::{Serialize, Serializer};
 use super::facts::{Facts, Support};
 use super::room;
 use crate::gates::{RUN_DELAY_PERCENT, STEAL_PERCENT};
-use crate::report::table::number;
+use crate::report::table::{count, number};
 
 /// How good something is here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -197,11 +197,6 @@ pub fn impossible(facts: &Facts) -> Option<String> {
     (refusals.len() == facts.backends.len()).then(|| {
         format!("no backend runs here: {}", refusals.first().map_or("there is none", String::as_str))
     })
-}
-
-/// A whole number as people write it.
-pub fn count(value: u64) -> String {
-    if value < 100 { value.to_string() } else { number(value as f64) }
 }
 
 fn gibibytes(bytes: u64) -> String {

@@ -1,8 +1,8 @@
 //! The tables of a walk through connection counts.
 
-use super::table::{MISSING, Table, number};
+use super::table::{MISSING, Table, count, number};
 use super::tables::whole;
-use crate::measurement::{MemoryPointRow, MemoryRow, Pass, ScaleRow, Status, TrialRow};
+use crate::measurement::{MemoryRow, Pass, ScaleRow, Status, TrialRow};
 use crate::results::Run;
 use crate::statistics::median;
 use crate::trial::memory_states::{
@@ -15,11 +15,16 @@ const EPOLL: [&str; 2] = ["epoll-et", "epoll-lt"];
 /// Steps of opening up to this share of the largest count are the first ones, and those beyond the rest the last.
 const FIRST_SHARE: f64 = 0.2;
 
+/// Where an arm stands in the matrix; the floor stands in none and comes last.
+fn place(run: &Run, arm: &str) -> usize {
+    let backends = &run.matrix.backends;
+    backends.iter().position(|contender| contender.arm() == arm).unwrap_or(backends.len())
+}
+
 /// The trials of the pass, in the order of the matrix, the floor at the end.
 fn trials(run: &Run) -> Vec<&TrialRow> {
-    let names: Vec<_> = run.matrix.backends.iter().map(|contender| contender.arm()).collect();
     let mut rows: Vec<_> = run.trials.iter().filter(|row| row.pass == Some(Pass::Scale)).collect();
-    rows.sort_by_key(|row| names.iter().position(|name| *name == row.arm).unwrap_or(names.len()));
+    rows.sort_by_key(|row| place(run, &row.arm));
     rows
 }
 
@@ -30,11 +35,6 @@ fn steps<'a>(run: &'a Run, trial: &TrialRow, step: &'static str) -> impl Iterato
 
 fn cell(value: Option<f64>) -> String {
     value.map_or(MISSING.to_owned(), number)
-}
-
-/// Of connections; without the decimals that a small number would have.
-fn count(value: u64) -> String {
-    if value < 100 { value.to_string() } else { number(value as f64) }
 }
 
 fn mebibytes(bytes: f64) -> String {
@@ -249,13 +249,10 @@ pub fn account(run: &Run) -> String {
             "of all",
         ],
     );
-    let names: Vec<_> = run.matrix.backends.iter().map(|contender| contender.arm()).collect();
     let is_shown =
         |row: &&MemoryRow| row.object == USED_SUM && row.state != ACTIVE && row.status == Status::Ok;
     let mut rows: Vec<_> = run.memory.iter().filter(is_shown).collect();
-    rows.sort_by_key(|row| {
-        (row.state != NEVER_USED, names.iter().position(|name| *name == row.arm).unwrap_or(names.len()))
-    });
+    rows.sort_by_key(|row| (row.state != NEVER_USED, place(run, &row.arm)));
     for row in rows {
         let bytes = |object: &str| Some(slope(run, &row.arm, &row.state, object)?.bytes_per_connection);
         // What hardly changed has no row.
@@ -289,15 +286,10 @@ fn residuals(run: &Run) -> String {
     let most = |object: &str| {
         let rows = run.memory.iter().filter(|row| row.object == object && row.state != ACTIVE);
         let distance = |row: &MemoryRow| {
-            let points = run.memory_points.iter().filter(|point| {
-                (point.run_id, &point.state, &point.object) == (row.run_id, &row.state, &row.object)
-                    && point.direction == "up"
-            });
-            let of_point = |point: &MemoryPointRow| {
-                let line = row.intercept_bytes + row.bytes_per_connection * point.connections as f64;
-                (point.bytes as f64 - line).abs()
+            let from_line = |(connections, bytes): (f64, f64)| {
+                (bytes - row.intercept_bytes - row.bytes_per_connection * connections).abs()
             };
-            points.map(of_point).fold(0.0, f64::max)
+            row.way_up(&run.memory_points).map(from_line).fold(0.0, f64::max)
         };
         rows.map(distance).fold(0.0, f64::max)
     };

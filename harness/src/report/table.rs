@@ -51,6 +51,11 @@ impl Table {
     }
 }
 
+/// A whole number as people write it: without the decimals that a small one would have.
+pub fn count(value: u64) -> String {
+    if value < 100 { value.to_string() } else { number(value as f64) }
+}
+
 /// A number with as many digits as it carries: three significant ones, thousands apart.
 pub fn number(value: f64) -> String {
     let magnitude = value.abs();
