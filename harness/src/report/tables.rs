@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::Section;
-use super::table::{MISSING, Table, number};
+use super::table::{MISSING, Table, count, number};
 use super::{ladder, scale};
 use crate::calibration::{Calibration, Metric};
 use crate::comparisons;
@@ -220,19 +220,17 @@ fn questions(run: &Run) -> String {
 
 /// What decides when messages are sent, and what else a workload asks for.
 fn load(workload: &Workload) -> String {
-    // Only from there on are thousands set apart, and below there would be decimals.
-    let plain = |value: f64| if value < 100.0 { whole(value) } else { number(value) };
     let mut words = match workload.rate_per_s {
         None => format!("closed loop, {} in flight", workload.pipeline),
         Some(rate) => format!("open loop, {}, {}/s", workload.arrival().name(), number(rate)),
     };
     for (value, before, after) in [
-        (workload.churn.map(|churn| churn as f64), "echoes per connection: ", ""),
-        (workload.work_ns.map(|work_ns| work_ns as f64), "", " ns of work"),
-        (workload.workers.map(f64::from), "", " workers"),
+        (workload.churn, "echoes per connection: ", ""),
+        (workload.work_ns, "", " ns of work"),
+        (workload.workers.map(u64::from), "", " workers"),
     ] {
         if let Some(value) = value {
-            words += &format!(", {before}{}{after}", plain(value));
+            words += &format!(", {before}{}{after}", count(value));
         }
     }
     words + if workload.idle_spinner { ", no CPU halts" } else { "" }
