@@ -257,8 +257,8 @@ pub fn is_precise(rows: &[TrialRow], workload: &str, matrix: &Matrix) -> bool {
     })
 }
 
-/// What the ratios of the blocks allow to state, and its bounds.
-fn spread(ratios: &[f64]) -> Option<(Bounds, f64, f64)> {
+/// What ratios of blocks allow to state, and its bounds.
+pub fn spread(ratios: &[f64]) -> Option<(Bounds, f64, f64)> {
     if ratios.len() >= BLOCKS_FOR_VERDICT {
         return geometric_interval(ratios).map(|(low, high)| (Bounds::Interval95, low, high));
     }

@@ -320,15 +320,17 @@ pub struct ScaleRow {
     /// sent; `load`; `all`: every one sent one message and got it back; `close`: connections were reset, and so many
     /// were left; `after` the server had ended.
     pub step: String,
-    /// Connections that stood at its end, as the server counted them.
+    /// Connections that stood at its end, as the server counted them; of a load, those that the crowded server had
+    /// while it was measured.
     pub connections: u64,
     /// Those of them that sent.
     pub active_connections: u64,
     /// `closed` or `poisson`, of a load.
     pub arrival: String,
-    /// Of a load: 1 on the way up, 2 at the smallest count once more, after the largest.
+    /// Of a load: `crowded`, the server that holds all of them, or `alone`, one of the same kind that holds the active
+    /// ones only, and is measured right before or after. Empty in runs that had no second server.
     #[serde(default)]
-    pub visit: Option<u32>,
+    pub server: String,
     /// Which measurement of the same load, from 1.
     pub repeat: Option<u32>,
     /// How long it took; of a load and of the rest, the window.

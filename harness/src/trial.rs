@@ -6,6 +6,8 @@ mod ramp;
 mod scale;
 mod syscalls;
 
+pub use scale::{ALONE, CROWDED};
+
 /// The states and sums that the memory pass names.
 pub mod memory_states {
     pub use super::memory::{
@@ -195,9 +197,9 @@ impl Task {
                     + time_to_open_and_close(opened)
             }
             Task::Scale(scale) => {
-                let load = scale.duration + scale.warmup_max + Duration::from_millis(300);
+                let load = scale.duration + scale.warmup_max + Duration::from_millis(1300);
                 let loads = scale.connections.len() + scale.active_shares.len();
-                load * 2 * scale.repeats * loads as u32 + time_to_open_and_close(self.connections())
+                load * 4 * scale.repeats * loads as u32 + time_to_open_and_close(self.connections())
             }
             // Most warm-ups end early.
             Task::Capacity(workload, latency) | Task::Latency(workload, latency) => {
@@ -214,7 +216,7 @@ const BLOCK_EVENTS: usize = 1024;
 
 /// About how long it takes to open so many connections, to use each once, and to close them.
 fn time_to_open_and_close(connections: usize) -> Duration {
-    Duration::from_micros(80) * connections as u32
+    Duration::from_micros(110) * connections as u32
 }
 
 /// Descriptors that a worker opens or inherits beside its connections: the standard ones, a listener, rings, the

@@ -2,12 +2,14 @@
 
 use super::table::{MISSING, Table, count, number};
 use super::tables::whole;
-use crate::measurement::{MemoryRow, Pass, ScaleRow, Status, TrialRow};
+use crate::comparisons::spread;
+use crate::measurement::{Bounds, MemoryRow, Pass, ScaleRow, Status, TrialRow};
 use crate::results::Run;
-use crate::statistics::median;
+use crate::statistics::{geometric_mean, median};
 use crate::trial::memory_states::{
     ACTIVE, KERNEL_SUM, NEVER_USED, PAGE_TABLES, UNEXPLAINED, USED_SUM, USED_THEN_IDLE, USER_SUM,
 };
+use crate::trial::{ALONE, CROWDED};
 
 /// Servers that wait with epoll and hold nothing else in the kernel.
 const EPOLL: [&str; 2] = ["epoll-et", "epoll-lt"];
@@ -131,6 +133,28 @@ fn median_and_range(mut values: Vec<f64>) -> String {
     }
 }
 
+/// The mean over the repeats in which both servers' figures may be used, and its interval, or its range if they are few.
+fn crowded_over_alone(
+    rows: &[&ScaleRow],
+    may_be_used: fn(&ScaleRow) -> bool,
+    value: fn(&ScaleRow) -> Option<f64>,
+) -> String {
+    let of = |server: &'static str, repeat: Option<u32>| {
+        let mut of_server = rows.iter().filter(move |row| row.server == server && row.repeat == repeat);
+        of_server.find(|row| may_be_used(row)).and_then(|row| value(row))
+    };
+    let repeats = rows.iter().filter(|row| row.server == CROWDED).map(|row| row.repeat);
+    let ratios: Vec<f64> =
+        repeats.filter_map(|repeat| Some(of(CROWDED, repeat)? / of(ALONE, repeat)?)).collect();
+    match (geometric_mean(&ratios), spread(&ratios)) {
+        (Some(mean), Some((Bounds::Interval95, low, high))) => {
+            format!("**{mean:.2}** ({low:.2} to {high:.2})")
+        }
+        (Some(mean), Some((_, low, high))) => format!("{mean:.2} ({low:.2}–{high:.2})"),
+        _ => MISSING.to_owned(),
+    }
+}
+
 /// One figure of a load, arm by arm, against how many connections stand beside it and how many are active.
 fn against_connections(
     run: &Run,
@@ -138,18 +162,15 @@ fn against_connections(
     is_wanted: impl Fn(&ScaleRow) -> bool,
     value: impl Fn(&[&ScaleRow]) -> String,
 ) -> String {
-    let column = |row: &ScaleRow| (row.visit, row.connections, row.active_connections);
+    let column = |row: &ScaleRow| (row.connections, row.active_connections);
     let mut columns: Vec<_> = run.scale.iter().filter(|row| is_wanted(row)).map(column).collect();
     columns.sort_unstable();
     columns.dedup();
     let heading: Vec<String> = columns
         .iter()
-        .map(|&(visit, connections, active)| {
-            let again = if visit > Some(1) { ", again" } else { "" };
-            match active {
-                0 => count(connections),
-                _ => format!("{} ({} active){again}", count(connections), count(active)),
-            }
+        .map(|&(connections, active)| match active {
+            0 => count(connections),
+            _ => format!("{} ({} active)", count(connections), count(active)),
         })
         .collect();
     let heading: Vec<&str> = std::iter::once("arm").chain(heading.iter().map(String::as_str)).collect();
@@ -173,7 +194,9 @@ fn against_connections(
 
 /// What a load costs beside ever more connections that are idle.
 pub fn loads(run: &Run) -> String {
-    let is_load = |arrival: &'static str| move |row: &ScaleRow| row.step == "load" && row.arrival == arrival;
+    let is_load = |arrival: &'static str| {
+        move |row: &ScaleRow| row.step == "load" && row.arrival == arrival && row.server != ALONE
+    };
     let of = |value: fn(&ScaleRow) -> Option<f64>| {
         move |rows: &[&ScaleRow]| median_and_range(rows.iter().filter_map(|row| value(row)).collect())
     };
@@ -185,7 +208,26 @@ pub fn loads(run: &Run) -> String {
     };
     let rate = run.matrix.scale.as_ref().map_or(MISSING.to_owned(), |scale| number(scale.rate_per_s));
     let open = format!("Open loop, {rate} messages a second in all");
+    let beside = |row: &ScaleRow| row.step == "load" && !row.server.is_empty();
+    let over_alone = "with a crowd, over a second server's without one, measured in turn";
     let text = against_connections(
+        run,
+        &format!("{open}: server CPU per echo {over_alone}"),
+        move |row| beside(row) && row.arrival == "poisson",
+        |rows| crowded_over_alone(rows, |row| row.status.is_usable(), |row| row.server_cpu_ns_per_echo),
+    ) + &against_connections(
+        run,
+        &format!("{open}: median latency {over_alone}"),
+        move |row| beside(row) && row.arrival == "poisson",
+        |rows| crowded_over_alone(rows, |row| row.status == Status::Ok, |row| row.latency_p50_us),
+    ) + &against_connections(
+        run,
+        &format!(
+            "Closed loop, one message in flight on each active connection: server CPU per echo {over_alone}"
+        ),
+        move |row| beside(row) && row.arrival == "closed",
+        |rows| crowded_over_alone(rows, |row| row.status.is_usable(), |row| row.server_cpu_ns_per_echo),
+    ) + &against_connections(
         run,
         &format!("{open}: server CPU, ns per echo"),
         is_load("poisson"),
@@ -341,4 +383,39 @@ pub fn fit(run: &Run) -> String {
         ]);
     }
     table.render()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crowd_is_compared_with_none_repeat_by_repeat() {
+        let row = |server: &str, repeat, cpu, status| ScaleRow {
+            server: server.to_owned(),
+            repeat: Some(repeat),
+            server_cpu_ns_per_echo: Some(cpu),
+            status,
+            ..ScaleRow::default()
+        };
+        let mut rows: Vec<ScaleRow> = (1..=10)
+            .flat_map(|repeat| {
+                // The machine drifts by ten times what the crowd costs.
+                let drift = f64::from(repeat);
+                [
+                    row(CROWDED, repeat, 1100.0 * drift, Status::Ok),
+                    row(ALONE, repeat, 1000.0 * drift, Status::Ok),
+                ]
+            })
+            .collect();
+        let shown = |rows: &[ScaleRow]| {
+            let rows: Vec<&ScaleRow> = rows.iter().collect();
+            crowded_over_alone(&rows, |row| row.status.is_usable(), |row| row.server_cpu_ns_per_echo)
+        };
+        assert_eq!(shown(&rows), "**1.10** (1.10 to 1.10)");
+        // Without one of a pair the other does not count, and nine are too few for an interval.
+        rows[0].status = Status::Rejected;
+        assert_eq!(shown(&rows), "1.10 (1.10–1.10)");
+        assert_eq!(shown(&rows[..2]), MISSING);
+    }
 }

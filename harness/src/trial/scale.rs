@@ -1,13 +1,14 @@
 //! Ever more connections of which few or none are active: how fast they open, whether those that rest cost the others
 //! anything, and whether all of them are alive.
 //!
-//! The counts only rise, and so does the time. At the end the smallest is measured once more: what differs from its first
-//! measurement is time's, not the number's.
-//!
 //! Two loads share the server. The *crowd* holds the connections that rest, and the other, begun anew for every
 //! measurement, has those that are active: what it measures is then its own doing alone, however many threads the crowd
 //! needs for its files. At the end every connection of the crowd, which then is all of them, sends one message and gets
 //! it back.
+//!
+//! The counts only rise, and so does the time, in which a machine drifts by more than a crowd costs. So a second server of
+//! the same kind runs beside, without a crowd, and every load is measured on both, one right after the other, the first
+//! of them in turn: only their ratio tells what the crowd costs. At a count at which all are active it shows the noise.
 
 use std::time::{Duration, Instant};
 
@@ -36,16 +37,27 @@ const MISSING_BYTES: u64 = 200 << 20;
 /// Until many connections that are active at once have made two echoes each.
 const CLOSED_WARMUP_MAX: Duration = Duration::from_secs(5);
 
+/// The servers, in `scale.csv`.
+pub const CROWDED: &str = "crowded";
+pub const ALONE: &str = "alone";
+
 /// Other programs may take this share of the machine's time.
 const OTHERS_PERCENT: f64 = 5.0;
+
+/// A server where it runs.
+struct Site {
+    namespace: Option<NetworkNamespace>,
+    server: Server,
+}
 
 /// The steps of one trial.
 struct Walk<'a> {
     trial: &'a Trial,
     ground: &'a Ground,
     scale: &'a Scale,
-    namespace: Option<NetworkNamespace>,
-    server: Server,
+    crowded: Site,
+    /// None if the servers do not echo.
+    alone: Option<Site>,
     crowd: Load,
     ramp: Ramp,
     /// Opened so far, and how long that took.
@@ -70,37 +82,42 @@ pub fn measure(
     let before_bytes = available_bytes()?;
     push(trial.step("before", before_bytes));
 
-    let namespace = trial.namespace(row);
-    let server = trial.server(ground, namespace.as_ref(), row, |_| {})?;
-    let network_before = NetworkReading::read(server.pid())?;
-    let crowd = trial.load(ground, namespace.as_ref(), &server, row, most, &[])?;
-    let ramp = Ramp::begin()?;
-    let mut walk = Walk { trial, ground, scale, namespace, server, crowd, ramp, opened: (0, 0.0) };
+    let mut site = || -> Result<Site> {
+        let namespace = trial.namespace(row);
+        let server = trial.server(ground, namespace.as_ref(), row, |_| {})?;
+        Ok(Site { namespace, server })
+    };
     let echoes = backend::find(&trial.contender.backend).is_ok_and(|entry| entry.echoes);
+    let crowded = site()?;
+    let alone = echoes.then(site).transpose()?;
+    let network_before = NetworkReading::read(crowded.server.pid())?;
+    let crowd = trial.load(ground, crowded.namespace.as_ref(), &crowded.server, row, most, &[])?;
+    let ramp = Ramp::begin()?;
+    let mut walk = Walk { trial, ground, scale, crowded, alone, crowd, ramp, opened: (0, 0.0) };
     for &count in &counts {
         walk.open(count, &mut push)?;
         row.connections_per_s = Some(walk.opened.0 as f64 / walk.opened.1);
         push(walk.rest(count)?);
         if echoes {
             for active in scale.active_of(count, count == most) {
-                walk.loads(count, active, 1, row, &mut push)?;
+                walk.loads(count, active, row, &mut push)?;
             }
         }
     }
     walk.open(most, &mut push)?;
-    let counters_open = walk.server.counters()?;
+    let counters_open = walk.crowded.server.counters()?;
     row.connections = Some(counters_open.of_loop("open"));
     if echoes {
         let all = walk.all(most)?;
         row.echoes = all.echoes;
         row.active_connections = Some(most as u64);
         push(all);
-        walk.loads(counts[0], scale.active, 2, row, &mut push)?;
     }
-    let network = NetworkReading::read(walk.server.pid())?.since(&network_before);
+    let network = NetworkReading::read(walk.crowded.server.pid())?.since(&network_before);
     walk.open(0, &mut push)?;
-    let Walk { server, crowd, namespace, .. } = walk;
+    let Walk { crowded: Site { namespace, server }, alone, crowd, .. } = walk;
     crowd.quit()?;
+    alone.map(|site| site.server.stop()).transpose()?;
     let counters = trial.stop(server, row)?;
     let has_namespace = namespace.is_some();
     drop(namespace);
@@ -175,7 +192,7 @@ impl Trial {
 impl Walk<'_> {
     /// Opens or closes connections of the crowd until `target` stand.
     fn open(&mut self, target: usize, push: &mut dyn FnMut(ScaleRow)) -> Result<()> {
-        let Self { trial, server, crowd, ramp, opened, .. } = self;
+        let Self { trial, crowded: Site { server, .. }, crowd, ramp, opened, .. } = self;
         let opens = crowd.connections() < target;
         ramp.to(target, 0, server, crowd, |step| {
             if opens {
@@ -195,11 +212,12 @@ impl Walk<'_> {
 
     /// What the server does when nobody sends.
     fn rest(&mut self, connections: usize) -> Result<ScaleRow> {
-        let before = Clocks::begin(&self.server, &self.crowd)?;
+        let server = &self.crowded.server;
+        let before = Clocks::begin(server, &self.crowd)?;
         let begin = Instant::now();
         std::thread::sleep(self.scale.duration);
         let duration_s = begin.elapsed().as_secs_f64();
-        let after = Clocks::end(&self.server, &self.crowd)?;
+        let after = Clocks::end(server, &self.crowd)?;
         let cpu_ns = (after.server_cpu_ns - before.server_cpu_ns) as f64;
         Ok(ScaleRow {
             connections: connections as u64,
@@ -209,32 +227,46 @@ impl Walk<'_> {
         })
     }
 
-    /// Both loads at one count, several times each.
+    /// Both loads at one count, several times each, on both servers.
     fn loads(
         &mut self,
         count: usize,
         active: usize,
-        visit: u32,
         row: &TrialRow,
         push: &mut dyn FnMut(ScaleRow),
     ) -> Result<()> {
         // The active ones are part of the count.
         self.open(count - active, push)?;
         for repeat in 1..=self.scale.repeats {
+            let in_turn = if repeat % 2 == 1 { [CROWDED, ALONE] } else { [ALONE, CROWDED] };
             for arrival in [Arrival::Closed, Arrival::Poisson] {
-                push(ScaleRow {
-                    visit: Some(visit),
-                    repeat: Some(repeat),
-                    ..self.load(count, active, arrival, row)?
-                });
+                for server in in_turn {
+                    push(ScaleRow {
+                        connections: count as u64,
+                        server: server.to_owned(),
+                        repeat: Some(repeat),
+                        ..self.load(server, count - active, active, arrival, row)?
+                    });
+                }
             }
         }
         Ok(())
     }
 
-    /// One load, with connections of its own.
-    fn load(&mut self, count: usize, active: usize, arrival: Arrival, row: &TrialRow) -> Result<ScaleRow> {
-        let Self { trial, ground, scale, namespace, server, ramp, .. } = self;
+    /// One load on one of the servers, with connections of its own.
+    fn load(
+        &mut self,
+        server: &str,
+        crowd: usize,
+        active: usize,
+        arrival: Arrival,
+        row: &TrialRow,
+    ) -> Result<ScaleRow> {
+        let Self { trial, ground, scale, crowded, alone, ramp, .. } = self;
+        let (Site { namespace, server }, idle) = match alone {
+            Some(alone) if server == ALONE => (alone, 0),
+            _ => (crowded, crowd),
+        };
         // A closed loop's ends when it has settled.
         let warmup_max = if arrival == Arrival::Closed {
             CLOSED_WARMUP_MAX.max(scale.warmup_max)
@@ -249,12 +281,12 @@ impl Walk<'_> {
             more.extend([format!("--rate={}", scale.rate_per_s), format!("--arrival={}", arrival.name())]);
         }
         let mut load = trial.load(ground, namespace.as_ref(), server, row, active, &more)?;
-        ramp.to(active, count - active, server, &mut load, |_| {})?;
+        ramp.to(active, idle, server, &mut load, |_| {})?;
         let counters_before = server.counters()?;
         let Window { before, after, result } = window(server, &mut load, scale.duration, warmup_max)?;
         let counters = server.counters()?;
         load.quit()?;
-        server.await_open((count - active) as u64)?;
+        server.await_open(idle as u64)?;
 
         let server_cpu_ns = after.server_cpu_ns - before.server_cpu_ns;
         let machine = after.machine.since(&before.machine);
@@ -262,7 +294,7 @@ impl Walk<'_> {
         let capacity_ns = result.duration_s * 1e9 * ground.placement.cpus()?.cpus().len() as f64;
         let other_cpu_percent = percent_of(machine.busy_ns.saturating_sub(both_ns) as f64, capacity_ns);
         let (mut status, mut reason) = gates::judge(&Evidence {
-            connections: (count as u64, counters.of_loop("open")),
+            connections: ((idle + active) as u64, counters.of_loop("open")),
             echoes: Some(result.echoes),
             offered: result.open.as_ref().map(|open| Offered {
                 per_s: open.offered_per_s,
@@ -283,7 +315,6 @@ impl Walk<'_> {
         let service = result.open.as_ref().map(|open| open.service_us).unwrap_or_default();
         let calls = [&counters_before, &counters];
         Ok(ScaleRow {
-            connections: count as u64,
             arrival: arrival.name().to_owned(),
             offered_per_s: result.open.as_ref().map(|open| open.offered_per_s),
             service_p50_us: service.p50,
@@ -298,15 +329,16 @@ impl Walk<'_> {
 
     /// Every connection sends one message and gets it back.
     fn all(&mut self, count: usize) -> Result<ScaleRow> {
-        self.ramp.check_echo(count)?;
-        let counters_before = self.server.counters()?;
-        let before = Clocks::begin(&self.server, &self.crowd)?;
-        let event = self.crowd.command("echo 1", ALL_TIME).map_err(|error| self.server.blame(error))?;
-        let after = Clocks::end(&self.server, &self.crowd)?;
+        let Self { crowded: Site { server, .. }, crowd, ramp, .. } = self;
+        ramp.check_echo(count)?;
+        let counters_before = server.counters()?;
+        let before = Clocks::begin(server, crowd)?;
+        let event = crowd.command("echo 1", ALL_TIME).map_err(|error| server.blame(error))?;
+        let after = Clocks::end(server, crowd)?;
         let LoadEvent::Echoed(result) = event else {
             bail!("the load should have echoed, but says {event:?}")
         };
-        let counters = self.server.counters()?;
+        let counters = server.counters()?;
         ensure!(
             result.echoes == count as u64,
             "of {count} connections {} got their message back",

@@ -82,8 +82,12 @@ fn two_thousand_connections_over_four_tables_are_walked_loaded_and_all_alive() {
             assert_eq!((loads.len(), count("all")), (0, 0));
             continue;
         }
-        // Two loads, twice, with 40 active at each count, and with 200 at the larger one; then the smaller one again.
-        assert_eq!(loads, [vec!["400"; 4], vec!["2000"; 8], vec!["400"; 4]].concat());
+        // Two loads, twice, on two servers, with 40 active at each count, and with 200 at the larger one.
+        assert_eq!(loads, [vec!["400"; 8], vec!["2000"; 16]].concat());
+        let in_turn: Vec<_> = steps("load").iter().map(|row| row["server"].clone()).collect();
+        let of_one_active =
+            [["crowded", "alone"], ["crowded", "alone"], ["alone", "crowded"], ["alone", "crowded"]].concat();
+        assert_eq!(in_turn, of_one_active.repeat(3));
         for load in steps("load") {
             assert!(number(load, "echoes") > 0.0 && number(load, "syscalls_per_echo") > 0.0, "{load:?}");
         }
@@ -95,7 +99,12 @@ fn two_thousand_connections_over_four_tables_are_walked_loaded_and_all_alive() {
         assert_eq!(steps("close").last().unwrap()["connections"], "0");
     }
     let text = stdout(&output);
-    for words in ["Opening and closing ever more connections", "2,000 (200 active)", "Nobody sends"] {
+    for words in [
+        "Opening and closing ever more connections",
+        "2,000 (200 active)",
+        "with a crowd, over a second server's without one",
+        "Nobody sends",
+    ] {
         assert!(text.contains(words), "{words}: {text}");
     }
 }
@@ -183,7 +192,7 @@ fn when_a_side_is_killed_the_steps_so_far_stay_and_the_run_fails() {
         };
         let all = children(harness, "ringmark-server").into_iter().chain(children(harness, "ringmark load"));
         let all: Vec<_> = all.collect();
-        assert_eq!(all.len(), 3, "a server and two loads");
+        assert_eq!(all.len(), 4, "two servers and two loads");
         // SAFETY: takes no pointer; the process is a child of our own child, which has not reaped it.
         unsafe { libc::kill(pid, libc::SIGKILL) };
         let output = run.wait_with_output().unwrap();
