@@ -3,7 +3,7 @@
 //! - `accept`: how many connections a second are opened, accepted and closed? A number of them is opened, and when
 //!   the server has accepted all, reset; it is done when the server has closed all.
 //! - `echo_round_trip`: how long is a small message on its way, when the server does nothing else? On an idle machine
-//!   most of it is the waking of CPUs that have halted.
+//!   most of it is the waking of CPUs that have halted, so that `uring-sqpoll`, whose thread keeps one awake, seems to win.
 //! - `echo_throughput`: how many small messages a second go through one thread of the server? One client thread writes
 //!   a message on each of its connections, then reads one from each, and begins again, so that the slower of the two
 //!   sides sets the pace.
@@ -208,7 +208,7 @@ impl Connection {
 
 criterion_group! {
     name = benches;
-    // Each sample is long enough to hold some of what disturbs a machine, so that no few of them stand apart.
+    // All of it within four minutes.
     config = Criterion::default()
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(5))
