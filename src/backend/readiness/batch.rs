@@ -100,7 +100,7 @@ mod tests {
     #[test]
     fn held_answers_stay_as_they_were_received_until_it_is_full() {
         let mut batch = Batch::new(64, true);
-        let mut receive = |batch: &mut Batch, length: u8| {
+        let receive = |batch: &mut Batch, length: u8| {
             let room = batch.room();
             assert_eq!(room.len(), 64);
             room[..length.into()].fill(length);
