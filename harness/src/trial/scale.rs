@@ -14,12 +14,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail, ensure};
 use ringmark::backend;
 
-use super::latency::{Clocks, Window, window};
+use super::latency::{Clocks, Window, network, window};
 use super::ramp::{self, Ramp, available_bytes};
 use super::{Ground, Outcome, Trial};
 use crate::children::{Load, Server, ServerCounters};
 use crate::gates::{self, Evidence, Offered};
-use crate::instruments::network::NetworkReading;
 use crate::instruments::network_namespace::NetworkNamespace;
 use crate::load::result::{Arrival, LoadEvent, LoadResult};
 use crate::matrix::Scale;
@@ -70,9 +69,9 @@ pub fn measure(
     let before_bytes = available_bytes()?;
     push(trial.step("before", before_bytes));
 
-    let namespace = trial.namespace(row);
+    let namespace = trial.namespace(ground, row);
     let server = trial.server(ground, namespace.as_ref(), row, |_| {})?;
-    let network_before = NetworkReading::read(server.pid())?;
+    let network_before = network(&server, namespace.as_ref())?;
     let crowd = trial.load(ground, namespace.as_ref(), &server, row, most, &[])?;
     let ramp = Ramp::begin()?;
     let mut walk = Walk { trial, ground, scale, namespace, server, crowd, ramp, opened: (0, 0.0) };
@@ -97,12 +96,12 @@ pub fn measure(
         push(all);
         walk.loads(counts[0], scale.active, 2, row, &mut push)?;
     }
-    let network = NetworkReading::read(walk.server.pid())?.since(&network_before);
+    let network = network(&walk.server, walk.namespace.as_ref())?;
+    let network = network.zip(network_before).map(|(after, before)| after.since(&before));
     walk.open(0, &mut push)?;
     let Walk { server, crowd, namespace, .. } = walk;
     crowd.quit()?;
     let counters = trial.stop(server, row)?;
-    let has_namespace = namespace.is_some();
     drop(namespace);
     let after_bytes = ramp::released()?;
     push(trial.step("after", after_bytes));
@@ -117,11 +116,11 @@ pub fn measure(
         notes.push(format!("{unusable} of {} loads were turned away", loads().count()));
     }
 
-    row.retransmitted_segments = has_namespace.then_some(network.retransmitted_segments);
+    row.retransmitted_segments = network.map(|network| network.retransmitted_segments);
     row.shared_cpu = ground.placement.shared_cpu;
     let (status, reason) = gates::judge(&Evidence {
         connections: (most as u64, counters_open.of_loop("open")),
-        network: has_namespace.then_some(network),
+        network,
         counters,
         not_in_force: gates::not_in_force(&row.knobs, &row.in_force),
         notes,
@@ -195,11 +194,11 @@ impl Walk<'_> {
 
     /// What the server does when nobody sends.
     fn rest(&mut self, connections: usize) -> Result<ScaleRow> {
-        let before = Clocks::begin(&self.server, &self.crowd)?;
+        let before = Clocks::begin(&mut self.server, &self.crowd)?;
         let begin = Instant::now();
         std::thread::sleep(self.scale.duration);
         let duration_s = begin.elapsed().as_secs_f64();
-        let after = Clocks::end(&self.server, &self.crowd)?;
+        let after = Clocks::end(&mut self.server, &self.crowd)?;
         let cpu_ns = (after.server_cpu_ns - before.server_cpu_ns) as f64;
         Ok(ScaleRow {
             connections: connections as u64,
@@ -271,7 +270,7 @@ impl Walk<'_> {
             }),
             client_cpu_percent: Some(result.client_cpu_ratio * 100.0),
             steal_percent: machine.steal_percent(),
-            io_workers: after.tasks.io_workers,
+            io_workers: after.io_workers().unwrap_or(counters.kernel_threads.io_wq),
             ..Evidence::default()
         });
         // Of workers that share a CPU the waiting for it tells nothing.
@@ -300,9 +299,9 @@ impl Walk<'_> {
     fn all(&mut self, count: usize) -> Result<ScaleRow> {
         self.ramp.check_echo(count)?;
         let counters_before = self.server.counters()?;
-        let before = Clocks::begin(&self.server, &self.crowd)?;
+        let before = Clocks::begin(&mut self.server, &self.crowd)?;
         let event = self.crowd.command("echo 1", ALL_TIME).map_err(|error| self.server.blame(error))?;
-        let after = Clocks::end(&self.server, &self.crowd)?;
+        let after = Clocks::end(&mut self.server, &self.crowd)?;
         let LoadEvent::Echoed(result) = event else {
             bail!("the load should have echoed, but says {event:?}")
         };
