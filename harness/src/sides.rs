@@ -516,7 +516,7 @@ mod tests {
     fn what_names_a_host_is_not_told() {
         for (given, told) in [
             ("ip netns exec a", "ip netns exec a"),
-            ("taskset  -c '0,2'", "taskset -c 0,2"),
+            ("taskset  -c 0,2", "taskset -c '0,2'"),
             ("env 'A B'", "env 'A B'"),
             ("nsenter --net=/proc/7/ns/net", "nsenter --net=…/net"),
             ("/home/me/bin/enter box", "…/enter box"),
