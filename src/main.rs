@@ -6,11 +6,13 @@ use ringmark::backend::{self, Entry, Knobs};
 use ringmark::counters;
 use ringmark::cpus;
 use ringmark::list;
+use ringmark::orders::{Lines, Order, Orders};
 use ringmark::stop::Stop;
 use ringmark::sys::{self, Signals};
+use ringmark::whereabouts;
 use ringmark::worker::{Plan, Up, Worker};
 use serde_json::{Map, Value, json};
-use std::io::{self, BufRead, Write};
+use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::{Arc, mpsc};
@@ -51,7 +53,9 @@ struct Options {
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(0..=3600))]
     drain_seconds: u64,
 
-    /// Wait for a line on stdin before any thread, ring or listener exists, so that instruments can attach
+    /// Say where this process is, and wait for a line on stdin before any thread, ring or listener exists, so that
+    /// instruments can attach. From then on the lines `counters` and `stop` do what SIGUSR1 and SIGTERM do, and the
+    /// end of stdin stops it too
     #[arg(long)]
     hold: bool,
 
@@ -107,13 +111,7 @@ fn serve(options: &Options) -> Result<ExitCode, String> {
     let entry = backend::find(options.backend.as_deref().unwrap_or_default())?;
     let knobs = Knobs::parse(entry, &options.settings)?;
     let addresses = deal_ports(options)?;
-    if options.hold {
-        let mut line = String::new();
-        let read = io::stdin().lock().read_line(&mut line).map_err(|error| format!("--hold: {error}"))?;
-        if read == 0 {
-            return Err("--hold: stdin ended before a line came; nothing was started".to_owned());
-        }
-    }
+    let stdin = if options.hold { Some(hold(entry)?) } else { None };
     if let Err(unsupported) = (entry.probe)(&knobs) {
         say(&json!({"event": "unsupported", "backend": entry.name, "reason": unsupported.reason}).to_string());
         return Err(format!("{} is unsupported: {unsupported}", entry.name));
@@ -125,8 +123,21 @@ fn serve(options: &Options) -> Result<ExitCode, String> {
         Stop::new(Duration::from_secs(options.drain_seconds)).map_err(|error| format!("eventfd: {error}"))?;
     let stop = Arc::new(stop);
 
-    let workers = start(options, entry, &knobs, addresses, &stop)?;
-    run(&signals, entry, workers, &stop)
+    let (workers, ready) = start(options, entry, &knobs, addresses, &stop)?;
+    // Now, so that the workers' file tables have no copies.
+    let signals = signals.open().map_err(|error| format!("signalfd: {error}"))?;
+    say(&ready.to_string());
+    run(Orders::from(signals, stdin), entry, workers, &stop)
+}
+
+/// Says where this process is and waits for a line on stdin, of which more may follow.
+fn hold(entry: &Entry) -> Result<Lines, String> {
+    say(&event_line("held", entry, whereabouts::to_json()));
+    let mut stdin = Lines::default();
+    match stdin.wait().map_err(|error| format!("--hold: {error}"))? {
+        Some(_) => Ok(stdin),
+        None => Err("--hold: stdin ended before a line came; nothing was started".to_owned()),
+    }
 }
 
 /// The addresses of each worker.
@@ -150,14 +161,14 @@ fn deal_ports(options: &Options) -> Result<Vec<Vec<SocketAddr>>, String> {
     Ok(dealt)
 }
 
-/// Starts the workers and prints the ready line once all of them accept connections.
+/// Starts the workers, and makes the ready line once all of them accept connections.
 fn start(
     options: &Options,
     entry: &'static Entry,
     knobs: &Knobs,
     addresses: Vec<Vec<SocketAddr>>,
     stop: &Arc<Stop>,
-) -> Result<Vec<Worker>, String> {
+) -> Result<(Vec<Worker>, Value), String> {
     let (sender, receiver) = mpsc::channel();
     let mut workers = Vec::new();
     for (index, addresses) in addresses.into_iter().enumerate() {
@@ -187,29 +198,29 @@ fn start(
         "addresses": in_order,
         "pid": std::process::id(),
     });
-    say(&ready.to_string());
-    Ok(workers)
+    Ok((workers, ready))
 }
 
-/// Obeys signals until the workers have ended.
-fn run(signals: &Signals, entry: &Entry, workers: Vec<Worker>, stop: &Stop) -> Result<ExitCode, String> {
+/// Obeys until the workers have ended.
+fn run(mut orders: Orders, entry: &Entry, workers: Vec<Worker>, stop: &Stop) -> Result<ExitCode, String> {
     let mut stopping = false;
     let mut asked_to_stop = false;
     loop {
-        match signals.wait().map_err(|error| format!("wait for a signal: {error}"))? {
-            libc::SIGUSR1 => report("counters", entry, &workers),
-            signal @ (libc::SIGTERM | libc::SIGINT) => {
-                if asked_to_stop {
-                    return Ok(ExitCode::from(128 + signal as u8));
-                }
-                asked_to_stop = true;
-                stopping = true;
-                stop.give().map_err(|error| format!("stop the workers: {error}"))?;
+        let told_to_leave = match orders.wait().map_err(|error| format!("wait for a signal: {error}"))? {
+            Order::Counters => {
+                report("counters", entry, &workers);
+                false
             }
-            _ => {}
-        }
+            Order::Stop(signal) if asked_to_stop => return Ok(ExitCode::from(128 + signal as u8)),
+            Order::Stop(_) => {
+                asked_to_stop = true;
+                true
+            }
+            Order::Abandoned => true,
+            Order::Look => false,
+        };
         // A worker that ends by itself has failed; the others leave with it.
-        if !stopping && workers.iter().any(Worker::has_ended) {
+        if !stopping && (told_to_leave || workers.iter().any(Worker::has_ended)) {
             stop.give().map_err(|error| format!("stop the workers: {error}"))?;
             stopping = true;
         }
@@ -221,11 +232,16 @@ fn run(signals: &Signals, entry: &Entry, workers: Vec<Worker>, stop: &Stop) -> R
 }
 
 fn report(event: &str, entry: &Entry, workers: &[Worker]) {
-    let mut line =
-        Map::from_iter([("event".to_owned(), event.into()), ("backend".to_owned(), entry.name.into())]);
-    line.extend(counters::to_json(workers.iter().map(|worker| &*worker.counters)));
-    line.insert("kernel_threads".to_owned(), kernel_threads());
-    say(&Value::Object(line).to_string());
+    let mut fields = counters::to_json(workers.iter().map(|worker| &*worker.counters));
+    fields.insert("kernel_threads".to_owned(), kernel_threads());
+    fields.insert("cpu_ns".to_owned(), sys::process_cpu_ns().ok().into());
+    say(&event_line(event, entry, fields));
+}
+
+/// What is said of something that has happened.
+fn event_line(event: &str, entry: &Entry, fields: Map<String, Value>) -> String {
+    let begin = [("event".to_owned(), event.into()), ("backend".to_owned(), entry.name.into())];
+    Value::Object(begin.into_iter().chain(fields).collect()).to_string()
 }
 
 /// Threads that io_uring has made in this process. One that was made for work which could not be done at once

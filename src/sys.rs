@@ -39,12 +39,11 @@ pub enum Call {
     Futex,
     Mmap,
     Munmap,
-    RtSigtimedwait,
 }
 
 impl Call {
     /// Every call, in the order of the columns.
-    pub const ALL: [Call; 23] = [
+    pub const ALL: [Call; 22] = [
         Call::EpollWait,
         Call::EpollCtl,
         Call::IoUringEnter,
@@ -67,7 +66,6 @@ impl Call {
         Call::Futex,
         Call::Mmap,
         Call::Munmap,
-        Call::RtSigtimedwait,
     ];
 
     /// The kernel's name: `sys_enter_<name>` is its tracepoint.
@@ -95,7 +93,6 @@ impl Call {
             Call::Futex => "futex",
             Call::Mmap => "mmap",
             Call::Munmap => "munmap",
-            Call::RtSigtimedwait => "rt_sigtimedwait",
         }
     }
 }
@@ -498,16 +495,66 @@ impl Signals {
         Ok(Self { set })
     }
 
-    /// Waits for the next of the signals.
-    pub fn wait(&self) -> io::Result<libc::c_int> {
+    /// Opens a descriptor to take them from. A thread with a file table of its own that began before has no copy of it.
+    pub fn open(&self) -> io::Result<SignalFd> {
+        // SAFETY: the kernel reads `set`, which is a valid one.
+        let fd = check(unsafe { libc::signalfd(-1, &self.set, libc::SFD_CLOEXEC) })?;
+        // SAFETY: the call has just returned this descriptor, so nothing else owns it.
+        Ok(SignalFd(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+}
+
+/// Where blocked signals are taken from (signalfd(2)).
+pub struct SignalFd(OwnedFd);
+
+impl SignalFd {
+    /// Waits for the next signal and takes it; none when stdin can be read first, if that is waited for too.
+    pub fn wait(&self, stdin: bool) -> io::Result<Option<libc::c_int>> {
+        let entry = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+        // A negative descriptor is left out (poll(2)).
+        let mut entries = [entry(self.0.as_raw_fd()), entry(if stdin { libc::STDIN_FILENO } else { -1 })];
         loop {
-            // SAFETY: `set` is a valid set; information about the signal is not asked for.
-            match check(unsafe { libc::sigwaitinfo(&self.set, ptr::null_mut()) }) {
+            // SAFETY: pointer and length are those of one exclusive array.
+            let ready = unsafe { libc::poll(entries.as_mut_ptr(), entries.len() as libc::nfds_t, -1) };
+            match check(ready) {
                 Err(error) if interrupted(&error) => continue,
-                result => return result,
+                ready => ready?,
+            };
+            if entries[0].revents == 0 {
+                return Ok(None);
             }
+            let mut taken = MaybeUninit::<libc::signalfd_siginfo>::uninit();
+            let length = size_of_val(&taken);
+            // SAFETY: the kernel writes at most `length` bytes into `taken`, which is that long.
+            match check_size(unsafe { libc::read(self.0.as_raw_fd(), taken.as_mut_ptr().cast(), length) }) {
+                Err(error) if interrupted(&error) => continue,
+                read => read?,
+            };
+            // SAFETY: a read from a signalfd fills whole structures, and as many as fit: one.
+            return Ok(Some(unsafe { taken.assume_init() }.ssi_signo.cast_signed()));
         }
     }
+}
+
+/// read(2) from stdin, past the buffer that std has for it. A signal that breaks it off is nothing.
+pub fn read_stdin(buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        // SAFETY: the kernel writes at most the length of this exclusive slice.
+        match check_size(unsafe { libc::read(libc::STDIN_FILENO, buffer.as_mut_ptr().cast(), buffer.len()) })
+        {
+            Err(error) if interrupted(&error) => {}
+            read => return read,
+        }
+    }
+}
+
+/// CPU time of this process, user and kernel, from its start, threads that have ended and those that the kernel made
+/// for its rings included (clock_gettime(2)).
+pub fn process_cpu_ns() -> io::Result<u64> {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the out-pointer is to a local that lives through the call.
+    check(unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut time) })?;
+    Ok(time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned())
 }
 
 /// Sends this process a signal: how a worker that ended wakes the main thread.

@@ -89,7 +89,10 @@ fn ports_that_cannot_be_dealt() {
         with(&["--ports", "3", "--workers", "2"], &["--ports 3", "--workers 2", "multiple"]);
         with(&["--ports", "1", "--workers", "2"], &["--ports 1", "--workers 2", "multiple"]);
         with(&["--cpus", "4000"], &["CPU 4000", "--cpus"]);
-        with(&["--hold"], &["--hold", "stdin"]);
+        let held = ["--backend", &name, "--listen", "127.0.0.1:0", "--hold"];
+        let (said, complained) = refused(Command::new(SERVER).args(held));
+        assert!(said.starts_with(r#"{"event":"held","#) && said.lines().count() == 1, "{said}");
+        assert!(complained.contains("--hold: stdin ended before a line came"), "{complained}");
         let beyond = ["--backend", &name, "--listen", "127.0.0.1:65530", "--ports", "10"];
         check_refused(&beyond, &["127.0.0.1:65530", "--ports 10", "65535"]);
         // Of TEST-NET-1, RFC 5737: nobody's address.

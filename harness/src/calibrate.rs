@@ -92,7 +92,7 @@ pub fn run(options: Options) -> Result<()> {
         ..Workload::default()
     };
     let latency = Latency { blocks: 1, duration: options.window, warmup_max: WARMUP, ..Latency::default() };
-    let server = run::server_binary(options.server.as_deref())?;
+    let server = run::server_binary(options.server.as_deref(), false)?;
     let probe = Probe::new(&server, &options.backend)?;
     workload.rate_per_s = Some(match options.rate {
         Some(rate) => rate,
@@ -183,9 +183,11 @@ impl Probe {
         let ground = Ground {
             server: server.to_owned(),
             workers: 1,
+            first_port: crate::children::FIRST_PORT,
             ports: 1,
             room: Room::default(),
-            placement: Placement::deal(1)?,
+            placement: Placement::deal(1, None)?,
+            sides: None,
             interrupted: Default::default(),
             histograms: scratch.0.clone(),
         };

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
@@ -13,6 +14,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
+use ringmark::backend;
 use ringmark::sys::Call;
 use serde::Deserialize;
 
@@ -20,6 +22,7 @@ use crate::instruments::affinity::CpuList;
 use crate::instruments::idle_spinner;
 use crate::instruments::network_namespace::NetworkNamespace;
 use crate::load::result::{LatencyUs, LoadEvent};
+use crate::sides::{Sides, Way, Whereabouts};
 
 /// How long a program may take to answer what it should answer at once.
 const ANSWER_TIME: Duration = Duration::from_secs(20);
@@ -32,6 +35,10 @@ const DEATH_TIME: Duration = Duration::from_millis(200);
 
 /// How long a server may take to notice that the client has reset connections.
 const RESET_TIME: Duration = Duration::from_secs(2);
+
+/// How long the port of an io_uring server that was killed may stay taken: the kernel tears its rings down after it has
+/// ended.
+const PORT_TIME: Duration = Duration::from_secs(5);
 
 /// Set by the second Ctrl-C: every wait ends.
 pub type Interrupted = Arc<AtomicBool>;
@@ -156,14 +163,6 @@ impl Program {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
-
-    fn signal(&self, signal: libc::c_int) -> Result<()> {
-        // SAFETY: takes no pointer. The child is not reaped yet, so the number is still its own.
-        if unsafe { libc::kill(self.child.id() as libc::pid_t, signal) } != 0 {
-            return Err(std::io::Error::last_os_error()).with_context(|| format!("signal the {}", self.name));
-        }
-        Ok(())
-    }
 }
 
 impl Drop for Program {
@@ -174,27 +173,53 @@ impl Drop for Program {
     }
 }
 
+/// The line that a program prints before it ends.
+pub fn line_of(command: Command) -> Result<String> {
+    let mut program = Program::start("program", command, None, &Interrupted::default())?;
+    program.hear(ANSWER_TIME)
+}
+
 /// What a server says.
 #[derive(Debug, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 enum ServerEvent {
-    Ready { knobs: serde_json::Value, in_force: serde_json::Value, addresses: Vec<std::net::SocketAddr> },
+    Held(Whereabouts),
+    Ready { knobs: serde_json::Value, in_force: serde_json::Value, addresses: Vec<SocketAddr> },
     Unsupported { reason: String },
     Counters(ServerCounters),
     End(ServerCounters),
 }
 
 /// The server's own counters, all workers summed. What never happened is not in the maps of calls.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 pub struct ServerCounters {
     /// System calls by name.
     pub calls: BTreeMap<String, u64>,
     /// What the loops did; which names there are is the backend's affair.
     #[serde(rename = "loop")]
     pub loops: BTreeMap<String, u64>,
+    /// CPU time of its process, threads that have ended included.
+    pub cpu_ns: Option<u64>,
+    /// Threads that io_uring has made in it.
+    #[serde(default)]
+    pub kernel_threads: KernelThreads,
+}
+
+/// Threads that io_uring has made in a server, by its own account.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+pub struct KernelThreads {
+    /// io-wq workers.
+    pub io_wq: u64,
+    /// SQPOLL threads.
+    pub sqpoll: u64,
 }
 
 impl ServerCounters {
+    /// Whether its workers have done nothing since an earlier reading.
+    pub fn is_still_since(&self, earlier: &Self) -> bool {
+        (&self.calls, &self.loops) == (&earlier.calls, &earlier.loops)
+    }
+
     /// A loop counter, 0 if this server has none of that name.
     pub fn of_loop(&self, name: &str) -> u64 {
         self.loops.get(name).copied().unwrap_or(0)
@@ -226,12 +251,13 @@ pub struct RefusedByKernel(String);
 /// The measured server.
 pub struct Server {
     program: Program,
+    pid: Option<u32>,
     /// Its knobs, as JSON.
     pub knobs: String,
     /// What is in force in it, as JSON.
     pub in_force: String,
     /// Where it listens.
-    pub addresses: Vec<std::net::SocketAddr>,
+    pub addresses: Vec<SocketAddr>,
 }
 
 /// How to start a server.
@@ -244,50 +270,91 @@ pub struct ServerPlan<'a> {
     pub settings: &'a [String],
     /// Worker threads.
     pub workers: u16,
+    /// The first of its ports, where others cannot have taken it.
+    pub first_port: u16,
     /// Ports, dealt to them in turn.
     pub ports: u16,
     /// CPUs to pin them to; empty: none.
     pub cpus: &'a str,
+    /// Where it is started, if the run has a command for either side.
+    pub sides: Option<&'a Sides>,
 }
 
 impl Server {
-    /// Starts it, calls `held` while it waits in `--hold`, and lets it go on until it is ready.
+    /// Starts it, calls `held` while it waits in `--hold`, and lets it go on until it is ready. `held` gets its number,
+    /// if it is to be seen here.
     pub fn start(
         plan: &ServerPlan<'_>,
         namespace: Option<&NetworkNamespace>,
         interrupted: &Interrupted,
-        held: impl FnOnce(u32),
+        mut held: impl FnMut(Option<u32>),
     ) -> Result<Self> {
-        let mut command = Command::new(plan.binary);
+        let deadline = Instant::now() + PORT_TIME;
+        loop {
+            match Self::start_once(plan, namespace, interrupted, &mut held) {
+                // Where the command leads it there is no fresh namespace in which all ports are free.
+                Err(error)
+                    if plan.sides.is_some()
+                        && format!("{error:#}").contains("Address already in use")
+                        && Instant::now() < deadline =>
+                {
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    fn start_once(
+        plan: &ServerPlan<'_>,
+        namespace: Option<&NetworkNamespace>,
+        interrupted: &Interrupted,
+        held: &mut dyn FnMut(Option<u32>),
+    ) -> Result<Self> {
+        let here = Way::default();
+        let way = plan.sides.map_or(&here, |sides| &sides.server.way);
+        let mut command = way.command(plan.binary);
         command.args(["--hold", "--backend", plan.backend, "--workers", &plan.workers.to_string()]);
-        // A namespace of its own has every port free; in the host's a free range must be found.
-        let port = if namespace.is_some() { 8888 } else { free_ports(plan.ports)? };
-        command.args(["--listen", &format!("127.0.0.1:{port}"), "--ports", &plan.ports.to_string()]);
+        // A namespace of its own has every port free, and elsewhere it is not known; in the host's a free range must be
+        // found.
+        let is_own = namespace.is_some() || plan.sides.is_some();
+        let port = if is_own { plan.first_port } else { free_ports(plan.ports)? };
+        let address = plan.sides.map_or(Ipv4Addr::LOCALHOST.into(), |sides| sides.server_address);
+        command.args(["--listen", &SocketAddr::new(address, port).to_string()]);
+        command.args(["--ports", &plan.ports.to_string()]);
         if !plan.cpus.is_empty() {
             command.args(["--cpus", plan.cpus]);
         }
         command.args(plan.settings.iter().flat_map(|setting| ["--set", setting]));
-        let mut program = Program::start("server", command, namespace, interrupted)?;
-        held(program.child.id());
+        let start = || -> Result<_> {
+            let mut program = Program::start("server", command, namespace, interrupted)?;
+            match parse(&program.hear(ANSWER_TIME)?)? {
+                ServerEvent::Held(whereabouts) => Ok((program, whereabouts.pid_here())),
+                other => bail!("the server should say that it is held, but says {other:?}"),
+            }
+        };
+        let (mut program, pid) = start().map_err(|error| way.blame(error))?;
+        held(pid);
         program.say("")?;
         let line = program.hear(ANSWER_TIME)?;
         match parse(&line)? {
             ServerEvent::Ready { knobs, in_force, addresses } => {
-                Ok(Self { program, knobs: knobs.to_string(), in_force: in_force.to_string(), addresses })
+                let (knobs, in_force) = (knobs.to_string(), in_force.to_string());
+                Ok(Self { program, pid, knobs, in_force, addresses })
             }
             ServerEvent::Unsupported { reason } => bail!(RefusedByKernel(reason)),
             other => bail!("the server should say that it is ready, but says {other:?}"),
         }
     }
 
-    /// Its process.
-    pub fn pid(&self) -> u32 {
-        self.program.child.id()
+    /// Its process, if it is to be seen here. What was started may be another one, which has started this.
+    pub fn pid(&self) -> Option<u32> {
+        self.pid
     }
 
     /// Its counters now.
     pub fn counters(&mut self) -> Result<ServerCounters> {
-        self.program.signal(libc::SIGUSR1)?;
+        self.program.say("counters")?;
         match parse(&self.program.hear(ANSWER_TIME)?)? {
             ServerEvent::Counters(counters) => Ok(counters),
             other => bail!("the server should give its counters, but says {other:?}"),
@@ -333,7 +400,7 @@ impl Server {
 
     /// Ends it in order.
     pub fn stop(mut self) -> Result<ServerCounters> {
-        self.program.signal(libc::SIGTERM)?;
+        self.program.say("stop")?;
         let counters = match parse(&self.program.hear(ANSWER_TIME)?)? {
             ServerEvent::End(counters) => counters,
             other => bail!("the server should end, but says {other:?}"),
@@ -345,14 +412,19 @@ impl Server {
     }
 }
 
+/// The first port of the servers.
+pub const FIRST_PORT: u16 = backend::document::SERVER_PORT;
+
 /// The first of `count` consecutive ports that were free a moment ago, below those that the kernel gives
 /// to clients.
 fn free_ports(count: u16) -> Result<u16> {
     let is_free = |port| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok();
-    (8888..30_000_u16.saturating_sub(count))
+    (FIRST_PORT..30_000_u16.saturating_sub(count))
         .step_by(usize::from(count))
         .find(|&first| (first..first + count).all(is_free))
-        .with_context(|| format!("no {count} consecutive ports from 8888 to 30000 are free on 127.0.0.1"))
+        .with_context(|| {
+            format!("no {count} consecutive ports from {FIRST_PORT} to 30000 are free on 127.0.0.1")
+        })
 }
 
 fn parse(line: &str) -> Result<ServerEvent> {
@@ -390,24 +462,43 @@ impl IdleSpinner {
 /// The load, waiting for commands.
 pub struct Load {
     program: Program,
+    pid: Option<u32>,
     connections: usize,
+    /// What to say when it reaches no server.
+    hint: Option<String>,
 }
 
 impl Load {
     /// Starts it with the given arguments besides those of the dialogue.
     pub fn start<S: AsRef<OsStr>>(
         arguments: impl IntoIterator<Item = S>,
+        sides: Option<&Sides>,
         namespace: Option<&NetworkNamespace>,
         interrupted: &Interrupted,
     ) -> Result<Self> {
-        let mut command = Command::new(std::env::current_exe().context("find this program")?);
+        let here = Way::default();
+        let way = sides.map_or(&here, |sides| &sides.load.way);
+        let mut command = way.command(&std::env::current_exe().context("find this program")?);
         command.args(["load", "--json", "--commands"]).args(arguments);
-        Ok(Self { program: Program::start("load", command, namespace, interrupted)?, connections: 0 })
+        let start = || -> Result<_> {
+            let mut program = Program::start("load", command, namespace, interrupted)?;
+            match parse_load(&program.hear(ANSWER_TIME)?)? {
+                LoadEvent::Started(whereabouts) => Ok((program, whereabouts.pid_here())),
+                other => bail!("the load should say that it has started, but says {other:?}"),
+            }
+        };
+        let (program, pid) = start().map_err(|error| way.blame(error))?;
+        let hint = sides.map(|Sides { server_address, .. }| {
+            format!(
+                "--server-address {server_address} must be an address of the server's side that the load's side reaches"
+            )
+        });
+        Ok(Self { program, pid, connections: 0, hint })
     }
 
-    /// Its process.
-    pub fn pid(&self) -> u32 {
-        self.program.child.id()
+    /// Its process, if it is to be seen here.
+    pub fn pid(&self) -> Option<u32> {
+        self.pid
     }
 
     /// Gives a command that is answered by one line, within `time`.
@@ -418,9 +509,7 @@ impl Load {
 
     /// The next line.
     pub fn next(&mut self, time: Duration) -> Result<LoadEvent> {
-        let line = self.program.hear(time)?;
-        serde_json::from_str(&line)
-            .with_context(|| format!("the load said what cannot be understood: {line}"))
+        parse_load(&self.program.hear(time)?)
     }
 
     /// Connections that stand.
@@ -430,7 +519,12 @@ impl Load {
 
     /// Opens or closes connections until `count` stand; how long the opening of each took.
     pub fn set_connections(&mut self, count: usize) -> Result<LatencyUs> {
-        match self.command(&format!("connections {count}"), Duration::from_secs(120))? {
+        let event = self.command(&format!("connections {count}"), Duration::from_secs(120));
+        let event = match self.hint.clone().filter(|_| self.connections == 0) {
+            Some(hint) => event.context(hint),
+            None => event,
+        };
+        match event? {
             LoadEvent::Connections { connections, connect_us, .. } if connections == count => {
                 self.connections = count;
                 Ok(connect_us)
@@ -448,4 +542,8 @@ impl Load {
             _ => Err(self.program.ended()),
         }
     }
+}
+
+fn parse_load(line: &str) -> Result<LoadEvent> {
+    serde_json::from_str(line).with_context(|| format!("the load said what cannot be understood: {line}"))
 }

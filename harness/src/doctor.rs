@@ -20,6 +20,7 @@ use serde_json::json;
 
 use crate::machine::Machine;
 use crate::matrix::Matrix;
+use crate::sides::Sides;
 pub use cgroup::Bounds as ControlGroup;
 use facts::Facts;
 pub use judge::Line;
@@ -70,13 +71,17 @@ pub struct Examination {
     pub warnings: Vec<String>,
 }
 
-/// Examines the machine for a matrix, and refuses what cannot be measured here.
-pub fn examine(machine: &Machine, matrix: &Matrix) -> Result<Examination> {
+/// Examines the machine for a matrix, and refuses what cannot be measured here. Of a side that is on another machine it
+/// knows nothing, and then refuses nothing either: that side does, in its trials.
+pub fn examine(machine: &Machine, matrix: &Matrix, sides: Option<&Sides>) -> Result<Examination> {
     let facts = Facts::read(machine, SPIN_TIME_BEFORE_RUN);
-    before_run::refuse(&facts, matrix, before_run::ask_kernel)?;
     let lines = judge::lines(&facts);
-    let warnings = before_run::warnings(&lines, &facts, matrix, before_run::ask_kernel);
     let room = Room::of(&facts);
+    if sides.is_some_and(|sides| !sides.are_here()) {
+        return Ok(Examination { room, walks: Vec::new(), lines, warnings: Vec::new() });
+    }
+    before_run::refuse(&facts, matrix, before_run::ask_kernel)?;
+    let warnings = before_run::warnings(&lines, &facts, matrix, before_run::ask_kernel);
     let walks = before_run::walks(&room, matrix);
     Ok(Examination { room, walks, lines, warnings })
 }

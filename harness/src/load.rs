@@ -41,6 +41,8 @@ pub use plan::{
 use result::LoadEvent;
 use schedule::OpenLoop;
 
+use crate::sides::Whereabouts;
+
 /// Loads an echo server and verifies every byte that comes back.
 ///
 /// Without --rate in a closed loop: every connection keeps --pipeline messages in flight. That measures
@@ -100,13 +102,13 @@ pub struct Options {
     /// Chooses the bytes that are sent, and an open loop's schedule.
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
-    /// Write the latencies of the last run to this file, as an HdrHistogram log.
+    /// Write the latencies of the last run to this file, as an HdrHistogram log; `-`: into the JSON of its result.
     #[arg(long, value_name = "FILE")]
     histogram: Option<PathBuf>,
     /// Print JSON lines instead of text.
     #[arg(long)]
     json: bool,
-    /// Read commands from stdin and answer each with a JSON line when it is done: `connections N` (open
+    /// Say where this process is, then read commands from stdin and answer each with a JSON line when it is done: `connections N` (open
     /// or reset until N stand), `echo K` (K on each active connection, in a closed loop), `run` (as the options
     /// say), `quit`.
     #[arg(long)]
@@ -142,6 +144,7 @@ pub fn run(options: Options) -> Result<()> {
     let mut crew = Crew::start(plan, &sender, messages)?;
     if options.commands {
         listen_to_stdin(sender);
+        print(&LoadEvent::Started(Whereabouts::of_this_process()?))?;
         obey(&mut crew, budget, open)?;
     } else {
         let json = options.json;

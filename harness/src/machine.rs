@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use crate::instruments::affinity::CpuList;
 use crate::instruments::network_namespace::NetworkNamespace;
+use crate::sides::told_argument;
 
 /// Options of the kernel's build that change what is measured, by the beginnings of their names.
 /// IRQ_TIME_ACCOUNTING decides whether a process's CPU time has the interrupts in it that it was hit by,
@@ -115,7 +116,7 @@ pub struct Machine {
     pub git_revision: Option<String>,
     /// Whether tracked files of the source tree differ from the revision.
     pub git_dirty: Option<bool>,
-    /// The command, as given.
+    /// The command, as given but for what tells whose machine it was.
     pub argv: Vec<String>,
 }
 
@@ -171,14 +172,14 @@ impl Machine {
             rustc: output(Command::new("rustc").arg("--version").current_dir(existing(source))),
             git_dirty: revision.as_ref().and_then(|_| git_dirty(source)),
             git_revision: revision,
-            argv: std::env::args_os().map(|argument| without_folders(&argument.to_string_lossy())).collect(),
+            argv: std::env::args_os().map(|argument| told_argument(&argument.to_string_lossy())).collect(),
         }
     }
 }
 
 /// An argument as it was given, but for absolute paths: of these only the last part, because the rest
 /// tells whose machine it was.
-fn without_folders(argument: &str) -> String {
+pub fn without_folders(argument: &str) -> String {
     let (option, value) = match argument.split_once('=') {
         Some((option, value)) if option.starts_with("--") => (format!("{option}="), value),
         _ => (String::new(), argument),

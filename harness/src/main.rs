@@ -14,6 +14,7 @@ mod measurement;
 mod report;
 mod results;
 mod run;
+mod sides;
 mod statistics;
 mod sweep;
 mod trial;
@@ -39,6 +40,8 @@ enum Verb {
     Report(report::Options),
     #[command(hide = true)]
     SpinWhenIdle(idle_spinner::Options),
+    #[command(hide = true)]
+    DescribeSide(sides::DescribeOptions),
 }
 
 fn main() -> std::process::ExitCode {
@@ -49,6 +52,7 @@ fn main() -> std::process::ExitCode {
         Verb::Load(options) => load::run(*options),
         Verb::Report(options) => report::run(options),
         Verb::SpinWhenIdle(options) => idle_spinner::run(&options),
+        Verb::DescribeSide(options) => sides::describe(&options),
     };
     match outcome {
         Ok(()) => std::process::ExitCode::SUCCESS,

@@ -104,11 +104,12 @@ pub struct TrialRow {
     pub in_force: String,
     /// Worker threads of the server.
     pub workers: u16,
-    /// CPUs that the server was pinned to; empty: not pinned.
+    /// CPUs that the server was pinned to; empty: not pinned from here.
     pub server_cpus: String,
-    /// CPUs that the client was pinned to; empty: not pinned.
+    /// CPUs that the client was pinned to; empty: not pinned from here.
     pub client_cpus: String,
-    /// `fresh`, or why the trial ran in the host's network namespace.
+    /// `fresh`; `as commanded`, where --server-command or --load-command say where the sides run; or why the trial ran
+    /// in the host's network namespace.
     pub network_namespace: String,
     /// Connections that stood, as the server counted them.
     pub connections: Option<u64>,
@@ -164,6 +165,10 @@ pub struct TrialRow {
     pub send_lag_p99_us: Option<f64>,
     /// CPU clock of the server's process, all of its threads, over the window.
     pub server_cpu_ns_per_echo: Option<f64>,
+    /// Who read that clock: `process clock`, from outside; or `self-reported`, by the server, which is not to be seen
+    /// from here, when a line asked it to, so that the line's way there is part of the window and its answer of the CPU.
+    #[serde(default)]
+    pub server_cpu_source: String,
     /// The part of it that the server's own program took; the next is the kernel's part, softirqs among it if the
     /// manifest says `softirq_in_process_cpu`. Made of the figure before and the proportion in which /proc/PID/stat
     /// divides the window's time, which is a sample in nearly every kernel; empty below 25 of its ticks.
@@ -178,7 +183,8 @@ pub struct TrialRow {
     pub server_cpu_division_ticks: Option<u64>,
     /// CPU of the client over the window.
     pub client_cpu_ns_per_echo: Option<f64>,
-    /// Busy time of all CPUs over the window, to the kernel's tick; empty with an idle spinner, which is always busy.
+    /// Busy time of all CPUs over the window, to the kernel's tick; empty with an idle spinner, which is always busy, and
+    /// where a side is on another machine.
     pub machine_cpu_ns_per_echo: Option<f64>,
     /// Time of all CPUs in softirqs, where most of TCP's work is done: for both ends, and for whatever else the
     /// machine does. To the kernel's tick; empty below 25 ticks of 10 ms, as where the kernel does not tell softirqs
@@ -238,9 +244,10 @@ pub struct TrialRow {
     pub memory_user_bytes_per_connection: Option<f64>,
     /// Slope of the kernel's objects, both ends of the connection.
     pub memory_kernel_bytes_per_connection: Option<f64>,
-    /// Time that the hypervisor gave to others, in percent of all CPUs' time.
+    /// Time that the hypervisor gave to others, in percent of all CPUs' time, of the machine that ringmark ran on; empty
+    /// where neither side did.
     pub steal_percent: Option<f64>,
-    /// TCP segments sent again in the trial's network namespace.
+    /// TCP segments sent again in the trial's network namespace, if it has one of its own.
     pub retransmitted_segments: Option<u64>,
     /// Whether a thread of the lowest priority (SCHED_IDLE) spun on each CPU of the server and of the client, from
     /// before the warm-up on, so that none of them halted when it had nothing to do. CPU per echo is then that of

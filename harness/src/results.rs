@@ -17,6 +17,7 @@ use crate::measurement::{
     CapacityRow, ComparisonRow, EventRow, MemoryPointRow, MemoryRow, Pass, ScaleRow, SyscallRow, TrialRow,
 };
 use crate::run::{Programs, Replayed, Resumption};
+use crate::sides::Sides;
 use crate::statistics::TheilSen;
 use crate::sweep;
 use crate::trial::{Outcome, Placement};
@@ -51,8 +52,11 @@ pub struct Manifest {
     pub resumed: Vec<Resumption>,
     /// What ran.
     pub programs: Option<Programs>,
-    /// Where server and client ran.
+    /// Which CPUs server and client ran on.
     pub placement: Option<Placement>,
+    /// Where they were started, if there was a command for either.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sides: Option<Sides>,
     /// What it ran on.
     pub machine: Value,
     /// What it could measure, and how well.
@@ -235,6 +239,16 @@ pub struct Run {
 }
 
 impl Run {
+    /// Where the server and the load were; none if both were here, as usual.
+    pub fn sides(&self) -> Option<Sides> {
+        serde_json::from_value(self.manifest.get("sides")?.clone()).ok()
+    }
+
+    /// Where the traffic went, in words.
+    pub fn traffic(&self) -> String {
+        Sides::traffic(self.sides().as_ref())
+    }
+
     /// Reads a folder.
     pub fn read(folder: &Path) -> Result<Self> {
         let (path, manifest) = read_manifest(folder)?;

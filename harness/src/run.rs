@@ -14,15 +14,17 @@ use anyhow::{Context, Result, bail, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::calibration::Calibration;
+use crate::children::FIRST_PORT;
 use crate::doctor;
 use crate::machine::{self, Machine};
 use crate::matrix::Matrix;
 use crate::measurement::{Pass, Status, TrialRow};
 use crate::report;
 use crate::results::{self, BrokenOff, Manifest, Results};
+use crate::sides::{self, Sides};
 use crate::sweep;
 use crate::trial::{Ground, Placement, Trial};
-pub use origin::Programs;
+pub use origin::{Program, Programs};
 use planner::Planner;
 pub use resume::{Replayed, Resumption};
 use stop::Stop;
@@ -49,6 +51,8 @@ pub struct Options {
     /// The server's program [default: ringmark-server beside this program]
     #[arg(long, value_name = "FILE")]
     server: Option<PathBuf>,
+    #[command(flatten)]
+    sides: sides::Options,
     /// Go on with the run of this folder, which was broken off
     #[arg(long, value_name = "DIR", conflicts_with_all = ["matrix", "out", "seed", "replay"])]
     resume: Option<PathBuf>,
@@ -72,6 +76,7 @@ impl Options {
             seed: None,
             connections: None,
             server,
+            sides: sides::Options::default(),
             resume: None,
             anyway: false,
             replay: None,
@@ -114,9 +119,15 @@ pub fn run(options: Options) -> Result<()> {
         }
     };
     let _alone = exclusive::alone(&matrix)?;
-    let server = server_binary(options.server.as_deref())?;
+    let sides_before = original.as_ref().and_then(|manifest| manifest.sides.as_ref());
+    let where_to = match original {
+        Some(_) => options.sides.completed_from(sides_before)?,
+        None => options.sides,
+    };
+    let server = server_binary(options.server.as_deref(), where_to.has_own_folder())?;
+    let sides = where_to.look(&server)?;
     let machine = Machine::read();
-    let placement = Placement::deal(matrix.workers)?;
+    let placement = Placement::deal(matrix.workers, sides.as_ref())?;
     let folder =
         options.resume.clone().or(options.out).unwrap_or_else(|| new_folder(started, &machine, &name));
     ensure!(folder.to_str().is_some(), "{}: a folder's name must be in UTF-8", folder.display());
@@ -134,9 +145,12 @@ pub fn run(options: Options) -> Result<()> {
         order: Vec::new(),
         finished_utc: None,
         resumed: Vec::new(),
-        programs: Some(Programs::read(&server)?),
+        programs: Some(Programs::read(&server, sides.as_ref())?),
         placement: Some(placement.clone()),
-        calibration: folder.parent().and_then(|results| Calibration::newest(results, &machine)),
+        // One of this machine, over loopback.
+        calibration: (folder.parent().filter(|_| sides.is_none()))
+            .and_then(|results| Calibration::newest(results, &machine)),
+        sides: sides.clone(),
         machine: serde_json::to_value(&machine)?,
         doctor: serde_json::Value::Null,
     };
@@ -148,21 +162,21 @@ pub fn run(options: Options) -> Result<()> {
             manifest = resume::resumed(&folder, original, &manifest, rows.len(), options.anyway)?;
             trials = resume::catch_up(&mut planner, &rows, &mut manifest.order)
                 .with_context(|| folder.display().to_string())?;
-            (Some(left), doctor::examine(&machine, &matrix)?)
+            (Some(left), doctor::examine(&machine, &matrix, sides.as_ref())?)
         }
         (_, original) => {
             if let (Some(folder), Some(original)) = (&options.replay, original) {
                 let again = Planner::new(matrix.clone(), manifest.expanded.clone(), seed).undisturbed();
                 manifest.replays = Some(resume::replayed(folder, &original, &manifest, &again)?);
             }
-            let examination = doctor::examine(&machine, &matrix)?;
+            let examination = doctor::examine(&machine, &matrix, sides.as_ref())?;
             manifest.doctor = serde_json::to_value(&examination.lines)?;
             (None, examination)
         }
     };
 
     let bar = progress();
-    let go_on = go_on_command(&folder, options.server.as_deref());
+    let go_on = go_on_command(&folder, options.server.as_deref(), &where_to);
     let stop = Stop::listen({
         let (bar, go_on) = (bar.clone(), go_on.clone());
         move || {
@@ -176,15 +190,18 @@ pub fn run(options: Options) -> Result<()> {
     let ground = Ground {
         server,
         workers: matrix.workers,
+        first_port: FIRST_PORT,
         ports: matrix.ports.unwrap_or(matrix.workers),
         room: examination.room.clone(),
         placement,
+        sides,
         interrupted: stop.interrupted(),
         histograms: results.histograms(),
     };
     results.write_manifest(&manifest)?;
 
     examination.say()?;
+    ground.sides.as_ref().map_or(Ok(()), Sides::say)?;
     say_differences(&manifest)?;
     say_estimate(&planner, results.trials().len())?;
     bar.enable_steady_tick(Duration::from_millis(500));
@@ -258,11 +275,14 @@ pub fn new_folder(started: SystemTime, machine: &Machine, name: &str) -> PathBuf
 }
 
 /// What to type to go on with a run that is broken off.
-fn go_on_command(folder: &Path, server: Option<&Path>) -> String {
+fn go_on_command(folder: &Path, server: Option<&Path>, where_to: &sides::Options) -> String {
     let program = std::env::args_os().next().unwrap_or_else(|| "ringmark".into());
     let mut command = format!("{} run --resume {}", quoted(Path::new(&program)), quoted(folder));
     if let Some(server) = server {
         command += &format!(" --server {}", quoted(server));
+    }
+    for (option, value) in where_to.arguments() {
+        command += &format!(" {option} {}", quoted(Path::new(&value)));
     }
     command
 }
@@ -333,13 +353,13 @@ fn progress() -> ProgressBar {
     bar
 }
 
-/// The server's program: the one given, or the one beside this.
-pub fn server_binary(given: Option<&Path>) -> Result<PathBuf> {
+/// The server's program: the one given, or the one beside this; if it lies elsewhere only its name counts.
+pub fn server_binary(given: Option<&Path>, is_elsewhere: bool) -> Result<PathBuf> {
     let path = match given {
         Some(path) => path.to_owned(),
         None => std::env::current_exe().context("find this program")?.with_file_name("ringmark-server"),
     };
-    if !path.is_file() {
+    if !path.is_file() && !is_elsewhere {
         bail!(
             "{}: there is no server; build it with `cargo build --release --workspace`, or give --server",
             path.display()

@@ -33,6 +33,7 @@ use crate::load::result::{Arrival, ChurnResult};
 use crate::machine;
 use crate::matrix::{Contender, Memory, Scale, Workload};
 use crate::measurement::{EventRow, MemoryPointRow, MemoryRow, Pass, ScaleRow, Status, SyscallRow, TrialRow};
+use crate::sides::{Side, Sides};
 
 /// What is the same for every trial of a run, unless its workload has workers of its own.
 #[derive(Clone)]
@@ -41,12 +42,16 @@ pub struct Ground {
     pub server: PathBuf,
     /// Worker threads of the server.
     pub workers: u16,
+    /// The first of its ports, in a fresh network namespace or where a command leads it.
+    pub first_port: u16,
     /// Its ports.
     pub ports: u16,
     /// How many connections this machine has room for.
     pub room: Room,
-    /// Where server and client run.
+    /// Which CPUs server and client run on.
     pub placement: Placement,
+    /// Where the two sides are, if the run has a command for either.
+    pub sides: Option<Sides>,
     /// Set by who wants no more of the trial.
     pub interrupted: Interrupted,
     /// Where histograms go.
@@ -56,7 +61,8 @@ pub struct Ground {
 impl Ground {
     /// The ground of a trial whose workload has so many workers; if they would not have a CPU each, why not.
     fn with_workers(&self, workers: u16) -> Result<Self, String> {
-        let placement = Placement::deal(workers).map_err(|error| format!("{error:#}"))?;
+        let placement =
+            Placement::deal(workers, self.sides.as_ref()).map_err(|error| format!("{error:#}"))?;
         match too_few(workers, placement.server_cpus()) {
             Some(reason) => Err(reason),
             None => Ok(Self { workers, ports: workers, placement, ..self.clone() }),
@@ -82,39 +88,50 @@ pub struct Placement {
     pub client_threads: usize,
     /// Whether the two sides, or the workers among themselves, have to share a CPU.
     pub shared_cpu: bool,
+    /// How many CPUs the server has, if it is on another machine and so is not pinned from here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_cpus_elsewhere: Option<usize>,
 }
 
 impl Placement {
-    /// Deals the allowed CPUs: one for each worker, but half of them at most; the rest to the client.
-    pub fn deal(workers: u16) -> Result<Self> {
+    /// Deals the allowed CPUs: one for each worker, but half of them at most; the rest to the client. A side whose
+    /// command leaves it other CPUs than this process has gets of those, and one on another machine is not pinned.
+    pub fn deal(workers: u16, sides: Option<&Sides>) -> Result<Self> {
         let allowed = CpuList::allowed().context("CPUs that this process may use")?;
-        let cpus = allowed.cpus();
-        if cpus.len() < 2 {
-            return Ok(Self {
-                server: String::new(),
-                client: String::new(),
-                client_threads: 1,
-                shared_cpu: true,
-            });
-        }
-        let (server, client) = cpus.split_at(usize::from(workers).min(cpus.len() / 2));
-        let list = |cpus: &[usize]| cpus.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
+        let own = |side: fn(&Sides) -> &Side| {
+            sides.and_then(|sides| side(sides).cpus.clone()).unwrap_or_else(|| allowed.clone())
+        };
+        let is_here = |side: fn(&Sides) -> &Side| sides.is_none_or(|sides| side(sides).is_here);
+        let (of_server, of_client) = (own(|sides| &sides.server), own(|sides| &sides.load));
+        let one_machine = sides.is_none_or(|sides| sides.one_machine);
+        let (server, client) = divide(workers, of_server.cpus(), of_client.cpus(), one_machine);
+        let both_have = |cpu: &usize| one_machine && client.contains(cpu);
+        // With one CPU there is no other to keep out of.
+        let is_one_cpu = one_machine && server == client;
+        let list = |cpus: &[usize], is_here: bool| match is_here && !is_one_cpu {
+            true => cpus.iter().map(usize::to_string).collect::<Vec<_>>().join(","),
+            false => String::new(),
+        };
+        let server_is_here = is_here(|sides| &sides.server);
         Ok(Self {
-            server: list(server),
-            client: list(client),
+            server: list(&server, server_is_here),
+            client: list(&client, is_here(|sides| &sides.load)),
             client_threads: client.len(),
-            shared_cpu: server.len() < usize::from(workers),
+            shared_cpu: server.len() < usize::from(workers) || server.iter().any(both_have),
+            server_cpus_elsewhere: (!server_is_here).then_some(of_server.cpus().len()),
         })
     }
 
     /// Whether both sides have one CPU together.
     fn is_one_cpu(&self) -> bool {
-        self.server.is_empty() && CpuList::allowed().is_ok_and(|allowed| allowed.cpus().len() == 1)
+        let is_here = self.server_cpus_elsewhere.is_none();
+        is_here && self.server.is_empty() && CpuList::allowed().is_ok_and(|allowed| allowed.cpus().len() == 1)
     }
 
     /// How many CPUs the server has; one that it shares if it is not pinned.
     fn server_cpus(&self) -> usize {
-        self.server.parse::<CpuList>().map_or(1, |list| list.cpus().len())
+        let pinned = || self.server.parse::<CpuList>().map_or(1, |list| list.cpus().len());
+        self.server_cpus_elsewhere.unwrap_or_else(pinned)
     }
 
     /// The CPUs of both sides; all that are allowed if neither is pinned.
@@ -133,6 +150,32 @@ impl Placement {
         let taken = [&self.server, &self.client].map(of_side).concat();
         cpus.iter().filter(|cpu| !taken.contains(cpu)).count() as u64
     }
+
+    /// How many CPUs of a server that is not to be seen are left by its workers for kernel threads, which inherit
+    /// their pinning.
+    fn left_by(&self, workers: u16) -> u64 {
+        let cpus = self.server_cpus_elsewhere.unwrap_or_default();
+        cpus.saturating_sub(workers.into()) as u64
+    }
+}
+
+/// The CPUs of the server and of the client, each out of those that it may use.
+fn divide(workers: u16, server: &[usize], client: &[usize], one_machine: bool) -> (Vec<usize>, Vec<usize>) {
+    let workers = usize::from(workers);
+    let first = |cpus: &[usize], most: usize| cpus.iter().copied().take(most).collect::<Vec<_>>();
+    let without = |cpus: &[usize], taken: &[usize]| {
+        let left: Vec<usize> = cpus.iter().copied().filter(|cpu| !taken.contains(cpu)).collect();
+        if left.is_empty() { cpus.to_vec() } else { left }
+    };
+    if !one_machine {
+        return (first(server, workers), client.to_vec());
+    }
+    let server = match server == client {
+        true => first(server, workers.min((server.len() / 2).max(1))),
+        false => first(&without(server, client), workers),
+    };
+    let client = without(client, &server);
+    (server, client)
 }
 
 /// What is measured in a trial.
@@ -252,6 +295,9 @@ fn miscounted(churn: Option<&ChurnResult>, counters: &ServerCounters) -> Option<
         .then(|| format!("the server accepted {accepted} connections where the client opened {opened}"))
 }
 
+/// Of a server that a trial has to see, and that is not where its side said that it would be.
+const UNSEEN: &str = "the server's process is not to be seen here";
+
 /// A trial to be run.
 #[derive(Clone, Debug)]
 pub struct Trial {
@@ -331,6 +377,10 @@ impl Trial {
             (outcome.row.status, outcome.row.reason) = (Status::Unsupported, reason);
             return outcome;
         }
+        if let Some(reason) = self.not_to_be_measured(ground) {
+            (outcome.row.status, outcome.row.reason) = (Status::Unsupported, reason);
+            return outcome;
+        }
         let result = match &self.task {
             Task::Syscalls(workload, echoes) => {
                 syscalls::measure(self, ground, workload, *echoes, &mut outcome)
@@ -349,11 +399,32 @@ impl Trial {
                 outcome.row.reason = format!("{error:#}").replace('\n', "; ");
             }
         }
+        if let Some(sides) = &ground.sides {
+            outcome.row.reason = sides.hide(std::mem::take(&mut outcome.row.reason));
+        }
         outcome
     }
 
-    /// A fresh namespace if it is permitted; the row says which.
-    fn namespace(&self, row: &mut TrialRow) -> Option<NetworkNamespace> {
+    /// Why the sides are where this cannot be measured.
+    fn not_to_be_measured(&self, ground: &Ground) -> Option<String> {
+        let sides = ground.sides.as_ref()?;
+        match &self.task {
+            Task::Memory(_) | Task::Scale(_) => sides.no_walk(),
+            Task::Capacity(workload, _) | Task::Latency(workload, _) => {
+                (workload.idle_spinner && !sides.are_here()).then(|| {
+                    "idle_spinner: a side is on another machine, whose CPUs it does not keep awake".to_owned()
+                })
+            }
+            Task::Syscalls(..) => None,
+        }
+    }
+
+    /// A fresh namespace if it is permitted, and no command says where the sides are; the row says which.
+    fn namespace(&self, ground: &Ground, row: &mut TrialRow) -> Option<NetworkNamespace> {
+        if ground.sides.is_some() {
+            row.network_namespace = "as commanded".to_owned();
+            return None;
+        }
         match NetworkNamespace::create() {
             Ok(namespace) => {
                 row.network_namespace = "fresh".to_owned();
@@ -366,13 +437,13 @@ impl Trial {
         }
     }
 
-    /// Starts the server; `held` gets its pid while it has one thread and has done nothing yet.
+    /// Starts the server; `held` gets its pid while it has one thread and has done nothing yet, if it is to be seen here.
     fn server(
         &self,
         ground: &Ground,
         namespace: Option<&NetworkNamespace>,
         row: &mut TrialRow,
-        held: impl FnOnce(u32),
+        held: impl FnMut(Option<u32>),
     ) -> Result<Server> {
         let settings = match self.task.load() {
             Some(workload) => workload.settings(&self.contender),
@@ -383,8 +454,10 @@ impl Trial {
             backend: &self.contender.backend,
             settings: &settings,
             workers: ground.workers,
+            first_port: ground.first_port,
             ports: ground.ports,
             cpus: &ground.placement.server,
+            sides: ground.sides.as_ref(),
         };
         let server = Server::start(&plan, namespace, &ground.interrupted, held)?;
         row.knobs = server.knobs.clone();
@@ -458,7 +531,7 @@ impl Trial {
             arguments.push(format!("--churn={churn}"));
         }
         arguments.extend_from_slice(more);
-        Load::start(arguments, namespace, &ground.interrupted)
+        Load::start(arguments, ground.sides.as_ref(), namespace, &ground.interrupted)
     }
 }
 
@@ -503,8 +576,28 @@ mod tests {
             client: String::new(),
             client_threads: 1,
             shared_cpu: true,
+            server_cpus_elsewhere: None,
         };
         assert_eq!((placement("").server_cpus(), placement("0,4").server_cpus()), (1, 2));
+    }
+
+    #[test]
+    fn cpus_are_dealt_out_of_those_that_each_side_may_use() {
+        for (workers, server, client, one_machine, of_server, of_client) in [
+            (1, &[0, 1][..], &[0, 1][..], true, &[0][..], &[1][..]),
+            (2, &[0, 1], &[0, 1], true, &[0], &[1]),
+            (3, &[0, 1, 2, 5], &[0, 1, 2, 5], true, &[0, 1], &[2, 5]),
+            (1, &[3], &[3], true, &[3], &[3]),
+            // `taskset` on one side, and on both.
+            (1, &[1], &[0, 1], true, &[1], &[0]),
+            (1, &[0, 1], &[0], true, &[1], &[0]),
+            (2, &[0, 1], &[0, 1, 2], true, &[0, 1], &[2]),
+            (1, &[0, 1], &[2, 3], true, &[0], &[2, 3]),
+            (2, &[0, 1, 2], &[0, 1], false, &[0, 1], &[0, 1]),
+        ] {
+            let expected = (of_server.to_vec(), of_client.to_vec());
+            assert_eq!(divide(workers, server, client, one_machine), expected, "{server:?} {client:?}");
+        }
     }
 
     #[test]
@@ -514,6 +607,7 @@ mod tests {
             client: "2".to_owned(),
             client_threads: 1,
             shared_cpu: false,
+            server_cpus_elsewhere: None,
         };
         let free = |cpus: &[usize]| placement.free_of(&cpus.iter().copied().collect());
         assert_eq!((free(&[0]), free(&[0, 2]), free(&[3]), free(&[0, 3, 4])), (0, 0, 1, 2));

@@ -55,6 +55,18 @@ pub fn cpu_ticks(pid: u32) -> u64 {
     ticks(11) + ticks(12)
 }
 
+/// User and system time that a process has used so far, threads that have ended included.
+pub fn cpu_ns(pid: u32) -> u64 {
+    let (mut clock, mut time) = (0, libc::timespec { tv_sec: 0, tv_nsec: 0 });
+    // SAFETY: both out-pointers are to locals that live through the calls; the second call takes what the first gave.
+    let read = unsafe {
+        libc::clock_getcpuclockid(pid as libc::pid_t, &mut clock) == 0
+            && libc::clock_gettime(clock, &mut time) == 0
+    };
+    assert!(read, "the CPU clock of process {pid}");
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
 /// Resident memory of a process in bytes.
 pub fn resident_bytes(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process lives");

@@ -92,10 +92,31 @@ impl Server {
         }
     }
 
-    /// Gives a server that was started with `--hold` the line that it waits for.
-    pub fn release(&mut self) {
+    /// What a server that was started with `--hold` says before it waits for a line.
+    pub fn held(&self) -> Value {
+        self.line("held")
+    }
+
+    /// Writes a line to its stdin: `--hold` waits for one, and obeys those that follow.
+    pub fn tell(&mut self, line: &str) {
         let stdin = self.child.stdin.as_mut().expect("stdin is piped");
-        stdin.write_all(b"go\n").expect("a line is written");
+        stdin.write_all(format!("{line}\n").as_bytes()).expect("a line is written");
+    }
+
+    /// Ends its stdin.
+    pub fn abandon(&mut self) {
+        self.child.stdin = None;
+    }
+
+    /// The counters that a line asked for, and the CPU time that the server says it has used.
+    pub fn told_counters(&self) -> (Counters, u64) {
+        let line = self.line("counters");
+        (Counters::from_line(&line), line["cpu_ns"].as_u64().expect("a CPU time"))
+    }
+
+    /// The CPU time that it has used so far.
+    pub fn cpu_ns(&self) -> u64 {
+        process::cpu_ns(self.pid())
     }
 
     /// Waits until it is ready.

@@ -1,7 +1,9 @@
 //! All threads of the load, driven from the main one: connections up and down, and runs.
 
 use std::collections::VecDeque;
+use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -162,7 +164,7 @@ impl Crew {
             self.tell(Order::Run { budget, active, open, start_ns: warmup_start_ns });
             self.warm_up(open.is_none().then_some(active), &mut run)?;
         }
-        let cpu_before_ns = process::cpu_ns().context("process CPU clock")?;
+        let cpu_before_ns = ringmark::sys::process_cpu_ns().context("process CPU clock")?;
         let (wall, start_ns) = (SystemTime::now(), shared.clock.now_ns());
         let planned_end_ns = match timed {
             _ if run.interrupted => start_ns,
@@ -176,7 +178,7 @@ impl Crew {
         }
         let until = timed.map(|_| shared.clock.instant(planned_end_ns));
         self.collect(&mut run, until)?;
-        let client_cpu_ns = process::cpu_ns().context("process CPU clock")? - cpu_before_ns;
+        let client_cpu_ns = ringmark::sys::process_cpu_ns().context("process CPU clock")? - cpu_before_ns;
         report(LoadEvent::Measured)?;
         self.collect(&mut run, None)?;
 
@@ -188,8 +190,14 @@ impl Crew {
             latencies.add(&tally.latencies)?;
         }
         let window_ns = end_ns.saturating_sub(start_ns).max(1);
+        let mut histogram_log = None;
         if let Some(path) = &shared.plan.histogram {
-            latency::write_log(path, &latencies.latency_ns, wall, Duration::from_nanos(window_ns))?;
+            let log = latency::log(&latencies.latency_ns, wall, Duration::from_nanos(window_ns))?;
+            if path == Path::new("-") {
+                histogram_log = Some(log);
+            } else {
+                fs::write(path, log).with_context(|| format!("--histogram {}", path.display()))?;
+            }
         }
         let duration_s = window_ns as f64 / 1e9;
         let sum = |of: fn(&Tally) -> u64| run.tallies.iter().map(|tally| of(tally)).sum::<u64>();
@@ -243,6 +251,7 @@ impl Crew {
             threads: shared.plan.threads,
             seed: shared.plan.seed,
             interrupted: run.interrupted,
+            histogram_log,
         })
     }
 

@@ -1,9 +1,6 @@
 //! Latency histograms: what is recorded, what may be read from them, and how they are kept.
 
 use std::fmt;
-use std::fs::File;
-use std::io::BufWriter;
-use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, anyhow};
@@ -114,29 +111,21 @@ fn carries(samples: u64, q: f64) -> bool {
     samples as f64 >= (0.025_f64.ln() / q.ln()).ceil()
 }
 
-/// Writes `histogram_ns` as an HdrHistogram V2 log of one interval, which the usual tools read.
-pub fn write_log(
-    path: &Path,
-    histogram_ns: &Histogram<u64>,
-    start: SystemTime,
-    duration: Duration,
-) -> Result<()> {
-    let write = || -> Result<()> {
-        let mut file = BufWriter::new(File::create(path)?);
-        let mut serializer = V2DeflateSerializer::new();
-        let since_epoch = start.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        IntervalLogWriterBuilder::new()
-            .add_comment("[Histogram log format version 1.3]")
-            .add_comment("[latency of echoes in ns; Interval_Max in ms]")
-            .with_start_time(start)
-            .with_max_value_divisor(1e6)
-            .begin_log_with(&mut file, &mut serializer)?
-            .write_histogram(histogram_ns, since_epoch, duration, None)
-            .map_err(|error| anyhow!("{error}"))?;
-        std::io::Write::flush(&mut file)?;
-        Ok(())
-    };
-    write().with_context(|| format!("--histogram {}", path.display()))
+/// `histogram_ns` as an HdrHistogram V2 log of one interval, which the usual tools read.
+pub fn log(histogram_ns: &Histogram<u64>, start: SystemTime, duration: Duration) -> Result<String> {
+    let mut log = Vec::new();
+    let mut serializer = V2DeflateSerializer::new();
+    let since_epoch = start.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    IntervalLogWriterBuilder::new()
+        .add_comment("[Histogram log format version 1.3]")
+        .add_comment("[latency of echoes in ns; Interval_Max in ms]")
+        .with_start_time(start)
+        .with_max_value_divisor(1e6)
+        .begin_log_with(&mut log, &mut serializer)
+        .context("histogram log")?
+        .write_histogram(histogram_ns, since_epoch, duration, None)
+        .map_err(|error| anyhow!("histogram log: {error}"))?;
+    String::from_utf8(log).context("histogram log")
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //! one place.
 
 use std::io;
-use std::mem::{self, MaybeUninit};
+use std::mem;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::ptr;
 use std::time::Duration;
@@ -27,17 +27,6 @@ pub fn pin(cpus: &[usize]) -> io::Result<()> {
     }
     // SAFETY: `set` is live, its size is the one given, and the kernel only reads it.
     check(unsafe { libc::sched_setaffinity(0, size_of_val(&set), &set) })
-}
-
-/// CPU that all threads of this process have used, user and system, in ns (clock_gettime(2)).
-pub fn cpu_ns() -> io::Result<u64> {
-    let mut time = MaybeUninit::<libc::timespec>::uninit();
-    // SAFETY: the kernel fills `time` when it returns 0, which `check` makes sure of before it is read.
-    let time = unsafe {
-        check(libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, time.as_mut_ptr()))?;
-        time.assume_init()
-    };
-    Ok(Duration::new(time.tv_sec as u64, time.tv_nsec as u32).as_nanos() as u64)
 }
 
 /// A timer that becomes readable, and so wakes a poll, to the precision of the kernel's clock: the time-out of

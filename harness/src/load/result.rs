@@ -5,11 +5,14 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use super::latency::LatencyUs;
+use crate::sides::Whereabouts;
 
 /// A line of JSON on stdout.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum LoadEvent {
+    /// It takes commands.
+    Started(Whereabouts),
     /// As many connections stand as were asked for.
     Connections {
         /// How many.
@@ -77,6 +80,9 @@ pub struct LoadResult {
     pub seed: u64,
     /// Whether SIGINT ended the run early; all figures are of the part before.
     pub interrupted: bool,
+    /// The latencies as an HdrHistogram log, with `--histogram -`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub histogram_log: Option<String>,
 }
 
 /// What an open loop has measured beside the latency.
@@ -251,6 +257,7 @@ mod tests {
             threads: 1,
             seed: u64::MAX,
             interrupted: false,
+            histogram_log: Some("#[…]\n".to_owned()),
         };
         let connections = LoadEvent::Connections {
             connections: 2,

@@ -12,6 +12,7 @@ use crate::comparisons;
 use crate::matrix::{Contender, Workload};
 use crate::measurement::{Bounds, ComparisonRow, MemoryRow, Pass, Status, TrialRow, Verdict};
 use crate::results::Run;
+use crate::sides::Sides;
 use crate::statistics::median;
 use crate::trial::memory_states::{ACTIVE, KERNEL_SUM, MACHINE_SUM, NEVER_USED, USED_THEN_IDLE, USER_SUM};
 
@@ -133,11 +134,13 @@ fn about(run: &Run, folder: &str) -> String {
     };
     format!(
         "- Run: `{folder}`, begun {}, {finished}\n\
+         - Traffic: {}\n\
          - Machine: {} ({}), Linux {}, {} memory, idle driver {}, TCP congestion control {congestion}\n\
          - Source: revision {}{dirty}, {}{profile}\n\
          - Placement: {placement}\n\
-         - Trials: {}: {}\n{}{}",
+         - Trials: {}: {}\n{}{}{}",
         text_of(manifest, "/machine/read_at"),
+        run.traffic(),
         text_of(manifest, "/machine/description"),
         text_of(manifest, "/machine/cpu_model"),
         text_of(manifest, "/machine/kernel_release"),
@@ -149,9 +152,29 @@ fn about(run: &Run, folder: &str) -> String {
         text_of(manifest, "/machine/rustc"),
         run.trials.len(),
         counts.join(", "),
+        sides(run),
         calibration(manifest),
         history(manifest),
     )
+}
+
+/// What the sides say that a command started elsewhere; nothing of most runs.
+fn sides(run: &Run) -> String {
+    let Some(Sides { server, load, .. }) = run.sides() else { return String::new() };
+    let mut text = String::new();
+    for (name, side) in [("server", server), ("load", load)] {
+        let of = |field: &str| side.machine[field].as_str().unwrap_or("unknown");
+        text += &format!(
+            "- The {name}'s machine: {} ({}), Linux {}\n",
+            of("description"),
+            of("cpu_model"),
+            of("kernel_release")
+        );
+        for line in side.not_measured {
+            text += &format!("- Not measured of the {name}: {line}\n");
+        }
+    }
+    text
 }
 
 /// What the machine showed before the run, if that was looked for.

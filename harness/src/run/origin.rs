@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::machine;
 use crate::results::Manifest;
+use crate::sides::Sides;
 
 /// A program, without the folder that it lies in.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -23,6 +24,19 @@ pub struct Program {
 }
 
 impl Program {
+    /// One that lies here.
+    pub fn of_file(path: &Path) -> Result<Self> {
+        Self::read(path, path)
+    }
+
+    /// This one.
+    pub fn of_this() -> Result<Self> {
+        let this = std::env::current_exe().context("find this program")?;
+        // The file that runs, even if another has taken its name since.
+        let running = format!("/proc/{}/exe", std::process::id());
+        Self::read(Path::new(&running), &this)
+    }
+
     fn read(path: &Path, name: &Path) -> Result<Self> {
         let open = || File::open(path).with_context(|| format!("read {}", name.display()));
         let bytes = open()?.metadata().with_context(|| format!("read {}", name.display()))?.len();
@@ -45,20 +59,15 @@ pub struct Programs {
 }
 
 impl Programs {
-    /// Reads both.
-    pub fn read(server: &Path) -> Result<Self> {
-        let this = std::env::current_exe().context("find this program")?;
-        // The file that runs, even if another has taken its name since.
-        let running = format!("/proc/{}/exe", std::process::id());
-        Ok(Self {
-            ringmark: Program::read(Path::new(&running), &this)?,
-            server: Program::read(server, server)?,
-        })
+    /// Reads both; the server's program may lie elsewhere, on a side that has told of it.
+    pub fn read(server: &Path, sides: Option<&Sides>) -> Result<Self> {
+        let told = sides.and_then(|sides| sides.server.program.clone());
+        Ok(Self { ringmark: Program::of_this()?, server: told.map_or_else(|| Program::of_file(server), Ok)? })
     }
 }
 
 /// What must be the same for blocks to be of one run, and what to call it.
-const COMPARED: [(&str, &str); 17] = [
+const COMPARED: [(&str, &str); 23] = [
     ("/machine/description", "the machine"),
     ("/machine/cpu_model", "the CPU"),
     ("/machine/hypervisor", "the hypervisor"),
@@ -76,6 +85,12 @@ const COMPARED: [(&str, &str); 17] = [
     ("/programs/ringmark/sha256", "ringmark's program"),
     ("/programs/server/sha256", "the server's program"),
     ("/programs/server/bytes", "the size of the server's program"),
+    ("/sides/over_loopback", "whether traffic goes over loopback"),
+    ("/sides/server/machine/description", "the server's machine"),
+    ("/sides/server/machine/cpu_model", "the server's CPU"),
+    ("/sides/server/machine/kernel_release", "the server's kernel"),
+    ("/sides/load/machine/cpu_model", "the load's CPU"),
+    ("/sides/load/machine/kernel_release", "the load's kernel"),
 ];
 
 /// As many digits of a revision or a sum as tell it from others.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use super::ramp::Ramp;
 use super::{Ground, Trial, miscounted};
@@ -10,41 +10,61 @@ use crate::children::{IdleSpinner, Load, Server};
 use crate::gates::{self, Evidence, Offered, Sharing};
 use crate::instruments::cpu::{MachineCpu, ProcessTicks, Tasks, process_cpu_ns};
 use crate::instruments::network::NetworkReading;
+use crate::instruments::network_namespace::NetworkNamespace;
 use crate::load::result::{LoadEvent, LoadResult};
 use crate::matrix::{Latency, Workload};
 use crate::measurement::{Status, TrialRow};
 use crate::statistics::percent_of;
 
-/// The server's main thread, which only waits for signals.
+/// The server's main thread, which only waits to be told something.
 const MAIN_THREAD: u64 = 1;
+
+/// Where a server's CPU time comes from.
+const PROCESS_CLOCK: &str = "process clock";
+const SELF_REPORTED: &str = "self-reported";
 
 /// The CPU clocks at one end of the window.
 pub struct Clocks {
     pub server_cpu_ns: u64,
-    server_ticks: ProcessTicks,
-    pub tasks: Tasks,
-    client_tasks: Tasks,
+    /// None of a server that is not to be seen here.
+    server: Option<(ProcessTicks, Tasks)>,
+    /// Likewise.
+    client_tasks: Option<Tasks>,
     pub machine: MachineCpu,
 }
 
 impl Clocks {
     /// At the beginning of the window. The server's threads come first: one for each connection makes that long,
     /// on the client's CPU, and what the client waits meanwhile must not count as the window's.
-    pub fn begin(server: &Server, load: &Load) -> std::io::Result<Self> {
-        let tasks = Tasks::read(server.pid())?;
-        let client_tasks = Tasks::read(load.pid())?;
+    pub fn begin(server: &mut Server, load: &Load) -> Result<Self> {
+        let tasks = server.pid().map(Tasks::read).transpose()?;
+        let client_tasks = load.pid().map(Tasks::read).transpose()?;
         let machine = MachineCpu::read()?;
-        let server_ticks = ProcessTicks::read(server.pid())?;
-        Ok(Self { server_cpu_ns: process_cpu_ns(server.pid())?, server_ticks, tasks, client_tasks, machine })
+        let ticks = server.pid().map(ProcessTicks::read).transpose()?;
+        Ok(Self { server_cpu_ns: server_cpu_ns(server)?, server: ticks.zip(tasks), client_tasks, machine })
     }
 
     /// At its end, the other way round.
-    pub fn end(server: &Server, load: &Load) -> std::io::Result<Self> {
-        let server_cpu_ns = process_cpu_ns(server.pid())?;
-        let server_ticks = ProcessTicks::read(server.pid())?;
+    pub fn end(server: &mut Server, load: &Load) -> Result<Self> {
+        let server_cpu_ns = server_cpu_ns(server)?;
+        let ticks = server.pid().map(ProcessTicks::read).transpose()?;
         let machine = MachineCpu::read()?;
-        let client_tasks = Tasks::read(load.pid())?;
-        Ok(Self { server_cpu_ns, server_ticks, tasks: Tasks::read(server.pid())?, client_tasks, machine })
+        let client_tasks = load.pid().map(Tasks::read).transpose()?;
+        let tasks = server.pid().map(Tasks::read).transpose()?;
+        Ok(Self { server_cpu_ns, server: ticks.zip(tasks), client_tasks, machine })
+    }
+
+    /// io-wq workers of a server that is to be seen.
+    pub fn io_workers(&self) -> Option<u64> {
+        self.server.as_ref().map(|(_, tasks)| tasks.io_workers)
+    }
+}
+
+/// By the clock of its process; of one that is not to be seen here, by its own report, which is a line's way away.
+fn server_cpu_ns(server: &mut Server) -> Result<u64> {
+    match server.pid() {
+        Some(pid) => Ok(process_cpu_ns(pid)?),
+        None => server.counters()?.cpu_ns.context("the server does not tell its CPU time"),
     }
 }
 
@@ -77,6 +97,14 @@ pub fn window(
     Ok(Window { before, after, result })
 }
 
+/// What TCP has counted, if that is the trial's own.
+pub fn network(
+    server: &Server,
+    namespace: Option<&NetworkNamespace>,
+) -> std::io::Result<Option<NetworkReading>> {
+    namespace.and(server.pid()).map(NetworkReading::read).transpose()
+}
+
 pub fn measure(
     trial: &Trial,
     ground: &Ground,
@@ -84,14 +112,15 @@ pub fn measure(
     latency: &Latency,
     row: &mut TrialRow,
 ) -> Result<(Status, String)> {
-    let namespace = trial.namespace(row);
+    let namespace = trial.namespace(ground, row);
     let mut server = trial.server(ground, namespace.as_ref(), row, |_| {})?;
-    let network_before = NetworkReading::read(server.pid())?;
+    let network_before = network(&server, namespace.as_ref())?;
     let file = format!("{:04}-{}-{}.hlog", trial.run_id, workload.name, trial.arm.replace(' ', "-"));
     let more = [
         format!("--duration={}", humantime::format_duration(latency.duration)),
         format!("--warmup-max={}", humantime::format_duration(latency.warmup_max)),
-        format!("--histogram={}", ground.histograms.join(file).display()),
+        // It may be on another machine: what it has recorded comes with its result.
+        "--histogram=-".to_owned(),
     ];
     let all_connections = workload.all_connections() as u64;
     let mut idle = None;
@@ -110,7 +139,7 @@ pub fn measure(
         false => None,
     };
     let counters_before = server.counters()?;
-    let Window { before, after, result } =
+    let Window { before, after, mut result } =
         window(&mut server, &mut load, latency.duration, latency.warmup_max)?;
     // One that had died in between would have left the CPUs to halt.
     spinner.map(IdleSpinner::end).transpose()?;
@@ -119,14 +148,22 @@ pub fn measure(
         None => server.counters()?,
     };
     let stood = at_rest.of_loop("open");
-    let network = NetworkReading::read(server.pid())?.since(&network_before);
+    let network = network(&server, namespace.as_ref())?;
+    let network = network.zip(network_before).map(|(after, before)| after.since(&before));
+    if let Some(log) = result.histogram_log.take() {
+        let path = ground.histograms.join(file);
+        std::fs::write(&path, log).with_context(|| path.display().to_string())?;
+    }
     load.quit()?;
     idle.map(Load::quit).transpose()?;
     let counters = trial.stop(server, row)?;
 
     let echoes = result.echoes as f64;
     let per_echo = |amount: u64| (echoes > 0.0).then(|| amount as f64 / echoes);
-    let machine = after.machine.since(&before.machine);
+    // Where a side is on another machine, this one's time is not that of the trial, and steal is only if a side is here.
+    let (both_here, one_here) =
+        ground.sides.as_ref().map_or((true, true), |sides| (sides.are_here(), sides.is_one_here()));
+    let machine = Some(after.machine.since(&before.machine)).filter(|_| one_here);
     // Of one thread: those that share the work share the delay.
     let run_delay_percent = |before: &Tasks, after: &Tasks, threads: usize| {
         let delay_ns = after.run_delay_ns.saturating_sub(before.run_delay_ns) as f64;
@@ -171,25 +208,32 @@ pub fn measure(
         row.fairness_workers = (ground.ports == ground.workers).then_some(fairness.ports);
     }
     row.server_cpu_ns_per_echo = per_echo(server_cpu_ns);
-    if let Some((ticks, user_share)) = after.server_ticks.user_share_since(&before.server_ticks) {
+    let server_tasks = before.server.as_ref().zip(after.server.as_ref());
+    row.server_cpu_source = if server_tasks.is_some() { PROCESS_CLOCK } else { SELF_REPORTED }.to_owned();
+    let division = server_tasks.and_then(|((before, _), (after, _))| after.user_share_since(before));
+    if let Some((ticks, user_share)) = division {
         let part = |share: f64| row.server_cpu_ns_per_echo.map(|all| all * share);
         row.server_cpu_user_ns_per_echo = part(user_share);
         row.server_cpu_kernel_ns_per_echo = part(1.0 - user_share);
         row.server_cpu_division_ticks = Some(ticks);
     }
     row.client_cpu_ns_per_echo = per_echo(result.client_cpu_ns);
-    row.machine_cpu_ns_per_echo = per_echo(machine.busy_ns).filter(|_| !workload.idle_spinner);
-    row.machine_softirq_ns_per_echo = machine.softirq_ns.and_then(per_echo);
+    let of_both = machine.filter(|_| both_here);
+    row.machine_cpu_ns_per_echo =
+        of_both.and_then(|machine| per_echo(machine.busy_ns)).filter(|_| !workload.idle_spinner);
+    row.machine_softirq_ns_per_echo = of_both.and_then(|machine| machine.softirq_ns).and_then(per_echo);
     row.client_cpu_percent = Some(result.client_cpu_ratio * 100.0);
-    row.context_switches_per_echo =
-        per_echo(after.tasks.context_switches.saturating_sub(before.tasks.context_switches));
-    row.server_run_delay_percent =
-        run_delay_percent(&before.tasks, &after.tasks, usize::from(ground.workers));
+    row.context_switches_per_echo = server_tasks.and_then(|((_, before), (_, after))| {
+        per_echo(after.context_switches.saturating_sub(before.context_switches))
+    });
+    row.server_run_delay_percent = server_tasks
+        .and_then(|((_, before), (_, after))| run_delay_percent(before, after, usize::from(ground.workers)));
+    let client_tasks = before.client_tasks.as_ref().zip(after.client_tasks.as_ref());
     row.client_run_delay_percent =
-        run_delay_percent(&before.client_tasks, &after.client_tasks, result.threads);
+        client_tasks.and_then(|(before, after)| run_delay_percent(before, after, result.threads));
     row.events_per_wait = counters.events_per_wait_since(&counters_before);
-    row.steal_percent = machine.steal_percent();
-    row.retransmitted_segments = namespace.is_some().then_some(network.retransmitted_segments);
+    row.steal_percent = machine.and_then(|machine| machine.steal_percent());
+    row.retransmitted_segments = network.map(|network| network.retransmitted_segments);
 
     // One thread of each on one CPU: what one waits beyond what the other runs, something else ran.
     let is_accounted = ground.placement.is_one_cpu() && ground.workers == 1 && result.threads == 1;
@@ -200,8 +244,12 @@ pub fn measure(
     let sharing = Sharing {
         sides: ground.placement.shared_cpu,
         is_accounted,
-        kernel_thread: after.tasks.sqpoll_threads > ground.placement.free_of(&after.tasks.sqpoll_cpus),
-        siblings: after.tasks.count > u64::from(ground.workers) + MAIN_THREAD,
+        kernel_thread: match &after.server {
+            Some((_, tasks)) => tasks.sqpoll_threads > ground.placement.free_of(&tasks.sqpoll_cpus),
+            None => at_rest.kernel_threads.sqpoll > ground.placement.left_by(ground.workers),
+        },
+        siblings: (after.server.as_ref())
+            .is_some_and(|(_, tasks)| tasks.count > u64::from(ground.workers) + MAIN_THREAD),
     };
     row.shared_cpu = sharing.is_shared_cpu();
     if let Some(reason) = miscounted(result.churn.as_ref(), &at_rest) {
@@ -219,8 +267,8 @@ pub fn measure(
         steal_percent: row.steal_percent,
         server_run_delay_percent: beyond(row.server_run_delay_percent, result.client_cpu_ns),
         client_run_delay_percent: beyond(row.client_run_delay_percent, server_cpu_ns),
-        network: namespace.is_some().then_some(network),
-        io_workers: after.tasks.io_workers,
+        network,
+        io_workers: after.io_workers().unwrap_or(at_rest.kernel_threads.io_wq),
         counters,
         sharing,
         not_in_force: gates::not_in_force(&row.knobs, &row.in_force),

@@ -7,11 +7,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use ringmark::backend;
 
 use super::ramp::{self, Ramp};
-use super::{Ground, Outcome, Trial};
+use super::{Ground, Outcome, Trial, UNSEEN};
 use crate::children::{Load, Server};
 use crate::gates::{self, Evidence};
 use crate::instruments::memory::{MemoryInstrument, MemoryReading};
@@ -105,12 +105,12 @@ fn measure_state(
     outcome: &mut Outcome,
 ) -> Result<(Status, String)> {
     let row = &mut outcome.row;
-    let namespace = trial.namespace(row);
+    let namespace = trial.namespace(ground, row);
     let mut server = trial.server(ground, namespace.as_ref(), row, |_| {})?;
     let most = counts.last().copied().unwrap_or_default();
     let more = [format!("--duration={}", humantime::format_duration(ACTIVE_TIME))];
     let mut load = trial.load(ground, namespace.as_ref(), &server, row, most, &more)?;
-    let instrument = MemoryInstrument::new(server.pid())?;
+    let instrument = MemoryInstrument::new(server.pid().context(UNSEEN)?)?;
     let mut points = Vec::new();
     let walked = walk(&mut server, &mut load, &instrument, counts, state, &mut points);
     // What was read stays, whatever ended the walk.

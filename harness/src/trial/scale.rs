@@ -15,12 +15,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail, ensure};
 use ringmark::backend;
 
-use super::latency::{Clocks, Window, window};
+use super::latency::{Clocks, Window, network, window};
 use super::ramp::{self, Ramp, available_bytes};
 use super::{Ground, Outcome, Trial};
 use crate::children::{Load, Server, ServerCounters};
 use crate::gates::{self, Evidence, Offered};
-use crate::instruments::network::NetworkReading;
 use crate::instruments::network_namespace::NetworkNamespace;
 use crate::load::result::{Arrival, LoadEvent, LoadResult};
 use crate::matrix::Scale;
@@ -82,15 +81,17 @@ pub fn measure(
     let before_bytes = available_bytes()?;
     push(trial.step("before", before_bytes));
 
-    let mut site = || -> Result<Site> {
-        let namespace = trial.namespace(row);
+    let mut site = |ground: &Ground| -> Result<Site> {
+        let namespace = trial.namespace(ground, row);
         let server = trial.server(ground, namespace.as_ref(), row, |_| {})?;
         Ok(Site { namespace, server })
     };
     let echoes = backend::find(&trial.contender.backend).is_ok_and(|entry| entry.echoes);
-    let crowded = site()?;
-    let alone = echoes.then(site).transpose()?;
-    let network_before = NetworkReading::read(crowded.server.pid())?;
+    let crowded = site(ground)?;
+    // In the same network, if neither has one of its own.
+    let beside = Ground { first_port: ground.first_port + ground.ports, ..ground.clone() };
+    let alone = echoes.then(|| site(&beside)).transpose()?;
+    let network_before = network(&crowded.server, crowded.namespace.as_ref())?;
     let crowd = trial.load(ground, crowded.namespace.as_ref(), &crowded.server, row, most, &[])?;
     let ramp = Ramp::begin()?;
     let mut walk = Walk { trial, ground, scale, crowded, alone, crowd, ramp, opened: (0, 0.0) };
@@ -113,13 +114,13 @@ pub fn measure(
         row.active_connections = Some(most as u64);
         push(all);
     }
-    let network = NetworkReading::read(walk.crowded.server.pid())?.since(&network_before);
+    let network = network(&walk.crowded.server, walk.crowded.namespace.as_ref())?;
+    let network = network.zip(network_before).map(|(after, before)| after.since(&before));
     walk.open(0, &mut push)?;
     let Walk { crowded: Site { namespace, server }, alone, crowd, .. } = walk;
     crowd.quit()?;
     alone.map(|site| site.server.stop()).transpose()?;
     let counters = trial.stop(server, row)?;
-    let has_namespace = namespace.is_some();
     drop(namespace);
     let after_bytes = ramp::released()?;
     push(trial.step("after", after_bytes));
@@ -134,11 +135,11 @@ pub fn measure(
         notes.push(format!("{unusable} of {} loads were turned away", loads().count()));
     }
 
-    row.retransmitted_segments = has_namespace.then_some(network.retransmitted_segments);
+    row.retransmitted_segments = network.map(|network| network.retransmitted_segments);
     row.shared_cpu = ground.placement.shared_cpu;
     let (status, reason) = gates::judge(&Evidence {
         connections: (most as u64, counters_open.of_loop("open")),
-        network: has_namespace.then_some(network),
+        network,
         counters,
         not_in_force: gates::not_in_force(&row.knobs, &row.in_force),
         notes,
@@ -212,7 +213,7 @@ impl Walk<'_> {
 
     /// What the server does when nobody sends.
     fn rest(&mut self, connections: usize) -> Result<ScaleRow> {
-        let server = &self.crowded.server;
+        let server = &mut self.crowded.server;
         let before = Clocks::begin(server, &self.crowd)?;
         let begin = Instant::now();
         std::thread::sleep(self.scale.duration);
@@ -303,7 +304,7 @@ impl Walk<'_> {
             }),
             client_cpu_percent: Some(result.client_cpu_ratio * 100.0),
             steal_percent: machine.steal_percent(),
-            io_workers: after.tasks.io_workers,
+            io_workers: after.io_workers().unwrap_or(counters.kernel_threads.io_wq),
             ..Evidence::default()
         });
         // Of workers that share a CPU the waiting for it tells nothing.

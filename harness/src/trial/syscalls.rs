@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use ringmark::sys::Call;
 
-use super::{Ground, Outcome, Trial, miscounted};
+use super::{Ground, Outcome, Trial, UNSEEN, miscounted};
 use crate::children::{Server, ServerCounters};
 use crate::gates::{self, Evidence};
 use crate::instruments::Unavailable;
@@ -26,6 +26,9 @@ const OTHER_PER_ECHO: f64 = 0.01;
 /// sq_thread_idle says (io_uring_setup(2)), 1 s if nothing is given.
 const REST_TIME: Duration = Duration::from_secs(5);
 
+/// A server that is not to be seen rests if its counters stand still for so long.
+const UNSEEN_REST: Duration = Duration::from_millis(20);
+
 /// How long the echoes may take, beside the time in which an open loop sends them.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -38,11 +41,15 @@ pub fn measure(
 ) -> Result<(Status, String)> {
     let row = &mut outcome.row;
     let is_open = workload.rate_per_s.is_some();
-    let namespace = trial.namespace(row);
+    let namespace = trial.namespace(ground, row);
     let uses_ring = trial.contender.backend.starts_with("uring");
-    let mut tracepoints = Traced::unheld(uses_ring);
-    let mut server =
-        trial.server(ground, namespace.as_ref(), row, |pid| tracepoints = Traced::attach(pid, uses_ring))?;
+    let mut tracepoints = Traced::none("the server did not hold", uses_ring);
+    let mut server = trial.server(ground, namespace.as_ref(), row, |pid| {
+        tracepoints = match pid {
+            Some(pid) => Traced::attach(pid, uses_ring),
+            None => Traced::none(UNSEEN, uses_ring),
+        };
+    })?;
     let each = (echoes / workload.connections as u64).max(1);
     let all = each * workload.connections as u64;
     let more = if is_open { vec![format!("--echoes={all}")] } else { Vec::new() };
@@ -68,7 +75,10 @@ pub fn measure(
     let (LoadEvent::Echoed(result) | LoadEvent::Result(result)) = event else { bail!("no result came back") };
     let after = Rest::find(&mut server, &mut tracepoints)?;
     let stood = after.own.of_loop("open");
-    let io_workers = Tasks::read(server.pid())?.io_workers;
+    let io_workers = match server.pid() {
+        Some(pid) => Tasks::read(pid)?.io_workers,
+        None => after.own.kernel_threads.io_wq,
+    };
     load.quit()?;
     let counters = trial.stop(server, row)?;
 
@@ -181,9 +191,9 @@ struct Traced {
 }
 
 impl Traced {
-    fn unheld(uses_ring: bool) -> Self {
-        let unheld = || Unavailable::new("the server did not hold");
-        Self { calls: Err(unheld()), ring: uses_ring.then(|| Err(unheld())) }
+    fn none(reason: &str, uses_ring: bool) -> Self {
+        let none = || Unavailable::new(reason);
+        Self { calls: Err(none()), ring: uses_ring.then(|| Err(none())) }
     }
 
     fn attach(pid: u32, uses_ring: bool) -> Self {
@@ -225,17 +235,24 @@ struct Rest {
 
 impl Rest {
     /// Reads the tracepoints, the server's counters, and the tracepoints again, until no worker has done
-    /// anything in between and all threads sleep: then both counts are of the same moment.
+    /// anything in between and all threads sleep: then both counts are of the same moment. Of a server that is not to
+    /// be seen its own counters tell whether it rests, a while apart.
     fn find(server: &mut Server, tracepoints: &mut Traced) -> Result<Self> {
         let deadline = Instant::now() + REST_TIME;
         while Instant::now() < deadline {
             let first = tracepoints.read()?;
             let own = server.counters()?;
-            let asleep = Tasks::read(server.pid())?.all_sleeping;
+            let asleep = match server.pid() {
+                Some(pid) => Tasks::read(pid)?.all_sleeping,
+                None => {
+                    std::thread::sleep(UNSEEN_REST);
+                    true
+                }
+            };
             let again = server.counters()?;
             let traced = tracepoints.read()?;
             let still = traced.is_still_since(&first);
-            if asleep && still && own == again {
+            if asleep && still && again.is_still_since(&own) {
                 return Ok(Self { own, traced });
             }
             std::thread::sleep(Duration::from_millis(5));

@@ -26,7 +26,10 @@ impl Dialogue {
             .unwrap();
         let stdin = child.stdin.take();
         let stdout = BufReader::new(child.stdout.take().unwrap());
-        Self { child, stdin, stdout }
+        let mut dialogue = Self { child, stdin, stdout };
+        let started = dialogue.hear();
+        assert_eq!((&started["event"], &started["pid"]), (&"started".into(), &dialogue.child.id().into()));
+        dialogue
     }
 
     pub fn say(&mut self, line: &str) {

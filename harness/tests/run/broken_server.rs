@@ -12,10 +12,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use serde_json::json;
-use signal_hook::consts::{SIGTERM, SIGUSR1};
-
 use crate::{FOUR_CONNECTIONS, LATENCY, Place, assert_has, assert_reasons, failure, heading};
+use serde_json::json;
 
 /// What the stand-in does wrong.
 const FAULT: &str = "RINGMARK_TEST_FAULT";
@@ -106,8 +104,11 @@ fn the_server_never_gets_ready() {
 fn stand_in() {
     let Ok(fault) = std::env::var(FAULT) else { return };
     let mut lines = fs::OpenOptions::new().write(true).open("/proc/self/fd/3").unwrap();
-    let mut signals = signal_hook::iterator::Signals::new([SIGUSR1, SIGTERM]).unwrap();
-    std::io::stdin().read_line(&mut String::new()).unwrap();
+    let mut told = std::io::stdin().lines().map(Result::unwrap);
+    let mut held = ringmark::whereabouts::to_json();
+    held.insert("event".to_owned(), "held".into());
+    writeln!(lines, "{}", json!(held)).unwrap();
+    told.next();
 
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -139,11 +140,11 @@ fn stand_in() {
     });
     let ready = json!({"event": "ready", "knobs": knobs, "in_force": in_force, "addresses": [address]});
     writeln!(lines, "{ready}").unwrap();
-    for signal in signals.forever() {
-        let event = if signal == SIGTERM { "end" } else { "counters" };
+    for line in told {
+        let event = if line == "stop" { "end" } else { "counters" };
         let counters = json!({"event": event, "calls": {}, "loop": {"open": open.load(SeqCst)}});
         writeln!(lines, "{counters}").unwrap();
-        if signal == SIGTERM {
+        if line == "stop" {
             return;
         }
     }

@@ -1,0 +1,597 @@
+//! Where the server and the load run: here, or behind a command that starts each of them elsewhere.
+//!
+//! A command is a prefix of the program and its arguments, as `ssh HOST` or `ip netns exec NAME`. What it starts may be
+//! on another machine, or in another pid namespace of this one, where the number of a process tells nothing here. So
+//! each side is asked where it is and what it is, before the trials and in each; nothing is taken from the prefix's
+//! words.
+
+use std::io::Write as _;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use ringmark::whereabouts;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::children;
+use crate::instruments::affinity::CpuList;
+use crate::machine::{Machine, without_folders};
+use crate::run::Program;
+
+/// Where the server and the load run.
+#[derive(clap::Args, Clone, Debug, Default)]
+#[group(skip)]
+pub struct Options {
+    /// Start the server by this command, which the program and its arguments follow
+    ///
+    /// For example "ip netns exec NAME", "taskset -c 3", "docker exec -i NAME" or "ssh HOST", split into words as a
+    /// shell would, without one. It must pass stdin and stdout on. With it or --load-command no network namespace is
+    /// made, and the server's ports are those from 8888 on. A side on another machine is not pinned from here:
+    /// `taskset` in its command does it.
+    #[arg(long, value_name = "PREFIX")]
+    server_command: Option<String>,
+    /// Start the load by this command, likewise
+    #[arg(long, value_name = "PREFIX")]
+    load_command: Option<String>,
+    /// Where the server listens and the load finds it [default: 127.0.0.1, if both are in one network namespace]
+    #[arg(long, value_name = "IP")]
+    server_address: Option<IpAddr>,
+    /// Folder of `ringmark` and `ringmark-server` on the sides that have a command [default: that of the programs here]
+    #[arg(long, value_name = "DIR")]
+    remote_bin: Option<PathBuf>,
+}
+
+impl Options {
+    /// Whether the server's program lies in a folder of another side.
+    pub fn has_own_folder(&self) -> bool {
+        self.server_command.is_some() && self.remote_bin.is_some()
+    }
+
+    /// What to add to a command line for the same.
+    pub fn arguments(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let path = |path: &PathBuf| path.display().to_string();
+        [
+            ("--server-command", self.server_command.clone()),
+            ("--load-command", self.load_command.clone()),
+            ("--server-address", self.server_address.map(|address| address.to_string())),
+            ("--remote-bin", self.remote_bin.as_ref().map(path)),
+        ]
+        .into_iter()
+        .filter_map(|(option, value)| Some((option, value?)))
+    }
+
+    /// The same with what is not given taken from the run that is gone on with or repeated.
+    ///
+    /// # Errors
+    /// When something else is given, or the run does not tell all.
+    pub fn completed_from(mut self, before: Option<&Sides>) -> Result<Self> {
+        let of = |side: fn(&Sides) -> &Side| before.and_then(|sides| side(sides).command.clone());
+        for (option, given, was) in [
+            (SERVER, &mut self.server_command, of(|sides| &sides.server)),
+            (LOAD, &mut self.load_command, of(|sides| &sides.load)),
+        ] {
+            let is = given.as_deref().map(|given| Way::parse(option, given, None)).transpose()?;
+            let is = is.map(|way| way.told());
+            match (is, was) {
+                (Some(is), was) if Some(&is) != was.as_ref() => {
+                    let was = was.map_or_else(|| "without a command".to_owned(), |was| format!("by `{was}`"));
+                    bail!("{option} `{is}`: the run began {was}; figures from two places are not of one run");
+                }
+                (None, Some(was)) if was.contains(HIDDEN) => bail!(
+                    "the run began with {option} `{was}`, of which it does not keep all: give {option} again"
+                ),
+                (None, was) => *given = was,
+                _ => {}
+            }
+        }
+        if let Some(before) = before {
+            let was = before.server_address;
+            let is = *self.server_address.get_or_insert(was);
+            ensure!(is == was, "--server-address {is}: the run began with {was}");
+        }
+        Ok(self)
+    }
+
+    /// Asks both sides where and what they are; none if neither has a command.
+    pub fn look(&self, server: &Path) -> Result<Option<Sides>> {
+        if self.server_command.is_none() && self.load_command.is_none() {
+            if let Some((option, value)) = self.arguments().next() {
+                bail!("{option} {value}: only with --server-command or --load-command");
+            }
+            return Ok(None);
+        }
+        let way = |option, given: &Option<String>| {
+            let bin = self.remote_bin.as_deref();
+            given.as_deref().map_or(Ok(Way::default()), |given| Way::parse(option, given, bin))
+        };
+        let (to_server, to_load) = (way(SERVER, &self.server_command)?, way(LOAD, &self.load_command)?);
+        let (at_server, at_load) = (Report::ask(&to_server, Some(server))?, Report::ask(&to_load, None)?);
+        let here = Whereabouts::of_this_process()?;
+        let over_loopback = at_server.whereabouts.is_in_network_of(&at_load.whereabouts);
+        let server_address = match self.server_address {
+            Some(address) => address,
+            None if over_loopback => Ipv4Addr::LOCALHOST.into(),
+            None => bail!(
+                "the server and the load are in different networks: give --server-address, an address of the server's \
+                 side that the load's side can reach"
+            ),
+        };
+        let one_machine = at_server.whereabouts.is_on_machine_of(&at_load.whereabouts);
+        let side = |way: Way, report: Report| -> Result<Side> {
+            let cpus = report.machine["cpus_allowed"].as_str().unwrap_or_default();
+            Ok(Side {
+                command: (!way.words.is_empty()).then(|| way.told()),
+                cpus: cpus.parse().ok(),
+                is_here: report.whereabouts.is_on_machine_of(&here),
+                is_visible: report.whereabouts.sees_processes_of(&here),
+                machine: report.machine,
+                program: Some(report.program),
+                way,
+                ..Side::default()
+            })
+        };
+        let mut sides = Sides {
+            server_address,
+            over_loopback,
+            one_machine,
+            server: side(to_server, at_server)?,
+            load: side(to_load, at_load)?,
+        };
+        sides.server.not_measured = sides.not_measured_of_server();
+        sides.load.not_measured = sides.not_measured_of_load();
+        Ok(Some(sides))
+    }
+}
+
+const SERVER: &str = "--server-command";
+const LOAD: &str = "--load-command";
+
+/// The way to a side: what stands before its programs. By default nothing does.
+#[derive(Clone, Debug, Default)]
+pub struct Way {
+    option: &'static str,
+    given: String,
+    words: Vec<String>,
+    folder: Option<PathBuf>,
+}
+
+/// Stands where words were left out.
+const HIDDEN: &str = "…";
+
+impl Way {
+    fn parse(option: &'static str, given: &str, folder: Option<&Path>) -> Result<Self> {
+        let words = shlex::split(given)
+            .with_context(|| format!("{option} `{given}`: a quotation mark or a backslash has no end"))?;
+        ensure!(
+            !words.is_empty(),
+            "{option} `{given}`: no word in it; leave it out to start the program here"
+        );
+        Ok(Self { option, given: given.to_owned(), words, folder: folder.map(Path::to_owned) })
+    }
+
+    /// Starts a program there that lies here at `program`.
+    pub fn command(&self, program: &Path) -> Command {
+        let program = self.path(program);
+        match self.words.split_first() {
+            None => Command::new(program),
+            Some((first, more)) => {
+                let mut command = Command::new(first);
+                command.args(more).arg(program);
+                command
+            }
+        }
+    }
+
+    /// Where a program lies there.
+    fn path(&self, program: &Path) -> PathBuf {
+        match (&self.folder, program.file_name()) {
+            (Some(folder), Some(name)) => folder.join(name),
+            _ => program.to_owned(),
+        }
+    }
+
+    /// An error on the way, which names it.
+    pub fn blame(&self, error: anyhow::Error) -> anyhow::Error {
+        if self.words.is_empty() { error } else { error.context(format!("{} `{}`", self.option, self.given)) }
+    }
+
+    /// The words without those that tell whose machines these are.
+    pub fn told(&self) -> String {
+        told(&self.words)
+    }
+
+    /// A text in which the words that are not told do not stand.
+    fn hide(&self, text: String) -> String {
+        let until = told_until(&self.words);
+        let hidden =
+            self.words.iter().enumerate().filter(|(index, word)| *index >= until || word.contains('@'));
+        hidden
+            .flat_map(|(_, word)| word.split('@'))
+            .filter(|part| part.len() > 2 && !part.starts_with('-'))
+            .fold(text, |text, part| text.replace(part, HIDDEN))
+    }
+}
+
+/// How many words stand before those that name ssh's host.
+fn told_until(words: &[String]) -> usize {
+    let is_ssh = |word: &String| Path::new(word).file_name().is_some_and(|name| name == "ssh");
+    words.iter().position(is_ssh).map_or(words.len(), |ssh| ssh + 1)
+}
+
+/// The words of a command as results tell them: nothing of what follows `ssh`, nobody's name at a host, no folders.
+fn told(words: &[String]) -> String {
+    let (told, hidden) = words.split_at(told_until(words));
+    let word = |word: &String| if word.contains('@') { HIDDEN.to_owned() } else { without_folders(word) };
+    let mut told: Vec<String> = told.iter().map(word).collect();
+    told.extend((!hidden.is_empty()).then(|| HIDDEN.to_owned()));
+    match shlex::try_join(told.iter().map(String::as_str)) {
+        // All of it is there, to be split again.
+        Ok(joined) if !joined.contains(HIDDEN) => joined,
+        _ => told.join(" "),
+    }
+}
+
+/// An argument of this program as results tell it.
+pub fn told_argument(argument: &str) -> String {
+    let (option, value) = match argument.split_once('=') {
+        Some((option, value)) if option.starts_with("--") => (format!("{option}="), value),
+        _ => (String::new(), argument),
+    };
+    match shlex::split(value) {
+        Some(words) if words.len() > 1 && told(&words).contains(HIDDEN) => option + &told(&words),
+        _ => without_folders(argument),
+    }
+}
+
+/// Where a process runs, as it says itself.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Whereabouts {
+    pid: u32,
+    start_ticks: Option<u64>,
+    boot_id: Option<String>,
+    pid_namespace: Option<String>,
+    network_namespace: Option<String>,
+}
+
+impl Whereabouts {
+    /// Of this process.
+    pub fn of_this_process() -> Result<Self> {
+        serde_json::from_value(Value::Object(whereabouts::to_json())).context("where this process is")
+    }
+
+    fn is_on_machine_of(&self, other: &Self) -> bool {
+        is_same(&self.boot_id, &other.boot_id)
+    }
+
+    /// Two namespaces of different kernels may have one number.
+    fn is_in_network_of(&self, other: &Self) -> bool {
+        self.is_on_machine_of(other) && is_same(&self.network_namespace, &other.network_namespace)
+    }
+
+    fn sees_processes_of(&self, other: &Self) -> bool {
+        self.is_on_machine_of(other) && is_same(&self.pid_namespace, &other.pid_namespace)
+    }
+
+    /// The number of that process, if it is the one that /proc shows here under it.
+    pub fn pid_here(&self) -> Option<u32> {
+        let is_here = self.sees_processes_of(&Self::of_this_process().ok()?);
+        let is_it = || is_same(&self.start_ticks, &whereabouts::start_ticks(&self.pid.to_string()));
+        (is_here && is_it()).then_some(self.pid)
+    }
+}
+
+/// What is not known is not the same.
+fn is_same<T: PartialEq>(one: &Option<T>, other: &Option<T>) -> bool {
+    one.is_some() && one == other
+}
+
+/// Says where and what a side is, for whoever started this on it.
+#[derive(clap::Args, Debug)]
+pub struct DescribeOptions {
+    /// The server's program there
+    #[arg(long, value_name = "FILE")]
+    server: Option<PathBuf>,
+}
+
+/// The verb that does it.
+pub const DESCRIBE: &str = "describe-side";
+
+/// Prints one line of JSON.
+pub fn describe(options: &DescribeOptions) -> Result<()> {
+    let report = Report::read(options.server.as_deref())?;
+    writeln!(std::io::stdout(), "{}", serde_json::to_string(&report)?).context("stdout")
+}
+
+/// What a side says of itself.
+#[derive(Serialize, Deserialize)]
+struct Report {
+    ringmark: String,
+    whereabouts: Whereabouts,
+    machine: Value,
+    /// The program that is started there in trials.
+    program: Program,
+}
+
+impl Report {
+    fn read(server: Option<&Path>) -> Result<Self> {
+        Ok(Self {
+            ringmark: env!("CARGO_PKG_VERSION").to_owned(),
+            whereabouts: Whereabouts::of_this_process()?,
+            machine: serde_json::to_value(Machine::read())?,
+            program: match server {
+                Some(server) => Program::of_file(server)?,
+                None => Program::of_this()?,
+            },
+        })
+    }
+
+    /// Of the side at the end of a way, where `server` is started if it is given.
+    fn ask(way: &Way, server: Option<&Path>) -> Result<Self> {
+        if way.words.is_empty() {
+            return Self::read(server);
+        }
+        let mut command = way.command(&std::env::current_exe().context("find this program")?);
+        command.arg(DESCRIBE);
+        if let Some(server) = server {
+            command.arg(format!("--server={}", way.path(server).display()));
+        }
+        let ask = || -> Result<Self> {
+            let line = children::line_of(command)?;
+            serde_json::from_str(&line).map_err(|_| anyhow!("it said what cannot be understood: {line}"))
+        };
+        let hint =
+            "it must start what follows it, find it there (see --remote-bin), and pass stdin and stdout on";
+        let report = ask().map_err(|error| way.blame(anyhow!("{error:#}; {hint}")))?;
+        let own = env!("CARGO_PKG_VERSION");
+        if report.ringmark != own {
+            let error =
+                anyhow!("ringmark there is version {}, here {own}: copy this one there", report.ringmark);
+            return Err(way.blame(error));
+        }
+        Ok(report)
+    }
+}
+
+/// One side of a run that has a command on either.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Side {
+    /// What its program was started by, without what tells whose machines these are; null: nothing.
+    pub command: Option<String>,
+    /// What is not measured of it, and why.
+    pub not_measured: Vec<String>,
+    /// The machine, as it describes itself.
+    pub machine: Value,
+    /// The program that ran.
+    pub program: Option<Program>,
+    /// The way to it.
+    #[serde(skip)]
+    pub way: Way,
+    /// The CPUs on which its program may run, if they are known.
+    #[serde(skip)]
+    pub cpus: Option<CpuList>,
+    /// Whether it is on this machine.
+    #[serde(skip)]
+    pub is_here: bool,
+    /// Whether /proc shows its processes here, under the numbers that they know themselves by.
+    #[serde(skip)]
+    pub is_visible: bool,
+}
+
+impl Side {
+    /// Why its processes are not seen.
+    fn unseen(&self, name: &str) -> String {
+        match self.is_here {
+            true => format!("the {name} is in another pid namespace"),
+            false => format!("the {name} is on another machine"),
+        }
+    }
+}
+
+/// Both sides of a run that has a command on either.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Sides {
+    /// Where the server listens and the load finds it.
+    pub server_address: IpAddr,
+    /// Whether both are in one network namespace.
+    pub over_loopback: bool,
+    /// Whether both are on one machine.
+    pub one_machine: bool,
+    /// The server's.
+    pub server: Side,
+    /// The load's.
+    pub load: Side,
+}
+
+impl Sides {
+    /// Where the traffic of a run went, in words, from what its manifest has under `sides`.
+    pub fn traffic(sides: Option<&Self>) -> String {
+        let Some(Self { server_address, over_loopback, one_machine, server, load }) = sides else {
+            return "over loopback, both sides on one machine".to_owned();
+        };
+        let by = |side: &Side| match &side.command {
+            Some(command) => format!("by `{command}`"),
+            None => "without a command".to_owned(),
+        };
+        let network = match (over_loopback, one_machine) {
+            (true, _) => "over loopback, both sides on one machine".to_owned(),
+            (false, true) => {
+                format!("to {server_address}, not over loopback but between two networks of one machine")
+            }
+            (false, false) => format!("to {server_address}, from one machine to another"),
+        };
+        format!("{network}; server started {}, load {}", by(server), by(load))
+    }
+
+    /// Why walks through connection counts, which read and watch the memory of this machine, cannot be made.
+    pub fn no_walk(&self) -> Option<String> {
+        let Self { server, load, .. } = self;
+        let unseen = match (server.is_visible, load.is_here) {
+            (true, true) => return None,
+            (false, _) => server.unseen("server"),
+            (true, false) => load.unseen("load"),
+        };
+        Some(format!("memory and walks through connection counts: {unseen}"))
+    }
+
+    /// Whether both sides are on this machine.
+    pub fn are_here(&self) -> bool {
+        self.server.is_here && self.load.is_here
+    }
+
+    /// Whether one of them is.
+    pub fn is_one_here(&self) -> bool {
+        self.server.is_here || self.load.is_here
+    }
+
+    fn not_measured_of_server(&self) -> Vec<String> {
+        let mut lines = vec![
+            "segments sent again, connections dropped at the accept queue: they are counted in a network namespace \
+             that is the trial's own"
+                .to_owned(),
+        ];
+        let server = &self.server;
+        if !server.is_visible {
+            lines.push(format!(
+                "run delay, context switches, user and kernel CPU apart, events within io_uring: {}; its CPU time and \
+                 system calls are self-reported",
+                server.unseen("server")
+            ));
+        }
+        lines.extend(self.no_walk());
+        lines.extend(self.machine_of(server));
+        lines
+    }
+
+    fn not_measured_of_load(&self) -> Vec<String> {
+        let load = &self.load;
+        let run_delay = || format!("run delay: {}", load.unseen("load"));
+        (!load.is_visible).then(run_delay).into_iter().chain(self.machine_of(load)).collect()
+    }
+
+    /// What of the machine of a side is not measured.
+    fn machine_of(&self, side: &Side) -> Option<String> {
+        if self.are_here() {
+            return None;
+        }
+        Some(match side.is_here {
+            true => "CPU of the machine: the other side's work is not in it".to_owned(),
+            false => {
+                "CPU of the machine, stolen time, how many connections it has room for, and what else `ringmark doctor` \
+                 says there; it is not pinned but by its command (`taskset`)"
+                    .to_owned()
+            }
+        })
+    }
+
+    /// A text in which the words of the commands that are not told do not stand.
+    pub fn hide(&self, text: String) -> String {
+        self.load.way.hide(self.server.way.hide(text))
+    }
+
+    /// What is to be known before the run.
+    pub fn say(&self) -> Result<()> {
+        let mut text = format!("Traffic goes {}.\n", Self::traffic(Some(self)));
+        for (name, side) in [("server", &self.server), ("load", &self.load)] {
+            for line in &side.not_measured {
+                text += &format!("  not measured of the {name}: {line}\n");
+            }
+        }
+        std::io::stdout().write_all(text.as_bytes()).context("stdout")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    fn told_of(given: &str) -> String {
+        Way::parse(SERVER, given, None).unwrap().told()
+    }
+
+    #[test]
+    fn what_names_a_host_is_not_told() {
+        for (given, told) in [
+            ("ip netns exec a", "ip netns exec a"),
+            ("taskset  -c 0,2", "taskset -c '0,2'"),
+            ("env 'A B'", "env 'A B'"),
+            ("nsenter --net=/proc/7/ns/net", "nsenter --net=…/net"),
+            ("/home/me/bin/enter box", "…/enter box"),
+            ("ssh bench", "ssh …"),
+            ("sudo /usr/bin/ssh -J gate me@bench taskset -c 3", "sudo …/ssh …"),
+            ("docker -H ssh://me@bench exec -i box", "docker -H … exec -i box"),
+        ] {
+            assert_eq!(told_of(given), told);
+            for argument in [given.to_owned(), format!("--server-command={given}")] {
+                assert!(!told_argument(&argument).contains("bench"), "{given}");
+            }
+            assert!(told.contains(HIDDEN) || told_of(told) == told, "{told}");
+        }
+        let way = Way::parse(LOAD, "ssh -p 22 me@bench", None).unwrap();
+        assert_eq!(
+            way.hide("ssh: connect to bench port 22: refused".to_owned()),
+            "ssh: connect to … port 22: refused"
+        );
+        assert_eq!(told_argument("--out=/home/me/run"), "--out=…/run");
+    }
+
+    #[test]
+    fn traffic_is_told_in_words() {
+        let mut sides = Sides {
+            server_address: "10.0.0.1".parse().unwrap(),
+            over_loopback: false,
+            one_machine: false,
+            server: Side { command: Some("ssh …".to_owned()), ..Side::default() },
+            load: Side::default(),
+        };
+        assert_eq!(Sides::traffic(None), "over loopback, both sides on one machine");
+        assert_eq!(
+            Sides::traffic(Some(&sides)),
+            "to 10.0.0.1, from one machine to another; server started by `ssh …`, load without a command"
+        );
+        (sides.over_loopback, sides.one_machine) = (true, true);
+        let text = Sides::traffic(Some(&sides));
+        assert!(
+            text.starts_with("over loopback, both sides on one machine; server started by `ssh …`"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn only_the_process_itself_is_here() {
+        let here = Whereabouts::of_this_process().unwrap();
+        assert_eq!(here.pid_here(), Some(std::process::id()));
+        let other = || Some("another".to_owned());
+        for elsewhere in [
+            Whereabouts { start_ticks: here.start_ticks.map(|ticks| ticks + 1), ..here.clone() },
+            Whereabouts { start_ticks: None, ..here.clone() },
+            Whereabouts { boot_id: other(), ..here.clone() },
+            Whereabouts { pid_namespace: other(), ..here.clone() },
+            Whereabouts { pid_namespace: None, ..here.clone() },
+        ] {
+            assert_eq!(elsewhere.pid_here(), None, "{elsewhere:?}");
+        }
+        let (unknown, also) = (Whereabouts::default(), Whereabouts::default());
+        assert!(!unknown.is_on_machine_of(&also) && !unknown.is_in_network_of(&also));
+    }
+
+    #[test]
+    fn walks_need_the_server_to_be_seen_and_the_load_to_be_here() {
+        let side = |is_here, is_visible| Side { is_here, is_visible, ..Side::default() };
+        let reason = |server: Side, load: Side| {
+            let address = Ipv4Addr::LOCALHOST.into();
+            Sides { server_address: address, over_loopback: false, one_machine: false, server, load }
+                .no_walk()
+        };
+        assert_eq!(reason(side(true, true), side(true, false)), None);
+        let found = reason(side(true, false), side(true, true)).unwrap();
+        assert!(found.ends_with("the server is in another pid namespace"), "{found}");
+        let found = reason(side(false, false), side(false, false)).unwrap();
+        assert!(found.ends_with("the server is on another machine"), "{found}");
+        let found = reason(side(true, true), side(false, false)).unwrap();
+        assert!(found.ends_with("the load is on another machine"), "{found}");
+    }
+}

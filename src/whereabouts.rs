@@ -1,0 +1,44 @@
+//! Where a process runs, so that another can tell whether it sees the same one under its number.
+
+use serde_json::{Map, Value};
+use std::fs;
+
+/// Of this process, as fields of a JSON line; null where the kernel does not tell. On one kernel (`boot_id`) and in
+/// one `pid_namespace` its `pid` is the same for all; `start_ticks` tells it from others that had that number.
+pub fn to_json() -> Map<String, Value> {
+    let namespace = |kind: &str| {
+        let link = fs::read_link(format!("/proc/self/ns/{kind}")).ok()?;
+        Some(link.to_string_lossy().into_owned())
+    };
+    let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok();
+    Map::from_iter([
+        ("pid".to_owned(), std::process::id().into()),
+        ("start_ticks".to_owned(), start_ticks("self").into()),
+        ("boot_id".to_owned(), boot_id.map(|id| id.trim_end().to_owned()).into()),
+        ("pid_namespace".to_owned(), namespace("pid").into()),
+        ("network_namespace".to_owned(), namespace("net").into()),
+    ])
+}
+
+/// When a process began, in clock ticks from the kernel's start: field 22 of /proc/PID/stat (proc_pid_stat(5)), of
+/// which field 2, the name, may hold anything.
+pub fn start_ticks(pid: &str) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.split(' ').nth(22 - 3)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_is_where_it_says() {
+        let here = to_json();
+        assert_eq!(here["pid"], std::process::id());
+        assert!(here["start_ticks"].as_u64().is_some_and(|ticks| ticks > 0), "{here:?}");
+        assert_eq!(here["start_ticks"].as_u64(), start_ticks(&std::process::id().to_string()));
+        assert!(here["pid_namespace"].as_str().is_some_and(|link| link.starts_with("pid:[")), "{here:?}");
+        assert!(here["network_namespace"].as_str().is_some_and(|link| link.starts_with("net:[")), "{here:?}");
+        assert_eq!(start_ticks("0"), None);
+    }
+}
