@@ -26,15 +26,27 @@ impl Promise {
     }
 }
 
+const EPOLL: &[(&str, RangeInclusive<u64>)] =
+    &[("epoll_wait", 1..=1), ("recvfrom", 1..=1), ("sendto", 1..=1)];
+const POLL: &[(&str, RangeInclusive<u64>)] = &[("poll", 1..=1), ("recvfrom", 1..=1), ("sendto", 1..=1)];
+const SELECT: &[(&str, RangeInclusive<u64>)] = &[("pselect6", 1..=1), ("recvfrom", 1..=1), ("sendto", 1..=1)];
+
+/// For those that can hold answers back.
+const AFTER_BATCH: &[&str] = &["--set=send=after-batch"];
+
 const PROMISES: &[Promise] = &[
     Promise::by_default(
         "epoll-document",
         &[("epoll_wait", 2..=2), ("recvfrom", 1..=1), ("sendto", 1..=1), ("epoll_ctl", 4..=4)],
     ),
-    Promise::by_default("epoll-lt", &[("epoll_wait", 1..=1), ("recvfrom", 1..=1), ("sendto", 1..=1)]),
-    Promise::by_default("epoll-et", &[("epoll_wait", 1..=1), ("recvfrom", 1..=1), ("sendto", 1..=1)]),
-    Promise::by_default("poll", &[("poll", 1..=1), ("recvfrom", 1..=1), ("sendto", 1..=1)]),
-    Promise::by_default("select", &[("pselect6", 1..=1), ("recvfrom", 1..=1), ("sendto", 1..=1)]),
+    Promise::by_default("epoll-lt", EPOLL),
+    Promise { backend: "epoll-lt", settings: AFTER_BATCH, calls: EPOLL },
+    Promise::by_default("epoll-et", EPOLL),
+    Promise { backend: "epoll-et", settings: AFTER_BATCH, calls: EPOLL },
+    Promise::by_default("poll", POLL),
+    Promise { backend: "poll", settings: AFTER_BATCH, calls: POLL },
+    Promise::by_default("select", SELECT),
+    Promise { backend: "select", settings: AFTER_BATCH, calls: SELECT },
     Promise::by_default("threads", &[("recvfrom", 1..=1), ("sendto", 1..=1)]),
     Promise::by_default("uring-oneshot", &[("io_uring_enter", 2..=2)]),
     Promise { backend: "uring-oneshot", settings: &["--set=link=on"], calls: &[("io_uring_enter", 1..=1)] },
@@ -58,12 +70,16 @@ fn main() {
             PROMISES.iter().filter(|promise| promise.backend == backend.name).collect();
         assert!(!promises.is_empty(), "{} echoes, and promises nothing", backend.name);
         for promise in promises {
-            let case = ["an_echo_costs_what_is_promised"].iter().chain(promise.settings);
-            let case = case.copied().collect::<Vec<_>>().join(" ");
-            let body = move |_: &Backend| an_echo_costs_what_is_promised(promise);
-            trials.push(support::trial(&backend, &case, None, body));
+            let mut add = |case: &str, obstacle: Option<String>, body: fn(&Promise)| {
+                let case = [&[case], promise.settings].concat().join(" ");
+                trials.push(support::trial(&backend, &case, obstacle, move |_: &Backend| body(promise)));
+            };
+            add("an_echo_costs_what_is_promised", None, an_echo_costs_what_is_promised);
+            add("strace_agrees", no_strace.clone(), strace_agrees);
+            if backend.knobs.iter().any(|knob| knob.name == "send") {
+                add("a_batch_costs_one_wait", None, a_batch_costs_one_wait);
+            }
         }
-        trials.push(support::trial(&backend, "strace_agrees", no_strace.clone(), strace_agrees));
     }
     libtest_mimic::run(&arguments, trials).exit();
 }
@@ -104,6 +120,36 @@ fn an_echo_costs_what_is_promised(promise: &Promise) {
     server.finish();
 }
 
+/// Inputs that are there at once are waited for once, and received and answered one by one, whenever answers leave.
+fn a_batch_costs_one_wait(promise: &Promise) {
+    const CONNECTIONS: u64 = 10;
+    let server = Server::start(promise.backend, promise.settings);
+    let mut clients: Vec<Client> = (0..CONNECTIONS).map(|_| server.connect()).collect();
+    clients.iter_mut().for_each(|client| client.echo(300));
+    let burst = || {
+        server.wait_until_quiet();
+        let before = server.counters();
+        server.pause();
+        clients.iter_mut().for_each(|client| client.sender.send(300));
+        server.resume();
+        clients.iter_mut().for_each(Client::receive_owed);
+        server.wait_until_quiet();
+        let after = server.counters();
+        (after.calls_since(&before), waits_for_nothing(&before, &after))
+    };
+    let is_one_wait = |(calls, idle): &(Calls, u64)| {
+        let promised = promise.calls.iter().map(|(name, _)| {
+            let made = if WAITS.contains(name) { 1 + idle } else { CONNECTIONS };
+            ((*name).to_owned(), made)
+        });
+        *calls == promised.collect()
+    };
+    // A worker that the signal reaches late gets a part of them before it stops.
+    eventually(&format!("{CONNECTIONS} echoes at once cost one wait"), burst, is_one_wait);
+    drop(clients);
+    server.finish();
+}
+
 /// [`WAITS`] that ended without an event between two readings.
 fn waits_for_nothing(before: &Counters, after: &Counters) -> u64 {
     ["timeouts", "interrupts"].iter().map(|name| after.of(name) - before.of(name)).sum()
@@ -126,9 +172,10 @@ const LIFE_OF_A_THREAD: [&str; 12] = [
     "set_robust_list",
 ];
 
-fn strace_agrees(backend: &Backend) {
-    let log = LogFile::new(&format!("calls-{}", backend.name));
-    let server = Server::spawn(under_strace(&["-o", &log.path], &command(&backend.name, &[])));
+fn strace_agrees(promise: &Promise) {
+    let Promise { backend, settings, .. } = promise;
+    let log = LogFile::new(&[&["calls", backend], *settings].concat().join("-"));
+    let server = Server::spawn(under_strace(&["-o", &log.path], &command(backend, settings)));
     let converse = || {
         let mut clients: Vec<Client> = (0..5).map(|_| server.connect()).collect();
         for length in [1, 100, 1024, 5000] {
@@ -154,7 +201,7 @@ fn strace_agrees(backend: &Backend) {
     let pid = server.pid();
     server.finish();
     let mut seen = worker_calls(&log.read(), pid, first, last);
-    if backend.name == "threads" {
+    if *backend == "threads" {
         seen.retain(|name, _| !LIFE_OF_A_THREAD.contains(&name.as_str()));
     }
     assert_eq!(seen, after.calls_since(&before), "what strace saw, and what the server counted");

@@ -8,11 +8,20 @@
 //! connection other than the one that it was reported for. After the batch come the connections whose turn
 //! was over before their input was, then the listeners whose rest has ended.
 //!
+//! # Answers after the batch
+//! With [`SEND`] set so, an answer is held back in that [buffer](Batch) until the whole batch has been received and
+//! worked through, or the buffer is full. Held is only what drained its socket and so ends its connection's turn:
+//! whoever goes on to receive sends at once, so that a connection has one held answer at most. All are sent
+//! before anybody is served again, those of the batch before the turn of the unfinished, theirs before the next
+//! wait. So bytes stay in order, and a connection that is closed has no held answer, unless sending it is what
+//! failed: none goes to a later owner of the descriptor.
+//!
 //! # Bounds
 //! A connection that owes something is not read, so it owes at most one receive buffer, and holds memory only
-//! then. A listener accepts at most [`ACCEPTS_PER_TURN`] connections and a connection receives at most
-//! [`RECEIVES_PER_TURN`] times before the others get their turn. Listeners always report for as long as
-//! their queue is not empty; while files are out they are not waited for.
+//! then. All held answers of a worker together are less than two receive buffers. A listener accepts at most
+//! [`ACCEPTS_PER_TURN`] connections and a connection receives at most [`RECEIVES_PER_TURN`] times before the
+//! others get their turn. Listeners always report for as long as their queue is not empty; while files are out they
+//! are not waited for.
 //!
 //! # Level-triggered: what is waited for is what can be done
 //! A state is reported for as long as it lasts, so one receive for each report is enough, and nothing can be
@@ -36,9 +45,12 @@
 //! TCP's urgent mark cuts a receive short too: urgent data is no part of the echo protocol, and what
 //! follows it may wait for the next input.
 
+mod batch;
 pub mod epoll;
 pub mod poll;
 pub mod select;
+
+pub use batch::SEND;
 
 use super::{Backend, Facts, Knob, Knobs, Needs, Unsupported};
 use crate::connection::{self, Unsent};
@@ -48,9 +60,11 @@ use crate::listener::{self, ACCEPTS_PER_TURN, Accepted, Rest};
 use crate::stop::Stop;
 use crate::sys;
 use crate::work::Work;
+use batch::Batch;
 use std::collections::VecDeque;
 use std::io;
 use std::net::TcpListener;
+use std::ops::Range;
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
 
 /// Receives from an edge-triggered connection before the others get their turn.
@@ -155,7 +169,7 @@ pub struct Readiness<S> {
     /// Connections that may have more input, but whose turn was over: no edge will come for it.
     unfinished: VecDeque<RawFd>,
     work: Work,
-    buffer: Vec<u8>,
+    batch: Batch,
 }
 
 /// What a descriptor is to the loop.
@@ -198,7 +212,7 @@ impl<S: Selector> Backend for Readiness<S> {
             slots: connection::table()?,
             unfinished: VecDeque::new(),
             work: Work::of(knobs),
-            buffer: vec![0; knobs.size(RECEIVE_BYTES.name)],
+            batch: Batch::of(knobs),
         })
     }
 
@@ -240,6 +254,7 @@ impl<S: Selector> Backend for Readiness<S> {
                     Slot::Free => {}
                 }
             }
+            self.send_held(counters);
             if stopped {
                 return self.stop(counters, stop);
             }
@@ -251,6 +266,7 @@ impl<S: Selector> Backend for Readiness<S> {
                     self.serve(counters, fd);
                 }
             }
+            self.send_held(counters);
             if self.rest.is_over(counters.closed.get()) {
                 self.listen(counters)?;
             }
@@ -307,7 +323,7 @@ impl<S: Selector> Readiness<S> {
         *self.slot(socket.into_raw_fd()) = Slot::Connection(Connection::default());
     }
 
-    /// Sends what is owed, or receives and sends until there is no input, the peer takes no more, or its turn
+    /// Sends what is owed, or receives and answers until there is no input, the peer takes no more, or its turn
     /// is over.
     fn serve(&mut self, counters: &Counters, fd: RawFd) {
         let Slot::Connection(connection) = &mut self.slots[fd as usize] else { return };
@@ -323,8 +339,9 @@ impl<S: Selector> Readiness<S> {
                 return self.wait_for(counters, fd, Interest::Input);
             }
         }
+        let ended = connection.ended;
         for _ in 0..if S::EDGE_TRIGGERED { RECEIVES_PER_TURN } else { 1 } {
-            let received = match sys::recv(counters, fd, &mut self.buffer, 0) {
+            let received = match sys::recv(counters, fd, self.batch.room(), 0) {
                 Ok(0) => return self.close(counters, fd),
                 Ok(received) => received,
                 Err(error) if sys::would_block(&error) => {
@@ -336,26 +353,54 @@ impl<S: Selector> Readiness<S> {
             };
             counters.bytes_received.add(received as u64);
             self.work.perform();
-            if connection.unsent.send_or_keep(counters, fd, &self.buffer[..received]).is_err() {
-                counters.bytes_abandoned.add(received as u64);
-                return self.close(counters, fd);
-            }
-            if !connection.unsent.is_empty() {
-                counters.backpressure_pauses.add(1);
-                if !S::EDGE_TRIGGERED {
-                    self.wait_for(counters, fd, Interest::Output);
+            let drained = received < self.batch.receive_bytes() && !ended;
+            if drained && self.batch.holds_back() {
+                if self.batch.hold(fd, received) {
+                    self.send_held(counters);
                 }
                 return;
             }
-            if received < self.buffer.len() && !connection.ended {
+            if !self.answer(counters, fd, self.batch.received(received)) || drained {
                 return;
             }
         }
         // Once: an edge may have come while its turn was waited for.
-        if S::EDGE_TRIGGERED && !connection.unfinished {
+        if S::EDGE_TRIGGERED
+            && let Slot::Connection(connection) = &mut self.slots[fd as usize]
+            && !connection.unfinished
+        {
             connection.unfinished = true;
             self.unfinished.push_back(fd);
         }
+    }
+
+    /// Sends the held answers, in the order in which they were received.
+    fn send_held(&mut self, counters: &Counters) {
+        let mut index = 0;
+        while let Some((fd, place)) = self.batch.held(index) {
+            self.answer(counters, fd, place);
+            index += 1;
+        }
+        self.batch.clear();
+    }
+
+    /// Sends what lies in the buffer to a connection that owes nothing. Whether more may be received from it.
+    fn answer(&mut self, counters: &Counters, fd: RawFd, place: Range<usize>) -> bool {
+        let Slot::Connection(connection) = &mut self.slots[fd as usize] else { return false };
+        let bytes = self.batch.bytes(place);
+        if connection.unsent.send_or_keep(counters, fd, bytes).is_err() {
+            counters.bytes_abandoned.add(bytes.len() as u64);
+            self.close(counters, fd);
+            return false;
+        }
+        if connection.unsent.is_empty() {
+            return true;
+        }
+        counters.backpressure_pauses.add(1);
+        if !S::EDGE_TRIGGERED {
+            self.wait_for(counters, fd, Interest::Output);
+        }
+        false
     }
 
     /// Waits for something else; a connection for which that fails would never be served again.

@@ -30,6 +30,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod batches;
 mod bytes;
 mod draining;
 mod faults;
@@ -110,6 +111,7 @@ fn main() {
         pressure::CASES,
         faults::CASES,
         knobs::CASES,
+        batches::CASES,
         workers::CASES,
         starting::CASES,
         draining::CASES,

@@ -1,6 +1,6 @@
 //! epoll(7), level- or edge-triggered.
 
-use super::{Interest, RECEIVE_BYTES, Readiness, Ready, Selector};
+use super::{Interest, RECEIVE_BYTES, Readiness, Ready, SEND, Selector};
 use crate::backend::{Facts, Knob, Knobs, Needs, Unsupported};
 use crate::counters::Counters;
 use crate::sys;
@@ -66,6 +66,7 @@ impl<const EDGE: bool> Selector for Epoll<EDGE> {
     const NEEDS: Needs = Needs { linux: "3.2", default_container: true, limits: "fs.epoll.max_user_watches" };
     const KNOBS: &'static [Knob] = &[
         RECEIVE_BYTES,
+        SEND,
         Knob::number(EVENTS_PER_WAIT, 1024, 1..=65_536, "events taken by one epoll_wait at most"),
         Knob::number(
             BUSY_POLL_US,

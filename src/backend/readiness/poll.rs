@@ -1,6 +1,6 @@
 //! poll(2): an array of all descriptors, which the kernel reads through at every wait, and so do we.
 
-use super::{Interest, RECEIVE_BYTES, Readiness, Ready, Selector};
+use super::{Interest, RECEIVE_BYTES, Readiness, Ready, SEND, Selector};
 use crate::backend::{Knob, Knobs, Needs};
 use crate::counters::Counters;
 use crate::sys;
@@ -25,7 +25,7 @@ impl Selector for PollArray {
     const SUMMARY: &'static str =
         "poll(2) over an array of all descriptors, one receive buffer a worker, sent at once";
     const NEEDS: Needs = Needs { linux: "3.2", default_container: true, limits: "none" };
-    const KNOBS: &'static [Knob] = &[RECEIVE_BYTES, WORK_NS];
+    const KNOBS: &'static [Knob] = &[RECEIVE_BYTES, SEND, WORK_NS];
 
     fn new(_knobs: &Knobs) -> io::Result<Self> {
         Ok(Self { entries: Vec::new(), places: Vec::new(), ready: Vec::new() })

@@ -5,7 +5,7 @@
 //! fails with EMFILE as it does wherever files run out, and the loop rests from accepting until a connection
 //! closes. Connections beyond that wait in the listener's queue.
 
-use super::{Interest, RECEIVE_BYTES, Readiness, Ready, Selector};
+use super::{Interest, RECEIVE_BYTES, Readiness, Ready, SEND, Selector};
 use crate::backend::{Facts, Knob, Knobs, Needs};
 use crate::counters::Counters;
 use crate::sys::{self, FdSet};
@@ -34,7 +34,7 @@ impl Selector for Sets {
     const SUMMARY: &'static str =
         "select(2) over sets of at most 1024 descriptors, one receive buffer a worker, sent at once";
     const NEEDS: Needs = Needs { linux: "3.2", default_container: true, limits: "1024 open files" };
-    const KNOBS: &'static [Knob] = &[RECEIVE_BYTES, WORK_NS];
+    const KNOBS: &'static [Knob] = &[RECEIVE_BYTES, SEND, WORK_NS];
     const DESCRIPTORS_PER_WORKER: Option<usize> = Some(libc::FD_SETSIZE);
 
     fn new(_knobs: &Knobs) -> io::Result<Self> {
