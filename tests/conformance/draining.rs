@@ -85,7 +85,13 @@ fn second_signal(backend: &Backend) {
 }
 
 fn drain_under_load(backend: &Backend) {
-    loaded_until_the_end(backend, &["--workers", "2"], 10);
+    let mut all = vec![vec![], knobs::last_words(backend)];
+    all.dedup();
+    for settings in all {
+        let mut arguments = vec!["--workers", "2"];
+        arguments.extend(settings.iter().map(String::as_str));
+        loaded_until_the_end(backend, &arguments, 10);
+    }
 }
 
 /// A worker that shares its CPU with what works for it, the submission thread or the threads of connections,
