@@ -3,6 +3,7 @@
 mod calibrate;
 mod calibration;
 mod children;
+mod compare;
 mod comparisons;
 mod doctor;
 mod gates;
@@ -37,6 +38,7 @@ enum Verb {
     Run(Box<run::Options>),
     Load(Box<load::Options>),
     Report(report::Options),
+    Compare(compare::Options),
     #[command(hide = true)]
     SpinWhenIdle(idle_spinner::Options),
 }
@@ -48,6 +50,7 @@ fn main() -> std::process::ExitCode {
         Verb::Run(options) => run::run(*options),
         Verb::Load(options) => load::run(*options),
         Verb::Report(options) => report::run(options),
+        Verb::Compare(options) => compare::run(&options),
         Verb::SpinWhenIdle(options) => idle_spinner::run(&options),
     };
     match outcome {

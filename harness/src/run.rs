@@ -22,7 +22,7 @@ use crate::report;
 use crate::results::{self, BrokenOff, Manifest, Results};
 use crate::sweep;
 use crate::trial::{Ground, Placement, Trial};
-pub use origin::Programs;
+pub use origin::{Programs, between as differences};
 use planner::Planner;
 pub use resume::{Replayed, Resumption};
 use stop::Stop;
