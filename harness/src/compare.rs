@@ -30,7 +30,7 @@ the blocks of their runs.
 the baseline too, is therefore not seen by it: let the baseline be a server that stays as it is. It acts on calls per
 echo only where they are exact, with one connection and one message in flight, and on memory per connection by the
 intervals of its slopes. A figure of fewer than ten blocks has no interval and does not fail; if there is no other, the
-command fails.
+command fails. One interval in twenty misses: give a margin that matters, not 0%.
 
 Exit status: 0, nothing is slower; 1, something is, or the runs cannot be compared, and stderr says which; 2, the
 command line is wrong.

@@ -240,6 +240,44 @@ mod tests {
     }
 
     #[test]
+    fn the_interval_of_two_samples_agrees_with_scipy() {
+        // scipy 1.17.1: numpy.exp of stats.ttest_ind(numpy.log(b), numpy.log(a), equal_var=False).confidence_interval(0.95).
+        let ten = [0.81, 0.79, 0.93, 0.88, 0.75, 0.84, 0.90, 0.78, 0.83, 0.86];
+        let twelve = [1.02, 0.97, 1.10, 0.99, 1.21, 1.05, 0.94, 1.13, 1.08, 1.00, 0.96, 1.17];
+        // As scattered as the others: 18 degrees of freedom, which the table has.
+        let more = ten.map(|value| value * 1.25);
+        let (low, high) = welch_interval(&ten, &more).unwrap();
+        assert!((low - 1.1731121).abs() < 1e-4 && (high - 1.3319273).abs() < 1e-4, "{low} {high}");
+        // 19.99994 and 2.011, which are rounded down: a little wider, never narrower.
+        for (a, b, low, high, excess) in [
+            (&ten[..], &twelve[..], 1.1745699, 1.3413178, 1e-3),
+            (&[1.0, 2.0, 4.0], &ten, 0.0751616, 2.3206534, 1e-2),
+        ] {
+            let (found_low, found_high) = welch_interval(a, b).unwrap();
+            let is_wider = |ours: f64, theirs: f64| (1.0..1.0 + excess).contains(&(ours / theirs));
+            assert!(is_wider(low, found_low) && is_wider(found_high, high), "{found_low} {found_high}");
+            let (back_low, back_high) = welch_interval(b, a).unwrap();
+            close(back_low, 1.0 / found_high);
+            close(back_high, 1.0 / found_low);
+        }
+    }
+
+    #[test]
+    fn two_samples_without_scatter_or_too_small() {
+        let (low, high) = welch_interval(&[2.0, 2.0], &[3.0, 3.0, 3.0]).unwrap();
+        close(low, 1.5);
+        close(high, 1.5);
+        // Only one scatters: logarithms -1 and 1, one degree of freedom.
+        let e = std::f64::consts::E;
+        let (low, high) = welch_interval(&[1.0; 5], &[1.0 / e, e]).unwrap();
+        close(low.ln(), -12.706);
+        close(high.ln(), 12.706);
+        for (a, b) in [(&[2.0][..], &[2.0, 3.0][..]), (&[2.0, 3.0], &[]), (&[1.0, 0.0], &[1.0, 2.0])] {
+            assert_eq!(welch_interval(a, b), None);
+        }
+    }
+
+    #[test]
     fn the_interval_by_hand_and_where_there_is_none() {
         // Logarithms -1 and 1: mean 0, standard error 1, one degree of freedom.
         let e = std::f64::consts::E;

@@ -167,8 +167,9 @@ fn enough(run: &Run, all: &[Series], standings: &[Standing]) -> Option<Rule> {
     let nobody = match arms.len() {
         0 => return None,
         1 => format!("{} is not", names(arms)),
+        2 => format!("neither `{}` nor `{}` is", arms[0], arms[1]),
         // More are listed where they differ.
-        2..=4 => format!("none of {} is", names(arms)),
+        3..=4 => format!("none of {} is", names(arms)),
         count => format!("none of the {count} others that have a verdict is"),
     };
     let evidence = |&(index, at): &Point| {

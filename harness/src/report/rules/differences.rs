@@ -31,6 +31,28 @@ impl Arm<'_> {
         let low = self.at(points).map(|row| row.ratio_low).fold(f64::INFINITY, f64::min);
         (low, self.at(points).map(|row| row.ratio_high).fold(0.0, f64::max))
     }
+
+    /// How far it lies from the baseline: one range, or where it changes steadily from one end of the points to the
+    /// other, and for certain, that of either end.
+    fn amount(&self, points: &[usize], unit: &str, write: &dyn Fn(f64) -> String) -> String {
+        let range = |points: &[usize]| {
+            let (low, high) = self.bounds(points);
+            // The lesser difference first, whichever way it goes.
+            let (least, most) =
+                if high < 1.0 { (write(high), write(low)) } else { (write(low), write(high)) };
+            format!("{}{unit}", if least == most { least } else { format!("{least}–{most}") })
+        };
+        let ratios: Vec<f64> = self.at(points).map(|row| row.ratio).collect();
+        let &[first, .., last] = points else { return range(points) };
+        let ((low, high), (last_low, last_high)) = (self.bounds(&[first]), self.bounds(&[last]));
+        let steadily = (high < last_low && ratios.is_sorted())
+            || (low > last_high && ratios.is_sorted_by(|a, b| a >= b));
+        if !steadily {
+            return range(points);
+        }
+        let rises = (high < last_low) == (low > 1.0);
+        format!("{}, {} to {},", range(&[first]), if rises { "rising" } else { "falling" }, range(&[last]))
+    }
 }
 
 /// A rule for the arms that have the same verdicts all along a series. Those that never differ have one only if
@@ -71,7 +93,8 @@ fn rule(run: &Run, series: &Series, words: &Words, arms: &[Arm]) -> Rule {
         .map(|(index, &verdict)| {
             let points = points_of(&|of| of == verdict);
             let clause = Clause { words, arms, points: &points, baseline, is_first: index == 0 };
-            let place = series.place(&points);
+            // What holds all along is said of the shape.
+            let place = if said.len() > 1 { series.place(&points) } else { String::new() };
             match verdict {
                 Verdict::NoDifferenceShown => clause.none(&place),
                 _ => clause.difference(verdict == Verdict::Lower) + &place,
@@ -103,32 +126,27 @@ impl Clause<'_> {
         let of_what = match self.is_first {
             true => {
                 let arms = names(self.arms.iter().map(|arm| arm.name.as_str()));
-                format!("no difference in {} between `{}` and {arms}", self.words.noun, self.baseline)
+                format!("no difference in {} to `{}` is shown of {arms}", self.words.noun, self.baseline)
             }
-            false => "no difference".to_owned(),
+            false => "no difference is shown".to_owned(),
         };
-        format!("{of_what} is shown{place} (only one beyond {} % would have been)", percent(widest))
+        format!("{of_what}{place} (only one beyond {} % would have been)", percent(widest))
     }
 
     fn difference(&self, is_less: bool) -> String {
-        let Words { noun, verb, .. } = self.words;
-        let mut arms: Vec<(&str, (f64, f64))> =
-            self.arms.iter().map(|arm| (arm.name.as_str(), arm.bounds(self.points))).collect();
-        arms.sort_by(|(_, a), (_, b)| a.0.total_cmp(&b.0));
-        let (times, shares): (Vec<_>, Vec<_>) = arms.into_iter().partition(|(_, (_, high))| *high >= TIMES);
-        let amounts = |arms: &[(&str, (f64, f64))], unit: &str, write: &dyn Fn(f64) -> String| {
-            let amount = |(index, (name, (low, high))): (usize, &(&str, (f64, f64)))| {
-                let (low, high) =
-                    if is_less { (write(*high), write(*low)) } else { (write(*low), write(*high)) };
-                let range = if low == high { low } else { format!("{low}–{high}") };
-                format!(
-                    "`{name}` {}{range}{unit}",
-                    if index == 0 { format!("{verb} ") } else { String::new() }
-                )
-            };
-            list(&arms.iter().enumerate().map(amount).collect::<Vec<_>>())
+        let Words { noun, verb, less, .. } = self.words;
+        let mut arms: Vec<&Arm> = self.arms.iter().collect();
+        arms.sort_by(|a, b| a.bounds(self.points).0.total_cmp(&b.bounds(self.points).0));
+        let is_times = |arm: &&Arm| arm.bounds(self.points).1 >= TIMES;
+        let (times, shares): (Vec<&Arm>, Vec<&Arm>) = arms.into_iter().partition(is_times);
+        let amounts = |arms: &[&Arm], unit: &str, write: &dyn Fn(f64) -> String| {
+            let amounts = arms.iter().enumerate().map(|(index, arm)| {
+                let verb = if index == 0 { format!(" {verb}") } else { String::new() };
+                format!("`{}`{verb} {}", arm.name, arm.amount(self.points, unit, write))
+            });
+            list(&amounts.collect::<Vec<_>>())
         };
-        let more = if is_less { "less" } else { "more" };
+        let more = if is_less { *less } else { "more" };
         let mut parts = Vec::new();
         if !shares.is_empty() {
             let share = |ratio: f64| percent(100.0 * (ratio - 1.0).abs());
@@ -170,6 +188,6 @@ fn evidence(run: &Run, series: &Series, words: &Words, arms: &[Arm], points: &[u
     };
     format!(
         "Ratio with 95 % interval, medians: {}.",
-        points.iter().map(of_point).collect::<Vec<_>>().join(". ")
+        points.iter().map(of_point).collect::<Vec<_>>().join(" | ")
     )
 }

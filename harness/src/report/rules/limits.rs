@@ -36,7 +36,7 @@ fn p99_us(run: &Run, workload: &str, arm: &str) -> Option<(f64, f64, f64, usize)
 
 fn capacity(run: &Run, all: &[Series], sweep: &str) -> Option<Rule> {
     let is_of_sweep = |workload: &&Workload| workload.sweep_of.as_deref() == Some(sweep);
-    let series = all.iter().find(|series| series.workloads.iter().any(|workload| is_of_sweep(workload)))?;
+    let series = all.iter().find(|series| series.workloads.iter().any(&is_of_sweep))?;
     let loops: Vec<&Workload> = run.matrix.workloads.iter().filter(is_of_sweep).collect();
     let mut kept: Vec<(&Workload, Vec<&str>)> = Vec::new();
     let mut evidence = Vec::new();
@@ -157,10 +157,10 @@ fn memory_of(run: &Run, object: &str) -> Option<Rule> {
         };
         let more = if low > 0.0 { "more" } else { "less" };
         let of_what = if index == 0 { format!(" {noun} than `{baseline}`") } else { String::new() };
-        let mebibytes = |bytes: f64| number((1e6 * bytes / f64::from(1 << 20)).round());
+        let mebibytes = |bytes: f64| number(1e6 * bytes / f64::from(1 << 20));
         let verb = if group.len() == 1 { "takes" } else { "take" };
         format!(
-            "{} {verb} {} bytes {more}{of_what}, {} MiB for a million",
+            "{} {verb} {} bytes {more}{of_what}, {} MiB for a million of them",
             names(group.iter().map(|excess| excess.arm.as_str())),
             range(&whole),
             range(&mebibytes)

@@ -44,6 +44,7 @@ fn fields(workload: &Workload, matrix: &Matrix) -> Vec<Field> {
     vec![
         counted(workload.connections as u64, [" connection", " connections"], true),
         Field {
+            lead: "beside ",
             preposition: "beside ",
             ..counted(
                 workload.idle_connections as u64,
@@ -70,7 +71,12 @@ fn fields(workload: &Workload, matrix: &Matrix) -> Vec<Field> {
         },
         Field::new(bytes(workload.message_bytes), [" messages"; 2], workload.message_bytes as f64, true),
         counted(workload.pipeline as u64, [" in flight on each"; 2], workload.pipeline > 1),
-        Field::new(churn, [" echo on each", " echoes on each"], churn_order, workload.churn.is_some()),
+        Field::new(
+            churn,
+            [" echo on each connection", " echoes on each connection"],
+            churn_order,
+            workload.churn.is_some(),
+        ),
         Field::new(time(work_ns), [" of work"; 2], work_ns as f64, work_ns > 0),
         counted(
             u64::from(workload.workers.unwrap_or(matrix.workers)),
@@ -217,7 +223,7 @@ mod tests {
             (
                 "connections = 64,message_bytes = 64;connections = 64,message_bytes = 64,churn = 10;\
                  connections = 64,message_bytes = 64,churn = 1",
-                &["64 connections, closed loop, 64 B messages, 1 to unlimited echoes on each"],
+                &["64 connections, closed loop, 64 B messages, 1 to unlimited echoes on each connection"],
             ),
             (
                 "connections = 64,message_bytes = 64;connections = 64,message_bytes = 64,work_ns = 1000",
