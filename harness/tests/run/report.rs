@@ -6,8 +6,8 @@ use std::path::Path;
 use crate::{FOUR_CONNECTIONS, Place, assert_has, failure, heading, stdout, success};
 
 const SECTIONS: [&str; 14] = [
-    "rules",
     "run",
+    "rules",
     "questions",
     "syscalls",
     "events",
