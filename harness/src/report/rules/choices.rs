@@ -118,11 +118,19 @@ fn better_or_trade(
         _ => ("are", "better choices"),
     };
     let statement = match worse {
-        [] => format!(
-            "{} {is} {choice} than `{baseline}`: shown to be better in {}, and worse in nothing that could be compared",
-            names(arms),
-            in_words(better)
-        ),
+        [] => {
+            // Where the client was the limit, throughput and latency could not be.
+            let is_all = found.iter().all(|standing| standing.rows.len() == better.len());
+            let rest = match is_all {
+                true => "which is all that could be compared",
+                false => "and worse in nothing that could be compared",
+            };
+            format!(
+                "{} {is} {choice} than `{baseline}`: shown to be better in {}, {rest}",
+                names(arms),
+                in_words(better)
+            )
+        }
         worse => format!(
             "{} in place of `{baseline}` {is} a trade: better in {}, worse in {}",
             names(arms),
