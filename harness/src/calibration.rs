@@ -134,9 +134,9 @@ pub fn judge(rows: &[TrialRow], matrix: &Matrix) -> Vec<Metric> {
     METRICS.into_iter().map(judge_one).collect()
 }
 
-/// What a ratio must differ from 1 by to get a verdict, if its interval is as wide as this one of a server against
-/// itself, and the noise as large.
-fn resolution_percent(same: &ComparisonRow) -> Option<f64> {
+/// What a ratio must differ from 1 by to get a verdict, in percent, if its interval is as wide as this one, and the noise
+/// as large.
+pub fn resolution_percent(same: &ComparisonRow) -> Option<f64> {
     if same.bounds != Bounds::Interval95 {
         return None;
     }

@@ -14,63 +14,83 @@ pub fn again(baseline: &str) -> String {
 }
 
 /// A column of `trials.csv` that is compared.
-struct Metric {
-    name: &'static str,
-    pass: Pass,
-    value: fn(&TrialRow) -> Option<f64>,
+pub struct Metric {
+    /// The column.
+    pub name: &'static str,
+    /// The pass that measures it.
+    pub pass: Pass,
+    /// The figure.
+    pub value: fn(&TrialRow) -> Option<f64>,
     /// Whether it stands when the client was the bottleneck.
     stands_when_client_limited: bool,
+    /// The verdict on an arm that is better by it; none of what is good or bad only by what follows from it.
+    pub better: Option<Verdict>,
 }
 
-const METRICS: [Metric; 8] = [
+/// All of them.
+pub const METRICS: [Metric; 8] = [
     Metric {
         name: "server_cpu_ns_per_echo",
         pass: Pass::Latency,
         value: |row| row.server_cpu_ns_per_echo,
         stands_when_client_limited: true,
+        better: Some(Verdict::Lower),
     },
     Metric {
         name: "achieved_per_s",
         pass: Pass::Latency,
         value: |row| row.achieved_per_s,
         stands_when_client_limited: false,
+        better: Some(Verdict::Higher),
     },
     Metric {
         name: "latency_p50_us",
         pass: Pass::Latency,
         value: |row| row.latency_p50_us,
         stands_when_client_limited: false,
+        better: Some(Verdict::Lower),
     },
     Metric {
         name: "latency_p99_us",
         pass: Pass::Latency,
         value: |row| row.latency_p99_us,
         stands_when_client_limited: false,
+        better: Some(Verdict::Lower),
     },
     Metric {
         name: "latency_p999_us",
         pass: Pass::Latency,
         value: |row| row.latency_p999_us,
         stands_when_client_limited: false,
+        better: Some(Verdict::Lower),
     },
     Metric {
         name: "service_p99_us",
         pass: Pass::Latency,
         value: |row| row.service_p99_us,
         stands_when_client_limited: false,
+        better: Some(Verdict::Lower),
     },
     Metric {
         name: "context_switches_per_echo",
         pass: Pass::Latency,
         value: |row| row.context_switches_per_echo,
         stands_when_client_limited: true,
+        better: None,
     },
     Metric {
         name: "syscalls_per_echo",
         pass: Pass::Syscalls,
         value: |row| row.syscalls_per_echo,
         stands_when_client_limited: true,
+        better: Some(Verdict::Lower),
     },
+];
+
+/// The sums of memory that are compared, with the names of what they come to over `null`.
+pub const MEMORY_SUMS: [(&str, &str); 2] = [
+    (KERNEL_SUM, "memory_kernel_bytes_per_connection_over_null"),
+    (USER_SUM, "memory_user_bytes_per_connection_over_null"),
 ];
 
 /// The client's own part of a latency in an open loop, at the same percentile or the nearest that there is: how late
@@ -125,6 +145,40 @@ pub fn complete_blocks<'a>(rows: &'a [TrialRow], pass: Pass, workload: &str) -> 
     if arms.is_empty() { Vec::new() } else { blocks.into_iter().filter_map(complete).collect() }
 }
 
+/// Whether a client that was the limit leaves nothing of a figure. For the same reason as a rejected trial takes out
+/// its block, a client that was the limit in one block takes out all: what is left would be the blocks in which the
+/// faster backend happened to be slow.
+pub fn is_spoilt_by_client(rows: &[TrialRow], workload: &str, metric: &Metric) -> bool {
+    let limited = |row: &TrialRow| {
+        row.workload == workload && row.pass == Some(metric.pass) && row.status == Status::ClientLimited
+    };
+    !metric.stands_when_client_limited && rows.iter().any(limited)
+}
+
+/// The blocks of a workload in which every arm has this figure, and may be compared by it.
+pub fn blocks_with<'a>(rows: &'a [TrialRow], workload: &str, metric: &Metric) -> Vec<Block<'a>> {
+    if is_spoilt_by_client(rows, workload, metric) {
+        return Vec::new();
+    }
+    let mut blocks = complete_blocks(rows, metric.pass, workload);
+    blocks.retain(|arms| arms.values().all(|row| (metric.value)(row).is_some()));
+    blocks
+}
+
+/// What a ratio with these bounds shows, beside those of a server to itself.
+pub fn judge(ratio: f64, (bounds, low, high): Spread, noise: Option<Spread>) -> Verdict {
+    let Some((_, noise_low, noise_high)) = noise.filter(|_| bounds == Bounds::Interval95) else {
+        return if bounds == Bounds::Range { Verdict::Range } else { Verdict::NoNoise };
+    };
+    // Whichever way two readings of one server lie apart, as large a difference either way is noise.
+    let is_beyond_noise = ratio.ln().abs() > noise_low.ln().abs().max(noise_high.ln().abs());
+    match is_beyond_noise {
+        true if high < 1.0 => Verdict::Lower,
+        true if low > 1.0 => Verdict::Higher,
+        _ => Verdict::NoDifferenceShown,
+    }
+}
+
 /// Every comparison of the matrix that the rows allow.
 pub fn compare(rows: &[TrialRow], memory: &[MemoryRow], matrix: &Matrix) -> Vec<ComparisonRow> {
     let mut comparisons = Vec::new();
@@ -152,16 +206,7 @@ fn compare_one(
     pairs: &[(String, String)],
     comparisons: &mut Vec<ComparisonRow>,
 ) {
-    // For the same reason as a rejected trial takes out its block, a client that was the limit in one block
-    // takes out all: what is left would be the blocks in which the faster backend happened to be slow.
-    let limited = |row: &TrialRow| {
-        row.workload == workload && row.pass == Some(metric.pass) && row.status == Status::ClientLimited
-    };
-    if !metric.stands_when_client_limited && rows.iter().any(limited) {
-        return;
-    }
-    let mut blocks = complete_blocks(rows, metric.pass, workload);
-    blocks.retain(|arms| arms.values().all(|row| (metric.value)(row).is_some()));
+    let blocks = blocks_with(rows, workload, metric);
     type Value = fn(&TrialRow) -> Option<f64>;
     let values_of = |value: Value, arm: &str| -> Vec<Option<f64>> {
         blocks.iter().map(|arms| arms.get(arm).and_then(|row| value(row))).collect()
@@ -197,23 +242,15 @@ fn compare_one(
         };
         let shares_cpu =
             |arm: &String| blocks.iter().filter_map(|arms| arms.get(arm.as_str())).any(|row| row.shared_cpu);
-        // Whichever way two readings of one server lie apart, as large a difference either way is noise.
-        let is_beyond_noise = |(_, noise_low, noise_high): (Bounds, f64, f64)| {
-            ratio.ln().abs() > noise_low.ln().abs().max(noise_high.ln().abs())
-        };
-        let verdict = match (metric.pass, bounds, noise.map(is_beyond_noise)) {
-            (Pass::Syscalls, ..) => Verdict::Counted,
+        let verdict = match metric.pass {
+            Pass::Syscalls => Verdict::Counted,
             _ if shares_cpu(arm) || shares_cpu(baseline) => Verdict::SharedCpu,
-            (_, Bounds::Range, _) => Verdict::Range,
-            (_, _, None) => Verdict::NoNoise,
-            (_, _, Some(true))
-                if (high < 1.0 || low > 1.0) && is_of_the_client(arm, baseline) == Some(true) =>
-            {
-                Verdict::SendLag
-            }
-            (_, _, Some(true)) if high < 1.0 => Verdict::Lower,
-            (_, _, Some(true)) if low > 1.0 => Verdict::Higher,
-            _ => Verdict::NoDifferenceShown,
+            _ => match judge(ratio, (bounds, low, high), noise) {
+                Verdict::Lower | Verdict::Higher if is_of_the_client(arm, baseline) == Some(true) => {
+                    Verdict::SendLag
+                }
+                said => said,
+            },
         };
         comparisons.push(ComparisonRow {
             workload: workload.to_owned(),
@@ -257,8 +294,11 @@ pub fn is_precise(rows: &[TrialRow], workload: &str, matrix: &Matrix) -> bool {
     })
 }
 
+/// What the bounds of a ratio are, and where they lie.
+pub type Spread = (Bounds, f64, f64);
+
 /// What ratios of blocks allow to state, and its bounds.
-pub fn spread(ratios: &[f64]) -> Option<(Bounds, f64, f64)> {
+pub fn spread(ratios: &[f64]) -> Option<Spread> {
     if ratios.len() >= BLOCKS_FOR_VERDICT {
         return geometric_interval(ratios).map(|(low, high)| (Bounds::Interval95, low, high));
     }
@@ -292,9 +332,7 @@ pub fn subtract_null(rows: &mut [MemoryRow]) {
 /// What each arm adds to two bare endpoints against what the other adds. One walk is one comparison; what it
 /// resolves is the interval of each slope, so there is none without.
 fn compare_memory(memory: &[MemoryRow], pairs: &[(String, String)], comparisons: &mut Vec<ComparisonRow>) {
-    for (object, name) in
-        [(KERNEL_SUM, "memory_kernel_bytes_per_connection"), (USER_SUM, "memory_user_bytes_per_connection")]
-    {
+    for (object, metric) in MEMORY_SUMS {
         for state in [NEVER_USED, USED_THEN_IDLE] {
             for (arm, baseline) in pairs {
                 let slope = |arm: &String| {
@@ -316,7 +354,7 @@ fn compare_memory(memory: &[MemoryRow], pairs: &[(String, String)], comparisons:
                 let ratio = arm_bytes / baseline_bytes;
                 comparisons.push(ComparisonRow {
                     workload: format!("memory {state}"),
-                    metric: format!("{name}_over_null"),
+                    metric: metric.to_owned(),
                     arm: arm.clone(),
                     backend: row.backend.clone(),
                     baseline: baseline.clone(),

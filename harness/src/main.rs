@@ -3,6 +3,7 @@
 mod calibrate;
 mod calibration;
 mod children;
+mod compare;
 mod comparisons;
 mod doctor;
 mod gates;
@@ -38,6 +39,7 @@ enum Verb {
     Run(Box<run::Options>),
     Load(Box<load::Options>),
     Report(report::Options),
+    Compare(compare::Options),
     #[command(hide = true)]
     SpinWhenIdle(idle_spinner::Options),
     #[command(hide = true)]
@@ -51,6 +53,7 @@ fn main() -> std::process::ExitCode {
         Verb::Run(options) => run::run(*options),
         Verb::Load(options) => load::run(*options),
         Verb::Report(options) => report::run(options),
+        Verb::Compare(options) => compare::run(&options),
         Verb::SpinWhenIdle(options) => idle_spinner::run(&options),
         Verb::DescribeSide(options) => sides::describe(&options),
     };

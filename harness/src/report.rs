@@ -1,9 +1,10 @@
 //! `ringmark report`: the tables of a run, on the terminal or between the markers of a document.
 
 mod ladder;
+pub mod rules;
 mod scale;
 pub mod table;
-mod tables;
+pub mod tables;
 
 use std::collections::BTreeMap;
 use std::fs;

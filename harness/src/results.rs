@@ -279,6 +279,25 @@ impl Run {
     }
 }
 
+#[cfg(test)]
+impl Run {
+    /// A made one, without the files that only tables show.
+    pub fn of(matrix: Matrix, trials: Vec<TrialRow>, memory: Vec<MemoryRow>) -> Self {
+        Self {
+            manifest: Value::Null,
+            comparisons: comparisons::compare(&trials, &memory, &matrix),
+            capacities: sweep::capacities(&trials, &matrix),
+            matrix,
+            trials,
+            memory,
+            syscalls: Vec::new(),
+            events: Vec::new(),
+            memory_points: Vec::new(),
+            scale: Vec::new(),
+        }
+    }
+}
+
 /// Gives slopes without an interval the one that their readings have: earlier versions had none of five readings.
 fn bound_slopes(memory: &mut [MemoryRow], points: &[MemoryPointRow]) {
     let mut is_new = false;
@@ -300,7 +319,8 @@ fn read<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
     if !path.exists() {
         return Ok(Vec::new());
     }
-    csv::Reader::from_path(path)
-        .and_then(|mut reader| reader.deserialize().collect())
-        .with_context(|| path.display().to_string())
+    csv::Reader::from_path(path).and_then(|mut reader| reader.deserialize().collect()).with_context(|| {
+        let (path, version) = (path.display(), env!("CARGO_PKG_VERSION"));
+        format!("{path}: ringmark {version} cannot read it; if another version wrote it, use that one")
+    })
 }

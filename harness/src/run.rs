@@ -24,7 +24,7 @@ use crate::results::{self, BrokenOff, Manifest, Results};
 use crate::sides::{self, Sides};
 use crate::sweep;
 use crate::trial::{Ground, Placement, Trial};
-pub use origin::{Program, Programs};
+pub use origin::{Program, Programs, between as differences};
 use planner::Planner;
 pub use resume::{Replayed, Resumption};
 use stop::Stop;

@@ -134,7 +134,6 @@ fn notes(run: &Run) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::comparisons;
     use crate::matrix::Matrix;
     use crate::measurement::{MemoryRow, TrialRow};
 
@@ -222,20 +221,7 @@ mod tests {
             status: Status::Ok,
         };
         let memory = vec![slope(KERNEL_SUM, 873.0), slope(USER_SUM, 41.0)];
-        let comparisons = comparisons::compare(&trials, &memory, &matrix);
-        let manifest = serde_json::Value::Null;
-        Run {
-            manifest,
-            matrix,
-            trials,
-            syscalls: Vec::new(),
-            events: Vec::new(),
-            memory,
-            comparisons,
-            memory_points: Vec::new(),
-            scale: Vec::new(),
-            capacities: Vec::new(),
-        }
+        Run::of(matrix, trials, memory)
     }
 
     /// The cells of every row of a table in the text, its heading left out.

@@ -76,6 +76,25 @@ pub fn number(value: f64) -> String {
     }
 }
 
+/// A percentage that is the end of an interval, which carries no more digits than these.
+pub fn percent(value: f64) -> String {
+    if value.abs() < 9.95 { format!("{value:.1}") } else { format!("{value:.0}") }
+}
+
+/// `a`, `a and b`, `a, b and c`.
+pub fn list(items: &[String]) -> String {
+    match items {
+        [] => String::new(),
+        [one] => one.clone(),
+        [first @ .., last] => format!("{} and {last}", first.join(", ")),
+    }
+}
+
+/// Names as they are typed, in a list.
+pub fn names<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    list(&names.into_iter().map(|name| format!("`{name}`")).collect::<Vec<_>>())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -87,6 +106,16 @@ mod tests {
         for (value, text) in cases {
             assert_eq!(number(value), text);
         }
+    }
+
+    #[test]
+    fn percentages_and_lists_read_well() {
+        let percents = [0.04, 9.94, 9.96, 12.6, 98.6].map(percent);
+        assert_eq!(percents, ["0.0", "9.9", "10", "13", "99"]);
+        assert_eq!(
+            [&["a"][..], &["a", "b"], &["a", "b", "c"]].map(|of| names(of.iter().copied())),
+            ["`a`", "`a` and `b`", "`a`, `b` and `c`"]
+        );
     }
 
     #[test]

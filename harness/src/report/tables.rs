@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::Section;
 use super::table::{MISSING, Table, count, number};
-use super::{ladder, scale};
+use super::{ladder, rules, scale};
 use crate::calibration::{Calibration, Metric};
 use crate::comparisons;
 use crate::matrix::{Contender, Workload};
@@ -20,8 +20,9 @@ use crate::trial::memory_states::{ACTIVE, KERNEL_SUM, MACHINE_SUM, NEVER_USED, U
 const SHOWN_BYTES: f64 = 8.0;
 
 /// Every section, in the order of the terminal.
-pub fn all(run: &Run, folder: &str) -> Vec<Section> {
+pub(super) fn all(run: &Run, folder: &str) -> Vec<Section> {
     vec![
+        Section { name: "rules", title: "What to decide by", text: rules::text(run) },
         Section { name: "run", title: "The run", text: about(run, folder) },
         Section { name: "questions", title: "What each workload answers", text: questions(run) },
         Section { name: "syscalls", title: "System calls per echo, counted", text: syscalls(run) },
@@ -436,11 +437,17 @@ pub fn comparison<'a>(
 
 /// A ratio, its bounds, and what they show if there is a verdict.
 pub fn ratio(row: &ComparisonRow) -> String {
-    let verdict = match row.verdict {
-        Verdict::Range | Verdict::Counted | Verdict::OneWalk => String::new(),
-        said => format!(" {}", said.words()),
+    let said = match row.verdict {
+        Verdict::Range | Verdict::Counted | Verdict::OneWalk => None,
+        said => Some(said),
     };
-    format!("{:.2} ({:.2}–{:.2}){verdict}", row.ratio, row.ratio_low, row.ratio_high)
+    ratio_of_bounds(row.ratio, row.ratio_low, row.ratio_high, said)
+}
+
+/// The same of its parts.
+pub fn ratio_of_bounds(ratio: f64, low: f64, high: f64, verdict: Option<Verdict>) -> String {
+    let words = verdict.map_or(String::new(), |verdict| format!(" {}", verdict.words()));
+    format!("{ratio:.2} ({low:.2}–{high:.2}){words}")
 }
 
 /// What stands in brackets after the ratios of a metric.

@@ -99,10 +99,14 @@ const DIGITS: usize = 12;
 /// In what the origin of a run differs from what it would be now. What the earlier manifest does not tell is
 /// no difference.
 pub fn differences(then: &Manifest, now: &Manifest) -> Result<Vec<String>> {
-    let (then, now) = (serde_json::to_value(then)?, serde_json::to_value(now)?);
+    Ok(between(&serde_json::to_value(then)?, &serde_json::to_value(now)?))
+}
+
+/// The same of manifests as they stand in their files.
+pub fn between(then: &Value, now: &Value) -> Vec<String> {
     let differences = COMPARED.iter().filter_map(|(path, name)| {
         let find = |manifest: &Value| manifest.pointer(path).filter(|value| !value.is_null()).cloned();
-        let (was, is) = (find(&then)?, find(&now));
+        let (was, is) = (find(then)?, find(now));
         let word = |value: &Value| {
             let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
             let is_long = path.ends_with("sha256") || path.ends_with("git_revision");
@@ -114,5 +118,5 @@ pub fn differences(then: &Manifest, now: &Manifest) -> Result<Vec<String>> {
             format!("{name} was {}, is {is}", word(&was))
         })
     });
-    Ok(differences.collect())
+    differences.collect()
 }

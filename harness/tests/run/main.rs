@@ -5,6 +5,7 @@
 mod bad_input;
 mod broken_server;
 mod calibrate;
+mod compare;
 mod doctor;
 mod gates;
 mod idle_spinner;

@@ -5,8 +5,9 @@ use std::path::Path;
 
 use crate::{FOUR_CONNECTIONS, Place, assert_has, failure, heading, stdout, success};
 
-const SECTIONS: [&str; 13] = [
+const SECTIONS: [&str; 14] = [
     "run",
+    "rules",
     "questions",
     "syscalls",
     "events",

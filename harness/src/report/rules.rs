@@ -1,0 +1,368 @@
+//! Sentences that a person decides by, made from the verdicts of a run. Each is written from an arm, the baseline and a
+//! verdict, whichever of them it favours. What has no verdict (a range, a shared CPU, a client that lags, trials that
+//! were turned away) says nothing here.
+
+mod choices;
+mod differences;
+mod limits;
+mod series;
+
+use self::series::Series;
+use super::tables::comparison;
+use crate::matrix::{Contender, Workload};
+use crate::measurement::{ComparisonRow, Verdict};
+use crate::results::Run;
+
+/// A sentence that a person decides by, and what it stands on.
+pub struct Rule {
+    /// The shape of service that it is for, in words.
+    pub subject: String,
+    /// One sentence.
+    pub statement: String,
+    /// The figures behind it.
+    pub evidence: String,
+}
+
+/// Every rule that the run supports: first what to choose, then by how much it differs, what it carries and what it
+/// takes.
+pub fn all(run: &Run) -> Vec<Rule> {
+    let series = Series::all(&run.matrix);
+    let mut rules = choices::rules(run, &series);
+    for (words, says_none) in [(&CPU, true), (&THROUGHPUT, false), (&P99, false)] {
+        rules.extend(series.iter().flat_map(|series| differences::rules(run, series, words, says_none)));
+    }
+    rules.extend(limits::capacities(run, &series));
+    rules.extend(limits::memory(run));
+    rules
+}
+
+/// Them as a list; nothing if there are none.
+pub fn text(run: &Run) -> String {
+    let rules = all(run);
+    let item =
+        |Rule { subject, statement, evidence }: &Rule| format!("- {subject}: **{statement}** {evidence}\n");
+    let items: String = rules.iter().map(item).collect();
+    match items.is_empty() {
+        true => items,
+        false => format!("Of this machine, this kernel and these workloads:\n\n{items}"),
+    }
+}
+
+/// A metric in words: an arm `takes 3 % more server CPU per echo`.
+struct Words {
+    metric: &'static str,
+    noun: &'static str,
+    verb: &'static str,
+    less: &'static str,
+    /// Of its medians.
+    unit: &'static str,
+}
+
+const CPU: Words = Words {
+    metric: "server_cpu_ns_per_echo",
+    noun: "server CPU per echo",
+    verb: "takes",
+    less: "less",
+    unit: "ns",
+};
+const THROUGHPUT: Words =
+    Words { metric: "achieved_per_s", noun: "echoes per second", verb: "carries", less: "fewer", unit: "/s" };
+const P50: Words =
+    Words { metric: "latency_p50_us", noun: "median latency", verb: "has", less: "less", unit: "µs" };
+const P99: Words =
+    Words { metric: "latency_p99_us", noun: "p99 latency", verb: "has", less: "less", unit: "µs" };
+const P999: Words =
+    Words { metric: "latency_p999_us", noun: "p99.9 latency", verb: "has", less: "less", unit: "µs" };
+
+/// By what a service judges a server under load.
+const LOADS: [&Words; 5] = [&CPU, &THROUGHPUT, &P50, &P99, &P999];
+
+/// The arm against the baseline, if that has a verdict. What an open loop returns is what it is offered, and says
+/// nothing of a server.
+fn judged<'a>(run: &'a Run, workload: &Workload, words: &Words, arm: &str) -> Option<&'a ComparisonRow> {
+    if words.metric == THROUGHPUT.metric && workload.rate_per_s.is_some() {
+        return None;
+    }
+    comparison(run, &workload.name, words.metric, arm, &run.matrix.baseline)
+        .filter(|row| matches!(row.verdict, Verdict::Lower | Verdict::Higher | Verdict::NoDifferenceShown))
+}
+
+/// The arms beside the baseline.
+fn others(run: &Run) -> impl Iterator<Item = String> + '_ {
+    run.matrix.backends.iter().map(Contender::arm).filter(|arm| *arm != run.matrix.baseline)
+}
+
+/// Clauses as a sentence.
+fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    let first = letters.next().map(|first| first.to_uppercase().collect::<String>()).unwrap_or_default();
+    format!("{first}{}.", letters.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::matrix::Matrix;
+    use crate::measurement::{MemoryRow, Pass, Status, TrialRow};
+    use crate::trial::memory_states::{KERNEL_SUM, USED_THEN_IDLE};
+
+    const BASE: &str = "epoll-et";
+    const OTHER: &str = "uring-multishot";
+
+    /// How a made run comes out.
+    #[derive(Clone, Copy)]
+    struct Made {
+        /// The baseline of its matrix, and the arm beside it.
+        arms: [&'static str; 2],
+        blocks: u32,
+        /// How far readings lie from their mean, at most.
+        scatter: f64,
+        /// The arm's CPU over the baseline's at each of three rates.
+        cpu: [f64; 3],
+        /// The same of the 99th percentile, which is 2 ms of the baseline.
+        p99: [f64; 3],
+        shared_cpu: bool,
+    }
+
+    const MADE: Made = Made {
+        arms: [BASE, OTHER],
+        blocks: 10,
+        scatter: 0.03,
+        cpu: [1.0; 3],
+        p99: [1.0; 3],
+        shared_cpu: false,
+    };
+
+    const RATES: [f64; 3] = [1000.0, 2000.0, 3000.0];
+
+    impl Made {
+        fn run(&self) -> Run {
+            let [base, other] = self.arms;
+            let mut text = format!(
+                "question = \"q\"\nbaseline = \"{base}\"\n\
+                 backends = [{{ backend = \"{base}\" }}, {{ backend = \"{other}\" }}]\n\
+                 [latency]\nblocks = 10\nduration = \"1s\"\nwarmup_max = \"1s\"\nobjective_p99_us = 5000.0\n"
+            );
+            for rate in RATES {
+                text += &format!(
+                    "[[workload]]\nname = \"w@{rate}\"\nquestion = \"q\"\nconnections = 64\nmessage_bytes = 64\n\
+                     rate_per_s = {rate:.1}\nsweep_of = \"w\"\n"
+                );
+            }
+            let again = crate::comparisons::again(base);
+            let mut trials = Vec::new();
+            for (at, rate) in RATES.iter().enumerate() {
+                for block in 1..=self.blocks {
+                    let arms = [(base, 1.0, 1.0), (&again, 1.0, 1.0), (other, self.cpu[at], self.p99[at])];
+                    for (step, (arm, cpu, p99)) in arms.into_iter().enumerate() {
+                        let wobble = f64::from(block * (step as u32 + 1) % 5) / 2.0 - 1.0;
+                        let wobble = 1.0 + self.scatter * wobble;
+                        trials.push(TrialRow {
+                            pass: Some(Pass::Latency),
+                            workload: format!("w@{rate}"),
+                            block,
+                            arm: arm.to_owned(),
+                            server_cpu_ns_per_echo: Some(10_000.0 * cpu * wobble),
+                            latency_p99_us: Some(2000.0 * p99 * wobble),
+                            shared_cpu: self.shared_cpu,
+                            status: Status::Ok,
+                            ..TrialRow::default()
+                        });
+                    }
+                }
+            }
+            Run::of(toml::from_str::<Matrix>(&text).expect("a matrix"), trials, Vec::new())
+        }
+
+        fn statements(&self) -> Vec<String> {
+            all(&self.run()).into_iter().map(|rule| rule.statement).collect()
+        }
+
+        /// The one that has these words.
+        #[track_caller]
+        fn statement(&self, words: &str) -> String {
+            let all = self.statements();
+            let mut found = all.iter().filter(|statement| statement.contains(words));
+            found.next().unwrap_or_else(|| panic!("{words}: {all:#?}")).clone()
+        }
+    }
+
+    #[test]
+    fn a_difference_is_said_with_the_ends_of_its_interval_and_not_where_the_interval_is_wide() {
+        // The ends of the intervals by numpy, with the table's t for nine degrees of freedom.
+        let [saves, costs, thrice] = [0.8, 1.3, 3.0].map(|ratio| Made { cpu: [ratio; 3], ..MADE });
+        for (made, words) in [
+            (saves, "takes 19–21 % less server CPU per echo than"),
+            (costs, "takes 28–32 % more server CPU per echo than"),
+            (thrice, "takes 2.95–3.05 times the server CPU per echo of"),
+        ] {
+            assert_eq!(made.statement("takes"), format!("`{OTHER}` {words} `{BASE}`."));
+        }
+        // The same with readings that scatter: no more is said than what would have been needed.
+        for made in [saves, costs] {
+            let all = Made { scatter: 0.9, ..made }.statements();
+            let is_difference =
+                |of: &String| ["% less", "% more", "times"].iter().any(|words| of.contains(words));
+            assert!(!all.iter().any(is_difference), "{all:#?}");
+            assert!(
+                all.iter().any(|of| of.contains("no difference") || of.starts_with("No difference")),
+                "{all:#?}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_same_is_said_of_either_side() {
+        let swapped = |text: String| text.replace(BASE, "(").replace(OTHER, BASE).replace('(', OTHER);
+        for cpu in [[0.8; 3], [1.3; 3], [1.0; 3], [0.8, 1.0, 1.3], [3.0, 1.0, 0.5]] {
+            let made = Made { cpu, p99: [1.2, 1.0, 0.8], ..MADE };
+            let other = Made { arms: [OTHER, BASE], ..made };
+            let statements = |made: Made| made.statements().into_iter().map(|of| of.replace('(', "["));
+            let all: Vec<String> = statements(made).map(swapped).collect();
+            assert_eq!(statements(other).collect::<Vec<_>>(), all);
+            assert!(all.len() > 1, "{all:?}");
+        }
+    }
+
+    #[test]
+    fn what_has_no_verdict_says_nothing() {
+        let loses = Made { cpu: [0.5; 3], p99: [0.5; 3], ..MADE };
+        assert!(loses.statements().len() > 2);
+        for without in [Made { blocks: 9, ..loses }, Made { shared_cpu: true, ..loses }] {
+            assert_eq!(without.statements(), [""; 0]);
+        }
+        let mut run = loses.run();
+        for row in &mut run.comparisons {
+            row.verdict = Verdict::SendLag;
+        }
+        run.capacities.clear();
+        assert_eq!(text(&run), "");
+    }
+
+    #[test]
+    fn along_a_series_each_verdict_has_its_place() {
+        for (cpu, statement) in [
+            (
+                [1.0, 1.0, 0.8],
+                "No difference in server CPU per echo to `epoll-et` is shown of `uring-multishot` at 1,000 and 2,000/s \
+                 (only one beyond 1.6 % would have been); `uring-multishot` takes 19–21 % less at 3,000/s.",
+            ),
+            (
+                [0.8, 1.0, 0.8],
+                "`uring-multishot` takes 19–21 % less server CPU per echo than `epoll-et` at 1,000 and 3,000/s; no \
+                 difference is shown at 2,000/s (only one beyond 1.6 % would have been).",
+            ),
+            (
+                [1.6, 1.4, 1.2],
+                "`uring-multishot` takes 57–63 %, falling to 18–22 %, more server CPU per echo than `epoll-et`.",
+            ),
+            // Not steadily.
+            ([1.2, 1.6, 1.4], "`uring-multishot` takes 18–63 % more server CPU per echo than `epoll-et`."),
+        ] {
+            assert_eq!(Made { cpu, ..MADE }.statement("takes"), statement);
+        }
+    }
+
+    #[test]
+    fn every_shape_has_a_choice() {
+        let choices = |made: Made| -> Vec<(String, String)> {
+            let rules = all(&made.run()).into_iter().map(|rule| (rule.subject, rule.statement));
+            rules
+                .filter(|(_, of)| ["enough", "choice", "trade"].iter().any(|words| of.contains(words)))
+                .collect()
+        };
+        let shape = |rates: &str| format!("64 connections, open loop, {rates}/s, 64 B messages");
+        let enough = "`epoll-et` is enough: `uring-multishot` is not shown to be better in CPU, throughput or latency, as \
+                      far as they could be compared.";
+        let better = "`uring-multishot` is a better choice than `epoll-et`: shown to be better in server CPU per echo, and \
+                      worse in nothing that could be compared.";
+        let trade = "`uring-multishot` in place of `epoll-et` is a trade: better in server CPU per echo, worse in p99 \
+                     latency.";
+        let expected = |found: &[(&str, &str)]| -> Vec<(String, String)> {
+            found.iter().map(|(rates, words)| (shape(rates), (*words).to_owned())).collect()
+        };
+        let made = Made { cpu: [1.3, 1.0, 0.8], ..MADE };
+        assert_eq!(choices(made), expected(&[("3,000", better), ("1,000 and 2,000", enough)]));
+        let made = Made { p99: [1.0, 1.0, 1.2], ..made };
+        assert_eq!(choices(made), expected(&[("3,000", trade), ("1,000 and 2,000", enough)]));
+        assert_eq!(choices(Made { cpu: [0.8; 3], ..MADE }), expected(&[("1,000 to 3,000", better)]));
+        assert_eq!(choices(MADE), expected(&[("1,000 to 3,000", enough)]));
+    }
+
+    #[test]
+    fn a_capacity_counts_only_with_the_whole_of_its_interval() {
+        let of = |p99| {
+            let made = Made { p99: [1.0, 1.2, p99], ..MADE };
+            let kept =
+                made.run().capacities.iter().find(|row| row.arm == OTHER).and_then(|row| row.kept_per_s);
+            assert_eq!(kept, Some(3000.0), "by the median it is kept");
+            made.statement("keep")
+        };
+        // 4.9 ms and 1.6 % more, 4.96 ms and 1.6 % more.
+        assert_eq!(
+            of(2.45),
+            "`epoll-et` and `uring-multishot` keep p99 ≤ 5.00 ms up to 3,000/s, the highest rate offered."
+        );
+        assert_eq!(
+            of(2.48),
+            "`epoll-et` keeps p99 ≤ 5.00 ms up to 3,000/s, the highest rate offered; `uring-multishot` up to 2,000/s."
+        );
+    }
+
+    fn slope(arm: &str, bytes: f64, interval: Option<(f64, f64)>) -> MemoryRow {
+        MemoryRow {
+            run_id: 1,
+            arm: arm.to_owned(),
+            backend: arm.to_owned(),
+            state: USED_THEN_IDLE.to_owned(),
+            space: "kernel".to_owned(),
+            object: KERNEL_SUM.to_owned(),
+            aliases: String::new(),
+            bytes_per_connection: bytes,
+            low: interval.map(|(low, _)| low),
+            high: interval.map(|(_, high)| high),
+            intercept_bytes: 0.0,
+            down_bytes_per_connection: None,
+            over_null_bytes_per_connection: None,
+            over_null_low: None,
+            over_null_high: None,
+            status: Status::Ok,
+        }
+    }
+
+    #[test]
+    fn what_a_connection_takes_is_said_where_the_intervals_of_its_slopes_lie_apart() {
+        let statements = |made: Made, interval| -> Vec<String> {
+            let mut run = made.run();
+            run.memory = vec![slope(BASE, 200.0, Some((195.0, 205.0))), slope(OTHER, 840.0, interval)];
+            all(&run).into_iter().map(|rule| rule.statement).filter(|of| of.contains("memory")).collect()
+        };
+        for (interval, expected) in [
+            (
+                Some((830.0, 850.0)),
+                &[
+                    "`uring-multishot` takes 625–655 bytes more kernel memory than `epoll-et`, 596–625 MiB for a million of \
+                   them.",
+                ][..],
+            ),
+            (
+                Some((15.0, 20.0)),
+                &[
+                    "`uring-multishot` takes 175–190 bytes less kernel memory than `epoll-et`, 167–181 MiB for a million of \
+                   them.",
+                ],
+            ),
+            (
+                Some((190.0, 1500.0)),
+                &["No difference in kernel memory to `epoll-et` is shown of `uring-multishot`."],
+            ),
+            (None, &[]),
+        ] {
+            assert_eq!(statements(MADE, interval), expected);
+        }
+        // What takes more memory is no better choice by its CPU alone.
+        let trade = "`uring-multishot` in place of `epoll-et` is a trade: better in server CPU per echo, worse in memory of \
+                     an idle connection.";
+        assert_eq!(statements(Made { cpu: [0.8; 3], ..MADE }, Some((830.0, 850.0)))[0], trade);
+    }
+}

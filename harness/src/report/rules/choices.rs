@@ -1,0 +1,203 @@
+//! What to choose for each shape of service: where the baseline is enough, where another is better, where it is a trade.
+
+use super::series::Series;
+use super::{CPU, LOADS, Rule, Words, judged, limits, others, sentence};
+use crate::calibration::resolution_percent;
+use crate::comparisons::METRICS;
+use crate::measurement::{ComparisonRow, Verdict};
+use crate::report::table::{list, names, percent};
+use crate::report::tables::ratio;
+use crate::results::Run;
+
+/// Where a workload stands: its series, and its place in it.
+type Point = (usize, usize);
+
+/// An arm under one workload, metric by metric.
+struct Standing<'a> {
+    arm: String,
+    point: Point,
+    rows: Vec<(&'static Words, &'a ComparisonRow)>,
+    /// Whether an idle connection takes more memory than the baseline's.
+    takes_memory: bool,
+}
+
+impl Standing<'_> {
+    /// In what it is better, or worse.
+    fn is(&self, better: bool) -> Vec<&'static str> {
+        let is_wanted = |(words, row): &&(&'static Words, &ComparisonRow)| {
+            let good = METRICS.iter().find(|metric| metric.name == words.metric).and_then(|of| of.better);
+            row.verdict != Verdict::NoDifferenceShown && (good == Some(row.verdict)) == better
+        };
+        let mut found: Vec<_> = self.rows.iter().filter(is_wanted).map(|(words, _)| words.noun).collect();
+        if !better && self.takes_memory {
+            found.push("memory of an idle connection");
+        }
+        found
+    }
+}
+
+/// Every shape that was judged is in one rule or more.
+pub fn rules(run: &Run, all: &[Series]) -> Vec<Rule> {
+    let standings = standings(run, all);
+    let mut rules = Vec::new();
+    // Arms that are better in the same, and worse in the same, at the same workloads.
+    type Kind = (Vec<&'static str>, Vec<&'static str>);
+    let mut kinds: Vec<(String, Kind, Vec<&Standing>)> = Vec::new();
+    for standing in standings.iter().filter(|standing| !standing.is(true).is_empty()) {
+        let kind = (standing.is(true), standing.is(false));
+        match kinds.iter_mut().find(|(arm, of, _)| *arm == standing.arm && *of == kind) {
+            Some((.., found)) => found.push(standing),
+            None => kinds.push((standing.arm.clone(), kind, vec![standing])),
+        }
+    }
+    let points = |of: &[&Standing]| of.iter().map(|standing| standing.point).collect::<Vec<Point>>();
+    let mut merged: Vec<(Kind, Vec<Point>, Vec<&Standing>)> = Vec::new();
+    for (_, kind, found) in kinds {
+        match merged.iter_mut().find(|(of, at, _)| *of == kind && *at == points(&found)) {
+            Some((.., all)) => all.extend(found),
+            None => merged.push((kind, points(&found), found)),
+        }
+    }
+    for ((better, worse), points, found) in merged {
+        rules.push(better_or_trade(run, all, &better, &worse, &points, &found));
+    }
+    rules.extend(enough(run, all, &standings));
+    rules
+}
+
+fn standings<'a>(run: &'a Run, all: &[Series]) -> Vec<Standing<'a>> {
+    let mut found = Vec::new();
+    for (index, series) in all.iter().enumerate() {
+        for (at, workload) in series.workloads.iter().enumerate() {
+            for arm in others(run) {
+                // What has no verdict on its CPU is not judged at all.
+                if judged(run, workload, &CPU, &arm).is_none() {
+                    continue;
+                }
+                let rows =
+                    LOADS.iter().filter_map(|words| Some((*words, judged(run, workload, words, &arm)?)));
+                found.push(Standing {
+                    rows: rows.collect(),
+                    point: (index, at),
+                    takes_memory: limits::takes_memory(run, &arm),
+                    arm,
+                });
+            }
+        }
+    }
+    found
+}
+
+/// The shapes of these workloads, one for each series.
+fn shapes(all: &[Series], points: &[Point]) -> String {
+    let of_series = |(index, series): (usize, &Series)| {
+        let own: Vec<usize> = points.iter().filter(|(of, _)| *of == index).map(|(_, at)| *at).collect();
+        (!own.is_empty()).then(|| series.shape(&own))
+    };
+    all.iter().enumerate().filter_map(of_series).collect::<Vec<_>>().join("; or ")
+}
+
+fn better_or_trade(
+    run: &Run,
+    all: &[Series],
+    better: &[&str],
+    worse: &[&str],
+    points: &[Point],
+    found: &[&Standing],
+) -> Rule {
+    let mut arms: Vec<&str> = Vec::new();
+    for standing in found {
+        if !arms.contains(&standing.arm.as_str()) {
+            arms.push(&standing.arm);
+        }
+    }
+    let baseline = &run.matrix.baseline;
+    let in_words = |nouns: &[&str]| list(&nouns.iter().map(|noun| (*noun).to_owned()).collect::<Vec<_>>());
+    let (is, choice) = match arms.len() {
+        1 => ("is", "a better choice"),
+        _ => ("are", "better choices"),
+    };
+    let statement = match worse {
+        [] => {
+            // Where the client was the limit, throughput and latency could not be.
+            let is_all = found.iter().all(|standing| standing.rows.len() == better.len());
+            let rest = match is_all {
+                true => "which is all that could be compared",
+                false => "and worse in nothing that could be compared",
+            };
+            format!(
+                "{} {is} {choice} than `{baseline}`: shown to be better in {}, {rest}",
+                names(arms),
+                in_words(better)
+            )
+        }
+        worse => format!(
+            "{} in place of `{baseline}` {is} a trade: better in {}, worse in {}",
+            names(arms),
+            in_words(better),
+            in_words(worse)
+        ),
+    };
+    let ratios = |standing: &&Standing| {
+        let (index, at) = standing.point;
+        let differing = standing.rows.iter().filter(|(_, row)| row.verdict != Verdict::NoDifferenceShown);
+        let ratios: Vec<String> =
+            differing.map(|(words, row)| format!("{} {}", words.noun, ratio(row))).collect();
+        let shape = if points.len() > 1 { all[index].shape(&[at]) + ": " } else { String::new() };
+        format!("{shape}`{}` {}", standing.arm, ratios.join(", "))
+    };
+    Rule {
+        subject: shapes(all, points),
+        statement: sentence(&statement),
+        evidence: format!(
+            "Ratio with 95 % interval: {}.",
+            found.iter().map(ratios).collect::<Vec<_>>().join("; ")
+        ),
+    }
+}
+
+/// Where nobody is shown to be better than the baseline.
+fn enough(run: &Run, all: &[Series], standings: &[Standing]) -> Option<Rule> {
+    let of = |point: Point| standings.iter().filter(move |standing| standing.point == point);
+    let mut points: Vec<Point> = Vec::new();
+    for standing in standings {
+        let is_new = points.last() != Some(&standing.point);
+        if is_new && of(standing.point).all(|standing| standing.is(true).is_empty()) {
+            points.push(standing.point);
+        }
+    }
+    let mut arms: Vec<&str> = Vec::new();
+    for standing in points.iter().flat_map(|&point| of(point)) {
+        if !arms.contains(&standing.arm.as_str()) {
+            arms.push(&standing.arm);
+        }
+    }
+    let nobody = match arms.len() {
+        0 => return None,
+        1 => format!("{} is not", names(arms)),
+        2 => format!("neither `{}` nor `{}` is", arms[0], arms[1]),
+        // More are listed where they differ.
+        3..=4 => format!("none of {} is", names(arms)),
+        count => format!("none of the {count} others that have a verdict is"),
+    };
+    let evidence = |&(index, at): &Point| {
+        let compared = LOADS.iter().filter_map(|words| {
+            let rows =
+                of((index, at)).flat_map(|of| of.rows.iter()).filter(|(own, _)| own.metric == words.metric);
+            let widest = rows.filter_map(|(_, row)| resolution_percent(row)).reduce(f64::max)?;
+            Some(format!("{} ({} %)", words.noun, percent(widest)))
+        });
+        format!("{}: {}", all[index].shape(&[at]), compared.collect::<Vec<_>>().join(", "))
+    };
+    Some(Rule {
+        subject: shapes(all, &points),
+        statement: sentence(&format!(
+            "`{}` is enough: {nobody} shown to be better in CPU, throughput or latency, as far as they could be compared",
+            run.matrix.baseline
+        )),
+        evidence: format!(
+            "Compared, and beyond what a difference would have been shown of each: {}.",
+            points.iter().map(evidence).collect::<Vec<_>>().join("; ")
+        ),
+    })
+}

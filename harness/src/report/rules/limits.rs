@@ -1,0 +1,187 @@
+//! What an arm carries at a latency objective, and what a connection that rests takes.
+
+use super::series::Series;
+use super::{Rule, others, sentence};
+use crate::comparisons::MEMORY_SUMS;
+use crate::matrix::{BLOCKS_FOR_VERDICT, Workload};
+use crate::measurement::{MemoryRow, Status};
+use crate::report::table::{names, number};
+use crate::report::tables::{in_complete_blocks, whole};
+use crate::results::Run;
+use crate::statistics::{geometric_interval, geometric_mean};
+use crate::trial::memory_states::{KERNEL_SUM, NEVER_USED, USED_THEN_IDLE};
+
+/// Up to which rate of a sweep an arm keeps the objective: not only in the median, as in `capacity.csv`, but with the
+/// upper end of its interval, at this rate and at every lower one.
+pub fn capacities(run: &Run, all: &[Series]) -> Vec<Rule> {
+    let mut sweeps: Vec<&str> = Vec::new();
+    for row in &run.capacities {
+        if !sweeps.contains(&row.sweep.as_str()) {
+            sweeps.push(&row.sweep);
+        }
+    }
+    sweeps.into_iter().filter_map(|sweep| capacity(run, all, sweep)).collect()
+}
+
+/// Mean and interval over the blocks of the 99th percentile, in µs, and how many they are. None of what gets no verdict.
+fn p99_us(run: &Run, workload: &str, arm: &str) -> Option<(f64, f64, f64, usize)> {
+    let rows = in_complete_blocks(run, workload, arm);
+    if rows.iter().any(|row| row.shared_cpu) {
+        return None;
+    }
+    let values: Vec<f64> = rows.iter().filter_map(|row| row.latency_p99_us).collect();
+    let (low, high) = geometric_interval(&values).filter(|_| values.len() >= BLOCKS_FOR_VERDICT)?;
+    Some((geometric_mean(&values)?, low, high, values.len()))
+}
+
+fn capacity(run: &Run, all: &[Series], sweep: &str) -> Option<Rule> {
+    let is_of_sweep = |workload: &&Workload| workload.sweep_of.as_deref() == Some(sweep);
+    let series = all.iter().find(|series| series.workloads.iter().any(&is_of_sweep))?;
+    let loops: Vec<&Workload> = run.matrix.workloads.iter().filter(is_of_sweep).collect();
+    let mut kept: Vec<(&Workload, Vec<&str>)> = Vec::new();
+    let mut evidence = Vec::new();
+    let of_sweep = || run.capacities.iter().filter(|row| row.sweep == sweep);
+    for row in of_sweep() {
+        let is_kept = |workload: &&&Workload| {
+            workload.rate_per_s <= row.kept_per_s
+                && p99_us(run, &workload.name, &row.arm)
+                    .is_some_and(|(_, _, high, _)| high <= row.objective_p99_us)
+        };
+        let Some(&last) = loops.iter().take_while(is_kept).last() else { continue };
+        if let Some((mean, low, high, blocks)) = p99_us(run, &last.name, &row.arm) {
+            let rate = number(last.rate_per_s.unwrap_or_default());
+            let [mean, low, high] = [mean, low, high].map(|us| number(us / 1000.0));
+            evidence.push(format!("`{}` {mean} ms ({low}–{high}) at {rate}/s, {blocks} blocks", row.arm));
+        }
+        match kept.iter_mut().find(|(of, _)| of.name == last.name) {
+            Some((_, arms)) => arms.push(&row.arm),
+            None => kept.push((last, vec![&row.arm])),
+        }
+    }
+    kept.sort_by(|(a, _), (b, _)| {
+        b.rate_per_s.partial_cmp(&a.rate_per_s).unwrap_or(std::cmp::Ordering::Equal)
+    });
+    let objective = number(of_sweep().next()?.objective_p99_us / 1000.0);
+    let clause = |(index, (last, arms)): (usize, &(&Workload, Vec<&str>))| {
+        let what = match (index, arms.len()) {
+            (0, 1) => format!(" keeps p99 ≤ {objective} ms"),
+            (0, _) => format!(" keep p99 ≤ {objective} ms"),
+            _ => String::new(),
+        };
+        let is_highest = loops.last().is_some_and(|highest| highest.name == last.name);
+        let end = if is_highest { ", the highest rate offered" } else { "" };
+        format!(
+            "{}{what} up to {}/s{end}",
+            names(arms.iter().copied()),
+            number(last.rate_per_s.unwrap_or_default())
+        )
+    };
+    let clauses: Vec<String> = kept.iter().enumerate().map(clause).collect();
+    let points: Vec<usize> = (0..series.workloads.len()).collect();
+    (!clauses.is_empty()).then(|| Rule {
+        subject: series.shape(&points),
+        statement: sentence(&clauses.join("; ")),
+        evidence: format!("Mean p99 of the blocks with 95 % interval: {}.", evidence.join("; ")),
+    })
+}
+
+/// What a connection of an arm takes more than one of the baseline, in bytes, with its interval.
+#[derive(Clone)]
+struct Excess {
+    arm: String,
+    bytes: f64,
+    low: f64,
+    high: f64,
+}
+
+impl Excess {
+    fn is_shown(&self) -> bool {
+        self.low > 0.0 || self.high < 0.0
+    }
+}
+
+/// Of all arms whose slopes have an interval.
+fn excesses(run: &Run, object: &str, state: &str) -> Vec<Excess> {
+    let slope = |arm: &str| {
+        let is_wanted = |row: &&MemoryRow| {
+            row.status == Status::Ok && row.arm == arm && row.object == object && row.state == state
+        };
+        let row = run.memory.iter().find(is_wanted)?;
+        Some((row.bytes_per_connection, row.low?, row.high?))
+    };
+    let Some((base, base_low, base_high)) = slope(&run.matrix.baseline) else { return Vec::new() };
+    let excess = |arm: String| {
+        let (bytes, low, high) = slope(&arm)?;
+        Some(Excess { arm, bytes: bytes - base, low: low - base_high, high: high - base_low })
+    };
+    others(run).filter_map(excess).collect()
+}
+
+/// Whether an idle connection of the arm takes more of the kernel's memory or of the server's.
+pub fn takes_memory(run: &Run, arm: &str) -> bool {
+    let of = |(object, _)| excesses(run, object, USED_THEN_IDLE);
+    MEMORY_SUMS.into_iter().flat_map(of).any(|excess| excess.arm == arm && excess.low > 0.0)
+}
+
+/// For the kernel's memory and the server's own.
+pub fn memory(run: &Run) -> Vec<Rule> {
+    MEMORY_SUMS.iter().filter_map(|(object, _)| memory_of(run, object)).collect()
+}
+
+fn memory_of(run: &Run, object: &str) -> Option<Rule> {
+    let states = [(USED_THEN_IDLE, "that was used and rests"), (NEVER_USED, "that was never used")];
+    let (mut found, state) = states.into_iter().find_map(|(state, words)| {
+        let found = excesses(run, object, state);
+        (!found.is_empty()).then_some((found, words))
+    })?;
+    found.sort_by(|a, b| a.bytes.total_cmp(&b.bytes));
+    let baseline = &run.matrix.baseline;
+    // Arms that are not told apart from the first of a group are of it.
+    let mut groups: Vec<Vec<Excess>> = Vec::new();
+    for excess in found.iter().filter(|excess| excess.is_shown()) {
+        match groups.last_mut() {
+            Some(group) if excess.low <= group[0].high && excess.low.signum() == group[0].low.signum() => {
+                group.push(excess.clone());
+            }
+            _ => groups.push(vec![excess.clone()]),
+        }
+    }
+    let noun = if object == KERNEL_SUM { "kernel memory" } else { "memory of its own" };
+    let clause = |(index, group): (usize, &Vec<Excess>)| {
+        let low = group.iter().map(|excess| excess.low).fold(f64::INFINITY, f64::min);
+        let high = group.iter().map(|excess| excess.high).fold(f64::NEG_INFINITY, f64::max);
+        let (least, most) = if low > 0.0 { (low, high) } else { (-high, -low) };
+        let range = |write: &dyn Fn(f64) -> String| match (write(least), write(most)) {
+            (least, most) if least == most => least,
+            (least, most) => format!("{least}–{most}"),
+        };
+        let more = if low > 0.0 { "more" } else { "less" };
+        let of_what = if index == 0 { format!(" {noun} than `{baseline}`") } else { String::new() };
+        let mebibytes = |bytes: f64| number(1e6 * bytes / f64::from(1 << 20));
+        let verb = if group.len() == 1 { "takes" } else { "take" };
+        format!(
+            "{} {verb} {} bytes {more}{of_what}, {} MiB for a million of them",
+            names(group.iter().map(|excess| excess.arm.as_str())),
+            range(&whole),
+            range(&mebibytes)
+        )
+    };
+    let mut clauses: Vec<String> = groups.iter().enumerate().map(clause).collect();
+    let alike: Vec<&str> =
+        found.iter().filter(|excess| !excess.is_shown()).map(|excess| excess.arm.as_str()).collect();
+    if !alike.is_empty() {
+        let to = if clauses.is_empty() { format!(" in {noun} to `{baseline}`") } else { String::new() };
+        clauses.push(format!("no difference{to} is shown of {}", names(alike)));
+    }
+    let bytes = |excess: &Excess| {
+        format!("`{}` {} ({} to {})", excess.arm, whole(excess.bytes), whole(excess.low), whole(excess.high))
+    };
+    Some(Rule {
+        subject: format!("a connection {state}"),
+        statement: sentence(&clauses.join("; ")),
+        evidence: format!(
+            "Slope over connections less that of `{baseline}`, bytes with 95 % interval: {}.",
+            found.iter().map(bytes).collect::<Vec<_>>().join("; ")
+        ),
+    })
+}
