@@ -77,6 +77,11 @@ pub fn window(
     Ok(Window { before, after, result })
 }
 
+/// The file of a trial's histogram.
+pub fn histogram_file(run_id: u32, workload: &str, arm: &str) -> String {
+    format!("{run_id:04}-{workload}-{}.hlog", arm.replace(' ', "-"))
+}
+
 pub fn measure(
     trial: &Trial,
     ground: &Ground,
@@ -87,7 +92,7 @@ pub fn measure(
     let namespace = trial.namespace(row);
     let mut server = trial.server(ground, namespace.as_ref(), row, |_| {})?;
     let network_before = NetworkReading::read(server.pid())?;
-    let file = format!("{:04}-{}-{}.hlog", trial.run_id, workload.name, trial.arm.replace(' ', "-"));
+    let file = histogram_file(trial.run_id, &workload.name, &trial.arm);
     let more = [
         format!("--duration={}", humantime::format_duration(latency.duration)),
         format!("--warmup-max={}", humantime::format_duration(latency.warmup_max)),

@@ -9,6 +9,7 @@ mod doctor;
 mod gates;
 mod idle_spinner;
 mod interruption;
+mod page;
 mod refused_ring;
 mod report;
 mod resume;

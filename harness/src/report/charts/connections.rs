@@ -1,0 +1,139 @@
+//! What ever more connections do: to a load beside them, and to how fast they open.
+
+use super::{Found, nothing_of, say_missing};
+use crate::measurement::{Pass, ScaleRow, Status, TrialRow};
+use crate::report::chart::Canvas;
+use crate::report::chart::axis::Axis;
+use crate::report::chart::lines::{self, Across, LEFT, Line, Panel, Point, RIGHT};
+use crate::report::colours::look;
+use crate::report::scale;
+use crate::report::table::{count, number};
+use crate::results::Run;
+use crate::statistics::median;
+
+/// The trials that stand.
+fn usable(run: &Run) -> Vec<&TrialRow> {
+    scale::trials(run).into_iter().filter(|row| row.status.is_usable()).collect()
+}
+
+/// An open loop beside connections that are idle.
+pub fn costs(run: &Run) -> Found {
+    let (Some(matrix), trials) = (&run.matrix.scale, usable(run)) else {
+        return Err(nothing_of(run, Pass::Scale));
+    };
+    let visit = |visit: u32| {
+        move |row: &&ScaleRow| {
+            row.step == "load"
+                && row.arrival == "poisson"
+                && row.active_connections == matrix.active as u64
+                && row.visit.unwrap_or(1) == visit
+        }
+    };
+    let readings = |run_id: u32, at: u32, value: fn(&ScaleRow) -> Option<f64>| -> Vec<(u64, Vec<f64>)> {
+        let rows = run.scale.iter().filter(|row| row.run_id == run_id).filter(visit(at));
+        let mut by_count: Vec<(u64, Vec<f64>)> = Vec::new();
+        for row in rows.filter(|row| row.status.is_usable()) {
+            let Some(value) = value(row).filter(|value| value.is_finite()) else { continue };
+            match by_count.iter_mut().find(|(connections, _)| *connections == row.connections) {
+                Some((_, values)) => values.push(value),
+                None => by_count.push((row.connections, vec![value])),
+            }
+        }
+        by_count
+    };
+    let point = |(connections, mut values): (u64, Vec<f64>)| {
+        let y = median(&mut values)?;
+        let bounds = (values.len() > 1).then(|| (values[0], values[values.len() - 1]));
+        Some(Point { x: connections as f64, y, bounds, is_marked: true, is_ringed: false })
+    };
+    let panel = |title: &str, value: fn(&ScaleRow) -> Option<f64>| Panel {
+        title: title.to_owned(),
+        lines: trials
+            .iter()
+            .map(|trial| Line {
+                label: trial.arm.clone(),
+                look: look(run, &trial.arm),
+                points: readings(trial.run_id, 1, value).into_iter().filter_map(point).collect(),
+            })
+            .filter(|line| !line.points.is_empty())
+            .collect(),
+        goal: None,
+    };
+    let cpu: fn(&ScaleRow) -> Option<f64> = |row| row.server_cpu_ns_per_echo;
+    let panels = [
+        panel("server CPU, ns per echo", cpu),
+        panel("p99 from when a message was due, µs", |row| {
+            row.latency_p99_us.filter(|_| row.status == Status::Ok)
+        }),
+    ];
+    let xs = panels.iter().flat_map(|panel| &panel.lines).flat_map(|line| &line.points).map(|point| point.x);
+    let Some(axis) = Axis::fitting(xs, LEFT + 12.0, RIGHT - 12.0) else {
+        return Err(nothing_of(run, Pass::Scale));
+    };
+    let mut canvas = Canvas::new(
+        "cost-by-connections",
+        "What does a load cost beside ever more connections that are idle?",
+    );
+    let across = Across { title: "connections that stand".to_owned(), axis, ticks: None, has_places: true };
+    lines::draw(&mut canvas, &across, &panels);
+    canvas.note(&format!(
+        "{} messages a second on {} of them. Whiskers: the range of {} repeats in one walk; a walk is one server.",
+        number(matrix.rate_per_s),
+        count(matrix.active as u64),
+        matrix.repeats
+    ));
+    // What a drift of the machine alone does.
+    for trial in &trials {
+        for (connections, mut values) in readings(trial.run_id, 2, cpu) {
+            if let Some(again) = median(&mut values) {
+                let connections = count(connections);
+                canvas.note(&format!(
+                    "Once more at {connections}, after the largest: {} {} ns.",
+                    trial.arm,
+                    number(again)
+                ));
+            }
+        }
+    }
+    say_missing(&mut canvas, run, Pass::Scale, &[]);
+    Ok(vec![canvas.finish()])
+}
+
+/// Connections that open, per second, step by step.
+pub fn opening(run: &Run) -> Found {
+    let line = |trial: &&TrialRow| {
+        let steps = scale::opened(run, trial);
+        let largest = steps.iter().map(|row| scale::changed(row)).fold(0.0, f64::max);
+        // In small steps connections do not wait for each other.
+        let points = steps.iter().filter(|row| scale::changed(row) > largest / 2.0).filter_map(|row| {
+            Some(Point {
+                x: row.connections as f64,
+                y: row.connections_per_s?,
+                bounds: None,
+                is_marked: true,
+                is_ringed: false,
+            })
+        });
+        Line { label: trial.arm.clone(), look: look(run, &trial.arm), points: points.collect() }
+    };
+    let lines: Vec<Line> = usable(run).iter().map(line).filter(|line| line.points.len() > 1).collect();
+    let xs: Vec<f64> = lines.iter().flat_map(|line| &line.points).map(|point| point.x).collect();
+    if xs.is_empty() {
+        return Err(match usable(run).is_empty() {
+            true => nothing_of(run, Pass::Scale),
+            false => "the walks open their connections in too few steps".to_owned(),
+        });
+    }
+    let mut canvas = Canvas::new("opening", "How fast do connections open as they become more?");
+    let across = Across {
+        title: "connections that stand".to_owned(),
+        axis: Axis::from_zero(xs, LEFT, RIGHT),
+        ticks: None,
+        has_places: false,
+    };
+    let panel = Panel { title: "connections opened per second".to_owned(), lines, goal: None };
+    lines::draw(&mut canvas, &across, &[panel]);
+    canvas.note("A mark is one step of one walk, its rate until the server has the last; steps of less than half the size of the largest are left out. No interval.");
+    say_missing(&mut canvas, run, Pass::Scale, &[]);
+    Ok(vec![canvas.finish()])
+}
