@@ -26,10 +26,10 @@ type Found = Result<Vec<Chart>, String>;
 /// Draws everything that the run has figures for.
 pub fn all(run: &Run, folder: &Path) -> Gallery {
     let kinds: [(&str, Found); 9] = [
+        ("Latency against the offered rate", latency::by_rate(run)),
         ("CPU per echo against the baseline", cpu::ratios(run, &cpu::CPU)),
         ("99th percentile against the baseline", cpu::ratios(run, &cpu::P99)),
         ("CPU per echo", cpu::absolute(run)),
-        ("Latency against the offered rate", latency::by_rate(run)),
         ("Latency by percentile", latency::by_percentile(run, folder)),
         ("System calls per echo", counts::syscalls(run)),
         ("Memory per connection", counts::memory(run)),
@@ -60,10 +60,19 @@ fn nothing_of(run: &Run, pass: Pass) -> String {
 
 /// Says which arms are missing in these workloads, and why; of all workloads without a name.
 fn say_missing(canvas: &mut Canvas, run: &Run, pass: Pass, workloads: &[&str]) {
+    let mut missing: Vec<(Vec<String>, String)> = Vec::new();
     for absence in absences(run, pass) {
-        if workloads.is_empty() || absence.workloads.iter().any(|name| workloads.contains(name)) {
-            canvas.note(&format!("Missing: {}.", absence.text().replace('`', "")));
+        if !workloads.is_empty() && !absence.workloads.iter().any(|name| workloads.contains(name)) {
+            continue;
         }
+        let (arm, why) = (absence.arm().to_owned(), absence.why());
+        match missing.iter_mut().find(|(_, of)| *of == why) {
+            Some((arms, _)) => arms.push(arm),
+            None => missing.push((vec![arm], why)),
+        }
+    }
+    for (arms, why) in missing {
+        canvas.note(&format!("Missing: {} {why}.", arms.join(", ")));
     }
 }
 

@@ -29,8 +29,8 @@ figure{margin:0}figure svg{display:block;width:100%;height:auto;border:1px solid
 figcaption{font-size:.875rem}
 .scrolls{overflow-x:auto;margin:.5rem 0}table{border-collapse:collapse;font-size:.875rem;line-height:1.35}
 th,td{padding:.3rem .6rem;text-align:left;vertical-align:top;border-bottom:1px solid var(--rule)}
-th{vertical-align:bottom;background:var(--band)}.number{text-align:right;font-variant-numeric:tabular-nums}td.number{white-space:nowrap}
-.long{min-width:18rem;max-width:40rem;white-space:normal!important}
+th{vertical-align:bottom;background:var(--band)}.number{text-align:right;font-variant-numeric:tabular-nums}td{white-space:nowrap}
+.long{min-width:18rem;max-width:40rem;white-space:normal}th{max-width:11rem}
 th button{font:inherit;font-weight:600;color:inherit;background:none;border:0;padding:0;text-align:inherit;cursor:pointer}
 th button::after{content:' \u{2195}';color:var(--soft)}th[aria-sort=ascending] button::after{content:' \u{2191}'}
 th[aria-sort=descending] button::after{content:' \u{2193}'}summary{cursor:pointer}

@@ -281,14 +281,17 @@ pub struct Absence<'a> {
 }
 
 impl Absence<'_> {
-    /// Which arm, where, and why.
-    pub fn text(&self) -> String {
+    pub fn arm(&self) -> &str {
+        &self.row.arm
+    }
+
+    /// Where, and why.
+    pub fn why(&self) -> String {
         let Self { row, workloads, trials } = self;
         // What is unsupported is so in every trial.
         let counts = *trials > 1 && row.status != Status::Unsupported;
         let times = if counts { format!(" ({trials} trials)") } else { String::new() };
-        let (arm, status, reason) = (&row.arm, row.status.word(), &row.reason);
-        format!("`{arm}` in {}: {status}{times}: {reason}", workloads.join(", "))
+        format!("in {}: {}{times}: {}", workloads.join(", "), row.status.word(), row.reason)
     }
 }
 
@@ -322,7 +325,7 @@ pub fn absences(run: &Run, pass: Pass) -> Vec<Absence<'_>> {
 
 /// The same, a line for each.
 pub fn absent(run: &Run, pass: Pass) -> String {
-    let line = |absence: &Absence| format!("- {MISSING} {}\n", absence.text());
+    let line = |absence: &Absence| format!("- {MISSING} `{}` {}\n", absence.arm(), absence.why());
     let lines: String = absences(run, pass).iter().map(line).collect();
     if lines.is_empty() { lines } else { format!("\n{lines}") }
 }

@@ -196,11 +196,11 @@ fn assert_is_picture(name: &str, text: &str) {
         let (xs, ys) = (points.iter().step_by(2), points.iter().skip(1).step_by(2));
         let right = of("x").iter().zip(of("width")).map(|(x, width)| x + width).collect::<Vec<_>>();
         let bottom = of("y").iter().zip(of("height")).map(|(y, height)| y + height).collect::<Vec<_>>();
-        for (values, most) in
-            [(x.iter().chain(xs).chain(&right), width), (y.iter().chain(ys).chain(&bottom), height)]
-        {
+        let xs: Vec<f64> = x.iter().chain(xs).chain(&right).copied().collect();
+        let ys: Vec<f64> = y.iter().chain(ys).chain(&bottom).copied().collect();
+        for (values, most) in [(xs, width), (ys, height)] {
             for value in values {
-                let is_within = (-0.1..=most + 0.1).contains(value);
+                let is_within = (-0.1..=most + 0.1).contains(&value);
                 assert!(is_within, "{name}: {value} in {:?}", &text[element.range()]);
                 count += 1;
             }

@@ -4,7 +4,7 @@
 #[derive(Clone, Debug)]
 pub struct Axis {
     low: f64,
-    high: f64,
+    pub high: f64,
     is_log: bool,
     /// Where the two ends are drawn.
     pub from: f64,
@@ -18,12 +18,10 @@ const LOG_FROM: f64 = 8.0;
 const LINEAR_TICKS_BELOW: f64 = 4.0;
 
 impl Axis {
-    /// From 0 to the largest value or beyond.
+    /// From 0 to a little beyond the largest value.
     pub fn from_zero(values: impl IntoIterator<Item = f64>, from: f64, to: f64) -> Self {
         let high = values.into_iter().filter(|value| value.is_finite()).fold(0.0, f64::max);
-        let high = if high > 0.0 { high } else { 1.0 };
-        let step = round_step(high / 4.0);
-        Self { low: 0.0, high: (high / step - 1e-9).ceil() * step, is_log: false, from, to }
+        Self { low: 0.0, high: if high > 0.0 { high * 1.02 } else { 1.0 }, is_log: false, from, to }
     }
 
     /// Logarithmic if the values ask for it, else from 0. None without a value above 0.
@@ -63,7 +61,7 @@ impl Axis {
     pub fn ticks(&self) -> Vec<f64> {
         let Self { low, high, is_log, .. } = *self;
         if !is_log || high / low < LINEAR_TICKS_BELOW {
-            let step = round_step((high - low) / 4.0);
+            let step = round_step((high - low) / if is_log { 6.0 } else { 4.0 });
             let first = (low / step - 1e-9).ceil();
             let count = ((high / step + 1e-9).floor() - first).clamp(0.0, 20.0) as usize;
             return (0..=count).map(|index| (first + index as f64) * step).collect();
@@ -119,10 +117,10 @@ mod tests {
     #[test]
     fn ticks_are_round_and_within() {
         for (axis, ticks) in [
-            (Axis::from_zero([8.7], 0.0, 1.0), &["0", "5", "10"][..]),
-            (Axis::from_zero([11_349.0], 0.0, 1.0), &["0", "5,000", "10k", "15k"]),
+            (Axis::from_zero([8.7], 0.0, 1.0), &["0", "5"][..]),
+            (Axis::from_zero([11_349.0], 0.0, 1.0), &["0", "5,000", "10k"]),
             (Axis::log(8.0, 900.0, 0.0, 1.0), &["10", "20", "50", "100", "200", "500", "1,000"]),
-            (Axis::log(0.97, 1.53, 0.0, 1.0), &["1", "1.2", "1.4"]),
+            (Axis::log(0.97, 1.53, 0.0, 1.0), &["1", "1.1", "1.2", "1.3", "1.4", "1.5"]),
             (Axis::log(1e3, 1e6, 0.0, 1.0), &["1,000", "10k", "100k", "1M"]),
             (Axis::from_zero([], 0.0, 1.0), &["0", "0.5", "1"]),
         ] {

@@ -68,6 +68,7 @@ pub fn draw(canvas: &mut Canvas, across: &Across, panels: &[Panel]) {
     }
     canvas.y += LINE;
     canvas.text((LEFT + RIGHT) / 2.0, canvas.y - 4.0, "soft mid", &across.title);
+    canvas.y += 4.0;
 }
 
 fn draw_panel(canvas: &mut Canvas, across: &Across, panel: &Panel) {

@@ -1,8 +1,9 @@
 //! One arm a row, with its name and its figures above what is drawn: names may be long, and nothing is turned.
 
 use super::axis::{Axis, label};
-use super::{Canvas, LINE, MARGIN, SIZE, WIDTH, width};
+use super::{BOLD, Canvas, LINE, MARGIN, SIZE, WIDTH, width, wrapped};
 use crate::report::colours::{Colour, Look};
+use crate::statistics::median;
 
 /// What is drawn of an arm.
 pub enum Drawn {
@@ -47,8 +48,15 @@ const HEIGHT: f64 = 12.0;
 /// Ratios on one axis for all groups if no group would be squeezed, else on one each.
 const COMMON_AXIS_BELOW: f64 = 4.0;
 
-/// Draws groups of ratios, or of bars and stacks.
-pub fn draw(canvas: &mut Canvas, groups: &[Group], axis_title: &str) {
+/// A bar that is more than so many times as long as the middle one goes on beyond the picture, or it would leave no room
+/// for the others.
+const LONGEST: f64 = 8.0;
+
+/// Between a bar and the next name.
+const GAP: f64 = 5.0;
+
+/// Draws groups of ratios, or of bars and stacks; these on one axis if all groups are of one kind.
+pub fn draw(canvas: &mut Canvas, groups: &[Group], axis_title: &str, are_of_one_kind: bool) {
     let parts: Vec<(Colour, &str)> = legend(groups);
     if !parts.is_empty() {
         canvas.flow(&parts, 16.0, |canvas, colour, x, y| {
@@ -58,16 +66,49 @@ pub fn draw(canvas: &mut Canvas, groups: &[Group], axis_title: &str) {
     let all: Vec<f64> = groups.iter().flat_map(values).collect();
     let is_ratio =
         groups.iter().flat_map(|group| &group.rows).any(|row| matches!(row.drawn, Drawn::Ratio { .. }));
-    let common = is_ratio.then(|| ratio_axis(&all)).filter(|(_, quotient)| *quotient < COMMON_AXIS_BELOW);
+    let common = match is_ratio {
+        true => {
+            Some(ratio_axis(&all)).filter(|(_, quotient)| *quotient < COMMON_AXIS_BELOW).map(|(axis, _)| axis)
+        }
+        false => are_of_one_kind.then(|| bar_axis(groups)),
+    };
+    let mut is_any_cut = false;
     for group in groups {
         let own = || match is_ratio {
             true => ratio_axis(&values(group)).0,
-            false => Axis::from_zero(values(group), FROM, TO),
+            false => bar_axis(std::slice::from_ref(group)),
         };
-        let axis = common.clone().map_or_else(own, |(axis, _)| axis);
+        let axis = common.clone().unwrap_or_else(own);
+        is_any_cut |= group.rows.iter().filter_map(length).any(|length| length > axis.high);
         draw_group(canvas, group, &axis, is_ratio);
     }
+    canvas.y += 4.0;
     canvas.note(axis_title);
+    if is_any_cut {
+        canvas.note("» goes on beyond the picture.");
+    }
+}
+
+/// Of a bar or a stack.
+fn length(row: &Row) -> Option<f64> {
+    match &row.drawn {
+        Drawn::Ratio { .. } => None,
+        Drawn::Bar { to, .. } => Some(*to),
+        Drawn::Stack(parts) => Some(parts.iter().map(|part| part.size).sum()),
+    }
+}
+
+/// From 0, as long as the longest bar that is not cut.
+fn bar_axis(groups: &[Group]) -> Axis {
+    let rows = || groups.iter().flat_map(|group| &group.rows);
+    let mut lengths: Vec<f64> = rows().filter_map(length).filter(|length| length.is_finite()).collect();
+    let most = median(&mut lengths).map_or(f64::INFINITY, |middle| middle * LONGEST);
+    let whole = rows().filter(|row| length(row).is_some_and(|length| length <= most));
+    let ends = whole.flat_map(|row| match &row.drawn {
+        Drawn::Bar { to, bounds: Some((_, high)), .. } => [*to, *high],
+        _ => [length(row).unwrap_or_default(); 2],
+    });
+    Axis::from_zero(ends, FROM, TO)
 }
 
 /// Every part once, in the order in which they come.
@@ -105,16 +146,17 @@ fn ratio_axis(values: &[f64]) -> (Axis, f64) {
 
 fn draw_group(canvas: &mut Canvas, group: &Group, axis: &Axis, is_ratio: bool) {
     canvas.y += 6.0;
-    canvas.y += LINE;
-    let heading = super::fitted(&group.heading, WIDTH - 2.0 * MARGIN);
-    canvas.text(MARGIN, canvas.y - 4.0, "strong", &heading);
+    for line in wrapped(&group.heading, WIDTH - 2.0 * MARGIN, SIZE * BOLD) {
+        canvas.y += LINE;
+        canvas.text(MARGIN, canvas.y - 4.0, "strong", &line);
+    }
     let top = canvas.y + 2.0;
     // What lies behind the rows comes first, so their places are found before.
     let mut places = Vec::new();
     for row in &group.rows {
         let room = WIDTH - 2.0 * MARGIN - 10.0;
         let is_one_line = width(&row.label, SIZE) + width(&row.figures, SIZE) <= room;
-        let text = canvas.y + LINE;
+        let text = canvas.y + GAP + LINE;
         let figures = if is_one_line { text } else { text + LINE };
         places.push((text, figures));
         canvas.y = figures + HEIGHT + 4.0;
@@ -143,6 +185,9 @@ fn draw_group(canvas: &mut Canvas, group: &Group, axis: &Axis, is_ratio: bool) {
         canvas.text(MARGIN, text - 2.0, "halo", &row.label);
         canvas.text(WIDTH - MARGIN, figures - 2.0, "soft end halo", &row.figures);
         draw_row(canvas, row, axis, figures + 3.0);
+        if length(row).is_some_and(|length| length > axis.high) {
+            canvas.text(TO + 4.0, figures + HEIGHT, "strong", "»");
+        }
         canvas.describe(format!("{}, {}: {}.", group.heading, row.label, row.figures));
     }
     canvas.y = bottom + LINE;
@@ -169,7 +214,8 @@ fn draw_row(canvas: &mut Canvas, row: &Row, axis: &Axis, top: f64) {
                 (from, top + 1.0),
                 (to - from, HEIGHT - 2.0),
             );
-            if let Some((low, high)) = bounds.filter(|(low, high)| axis.holds(*low) && axis.holds(*high)) {
+            let is_within = |(low, high): &(f64, f64)| axis.holds(*low) && *high <= axis.high;
+            if let Some((low, high)) = bounds.filter(is_within) {
                 canvas.whisker((axis.at(low), middle), (axis.at(high), middle));
             }
         }

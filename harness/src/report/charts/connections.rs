@@ -99,24 +99,30 @@ pub fn costs(run: &Run) -> Found {
     Ok(vec![canvas.finish()])
 }
 
+/// One step of so many has a mark.
+const MARKED_STEPS: usize = 4;
+
 /// Connections that open, per second, step by step.
 pub fn opening(run: &Run) -> Found {
-    let line = |trial: &&TrialRow| {
+    let line = |(index, trial): (usize, &&TrialRow)| {
         let steps = scale::opened(run, trial);
         let largest = steps.iter().map(|row| scale::changed(row)).fold(0.0, f64::max);
         // In small steps connections do not wait for each other.
-        let points = steps.iter().filter(|row| scale::changed(row) > largest / 2.0).filter_map(|row| {
+        let points = steps.iter().filter(|row| scale::changed(row) > largest / 2.0).enumerate();
+        // The walks lie close: a mark at every step would cover the others'.
+        let points = points.filter_map(|(step, row)| {
             Some(Point {
                 x: row.connections as f64,
                 y: row.connections_per_s?,
                 bounds: None,
-                is_marked: true,
+                is_marked: (step + index) % MARKED_STEPS == 0,
                 is_ringed: false,
             })
         });
         Line { label: trial.arm.clone(), look: look(run, &trial.arm), points: points.collect() }
     };
-    let lines: Vec<Line> = usable(run).iter().map(line).filter(|line| line.points.len() > 1).collect();
+    let lines: Vec<Line> =
+        usable(run).iter().enumerate().map(line).filter(|line| line.points.len() > 1).collect();
     let xs: Vec<f64> = lines.iter().flat_map(|line| &line.points).map(|point| point.x).collect();
     if xs.is_empty() {
         return Err(match usable(run).is_empty() {
@@ -133,7 +139,7 @@ pub fn opening(run: &Run) -> Found {
     };
     let panel = Panel { title: "connections opened per second".to_owned(), lines, goal: None };
     lines::draw(&mut canvas, &across, &[panel]);
-    canvas.note("A mark is one step of one walk, its rate until the server has the last; steps of less than half the size of the largest are left out. No interval.");
+    canvas.note("A line goes through the steps of one walk, and some have a mark: the rate until the server had the last. Steps of less than half the size of the largest are left out. No interval.");
     say_missing(&mut canvas, run, Pass::Scale, &[]);
     Ok(vec![canvas.finish()])
 }

@@ -48,7 +48,7 @@ pub fn syscalls(run: &Run) -> Found {
         run.matrix.workloads.iter().filter_map(|workload| Some((workload, group(workload)?))).collect();
     let charts =
         pictures(run, "syscalls", "Which system calls does an echo take?", groups, |canvas, groups| {
-            rows::draw(canvas, groups, "system calls per echo; one trial of each, counted");
+            rows::draw(canvas, groups, "system calls per echo; one trial of each, counted", false);
             canvas.note("Beside the sum: events or completions that one wait brings.");
         });
     let charts = charts.into_iter().map(|(mut canvas, workloads)| {
@@ -92,7 +92,12 @@ pub fn memory(run: &Run) -> Found {
     let title = "How much memory does a connection take over two bare ends of it?";
     let mut picture = |name: &str, title: &str, groups: &[Group]| {
         let mut canvas = Canvas::new(name, title);
-        rows::draw(&mut canvas, groups, "bytes per connection: the slope over the number of connections");
+        rows::draw(
+            &mut canvas,
+            groups,
+            "bytes per connection: the slope over the number of connections",
+            true,
+        );
         canvas.note("With the 95 % intervals of the slopes. Own: the server's private pages.");
         say_missing(&mut canvas, run, Pass::Memory, &[]);
         charts.push(canvas.finish());

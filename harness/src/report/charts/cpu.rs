@@ -44,9 +44,9 @@ pub fn ratios(run: &Run, compared: &Compared) -> Found {
     let baseline = &run.matrix.baseline;
     let title = format!("{} {baseline}?", compared.question);
     let charts = pictures(run, compared.name, &title, groups, |canvas, groups| {
-        rows::draw(canvas, groups, compared.unit);
+        rows::draw(canvas, groups, compared.unit, true);
         canvas.note(&format!(
-            "Band: how far {baseline} lies from itself, either way. A ratio within it, or with an interval over 1, shows \
+            "Band: how far {baseline} lies from itself, either way. A ratio within it, or with an interval across 1, shows \
              no difference and has no word."
         ));
         let of_metric = run.comparisons.iter().filter(|row| row.metric == compared.column);
@@ -67,7 +67,8 @@ pub fn ratios(run: &Run, compared: &Compared) -> Found {
     match charts.is_empty() {
         false => Ok(charts),
         true if run.trials.iter().any(|row| row.status.is_usable() && row.pass == Some(Pass::Latency)) => {
-            Err("no block has figures of two arms that may be compared".to_owned())
+            let all: Vec<&str> = run.matrix.workloads.iter().map(|workload| workload.name.as_str()).collect();
+            Err(not_compared(run, compared, &all).join(" "))
         }
         true => Err(nothing_of(run, Pass::Latency)),
     }
@@ -131,6 +132,14 @@ fn say_not_compared(canvas: &mut Canvas, run: &Run, compared: &Compared, workloa
         }
     }
     say_missing(canvas, run, Pass::Latency, workloads);
+    for line in not_compared(run, compared, workloads) {
+        canvas.note(&line);
+    }
+}
+
+/// Which workloads with trials have no ratio, and why.
+fn not_compared(run: &Run, compared: &Compared, workloads: &[&str]) -> Vec<String> {
+    let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
     for workload in workloads {
         let rows =
             || run.trials.iter().filter(|row| row.pass == Some(Pass::Latency) && row.workload == *workload);
@@ -146,8 +155,15 @@ fn say_not_compared(canvas: &mut Canvas, run: &Run, compared: &Compared, workloa
         } else {
             "no two arms have the figure"
         };
-        canvas.note(&format!("Not compared: {workload}: {why}."));
+        match reasons.iter_mut().find(|(reason, _)| *reason == why) {
+            Some((_, workloads)) => workloads.push(workload),
+            None => reasons.push((why, vec![workload])),
+        }
     }
+    let line = |(why, workloads): (&str, Vec<&str>)| {
+        format!("Not compared, because {why}: {}.", workloads.join(", "))
+    };
+    reasons.into_iter().map(line).collect()
 }
 
 /// What an echo costs in ns.
@@ -174,7 +190,7 @@ pub fn absolute(run: &Run) -> Found {
         run.matrix.workloads.iter().filter_map(|workload| Some((workload, of_workload(workload)?))).collect();
     let title = "How much CPU does the server take for an echo?";
     let charts = pictures(run, "cpu", title, groups, |canvas, groups| {
-        rows::draw(canvas, groups, "server CPU, ns per echo; each workload has an axis of its own");
+        rows::draw(canvas, groups, "server CPU, ns per echo; each workload has an axis of its own", false);
         canvas.note(SPREAD);
     });
     let charts = charts.into_iter().map(|(mut canvas, workloads)| {

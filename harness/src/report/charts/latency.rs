@@ -122,7 +122,7 @@ const STEPS: i32 = 8;
 
 /// Where a line has its marks: the quotient of all messages and those that took longer, and the percentile.
 const MARKED: [(f64, &str); 6] =
-    [(2.0, "50 %"), (10.0, "90 %"), (100.0, "99 %"), (1e3, "99.9 %"), (1e4, "99.99 %"), (1e5, "99.999 %")];
+    [(2.0, "50"), (10.0, "90"), (100.0, "99"), (1e3, "99.9"), (1e4, "99.99"), (1e5, "99.999")];
 
 /// The histograms of an arm's blocks, merged: percentiles themselves have no mean.
 pub fn by_percentile(run: &Run, folder: &Path) -> Found {
@@ -185,7 +185,7 @@ fn of_workload(run: &Run, folder: &Path, workload: &str) -> Option<Chart> {
         &format!("How long do the slowest messages take? {workload}"),
     );
     let across = Across {
-        title: "percentile of the messages".to_owned(),
+        title: "percentile: % of the messages took no longer".to_owned(),
         axis: Axis::log(1.0, most, LEFT, RIGHT),
         ticks: Some(
             MARKED.iter().filter(|(x, _)| *x <= most).map(|(x, name)| (*x, (*name).to_owned())).collect(),
