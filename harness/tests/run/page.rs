@@ -68,6 +68,7 @@ fn the_committed_pages_stand_on_a_telephone() {
             "--headless",
             "--no-sandbox",
             "--disable-gpu",
+            "--hide-scrollbars",
             "--virtual-time-budget=10000",
             "--dump-dom",
         ]);
