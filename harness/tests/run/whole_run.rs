@@ -310,6 +310,7 @@ fn check_files(folder: &Path) {
         }
     }
     let expected = [
+        "charts",
         "comparisons.csv",
         "events.csv",
         "histograms",
