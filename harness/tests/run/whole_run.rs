@@ -317,6 +317,7 @@ fn check_files(folder: &Path) {
         "manifest.json",
         "memory.csv",
         "memory_points.csv",
+        "report.html",
         "scale.csv",
         "syscalls.csv",
         "trials.csv",
