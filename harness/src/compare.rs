@@ -225,7 +225,7 @@ fn table(pair: &Pair, figures: &[Figure]) -> String {
     }
     let drift = "\nBetween runs the machine's drift is in the ratio: of times and rates it gets no verdict. Relative to the \
                  baseline, within the blocks of each run, it is not.\n";
-    table.render() + drift
+    table.markdown() + drift
 }
 
 fn list(refused: &[String]) -> String {

@@ -12,7 +12,7 @@ mod crew;
 mod fairness;
 mod fault;
 mod flight;
-mod latency;
+pub mod latency;
 mod open;
 mod pace;
 mod plan;

@@ -1,30 +1,40 @@
-//! `ringmark report`: the tables of a run, on the terminal or between the markers of a document.
+//! `ringmark report`: a run as tables on the terminal or in a document, as a page and as pictures.
 
+mod chart;
+mod charts;
+mod colours;
 mod ladder;
+mod page;
 pub mod rules;
 mod scale;
+mod section;
 pub mod table;
 pub mod tables;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::results::{self, Run};
+use section::Section;
 
-/// Prints the tables of a run.
+/// Prints the tables of a run, and makes its page, report.html, and its pictures, charts/*.svg, in its folder.
 ///
 /// With --splice, makes the tables of a document anew instead. Each stands between the lines
 /// `<!-- ringmark:NAME FOLDER -->` and `<!-- /ringmark:NAME -->`, and FOLDER is that of its run, as seen from the
-/// document; the text around them stays as it is. To show another run, change the name of the folder.
+/// document; the text around them stays as it is. To show another run, change the name of the folder. Pages and
+/// pictures are made of every run that the document names in a marker or a link.
 #[derive(clap::Args, Debug)]
 pub struct Options {
     /// The folder of the run
     #[arg(required_unless_present = "splice")]
     folder: Option<PathBuf>,
+    /// Where page and pictures go [default: the folder of the run]
+    #[arg(long, value_name = "DIR", conflicts_with = "splice")]
+    out: Option<PathBuf>,
     /// The document whose tables are to be made anew
     #[arg(long, value_name = "FILE", conflicts_with = "folder")]
     splice: Option<PathBuf>,
@@ -35,37 +45,89 @@ pub fn run(options: Options) -> Result<()> {
     if let Some(document) = options.splice {
         let text = fs::read_to_string(&document).with_context(|| format!("read {}", document.display()))?;
         let place = document.parent().unwrap_or(Path::new(""));
-        let spliced = splice(&text, |folder| sections(&place.join(folder)))
-            .with_context(|| document.display().to_string())?;
-        return results::replace(&document, spliced.as_bytes());
+        let sections = |folder: &str| {
+            let folder = place.join(folder);
+            Ok(tables::all(&Run::read(&folder)?, &name(&folder)))
+        };
+        let spliced = splice(&text, sections).with_context(|| document.display().to_string())?;
+        results::replace(&document, spliced.as_bytes())?;
+        return named_runs(&spliced, place).iter().try_for_each(|folder| draw(folder, folder));
     }
-    print(&options.folder.unwrap_or_default())
+    let folder = options.folder.unwrap_or_default();
+    print(&folder)?;
+    let out = options.out.as_ref().unwrap_or(&folder);
+    draw(&folder, out).with_context(|| match options.out {
+        Some(_) => "the tables are above, page and pictures were not made".to_owned(),
+        None => "the tables are above, page and pictures were not made; --out puts them elsewhere".to_owned(),
+    })
 }
 
-fn sections(folder: &Path) -> Result<Vec<Section>> {
-    let name = folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    Ok(tables::all(&Run::read(folder)?, &name))
+fn name(folder: &Path) -> String {
+    folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
 /// Prints every table.
 pub fn print(folder: &Path) -> Result<()> {
     let mut stdout = std::io::stdout().lock();
-    for table in sections(folder)? {
-        if !table.text.is_empty() {
-            writeln!(stdout, "{}\n\n{}", table.title, table.text).context("stdout")?;
+    for section in tables::all(&Run::read(folder)?, &name(folder)) {
+        if !section.body.is_empty() {
+            writeln!(stdout, "{}\n\n{}", section.title, section.body.markdown()).context("stdout")?;
         }
     }
     Ok(())
 }
 
-/// A piece of generated text.
-struct Section {
-    /// Its name in markers.
-    name: &'static str,
-    /// What it shows; printed on the terminal only, where no prose stands around it.
-    title: &'static str,
-    /// Markdown that ends with a line break; empty if the run has nothing for it.
-    text: String,
+/// Makes the page and the pictures of a run.
+pub fn draw(folder: &Path, out: &Path) -> Result<()> {
+    let run = Run::read(folder)?;
+    let gallery = charts::all(&run, folder);
+    let page = page::html(&run, &name(folder), &gallery);
+    let make =
+        |folder: &Path| fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()));
+    make(out)?;
+    let charts = out.join("charts");
+    let files: BTreeMap<PathBuf, String> = gallery
+        .charts
+        .iter()
+        .map(|chart| (charts.join(format!("{}.svg", chart.name)), chart.file()))
+        .collect();
+    remove_others(&charts, |path| files.contains_key(path))?;
+    if !files.is_empty() {
+        make(&charts)?;
+    }
+    for (path, picture) in files {
+        results::replace(&path, picture.as_bytes())?;
+    }
+    results::replace(&out.join("report.html"), page.as_bytes())
+}
+
+/// Removes pictures of ours that the run has no more, and nothing else.
+fn remove_others(charts: &Path, is_wanted: impl Fn(&Path) -> bool) -> Result<()> {
+    let entries = match fs::read_dir(charts) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        entries => entries.with_context(|| format!("read {}", charts.display()))?,
+    };
+    for entry in entries {
+        let path = entry.with_context(|| format!("read {}", charts.display()))?.path();
+        let is_picture = path.extension().is_some_and(|ending| ending == "svg");
+        if is_picture
+            && !is_wanted(&path)
+            && fs::read(&path).is_ok_and(|text| text.starts_with(chart::OPENING.as_bytes()))
+        {
+            fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// The folders of runs that a document shows or links to, or to files in them.
+fn named_runs(document: &str, place: &Path) -> BTreeSet<PathBuf> {
+    let marked = document.lines().filter_map(|line| Some(marker(line, "<!-- ringmark:")?.split_once(' ')?.1));
+    let linked = document.split("](").skip(1).filter_map(|rest| rest.split([')', '#', ' ']).next());
+    let is_run =
+        |path: &&Path| !path.as_os_str().is_empty() && place.join(path).join("manifest.json").is_file();
+    let run_of = |target: &str| Path::new(target).ancestors().find(is_run).map(|folder| place.join(folder));
+    marked.chain(linked).filter_map(run_of).collect()
 }
 
 /// Replaces what stands between each pair of markers by the section of that name of the run in that folder.
@@ -100,7 +162,10 @@ fn splice(document: &str, sections: impl Fn(&str) -> Result<Vec<Section>>) -> Re
                 _ => bail!("the marker of '{name}' has no end: <!-- /ringmark:{name} -->"),
             }
         };
-        let text = if section.text.is_empty() { "This run did not measure it.\n" } else { &section.text };
+        let text = match section.body.is_empty() {
+            true => "This run did not measure it.\n".to_owned(),
+            false => section.body.markdown(),
+        };
         spliced += &format!("\n{text}\n{end}\n");
     }
     ensure!(!runs.is_empty(), "there is no marker <!-- ringmark:NAME results/FOLDER -->");
@@ -113,15 +178,15 @@ fn marker<'a>(line: &'a str, start: &str) -> Option<&'a str> {
 
 #[cfg(test)]
 mod tests {
+    use super::section::Body;
     use super::*;
 
     /// A run that says which it is.
     fn sections(folder: &str) -> Result<Vec<Section>> {
         ensure!(folder != "missing", "{folder}: not the folder of a run");
-        let text = |words: &str| format!("{words} of {folder}\n");
         Ok(vec![
-            Section { name: "cpu", title: "", text: text("CPU") },
-            Section { name: "memory", title: "", text: String::new() },
+            Section { name: "cpu", title: "", body: Body::default().notes(format!("CPU of {folder}\n")) },
+            Section { name: "memory", title: "", body: Body::default() },
         ])
     }
 
@@ -137,6 +202,19 @@ mod tests {
                         After\n";
         assert_eq!(once, expected);
         assert_eq!(splice(&once, sections).expect("splices"), once);
+    }
+
+    #[test]
+    fn runs_are_named_by_markers_and_links() {
+        let place = tempfile::tempdir().expect("a folder");
+        for run in ["results/a", "results/b", "results/c"] {
+            fs::create_dir_all(place.path().join(run)).expect("a folder");
+            fs::write(place.path().join(run).join("manifest.json"), "").expect("a file");
+        }
+        let document = "<!-- ringmark:cpu results/a -->\n[x](results/b/charts/x.svg), [y](results/a/memory.csv#top),\n\
+                        results/c, [z](https://example.org), [w](results/d) and [v](#up)\n";
+        let names: Vec<_> = named_runs(document, place.path()).into_iter().collect();
+        assert_eq!(names, ["results/a", "results/b"].map(|run| place.path().join(run)));
     }
 
     #[test]

@@ -5,7 +5,7 @@ mod broken_off;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -319,8 +319,46 @@ fn read<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
     if !path.exists() {
         return Ok(Vec::new());
     }
-    csv::Reader::from_path(path).and_then(|mut reader| reader.deserialize().collect()).with_context(|| {
-        let (path, version) = (path.display(), env!("CARGO_PKG_VERSION"));
-        format!("{path}: ringmark {version} cannot read it; if another version wrote it, use that one")
-    })
+    rows(path).with_context(|| path.display().to_string())
+}
+
+fn rows<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
+    let mut reader = csv::Reader::from_path(path)?;
+    let header = reader.headers()?.clone();
+    let mut rows = Vec::new();
+    for record in reader.records() {
+        let record = record?;
+        let line = record.position().map_or(0, csv::Position::line);
+        // Rust reads them as numbers, but no measurement is one.
+        let is_number = |cell: &str| cell.parse::<f64>().is_ok_and(|number| !number.is_finite());
+        if let Some(index) = record.iter().position(is_number) {
+            bail!("line {line}, column '{}': '{}' is no figure", &header[index], &record[index]);
+        }
+        rows.push(
+            record.deserialize(Some(&header)).map_err(|error| in_words(&error, line, &header, &record))?,
+        );
+    }
+    Ok(rows)
+}
+
+/// Which cell cannot be read, by its column's name.
+fn in_words(
+    error: &csv::Error,
+    line: u64,
+    header: &csv::StringRecord,
+    record: &csv::StringRecord,
+) -> anyhow::Error {
+    let csv::ErrorKind::Deserialize { err, .. } = error.kind() else {
+        return anyhow!("line {line}: {error}");
+    };
+    let words = err.kind().to_string();
+    // The list of all columns that there are would follow.
+    let what = words.split(", expected one of").next().unwrap_or_default();
+    match err.field().and_then(|index| Some((header.get(index as usize)?, record.get(index as usize)?))) {
+        Some((column, cell)) if !what.contains("unknown field") => {
+            anyhow!("line {line}, column '{column}': '{cell}': {what}")
+        }
+        _ => anyhow!("{what}: another version of ringmark wrote it, or it was edited")
+            .context(format!("line {line}")),
+    }
 }

@@ -240,8 +240,13 @@ pub fn run(options: Options) -> Result<()> {
         manifest.finished_utc = Some(machine::utc(SystemTime::now()));
         results.write_manifest(&manifest)?;
     }
+    let drawn = report::draw(&folder, &folder);
     if prints_tables {
         report::print(&folder)?;
+    }
+    if let Err(error) = drawn {
+        // Its rows are there; that is what the run was for.
+        eprintln!("ringmark: no page was made: {error:#}; `ringmark report {}` tries again", quoted(&folder));
     }
     writeln!(std::io::stdout(), "The results are in {}", folder.display()).context("stdout")?;
     ensure!(is_complete, "interrupted: the trials so far are in {}; to go on: {go_on}", folder.display());

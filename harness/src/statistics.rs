@@ -94,6 +94,25 @@ pub fn median(values: &mut [f64]) -> Option<f64> {
     }
 }
 
+/// The 95 % interval of the median of sorted values: from one of them to the one as far from the other end, because
+/// how many lie below the true median is a matter of coins. None below six.
+pub fn median_interval(sorted: &[f64]) -> Option<(f64, f64)> {
+    let n = sorted.len();
+    // The logarithm of the chance that exactly `below` of them lie below.
+    let mut chance = -(n as f64) * std::f64::consts::LN_2;
+    let mut sum = 0.0;
+    let mut rank = 0;
+    for below in 0..n {
+        sum += chance.exp();
+        if sum > 0.025 {
+            break;
+        }
+        rank = below + 1;
+        chance += ((n - below) as f64 / rank as f64).ln();
+    }
+    (rank > 0).then(|| (sorted[rank - 1], sorted[n - rank]))
+}
+
 /// The mean for ratios; none if there are no values or one is not above zero.
 pub fn geometric_mean(values: &[f64]) -> Option<f64> {
     let usable = !values.is_empty() && values.iter().all(|&value| value > 0.0);
@@ -157,6 +176,22 @@ mod tests {
 
     fn close(a: f64, b: f64) {
         assert!((a - b).abs() <= 1e-9 * b.abs().max(1.0), "{a} is not {b}");
+    }
+
+    /// The ranks of W. J. Conover's table of the binomial distribution at one half.
+    #[test]
+    fn a_median_lies_between_order_statistics() {
+        let values: Vec<f64> = (1..=1000).map(f64::from).collect();
+        for (n, bounds) in [
+            (5, None),
+            (6, Some((1.0, 6.0))),
+            (10, Some((2.0, 9.0))),
+            (12, Some((3.0, 10.0))),
+            (25, Some((8.0, 18.0))),
+            (1000, Some((469.0, 532.0))),
+        ] {
+            assert_eq!(median_interval(&values[..n]), bounds, "{n}");
+        }
     }
 
     #[test]

@@ -16,6 +16,8 @@ pub mod memory_states {
     };
 }
 
+pub use latency::histogram_file;
+
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};

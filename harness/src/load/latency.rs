@@ -1,12 +1,15 @@
 //! Latency histograms: what is recorded, what may be read from them, and how they are kept.
 
 use std::fmt;
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, anyhow};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use hdrhistogram::Histogram;
-use hdrhistogram::serialization::V2DeflateSerializer;
-use hdrhistogram::serialization::interval_log::IntervalLogWriterBuilder;
+use hdrhistogram::serialization::interval_log::{IntervalLogIterator, IntervalLogWriterBuilder, LogEntry};
+use hdrhistogram::serialization::{Deserializer, V2DeflateSerializer};
 use serde::{Deserialize, Serialize};
 
 use super::flight::Stamp;
@@ -107,7 +110,7 @@ pub fn histogram() -> Result<Histogram<u64>> {
 /// The interval has an upper end only if the largest sample lies above the quantile with a
 /// probability of 97.5 %: 1 − qⁿ ≥ 0.975. That takes 368 samples for p99, 3,688 for p99.9 and 36,887 for
 /// p99.99.
-fn carries(samples: u64, q: f64) -> bool {
+pub fn carries(samples: u64, q: f64) -> bool {
     samples as f64 >= (0.025_f64.ln() / q.ln()).ceil()
 }
 
@@ -128,6 +131,23 @@ pub fn log(histogram_ns: &Histogram<u64>, start: SystemTime, duration: Duration)
     String::from_utf8(log).context("histogram log")
 }
 
+/// Reads what [`log`] made, from a file.
+pub fn read_log(path: &Path) -> Result<Histogram<u64>> {
+    let read = || -> Result<Histogram<u64>> {
+        let text = std::fs::read(path)?;
+        let mut entries = IntervalLogIterator::new(&text);
+        let encoded = entries.find_map(|entry| match entry {
+            Ok(LogEntry::Interval(interval)) => Some(Ok(interval.encoded_histogram().to_owned())),
+            Ok(_) => None,
+            Err(error) => Some(Err(anyhow!("no log of a histogram: {error:?}"))),
+        });
+        let encoded = encoded.context("it holds no histogram")??;
+        let bytes = BASE64_STANDARD.decode(encoded).map_err(|error| anyhow!("no histogram: {error}"))?;
+        Deserializer::new().deserialize(&mut &bytes[..]).map_err(|error| anyhow!("no histogram: {error}"))
+    };
+    read().with_context(|| path.display().to_string())
+}
+
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
@@ -139,6 +159,24 @@ mod tests {
         for (q, least) in [(0.5, 6), (0.9, 36), (0.99, 368), (0.999, 3_688), (0.9999, 36_887)] {
             assert!(carries(least, q), "{q}");
             assert!(!carries(least - 1, q), "{q}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.hlog");
+        let mut written = histogram().unwrap();
+        (1..1000).for_each(|us| written.record(us * 1000).unwrap());
+        let text = log(&written, SystemTime::UNIX_EPOCH, Duration::from_secs(1)).unwrap();
+        std::fs::write(&path, &text).unwrap();
+        assert!(read_log(&path).unwrap() == written);
+        for (broken, words) in
+            [("", "holds no histogram"), (&text[..text.len() - 90], "histogram"), ("no, log", "no log")]
+        {
+            std::fs::write(&path, broken).unwrap();
+            let error = format!("{:#}", read_log(&path).unwrap_err());
+            assert!(error.contains("a.hlog") && error.contains(words), "{error}");
         }
     }
 

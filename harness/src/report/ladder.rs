@@ -1,5 +1,6 @@
 //! The ladder: arms of which each stands on another and changes one thing, and what that one thing does.
 
+use super::section::Body;
 use super::table::{MISSING, Table, number};
 use super::tables::{
     absent, bounds, comparison, counted_trial, in_complete_blocks, median_of, noise, ratio, whole,
@@ -12,13 +13,18 @@ use crate::trial::memory_states::{KERNEL_SUM, NEVER_USED, USER_SUM};
 const CPU: &str = "server_cpu_ns_per_echo";
 
 /// Two tables, of counts and of CPU, and what is missing in them; nothing for a matrix without rungs.
-pub fn tables(run: &Run, folder: &str) -> String {
+pub fn tables(run: &Run, folder: &str) -> Body {
     let is_rung = |contender: &Contender| contender.over.is_some() || contender.changes.is_some();
     if !run.matrix.backends.iter().any(is_rung) {
-        return String::new();
+        return Body::default();
     }
-    let parts = [source(run, folder), counts(run), cpu(run), notes(run)];
-    parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n")
+    let parts = [
+        Body::default().notes(source(run, folder)),
+        counts(run),
+        cpu(run),
+        Body::default().notes(notes(run)),
+    ];
+    parts.into_iter().fold(Body::default(), Body::then)
 }
 
 /// Which run this is of.
@@ -33,7 +39,7 @@ fn source(run: &Run, folder: &str) -> String {
 }
 
 /// What a rung changes, and what can be counted: calls, and bytes of an idle connection.
-fn counts(run: &Run) -> String {
+fn counts(run: &Run) -> Body {
     let workloads = &run.matrix.workloads;
     let calls: Vec<String> =
         workloads.iter().map(|workload| format!("calls/echo, {}", workload.name)).collect();
@@ -58,11 +64,11 @@ fn counts(run: &Run) -> String {
         table.push(cells);
     }
     let bytes = "\nBytes are those of a connection that was never used, over two bare TCP endpoints.\n";
-    table.render() + if run.memory.is_empty() { "" } else { bytes }
+    Body::from(table).notes(if run.memory.is_empty() { "" } else { bytes })
 }
 
 /// Server CPU per echo against the arm that a rung stands on, and against the baseline, in the same blocks.
-fn cpu(run: &Run) -> String {
+fn cpu(run: &Run) -> Body {
     let baseline = &run.matrix.baseline;
     let bounds = bounds(run, CPU);
     let (against_over, against) = (format!("CPU/echo against it ({bounds})"), format!("against {baseline}"));
@@ -90,7 +96,7 @@ fn cpu(run: &Run) -> String {
         }
     }
     let has_cpu = run.trials.iter().any(|row| row.pass == Some(Pass::Latency));
-    if has_cpu { table.render() } else { String::new() }
+    if has_cpu { table.into() } else { Body::default() }
 }
 
 /// The noise, and which arms have no figures or no verdict, and why.
@@ -233,7 +239,7 @@ mod tests {
     #[test]
     fn every_rung_stands_beside_the_arm_that_it_is_over() {
         let run = run();
-        let counts = counts(&run);
+        let counts = counts(&run).markdown();
         let expected: [&[&str]; 6] = [
             &["arm", "over", "changes", "calls/echo, w", "kernel bytes", "user bytes"],
             &["epoll-document", "–", "is where it begins", "2.00", "–", "–"],
@@ -244,7 +250,7 @@ mod tests {
         ];
         assert_eq!(cells(&counts), expected);
 
-        let cpu = cpu(&run);
+        let cpu = cpu(&run).markdown();
         let against_it = "CPU/echo against it (95 % interval)";
         let shared = "shared-cpu, no verdict";
         let narrow = [format!("1.00 (1.00–1.00) {shared}"), format!("0.80 (0.80–0.80) {shared}")];
@@ -308,6 +314,6 @@ mod tests {
         for contender in &mut run.matrix.backends {
             (contender.over, contender.changes) = (None, None);
         }
-        assert_eq!(tables(&run, "a-run"), "");
+        assert!(tables(&run, "a-run").is_empty());
     }
 }

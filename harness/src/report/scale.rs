@@ -1,8 +1,9 @@
 //! The tables of a walk through connection counts.
 
+use super::section::Body;
 use super::table::{MISSING, Table, count, number};
 use super::tables::whole;
-use crate::comparisons::spread;
+use crate::comparisons::{Spread, spread};
 use crate::measurement::{Bounds, MemoryRow, Pass, ScaleRow, Status, TrialRow};
 use crate::results::Run;
 use crate::statistics::{geometric_mean, median};
@@ -24,7 +25,7 @@ fn place(run: &Run, arm: &str) -> usize {
 }
 
 /// The trials of the pass, in the order of the matrix, the floor at the end.
-fn trials(run: &Run) -> Vec<&TrialRow> {
+pub fn trials(run: &Run) -> Vec<&TrialRow> {
     let mut rows: Vec<_> = run.trials.iter().filter(|row| row.pass == Some(Pass::Scale)).collect();
     rows.sort_by_key(|row| place(run, &row.arm));
     rows
@@ -43,8 +44,26 @@ fn mebibytes(bytes: f64) -> String {
     number(bytes / f64::from(1 << 20))
 }
 
+/// The steps that led beyond every earlier count, without those that open again what had made room for active ones.
+pub fn opened<'a>(run: &'a Run, trial: &TrialRow) -> Vec<&'a ScaleRow> {
+    let mut most = 0;
+    let mut opened: Vec<&ScaleRow> = Vec::new();
+    for row in steps(run, trial, "open") {
+        if row.connections > most {
+            most = row.connections;
+            opened.push(row);
+        }
+    }
+    opened
+}
+
+/// How many connections a step opened or closed.
+pub fn changed(row: &ScaleRow) -> f64 {
+    row.connections_per_s.unwrap_or_default() * row.duration_s.unwrap_or_default()
+}
+
 /// How fast connections open and close, and what is left of them afterwards.
-pub fn opening(run: &Run) -> String {
+pub fn opening(run: &Run) -> Body {
     let mut table = Table::new(
         1,
         &[
@@ -63,15 +82,8 @@ pub fn opening(run: &Run) -> String {
         ],
     );
     for trial in trials(run) {
-        // Without those that open again what had made room for active ones.
-        let mut most = 0;
-        let mut opened: Vec<&ScaleRow> = Vec::new();
-        for row in steps(run, trial, "open") {
-            if row.connections > most {
-                most = row.connections;
-                opened.push(row);
-            }
-        }
+        let opened = opened(run, trial);
+        let most = opened.last().map_or(0, |row| row.connections);
         let rate = |from: f64, to: f64| {
             let within = |row: &&&ScaleRow| {
                 let share = row.connections as f64 / most as f64;
@@ -81,8 +93,6 @@ pub fn opening(run: &Run) -> String {
             median(&mut rates.collect::<Vec<_>>())
         };
         // The last step may be a small one, in which connections do not wait for each other.
-        let changed =
-            |row: &ScaleRow| row.connections_per_s.unwrap_or_default() * row.duration_s.unwrap_or_default();
         let largest = opened.iter().map(|row| changed(row)).fold(0.0, f64::max);
         let last = opened.iter().rev().find(|row| changed(row) > largest / 2.0);
         let at_most = |value: fn(&ScaleRow) -> Option<f64>| last.and_then(|row| value(row));
@@ -114,7 +124,7 @@ pub fn opening(run: &Run) -> String {
             bytes("after"),
         ]);
     }
-    table.render() + &absent(run)
+    Body::from(table).notes(absent(run))
 }
 
 fn absent(run: &Run) -> String {
@@ -133,12 +143,13 @@ fn median_and_range(mut values: Vec<f64>) -> String {
     }
 }
 
-/// The mean over the repeats in which both servers' figures may be used, and its interval, or its range if they are few.
-fn crowded_over_alone(
+/// What a load with a crowd beside it has over one without: the mean over the repeats in which both servers' figures may
+/// be used, and its interval, or its range if they are few.
+pub fn crowding(
     rows: &[&ScaleRow],
     may_be_used: fn(&ScaleRow) -> bool,
     value: fn(&ScaleRow) -> Option<f64>,
-) -> String {
+) -> Option<(f64, Spread)> {
     let of = |server: &'static str, repeat: Option<u32>| {
         let mut of_server = rows.iter().filter(move |row| row.server == server && row.repeat == repeat);
         of_server.find(|row| may_be_used(row)).and_then(|row| value(row))
@@ -146,12 +157,18 @@ fn crowded_over_alone(
     let repeats = rows.iter().filter(|row| row.server == CROWDED).map(|row| row.repeat);
     let ratios: Vec<f64> =
         repeats.filter_map(|repeat| Some(of(CROWDED, repeat)? / of(ALONE, repeat)?)).collect();
-    match (geometric_mean(&ratios), spread(&ratios)) {
-        (Some(mean), Some((Bounds::Interval95, low, high))) => {
-            format!("**{mean:.2}** ({low:.2} to {high:.2})")
-        }
-        (Some(mean), Some((_, low, high))) => format!("{mean:.2} ({low:.2}–{high:.2})"),
-        _ => MISSING.to_owned(),
+    geometric_mean(&ratios).zip(spread(&ratios))
+}
+
+fn crowded_over_alone(
+    rows: &[&ScaleRow],
+    may_be_used: fn(&ScaleRow) -> bool,
+    value: fn(&ScaleRow) -> Option<f64>,
+) -> String {
+    match crowding(rows, may_be_used, value) {
+        Some((mean, (Bounds::Interval95, low, high))) => format!("**{mean:.2}** ({low:.2} to {high:.2})"),
+        Some((mean, (_, low, high))) => format!("{mean:.2} ({low:.2}–{high:.2})"),
+        None => MISSING.to_owned(),
     }
 }
 
@@ -161,7 +178,7 @@ fn against_connections(
     title: &str,
     is_wanted: impl Fn(&ScaleRow) -> bool,
     value: impl Fn(&[&ScaleRow]) -> String,
-) -> String {
+) -> Body {
     let column = |row: &ScaleRow| (row.connections, row.active_connections);
     let mut columns: Vec<_> = run.scale.iter().filter(|row| is_wanted(row)).map(column).collect();
     columns.sort_unstable();
@@ -188,12 +205,11 @@ fn against_connections(
         }));
         table.push(cells);
     }
-    let table = table.render();
-    if table.is_empty() { table } else { format!("{title}\n\n{table}\n") }
+    if table.is_empty() { Body::default() } else { Body::default().heading(title).table(table) }
 }
 
 /// What a load costs beside ever more connections that are idle.
-pub fn loads(run: &Run) -> String {
+pub fn loads(run: &Run) -> Body {
     let is_load = |arrival: &'static str| {
         move |row: &ScaleRow| row.step == "load" && row.arrival == arrival && row.server != ALONE
     };
@@ -210,60 +226,71 @@ pub fn loads(run: &Run) -> String {
     let open = format!("Open loop, {rate} messages a second in all");
     let beside = |row: &ScaleRow| row.step == "load" && !row.server.is_empty();
     let over_alone = "with a crowd, over a second server's without one, measured in turn";
-    let text = against_connections(
-        run,
-        &format!("{open}: server CPU per echo {over_alone}"),
-        move |row| beside(row) && row.arrival == "poisson",
-        |rows| crowded_over_alone(rows, |row| row.status.is_usable(), |row| row.server_cpu_ns_per_echo),
-    ) + &against_connections(
-        run,
-        &format!("{open}: median latency {over_alone}"),
-        move |row| beside(row) && row.arrival == "poisson",
-        |rows| crowded_over_alone(rows, |row| row.status == Status::Ok, |row| row.latency_p50_us),
-    ) + &against_connections(
-        run,
-        &format!(
-            "Closed loop, one message in flight on each active connection: server CPU per echo {over_alone}"
+    let tables = [
+        against_connections(
+            run,
+            &format!("{open}: server CPU per echo {over_alone}"),
+            move |row| beside(row) && row.arrival == "poisson",
+            |rows| crowded_over_alone(rows, |row| row.status.is_usable(), |row| row.server_cpu_ns_per_echo),
         ),
-        move |row| beside(row) && row.arrival == "closed",
-        |rows| crowded_over_alone(rows, |row| row.status.is_usable(), |row| row.server_cpu_ns_per_echo),
-    ) + &against_connections(
-        run,
-        &format!("{open}: server CPU, ns per echo"),
-        is_load("poisson"),
-        of(|row| row.server_cpu_ns_per_echo),
-    ) + &against_connections(
-        run,
-        &format!("{open}: median latency, µs"),
-        is_load("poisson"),
-        in_time(|row| row.latency_p50_us),
-    ) + &against_connections(
-        run,
-        &format!("{open}: p99 latency, µs"),
-        is_load("poisson"),
-        in_time(|row| row.latency_p99_us),
-    ) + &against_connections(
-        run,
-        &format!("{open}: system calls per echo, by the server's own counters"),
-        is_load("poisson"),
-        of(|row| row.syscalls_per_echo),
-    ) + &against_connections(
-        run,
-        "Closed loop, one message in flight on each active connection: server CPU, ns per echo",
-        is_load("closed"),
-        of(|row| row.server_cpu_ns_per_echo),
-    ) + &against_connections(
-        run,
-        "The same: echoes a second, where the client was not the limit",
-        is_load("closed"),
-        in_time(|row| row.achieved_per_s),
-    ) + &against_connections(
-        run,
-        "Nobody sends: the server's CPU, percent of one",
-        |row| row.step == "rest",
-        of(|row| row.server_cpu_percent),
-    );
-    text.trim_end_matches('\n').to_owned() + if text.is_empty() { "" } else { "\n" }
+        against_connections(
+            run,
+            &format!("{open}: median latency {over_alone}"),
+            move |row| beside(row) && row.arrival == "poisson",
+            |rows| crowded_over_alone(rows, |row| row.status == Status::Ok, |row| row.latency_p50_us),
+        ),
+        against_connections(
+            run,
+            &format!(
+                "Closed loop, one message in flight on each active connection: server CPU per echo {over_alone}"
+            ),
+            move |row| beside(row) && row.arrival == "closed",
+            |rows| crowded_over_alone(rows, |row| row.status.is_usable(), |row| row.server_cpu_ns_per_echo),
+        ),
+        against_connections(
+            run,
+            &format!("{open}: server CPU, ns per echo"),
+            is_load("poisson"),
+            of(|row| row.server_cpu_ns_per_echo),
+        ),
+        against_connections(
+            run,
+            &format!("{open}: median latency, µs"),
+            is_load("poisson"),
+            in_time(|row| row.latency_p50_us),
+        ),
+        against_connections(
+            run,
+            &format!("{open}: p99 latency, µs"),
+            is_load("poisson"),
+            in_time(|row| row.latency_p99_us),
+        ),
+        against_connections(
+            run,
+            &format!("{open}: system calls per echo, by the server's own counters"),
+            is_load("poisson"),
+            of(|row| row.syscalls_per_echo),
+        ),
+        against_connections(
+            run,
+            "Closed loop, one message in flight on each active connection: server CPU, ns per echo",
+            is_load("closed"),
+            of(|row| row.server_cpu_ns_per_echo),
+        ),
+        against_connections(
+            run,
+            "The same: echoes a second, where the client was not the limit",
+            is_load("closed"),
+            in_time(|row| row.achieved_per_s),
+        ),
+        against_connections(
+            run,
+            "Nobody sends: the server's CPU, percent of one",
+            |row| row.step == "rest",
+            of(|row| row.server_cpu_percent),
+        ),
+    ];
+    tables.into_iter().fold(Body::default(), Body::then)
 }
 
 /// The slope of an arm in a state, if its trial stands.
@@ -273,7 +300,7 @@ fn slope<'a>(run: &'a Run, arm: &str, state: &str, object: &str) -> Option<&'a M
 }
 
 /// Where the machine's pages went, connection by connection, and what is not accounted for.
-pub fn account(run: &Run) -> String {
+pub fn account(run: &Run) -> Body {
     let mut table = Table::new(
         2,
         &[
@@ -319,8 +346,7 @@ pub fn account(run: &Run) -> String {
             share.unwrap_or(MISSING.to_owned()),
         ]);
     }
-    let table = table.render();
-    if table.is_empty() { table } else { table + &residuals(run) }
+    if table.is_empty() { Body::default() } else { Body::from(table).notes(residuals(run)) }
 }
 
 /// How far the readings of the way up lie from their lines.
@@ -347,14 +373,14 @@ fn residuals(run: &Run) -> String {
 ///
 /// `null` shows two bare ends and the load's epoll registration of one of them. What such a registration takes is what
 /// an epoll server adds to that.
-pub fn fit(run: &Run) -> String {
+pub fn fit(run: &Run) -> Body {
     let over =
         |arm: &str, object: &str| slope(run, arm, USED_THEN_IDLE, object)?.over_null_bytes_per_connection;
     let arms: Vec<_> = run.matrix.backends.iter().map(|contender| contender.arm()).collect();
     let registration = EPOLL.iter().find_map(|arm| over(arm, KERNEL_SUM));
     let floor = slope(run, "null", NEVER_USED, KERNEL_SUM).map(|row| row.bytes_per_connection);
     let Some(bare) = floor.zip(registration).map(|(floor, registration)| (floor - registration) / 2.0) else {
-        return String::new();
+        return Body::default();
     };
     let mut table = Table::new(
         1,
@@ -382,7 +408,7 @@ pub fn fit(run: &Run) -> String {
             against.unwrap_or(MISSING.to_owned()),
         ]);
     }
-    table.render()
+    table.into()
 }
 
 #[cfg(test)]

@@ -1,7 +1,12 @@
-//! A Markdown table that also reads well on a terminal.
+//! A table, as Markdown that also reads well on a terminal, or as HTML.
+
+use super::section::{escape, inline};
 
 /// Stands where there is no figure.
 pub const MISSING: &str = "–";
+
+/// More letters than this are wrapped where there is no room.
+const LONG: usize = 40;
 
 /// Rows of text under a heading.
 pub struct Table {
@@ -20,11 +25,36 @@ impl Table {
         self.rows.push(row);
     }
 
-    /// The table, or nothing if it has only its heading.
-    pub fn render(&self) -> String {
-        if self.rows.len() < 2 {
-            return String::new();
-        }
+    /// Whether it has only its heading.
+    pub fn is_empty(&self) -> bool {
+        self.rows.len() < 2
+    }
+
+    /// In a box of its own that scrolls, because a table may be wider than a telephone.
+    pub fn html(&self, label: &str) -> String {
+        let row = |row: &Vec<String>, element: &str, scope: &str| {
+            let cell = |(column, cell): (usize, &String)| {
+                let class = match (column < self.text_columns, cell.chars().count() > LONG) {
+                    (true, false) => "",
+                    (false, false) => " class=\"number\"",
+                    (true, true) => " class=\"long\"",
+                    (false, true) => " class=\"number long\"",
+                };
+                format!("<{element}{scope}{class}>{}</{element}>", inline(cell))
+            };
+            format!("<tr>{}</tr>\n", row.iter().enumerate().map(cell).collect::<String>())
+        };
+        format!(
+            "<div class=\"scrolls\" role=\"region\" tabindex=\"0\" aria-label=\"{}\"><table>\n<thead>{}</thead>\n\
+             <tbody>\n{}</tbody>\n</table></div>\n",
+            escape(label),
+            row(&self.rows[0], "th", " scope=\"col\"").trim_end(),
+            self.rows[1..].iter().map(|cells| row(cells, "td", "")).collect::<String>()
+        )
+    }
+
+    /// The table in Markdown.
+    pub fn markdown(&self) -> String {
         let columns = self.rows[0].len();
         let width =
             |column: usize| self.rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0).max(3);
@@ -121,8 +151,8 @@ mod tests {
     #[test]
     fn columns_line_up() {
         let mut table = Table::new(1, &["name", "n"]);
-        assert_eq!(table.render(), "");
+        assert!(table.is_empty());
         table.push(vec!["a".to_owned(), "1,000".to_owned()]);
-        assert_eq!(table.render(), "| name |     n |\n|------|------:|\n| a    | 1,000 |\n");
+        assert_eq!(table.markdown(), "| name |     n |\n|------|------:|\n| a    | 1,000 |\n");
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::Section;
+use super::section::{Body, Section};
 use super::table::{MISSING, Table, count, number};
 use super::{ladder, rules, scale};
 use crate::calibration::{Calibration, Metric};
@@ -17,81 +17,81 @@ use crate::statistics::median;
 use crate::trial::memory_states::{ACTIVE, KERNEL_SUM, MACHINE_SUM, NEVER_USED, USED_THEN_IDLE, USER_SUM};
 
 /// Over this many bytes a connection an object has a row of its own; all are in memory.csv.
-const SHOWN_BYTES: f64 = 8.0;
+pub const SHOWN_BYTES: f64 = 8.0;
 
 /// Every section, in the order of the terminal.
 pub(super) fn all(run: &Run, folder: &str) -> Vec<Section> {
     vec![
-        Section { name: "rules", title: "What to decide by", text: rules::text(run) },
-        Section { name: "run", title: "The run", text: about(run, folder) },
-        Section { name: "questions", title: "What each workload answers", text: questions(run) },
-        Section { name: "syscalls", title: "System calls per echo, counted", text: syscalls(run) },
+        Section { name: "rules", title: "What to decide by", body: Body::default().notes(rules::text(run)) },
+        Section { name: "run", title: "The run", body: Body::default().notes(about(run, folder)) },
+        Section { name: "questions", title: "What each workload answers", body: questions(run) },
+        Section { name: "syscalls", title: "System calls per echo, counted", body: syscalls(run) },
         Section {
             name: "events",
             title: "io_uring events per echo, by the kernel's tracepoints io_uring_*",
-            text: events(run),
+            body: events(run),
         },
         Section {
             name: "cpu",
             title: "Server CPU per echo, and against the baseline in the same block",
-            text: cpu(run),
+            body: cpu(run),
         },
         Section {
             name: "latency",
             title: "Closed loop: capacity, and latency at that capacity",
-            text: closed_loop(run),
+            body: closed_loop(run),
         },
         Section {
             name: "open-loop",
             title: "Open loop: latency at a given rate, from when a message was due",
-            text: open_loop(run),
+            body: open_loop(run),
         },
-        Section { name: "capacity", title: "Capacity at the latency objective", text: capacity(run) },
-        Section { name: "churn", title: "Connections that are replaced all the time", text: churn(run) },
+        Section { name: "capacity", title: "Capacity at the latency objective", body: capacity(run) },
+        Section { name: "churn", title: "Connections that are replaced all the time", body: churn(run) },
         Section {
             name: "fairness",
             title: "Fairness: echoes of each connection and worker over the mean, and Jain's index (1: all equal)",
-            text: fairness(run),
+            body: fairness(run),
         },
         Section {
             name: "memory",
             title: "Bytes per idle connection over two bare TCP endpoints",
-            text: memory(run),
+            body: memory(run),
         },
         Section {
             name: "memory-account",
             title: "Where the machine's pages went, in bytes per connection, both ends and the load's own",
-            text: scale::account(run),
+            body: scale::account(run),
         },
         Section {
             name: "memory-fit",
             title: "What a server needs for its ends alone, in bytes per connection that was used and rests",
-            text: scale::fit(run),
+            body: scale::fit(run),
         },
         Section {
             name: "scale-opening",
             title: "Opening and closing ever more connections",
-            text: scale::opening(run),
+            body: scale::opening(run),
         },
         Section {
             name: "scale-loads",
             title: "One load beside ever more connections that are idle",
-            text: scale::loads(run),
+            body: scale::loads(run),
         },
         Section {
             name: "ladder",
             title: "What each rung changes, and what that does",
-            text: ladder::tables(run, folder),
+            body: ladder::tables(run, folder),
         },
         Section {
             name: "gates",
             title: "Trials that were turned away, limited, or have something to mind",
-            text: gates(run),
+            body: gates(run),
         },
     ]
 }
 
-fn text_of<'a>(value: &'a Value, path: &str) -> &'a str {
+pub fn text_of<'a>(value: &'a Value, path: &str) -> &'a str {
     value.pointer(path).and_then(Value::as_str).unwrap_or("unknown")
 }
 
@@ -226,7 +226,7 @@ fn history(manifest: &Value) -> String {
     text
 }
 
-fn questions(run: &Run) -> String {
+fn questions(run: &Run) -> Body {
     let mut table = Table::new(5, &["workload", "connections", "message", "load", "question"]);
     for workload in &run.matrix.workloads {
         let idle = workload.idle_connections;
@@ -239,11 +239,11 @@ fn questions(run: &Run) -> String {
             workload.question.clone(),
         ]);
     }
-    table.render()
+    table.into()
 }
 
 /// What decides when messages are sent, and what else a workload asks for.
-fn load(workload: &Workload) -> String {
+pub fn load(workload: &Workload) -> String {
     let mut words = match workload.rate_per_s {
         None => format!("closed loop, {} in flight", workload.pipeline),
         Some(rate) => format!("open loop, {}, {}/s", workload.arrival().name(), number(rate)),
@@ -261,7 +261,7 @@ fn load(workload: &Workload) -> String {
 }
 
 /// The arms in the order of the matrix, the baseline's second reading after its first.
-fn arms(run: &Run) -> Vec<String> {
+pub fn arms(run: &Run) -> Vec<String> {
     let baseline = &run.matrix.baseline;
     let with_second = |arm: String| {
         let second = (arm == *baseline).then(|| comparisons::again(baseline));
@@ -271,7 +271,7 @@ fn arms(run: &Run) -> Vec<String> {
 }
 
 /// The rows of a pass, by workload and arm, both in the order of the matrix.
-fn by_arm(run: &Run, pass: Pass) -> Vec<(&str, String, Vec<&TrialRow>)> {
+pub fn by_arm(run: &Run, pass: Pass) -> Vec<(&str, String, Vec<&TrialRow>)> {
     let of_pass = || run.trials.iter().filter(move |row| row.pass == Some(pass));
     let mut workloads: Vec<&str> = Vec::new();
     for row in of_pass() {
@@ -297,14 +297,31 @@ pub fn in_complete_blocks<'a>(run: &'a Run, workload: &str, arm: &str) -> Vec<&'
     blocks.iter().filter_map(|block| block.get(arm).copied()).collect()
 }
 
-/// Which arms have no figures in a pass, and why: one line for each arm and kind of reason. Reasons that
-/// differ in their numbers alone are of one kind, and the first stands for all.
-pub fn absent(run: &Run, pass: Pass) -> String {
-    struct Absence<'a> {
-        row: &'a TrialRow,
-        workloads: Vec<&'a str>,
-        trials: usize,
+/// An arm that has no figures in a pass, for one kind of reason.
+pub struct Absence<'a> {
+    row: &'a TrialRow,
+    pub workloads: Vec<&'a str>,
+    trials: usize,
+}
+
+impl Absence<'_> {
+    pub fn arm(&self) -> &str {
+        &self.row.arm
     }
+
+    /// Where, and why.
+    pub fn why(&self) -> String {
+        let Self { row, workloads, trials } = self;
+        // What is unsupported is so in every trial.
+        let counts = *trials > 1 && row.status != Status::Unsupported;
+        let times = if counts { format!(" ({trials} trials)") } else { String::new() };
+        format!("in {}: {}{times}: {}", workloads.join(", "), row.status.word(), row.reason)
+    }
+}
+
+/// Which arms have no figures in a pass, and why: one for each arm and kind of reason. Reasons that differ in
+/// their numbers alone are of one kind, and the first stands for all.
+pub fn absences(run: &Run, pass: Pass) -> Vec<Absence<'_>> {
     let kind = |row: &TrialRow| row.reason.split(|letter: char| letter.is_ascii_digit()).collect::<String>();
     let mut absences: Vec<Absence> = Vec::new();
     for row in run.trials.iter().filter(|row| row.pass == Some(pass) && !row.status.is_usable()) {
@@ -327,14 +344,13 @@ pub fn absent(run: &Run, pass: Pass) -> String {
             None => absences.push(Absence { row, workloads: vec![&row.workload], trials: 1 }),
         }
     }
-    let line = |Absence { row, workloads, trials }: &Absence| {
-        // What is unsupported is so in every trial.
-        let counts = *trials > 1 && row.status != Status::Unsupported;
-        let times = if counts { format!(" ({trials} trials)") } else { String::new() };
-        let (arm, status, reason) = (&row.arm, row.status.word(), &row.reason);
-        format!("- {MISSING} `{arm}` in {}: {status}{times}: {reason}\n", workloads.join(", "))
-    };
-    let lines: String = absences.iter().map(line).collect();
+    absences
+}
+
+/// The same, a line for each.
+pub fn absent(run: &Run, pass: Pass) -> String {
+    let line = |absence: &Absence| format!("- {MISSING} `{}` {}\n", absence.arm(), absence.why());
+    let lines: String = absences(run, pass).iter().map(line).collect();
     if lines.is_empty() { lines } else { format!("\n{lines}") }
 }
 
@@ -344,7 +360,7 @@ pub fn median_of(rows: &[&TrialRow], value: fn(&TrialRow) -> Option<f64>) -> Str
     median(&mut values).map_or(MISSING.to_owned(), number)
 }
 
-fn syscalls(run: &Run) -> String {
+fn syscalls(run: &Run) -> Body {
     let mut table =
         Table::new(4, &["workload", "arm", "calls by name", "source", "calls per echo", "events per wait"]);
     for (workload, arm, rows) in by_arm(run, Pass::Syscalls) {
@@ -369,11 +385,11 @@ fn syscalls(run: &Run) -> String {
             shown(row.events_per_wait),
         ]);
     }
-    table.render() + &absent(run, Pass::Syscalls)
+    Body::from(table).notes(absent(run, Pass::Syscalls))
 }
 
 /// A column for each event; which arms could not be counted stands with the calls.
-fn events(run: &Run) -> String {
+fn events(run: &Run) -> Body {
     let mut names: Vec<&str> = Vec::new();
     for row in &run.events {
         if !names.contains(&row.event.as_str()) {
@@ -403,13 +419,12 @@ fn events(run: &Run) -> String {
             }
         }
     }
-    let rows = table.render();
-    if rows.is_empty() {
-        return rows;
+    if table.is_empty() {
+        return Body::default();
     }
     let note = "Of an SQPOLL thread `task_work_run` counts the turns of its polling, with work or without.";
     let separated = if reasons.is_empty() { "" } else { "\n" };
-    format!("{rows}\n{note}\n{separated}{}", reasons.concat())
+    Body::from(table).notes(format!("\n{note}\n{separated}{}", reasons.concat()))
 }
 
 /// Of an arm's trials in one workload the first whose calls may be used, or else the last one.
@@ -502,7 +517,7 @@ fn endings(run: &Run) -> String {
     format!("\n{}", run.matrix.workloads.iter().map(line).collect::<String>())
 }
 
-fn cpu(run: &Run) -> String {
+fn cpu(run: &Run) -> Body {
     let baseline = run.matrix.baseline.as_str();
     let against = format!("against {baseline} ({})", bounds(run, "server_cpu_ns_per_echo"));
     let mut heading = vec![
@@ -547,7 +562,7 @@ fn cpu(run: &Run) -> String {
         cells.extend(told.iter().map(|(_, value)| of_all(*value)));
         table.push(cells);
     }
-    table.render() + &absent(run, Pass::Latency) + &endings(run)
+    Body::from(table).notes(absent(run, Pass::Latency)).notes(endings(run))
 }
 
 /// The rows of the latency pass whose loop is open, or not, by workload and arm.
@@ -562,7 +577,7 @@ fn by_arm_and_loop(run: &Run, is_open: bool) -> impl Iterator<Item = (&str, Stri
         .map(|(workload, arm, _)| (workload, arm))
 }
 
-fn closed_loop(run: &Run) -> String {
+fn closed_loop(run: &Run) -> Body {
     let baseline = run.matrix.baseline.as_str();
     let against = format!("echoes/s against {baseline} ({})", bounds(run, "achieved_per_s"));
     let heading = [
@@ -593,10 +608,10 @@ fn closed_loop(run: &Run) -> String {
             format!("{limited} of {}", rows.len()),
         ]);
     }
-    table.render()
+    table.into()
 }
 
-fn open_loop(run: &Run) -> String {
+fn open_loop(run: &Run) -> Body {
     let baseline = run.matrix.baseline.as_str();
     let against = format!("p99 against {baseline} ({})", bounds(run, "latency_p99_us"));
     let heading = [
@@ -634,10 +649,10 @@ fn open_loop(run: &Run) -> String {
             format!("{limited} of {}", rows.len()),
         ]);
     }
-    table.render()
+    table.into()
 }
 
-fn capacity(run: &Run) -> String {
+fn capacity(run: &Run) -> Body {
     let heading = [
         "sweep",
         "arm",
@@ -662,10 +677,10 @@ fn capacity(run: &Run) -> String {
             row.missed_because.clone(),
         ]);
     }
-    table.render()
+    table.into()
 }
 
-fn churn(run: &Run) -> String {
+fn churn(run: &Run) -> Body {
     let heading = [
         "workload",
         "arm",
@@ -691,11 +706,11 @@ fn churn(run: &Run) -> String {
             rows.len().to_string(),
         ]);
     }
-    table.render()
+    table.into()
 }
 
 /// Medians over the blocks, as everywhere; a single connection has nobody to be unfair to.
-fn fairness(run: &Run) -> String {
+fn fairness(run: &Run) -> Body {
     let heading = ["workload", "arm", "connections", "slowest", "fastest", "workers", "blocks"];
     let mut table = Table::new(2, &heading);
     for (workload, arm) in by_arm_and_loop(run, false) {
@@ -720,12 +735,12 @@ fn fairness(run: &Run) -> String {
             rows.len().to_string(),
         ]);
     }
-    table.render()
+    table.into()
 }
 
 /// Object by arm: what a connection costs over `null`, in each state, and the sums. `MemAvailable` is not
 /// shown: at a few thousand connections the rest of the machine moves it more than they do.
-fn memory(run: &Run) -> String {
+fn memory(run: &Run) -> Body {
     let mut columns: Vec<(&str, &str)> = Vec::new();
     let usable = || run.memory.iter().filter(|row| row.status == Status::Ok);
     for row in usable() {
@@ -791,7 +806,7 @@ fn memory(run: &Run) -> String {
             table.push(cells);
         }
     }
-    table.render() + &absent(run, Pass::Memory)
+    Body::from(table).notes(absent(run, Pass::Memory))
 }
 
 /// Without a fraction, and without a sign before zero.
@@ -800,7 +815,7 @@ pub fn whole(bytes: f64) -> String {
 }
 
 /// Trials of one arm with one reason are one row.
-fn gates(run: &Run) -> String {
+fn gates(run: &Run) -> Body {
     let mut found: Vec<(&TrialRow, Vec<String>)> = Vec::new();
     for row in &run.trials {
         // The first of several reasons is not that the client was the limit.
@@ -829,7 +844,6 @@ fn gates(run: &Run) -> String {
         ]);
     }
     let limited = run.trials.iter().filter(|row| row.status == Status::ClientLimited).count();
-    let rows = table.render();
     let limits = format!(
         "{limited} of {} trials were client-limited: their CPU per echo is used, their throughput and latency are \
          shown but not compared.\n",
@@ -839,5 +853,6 @@ fn gates(run: &Run) -> String {
     let limits = format!(
         "{limits}In {unsettled} trials the rate had not settled when the longest warm-up was over.\n"
     );
-    if rows.is_empty() { format!("No trial was turned away. {limits}") } else { format!("{rows}\n{limits}") }
+    let before = if table.is_empty() { "No trial was turned away. " } else { "\n" };
+    Body::from(table).notes(format!("{before}{limits}"))
 }

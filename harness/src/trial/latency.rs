@@ -105,6 +105,11 @@ pub fn network(
     namespace.and(server.pid()).map(NetworkReading::read).transpose()
 }
 
+/// The file of a trial's histogram.
+pub fn histogram_file(run_id: u32, workload: &str, arm: &str) -> String {
+    format!("{run_id:04}-{workload}-{}.hlog", arm.replace(' ', "-"))
+}
+
 pub fn measure(
     trial: &Trial,
     ground: &Ground,
@@ -115,7 +120,7 @@ pub fn measure(
     let namespace = trial.namespace(ground, row);
     let mut server = trial.server(ground, namespace.as_ref(), row, |_| {})?;
     let network_before = network(&server, namespace.as_ref())?;
-    let file = format!("{:04}-{}-{}.hlog", trial.run_id, workload.name, trial.arm.replace(' ', "-"));
+    let file = histogram_file(trial.run_id, &workload.name, &trial.arm);
     let more = [
         format!("--duration={}", humantime::format_duration(latency.duration)),
         format!("--warmup-max={}", humantime::format_duration(latency.warmup_max)),

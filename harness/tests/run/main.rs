@@ -10,6 +10,7 @@ mod doctor;
 mod gates;
 mod idle_spinner;
 mod interruption;
+mod page;
 mod placement;
 mod refused_ring;
 mod report;

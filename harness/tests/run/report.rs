@@ -1,7 +1,8 @@
 //! `ringmark report` of a finished run.
 
+use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::{FOUR_CONNECTIONS, Place, assert_has, failure, heading, stdout, success};
 
@@ -98,7 +99,9 @@ fn every_committed_run_is_still_read() {
         if !folder.join("comparisons.csv").exists() {
             continue;
         }
-        let printed = stdout(&success(place.command("report").arg(&folder)));
+        // Whoever reads them leaves them as they are.
+        let out = place.path("drawn");
+        let printed = stdout(&success(place.command("report").arg(&folder).arg("--out").arg(out)));
         let trials = fs::read_to_string(folder.join("trials.csv")).unwrap();
         for (pass, words) in [
             ("latency", &["1 (baseline)", "noise: "][..]),
@@ -115,20 +118,222 @@ fn every_committed_run_is_still_read() {
     assert!(count > 0, "there is a reference run");
 }
 
-/// What REPORT.md shows of them is what their files say.
+/// Page and pictures of a run, by name.
+fn drawn(folder: &Path) -> BTreeMap<PathBuf, String> {
+    let charts = fs::read_dir(folder.join("charts")).into_iter().flatten();
+    let charts = charts.map(|entry| Path::new("charts").join(entry.unwrap().file_name()));
+    let names = charts.chain([PathBuf::from("report.html")]).filter(|name| folder.join(name).exists());
+    names.map(|name| (name.clone(), fs::read_to_string(folder.join(name)).unwrap())).collect()
+}
+
+/// What REPORT.md, the pages and the pictures show of them is what their files say.
 #[test]
 fn the_committed_report_is_that_of_the_committed_runs() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap();
     let place = Place::with("");
     let report = fs::read_to_string(root.join("REPORT.md")).unwrap();
     fs::write(place.path("REPORT.md"), &report).unwrap();
-    std::os::unix::fs::symlink(root.join("results"), place.path("results")).unwrap();
+    for folder in fs::read_dir(root.join("results")).unwrap().map(|entry| entry.unwrap().path()) {
+        let copy = place.path("results").join(folder.file_name().unwrap());
+        fs::create_dir_all(&copy).unwrap();
+        for file in fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if file.extension().is_some_and(|ending| ending == "csv" || ending == "json") {
+                fs::copy(&file, copy.join(file.file_name().unwrap())).unwrap();
+            }
+        }
+        std::os::unix::fs::symlink(folder.join("histograms"), copy.join("histograms")).unwrap();
+    }
     success(place.command("report").args(["--splice", "REPORT.md"]));
     let spliced = fs::read_to_string(place.path("REPORT.md")).unwrap();
-    assert!(
-        spliced == report,
-        "run `ringmark report --splice REPORT.md`, and read the prose beside what changes"
+    let advice = "run `ringmark report --splice REPORT.md`, and read the prose beside what changes";
+    assert!(spliced == report, "{advice}");
+    let mut count = 0;
+    for copy in fs::read_dir(place.path("results")).unwrap().map(|entry| entry.unwrap().path()) {
+        let made = drawn(&copy);
+        if made.is_empty() {
+            // A run that the report does not speak of is one of one's own.
+            continue;
+        }
+        let name = copy.file_name().unwrap().to_string_lossy().into_owned();
+        let committed = drawn(&root.join("results").join(&name));
+        assert!(made.keys().eq(committed.keys()), "{name}: {advice}");
+        for (file, text) in &made {
+            assert!(committed[file] == *text, "{name}/{}: {advice}", file.display());
+            if file.starts_with("charts") {
+                assert_is_picture(&format!("{name}/{}", file.display()), text);
+                count += 1;
+            }
+        }
+    }
+    assert!(count > 30, "{count} pictures");
+}
+
+/// Well-formed, with words for those who do not see it, and everything drawn at a finite place within.
+#[track_caller]
+fn assert_is_picture(name: &str, text: &str) {
+    let document = roxmltree::Document::parse(text).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let root = document.root_element();
+    let numbers = |text: &str| -> Vec<f64> {
+        let pieces = text.split(|letter: char| letter.is_whitespace() || ",MLZ".contains(letter));
+        let pieces = pieces.filter(|piece| !piece.is_empty());
+        pieces
+            .map(|piece| piece.parse().unwrap_or_else(|_| panic!("{name}: '{piece}' in '{text}'")))
+            .collect()
+    };
+    let [_, _, width, height] = numbers(root.attribute("viewBox").unwrap())[..] else { panic!("{name}") };
+    for element in ["title", "desc"] {
+        let words =
+            root.children().find(|child| child.has_tag_name((root.tag_name().namespace().unwrap(), element)));
+        assert!(
+            words.and_then(|words| words.text()).is_some_and(|text| !text.is_empty()),
+            "{name}: no {element}"
+        );
+    }
+    let mut count = 0;
+    for element in root.descendants().filter(roxmltree::Node::is_element).skip(1) {
+        let of = |attribute: &str| element.attribute(attribute).map(numbers).unwrap_or_default();
+        let [x, y] = [["x", "x1", "x2", "cx"], ["y", "y1", "y2", "cy"]].map(|names| names.map(of).concat());
+        let points = [of("points"), of("d")].concat();
+        let (xs, ys) = (points.iter().step_by(2), points.iter().skip(1).step_by(2));
+        let right = of("x").iter().zip(of("width")).map(|(x, width)| x + width).collect::<Vec<_>>();
+        let bottom = of("y").iter().zip(of("height")).map(|(y, height)| y + height).collect::<Vec<_>>();
+        let xs: Vec<f64> = x.iter().chain(xs).chain(&right).copied().collect();
+        let ys: Vec<f64> = y.iter().chain(ys).chain(&bottom).copied().collect();
+        for (values, most) in [(xs, width), (ys, height)] {
+            for value in values {
+                let is_within = (-0.1..=most + 0.1).contains(&value);
+                assert!(is_within, "{name}: {value} in {:?}", &text[element.range()]);
+                count += 1;
+            }
+        }
+    }
+    assert!(count > 20, "{name}: only {count} places");
+}
+
+#[test]
+fn a_run_ends_with_a_page_and_pictures_and_a_report_makes_the_same() {
+    let place = finished();
+    let made = drawn(&place.out());
+    assert_eq!(made.keys().collect::<Vec<_>>(), [Path::new("charts/syscalls.svg"), Path::new("report.html")]);
+    let page = &made[Path::new("report.html")];
+    assert_has(
+        page,
+        &[
+            "<html lang=\"en\">",
+            "<meta name=\"viewport\"",
+            "epoll-et on ",
+            ", over loopback</title>",
+            "No rule is supported by this run.",
+            "<td>epoll-et</td>",
+            "<li>CPU per echo: the run has no latency pass</li>",
+            "No trial was turned away.",
+        ],
     );
+    for outside in ["src=", "url(", "@import", "href=\"http"] {
+        assert!(!page.contains(outside), "{outside}");
+    }
+    let picture = &made[Path::new("charts/syscalls.svg")];
+    assert_is_picture("syscalls", picture);
+    assert_has(picture, &["Which system calls does an echo take?", "epoll-et", "recvfrom", "per echo"]);
+    fs::remove_dir_all(place.out().join("charts")).unwrap();
+    fs::remove_file(place.out().join("report.html")).unwrap();
+    success(place.command("report").arg("out"));
+    assert_eq!(drawn(&place.out()), made);
+    success(place.command("report").args(["out", "--out", "elsewhere/deep"]));
+    assert_eq!(drawn(&place.path("elsewhere/deep")), made);
+}
+
+#[test]
+fn pictures_that_a_run_has_no_more_go_and_others_stay() {
+    let place = finished();
+    let charts = place.out().join("charts");
+    fs::copy(charts.join("syscalls.svg"), charts.join("older.svg")).unwrap();
+    fs::write(charts.join("own.svg"), "<svg/>").unwrap();
+    success(place.command("report").arg("out"));
+    let made = drawn(&place.out());
+    let names: Vec<_> = made.keys().map(|name| name.to_string_lossy()).collect();
+    assert_eq!(names, ["charts/own.svg", "charts/syscalls.svg", "report.html"]);
+}
+
+#[test]
+fn where_nothing_can_be_written_the_tables_are_printed_and_one_line_says_so() {
+    let place = finished();
+    fs::remove_dir_all(place.out().join("charts")).unwrap();
+    fs::write(place.out().join("charts"), "a file").unwrap();
+    let output = place.command("report").arg("out").output().unwrap();
+    assert_has(&stdout(&output), &["System calls per echo"]);
+    assert_has(&crate::one_line(&output), &["--out", "out/charts: Not a directory"]);
+}
+
+/// Changes a cell of the first row.
+fn edit(file: &Path, column: &str, cell: &str) {
+    let mut reader = csv::Reader::from_path(file).unwrap();
+    let header = reader.headers().unwrap().clone();
+    let place = header.iter().position(|name| name == column).unwrap();
+    let rows: Vec<csv::StringRecord> = reader.records().map(Result::unwrap).collect();
+    let mut writer = csv::Writer::from_path(file).unwrap();
+    writer.write_record(&header).unwrap();
+    for (index, row) in rows.iter().enumerate() {
+        let edited = |(at, old)| if index == 0 && at == place { cell } else { old };
+        writer.write_record(row.iter().enumerate().map(edited)).unwrap();
+    }
+    writer.flush().unwrap();
+}
+
+#[test]
+fn what_was_edited_is_named() {
+    for (file, column, cell, words) in [
+        ("trials.csv", "echoes", "many", "line 2, column 'echoes': 'many'"),
+        ("trials.csv", "syscalls_per_echo", "NaN", "line 2, column 'syscalls_per_echo': 'NaN' is no figure"),
+        ("trials.csv", "latency_p50_us", "1,5", "line 2, column 'latency_p50_us': '1,5'"),
+        ("trials.csv", "status", "good", "line 2: unknown variant `good`"),
+        ("syscalls.csv", "calls", "-3", "line 2, column 'calls': '-3'"),
+    ] {
+        let place = finished();
+        edit(&place.out().join(file), column, cell);
+        assert_has(&failure(place.command("report").arg("out")), &["out/", file, words]);
+    }
+    let place = finished();
+    for (from, to, words) in [
+        ("run_id,", "colour,", "unknown field `colour`: another version of ringmark wrote it"),
+        (",status,", ",", "fields"),
+    ] {
+        let file = place.out().join("trials.csv");
+        let text = fs::read_to_string(&file).unwrap();
+        fs::write(&file, text.replacen(from, to, 1)).unwrap();
+        assert_has(&failure(place.command("report").arg("out")), &["out/trials.csv: ", words]);
+        fs::write(&file, text).unwrap();
+    }
+}
+
+#[test]
+fn a_run_without_figures_says_so_in_their_place() {
+    let place = finished();
+    edit(&place.out().join("trials.csv"), "status", "rejected");
+    edit(&place.out().join("trials.csv"), "reason", "<b>busy</b> & \"loud\"");
+    let manifest = fs::read_to_string(place.out().join("manifest.json")).unwrap();
+    let other =
+        manifest.replacen("\"ringmark\": \"0.", "\"ringmark\": \"9.", 1).replace("\"q\"", "\"<script>q\"");
+    assert_ne!(manifest, other);
+    fs::write(place.out().join("manifest.json"), other).unwrap();
+    assert_has(&stdout(&success(place.command("report").arg("out"))), &["Trials: 1: 1 rejected"]);
+    let made = drawn(&place.out());
+    assert_eq!(made.len(), 1, "there is nothing to draw");
+    let page = &made[Path::new("report.html")];
+    assert_has(
+        page,
+        &[
+            "No trial of this run gave figures that may be used, out of 1",
+            "Version 9.",
+            "no figures of the syscalls pass may be used",
+            "&lt;b&gt;busy&lt;/b&gt; &amp; &quot;loud&quot;",
+            "&lt;script&gt;q",
+        ],
+    );
+    assert!(!page.contains("<b>") && !page.contains("<script>q"), "{page}");
+    fs::remove_file(place.out().join("trials.csv")).unwrap();
+    success(place.command("report").arg("out"));
+    assert_has(&drawn(&place.out())[Path::new("report.html")], &["out of 0"]);
 }
 
 #[test]

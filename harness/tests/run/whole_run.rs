@@ -310,12 +310,14 @@ fn check_files(folder: &Path) {
         }
     }
     let expected = [
+        "charts",
         "comparisons.csv",
         "events.csv",
         "histograms",
         "manifest.json",
         "memory.csv",
         "memory_points.csv",
+        "report.html",
         "scale.csv",
         "syscalls.csv",
         "trials.csv",

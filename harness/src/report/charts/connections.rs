@@ -1,0 +1,177 @@
+//! What ever more connections do: to a load beside them, and to how fast they open.
+
+use super::{Found, nothing_of, say_missing};
+use crate::measurement::{Pass, ScaleRow, Status, TrialRow};
+use crate::report::chart::Canvas;
+use crate::report::chart::axis::Axis;
+use crate::report::chart::lines::{self, Across, LEFT, Line, Panel, Point, RIGHT};
+use crate::report::colours::look;
+use crate::report::scale;
+use crate::report::table::{count, number};
+use crate::results::Run;
+use crate::statistics::median;
+use crate::trial::ALONE;
+
+/// The trials that stand.
+fn usable(run: &Run) -> Vec<&TrialRow> {
+    scale::trials(run).into_iter().filter(|row| row.status.is_usable()).collect()
+}
+
+/// An open loop beside connections that are idle.
+pub fn costs(run: &Run) -> Found {
+    let (Some(matrix), trials) = (&run.matrix.scale, usable(run)) else {
+        return Err(nothing_of(run, Pass::Scale));
+    };
+    let is_wanted = |row: &&ScaleRow| {
+        row.step == "load"
+            && row.arrival == "poisson"
+            && row.active_connections == matrix.active as u64
+            && row.server != ALONE
+    };
+    let readings = |run_id: u32, value: fn(&ScaleRow) -> Option<f64>| -> Vec<(u64, Vec<f64>)> {
+        let rows = run.scale.iter().filter(|row| row.run_id == run_id).filter(is_wanted);
+        let mut by_count: Vec<(u64, Vec<f64>)> = Vec::new();
+        for row in rows.filter(|row| row.status.is_usable()) {
+            let Some(value) = value(row).filter(|value| value.is_finite()) else { continue };
+            match by_count.iter_mut().find(|(connections, _)| *connections == row.connections) {
+                Some((_, values)) => values.push(value),
+                None => by_count.push((row.connections, vec![value])),
+            }
+        }
+        by_count
+    };
+    let point = |(connections, mut values): (u64, Vec<f64>)| {
+        let y = median(&mut values)?;
+        let bounds = (values.len() > 1).then(|| (values[0], values[values.len() - 1]));
+        Some(Point { x: connections as f64, y, bounds, is_marked: true, is_ringed: false })
+    };
+    let panel = |title: &str, value: fn(&ScaleRow) -> Option<f64>| Panel {
+        title: title.to_owned(),
+        lines: trials
+            .iter()
+            .map(|trial| Line {
+                label: trial.arm.clone(),
+                look: look(run, &trial.arm),
+                points: readings(trial.run_id, value).into_iter().filter_map(point).collect(),
+            })
+            .filter(|line| !line.points.is_empty())
+            .collect(),
+        goal: None,
+    };
+    let panels = [
+        panel("server CPU, ns per echo", |row| row.server_cpu_ns_per_echo),
+        panel("p99 from when a message was due, µs", |row| {
+            row.latency_p99_us.filter(|_| row.status == Status::Ok)
+        }),
+    ];
+    let beside = Panel {
+        title: "the same over a server without idle ones, measured in turn".to_owned(),
+        lines: trials
+            .iter()
+            .map(|trial| Line {
+                label: trial.arm.clone(),
+                look: look(run, &trial.arm),
+                points: crowding_of(run, trial, matrix.active as u64),
+            })
+            .filter(|line| !line.points.is_empty())
+            .collect(),
+        goal: None,
+    };
+    let [cpu, p99] = panels;
+    // Runs of earlier versions had no second server.
+    let panels: Vec<Panel> = match beside.lines.is_empty() {
+        true => vec![cpu, p99],
+        false => vec![cpu, beside, p99],
+    };
+    let xs = panels.iter().flat_map(|panel| &panel.lines).flat_map(|line| &line.points).map(|point| point.x);
+    let Some(axis) = Axis::fitting(xs, LEFT + 12.0, RIGHT - 12.0) else {
+        return Err(nothing_of(run, Pass::Scale));
+    };
+    let mut canvas = Canvas::new(
+        "cost-by-connections",
+        "What does a load cost beside ever more connections that are idle?",
+    );
+    let across = Across { title: "connections that stand".to_owned(), axis, ticks: None, has_places: true };
+    lines::draw(&mut canvas, &across, &panels);
+    canvas.note(&format!(
+        "{} messages a second on {} of them. Whiskers: the range of {} repeats in one walk, of ratios from ten repeats on the \
+         95 % interval; a walk is one server.",
+        number(matrix.rate_per_s),
+        count(matrix.active as u64),
+        matrix.repeats
+    ));
+    say_missing(&mut canvas, run, Pass::Scale, &[]);
+    Ok(vec![canvas.finish()])
+}
+
+/// What the crowd costs at each count, as a ratio with its bounds.
+fn crowding_of(run: &Run, trial: &TrialRow, active: u64) -> Vec<Point> {
+    let rows: Vec<&ScaleRow> = run
+        .scale
+        .iter()
+        .filter(|row| row.run_id == trial.run_id && row.step == "load" && row.arrival == "poisson")
+        .filter(|row| row.active_connections == active)
+        .collect();
+    let mut counts: Vec<u64> = rows.iter().map(|row| row.connections).collect();
+    counts.sort_unstable();
+    counts.dedup();
+    let point = |connections: u64| {
+        let rows: Vec<&ScaleRow> =
+            rows.iter().copied().filter(|row| row.connections == connections).collect();
+        let (ratio, (_, low, high)) =
+            scale::crowding(&rows, |row| row.status.is_usable(), |row| row.server_cpu_ns_per_echo)?;
+        Some(Point {
+            x: connections as f64,
+            y: ratio,
+            bounds: Some((low, high)),
+            is_marked: true,
+            is_ringed: false,
+        })
+    };
+    counts.into_iter().filter_map(point).collect()
+}
+
+/// One step of so many has a mark.
+const MARKED_STEPS: usize = 4;
+
+/// Connections that open, per second, step by step.
+pub fn opening(run: &Run) -> Found {
+    let line = |(index, trial): (usize, &&TrialRow)| {
+        let steps = scale::opened(run, trial);
+        let largest = steps.iter().map(|row| scale::changed(row)).fold(0.0, f64::max);
+        // In small steps connections do not wait for each other.
+        let points = steps.iter().filter(|row| scale::changed(row) > largest / 2.0).enumerate();
+        // The walks lie close: a mark at every step would cover the others'.
+        let points = points.filter_map(|(step, row)| {
+            Some(Point {
+                x: row.connections as f64,
+                y: row.connections_per_s?,
+                bounds: None,
+                is_marked: (step + index) % MARKED_STEPS == 0,
+                is_ringed: false,
+            })
+        });
+        Line { label: trial.arm.clone(), look: look(run, &trial.arm), points: points.collect() }
+    };
+    let lines: Vec<Line> =
+        usable(run).iter().enumerate().map(line).filter(|line| line.points.len() > 1).collect();
+    let xs: Vec<f64> = lines.iter().flat_map(|line| &line.points).map(|point| point.x).collect();
+    if xs.is_empty() {
+        return Err(match usable(run).is_empty() {
+            true => nothing_of(run, Pass::Scale),
+            false => "the walks open their connections in too few steps".to_owned(),
+        });
+    }
+    let mut canvas = Canvas::new("opening", "How fast do connections open as they become more?");
+    let across = Across {
+        title: "connections that stand".to_owned(),
+        axis: Axis::from_zero(xs, LEFT, RIGHT),
+        ticks: None,
+        has_places: false,
+    };
+    let panel = Panel { title: "connections opened per second".to_owned(), lines, goal: None };
+    lines::draw(&mut canvas, &across, &[panel]);
+    canvas.note("A line goes through the steps of one walk, and some have a mark: the rate until the server had the last. Steps of less than half the size of the largest are left out. No interval.");
+    say_missing(&mut canvas, run, Pass::Scale, &[]);
+    Ok(vec![canvas.finish()])
+}

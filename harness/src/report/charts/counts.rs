@@ -1,0 +1,169 @@
+//! What is counted: system calls of an echo, bytes of a connection.
+
+use std::collections::BTreeMap;
+
+use super::cpu::pictures;
+use super::{Found, nothing_of, say_missing};
+use crate::matrix::Workload;
+use crate::measurement::{MemoryRow, Pass, Status};
+use crate::report::chart::rows::{self, Drawn, Group, Part, Row};
+use crate::report::chart::{Canvas, Chart};
+use crate::report::colours::{Colour, PALETTE, of_call};
+use crate::report::table::number;
+use crate::report::tables::{SHOWN_BYTES, counted_trial, whole};
+use crate::results::Run;
+use crate::trial::memory_states::{ACTIVE, KERNEL_SUM, MACHINE_SUM, NEVER_USED, USED_THEN_IDLE, USER_SUM};
+
+/// Less than this of a call for an echo is not drawn.
+const SHOWN_CALLS: f64 = 0.005;
+
+/// Calls by name, one after the other, and how much one wait brings.
+pub fn syscalls(run: &Run) -> Found {
+    let row = |workload: &Workload, arm: String| -> Option<Row> {
+        let trial = counted_trial(run, &workload.name, &arm)?;
+        let mut calls: Vec<_> = run
+            .syscalls
+            .iter()
+            .filter(|call| call.run_id == trial.run_id && call.calls_per_echo >= SHOWN_CALLS)
+            .collect();
+        calls.sort_by(|a, b| a.syscall.cmp(&b.syscall));
+        let part = |name: &str, size| Part { name: name.to_owned(), colour: of_call(name), size };
+        let parts: Vec<Part> = calls.iter().map(|call| part(&call.syscall, call.calls_per_echo)).collect();
+        let waits =
+            trial.events_per_wait.map_or(String::new(), |events| format!(", {} a wait", number(events)));
+        let source = trial.syscalls_source.split(':').next().unwrap_or_default();
+        let source = if source == "tracepoints" { String::new() } else { format!(", {source}") };
+        Some(Row {
+            figures: format!("{}{waits}{source}", number(trial.syscalls_per_echo?)),
+            label: arm,
+            drawn: Drawn::Stack(parts),
+        })
+    };
+    let group = |workload: &Workload| {
+        let arms = run.matrix.backends.iter().map(|contender| contender.arm());
+        let rows: Vec<Row> = arms.filter_map(|arm| row(workload, arm)).collect();
+        (!rows.is_empty()).then(|| Group { heading: workload.name.clone(), rows, band: None })
+    };
+    let groups: Vec<(&Workload, Group)> =
+        run.matrix.workloads.iter().filter_map(|workload| Some((workload, group(workload)?))).collect();
+    let charts =
+        pictures(run, "syscalls", "Which system calls does an echo take?", groups, |canvas, groups| {
+            rows::draw(canvas, groups, "system calls per echo; one trial of each, counted", false);
+            canvas.note("Beside the sum: events or completions that one wait brings.");
+        });
+    let charts = charts.into_iter().map(|(mut canvas, workloads)| {
+        say_missing(&mut canvas, run, Pass::Syscalls, &workloads);
+        canvas.finish()
+    });
+    let charts: Vec<Chart> = charts.collect();
+    if charts.is_empty() { Err(nothing_of(run, Pass::Syscalls)) } else { Ok(charts) }
+}
+
+/// What stands for objects without a colour.
+const OTHERS: &str = "other kernel objects";
+
+/// Of the server's own pages.
+const OWN: Colour = Colour::Vermillion;
+
+/// Bytes of a connection over two bare endpoints, object by object, in each state.
+pub fn memory(run: &Run) -> Found {
+    let usable: Vec<&MemoryRow> =
+        run.memory.iter().filter(|row| row.status == Status::Ok && row.backend != "null").collect();
+    if usable.is_empty() {
+        return Err(nothing_of(run, Pass::Memory));
+    }
+    if usable.iter().all(|row| row.over_null_bytes_per_connection.is_none()) {
+        return Err("no walk of the server 'null' stands, so that there is no floor".to_owned());
+    }
+    let colours = colours(&usable);
+    let states = [(NEVER_USED, "never used"), (USED_THEN_IDLE, "used, then idle"), (ACTIVE, "active")];
+    let group = |(state, words): (&str, &str)| {
+        let arms = run.matrix.backends.iter().map(|contender| contender.arm());
+        let of_arm = |arm: String| {
+            let rows = usable.iter().copied().filter(|row| row.arm == arm && row.state == state);
+            row(arm.clone(), &rows.collect::<Vec<_>>(), &colours)
+        };
+        let rows: Vec<Row> = arms.filter_map(of_arm).collect();
+        (!rows.is_empty()).then(|| Group { heading: words.to_owned(), rows, band: None })
+    };
+    let mut charts = Vec::new();
+    let groups: Vec<Group> = states.into_iter().filter_map(group).collect();
+    let rows: usize = groups.iter().map(|group| group.rows.len()).sum();
+    let title = "How much memory does a connection take over two bare ends of it?";
+    let mut picture = |name: &str, title: &str, groups: &[Group]| {
+        let mut canvas = Canvas::new(name, title);
+        rows::draw(
+            &mut canvas,
+            groups,
+            "bytes per connection: the slope over the number of connections",
+            true,
+        );
+        canvas.note("With the 95 % intervals of the slopes. Own: the server's private pages.");
+        say_missing(&mut canvas, run, Pass::Memory, &[]);
+        charts.push(canvas.finish());
+    };
+    if rows > super::MOST_ROWS {
+        for group in groups {
+            let state = group.heading.replace(", ", "-").replace(' ', "-");
+            picture(&format!("memory-{state}"), &format!("{title} {}", group.heading), &[group]);
+        }
+    } else if rows > 0 {
+        picture("memory", title, &groups);
+    }
+    if charts.is_empty() { Err(nothing_of(run, Pass::Memory)) } else { Ok(charts) }
+}
+
+fn is_object(row: &MemoryRow) -> bool {
+    row.space == "kernel" && ![KERNEL_SUM, MACHINE_SUM].contains(&row.object.as_str())
+}
+
+/// The largest objects have a colour each.
+fn colours(rows: &[&MemoryRow]) -> BTreeMap<String, Colour> {
+    let mut largest: BTreeMap<&str, f64> = BTreeMap::new();
+    for row in rows.iter().filter(|row| is_object(row)) {
+        let bytes = row.over_null_bytes_per_connection.unwrap_or_default();
+        let most = largest.entry(&row.object).or_default();
+        *most = most.max(bytes);
+    }
+    let mut largest: Vec<(&str, f64)> =
+        largest.into_iter().filter(|(_, bytes)| *bytes >= SHOWN_BYTES).collect();
+    largest.sort_by(|a, b| b.1.total_cmp(&a.1).then_with(|| a.0.cmp(b.0)));
+    let free = PALETTE.into_iter().filter(|colour| ![OWN, Colour::Grey].contains(colour));
+    largest.into_iter().zip(free).map(|((object, _), colour)| (object.to_owned(), colour)).collect()
+}
+
+fn row(arm: String, rows: &[&MemoryRow], colours: &BTreeMap<String, Colour>) -> Option<Row> {
+    let sum = |object: &str| rows.iter().find(|row| row.object == object).copied();
+    let kernel = sum(KERNEL_SUM)?;
+    let kernel_bytes = kernel.over_null_bytes_per_connection?;
+    let mut parts: Vec<Part> = Vec::new();
+    for row in rows.iter().filter(|row| is_object(row)) {
+        let (Some(bytes), Some(&colour)) = (row.over_null_bytes_per_connection, colours.get(&row.object))
+        else {
+            continue;
+        };
+        if bytes >= 0.5 {
+            parts.push(Part { name: row.object.clone(), colour, size: bytes });
+        }
+    }
+    // In the same order everywhere: that of the colours.
+    parts.sort_by_key(|part| PALETTE.iter().position(|colour| *colour == part.colour));
+    let others = kernel_bytes - parts.iter().map(|part| part.size).sum::<f64>();
+    if others >= 0.5 {
+        parts.push(Part { name: OTHERS.to_owned(), colour: Colour::Grey, size: others });
+    }
+    let own = sum(USER_SUM).and_then(|row| row.over_null_bytes_per_connection);
+    if let Some(bytes) = own.filter(|bytes| *bytes >= 0.5) {
+        parts.push(Part { name: "own".to_owned(), colour: OWN, size: bytes });
+    }
+    let bounds = |row: &MemoryRow| match (row.over_null_low, row.over_null_high) {
+        (Some(low), Some(high)) => format!(" ({}–{})", whole(low), whole(high)),
+        _ => String::new(),
+    };
+    let own_words = match (own, sum(USER_SUM)) {
+        (Some(bytes), Some(row)) => format!(", own {}{}", whole(bytes), bounds(row)),
+        _ => String::new(),
+    };
+    let figures = format!("kernel {}{}{own_words}", whole(kernel_bytes), bounds(kernel));
+    Some(Row { label: arm, figures, drawn: Drawn::Stack(parts) })
+}

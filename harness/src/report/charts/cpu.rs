@@ -1,0 +1,239 @@
+//! CPU per echo, and ratios to the baseline.
+
+use super::{Found, MOST_ROWS, SPREAD, Spread, nothing_of, say_missing};
+use crate::comparisons::complete_blocks;
+use crate::matrix::{BLOCKS_FOR_VERDICT, Workload};
+use crate::measurement::{Bounds, ComparisonRow, Pass, Status, Verdict};
+use crate::report::chart::rows::{self, Drawn, Group, Row};
+use crate::report::chart::{Canvas, Chart};
+use crate::report::colours::look;
+use crate::report::table::number;
+use crate::report::tables::{comparison, in_complete_blocks, load, noise};
+use crate::results::Run;
+
+/// A column that is compared.
+pub struct Compared {
+    column: &'static str,
+    name: &'static str,
+    question: &'static str,
+    unit: &'static str,
+}
+
+pub const CPU: Compared = Compared {
+    column: "server_cpu_ns_per_echo",
+    name: "cpu-ratio",
+    question: "Which server takes more CPU for an echo than",
+    unit: "server CPU per echo over the baseline's in the same block",
+};
+
+pub const P99: Compared = Compared {
+    column: "latency_p99_us",
+    name: "p99-ratio",
+    question: "Whose 99th percentile of latency is longer than that of",
+    unit: "99th percentile over the baseline's in the same block",
+};
+
+/// A forest of ratios, with the noise behind it.
+pub fn ratios(run: &Run, compared: &Compared) -> Found {
+    let groups: Vec<(&Workload, Group)> = run
+        .matrix
+        .workloads
+        .iter()
+        .filter_map(|workload| Some((workload, ratios_of(run, compared, workload)?)))
+        .collect();
+    let baseline = &run.matrix.baseline;
+    let title = format!("{} {baseline}?", compared.question);
+    let charts = pictures(run, compared.name, &title, groups, |canvas, groups| {
+        rows::draw(canvas, groups, compared.unit, true);
+        canvas.note(&format!(
+            "Band: how far {baseline} lies from itself, either way. A ratio within it, or with an interval across 1, shows \
+             no difference and has no word."
+        ));
+        let of_metric = run.comparisons.iter().filter(|row| row.metric == compared.column);
+        if of_metric.clone().any(|row| row.bounds == Bounds::Interval95) {
+            canvas.note("Whiskers: 95 % interval of the mean over the blocks.");
+        }
+        if of_metric.clone().any(|row| row.bounds == Bounds::Range) {
+            canvas.note(&format!(
+                "Below {BLOCKS_FOR_VERDICT} blocks whiskers and band are the range over them, and there is no verdict."
+            ));
+        }
+    });
+    let charts = charts.into_iter().map(|(mut canvas, workloads)| {
+        say_not_compared(&mut canvas, run, compared, &workloads);
+        canvas.finish()
+    });
+    let charts: Vec<Chart> = charts.collect();
+    match charts.is_empty() {
+        false => Ok(charts),
+        true if run.trials.iter().any(|row| row.status.is_usable() && row.pass == Some(Pass::Latency)) => {
+            let all: Vec<&str> = run.matrix.workloads.iter().map(|workload| workload.name.as_str()).collect();
+            Err(not_compared(run, compared, &all).join(" "))
+        }
+        true => Err(nothing_of(run, Pass::Latency)),
+    }
+}
+
+fn ratios_of(run: &Run, compared: &Compared, workload: &Workload) -> Option<Group> {
+    let arms = run.matrix.backends.iter().map(|contender| contender.arm());
+    let found = |arm: String| comparison(run, &workload.name, compared.column, &arm, &run.matrix.baseline);
+    let comparisons: Vec<&ComparisonRow> = arms.filter_map(found).collect();
+    let row = |row: &&ComparisonRow| Row {
+        label: row.arm.clone(),
+        figures: format!(
+            "{:.2} ({:.2}–{:.2}){}",
+            row.ratio,
+            row.ratio_low,
+            row.ratio_high,
+            word(row.verdict)
+        ),
+        drawn: Drawn::Ratio {
+            look: look(run, &row.arm),
+            at: row.ratio,
+            bounds: (row.ratio_low, row.ratio_high),
+        },
+    };
+    let farthest = |(low, high): (f64, f64)| {
+        let most = low.ln().abs().max(high.ln().abs()).exp();
+        (1.0 / most, most)
+    };
+    let blocks = comparisons.first()?.blocks;
+    Some(Group {
+        heading: format!("{}, {blocks} blocks", workload.name),
+        rows: comparisons.iter().map(row).collect(),
+        band: noise(run, &workload.name, compared.column).map(farthest),
+    })
+}
+
+/// A verdict as it stands beside a ratio.
+fn word(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Lower => " lower",
+        Verdict::Higher => " higher",
+        Verdict::SharedCpu => " shared CPU",
+        Verdict::SendLag => " send lag",
+        Verdict::NoNoise => " no noise",
+        Verdict::NoDifferenceShown | Verdict::Range | Verdict::Counted | Verdict::OneWalk => "",
+    }
+}
+
+fn say_not_compared(canvas: &mut Canvas, run: &Run, compared: &Compared, workloads: &[&str]) {
+    let verdicts = || {
+        let rows = run.comparisons.iter().filter(|row| row.metric == compared.column);
+        rows.filter(|row| workloads.contains(&row.workload.as_str())).map(|row| row.verdict)
+    };
+    for (verdict, words) in [
+        (Verdict::SharedCpu, "Shared CPU: not every thread had one of its own; no verdict."),
+        (Verdict::SendLag, "Send lag: the client's own lateness differs; no verdict."),
+        (Verdict::NoNoise, "No noise: the baseline's second reading is missing; no verdict."),
+    ] {
+        if verdicts().any(|of| of == verdict) {
+            canvas.note(words);
+        }
+    }
+    say_missing(canvas, run, Pass::Latency, workloads);
+    for line in not_compared(run, compared, workloads) {
+        canvas.note(&line);
+    }
+}
+
+/// Which workloads with trials have no ratio, and why.
+fn not_compared(run: &Run, compared: &Compared, workloads: &[&str]) -> Vec<String> {
+    let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
+    for workload in workloads {
+        let rows =
+            || run.trials.iter().filter(|row| row.pass == Some(Pass::Latency) && row.workload == *workload);
+        let is_compared =
+            run.comparisons.iter().any(|row| row.metric == compared.column && row.workload == *workload);
+        if is_compared || rows().next().is_none() {
+            continue;
+        }
+        let why = if rows().any(|row| row.status == Status::ClientLimited) {
+            "the client was the limit in some block"
+        } else if complete_blocks(&run.trials, Pass::Latency, workload).is_empty() {
+            "no block passed the gates"
+        } else {
+            "no two arms have the figure"
+        };
+        match reasons.iter_mut().find(|(reason, _)| *reason == why) {
+            Some((_, workloads)) => workloads.push(workload),
+            None => reasons.push((why, vec![workload])),
+        }
+    }
+    let line = |(why, workloads): (&str, Vec<&str>)| {
+        format!("Not compared, because {why}: {}.", workloads.join(", "))
+    };
+    reasons.into_iter().map(line).collect()
+}
+
+/// What an echo costs in ns.
+pub fn absolute(run: &Run) -> Found {
+    let of_workload = |workload: &'_ Workload| -> Option<Group> {
+        let row = |arm: String| {
+            let rows = in_complete_blocks(run, &workload.name, &arm);
+            let Spread { middle, bounds } =
+                Spread::of(rows.iter().filter_map(|row| row.server_cpu_ns_per_echo).collect())?;
+            let range =
+                bounds.map_or(String::new(), |(low, high)| format!(" ({}–{})", number(low), number(high)));
+            Some(Row {
+                figures: format!("{}{range}", number(middle)),
+                drawn: Drawn::Bar { look: look(run, &arm), to: middle, bounds },
+                label: arm,
+            })
+        };
+        let rows: Vec<Row> =
+            run.matrix.backends.iter().filter_map(|contender| row(contender.arm())).collect();
+        let heading = format!("{}: {}", workload.name, load(workload));
+        (!rows.is_empty()).then_some(Group { heading, rows, band: None })
+    };
+    let groups: Vec<(&Workload, Group)> =
+        run.matrix.workloads.iter().filter_map(|workload| Some((workload, of_workload(workload)?))).collect();
+    let title = "How much CPU does the server take for an echo?";
+    let charts = pictures(run, "cpu", title, groups, |canvas, groups| {
+        rows::draw(canvas, groups, "server CPU, ns per echo; each workload has an axis of its own", false);
+        canvas.note(SPREAD);
+    });
+    let charts = charts.into_iter().map(|(mut canvas, workloads)| {
+        say_missing(&mut canvas, run, Pass::Latency, &workloads);
+        canvas.finish()
+    });
+    let charts: Vec<Chart> = charts.collect();
+    if charts.is_empty() { Err(nothing_of(run, Pass::Latency)) } else { Ok(charts) }
+}
+
+/// One picture, or one for each workload if there are many rows; each with the workloads of which it has to say what
+/// is missing.
+pub fn pictures<'a>(
+    run: &'a Run,
+    name: &str,
+    title: &str,
+    groups: Vec<(&'a Workload, Group)>,
+    draw: impl Fn(&mut Canvas, &[Group]),
+) -> Vec<(Canvas, Vec<&'a str>)> {
+    let rows: usize = groups.iter().map(|(_, group)| group.rows.len()).sum();
+    let picture = |name: &str, title: &str, groups: &[Group], workloads: Vec<&'a str>| {
+        let mut canvas = Canvas::new(name, title);
+        draw(&mut canvas, groups);
+        (canvas, workloads)
+    };
+    let names = |workloads: &mut dyn Iterator<Item = &'a Workload>| -> Vec<&'a str> {
+        workloads.map(|workload| workload.name.as_str()).collect()
+    };
+    if rows == 0 {
+        return Vec::new();
+    }
+    if rows <= MOST_ROWS {
+        let groups: Vec<Group> = groups.into_iter().map(|(_, group)| group).collect();
+        return vec![picture(name, title, &groups, names(&mut run.matrix.workloads.iter()))];
+    }
+    // Workloads without a picture of their own are spoken of in the first.
+    let has_none = |workload: &&Workload| groups.iter().all(|(of, _)| of.name != workload.name);
+    let mut without = names(&mut run.matrix.workloads.iter().filter(has_none));
+    let of_workload = |(workload, group): (&'a Workload, Group)| {
+        let mut of = std::mem::take(&mut without);
+        of.push(&workload.name);
+        let (name, title) = (format!("{name}-{}", workload.name), format!("{title} {}", workload.name));
+        picture(&name, &title, &[group], of)
+    };
+    groups.into_iter().map(of_workload).collect()
+}

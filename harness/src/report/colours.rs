@@ -1,0 +1,185 @@
+//! Who has which colour and mark, everywhere; and the colours on a light and on a dark ground.
+//!
+//! The hues are those of M. Okabe and K. Ito ("Color Universal Design", 2008), which readers tell apart who see
+//! fewer colours than others; made darker or lighter until each stands out from its ground by 3 to 1. Nothing is
+//! told by colour alone: a backend has a mark of its own shape too, and lines are dashed.
+
+use crate::results::Run;
+
+/// Of the palette.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Colour {
+    Blue,
+    Vermillion,
+    Green,
+    Purple,
+    Orange,
+    Sky,
+    Olive,
+    Grey,
+}
+
+/// In the order of [`STYLE`].
+pub const PALETTE: [Colour; 8] = [
+    Colour::Blue,
+    Colour::Vermillion,
+    Colour::Green,
+    Colour::Purple,
+    Colour::Orange,
+    Colour::Sky,
+    Colour::Olive,
+    Colour::Grey,
+];
+
+impl Colour {
+    /// Its class in [`STYLE`].
+    pub fn class(self) -> &'static str {
+        match self {
+            Colour::Blue => "blue",
+            Colour::Vermillion => "vermillion",
+            Colour::Green => "green",
+            Colour::Purple => "purple",
+            Colour::Orange => "orange",
+            Colour::Sky => "sky",
+            Colour::Olive => "olive",
+            Colour::Grey => "grey",
+        }
+    }
+}
+
+/// The outline of a mark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    Circle,
+    Square,
+    Diamond,
+    Up,
+    Down,
+    Cross,
+    Plus,
+}
+
+/// How an arm is drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Look {
+    pub colour: Colour,
+    pub shape: Shape,
+    /// Which of its backend's arms it is, from 0: it decides how the mark is filled and how the line is dashed.
+    pub variant: usize,
+}
+
+const BACKENDS: [(&str, Colour, Shape); 13] = [
+    ("epoll-document", Colour::Vermillion, Shape::Square),
+    ("epoll-et", Colour::Blue, Shape::Circle),
+    ("epoll-lt", Colour::Sky, Shape::Diamond),
+    ("uring-oneshot", Colour::Olive, Shape::Down),
+    ("uring-multishot", Colour::Green, Shape::Up),
+    ("uring-multishot-direct", Colour::Purple, Shape::Diamond),
+    ("uring-poll-multishot", Colour::Orange, Shape::Down),
+    ("uring-bundle", Colour::Sky, Shape::Up),
+    ("uring-sqpoll", Colour::Purple, Shape::Cross),
+    ("threads", Colour::Grey, Shape::Plus),
+    ("select", Colour::Grey, Shape::Square),
+    ("poll", Colour::Grey, Shape::Diamond),
+    ("null", Colour::Grey, Shape::Circle),
+];
+
+/// How an arm of a run is drawn.
+pub fn look(run: &Run, arm: &str) -> Look {
+    let contenders = &run.matrix.backends;
+    let found = contenders.iter().position(|contender| contender.arm() == arm);
+    let backend = match found {
+        Some(place) => contenders[place].backend.as_str(),
+        None => arm.split(' ').next().unwrap_or_default(),
+    };
+    let before = contenders[..found.unwrap_or(0)].iter().filter(|contender| contender.backend == backend);
+    let of_table = BACKENDS.iter().find(|(name, ..)| *name == backend);
+    // One that only another version knows.
+    let (_, colour, shape) = of_table.copied().unwrap_or(("", Colour::Grey, Shape::Cross));
+    Look { colour, shape, variant: before.count() }
+}
+
+/// System calls of which each has its colour in every picture; the others share grey.
+const CALLS: [(&str, Colour); 9] = [
+    ("epoll_wait", Colour::Blue),
+    ("epoll_ctl", Colour::Vermillion),
+    ("recvfrom", Colour::Sky),
+    ("sendto", Colour::Orange),
+    ("io_uring_enter", Colour::Green),
+    ("accept4", Colour::Purple),
+    ("close", Colour::Olive),
+    ("poll", Colour::Blue),
+    ("select", Colour::Blue),
+];
+
+/// The colour of a system call.
+pub fn of_call(name: &str) -> Colour {
+    CALLS.iter().find(|(call, _)| *call == name).map_or(Colour::Grey, |(_, colour)| *colour)
+}
+
+/// Colours and sizes, for the page and for a picture that stands alone.
+pub const STYLE: &str = "\
+:root{color-scheme:light dark;--ground:#fff;--ink:#1b1f24;--soft:#57606a;--rule:#d8dee4;--band:#e4e8ec;
+--blue:#0064a4;--vermillion:#c24e00;--green:#007a5a;--purple:#a8467e;--orange:#9a6500;--sky:#1f78ad;--olive:#736a00;--grey:#5c636b}
+@media(prefers-color-scheme:dark){:root{--ground:#15181c;--ink:#e8eaed;--soft:#a3abb4;--rule:#343a42;--band:#2b3138;
+--blue:#6aa9f4;--vermillion:#ff8142;--green:#2cc498;--purple:#e595c3;--orange:#f0ad1d;--sky:#7fd0fa;--olive:#e0d64e;--grey:#aab2ba}}
+.chart{font:12px system-ui,-apple-system,'Segoe UI',Roboto,'DejaVu Sans',sans-serif}
+.chart text{fill:var(--ink)}.chart .soft{fill:var(--soft)}.chart .title{font-size:14px;font-weight:600}.chart .strong{font-weight:600}
+.chart .mid{text-anchor:middle}.chart .end{text-anchor:end}.chart .on{fill:var(--ground);text-anchor:middle}
+.chart .ground{fill:var(--ground)}.chart .band{fill:var(--band)}.chart .rule{stroke:var(--rule)}.chart .axis{stroke:var(--soft)}
+.chart .halo{paint-order:stroke;stroke:var(--ground);stroke-width:3px;stroke-linejoin:round}
+.chart .goal{stroke:var(--soft);stroke-dasharray:2 3}
+.chart .full{fill:currentColor;stroke:currentColor}.chart .open{fill:var(--ground);stroke:currentColor;stroke-width:1.8}
+.chart .line{fill:none;stroke:currentColor;stroke-width:1.8}.chart .dot{fill:currentColor}.chart .hole{fill:var(--ground)}
+.chart .bar{fill:currentColor;stroke:var(--ground)}.chart .whisker{stroke:var(--ink);stroke-width:1.4}.chart .ring{fill:none;stroke:var(--ink)}
+.blue{color:var(--blue)}.vermillion{color:var(--vermillion)}.green{color:var(--green)}.purple{color:var(--purple)}
+.orange{color:var(--orange)}.sky{color:var(--sky)}.olive{color:var(--olive)}.grey{color:var(--grey)}
+";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_backends_look_alike_and_every_backend_has_a_look() {
+        for (index, (name, colour, shape)) in BACKENDS.iter().enumerate() {
+            let same = BACKENDS[..index].iter().find(|(_, of, with)| (of, with) == (colour, shape));
+            assert_eq!(same, None, "{name}");
+        }
+        for entry in ringmark::backend::ALL {
+            assert!(BACKENDS.iter().any(|(name, ..)| *name == entry.name), "{}", entry.name);
+        }
+    }
+
+    /// The contrast of WCAG 2, which asks for 3 of what is drawn and 4.5 of text.
+    #[test]
+    fn every_colour_stands_out_from_both_grounds() {
+        let (light, dark) = STYLE.split_once("@media").expect("both");
+        for theme in [light, dark] {
+            let of = |name: &str| {
+                let (_, rest) = theme.split_once(&format!("--{name}:#")).expect(name);
+                let digits: Vec<u32> = rest.chars().map_while(|digit| digit.to_digit(16)).collect();
+                let part = |index: usize| match digits.len() {
+                    3 => digits[index] * 17,
+                    _ => digits[2 * index] * 16 + digits[2 * index + 1],
+                };
+                let linear = |part: u32| match f64::from(part) / 255.0 {
+                    low if low <= 0.04045 => low / 12.92,
+                    high => ((high + 0.055) / 1.055).powf(2.4),
+                };
+                0.2126 * linear(part(0)) + 0.7152 * linear(part(1)) + 0.0722 * linear(part(2))
+            };
+            let contrast = |a: &str, b: &str| {
+                let (a, b) = (of(a), of(b));
+                (a.max(b) + 0.05) / (a.min(b) + 0.05)
+            };
+            for colour in PALETTE {
+                assert!(contrast(colour.class(), "ground") >= 4.5, "{colour:?}: names stand on it");
+                assert!(contrast(colour.class(), "band") >= 3.0, "{colour:?} on a band");
+            }
+            for text in ["ink", "soft"] {
+                assert!(contrast(text, "ground") >= 4.5, "{text}");
+            }
+        }
+    }
+}

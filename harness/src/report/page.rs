@@ -1,0 +1,293 @@
+//! A run as one HTML page that needs nothing else: the decision, pictures, tables, how it was measured and where.
+
+use serde_json::Value;
+
+use super::charts::Gallery;
+use super::colours;
+use super::rules::{self, Rule};
+use super::section::{Body, Section, escape, inline};
+use super::table::{Table, count, number};
+use super::tables::{self, text_of};
+use crate::matrix::{BLOCKS_FOR_VERDICT, Contender};
+use crate::results::Run;
+
+/// Of a title that names every arm.
+const NAMED_ARMS: usize = 4;
+
+/// Colours and sizes; those of the pictures stand before it.
+const STYLE: &str = "\
+*{box-sizing:border-box}
+body{margin:0 auto;max-width:88rem;padding:0 .75rem 3rem;background:var(--ground);color:var(--ink);overflow-wrap:break-word;
+font:1rem/1.5 system-ui,-apple-system,'Segoe UI',Roboto,'DejaVu Sans',sans-serif}
+a{color:var(--blue)}h1{font-size:1.5rem;line-height:1.25;margin:1.25rem 0 .5rem}h2{font-size:1.25rem;margin:2.5rem 0 .75rem;
+border-bottom:1px solid var(--rule)}h3{font-size:1rem;margin:1.75rem 0 .5rem}h4{font-size:1rem;margin:0}p,ul{margin:.5rem 0}ul{padding-left:1.25rem}
+p,li,dd{max-width:48rem}code{font-size:.9em}.question{font-size:1.125rem}nav ul{columns:20rem;padding-left:1.25rem}
+.mind{border-left:4px solid var(--vermillion);padding-left:.75rem}.rule{border-left:4px solid var(--green);padding-left:.75rem;margin:1rem 0}
+.rule p{margin:.25rem 0}.evidence{color:var(--soft)}
+.charts{display:grid;gap:1rem;align-items:start;grid-template-columns:repeat(auto-fill,minmax(min(100%,24rem),1fr))}
+figure{margin:0}figure svg{display:block;width:100%;height:auto;border:1px solid var(--rule);border-radius:6px}
+figcaption{font-size:.875rem}
+.scrolls{overflow-x:auto;margin:.5rem 0}table{border-collapse:collapse;font-size:.875rem;line-height:1.35}
+th,td{padding:.3rem .6rem;text-align:left;vertical-align:top;border-bottom:1px solid var(--rule)}
+th{vertical-align:bottom;background:var(--band)}.number{text-align:right;font-variant-numeric:tabular-nums}td{white-space:nowrap}
+.long{min-width:18rem;max-width:40rem;white-space:normal}th{max-width:11rem}
+th button{font:inherit;font-weight:600;color:inherit;background:none;border:0;padding:0;text-align:inherit;cursor:pointer}
+th button::after{content:' \u{2195}';color:var(--soft)}th[aria-sort=ascending] button::after{content:' \u{2191}'}
+th[aria-sort=descending] button::after{content:' \u{2193}'}summary{cursor:pointer}
+";
+
+/// Makes the heads of tables sort their rows: numbers as numbers, what has none last.
+const SCRIPT: &str = "\
+for(const table of document.querySelectorAll('table'))table.querySelectorAll('th').forEach((head,column)=>{
+const button=document.createElement('button');button.type='button';button.append(...head.childNodes);head.append(button);
+const text=row=>row.cells[column].textContent.trim();
+const number=row=>{const found=/^-?[\\d,]*\\.?\\d+/.exec(text(row));return found?parseFloat(found[0].replace(/,/g,'')):NaN};
+button.onclick=()=>{const down=head.getAttribute('aria-sort')==='ascending',sign=down?-1:1;
+const words=(a,b)=>text(a).localeCompare(text(b),'en',{numeric:true});
+const numbers=(a,b)=>{const x=number(a),y=number(b);if(isNaN(x)||isNaN(y))return isNaN(x)-isNaN(y)||sign*words(a,b);return sign*(x-y)};
+const order=head.classList.contains('number')?numbers:(a,b)=>sign*words(a,b);
+table.querySelectorAll('th').forEach(other=>other.removeAttribute('aria-sort'));
+head.setAttribute('aria-sort',down?'descending':'ascending');
+table.tBodies[0].append(...[...table.tBodies[0].rows].sort(order))}});
+";
+
+/// The page.
+pub fn html(run: &Run, folder: &str, gallery: &Gallery) -> String {
+    let title = escape(&title(run));
+    // The rules stand at the top.
+    let sections = tables::all(run, folder).into_iter().filter(|section| section.name != "rules");
+    let (of_method, of_figures): (Vec<Section>, Vec<Section>) =
+        sections.partition(|section| ["run", "gates"].contains(&section.name));
+    let mut page = format!(
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n\
+         <meta name=\"color-scheme\" content=\"light dark\">\n<title>{title}</title>\n\
+         <style>\n{}{STYLE}</style>\n</head>\n<body>\n<header>\n<h1>{title}</h1>\n<p class=\"question\">{}</p>\n",
+        colours::STYLE,
+        inline(&run.matrix.question)
+    );
+    for line in to_mind(run) {
+        page += &format!("<p class=\"mind\">{}</p>\n", inline(&line));
+    }
+    page += &format!("</header>\n{}<main>\n", contents(gallery, &of_figures));
+    page += &format!("<section id=\"decision\">\n<h2>Decision</h2>\n{}</section>\n", decision(run));
+    page += &format!("<section id=\"charts\">\n<h2>Charts</h2>\n{}</section>\n", charts(gallery));
+    page += "<section id=\"tables\">\n<h2>Tables</h2>\n";
+    for section in of_figures.iter().filter(|section| !section.body.is_empty()) {
+        page += &of_section(section);
+    }
+    page += "</section>\n<section id=\"method\">\n<h2>Method, machine and gates</h2>\n<h3>Method</h3>\n";
+    page += &method(run).html("Method");
+    page += &of_method.iter().map(of_section).collect::<String>();
+    page += &machine(run);
+    page + &format!("</section>\n</main>\n<script>\n{SCRIPT}</script>\n</body>\n</html>\n")
+}
+
+/// What ran, and where.
+fn title(run: &Run) -> String {
+    let arms: Vec<String> = run.matrix.backends.iter().map(Contender::arm).collect();
+    let arms = match arms.len() {
+        ..=NAMED_ARMS => arms.join(", "),
+        count => format!("{count} arms"),
+    };
+    let (name, machine) = (text_of(&run.manifest, "/name"), text_of(&run.manifest, "/machine/description"));
+    format!("{name}: {arms} on {machine}, {}", run.traffic())
+}
+
+/// What a reader must know before any figure.
+fn to_mind(run: &Run) -> Vec<String> {
+    let mut lines = Vec::new();
+    if !run.trials.iter().any(|row| row.status.is_usable()) {
+        lines.push(format!(
+            "No trial of this run gave figures that may be used, out of {}: nothing follows from it. Why stands under the \
+             gates.",
+            run.trials.len()
+        ));
+    }
+    if run.manifest["finished_utc"].is_null() {
+        lines.push("This run was broken off: all of this is of the trials before.".to_owned());
+    }
+    if text_of(&run.manifest, "/build_profile") != "release" {
+        lines.push("Not a release build: its figures are of no use.".to_owned());
+    }
+    let (wrote, shows) = (text_of(&run.manifest, "/ringmark"), env!("CARGO_PKG_VERSION"));
+    if wrote != shows {
+        lines.push(format!("Version {wrote} of ringmark wrote this run, and version {shows} shows it."));
+    }
+    lines
+}
+
+fn contents(gallery: &Gallery, sections: &[Section]) -> String {
+    let link = |id: &str, text: &str| format!("<li><a href=\"#{}\">{}</a></li>\n", escape(id), inline(text));
+    let charts: String =
+        gallery.charts.iter().map(|chart| link(&format!("chart-{}", chart.name), &chart.title)).collect();
+    let tables: String = sections
+        .iter()
+        .filter(|section| !section.body.is_empty())
+        .map(|section| link(section.name, section.title))
+        .collect();
+    format!(
+        "<nav aria-label=\"Contents\">\n<details><summary>Contents</summary>\n<ul>\n{}{}{charts}{}{tables}{}</ul>\n\
+         </details>\n</nav>\n",
+        link("decision", "**Decision**"),
+        link("charts", "**Charts**"),
+        link("tables", "**Tables**"),
+        link("method", "**Method, machine and gates**"),
+    )
+}
+
+/// The rules that the run supports.
+fn decision(run: &Run) -> String {
+    let rules = rules::all(run);
+    if rules.is_empty() {
+        return "<p>No rule is supported by this run.</p>\n".to_owned();
+    }
+    let one = |Rule { subject, statement, evidence }: &Rule| {
+        format!(
+            "<div class=\"rule\">\n<h3>{}</h3>\n<p>{}</p>\n<p class=\"evidence\">{}</p>\n</div>\n",
+            inline(subject),
+            inline(statement),
+            inline(evidence)
+        )
+    };
+    rules.iter().map(one).collect()
+}
+
+fn charts(gallery: &Gallery) -> String {
+    let mut html = String::new();
+    if !gallery.charts.is_empty() {
+        html += "<div class=\"charts\">\n";
+        for chart in &gallery.charts {
+            let name = escape(&chart.name);
+            html += &format!(
+                "<figure id=\"chart-{name}\">\n{}\n<figcaption><a href=\"charts/{name}.svg\">{name}.svg</a></figcaption>\n\
+                 </figure>\n",
+                chart.inline()
+            );
+        }
+        html += "</div>\n";
+    }
+    if !gallery.absent.is_empty() {
+        html += "<h3>Not drawn</h3>\n<ul>\n";
+        for (what, why) in &gallery.absent {
+            html += &format!("<li>{}: {}</li>\n", escape(what), inline(why));
+        }
+        html += "</ul>\n";
+    }
+    html
+}
+
+fn of_section(section: &Section) -> String {
+    let Section { name, title, body } = section;
+    format!("<h3 id=\"{name}\">{}</h3>\n{}", inline(title), body.html(title))
+}
+
+/// How the figures came about, as far as this run has them.
+fn method(run: &Run) -> Body {
+    let matrix = &run.matrix;
+    let mut lines = vec![
+        format!("Baseline: `{}`. In every block of the latency pass it runs twice; its ratio to itself is the noise.", matrix.baseline),
+        "A trial is a fresh server, a fresh client and one workload. A block is one trial of each arm, in shuffled order."
+            .to_owned(),
+    ];
+    if let Some(latency) = &matrix.latency {
+        let time = |duration: std::time::Duration| humantime::format_duration(duration).to_string();
+        lines.push(format!(
+            "Latency and CPU: {} blocks, windows of {}, each after a warm-up of at most {}.",
+            latency.blocks,
+            time(latency.duration),
+            time(latency.warmup_max)
+        ));
+        lines.push(format!(
+            "A ratio is the geometric mean over the blocks that count, with its 95 % interval by Student's t on the \
+             logarithms. Below {BLOCKS_FOR_VERDICT} blocks it has their range, and no verdict. A block counts if every arm's \
+             trial in it passed the gates."
+        ));
+    }
+    if let Some(syscalls) = &matrix.syscalls {
+        lines.push(format!(
+            "System calls: counted over {} echoes in a trial of its own.",
+            count(syscalls.echoes)
+        ));
+    }
+    let counts = |counts: &[usize]| {
+        let counts: Vec<String> = counts.iter().map(|&connections| count(connections as u64)).collect();
+        counts.join(", ")
+    };
+    if let Some(memory) = &matrix.memory {
+        lines.push(format!(
+            "Memory: {} One server is walked through {} connections and back; what one takes is the slope (Theil–Sen), less \
+             that of the server `null`.",
+            memory.question,
+            counts(&memory.connections)
+        ));
+    }
+    if let Some(scale) = &matrix.scale {
+        lines.push(format!(
+            "Scale: {} One server is walked through {} connections.",
+            scale.question,
+            counts(&scale.connections)
+        ));
+    }
+    if let Some(seed) = run.manifest["seed"].as_u64() {
+        lines.push(format!("Seed of the order: {seed}. The order stands in `manifest.json`."));
+    }
+    Body::default().notes(lines.iter().map(|line| format!("- {line}\n")).collect::<String>())
+}
+
+/// What the machine could do and had, from the manifest.
+fn machine(run: &Run) -> String {
+    let mut found = Table::new(5, &["what", "status", "found", "costs", "advice"]);
+    for line in run.manifest["doctor"].as_array().into_iter().flatten() {
+        let cell = |name: &str| line[name].as_str().unwrap_or_default().to_owned();
+        found.push(["name", "status", "found", "cost", "advice"].map(cell).to_vec());
+    }
+    let mut facts = Vec::new();
+    for part in ["machine", "placement", "programs"] {
+        flatten(part, &run.manifest[part], &mut facts);
+    }
+    let mut all = Table::new(2, &["fact", "value"]);
+    for (name, value) in facts {
+        all.push(vec![name, value]);
+    }
+    let mut html = String::new();
+    if !found.is_empty() {
+        html += &format!(
+            "<h3>What was looked at before the run</h3>\n{}",
+            found.html("What was looked at before")
+        );
+    }
+    if !all.is_empty() {
+        html += &format!(
+            "<details><summary>All facts of the manifest</summary>\n{}</details>\n",
+            all.html("Facts")
+        );
+    }
+    html
+}
+
+fn flatten(name: &str, value: &Value, facts: &mut Vec<(String, String)>) {
+    match value {
+        Value::Null => {}
+        Value::Object(parts) => {
+            // In the order of their names, whatever the order in the file.
+            let mut parts: Vec<_> = parts.iter().collect();
+            parts.sort_by_key(|(part, _)| part.as_str());
+            for (part, value) in parts {
+                flatten(&format!("{name}.{part}"), value, facts);
+            }
+        }
+        Value::Array(parts) => {
+            let words =
+                parts.iter().map(|part| part.as_str().map_or_else(|| part.to_string(), str::to_owned));
+            facts.push((name.to_owned(), words.collect::<Vec<_>>().join(" ")));
+        }
+        Value::String(text) => facts.push((name.to_owned(), text.clone())),
+        Value::Number(of) => {
+            let text =
+                of.as_u64().map_or_else(|| of.as_f64().map_or(of.to_string(), number), |of| of.to_string());
+            facts.push((name.to_owned(), text));
+        }
+        Value::Bool(of) => facts.push((name.to_owned(), of.to_string())),
+    }
+}

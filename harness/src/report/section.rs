@@ -1,0 +1,181 @@
+//! A piece of the report: tables and notes that are written once, and shown as Markdown or as HTML.
+
+use super::table::Table;
+
+/// A piece of generated text.
+pub struct Section {
+    /// Its name in markers.
+    pub name: &'static str,
+    /// What it shows; not printed where prose stands around it.
+    pub title: &'static str,
+    /// Empty if the run has nothing for it.
+    pub body: Body,
+}
+
+enum Part {
+    Table(Table),
+    /// What stands over the next table.
+    Heading(String),
+    /// Paragraphs and lists in Markdown, with their line breaks.
+    Notes(String),
+}
+
+/// Tables and notes, in order.
+#[derive(Default)]
+pub struct Body(Vec<Part>);
+
+impl Body {
+    /// Adds a table, unless it has only its heading.
+    pub fn table(mut self, table: Table) -> Self {
+        if !table.is_empty() {
+            self.0.push(Part::Table(table));
+        }
+        self
+    }
+
+    /// Adds what stands over the next table.
+    pub fn heading(mut self, text: &str) -> Self {
+        self.0.push(Part::Heading(text.to_owned()));
+        self
+    }
+
+    /// Adds paragraphs and lists, if there are any.
+    pub fn notes(mut self, text: impl Into<String>) -> Self {
+        let text = text.into();
+        if !text.is_empty() {
+            self.0.push(Part::Notes(text));
+        }
+        self
+    }
+
+    /// Adds another's parts, an empty line between.
+    pub fn then(mut self, other: Self) -> Self {
+        if !self.is_empty() && !other.is_empty() {
+            self = self.notes("\n");
+        }
+        self.0.extend(other.0);
+        self
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Ends with a line break, unless it is empty.
+    pub fn markdown(&self) -> String {
+        let part = |part: &Part| match part {
+            Part::Table(table) => table.markdown(),
+            Part::Heading(text) => format!("{text}\n\n"),
+            Part::Notes(text) => text.clone(),
+        };
+        self.0.iter().map(part).collect()
+    }
+
+    /// `label` says to a screen reader what the tables are of.
+    pub fn html(&self, label: &str) -> String {
+        let mut label = label;
+        let mut html = String::new();
+        for part in &self.0 {
+            html += &match part {
+                Part::Table(table) => table.html(label),
+                Part::Heading(text) => {
+                    label = text;
+                    format!("<h3>{}</h3>\n", inline(text))
+                }
+                Part::Notes(text) => blocks(text),
+            };
+        }
+        html
+    }
+}
+
+impl From<Table> for Body {
+    fn from(table: Table) -> Self {
+        Self::default().table(table)
+    }
+}
+
+/// What a file says, so that a browser shows it and nothing else.
+pub fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter {
+            '&' => escaped += "&amp;",
+            '<' => escaped += "&lt;",
+            '>' => escaped += "&gt;",
+            '"' => escaped += "&quot;",
+            '\'' => escaped += "&#39;",
+            // XML knows no others.
+            '\n' | '\t' => escaped.push(letter),
+            _ if letter.is_control() => escaped.push('\u{fffd}'),
+            _ => escaped.push(letter),
+        }
+    }
+    escaped
+}
+
+/// A line of Markdown as far as sections use it: code and strong words.
+pub fn inline(text: &str) -> String {
+    paired(&paired(&escape(text), "`", "code"), "**", "strong")
+}
+
+/// What stands between two marks becomes an element; a mark without a partner stays what it is.
+fn paired(text: &str, mark: &str, element: &str) -> String {
+    let pieces: Vec<&str> = text.split(mark).collect();
+    let mut html = pieces[0].to_owned();
+    for (index, piece) in pieces.iter().enumerate().skip(1) {
+        html += &match (index % 2 == 1, index + 1 == pieces.len()) {
+            (true, true) => mark.to_owned(),
+            (true, false) => format!("<{element}>"),
+            (false, _) => format!("</{element}>"),
+        };
+        html += piece;
+    }
+    html
+}
+
+/// Paragraphs and lists.
+fn blocks(text: &str) -> String {
+    let mut html = String::new();
+    let mut is_list = false;
+    for line in text.lines().filter(|line| !line.is_empty()) {
+        let item = line.strip_prefix("- ");
+        if item.is_some() != is_list {
+            html += if is_list { "</ul>\n" } else { "<ul>\n" };
+            is_list = !is_list;
+        }
+        html += &match item {
+            Some(item) => format!("<li>{}</li>\n", inline(item)),
+            None => format!("<p>{}</p>\n", inline(line)),
+        };
+    }
+    html + if is_list { "</ul>\n" } else { "" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_files_say_is_no_html() {
+        let text = "- `a<b>` is **\"x\" & 'y'**, `c\n\nA \u{1b}[1m line\n";
+        let html = "<ul>\n<li><code>a&lt;b&gt;</code> is <strong>&quot;x&quot; &amp; &#39;y&#39;</strong>, `c</li>\n\
+                    </ul>\n<p>A \u{fffd}[1m line</p>\n";
+        assert_eq!(Body::default().notes(text).html("x"), html);
+    }
+
+    #[test]
+    fn the_same_parts_are_markdown_and_html() {
+        let mut table = Table::new(1, &["name", "n"]);
+        table.push(vec!["a".to_owned(), "1".to_owned()]);
+        let body = Body::default().heading("Over it").table(table).then(Body::default().notes("Under it.\n"));
+        assert_eq!(
+            body.markdown(),
+            "Over it\n\n| name |   n |\n|------|----:|\n| a    |   1 |\n\nUnder it.\n"
+        );
+        let html = body.html("x");
+        assert!(html.starts_with("<h3>Over it</h3>\n") && html.contains("aria-label=\"Over it\""), "{html}");
+        assert!(html.ends_with("<p>Under it.</p>\n"), "{html}");
+        assert!(Body::default().table(Table::new(1, &["name"])).is_empty());
+    }
+}

@@ -1,0 +1,89 @@
+//! The committed pages in a browser as narrow as a telephone; skipped where there is no Chromium.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::{Place, stderr, stdout};
+
+/// Tells the page around it what it finds wrong with itself.
+const LOOK: &str = r"<script>
+const wrong = [];
+addEventListener('error', event => wrong.push(event.message));
+addEventListener('load', () => {
+  const width = document.documentElement.clientWidth;
+  if (document.body.scrollWidth > width) wrong.push(`it is ${document.body.scrollWidth} wide on a screen of ${width}`);
+  let texts = 0, columns = 0;
+  for (const svg of document.querySelectorAll('svg')) {
+    const paper = svg.viewBox.baseVal, size = 12 * svg.getBoundingClientRect().width / paper.width;
+    if (size < 11) wrong.push(`text of ${size} px`);
+    for (const text of svg.querySelectorAll('text')) {
+      const box = text.getBBox();
+      texts += 1;
+      if (box.x < 0 || box.y < 0 || box.x + box.width > paper.width || box.y + box.height > paper.height)
+        wrong.push(`cut off: ${text.textContent}`);
+    }
+  }
+  for (const head of document.querySelectorAll('th.number')) {
+    const values = () => [...head.closest('table').tBodies[0].rows].map(row => row.cells[head.cellIndex].textContent)
+      .filter(text => /^-?[\d,.]+$/.test(text)).map(text => Number(text.replaceAll(',', '')));
+    for (const sign of [1, -1]) {
+      head.querySelector('button').click();
+      if (values().some((value, index, all) => index > 0 && sign * value < sign * all[index - 1]))
+        wrong.push(`not in order: ${head.textContent}: ${values()}`);
+    }
+    columns += 1;
+  }
+  parent.postMessage(JSON.stringify({width, texts, columns, charts: document.querySelectorAll('svg').length, wrong}), '*');
+});
+</script>";
+
+const AROUND: &str = "<!DOCTYPE html><body><pre id=\"found\"></pre><script>
+addEventListener('message', event => document.getElementById('found').textContent = event.data);
+</script><iframe src=\"page.html\" width=\"400\" height=\"800\" style=\"border:0\"></iframe>";
+
+/// Under the names that distributions give it.
+fn chromium() -> Option<&'static str> {
+    let runs = |name: &&str| {
+        Command::new(name).arg("--version").output().is_ok_and(|output| output.status.success())
+    };
+    ["chromium", "chromium-browser", "google-chrome"].into_iter().find(runs)
+}
+
+#[test]
+fn the_committed_pages_stand_on_a_telephone() {
+    let Some(chromium) = chromium() else { return eprintln!("skipped: there is no Chromium") };
+    let results = Path::new(env!("CARGO_MANIFEST_DIR")).join("../results");
+    let pages = fs::read_dir(results).unwrap().map(|entry| entry.unwrap().path().join("report.html"));
+    let pages: Vec<PathBuf> = pages.filter(|page| page.is_file()).collect();
+    assert!(!pages.is_empty());
+    for page in pages {
+        let place = Place::with("");
+        let text = fs::read_to_string(&page).unwrap();
+        assert!(text.contains("<script>"));
+        fs::write(place.path("page.html"), text.replacen("</head>", &format!("{LOOK}</head>"), 1)).unwrap();
+        fs::write(place.path("around.html"), AROUND).unwrap();
+        let mut command = Command::new(chromium);
+        command.args([
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--hide-scrollbars",
+            "--virtual-time-budget=10000",
+            "--dump-dom",
+        ]);
+        command.arg(format!("--user-data-dir={}", place.path("profile").display()));
+        let output = command.arg(format!("file://{}", place.path("around.html").display())).output().unwrap();
+        let dumped = stdout(&output);
+        let found = dumped.split("<pre id=\"found\">").nth(1).and_then(|rest| rest.split("</pre>").next());
+        let found = found.unwrap_or_default().replace("&amp;", "&").replace("&lt;", "<").replace("&gt;", ">");
+        let found: serde_json::Value = serde_json::from_str(&found).unwrap_or_else(|error| {
+            panic!("{}: {error}: {found}: {}", page.display(), stderr(&output));
+        });
+        assert_eq!(found["wrong"], serde_json::json!([]), "{}", page.display());
+        assert_eq!(found["width"], 400);
+        assert!(found["columns"].as_u64() > Some(0), "{}: {found}", page.display());
+        let charts = fs::read_dir(page.with_file_name("charts")).into_iter().flatten().count();
+        assert_eq!(found["charts"], charts, "{}", page.display());
+    }
+}
