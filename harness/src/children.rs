@@ -1,6 +1,8 @@
 //! The programs of a trial, each spoken to by lines: the server, the load, and, where a workload asks for it, one
 //! that keeps the CPUs from halting.
 
+mod external;
+
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -16,10 +18,14 @@ use anyhow::{Context, Result, anyhow, bail};
 use ringmark::sys::Call;
 use serde::Deserialize;
 
+use crate::external::External;
 use crate::instruments::affinity::CpuList;
+use crate::instruments::cpu::Tasks;
 use crate::instruments::idle_spinner;
 use crate::instruments::network_namespace::NetworkNamespace;
+use crate::instruments::process_tree::Tree;
 use crate::load::result::{LatencyUs, LoadEvent};
+pub use external::version;
 
 /// How long a program may take to answer what it should answer at once.
 const ANSWER_TIME: Duration = Duration::from_secs(20);
@@ -164,12 +170,19 @@ impl Program {
         }
         Ok(())
     }
+
+    /// Signals all processes of its group, which is its own until it is reaped.
+    fn signal_group(&mut self, signal: libc::c_int) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            // SAFETY: takes no pointer. The leader is not reaped yet, so the number is still that of its group.
+            unsafe { libc::kill(-(self.child.id() as libc::pid_t), signal) };
+        }
+    }
 }
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // Fails only if it has ended, and then there is nothing to do but to reap it.
-        let _ = self.child.kill();
+        self.signal_group(libc::SIGKILL);
         let _ = self.child.wait();
     }
 }
@@ -192,6 +205,10 @@ pub struct ServerCounters {
     /// What the loops did; which names there are is the backend's affair.
     #[serde(rename = "loop")]
     pub loops: BTreeMap<String, u64>,
+    /// Whether they are of a server that is not ours and has none: then there is `open`, as it is seen from outside,
+    /// and a 0 of anything else says nothing.
+    #[serde(skip)]
+    pub is_from_outside: bool,
 }
 
 impl ServerCounters {
@@ -226,6 +243,8 @@ pub struct RefusedByKernel(String);
 /// The measured server.
 pub struct Server {
     program: Program,
+    /// Of one that is not ours.
+    external: Option<external::LeftBehind>,
     /// Its knobs, as JSON.
     pub knobs: String,
     /// What is in force in it, as JSON.
@@ -236,6 +255,8 @@ pub struct Server {
 
 /// How to start a server.
 pub struct ServerPlan<'a> {
+    /// The server, if it is not ours; what follows is then of no use to it but for the workers and the CPUs.
+    pub external: Option<&'a External>,
     /// The program.
     pub binary: &'a Path,
     /// The backend.
@@ -258,6 +279,9 @@ impl Server {
         interrupted: &Interrupted,
         held: impl FnOnce(u32),
     ) -> Result<Self> {
+        if let Some(external) = plan.external {
+            return external::start(external, plan, namespace, interrupted, held);
+        }
         let mut command = Command::new(plan.binary);
         command.args(["--hold", "--backend", plan.backend, "--workers", &plan.workers.to_string()]);
         // A namespace of its own has every port free; in the host's a free range must be found.
@@ -273,7 +297,8 @@ impl Server {
         let line = program.hear(ANSWER_TIME)?;
         match parse(&line)? {
             ServerEvent::Ready { knobs, in_force, addresses } => {
-                Ok(Self { program, knobs: knobs.to_string(), in_force: in_force.to_string(), addresses })
+                let (knobs, in_force) = (knobs.to_string(), in_force.to_string());
+                Ok(Self { program, external: None, knobs, in_force, addresses })
             }
             ServerEvent::Unsupported { reason } => bail!(RefusedByKernel(reason)),
             other => bail!("the server should say that it is ready, but says {other:?}"),
@@ -285,8 +310,26 @@ impl Server {
         self.program.child.id()
     }
 
+    /// Whether it is not ours, and tells nothing of itself.
+    pub fn is_external(&self) -> bool {
+        self.external.is_some()
+    }
+
+    /// Its process, and those that it has started.
+    pub fn processes(&self) -> std::io::Result<Tree> {
+        if self.is_external() { Tree::read(self.pid()) } else { Ok(Tree::alone(self.pid())) }
+    }
+
+    /// The tasks of all of them.
+    pub fn tasks(&self) -> std::io::Result<Tasks> {
+        self.processes()?.sum(Tasks::read)
+    }
+
     /// Its counters now.
     pub fn counters(&mut self) -> Result<ServerCounters> {
+        if self.is_external() {
+            return self.counters_from_outside();
+        }
         self.program.signal(libc::SIGUSR1)?;
         match parse(&self.program.hear(ANSWER_TIME)?)? {
             ServerEvent::Counters(counters) => Ok(counters),
@@ -323,7 +366,8 @@ impl Server {
         let deadline = Instant::now() + RESET_TIME;
         loop {
             let counters = self.counters()?;
-            let is_done = counters.of_loop("open") == open && counters.of_loop("accepted") == accepted;
+            let is_done = counters.of_loop("open") == open
+                && (counters.is_from_outside || counters.of_loop("accepted") == accepted);
             if is_done || Instant::now() >= deadline {
                 return Ok(counters);
             }
@@ -333,6 +377,9 @@ impl Server {
 
     /// Ends it in order.
     pub fn stop(mut self) -> Result<ServerCounters> {
+        if self.is_external() {
+            return self.stop_external();
+        }
         self.program.signal(libc::SIGTERM)?;
         let counters = match parse(&self.program.hear(ANSWER_TIME)?)? {
             ServerEvent::End(counters) => counters,

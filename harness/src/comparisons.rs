@@ -161,7 +161,14 @@ fn compare_one(
         return;
     }
     let mut blocks = complete_blocks(rows, metric.pass, workload);
-    blocks.retain(|arms| arms.values().all(|row| (metric.value)(row).is_some()));
+    // An arm that has the figure in no block takes none of the others out.
+    let has = |arm: &str, block: &Block<'_>| block.get(arm).is_some_and(|row| (metric.value)(row).is_some());
+    let without: BTreeSet<&str> = blocks
+        .iter()
+        .flat_map(|block| block.keys().copied())
+        .filter(|arm| !blocks.iter().any(|block| has(arm, block)))
+        .collect();
+    blocks.retain(|block| block.keys().all(|arm| without.contains(arm) || has(arm, block)));
     type Value = fn(&TrialRow) -> Option<f64>;
     let values_of = |value: Value, arm: &str| -> Vec<Option<f64>> {
         blocks.iter().map(|arms| arms.get(arm).and_then(|row| value(row))).collect()
@@ -393,6 +400,21 @@ mod tests {
         assert_eq!((found.bounds, found.ratio_low, found.ratio_high), (Bounds::Range, 2.0, 8.0));
         assert_eq!((found.blocks, found.noise_low, found.noise_high), (2, Some(0.95), Some(1.1)));
         assert_eq!(found.verdict, Verdict::Range);
+    }
+
+    #[test]
+    fn an_arm_that_has_a_figure_in_no_block_leaves_the_others_theirs() {
+        let mut rows =
+            [block(1, 100.0, 100.0, 200.0, Status::Ok), block(2, 100.0, 100.0, 200.0, Status::Ok)].concat();
+        for number in [1, 2] {
+            let mut uring = row(number, "uring-multishot", 1.0, Status::Ok);
+            uring.server_cpu_ns_per_echo = None;
+            rows.push(uring);
+        }
+        assert_eq!(cpu(&rows).expect("compared").blocks, 2);
+        // One that has it in some blocks takes the others out: which they are may be no accident.
+        rows.last_mut().expect("there is one").server_cpu_ns_per_echo = Some(100.0);
+        assert_eq!(cpu(&rows).expect("compared").blocks, 1);
     }
 
     /// Blocks in which the arm takes `ratio` times the CPU of the baseline, give or take 1 %, and the

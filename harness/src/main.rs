@@ -5,6 +5,7 @@ mod calibration;
 mod children;
 mod comparisons;
 mod doctor;
+mod external;
 mod gates;
 mod instruments;
 mod load;
@@ -39,6 +40,8 @@ enum Verb {
     Report(report::Options),
     #[command(hide = true)]
     SpinWhenIdle(idle_spinner::Options),
+    #[command(hide = true)]
+    ExecWhenTold(external::exec::Options),
 }
 
 fn main() -> std::process::ExitCode {
@@ -49,6 +52,7 @@ fn main() -> std::process::ExitCode {
         Verb::Load(options) => load::run(*options),
         Verb::Report(options) => report::run(options),
         Verb::SpinWhenIdle(options) => idle_spinner::run(&options),
+        Verb::ExecWhenTold(options) => external::exec::run(&options),
     };
     match outcome {
         Ok(()) => std::process::ExitCode::SUCCESS,

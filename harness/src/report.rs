@@ -1,6 +1,7 @@
 //! `ringmark report`: the tables of a run, on the terminal or between the markers of a document.
 
 mod ladder;
+mod ranking;
 mod scale;
 pub mod table;
 mod tables;

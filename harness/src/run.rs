@@ -15,6 +15,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::calibration::Calibration;
 use crate::doctor;
+use crate::external;
 use crate::machine::{self, Machine};
 use crate::matrix::Matrix;
 use crate::measurement::{Pass, Status, TrialRow};
@@ -135,6 +136,7 @@ pub fn run(options: Options) -> Result<()> {
         finished_utc: None,
         resumed: Vec::new(),
         programs: Some(Programs::read(&server)?),
+        externals: external::versions(&matrix.externals),
         placement: Some(placement.clone()),
         calibration: folder.parent().and_then(|results| Calibration::newest(results, &machine)),
         machine: serde_json::to_value(&machine)?,
@@ -175,6 +177,7 @@ pub fn run(options: Options) -> Result<()> {
     };
     let ground = Ground {
         server,
+        externals: matrix.externals.clone(),
         workers: matrix.workers,
         ports: matrix.ports.unwrap_or(matrix.workers),
         room: examination.room.clone(),

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::Section;
 use super::table::{MISSING, Table, count, number};
-use super::{ladder, scale};
+use super::{ladder, ranking, scale};
 use crate::calibration::{Calibration, Metric};
 use crate::comparisons;
 use crate::matrix::{Contender, Workload};
@@ -80,6 +80,11 @@ pub fn all(run: &Run, folder: &str) -> Vec<Section> {
             name: "ladder",
             title: "What each rung changes, and what that does",
             text: ladder::tables(run, folder),
+        },
+        Section {
+            name: "ranking",
+            title: "Our servers and others, by CPU per echo",
+            text: ranking::tables(run),
         },
         Section {
             name: "gates",

@@ -58,7 +58,7 @@ impl Programs {
 }
 
 /// What must be the same for blocks to be of one run, and what to call it.
-const COMPARED: [(&str, &str); 17] = [
+const COMPARED: [(&str, &str); 18] = [
     ("/machine/description", "the machine"),
     ("/machine/cpu_model", "the CPU"),
     ("/machine/hypervisor", "the hypervisor"),
@@ -76,6 +76,7 @@ const COMPARED: [(&str, &str); 17] = [
     ("/programs/ringmark/sha256", "ringmark's program"),
     ("/programs/server/sha256", "the server's program"),
     ("/programs/server/bytes", "the size of the server's program"),
+    ("/externals", "the external servers' versions"),
 ];
 
 /// As many digits of a revision or a sum as tell it from others.

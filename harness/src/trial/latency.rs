@@ -10,6 +10,7 @@ use crate::children::{IdleSpinner, Load, Server};
 use crate::gates::{self, Evidence, Offered, Sharing};
 use crate::instruments::cpu::{MachineCpu, ProcessTicks, Tasks, process_cpu_ns};
 use crate::instruments::network::NetworkReading;
+use crate::instruments::process_tree::Tree;
 use crate::load::result::{LoadEvent, LoadResult};
 use crate::matrix::{Latency, Workload};
 use crate::measurement::{Status, TrialRow};
@@ -20,6 +21,7 @@ const MAIN_THREAD: u64 = 1;
 
 /// The CPU clocks at one end of the window.
 pub struct Clocks {
+    processes: Tree,
     pub server_cpu_ns: u64,
     server_ticks: ProcessTicks,
     pub tasks: Tasks,
@@ -31,20 +33,40 @@ impl Clocks {
     /// At the beginning of the window. The server's threads come first: one for each connection makes that long,
     /// on the client's CPU, and what the client waits meanwhile must not count as the window's.
     pub fn begin(server: &Server, load: &Load) -> std::io::Result<Self> {
-        let tasks = Tasks::read(server.pid())?;
+        let processes = server.processes()?;
+        let tasks = processes.sum(Tasks::read)?;
         let client_tasks = Tasks::read(load.pid())?;
         let machine = MachineCpu::read()?;
-        let server_ticks = ProcessTicks::read(server.pid())?;
-        Ok(Self { server_cpu_ns: process_cpu_ns(server.pid())?, server_ticks, tasks, client_tasks, machine })
+        let server_ticks = processes.sum(ProcessTicks::read)?;
+        let server_cpu_ns = processes.sum(process_cpu_ns)?;
+        Ok(Self { processes, server_cpu_ns, server_ticks, tasks, client_tasks, machine })
     }
 
-    /// At its end, the other way round.
-    pub fn end(server: &Server, load: &Load) -> std::io::Result<Self> {
-        let server_cpu_ns = process_cpu_ns(server.pid())?;
-        let server_ticks = ProcessTicks::read(server.pid())?;
+    /// At its end, the other way round: of the processes that there were `before`, and then of what there is now.
+    pub fn end(server: &Server, load: &Load, before: &Self) -> std::io::Result<Self> {
+        let server_cpu_ns = before.processes.sum(process_cpu_ns)?;
+        let server_ticks = before.processes.sum(ProcessTicks::read)?;
         let machine = MachineCpu::read()?;
         let client_tasks = Tasks::read(load.pid())?;
-        Ok(Self { server_cpu_ns, server_ticks, tasks: Tasks::read(server.pid())?, client_tasks, machine })
+        let tasks = before.processes.sum(Tasks::read)?;
+        let processes = server.processes()?;
+        Ok(Self { processes, server_cpu_ns, server_ticks, tasks, client_tasks, machine })
+    }
+
+    /// What is to be minded about figures between an earlier moment and this one that are sums over processes; an
+    /// error if they cannot be made.
+    fn summed_since(&self, before: &Self) -> Result<Option<String>, String> {
+        match self.processes.count() {
+            _ if self.processes != before.processes => {
+                Err("CPU and context switches are left out: processes of the \
+                 server began or ended within the window, and what those had used cannot be read"
+                    .to_owned())
+            }
+            1 => Ok(None),
+            count => {
+                Ok(Some(format!("CPU and context switches are those of the server's {count} processes")))
+            }
+        }
     }
 }
 
@@ -70,7 +92,7 @@ pub fn window(
     let LoadEvent::Measured = load.next(duration + patience).map_err(|error| server.blame(error))? else {
         bail!("the load did not end measuring")
     };
-    let after = Clocks::end(server, load)?;
+    let after = Clocks::end(server, load, &before)?;
     let LoadEvent::Result(result) = load.next(patience).map_err(|error| server.blame(error))? else {
         bail!("the load gave no result")
     };
@@ -120,12 +142,15 @@ pub fn measure(
     };
     let stood = at_rest.of_loop("open");
     let network = NetworkReading::read(server.pid())?.since(&network_before);
+    let ports = server.addresses.len();
     load.quit()?;
     idle.map(Load::quit).transpose()?;
     let counters = trial.stop(server, row)?;
 
     let echoes = result.echoes as f64;
     let per_echo = |amount: u64| (echoes > 0.0).then(|| amount as f64 / echoes);
+    let summed = after.summed_since(&before);
+    let of_server = |amount: u64| per_echo(amount).filter(|_| summed.is_ok());
     let machine = after.machine.since(&before.machine);
     // Of one thread: those that share the work share the delay.
     let run_delay_percent = |before: &Tasks, after: &Tasks, threads: usize| {
@@ -155,23 +180,24 @@ pub fn measure(
         row.send_lag_p50_us = open.send_lag_us.p50;
         row.send_lag_p99_us = open.send_lag_us.p99;
     }
-    let server_cpu_ns = after.server_cpu_ns - before.server_cpu_ns;
+    let server_cpu_ns = after.server_cpu_ns.saturating_sub(before.server_cpu_ns);
     if let Some(churn) = &result.churn {
         row.connections_per_s = Some(churn.connections_per_s);
         row.connect_p50_us = churn.connect_us.p50;
         row.connect_p99_us = churn.connect_us.p99;
         row.server_cpu_ns_per_connection =
-            (churn.opened > 0).then(|| server_cpu_ns as f64 / churn.opened as f64);
+            (churn.opened > 0 && summed.is_ok()).then(|| server_cpu_ns as f64 / churn.opened as f64);
     }
     if let Some(fairness) = &result.fairness {
         row.fairness_connections = Some(fairness.connections);
         row.slowest_connection_over_mean = Some(fairness.slowest_over_mean);
         row.fastest_connection_over_mean = Some(fairness.fastest_over_mean);
         // If each worker has a port.
-        row.fairness_workers = (ground.ports == ground.workers).then_some(fairness.ports);
+        row.fairness_workers = (ports == usize::from(ground.workers)).then_some(fairness.ports);
     }
-    row.server_cpu_ns_per_echo = per_echo(server_cpu_ns);
-    if let Some((ticks, user_share)) = after.server_ticks.user_share_since(&before.server_ticks) {
+    row.server_cpu_ns_per_echo = of_server(server_cpu_ns);
+    let division = after.server_ticks.user_share_since(&before.server_ticks);
+    if let Some((ticks, user_share)) = division.filter(|_| summed.is_ok()) {
         let part = |share: f64| row.server_cpu_ns_per_echo.map(|all| all * share);
         row.server_cpu_user_ns_per_echo = part(user_share);
         row.server_cpu_kernel_ns_per_echo = part(1.0 - user_share);
@@ -182,7 +208,7 @@ pub fn measure(
     row.machine_softirq_ns_per_echo = machine.softirq_ns.and_then(per_echo);
     row.client_cpu_percent = Some(result.client_cpu_ratio * 100.0);
     row.context_switches_per_echo =
-        per_echo(after.tasks.context_switches.saturating_sub(before.tasks.context_switches));
+        of_server(after.tasks.context_switches.saturating_sub(before.tasks.context_switches));
     row.server_run_delay_percent =
         run_delay_percent(&before.tasks, &after.tasks, usize::from(ground.workers));
     row.client_run_delay_percent =
@@ -224,6 +250,7 @@ pub fn measure(
         counters,
         sharing,
         not_in_force: gates::not_in_force(&row.knobs, &row.in_force),
+        notes: summed.unwrap_or_else(Some).into_iter().collect(),
         ..Evidence::default()
     }))
 }

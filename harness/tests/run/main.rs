@@ -6,6 +6,7 @@ mod bad_input;
 mod broken_server;
 mod calibrate;
 mod doctor;
+mod external;
 mod gates;
 mod idle_spinner;
 mod interruption;
