@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use super::{Interrupted, Program, Server, ServerCounters, ServerPlan, WasInterrupted, free_ports};
+use super::{
+    Interrupted, LAST_WORDS_TIME, Program, Server, ServerCounters, ServerPlan, WasInterrupted, free_ports,
+};
 use crate::external::{ADDRESS, External, Ready, exec};
 use crate::instruments::network::PortReading;
 use crate::instruments::network_namespace::NetworkNamespace;
@@ -142,9 +144,10 @@ pub fn version(external: &External) -> Result<String> {
     loop {
         let ended = program.child.try_wait().context("wait for the version command")?.is_some();
         // What was said before the end may still be on its way.
-        let wait = if ended { super::LAST_WORDS_TIME / 10 } else { READY_PAUSE };
-        let line = program.lines.recv_timeout(wait).ok().or_else(|| program.errors.try_recv().ok());
-        match line.filter(|line| !line.trim().is_empty()) {
+        let wait = if ended { LAST_WORDS_TIME } else { READY_PAUSE };
+        let line = program.lines.recv_timeout(wait).or_else(|_| program.errors.recv_timeout(wait)).ok();
+        match line {
+            Some(line) if line.trim().is_empty() => {}
             Some(line) => return Ok(line.trim().to_owned()),
             None if ended => bail!("the version command said nothing"),
             None if Instant::now() >= deadline => {

@@ -169,8 +169,10 @@ struct WorkerCounters {
 
 impl WorkerCounters {
     fn attach(pid: u32, main_is_idle: bool) -> Result<Self, Unavailable> {
+        // All first: the main thread may still be on its way to where it holds, and is never to have more than all.
+        let all = Counters::attach(pid)?;
         let main = main_is_idle.then(|| Counters::attach_to_main_thread(pid)).transpose()?;
-        Ok(Self { all: Counters::attach(pid)?, main })
+        Ok(Self { all, main })
     }
 
     /// Reads both while the main thread makes no call, which it mostly does not.
