@@ -63,7 +63,7 @@ pub fn tables(run: &Run) -> String {
     let rows = table.render();
     let note = "`=`: shares its place with others, whose intervals overlap with that of the first of them, or of \
                 which the verdict shows no difference from the baseline. An external server has buffers and options \
-                of its own choice.";
+                of its own choice. Below 10 blocks there is no verdict, and the order is that of this run alone.";
     let unranked = unranked(run);
     let missing = absent(run, Pass::Latency);
     if rows.is_empty() { missing } else { format!("{rows}\n{note}\n{unranked}{missing}") }
