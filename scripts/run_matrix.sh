@@ -4,6 +4,7 @@
 #   scripts/run_matrix.sh              the quick matrix, a few minutes
 #   scripts/run_matrix.sh smoke        harness/matrix/smoke.toml, seconds
 #   scripts/run_matrix.sh quick --out DIR --seed N
+#   scripts/run_matrix.sh peers        beside other people's servers, which it builds as far as they can be had
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -19,4 +20,10 @@ if [ ! -f "$file" ]; then
 fi
 
 cargo build --release --workspace --bins --locked
+if [ "$matrix" = peers ]; then
+    for peer in tokio monoio compio glommio tokio-uring; do
+        cargo build --release --locked --manifest-path harness/peers/Cargo.toml --package "peer-$peer" ||
+            echo "run_matrix.sh: peer-$peer could not be built (see above; the crates must be had from crates.io): going on with what there is" >&2
+    done
+fi
 exec target/release/ringmark run "$file" "$@"

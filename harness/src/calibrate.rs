@@ -120,6 +120,7 @@ pub fn run(options: Options) -> Result<()> {
         question: "How small a difference can this machine show?".to_owned(),
         baseline: options.backend,
         backends,
+        externals: Vec::new(),
         workers: 1,
         ports: None,
         latency: Some(Latency { blocks, ..latency }),
@@ -182,6 +183,7 @@ impl Probe {
         std::fs::create_dir_all(&scratch.0).with_context(|| format!("make {}", scratch.0.display()))?;
         let ground = Ground {
             server: server.to_owned(),
+            externals: Vec::new(),
             workers: 1,
             first_port: crate::children::FIRST_PORT,
             ports: 1,

@@ -1,6 +1,8 @@
 //! The programs of a trial, each spoken to by lines: the server, the load, and, where a workload asks for it, one
 //! that keeps the CPUs from halting.
 
+mod external;
+
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -18,11 +20,15 @@ use ringmark::backend;
 use ringmark::sys::Call;
 use serde::Deserialize;
 
+use crate::external::External;
 use crate::instruments::affinity::CpuList;
+use crate::instruments::cpu::Tasks;
 use crate::instruments::idle_spinner;
 use crate::instruments::network_namespace::NetworkNamespace;
+use crate::instruments::process_tree::Tree;
 use crate::load::result::{LatencyUs, LoadEvent};
 use crate::sides::{Sides, Way, Whereabouts};
+pub use external::version;
 
 /// How long a program may take to answer what it should answer at once.
 const ANSWER_TIME: Duration = Duration::from_secs(20);
@@ -163,12 +169,19 @@ impl Program {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
+
+    /// Signals all processes of its group, which is its own until it is reaped.
+    fn signal_group(&mut self, signal: libc::c_int) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            // SAFETY: takes no pointer. The leader is not reaped yet, so the number is still that of its group.
+            unsafe { libc::kill(-(self.child.id() as libc::pid_t), signal) };
+        }
+    }
 }
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // Fails only if it has ended, and then there is nothing to do but to reap it.
-        let _ = self.child.kill();
+        self.signal_group(libc::SIGKILL);
         let _ = self.child.wait();
     }
 }
@@ -203,6 +216,10 @@ pub struct ServerCounters {
     /// Threads that io_uring has made in it.
     #[serde(default)]
     pub kernel_threads: KernelThreads,
+    /// Whether they are of a server that is not ours and has none: then there is `open`, as it is seen from outside,
+    /// and a 0 of anything else says nothing.
+    #[serde(skip)]
+    pub is_from_outside: bool,
 }
 
 /// Threads that io_uring has made in a server, by its own account.
@@ -252,6 +269,8 @@ pub struct RefusedByKernel(String);
 pub struct Server {
     program: Program,
     pid: Option<u32>,
+    /// Of one that is not ours.
+    external: Option<external::LeftBehind>,
     /// Its knobs, as JSON.
     pub knobs: String,
     /// What is in force in it, as JSON.
@@ -262,6 +281,8 @@ pub struct Server {
 
 /// How to start a server.
 pub struct ServerPlan<'a> {
+    /// The server, if it is not ours; what follows is then of no use to it but for the workers and the CPUs.
+    pub external: Option<&'a External>,
     /// The program.
     pub binary: &'a Path,
     /// The backend.
@@ -289,6 +310,9 @@ impl Server {
         interrupted: &Interrupted,
         mut held: impl FnMut(Option<u32>),
     ) -> Result<Self> {
+        if let Some(external) = plan.external {
+            return external::start(external, plan, namespace, interrupted, held);
+        }
         let deadline = Instant::now() + PORT_TIME;
         loop {
             match Self::start_once(plan, namespace, interrupted, &mut held) {
@@ -340,7 +364,7 @@ impl Server {
         match parse(&line)? {
             ServerEvent::Ready { knobs, in_force, addresses } => {
                 let (knobs, in_force) = (knobs.to_string(), in_force.to_string());
-                Ok(Self { program, pid, knobs, in_force, addresses })
+                Ok(Self { program, pid, external: None, knobs, in_force, addresses })
             }
             ServerEvent::Unsupported { reason } => bail!(RefusedByKernel(reason)),
             other => bail!("the server should say that it is ready, but says {other:?}"),
@@ -352,8 +376,27 @@ impl Server {
         self.pid
     }
 
+    /// Whether it is not ours, and tells nothing of itself.
+    pub fn is_external(&self) -> bool {
+        self.external.is_some()
+    }
+
+    /// Its process, and those that it has started, if it is to be seen here.
+    pub fn processes(&self) -> std::io::Result<Option<Tree>> {
+        let tree = |pid| if self.is_external() { Tree::read(pid) } else { Ok(Tree::alone(pid)) };
+        self.pid.map(tree).transpose()
+    }
+
+    /// The tasks of all of them.
+    pub fn tasks(&self) -> std::io::Result<Option<Tasks>> {
+        self.processes()?.map(|processes| processes.sum(Tasks::read)).transpose()
+    }
+
     /// Its counters now.
     pub fn counters(&mut self) -> Result<ServerCounters> {
+        if self.is_external() {
+            return self.counters_from_outside();
+        }
         self.program.say("counters")?;
         match parse(&self.program.hear(ANSWER_TIME)?)? {
             ServerEvent::Counters(counters) => Ok(counters),
@@ -390,7 +433,8 @@ impl Server {
         let deadline = Instant::now() + RESET_TIME;
         loop {
             let counters = self.counters()?;
-            let is_done = counters.of_loop("open") == open && counters.of_loop("accepted") == accepted;
+            let is_done = counters.of_loop("open") == open
+                && (counters.is_from_outside || counters.of_loop("accepted") == accepted);
             if is_done || Instant::now() >= deadline {
                 return Ok(counters);
             }
@@ -400,6 +444,9 @@ impl Server {
 
     /// Ends it in order.
     pub fn stop(mut self) -> Result<ServerCounters> {
+        if self.is_external() {
+            return self.stop_external();
+        }
         self.program.say("stop")?;
         let counters = match parse(&self.program.hear(ANSWER_TIME)?)? {
             ServerEvent::End(counters) => counters,

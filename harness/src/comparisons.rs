@@ -155,13 +155,17 @@ pub fn is_spoilt_by_client(rows: &[TrialRow], workload: &str, metric: &Metric) -
     !metric.stands_when_client_limited && rows.iter().any(limited)
 }
 
-/// The blocks of a workload in which every arm has this figure, and may be compared by it.
+/// The blocks of a workload in which every arm has this figure, and may be compared by it. An arm that has it in no block
+/// takes none of the others out.
 pub fn blocks_with<'a>(rows: &'a [TrialRow], workload: &str, metric: &Metric) -> Vec<Block<'a>> {
     if is_spoilt_by_client(rows, workload, metric) {
         return Vec::new();
     }
     let mut blocks = complete_blocks(rows, metric.pass, workload);
-    blocks.retain(|arms| arms.values().all(|row| (metric.value)(row).is_some()));
+    let has = |arm: &str, block: &Block<'_>| block.get(arm).is_some_and(|row| (metric.value)(row).is_some());
+    let all = blocks.iter().flat_map(BTreeMap::keys).copied();
+    let without: BTreeSet<&str> = all.filter(|arm| !blocks.iter().any(|block| has(arm, block))).collect();
+    blocks.retain(|block| block.keys().all(|arm| without.contains(arm) || has(arm, block)));
     blocks
 }
 
@@ -431,6 +435,21 @@ mod tests {
         assert_eq!((found.bounds, found.ratio_low, found.ratio_high), (Bounds::Range, 2.0, 8.0));
         assert_eq!((found.blocks, found.noise_low, found.noise_high), (2, Some(0.95), Some(1.1)));
         assert_eq!(found.verdict, Verdict::Range);
+    }
+
+    #[test]
+    fn an_arm_that_has_a_figure_in_no_block_leaves_the_others_theirs() {
+        let mut rows =
+            [block(1, 100.0, 100.0, 200.0, Status::Ok), block(2, 100.0, 100.0, 200.0, Status::Ok)].concat();
+        for number in [1, 2] {
+            let mut uring = row(number, "uring-multishot", 1.0, Status::Ok);
+            uring.server_cpu_ns_per_echo = None;
+            rows.push(uring);
+        }
+        assert_eq!(cpu(&rows).expect("compared").blocks, 2);
+        // One that has it in some blocks takes the others out: which they are may be no accident.
+        rows.last_mut().expect("there is one").server_cpu_ns_per_echo = Some(100.0);
+        assert_eq!(cpu(&rows).expect("compared").blocks, 1);
     }
 
     /// Blocks in which the arm takes `ratio` times the CPU of the baseline, give or take 1 %, and the

@@ -205,7 +205,9 @@ pub fn judge(evidence: &Evidence) -> (Status, String) {
     }
     // A server may have seen workers that were gone again when its tasks were listed.
     let io_workers = evidence.io_workers.max(evidence.counters.of_loop("io_wq_workers"));
-    reject(io_workers > 0, format!("{io_workers} io-wq workers appeared: something ran asynchronously"));
+    let is_external = evidence.counters.is_from_outside;
+    let asynchronous = format!("{io_workers} io-wq workers appeared: something ran asynchronously");
+    reject(io_workers > 0 && !is_external, asynchronous.clone());
     let (unsettled, readings) = evidence.unsettled_readings;
     reject(
         unsettled as f64 > UNSETTLED_SHARE * readings as f64,
@@ -220,6 +222,15 @@ pub fn judge(evidence: &Evidence) -> (Status, String) {
         return (Status::Rejected, rejections.join("; "));
     }
     let mut notes = evidence.notes.clone();
+    if is_external {
+        // That may be its way.
+        notes.extend((io_workers > 0).then_some(asynchronous));
+        notes.push(
+            "external: what only a server's own counters tell (pauses in accepting, connections that it accepted in \
+             all, queues that overflowed, buffers that ran out) was not looked at"
+                .to_owned(),
+        );
+    }
     if sides {
         notes.push("shared-cpu: server and client took each other's time".to_owned());
     }
@@ -406,6 +417,17 @@ mod tests {
             assert_eq!(status, Status::Ok);
             assert!(reason.contains(words) && reason.contains("7 times"), "{reason}");
         }
+    }
+
+    #[test]
+    fn of_a_server_without_counters_it_is_said_which_gates_had_nothing_to_look_at() {
+        let (status, reason) = with(|evidence| evidence.counters.is_from_outside = true);
+        assert!(status == Status::Ok && reason.starts_with("external: what only"), "{reason}");
+        let (status, reason) = with(|evidence| {
+            evidence.counters.is_from_outside = true;
+            evidence.io_workers = 2;
+        });
+        assert!(status == Status::Ok && reason.starts_with("2 io-wq workers"), "{reason}");
     }
 
     #[test]

@@ -5,7 +5,8 @@
 //! | which system calls, how often? | [`tracepoints`] |
 //! | how much CPU, who waited for a CPU? | [`cpu`] |
 //! | how much memory, in which kernel objects? | [`memory`] |
-//! | did TCP lose or refuse anything? | [`network`] |
+//! | did TCP lose or refuse anything? what stands on a port? | [`network`] |
+//! | which processes are a server's? | [`process_tree`] |
 //! | does anything else want the CPUs? | [`contention`] |
 //! | does the CPU count by itself? | [`pmu`] |
 //!
@@ -19,6 +20,7 @@ pub mod memory;
 pub mod network;
 pub mod network_namespace;
 pub mod pmu;
+pub mod process_tree;
 pub mod procfs;
 pub mod tracepoints;
 

@@ -6,6 +6,7 @@ mod children;
 mod compare;
 mod comparisons;
 mod doctor;
+mod external;
 mod gates;
 mod instruments;
 mod load;
@@ -44,6 +45,7 @@ enum Verb {
     SpinWhenIdle(idle_spinner::Options),
     #[command(hide = true)]
     DescribeSide(sides::DescribeOptions),
+    ExecWhenTold(external::exec::Options),
 }
 
 fn main() -> std::process::ExitCode {
@@ -56,6 +58,7 @@ fn main() -> std::process::ExitCode {
         Verb::Compare(options) => compare::run(&options),
         Verb::SpinWhenIdle(options) => idle_spinner::run(&options),
         Verb::DescribeSide(options) => sides::describe(&options),
+        Verb::ExecWhenTold(options) => external::exec::run(&options),
     };
     match outcome {
         Ok(()) => std::process::ExitCode::SUCCESS,

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use ringmark::backend::{self, Knobs};
 use serde::{Deserialize, Serialize};
 
+use crate::external::External;
 use crate::load::result::Arrival;
 use crate::load::{CHURN_MAX, DURATION_MAX, MESSAGE_BYTES_MAX, PIPELINE_MAX, RATE_MAX_PER_S};
 use crate::measurement::Pass;
@@ -21,8 +22,11 @@ pub struct Matrix {
     /// The arm that the others are compared with. It runs twice in every latency block: how far the two
     /// readings of the same server lie apart is the noise that a difference must exceed.
     pub baseline: String,
-    /// The arms, the baseline among them.
+    /// The arms, the baseline among them. External servers need not be named here: those that are not are added.
     pub backends: Vec<Contender>,
+    /// Echo servers that are not ours, each of which is an arm.
+    #[serde(default, rename = "external", skip_serializing_if = "Vec::is_empty")]
+    pub externals: Vec<External>,
     /// Worker threads of the server, over whose ports the connections are dealt in turn. Where [`Matrix::ports`] is
     /// given: the fewest; see [`Matrix::give_files`].
     #[serde(default = "one")]
@@ -328,7 +332,7 @@ fn one_message() -> usize {
     1
 }
 
-mod duration {
+pub(crate) mod duration {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
     use std::time::Duration;
 
@@ -351,22 +355,58 @@ impl Matrix {
             path.display()
         );
         // The parser's message spans several lines; one line is what a terminal and a log can use.
-        let matrix: Self = toml::from_str(&text).map_err(|error| {
+        let mut matrix: Self = toml::from_str(&text).map_err(|error| {
             let line = error.span().map_or(1, |span| text[..span.start].lines().count().max(1));
             anyhow::anyhow!("{} line {line}: {}", path.display(), error.message().replace('\n', "; "))
         })?;
+        matrix.enlist_externals();
         matrix.check().with_context(|| path.display().to_string())?;
         Ok(matrix)
+    }
+
+    /// Makes an arm of every external server that is none yet.
+    fn enlist_externals(&mut self) {
+        for External { name, .. } in &self.externals {
+            if !self.backends.iter().any(|contender| contender.backend == *name) {
+                self.backends.push(Contender { backend: name.clone(), ..Contender::default() });
+            }
+        }
+    }
+
+    /// The server of that name, if it is not ours.
+    pub fn external(&self, backend: &str) -> Option<&External> {
+        self.externals.iter().find(|external| external.name == backend)
+    }
+
+    fn check_externals(&self) -> Result<()> {
+        for (index, external) in self.externals.iter().enumerate() {
+            let name = &external.name;
+            external.check()?;
+            let twice = self.externals[..index].iter().any(|other| other.name == *name);
+            ensure!(!twice, "external '{name}' stands twice");
+            let workers = self.workloads.iter().filter_map(|workload| workload.workers).chain([self.workers]);
+            let most = workers.max().unwrap_or_default();
+            ensure!(
+                most == 1 || external.takes_workers(),
+                "external '{name}': there is no {{workers}} in its command, but {most} are asked for"
+            );
+        }
+        Ok(())
     }
 
     /// Refuses what cannot be run.
     pub fn check(&self) -> Result<()> {
         ensure!(!self.backends.is_empty(), "backends is empty: name at least one");
+        self.check_externals()?;
         for (index, contender) in self.backends.iter().enumerate() {
-            let entry = backend::find(&contender.backend).map_err(anyhow::Error::msg)?;
-            Knobs::parse(entry, &contender.set).map_err(anyhow::Error::msg)?;
-            ensure!(entry.echoes, "{} does not echo; memory passes measure it by themselves", entry.name);
             let arm = contender.arm();
+            if let Some(External { name, .. }) = self.external(&contender.backend) {
+                ensure!(contender.set.is_empty(), "'{arm}': external '{name}' has no knobs; leave `set` out");
+            } else {
+                let entry = backend::find(&contender.backend).map_err(anyhow::Error::msg)?;
+                Knobs::parse(entry, &contender.set).map_err(anyhow::Error::msg)?;
+                ensure!(entry.echoes, "{} does not echo; memory passes measure it by themselves", entry.name);
+            }
             let twice = self.backends[..index].iter().any(|other| other.arm() == arm);
             ensure!(!twice, "backend '{arm}' stands twice; another `set` would make it another arm");
         }
@@ -528,6 +568,10 @@ impl Matrix {
     fn check_work(&self, workload: &Workload) -> Result<()> {
         for contender in self.backends.iter().filter(|_| workload.work_ns.is_some()) {
             let (name, arm) = (&workload.name, contender.arm());
+            ensure!(
+                self.external(&contender.backend).is_none(),
+                "workload '{name}': {WORK} is a knob of our servers, and external '{arm}' would do no such work"
+            );
             let sets_it = contender.set.iter().any(|setting| setting.split('=').next() == Some(WORK));
             ensure!(!sets_it, "workload '{name}': {WORK} is set by it and by '{arm}'; one must do");
             let entry = backend::find(&contender.backend).map_err(anyhow::Error::msg)?;
@@ -741,6 +785,66 @@ mod tests {
             parse(&GOOD.replace("buffers=64", "work_ns=7")).expect("an arm may, if no workload does");
         assert_eq!(without.workloads[0].settings(&without.backends[1]), ["work_ns=7"]);
         assert!(without.workloads[0].settings(&without.backends[0]).is_empty());
+    }
+
+    const EXTERNAL: &str = r#"
+        [[external]]
+        name = "other"
+        command = ["other", "--port={port}"]
+        ready = { line = "listening" }
+        ready_within = "3s"
+        version = ["other", "--version"]
+    "#;
+
+    #[test]
+    fn an_external_server_is_an_arm_named_or_not() {
+        let arms = |matrix: &Matrix| matrix.backends.iter().map(Contender::arm).collect::<Vec<_>>();
+        let matrix = parse(&format!("{GOOD}{EXTERNAL}")).expect("is good");
+        assert_eq!(arms(&matrix), ["epoll-et", "uring-multishot buffers=64", "other"]);
+        assert_eq!(matrix.external("other").expect("given").ready_within, Duration::from_secs(3));
+        assert_eq!(matrix.external("epoll-et"), None);
+        let named = GOOD.replace(
+            "[{ backend = \"epoll-et\" }",
+            "[{ backend = \"other\", over = \"epoll-et\" }, { backend = \"epoll-et\" }",
+        );
+        let named = parse(&format!("{named}{EXTERNAL}")).expect("is good");
+        assert_eq!(arms(&named), ["other", "epoll-et", "uring-multishot buffers=64"]);
+        assert!(named.comparisons().contains(&("other".to_owned(), "epoll-et".to_owned())));
+        // As it is in a manifest.
+        let json = serde_json::to_value(&named).expect("writes");
+        let again: Matrix = serde_json::from_value(json).expect("reads");
+        assert_eq!(again.externals, named.externals);
+    }
+
+    #[test]
+    fn external_servers_that_cannot_be_are_refused_in_one_line() {
+        let with = |from: &str, to: &str| {
+            let good = format!("{GOOD}{EXTERNAL}");
+            assert!(good.contains(from), "{from}");
+            parse(&good.replace(from, to))
+        };
+        let cases = [
+            (with("name = \"other\"", "name = \"epoll-lt\""), "one of our backends"),
+            (with("{port}", "8888"), "no {port}"),
+            (with("ready = { line = \"listening\" }", "ready = \"soon\""), "soon"),
+            (with("ready = { line = \"listening\" }\n", ""), "ready"),
+            (with("version = [\"other\", \"--version\"]", ""), "version"),
+            (with("ready_within = \"3s\"", "redy = 3"), "redy"),
+            (parse(&format!("{GOOD}{EXTERNAL}{EXTERNAL}")), "'other' stands twice"),
+            (with("message_bytes = 64", "message_bytes = 64\nwork_ns = 5"), "external 'other' would do no"),
+            (with("message_bytes = 64", "message_bytes = 64\nworkers = 2"), "no {workers}"),
+            (
+                with(
+                    "[{ backend = \"epoll-et\" }",
+                    "[{ backend = \"other\", set = [\"a=1\"] }, { backend = \"epoll-et\" }",
+                ),
+                "has no knobs",
+            ),
+        ];
+        for (result, names) in cases {
+            let message = format!("{:#}", result.expect_err(names));
+            assert!(message.contains(names) && !message.contains('\n'), "{names}: {message}");
+        }
     }
 
     const ARMS: &str = r#"

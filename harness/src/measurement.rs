@@ -96,9 +96,9 @@ pub struct TrialRow {
     /// Its role in the block, which the other files refer to: the backend and its settings, with ` (again)`
     /// for the baseline's second reading.
     pub arm: String,
-    /// The backend.
+    /// The backend, or the external server's name in the matrix.
     pub backend: String,
-    /// All of its knobs, as JSON.
+    /// All of its knobs, as JSON; those of an external server are not known.
     pub knobs: String,
     /// What the kernel granted it, as JSON.
     pub in_force: String,
@@ -111,7 +111,8 @@ pub struct TrialRow {
     /// `fresh`; `as commanded`, where --server-command or --load-command say where the sides run; or why the trial ran
     /// in the host's network namespace.
     pub network_namespace: String,
-    /// Connections that stood, as the server counted them.
+    /// Connections that stood, as the server counted them; of an external one, as the kernel lists them: accepted, and
+    /// not closed by the server.
     pub connections: Option<u64>,
     /// Those of them that sent.
     pub active_connections: Option<u64>,
@@ -163,7 +164,8 @@ pub struct TrialRow {
     pub send_lag_p50_us: Option<f64>,
     /// The same, 99th percentile.
     pub send_lag_p99_us: Option<f64>,
-    /// CPU clock of the server's process, all of its threads, over the window.
+    /// CPU clock of the server's process, all of its threads, over the window. Of an external server that has several
+    /// processes: of all of them, and nothing if one began or ended within the window.
     pub server_cpu_ns_per_echo: Option<f64>,
     /// Who read that clock: `process clock`, from outside; or `self-reported`, by the server, which is not to be seen
     /// from here, when a line asked it to, so that the line's way there is part of the window and its answer of the CPU.
@@ -193,7 +195,7 @@ pub struct TrialRow {
     pub machine_softirq_ns_per_echo: Option<f64>,
     /// CPU of the client over what its threads could use, in percent.
     pub client_cpu_percent: Option<f64>,
-    /// Voluntary and involuntary, of all the server's threads.
+    /// Voluntary and involuntary, of all the server's threads; of an external server's processes as its CPU.
     pub context_switches_per_echo: Option<f64>,
     /// Time that a worker of the server was ready but had no CPU, in percent of the window; the mean over
     /// the workers.
@@ -231,9 +233,10 @@ pub struct TrialRow {
     /// the workers make it less than 1 by themselves.
     #[serde(default)]
     pub fairness_workers: Option<f64>,
-    /// System calls of the server's workers.
+    /// System calls of the server's workers; of an external server, of all its threads and of the processes that it
+    /// forks.
     pub syscalls_per_echo: Option<f64>,
-    /// `tracepoints`, or `self-reported` with the reason.
+    /// `tracepoints`, or `self-reported` with the reason. Those of an external server are checked against nothing.
     pub syscalls_source: String,
     /// Readiness events or completions that one wait brought; none of a backend that blocks in its receives.
     pub events_per_wait: Option<f64>,

@@ -5,6 +5,7 @@ mod charts;
 mod colours;
 mod ladder;
 mod page;
+mod ranking;
 pub mod rules;
 mod scale;
 mod section;

@@ -2,6 +2,7 @@
 
 mod broken_off;
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 
@@ -52,7 +53,10 @@ pub struct Manifest {
     pub resumed: Vec<Resumption>,
     /// What ran.
     pub programs: Option<Programs>,
-    /// Which CPUs server and client ran on.
+    /// The versions of the servers that are not ours, by name, as each tells it; or why there is none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub externals: BTreeMap<String, String>,
+    /// Where server and client ran.
     pub placement: Option<Placement>,
     /// Where they were started, if there was a command for either.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -16,6 +16,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::calibration::Calibration;
 use crate::children::FIRST_PORT;
 use crate::doctor;
+use crate::external;
 use crate::machine::{self, Machine};
 use crate::matrix::Matrix;
 use crate::measurement::{Pass, Status, TrialRow};
@@ -146,6 +147,7 @@ pub fn run(options: Options) -> Result<()> {
         finished_utc: None,
         resumed: Vec::new(),
         programs: Some(Programs::read(&server, sides.as_ref())?),
+        externals: external::versions(&matrix.externals),
         placement: Some(placement.clone()),
         // One of this machine, over loopback.
         calibration: (folder.parent().filter(|_| sides.is_none()))
@@ -189,6 +191,7 @@ pub fn run(options: Options) -> Result<()> {
     };
     let ground = Ground {
         server,
+        externals: matrix.externals.clone(),
         workers: matrix.workers,
         first_port: FIRST_PORT,
         ports: matrix.ports.unwrap_or(matrix.workers),

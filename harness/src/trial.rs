@@ -28,6 +28,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::children::{Interrupted, Load, RefusedByKernel, Server, ServerCounters, ServerPlan};
 use crate::doctor::Room;
+use crate::external::External;
 use crate::instruments::affinity::CpuList;
 use crate::instruments::network_namespace::NetworkNamespace;
 use crate::load::OTHER_FILES;
@@ -42,6 +43,8 @@ use crate::sides::{Side, Sides};
 pub struct Ground {
     /// The server's program.
     pub server: PathBuf,
+    /// The servers that are not ours.
+    pub externals: Vec<External>,
     /// Worker threads of the server.
     pub workers: u16,
     /// The first of its ports, in a fresh network namespace or where a command leads it.
@@ -61,6 +64,11 @@ pub struct Ground {
 }
 
 impl Ground {
+    /// The server of that name, if it is not ours.
+    fn external(&self, backend: &str) -> Option<&External> {
+        self.externals.iter().find(|external| external.name == backend)
+    }
+
     /// The ground of a trial whose workload has so many workers; if they would not have a CPU each, why not.
     fn with_workers(&self, workers: u16) -> Result<Self, String> {
         let placement =
@@ -293,7 +301,7 @@ fn descriptors_per_worker(backend: &str) -> Option<usize> {
 /// What is wrong if a server has not accepted exactly the connections that the client opened.
 fn miscounted(churn: Option<&ChurnResult>, counters: &ServerCounters) -> Option<String> {
     let (opened, accepted) = (churn?.opened_in_all, counters.of_loop("accepted"));
-    (opened != accepted)
+    (opened != accepted && !counters.is_from_outside)
         .then(|| format!("the server accepted {accepted} connections where the client opened {opened}"))
 }
 
@@ -375,7 +383,10 @@ impl Trial {
         outcome.row.server_cpus = ground.placement.server.clone();
         outcome.row.client_cpus = ground.placement.client.clone();
         let own_bound = descriptors_per_worker(&self.contender.backend);
-        if let Some(reason) = too_many(self.task.connections(), ground.workers, own_bound) {
+        let external = ground.external(&self.contender.backend);
+        if let Some(reason) = too_many(self.task.connections(), ground.workers, own_bound)
+            .or_else(|| external?.unsupported(self.task.pass(), ground.sides.is_some()))
+        {
             (outcome.row.status, outcome.row.reason) = (Status::Unsupported, reason);
             return outcome;
         }
@@ -452,6 +463,7 @@ impl Trial {
             None => self.contender.set.clone(),
         };
         let plan = ServerPlan {
+            external: ground.external(&self.contender.backend),
             binary: &ground.server,
             backend: &self.contender.backend,
             settings: &settings,
@@ -470,7 +482,9 @@ impl Trial {
     /// Ends the server; the row keeps what its loops counted.
     fn stop(&self, server: Server, row: &mut TrialRow) -> Result<ServerCounters> {
         let counters = server.stop()?;
-        row.loop_counters = serde_json::to_string(&counters.loops)?;
+        if !counters.is_from_outside {
+            row.loop_counters = serde_json::to_string(&counters.loops)?;
+        }
         Ok(counters)
     }
 

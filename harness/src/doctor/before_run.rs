@@ -5,6 +5,7 @@ use anyhow::{Result, bail};
 use super::facts::{Facts, refusal};
 use super::judge::{Check, Line, Status, impossible};
 use super::room::Room;
+use crate::external::External;
 use crate::matrix::{Contender, Matrix, Workload};
 use crate::measurement::Pass;
 use crate::report::table::count;
@@ -27,7 +28,14 @@ pub fn ask_kernel(contender: &Contender) -> Option<String> {
 /// Refuses a matrix of which nothing, or some part for a reason that is known beforehand, could be measured. A walk
 /// goes as far as it can.
 pub fn refuse(facts: &Facts, matrix: &Matrix, refusal: Refusal) -> Result<()> {
-    let refusals: Vec<_> = matrix.backends.iter().map_while(refusal).collect();
+    if let Some(missing) = matrix.external(&matrix.baseline).and_then(External::missing) {
+        bail!("the baseline '{}' is missing, and nothing could be compared: {missing}", matrix.baseline);
+    }
+    let refused = |contender: &Contender| match matrix.external(&contender.backend) {
+        Some(external) => external.missing(),
+        None => refusal(contender),
+    };
+    let refusals: Vec<_> = matrix.backends.iter().map_while(refused).collect();
     if refusals.len() == matrix.backends.len() {
         bail!("no backend of this matrix runs here: {}", refusals.first().map_or("", String::as_str));
     }
@@ -99,8 +107,13 @@ pub fn warnings(lines: &[Line], facts: &Facts, matrix: &Matrix, refusal: Refusal
             format!("{}: {}{cost}", line.check.name(), line.found)
         })
         .collect();
-    let refused: Vec<_> =
-        matrix.backends.iter().filter(|contender| refusal(contender).is_some()).map(Contender::arm).collect();
+    for external in &matrix.externals {
+        let missing = external.missing();
+        warnings.extend(missing.map(|missing| format!("{} is `unsupported`: {missing}", external.name)));
+    }
+    let is_ours = |contender: &&Contender| matrix.external(&contender.backend).is_none();
+    let refused = matrix.backends.iter().filter(is_ours).filter(|contender| refusal(contender).is_some());
+    let refused: Vec<_> = refused.map(Contender::arm).collect();
     if !refused.is_empty() {
         warnings.insert(0, format!("not run by this kernel, and so `unsupported`: {}", refused.join(", ")));
     }

@@ -25,6 +25,20 @@ impl CpuList {
         Ok(Self((0..MAX_CPUS).filter(|cpu| mask[cpu / 64] >> (cpu % 64) & 1 == 1).collect()))
     }
 
+    /// Lets the calling thread, and what it starts or becomes, run on these CPUs only (sched_setaffinity(2)).
+    pub fn pin(&self) -> io::Result<()> {
+        let mut mask = [0u64; MAX_CPUS / 64];
+        for &cpu in &self.0 {
+            mask[cpu / 64] |= 1 << (cpu % 64);
+        }
+        // SAFETY: 0 is the calling thread; the kernel reads `mask`, of the given size, which lives through the call.
+        // cpu_set_t is an array of the same words.
+        match unsafe { libc::sched_setaffinity(0, size_of_val(&mask), mask.as_ptr().cast()) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
     /// The CPUs, ascending.
     pub fn cpus(&self) -> &[usize] {
         &self.0
@@ -82,6 +96,20 @@ mod tests {
         for text in ["", "a", "1,", "3-1", "-1", "1-", "0-99999999999", "8192"] {
             assert!(text.parse::<CpuList>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn pins_to_all_of_a_list() {
+        std::thread::spawn(|| {
+            let allowed = CpuList::allowed().unwrap();
+            let last = CpuList(vec![*allowed.cpus().last().unwrap()]);
+            last.pin().unwrap();
+            assert_eq!(CpuList::allowed().unwrap(), last);
+            allowed.pin().unwrap();
+            assert_eq!(CpuList::allowed().unwrap(), allowed);
+        })
+        .join()
+        .unwrap();
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::ops::AddAssign;
 
 use super::affinity::CpuList;
 use super::procfs;
@@ -67,6 +68,13 @@ impl ProcessTicks {
     }
 }
 
+impl AddAssign for ProcessTicks {
+    fn add_assign(&mut self, other: Self) {
+        self.user += other.user;
+        self.kernel += other.kernel;
+    }
+}
+
 /// The tasks of a process that exist now, summed. What an ended thread had counted is gone with it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tasks {
@@ -123,6 +131,18 @@ impl Tasks {
         }
         self.all_sleeping &= state.starts_with('S');
         Ok(())
+    }
+}
+
+impl AddAssign for Tasks {
+    fn add_assign(&mut self, mut other: Self) {
+        self.count += other.count;
+        self.context_switches += other.context_switches;
+        self.run_delay_ns += other.run_delay_ns;
+        self.io_workers += other.io_workers;
+        self.sqpoll_threads += other.sqpoll_threads;
+        self.sqpoll_cpus.append(&mut other.sqpoll_cpus);
+        self.all_sleeping &= other.all_sleeping;
     }
 }
 

@@ -84,6 +84,48 @@ impl SocketReading {
     }
 }
 
+/// What the kernel's list of TCP sockets tells of a server's port (proc_pid_net(5), `tcp` and `tcp6`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PortReading {
+    /// Whether there is a listener.
+    pub is_listening: bool,
+    /// Connections to it that were accepted and that the server has not closed.
+    pub accepted: u64,
+}
+
+impl PortReading {
+    /// Reads the namespace that the process is in.
+    pub fn read(pid: u32, port: u16) -> io::Result<Self> {
+        let file = |name: &str| procfs::read(format!("/proc/{pid}/net/{name}"));
+        // A kernel without IPv6 has one list.
+        Ok(Self::parse(&(file("tcp")? + &file("tcp6").unwrap_or_default()), port))
+    }
+
+    /// Of a connection in the list, the server has accepted it or it waits in its listener's queue, whose length
+    /// stands where others have the bytes that were not read.
+    fn parse(list: &str, port: u16) -> Self {
+        let port = format!(":{port:04X}");
+        let (mut is_listening, mut stand, mut queued) = (false, 0, 0);
+        for line in list.lines() {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            let &[_, local, _, state, queues, ..] = fields.as_slice() else { continue };
+            match state {
+                _ if !local.ends_with(&port) => {}
+                // ESTABLISHED, and CLOSE_WAIT: the client has closed, the server has not (net/tcp_states.h).
+                "01" | "08" => stand += 1,
+                "0A" => {
+                    is_listening = true;
+                    let length = queues.split_once(':').map(|(_, length)| u64::from_str_radix(length, 16));
+                    queued += length.and_then(Result::ok).unwrap_or_default();
+                }
+                _ => {}
+            }
+        }
+        // Both are of slightly different moments.
+        Self { is_listening, accepted: u64::saturating_sub(stand, queued) }
+    }
+}
+
 /// A value of `snmp` and `netstat`: a line of names, then a line of values, both under the same prefix.
 fn counter(file: &str, prefix: &str, name: &str) -> io::Result<u64> {
     let mut lines = file.lines().filter_map(|line| line.strip_prefix(prefix)).map(str::split_whitespace);
@@ -113,6 +155,26 @@ mod tests {
             SocketReading::parse(sockstat).unwrap(),
             SocketReading { in_use: 5, time_wait: 7, memory_pages: 2 }
         );
+    }
+
+    #[test]
+    fn connections_are_counted_once_they_are_accepted() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let read = || PortReading::read(std::process::id(), address.port()).unwrap();
+        let port = |accepted| PortReading { is_listening: true, accepted };
+        assert_eq!(read(), port(0));
+        let clients = [TcpStream::connect(address).unwrap(), TcpStream::connect(address).unwrap()];
+        assert_eq!(read(), port(0), "they stand, and wait to be accepted");
+        let first = listener.accept().unwrap().0;
+        assert_eq!(read(), port(1));
+        let second = listener.accept().unwrap().0;
+        assert_eq!(read(), port(2));
+        drop(clients);
+        assert_eq!(read(), port(2), "the server has not closed its ends");
+        drop((first, second));
+        // Port 1 is nobody's.
+        assert_eq!(PortReading::read(std::process::id(), 1).unwrap(), PortReading::default());
     }
 
     #[test]

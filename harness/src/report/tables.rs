@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::section::{Body, Section};
 use super::table::{MISSING, Table, count, number};
-use super::{ladder, rules, scale};
+use super::{ladder, ranking, rules, scale};
 use crate::calibration::{Calibration, Metric};
 use crate::comparisons;
 use crate::matrix::{Contender, Workload};
@@ -82,6 +82,11 @@ pub(super) fn all(run: &Run, folder: &str) -> Vec<Section> {
             name: "ladder",
             title: "What each rung changes, and what that does",
             body: ladder::tables(run, folder),
+        },
+        Section {
+            name: "ranking",
+            title: "Our servers and others, by CPU per echo",
+            body: ranking::tables(run),
         },
         Section {
             name: "gates",

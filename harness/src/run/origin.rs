@@ -67,7 +67,7 @@ impl Programs {
 }
 
 /// What must be the same for blocks to be of one run, and what to call it.
-const COMPARED: [(&str, &str); 23] = [
+const COMPARED: [(&str, &str); 24] = [
     ("/machine/description", "the machine"),
     ("/machine/cpu_model", "the CPU"),
     ("/machine/hypervisor", "the hypervisor"),
@@ -91,6 +91,7 @@ const COMPARED: [(&str, &str); 23] = [
     ("/sides/server/machine/kernel_release", "the server's kernel"),
     ("/sides/load/machine/cpu_model", "the load's CPU"),
     ("/sides/load/machine/kernel_release", "the load's kernel"),
+    ("/externals", "the external servers' versions"),
 ];
 
 /// As many digits of a revision or a sum as tell it from others.

@@ -11,6 +11,7 @@ use crate::gates::{self, Evidence, Offered, Sharing};
 use crate::instruments::cpu::{MachineCpu, ProcessTicks, Tasks, process_cpu_ns};
 use crate::instruments::network::NetworkReading;
 use crate::instruments::network_namespace::NetworkNamespace;
+use crate::instruments::process_tree::Tree;
 use crate::load::result::{LoadEvent, LoadResult};
 use crate::matrix::{Latency, Workload};
 use crate::measurement::{Status, TrialRow};
@@ -25,8 +26,10 @@ const SELF_REPORTED: &str = "self-reported";
 
 /// The CPU clocks at one end of the window.
 pub struct Clocks {
-    pub server_cpu_ns: u64,
     /// None of a server that is not to be seen here.
+    processes: Option<Tree>,
+    pub server_cpu_ns: u64,
+    /// Likewise.
     server: Option<(ProcessTicks, Tasks)>,
     /// Likewise.
     client_tasks: Option<Tasks>,
@@ -37,33 +40,59 @@ impl Clocks {
     /// At the beginning of the window. The server's threads come first: one for each connection makes that long,
     /// on the client's CPU, and what the client waits meanwhile must not count as the window's.
     pub fn begin(server: &mut Server, load: &Load) -> Result<Self> {
-        let tasks = server.pid().map(Tasks::read).transpose()?;
+        let processes = server.processes()?;
+        let tasks = sum(processes.as_ref(), Tasks::read)?;
         let client_tasks = load.pid().map(Tasks::read).transpose()?;
         let machine = MachineCpu::read()?;
-        let ticks = server.pid().map(ProcessTicks::read).transpose()?;
-        Ok(Self { server_cpu_ns: server_cpu_ns(server)?, server: ticks.zip(tasks), client_tasks, machine })
+        let ticks = sum(processes.as_ref(), ProcessTicks::read)?;
+        let server_cpu_ns = server_cpu_ns(server, processes.as_ref())?;
+        Ok(Self { processes, server_cpu_ns, server: ticks.zip(tasks), client_tasks, machine })
     }
 
-    /// At its end, the other way round.
-    pub fn end(server: &mut Server, load: &Load) -> Result<Self> {
-        let server_cpu_ns = server_cpu_ns(server)?;
-        let ticks = server.pid().map(ProcessTicks::read).transpose()?;
+    /// At its end, the other way round: of the processes that there were `before`, and then of what there is now.
+    pub fn end(server: &mut Server, load: &Load, before: &Self) -> Result<Self> {
+        let processes = before.processes.as_ref();
+        let server_cpu_ns = server_cpu_ns(server, processes)?;
+        let ticks = sum(processes, ProcessTicks::read)?;
         let machine = MachineCpu::read()?;
         let client_tasks = load.pid().map(Tasks::read).transpose()?;
-        let tasks = server.pid().map(Tasks::read).transpose()?;
-        Ok(Self { server_cpu_ns, server: ticks.zip(tasks), client_tasks, machine })
+        let tasks = sum(processes, Tasks::read)?;
+        let processes = server.processes()?;
+        Ok(Self { processes, server_cpu_ns, server: ticks.zip(tasks), client_tasks, machine })
     }
 
     /// io-wq workers of a server that is to be seen.
     pub fn io_workers(&self) -> Option<u64> {
         self.server.as_ref().map(|(_, tasks)| tasks.io_workers)
     }
+
+    /// What is to be minded about figures between an earlier moment and this one that are sums over processes; an
+    /// error if they cannot be made.
+    fn summed_since(&self, before: &Self) -> Result<Option<String>, String> {
+        if self.processes != before.processes {
+            return Err(
+                "CPU and context switches are left out: processes of the server began or ended within the \
+                        window, and what those had used cannot be read"
+                    .to_owned(),
+            );
+        }
+        let count = self.processes.as_ref().map_or(1, Tree::count);
+        Ok((count > 1)
+            .then(|| format!("CPU and context switches are those of the server's {count} processes")))
+    }
 }
 
-/// By the clock of its process; of one that is not to be seen here, by its own report, which is a line's way away.
-fn server_cpu_ns(server: &mut Server) -> Result<u64> {
-    match server.pid() {
-        Some(pid) => Ok(process_cpu_ns(pid)?),
+fn sum<T: std::ops::AddAssign>(
+    processes: Option<&Tree>,
+    read: impl Fn(u32) -> std::io::Result<T>,
+) -> std::io::Result<Option<T>> {
+    processes.map(|processes| processes.sum(read)).transpose()
+}
+
+/// By the clock of its processes; of one that is not to be seen here, by its own report, which is a line's way away.
+fn server_cpu_ns(server: &mut Server, processes: Option<&Tree>) -> Result<u64> {
+    match sum(processes, process_cpu_ns)? {
+        Some(ns) => Ok(ns),
         None => server.counters()?.cpu_ns.context("the server does not tell its CPU time"),
     }
 }
@@ -90,7 +119,7 @@ pub fn window(
     let LoadEvent::Measured = load.next(duration + patience).map_err(|error| server.blame(error))? else {
         bail!("the load did not end measuring")
     };
-    let after = Clocks::end(server, load)?;
+    let after = Clocks::end(server, load, &before)?;
     let LoadEvent::Result(result) = load.next(patience).map_err(|error| server.blame(error))? else {
         bail!("the load gave no result")
     };
@@ -159,12 +188,15 @@ pub fn measure(
         let path = ground.histograms.join(file);
         std::fs::write(&path, log).with_context(|| path.display().to_string())?;
     }
+    let ports = server.addresses.len();
     load.quit()?;
     idle.map(Load::quit).transpose()?;
     let counters = trial.stop(server, row)?;
 
     let echoes = result.echoes as f64;
     let per_echo = |amount: u64| (echoes > 0.0).then(|| amount as f64 / echoes);
+    let summed = after.summed_since(&before);
+    let of_server = |amount: u64| per_echo(amount).filter(|_| summed.is_ok());
     // Where a side is on another machine, this one's time is not that of the trial, and steal is only if a side is here.
     let (both_here, one_here) =
         ground.sides.as_ref().map_or((true, true), |sides| (sides.are_here(), sides.is_one_here()));
@@ -197,26 +229,26 @@ pub fn measure(
         row.send_lag_p50_us = open.send_lag_us.p50;
         row.send_lag_p99_us = open.send_lag_us.p99;
     }
-    let server_cpu_ns = after.server_cpu_ns - before.server_cpu_ns;
+    let server_cpu_ns = after.server_cpu_ns.saturating_sub(before.server_cpu_ns);
     if let Some(churn) = &result.churn {
         row.connections_per_s = Some(churn.connections_per_s);
         row.connect_p50_us = churn.connect_us.p50;
         row.connect_p99_us = churn.connect_us.p99;
         row.server_cpu_ns_per_connection =
-            (churn.opened > 0).then(|| server_cpu_ns as f64 / churn.opened as f64);
+            (churn.opened > 0 && summed.is_ok()).then(|| server_cpu_ns as f64 / churn.opened as f64);
     }
     if let Some(fairness) = &result.fairness {
         row.fairness_connections = Some(fairness.connections);
         row.slowest_connection_over_mean = Some(fairness.slowest_over_mean);
         row.fastest_connection_over_mean = Some(fairness.fastest_over_mean);
         // If each worker has a port.
-        row.fairness_workers = (ground.ports == ground.workers).then_some(fairness.ports);
+        row.fairness_workers = (ports == usize::from(ground.workers)).then_some(fairness.ports);
     }
-    row.server_cpu_ns_per_echo = per_echo(server_cpu_ns);
+    row.server_cpu_ns_per_echo = of_server(server_cpu_ns);
     let server_tasks = before.server.as_ref().zip(after.server.as_ref());
     row.server_cpu_source = if server_tasks.is_some() { PROCESS_CLOCK } else { SELF_REPORTED }.to_owned();
     let division = server_tasks.and_then(|((before, _), (after, _))| after.user_share_since(before));
-    if let Some((ticks, user_share)) = division {
+    if let Some((ticks, user_share)) = division.filter(|_| summed.is_ok()) {
         let part = |share: f64| row.server_cpu_ns_per_echo.map(|all| all * share);
         row.server_cpu_user_ns_per_echo = part(user_share);
         row.server_cpu_kernel_ns_per_echo = part(1.0 - user_share);
@@ -229,7 +261,7 @@ pub fn measure(
     row.machine_softirq_ns_per_echo = of_both.and_then(|machine| machine.softirq_ns).and_then(per_echo);
     row.client_cpu_percent = Some(result.client_cpu_ratio * 100.0);
     row.context_switches_per_echo = server_tasks.and_then(|((_, before), (_, after))| {
-        per_echo(after.context_switches.saturating_sub(before.context_switches))
+        of_server(after.context_switches.saturating_sub(before.context_switches))
     });
     row.server_run_delay_percent = server_tasks
         .and_then(|((_, before), (_, after))| run_delay_percent(before, after, usize::from(ground.workers)));
@@ -277,6 +309,7 @@ pub fn measure(
         counters,
         sharing,
         not_in_force: gates::not_in_force(&row.knobs, &row.in_force),
+        notes: summed.unwrap_or_else(Some).into_iter().collect(),
         ..Evidence::default()
     }))
 }

@@ -69,7 +69,8 @@ pub fn measure(
     memory: &Memory,
     outcome: &mut Outcome,
 ) -> Result<(Status, String)> {
-    let echoes = backend::find(&trial.contender.backend).is_ok_and(|entry| entry.echoes);
+    // Of a server that is not ours nothing else is expected.
+    let echoes = backend::find(&trial.contender.backend).map_or(true, |entry| entry.echoes);
     let (memory, skipped) = match trial.room(ground, memory.most())? {
         Some((room, reason)) => (&memory.up_to(room), Some(reason)),
         None => (memory, None),
@@ -118,8 +119,13 @@ fn measure_state(
     walked?;
     row.connections = row.connections.max(Some(most as u64));
     row.active_connections = Some(if state == ACTIVE { most as u64 } else { 0 });
+    let processes = server.processes()?.map_or(1, |processes| processes.count());
     load.quit()?;
     let counters = trial.stop(server, row)?;
+    if processes > 1 {
+        let reason = format!("the server has {processes} processes, and pages can be read of one");
+        return Ok((Status::Unsupported, reason));
+    }
     // The next walk begins where this one did.
     ramp::released()?;
     let unsettled = points.iter().filter(|point| !point.reading.settled).count();

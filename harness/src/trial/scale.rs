@@ -218,7 +218,7 @@ impl Walk<'_> {
         let begin = Instant::now();
         std::thread::sleep(self.scale.duration);
         let duration_s = begin.elapsed().as_secs_f64();
-        let after = Clocks::end(server, &self.crowd)?;
+        let after = Clocks::end(server, &self.crowd, &before)?;
         let cpu_ns = (after.server_cpu_ns - before.server_cpu_ns) as f64;
         Ok(ScaleRow {
             connections: connections as u64,
@@ -335,7 +335,7 @@ impl Walk<'_> {
         let counters_before = server.counters()?;
         let before = Clocks::begin(server, crowd)?;
         let event = crowd.command("echo 1", ALL_TIME).map_err(|error| server.blame(error))?;
-        let after = Clocks::end(server, crowd)?;
+        let after = Clocks::end(server, crowd, &before)?;
         let LoadEvent::Echoed(result) = event else {
             bail!("the load should have echoed, but says {event:?}")
         };

@@ -10,7 +10,6 @@ use super::{Ground, Outcome, Trial, UNSEEN, miscounted};
 use crate::children::{Server, ServerCounters};
 use crate::gates::{self, Evidence};
 use crate::instruments::Unavailable;
-use crate::instruments::cpu::Tasks;
 use crate::instruments::tracepoints::{Counters, Reading, RingEvent, Syscall, Tracepoint};
 use crate::load::result::LoadEvent;
 use crate::matrix::Workload;
@@ -42,14 +41,19 @@ pub fn measure(
     let row = &mut outcome.row;
     let is_open = workload.rate_per_s.is_some();
     let namespace = trial.namespace(ground, row);
-    let uses_ring = trial.contender.backend.starts_with("uring");
+    let is_external = ground.external(&trial.contender.backend).is_some();
+    let uses_ring = trial.contender.backend.starts_with("uring") && !is_external;
     let mut tracepoints = Traced::none("the server did not hold", uses_ring);
     let mut server = trial.server(ground, namespace.as_ref(), row, |pid| {
         tracepoints = match pid {
-            Some(pid) => Traced::attach(pid, uses_ring),
+            Some(pid) => Traced::attach(pid, uses_ring, !is_external),
             None => Traced::none(UNSEEN, uses_ring),
         };
     })?;
+    if let (true, Err(unavailable)) = (is_external, &tracepoints.calls) {
+        let reason = format!("it has no counters of its own, and there are no others: {unavailable}");
+        return Ok((Status::Unsupported, reason));
+    }
     let each = (echoes / workload.connections as u64).max(1);
     let all = each * workload.connections as u64;
     let more = if is_open { vec![format!("--echoes={all}")] } else { Vec::new() };
@@ -75,8 +79,8 @@ pub fn measure(
     let (LoadEvent::Echoed(result) | LoadEvent::Result(result)) = event else { bail!("no result came back") };
     let after = Rest::find(&mut server, &mut tracepoints)?;
     let stood = after.own.of_loop("open");
-    let io_workers = match server.pid() {
-        Some(pid) => Tasks::read(pid)?.io_workers,
+    let io_workers = match server.tasks()? {
+        Some(tasks) => tasks.io_workers,
         None => after.own.kernel_threads.io_wq,
     };
     load.quit()?;
@@ -95,6 +99,9 @@ pub fn measure(
         (Ok(counters), Some(first), Some(last)) => {
             let missing: Vec<&str> = counters.all.unavailable().map(Syscall::name).collect();
             row.syscalls_source = match missing[..] {
+                _ if is_external => {
+                    "tracepoints: not checked against counters of its own, of which it has none".to_owned()
+                }
                 [] => "tracepoints".to_owned(),
                 _ => format!("tracepoints, but self-reported for want of one: {}", missing.join(" ")),
             };
@@ -103,13 +110,18 @@ pub fn measure(
             for call in Call::ALL {
                 let own = own(call);
                 let traced = traced.of(call);
+                if is_external {
+                    // Without a tracepoint of its own it is among the others.
+                    counts.extend(traced.map(|calls| (call.name(), calls)));
+                    continue;
+                }
                 counts.push((call.name(), traced.unwrap_or(own)));
                 if traced.is_some_and(|traced| traced != own) && !NOT_SELF_COUNTED.contains(&call) {
                     disagreements.push(format!("{} {}≠{own}", call.name(), traced.unwrap_or_default()));
                 }
             }
             counts.push(("other", traced.other()));
-            if traced.other() as f64 > OTHER_PER_ECHO * echoes {
+            if !is_external && traced.other() as f64 > OTHER_PER_ECHO * echoes {
                 disagreements.push(format!("{} calls of no name that is counted", traced.other()));
             }
         }
@@ -157,24 +169,28 @@ pub fn measure(
     Ok(gates::judge(&evidence))
 }
 
-/// Counts the calls of the server's workers: those of all its threads less those of the main thread, which
-/// does nothing for the connections but tell how they fare.
+/// Counts the calls of the server's workers: those of all its threads and of the processes that it forks, of one of
+/// ours less those of the main thread, which does nothing for the connections but tell how they fare.
 struct WorkerCounters {
     all: Counters<Syscall>,
-    main: Counters<Syscall>,
+    main: Option<Counters<Syscall>>,
 }
 
 impl WorkerCounters {
-    fn attach(pid: u32) -> Result<Self, Unavailable> {
-        Ok(Self { all: Counters::attach(pid)?, main: Counters::attach_to_main_thread(pid)? })
+    fn attach(pid: u32, main_is_idle: bool) -> Result<Self, Unavailable> {
+        // All first: the main thread may still be on its way to where it holds, and is never to have more than all.
+        let all = Counters::attach(pid)?;
+        let main = main_is_idle.then(|| Counters::attach_to_main_thread(pid)).transpose()?;
+        Ok(Self { all, main })
     }
 
     /// Reads both while the main thread makes no call, which it mostly does not.
     fn read(&mut self) -> std::io::Result<Reading<Syscall>> {
-        let mut main = self.main.read()?;
+        let Some(main_thread) = &mut self.main else { return self.all.read() };
+        let mut main = main_thread.read()?;
         loop {
             let all = self.all.read()?;
-            let again = self.main.read()?;
+            let again = main_thread.read()?;
             if again == main {
                 return Ok(all.since(&main));
             }
@@ -196,8 +212,11 @@ impl Traced {
         Self { calls: Err(none()), ring: uses_ring.then(|| Err(none())) }
     }
 
-    fn attach(pid: u32, uses_ring: bool) -> Self {
-        Self { calls: WorkerCounters::attach(pid), ring: uses_ring.then(|| Counters::attach(pid)) }
+    fn attach(pid: u32, uses_ring: bool, main_is_idle: bool) -> Self {
+        Self {
+            calls: WorkerCounters::attach(pid, main_is_idle),
+            ring: uses_ring.then(|| Counters::attach(pid)),
+        }
     }
 
     fn read(&mut self) -> Result<TracedReading> {
@@ -222,7 +241,7 @@ impl TracedReading {
         fn is_same<T: Tracepoint>(now: &Option<Reading<T>>, then: &Option<Reading<T>>, of: T) -> bool {
             now.as_ref().map(|reading| reading.of(of)) == then.as_ref().map(|reading| reading.of(of))
         }
-        Call::ALL.into_iter().all(|call| is_same(&self.calls, &earlier.calls, call.into()))
+        Syscall::all().all(|call| is_same(&self.calls, &earlier.calls, call))
             && RingEvent::ALL.into_iter().all(|event| is_same(&self.ring, &earlier.ring, event))
     }
 }
@@ -242,8 +261,8 @@ impl Rest {
         while Instant::now() < deadline {
             let first = tracepoints.read()?;
             let own = server.counters()?;
-            let asleep = match server.pid() {
-                Some(pid) => Tasks::read(pid)?.all_sleeping,
+            let asleep = match server.tasks()? {
+                Some(tasks) => tasks.all_sleeping,
                 None => {
                     std::thread::sleep(UNSEEN_REST);
                     true

@@ -192,7 +192,8 @@ fn set_option<T>(stream: &TcpStream, option: libc::c_int, value: &T) {
     assert_eq!(outcome, 0, "{}", std::io::Error::last_os_error());
 }
 
-fn serve(mut stream: TcpStream, fault: &str, open: &AtomicUsize) {
+/// Echoes on a connection, and does once what the fault says.
+pub fn serve(mut stream: TcpStream, fault: &str, open: &AtomicUsize) {
     let mut buffer = [0; 4096];
     let mut first = true;
     while let Ok(length @ 1..) = stream.read(&mut buffer) {

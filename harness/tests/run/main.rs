@@ -7,6 +7,7 @@ mod broken_server;
 mod calibrate;
 mod compare;
 mod doctor;
+mod external;
 mod gates;
 mod idle_spinner;
 mod interruption;

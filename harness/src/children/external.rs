@@ -1,0 +1,162 @@
+//! A server that is not ours: it tells nothing of itself, so that all that is known of it is seen from outside.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail};
+
+use super::{
+    Interrupted, LAST_WORDS_TIME, Program, Server, ServerCounters, ServerPlan, WasInterrupted, free_ports,
+};
+use crate::external::{ADDRESS, External, Ready, exec};
+use crate::instruments::network::PortReading;
+use crate::instruments::network_namespace::NetworkNamespace;
+use crate::instruments::process_tree;
+
+/// How long it may take to leave after SIGTERM. Then it is killed.
+const LEAVE_TIME: Duration = Duration::from_secs(2);
+
+/// How long it may take to say which version it is.
+const VERSION_TIME: Duration = Duration::from_secs(5);
+
+/// Between two looks at whether it is ready.
+const READY_PAUSE: Duration = Duration::from_millis(2);
+
+/// The processes that it leaves behind. They are ended when this is dropped, after the one that was started.
+pub struct LeftBehind {
+    server: u32,
+}
+
+impl Drop for LeftBehind {
+    fn drop(&mut self) {
+        process_tree::end_orphans(self.server);
+    }
+}
+
+/// Starts it, calls `held` with the process that will be it before it is, and waits until it is ready.
+pub fn start(
+    external: &External,
+    plan: &ServerPlan<'_>,
+    namespace: Option<&NetworkNamespace>,
+    interrupted: &Interrupted,
+    mut held: impl FnMut(Option<u32>),
+) -> Result<Server> {
+    process_tree::adopt_orphans().context("PR_SET_CHILD_SUBREAPER")?;
+    let port = if namespace.is_some() { plan.first_port } else { free_ports(1)? };
+    let mut command = Command::new(std::env::current_exe().context("find this program")?);
+    command.arg(exec::VERB);
+    if !plan.cpus.is_empty() {
+        command.args(["--cpus", plan.cpus]);
+    }
+    command.arg("--").args(external.words(port, plan.workers));
+    let program = Program::start("server", command, namespace, interrupted)?;
+    let pid = program.child.id();
+    let mut server = Server {
+        external: Some(LeftBehind { server: pid }),
+        pid: Some(pid),
+        program,
+        // It has none that are known.
+        knobs: "{}".to_owned(),
+        in_force: "{}".to_owned(),
+        addresses: vec![format!("{ADDRESS}:{port}").parse()?],
+    };
+    held(Some(pid));
+    server.program.say("")?;
+    await_ready(&mut server.program, external, port)?;
+    Ok(server)
+}
+
+fn await_ready(program: &mut Program, external: &External, port: u16) -> Result<()> {
+    let deadline = Instant::now() + external.ready_within;
+    let mut said = None;
+    loop {
+        if program.interrupted.load(std::sync::atomic::Ordering::Relaxed) {
+            bail!(WasInterrupted);
+        }
+        // Before the lines are looked at: none comes after it has ended.
+        let ended = program.child.try_wait().context("wait for the server")?.is_some();
+        while let Some(line) = program.next_line() {
+            if matches!(&external.ready, Ready::Line(text) if line.contains(text)) {
+                return Ok(());
+            }
+            said = Some(line).filter(|line| !line.trim().is_empty()).or(said);
+        }
+        if ended {
+            return Err(said.map_or_else(|| program.ended(), |words| anyhow!(words)))
+                .context("the server ended before it was ready");
+        }
+        if external.ready == Ready::Port && PortReading::read(program.child.id(), port)?.is_listening {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            let missed = match &external.ready {
+                Ready::Port => format!("it does not listen on port {port}"),
+                Ready::Line(text) => format!("no line of it contains '{text}'"),
+            };
+            let said = said.map_or_else(String::new, |words| format!("; it said last: {words}"));
+            let time = humantime::format_duration(external.ready_within);
+            bail!(
+                "the server was not ready within {time}: {missed}{said}; give a longer ready_within, or another ready"
+            );
+        }
+        std::thread::sleep(READY_PAUSE);
+    }
+}
+
+impl Program {
+    /// A line that has come on stderr or stdout.
+    fn next_line(&self) -> Option<String> {
+        self.errors.try_recv().or_else(|_| self.lines.try_recv()).ok()
+    }
+}
+
+impl Server {
+    /// What can be known of a server that has no counters: the connections that it has accepted and not closed, by
+    /// the kernel's list.
+    pub(super) fn counters_from_outside(&mut self) -> Result<ServerCounters> {
+        let port = self.addresses.first().context("the server listens nowhere")?.port();
+        let reading =
+            PortReading::read(self.program.child.id(), port).map_err(|error| self.blame(error.into()))?;
+        Ok(ServerCounters {
+            loops: [("open".to_owned(), reading.accepted)].into(),
+            is_from_outside: true,
+            ..ServerCounters::default()
+        })
+    }
+
+    /// Ends all processes of a server that may not know how to leave.
+    pub(super) fn stop_external(mut self) -> Result<ServerCounters> {
+        if self.program.child.try_wait().context("wait for the server")?.is_some() {
+            return Err(self.program.ended()).context("the server ended by itself");
+        }
+        self.program.signal_group(libc::SIGTERM);
+        // Who has not left by then is killed when this is dropped.
+        let _ = self.program.wait(LEAVE_TIME);
+        Ok(ServerCounters { is_from_outside: true, ..ServerCounters::default() })
+    }
+}
+
+/// The first line that its version command says.
+pub fn version(external: &External) -> Result<String> {
+    let (name, arguments) = external.version.split_first().context("no version command")?;
+    let mut command = Command::new(name);
+    command.args(arguments);
+    let mut program = Program::start("version command", command, None, &Interrupted::default())?;
+    program.stdin = None;
+    let deadline = Instant::now() + VERSION_TIME;
+    loop {
+        let ended = program.child.try_wait().context("wait for the version command")?.is_some();
+        // What was said before the end may still be on its way.
+        let wait = if ended { LAST_WORDS_TIME } else { READY_PAUSE };
+        let line = program.lines.recv_timeout(wait).or_else(|_| program.errors.recv_timeout(wait)).ok();
+        match line {
+            Some(line) if line.trim().is_empty() => {}
+            Some(line) => return Ok(line.trim().to_owned()),
+            None if ended => bail!("the version command said nothing"),
+            None if Instant::now() >= deadline => {
+                bail!("the version command said nothing within {} s", VERSION_TIME.as_secs());
+            }
+            None => {}
+        }
+    }
+}
