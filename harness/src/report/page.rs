@@ -22,7 +22,8 @@ font:1rem/1.5 system-ui,-apple-system,'Segoe UI',Roboto,'DejaVu Sans',sans-serif
 a{color:var(--blue)}h1{font-size:1.5rem;line-height:1.25;margin:1.25rem 0 .5rem}h2{font-size:1.25rem;margin:2.5rem 0 .75rem;
 border-bottom:1px solid var(--rule)}h3{font-size:1rem;margin:1.75rem 0 .5rem}h4{font-size:1rem;margin:0}p,ul{margin:.5rem 0}ul{padding-left:1.25rem}
 p,li,dd{max-width:48rem}code{font-size:.9em}.question{font-size:1.125rem}nav ul{columns:20rem;padding-left:1.25rem}
-.mind{border-left:4px solid var(--vermillion);padding-left:.75rem}.rule{border-left:4px solid var(--green);padding-left:.75rem;margin:1rem 0}
+.mind{border-left:4px solid var(--vermillion);padding-left:.75rem}.rules{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,30rem),1fr));gap:1.25rem 2rem;align-items:start}
+.rule{border-left:4px solid var(--green);padding-left:.75rem}.rule h3{margin:0}
 .rule p{margin:.25rem 0}.evidence{color:var(--soft)}
 .charts{display:grid;gap:1rem;align-items:start;grid-template-columns:repeat(auto-fill,minmax(min(100%,24rem),1fr))}
 figure{margin:0}figure svg{display:block;width:100%;height:auto;border:1px solid var(--rule);border-radius:6px}
@@ -136,6 +137,9 @@ fn contents(gallery: &Gallery, sections: &[Section]) -> String {
     )
 }
 
+/// More letters of evidence than this are folded.
+const SHORT_EVIDENCE: usize = 240;
+
 /// The rules that the run supports.
 fn decision(run: &Run) -> String {
     let rules = rules::all(run);
@@ -143,14 +147,20 @@ fn decision(run: &Run) -> String {
         return "<p>No rule is supported by this run.</p>\n".to_owned();
     }
     let one = |Rule { subject, statement, evidence }: &Rule| {
+        let (is_long, evidence) = (evidence.chars().count() > SHORT_EVIDENCE, inline(evidence));
+        let evidence = match is_long {
+            true => format!(
+                "<details class=\"evidence\"><summary>What this stands on</summary>\n<p>{evidence}</p>\n</details>"
+            ),
+            false => format!("<p class=\"evidence\">{evidence}</p>"),
+        };
         format!(
-            "<div class=\"rule\">\n<h3>{}</h3>\n<p>{}</p>\n<p class=\"evidence\">{}</p>\n</div>\n",
+            "<div class=\"rule\">\n<h3>{}</h3>\n<p>{}</p>\n{evidence}\n</div>\n",
             inline(subject),
-            inline(statement),
-            inline(evidence)
+            inline(statement)
         )
     };
-    rules.iter().map(one).collect()
+    format!("<div class=\"rules\">\n{}</div>\n", rules.iter().map(one).collect::<String>())
 }
 
 fn charts(gallery: &Gallery) -> String {

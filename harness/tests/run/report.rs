@@ -222,7 +222,7 @@ fn a_run_ends_with_a_page_and_pictures_and_a_report_makes_the_same() {
             "<html lang=\"en\">",
             "<meta name=\"viewport\"",
             "epoll-et on ",
-            ", over loopback</title>",
+            ", over loopback, both sides on one machine</title>",
             "No rule is supported by this run.",
             "<td>epoll-et</td>",
             "<li>CPU per echo: the run has no latency pass</li>",
