@@ -23,6 +23,10 @@ use crate::trial::{Ground, Placement, Task, Trial};
 /// An open loop below capacity. Writes the folder of a run, with calibration.json in it; runs that follow on this
 /// machine and kernel beside it carry that in their manifest.
 #[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  ringmark calibrate                              five minutes
+  ringmark calibrate --handicaps 5,20 --time 8m   is 5 or 20 % more CPU told apart?")]
 pub struct Options {
     /// How long the blocks may take
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "5m")]

@@ -37,6 +37,9 @@ const SPIN_TIME_BEFORE_RUN: Duration = Duration::from_millis(300);
 /// It tries each instrument, and keeps all CPUs busy for a second to see who else wants them. What is not ok
 /// comes with what it costs and what to do. It fails only if nothing at all can be measured.
 #[derive(clap::Args, Debug)]
+#[command(
+    after_help = "Examples:\n  ringmark doctor\n  ringmark doctor --json | jq '.lines[] | select(.status != \"ok\")'"
+)]
 pub struct Options {
     /// As JSON
     #[arg(long)]

@@ -50,6 +50,11 @@ use crate::sides::Whereabouts;
 /// decides, whatever the server does, and latency counts from then. Connections are closed by a reset once all echoes are back, so that no TIME_WAIT
 /// is left.
 #[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  ringmark load --connect 127.0.0.1:8888 --connections 64 --message-bytes 64                 what it carries
+  ringmark load --connect 127.0.0.1:8888 --connections 64 --message-bytes 64 --rate 10000    how late it answers
+  ringmark load --connect 127.0.0.1:8888 --connections 64 --message-bytes 64 --churn 10      connections that come and go")]
 pub struct Options {
     /// The server's first address.
     #[arg(long, value_name = "HOST:PORT")]

@@ -21,13 +21,31 @@ mod statistics;
 mod sweep;
 mod trial;
 
-use clap::{Parser, Subcommand};
+use std::io::Write;
+
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::instruments::idle_spinner;
 
+const COMPLETIONS: &str = "\
+Examples:
+  source <(ringmark completions bash)
+  ringmark completions zsh > ~/.zfunc/_ringmark
+  ringmark completions fish > ~/.config/fish/completions/ringmark.fish";
+
+const FIRST_STEPS: &str = "\
+First steps:
+  ringmark doctor                                 what this machine can measure
+  ringmark run harness/matrix/quick.toml          three minutes, tables and a page
+  ringmark run harness/matrix/standard.toml       latency against the rate, eleven minutes
+  ringmark report results/FOLDER                  the tables and the page of a run once more
+  ringmark compare results/BEFORE results/AFTER   two kernels, machines, revisions or servers
+
+`ringmark help VERB` has more examples; `ringmark-server --help` has the backends' knobs.";
+
 /// Drives echo servers, measures them and writes the comparison.
 #[derive(Parser)]
-#[command(version, arg_required_else_help = true)]
+#[command(name = "ringmark", version, arg_required_else_help = true, after_help = FIRST_STEPS)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,
@@ -41,10 +59,17 @@ enum Verb {
     Load(Box<load::Options>),
     Report(report::Options),
     Compare(compare::Options),
+    /// Prints the completions of a shell
+    #[command(after_help = COMPLETIONS)]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
     #[command(hide = true)]
     SpinWhenIdle(idle_spinner::Options),
     #[command(hide = true)]
     DescribeSide(sides::DescribeOptions),
+    #[command(hide = true)]
     ExecWhenTold(external::exec::Options),
 }
 
@@ -56,6 +81,11 @@ fn main() -> std::process::ExitCode {
         Verb::Load(options) => load::run(*options),
         Verb::Report(options) => report::run(options),
         Verb::Compare(options) => compare::run(&options),
+        Verb::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "ringmark", &mut script);
+            std::io::stdout().write_all(&script).map_err(Into::into)
+        }
         Verb::SpinWhenIdle(options) => idle_spinner::run(&options),
         Verb::DescribeSide(options) => sides::describe(&options),
         Verb::ExecWhenTold(options) => external::exec::run(&options),

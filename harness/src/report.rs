@@ -29,6 +29,11 @@ use section::Section;
 /// document; the text around them stays as it is. To show another run, change the name of the folder. Pages and
 /// pictures are made of every run that the document names in a marker or a link.
 #[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  ringmark report results/FOLDER
+  ringmark report results/FOLDER --out /tmp/page    where the folder may not be written
+  ringmark report --splice REPORT.md                the document and every page that it names")]
 pub struct Options {
     /// The folder of the run
     #[arg(required_unless_present = "splice")]

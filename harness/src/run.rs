@@ -36,6 +36,13 @@ use stop::Stop;
 /// written as trials end. Ctrl-C lets the trial come to its end, a second one does not; either way, and after
 /// whatever else ended a run, --resume goes on with it.
 #[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  ringmark run harness/matrix/quick.toml
+  ringmark run harness/matrix/million.toml --connections 100000    as far as memory goes
+  ringmark run --resume results/FOLDER                             after Ctrl-C, or a power cut
+  ringmark run harness/matrix/standard.toml --server-address 10.0.0.1 \\
+      --server-command 'ip netns exec a' --load-command 'ip netns exec b'")]
 pub struct Options {
     /// The matrix file; see harness/matrix
     #[arg(required_unless_present_any = ["resume", "replay"])]

@@ -9,6 +9,7 @@ mod compare;
 mod doctor;
 mod external;
 mod gates;
+mod help;
 mod idle_spinner;
 mod interruption;
 mod page;

@@ -1,0 +1,38 @@
+//! What a person reads first.
+
+use crate::{Place, stdout, success};
+
+/// Those that the program says to itself.
+const HIDDEN: [&str; 3] = ["spin-when-idle", "describe-side", "exec-when-told"];
+
+#[test]
+fn every_verb_is_listed_and_has_examples_and_what_is_hidden_stays_so() {
+    let place = Place::with("");
+    let help = stdout(&success(&mut place.command("help")));
+    for verb in ["doctor", "calibrate", "run", "load", "report", "compare", "completions"] {
+        assert!(help.contains(verb), "{help}");
+        let of_verb = stdout(&success(place.command("help").arg(verb)));
+        assert!(of_verb.contains(&format!("Examples:\n  {}", example(verb))), "{of_verb}");
+    }
+    for verb in HIDDEN {
+        assert!(!help.contains(verb), "{help}");
+    }
+}
+
+/// How the first example begins.
+fn example(verb: &str) -> String {
+    match verb {
+        "completions" => "source <(ringmark completions".to_owned(),
+        _ => format!("ringmark {verb}"),
+    }
+}
+
+#[test]
+fn shells_complete_verbs_and_options() {
+    for shell in ["bash", "zsh", "fish"] {
+        let script = stdout(&success(Place::with("").command("completions").arg(shell)));
+        for word in ["calibrate", "fail-if-slower", "server-command"] {
+            assert!(script.contains(word), "{shell}: {word}");
+        }
+    }
+}
