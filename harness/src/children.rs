@@ -181,6 +181,8 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
+        // What cannot be killed, such as a command that runs as another user, leaves with the end of its stdin.
+        self.stdin = None;
         self.signal_group(libc::SIGKILL);
         let _ = self.child.wait();
     }

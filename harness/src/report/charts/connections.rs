@@ -65,7 +65,7 @@ pub fn costs(run: &Run) -> Found {
         }),
     ];
     let beside = Panel {
-        title: "the same over a server without idle ones, measured in turn".to_owned(),
+        title: "over a server without idle ones, in turn".to_owned(),
         lines: trials
             .iter()
             .map(|trial| Line {
