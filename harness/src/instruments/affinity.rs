@@ -25,23 +25,28 @@ impl CpuList {
         Ok(Self((0..MAX_CPUS).filter(|cpu| mask[cpu / 64] >> (cpu % 64) & 1 == 1).collect()))
     }
 
-    /// Lets the calling thread, and what it starts or becomes, run on these CPUs only (sched_setaffinity(2)).
+    /// Lets the calling thread run on these CPUs only, see [`pin`].
     pub fn pin(&self) -> io::Result<()> {
-        let mut mask = [0u64; MAX_CPUS / 64];
-        for &cpu in &self.0 {
-            mask[cpu / 64] |= 1 << (cpu % 64);
-        }
-        // SAFETY: 0 is the calling thread; the kernel reads `mask`, of the given size, which lives through the call.
-        // cpu_set_t is an array of the same words.
-        match unsafe { libc::sched_setaffinity(0, size_of_val(&mask), mask.as_ptr().cast()) } {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
-        }
+        pin(&self.0)
     }
 
     /// The CPUs, ascending.
     pub fn cpus(&self) -> &[usize] {
         &self.0
+    }
+}
+
+/// Lets the calling thread, and what it starts or becomes, run on these CPUs only (sched_setaffinity(2)).
+pub fn pin(cpus: &[usize]) -> io::Result<()> {
+    let mut mask = [0u64; MAX_CPUS / 64];
+    for &cpu in cpus {
+        *mask.get_mut(cpu / 64).ok_or(io::ErrorKind::InvalidInput)? |= 1 << (cpu % 64);
+    }
+    // SAFETY: 0 is the calling thread; the kernel reads `mask`, of the given size, which lives through the call.
+    // cpu_set_t is an array of the same words.
+    match unsafe { libc::sched_setaffinity(0, size_of_val(&mask), mask.as_ptr().cast()) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 

@@ -20,8 +20,8 @@ use super::result::{Arrival, ChurnResult, LatencyUs, LoadEvent, LoadResult, Open
 use super::schedule::OpenLoop;
 use super::warmup::{self, Settling};
 use super::worker::{Counter, Shared, Tally, Worker};
-use super::{fairness, latency, process};
-use crate::instruments::affinity::CpuList;
+use super::{fairness, latency};
+use crate::instruments::affinity::{self, CpuList};
 
 /// What a thread is told to do. It rests between orders.
 #[derive(Clone, Copy)]
@@ -72,7 +72,7 @@ impl Crew {
     /// Starts the threads. `sender` feeds `messages`.
     pub fn start(plan: Plan, sender: &Sender<Message>, messages: Receiver<Message>) -> Result<Self> {
         if !plan.cpus.is_empty() {
-            process::pin(&plan.cpus).with_context(|| {
+            affinity::pin(&plan.cpus).with_context(|| {
                 format!("--cpus: this process may not run on any of {:?}; see `taskset -p $$`", plan.cpus)
             })?;
         }

@@ -2,7 +2,6 @@
 //! one place.
 
 use std::io;
-use std::mem;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::ptr;
 use std::time::Duration;
@@ -11,22 +10,6 @@ use socket2::Socket;
 
 fn check(result: libc::c_int) -> io::Result<()> {
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
-}
-
-/// Confines the calling thread, and the threads that it starts later, to `cpus`
-/// (sched_setaffinity(2)).
-pub fn pin(cpus: &[usize]) -> io::Result<()> {
-    // SAFETY: all zeroes is the empty set.
-    let mut set: libc::cpu_set_t = unsafe { mem::zeroed() };
-    for &cpu in cpus {
-        if cpu >= libc::CPU_SETSIZE as usize {
-            return Err(io::Error::from_raw_os_error(libc::EINVAL));
-        }
-        // SAFETY: `cpu` was just found to lie within the set.
-        unsafe { libc::CPU_SET(cpu, &mut set) };
-    }
-    // SAFETY: `set` is live, its size is the one given, and the kernel only reads it.
-    check(unsafe { libc::sched_setaffinity(0, size_of_val(&set), &set) })
 }
 
 /// A timer that becomes readable, and so wakes a poll, to the precision of the kernel's clock: the time-out of

@@ -19,8 +19,9 @@ use super::flight::{Flight, Stamp};
 use super::latency::{self, Latencies};
 use super::pace::{Budget, Clock, Moment, Window};
 use super::plan::{Plan, share};
-use super::process::{self, Timer};
+use super::process::Timer;
 use super::schedule::{OpenLoop, Place, Schedule};
+use crate::instruments::affinity;
 
 /// How much one read takes at most, in bytes.
 const RECEIVE_BYTES: usize = 64 * 1024;
@@ -112,7 +113,8 @@ impl Worker {
         let cpus = &shared.plan.cpus;
         if !cpus.is_empty() {
             let cpu = cpus[thread % cpus.len()];
-            process::pin(&[cpu]).with_context(|| format!("--cpus: this process may not run on CPU {cpu}"))?;
+            affinity::pin(&[cpu])
+                .with_context(|| format!("--cpus: this process may not run on CPU {cpu}"))?;
         }
         let poll = Poll::new().context("epoll_create1")?;
         let timer = shared.plan.open.map(|_| Timer::new()).transpose().context("timerfd_create")?;
