@@ -315,8 +315,8 @@ pub struct EventRow {
     pub source: String,
 }
 
-/// A row of `scale.csv`: one step of a walk through connection counts. One server does all steps of a trial, in the
-/// order of the rows.
+/// A row of `scale.csv`: one step of a walk through connection counts. All steps of a trial are in the order
+/// of the rows, on one server; loads are measured on another of its kind too, see `server`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ScaleRow {

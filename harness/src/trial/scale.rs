@@ -282,10 +282,13 @@ impl Walk<'_> {
             more.extend([format!("--rate={}", scale.rate_per_s), format!("--arrival={}", arrival.name())]);
         }
         let mut load = trial.load(ground, namespace.as_ref(), server, row, active, &more)?;
+        let network_before = network(server, namespace.as_ref())?;
         ramp.to(active, idle, server, &mut load, |_| {})?;
         let counters_before = server.counters()?;
         let Window { before, after, result } = window(server, &mut load, scale.duration, warmup_max)?;
         let counters = server.counters()?;
+        let network = network(server, namespace.as_ref())?;
+        let network = network.zip(network_before).map(|(after, before)| after.since(&before));
         load.quit()?;
         server.await_open(idle as u64)?;
 
@@ -304,6 +307,7 @@ impl Walk<'_> {
             }),
             client_cpu_percent: Some(result.client_cpu_ratio * 100.0),
             steal_percent: machine.steal_percent(),
+            network,
             io_workers: after.io_workers().unwrap_or(counters.kernel_threads.io_wq),
             ..Evidence::default()
         });
