@@ -248,6 +248,14 @@ impl Run {
         serde_json::from_value(self.manifest.get("sides")?.clone()).ok()
     }
 
+    /// The machine that the server ran on, as it describes itself; null if that is not known.
+    pub fn server_machine(&self) -> &Value {
+        match self.manifest.get("sides") {
+            Some(sides) => &sides["server"]["machine"],
+            None => &self.manifest["machine"],
+        }
+    }
+
     /// Where the traffic went, in words.
     pub fn traffic(&self) -> String {
         Sides::traffic(self.sides().as_ref())

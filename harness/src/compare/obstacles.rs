@@ -51,8 +51,8 @@ fn conditions(workload: &Workload, matrix: &Matrix) -> Value {
 }
 
 /// Whether a process's CPU has the softirqs in it, if the manifest tells. Older ones tell only how the kernel was built.
-fn softirq_in_process_cpu(manifest: &Value) -> Option<bool> {
-    let machine = &manifest["machine"];
+fn softirq_in_process_cpu(run: &Run) -> Option<bool> {
+    let machine = run.server_machine();
     let built = || {
         let option = machine.pointer("/kernel_config/options")?.get("CONFIG_IRQ_TIME_ACCOUNTING");
         Some(option.and_then(Value::as_str) != Some("y"))
@@ -63,7 +63,7 @@ fn softirq_in_process_cpu(manifest: &Value) -> Option<bool> {
 /// Why a metric of a workload is not compared.
 pub fn metric(pair: &Pair, workload: &Workload, metric: &Metric) -> Option<String> {
     let is_cpu = metric.name.starts_with("server_cpu");
-    let softirqs = [&pair.a, &pair.b].map(|run| softirq_in_process_cpu(&run.manifest));
+    let softirqs = [&pair.a, &pair.b].map(softirq_in_process_cpu);
     if let ([Some(a), Some(b)], true) = (softirqs, is_cpu)
         && a != b
     {

@@ -91,7 +91,7 @@ fn title(run: &Run) -> String {
         ..=NAMED_ARMS => arms.join(", "),
         count => format!("{count} arms"),
     };
-    let (name, machine) = (text_of(&run.manifest, "/name"), text_of(&run.manifest, "/machine/description"));
+    let (name, machine) = (text_of(&run.manifest, "/name"), text_of(run.server_machine(), "/description"));
     format!("{name}: {arms} on {machine}, {}", run.traffic())
 }
 
@@ -253,7 +253,7 @@ fn machine(run: &Run) -> String {
         found.push(["name", "status", "found", "cost", "advice"].map(cell).to_vec());
     }
     let mut facts = Vec::new();
-    for part in ["machine", "placement", "programs"] {
+    for part in ["machine", "placement", "programs", "externals", "sides"] {
         flatten(part, &run.manifest[part], &mut facts);
     }
     let mut all = Table::new(2, &["fact", "value"]);

@@ -3,8 +3,9 @@
 use super::section::Body;
 use super::table::{MISSING, Table, number};
 use super::tables::{absent, bounds, comparison, counted_trial, in_complete_blocks, median_of, noise, ratio};
+use crate::comparisons::{METRICS, blocks_with};
 use crate::matrix::Contender;
-use crate::measurement::{Pass, Verdict};
+use crate::measurement::{Pass, Status, TrialRow, Verdict};
 use crate::results::Run;
 
 const CPU: &str = "server_cpu_ns_per_echo";
@@ -39,13 +40,23 @@ pub fn tables(run: &Run) -> Body {
     }
     let baseline = &run.matrix.baseline;
     let against = format!("CPU/echo against {baseline} ({})", bounds(run, CPU));
-    let heading =
-        ["workload", "place", "arm", "version", &against, "server ns/echo", "p99 µs", "calls/echo", "blocks"];
+    let heading = [
+        "workload",
+        "place",
+        "arm",
+        "version",
+        &against,
+        "server ns/echo",
+        "p99 µs",
+        "calls/echo",
+        "client-limited",
+    ];
     let mut table = Table::new(5, &heading);
     for workload in &run.matrix.workloads {
         for (rank, Place { contender, .. }) in ranked(places(run, &workload.name), baseline) {
             let arm = contender.arm();
-            let rows = in_complete_blocks(run, &workload.name, &arm);
+            let rows = compared_rows(run, &workload.name, &arm);
+            let limited = rows.iter().filter(|row| row.status == Status::ClientLimited).count();
             let compared = comparison(run, &workload.name, CPU, &arm, baseline);
             let calls = counted_trial(run, &workload.name, &arm).and_then(|row| row.syscalls_per_echo);
             table.push(vec![
@@ -57,7 +68,7 @@ pub fn tables(run: &Run) -> Body {
                 median_of(&rows, |row| row.server_cpu_ns_per_echo),
                 median_of(&rows, |row| row.latency_p99_us),
                 calls.map_or(MISSING.to_owned(), number),
-                rows.len().to_string(),
+                format!("{limited} of {}", rows.len()),
             ]);
         }
     }
@@ -70,6 +81,13 @@ pub fn tables(run: &Run) -> Body {
         true => Body::default().notes(missing),
         false => Body::from(table).notes(format!("\n{note}\n{unranked}{missing}")),
     }
+}
+
+/// Of the blocks that the arm's ratio is made of.
+fn compared_rows<'a>(run: &'a Run, workload: &str, arm: &str) -> Vec<&'a TrialRow> {
+    let Some(metric) = METRICS.iter().find(|metric| metric.name == CPU) else { return Vec::new() };
+    let blocks = blocks_with(&run.trials, workload, metric);
+    blocks.iter().filter_map(|block| block.get(arm).copied()).collect()
 }
 
 /// Every arm of a workload that is compared, by its ratio; nothing if none is.

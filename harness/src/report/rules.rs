@@ -44,6 +44,9 @@ pub fn text(run: &Run) -> String {
     let items: String = rules.iter().map(item).collect();
     match items.is_empty() {
         true => items,
+        false if run.manifest.get("sides").is_some() => {
+            format!("Of the machines, the network and the workloads of this run:\n\n{items}")
+        }
         false => format!("Of this machine, this kernel and these workloads:\n\n{items}"),
     }
 }
@@ -361,8 +364,12 @@ mod tests {
             assert_eq!(statements(MADE, interval), expected);
         }
         // What takes more memory is no better choice by its CPU alone.
-        let trade = "`uring-multishot` in place of `epoll-et` is a trade: better in server CPU per echo, worse in memory of \
-                     an idle connection.";
-        assert_eq!(statements(Made { cpu: [0.8; 3], ..MADE }, Some((830.0, 850.0)))[0], trade);
+        let trade = "`uring-multishot` in place of `epoll-et` is a trade: better in server CPU per echo, worse in kernel \
+                     memory per idle connection.";
+        let saves = Made { cpu: [0.8; 3], ..MADE };
+        assert_eq!(statements(saves, Some((830.0, 850.0)))[0], trade);
+        let better = statements(saves, Some((15.0, 20.0)));
+        let words = "better in server CPU per echo and kernel memory per idle connection, and worse in nothing";
+        assert!(better[0].contains(words), "{better:?}");
     }
 }

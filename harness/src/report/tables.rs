@@ -133,7 +133,7 @@ fn about(run: &Run, folder: &str) -> String {
         if manifest["machine"]["git_dirty"] == Value::Bool(true) { ", with local changes" } else { "" };
     let fresh = first.is_some_and(|row| row.network_namespace == "fresh");
     let sysctls = if fresh { "new_namespace_network_sysctls" } else { "network_sysctls" };
-    let congestion = text_of(manifest, &format!("/machine/{sysctls}/net.ipv4.tcp_congestion_control"));
+    let congestion = text_of(run.server_machine(), &format!("/{sysctls}/net.ipv4.tcp_congestion_control"));
     let profile = match text_of(manifest, "/build_profile") {
         "release" => "",
         _ => ", **not a release build: its figures are of no use**",

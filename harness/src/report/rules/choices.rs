@@ -17,22 +17,24 @@ struct Standing<'a> {
     arm: String,
     point: Point,
     rows: Vec<(&'static Words, &'a ComparisonRow)>,
-    /// Whether an idle connection takes more memory than the baseline's.
-    takes_memory: bool,
+    /// The memory of an idle connection that differs from the baseline's, and whether it is less.
+    memory: Vec<(&'static str, bool)>,
 }
 
 impl Standing<'_> {
-    /// In what it is better, or worse.
-    fn is(&self, better: bool) -> Vec<&'static str> {
-        let is_wanted = |(words, row): &&(&'static Words, &ComparisonRow)| {
+    /// In what it is better under load, or worse.
+    fn under_load(&self, better: bool) -> impl Iterator<Item = &'static str> {
+        let is_wanted = move |(words, row): &&(&'static Words, &ComparisonRow)| {
             let good = METRICS.iter().find(|metric| metric.name == words.metric).and_then(|of| of.better);
             row.verdict != Verdict::NoDifferenceShown && (good == Some(row.verdict)) == better
         };
-        let mut found: Vec<_> = self.rows.iter().filter(is_wanted).map(|(words, _)| words.noun).collect();
-        if !better && self.takes_memory {
-            found.push("memory of an idle connection");
-        }
-        found
+        self.rows.iter().filter(is_wanted).map(|(words, _)| words.noun)
+    }
+
+    /// In what it is better, or worse, the memory of an idle connection too.
+    fn is(&self, better: bool) -> Vec<&'static str> {
+        let of_memory = self.memory.iter().filter(|(_, is_less)| *is_less == better);
+        self.under_load(better).chain(of_memory.map(|(noun, _)| *noun)).collect()
     }
 }
 
@@ -43,7 +45,8 @@ pub fn rules(run: &Run, all: &[Series]) -> Vec<Rule> {
     // Arms that are better in the same, and worse in the same, at the same workloads.
     type Kind = (Vec<&'static str>, Vec<&'static str>);
     let mut kinds: Vec<(String, Kind, Vec<&Standing>)> = Vec::new();
-    for standing in standings.iter().filter(|standing| !standing.is(true).is_empty()) {
+    // Memory alone is no reason: what it differs by has rules of its own.
+    for standing in standings.iter().filter(|standing| standing.under_load(true).next().is_some()) {
         let kind = (standing.is(true), standing.is(false));
         match kinds.iter_mut().find(|(arm, of, _)| *arm == standing.arm && *of == kind) {
             Some((.., found)) => found.push(standing),
@@ -79,7 +82,7 @@ fn standings<'a>(run: &'a Run, all: &[Series]) -> Vec<Standing<'a>> {
                 found.push(Standing {
                     rows: rows.collect(),
                     point: (index, at),
-                    takes_memory: limits::takes_memory(run, &arm),
+                    memory: limits::memory_that_differs(run, &arm),
                     arm,
                 });
             }
@@ -120,7 +123,8 @@ fn better_or_trade(
     let statement = match worse {
         [] => {
             // Where the client was the limit, throughput and latency could not be.
-            let is_all = found.iter().all(|standing| standing.rows.len() == better.len());
+            let is_all =
+                found.iter().all(|standing| standing.rows.len() == standing.under_load(true).count());
             let rest = match is_all {
                 true => "which is all that could be compared",
                 false => "and worse in nothing that could be compared",
@@ -162,7 +166,7 @@ fn enough(run: &Run, all: &[Series], standings: &[Standing]) -> Option<Rule> {
     let mut points: Vec<Point> = Vec::new();
     for standing in standings {
         let is_new = points.last() != Some(&standing.point);
-        if is_new && of(standing.point).all(|standing| standing.is(true).is_empty()) {
+        if is_new && of(standing.point).all(|standing| standing.under_load(true).next().is_none()) {
             points.push(standing.point);
         }
     }

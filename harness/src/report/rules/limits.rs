@@ -123,10 +123,20 @@ fn excesses(run: &Run, object: &str, state: &str) -> Vec<Excess> {
     others(run).filter_map(excess).collect()
 }
 
-/// Whether an idle connection of the arm takes more of the kernel's memory or of the server's.
-pub fn takes_memory(run: &Run, arm: &str) -> bool {
-    let of = |(object, _)| excesses(run, object, USED_THEN_IDLE);
-    MEMORY_SUMS.into_iter().flat_map(of).any(|excess| excess.arm == arm && excess.low > 0.0)
+/// The memory of which an idle connection of the arm is shown to take another amount than one of the baseline, and
+/// whether it takes less.
+pub fn memory_that_differs(run: &Run, arm: &str) -> Vec<(&'static str, bool)> {
+    let differs = |(object, _)| {
+        let noun = if object == KERNEL_SUM {
+            "kernel memory per idle connection"
+        } else {
+            "server memory per idle connection"
+        };
+        let all = excesses(run, object, USED_THEN_IDLE);
+        let excess = all.into_iter().find(|excess| excess.arm == arm && excess.is_shown())?;
+        Some((noun, excess.high < 0.0))
+    };
+    MEMORY_SUMS.into_iter().filter_map(differs).collect()
 }
 
 /// For the kernel's memory and the server's own.
