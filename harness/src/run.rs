@@ -21,7 +21,7 @@ use crate::machine::{self, Machine};
 use crate::matrix::Matrix;
 use crate::measurement::{Pass, Status, TrialRow};
 use crate::report;
-use crate::results::{self, BrokenOff, Manifest, Results};
+use crate::results::{self, BrokenOff, Manifest, Results, Run};
 use crate::sides::{self, Sides};
 use crate::sweep;
 use crate::trial::{Ground, Placement, Trial};
@@ -100,12 +100,11 @@ pub fn run(options: Options) -> Result<()> {
     let original = options.resume.as_deref().or(options.replay.as_deref()).map(Manifest::read).transpose()?;
     if let (Some(folder), Some(Manifest { finished_utc: Some(time), .. })) = (&options.resume, &original) {
         report::print(folder)?;
+        let trials = Run::read(folder)?.trials;
         let folder = folder.display();
-        return writeln!(
-            std::io::stdout(),
-            "The run in {folder} is complete since {time}: nothing is to be done"
-        )
-        .context("stdout");
+        writeln!(std::io::stdout(), "The run in {folder} is complete since {time}: nothing is to be done")
+            .context("stdout")?;
+        return have_figures(&trials);
     }
     let started = SystemTime::now();
     let prints_tables = options.given.is_none();
@@ -260,12 +259,17 @@ pub fn run(options: Options) -> Result<()> {
     }
     writeln!(std::io::stdout(), "The results are in {}", folder.display()).context("stdout")?;
     ensure!(is_complete, "interrupted: the trials so far are in {}; to go on: {go_on}", folder.display());
+    have_figures(results.trials())
+}
+
+/// Refuses the trials of a whole run if they are of no use, or all of one arm have failed.
+fn have_figures(trials: &[TrialRow]) -> Result<()> {
     ensure!(
-        results.trials().iter().any(|row| row.status.is_usable()),
+        trials.iter().any(|row| row.status.is_usable()),
         "no trial of {} gave figures that can be used; trials.csv says why",
-        results.trials().len()
+        trials.len()
     );
-    if let Some(row) = given_up(results.trials()) {
+    if let Some(row) = given_up(trials) {
         let (pass, workload, arm) = (row.pass.map_or("", Pass::name), &row.workload, &row.arm);
         bail!(
             "trial {} failed, and no other of {arm} in {pass} {workload} succeeded: {}",

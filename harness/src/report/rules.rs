@@ -369,7 +369,8 @@ mod tests {
         let saves = Made { cpu: [0.8; 3], ..MADE };
         assert_eq!(statements(saves, Some((830.0, 850.0)))[0], trade);
         let better = statements(saves, Some((15.0, 20.0)));
-        let words = "better in server CPU per echo and kernel memory per idle connection, and worse in nothing";
+        let words =
+            "better in server CPU per echo and kernel memory per idle connection, and worse in nothing";
         assert!(better[0].contains(words), "{better:?}");
     }
 }
