@@ -409,11 +409,13 @@ impl Trial {
             Err(error) => {
                 let refused = error.downcast_ref::<RefusedByKernel>().is_some();
                 outcome.row.status = if refused { Status::Unsupported } else { Status::Failed };
-                outcome.row.reason = format!("{error:#}").replace('\n', "; ");
+                let reason = format!("{error:#}").replace('\n', "; ");
+                // It may hold what programs of other people say. All other reasons are in words of our own.
+                outcome.row.reason = match &ground.sides {
+                    Some(sides) => sides.hide(reason),
+                    None => reason,
+                };
             }
-        }
-        if let Some(sides) = &ground.sides {
-            outcome.row.reason = sides.hide(std::mem::take(&mut outcome.row.reason));
         }
         outcome
     }
