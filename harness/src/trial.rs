@@ -114,33 +114,28 @@ impl Placement {
     /// One for each worker, but half of them at most; the rest to the client. A side on another machine is not pinned,
     /// nor is one whose CPUs are not known.
     fn out_of(allowed: &CpuList, workers: u16, sides: Option<&Sides>) -> Self {
-        let end = |side: fn(&Sides) -> &Side| match sides.map(side) {
-            None => (Some(allowed), true),
-            Some(side) => (side.cpus.as_ref(), side.is_here),
+        let has = |side: fn(&Sides) -> &Side| match sides.map(side) {
+            None => (allowed.cpus(), true),
+            Some(side) => (side.cpus.as_ref().map_or(&[][..], CpuList::cpus), side.is_here),
         };
-        let ((server_has, server_is_here), (client_has, client_is_here)) =
-            (end(|sides| &sides.server), end(|sides| &sides.load));
-        let cpus = |has: Option<&CpuList>| has.map(|list| list.cpus().to_vec()).unwrap_or_default();
+        let (server_has, server_is_here) = has(|sides| &sides.server);
+        let (client_has, client_is_here) = has(|sides| &sides.load);
         let one_machine = sides.is_none_or(|sides| sides.one_machine);
-        let (server, client) = divide(workers, &cpus(server_has), &cpus(client_has), one_machine);
+        let (server, client) = divide(workers, server_has, client_has, one_machine);
+        // What is not pinned may run on all that it has.
+        let at_server = if server_is_here { &server } else { server_has };
+        let at_client = if client_is_here { &client } else { client_has };
+        let are_apart = !at_client.is_empty() && !at_server.iter().any(|cpu| at_client.contains(cpu));
         let list = |cpus: &[usize], is_here: bool| match is_here {
             true => cpus.iter().map(usize::to_string).collect::<Vec<_>>().join(","),
             false => String::new(),
         };
-        let pinned = (list(&server, server_is_here), list(&client, client_is_here));
-        // What is not pinned may run on all that it has.
-        let client_threads = client.len().max(1);
-        let at_server = if server_is_here { server } else { cpus(server_has) };
-        let at_client = if client_is_here { client } else { cpus(client_has) };
-        let is_known = !at_server.is_empty() && !at_client.is_empty();
-        let both_have = |cpu: &usize| at_client.contains(cpu);
         Self {
-            shared_cpu: at_server.len() < usize::from(workers)
-                || one_machine && (!is_known || at_server.iter().any(both_have)),
-            server: pinned.0,
-            client: pinned.1,
-            client_threads,
-            server_cpus_elsewhere: server_has.filter(|_| !server_is_here).map(|list| list.cpus().len()),
+            server: list(&server, server_is_here),
+            client: list(&client, client_is_here),
+            client_threads: client.len().max(1),
+            shared_cpu: at_server.len() < usize::from(workers) || one_machine && !are_apart,
+            server_cpus_elsewhere: Some(server_has.len()).filter(|&cpus| !server_is_here && cpus > 0),
         }
     }
 

@@ -131,7 +131,7 @@ fn is_of_name(c: char) -> bool {
     c.is_alphanumeric() || "-_.".contains(c)
 }
 
-/// The names, numbers and options in a word, and what is attached to an option of one letter.
+/// The names, numbers and options in a word, and what is attached to an option of one letter; none of known programs.
 fn names(word: &str) -> impl Iterator<Item = String> {
     let names = word.split(|c| !is_of_name(c)).map(|name| name.trim_end_matches('.').to_lowercase());
     names
@@ -141,6 +141,7 @@ fn names(word: &str) -> impl Iterator<Item = String> {
             [Some(name), attached].into_iter().flatten()
         })
         .filter(|name| name.contains(char::is_alphanumeric))
+        .filter(|name| !BEFORE_OTHERS.contains(&name.as_str()) && !NAMES_ONLY.contains(&name.as_str()))
 }
 
 #[cfg(test)]
@@ -251,6 +252,7 @@ mod tests {
             ("sh -c 'exec docker exec -i acme-1 \"$@\"'", "no acme-1", "no …"),
             ("/home/me/taskset -c 3", "/home/me/taskset: 3 is no CPU", "…/taskset: 3 is no CPU"),
             ("taskset -c 3", "taskset: no CPU 3", "taskset: no CPU 3"),
+            ("ssh bench taskset -c 3", "sh: taskset: not found on bench", "sh: taskset: not found on …"),
         ] {
             assert_eq!(hide(&words(command), None, error.to_owned()), shown, "{command}");
         }

@@ -13,6 +13,7 @@ use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use crate::gates::two_cpus;
 use crate::interruption::{children_of, wait_for};
 use crate::{
     FOUR_CONNECTIONS, Place, Row, Running, assert_has, assert_reasons, failure, heading, stdout, success,
@@ -348,6 +349,35 @@ fn a_process_that_is_not_to_be_seen_reports_itself() {
         &sides["server"]["not_measured"].to_string(),
         &[unseen, "CPU time and system calls are self-reported"],
     );
+}
+
+/// A command behind which the machine is another, as far as its programs can tell.
+fn another_machine(place: &Place) -> bool {
+    fs::write(place.path("boot_id"), "another").unwrap();
+    let mount = "mount --bind boot_id /proc/sys/kernel/random/boot_id && exec \"$@\"";
+    script(place, "away", &format!("exec unshare --mount sh -c '{mount}' - \"$@\""));
+    let output = Command::new("./away").arg("true").current_dir(place.path("")).output().unwrap();
+    if !output.status.success() {
+        eprintln!("skipped: no mount namespace: {output:?}");
+    }
+    output.status.success()
+}
+
+#[test]
+fn two_sides_on_another_machine_are_apart_only_by_their_commands() {
+    let place = Place::with(&matrix("50ms"));
+    let Some([one, other]) = two_cpus().filter(|_| another_machine(&place)) else { return };
+    for (load, is_shared) in [(one, "true"), (other, "false")] {
+        let _ = fs::remove_dir_all(place.out());
+        let away = |cpu: usize| format!("taskset -c {cpu} ./away");
+        success(place.run().args(["--server-command", &away(one), "--load-command", &away(load)]));
+        assert_eq!(place.manifest()["sides"]["one_machine"], true);
+        let rows = place.rows("trials.csv");
+        for row in measured(&of_pass(&rows, "latency")) {
+            assert_eq!((&*row["server_cpus"], &*row["client_cpus"]), ("", ""), "not pinned from here");
+            assert_eq!((&*row["server_cpu_source"], &*row["shared_cpu"]), ("self-reported", is_shared));
+        }
+    }
 }
 
 /// What starts another process, which is its own child, is not taken for it.
