@@ -367,10 +367,12 @@ fn another_machine(place: &Place) -> bool {
 fn two_sides_on_another_machine_are_apart_only_by_their_commands() {
     let place = Place::with(&matrix("50ms"));
     let Some([one, other]) = two_cpus().filter(|_| another_machine(&place)) else { return };
-    for (load, is_shared) in [(one, "true"), (other, "false")] {
+    let on = |cpu: usize| format!("taskset -c {cpu} ./away");
+    let apart = [on(one), on(other)];
+    for ([server, load], is_shared) in [(["./away"; 2], "true"), (apart.each_ref().map(|on| &**on), "false")]
+    {
         let _ = fs::remove_dir_all(place.out());
-        let away = |cpu: usize| format!("taskset -c {cpu} ./away");
-        success(place.run().args(["--server-command", &away(one), "--load-command", &away(load)]));
+        success(place.run().args(["--server-command", server, "--load-command", load]));
         assert_eq!(place.manifest()["sides"]["one_machine"], true);
         let rows = place.rows("trials.csv");
         for row in measured(&of_pass(&rows, "latency")) {
