@@ -85,9 +85,9 @@ pub struct Evidence {
 /// Threads of a trial that have no CPU each, and so wait for one another.
 #[derive(Clone, Copy, Default)]
 pub struct Sharing {
-    /// Server and client, or the workers among themselves.
-    pub sides: bool,
-    /// Of `sides`: the delays that are given are only those beyond what the two took from each other.
+    /// Server and client, or the workers among themselves: they were not kept on CPUs of their own.
+    pub by_placement: bool,
+    /// Of `by_placement`: the delays that are given are only those beyond what the two took from each other.
     pub is_accounted: bool,
     /// A worker and the SQPOLL thread of its ring, which inherits its pinning.
     pub kernel_thread: bool,
@@ -100,7 +100,7 @@ pub struct Sharing {
 impl Sharing {
     /// Whether the figures are those of a machine with too few CPUs.
     pub fn is_shared_cpu(self) -> bool {
-        self.sides || self.kernel_thread
+        self.by_placement || self.kernel_thread
     }
 }
 
@@ -174,8 +174,8 @@ pub fn judge(evidence: &Evidence) -> (Status, String) {
             percent(evidence.steal_percent)
         ),
     );
-    let Sharing { sides, is_accounted, kernel_thread, siblings } = evidence.sharing;
-    let by_each_other = sides && !is_accounted;
+    let Sharing { by_placement, is_accounted, kernel_thread, siblings } = evidence.sharing;
+    let by_each_other = by_placement && !is_accounted;
     for (who, delay, is_its_own_doing) in [
         ("server", evidence.server_run_delay_percent, by_each_other || kernel_thread || siblings),
         ("client", evidence.client_run_delay_percent, by_each_other),
@@ -231,8 +231,11 @@ pub fn judge(evidence: &Evidence) -> (Status, String) {
                 .to_owned(),
         );
     }
-    if sides {
-        notes.push("shared-cpu: server and client took each other's time".to_owned());
+    if by_placement {
+        notes.push(
+            "shared-cpu: server and client, or the server's workers, were not kept on CPUs of their own"
+                .to_owned(),
+        );
     }
     if kernel_thread {
         notes.push("shared-cpu: the SQPOLL thread and its worker took each other's time".to_owned());
@@ -439,11 +442,11 @@ mod tests {
                 evidence.client_run_delay_percent = Some(client);
             })
         };
-        let sides = Sharing { sides: true, ..Sharing::default() };
+        let by_placement = Sharing { by_placement: true, ..Sharing::default() };
         let kernel_thread = Sharing { kernel_thread: true, ..Sharing::default() };
         let siblings = Sharing { siblings: true, ..Sharing::default() };
         for (sharing, note) in
-            [(sides, "shared-cpu: server"), (kernel_thread, "shared-cpu: the SQPOLL thread")]
+            [(by_placement, "shared-cpu: server"), (kernel_thread, "shared-cpu: the SQPOLL thread")]
         {
             let (status, reason) = waiting(40.0, 0.0, sharing);
             assert!(status == Status::Ok && reason.starts_with(note), "{reason}");
@@ -451,7 +454,7 @@ mod tests {
         }
         assert_eq!(waiting(40.0, 0.0, siblings), (Status::Ok, String::new()));
         assert!(!siblings.is_shared_cpu());
-        assert_eq!(waiting(0.0, 40.0, sides).0, Status::Ok);
+        assert_eq!(waiting(0.0, 40.0, by_placement).0, Status::Ok);
         for sharing in [kernel_thread, siblings] {
             assert_eq!(waiting(0.0, 40.0, sharing).0, Status::Rejected, "the client has its CPU");
         }

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::instruments::affinity::CpuList;
 use crate::instruments::network_namespace::NetworkNamespace;
-use crate::sides::told_argument;
+use crate::sides::told_arguments;
 
 /// Options of the kernel's build that change what is measured, by the beginnings of their names.
 /// IRQ_TIME_ACCOUNTING decides whether a process's CPU time has the interrupts in it that it was hit by,
@@ -172,7 +172,7 @@ impl Machine {
             rustc: output(Command::new("rustc").arg("--version").current_dir(existing(source))),
             git_dirty: revision.as_ref().and_then(|_| git_dirty(source)),
             git_revision: revision,
-            argv: std::env::args_os().map(|argument| told_argument(&argument.to_string_lossy())).collect(),
+            argv: told_arguments(std::env::args_os().map(|argument| argument.to_string_lossy().into_owned())),
         }
     }
 }

@@ -257,8 +257,9 @@ pub struct TrialRow {
     /// switches from and to that thread, and not to be set beside that of an idle CPU.
     #[serde(default)]
     pub idle_spinner: bool,
-    /// Whether threads that should run at the same time had to share a CPU: server and client, workers, or a
-    /// worker and its SQPOLL thread. The figures are those of such a machine, and no verdict is based on them.
+    /// Whether threads that should run at the same time had to share a CPU, or nothing is known to have kept them apart:
+    /// server and client, workers, or a worker and its SQPOLL thread. The figures are those of such a machine, and no
+    /// verdict is based on them.
     #[serde(default)]
     pub shared_cpu: bool,
     /// Whether the figures may be used.

@@ -221,6 +221,8 @@ pub fn replace(path: &Path, contents: &[u8]) -> Result<()> {
 pub struct Run {
     /// The manifest.
     pub manifest: Value,
+    /// Where the server and the load were; none if both were here, as usual.
+    pub sides: Option<Sides>,
     /// The matrix in it.
     pub matrix: Matrix,
     /// `trials.csv`.
@@ -243,9 +245,9 @@ pub struct Run {
 }
 
 impl Run {
-    /// Where the server and the load were; none if both were here, as usual.
+    /// Where the server and the load were, by value.
     pub fn sides(&self) -> Option<Sides> {
-        serde_json::from_value(self.manifest.get("sides")?.clone()).ok()
+        self.sides.clone()
     }
 
     /// The machine that the server ran on, as it describes itself; null if that is not known.
@@ -258,7 +260,7 @@ impl Run {
 
     /// Where the traffic went, in words.
     pub fn traffic(&self) -> String {
-        Sides::traffic(self.sides().as_ref())
+        Sides::traffic(self.sides.as_ref())
     }
 
     /// Reads a folder.
@@ -266,6 +268,10 @@ impl Run {
         let (path, manifest) = read_manifest(folder)?;
         let matrix = serde_json::from_value(manifest.get("expanded").unwrap_or(&manifest["matrix"]).clone())
             .with_context(|| format!("the matrix in {}", path.display()))?;
+        let sides = serde_json::from_value(manifest["sides"].clone()).with_context(|| {
+            let path = path.display();
+            format!("the sides in {path}: another version of ringmark wrote them, or they were edited")
+        })?;
         let trials: Vec<TrialRow> = read(&folder.join("trials.csv"))?;
         let mut memory: Vec<MemoryRow> = read(&folder.join("memory.csv"))?;
         // Before there was a column for the arm, a backend had but one.
@@ -279,6 +285,7 @@ impl Run {
         Ok(Self {
             capacities,
             manifest,
+            sides,
             matrix,
             trials,
             syscalls: read(&folder.join("syscalls.csv"))?,
@@ -297,6 +304,7 @@ impl Run {
     pub fn of(matrix: Matrix, trials: Vec<TrialRow>, memory: Vec<MemoryRow>) -> Self {
         Self {
             manifest: Value::Null,
+            sides: None,
             comparisons: comparisons::compare(&trials, &memory, &matrix),
             capacities: sweep::capacities(&trials, &matrix),
             matrix,
@@ -372,5 +380,35 @@ fn in_words(
         }
         _ => anyhow!("{what}: another version of ringmark wrote it, or it was edited")
             .context(format!("line {line}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn sides_that_cannot_be_read_are_not_taken_for_none() {
+        let matrix = Matrix::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("matrix/smoke.toml")).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let read = |sides: Value| {
+            let manifest = json!({"matrix": matrix, "sides": sides}).to_string();
+            fs::write(folder.path().join("manifest.json"), manifest).unwrap();
+            Run::read(folder.path()).map(|run| run.sides.is_some()).map_err(|error| format!("{error:#}"))
+        };
+        assert_eq!(read(Value::Null), Ok(false));
+        let side = json!({"command": "ssh …", "not_measured": [], "machine": {}, "program": null});
+        let mut sides = json!({
+            "server_address": "10.0.0.1", "over_loopback": false, "one_machine": false, "server": side, "load": side,
+        });
+        assert_eq!(read(sides.clone()), Ok(true));
+        sides["server_address"] = "no address".into();
+        let error = read(sides).unwrap_err();
+        assert!(error.starts_with("the sides in ") && error.contains("manifest.json: "), "{error}");
+        assert!(error.ends_with("invalid IP address syntax"), "{error}");
     }
 }

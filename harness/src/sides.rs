@@ -5,6 +5,8 @@
 //! each side is asked where it is and what it is, before the trials and in each; nothing is taken from the prefix's
 //! words.
 
+mod told;
+
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
@@ -17,8 +19,10 @@ use serde_json::Value;
 
 use crate::children;
 use crate::instruments::affinity::CpuList;
-use crate::machine::{Machine, without_folders};
+use crate::machine::Machine;
 use crate::run::Program;
+use told::HIDDEN;
+pub use told::told_arguments;
 
 /// Where the server and the load run.
 #[derive(clap::Args, Clone, Debug, Default)]
@@ -53,10 +57,10 @@ impl Options {
     pub fn arguments(&self) -> impl Iterator<Item = (&'static str, String)> {
         let path = |path: &PathBuf| path.display().to_string();
         [
-            ("--server-command", self.server_command.clone()),
-            ("--load-command", self.load_command.clone()),
+            (SERVER, self.server_command.clone()),
+            (LOAD, self.load_command.clone()),
             ("--server-address", self.server_address.map(|address| address.to_string())),
-            ("--remote-bin", self.remote_bin.as_ref().map(path)),
+            (REMOTE_BIN, self.remote_bin.as_ref().map(path)),
         ]
         .into_iter()
         .filter_map(|(option, value)| Some((option, value?)))
@@ -67,6 +71,7 @@ impl Options {
     /// # Errors
     /// When something else is given, or the run does not tell all.
     pub fn completed_from(mut self, before: Option<&Sides>) -> Result<Self> {
+        let mut not_kept = Vec::new();
         let of = |side: fn(&Sides) -> &Side| before.and_then(|sides| side(sides).command.clone());
         for (option, given, was) in [
             (SERVER, &mut self.server_command, of(|sides| &sides.server)),
@@ -79,13 +84,20 @@ impl Options {
                     let was = was.map_or_else(|| "without a command".to_owned(), |was| format!("by `{was}`"));
                     bail!("{option} `{is}`: the run began {was}; figures from two places are not of one run");
                 }
-                (None, Some(was)) if was.contains(HIDDEN) => bail!(
-                    "the run began with {option} `{was}`, of which it does not keep all: give {option} again"
-                ),
+                (None, Some(was)) if was.contains(HIDDEN) => not_kept.push((option, was)),
                 (None, was) => *given = was,
                 _ => {}
             }
         }
+        if self.remote_bin.is_none() && before.is_some_and(|before| before.has_remote_bin) {
+            not_kept.push((REMOTE_BIN, HIDDEN.to_owned()));
+        }
+        ensure!(
+            not_kept.is_empty(),
+            "the run began with {}, of which it does not keep all: give {} again",
+            not_kept.iter().map(|(option, was)| format!("{option} `{was}`")).collect::<Vec<_>>().join(", "),
+            not_kept.iter().map(|(option, _)| *option).collect::<Vec<_>>().join(", "),
+        );
         if let Some(before) = before {
             let was = before.server_address;
             let is = *self.server_address.get_or_insert(was);
@@ -119,7 +131,9 @@ impl Options {
             ),
         };
         let one_machine = at_server.whereabouts.is_on_machine_of(&at_load.whereabouts);
-        let side = |way: Way, report: Report| -> Result<Side> {
+        let side = |way: Way, mut report: Report| -> Result<Side> {
+            // Only what this program was asked by, with the folder that it lies in there.
+            report.machine.as_object_mut().and_then(|machine| machine.remove("argv"));
             let cpus = report.machine["cpus_allowed"].as_str().unwrap_or_default();
             Ok(Side {
                 command: (!way.words.is_empty()).then(|| way.told()),
@@ -136,6 +150,7 @@ impl Options {
             server_address,
             over_loopback,
             one_machine,
+            has_remote_bin: self.remote_bin.is_some(),
             server: side(to_server, at_server)?,
             load: side(to_load, at_load)?,
         };
@@ -147,6 +162,7 @@ impl Options {
 
 const SERVER: &str = "--server-command";
 const LOAD: &str = "--load-command";
+const REMOTE_BIN: &str = "--remote-bin";
 
 /// The way to a side: what stands before its programs. By default nothing does.
 #[derive(Clone, Debug, Default)]
@@ -156,9 +172,6 @@ pub struct Way {
     words: Vec<String>,
     folder: Option<PathBuf>,
 }
-
-/// Stands where words were left out.
-const HIDDEN: &str = "…";
 
 impl Way {
     fn parse(option: &'static str, given: &str, folder: Option<&Path>) -> Result<Self> {
@@ -197,51 +210,14 @@ impl Way {
         if self.words.is_empty() { error } else { error.context(format!("{} `{}`", self.option, self.given)) }
     }
 
-    /// The words without those that tell whose machines these are.
+    /// What results tell of it.
     pub fn told(&self) -> String {
-        told(&self.words)
+        told::told(&self.words)
     }
 
-    /// A text in which the words that are not told do not stand.
+    /// A text without what they do not tell of it.
     fn hide(&self, text: String) -> String {
-        let until = told_until(&self.words);
-        let hidden =
-            self.words.iter().enumerate().filter(|(index, word)| *index >= until || word.contains('@'));
-        hidden
-            .flat_map(|(_, word)| word.split('@'))
-            .filter(|part| part.len() > 2 && !part.starts_with('-'))
-            .fold(text, |text, part| text.replace(part, HIDDEN))
-    }
-}
-
-/// How many words stand before those that name ssh's host.
-fn told_until(words: &[String]) -> usize {
-    let is_ssh = |word: &String| Path::new(word).file_name().is_some_and(|name| name == "ssh");
-    words.iter().position(is_ssh).map_or(words.len(), |ssh| ssh + 1)
-}
-
-/// The words of a command as results tell them: nothing of what follows `ssh`, nobody's name at a host, no folders.
-fn told(words: &[String]) -> String {
-    let (told, hidden) = words.split_at(told_until(words));
-    let word = |word: &String| if word.contains('@') { HIDDEN.to_owned() } else { without_folders(word) };
-    let mut told: Vec<String> = told.iter().map(word).collect();
-    told.extend((!hidden.is_empty()).then(|| HIDDEN.to_owned()));
-    match shlex::try_join(told.iter().map(String::as_str)) {
-        // All of it is there, to be split again.
-        Ok(joined) if !joined.contains(HIDDEN) => joined,
-        _ => told.join(" "),
-    }
-}
-
-/// An argument of this program as results tell it.
-pub fn told_argument(argument: &str) -> String {
-    let (option, value) = match argument.split_once('=') {
-        Some((option, value)) if option.starts_with("--") => (format!("{option}="), value),
-        _ => (String::new(), argument),
-    };
-    match shlex::split(value) {
-        Some(words) if words.len() > 1 && told(&words).contains(HIDDEN) => option + &told(&words),
-        _ => without_folders(argument),
+        told::hide(&self.words, self.folder.as_deref().and_then(Path::to_str), text)
     }
 }
 
@@ -357,7 +333,7 @@ impl Report {
 /// One side of a run that has a command on either.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Side {
-    /// What its program was started by, without what tells whose machines these are; null: nothing.
+    /// What its program was started by, as far as that says nothing of anyone; null: nothing.
     pub command: Option<String>,
     /// What is not measured of it, and why.
     pub not_measured: Vec<String>,
@@ -398,6 +374,9 @@ pub struct Sides {
     pub over_loopback: bool,
     /// Whether both are on one machine.
     pub one_machine: bool,
+    /// Whether the programs lie in another folder on the sides that have a command. Which one is not told.
+    #[serde(default)]
+    pub has_remote_bin: bool,
     /// The server's.
     pub server: Side,
     /// The load's.
@@ -407,7 +386,7 @@ pub struct Sides {
 impl Sides {
     /// Where the traffic of a run went, in words, from what its manifest has under `sides`.
     pub fn traffic(sides: Option<&Self>) -> String {
-        let Some(Self { server_address, over_loopback, one_machine, server, load }) = sides else {
+        let Some(Self { server_address, over_loopback, one_machine, server, load, .. }) = sides else {
             return "over loopback, both sides on one machine".to_owned();
         };
         let by = |side: &Side| match &side.command {
@@ -485,7 +464,7 @@ impl Sides {
         })
     }
 
-    /// A text in which the words of the commands that are not told do not stand.
+    /// A text without what is not told of the commands.
     pub fn hide(&self, text: String) -> String {
         self.load.way.hide(self.server.way.hide(text))
     }
@@ -508,42 +487,13 @@ mod tests {
 
     use super::*;
 
-    fn told_of(given: &str) -> String {
-        Way::parse(SERVER, given, None).unwrap().told()
-    }
-
-    #[test]
-    fn what_names_a_host_is_not_told() {
-        for (given, told) in [
-            ("ip netns exec a", "ip netns exec a"),
-            ("taskset  -c 0,2", "taskset -c '0,2'"),
-            ("env 'A B'", "env 'A B'"),
-            ("nsenter --net=/proc/7/ns/net", "nsenter --net=…/net"),
-            ("/home/me/bin/enter box", "…/enter box"),
-            ("ssh bench", "ssh …"),
-            ("sudo /usr/bin/ssh -J gate me@bench taskset -c 3", "sudo …/ssh …"),
-            ("docker -H ssh://me@bench exec -i box", "docker -H … exec -i box"),
-        ] {
-            assert_eq!(told_of(given), told);
-            for argument in [given.to_owned(), format!("--server-command={given}")] {
-                assert!(!told_argument(&argument).contains("bench"), "{given}");
-            }
-            assert!(told.contains(HIDDEN) || told_of(told) == told, "{told}");
-        }
-        let way = Way::parse(LOAD, "ssh -p 22 me@bench", None).unwrap();
-        assert_eq!(
-            way.hide("ssh: connect to bench port 22: refused".to_owned()),
-            "ssh: connect to … port 22: refused"
-        );
-        assert_eq!(told_argument("--out=/home/me/run"), "--out=…/run");
-    }
-
     #[test]
     fn traffic_is_told_in_words() {
         let mut sides = Sides {
             server_address: "10.0.0.1".parse().unwrap(),
             over_loopback: false,
             one_machine: false,
+            has_remote_bin: false,
             server: Side { command: Some("ssh …".to_owned()), ..Side::default() },
             load: Side::default(),
         };
@@ -583,7 +533,8 @@ mod tests {
         let side = |is_here, is_visible| Side { is_here, is_visible, ..Side::default() };
         let reason = |server: Side, load: Side| {
             let address = Ipv4Addr::LOCALHOST.into();
-            Sides { server_address: address, over_loopback: false, one_machine: false, server, load }
+            let (over_loopback, one_machine, has_remote_bin) = (false, false, false);
+            Sides { server_address: address, over_loopback, one_machine, has_remote_bin, server, load }
                 .no_walk()
         };
         assert_eq!(reason(side(true, true), side(true, false)), None);

@@ -81,76 +81,81 @@ impl Ground {
 }
 
 /// Why so many workers cannot have a CPU each.
-fn too_few(workers: u16, cpus: usize) -> Option<String> {
-    (usize::from(workers) > cpus).then(|| format!("needs {workers} CPUs for the server, has {cpus}"))
+fn too_few(workers: u16, cpus: Option<usize>) -> Option<String> {
+    let has = || cpus.map_or_else(|| "how many it has is not known".to_owned(), |cpus| format!("has {cpus}"));
+    (usize::from(workers) > cpus.unwrap_or(1))
+        .then(|| format!("needs {workers} CPUs for the server, {}", has()))
 }
 
 /// Which CPUs the two sides are pinned to, so that neither takes the other's time.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Placement {
-    /// The server's CPUs; empty: not pinned.
+    /// The server's CPUs; empty: not pinned from here.
     #[serde(rename = "server_cpus")]
     pub server: String,
-    /// The client's CPUs; empty: not pinned.
+    /// The client's CPUs; empty: not pinned from here.
     #[serde(rename = "client_cpus")]
     pub client: String,
     /// Threads of the client: one for each of its CPUs.
     pub client_threads: usize,
-    /// Whether the two sides, or the workers among themselves, have to share a CPU.
+    /// Whether the two sides, or the workers among themselves, have to share a CPU, or are not known not to.
     pub shared_cpu: bool,
-    /// How many CPUs the server has, if it is on another machine and so is not pinned from here.
+    /// How many CPUs the server has, if it is on another machine, so that it is not pinned from here, and tells.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server_cpus_elsewhere: Option<usize>,
 }
 
 impl Placement {
-    /// Deals the allowed CPUs: one for each worker, but half of them at most; the rest to the client. A side whose
-    /// command leaves it other CPUs than this process has gets of those, and one on another machine is not pinned.
+    /// Deals the CPUs that this process may use, or those that a side says that its command leaves it.
     pub fn deal(workers: u16, sides: Option<&Sides>) -> Result<Self> {
-        let allowed = CpuList::allowed().context("CPUs that this process may use")?;
-        let own = |side: fn(&Sides) -> &Side| {
-            sides.and_then(|sides| side(sides).cpus.clone()).unwrap_or_else(|| allowed.clone())
+        Ok(Self::out_of(&allowed()?, workers, sides))
+    }
+
+    /// One for each worker, but half of them at most; the rest to the client. A side on another machine is not pinned,
+    /// nor is one whose CPUs are not known.
+    fn out_of(allowed: &CpuList, workers: u16, sides: Option<&Sides>) -> Self {
+        let has = |side: fn(&Sides) -> &Side| match sides.map(side) {
+            None => (allowed.cpus(), true),
+            Some(side) => (side.cpus.as_ref().map_or(&[][..], CpuList::cpus), side.is_here),
         };
-        let is_here = |side: fn(&Sides) -> &Side| sides.is_none_or(|sides| side(sides).is_here);
-        let (of_server, of_client) = (own(|sides| &sides.server), own(|sides| &sides.load));
+        let (server_has, server_is_here) = has(|sides| &sides.server);
+        let (client_has, client_is_here) = has(|sides| &sides.load);
         let one_machine = sides.is_none_or(|sides| sides.one_machine);
-        let (server, client) = divide(workers, of_server.cpus(), of_client.cpus(), one_machine);
-        let both_have = |cpu: &usize| one_machine && client.contains(cpu);
-        // With one CPU there is no other to keep out of.
-        let is_one_cpu = one_machine && server == client;
-        let list = |cpus: &[usize], is_here: bool| match is_here && !is_one_cpu {
+        let (server, client) = divide(workers, server_has, client_has, one_machine);
+        // What is not pinned may run on all that it has.
+        let at_server = if server_is_here { &server } else { server_has };
+        let at_client = if client_is_here { &client } else { client_has };
+        let are_apart = !at_client.is_empty() && !at_server.iter().any(|cpu| at_client.contains(cpu));
+        let list = |cpus: &[usize], is_here: bool| match is_here {
             true => cpus.iter().map(usize::to_string).collect::<Vec<_>>().join(","),
             false => String::new(),
         };
-        let server_is_here = is_here(|sides| &sides.server);
-        Ok(Self {
+        Self {
             server: list(&server, server_is_here),
-            client: list(&client, is_here(|sides| &sides.load)),
-            client_threads: client.len(),
-            shared_cpu: server.len() < usize::from(workers) || server.iter().any(both_have),
-            server_cpus_elsewhere: (!server_is_here).then_some(of_server.cpus().len()),
-        })
+            client: list(&client, client_is_here),
+            client_threads: client.len().max(1),
+            shared_cpu: at_server.len() < usize::from(workers) || one_machine && !are_apart,
+            server_cpus_elsewhere: Some(server_has.len()).filter(|&cpus| !server_is_here && cpus > 0),
+        }
     }
 
     /// Whether both sides have one CPU together.
     fn is_one_cpu(&self) -> bool {
-        let is_here = self.server_cpus_elsewhere.is_none();
-        is_here && self.server.is_empty() && CpuList::allowed().is_ok_and(|allowed| allowed.cpus().len() == 1)
+        self.server == self.client && self.server.parse::<CpuList>().is_ok_and(|list| list.cpus().len() == 1)
     }
 
-    /// How many CPUs the server has; one that it shares if it is not pinned.
-    fn server_cpus(&self) -> usize {
-        let pinned = || self.server.parse::<CpuList>().map_or(1, |list| list.cpus().len());
-        self.server_cpus_elsewhere.unwrap_or_else(pinned)
+    /// How many CPUs the server has, if that is known.
+    fn server_cpus(&self) -> Option<usize> {
+        let pinned = || self.server.parse::<CpuList>().ok().map(|list| list.cpus().len());
+        self.server_cpus_elsewhere.or_else(pinned)
     }
 
-    /// The CPUs of both sides; all that are allowed if neither is pinned.
+    /// The CPUs of both sides; all that are allowed if one is not pinned.
     fn cpus(&self) -> Result<CpuList> {
-        let both = [self.server.as_str(), self.client.as_str()].join(",");
-        if both == "," {
-            return CpuList::allowed().context("CPUs that this process may use");
+        if self.server.is_empty() || self.client.is_empty() {
+            return allowed();
         }
-        both.parse().map_err(anyhow::Error::msg)
+        [self.server.as_str(), self.client.as_str()].join(",").parse().map_err(anyhow::Error::msg)
     }
 
     /// How many of the CPUs are left by both sides.
@@ -167,6 +172,10 @@ impl Placement {
         let cpus = self.server_cpus_elsewhere.unwrap_or_default();
         cpus.saturating_sub(workers.into()) as u64
     }
+}
+
+fn allowed() -> Result<CpuList> {
+    CpuList::allowed().context("CPUs that this process may use")
 }
 
 /// The CPUs of the server and of the client, each out of those that it may use.
@@ -409,11 +418,13 @@ impl Trial {
             Err(error) => {
                 let refused = error.downcast_ref::<RefusedByKernel>().is_some();
                 outcome.row.status = if refused { Status::Unsupported } else { Status::Failed };
-                outcome.row.reason = format!("{error:#}").replace('\n', "; ");
+                let reason = format!("{error:#}").replace('\n', "; ");
+                // It may hold what programs of other people say. All other reasons are in words of our own.
+                outcome.row.reason = match &ground.sides {
+                    Some(sides) => sides.hide(reason),
+                    None => reason,
+                };
             }
-        }
-        if let Some(sides) = &ground.sides {
-            outcome.row.reason = sides.hide(std::mem::take(&mut outcome.row.reason));
         }
         outcome
     }
@@ -585,8 +596,10 @@ mod tests {
 
     #[test]
     fn every_worker_of_a_workload_needs_a_cpu() {
-        assert_eq!((too_few(1, 1), too_few(4, 4)), (None, None));
-        assert_eq!(too_few(4, 3), Some("needs 4 CPUs for the server, has 3".to_owned()));
+        assert_eq!((too_few(1, Some(1)), too_few(4, Some(4)), too_few(1, None)), (None, None, None));
+        assert_eq!(too_few(4, Some(3)), Some("needs 4 CPUs for the server, has 3".to_owned()));
+        let reason = too_few(2, None);
+        assert_eq!(reason, Some("needs 2 CPUs for the server, how many it has is not known".to_owned()));
         let placement = |server: &str| Placement {
             server: server.to_owned(),
             client: String::new(),
@@ -594,7 +607,7 @@ mod tests {
             shared_cpu: true,
             server_cpus_elsewhere: None,
         };
-        assert_eq!((placement("").server_cpus(), placement("0,4").server_cpus()), (1, 2));
+        assert_eq!((placement("").server_cpus(), placement("0,4").server_cpus()), (None, Some(2)));
     }
 
     #[test]
@@ -628,7 +641,94 @@ mod tests {
         let free = |cpus: &[usize]| placement.free_of(&cpus.iter().copied().collect());
         assert_eq!((free(&[0]), free(&[0, 2]), free(&[3]), free(&[0, 3, 4])), (0, 0, 1, 2));
         assert_eq!(placement.cpus().expect("a list").cpus(), [0, 1, 2]);
-        let unpinned = Placement { server: String::new(), client: String::new(), ..placement };
+        // One that is not pinned may run on any.
+        let unpinned = Placement { server: String::new(), ..placement };
         assert_eq!(unpinned.cpus().expect("a list"), CpuList::allowed().expect("a list"));
+    }
+
+    fn list(text: &str) -> CpuList {
+        text.parse().expect("a list")
+    }
+
+    /// Sides that may use these CPUs, if they tell.
+    fn sides(one_machine: bool, server: (bool, Option<&str>), load: (bool, Option<&str>)) -> Sides {
+        let side =
+            |(is_here, cpus): (bool, Option<&str>)| Side { is_here, cpus: cpus.map(list), ..Side::default() };
+        Sides {
+            server_address: std::net::Ipv4Addr::LOCALHOST.into(),
+            over_loopback: one_machine,
+            one_machine,
+            has_remote_bin: false,
+            server: side(server),
+            load: side(load),
+        }
+    }
+
+    #[test]
+    fn two_sides_share_a_cpu_unless_they_are_known_to_be_kept_apart() {
+        const HERE: bool = true;
+        const ELSEWHERE: bool = false;
+        let deal = |workers, sides: &Sides| {
+            let placement = Placement::out_of(&list("0-3"), workers, Some(sides));
+            (
+                placement.server.clone(),
+                placement.client.clone(),
+                placement.client_threads,
+                placement.shared_cpu,
+            )
+        };
+        let dealt = |server: &str, client: &str, threads, shared| {
+            (server.to_owned(), client.to_owned(), threads, shared)
+        };
+        for (workers, one_machine, server, load, expected) in [
+            // `taskset` on one of them, and on both.
+            (1, true, (HERE, Some("3")), (HERE, Some("0-3")), dealt("3", "0,1,2", 3, false)),
+            (1, true, (HERE, Some("3")), (HERE, Some("3")), dealt("3", "3", 1, true)),
+            (2, true, (HERE, Some("3")), (HERE, Some("1")), dealt("3", "1", 1, true)),
+            // Both on another machine: nothing but their commands keeps them apart.
+            (1, true, (ELSEWHERE, Some("0-3")), (ELSEWHERE, Some("0-3")), dealt("", "", 3, true)),
+            (1, true, (ELSEWHERE, Some("0-1")), (ELSEWHERE, Some("1-3")), dealt("", "", 3, true)),
+            (2, true, (ELSEWHERE, Some("0-1")), (ELSEWHERE, Some("2-3")), dealt("", "", 2, false)),
+            (3, true, (ELSEWHERE, Some("0-1")), (ELSEWHERE, Some("2-3")), dealt("", "", 2, true)),
+            (2, false, (ELSEWHERE, Some("0-1")), (ELSEWHERE, Some("0-1")), dealt("", "", 2, false)),
+            (2, false, (ELSEWHERE, Some("0-1")), (HERE, Some("0-3")), dealt("", "0,1,2,3", 4, false)),
+            // Of whom it is not known.
+            (1, false, (ELSEWHERE, None), (HERE, Some("0-3")), dealt("", "0,1,2,3", 4, true)),
+            (1, false, (HERE, Some("0-3")), (ELSEWHERE, None), dealt("0", "", 1, false)),
+            (1, true, (ELSEWHERE, Some("0-3")), (ELSEWHERE, None), dealt("", "", 1, true)),
+            (1, true, (ELSEWHERE, None), (ELSEWHERE, Some("7")), dealt("", "", 1, true)),
+            (1, true, (HERE, None), (HERE, None), dealt("", "", 1, true)),
+        ] {
+            let sides = sides(one_machine, server, load);
+            assert_eq!(deal(workers, &sides), expected, "{workers} {one_machine} {server:?} {load:?}");
+        }
+        let elsewhere = |server| {
+            let sides = sides(false, (ELSEWHERE, server), (HERE, Some("0-3")));
+            Placement::out_of(&list("0-3"), 1, Some(&sides)).server_cpus()
+        };
+        assert_eq!((elsewhere(Some("0-7")), elsewhere(None)), (Some(8), None));
+    }
+
+    #[test]
+    fn without_a_command_the_allowed_cpus_are_dealt() {
+        let placement = Placement::out_of(&list("4-7"), 2, None);
+        assert_eq!((&*placement.server, &*placement.client, placement.shared_cpu), ("4,5", "6,7", false));
+        assert_eq!(placement.server_cpus_elsewhere, None);
+        assert!(!placement.is_one_cpu());
+    }
+
+    #[test]
+    fn one_cpu_of_many_may_be_that_of_both() {
+        for sides in [None, Some(sides(true, (true, Some("3")), (true, Some("3"))))] {
+            let allowed = list(if sides.is_none() { "3" } else { "0-3" });
+            let placement = Placement::out_of(&allowed, 1, sides.as_ref());
+            assert!(placement.is_one_cpu() && placement.shared_cpu, "{placement:?}");
+            assert_eq!(placement.cpus().expect("a list"), list("3"));
+            assert_eq!(placement.free_of(&[3].into()), 0);
+        }
+        let apart =
+            Placement::out_of(&list("0-3"), 1, Some(&sides(true, (true, Some("3")), (true, Some("1")))));
+        assert!(!apart.is_one_cpu() && !apart.shared_cpu);
+        assert_eq!(apart.cpus().expect("a list"), list("1,3"));
     }
 }

@@ -279,7 +279,7 @@ pub fn measure(
         false => delay,
     };
     let sharing = Sharing {
-        sides: ground.placement.shared_cpu,
+        by_placement: ground.placement.shared_cpu,
         is_accounted,
         kernel_thread: match &after.server {
             Some((_, tasks)) => tasks.sqpoll_threads > ground.placement.free_of(&tasks.sqpoll_cpus),

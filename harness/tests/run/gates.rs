@@ -106,7 +106,7 @@ fn a_feature_that_is_not_in_force_rejects() {
 }
 
 /// Two CPUs, of which a run that may use no other gives the first to its server and the second to its client.
-fn two_cpus() -> Option<[usize; 2]> {
+pub fn two_cpus() -> Option<[usize; 2]> {
     let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
     let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap();
     let mut cpus = ringmark::cpus::parse(list.trim(), 8192).unwrap();

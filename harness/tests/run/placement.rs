@@ -13,6 +13,7 @@ use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use crate::gates::two_cpus;
 use crate::interruption::{children_of, wait_for};
 use crate::{
     FOUR_CONNECTIONS, Place, Row, Running, assert_has, assert_reasons, failure, heading, stdout, success,
@@ -228,7 +229,7 @@ fn two_network_namespaces_are_measured_as_this_one() {
 
     let printed = stdout(&success(wire.run(&place).args(["--server-address", ADDRESSES[0]])));
     let traffic = "to 10.77.0.1, not over loopback but between two networks of one machine; server started by \
-                   `nsenter --net=…/net`, load by `nsenter --net=…/net`";
+                   `nsenter …`, load by `nsenter …`";
     assert_has(&printed, &[&format!("Traffic goes {traffic}.\n"), &format!("- Traffic: {traffic}\n")]);
     let rows = place.rows("trials.csv");
     assert_reasons(&rows);
@@ -350,6 +351,37 @@ fn a_process_that_is_not_to_be_seen_reports_itself() {
     );
 }
 
+/// A command behind which the machine is another, as far as its programs can tell.
+fn another_machine(place: &Place) -> bool {
+    fs::write(place.path("boot_id"), "another").unwrap();
+    let mount = "mount --bind boot_id /proc/sys/kernel/random/boot_id && exec \"$@\"";
+    script(place, "away", &format!("exec unshare --mount sh -c '{mount}' - \"$@\""));
+    let output = Command::new("./away").arg("true").current_dir(place.path("")).output().unwrap();
+    if !output.status.success() {
+        eprintln!("skipped: no mount namespace: {output:?}");
+    }
+    output.status.success()
+}
+
+#[test]
+fn two_sides_on_another_machine_are_apart_only_by_their_commands() {
+    let place = Place::with(&matrix("50ms"));
+    let Some([one, other]) = two_cpus().filter(|_| another_machine(&place)) else { return };
+    let on = |cpu: usize| format!("taskset -c {cpu} ./away");
+    let apart = [on(one), on(other)];
+    for ([server, load], is_shared) in [(["./away"; 2], "true"), (apart.each_ref().map(|on| &**on), "false")]
+    {
+        let _ = fs::remove_dir_all(place.out());
+        success(place.run().args(["--server-command", server, "--load-command", load]));
+        assert_eq!(place.manifest()["sides"]["one_machine"], true);
+        let rows = place.rows("trials.csv");
+        for row in measured(&of_pass(&rows, "latency")) {
+            assert_eq!((&*row["server_cpus"], &*row["client_cpus"]), ("", ""), "not pinned from here");
+            assert_eq!((&*row["server_cpu_source"], &*row["shared_cpu"]), ("self-reported", is_shared));
+        }
+    }
+}
+
 /// What starts another process, which is its own child, is not taken for it.
 #[test]
 fn a_process_behind_another_is_measured_itself() {
@@ -422,46 +454,102 @@ fn calls() -> String {
 #[test]
 fn a_repeated_run_is_where_it_was() {
     let place = Place::with(&calls());
-    success(place.run().args(["--server-command", "env -u A"]));
+    success(place.run().args(["--server-command", "nice -n 1"]));
     let mut again = place.command("run");
     success(again.args(["--replay", "out", "--out", "again"]));
     let manifest = |folder: &str| -> serde_json::Value {
         serde_json::from_slice(&fs::read(place.path(folder).join("manifest.json")).unwrap()).unwrap()
     };
-    assert_eq!(manifest("again")["sides"]["server"]["command"], "env -u A");
+    assert_eq!(manifest("again")["sides"]["server"]["command"], "nice -n 1");
     assert_eq!(manifest("again")["sides"]["load"]["command"], serde_json::Value::Null);
     let refused = |arguments: &[&str], words: &[&str]| {
         let mut command = place.command("run");
         assert_has(&failure(command.args(["--replay", "out", "--out", "other"]).args(arguments)), words);
     };
-    refused(&["--server-command", "env -u B"], &["--server-command `env -u B`: the run began by `env -u A`"]);
+    refused(
+        &["--server-command", "nice -n 2"],
+        &["--server-command `nice -n 2`: the run began by `nice -n 1`"],
+    );
     refused(&["--load-command", "env"], &["--load-command `env`: the run began without a command"]);
     refused(&["--server-address", "127.0.0.2"], &["the run began with 127.0.0.1"]);
+}
+
+/// A program of a person's own, in the place of the run.
+fn script(place: &Place, name: &str, text: &str) {
+    let path = place.path(name);
+    fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// What ssh does: its words, joined again, are a line for a shell on that host.
+const AS_SSH: &str = "exec sh -c \"$*\"";
+
+/// No file of the results has that in it.
+#[track_caller]
+fn assert_untold(place: &Place, secret: &str) {
+    for entry in fs::read_dir(place.out()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_file() {
+            assert!(!fs::read_to_string(&path).unwrap().contains(secret), "{}", path.display());
+        }
+    }
 }
 
 #[test]
 fn results_do_not_tell_whose_hosts_these_are() {
     const HOST: &str = "nobody-may-read-this-host";
     let place = Place::with(&calls());
-    // As ssh does: its words, joined again, are a line for a shell on that host.
-    let ssh = place.path("ssh");
-    fs::write(&ssh, "#!/bin/sh\nshift\nexec sh -c \"$*\"\n").unwrap();
-    fs::set_permissions(&ssh, fs::Permissions::from_mode(0o755)).unwrap();
-    let command = format!("./ssh me@{HOST}");
-    success(place.run().args(["--server-command", &command, &format!("--load-command=./ssh {HOST}")]));
+    script(&place, "sshpass", &format!("shift 4\n{AS_SSH}"));
+    script(&place, &format!("wrap@{HOST}"), "exec \"$@\"");
+    let programs = std::path::Path::new(env!("CARGO_BIN_EXE_ringmark")).parent().unwrap();
+    std::os::unix::fs::symlink(programs, place.path(HOST)).unwrap();
+    let given = [
+        format!("--server-command=./sshpass -p {HOST} ssh me@{HOST}"),
+        "--load-command".to_owned(),
+        format!("./wrap@{HOST}"),
+        "--remote-bin".to_owned(),
+        HOST.to_owned(),
+    ];
+    success(place.run().args(&given));
     let rows = place.rows("trials.csv");
     assert!(rows.iter().all(|row| row["status"] == "ok"), "{rows:?}");
-    assert_eq!(place.manifest()["sides"]["server"]["command"], "./ssh …");
-    for entry in fs::read_dir(place.out()).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_file() {
-            assert!(!fs::read_to_string(&path).unwrap().contains(HOST), "{}", path.display());
-        }
-    }
-    let mut again = place.command("run");
-    let line = failure(again.args(["--replay", "out", "--out", "again"]));
-    assert_has(
-        &line,
-        &["--server-command `./ssh …`, of which it does not keep all: give --server-command again"],
+    let sides = &place.manifest()["sides"];
+    assert_eq!(
+        (&sides["server"]["command"], &sides["load"]["command"]),
+        (&"…/sshpass …".into(), &"…".into())
     );
+    assert_untold(&place, HOST);
+
+    let mut again = place.command("run");
+    again.args(["--replay", "out", "--out", "again"]);
+    assert_has(
+        &failure(&mut again),
+        &[
+            "the run began with --server-command `…/sshpass …`, --load-command `…`, --remote-bin `…`, of which it does not \
+             keep all: give --server-command, --load-command, --remote-bin again",
+        ],
+    );
+    again.args(&given[..3]);
+    assert_has(
+        &failure(&mut again),
+        &["--remote-bin `…`, of which it does not keep all: give --remote-bin again"],
+    );
+    success(again.args(&given[3..]));
+}
+
+#[test]
+fn a_lost_way_does_not_tell_whose_it_was() {
+    let place = Place::with(&calls());
+    // It is there when it is asked, and then no more.
+    let refused = "ssh: connect to host zq.example.org port 22: refused";
+    let text =
+        format!("shift 3\ncase \"$*\" in *describe-side*) {AS_SSH};; esac\necho {refused} >&2\nexit 255");
+    script(&place, "ssh", &text);
+    failure(place.run().args(["--server-command", "./ssh -p 22 zq"]));
+    let rows = place.rows("trials.csv");
+    for row in &rows {
+        assert_eq!(row["status"], "failed");
+        assert_has(&row["reason"], &["--server-command `…/ssh", "ssh: connect to host … port …: refused"]);
+    }
+    assert_untold(&place, "example.org");
 }
