@@ -131,12 +131,14 @@ pub fn run(options: &Options) -> Result<()> {
 fn origin(options: &Options, pair: &Pair) -> String {
     let line = |name: &str, folder: &Path, run: &Run| {
         let of = |path: &str| run.manifest.pointer(path).and_then(Value::as_str).unwrap_or("unknown");
+        let of_server = |field: &str| run.server_machine()[field].as_str().unwrap_or("unknown");
+        let place = if run.sides.is_some() { "server on " } else { "" };
         format!(
-            "- {name}: `{}`, begun {}, {}, Linux {}, ringmark {}\n",
+            "- {name}: `{}`, begun {}, {place}{}, Linux {}, ringmark {}\n",
             folder.display(),
             of("/machine/read_at"),
-            of("/machine/description"),
-            of("/machine/kernel_release"),
+            of_server("description"),
+            of_server("kernel_release"),
             of("/ringmark"),
         )
     };

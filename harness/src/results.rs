@@ -245,15 +245,10 @@ pub struct Run {
 }
 
 impl Run {
-    /// Where the server and the load were, by value.
-    pub fn sides(&self) -> Option<Sides> {
-        self.sides.clone()
-    }
-
     /// The machine that the server ran on, as it describes itself; null if that is not known.
     pub fn server_machine(&self) -> &Value {
-        match self.manifest.get("sides") {
-            Some(sides) => &sides["server"]["machine"],
+        match &self.sides {
+            Some(sides) => &sides.server.machine,
             None => &self.manifest["machine"],
         }
     }

@@ -133,6 +133,7 @@ mod tests {
     use super::*;
     use crate::comparisons::METRICS;
     use crate::measurement::Status;
+    use crate::sides::{Side, Sides};
 
     const WORKLOAD: &str = "name = \"w\"\nquestion = \"q\"\nconnections = 64\nmessage_bytes = 64\n";
 
@@ -170,13 +171,17 @@ mod tests {
         }
     }
 
+    fn metric_of(pair: &Pair, name: &str) -> Option<String> {
+        let of_name = METRICS.iter().find(|metric| metric.name == name).expect("a metric");
+        metric(pair, &pair.a.matrix.workloads[0], of_name)
+    }
+
     #[test]
     fn cpu_that_has_softirqs_in_it_is_not_set_beside_cpu_that_has_not() {
         let of = |a: Value, b: Value, name: &str| {
             let mut pair = pair(WORKLOAD);
             (pair.a.manifest, pair.b.manifest) = (json!({ "machine": a }), json!({ "machine": b }));
-            let of_name = METRICS.iter().find(|metric| metric.name == name).expect("a metric");
-            metric(&pair, &pair.a.matrix.workloads[0], of_name)
+            metric_of(&pair, name)
         };
         let [yes, no] = [true, false].map(|is| json!({ "softirq_in_process_cpu": is }));
         let built =
@@ -192,6 +197,19 @@ mod tests {
         ] {
             assert_eq!(of(a, b, cpu).is_some(), is_refused);
         }
+        // That of the server's machine, wherever `ringmark run` was.
+        let mut remote = pair(WORKLOAD);
+        remote.a.manifest = json!({ "machine": yes });
+        remote.b.manifest = json!({ "machine": yes });
+        remote.b.sides = Some(Sides {
+            server_address: std::net::Ipv4Addr::LOCALHOST.into(),
+            over_loopback: false,
+            one_machine: false,
+            has_remote_bin: false,
+            server: Side { machine: no.clone(), ..Side::default() },
+            load: Side::default(),
+        });
+        assert!(metric_of(&remote, cpu).is_some_and(|reason| reason.contains("only in A")));
         assert!(of(yes.clone(), no.clone(), cpu).is_some_and(|reason| reason.contains("only in A")));
         assert_eq!(of(yes, no, "latency_p99_us"), None);
     }

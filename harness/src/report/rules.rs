@@ -44,7 +44,7 @@ pub fn text(run: &Run) -> String {
     let items: String = rules.iter().map(item).collect();
     match items.is_empty() {
         true => items,
-        false if run.manifest.get("sides").is_some() => {
+        false if run.sides.is_some() => {
             format!("Of the machines, the network and the workloads of this run:\n\n{items}")
         }
         false => format!("Of this machine, this kernel and these workloads:\n\n{items}"),

@@ -117,7 +117,13 @@ fn about(run: &Run, folder: &str) -> String {
         .map(|status| format!("{} {}", count(status), status.word()))
         .collect();
     let first = run.trials.first();
-    let cpus = |cpus: &str| if cpus.is_empty() { "not pinned".to_owned() } else { format!("on CPU {cpus}") };
+    // Of what runs here, if there is a command for either side.
+    let (here, machine) =
+        if run.sides.is_some() { (" from here", "`ringmark run` on") } else { ("", "Machine") };
+    let cpus = |cpus: &str| match cpus.is_empty() {
+        true => format!("not pinned{here}"),
+        false => format!("on CPU {cpus}"),
+    };
     let placement = first.map_or_else(String::new, |row| {
         let namespace = match row.network_namespace.as_str() {
             "fresh" => "a fresh network namespace for each trial",
@@ -132,8 +138,6 @@ fn about(run: &Run, folder: &str) -> String {
     let dirty =
         if manifest["machine"]["git_dirty"] == Value::Bool(true) { ", with local changes" } else { "" };
     let fresh = first.is_some_and(|row| row.network_namespace == "fresh");
-    let sysctls = if fresh { "new_namespace_network_sysctls" } else { "network_sysctls" };
-    let congestion = text_of(run.server_machine(), &format!("/{sysctls}/net.ipv4.tcp_congestion_control"));
     let profile = match text_of(manifest, "/build_profile") {
         "release" => "",
         _ => ", **not a release build: its figures are of no use**",
@@ -141,7 +145,7 @@ fn about(run: &Run, folder: &str) -> String {
     format!(
         "- Run: `{folder}`, begun {}, {finished}\n\
          - Traffic: {}\n\
-         - Machine: {} ({}), Linux {}, {} memory, idle driver {}, TCP congestion control {congestion}\n\
+         - {machine}: {} ({}), Linux {}, {} memory, idle driver {}{}\n\
          - Source: revision {}{dirty}, {}{profile}\n\
          - Placement: {placement}\n\
          - Trials: {}: {}\n{}{}{}",
@@ -154,6 +158,7 @@ fn about(run: &Run, folder: &str) -> String {
             .as_u64()
             .map_or("unknown".to_owned(), |bytes| format!("{:.0} GiB", bytes as f64 / f64::from(1 << 30))),
         text_of(manifest, "/machine/idle_driver"),
+        if run.sides.is_some() { String::new() } else { congestion(&manifest["machine"], fresh) },
         text_of(manifest, "/machine/git_revision").get(..12).unwrap_or("unknown"),
         text_of(manifest, "/machine/rustc"),
         run.trials.len(),
@@ -164,19 +169,28 @@ fn about(run: &Run, folder: &str) -> String {
     )
 }
 
+/// How TCP paces itself on a machine, in its own network namespace or in a fresh one.
+fn congestion(machine: &Value, fresh: bool) -> String {
+    let sysctls = if fresh { "new_namespace_network_sysctls" } else { "network_sysctls" };
+    let control = text_of(machine, &format!("/{sysctls}/net.ipv4.tcp_congestion_control"));
+    format!(", TCP congestion control {control}")
+}
+
 /// What the sides say that a command started elsewhere; nothing of most runs.
 fn sides(run: &Run) -> String {
-    let Some(Sides { server, load, .. }) = run.sides() else { return String::new() };
+    let Some(Sides { server, load, .. }) = &run.sides else { return String::new() };
     let mut text = String::new();
     for (name, side) in [("server", server), ("load", load)] {
         let of = |field: &str| side.machine[field].as_str().unwrap_or("unknown");
         text += &format!(
-            "- The {name}'s machine: {} ({}), Linux {}\n",
+            "- The {name}'s machine: {} ({}), Linux {}, idle driver {}{}\n",
             of("description"),
             of("cpu_model"),
-            of("kernel_release")
+            of("kernel_release"),
+            of("idle_driver"),
+            congestion(&side.machine, false)
         );
-        for line in side.not_measured {
+        for line in &side.not_measured {
             text += &format!("- Not measured of the {name}: {line}\n");
         }
     }
