@@ -297,9 +297,25 @@ fn the_cpu_of_processes_that_come_and_go_is_left_out() {
 }
 
 #[test]
-fn an_interrupted_run_leaves_none_of_its_processes_behind() {
+fn dead_processes_are_none_of_the_servers() {
+    let trials = Trials::of("zombie", &format!("{SYSCALLS}{LATENCY}{ONE_CONNECTION}"));
+    trials.place.run().output().unwrap();
+    let rows = trials.rows();
+    // It comes to rest, and is alone.
+    if has_tracepoints(&trials.place) {
+        assert!(rows.iter().any(|row| row["pass"] == "syscalls" && row["status"] == "ok"), "{rows:?}");
+    }
+    for row in rows.iter().filter(|row| row["pass"] == "latency") {
+        assert!(!row["server_cpu_ns_per_echo"].is_empty(), "{row:?}");
+        assert!(!row["reason"].contains("processes"), "{row:?}");
+    }
+    trials.assert_gone();
+}
+
+/// A run in the midst of a trial of the stand-in.
+fn in_the_midst(role: &str) -> (Trials, Running) {
     let passes = format!("{LATENCY}{FOUR_CONNECTIONS}").replace("duration = \"50ms\"", "duration = \"600s\"");
-    let trials = Trials::of("fork", &passes);
+    let trials = Trials::of(role, &passes);
     let mut command = trials.place.run();
     // Of the two orders, the one that begins with the stand-in.
     let running = (0..).find_map(|seed: u32| {
@@ -324,9 +340,22 @@ fn an_interrupted_run_leaves_none_of_its_processes_behind() {
         command = trials.place.run();
         None
     });
-    let running = running.unwrap();
-    wait_for("a process for each connection", || (trials.place.path("seen").exists()).then_some(()));
-    wait_for("the stand-in", || trials.runs().then_some(()));
+    wait_for("the stand-in", || (trials.place.path("seen").exists() && trials.runs()).then_some(()));
+    (trials, running.unwrap())
+}
+
+#[test]
+fn a_killed_run_leaves_none_of_its_processes_behind() {
+    let (trials, running) = in_the_midst("linger");
+    wait_for("the one that it leaves", || trials.place.path("left").exists().then_some(()));
+    running.signal(libc::SIGKILL);
+    running.end();
+    trials.assert_gone();
+}
+
+#[test]
+fn an_interrupted_run_leaves_none_of_its_processes_behind() {
+    let (trials, running) = in_the_midst("fork");
     running.signal(libc::SIGINT);
     thread::sleep(Duration::from_millis(100));
     running.signal(libc::SIGINT);
@@ -354,6 +383,16 @@ fn stand_in() {
     let network = fs::read_link("/proc/self/ns/net").unwrap();
     fs::write(seen, format!("{cpus} {}", network.display())).unwrap();
     let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+    if role == "zombie" {
+        // A child that nobody waits for.
+        let _ = Command::new("true").spawn().unwrap();
+    }
+    if role == "linger" {
+        // An orphan in a session of its own.
+        let left = Path::new(seen).with_file_name("left");
+        let script = "setsid sleep 600 > \"$0\" &";
+        Command::new("sh").args(["-c", script, left.to_str().unwrap()]).status().unwrap();
+    }
     if role == "restless" {
         thread::spawn(|| {
             loop {
