@@ -2,6 +2,8 @@
 //! that keeps the CPUs from halting.
 
 mod external;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;

@@ -214,7 +214,8 @@ mod tests {
     #[test]
     fn the_fields_are_found_behind_any_name() {
         let parse = |state: &str, threads: u32| {
-            let stat = format!("7 (a) S 1 (b) {state} 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 {threads} 20 21\n");
+            let stat =
+                format!("7 (a) S 1 (b) {state} 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 {threads} 20 21\n");
             Stat::parse(&stat).unwrap()
         };
         assert_eq!((parse("Z", 1).is_dead, parse("Z", 1).faults_of_ended), (true, 10));

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::broken_server::serve;
 use crate::interruption::wait_for;
+use crate::scale::limited;
 use crate::{FOUR_CONNECTIONS, LATENCY, Place, Row, Running, assert_has, failure, heading, one_line, stdout};
 
 /// What the stand-in does, and the file that it shows where it runs, in one variable of its environment. Processes
@@ -237,9 +238,28 @@ fn one_that_is_missing_is_unsupported_and_the_others_are_measured() {
     assert_eq!((&*row["status"], &*row["reason"]), ("unsupported", reason));
 
     // With nothing to compare with there is no use in a run.
-    let baseline = matrix.replace("baseline = \"epoll-et\"", "baseline = \"other\"");
-    let place = Place::with(&format!("{baseline}{missing}"));
-    assert_has(&failure(&mut place.run()), &["the baseline 'other' is missing", reason]);
+    let place = Place::with(&format!("{}{missing}", with_it_as_baseline(&matrix)));
+    assert_has(&failure(&mut place.run()), &["the baseline 'other' is `unsupported`, and nothing", reason]);
+}
+
+fn with_it_as_baseline(matrix: &str) -> String {
+    matrix.replace("baseline = \"epoll-et\"", "baseline = \"other\"")
+}
+
+#[test]
+fn where_a_command_leads_nothing_is_compared_with_one() {
+    let matrix = format!("{}{LATENCY}{FOUR_CONNECTIONS}", heading(&["epoll-et"]));
+    let other = external(&["sleep", "600{port}"], "\"port\"");
+    let place = Place::with(&format!("{}{other}", with_it_as_baseline(&matrix)));
+    assert_has(
+        &failure(place.run().args(["--server-command", "timeout 600"])),
+        &["the baseline 'other' is `unsupported`", "leave --server-command and --load-command out"],
+    );
+    assert!(!place.out().exists(), "nothing was begun");
+
+    let place = Place::with(&format!("{matrix}{other}"));
+    let printed = stdout(&place.run().args(["--server-command", "timeout 600"]).output().unwrap());
+    assert_has(&printed, &["other is `unsupported`: an external server is started here"]);
 }
 
 #[test]
@@ -310,6 +330,28 @@ fn dead_processes_are_none_of_the_servers() {
         assert!(!row["reason"].contains("processes"), "{row:?}");
     }
     trials.assert_gone();
+}
+
+#[test]
+fn several_workers_of_it_are_given_no_more_than_one_table_of_files() {
+    let server = Path::new(env!("CARGO_BIN_EXE_ringmark")).with_file_name("ringmark-server");
+    let server = server.to_str().unwrap();
+    let command = [
+        server,
+        "--backend=epoll-et",
+        "--listen={address}:{port}",
+        "--workers={workers}",
+        "--ports={workers}",
+    ];
+    // Of so few files the walk loses its first count, and cannot be.
+    let memory = "[memory]\nquestion = \"q\"\nconnections = [1, 400]\nmessage_bytes = 64\n";
+    let matrix = format!("workers = 2\n{}{memory}{}", heading(&["other"]), external(&command, "\"port\""));
+    let place = Place::with(&matrix);
+    limited(&mut place.run(), 300).output().unwrap();
+    let rows = place.rows("trials.csv");
+    let row = rows.iter().find(|row| row["arm"] == "other").unwrap();
+    assert_eq!(row["status"], "skipped");
+    assert_has(&row["reason"], &["room for 267 by open files (RLIMIT_NOFILE 300, for all of a process)"]);
 }
 
 /// A run in the midst of a trial of the stand-in.
