@@ -1,7 +1,8 @@
 //! All processes of a server that forks: a process for each connection, or a shell around the server.
 //!
 //! Counters that are inherited follow the children by themselves; clocks do not, and are read of each process. That
-//! is exact as long as none begins or ends between two readings, and [`Tree`]s of two moments that are equal say so.
+//! is exact as long as none begins or ends between two readings, and [`Tree`]s of two moments that are equal say so, as
+//! far as the kernel tells (`faults_of_ended`).
 
 use std::io;
 

@@ -388,8 +388,13 @@ fn in_the_midst(role: &str) -> (Trials, Running) {
 
 #[test]
 fn a_killed_run_leaves_none_of_its_processes_behind() {
-    let (trials, running) = in_the_midst("linger");
-    wait_for("the one that it leaves", || trials.place.path("left").exists().then_some(()));
+    let (trials, running) = in_the_midst("orphans");
+    wait_for("the one that lives on", || trials.place.path("lives").exists().then_some(()));
+    let ended = wait_for("the other one", || {
+        let pid = fs::read_to_string(trials.place.path("ended")).ok()?;
+        pid.strip_suffix('\n').map(str::to_owned)
+    });
+    wait_for("its being reaped", || (!Path::new("/proc").join(&ended).exists()).then_some(()));
     running.signal(libc::SIGKILL);
     running.end();
     trials.assert_gone();
@@ -409,6 +414,7 @@ fn an_interrupted_run_leaves_none_of_its_processes_behind() {
 /// An echo server that is told its port, and what to do wrong.
 #[test]
 #[ignore = "is no test but the server that the tests here start"]
+#[expect(clippy::zombie_processes, reason = "one of the things to do wrong")]
 fn stand_in() {
     let Ok(role) = std::env::var(ROLE) else { return };
     let (role, seen) = role.split_once(' ').unwrap();
@@ -427,13 +433,13 @@ fn stand_in() {
     let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
     if role == "zombie" {
         // A child that nobody waits for.
-        let _ = Command::new("true").spawn().unwrap();
+        Command::new("true").spawn().unwrap();
     }
-    if role == "linger" {
-        // An orphan in a session of its own.
-        let left = Path::new(seen).with_file_name("left");
-        let script = "setsid sleep 600 > \"$0\" &";
-        Command::new("sh").args(["-c", script, left.to_str().unwrap()]).status().unwrap();
+    if role == "orphans" {
+        // One that ends, and one that lives on, in a session of its own.
+        let script = "sh -c 'echo $$' >ended & setsid sleep 600 >lives &";
+        let folder = Path::new(seen).parent().unwrap();
+        Command::new("sh").args(["-c", script]).current_dir(folder).status().unwrap();
     }
     if role == "restless" {
         thread::spawn(|| {
