@@ -2,6 +2,8 @@
 //! that keeps the CPUs from halting.
 
 mod external;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -42,6 +44,9 @@ const DEATH_TIME: Duration = Duration::from_millis(200);
 /// How long a server may take to notice that the client has reset connections.
 const RESET_TIME: Duration = Duration::from_secs(2);
 
+/// How long what was killed may take to be gone: a server of a million connections closes them first.
+const END_TIME: Duration = Duration::from_secs(20);
+
 /// How long the port of an io_uring server that was killed may stay taken: the kernel tears its rings down after it has
 /// ended.
 const PORT_TIME: Duration = Duration::from_secs(5);
@@ -62,6 +67,8 @@ struct Program {
     lines: Receiver<String>,
     errors: Receiver<String>,
     interrupted: Interrupted,
+    /// Whether it ends others, and then itself, once its stdin ends; killed, it could not.
+    ends_with_stdin: bool,
 }
 
 /// The lines of a pipe, read on a thread so that the program never waits for its reader.
@@ -89,25 +96,14 @@ impl Program {
         }
         // Out of the terminal's process group: Ctrl-C is for the harness, which ends its programs itself.
         command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let harness = std::process::id();
-        // SAFETY: prctl and getppid are single system calls, safe between fork and exec.
-        unsafe {
-            command.pre_exec(move || {
-                // A harness that is killed takes its programs along.
-                if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
-                    return Err(std::io::Error::last_os_error());
-                }
-                if libc::getppid() as u32 != harness {
-                    return Err(std::io::Error::from_raw_os_error(libc::ESRCH));
-                }
-                Ok(())
-            });
-        }
+        // A harness that is killed takes its programs along.
+        end_with_parent(&mut command);
         let mut child = command.spawn().with_context(|| format!("start the {name}"))?;
         let lines = child.stdout.take().map_or_else(|| mpsc::channel().1, lines_of);
         let errors = child.stderr.take().map_or_else(|| mpsc::channel().1, lines_of);
         let stdin = child.stdin.take();
-        Ok(Self { name, child, stdin, lines, errors, interrupted: Arc::clone(interrupted) })
+        let interrupted = Arc::clone(interrupted);
+        Ok(Self { name, child, stdin, lines, errors, interrupted, ends_with_stdin: false })
     }
 
     fn say(&mut self, line: &str) -> Result<()> {
@@ -177,14 +173,57 @@ impl Program {
             unsafe { libc::kill(-(self.child.id() as libc::pid_t), signal) };
         }
     }
+
+    /// Ends it within `time`, or returns the processes that are left.
+    fn end(&mut self, time: Duration) -> Vec<u32> {
+        // What cannot be killed, such as a command that runs as another user, leaves with the end of its stdin.
+        self.stdin = None;
+        if !self.ends_with_stdin {
+            self.signal_group(libc::SIGKILL);
+        }
+        if self.wait(time).is_ok() {
+            return Vec::new();
+        }
+        let pid = self.child.id();
+        let mut left = Tree::read(pid, pid).map_or_else(|_| vec![pid], Tree::into_pids);
+        if self.ends_with_stdin {
+            left.retain(|&left| left != pid);
+            self.signal_group(libc::SIGKILL);
+        }
+        left
+    }
 }
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // What cannot be killed, such as a command that runs as another user, leaves with the end of its stdin.
-        self.stdin = None;
-        self.signal_group(libc::SIGKILL);
-        let _ = self.child.wait();
+        let left = self.end(END_TIME);
+        if !left.is_empty() {
+            let left: Vec<_> = left.iter().map(u32::to_string).collect();
+            eprintln!(
+                "ringmark: the {} was killed and has not ended within {} s: it may run as another user, or wait in the \
+                 kernel; look at the processes that are left: ps -p {}",
+                self.name,
+                END_TIME.as_secs(),
+                left.join(",")
+            );
+        }
+    }
+}
+
+/// Has the kernel kill a program when the thread that starts it ends (PR_SET_PDEATHSIG).
+pub fn end_with_parent(command: &mut Command) {
+    let parent = std::process::id();
+    // SAFETY: prctl and getppid are single system calls, safe between fork and exec.
+    unsafe {
+        command.pre_exec(move || {
+            if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
+                return Err(std::io::Error::last_os_error());
+            }
+            if libc::getppid() as u32 != parent {
+                return Err(std::io::Error::from_raw_os_error(libc::ESRCH));
+            }
+            Ok(())
+        });
     }
 }
 
@@ -271,8 +310,8 @@ pub struct RefusedByKernel(String);
 pub struct Server {
     program: Program,
     pid: Option<u32>,
-    /// Of one that is not ours.
-    external: Option<external::LeftBehind>,
+    /// Whether it is not ours: then the program is its supervisor.
+    is_external: bool,
     /// Its knobs, as JSON.
     pub knobs: String,
     /// What is in force in it, as JSON.
@@ -366,7 +405,7 @@ impl Server {
         match parse(&line)? {
             ServerEvent::Ready { knobs, in_force, addresses } => {
                 let (knobs, in_force) = (knobs.to_string(), in_force.to_string());
-                Ok(Self { program, pid, external: None, knobs, in_force, addresses })
+                Ok(Self { program, pid, is_external: false, knobs, in_force, addresses })
             }
             ServerEvent::Unsupported { reason } => bail!(RefusedByKernel(reason)),
             other => bail!("the server should say that it is ready, but says {other:?}"),
@@ -380,12 +419,15 @@ impl Server {
 
     /// Whether it is not ours, and tells nothing of itself.
     pub fn is_external(&self) -> bool {
-        self.external.is_some()
+        self.is_external
     }
 
     /// Its process, and those that it has started, if it is to be seen here.
     pub fn processes(&self) -> std::io::Result<Option<Tree>> {
-        let tree = |pid| if self.is_external() { Tree::read(pid) } else { Ok(Tree::alone(pid)) };
+        let tree = |pid| match self.is_external {
+            true => Tree::read(pid, self.program.child.id()),
+            false => Ok(Tree::alone(pid)),
+        };
         self.pid.map(tree).transpose()
     }
 

@@ -75,16 +75,19 @@ pub struct Examination {
 }
 
 /// Examines the machine for a matrix, and refuses what cannot be measured here. Of a side that is on another machine it
-/// knows nothing, and then refuses nothing either: that side does, in its trials.
+/// knows nothing, and then refuses nothing for its sake either: that side does, in its trials.
 pub fn examine(machine: &Machine, matrix: &Matrix, sides: Option<&Sides>) -> Result<Examination> {
     let facts = Facts::read(machine, SPIN_TIME_BEFORE_RUN);
     let lines = judge::lines(&facts);
     let room = Room::of(&facts);
+    let is_commanded = sides.is_some();
     if sides.is_some_and(|sides| !sides.are_here()) {
-        return Ok(Examination { room, walks: Vec::new(), lines, warnings: Vec::new() });
+        before_run::refuse_baseline(matrix, is_commanded)?;
+        let warnings = before_run::unsupported_externals(matrix, is_commanded);
+        return Ok(Examination { room, walks: Vec::new(), lines, warnings });
     }
-    before_run::refuse(&facts, matrix, before_run::ask_kernel)?;
-    let warnings = before_run::warnings(&lines, &facts, matrix, before_run::ask_kernel);
+    before_run::refuse(&facts, matrix, is_commanded, before_run::ask_kernel)?;
+    let warnings = before_run::warnings(&lines, &facts, matrix, is_commanded, before_run::ask_kernel);
     let walks = before_run::walks(&room, matrix);
     Ok(Examination { room, walks, lines, warnings })
 }

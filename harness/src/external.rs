@@ -2,6 +2,7 @@
 //! version it is.
 
 pub mod exec;
+pub mod supervisor;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -71,6 +71,8 @@ enum Verb {
     DescribeSide(sides::DescribeOptions),
     #[command(hide = true)]
     ExecWhenTold(external::exec::Options),
+    #[command(hide = true)]
+    Supervise(external::supervisor::Options),
 }
 
 fn main() -> std::process::ExitCode {
@@ -89,6 +91,7 @@ fn main() -> std::process::ExitCode {
         Verb::SpinWhenIdle(options) => idle_spinner::run(&options),
         Verb::DescribeSide(options) => sides::describe(&options),
         Verb::ExecWhenTold(options) => external::exec::run(&options),
+        Verb::Supervise(options) => external::supervisor::run(&options),
     };
     match outcome {
         Ok(()) => std::process::ExitCode::SUCCESS,

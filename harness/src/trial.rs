@@ -504,7 +504,10 @@ impl Trial {
         let room = ground.room.with_available(ramp::available_bytes()?);
         let is_document = self.contender.backend == "epoll-document";
         let own = own_descriptors(ground.workers, ground.ports);
-        let bounds = room.bounds(u64::from(ground.workers), u64::from(ground.ports), own, is_document);
+        let bounds = match ground.external(&self.contender.backend) {
+            Some(_) => room.bounds_of_external(own),
+            None => room.bounds(u64::from(ground.workers), u64::from(ground.ports), own, is_document),
+        };
         let tightest = bounds.into_iter().min_by_key(|bound| bound.connections);
         let too_few = tightest.filter(|bound| bound.connections < wanted as u64);
         Ok(too_few.map(|bound| {

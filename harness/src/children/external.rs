@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail};
 
 use super::{
-    Interrupted, LAST_WORDS_TIME, Program, Server, ServerCounters, ServerPlan, WasInterrupted, free_ports,
+    ANSWER_TIME, Interrupted, LAST_WORDS_TIME, Program, Server, ServerCounters, ServerPlan, WasInterrupted,
+    free_ports,
 };
-use crate::external::{ADDRESS, External, Ready, exec};
+use crate::external::{ADDRESS, External, Ready, exec, supervisor};
 use crate::instruments::network::PortReading;
 use crate::instruments::network_namespace::NetworkNamespace;
-use crate::instruments::process_tree;
 
 /// How long it may take to leave after SIGTERM. Then it is killed.
 const LEAVE_TIME: Duration = Duration::from_secs(2);
@@ -22,17 +22,6 @@ const VERSION_TIME: Duration = Duration::from_secs(5);
 /// Between two looks at whether it is ready.
 const READY_PAUSE: Duration = Duration::from_millis(2);
 
-/// The processes that it leaves behind. They are ended when this is dropped, after the one that was started.
-pub struct LeftBehind {
-    server: u32,
-}
-
-impl Drop for LeftBehind {
-    fn drop(&mut self) {
-        process_tree::end_orphans(self.server);
-    }
-}
-
 /// Starts it, calls `held` with the process that will be it before it is, and waits until it is ready.
 pub fn start(
     external: &External,
@@ -41,18 +30,18 @@ pub fn start(
     interrupted: &Interrupted,
     mut held: impl FnMut(Option<u32>),
 ) -> Result<Server> {
-    process_tree::adopt_orphans().context("PR_SET_CHILD_SUBREAPER")?;
     let port = if namespace.is_some() { plan.first_port } else { free_ports(1)? };
     let mut command = Command::new(std::env::current_exe().context("find this program")?);
-    command.arg(exec::VERB);
+    command.args([supervisor::VERB, exec::VERB]);
     if !plan.cpus.is_empty() {
         command.args(["--cpus", plan.cpus]);
     }
     command.arg("--").args(external.words(port, plan.workers));
-    let program = Program::start("server", command, namespace, interrupted)?;
-    let pid = program.child.id();
+    let mut program = Program::start("server", command, namespace, interrupted)?;
+    program.ends_with_stdin = true;
+    let pid = program.hear(ANSWER_TIME)?.parse().context("the number of the server's process")?;
     let mut server = Server {
-        external: Some(LeftBehind { server: pid }),
+        is_external: true,
         pid: Some(pid),
         program,
         // It has none that are known.
@@ -115,8 +104,8 @@ impl Server {
     /// the kernel's list.
     pub(super) fn counters_from_outside(&mut self) -> Result<ServerCounters> {
         let port = self.addresses.first().context("the server listens nowhere")?.port();
-        let reading =
-            PortReading::read(self.program.child.id(), port).map_err(|error| self.blame(error.into()))?;
+        let pid = self.pid.context("the server has no process")?;
+        let reading = PortReading::read(pid, port).map_err(|error| self.blame(error.into()))?;
         Ok(ServerCounters {
             loops: [("open".to_owned(), reading.accepted)].into(),
             is_from_outside: true,
@@ -129,7 +118,7 @@ impl Server {
         if self.program.child.try_wait().context("wait for the server")?.is_some() {
             return Err(self.program.ended()).context("the server ended by itself");
         }
-        self.program.signal_group(libc::SIGTERM);
+        self.program.say("leave")?;
         // Who has not left by then is killed when this is dropped.
         let _ = self.program.wait(LEAVE_TIME);
         Ok(ServerCounters { is_from_outside: true, ..ServerCounters::default() })

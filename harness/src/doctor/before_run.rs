@@ -4,7 +4,7 @@ use anyhow::{Result, bail};
 
 use super::facts::{Facts, refusal};
 use super::judge::{Check, Line, Status, impossible};
-use super::room::Room;
+use super::room::{Bound, Room};
 use crate::external::External;
 use crate::matrix::{Contender, Matrix, Workload};
 use crate::measurement::Pass;
@@ -25,14 +25,52 @@ pub fn ask_kernel(contender: &Contender) -> Option<String> {
     refusal(&contender.backend, &contender.set)
 }
 
+/// The passes of a matrix that cannot measure a server that is not ours, each with the reason; `is_commanded` says
+/// whether the run has a command for a side.
+fn unsupported(external: &External, matrix: &Matrix, is_commanded: bool) -> Vec<(Pass, String)> {
+    let of_pass = |pass| Some((pass, external.unsupported(pass, is_commanded)?));
+    matrix.passes().into_iter().filter_map(of_pass).collect()
+}
+
+/// Why none of them can, if so.
+fn never_supported(external: &External, matrix: &Matrix, is_commanded: bool) -> Option<String> {
+    let unsupported = unsupported(external, matrix, is_commanded);
+    let are_all = unsupported.len() == matrix.passes().len();
+    unsupported.into_iter().next().filter(|_| are_all).map(|(_, reason)| reason)
+}
+
+/// Refuses a matrix whose baseline is a server that is not ours and that no pass can measure.
+pub fn refuse_baseline(matrix: &Matrix, is_commanded: bool) -> Result<()> {
+    let baseline = matrix.external(&matrix.baseline);
+    match baseline.and_then(|external| never_supported(external, matrix, is_commanded)) {
+        Some(why) => {
+            bail!("the baseline '{}' is `unsupported`, and nothing could be compared: {why}", matrix.baseline)
+        }
+        None => Ok(()),
+    }
+}
+
+/// What of the servers that are not ours cannot be measured.
+pub fn unsupported_externals(matrix: &Matrix, is_commanded: bool) -> Vec<String> {
+    let lines = |external: &External| {
+        let name = &external.name;
+        if let Some(reason) = never_supported(external, matrix, is_commanded) {
+            return vec![format!("{name} is `unsupported`: {reason}")];
+        }
+        let in_pass = |(pass, reason): (Pass, String)| {
+            format!("{name} is `unsupported` in the {} pass: {reason}", pass.name())
+        };
+        unsupported(external, matrix, is_commanded).into_iter().map(in_pass).collect()
+    };
+    matrix.externals.iter().flat_map(lines).collect()
+}
+
 /// Refuses a matrix of which nothing, or some part for a reason that is known beforehand, could be measured. A walk
 /// goes as far as it can.
-pub fn refuse(facts: &Facts, matrix: &Matrix, refusal: Refusal) -> Result<()> {
-    if let Some(missing) = matrix.external(&matrix.baseline).and_then(External::missing) {
-        bail!("the baseline '{}' is missing, and nothing could be compared: {missing}", matrix.baseline);
-    }
+pub fn refuse(facts: &Facts, matrix: &Matrix, is_commanded: bool, refusal: Refusal) -> Result<()> {
+    refuse_baseline(matrix, is_commanded)?;
     let refused = |contender: &Contender| match matrix.external(&contender.backend) {
-        Some(external) => external.missing(),
+        Some(external) => never_supported(external, matrix, is_commanded),
         None => refusal(contender),
     };
     let refusals: Vec<_> = matrix.backends.iter().map_while(refused).collect();
@@ -44,20 +82,33 @@ pub fn refuse(facts: &Facts, matrix: &Matrix, refusal: Refusal) -> Result<()> {
     }
     let room = Room::of(facts);
     for (what, connections, workers, ports) in demands(matrix) {
-        for bound in
-            room.bounds(u64::from(workers), u64::from(ports), OWN_DESCRIPTORS as u64, has_document(matrix))
-        {
-            if connections as u64 > bound.connections {
-                bail!(
-                    "{what}: {} connections, but {} fit here by {}; or ask for fewer",
-                    count(connections as u64),
-                    count(bound.connections),
-                    bound.reason
-                );
-            }
+        let own = OWN_DESCRIPTORS as u64;
+        let bounds = room.bounds(u64::from(workers), u64::from(ports), own, has_document(matrix));
+        if let Some(why) = too_many(&what, connections, bounds) {
+            bail!(why);
         }
     }
     Ok(())
+}
+
+/// Why so many connections do not fit.
+fn too_many(what: &str, connections: usize, bounds: Vec<Bound>) -> Option<String> {
+    let exceeded = bounds.into_iter().find(|bound| connections as u64 > bound.connections)?;
+    let (asked, room) = (count(connections as u64), count(exceeded.connections));
+    Some(format!("{what}: {asked} connections, but {room} fit here by {}; or ask for fewer", exceeded.reason))
+}
+
+/// The workloads whose connections fit into several workers of ours, but not into one process of another server. It may
+/// have more processes: then nothing is amiss.
+fn too_many_for_externals(facts: &Facts, matrix: &Matrix) -> Vec<String> {
+    if matrix.externals.is_empty() {
+        return Vec::new();
+    }
+    let bounds = Room::of(facts).bounds_of_external(OWN_DESCRIPTORS as u64);
+    let line = |(what, connections, ..): (String, usize, u16, u16)| {
+        too_many(&format!("{what}, to a server that is not ours"), connections, bounds.clone())
+    };
+    demands(matrix).into_iter().filter_map(line).collect()
 }
 
 fn has_document(matrix: &Matrix) -> bool {
@@ -99,7 +150,13 @@ pub fn walks(room: &Room, matrix: &Matrix) -> Vec<String> {
 }
 
 /// In a few lines, what is not ok here and bears on what the matrix asks for.
-pub fn warnings(lines: &[Line], facts: &Facts, matrix: &Matrix, refusal: Refusal) -> Vec<String> {
+pub fn warnings(
+    lines: &[Line],
+    facts: &Facts,
+    matrix: &Matrix,
+    is_commanded: bool,
+    refusal: Refusal,
+) -> Vec<String> {
     let bearing = lines.iter().filter(|line| line.status != Status::Ok && bears(line.check, facts, matrix));
     let mut warnings: Vec<_> = bearing
         .map(|line| {
@@ -107,10 +164,8 @@ pub fn warnings(lines: &[Line], facts: &Facts, matrix: &Matrix, refusal: Refusal
             format!("{}: {}{cost}", line.check.name(), line.found)
         })
         .collect();
-    for external in &matrix.externals {
-        let missing = external.missing();
-        warnings.extend(missing.map(|missing| format!("{} is `unsupported`: {missing}", external.name)));
-    }
+    warnings.extend(unsupported_externals(matrix, is_commanded));
+    warnings.extend(too_many_for_externals(facts, matrix));
     let is_ours = |contender: &&Contender| matrix.external(&contender.backend).is_none();
     let refused = matrix.backends.iter().filter(is_ours).filter(|contender| refusal(contender).is_some());
     let refused: Vec<_> = refused.map(Contender::arm).collect();

@@ -94,11 +94,27 @@ impl Room {
     /// Every bound that is known, of a server with so many workers and ports, each of which opens `own` files beside its
     /// connections. The load takes as many threads as it needs, each with a table of files of its own.
     pub fn bounds(&self, workers: u64, ports: u64, own: u64, is_document: bool) -> Vec<Bound> {
+        let each = bytes_per_connection(is_document);
+        let of_tables = format!("for each of {workers} workers): raise `ulimit -Hn`, or `workers`");
+        self.within((workers, &of_tables), (ports, "`workers` or `ports`, or "), own, each)
+    }
+
+    /// The same of a server that is not ours: one process, with one table of files and one port whatever its workers.
+    pub fn bounds_of_external(&self, own: u64) -> Vec<Bound> {
+        let of_tables = "for all of a process): raise `ulimit -Hn`";
+        self.within((1, of_tables), (1, ""), own, bytes_per_connection(false))
+    }
+
+    fn within(
+        &self,
+        (tables, of_tables): (u64, &str),
+        (ports, or_ports): (u64, &str),
+        own: u64,
+        each: u64,
+    ) -> Vec<Bound> {
         let open_files = self.open_files.map(|files| Bound {
-            connections: files.saturating_sub(own).saturating_mul(workers),
-            reason: format!(
-                "open files (RLIMIT_NOFILE {files}, for each of {workers} workers): raise `ulimit -Hn`, or `workers`"
-            ),
+            connections: files.saturating_sub(own).saturating_mul(tables),
+            reason: format!("open files (RLIMIT_NOFILE {files}, {of_tables}"),
         });
         let files_of_machine = self.files_of_machine.map(|files| Bound {
             connections: files / 2,
@@ -108,10 +124,9 @@ impl Room {
             connections: connections_per_port(last - first + 1).saturating_mul(ports),
             reason: format!(
                 "local ports ({first} to {last}, {SOURCES} source addresses, {ports} ports of the server): raise \
-                 `workers` or `ports`, or net.ipv4.ip_local_port_range"
+                 {or_ports}net.ipv4.ip_local_port_range"
             ),
         });
-        let each = bytes_per_connection(is_document);
         let memory = self.memory_bytes.map(|bytes| Bound {
             connections: (bytes - reserve_bytes(bytes)) / each,
             reason: format!(

@@ -257,11 +257,11 @@ fn a_matrix_that_does_not_fit_is_refused_in_one_line() {
         matrix("connections = 8\nmessage_bytes = 64\n", &to)
     };
     let refused = |facts: &Facts, matrix: &Matrix, words: &[&str]| {
-        let why = format!("{:#}", refuse(facts, matrix, all_run).unwrap_err());
+        let why = format!("{:#}", refuse(facts, matrix, false, all_run).unwrap_err());
         assert!(!why.contains('\n') && words.iter().all(|word| why.contains(word)), "{why}");
     };
     let files = Facts { open_files_hard: Some(900), ..poor() };
-    refuse(&files, &large("884"), all_run).unwrap();
+    refuse(&files, &large("884"), false, all_run).unwrap();
     refused(
         &files,
         &large("885"),
@@ -274,7 +274,7 @@ fn a_matrix_that_does_not_fit_is_refused_in_one_line() {
     let machine = Facts { files_of_machine: Some(4001), ..rich() };
     refused(&machine, &large("2001"), &["2,001", "2,000 fit", "fs.file-max"]);
     // A walk goes as far as it can.
-    refuse(&rich(), &matrix("128, 192]", "128, 9999999]"), all_run).unwrap();
+    refuse(&rich(), &matrix("128, 192]", "128, 9999999]"), false, all_run).unwrap();
     // More workers have more ports, and more threads more files.
     let several = matrix("baseline = ", "workers = 2\nbaseline = ");
     assert_eq!(several.workers, 2);
@@ -285,7 +285,7 @@ fn a_matrix_that_does_not_fit_is_refused_in_one_line() {
         matrix.workloads = vec![crate::matrix::Workload { workers: Some(workers), ..of_workload.clone() }];
         matrix
     };
-    refuse(&Facts { open_files_hard: Some(1 << 40), ..poor() }, &with(2), all_run).unwrap();
+    refuse(&Facts { open_files_hard: Some(1 << 40), ..poor() }, &with(2), false, all_run).unwrap();
     refused(
         &Facts { open_files_hard: Some(1 << 40), ..poor() },
         &with(1),
@@ -300,6 +300,67 @@ fn a_matrix_that_does_not_fit_is_refused_in_one_line() {
     assert_eq!(most(1, 2)[..2], [1008, 2000]);
 }
 
+const SCALE: &str = "[scale]\nquestion = \"q\"\nconnections = [128, 256]\nactive = 8\nmessage_bytes = 64\n\
+                     rate_per_s = 100.0\nrepeats = 1\nduration = \"1s\"\nwarmup_max = \"0s\"\n";
+
+/// The matrix with a server that is not ours, and what else is put before its first workload.
+fn with_external(also: &str) -> Matrix {
+    let first = "[[workload]]\nname = \"8-conn-64B\"";
+    let external = "[[external]]\nname = \"other\"\ncommand = [\"sh\", \"{port} {workers}\"]\nready = \"port\"\n\
+                    version = [\"sh\"]\n";
+    matrix(first, &format!("{also}{external}{first}"))
+}
+
+#[test]
+fn one_process_of_another_server_has_one_table_of_files() {
+    let most = |ports| {
+        let room = Room::of(&Facts { open_files_hard: Some(1024), ports, ..rich() });
+        room.bounds_of_external(16).iter().map(|bound| bound.connections).collect::<Vec<_>>()
+    };
+    assert_eq!(most(Some((60_000, 60_999)))[..2], [1008, 1000]);
+
+    let mut matrix = with_external("");
+    (matrix.workers, matrix.workloads[0].connections) = (2, 2000);
+    let files = Facts { open_files_hard: Some(1024), ..rich() };
+    let said = |matrix: &Matrix| warnings(&lines(&files), &files, matrix, false, all_run);
+    let why = "workload '8-conn-64B', to a server that is not ours: 2,000 connections, but 1,008 fit here by open \
+               files (RLIMIT_NOFILE 1024, for all of a process): raise `ulimit -Hn`; or ask for fewer";
+    assert_eq!(said(&matrix), [why]);
+    refuse(&files, &matrix, false, all_run).unwrap();
+    matrix.externals.clear();
+    assert_eq!(said(&matrix), [""; 0]);
+}
+
+#[test]
+fn what_cannot_be_measured_of_another_server_is_said_or_refused() {
+    let said =
+        |matrix: &Matrix, is_commanded| warnings(&lines(&rich()), &rich(), matrix, is_commanded, all_run);
+    let refused = |matrix: &Matrix, is_commanded| {
+        refuse(&rich(), matrix, is_commanded, all_run).map_err(|error| format!("{error:#}"))
+    };
+    let mut matrix = with_external("");
+    assert_eq!(said(&matrix, false), [""; 0]);
+    assert!(said(&matrix, true)[0].starts_with("other is `unsupported`: an external server is started here"));
+    refused(&matrix, true).unwrap();
+    matrix.baseline = "other".to_owned();
+    refused(&matrix, false).unwrap();
+    let why = refused(&matrix, true).unwrap_err();
+    assert!(
+        why.starts_with("the baseline 'other' is `unsupported`, and nothing could be compared: "),
+        "{why}"
+    );
+
+    // Of several passes one can.
+    let mut matrix = with_external(SCALE);
+    matrix.baseline = "other".to_owned();
+    refused(&matrix, false).unwrap();
+    let in_pass =
+        "other is `unsupported` in the scale pass: this pass reads counters that only our own servers have";
+    assert_eq!(said(&matrix, false), [in_pass]);
+    (matrix.latency, matrix.syscalls, matrix.memory) = (None, None, None);
+    assert!(refused(&matrix, false).unwrap_err().contains("only our own servers"));
+}
+
 #[test]
 fn what_a_long_walk_has_room_for_is_said_beforehand() {
     let room = Room::of(&rich());
@@ -312,14 +373,15 @@ fn what_a_long_walk_has_room_for_is_said_beforehand() {
 #[test]
 fn a_matrix_needs_one_backend_that_runs() {
     let smoke = matrix("question", "question");
-    refuse(&rich(), &smoke, no_uring).unwrap();
-    let why = format!("{:#}", refuse(&rich(), &smoke, none_runs).unwrap_err());
+    refuse(&rich(), &smoke, false, no_uring).unwrap();
+    let why = format!("{:#}", refuse(&rich(), &smoke, false, none_runs).unwrap_err());
     assert!(why.contains("no backend of this matrix runs here: io_uring_setup: ENOSYS"), "{why}");
 }
 
 #[test]
 fn only_what_bears_on_the_matrix_is_said() {
-    let said = |facts: &Facts, matrix: &Matrix, refusal| warnings(&lines(facts), facts, matrix, refusal);
+    let said =
+        |facts: &Facts, matrix: &Matrix, refusal| warnings(&lines(facts), facts, matrix, false, refusal);
     let smoke = matrix("question", "question");
     assert_eq!(said(&rich(), &smoke, all_run), [""; 0]);
     let refused = said(&rich(), &smoke, no_uring);

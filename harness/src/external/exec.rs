@@ -9,7 +9,6 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, anyhow, ensure};
 
 use crate::instruments::affinity::CpuList;
-use crate::instruments::process_tree;
 
 /// The verb of `ringmark` that does it, which is not for people.
 pub const VERB: &str = "exec-when-told";
@@ -35,10 +34,6 @@ pub fn run(options: &Options) -> Result<()> {
     // As many as our own servers take.
     ringmark::sys::raise_open_files_limit().context("RLIMIT_NOFILE")?;
     let (program, arguments) = options.command.split_first().context("no program")?;
-    let error = Command::new(program)
-        .args(arguments)
-        .env(process_tree::MARK, std::process::id().to_string())
-        .stdin(Stdio::null())
-        .exec();
+    let error = Command::new(program).args(arguments).stdin(Stdio::null()).exec();
     Err(anyhow!("run {}: {error}", program.to_string_lossy()))
 }

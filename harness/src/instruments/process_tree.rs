@@ -1,33 +1,35 @@
 //! All processes of a server that forks: a process for each connection, or a shell around the server.
 //!
 //! Counters that are inherited follow the children by themselves; clocks do not, and are read of each process. That
-//! is exact as long as none begins or ends between two readings, and [`Tree`]s of two moments that are equal say so.
+//! is exact as long as none begins or ends between two readings, and [`Tree`]s of two moments that are equal say so, as
+//! far as the kernel tells (`faults_of_ended`).
 
 use std::io;
-use std::path::Path;
 
 use super::procfs;
 
 /// The processes of a server at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tree {
-    /// The process that was started, then the others in ascending order.
+    /// The process that is the server, then the others that live, in ascending order.
     pids: Vec<u32>,
-    /// Page faults of children that have ended and were waited for, of all of these: any child that has come and
-    /// gone has had some.
+    /// Those that have ended and were not waited for: they use nothing any more.
+    dead: Vec<u32>,
+    /// Page faults of children that have ended and were waited for, of all of these: any child that came, went and
+    /// was waited for has had some. Nothing is seen of one that came and went while its parent ignored SIGCHLD: nobody
+    /// waits for it, and the kernel adds what it had used to nothing (wait(2)).
     faults_of_ended: u64,
 }
 
 impl Tree {
     /// A process that is known to have no children.
     pub fn alone(pid: u32) -> Self {
-        Self { pids: vec![pid], faults_of_ended: 0 }
+        Self { pids: vec![pid], dead: Vec::new(), faults_of_ended: 0 }
     }
 
-    /// A process, its descendants, and those of them that it has left to this process (see [`adopt_orphans`]).
-    pub fn read(root: u32) -> io::Result<Self> {
-        let mut others = orphans(root)?;
-        others.append(&mut children_of(root)?);
+    /// A process with all others below its supervisor: its descendants, and what they have left to that one.
+    pub fn read(root: u32, supervisor: u32) -> io::Result<Self> {
+        let mut others = children_of(supervisor)?;
         let mut next = 0;
         while let Some(&pid) = others.get(next) {
             others.append(&mut children_of(pid)?);
@@ -36,10 +38,16 @@ impl Tree {
         others.sort_unstable();
         others.dedup();
         others.retain(|&pid| pid != root);
-        let pids: Vec<u32> = std::iter::once(root).chain(others).collect();
-        let faults_of_ended =
-            pids.iter().filter_map(|&pid| Stat::read(pid)).map(|stat| stat.faults_of_ended).sum();
-        Ok(Self { pids, faults_of_ended })
+        let all = [supervisor, root].into_iter().chain(others.iter().copied());
+        let faults_of_ended = all.filter_map(Stat::read).map(|stat| stat.faults_of_ended).sum();
+        let (dead, living): (Vec<u32>, Vec<u32>) = others.into_iter().partition(|&pid| has_ended(pid));
+        let pids = std::iter::once(root).chain(living).collect();
+        Ok(Self { pids, dead, faults_of_ended })
+    }
+
+    /// Their numbers.
+    pub fn into_pids(self) -> Vec<u32> {
+        self.pids
     }
 
     /// How many there are.
@@ -62,50 +70,8 @@ impl Tree {
     }
 }
 
-/// Makes this process the parent of those whose own parent ends, in place of init, so that none gets lost.
-pub fn adopt_orphans() -> io::Result<()> {
-    // SAFETY: prctl takes no pointer here.
-    match unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
-
-/// Kills and reaps the processes that a server which has ended has left to this process, until there are no more.
-pub fn end_orphans(server: u32) {
-    // What cannot be listed cannot be ended.
-    while let Some(left) = orphans(server).ok().filter(|left| !left.is_empty()) {
-        for pid in left {
-            // SAFETY: kill takes no pointer; waitpid takes null where the status is not wanted. The process is a
-            // child of this one that nobody else waits for, so that its number cannot have been given to another.
-            unsafe {
-                libc::kill(pid as libc::pid_t, libc::SIGKILL);
-                libc::waitpid(pid as libc::pid_t, std::ptr::null_mut(), 0);
-            }
-        }
-    }
-}
-
-/// What a server that is not ours has in its environment, with its own number, and so have its descendants: those
-/// that leave its process group are known by it.
-pub const MARK: &str = "RINGMARK_SERVER";
-
-/// Descendants of a server that have become children of this process.
-fn orphans(server: u32) -> io::Result<Vec<u32>> {
-    let mark = format!("{MARK}={server}");
-    let is_orphan = |&pid: &u32| {
-        let is_of_group = Stat::read(pid).is_some_and(|stat| stat.group == server);
-        let is_marked = || {
-            let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-            environment.split(|&byte| byte == 0).any(|variable| variable == mark.as_bytes())
-        };
-        pid != server && (is_of_group || is_marked())
-    };
-    Ok(children_of(std::process::id())?.into_iter().filter(is_orphan).collect())
-}
-
 /// The children of a process, whichever of its threads has made them.
-fn children_of(pid: u32) -> io::Result<Vec<u32>> {
+pub fn children_of(pid: u32) -> io::Result<Vec<u32>> {
     let tasks = match std::fs::read_dir(format!("/proc/{pid}/task")) {
         Ok(tasks) => tasks,
         Err(_) if has_ended(pid) => return Ok(Vec::new()),
@@ -128,14 +94,12 @@ fn children_of(pid: u32) -> io::Result<Vec<u32>> {
 }
 
 fn has_ended(pid: u32) -> bool {
-    // What is dead and not yet waited for has no program.
-    !Path::new(&format!("/proc/{pid}")).exists() || Stat::read(pid).is_none_or(|stat| stat.is_dead)
+    Stat::read(pid).is_none_or(|stat| stat.is_dead)
 }
 
 /// What /proc/PID/stat tells, of a process that has not been waited for.
 struct Stat {
     is_dead: bool,
-    group: u32,
     faults_of_ended: u64,
 }
 
@@ -144,12 +108,13 @@ impl Stat {
         Self::parse(&procfs::read(format!("/proc/{pid}/stat")).ok()?)
     }
 
-    /// proc_pid_stat(5): state, pgrp and cminflt are fields 3, 5 and 11; the name, field 2, may hold anything.
+    /// proc_pid_stat(5): state, cminflt and num_threads are fields 3, 11 and 20; the name, field 2, may hold anything.
     fn parse(stat: &str) -> Option<Self> {
         let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split_whitespace().collect();
+        // The state is that of the first thread, which others may outlive.
+        let threads: u64 = fields.get(17)?.parse().ok()?;
         Some(Self {
-            is_dead: matches!(*fields.first()?, "Z" | "X"),
-            group: fields.get(2)?.parse().ok()?,
+            is_dead: matches!(*fields.first()?, "Z" | "X") && threads <= 1,
             faults_of_ended: fields.get(8)?.parse().ok()?,
         })
     }
@@ -163,7 +128,7 @@ mod tests {
     use std::os::unix::process::CommandExt;
     use std::process::{Child, Command, Stdio};
 
-    /// A shell that does what it is told, line by line, and answers each with a line.
+    /// A shell that does what it is told, line by line, and answers each with a line. What it starts ends with it.
     struct Shell(Child, BufReader<std::process::ChildStdout>);
 
     impl Shell {
@@ -185,66 +150,78 @@ mod tests {
 
     impl Drop for Shell {
         fn drop(&mut self) {
-            let _ = self.0.kill();
+            // SAFETY: takes no pointer. The shell is not reaped yet, so the number is that of its group.
+            unsafe { libc::kill(-(self.0.id() as libc::pid_t), libc::SIGKILL) };
             let _ = self.0.wait();
-            end_orphans(self.0.id());
+        }
+    }
+
+    #[track_caller]
+    fn wait_until(is_so: impl Fn() -> bool) {
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while !is_so() {
+            assert!(std::time::Instant::now() < deadline);
+            std::thread::yield_now();
         }
     }
 
     #[test]
     fn children_are_found_and_one_that_came_and_went_shows() {
-        adopt_orphans().unwrap();
         let mut shell = Shell::start();
         let root = shell.0.id();
+        let read = || Tree::read(root, root).unwrap();
         assert_eq!(shell.tell("echo begun"), "begun");
-        let alone = Tree::read(root).unwrap();
-        assert_eq!(alone, Tree::alone(root));
+        assert_eq!(read(), Tree::alone(root));
         let child: u32 = shell.tell("sleep 600 >/dev/null & echo $!").parse().unwrap();
-        let with_child = Tree::read(root).unwrap();
+        let with_child = read();
         assert_eq!(with_child.pids, [root, child]);
         assert_eq!(with_child.sum(|_| Ok(1)).unwrap(), 2);
-        assert_eq!(Tree::read(root).unwrap(), with_child, "nothing has happened");
+        assert_eq!(read(), with_child, "nothing has happened");
         // An external program, so that the shell has to fork.
         assert_eq!(shell.tell("/bin/true; echo done"), "done");
-        let after = Tree::read(root).unwrap();
+        let after = read();
         assert_eq!(after.pids, with_child.pids);
         assert_ne!(after, with_child, "a child has come and gone");
     }
 
     #[test]
-    fn what_is_left_behind_is_adopted_and_ended() {
-        adopt_orphans().unwrap();
-        let mut shell = Shell::start();
-        let root = shell.0.id();
-        let orphan: u32 = shell.tell("(sleep 600 >/dev/null & echo $!)").parse().unwrap();
-        // Its parent, the subshell, has ended once the shell goes on.
-        assert_eq!(shell.tell("echo on"), "on");
-        assert_eq!(Tree::read(root).unwrap().pids, [root, orphan]);
-        drop(shell);
-        assert!(!Path::new(&format!("/proc/{orphan}")).exists(), "killed and reaped");
+    fn what_a_server_has_left_to_its_supervisor_is_its_own() {
+        let mut supervisor = Shell::start();
+        let root: u32 = supervisor.tell("sleep 600 >/dev/null & echo $!").parse().unwrap();
+        let left: u32 = supervisor.tell("sleep 600 >/dev/null & echo $!").parse().unwrap();
+        assert_eq!(Tree::read(root, supervisor.0.id()).unwrap().pids, [root, left]);
     }
 
     #[test]
-    fn one_that_left_the_group_is_known_by_its_mark() {
-        adopt_orphans().unwrap();
+    fn one_that_is_dead_and_not_waited_for_is_none_of_its_processes() {
         let mut shell = Shell::start();
+        // A child that ends when it is told to; what the shell becomes waits for none.
+        let child: u32 = shell.tell("sleep 600 >/dev/null & echo $!").parse().unwrap();
         let root = shell.0.id();
-        let start = format!("({MARK}={root} setsid sleep 600 >/dev/null & echo $!)");
-        let orphan: u32 = shell.tell(&start).parse().unwrap();
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
-        while Stat::read(orphan).unwrap().group == root && std::time::Instant::now() < deadline {
-            std::thread::yield_now();
-        }
-        assert_eq!(shell.tell("echo on"), "on");
-        assert_eq!(Tree::read(root).unwrap().pids, [root, orphan]);
-        drop(shell);
-        assert!(!Path::new(&format!("/proc/{orphan}")).exists(), "killed and reaped");
+        writeln!(shell.0.stdin.as_mut().unwrap(), "exec sleep 600 >/dev/null").unwrap();
+        let name = || std::fs::read_to_string(format!("/proc/{root}/comm")).unwrap();
+        wait_until(|| name() == "sleep\n");
+        let living = Tree::read(root, root).unwrap();
+        assert_eq!(living.pids, [root, child]);
+        // SAFETY: takes no pointer. Its parent waits for no child, so the number stays its own.
+        unsafe { libc::kill(child as libc::pid_t, libc::SIGKILL) };
+        wait_until(|| has_ended(child));
+        let after = Tree::read(root, root).unwrap();
+        assert_eq!((after.count(), after.sum(|_| Ok(1)).unwrap()), (1, 1));
+        assert_ne!(after, living, "it ended in between");
+        assert_eq!(after, Tree::read(root, root).unwrap(), "it is dead for good");
     }
 
     #[test]
     fn the_fields_are_found_behind_any_name() {
-        let stat = Stat::parse("7 (a) S 1 (b) Z 3 4 5 6 7 8 9 10 11 12 13 14\n").unwrap();
-        assert_eq!((stat.is_dead, stat.group, stat.faults_of_ended), (true, 4, 10));
+        let parse = |state: &str, threads: u32| {
+            let stat =
+                format!("7 (a) S 1 (b) {state} 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 {threads} 20 21\n");
+            Stat::parse(&stat).unwrap()
+        };
+        assert_eq!((parse("Z", 1).is_dead, parse("Z", 1).faults_of_ended), (true, 10));
+        assert!(!parse("S", 1).is_dead);
+        assert!(!parse("Z", 2).is_dead, "other threads go on");
         assert!(Stat::parse("7 (a) S 1").is_none());
     }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::broken_server::serve;
 use crate::interruption::wait_for;
+use crate::scale::limited;
 use crate::{FOUR_CONNECTIONS, LATENCY, Place, Row, Running, assert_has, failure, heading, one_line, stdout};
 
 /// What the stand-in does, and the file that it shows where it runs, in one variable of its environment. Processes
@@ -240,9 +241,28 @@ fn one_that_is_missing_is_unsupported_and_the_others_are_measured() {
     assert_eq!((&*row["status"], &*row["reason"]), ("unsupported", reason));
 
     // With nothing to compare with there is no use in a run.
-    let baseline = matrix.replace("baseline = \"epoll-et\"", "baseline = \"other\"");
-    let place = Place::with(&format!("{baseline}{missing}"));
-    assert_has(&failure(&mut place.run()), &["the baseline 'other' is missing", reason]);
+    let place = Place::with(&format!("{}{missing}", with_it_as_baseline(&matrix)));
+    assert_has(&failure(&mut place.run()), &["the baseline 'other' is `unsupported`, and nothing", reason]);
+}
+
+fn with_it_as_baseline(matrix: &str) -> String {
+    matrix.replace("baseline = \"epoll-et\"", "baseline = \"other\"")
+}
+
+#[test]
+fn where_a_command_leads_nothing_is_compared_with_one() {
+    let matrix = format!("{}{LATENCY}{FOUR_CONNECTIONS}", heading(&["epoll-et"]));
+    let other = external(&["sleep", "600{port}"], "\"port\"");
+    let place = Place::with(&format!("{}{other}", with_it_as_baseline(&matrix)));
+    assert_has(
+        &failure(place.run().args(["--server-command", "timeout 600"])),
+        &["the baseline 'other' is `unsupported`", "leave --server-command and --load-command out"],
+    );
+    assert!(!place.out().exists(), "nothing was begun");
+
+    let place = Place::with(&format!("{matrix}{other}"));
+    let printed = stdout(&place.run().args(["--server-command", "timeout 600"]).output().unwrap());
+    assert_has(&printed, &["other is `unsupported`: an external server is started here"]);
 }
 
 #[test]
@@ -300,9 +320,47 @@ fn the_cpu_of_processes_that_come_and_go_is_left_out() {
 }
 
 #[test]
-fn an_interrupted_run_leaves_none_of_its_processes_behind() {
+fn dead_processes_are_none_of_the_servers() {
+    let trials = Trials::of("zombie", &format!("{SYSCALLS}{LATENCY}{ONE_CONNECTION}"));
+    trials.place.run().output().unwrap();
+    let rows = trials.rows();
+    // It comes to rest, and is alone.
+    if has_tracepoints(&trials.place) {
+        assert!(rows.iter().any(|row| row["pass"] == "syscalls" && row["status"] == "ok"), "{rows:?}");
+    }
+    for row in rows.iter().filter(|row| row["pass"] == "latency") {
+        assert!(!row["server_cpu_ns_per_echo"].is_empty(), "{row:?}");
+        assert!(!row["reason"].contains("processes"), "{row:?}");
+    }
+    trials.assert_gone();
+}
+
+#[test]
+fn several_workers_of_it_are_given_no_more_than_one_table_of_files() {
+    let server = Path::new(env!("CARGO_BIN_EXE_ringmark")).with_file_name("ringmark-server");
+    let server = server.to_str().unwrap();
+    let command = [
+        server,
+        "--backend=epoll-et",
+        "--listen={address}:{port}",
+        "--workers={workers}",
+        "--ports={workers}",
+    ];
+    // Of so few files the walk loses its first count, and cannot be.
+    let memory = "[memory]\nquestion = \"q\"\nconnections = [1, 400]\nmessage_bytes = 64\n";
+    let matrix = format!("workers = 2\n{}{memory}{}", heading(&["other"]), external(&command, "\"port\""));
+    let place = Place::with(&matrix);
+    limited(&mut place.run(), 300).output().unwrap();
+    let rows = place.rows("trials.csv");
+    let row = rows.iter().find(|row| row["arm"] == "other").unwrap();
+    assert_eq!(row["status"], "skipped");
+    assert_has(&row["reason"], &["room for 267 by open files (RLIMIT_NOFILE 300, for all of a process)"]);
+}
+
+/// A run in the midst of a trial of the stand-in.
+fn in_the_midst(role: &str) -> (Trials, Running) {
     let passes = format!("{LATENCY}{FOUR_CONNECTIONS}").replace("duration = \"50ms\"", "duration = \"600s\"");
-    let trials = Trials::of("fork", &passes);
+    let trials = Trials::of(role, &passes);
     let mut command = trials.place.run();
     // Of the two orders, the one that begins with the stand-in.
     let running = (0..).find_map(|seed: u32| {
@@ -327,9 +385,27 @@ fn an_interrupted_run_leaves_none_of_its_processes_behind() {
         command = trials.place.run();
         None
     });
-    let running = running.unwrap();
-    wait_for("a process for each connection", || (trials.place.path("seen").exists()).then_some(()));
-    wait_for("the stand-in", || trials.runs().then_some(()));
+    wait_for("the stand-in", || (trials.place.path("seen").exists() && trials.runs()).then_some(()));
+    (trials, running.unwrap())
+}
+
+#[test]
+fn a_killed_run_leaves_none_of_its_processes_behind() {
+    let (trials, running) = in_the_midst("orphans");
+    wait_for("the one that lives on", || trials.place.path("lives").exists().then_some(()));
+    let ended = wait_for("the other one", || {
+        let pid = fs::read_to_string(trials.place.path("ended")).ok()?;
+        pid.strip_suffix('\n').map(str::to_owned)
+    });
+    wait_for("its being reaped", || (!Path::new("/proc").join(&ended).exists()).then_some(()));
+    running.signal(libc::SIGKILL);
+    running.end();
+    trials.assert_gone();
+}
+
+#[test]
+fn an_interrupted_run_leaves_none_of_its_processes_behind() {
+    let (trials, running) = in_the_midst("fork");
     running.signal(libc::SIGINT);
     thread::sleep(Duration::from_millis(100));
     running.signal(libc::SIGINT);
@@ -341,6 +417,7 @@ fn an_interrupted_run_leaves_none_of_its_processes_behind() {
 /// An echo server that is told its port, and what to do wrong.
 #[test]
 #[ignore = "is no test but the server that the tests here start"]
+#[expect(clippy::zombie_processes, reason = "one of the things to do wrong")]
 fn stand_in() {
     let Ok(role) = std::env::var(ROLE) else { return };
     let (role, seen) = role.split_once(' ').unwrap();
@@ -357,6 +434,16 @@ fn stand_in() {
     let network = fs::read_link("/proc/self/ns/net").unwrap();
     fs::write(seen, format!("{cpus} {}", network.display())).unwrap();
     let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+    if role == "zombie" {
+        // A child that nobody waits for.
+        Command::new("true").spawn().unwrap();
+    }
+    if role == "orphans" {
+        // One that ends, and one that lives on, in a session of its own.
+        let script = "sh -c 'echo $$' >ended & setsid sleep 600 >lives &";
+        let folder = Path::new(seen).parent().unwrap();
+        Command::new("sh").args(["-c", script]).current_dir(folder).status().unwrap();
+    }
     if role == "restless" {
         thread::spawn(|| {
             loop {

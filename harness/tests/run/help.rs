@@ -3,7 +3,7 @@
 use crate::{Place, stdout, success};
 
 /// Those that the program says to itself.
-const HIDDEN: [&str; 3] = ["spin-when-idle", "describe-side", "exec-when-told"];
+const HIDDEN: [&str; 4] = ["spin-when-idle", "describe-side", "exec-when-told", "supervise"];
 
 #[test]
 fn every_verb_is_listed_and_has_examples_and_what_is_hidden_stays_so() {

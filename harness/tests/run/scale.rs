@@ -35,8 +35,8 @@ active = [200, 400]
 ";
 
 /// Runs it with so few files.
-fn limited(command: &mut Command) -> &mut Command {
-    let limit = libc::rlimit { rlim_cur: OPEN_FILES, rlim_max: OPEN_FILES };
+pub fn limited(command: &mut Command, files: u64) -> &mut Command {
+    let limit = libc::rlimit { rlim_cur: files, rlim_max: files };
     // SAFETY: setrlimit reads the struct, which the closure owns, and is a single system call, safe between fork and
     // exec.
     unsafe {
@@ -54,7 +54,7 @@ fn number(row: &Row, column: &str) -> f64 {
 #[test]
 fn two_thousand_connections_over_four_tables_are_walked_loaded_and_all_alive() {
     let place = Place::with(&(heading(&["epoll-et", "epoll-document", "uring-multishot"]) + SCALE));
-    let output = success(limited(&mut place.run()));
+    let output = success(limited(&mut place.run(), OPEN_FILES));
     let trials = place.rows("trials.csv");
     assert_eq!(trials.len(), 4, "three arms and the floor");
     for trial in &trials {
@@ -115,7 +115,7 @@ fn memory_is_walked_over_four_tables_and_while_all_are_active() {
     if !slabs_are_readable() {
         return;
     }
-    let output = limited(&mut place.run()).output().unwrap();
+    let output = limited(&mut place.run(), OPEN_FILES).output().unwrap();
     if stderr(&output).contains("no trial of 2 gave figures") {
         eprintln!("the memory of this machine did not come to rest: its slopes are not looked at");
         return;
@@ -154,7 +154,7 @@ fn memory_is_walked_over_four_tables_and_while_all_are_active() {
 fn what_the_machine_has_no_room_for_is_skipped_with_the_reason() {
     // Four workers hold 4 x 567 connections at most.
     let place = Place::with(&(heading(&["epoll-et"]) + &SCALE.replace("2000]", "9000]")));
-    let output = success(limited(&mut place.run()));
+    let output = success(limited(&mut place.run(), OPEN_FILES));
     for trial in place.rows("trials.csv") {
         assert_eq!((trial["status"].as_str(), trial["connections"].as_str()), ("ok", "2268"));
         assert!(
@@ -167,7 +167,7 @@ fn what_the_machine_has_no_room_for_is_skipped_with_the_reason() {
     }
     drop(output);
     let fewer = Place::with(&(heading(&["epoll-et"]) + SCALE));
-    success(limited(fewer.run().args(["--connections", "500"])));
+    success(limited(fewer.run().args(["--connections", "500"]), OPEN_FILES));
     assert!(fewer.rows("trials.csv").iter().all(|trial| trial["connections"] == "500"));
     let none = Place::with(&(heading(&["epoll-et"]) + crate::LATENCY + crate::FOUR_CONNECTIONS));
     let refused = none.run().args(["--connections", "500"]).output().unwrap();
@@ -178,7 +178,7 @@ fn what_the_machine_has_no_room_for_is_skipped_with_the_reason() {
 fn when_a_side_is_killed_the_steps_so_far_stay_and_the_run_fails() {
     for victim in ["ringmark-server", "ringmark load"] {
         let place = Place::with(&(heading(&["epoll-et"]) + &SCALE.replace("200ms", "2s")));
-        let run = limited(&mut place.run()).spawn().unwrap();
+        let run = limited(&mut place.run(), OPEN_FILES).spawn().unwrap();
         let harness = run.id();
         let deadline = Instant::now() + Duration::from_secs(60);
         // Once the loads have begun: the steps before are there.
