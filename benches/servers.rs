@@ -3,7 +3,7 @@
 //! - `accept`: how many connections a second are opened, accepted and closed? A number of them is opened, and when
 //!   the server has accepted all, reset; it is done when the server has closed all.
 //! - `echo_round_trip`: how long is a small message on its way, when the server does nothing else? On an idle machine
-//!   most of it is the waking of CPUs that have halted, so that `uring-sqpoll`, whose thread keeps one awake, seems to win.
+//!   most of it is the waking of CPUs that have halted, which `uring-sqpoll`, whose thread keeps one awake, is spared.
 //! - `echo_throughput`: how many small messages a second go through one thread of the server? One client thread writes
 //!   a message on each of its connections, then reads one from each, and begins again, so that the slower of the two
 //!   sides sets the pace.
