@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::comparisons::{self, complete_blocks};
+use crate::comparisons::{self, Spread, complete_blocks};
 use crate::machine::Machine;
 use crate::matrix::{BLOCKS_FOR_VERDICT, Contender, Matrix};
 use crate::measurement::{Bounds, ComparisonRow, Pass, TrialRow, Verdict};
@@ -140,9 +140,15 @@ pub fn resolution_percent(same: &ComparisonRow) -> Option<f64> {
     if same.bounds != Bounds::Interval95 {
         return None;
     }
-    let width = (same.ratio_high / same.ratio_low).ln() / 2.0;
-    let noise = same.noise_low?.ln().abs().max(same.noise_high?.ln().abs());
-    Some(100.0 * (width.max(noise).exp() - 1.0))
+    let noise = (Bounds::Interval95, same.noise_low?, same.noise_high?);
+    Some(resolvable_percent((same.bounds, same.ratio_low, same.ratio_high), noise))
+}
+
+/// The same of an interval and one of the noise.
+pub fn resolvable_percent((_, low, high): Spread, (_, noise_low, noise_high): Spread) -> f64 {
+    let width = (high / low).ln() / 2.0;
+    let noise = noise_low.ln().abs().max(noise_high.ln().abs());
+    100.0 * (width.max(noise).exp() - 1.0)
 }
 
 impl Calibration {

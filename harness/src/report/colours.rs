@@ -76,13 +76,30 @@ const BACKENDS: [(&str, Colour, Shape); 13] = [
     ("uring-multishot", Colour::Green, Shape::Up),
     ("uring-multishot-direct", Colour::Purple, Shape::Diamond),
     ("uring-poll-multishot", Colour::Orange, Shape::Down),
-    ("uring-bundle", Colour::Sky, Shape::Up),
+    ("uring-bundle", Colour::Olive, Shape::Plus),
     ("uring-sqpoll", Colour::Purple, Shape::Cross),
     ("threads", Colour::Grey, Shape::Plus),
     ("select", Colour::Grey, Shape::Square),
     ("poll", Colour::Grey, Shape::Diamond),
     ("null", Colour::Grey, Shape::Circle),
 ];
+
+/// Colours and shapes of servers that are not ours, in their order: as few of one colour as there can be.
+const OF_OTHERS: [Colour; 5] = [Colour::Purple, Colour::Orange, Colour::Olive, Colour::Grey, Colour::Sky];
+
+const SHAPES: [Shape; 7] =
+    [Shape::Cross, Shape::Square, Shape::Plus, Shape::Circle, Shape::Down, Shape::Diamond, Shape::Up];
+
+/// What no backend of ours looks like; one look comes back only after all of them.
+fn of_other(index: usize) -> (Colour, Shape) {
+    let is_free =
+        |look: &(Colour, Shape)| !BACKENDS.iter().any(|(_, colour, shape)| *look == (*colour, *shape));
+    // Each colour once, then each with its next shape.
+    let all = (0..OF_OTHERS.len() * SHAPES.len())
+        .map(|at| (OF_OTHERS[at % OF_OTHERS.len()], SHAPES[(at + at / OF_OTHERS.len()) % SHAPES.len()]));
+    let free: Vec<_> = all.filter(is_free).collect();
+    free[index % free.len()]
+}
 
 /// How an arm of a run is drawn.
 pub fn look(run: &Run, arm: &str) -> Look {
@@ -94,8 +111,11 @@ pub fn look(run: &Run, arm: &str) -> Look {
     };
     let before = contenders[..found.unwrap_or(0)].iter().filter(|contender| contender.backend == backend);
     let of_table = BACKENDS.iter().find(|(name, ..)| *name == backend);
-    // One that only another version knows.
-    let (_, colour, shape) = of_table.copied().unwrap_or(("", Colour::Grey, Shape::Cross));
+    let (colour, shape) = match of_table {
+        Some((_, colour, shape)) => (*colour, *shape),
+        // What is no external either, only another version knows.
+        None => of_other(run.matrix.externals.iter().position(|of| of.name == backend).unwrap_or_default()),
+    };
     Look { colour, shape, variant: before.count() }
 }
 
@@ -148,6 +168,15 @@ mod tests {
         }
         for entry in ringmark::backend::ALL {
             assert!(BACKENDS.iter().any(|(name, ..)| *name == entry.name), "{}", entry.name);
+        }
+    }
+
+    #[test]
+    fn no_server_that_is_not_ours_looks_like_another_or_like_ours() {
+        let looks: Vec<_> = (0..24).map(of_other).collect();
+        for (index, look) in looks.iter().enumerate() {
+            assert!(!looks[..index].contains(look), "{look:?}");
+            assert!(BACKENDS.iter().all(|(_, colour, shape)| *look != (*colour, *shape)), "{look:?}");
         }
     }
 

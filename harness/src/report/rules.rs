@@ -3,6 +3,7 @@
 //! were turned away) says nothing here.
 
 mod choices;
+mod crowds;
 mod differences;
 mod limits;
 mod series;
@@ -31,6 +32,7 @@ pub fn all(run: &Run) -> Vec<Rule> {
     for (words, says_none) in [(&CPU, true), (&THROUGHPUT, false), (&P99, false)] {
         rules.extend(series.iter().flat_map(|series| differences::rules(run, series, words, says_none)));
     }
+    rules.extend(crowds::rule(run));
     rules.extend(limits::capacities(run, &series));
     rules.extend(limits::memory(run));
     rules

@@ -31,7 +31,8 @@ pub fn trials(run: &Run) -> Vec<&TrialRow> {
     rows
 }
 
-fn steps<'a>(run: &'a Run, trial: &TrialRow, step: &'static str) -> impl Iterator<Item = &'a ScaleRow> {
+/// The steps of that name in a trial, in their order.
+pub fn steps<'a>(run: &'a Run, trial: &TrialRow, step: &'static str) -> impl Iterator<Item = &'a ScaleRow> {
     let run_id = trial.run_id;
     run.scale.iter().filter(move |row| row.run_id == run_id && row.step == step)
 }

@@ -92,7 +92,8 @@ fn fields(workload: &Workload, matrix: &Matrix) -> Vec<Field> {
     ]
 }
 
-fn bytes(bytes: u64) -> String {
+/// A size in words.
+pub fn bytes(bytes: u64) -> String {
     match bytes {
         _ if bytes > 0 && bytes.is_multiple_of(1 << 20) => format!("{} MiB", bytes >> 20),
         _ if bytes > 0 && bytes.is_multiple_of(1 << 10) => format!("{} KiB", bytes >> 10),

@@ -1,0 +1,166 @@
+//! Whether connections that rest cost those that are active anything, in a walk through connection counts. A load beside
+//! none of them shows the noise: both servers then hold the same.
+
+use super::series::bytes;
+use super::{CPU, Rule, sentence};
+use crate::calibration::resolvable_percent;
+use crate::comparisons::{Spread, judge};
+use crate::measurement::{Bounds, ScaleRow, Verdict};
+use crate::report::scale::{crowding, steps, trials};
+use crate::report::table::{count, list, names, number, percent};
+use crate::results::Run;
+
+/// What an arm takes beside the largest crowd, over a second server that has none.
+struct Crowded {
+    arm: String,
+    ratio: f64,
+    spread: Spread,
+    noise: Spread,
+    verdict: Verdict,
+}
+
+/// One for all arms that have a verdict.
+pub fn rule(run: &Run) -> Option<Rule> {
+    let scale = run.matrix.scale.as_ref()?;
+    let loads = |row: &&ScaleRow| {
+        row.step == "load" && row.offered_per_s.is_some() && row.active_connections == scale.active as u64
+    };
+    let most = run.scale.iter().filter(loads).map(|row| row.connections).max()?;
+    let idle = most - scale.active as u64;
+    let all: Vec<Crowded> = trials(run)
+        .into_iter()
+        .filter(|trial| trial.status.is_usable())
+        .filter_map(|trial| {
+            let of = |connections: u64| {
+                let rows = steps(run, trial, "load").filter(loads);
+                let rows: Vec<_> = rows.filter(|row| row.connections == connections).collect();
+                crowding(&rows, |row| row.status.is_usable(), |row| row.server_cpu_ns_per_echo)
+            };
+            let has_interval = |(_, spread): &(f64, Spread)| spread.0 == Bounds::Interval95;
+            let (_, noise) = of(scale.active as u64).filter(has_interval)?;
+            let (ratio, spread) = of(most).filter(|_| idle > 0).filter(has_interval)?;
+            let verdict = judge(ratio, spread, Some(noise));
+            Some(Crowded { arm: trial.arm.clone(), ratio, spread, noise, verdict })
+        })
+        .collect();
+    let with = |verdict| all.iter().filter(move |of| of.verdict == verdict);
+    let mut clauses = Vec::new();
+    for (verdict, more) in [(Verdict::Higher, "more"), (Verdict::Lower, "less")] {
+        let amount = |of: &Crowded| {
+            let mut ends = [of.spread.1, of.spread.2].map(|ratio| 100.0 * (ratio - 1.0).abs());
+            ends.sort_by(f64::total_cmp);
+            format!("`{}` {} {}–{} %", of.arm, CPU.verb, percent(ends[0]), percent(ends[1]))
+        };
+        let amounts: Vec<String> = with(verdict).map(amount).collect();
+        if !amounts.is_empty() {
+            clauses.push(format!("{} {more} {} than beside none", list(&amounts), CPU.noun));
+        }
+    }
+    let alike: Vec<&Crowded> = with(Verdict::NoDifferenceShown).collect();
+    if !alike.is_empty() {
+        let widest = alike.iter().map(|of| resolvable_percent(of.spread, of.noise)).fold(0.0, f64::max);
+        clauses.push(format!(
+            "no difference in {} to none beside them is shown of {} (only one beyond {} % would have been)",
+            CPU.noun,
+            names(alike.iter().map(|of| of.arm.as_str())),
+            percent(widest)
+        ));
+    }
+    let ratios = all.iter().map(|of| {
+        let ((_, low, high), (_, noise_low, noise_high)) = (of.spread, of.noise);
+        format!("`{}` {:.2} ({low:.2}–{high:.2}), noise {noise_low:.2}–{noise_high:.2}", of.arm, of.ratio)
+    });
+    (!clauses.is_empty()).then(|| Rule {
+        subject: format!(
+            "{} connections, beside {} idle connections, open loop, {}/s, {} messages",
+            count(scale.active as u64),
+            count(idle),
+            number(scale.rate_per_s),
+            bytes(scale.message_bytes)
+        ),
+        statement: sentence(&clauses.join("; ")),
+        evidence: format!(
+            "Server CPU over that of a second server without the idle ones, measured in turn, ratio with 95 % interval: {}.",
+            ratios.collect::<Vec<_>>().join("; ")
+        ),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::measurement::{Pass, Status, TrialRow};
+    use crate::trial::{ALONE, CROWDED};
+
+    const ARM: &str = "epoll-et";
+    const MOST: u64 = 1000;
+    const ACTIVE: u64 = 8;
+
+    /// A walk of one arm whose readings of pairs lie `scatter` around `crowded` beside the crowd, and around 1 without.
+    fn walk(crowded: f64, scatter: f64, repeats: u32) -> Run {
+        let text = format!(
+            "question = \"q\"\nbaseline = \"{ARM}\"\nbackends = [{{ backend = \"{ARM}\" }}]\n\
+             [scale]\nquestion = \"q\"\nconnections = [{ACTIVE}, {MOST}]\nactive = {ACTIVE}\nmessage_bytes = 64\n\
+             rate_per_s = 100.0\nrepeats = {repeats}\nduration = \"1s\"\nwarmup_max = \"0s\"\n"
+        );
+        let trial = TrialRow {
+            pass: Some(Pass::Scale),
+            arm: ARM.to_owned(),
+            status: Status::Ok,
+            ..TrialRow::default()
+        };
+        let mut run = Run::of(toml::from_str(&text).expect("a matrix"), vec![trial], Vec::new());
+        for (connections, ratio) in [(ACTIVE, 1.0), (MOST, crowded)] {
+            for repeat in 1..=repeats {
+                let wobble = 1.0 + scatter * (f64::from(repeat % 5) / 2.0 - 1.0);
+                for (server, cpu) in [(CROWDED, 1000.0 * ratio * wobble), (ALONE, 1000.0)] {
+                    run.scale.push(ScaleRow {
+                        arm: ARM.to_owned(),
+                        step: "load".to_owned(),
+                        server: server.to_owned(),
+                        connections,
+                        active_connections: ACTIVE,
+                        repeat: Some(repeat),
+                        offered_per_s: Some(100.0),
+                        server_cpu_ns_per_echo: Some(cpu),
+                        status: Status::Ok,
+                        ..ScaleRow::default()
+                    });
+                }
+            }
+        }
+        run
+    }
+
+    fn statement(crowded: f64, scatter: f64, repeats: u32) -> Option<String> {
+        rule(&walk(crowded, scatter, repeats)).map(|rule| rule.statement)
+    }
+
+    #[test]
+    fn what_a_crowd_costs_is_said_beyond_the_noise_and_only_with_an_interval() {
+        let said = |crowded, scatter| statement(crowded, scatter, 10).expect("a rule");
+        // The ends of the intervals by the table's t for nine degrees of freedom.
+        assert_eq!(said(1.3, 0.03), "`epoll-et` takes 28–32 % more server CPU per echo than beside none.");
+        assert_eq!(said(0.8, 0.03), "`epoll-et` takes 19–21 % less server CPU per echo than beside none.");
+        for (crowded, scatter) in [(1.0, 0.03), (1.3, 0.5)] {
+            let text = said(crowded, scatter);
+            assert!(
+                text.starts_with("No difference in server CPU per echo to none beside them is shown"),
+                "{text}"
+            );
+        }
+        assert_eq!(statement(1.3, 0.03, 9), None);
+        let run = walk(1.3, 0.03, 10);
+        assert_eq!(
+            rule(&run).expect("a rule").subject,
+            "8 connections, beside 992 idle connections, open loop, 100/s, 64 B messages"
+        );
+    }
+
+    #[test]
+    fn a_walk_that_was_turned_away_says_nothing() {
+        let mut run = walk(1.3, 0.03, 10);
+        run.trials[0].status = Status::Rejected;
+        assert!(rule(&run).is_none());
+    }
+}
