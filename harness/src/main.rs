@@ -75,6 +75,12 @@ enum Verb {
     Supervise(external::supervisor::Options),
 }
 
+/// Whether stdout is a pipe of which nobody reads the rest.
+fn has_no_reader(error: &anyhow::Error) -> bool {
+    let is_broken = |error: &std::io::Error| error.kind() == std::io::ErrorKind::BrokenPipe;
+    error.to_string() == "stdout" && error.root_cause().downcast_ref().is_some_and(is_broken)
+}
+
 fn main() -> std::process::ExitCode {
     let outcome = match Cli::parse().verb {
         Verb::Doctor(options) => doctor::run(options),
@@ -95,6 +101,8 @@ fn main() -> std::process::ExitCode {
     };
     match outcome {
         Ok(()) => std::process::ExitCode::SUCCESS,
+        // Who reads no more, as `head`, wants no more.
+        Err(error) if has_no_reader(&error) => std::process::ExitCode::FAILURE,
         Err(error) => {
             eprintln!("ringmark: {error:#}");
             std::process::ExitCode::FAILURE

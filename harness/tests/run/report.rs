@@ -88,6 +88,17 @@ fn a_document_with_broken_markers_stays_as_it_is() {
     assert_eq!(names, ["doc.md", "matrix.toml", "out"], "nothing is left beside it");
 }
 
+#[test]
+fn who_reads_no_more_gets_no_error() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let place = Place::with("");
+    let run = Path::new(env!("CARGO_MANIFEST_DIR")).join("../results/20261124T164910Z-vm-2cpu-crowd");
+    let said = place.command("report").arg(run).args(["--out", "drawn"]).stdout(writer).output().unwrap();
+    assert_eq!(String::from_utf8(said.stderr).unwrap(), "");
+    assert!(!said.status.success(), "not all of it was written");
+}
+
 /// Their columns are those of the version that wrote them.
 #[test]
 fn every_committed_run_is_still_read() {
