@@ -41,6 +41,9 @@ const LAST_WORDS_TIME: Duration = Duration::from_secs(2);
 /// How long after its connections broke a server that died may take to be gone.
 const DEATH_TIME: Duration = Duration::from_millis(200);
 
+/// Before what a server said at its end.
+const UNDER_LOAD: &str = "under load";
+
 /// How long a server may take to notice that the client has reset connections.
 const RESET_TIME: Duration = Duration::from_secs(2);
 
@@ -450,10 +453,19 @@ impl Server {
 
     /// If the server has ended, that, in its own words; else what went wrong with the other side.
     pub fn blame(&mut self, error: anyhow::Error) -> anyhow::Error {
+        // Its last words are said once.
+        if error.to_string() == UNDER_LOAD {
+            return error;
+        }
         match self.program.wait(DEATH_TIME) {
-            Ok(_) => self.program.ended().context("under load"),
+            Ok(_) => self.program.ended().context(UNDER_LOAD),
             _ => error,
         }
+    }
+
+    /// What comes of a look at it. If that fails because it has ended, the error is its end.
+    pub fn blaming<T>(&mut self, look: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        look(self).map_err(|error| self.blame(error))
     }
 
     /// Waits until the server itself counts `connections`.

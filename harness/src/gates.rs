@@ -87,6 +87,8 @@ pub struct Evidence {
 pub struct Sharing {
     /// Server and client, or the workers among themselves: they were not kept on CPUs of their own.
     pub by_placement: bool,
+    /// Of `by_placement`: the client has CPUs of its own, and only the workers share.
+    pub client_is_apart: bool,
     /// Of `by_placement`: the delays that are given are only those beyond what the two took from each other.
     pub is_accounted: bool,
     /// A worker and the SQPOLL thread of its ring, which inherits its pinning.
@@ -174,11 +176,11 @@ pub fn judge(evidence: &Evidence) -> (Status, String) {
             percent(evidence.steal_percent)
         ),
     );
-    let Sharing { by_placement, is_accounted, kernel_thread, siblings } = evidence.sharing;
+    let Sharing { by_placement, client_is_apart, is_accounted, kernel_thread, siblings } = evidence.sharing;
     let by_each_other = by_placement && !is_accounted;
     for (who, delay, is_its_own_doing) in [
         ("server", evidence.server_run_delay_percent, by_each_other || kernel_thread || siblings),
-        ("client", evidence.client_run_delay_percent, by_each_other),
+        ("client", evidence.client_run_delay_percent, by_each_other && !client_is_apart),
     ] {
         reject(
             above(delay, RUN_DELAY_PERCENT) && !is_its_own_doing,
@@ -455,7 +457,8 @@ mod tests {
         assert_eq!(waiting(40.0, 0.0, siblings), (Status::Ok, String::new()));
         assert!(!siblings.is_shared_cpu());
         assert_eq!(waiting(0.0, 40.0, by_placement).0, Status::Ok);
-        for sharing in [kernel_thread, siblings] {
+        let workers_alone = Sharing { client_is_apart: true, ..by_placement };
+        for sharing in [kernel_thread, siblings, workers_alone] {
             assert_eq!(waiting(0.0, 40.0, sharing).0, Status::Rejected, "the client has its CPU");
         }
     }

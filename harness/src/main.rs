@@ -75,6 +75,13 @@ enum Verb {
     Supervise(external::supervisor::Options),
 }
 
+/// The command line without the verbs that are not for people, which completions would offer.
+fn for_people() -> clap::Command {
+    let all = Cli::command();
+    let verbs = all.get_subcommands().filter(|verb| !verb.is_hide_set()).cloned();
+    clap::Command::new("ringmark").version(env!("CARGO_PKG_VERSION")).subcommands(verbs)
+}
+
 /// Whether stdout is a pipe of which nobody reads the rest.
 fn has_no_reader(error: &anyhow::Error) -> bool {
     let is_broken = |error: &std::io::Error| error.kind() == std::io::ErrorKind::BrokenPipe;
@@ -91,7 +98,7 @@ fn main() -> std::process::ExitCode {
         Verb::Compare(options) => compare::run(&options),
         Verb::Completions { shell } => {
             let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "ringmark", &mut script);
+            clap_complete::generate(shell, &mut for_people(), "ringmark", &mut script);
             std::io::stdout().write_all(&script).map_err(Into::into)
         }
         Verb::SpinWhenIdle(options) => idle_spinner::run(&options),

@@ -170,7 +170,7 @@ fn splice(document: &str, sections: impl Fn(&str) -> Result<Vec<Section>>) -> Re
         };
         let text = match section.body.is_empty() {
             true => "This run did not measure it.\n".to_owned(),
-            false => section.body.markdown(),
+            false => section.body.document(),
         };
         spliced += &format!("\n{text}\n{end}\n");
     }

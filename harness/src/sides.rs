@@ -466,7 +466,13 @@ impl Sides {
 
     /// A text without what is not told of the commands.
     pub fn hide(&self, text: String) -> String {
-        self.load.way.hide(self.server.way.hide(text))
+        let text = self.load.way.hide(self.server.way.hide(text));
+        // Where a side looks for its program if it has no folder of its own, and says so if it is not there.
+        let program = std::env::current_exe().unwrap_or_default();
+        match program.parent().and_then(Path::to_str).filter(|folder| folder.len() > 1) {
+            Some(folder) => text.replace(&format!("{folder}/"), &format!("{}/", told::HIDDEN)),
+            None => text,
+        }
     }
 
     /// What is to be known before the run.

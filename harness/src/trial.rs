@@ -144,6 +144,12 @@ impl Placement {
         self.server == self.client && self.server.parse::<CpuList>().is_ok_and(|list| list.cpus().len() == 1)
     }
 
+    /// Whether both sides are pinned, and the client to CPUs of its own.
+    fn is_client_apart(&self) -> bool {
+        let both = self.server.parse::<CpuList>().ok().zip(self.client.parse::<CpuList>().ok());
+        both.is_some_and(|(server, client)| !client.cpus().iter().any(|cpu| server.cpus().contains(cpu)))
+    }
+
     /// How many CPUs the server has, if that is known.
     fn server_cpus(&self) -> Option<usize> {
         let pinned = || self.server.parse::<CpuList>().ok().map(|list| list.cpus().len());
@@ -717,7 +723,10 @@ mod tests {
         let placement = Placement::out_of(&list("4-7"), 2, None);
         assert_eq!((&*placement.server, &*placement.client, placement.shared_cpu), ("4,5", "6,7", false));
         assert_eq!(placement.server_cpus_elsewhere, None);
-        assert!(!placement.is_one_cpu());
+        assert!(!placement.is_one_cpu() && placement.is_client_apart());
+        // Three workers on one CPU, beside a client on another.
+        let crowded = Placement::out_of(&list("0-1"), 3, None);
+        assert!(crowded.shared_cpu && crowded.is_client_apart());
     }
 
     #[test]
@@ -726,6 +735,7 @@ mod tests {
             let allowed = list(if sides.is_none() { "3" } else { "0-3" });
             let placement = Placement::out_of(&allowed, 1, sides.as_ref());
             assert!(placement.is_one_cpu() && placement.shared_cpu, "{placement:?}");
+            assert!(!placement.is_client_apart());
             assert_eq!(placement.cpus().expect("a list"), list("3"));
             assert_eq!(placement.free_of(&[3].into()), 0);
         }

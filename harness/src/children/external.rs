@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail};
 
 use super::{
-    ANSWER_TIME, Interrupted, LAST_WORDS_TIME, Program, Server, ServerCounters, ServerPlan, WasInterrupted,
-    free_ports,
+    ANSWER_TIME, DEATH_TIME, Interrupted, LAST_WORDS_TIME, Program, Server, ServerCounters, ServerPlan,
+    WasInterrupted, free_ports,
 };
 use crate::external::{ADDRESS, External, Ready, exec, supervisor};
 use crate::instruments::network::PortReading;
@@ -74,8 +74,14 @@ fn await_ready(program: &mut Program, external: &External, port: u16) -> Result<
             return Err(said.map_or_else(|| program.ended(), |words| anyhow!(words)))
                 .context("the server ended before it was ready");
         }
-        if external.ready == Ready::Port && PortReading::read(program.child.id(), port)?.is_listening {
-            return Ok(());
+        if external.ready == Ready::Port {
+            match PortReading::read(program.child.id(), port) {
+                Ok(reading) if reading.is_listening => return Ok(()),
+                Ok(_) => {}
+                // It has ended meanwhile.
+                Err(_) if program.wait(DEATH_TIME).is_ok() => continue,
+                Err(error) => return Err(error.into()),
+            }
         }
         if Instant::now() >= deadline {
             let missed = match &external.ready {

@@ -25,7 +25,7 @@ pub struct Options {
     arguments: Vec<OsString>,
 }
 
-/// Ends as the server does; a signal that ended it becomes the exit status that a shell has for it.
+/// Ends as the server does, by its exit status or by its signal.
 pub fn run(options: &Options) -> Result<()> {
     // Whoever is killed together with the one that it was to watch could end nothing: the end of stdin tells.
     set(libc::PR_SET_PDEATHSIG, 0).context("PR_SET_PDEATHSIG")?;
@@ -34,13 +34,17 @@ pub fn run(options: &Options) -> Result<()> {
     let mut command = Command::new(std::env::current_exe().context("find this program")?);
     command.args(&options.arguments).process_group(0).stdin(Stdio::piped());
     end_with_parent(&mut command);
+    unblock_signals(&mut command);
     let mut server = command.spawn().context("start the server")?;
     writeln!(io::stdout(), "{}", server.id()).context("stdout")?;
     loop {
         if signals.wait(true).context("signals")?.is_some() {
             if let Some(status) = server.try_wait().context("wait for the server")? {
                 end_children();
-                std::process::exit(status.code().unwrap_or(128 + status.signal().unwrap_or_default()));
+                if let Some(signal) = status.signal() {
+                    end_by(signal);
+                }
+                std::process::exit(status.code().unwrap_or_default());
             }
             reap_orphans(&server);
             continue;
@@ -60,6 +64,33 @@ pub fn run(options: &Options) -> Result<()> {
             // SAFETY: takes no pointer. It is not reaped yet, so the number is that of its group.
             unsafe { libc::kill(-(server.id() as libc::pid_t), libc::SIGTERM) };
         }
+    }
+}
+
+/// The mask of this process would be the server's too, who waits for its own children by what is blocked here.
+fn unblock_signals(command: &mut Command) {
+    // SAFETY: sigemptyset and pthread_sigmask write to and read a local that lives through both calls, and may be
+    // called between fork and exec.
+    unsafe {
+        command.pre_exec(|| {
+            let mut none = std::mem::zeroed();
+            libc::sigemptyset(&mut none);
+            match libc::pthread_sigmask(libc::SIG_SETMASK, &none, std::ptr::null_mut()) {
+                0 => Ok(()),
+                error => Err(io::Error::from_raw_os_error(error)),
+            }
+        });
+    }
+}
+
+/// Ends this process by a signal, without another core file; returns if the signal does not.
+fn end_by(signal: libc::c_int) {
+    let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: setrlimit reads a local; the others take no pointer.
+    unsafe {
+        libc::setrlimit(libc::RLIMIT_CORE, &none);
+        libc::signal(signal, libc::SIG_DFL);
+        libc::raise(signal);
     }
 }
 

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::charts::Gallery;
 use super::colours;
 use super::rules::{self, Rule};
-use super::section::{Body, Section, escape, inline};
+use super::section::{Body, EVIDENCE, SHORT_EVIDENCE, Section, escape, inline};
 use super::table::{Table, count, number};
 use super::tables::{self, text_of};
 use crate::matrix::{BLOCKS_FOR_VERDICT, Contender};
@@ -137,20 +137,19 @@ fn contents(gallery: &Gallery, sections: &[Section]) -> String {
     )
 }
 
-/// More letters of evidence than this are folded.
-const SHORT_EVIDENCE: usize = 240;
-
 /// The rules that the run supports.
 fn decision(run: &Run) -> String {
     let rules = rules::all(run);
+    let unanswered =
+        rules::unanswered(run).map_or_else(String::new, |line| format!("<p>{}</p>\n", inline(&line)));
     if rules.is_empty() {
-        return "<p>No rule is supported by this run.</p>\n".to_owned();
+        return unanswered + "<p>No rule is supported by this run.</p>\n";
     }
     let one = |Rule { subject, statement, evidence }: &Rule| {
         let (is_long, evidence) = (evidence.chars().count() > SHORT_EVIDENCE, inline(evidence));
         let evidence = match is_long {
             true => format!(
-                "<details class=\"evidence\"><summary>What this stands on</summary>\n<p>{evidence}</p>\n</details>"
+                "<details class=\"evidence\"><summary>{EVIDENCE}</summary>\n<p>{evidence}</p>\n</details>"
             ),
             false => format!("<p class=\"evidence\">{evidence}</p>"),
         };
@@ -160,7 +159,7 @@ fn decision(run: &Run) -> String {
             inline(statement)
         )
     };
-    format!("<div class=\"rules\">\n{}</div>\n", rules.iter().map(one).collect::<String>())
+    format!("{unanswered}<div class=\"rules\">\n{}</div>\n", rules.iter().map(one).collect::<String>())
 }
 
 fn charts(gallery: &Gallery) -> String {

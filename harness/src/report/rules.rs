@@ -9,9 +9,12 @@ mod limits;
 mod series;
 
 use self::series::Series;
+use super::section::Body;
+use super::table::names;
 use super::tables::comparison;
+use crate::comparisons::complete_blocks;
 use crate::matrix::{Contender, Workload};
-use crate::measurement::{ComparisonRow, Verdict};
+use crate::measurement::{ComparisonRow, Pass, Status, TrialRow, Verdict};
 use crate::results::Run;
 
 /// A sentence that a person decides by, and what it stands on.
@@ -38,19 +41,43 @@ pub fn all(run: &Run) -> Vec<Rule> {
     rules
 }
 
+/// Of which workloads nothing is compared because trials were turned away, if so: what is not said then has no answer,
+/// and is not the answer that nothing differs.
+pub fn unanswered(run: &Run) -> Option<String> {
+    let rows = || run.trials.iter().filter(|row| row.pass == Some(Pass::Latency));
+    let is_rejected = |row: &&TrialRow| row.status == Status::Rejected;
+    let is_lost = |workload: &&Workload| {
+        let of_workload = |row: &&TrialRow| row.workload == workload.name;
+        rows().filter(of_workload).any(|row| is_rejected(&row))
+            && complete_blocks(&run.trials, Pass::Latency, &workload.name).len() < 2
+    };
+    let lost: Vec<&Workload> = run.matrix.workloads.iter().filter(is_lost).collect();
+    (!lost.is_empty()).then(|| {
+        format!(
+            "**Not answered:** what the servers take in latency and CPU in {}, where fewer than two blocks are whole: {} of {} \
+             latency trials were turned away. Why stands under the gates; `ringmark doctor` says what disturbs this machine.",
+            names(lost.iter().map(|workload| workload.name.as_str())),
+            rows().filter(is_rejected).count(),
+            rows().count()
+        )
+    })
+}
+
 /// Them as a list; nothing if there are none.
-pub fn text(run: &Run) -> String {
+pub fn body(run: &Run) -> Body {
     let rules = all(run);
-    let item =
-        |Rule { subject, statement, evidence }: &Rule| format!("- {subject}: **{statement}** {evidence}\n");
-    let items: String = rules.iter().map(item).collect();
-    match items.is_empty() {
-        true => items,
-        false if run.sides.is_some() => {
-            format!("Of the machines, the network and the workloads of this run:\n\n{items}")
-        }
-        false => format!("Of this machine, this kernel and these workloads:\n\n{items}"),
+    let body = Body::default().notes(unanswered(run).map_or_else(String::new, |line| line + "\n\n"));
+    if rules.is_empty() {
+        return body;
     }
+    let whose = match run.sides {
+        Some(_) => "the machines, the network and the workloads of this run",
+        None => "this machine, this kernel and these workloads",
+    };
+    let finding = |body: Body, Rule { subject, statement, evidence }: Rule| {
+        body.finding(format!("{subject}: **{statement}**"), evidence)
+    };
+    rules.into_iter().fold(body.notes(format!("Of {whose}:\n\n")), finding)
 }
 
 /// A metric in words: an arm `takes 3 % more server CPU per echo`.
@@ -108,7 +135,7 @@ fn sentence(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::matrix::Matrix;
-    use crate::measurement::{MemoryRow, Pass, Status, TrialRow};
+    use crate::measurement::MemoryRow;
     use crate::trial::memory_states::{KERNEL_SUM, USED_THEN_IDLE};
 
     const BASE: &str = "epoll-et";
@@ -230,6 +257,19 @@ mod tests {
     }
 
     #[test]
+    fn what_was_turned_away_is_said_to_have_no_answer() {
+        let mut run = MADE.run();
+        assert_eq!(unanswered(&run), None);
+        let of_first = run.trials.iter_mut().filter(|row| row.workload == "w@1000");
+        of_first
+            .filter(|row| row.arm == OTHER && row.block > 1)
+            .for_each(|row| row.status = Status::Rejected);
+        let line = unanswered(&run).expect("a line");
+        assert!(line.contains("in `w@1000`, where") && line.contains("9 of 90 latency trials"), "{line}");
+        assert!(body(&run).markdown().starts_with(&line));
+    }
+
+    #[test]
     fn what_has_no_verdict_says_nothing() {
         let loses = Made { cpu: [0.5; 3], p99: [0.5; 3], ..MADE };
         assert!(loses.statements().len() > 2);
@@ -241,7 +281,7 @@ mod tests {
             row.verdict = Verdict::SendLag;
         }
         run.capacities.clear();
-        assert_eq!(text(&run), "");
+        assert!(body(&run).is_empty());
     }
 
     #[test]

@@ -18,7 +18,15 @@ enum Part {
     Heading(String),
     /// Paragraphs and lists in Markdown, with their line breaks.
     Notes(String),
+    /// An item of a list, and what it stands on.
+    Finding(String, String),
 }
+
+/// More letters of evidence than this are folded where a reader can unfold them.
+pub const SHORT_EVIDENCE: usize = 240;
+
+/// What stands over evidence that is folded.
+pub const EVIDENCE: &str = "What this stands on";
 
 /// Tables and notes, in order.
 #[derive(Default)]
@@ -48,6 +56,12 @@ impl Body {
         self
     }
 
+    /// Adds an item of a list with what it stands on, in Markdown.
+    pub fn finding(mut self, said: String, evidence: String) -> Self {
+        self.0.push(Part::Finding(said, evidence));
+        self
+    }
+
     /// Adds another's parts, an empty line between.
     pub fn then(mut self, other: Self) -> Self {
         if !self.is_empty() && !other.is_empty() {
@@ -61,12 +75,29 @@ impl Body {
         self.0.is_empty()
     }
 
-    /// Ends with a line break, unless it is empty.
+    /// For a terminal. Ends with a line break, unless it is empty.
     pub fn markdown(&self) -> String {
+        self.text(usize::MAX)
+    }
+
+    /// The same for a document, in which long evidence is folded.
+    pub fn document(&self) -> String {
+        self.text(SHORT_EVIDENCE)
+    }
+
+    fn text(&self, most_evidence: usize) -> String {
         let part = |part: &Part| match part {
             Part::Table(table) => table.markdown(),
             Part::Heading(text) => format!("{text}\n\n"),
             Part::Notes(text) => text.clone(),
+            Part::Finding(said, evidence) => match evidence.chars().count() > most_evidence {
+                true => {
+                    format!(
+                        "- {said}\n\n  <details><summary>{EVIDENCE}</summary>\n\n  {evidence}\n\n  </details>\n\n"
+                    )
+                }
+                false => format!("- {said} {evidence}\n"),
+            },
         };
         self.0.iter().map(part).collect()
     }
@@ -83,6 +114,7 @@ impl Body {
                     format!("<h3>{}</h3>\n", inline(text))
                 }
                 Part::Notes(text) => blocks(text),
+                Part::Finding(said, evidence) => blocks(&format!("- {said} {evidence}\n")),
             };
         }
         html

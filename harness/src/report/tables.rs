@@ -22,7 +22,7 @@ pub const SHOWN_BYTES: f64 = 8.0;
 /// Every section, in the order of the terminal.
 pub(super) fn all(run: &Run, folder: &str) -> Vec<Section> {
     vec![
-        Section { name: "rules", title: "What to decide by", body: Body::default().notes(rules::text(run)) },
+        Section { name: "rules", title: "What to decide by", body: rules::body(run) },
         Section { name: "run", title: "The run", body: Body::default().notes(about(run, folder)) },
         Section { name: "questions", title: "What each workload answers", body: questions(run) },
         Section { name: "syscalls", title: "System calls per echo, counted", body: syscalls(run) },
@@ -481,6 +481,10 @@ pub fn ratio(row: &ComparisonRow) -> String {
 /// The same of its parts.
 pub fn ratio_of_bounds(ratio: f64, low: f64, high: f64, verdict: Option<Verdict>) -> String {
     let words = verdict.map_or(String::new(), |verdict| format!(" {}", verdict.words()));
+    // Of one block there is no more.
+    if low == high {
+        return format!("{ratio:.2}{words}");
+    }
     format!("{ratio:.2} ({low:.2}–{high:.2}){words}")
 }
 
@@ -506,8 +510,10 @@ fn ratio_of(run: &Run, workload: &str, metric: &str, arm: &str, baseline: &str) 
         return "1 (baseline)".to_owned();
     }
     if arm == comparisons::again(baseline) {
-        return noise(run, workload, metric)
-            .map_or(MISSING.to_owned(), |(low, high)| format!("noise: {low:.2}–{high:.2}"));
+        return noise(run, workload, metric).map_or(MISSING.to_owned(), |(low, high)| match low == high {
+            true => format!("noise: {low:.2}"),
+            false => format!("noise: {low:.2}–{high:.2}"),
+        });
     }
     comparison(run, workload, metric, arm, baseline).map_or(MISSING.to_owned(), ratio)
 }

@@ -57,7 +57,7 @@ impl<T: Serialize + DeserializeOwned + Default> Table<T> {
         let own = writer.into_inner()?;
         ensure!(
             own.starts_with(header),
-            "{}: its columns are not those that this version writes",
+            "{}: its columns are not those that this version writes, so that it cannot be gone on with; `ringmark run --replay` repeats the run",
             path.display()
         );
         let whole = [&[header], lines].concat().concat();

@@ -115,14 +115,15 @@ pub fn hide(words: &[String], more: Option<&str>, text: String) -> String {
     let is_hidden = |name: &str| {
         // ssh writes a host in small letters, and may know the rest of its name.
         let name = name.to_lowercase();
-        let first = name.split('.').next().unwrap_or_default();
-        hidden.contains(&name) || hidden.contains(first)
+        hidden.contains(&name) || parts(&name).any(|part| hidden.contains(part))
     };
     let mut shown = String::new();
     for piece in text.split_inclusive(|c| !is_of_name(c)) {
-        let name = piece.trim_end_matches(|c| !is_of_name(c) || c == '.');
+        let from = piece.len() - piece.trim_start_matches('.').len();
+        let name = piece[from..].trim_end_matches(|c| !is_of_name(c) || c == '.');
+        shown += &piece[..from];
         shown += if is_hidden(name) { HIDDEN } else { name };
-        shown += &piece[name.len()..];
+        shown += &piece[from + name.len()..];
     }
     shown
 }
@@ -131,14 +132,21 @@ fn is_of_name(c: char) -> bool {
     c.is_alphanumeric() || "-_.".contains(c)
 }
 
+/// What a host may also be called: the first label of its whole name, which a shell there prints, and the domain.
+fn parts(name: &str) -> impl Iterator<Item = &str> {
+    let is_address = name.chars().all(|c| c.is_ascii_digit() || c == '.');
+    name.split_once('.').filter(|_| !is_address).into_iter().flat_map(|(first, domain)| [first, domain])
+}
+
 /// The names, numbers and options in a word, and what is attached to an option of one letter; none of known programs.
 fn names(word: &str) -> impl Iterator<Item = String> {
-    let names = word.split(|c| !is_of_name(c)).map(|name| name.trim_end_matches('.').to_lowercase());
+    let names = word.split(|c| !is_of_name(c)).map(|name| name.trim_matches('.').to_lowercase());
     names
         .flat_map(|name| {
             let is_short = name.starts_with('-') && !name.starts_with("--");
             let attached = is_short.then(|| name.chars().skip(2).collect());
-            [Some(name), attached].into_iter().flatten()
+            let parts: Vec<String> = parts(&name).map(str::to_owned).collect();
+            [Some(name), attached].into_iter().flatten().chain(parts)
         })
         .filter(|name| name.contains(char::is_alphanumeric))
         .filter(|name| !BEFORE_OTHERS.contains(&name.as_str()) && !NAMES_ONLY.contains(&name.as_str()))
@@ -246,6 +254,8 @@ mod tests {
                 "no bench. No benches, workbench or work-bench",
                 "no …. No benches, workbench or work-bench",
             ),
+            ("ssh db-1.acme.org", "sh: db-1: ...db-1: acme.org is down", "sh: …: ...…: … is down"),
+            ("ssh 10.0.0.1", "10 of 10.0.0.1 refused", "10 of … refused"),
             ("docker exec -i a", "a: no such container: a", "…: no such container: …"),
             ("kubectl exec -i b2 --", "pods \"b2\" not found", "pods \"…\" not found"),
             ("sshpass -pS3cret! x y", "wrong S3cret! for y", "wrong …! for …"),

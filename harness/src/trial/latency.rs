@@ -112,26 +112,23 @@ pub fn window(
     warmup_max: Duration,
 ) -> Result<Window> {
     let patience = warmup_max + Duration::from_secs(30);
-    let LoadEvent::Measuring = load.command("run", patience).map_err(|error| server.blame(error))? else {
-        bail!("the load did not begin to measure")
-    };
-    let before = Clocks::begin(server, load)?;
-    let LoadEvent::Measured = load.next(duration + patience).map_err(|error| server.blame(error))? else {
-        bail!("the load did not end measuring")
-    };
-    let after = Clocks::end(server, load, &before)?;
-    let LoadEvent::Result(result) = load.next(patience).map_err(|error| server.blame(error))? else {
-        bail!("the load gave no result")
-    };
-    Ok(Window { before, after, result })
+    server.blaming(|server| {
+        let LoadEvent::Measuring = load.command("run", patience)? else {
+            bail!("the load did not begin to measure")
+        };
+        let before = Clocks::begin(server, load)?;
+        let LoadEvent::Measured = load.next(duration + patience)? else {
+            bail!("the load did not end measuring")
+        };
+        let after = Clocks::end(server, load, &before)?;
+        let LoadEvent::Result(result) = load.next(patience)? else { bail!("the load gave no result") };
+        Ok(Window { before, after, result })
+    })
 }
 
 /// What TCP has counted, if that is the trial's own.
-pub fn network(
-    server: &Server,
-    namespace: Option<&NetworkNamespace>,
-) -> std::io::Result<Option<NetworkReading>> {
-    namespace.and(server.pid()).map(NetworkReading::read).transpose()
+pub fn network(server: &mut Server, namespace: Option<&NetworkNamespace>) -> Result<Option<NetworkReading>> {
+    server.blaming(|server| Ok(namespace.and(server.pid()).map(NetworkReading::read).transpose()?))
 }
 
 /// The file of a trial's histogram.
@@ -148,7 +145,7 @@ pub fn measure(
 ) -> Result<(Status, String)> {
     let namespace = trial.namespace(ground, row);
     let mut server = trial.server(ground, namespace.as_ref(), row, |_| {})?;
-    let network_before = network(&server, namespace.as_ref())?;
+    let network_before = network(&mut server, namespace.as_ref())?;
     let file = histogram_file(trial.run_id, &workload.name, &trial.arm);
     let more = [
         format!("--duration={}", humantime::format_duration(latency.duration)),
@@ -182,7 +179,7 @@ pub fn measure(
         None => server.counters()?,
     };
     let stood = at_rest.of_loop("open");
-    let network = network(&server, namespace.as_ref())?;
+    let network = network(&mut server, namespace.as_ref())?;
     let network = network.zip(network_before).map(|(after, before)| after.since(&before));
     if let Some(log) = result.histogram_log.take() {
         let path = ground.histograms.join(file);
@@ -280,6 +277,7 @@ pub fn measure(
     };
     let sharing = Sharing {
         by_placement: ground.placement.shared_cpu,
+        client_is_apart: ground.placement.is_client_apart(),
         is_accounted,
         kernel_thread: match &after.server {
             Some((_, tasks)) => tasks.sqpoll_threads > ground.placement.free_of(&tasks.sqpoll_cpus),

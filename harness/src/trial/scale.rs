@@ -87,11 +87,11 @@ pub fn measure(
         Ok(Site { namespace, server })
     };
     let echoes = backend::find(&trial.contender.backend).is_ok_and(|entry| entry.echoes);
-    let crowded = site(ground)?;
+    let mut crowded = site(ground)?;
     // In the same network, if neither has one of its own.
     let beside = Ground { first_port: ground.first_port + ground.ports, ..ground.clone() };
     let alone = echoes.then(|| site(&beside)).transpose()?;
-    let network_before = network(&crowded.server, crowded.namespace.as_ref())?;
+    let network_before = network(&mut crowded.server, crowded.namespace.as_ref())?;
     let crowd = trial.load(ground, crowded.namespace.as_ref(), &crowded.server, row, most, &[])?;
     let ramp = Ramp::begin()?;
     let mut walk = Walk { trial, ground, scale, crowded, alone, crowd, ramp, opened: (0, 0.0) };
@@ -114,7 +114,7 @@ pub fn measure(
         row.active_connections = Some(most as u64);
         push(all);
     }
-    let network = network(&walk.crowded.server, walk.crowded.namespace.as_ref())?;
+    let network = network(&mut walk.crowded.server, walk.crowded.namespace.as_ref())?;
     let network = network.zip(network_before).map(|(after, before)| after.since(&before));
     walk.open(0, &mut push)?;
     let Walk { crowded: Site { namespace, server }, alone, crowd, .. } = walk;

@@ -67,7 +67,7 @@ pub fn measure(
         bail!("no echo came back")
     };
 
-    let before = Rest::find(&mut server, &mut tracepoints)?;
+    let before = server.blaming(|server| Rest::find(server, &mut tracepoints))?;
     let patience =
         PATIENCE + Duration::from_secs_f64(workload.rate_per_s.map_or(0.0, |rate| all as f64 / rate));
     let mut event = load
@@ -77,7 +77,7 @@ pub fn measure(
         event = load.next(patience).map_err(|error| server.blame(error))?;
     }
     let (LoadEvent::Echoed(result) | LoadEvent::Result(result)) = event else { bail!("no result came back") };
-    let after = Rest::find(&mut server, &mut tracepoints)?;
+    let after = server.blaming(|server| Rest::find(server, &mut tracepoints))?;
     let stood = after.own.of_loop("open");
     let io_workers = match server.tasks()? {
         Some(tasks) => tasks.io_workers,

@@ -159,7 +159,8 @@ fn it_runs_where_ours_do() {
     trials.place.run().output().unwrap();
     let row = &trials.rows()[0];
     let seen = fs::read_to_string(trials.place.path("seen")).unwrap();
-    let (cpus, network) = seen.trim().split_once(' ').unwrap();
+    let [cpus, blocked, network] = seen.split_whitespace().collect::<Vec<_>>()[..] else { panic!("{seen}") };
+    assert_eq!(u64::from_str_radix(blocked, 16).unwrap(), 0, "no signal that it may wait for");
     if !row["server_cpus"].is_empty() {
         assert_eq!(cpus, row["server_cpus"]);
     }
@@ -432,7 +433,8 @@ fn stand_in() {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let cpus = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap().trim();
     let network = fs::read_link("/proc/self/ns/net").unwrap();
-    fs::write(seen, format!("{cpus} {}", network.display())).unwrap();
+    let blocked = status.lines().find_map(|line| line.strip_prefix("SigBlk:")).unwrap().trim();
+    fs::write(seen, format!("{cpus} {blocked} {}", network.display())).unwrap();
     let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
     if role == "zombie" {
         // A child that nobody waits for.

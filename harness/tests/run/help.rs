@@ -34,5 +34,8 @@ fn shells_complete_verbs_and_options() {
         for word in ["calibrate", "fail-if-slower", "server-command"] {
             assert!(script.contains(word), "{shell}: {word}");
         }
+        for hidden in ["supervise", "exec-when-told"] {
+            assert!(!script.contains(hidden), "{shell}: {hidden}");
+        }
     }
 }

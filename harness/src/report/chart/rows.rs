@@ -224,7 +224,12 @@ fn draw_row(canvas: &mut Canvas, row: &Row, axis: &Axis, top: f64) {
             for part in parts.iter().filter(|part| axis.holds(part.size) && part.size > 0.0) {
                 let (from, to) = (axis.at(sum), axis.at(sum + part.size));
                 sum += part.size;
-                canvas.rect(&format!("bar {}", part.colour.class()), (from, top), (to - from, HEIGHT));
+                // Higher than a bar without a name, which may have an underscore.
+                canvas.rect(
+                    &format!("bar {}", part.colour.class()),
+                    (from, top - 1.0),
+                    (to - from, HEIGHT + 3.0),
+                );
                 if width(&part.name, SIZE) + 6.0 <= to - from {
                     canvas.text(f64::midpoint(from, to), top + HEIGHT - 2.0, "on", &part.name);
                 }

@@ -99,7 +99,7 @@ fn ratios_of(run: &Run, compared: &Compared, workload: &Workload) -> Option<Grou
     };
     let blocks = comparisons.first()?.blocks;
     Some(Group {
-        heading: format!("{}, {blocks} blocks", workload.name),
+        heading: format!("{}, {blocks} block{}", workload.name, if blocks == 1 { "" } else { "s" }),
         rows: comparisons.iter().map(row).collect(),
         band: noise(run, &workload.name, compared.column).map(farthest),
     })
