@@ -358,11 +358,8 @@ fn what_is_no_run_is_refused() {
 }
 
 #[test]
-fn a_closed_stdout_is_an_error_and_no_panic() {
+fn a_full_stdout_is_an_error_and_no_panic() {
     let place = finished();
     let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     assert_has(&failure(place.command("report").arg("out").stdout(full)), &["stdout: No space left"]);
-    let (reader, writer) = std::io::pipe().unwrap();
-    drop(reader);
-    assert_has(&failure(place.command("report").arg("out").stdout(writer)), &["stdout: Broken pipe"]);
 }
