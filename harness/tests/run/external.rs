@@ -433,7 +433,9 @@ fn stand_in() {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let cpus = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap().trim();
     let network = fs::read_link("/proc/self/ns/net").unwrap();
-    let blocked = status.lines().find_map(|line| line.strip_prefix("SigBlk:")).unwrap().trim();
+    // Of this thread: the first one blocks all while it makes others.
+    let own = fs::read_to_string("/proc/thread-self/status").unwrap();
+    let blocked = own.lines().find_map(|line| line.strip_prefix("SigBlk:")).unwrap().trim();
     fs::write(seen, format!("{cpus} {blocked} {}", network.display())).unwrap();
     let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
     if role == "zombie" {
