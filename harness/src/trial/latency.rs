@@ -9,7 +9,7 @@ use super::{Ground, Trial, miscounted};
 use crate::children::{IdleSpinner, Load, Server};
 use crate::gates::{self, Evidence, Offered, Sharing};
 use crate::instruments::cpu::{MachineCpu, ProcessTicks, Tasks, process_cpu_ns};
-use crate::instruments::network::NetworkReading;
+use crate::instruments::network::{NetworkDifference, NetworkReading};
 use crate::instruments::network_namespace::NetworkNamespace;
 use crate::instruments::process_tree::Tree;
 use crate::load::result::{LoadEvent, LoadResult};
@@ -131,6 +131,15 @@ pub fn network(server: &mut Server, namespace: Option<&NetworkNamespace>) -> Res
     server.blaming(|server| Ok(namespace.and(server.pid()).map(NetworkReading::read).transpose()?))
 }
 
+/// What has happened in it since.
+pub fn network_since(
+    server: &mut Server,
+    namespace: Option<&NetworkNamespace>,
+    before: Option<NetworkReading>,
+) -> Result<Option<NetworkDifference>> {
+    Ok(network(server, namespace)?.zip(before).map(|(after, before)| after.since(&before)))
+}
+
 /// The file of a trial's histogram.
 pub fn histogram_file(run_id: u32, workload: &str, arm: &str) -> String {
     format!("{run_id:04}-{workload}-{}.hlog", arm.replace(' ', "-"))
@@ -179,8 +188,7 @@ pub fn measure(
         None => server.counters()?,
     };
     let stood = at_rest.of_loop("open");
-    let network = network(&mut server, namespace.as_ref())?;
-    let network = network.zip(network_before).map(|(after, before)| after.since(&before));
+    let network = network_since(&mut server, namespace.as_ref(), network_before)?;
     if let Some(log) = result.histogram_log.take() {
         let path = ground.histograms.join(file);
         std::fs::write(&path, log).with_context(|| path.display().to_string())?;

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail, ensure};
 use ringmark::backend;
 
-use super::latency::{Clocks, Window, network, window};
+use super::latency::{Clocks, Window, network, network_since, window};
 use super::ramp::{self, Ramp, available_bytes};
 use super::{Ground, Outcome, Trial};
 use crate::children::{Load, Server, ServerCounters};
@@ -114,8 +114,8 @@ pub fn measure(
         row.active_connections = Some(most as u64);
         push(all);
     }
-    let network = network(&mut walk.crowded.server, walk.crowded.namespace.as_ref())?;
-    let network = network.zip(network_before).map(|(after, before)| after.since(&before));
+    let Site { namespace, server } = &mut walk.crowded;
+    let network = network_since(server, namespace.as_ref(), network_before)?;
     walk.open(0, &mut push)?;
     let Walk { crowded: Site { namespace, server }, alone, crowd, .. } = walk;
     crowd.quit()?;
@@ -287,8 +287,7 @@ impl Walk<'_> {
         let counters_before = server.counters()?;
         let Window { before, after, result } = window(server, &mut load, scale.duration, warmup_max)?;
         let counters = server.counters()?;
-        let network = network(server, namespace.as_ref())?;
-        let network = network.zip(network_before).map(|(after, before)| after.since(&before));
+        let network = network_since(server, namespace.as_ref(), network_before)?;
         load.quit()?;
         server.await_open(idle as u64)?;
 
