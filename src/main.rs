@@ -23,7 +23,7 @@ use std::time::Duration;
 /// Prints one JSON line when it accepts connections, one with its counters for each SIGUSR1, and one at
 /// the end. SIGTERM and SIGINT make it send what it owes and leave; a second one ends it at once.
 #[derive(Parser)]
-#[command(name = "ringmark-server", version, after_help = knob_help())]
+#[command(name = "ringmark-server", version = env!("RINGMARK_VERSION"), after_help = knob_help())]
 struct Options {
     /// The backend to serve with; --list names them all
     #[arg(long, required_unless_present = "list")]

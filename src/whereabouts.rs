@@ -1,7 +1,9 @@
 //! Where a process runs, so that another can tell whether it sees the same one under its number.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 /// Of this process, as fields of a JSON line; null where the kernel does not tell. On one kernel (`boot_id`) and in
 /// one `pid_namespace` its `pid` is the same for all; `start_ticks` tells it from others that had that number.
@@ -17,7 +19,22 @@ pub fn to_json() -> Map<String, Value> {
         ("boot_id".to_owned(), boot_id.map(|id| id.trim_end().to_owned()).into()),
         ("pid_namespace".to_owned(), namespace("pid").into()),
         ("network_namespace".to_owned(), namespace("net").into()),
+        ("program".to_owned(), stamp(Path::new("/proc/self/exe")).into()),
     ])
+}
+
+/// What tells a file from others, and what it holds from what it held before, without reading it: the kernel changes
+/// `changed` with every write (inode(7), "ctime"). Times are in ns.
+pub fn stamp(path: &Path) -> Option<Value> {
+    let file = fs::metadata(path).ok()?;
+    let ns = |seconds: i64, ns: i64| seconds.saturating_mul(1_000_000_000).saturating_add(ns);
+    Some(json!({
+        "device": file.dev(),
+        "inode": file.ino(),
+        "bytes": file.size(),
+        "modified": ns(file.mtime(), file.mtime_nsec()),
+        "changed": ns(file.ctime(), file.ctime_nsec()),
+    }))
 }
 
 /// When a process began, in clock ticks from the kernel's start: field 22 of /proc/PID/stat (proc_pid_stat(5)), of
@@ -40,5 +57,7 @@ mod tests {
         assert!(here["pid_namespace"].as_str().is_some_and(|link| link.starts_with("pid:[")), "{here:?}");
         assert!(here["network_namespace"].as_str().is_some_and(|link| link.starts_with("net:[")), "{here:?}");
         assert_eq!(start_ticks("0"), None);
+        let this = std::env::current_exe().expect("this program");
+        assert_eq!(here["program"], Value::from(stamp(&this)));
     }
 }

@@ -397,7 +397,10 @@ impl Server {
         let start = || -> Result<_> {
             let mut program = Program::start("server", command, namespace, interrupted)?;
             match parse(&program.hear(ANSWER_TIME)?)? {
-                ServerEvent::Held(whereabouts) => Ok((program, whereabouts.pid_here())),
+                ServerEvent::Held(whereabouts) => {
+                    plan.sides.inspect(|sides| sides.server.note(&whereabouts));
+                    Ok((program, whereabouts.pid_here()))
+                }
                 other => bail!("the server should say that it is held, but says {other:?}"),
             }
         };
@@ -586,7 +589,10 @@ impl Load {
         let start = || -> Result<_> {
             let mut program = Program::start("load", command, namespace, interrupted)?;
             match parse_load(&program.hear(ANSWER_TIME)?)? {
-                LoadEvent::Started(whereabouts) => Ok((program, whereabouts.pid_here())),
+                LoadEvent::Started(whereabouts) => {
+                    sides.inspect(|sides| sides.load.note(&whereabouts));
+                    Ok((program, whereabouts.pid_here()))
+                }
                 other => bail!("the load should say that it has started, but says {other:?}"),
             }
         };

@@ -4,7 +4,7 @@
 pub mod exec;
 pub mod supervisor;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -104,6 +104,15 @@ impl External {
                 .replace(WORKERS, &workers.to_string())
         };
         self.command.iter().map(fill).collect()
+    }
+
+    /// The files that its commands name, each once: programs, and arguments such as scripts, also after a `=`.
+    pub fn files(&self) -> BTreeSet<PathBuf> {
+        let programs = [self.command.first(), self.version.first()].into_iter().flatten();
+        let arguments = self.command.iter().chain(&self.version);
+        let values = arguments.clone().filter_map(|word| Some(word.split_once('=')?.1));
+        let named = arguments.map(String::as_str).chain(values).map(PathBuf::from);
+        programs.filter_map(|program| find(program)).chain(named.filter(|path| path.is_file())).collect()
     }
 
     /// Why it cannot be run here, if its program is missing.

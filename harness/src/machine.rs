@@ -110,12 +110,14 @@ pub struct Machine {
     pub open_files_soft: Option<u64>,
     /// How many descriptors a process may have open: hard limit.
     pub open_files_hard: Option<u64>,
-    /// `rustc --version` now, in the source tree if it is there.
+    /// `rustc --version` of the compiler that built this program.
     pub rustc: Option<String>,
-    /// The revision of the source tree; null if it is no git checkout.
+    /// The revision of the source that this program was built from; null if it was built outside a git checkout.
     pub git_revision: Option<String>,
-    /// Whether tracked files of the source tree differ from the revision.
+    /// Whether the source differed from the revision when it was built.
     pub git_dirty: Option<bool>,
+    /// Why the revision is unknown, if it is.
+    pub git_reason: Option<String>,
     /// The command, as given but for what tells whose machine it was.
     pub argv: Vec<String>,
 }
@@ -138,8 +140,6 @@ impl Machine {
         let release = line("/proc/sys/kernel/osrelease");
         let first_cpu = cpus.as_ref().and_then(|cpus| cpus.cpus().first().copied()).unwrap_or_default();
         let (open_files_soft, open_files_hard) = open_files().ok().unzip();
-        let source = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let revision = git_revision(source);
         let kernel_config = KernelConfig::read(release.as_deref());
         Self {
             read_at: utc(SystemTime::now()),
@@ -169,9 +169,10 @@ impl Machine {
                 .and_then(|namespace| namespace.within(|| Ok(sysctls(&NETWORK_SYSCTLS))).ok()),
             open_files_soft,
             open_files_hard,
-            rustc: output(Command::new("rustc").arg("--version").current_dir(existing(source))),
-            git_dirty: revision.as_ref().and_then(|_| git_dirty(source)),
-            git_revision: revision,
+            rustc: option_env!("RINGMARK_RUSTC").map(str::to_owned),
+            git_revision: revision(),
+            git_dirty: option_env!("RINGMARK_DIRTY").map(|dirty| dirty == "true"),
+            git_reason: option_env!("RINGMARK_REVISION_REASON").map(str::to_owned),
             argv: told_arguments(std::env::args_os().map(|argument| argument.to_string_lossy().into_owned())),
         }
     }
@@ -286,27 +287,9 @@ pub fn output(command: &mut Command) -> Option<String> {
     Some(text.trim_end().to_owned()).filter(|text| !text.is_empty())
 }
 
-/// The source tree, or where we are if it is gone.
-fn existing(source: &Path) -> &Path {
-    if source.is_dir() { source } else { Path::new(".") }
-}
-
-/// The revision of the repository that tracks this source file; a copy that lies in some other repository has
-/// none.
-fn git_revision(source: &Path) -> Option<String> {
-    output(git(source).args(["ls-files", "--error-unmatch", "Cargo.toml"]))?;
-    output(git(source).args(["rev-parse", "HEAD"]))
-}
-
-fn git_dirty(source: &Path) -> Option<bool> {
-    let status = git(source).args(["status", "--porcelain", "--untracked-files=no"]).output().ok()?;
-    status.status.success().then_some(!status.stdout.is_empty())
-}
-
-fn git(source: &Path) -> Command {
-    let mut command = Command::new("git");
-    command.arg("-C").arg(source);
-    command
+/// The revision of the source that this program was built from.
+pub fn revision() -> Option<String> {
+    option_env!("RINGMARK_REVISION").map(str::to_owned)
 }
 
 #[cfg(test)]
@@ -356,12 +339,6 @@ mod tests {
         assert_eq!(in_process_cpu(Some("CONFIG_IRQ_TIME_ACCOUNTING=y\n")), Some(false));
         assert_eq!(in_process_cpu(Some("# CONFIG_IRQ_TIME_ACCOUNTING is not set\n")), Some(true));
         assert_eq!(in_process_cpu(None), None);
-    }
-
-    #[test]
-    fn a_directory_outside_of_a_checkout_has_no_revision() {
-        let directory = tempfile::tempdir().unwrap();
-        assert_eq!(git_revision(directory.path()), None);
     }
 
     #[test]

@@ -45,7 +45,7 @@ First steps:
 
 /// Drives echo servers, measures them and writes the comparison.
 #[derive(Parser)]
-#[command(name = "ringmark", version, arg_required_else_help = true, after_help = FIRST_STEPS)]
+#[command(name = "ringmark", version = env!("RINGMARK_VERSION"), arg_required_else_help = true, after_help = FIRST_STEPS)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,
@@ -79,7 +79,7 @@ enum Verb {
 fn for_people() -> clap::Command {
     let all = Cli::command();
     let verbs = all.get_subcommands().filter(|verb| !verb.is_hide_set()).cloned();
-    clap::Command::new("ringmark").version(env!("CARGO_PKG_VERSION")).subcommands(verbs)
+    clap::Command::new("ringmark").version(env!("RINGMARK_VERSION")).subcommands(verbs)
 }
 
 /// Whether stdout is a pipe of which nobody reads the rest.

@@ -18,7 +18,7 @@ use crate::matrix::Matrix;
 use crate::measurement::{
     CapacityRow, ComparisonRow, EventRow, MemoryPointRow, MemoryRow, Pass, ScaleRow, SyscallRow, TrialRow,
 };
-use crate::run::{Programs, Replayed, Resumption};
+use crate::run::{Program, Programs, Replayed, Resumption};
 use crate::sides::Sides;
 use crate::statistics::TheilSen;
 use crate::sweep;
@@ -57,6 +57,9 @@ pub struct Manifest {
     /// The versions of the servers that are not ours, by name, as each tells it; or why there is none.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub externals: BTreeMap<String, String>,
+    /// The files that their commands name, by the servers' names.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub external_files: BTreeMap<String, Vec<Program>>,
     /// Where server and client ran.
     pub placement: Option<Placement>,
     /// Where they were started, if there was a command for either.
@@ -246,10 +249,11 @@ fn append<'a, T: Serialize + 'a>(
     writer: &mut csv::Writer<File>,
     rows: impl IntoIterator<Item = &'a T>,
 ) -> Result<()> {
+    const WHY: &str = "a row cannot be written: see to it that there is room on the disk";
     for row in rows {
-        writer.serialize(row).context("write a row")?;
+        writer.serialize(row).context(WHY)?;
     }
-    writer.flush().context("write a row")
+    writer.flush().context(WHY)
 }
 
 fn write_all<T: Serialize>(path: &Path, rows: &[T]) -> Result<()> {

@@ -5,12 +5,13 @@ mod origin;
 mod planner;
 mod resume;
 mod stop;
+mod watch;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::calibration::Calibration;
@@ -29,6 +30,7 @@ pub use origin::{Program, Programs, between as differences};
 use planner::Planner;
 pub use resume::{Replayed, Resumption};
 use stop::Stop;
+use watch::Watch;
 
 /// Runs a matrix and writes its results.
 ///
@@ -141,6 +143,7 @@ pub fn run(options: Options) -> Result<()> {
     // The rates are those of the run that is repeated or gone on with, if it has got so far.
     let expanded = original.as_ref().and_then(|manifest| manifest.expanded.clone());
     let mut planner = Planner::new(matrix.clone(), expanded.clone(), seed);
+    let programs = Programs::read(&server, sides.as_ref())?;
     let mut manifest = Manifest {
         ringmark: env!("CARGO_PKG_VERSION").to_owned(),
         name,
@@ -152,7 +155,8 @@ pub fn run(options: Options) -> Result<()> {
         order: Vec::new(),
         finished_utc: None,
         resumed: Vec::new(),
-        programs: Some(Programs::read(&server, sides.as_ref())?),
+        programs: Some(programs.clone()),
+        external_files: watch::external_files(&matrix.externals)?,
         externals: external::versions(&matrix.externals),
         placement: Some(placement.clone()),
         // One of this machine, over loopback.
@@ -162,6 +166,7 @@ pub fn run(options: Options) -> Result<()> {
         machine: serde_json::to_value(&machine)?,
         doctor: serde_json::Value::Null,
     };
+    let watch = Watch::new(&server, sides.as_ref(), &matrix.externals, &programs, &manifest.external_files)?;
     let mut trials = Vec::new();
     let (left, examination) = match (lock, original) {
         (Some(lock), Some(original)) => {
@@ -191,7 +196,7 @@ pub fn run(options: Options) -> Result<()> {
             bar.println(format!("The trial comes to its end; Ctrl-C again breaks it off. To go on: {go_on}"));
         }
     })?;
-    let mut results = match left {
+    let results = match left {
         Some(left) => left.reopen()?,
         None => Results::create(&folder)?,
     };
@@ -212,45 +217,18 @@ pub fn run(options: Options) -> Result<()> {
     examination.say()?;
     ground.sides.as_ref().map_or(Ok(()), Sides::say)?;
     say_differences(&manifest)?;
-    say_estimate(&planner, results.trials().len())?;
+    if let Some(line) = programs.are_of_two_revisions() {
+        writeln!(std::io::stdout(), "{line}\n").context("stdout")?;
+    }
+    say_estimate(&planner, &trials, results.trials().len())?;
     bar.enable_steady_tick(Duration::from_millis(500));
-    let mut is_complete = false;
-    while !stop.after_trial() {
-        if trials.is_empty() {
-            let Some(block) = planner.next(results.trials())? else {
-                is_complete = true;
-                break;
-            };
-            trials = block;
-            manifest.order.extend(trials.iter().map(describe));
-            manifest.expanded = planner.expanded().cloned();
-            results.write_manifest(&manifest)?;
-        }
-        let time_of_block: u64 = trials.iter().map(|trial| trial.task.estimate().as_millis() as u64).sum();
-        bar.set_length(bar.position() + time_of_block + time_ahead(&planner).as_millis() as u64);
-        for trial in std::mem::take(&mut trials) {
-            bar.set_message(format!("{} {}: {}", trial.task.pass().name(), trial.task.workload(), trial.arm));
-            let outcome = trial.run(&ground);
-            bar.inc(trial.task.estimate().as_millis() as u64);
-            if stop.at_once() {
-                // It may have been broken off, and has no row: it is run again when the run goes on.
-                bar.finish_and_clear();
-                bail!("interrupted in the midst of a trial; to go on: {go_on}");
-            }
-            results.add(outcome)?;
-            if stop.after_trial() {
-                break;
-            }
-        }
-    }
-    bar.finish_and_clear();
-    results.finish(planner.matrix())?;
-    if is_complete {
-        manifest.finished_utc = Some(machine::utc(SystemTime::now()));
-        results.write_manifest(&manifest)?;
-    }
-    // From here on it is no longer under way.
-    let trials = results.close();
+    let mut course = Course { planner, manifest, results, ground, watch, stop, bar };
+    let end = course.measure(trials).map_err(|error| stopped(&error, &folder, &go_on));
+    course.bar.finish_and_clear();
+    let end = end?;
+    // It may have been broken off, and has no row: it is run again when the run goes on.
+    ensure!(end != End::AtOnce, "interrupted in the midst of a trial; to go on: {go_on}");
+    let trials = course.conclude(end).map_err(|error| stopped(&error, &folder, &go_on))?;
     let drawn = report::draw(&folder, &folder);
     if prints_tables {
         report::print(&folder)?;
@@ -260,8 +238,86 @@ pub fn run(options: Options) -> Result<()> {
         eprintln!("ringmark: no page was made: {error:#}; `ringmark report {}` tries again", quoted(&folder));
     }
     writeln!(std::io::stdout(), "The results are in {}", folder.display()).context("stdout")?;
-    ensure!(is_complete, "interrupted: the trials so far are in {}; to go on: {go_on}", folder.display());
+    ensure!(
+        end == End::Complete,
+        "interrupted: the trials so far are in {}; to go on: {go_on}",
+        folder.display()
+    );
     have_figures(&trials)
+}
+
+/// The error of a run that cannot go on.
+fn stopped(error: &anyhow::Error, folder: &Path, go_on: &str) -> anyhow::Error {
+    anyhow!(
+        "{error:#}: the run stops; the trials so far are in {}; then, to go on: {go_on}",
+        folder.display()
+    )
+}
+
+/// How the trials of a run came to an end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// There are no more.
+    Complete,
+    /// The person wants no more of them.
+    AfterTrial,
+    /// Nor the one that was under way.
+    AtOnce,
+}
+
+/// A run in its course.
+struct Course {
+    planner: Planner,
+    manifest: Manifest,
+    results: Results,
+    ground: Ground,
+    watch: Watch,
+    stop: Stop,
+    bar: ProgressBar,
+}
+
+impl Course {
+    /// Runs these trials, and then block after block.
+    fn measure(&mut self, mut trials: Vec<Trial>) -> Result<End> {
+        while !self.stop.after_trial() {
+            if trials.is_empty() {
+                let Some(block) = self.planner.next(self.results.trials())? else { return Ok(End::Complete) };
+                trials = block;
+                self.manifest.order.extend(trials.iter().map(describe));
+                self.manifest.expanded = self.planner.expanded().cloned();
+                self.results.write_manifest(&self.manifest)?;
+            }
+            let time = time_of(&trials) + time_ahead(&self.planner);
+            self.bar.set_length(self.bar.position() + time.as_millis() as u64);
+            for trial in std::mem::take(&mut trials) {
+                let Trial { task, arm, .. } = &trial;
+                self.bar.set_message(format!("{} {}: {arm}", task.pass().name(), task.workload()));
+                self.watch.look()?;
+                let outcome = trial.run(&self.ground);
+                self.bar.inc(trial.task.estimate().as_millis() as u64);
+                if self.stop.at_once() {
+                    return Ok(End::AtOnce);
+                }
+                // A program may have been replaced since; then it is not known what was measured.
+                self.watch.look()?;
+                self.results.add(outcome)?;
+                if self.stop.after_trial() {
+                    break;
+                }
+            }
+        }
+        Ok(End::AfterTrial)
+    }
+
+    /// Writes what is made of all trials, and returns these. From then on the run is no longer under way.
+    fn conclude(mut self, end: End) -> Result<Vec<TrialRow>> {
+        self.results.finish(self.planner.matrix())?;
+        if end == End::Complete {
+            self.manifest.finished_utc = Some(machine::utc(SystemTime::now()));
+            self.results.write_manifest(&self.manifest)?;
+        }
+        Ok(self.results.close())
+    }
 }
 
 /// Refuses the trials of a whole run if they are of no use, or all of one arm have failed.
@@ -339,15 +395,20 @@ fn say_differences(manifest: &Manifest) -> Result<()> {
     std::io::stdout().write_all(text.as_bytes()).context("stdout")
 }
 
+fn time_of(trials: &[Trial]) -> Duration {
+    trials.iter().map(|trial| trial.task.estimate()).sum()
+}
+
 /// How long the blocks take that are ahead as far as that is known.
 fn time_ahead(planner: &Planner) -> Duration {
     planner.ahead().map(|(task, trials)| task.estimate() * trials as u32).sum()
 }
 
-/// Says how long it will take, so that one can go away meanwhile. A run that goes on has `done` trials.
-fn say_estimate(planner: &Planner, done: usize) -> Result<()> {
-    let count: usize = planner.ahead().map(|(_, trials)| trials).sum();
-    let minutes = time_ahead(planner).as_secs_f64() / 60.0;
+/// Says how long it will take, so that one can go away meanwhile. A run that goes on has `done` trials, and those that
+/// are `left` of a block.
+fn say_estimate(planner: &Planner, left: &[Trial], done: usize) -> Result<()> {
+    let count = left.len() + planner.ahead().map(|(_, trials)| trials).sum::<usize>();
+    let minutes = (time_of(left) + time_ahead(planner)).as_secs_f64() / 60.0;
     let there = if done > 0 { format!("{done} trials are there; ") } else { String::new() };
     let more = match sweep::unknown(planner.matrix()).next() {
         Some(_) => "to find the rates of the sweeps; then theirs",

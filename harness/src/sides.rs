@@ -11,6 +11,7 @@ use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use ringmark::whereabouts;
@@ -142,6 +143,7 @@ impl Options {
                 is_visible: report.whereabouts.sees_processes_of(&here),
                 machine: report.machine,
                 program: Some(report.program),
+                started: Arc::new(Mutex::new(Started { accepted: report.stamp, said: Vec::new() })),
                 way,
                 ..Side::default()
             })
@@ -229,6 +231,8 @@ pub struct Whereabouts {
     boot_id: Option<String>,
     pid_namespace: Option<String>,
     network_namespace: Option<String>,
+    /// The stamp of the file that it runs.
+    program: Option<Value>,
 }
 
 impl Whereabouts {
@@ -288,16 +292,20 @@ struct Report {
     machine: Value,
     /// The program that is started there in trials.
     program: Program,
+    /// The stamp of its file, before it was read.
+    stamp: Option<Value>,
 }
 
 impl Report {
     fn read(server: Option<&Path>) -> Result<Self> {
+        let whereabouts = Whereabouts::of_this_process()?;
         Ok(Self {
             ringmark: env!("CARGO_PKG_VERSION").to_owned(),
-            whereabouts: Whereabouts::of_this_process()?,
+            stamp: server.map_or_else(|| whereabouts.program.clone(), whereabouts::stamp),
+            whereabouts,
             machine: serde_json::to_value(Machine::read())?,
             program: match server {
-                Some(server) => Program::of_file(server)?,
+                Some(server) => Program::of_server(server)?,
                 None => Program::of_this()?,
             },
         })
@@ -353,9 +361,54 @@ pub struct Side {
     /// Whether /proc shows its processes here, under the numbers that they know themselves by.
     #[serde(skip)]
     pub is_visible: bool,
+    /// Which files its processes ran.
+    #[serde(skip)]
+    pub started: Arc<Mutex<Started>>,
+}
+
+/// The stamps of the files that processes of a side ran, as they said.
+#[derive(Debug, Default)]
+pub struct Started {
+    /// Of a file that holds the manifest's program.
+    accepted: Option<Value>,
+    /// Of those that were started since that was looked at.
+    said: Vec<Option<Value>>,
 }
 
 impl Side {
+    /// Whether its program is started here, by nothing that stands before it.
+    pub fn has_no_command(&self) -> bool {
+        self.way.words.is_empty()
+    }
+
+    fn started(&self) -> MutexGuard<'_, Started> {
+        self.started.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps which file a process of it runs.
+    pub fn note(&self, process: &Whereabouts) {
+        if !self.has_no_command() {
+            self.started().said.push(process.program.clone());
+        }
+    }
+
+    /// Whether it has started a file of which is not known that it holds the manifest's program.
+    pub fn has_started_another(&self) -> bool {
+        let started = self.started();
+        started.said.iter().any(|said| said.is_none() || *said != started.accepted)
+    }
+
+    /// Takes the file that it started last for one that holds the manifest's program.
+    pub fn accept_started(&self) {
+        let mut started = self.started();
+        started.accepted = std::mem::take(&mut started.said).pop().flatten();
+    }
+
+    /// What its program is now.
+    pub fn program_now(&self, server: Option<&Path>) -> Result<Program> {
+        Ok(Report::ask(&self.way, server)?.program)
+    }
+
     /// Why its processes are not seen.
     fn unseen(&self, name: &str) -> String {
         match self.is_here {

@@ -159,7 +159,7 @@ fn about(run: &Run, folder: &str) -> String {
             .map_or("unknown".to_owned(), |bytes| format!("{:.0} GiB", bytes as f64 / f64::from(1 << 30))),
         text_of(manifest, "/machine/idle_driver"),
         if run.sides.is_some() { String::new() } else { congestion(&manifest["machine"], fresh) },
-        text_of(manifest, "/machine/git_revision").get(..12).unwrap_or("unknown"),
+        revision(manifest),
         text_of(manifest, "/machine/rustc"),
         run.trials.len(),
         counts.join(", "),
@@ -214,6 +214,18 @@ fn calibration(manifest: &Value) -> String {
         found.blocks,
         if resolved.is_empty() { "nothing".to_owned() } else { resolved.join(" and ") },
     )
+}
+
+/// Which source the programs were built from.
+fn revision(manifest: &Value) -> String {
+    let short = |path: &str| manifest.pointer(path)?.as_str()?.get(..12).map(str::to_owned);
+    let reason = || manifest.pointer("/machine/git_reason").and_then(Value::as_str);
+    let own = short("/machine/git_revision")
+        .unwrap_or_else(|| reason().map_or("unknown".to_owned(), |reason| format!("unknown ({reason})")));
+    match short("/programs/server/revision") {
+        Some(of_server) if of_server != own => format!("{own}, the server's program {of_server}"),
+        _ => own,
+    }
 }
 
 /// What a run repeats, and how often it was broken off; nothing of most runs.

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::children;
 use crate::machine;
 use crate::results::Manifest;
 use crate::sides::Sides;
@@ -21,6 +22,9 @@ pub struct Program {
     pub bytes: u64,
     /// What `sha256sum` says of it; null where there is no such command.
     pub sha256: Option<String>,
+    /// The revision of the source that it was built from, as it tells; only of programs of ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
 }
 
 impl Program {
@@ -34,7 +38,25 @@ impl Program {
         let this = std::env::current_exe().context("find this program")?;
         // The file that runs, even if another has taken its name since.
         let running = format!("/proc/{}/exe", std::process::id());
-        Self::read(Path::new(&running), &this)
+        Ok(Self { revision: machine::revision(), ..Self::read(Path::new(&running), &this)? })
+    }
+
+    /// The server's program, which lies here.
+    pub fn of_server(path: &Path) -> Result<Self> {
+        let mut command = Command::new(path);
+        command.arg("--version");
+        // "ringmark-server 0.1.0, revision 0123…, with local changes"
+        let line = children::line_of(command).ok();
+        let revision = line.as_deref().and_then(|line| line.split(", revision ").nth(1)?.split(',').next());
+        Ok(Self {
+            revision: revision.filter(|it| *it != "unknown").map(str::to_owned),
+            ..Self::of_file(path)?
+        })
+    }
+
+    /// Whether both files hold the same, as far as that is known.
+    pub fn has_contents_of(&self, other: &Self) -> bool {
+        self.bytes == other.bytes && self.sha256.is_some() && self.sha256 == other.sha256
     }
 
     fn read(path: &Path, name: &Path) -> Result<Self> {
@@ -45,6 +67,7 @@ impl Program {
             file: name.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             bytes,
             sha256: sum.and_then(|line| line.split_whitespace().next().map(str::to_owned)),
+            revision: None,
         })
     }
 }
@@ -62,7 +85,24 @@ impl Programs {
     /// Reads both; the server's program may lie elsewhere, on a side that has told of it.
     pub fn read(server: &Path, sides: Option<&Sides>) -> Result<Self> {
         let told = sides.and_then(|sides| sides.server.program.clone());
-        Ok(Self { ringmark: Program::of_this()?, server: told.map_or_else(|| Program::of_file(server), Ok)? })
+        Ok(Self {
+            ringmark: Program::of_this()?,
+            server: told.map_or_else(|| Program::of_server(server), Ok)?,
+        })
+    }
+
+    /// What to say if they were built from different sources.
+    pub fn are_of_two_revisions(&self) -> Option<String> {
+        let told = |program: &Program| program.revision.clone().unwrap_or_else(|| "unknown".to_owned());
+        (self.ringmark.revision != self.server.revision).then(|| {
+            format!(
+                "{} is of revision {}, {} of revision {}: build both from one checkout (`cargo build --release --workspace`)",
+                self.ringmark.file,
+                told(&self.ringmark),
+                self.server.file,
+                told(&self.server)
+            )
+        })
     }
 }
 
@@ -157,7 +197,36 @@ pub fn between(then: &Value, now: &Value) -> Vec<String> {
             format!("{name} was {}, is {is}", word(&was))
         })
     });
-    differences.collect()
+    differences.chain(of_files(&then["external_files"], &now["external_files"])).collect()
+}
+
+/// In what the files differ that the commands of servers that are not ours name.
+fn of_files(then: &Value, now: &Value) -> Vec<String> {
+    let mut differences = Vec::new();
+    for (server, files) in then.as_object().into_iter().flatten() {
+        let sums = |files: &Value| -> Vec<(String, String)> {
+            let text = |value: &Value| value.as_str().unwrap_or("unknown").to_owned();
+            files
+                .as_array()
+                .into_iter()
+                .flatten()
+                .map(|file| (text(&file["file"]), text(&file["sha256"])))
+                .collect()
+        };
+        let (was, is) = (sums(files), sums(&now[server]));
+        let names = |files: &[(String, String)]| {
+            files.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ")
+        };
+        if names(&was) != names(&is) {
+            differences.push(format!("the files of {server} were {}, are {}", names(&was), names(&is)));
+            continue;
+        }
+        for ((name, was), (_, is)) in was.iter().zip(&is).filter(|(was, is)| was != is) {
+            let short = |sum: &str| sum.chars().take(DIGITS).collect::<String>();
+            differences.push(format!("{name} of {server} was {}, is {}", short(was), short(is)));
+        }
+    }
+    differences
 }
 
 #[cfg(test)]
@@ -202,6 +271,18 @@ mod tests {
             *now["sides"].pointer_mut(&format!("/{path}")).unwrap() = json!("x");
             assert_eq!(between(&commanded(), &now), [difference]);
         }
+    }
+
+    #[test]
+    fn another_script_of_a_server_that_is_not_ours_is_a_difference() {
+        let run = |files: Value| json!({"external_files": {"other": files}});
+        let script = |sum: &str| json!([{"file": "s.py", "bytes": 3, "sha256": sum}]);
+        let differences = |now: Value| between(&run(script("aaa")), &now);
+        assert_eq!(differences(run(script("aaa"))), [""; 0]);
+        assert_eq!(differences(run(script("bbb"))), ["s.py of other was aaa, is bbb"]);
+        assert_eq!(differences(run(json!([]))), ["the files of other were s.py, are "]);
+        // An earlier version did not tell.
+        assert_eq!(between(&json!({}), &run(script("aaa"))), [""; 0]);
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod interruption;
 mod page;
 mod placement;
 mod refused_ring;
+mod replaced;
 mod report;
 mod resume;
 mod scale;

@@ -1,0 +1,173 @@
+//! What a manifest names is what every trial runs: the files are looked at before and after each trial, and a side
+//! that is elsewhere tells which file it runs.
+//!
+//! A look is a call of stat(2). Only where that shows a change the file is read once more: a link that is added to it,
+//! or a copy that takes its place, changes nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use ringmark::whereabouts;
+use serde_json::Value;
+
+use super::origin::{Program, Programs};
+use crate::external::External;
+use crate::sides::{Side, Sides};
+
+/// A file of the manifest that is another now.
+#[derive(Debug, thiserror::Error)]
+pub struct Replaced {
+    what: String,
+    how: &'static str,
+}
+
+impl fmt::Display for Replaced {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { what, how } = self;
+        write!(
+            formatter,
+            "{what} {how}, so that trials would not measure what the manifest names: put back what it was, or begin \
+             anew with --replay"
+        )
+    }
+}
+
+/// A file as it was when the manifest was made.
+struct Watched {
+    path: PathBuf,
+    program: Program,
+    stamp: Option<Value>,
+}
+
+impl Watched {
+    /// `program` is what was read of it before.
+    fn new(path: &Path, program: Program) -> Self {
+        // Without a stamp the first look reads it. If it cannot be known by its sum, it is by that alone.
+        let stamp = whereabouts::stamp(path).filter(|_| program.sha256.is_none());
+        Self { path: path.to_owned(), program, stamp }
+    }
+
+    fn look(&mut self) -> Result<()> {
+        let stamp = whereabouts::stamp(&self.path);
+        let how = match &stamp {
+            None => "is gone",
+            Some(_) if stamp == self.stamp => return Ok(()),
+            Some(_) => match Program::of_file(&self.path) {
+                Ok(now) if now.has_contents_of(&self.program) => {
+                    // Of before it was read: whatever is written meanwhile shows at the next look.
+                    self.stamp = stamp;
+                    return Ok(());
+                }
+                _ => "was replaced or written to",
+            },
+        };
+        bail!(Replaced { what: self.path.display().to_string(), how })
+    }
+}
+
+/// All that a run starts.
+pub struct Watch {
+    files: Vec<Watched>,
+    externals: Vec<(External, BTreeSet<PathBuf>)>,
+    sides: Option<Sides>,
+    /// Where the server's program lies here, or there.
+    server: PathBuf,
+}
+
+impl Watch {
+    /// Of the files of a manifest.
+    pub fn new(
+        server: &Path,
+        sides: Option<&Sides>,
+        externals: &[External],
+        programs: &Programs,
+        external_files: &BTreeMap<String, Vec<Program>>,
+    ) -> Result<Self> {
+        let this = std::env::current_exe().context("find this program")?;
+        let mut files = vec![Watched::new(&this, programs.ringmark.clone())];
+        if sides.is_none_or(|sides| sides.server.has_no_command()) {
+            files.push(Watched::new(server, programs.server.clone()));
+        }
+        let externals: Vec<_> =
+            externals.iter().map(|external| (external.clone(), external.files())).collect();
+        for (external, paths) in &externals {
+            let programs = external_files.get(&external.name).into_iter().flatten();
+            files.extend(
+                paths.iter().zip(programs).map(|(path, program)| Watched::new(path, program.clone())),
+            );
+        }
+        Ok(Self { files, externals, sides: sides.cloned(), server: server.to_owned() })
+    }
+
+    /// Refuses to go on once a file is another.
+    pub fn look(&mut self) -> Result<()> {
+        for (external, files) in &self.externals {
+            // One that was missing would be measured, although the manifest does not know it.
+            if external.files() != *files {
+                let what = format!("what the commands of {} name", external.name);
+                bail!(Replaced { what, how: "is not there any more, or has come" });
+            }
+        }
+        self.files.iter_mut().try_for_each(Watched::look)?;
+        let Some(sides) = &self.sides else { return Ok(()) };
+        look_at(&sides.server, "the server's program", Some(&self.server))?;
+        look_at(&sides.load, "the load's program", None)
+    }
+}
+
+/// Asks a side what its program is now, if what it has started is another file than before.
+fn look_at(side: &Side, name: &str, program: Option<&Path>) -> Result<()> {
+    let (Some(of_manifest), true) = (&side.program, side.has_started_another()) else { return Ok(()) };
+    let now = side.program_now(program).with_context(|| format!("look at {name}"))?;
+    if !now.has_contents_of(of_manifest) {
+        let how = "was replaced or written to on its side";
+        bail!(Replaced { what: format!("{name} {}", of_manifest.file), how });
+    }
+    side.accept_started();
+    Ok(())
+}
+
+/// The files that the commands of servers that are not ours name, by the servers' names.
+pub fn external_files(externals: &[External]) -> Result<BTreeMap<String, Vec<Program>>> {
+    let files = |external: &External| -> Result<_> {
+        let files: Result<Vec<_>> = external.files().iter().map(|path| Program::of_file(path)).collect();
+        Ok((external.name.clone(), files?))
+    };
+    externals.iter().map(files).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn only_another_content_is_another_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("program");
+        fs::write(&path, "one").unwrap();
+        let mut watched = Watched::new(&path, Program::of_file(&path).unwrap());
+        let mut look = || watched.look().map_err(|error| error.to_string());
+        assert_eq!(look(), Ok(()));
+        // As a build does that makes the same: a link more, and the same once more under that name.
+        fs::hard_link(&path, folder.path().join("link")).unwrap();
+        assert_eq!(look(), Ok(()));
+        fs::remove_file(&path).unwrap();
+        assert!(look().unwrap_err().contains("program is gone, so that"));
+        fs::write(&path, "one").unwrap();
+        if Program::of_file(&path).unwrap().sha256.is_some() {
+            assert_eq!(look(), Ok(()));
+        }
+        // In place, with as many bytes.
+        fs::write(&path, "two").unwrap();
+        assert!(look().unwrap_err().contains("program was replaced or written to"));
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "six").unwrap();
+        assert!(look().unwrap_err().contains("was replaced"));
+    }
+}
