@@ -5,6 +5,7 @@ mod broken_off;
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use serde::de::DeserializeOwned;
@@ -89,14 +90,64 @@ fn read_manifest(folder: &Path) -> Result<(PathBuf, Value)> {
     Ok((path, manifest))
 }
 
+/// How far a run has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunState {
+    /// All of its trials have rows.
+    Finished,
+    /// A process writes its rows.
+    UnderWay,
+    /// Nobody writes its rows, and some are missing. On a file system without locks it may be under way.
+    BrokenOff,
+}
+
+impl RunState {
+    /// That of a folder, and its manifest with the path of it.
+    fn read(folder: &Path) -> Result<(Self, PathBuf, Value)> {
+        // First: a run that ends in between is then taken for one under way, and not for one that was broken off.
+        let was_locked = is_locked(folder);
+        let (path, manifest) = read_manifest(folder)?;
+        let state = match manifest["finished_utc"].is_string() {
+            true => Self::Finished,
+            false if was_locked => Self::UnderWay,
+            false => Self::BrokenOff,
+        };
+        Ok((state, path, manifest))
+    }
+
+    /// What to say of its rows, if they are not all.
+    pub fn caveat(self) -> Option<&'static str> {
+        match self {
+            Self::Finished => None,
+            Self::UnderWay => Some("under way: what follows is of the trials so far"),
+            Self::BrokenOff => Some("broken off: what follows is of the trials before"),
+        }
+    }
+}
+
+/// Whether a run holds the lock of its folder.
+fn is_locked(folder: &Path) -> bool {
+    let locked = File::open(folder).map(|folder| folder.try_lock_shared());
+    matches!(locked, Ok(Err(TryLockError::WouldBlock)))
+}
+
+/// How long a reader may hold the lock that it only looks at.
+const LOOK_TIME: Duration = Duration::from_millis(200);
+
 /// Locks a folder, so that two do not write the same run. None where the file system has no locks.
 pub fn lock(folder: &Path) -> Result<Option<File>> {
     let opened = File::open(folder);
     let opened = opened.with_context(|| format!("{}: not the folder of a run", folder.display()))?;
-    match opened.try_lock() {
-        Ok(()) => Ok(Some(opened)),
-        Err(TryLockError::WouldBlock) => bail!("{}: this run is still under way", folder.display()),
-        Err(TryLockError::Error(_)) => Ok(None),
+    let deadline = Instant::now() + LOOK_TIME;
+    loop {
+        match opened.try_lock() {
+            Ok(()) => return Ok(Some(opened)),
+            Err(TryLockError::Error(_)) => return Ok(None),
+            Err(TryLockError::WouldBlock) if Instant::now() >= deadline => {
+                bail!("{}: this run is still under way; wait for its end", folder.display())
+            }
+            Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(5)),
+        }
     }
 }
 
@@ -169,6 +220,11 @@ impl Results {
         &self.rows
     }
 
+    /// The trials of a run that writes no more.
+    pub fn close(self) -> Vec<TrialRow> {
+        self.rows
+    }
+
     /// Compares the arms, once all trials are there.
     pub fn finish(&self, matrix: &Matrix) -> Result<()> {
         let comparisons = comparisons::compare(&self.rows, &self.memory, matrix);
@@ -221,6 +277,8 @@ pub fn replace(path: &Path, contents: &[u8]) -> Result<()> {
 pub struct Run {
     /// The manifest.
     pub manifest: Value,
+    /// How far it had come when it was read.
+    pub state: RunState,
     /// Where the server and the load were; none if both were here, as usual.
     pub sides: Option<Sides>,
     /// The matrix in it.
@@ -260,7 +318,7 @@ impl Run {
 
     /// Reads a folder.
     pub fn read(folder: &Path) -> Result<Self> {
-        let (path, manifest) = read_manifest(folder)?;
+        let (state, path, manifest) = RunState::read(folder)?;
         let matrix = serde_json::from_value(manifest.get("expanded").unwrap_or(&manifest["matrix"]).clone())
             .with_context(|| format!("the matrix in {}", path.display()))?;
         let sides = serde_json::from_value(manifest["sides"].clone()).with_context(|| {
@@ -280,6 +338,7 @@ impl Run {
         Ok(Self {
             capacities,
             manifest,
+            state,
             sides,
             matrix,
             trials,
@@ -299,6 +358,7 @@ impl Run {
     pub fn of(matrix: Matrix, trials: Vec<TrialRow>, memory: Vec<MemoryRow>) -> Self {
         Self {
             manifest: Value::Null,
+            state: RunState::Finished,
             sides: None,
             comparisons: comparisons::compare(&trials, &memory, &matrix),
             capacities: sweep::capacities(&trials, &matrix),
@@ -385,6 +445,24 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_run_under_way_is_told_from_one_that_was_broken_off() {
+        let folder = tempfile::tempdir().unwrap();
+        let manifest = |finished: Value| {
+            let manifest = json!({"finished_utc": finished}).to_string();
+            fs::write(folder.path().join("manifest.json"), manifest).unwrap();
+        };
+        let state = || RunState::read(folder.path()).unwrap().0;
+        manifest(Value::Null);
+        let held = lock(folder.path()).unwrap();
+        assert_eq!(state(), RunState::UnderWay);
+        assert!(lock(folder.path()).unwrap_err().to_string().contains("under way"));
+        drop(held);
+        assert_eq!(state(), RunState::BrokenOff);
+        manifest("2026-01-31T23:59:59Z".into());
+        assert_eq!((state(), state().caveat()), (RunState::Finished, None));
+    }
 
     #[test]
     fn sides_that_cannot_be_read_are_not_taken_for_none() {

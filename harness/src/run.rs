@@ -249,6 +249,8 @@ pub fn run(options: Options) -> Result<()> {
         manifest.finished_utc = Some(machine::utc(SystemTime::now()));
         results.write_manifest(&manifest)?;
     }
+    // From here on it is no longer under way.
+    let trials = results.close();
     let drawn = report::draw(&folder, &folder);
     if prints_tables {
         report::print(&folder)?;
@@ -259,7 +261,7 @@ pub fn run(options: Options) -> Result<()> {
     }
     writeln!(std::io::stdout(), "The results are in {}", folder.display()).context("stdout")?;
     ensure!(is_complete, "interrupted: the trials so far are in {}; to go on: {go_on}", folder.display());
-    have_figures(results.trials())
+    have_figures(&trials)
 }
 
 /// Refuses the trials of a whole run if they are of no use, or all of one arm have failed.

@@ -105,8 +105,8 @@ fn to_mind(run: &Run) -> Vec<String> {
             run.trials.len()
         ));
     }
-    if run.manifest["finished_utc"].is_null() {
-        lines.push("This run was broken off: all of this is of the trials before.".to_owned());
+    if let Some(caveat) = run.state.caveat() {
+        lines.push(format!("This run is {caveat}."));
     }
     if text_of(&run.manifest, "/build_profile") != "release" {
         lines.push("Not a release build: its figures are of no use.".to_owned());

@@ -131,10 +131,10 @@ fn about(run: &Run, folder: &str) -> String {
         };
         format!("server {}, client {}, {namespace}", cpus(&row.server_cpus), cpus(&row.client_cpus))
     });
-    let finished = match manifest["finished_utc"].as_str() {
-        Some(time) => format!("finished {time}"),
-        None => "broken off: what follows is of the trials before".to_owned(),
-    };
+    let finished = run
+        .state
+        .caveat()
+        .map_or_else(|| format!("finished {}", text_of(manifest, "/finished_utc")), str::to_owned);
     let dirty =
         if manifest["machine"]["git_dirty"] == Value::Bool(true) { ", with local changes" } else { "" };
     let fresh = first.is_some_and(|row| row.network_namespace == "fresh");

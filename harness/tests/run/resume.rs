@@ -304,7 +304,11 @@ fn a_run_that_is_under_way_is_left_alone() {
     let running = Running(Some(place.run().stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()));
     wait_for("the manifest", || place.out().join("manifest.json").exists().then_some(()));
     assert_has(&failure(&mut resume(&place)), &["out: this run is still under way"]);
+    let printed = stdout(&success(place.command("report").arg("out")));
+    assert_has(&printed, &["under way: what follows is of the trials so far"]);
+    assert!(!printed.contains("broken off"), "{printed}");
     drop(running);
+    assert_has(&stdout(&success(place.command("report").arg("out"))), &["broken off: what follows"]);
 }
 
 #[test]
