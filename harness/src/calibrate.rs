@@ -1,6 +1,5 @@
 //! `ringmark calibrate`: how small a difference this machine can show in so much time.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -160,7 +159,7 @@ fn judge(folder: &Path) -> Result<()> {
     };
     let json = serde_json::to_string_pretty(&found)? + "\n";
     results::replace(&folder.join(calibration::FILE), json.as_bytes())?;
-    writeln!(std::io::stdout(), "{}", found.to_text()).context("stdout")
+    crate::output::say(&format!("{}\n", found.to_text()))
 }
 
 /// Trials that are no part of a run: what they find decides what the run is.

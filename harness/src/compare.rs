@@ -1,39 +1,47 @@
 //! `ringmark compare`: two runs side by side.
 
 mod figures;
+mod judgement;
 mod obstacles;
+mod origin;
 
-use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Error, Result, bail, ensure};
 use clap::builder::PossibleValuesParser;
-use serde_json::Value;
 
 use self::figures::{Compared, Figure};
+use self::judgement::Judgement;
+pub use self::judgement::NotJudged;
 use crate::comparisons::{MEMORY_SUMS, METRICS};
-use crate::matrix::Contender;
 use crate::measurement::{Bounds, Verdict};
-use crate::report::table::{MISSING, Table, names, number, percent};
+use crate::output;
+use crate::report::table::{MISSING, Table, significant};
 use crate::report::tables::ratio_of_bounds;
 use crate::results::Run;
-use crate::run::differences;
 
 const AFTER: &str = "\
-Ratios are B/A. Between the runs lies all that the machine did meanwhile: identical servers may differ by tens of
-per cent from one run to the next. So that ratio has an interval (Welch's t on logarithms) and no verdict. A verdict is
-on the ratio relative to the baseline: how much more of the baseline's figure an arm takes in B than in A, both within
-the blocks of their runs.
+Ratios are B/A, and A and B are geometric means over the blocks that count. Between the runs lies all that the machine \
+did meanwhile: identical servers may differ by tens of per cent from one run to the next. So that ratio has an interval \
+(Welch's t on logarithms) and no verdict. A verdict is on the ratio relative to the baseline: how much more of the \
+baseline's figure an arm takes in B than in A, both within the blocks of their runs.
 
---fail-if-slower acts on that one, or it would fail whenever the machine has a bad hour. What makes all arms alike slower,
-the baseline too, is therefore not seen by it: let the baseline be a server that stays as it is. It acts on calls per
-echo only where they are exact, with one connection and one message in flight, and on memory per connection by the
-intervals of its slopes. A figure of fewer than ten blocks has no interval and does not fail; if there is no other, the
-command fails. One interval in twenty misses: give a margin that matters, not 0%.
+--fail-if-slower acts on that one, or it would fail whenever the machine has a bad hour. It does not see a change that \
+makes all arms alike slower, the baseline too: let the baseline be a server that stays as it is. It acts on calls per \
+echo only where they are exact, with one connection and one message in flight, and on memory per connection by the \
+intervals of its slopes. One interval in twenty misses: give a margin that matters, not 0%.
 
-Exit status: 0, nothing is slower; 1, something is, or the runs cannot be compared, and stderr says which; 2, the
-command line is wrong.
+A part is not taken for the whole. The command fails with 3 where a run is not whole, where B has not the arms and \
+workloads of A, where a figure has a verdict in one run and none beside the other, and where a kind of figure (CPU, \
+latency, throughput, calls, memory) was measured by both and nothing of it can be judged: a verdict takes ten blocks. \
+Name what you ask for by --metric and --arm.
+
+Exit status with --fail-if-slower:
+  0  all that was asked for was judged, and nothing is slower
+  1  something is slower
+  2  the command line is wrong
+  3  not all could be judged, and nothing that was is slower; or the runs cannot be read or compared
+Without it: 0, or 1 where the runs cannot be read or compared.
 
 Examples:
   ringmark compare results/OLD-KERNEL results/NEW-KERNEL
@@ -49,7 +57,7 @@ pub struct Options {
     /// The folder of the run that is compared
     b: PathBuf,
     /// Exit with 1 if a cost in B (CPU, latency, calls, memory; throughput the other way) is above that in A by more
-    /// than this, with the whole of its interval
+    /// than this, with the whole of its interval; with 3 if not all of them could be judged
     #[arg(long, value_name = "PERCENT", value_parser = percentage)]
     fail_if_slower: Option<f64>,
     /// Only this metric; may be given several times
@@ -92,6 +100,22 @@ impl Pair {
     }
 }
 
+/// What of the figures is wanted; all if nothing is named.
+struct Asked<'a> {
+    metrics: &'a [String],
+    arms: &'a [String],
+}
+
+impl Asked<'_> {
+    fn has_metric(&self, metric: &str) -> bool {
+        self.metrics.is_empty() || self.metrics.iter().any(|of| of == metric)
+    }
+
+    fn has_arm(&self, arm: &str) -> bool {
+        self.arms.is_empty() || self.arms.iter().any(|of| of == arm)
+    }
+}
+
 fn read(folder: &Path) -> Result<Run> {
     let run = Run::read(folder)?;
     ensure!(
@@ -104,12 +128,40 @@ fn read(folder: &Path) -> Result<Run> {
 
 /// Runs.
 pub fn run(options: &Options) -> Result<()> {
-    let pair = Pair::read(options)?;
-    let known = figures::arms_of_both(&pair);
+    // Whatever is no answer is not to be taken for that of a slower server.
+    let unless_judged = |error: Error| match options.fail_if_slower {
+        Some(_) => Error::new(NotJudged(format!("{error:#}"))),
+        None => error,
+    };
+    let pair = Pair::read(options).map_err(unless_judged)?;
+    let asked = Asked { metrics: &options.metric, arms: &options.arm };
+    let figures = wanted(options, &pair, &asked).map_err(unless_judged)?;
+    let judgement = Judgement::of(&pair, &asked, &figures);
+    let outcome = options.fail_if_slower.map(|most| judgement.outcome(&pair, &figures, most));
+    let last = match &outcome {
+        Some(Ok(said)) => format!("\n{said}"),
+        _ => String::new(),
+    };
+    let text = format!(
+        "{}{}\n{}{}{last}",
+        origin::lines(options, &pair).iter().map(|line| format!("- {line}\n")).collect::<String>(),
+        summary(&pair, &judgement, &figures),
+        table(&pair, &figures),
+        not_judged(&judgement),
+    );
+    // Whether it can be read or not does not change what it says.
+    let said = output::say(&text).map_err(unless_judged);
+    outcome.map_or(Ok(()), |outcome| outcome.map(drop))?;
+    said
+}
+
+/// The figures that are asked for.
+fn wanted(options: &Options, pair: &Pair, asked: &Asked) -> Result<Vec<Figure>> {
+    let known = figures::arms_of_both(pair);
     if let Some(unknown) = options.arm.iter().find(|arm| !known.contains(arm)) {
         bail!("--arm '{unknown}' is not in both runs; there are: {}", known.join(", "));
     }
-    let (mut figures, refused) = figures::all(&pair);
+    let (mut figures, refused) = figures::all(pair);
     if figures.is_empty() {
         let why = if refused.is_empty() { String::new() } else { format!(": {}", refused.join("; ")) };
         bail!(
@@ -118,73 +170,66 @@ pub fn run(options: &Options) -> Result<()> {
             options.b.display()
         );
     }
-    let is_wanted = |wanted: &[String], name: &str| wanted.is_empty() || wanted.iter().any(|of| of == name);
-    figures
-        .retain(|figure| is_wanted(&options.metric, figure.metric) && is_wanted(&options.arm, &figure.arm));
-    ensure!(!figures.is_empty(), "nothing that can be compared is of this --metric and --arm");
-    let text = format!("{}\n{}{}", origin(options, &pair), table(&pair, &figures), list(&refused));
-    std::io::stdout().write_all(text.as_bytes()).context("stdout")?;
-    options.fail_if_slower.map_or(Ok(()), |most| fail_if_slower(&figures, most))
+    figures.retain(|figure| asked.has_metric(figure.metric) && asked.has_arm(&figure.arm));
+    // A judgement says why there is none.
+    ensure!(
+        !figures.is_empty() || options.fail_if_slower.is_some(),
+        "nothing that can be compared is of this --metric and --arm"
+    );
+    // What changed stands first; the order is that of the matrix besides.
+    figures.sort_by_key(|figure| figure.change().is_none());
+    Ok(figures)
 }
 
-/// Which runs these are, and in what they differ.
-fn origin(options: &Options, pair: &Pair) -> String {
-    let line = |name: &str, folder: &Path, run: &Run| {
-        let of = |path: &str| run.manifest.pointer(path).and_then(Value::as_str).unwrap_or("unknown");
-        let of_server = |field: &str| run.server_machine()[field].as_str().unwrap_or("unknown");
-        let place = if run.sides.is_some() { "server on " } else { "" };
-        format!(
-            "- {name}: `{}`, begun {}, {place}{}, Linux {}, ringmark {}\n",
-            folder.display(),
-            of("/machine/read_at"),
-            of_server("description"),
-            of_server("kernel_release"),
-            of("/ringmark"),
-        )
-    };
-    let identity = |run: &Run| {
-        let of = |path: &str| run.manifest.pointer(path).cloned();
-        [of("/machine/read_at"), of("/seed"), of("/order")]
-    };
-    let mut found = differences(&pair.a.manifest, &pair.b.manifest);
-    found.extend(knobs(pair));
-    let mut text = line("A", &options.a, &pair.a) + &line("B", &options.b, &pair.b);
-    text += &match found.is_empty() {
-        _ if identity(&pair.a) == identity(&pair.b) => "- They are the same run\n".to_owned(),
-        true => "- What they tell of their origin is the same\n".to_owned(),
-        false => found.iter().map(|difference| format!("- From A to B: {difference}\n")).collect(),
-    };
-    for (name, run, other) in [("A", &pair.a, &pair.b), ("B", &pair.b, &pair.a)] {
-        let arms = |run: &Run| run.matrix.backends.iter().map(Contender::arm).collect::<Vec<_>>();
-        let workloads = |run: &Run| run.matrix.workloads.iter().map(|of| of.name.clone()).collect::<Vec<_>>();
-        let all = |run: &Run| [arms(run), workloads(run)].concat();
-        let others = all(other);
-        let own: Vec<String> = all(run).into_iter().filter(|name| !others.contains(name)).collect();
-        if !own.is_empty() {
-            text += &format!("- Only in {name}: {}\n", names(own.iter().map(String::as_str)));
+/// How many changes are named above the table.
+const NAMED: usize = 3;
+
+/// What is judged, what changed, and how the baseline itself lies.
+fn summary(pair: &Pair, judgement: &Judgement, figures: &[Figure]) -> String {
+    let mut changed: Vec<(&Figure, Compared)> =
+        figures.iter().filter_map(|figure| Some((figure, figure.change()?))).collect();
+    let with_verdict = changed.iter().filter(|(_, of)| of.verdict != Verdict::Range).count();
+    let distance = |of: &Compared| of.ratio.ln().abs();
+    changed.sort_by(|(_, a), (_, b)| distance(b).total_cmp(&distance(a)));
+    let named: Vec<String> =
+        changed.iter().take(NAMED).map(|(figure, of)| judgement::in_words(figure, of)).collect();
+    let most = if named.is_empty() { String::new() } else { format!("; most {}", named.join("; ")) };
+    let mut text = format!(
+        "- In all: {}\n- Changed beyond its interval or range: {}\n",
+        judgement.counts(),
+        match changed.len() {
+            0 => format!("none of {} figures", figures.len()),
+            count => format!("{count} of {} figures, {with_verdict} by verdict{most}", figures.len()),
         }
-    }
-    if pair.baseline().is_none() {
-        let [a, b] = [&pair.a, &pair.b].map(|run| &run.matrix.baseline);
-        text += &format!("- Nothing is relative: the baseline is `{a}` in A and `{b}` in B\n");
+    );
+    if let Some(baseline) = pair.baseline() {
+        let own = baseline_itself(figures, baseline);
+        if !own.is_empty() {
+            text += &format!(
+                "- The baseline `{baseline}` itself, B/A between runs over the workloads: {}. The others are relative to it: \
+                 a change of it alone, or of all alike, is not in their verdicts\n",
+                own.join(", ")
+            );
+        }
     }
     text
 }
 
-/// In what the knobs of an arm differ that has one name in both.
-fn knobs(pair: &Pair) -> Vec<String> {
-    let of = |run: &Run| -> BTreeMap<(String, String), Value> {
-        let rows = run.trials.iter().filter(|row| row.status.is_usable());
-        let knobs = rows.filter_map(|row| {
-            let knobs = serde_json::from_str::<BTreeMap<String, Value>>(&row.knobs).ok()?;
-            Some(knobs.into_iter().map(|(knob, value)| ((row.arm.clone(), knob), value)))
-        });
-        knobs.flatten().collect()
+/// Between which ratios each time and rate of the baseline lies.
+fn baseline_itself(figures: &[Figure], baseline: &str) -> Vec<String> {
+    let range = |metric: &str| {
+        let is_of = |figure: &&Figure| {
+            figure.arm == baseline && figure.metric == metric && figure.telling().is_none()
+        };
+        let ratios = figures.iter().filter(is_of).filter_map(|figure| figure.between_runs);
+        let ratios: Vec<f64> = ratios.map(|of| of.ratio).collect();
+        let (low, high) =
+            (ratios.iter().copied().reduce(f64::min)?, ratios.iter().copied().reduce(f64::max)?);
+        let (low, high) = (format!("{low:.2}"), format!("{high:.2}"));
+        Some(if low == high { format!("{metric} {low}") } else { format!("{metric} {low}–{high}") })
     };
-    let (a, b) = (of(&pair.a), of(&pair.b));
-    let differing =
-        a.iter().filter_map(|(place, was)| Some((place, was, b.get(place).filter(|is| *is != was)?)));
-    differing.map(|((arm, knob), was, is)| format!("{knob} of `{arm}` was {was}, is {is}")).collect()
+    let judged = METRICS.iter().filter(|metric| metric.better.is_some());
+    judged.filter_map(|metric| range(metric.name)).collect()
 }
 
 fn shown(compared: Option<Compared>) -> String {
@@ -218,79 +263,22 @@ fn table(pair: &Pair, figures: &[Figure]) -> String {
             figure.workload.clone(),
             figure.arm.clone(),
             figure.metric.to_owned(),
-            number(figure.medians[0]),
-            number(figure.medians[1]),
+            significant(figure.means[0]),
+            significant(figure.means[1]),
             format!("{}, {}", figure.blocks[0], figure.blocks[1]),
             shown(figure.between_runs),
             shown(figure.relative),
         ]);
     }
-    let drift = "\nBetween runs the machine's drift is in the ratio: of times and rates it gets no verdict. Relative to the \
-                 baseline, within the blocks of each run, it is not.\n";
-    table.markdown() + drift
+    let notes = "\nFigures that changed stand first. A and B are geometric means over the blocks that count; of calls and \
+                 memory there is one reading. Between runs the machine's drift is in the ratio: of times and rates it \
+                 gets no verdict. Relative to the baseline, within the blocks of each run, it is not. What is near zero \
+                 has no ratio.\n";
+    table.markdown() + notes
 }
 
-fn list(refused: &[String]) -> String {
-    let lines: String = refused.iter().map(|reason| format!("- {reason}\n")).collect();
-    if lines.is_empty() { lines } else { format!("\nNot compared:\n\n{lines}") }
-}
-
-/// What --fail-if-slower acts on: a verdict that the machine's drift is not in, or an exact count.
-fn judged(figure: &Figure) -> Option<Compared> {
-    let compared = figure.relative.or(figure.between_runs)?;
-    let is_judged = match compared.verdict {
-        Verdict::Lower | Verdict::Higher | Verdict::NoDifferenceShown => true,
-        Verdict::Counted => figure.is_exact,
-        _ => false,
-    };
-    (is_judged && figure.better.is_some()).then_some(compared)
-}
-
-/// What B costs of A at least, by its interval; none where nothing says that it costs more.
-fn least_cost(figure: &Figure, compared: &Compared) -> Option<f64> {
-    let (_, low, high) = compared.spread;
-    let is_worse = match compared.verdict {
-        Verdict::Counted => true,
-        Verdict::NoDifferenceShown => false,
-        verdict => figure.better != Some(verdict),
-    };
-    let cost = if figure.better == Some(Verdict::Higher) { 1.0 / high } else { low };
-    is_worse.then_some(cost)
-}
-
-/// As many are named in the error; all stand in the table.
-const NAMED: usize = 5;
-
-fn fail_if_slower(figures: &[Figure], most_percent: f64) -> Result<()> {
-    let judged: Vec<(&Figure, Compared)> =
-        figures.iter().filter_map(|figure| Some((figure, judged(figure)?))).collect();
-    ensure!(
-        !judged.is_empty(),
-        "--fail-if-slower has nothing to act on: no figure has a verdict relative to a baseline (which takes ten blocks in \
-         both runs), of an exact count, or of memory"
-    );
-    let is_slower = |(figure, compared): &&(&Figure, Compared)| {
-        least_cost(figure, compared).is_some_and(|cost| cost > 1.0 + most_percent / 100.0)
-    };
-    let slower: Vec<_> = judged.iter().filter(is_slower).collect();
-    if slower.is_empty() {
-        return Ok(());
-    }
-    let name = |(figure, compared): &&&(&Figure, Compared)| {
-        let (_, low, high) = compared.spread;
-        let ratio = ratio_of_bounds(compared.ratio, low, high, None);
-        format!("{} of `{}` in {}: {ratio}", figure.metric, figure.arm, figure.workload)
-    };
-    let named: Vec<String> = slower.iter().take(NAMED).map(|of| name(&of)).collect();
-    let more = match slower.len() - named.len() {
-        0 => String::new(),
-        more => format!("; and {more} more"),
-    };
-    bail!(
-        "B is worse than A by more than {} % in {} of {} figures: {}{more}",
-        percent(most_percent),
-        slower.len(),
-        judged.len(),
-        named.join("; ")
-    )
+/// Why the rest was not judged.
+fn not_judged(judgement: &Judgement) -> String {
+    let lines: String = judgement.reasons().iter().map(|line| format!("- {line}\n")).collect();
+    if lines.is_empty() { lines } else { format!("\nNot judged, and why:\n\n{lines}") }
 }

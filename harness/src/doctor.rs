@@ -12,10 +12,9 @@ mod screen;
 #[cfg(test)]
 mod tests;
 
-use std::io::Write as _;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use serde_json::json;
 
 use crate::machine::Machine;
@@ -55,7 +54,7 @@ pub fn run(options: Options) -> Result<()> {
         true => serde_json::to_string_pretty(&json!({ "impossible": impossible, "lines": lines }))? + "\n",
         false => screen::print(&lines),
     };
-    std::io::stdout().write_all(text.as_bytes()).context("stdout")?;
+    crate::output::say(&text)?;
     match impossible {
         Some(why) => bail!(why),
         None => Ok(()),
@@ -105,6 +104,6 @@ impl Examination {
         for line in &self.walks {
             text += &format!("{line}\n");
         }
-        std::io::stdout().write_all(text.as_bytes()).context("stdout")
+        crate::output::say(&text)
     }
 }

@@ -160,7 +160,7 @@ pub fn run(options: Options) -> Result<()> {
         if json {
             print(&LoadEvent::Result(result))?;
         } else {
-            writeln!(std::io::stdout(), "{result}").context("stdout")?;
+            crate::output::say(&format!("{result}\n"))?;
         }
         fail_if(interrupted)?;
     }
@@ -206,6 +206,7 @@ fn fail_if(interrupted: bool) -> Result<()> {
 
 fn print(event: &LoadEvent) -> Result<()> {
     let line = serde_json::to_string(event)?;
+    // Who reads no more of what is said on the way has no use for the rest of the load.
     writeln!(std::io::stdout(), "{line}").context("stdout")
 }
 

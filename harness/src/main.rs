@@ -13,6 +13,7 @@ mod load;
 mod machine;
 mod matrix;
 mod measurement;
+mod output;
 mod report;
 mod results;
 mod run;
@@ -20,8 +21,6 @@ mod sides;
 mod statistics;
 mod sweep;
 mod trial;
-
-use std::io::Write;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
@@ -82,7 +81,7 @@ fn for_people() -> clap::Command {
     clap::Command::new("ringmark").version(env!("RINGMARK_VERSION")).subcommands(verbs)
 }
 
-/// Whether stdout is a pipe of which nobody reads the rest.
+/// Whether what reads the events of a load reads no more of them.
 fn has_no_reader(error: &anyhow::Error) -> bool {
     let is_broken = |error: &std::io::Error| error.kind() == std::io::ErrorKind::BrokenPipe;
     error.to_string() == "stdout" && error.root_cause().downcast_ref().is_some_and(is_broken)
@@ -99,7 +98,7 @@ fn main() -> std::process::ExitCode {
         Verb::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut for_people(), "ringmark", &mut script);
-            std::io::stdout().write_all(&script).map_err(Into::into)
+            output::say(&String::from_utf8_lossy(&script))
         }
         Verb::SpinWhenIdle(options) => idle_spinner::run(&options),
         Verb::DescribeSide(options) => sides::describe(&options),
@@ -108,11 +107,13 @@ fn main() -> std::process::ExitCode {
     };
     match outcome {
         Ok(()) => std::process::ExitCode::SUCCESS,
-        // Who reads no more, as `head`, wants no more.
         Err(error) if has_no_reader(&error) => std::process::ExitCode::FAILURE,
         Err(error) => {
             eprintln!("ringmark: {error:#}");
-            std::process::ExitCode::FAILURE
+            match error.is::<compare::NotJudged>() {
+                true => compare::NotJudged::STATUS.into(),
+                false => std::process::ExitCode::FAILURE,
+            }
         }
     }
 }

@@ -14,15 +14,16 @@ pub mod tables;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::output;
 use crate::results::{self, Run};
 use section::Section;
 
-/// Prints the tables of a run, and makes its page, report.html, and its pictures, charts/*.svg, in its folder.
+/// Makes the page of a run, report.html, and its pictures, charts/*.svg, in its folder, and prints its tables.
 ///
 /// With --splice, makes the tables of a document anew instead. Each stands between the lines
 /// `<!-- ringmark:NAME FOLDER -->` and `<!-- /ringmark:NAME -->`, and FOLDER is that of its run, as seen from the
@@ -60,9 +61,11 @@ pub fn run(options: Options) -> Result<()> {
         return named_runs(&spliced, place).iter().try_for_each(|folder| draw(folder, folder));
     }
     let folder = options.folder.unwrap_or_default();
-    print(&folder)?;
     let out = options.out.as_ref().unwrap_or(&folder);
-    draw(&folder, out).with_context(|| match options.out {
+    // First the files: who reads the tables may stop before their end.
+    let drawn = draw(&folder, out);
+    print(&folder)?;
+    drawn.with_context(|| match options.out {
         Some(_) => "the tables are above, page and pictures were not made".to_owned(),
         None => "the tables are above, page and pictures were not made; --out puts them elsewhere".to_owned(),
     })
@@ -72,15 +75,14 @@ fn name(folder: &Path) -> String {
     folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
-/// Prints every table.
+/// Prints the question of a run, and every table.
 pub fn print(folder: &Path) -> Result<()> {
-    let mut stdout = std::io::stdout().lock();
-    for section in tables::all(&Run::read(folder)?, &name(folder)) {
-        if !section.body.is_empty() {
-            writeln!(stdout, "{}\n\n{}", section.title, section.body.markdown()).context("stdout")?;
-        }
+    let run = Run::read(folder)?;
+    let mut text = format!("{}: {}\n\n", tables::text_of(&run.manifest, "/name"), run.matrix.question);
+    for section in tables::all(&run, &name(folder)).iter().filter(|section| !section.body.is_empty()) {
+        text += &format!("{}\n\n{}\n", section.title, section.body.markdown());
     }
-    Ok(())
+    output::say(&text)
 }
 
 /// Makes the page and the pictures of a run.

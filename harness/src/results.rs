@@ -2,7 +2,7 @@
 
 mod broken_off;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -330,7 +330,10 @@ impl Run {
             format!("the sides in {path}: another version of ringmark wrote them, or they were edited")
         })?;
         let trials: Vec<TrialRow> = read(&folder.join("trials.csv"))?;
+        // A row of a trial says that its others are there, and is the last to be written: what has none is a part.
+        let ids = once_each(&trials).with_context(|| folder.join("trials.csv").display().to_string())?;
         let mut memory: Vec<MemoryRow> = read(&folder.join("memory.csv"))?;
+        memory.retain(|row| ids.contains(&row.run_id));
         // Before there was a column for the arm, a backend had but one.
         for row in memory.iter_mut().filter(|row| row.arm.is_empty()) {
             row.arm = row.backend.clone();
@@ -374,6 +377,17 @@ impl Run {
             memory_points: Vec::new(),
             scale: Vec::new(),
         }
+    }
+}
+
+/// The numbers of the trials.
+fn once_each(trials: &[TrialRow]) -> Result<BTreeSet<u32>> {
+    let mut ids = BTreeSet::new();
+    match trials.iter().find(|row| !ids.insert(row.run_id)) {
+        Some(row) => {
+            bail!("trial {} stands in it twice: it was edited, or put together of several", row.run_id)
+        }
+        None => Ok(ids),
     }
 }
 

@@ -7,7 +7,6 @@ mod resume;
 mod stop;
 mod watch;
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -21,6 +20,7 @@ use crate::external;
 use crate::machine::{self, Machine};
 use crate::matrix::Matrix;
 use crate::measurement::{Pass, Status, TrialRow};
+use crate::output;
 use crate::report;
 use crate::results::{self, BrokenOff, Manifest, Results, Run};
 use crate::sides::{self, Sides};
@@ -104,8 +104,7 @@ pub fn run(options: Options) -> Result<()> {
         report::print(folder)?;
         let trials = Run::read(folder)?.trials;
         let folder = folder.display();
-        writeln!(std::io::stdout(), "The run in {folder} is complete since {time}: nothing is to be done")
-            .context("stdout")?;
+        output::say(&format!("The run in {folder} is complete since {time}: nothing is to be done\n"))?;
         return have_figures(&trials);
     }
     let started = SystemTime::now();
@@ -214,13 +213,14 @@ pub fn run(options: Options) -> Result<()> {
     };
     results.write_manifest(&manifest)?;
 
-    examination.say()?;
-    ground.sides.as_ref().map_or(Ok(()), Sides::say)?;
-    say_differences(&manifest)?;
-    if let Some(line) = programs.are_of_two_revisions() {
-        writeln!(std::io::stdout(), "{line}\n").context("stdout")?;
-    }
-    say_estimate(&planner, &trials, results.trials().len())?;
+    // Its files are what a run is for: what cannot be said is an error at its end.
+    let mut said = (examination.say())
+        .and_then(|()| ground.sides.as_ref().map_or(Ok(()), Sides::say))
+        .and_then(|()| say_differences(&manifest))
+        .and_then(|()| {
+            programs.are_of_two_revisions().map_or(Ok(()), |line| output::say(&format!("{line}\n\n")))
+        })
+        .and_then(|()| say_estimate(&planner, &trials, results.trials().len()));
     bar.enable_steady_tick(Duration::from_millis(500));
     let mut course = Course { planner, manifest, results, ground, watch, stop, bar };
     let end = course.measure(trials).map_err(|error| stopped(&error, &folder, &go_on));
@@ -231,19 +231,19 @@ pub fn run(options: Options) -> Result<()> {
     let trials = course.conclude(end).map_err(|error| stopped(&error, &folder, &go_on))?;
     let drawn = report::draw(&folder, &folder);
     if prints_tables {
-        report::print(&folder)?;
+        said = said.and_then(|()| report::print(&folder));
     }
     if let Err(error) = drawn {
         // Its rows are there; that is what the run was for.
         eprintln!("ringmark: no page was made: {error:#}; `ringmark report {}` tries again", quoted(&folder));
     }
-    writeln!(std::io::stdout(), "The results are in {}", folder.display()).context("stdout")?;
+    said = said.and_then(|()| output::say(&format!("The results are in {}\n", folder.display())));
     ensure!(
         end == End::Complete,
         "interrupted: the trials so far are in {}; to go on: {go_on}",
         folder.display()
     );
-    have_figures(&trials)
+    have_figures(&trials).and(said)
 }
 
 /// The error of a run that cannot go on.
@@ -392,7 +392,7 @@ fn say_differences(manifest: &Manifest) -> Result<()> {
     for difference in differences {
         text += &format!("  {difference}\n");
     }
-    std::io::stdout().write_all(text.as_bytes()).context("stdout")
+    output::say(&text)
 }
 
 fn time_of(trials: &[Trial]) -> Duration {
@@ -414,7 +414,7 @@ fn say_estimate(planner: &Planner, left: &[Trial], done: usize) -> Result<()> {
         Some(_) => "to find the rates of the sweeps; then theirs",
         None => "and what the gates turn away once more",
     };
-    writeln!(std::io::stdout(), "{there}{count} trials, about {minutes:.1} min, {more}\n").context("stdout")
+    output::say(&format!("{there}{count} trials, about {minutes:.1} min, {more}\n\n"))
 }
 
 fn describe(trial: &Trial) -> String {

@@ -536,7 +536,7 @@ impl Sides {
                 text += &format!("  not measured of the {name}: {line}\n");
             }
         }
-        std::io::stdout().write_all(text.as_bytes()).context("stdout")
+        crate::output::say(&text)
     }
 }
 

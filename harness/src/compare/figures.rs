@@ -35,11 +35,11 @@ pub struct Figure {
     pub arm: String,
     /// What is compared, as in `comparisons.csv`.
     pub metric: &'static str,
-    /// The median over the blocks that count, or the one reading.
-    pub medians: [f64; 2],
+    /// The geometric mean over the blocks that count, so that B over A is the ratio; or the one reading.
+    pub means: [f64; 2],
     /// How many blocks count.
     pub blocks: [usize; 2],
-    /// By itself; none if one is not above zero.
+    /// By itself; none if one is too near zero for a ratio.
     pub between_runs: Option<Compared>,
     /// Relative to the baseline; none of the baseline, and of what is no matter of a moment: calls and memory.
     pub relative: Option<Compared>,
@@ -47,6 +47,36 @@ pub struct Figure {
     pub is_exact: bool,
     /// The verdict if it is better in B.
     pub better: Option<Verdict>,
+}
+
+impl Figure {
+    /// The ratio that tells of the servers: relative to the baseline; of calls and memory, which no moment is in, the one
+    /// between the runs.
+    pub fn telling(&self) -> Option<Compared> {
+        let is_timed = METRICS.iter().any(|of| of.name == self.metric && of.pass != Pass::Syscalls);
+        self.relative.or(self.between_runs.filter(|_| !is_timed))
+    }
+
+    /// The same where it lies beyond what its bounds allow for, or the noise.
+    pub fn change(&self) -> Option<Compared> {
+        self.telling().filter(|Compared { spread: (_, low, high), verdict, .. }| match verdict {
+            Verdict::Lower | Verdict::Higher => true,
+            Verdict::Range => *low > 1.0 || *high < 1.0,
+            Verdict::Counted => self.is_exact && (*low > 1.0 || *high < 1.0),
+            _ => false,
+        })
+    }
+}
+
+/// So many calls or switches for each echo, or bytes for each connection, are too near zero for a ratio: one of such
+/// figures says how the smallest of them came out.
+const NEAR_ZERO: [(&str, f64); 2] = [("_per_echo", 0.01), ("_bytes_per_connection_over_null", 1.0)];
+
+/// Whether a ratio of these figures of a metric says anything.
+fn has_ratio(metric: &str, figures: [f64; 2]) -> bool {
+    let least =
+        NEAR_ZERO.iter().find(|(ending, _)| metric.ends_with(ending)).map_or(0.0, |(_, least)| *least);
+    figures.iter().all(|figure| *figure > 0.0 && *figure >= least)
 }
 
 /// All that both runs have, and why the rest is left out.
@@ -121,13 +151,16 @@ fn timed(pair: &Pair, workload: &Workload, metric: &Metric, arm: &str) -> Option
         })
     };
     let own = values(arm);
-    let medians = [median(&mut own[0].clone())?, median(&mut own[1].clone())?];
+    // What has no geometric mean has no ratio either.
+    let mean = |values: &[f64]| geometric_mean(values).or_else(|| median(&mut values.to_vec()));
+    let means = [mean(&own[0])?, mean(&own[1])?];
+    let has_ratio = has_ratio(metric.name, means);
     // How far two runs of one server lie apart is not known from these two.
-    let between_runs = unpaired(&own[0], &own[1]).map(|(ratio, spread)| {
+    let between_runs = unpaired(&own[0], &own[1]).filter(|_| has_ratio).map(|(ratio, spread)| {
         let verdict = judge(ratio, spread, None);
         Compared { ratio, spread, verdict }
     });
-    let relative = pair.baseline().filter(|baseline| *baseline != arm).and_then(|baseline| {
+    let relative = pair.baseline().filter(|baseline| *baseline != arm && has_ratio).and_then(|baseline| {
         let base = values(baseline);
         let to_baseline = |of: &[Vec<f64>; 2]| -> [Vec<f64>; 2] {
             let ratios = |run: usize| of[run].iter().zip(&base[run]).map(|(own, base)| own / base).collect();
@@ -150,7 +183,7 @@ fn timed(pair: &Pair, workload: &Workload, metric: &Metric, arm: &str) -> Option
         workload: name.clone(),
         arm: arm.to_owned(),
         metric: metric.name,
-        medians,
+        means,
         blocks: [own[0].len(), own[1].len()],
         between_runs,
         relative,
@@ -162,42 +195,58 @@ fn timed(pair: &Pair, workload: &Workload, metric: &Metric, arm: &str) -> Option
 /// One trial of each, which is a count.
 fn counted(pair: &Pair, workload: &Workload, metric: &Metric, arm: &str) -> Option<Figure> {
     let calls = |run| counted_trial(run, &workload.name, arm).and_then(metric.value);
-    let medians = [calls(&pair.a)?, calls(&pair.b)?];
-    let ratio = medians[1] / medians[0];
+    let means = [calls(&pair.a)?, calls(&pair.b)?];
+    let ratio = means[1] / means[0];
     let compared = Compared { ratio, spread: (Bounds::Range, ratio, ratio), verdict: Verdict::Counted };
     Some(Figure {
         workload: workload.name.clone(),
         arm: arm.to_owned(),
         metric: metric.name,
-        medians,
+        means,
         blocks: [1, 1],
-        between_runs: ratio.is_finite().then_some(compared),
+        between_runs: has_ratio(metric.name, means).then_some(compared),
         relative: None,
-        // With more than one message on the way, how many a wait brings is a matter of luck.
-        is_exact: workload.connections == 1 && workload.pipeline == 1,
+        is_exact: is_exact(workload),
         better: metric.better,
     })
+}
+
+/// Whether calls for an echo are a matter of the server alone: with more than one message on the way, how many a wait
+/// brings is a matter of luck.
+pub fn is_exact(workload: &Workload) -> bool {
+    workload.connections == 1 && workload.pipeline == 1
+}
+
+/// The workload of `memory.csv`'s figures, as in `comparisons.csv`.
+pub fn memory_workload(state: &str) -> String {
+    format!("memory {state}")
+}
+
+/// The states of a connection in which memory is compared.
+pub const STATES: [&str; 2] = [NEVER_USED, USED_THEN_IDLE];
+
+/// A slope with the ends of its interval.
+pub fn slope(run: &Run, arm: &str, object: &str, state: &str) -> Option<(f64, f64, f64)> {
+    let is_wanted = |row: &&MemoryRow| {
+        row.status == Status::Ok && row.arm == arm && row.object == object && row.state == state
+    };
+    let row = run.memory.iter().find(is_wanted)?;
+    Some((row.over_null_bytes_per_connection?, row.over_null_low?, row.over_null_high?))
 }
 
 fn memory(pair: &Pair, arm: &str) -> Vec<Figure> {
     let mut figures = Vec::new();
     for (object, metric) in MEMORY_SUMS {
-        for state in [NEVER_USED, USED_THEN_IDLE] {
-            let slope = |run: &Run| {
-                let is_wanted = |row: &&MemoryRow| {
-                    row.status == Status::Ok && row.arm == arm && row.object == object && row.state == state
-                };
-                let row = run.memory.iter().find(is_wanted)?;
-                Some((row.over_null_bytes_per_connection?, row.over_null_low?, row.over_null_high?))
-            };
+        for state in STATES {
+            let slope = |run| slope(run, arm, object, state);
             let (Some(a), Some(b)) = (slope(&pair.a), slope(&pair.b)) else { continue };
             figures.push(Figure {
-                workload: format!("memory {state}"),
+                workload: memory_workload(state),
                 arm: arm.to_owned(),
                 metric,
-                medians: [a.0, b.0],
+                means: [a.0, b.0],
                 blocks: [1, 1],
-                between_runs: slopes(a, b),
+                between_runs: slopes(a, b).filter(|_| has_ratio(metric, [a.0, b.0])),
                 relative: None,
                 is_exact: false,
                 better: Some(Verdict::Lower),
@@ -326,7 +375,7 @@ mod tests {
         let found = figure(run(10, 1.0, 1.0), run(10, 1.0, 2.0), "epoll-lt", "syscalls_per_echo");
         let compared = found.between_runs.expect("both");
         assert_eq!((compared.ratio, compared.verdict, found.is_exact), (2.0, Verdict::Counted, true));
-        assert_eq!((found.medians, found.relative), ([3.0, 6.0], None));
+        assert_eq!((found.means, found.relative), ([3.0, 6.0], None));
     }
 
     #[test]

@@ -1,15 +1,134 @@
-//! Why figures of two runs are not compared.
+//! Why figures of two runs are not compared, or not judged.
 
 use std::collections::BTreeSet;
 
 use anyhow::{Result, bail};
 use serde_json::Value;
 
-use super::Pair;
+use super::figures::{self, Figure};
+use super::{Asked, Pair};
 use crate::comparisons::{Metric, is_spoilt_by_client};
-use crate::matrix::{Matrix, Workload};
+use crate::matrix::{Contender, Matrix, Workload};
 use crate::measurement::{Pass, TrialRow};
-use crate::results::Run;
+use crate::report::table::names;
+use crate::report::tables::counted_trial;
+use crate::results::{Run, RunState};
+
+/// What a run has not of what it was to have, if it is not whole.
+pub fn state(run: &Run) -> Option<String> {
+    let (rows, dealt) = (run.trials.len(), run.manifest["order"].as_array().map_or(0, Vec::len));
+    match run.state {
+        RunState::UnderWay => Some(format!("it is under way, with {rows} trials so far")),
+        RunState::BrokenOff => Some(format!("it was broken off after {rows} trials")),
+        RunState::Finished if rows < dealt => {
+            Some(format!("its trials.csv has {rows} of the {dealt} trials that its manifest names"))
+        }
+        RunState::Finished => None,
+    }
+}
+
+/// What is missing of a run as a whole: it did not come to its end, or B has not what A has.
+pub fn parts(pair: &Pair, asked: &Asked) -> Vec<String> {
+    let state_of = |(name, run)| Some(format!("{name} is not whole: {}", state(run)?));
+    let mut gaps: Vec<String> = [("A", &pair.a), ("B", &pair.b)].into_iter().filter_map(state_of).collect();
+    let missing = |all: Vec<String>, others: Vec<String>| -> Vec<String> {
+        all.into_iter().filter(|name| !others.contains(name)).collect()
+    };
+    let arms = |run: &Run| run.matrix.backends.iter().map(Contender::arm).collect::<Vec<_>>();
+    let workloads = |run: &Run| run.matrix.workloads.iter().map(|of| of.name.clone()).collect::<Vec<_>>();
+    let mut absent = missing(arms(&pair.a), arms(&pair.b));
+    absent.retain(|arm| asked.has_arm(arm));
+    absent.extend(missing(workloads(&pair.a), workloads(&pair.b)));
+    if !absent.is_empty() {
+        let is_of_sweep =
+            |workload: &Workload| workload.sweep_of.is_some() && absent.contains(&workload.name);
+        let advice = match pair.a.matrix.workloads.iter().any(is_of_sweep) {
+            true => " (`ringmark run --replay` keeps the rates of a sweep)",
+            false => "",
+        };
+        gaps.push(format!("B lacks {}{advice}", names(absent.iter().map(String::as_str))));
+    }
+    gaps
+}
+
+/// Why nothing of an arm of A is judged.
+pub fn absent(pair: &Pair, arm: &str) -> Option<String> {
+    let is_there = pair.b.matrix.backends.iter().any(|contender| contender.arm() == arm);
+    (!is_there).then(|| "B has no such arm".to_owned())
+}
+
+/// Whether times of an arm are judged: those of the baseline are what the others are relative to.
+pub fn is_reference(pair: &Pair, metric: &Metric, arm: &str) -> bool {
+    metric.pass != Pass::Syscalls && pair.baseline() == Some(arm)
+}
+
+/// Why a figure of trials is not judged, if that is no matter of how the figure came out.
+pub fn trials(pair: &Pair, own: &Workload, metric: &Metric, arm: &str) -> Option<String> {
+    let Some(other) = pair.b.matrix.workloads.iter().find(|other| other.name == own.name) else {
+        return Some("B has no such workload".to_owned());
+    };
+    if metric.pass == Pass::Syscalls && !figures::is_exact(own) {
+        return Some(
+            "with more than one message on the way, how many a wait brings is a matter of luck".to_owned(),
+        );
+    }
+    let is_missing = |run: &Run| !run.matrix.passes().contains(&metric.pass);
+    if let Some(which) = in_which(is_missing(&pair.a), is_missing(&pair.b)) {
+        return Some(format!("the {} pass is not in {which}", metric.pass.name()));
+    }
+    workload(pair, own, other)
+        .or_else(|| of_metric(pair, own, metric))
+        .or_else(|| of_arm(pair, own, metric.pass, arm))
+        .or_else(|| {
+            let is_missing = |run: &Run| !has_value(run, own, metric, arm);
+            let which = in_which(is_missing(&pair.a), is_missing(&pair.b))?;
+            Some(format!("no {} in {which}, although its trials passed", metric.name))
+        })
+        .or_else(|| match metric.pass {
+            Pass::Syscalls => by_other_means(pair, &own.name, arm),
+            _ if pair.baseline().is_none() => Some("the baselines differ".to_owned()),
+            _ => is_reference(pair, metric, arm)
+                .then(|| "the baseline is what times are relative to".to_owned()),
+        })
+}
+
+/// Whether a run has a figure of an arm in any trial that may be used.
+pub fn has_value(run: &Run, workload: &Workload, metric: &Metric, arm: &str) -> bool {
+    run.trials.iter().any(|row| {
+        row.pass == Some(metric.pass)
+            && row.workload == workload.name
+            && row.arm == arm
+            && row.status.is_usable()
+            && (metric.value)(row).is_some()
+    })
+}
+
+/// Why memory of an arm is not judged.
+pub fn slopes(pair: &Pair, arm: &str, object: &str, state: &str) -> Option<String> {
+    let low = |run: &Run| figures::slope(run, arm, object, state).map(|(_, low, _)| low);
+    let (a, b) = (low(&pair.a), low(&pair.b));
+    memory(pair)
+        .or_else(|| Some(format!("no slope with an interval in {}", in_which(a.is_none(), b.is_none())?)))
+        .or_else(|| {
+            let is_zero = |low: Option<f64>| low.is_some_and(|low| low <= 0.0);
+            Some(format!("a slope that is not told from zero in {}", in_which(is_zero(a), is_zero(b))?))
+        })
+}
+
+/// Why counts of a figure are not judged: another instrument has counted them.
+pub fn sources(pair: &Pair, figure: &Figure) -> Option<String> {
+    let is_count = figure.metric == "syscalls_per_echo";
+    is_count.then(|| by_other_means(pair, &figure.workload, &figure.arm)).flatten()
+}
+
+fn by_other_means(pair: &Pair, workload: &str, arm: &str) -> Option<String> {
+    let source = |run| {
+        let source = counted_trial(run, workload, arm)?.syscalls_source.split([':', ',']).next()?;
+        Some(source.to_owned())
+    };
+    let (a, b) = (source(&pair.a)?, source(&pair.b)?);
+    (a != b).then(|| format!("the means of counting differ: {a} in A, {b} in B"))
+}
 
 /// Builds of different kinds have nothing in common.
 pub fn builds(pair: &Pair) -> Result<()> {
@@ -60,8 +179,16 @@ fn softirq_in_process_cpu(run: &Run) -> Option<bool> {
     machine["softirq_in_process_cpu"].as_bool().or_else(built)
 }
 
-/// Why a metric of a workload is not compared.
+/// Why a metric of a workload is not compared, with its names.
 pub fn metric(pair: &Pair, workload: &Workload, metric: &Metric) -> Option<String> {
+    let what = match metric.name.starts_with("server_cpu") {
+        true => metric.name.to_owned(),
+        false => format!("throughput and latency of `{}`", workload.name),
+    };
+    Some(format!("{what}: {}", of_metric(pair, workload, metric)?))
+}
+
+fn of_metric(pair: &Pair, workload: &Workload, metric: &Metric) -> Option<String> {
     let is_cpu = metric.name.starts_with("server_cpu");
     let softirqs = [&pair.a, &pair.b].map(softirq_in_process_cpu);
     if let ([Some(a), Some(b)], true) = (softirqs, is_cpu)
@@ -69,13 +196,12 @@ pub fn metric(pair: &Pair, workload: &Workload, metric: &Metric) -> Option<Strin
     {
         let has = if a { "A" } else { "B" };
         return Some(format!(
-            "{}: only in {has} does the kernel charge softirqs to the process that they interrupt (CONFIG_IRQ_TIME_ACCOUNTING is off)",
-            metric.name
+            "only in {has} does the kernel charge softirqs to the process that they interrupt (CONFIG_IRQ_TIME_ACCOUNTING is off)"
         ));
     }
     let is_limited = |run: &Run| is_spoilt_by_client(&run.trials, &workload.name, metric);
     let limited = in_which(is_limited(&pair.a), is_limited(&pair.b))?;
-    Some(format!("throughput and latency of `{}`: the client was the limit in {limited}", workload.name))
+    Some(format!("the client was the limit in {limited}"))
 }
 
 /// Whether both runs have trials of a pass.
@@ -85,9 +211,15 @@ pub fn was_measured(pair: &Pair, workload: &Workload, pass: Pass) -> bool {
     has(&pair.a) && has(&pair.b)
 }
 
-/// Why an arm is not compared: one run has no figures of it, or it had to share a CPU in one only. If it had to in both,
-/// there are figures and no verdict.
+/// Why an arm is not compared, with its names.
 pub fn arm(pair: &Pair, workload: &Workload, pass: Pass, arm: &str) -> Option<String> {
+    let why = of_arm(pair, workload, pass, arm)?;
+    Some(format!("`{arm}` in `{}`, {}: {why}", workload.name, pass.name()))
+}
+
+/// One run has no figures of it, or it had to share a CPU in one only. If it had to in both,
+/// there are figures and no verdict.
+fn of_arm(pair: &Pair, workload: &Workload, pass: Pass, arm: &str) -> Option<String> {
     // Of each trial that may be used, whether it shared a CPU.
     let rows = |run: &Run| -> Vec<bool> {
         let is_own = |row: &&TrialRow| {
@@ -106,7 +238,7 @@ pub fn arm(pair: &Pair, workload: &Workload, pass: Pass, arm: &str) -> Option<St
         _ if shares(&a) == shares(&b) => return None,
         _ => ("it had to share a CPU only in", in_which(shares(&a), shares(&b))),
     };
-    Some(format!("`{arm}` in `{}`, {}: {what} {}", workload.name, pass.name(), which?))
+    Some(format!("{what} {}", which?))
 }
 
 /// Of which runs something is true.

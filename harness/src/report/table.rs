@@ -106,6 +106,16 @@ pub fn number(value: f64) -> String {
     }
 }
 
+/// The same with three significant digits of small numbers too, so that ratios of what is shown are those beside it.
+pub fn significant(value: f64) -> String {
+    let magnitude = value.abs();
+    if !(1e-9..1.0).contains(&magnitude) {
+        return number(value);
+    }
+    let decimals = (2 - magnitude.log10().floor() as i32).max(2) as usize;
+    format!("{value:.decimals$}")
+}
+
 /// A percentage that is the end of an interval, which carries no more digits than these.
 pub fn percent(value: f64) -> String {
     if value.abs() < 9.95 { format!("{value:.1}") } else { format!("{value:.0}") }
@@ -135,6 +145,15 @@ mod tests {
             [(1234567.8, "1,234,568"), (-4096.0, "-4,096"), (100.4, "100"), (12.34, "12.3"), (1.234, "1.23")];
         for (value, text) in cases {
             assert_eq!(number(value), text);
+        }
+    }
+
+    #[test]
+    fn small_numbers_keep_three_digits_where_they_are_divided() {
+        for (value, text) in
+            [(0.0, "0.00"), (0.0471, "0.0471"), (0.000_347_2, "0.000347"), (0.234, "0.234"), (12.34, "12.3")]
+        {
+            assert_eq!(significant(value), text);
         }
     }
 

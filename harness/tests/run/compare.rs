@@ -2,10 +2,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 
 use crate::broken_server::server_of;
-use crate::{Place, assert_has, failure, heading, one_line, stdout, success};
+use crate::{Place, Row, assert_has, failure, heading, one_line, stderr, stdout, success};
 
 /// Two servers that differ in nothing that matters here.
 const ARMS: [&str; 2] = ["epoll-et", "epoll-lt"];
@@ -65,7 +65,8 @@ fn a_server_that_works_more_is_slower_than_it_was_and_than_none_is_itself() {
     if blocks(&before) < 10 || blocks(&after) < 10 {
         return eprintln!("skipped: this machine was too busy for ten blocks");
     }
-    success(compare(&before, &before.out(), &before.out()).args(["--fail-if-slower", "0%"]));
+    let cpu = ["--metric", "server_cpu_ns_per_echo"];
+    success(compare(&before, &before.out(), &before.out()).args(["--fail-if-slower", "0%"]).args(cpu));
     assert!(cells(&itself, "epoll-lt", "server_cpu_ns_per_echo")[7].starts_with("1.00 ("), "{itself}");
     let of_cpu = cells(&printed, "epoll-lt", "server_cpu_ns_per_echo");
     assert!(of_cpu[7].ends_with(" higher"), "{printed}");
@@ -88,7 +89,11 @@ fn a_server_that_works_more_is_slower_than_it_was_and_than_none_is_itself() {
     let mut alone = compare(&before, &before.out(), &after.out());
     let alone = alone.args(["--fail-if-slower", "50%", "--arm", "epoll-et"]);
     let alone = alone.args(["--metric", "server_cpu_ns_per_echo"]).output().unwrap();
-    assert_has(&one_line(&alone), &["--fail-if-slower has nothing to act on"]);
+    assert_eq!(alone.status.code(), Some(3));
+    assert_has(
+        &stderr(&alone),
+        &["no figure of server_cpu_ns_per_echo (the baseline is what times are relative to)"],
+    );
 }
 
 /// A run of counted calls, which takes no time.
@@ -157,30 +162,54 @@ fn committed(name: &str) -> PathBuf {
     folders.find(|folder| folder.to_string_lossy().ends_with(name)).unwrap()
 }
 
-/// A copy of a committed run in which the CPU of an arm is multiplied.
-fn with_more_cpu(run: &Path, place: &Place, arm: &str, factor: f64) -> PathBuf {
+/// A copy of a committed run whose trials were edited.
+fn edited(run: &Path, place: &Place, edit: impl FnOnce(&mut Vec<Row>)) -> PathBuf {
     let copy = place.path("copy");
     fs::create_dir_all(&copy).unwrap();
     for file in ["manifest.json", "memory.csv", "memory_points.csv"] {
         fs::copy(run.join(file), copy.join(file)).unwrap();
     }
     let mut reader = csv::Reader::from_path(run.join("trials.csv")).unwrap();
-    let mut writer = csv::Writer::from_path(copy.join("trials.csv")).unwrap();
     let heading = reader.headers().unwrap().clone();
+    let mut rows: Vec<Row> = reader.deserialize().map(Result::unwrap).collect();
+    edit(&mut rows);
+    let mut writer = csv::Writer::from_path(copy.join("trials.csv")).unwrap();
     writer.write_record(&heading).unwrap();
-    let column = |name: &str| heading.iter().position(|column| column == name).unwrap();
-    let (of_arm, of_cpu) = (column("arm"), column("server_cpu_ns_per_echo"));
-    for row in reader.records() {
-        let row = row.unwrap();
-        let is_wanted = arm == "all" || &row[of_arm] == arm;
-        let changed = |(at, cell): (usize, &str)| match cell.parse::<f64>() {
-            Ok(cpu) if at == of_cpu && is_wanted => (cpu * factor).to_string(),
-            _ => cell.to_owned(),
-        };
-        writer.write_record(row.iter().enumerate().map(changed)).unwrap();
+    for row in rows {
+        writer.write_record(heading.iter().map(|column| &row[column])).unwrap();
     }
     writer.flush().unwrap();
     copy
+}
+
+fn multiply(row: &mut Row, column: &str, factor: f64) {
+    if let Ok(figure) = row[column].parse::<f64>() {
+        row.insert(column.to_owned(), (figure * factor).to_string());
+    }
+}
+
+/// A copy of a committed run in which the CPU of an arm is multiplied.
+fn with_more_cpu(run: &Path, place: &Place, arm: &str, factor: f64) -> PathBuf {
+    edited(run, place, |rows| {
+        for row in
+            rows.iter_mut().filter(|row| arm == "all" || row["arm"].trim_end_matches(" (again)") == arm)
+        {
+            multiply(row, "server_cpu_ns_per_echo", factor);
+        }
+    })
+}
+
+fn judged(place: &Place, a: &Path, b: &Path, more: &[&str]) -> Output {
+    compare(place, a, b).args(["--fail-if-slower", "10%"]).args(more).output().unwrap()
+}
+
+/// It did not judge all, and says so in one line.
+#[track_caller]
+fn assert_not_judged(output: &Output, words: &[&str]) {
+    let line = stderr(output);
+    assert_eq!(output.status.code(), Some(3), "{line}");
+    assert_eq!(line.lines().count(), 1, "{line}");
+    assert_has(&line, words);
 }
 
 #[test]
@@ -208,4 +237,204 @@ fn a_slower_machine_is_no_slower_server() {
     let copy = with_more_cpu(&run, &place, "uring-multishot", 1.4);
     assert_eq!(fails_beyond(&copy, "20%"), Some(1));
     assert_eq!(fails_beyond(&copy, "60%"), Some(0));
+}
+
+#[test]
+fn a_part_is_not_taken_for_the_whole() {
+    let (run, place) = (committed("-standard"), Place::with(""));
+    let itself = judged(&place, &run, &run, &[]);
+    assert_eq!((itself.status.code(), stderr(&itself).as_str()), (Some(0), ""));
+    assert_has(
+        &stdout(&itself),
+        &["worse in B by more than 10 %; judged 89 of 148 figures: CPU 20 of 20, latency ", "calls 3 of 30"],
+    );
+    let b = |edit: &dyn Fn(&mut Vec<Row>)| judged(&place, &run, &edited(&run, &place, edit), &[]);
+    let of_multishot = |rows: &mut Vec<Row>, edit: &dyn Fn(&mut Row)| {
+        rows.iter_mut().filter(|row| row["arm"] == "uring-multishot").for_each(edit);
+    };
+    let set = |row: &mut Row, column: &str, cell: &str| drop(row.insert(column.to_owned(), cell.to_owned()));
+
+    // Its end is missing, or one arm's blocks, or what an instrument gave.
+    let cut = b(&|rows| rows.truncate(40));
+    assert_not_judged(
+        &cut,
+        &[
+            "B is not whole: its trials.csv has 40 of the 528 trials",
+            "no figure of CPU",
+            "judged 3 of 148 figures",
+        ],
+    );
+    assert_has(&stdout(&cut), &["They are one run by their manifests, but their trials.csv differ"]);
+    let rejected = b(&|rows| {
+        of_multishot(rows, &|row| {
+            multiply(row, "server_cpu_ns_per_echo", 3.0);
+            if row["pass"] == "latency" && row["block"].parse::<u32>().unwrap() > 3 {
+                set(row, "status", "rejected");
+            }
+        });
+    });
+    assert_not_judged(
+        &rejected,
+        &["(12 blocks in A and 3 in B, ten are needed in both)", "86 figures have a verdict"],
+    );
+    assert_has(
+        &stdout(&rejected),
+        &[
+            "Changed beyond its interval or range: 10 of 192 figures, 0 by verdict; most server_cpu_ns_per_echo of `uring-",
+        ],
+    );
+    let unsupported = b(&|rows| of_multishot(rows, &|row| set(row, "status", "unsupported")));
+    assert_not_judged(
+        &unsupported,
+        &["45 figures have a verdict within one run and none here (45: it has no figures in B)"],
+    );
+    let uncounted = b(&|rows| rows.iter_mut().for_each(|row| set(row, "syscalls_per_echo", "")));
+    assert_not_judged(
+        &uncounted,
+        &["no figure of calls (", "no syscalls_per_echo in B, although its trials passed"],
+    );
+    let by_itself =
+        b(&|rows| rows.iter_mut().for_each(|row| set(row, "syscalls_source", "self-reported: no tracefs")));
+    assert_not_judged(&by_itself, &["the means of counting differ: tracepoints in A, self-reported in B"]);
+    let twice = b(&|rows| rows.extend(rows.clone()));
+    assert_not_judged(&twice, &["trial 1 stands in it twice"]);
+    assert_not_judged(&b(&Vec::clear), &["no trial gave figures that can be used"]);
+    assert_not_judged(&judged(&place, &run, Path::new("missing"), &[]), &["not the folder of a run"]);
+    // The same of A.
+    let copy = edited(&run, &place, |rows| rows.truncate(40));
+    assert_not_judged(&judged(&place, &copy, &run, &[]), &["A is not whole: "]);
+    // What was asked for can be judged without the rest.
+    let copy = edited(&run, &place, |rows| of_multishot(rows, &|row| set(row, "status", "unsupported")));
+    let other =
+        judged(&place, &run, &copy, &["--arm", "epoll-document", "--metric", "server_cpu_ns_per_echo"]);
+    assert_eq!(other.status.code(), Some(0), "{}", stderr(&other));
+    assert_has(&stdout(&other), &["judged 10 of 10 figures: CPU 10 of 10"]);
+    let alone = judged(&place, &run, &run, &["--metric", "context_switches_per_echo"]);
+    assert_not_judged(&alone, &["neither better nor worse by itself"]);
+    // What is slower is so whatever else is not judged.
+    let copy = edited(&run, &place, |rows| {
+        rows.truncate(500);
+        of_multishot(rows, &|row| multiply(row, "server_cpu_ns_per_echo", 3.0));
+    });
+    let slower = judged(&place, &run, &copy, &[]);
+    assert_has(
+        &one_line(&slower),
+        &["B is worse than A by more than 10 %", "and not all could be judged: B is not whole"],
+    );
+}
+
+#[test]
+fn three_blocks_are_no_pass_whatever_else_is_judged() {
+    let (run, place) = (committed("1226Z-vm-2cpu-quick"), Place::with(""));
+    assert_not_judged(
+        &judged(&place, &run, &run, &[]),
+        &[
+            "no figure of CPU (3 blocks, ten are needed)",
+            "judged 18 of 90 figures: CPU 0 of 12",
+            "memory 12 of 12",
+        ],
+    );
+    let memory = "memory_kernel_bytes_per_connection_over_null";
+    assert_eq!(judged(&place, &run, &run, &["--metric", memory]).status.code(), Some(0));
+    let copy = edited(&run, &place, |rows| {
+        for row in rows.iter_mut().filter(|row| row["arm"] == "uring-multishot") {
+            for column in ["server_cpu_ns_per_echo", "latency_p50_us", "latency_p99_us"] {
+                multiply(row, column, 5.0);
+            }
+        }
+    });
+    assert_not_judged(&judged(&place, &run, &copy, &[]), &["no figure of CPU (3 blocks, ten are needed)"]);
+    // A pass that was left out.
+    let copy = edited(&run, &place, |rows| rows.retain(|row| row["pass"] != "memory"));
+    assert_not_judged(
+        &judged(&place, &run, &copy, &["--metric", memory]),
+        &["no slope with an interval in B"],
+    );
+}
+
+#[test]
+fn what_differs_is_said_and_what_is_not_whole_is_not_judged() {
+    let (run, place) = (committed("-standard"), Place::with(""));
+    let copy = edited(&run, &place, |_| ());
+    let file = copy.join("manifest.json");
+    let written: serde_json::Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    let with = |edit: &dyn Fn(&mut serde_json::Value)| {
+        let mut manifest = written.clone();
+        for matrix in ["matrix", "expanded"] {
+            edit(&mut manifest[matrix]);
+        }
+        fs::write(&file, manifest.to_string()).unwrap();
+        judged(&place, &run, &copy, &[])
+    };
+    let longer = with(&|matrix| matrix["latency"]["duration"] = "7s".into());
+    assert_has(&stdout(&longer), &["From A to B: latency.duration was \"1s\", is \"7s\""]);
+    let baseline = with(&|matrix| matrix["baseline"] = "epoll-document".into());
+    assert_not_judged(&baseline, &["no figure of CPU (the baselines differ)", "86: the baselines differ"]);
+    let fewer = with(&|matrix| matrix["backends"].as_array_mut().unwrap().truncate(2));
+    assert_not_judged(&fewer, &["B lacks `uring-multishot`", "45: B has no such arm"]);
+    let fewer = with(&|matrix| matrix["workload"].as_array_mut().unwrap().truncate(4));
+    assert_not_judged(&fewer, &["B lacks `", "(`ringmark run --replay` keeps the rates of a sweep)"]);
+    let mut manifest = written.clone();
+    manifest["finished_utc"] = serde_json::Value::Null;
+    fs::write(&file, manifest.to_string()).unwrap();
+    assert_not_judged(
+        &judged(&place, &run, &copy, &[]),
+        &["B is not whole: it was broken off after 528 trials"],
+    );
+}
+
+#[test]
+fn a_baseline_that_changed_alone_is_no_pass() {
+    let (run, place) = (committed("-standard"), Place::with(""));
+    let cpu = ["--metric", "server_cpu_ns_per_echo"];
+    let copy = with_more_cpu(&run, &place, "epoll-et", 3.0);
+    assert_not_judged(
+        &judged(&place, &run, &copy, &cpu),
+        &["the baseline is worse in B by itself and beside every other"],
+    );
+    // With all others it may be the machine, which is said.
+    let copy = with_more_cpu(&run, &place, "all", 3.0);
+    let alike = judged(&place, &run, &copy, &cpu);
+    assert_eq!(alike.status.code(), Some(0));
+    assert_has(
+        &stdout(&alike),
+        &[
+            "itself, B/A between runs over the workloads: server_cpu_ns_per_echo 3.00.",
+            "the baseline itself is worse in B",
+        ],
+    );
+}
+
+/// What a reader's calculator says of two cells.
+#[test]
+fn the_columns_agree_with_their_ratios() {
+    let quick: Vec<PathBuf> = ["1421Z-vm-2cpu-quick", "1226Z-vm-2cpu-quick"].map(committed).to_vec();
+    let place = Place::with("");
+    let printed = stdout(&success(&mut compare(&place, &quick[0], &quick[1])));
+    let figure = |cell: &str| cell.split(' ').next().unwrap().replace(',', "").parse::<f64>();
+    let mut count = 0;
+    for line in printed.lines().filter(|line| line.starts_with("| ") && line.contains("_")) {
+        let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+        let (Ok(a), Ok(b), Ok(ratio)) = (figure(cells[3]), figure(cells[4]), figure(cells[6])) else {
+            continue;
+        };
+        assert!((b / a / ratio - 1.0).abs() < 0.02, "{line}");
+        assert!(a >= 0.01 && b >= 0.01, "a ratio of nothing: {line}");
+        count += 1;
+    }
+    assert!(count > 70, "{count} ratios: {printed}");
+}
+
+#[test]
+fn who_reads_no_more_changes_nothing_of_the_status() {
+    let (run, place) = (committed("-standard"), Place::with(""));
+    let copy = with_more_cpu(&run, &place, "uring-multishot", 3.0);
+    for (b, status) in [(&run, 0), (&copy, 1)] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = compare(&place, &run, b);
+        let output = command.args(["--fail-if-slower", "10%"]).stdout(writer).output().unwrap();
+        assert_eq!(output.status.code(), Some(status), "{}", stderr(&output));
+        assert_eq!(stderr(&output).lines().count(), status as usize);
+    }
 }
