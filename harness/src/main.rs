@@ -17,6 +17,7 @@ mod report;
 mod results;
 mod run;
 mod sides;
+mod slopes;
 mod statistics;
 mod sweep;
 mod trial;
