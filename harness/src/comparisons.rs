@@ -311,17 +311,15 @@ pub fn spread(ratios: &[f64]) -> Option<Spread> {
 }
 
 /// Fills in what each slope is over that of `null`, never used, for the same object. An object that `null`
-/// has none of costs it nothing. Without a usable `null` there is no floor, and nothing is filled in.
+/// has none of costs it nothing. Without a usable `null` there is no floor, and nothing but a server's own pages, which
+/// need none, is filled in.
 pub fn subtract_null(rows: &mut [MemoryRow]) {
     let is_floor =
         |row: &&MemoryRow| row.backend == "null" && row.state == NEVER_USED && row.status == Status::Ok;
     let slope = |row: &MemoryRow| (row.bytes_per_connection, row.low, row.high);
     let floor: BTreeMap<String, _> =
         rows.iter().filter(is_floor).map(|row| (row.object.clone(), slope(row))).collect();
-    if floor.is_empty() {
-        return;
-    }
-    for row in rows {
+    for row in rows.iter_mut().filter(|row| row.space == "user" || !floor.is_empty()) {
         let none = (0.0, Some(0.0), Some(0.0));
         let (under, under_low, under_high) = match row.space.as_str() {
             "user" => none,

@@ -72,6 +72,8 @@ pub struct Evidence {
     pub io_workers: u64,
     /// Memory readings that had not come to rest, and all of them.
     pub unsettled_readings: (usize, usize),
+    /// Why the slope of a walk is not that of its connections.
+    pub disturbed_slope: Option<String>,
     /// The server's counters at the end.
     pub counters: ServerCounters,
     /// Who has to share a CPU: waiting for each other is then no sign of anything else.
@@ -215,6 +217,7 @@ pub fn judge(evidence: &Evidence) -> (Status, String) {
         unsettled as f64 > UNSETTLED_SHARE * readings as f64,
         format!("{unsettled} of {readings} readings had not come to rest: something else used memory"),
     );
+    reject(evidence.disturbed_slope.is_some(), evidence.disturbed_slope.clone().unwrap_or_default());
     let pauses = evidence.counters.of_loop("accept_pauses");
     reject(pauses > 0, format!("accepting paused {pauses} times for lack of files or memory"));
     let unsent = evidence.offered.and_then(|offered| offered.unsent_too_many());
@@ -328,6 +331,10 @@ mod tests {
             (counter("io_wq_workers"), "1 io-wq workers"),
             (counter("accept_pauses"), "accepting"),
             (with(|evidence| evidence.unsettled_readings = (3, 10)), "come to rest"),
+            (
+                with(|evidence| evidence.disturbed_slope = Some("a slope of others".to_owned())),
+                "a slope of others",
+            ),
             (
                 with(|evidence| {
                     evidence.network.as_mut().expect("given").retransmitted_segments = 11;

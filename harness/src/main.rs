@@ -18,6 +18,7 @@ mod report;
 mod results;
 mod run;
 mod sides;
+mod slopes;
 mod statistics;
 mod sweep;
 mod trial;

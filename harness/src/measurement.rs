@@ -459,7 +459,8 @@ pub struct MemoryRow {
     pub over_null_low: Option<f64>,
     /// Upper end.
     pub over_null_high: Option<f64>,
-    /// Status of the trial; only `ok` is compared and reported.
+    /// Status of the trial; only `ok` is compared and reported. A reader looks further: `slopes.rs` tells which slopes of
+    /// an `ok` trial show something else's memory, or are not told from 0, and nothing is computed from these.
     pub status: Status,
 }
 

@@ -20,6 +20,7 @@ use crate::measurement::{
 };
 use crate::run::{Program, Programs, Replayed, Resumption};
 use crate::sides::Sides;
+use crate::slopes::{self, Flaw};
 use crate::statistics::TheilSen;
 use crate::sweep;
 use crate::trial::{Outcome, Placement};
@@ -230,7 +231,9 @@ impl Results {
 
     /// Compares the arms, once all trials are there.
     pub fn finish(&self, matrix: &Matrix) -> Result<()> {
-        let comparisons = comparisons::compare(&self.rows, &self.memory, matrix);
+        let mut memory = self.memory.clone();
+        slopes::judge(&mut memory, &[], &self.rows);
+        let comparisons = comparisons::compare(&self.rows, &memory, matrix);
         write_all(&self.folder.join("comparisons.csv"), &comparisons)?;
         let capacities = sweep::capacities(&self.rows, matrix);
         if !capacities.is_empty() {
@@ -293,10 +296,12 @@ pub struct Run {
     pub syscalls: Vec<SyscallRow>,
     /// `events.csv`.
     pub events: Vec<EventRow>,
-    /// `memory.csv`.
+    /// `memory.csv`, as far as its figures may be used.
     pub memory: Vec<MemoryRow>,
     /// `memory_points.csv`.
     pub memory_points: Vec<MemoryPointRow>,
+    /// Why some of the slopes are not used. These are `rejected` above, or have nothing over `null`.
+    pub flaws: Vec<Flaw>,
     /// `scale.csv`.
     pub scale: Vec<ScaleRow>,
     /// As in `comparisons.csv`, but made from the rows above: a run that was killed has none of that name, and
@@ -340,6 +345,7 @@ impl Run {
         }
         let memory_points: Vec<MemoryPointRow> = read(&folder.join("memory_points.csv"))?;
         bound_slopes(&mut memory, &memory_points);
+        let flaws = slopes::judge(&mut memory, &memory_points, &trials);
         let comparisons = comparisons::compare(&trials, &memory, &matrix);
         let capacities = sweep::capacities(&trials, &matrix);
         Ok(Self {
@@ -352,6 +358,7 @@ impl Run {
             syscalls: read(&folder.join("syscalls.csv"))?,
             events: read(&folder.join("events.csv"))?,
             memory_points,
+            flaws,
             scale: read(&folder.join("scale.csv"))?,
             memory,
             comparisons,
@@ -375,6 +382,7 @@ impl Run {
             syscalls: Vec::new(),
             events: Vec::new(),
             memory_points: Vec::new(),
+            flaws: Vec::new(),
             scale: Vec::new(),
         }
     }

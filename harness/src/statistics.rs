@@ -23,18 +23,26 @@ impl TheilSen {
     /// S: the exact one for up to [`EXACT_POINTS`] points of different x, else the normal approximation of its
     /// variance, corrected for repeated x (Sen, equation 2.6), and rounded outwards.
     pub fn fit(points: &[(f64, f64)]) -> Option<Self> {
-        let mut slopes: Vec<f64> = points
-            .iter()
-            .enumerate()
-            .flat_map(|(index, a)| points[index + 1..].iter().map(move |b| (a, b)))
-            .filter(|(a, b)| a.0 != b.0)
-            .map(|(a, b)| (b.1 - a.1) / (b.0 - a.0))
-            .collect();
+        let mut slopes = pairwise_slopes(points);
         let slope = median(&mut slopes)?;
         let mut residuals: Vec<f64> = points.iter().map(|(x, y)| y - slope * x).collect();
         let intercept = median(&mut residuals)?;
         Some(Self { slope, slope_interval: interval(&slopes, points), intercept })
     }
+}
+
+fn pairwise_slopes(points: &[(f64, f64)]) -> Vec<f64> {
+    let pairs =
+        points.iter().enumerate().flat_map(|(index, a)| points[index + 1..].iter().map(move |b| (a, b)));
+    pairs.filter(|(a, b)| a.0 != b.0).map(|(a, b)| (b.1 - a.1) / (b.0 - a.0)).collect()
+}
+
+/// The least and the greatest slope of two of the points, which are a bound where they are too few for an interval; none
+/// below three slopes.
+pub fn slope_range(points: &[(f64, f64)]) -> Option<(f64, f64)> {
+    let slopes = pairwise_slopes(points);
+    let least = slopes.iter().copied().reduce(f64::min).filter(|_| slopes.len() > 2)?;
+    Some((least, slopes.into_iter().reduce(f64::max)?))
 }
 
 fn interval(sorted_slopes: &[f64], points: &[(f64, f64)]) -> Option<(f64, f64)> {

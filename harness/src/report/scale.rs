@@ -1,11 +1,12 @@
 //! The tables of a walk through connection counts.
 
 use super::section::Body;
-use super::table::{MISSING, Table, count, number};
+use super::table::{MISSING, Table, count, list, number};
 use super::tables::whole;
 use crate::comparisons::{Spread, spread};
 use crate::measurement::{Bounds, MemoryRow, Pass, ScaleRow, Status, TrialRow};
 use crate::results::Run;
+use crate::slopes;
 use crate::statistics::{geometric_mean, median};
 use crate::trial::memory_states::{
     ACTIVE, KERNEL_SUM, NEVER_USED, PAGE_TABLES, UNEXPLAINED, USED_SUM, USED_THEN_IDLE, USER_SUM,
@@ -300,6 +301,69 @@ fn slope<'a>(run: &'a Run, arm: &str, state: &str, object: &str) -> Option<&'a M
     usable.find(|row| row.arm == arm && row.state == state && row.object == object)
 }
 
+/// The widest interval of the pages in use, over them.
+const WIDEST_SHARE: f64 = 0.5;
+
+/// Pages are read one after the other: so much may be below zero, and more is another program's doing.
+const NEGATIVE_SHARE: f64 = 0.05;
+
+/// A walk whose pages are shown.
+struct Pages<'a> {
+    used: &'a MemoryRow,
+    run: &'a Run,
+}
+
+impl Pages<'_> {
+    fn bytes(&self, object: &str) -> Option<f64> {
+        Some(slope(self.run, &self.used.arm, &self.used.state, object)?.bytes_per_connection)
+    }
+
+    /// Why what was read of the pages is not that of the connections.
+    fn flaw(&self) -> Option<String> {
+        let used = self.used.bytes_per_connection;
+        let Some(kernel) = self.bytes(KERNEL_SUM) else {
+            return Some(
+                "without the kernel's objects it is not known whether the machine was at rest".to_owned(),
+            );
+        };
+        let (Some(slab), Some(unexplained)) = (self.bytes("slab pages"), self.bytes(UNEXPLAINED)) else {
+            return Some("memory.csv has no rows of slab pages, or none of what is unexplained".to_owned());
+        };
+        // The objects are in the pages of slabs, and these are pages in use.
+        let ends = [kernel - self.bytes(PAGE_TABLES).unwrap_or_default(), slab, used];
+        let is_less = |pair: &[f64]| pair[1] < (1.0 - NEGATIVE_SHARE) * pair[0];
+        let width = slopes::bounds(self.used, &self.run.memory_points).map(|(low, high)| high - low);
+        let is_wide = width.is_none_or(|width| width > WIDEST_SHARE * used);
+        let disturbed =
+            used <= 0.0 || is_wide || ends.windows(2).any(is_less) || unexplained < -NEGATIVE_SHARE * used;
+        disturbed.then(|| "the machine's pages do not add up: something else took or gave memory".to_owned())
+    }
+
+    fn cells(&self) -> Vec<String> {
+        let plain = |value: Option<f64>| value.map_or(MISSING.to_owned(), whole);
+        // What hardly changed has no row.
+        let or_none = |object: &str| self.bytes(object).map_or("0".to_owned(), whole);
+        let objects = self.bytes(KERNEL_SUM).map(|sum| sum - self.bytes(PAGE_TABLES).unwrap_or_default());
+        let between = self.bytes("slab pages").zip(objects).map(|(pages, objects)| pages - objects);
+        let used = self.used.bytes_per_connection;
+        let share = self.bytes(UNEXPLAINED).map(|rest| format!("{:.1} %", 100.0 * rest / used));
+        vec![
+            self.used.arm.clone(),
+            self.used.state.clone(),
+            whole(used),
+            or_none("slab pages"),
+            plain(objects),
+            plain(between),
+            or_none("anonymous pages"),
+            or_none("page tables"),
+            or_none("page cache"),
+            or_none("vmalloc"),
+            or_none(UNEXPLAINED),
+            share.unwrap_or(MISSING.to_owned()),
+        ]
+    }
+}
+
 /// Where the machine's pages went, connection by connection, and what is not accounted for.
 pub fn account(run: &Run) -> Body {
     let mut table = Table::new(
@@ -323,50 +387,50 @@ pub fn account(run: &Run) -> Body {
         |row: &&MemoryRow| row.object == USED_SUM && row.state != ACTIVE && row.status == Status::Ok;
     let mut rows: Vec<_> = run.memory.iter().filter(is_shown).collect();
     rows.sort_by_key(|row| (row.state != NEVER_USED, place(run, &row.arm)));
-    for row in rows {
-        let bytes = |object: &str| Some(slope(run, &row.arm, &row.state, object)?.bytes_per_connection);
-        // What hardly changed has no row.
-        let or_none = |object: &str| bytes(object).map_or("0".to_owned(), whole);
-        let objects = bytes(KERNEL_SUM).map(|sum| sum - bytes(PAGE_TABLES).unwrap_or_default());
-        let between = bytes("slab pages").zip(objects).map(|(pages, objects)| pages - objects);
-        let plain = |value: Option<f64>| value.map_or(MISSING.to_owned(), whole);
-        let share =
-            bytes(UNEXPLAINED).map(|rest| format!("{:.1} %", 100.0 * rest / row.bytes_per_connection));
-        table.push(vec![
-            row.arm.clone(),
-            row.state.clone(),
-            whole(row.bytes_per_connection),
-            or_none("slab pages"),
-            plain(objects),
-            plain(between),
-            or_none("anonymous pages"),
-            or_none("page tables"),
-            or_none("page cache"),
-            or_none("vmalloc"),
-            or_none(UNEXPLAINED),
-            share.unwrap_or(MISSING.to_owned()),
-        ]);
+    let (mut shown, mut not_shown) = (Vec::new(), Vec::<(String, Vec<String>)>::new());
+    for used in rows {
+        let pages = Pages { used, run };
+        match pages.flaw() {
+            Some(why) => {
+                let walk = format!("`{}` {}", used.arm, used.state);
+                match not_shown.iter_mut().find(|(of, _)| *of == why) {
+                    Some((_, walks)) => walks.push(walk),
+                    None => not_shown.push((why, vec![walk])),
+                }
+            }
+            None => {
+                table.push(pages.cells());
+                shown.push(used);
+            }
+        }
     }
-    if table.is_empty() { Body::default() } else { Body::from(table).notes(residuals(run)) }
+    let line = |(why, walks): (String, Vec<String>)| format!("- {MISSING} {}: {why}\n", list(&walks));
+    let lines: String = not_shown.into_iter().map(line).collect();
+    let lines = if lines.is_empty() || table.is_empty() { lines } else { format!("\n{lines}") };
+    match table.is_empty() {
+        true => Body::default().notes(lines),
+        false => Body::from(table).notes(lines).notes(residuals(run, &shown)),
+    }
 }
 
 /// How far the readings of the way up lie from their lines.
-fn residuals(run: &Run) -> String {
+fn residuals(run: &Run, shown: &[&MemoryRow]) -> String {
     let most = |object: &str| {
-        let rows = run.memory.iter().filter(|row| row.object == object && row.state != ACTIVE);
-        let distance = |row: &MemoryRow| {
+        let rows = shown.iter().filter_map(|used| slope(run, &used.arm, &used.state, object));
+        let distances = rows.flat_map(|row| {
             let from_line = |(connections, bytes): (f64, f64)| {
                 (bytes - row.intercept_bytes - row.bytes_per_connection * connections).abs()
             };
-            row.way_up(&run.memory_points).map(from_line).fold(0.0, f64::max)
-        };
-        rows.map(distance).fold(0.0, f64::max)
+            row.way_up(&run.memory_points).map(from_line)
+        });
+        distances.reduce(f64::max)
     };
+    let (Some(objects), Some(pages)) = (most(KERNEL_SUM), most(USED_SUM)) else { return String::new() };
     format!(
         "\nOn the way up no reading of the kernel's objects lies farther from its line than {} MiB, none of the pages in \
          use farther than {} MiB.\n",
-        mebibytes(most(KERNEL_SUM)),
-        mebibytes(most(USED_SUM))
+        mebibytes(objects),
+        mebibytes(pages)
     )
 }
 
@@ -397,8 +461,9 @@ pub fn fit(run: &Run) -> Body {
     );
     let together = |arm: &str| Some(bare + over(arm, KERNEL_SUM)? + over(arm, USER_SUM)?);
     for arm in &arms {
-        let Some(sum) = together(arm) else { continue };
-        let against = together(&run.matrix.baseline).map(|baseline| format!("{:.2}", sum / baseline));
+        let Some(sum) = together(arm).filter(|sum| *sum > 0.0) else { continue };
+        let baseline = together(&run.matrix.baseline).filter(|baseline| *baseline > 0.0);
+        let against = baseline.map(|baseline| format!("{:.2}", sum / baseline));
         table.push(vec![
             arm.clone(),
             whole(bare),
@@ -409,7 +474,7 @@ pub fn fit(run: &Run) -> Body {
             against.unwrap_or(MISSING.to_owned()),
         ]);
     }
-    table.into()
+    if table.is_empty() { Body::default() } else { table.into() }
 }
 
 #[cfg(test)]

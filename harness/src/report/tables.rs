@@ -1,6 +1,6 @@
 //! What is shown of a run. Everything here comes from its files, and the same files give the same text.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use serde_json::Value;
 
@@ -13,8 +13,9 @@ use crate::matrix::{Contender, Workload};
 use crate::measurement::{Bounds, ComparisonRow, MemoryRow, Pass, Status, TrialRow, Verdict};
 use crate::results::Run;
 use crate::sides::Sides;
+use crate::slopes::Flaw;
 use crate::statistics::median;
-use crate::trial::memory_states::{ACTIVE, KERNEL_SUM, MACHINE_SUM, NEVER_USED, USED_THEN_IDLE, USER_SUM};
+use crate::trial::memory_states::{ACTIVE, KERNEL_SUM, NEVER_USED, USED_THEN_IDLE, USER_SUM};
 
 /// Over this many bytes a connection an object has a row of its own; all are in memory.csv.
 pub const SHOWN_BYTES: f64 = 8.0;
@@ -806,25 +807,24 @@ fn memory(run: &Run) -> Body {
             .concat();
     let mut table = Table::new(1, &heading);
     let floor = |object: &str| find(("null", NEVER_USED), object).map(|row| row.bytes_per_connection);
-    let sums = [KERNEL_SUM, USER_SUM, MACHINE_SUM];
-    let mut objects: BTreeMap<(u8, &str), &MemoryRow> = BTreeMap::new();
-    for row in usable().filter(|row| !sums.contains(&row.object.as_str())) {
-        let noteworthy = row.bytes_per_connection.abs() >= SHOWN_BYTES && row.space != "machine";
-        if noteworthy {
-            objects.entry((u8::from(row.space != "kernel"), &row.object)).or_insert(row);
-        }
+    let stands =
+        |column| find(column, KERNEL_SUM).is_some_and(|row| row.over_null_bytes_per_connection.is_some());
+    let mut objects: BTreeSet<&str> = BTreeSet::new();
+    if columns.iter().any(|&column| stands(column)) {
+        let is_shown = |row: &&MemoryRow| {
+            row.space == "kernel" && row.object != KERNEL_SUM && row.bytes_per_connection.abs() >= SHOWN_BYTES
+        };
+        objects.extend(usable().filter(is_shown).map(|row| row.object.as_str()));
     }
     let plain = |value: Option<f64>| value.map_or(MISSING.to_owned(), whole);
-    let has_floor = floor(KERNEL_SUM).is_some();
-    // A kernel object without a row is one that hardly changed: it costs nothing, less what `null` has of it.
+    // An object without a row is one that hardly changed: it costs nothing, less what `null` has of it.
     let cell = |column, object: &str| match find(column, object) {
+        _ if !stands(column) => MISSING.to_owned(),
         Some(row) => plain(row.over_null_bytes_per_connection),
-        None if has_floor => plain(Some(-floor(object).unwrap_or_default())),
-        None => MISSING.to_owned(),
+        None => plain(Some(-floor(object).unwrap_or_default())),
     };
-    for (_, object) in objects.keys() {
-        let bare = if has_floor { Some(floor(object).unwrap_or_default()) } else { None };
-        let mut cells = vec![(*object).to_owned(), plain(bare)];
+    for object in objects {
+        let mut cells = vec![object.to_owned(), whole(floor(object).unwrap_or_default())];
         cells.extend(columns.iter().map(|&column| cell(column, object)));
         table.push(cells);
     }
@@ -843,7 +843,17 @@ fn memory(run: &Run) -> Body {
             table.push(cells);
         }
     }
-    Body::from(table).notes(absent(run, Pass::Memory))
+    Body::from(table).notes(absent(run, Pass::Memory)).notes(flaws(run))
+}
+
+/// Which slopes are not used although their trials stand, and why.
+fn flaws(run: &Run) -> String {
+    let line = |Flaw { arm, state, why }: &Flaw| {
+        let state = if state.is_empty() { String::new() } else { format!(" {state}") };
+        format!("- {MISSING} `{arm}`{state}: {why}\n")
+    };
+    let lines: String = run.flaws.iter().map(line).collect();
+    if lines.is_empty() { lines } else { format!("\n{lines}") }
 }
 
 /// Without a fraction, and without a sign before zero.

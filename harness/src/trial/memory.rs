@@ -18,6 +18,7 @@ use crate::instruments::memory::{MemoryInstrument, MemoryReading};
 use crate::load::result::LoadEvent;
 use crate::matrix::Memory;
 use crate::measurement::{MemoryPointRow, MemoryRow, Status, TrialRow};
+use crate::slopes;
 use crate::statistics::TheilSen;
 
 /// The sum of all kernel objects and the server's page tables.
@@ -128,9 +129,11 @@ fn measure_state(
     }
     // The next walk begins where this one did.
     ramp::released()?;
+    let sum = outcome.memory.iter().find(|row| row.state == state && row.object == KERNEL_SUM);
     let unsettled = points.iter().filter(|point| !point.reading.settled).count();
     let mut evidence = Evidence {
         unsettled_readings: (unsettled, points.len()),
+        disturbed_slope: sum.and_then(slopes::disturbance),
         counters,
         not_in_force: gates::not_in_force(&row.knobs, &row.in_force),
         ..Evidence::default()

@@ -12,6 +12,7 @@ mod gates;
 mod help;
 mod idle_spinner;
 mod interruption;
+mod memory;
 mod page;
 mod placement;
 mod refused_ring;

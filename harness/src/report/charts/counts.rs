@@ -12,6 +12,7 @@ use crate::report::colours::{Colour, PALETTE, of_call};
 use crate::report::table::number;
 use crate::report::tables::{SHOWN_BYTES, counted_trial, whole};
 use crate::results::Run;
+use crate::slopes::Flaw;
 use crate::trial::memory_states::{ACTIVE, KERNEL_SUM, MACHINE_SUM, NEVER_USED, USED_THEN_IDLE, USER_SUM};
 
 /// Less than this of a call for an echo is not drawn.
@@ -72,8 +73,11 @@ pub fn memory(run: &Run) -> Found {
     if usable.is_empty() {
         return Err(nothing_of(run, Pass::Memory));
     }
-    if usable.iter().all(|row| row.over_null_bytes_per_connection.is_none()) {
-        return Err("no walk of the server 'null' stands, so that there is no floor".to_owned());
+    let is_told = |row: &&MemoryRow| row.object == KERNEL_SUM && row.over_null_bytes_per_connection.is_some();
+    if !usable.iter().any(is_told) {
+        return Err("of no server the kernel's objects are told from those of 'null'; the reasons stand under the table \
+                    of memory"
+            .to_owned());
     }
     let colours = colours(&usable);
     let states = [(NEVER_USED, "never used"), (USED_THEN_IDLE, "used, then idle"), (ACTIVE, "active")];
@@ -100,6 +104,7 @@ pub fn memory(run: &Run) -> Found {
         );
         canvas.note("With the 95 % intervals of the slopes. Own: the server's private pages.");
         say_missing(&mut canvas, run, Pass::Memory, &[]);
+        say_flaws(&mut canvas, run);
         charts.push(canvas.finish());
     };
     if rows > super::MOST_ROWS {
@@ -111,6 +116,13 @@ pub fn memory(run: &Run) -> Found {
         picture("memory", title, &groups);
     }
     if charts.is_empty() { Err(nothing_of(run, Pass::Memory)) } else { Ok(charts) }
+}
+
+/// Whose slopes are not used, and why.
+fn say_flaws(canvas: &mut Canvas, run: &Run) {
+    for Flaw { arm, state, why } in &run.flaws {
+        canvas.note(&format!("Missing: {arm} {state}: {why}."));
+    }
 }
 
 fn is_object(row: &MemoryRow) -> bool {

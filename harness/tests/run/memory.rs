@@ -1,0 +1,179 @@
+//! What the report makes of memory that something disturbed, that could not be read, or of which files are cut.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::{Place, Row, assert_has, stdout, success};
+
+/// A committed run of nine readings a walk.
+const QUICK: &str = "../results/20261124T191226Z-vm-2cpu-quick";
+
+/// A copy of it.
+fn copied(place: &Place) -> PathBuf {
+    let copy = place.path("copy");
+    fs::create_dir_all(&copy).unwrap();
+    for file in ["manifest.json", "trials.csv", "memory.csv", "memory_points.csv"] {
+        fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join(QUICK).join(file), copy.join(file)).unwrap();
+    }
+    copy
+}
+
+/// Changes the rows of a file, and leaves out those of which nothing is returned.
+fn edit(file: &Path, mut change: impl FnMut(Row) -> Option<Row>) {
+    let mut reader = csv::Reader::from_path(file).unwrap();
+    let heading = reader.headers().unwrap().clone();
+    let rows: Vec<Row> = reader.deserialize().map(Result::unwrap).filter_map(&mut change).collect();
+    let mut writer = csv::Writer::from_path(file).unwrap();
+    writer.write_record(&heading).unwrap();
+    for row in rows {
+        writer.write_record(heading.iter().map(|column| &row[column])).unwrap();
+    }
+    writer.flush().unwrap();
+}
+
+/// What the terminal, the page and the pictures show.
+fn reported(place: &Place, run: &Path) -> (String, String) {
+    let drawn = place.path("drawn");
+    let printed = stdout(&success(place.command("report").arg(run).arg("--out").arg(&drawn)));
+    let chart = fs::read_to_string(drawn.join("charts/memory.svg")).unwrap_or_default();
+    let page = fs::read_to_string(drawn.join("report.html")).unwrap();
+    for nonsense in ["NaN", "inf", "0.00 MiB, none"] {
+        let words = format!(" {nonsense} ");
+        assert!(!printed.contains(&words) && !chart.contains(nonsense), "{nonsense}: {printed}");
+        assert!(
+            !page.contains(&format!(">{nonsense}")) && !page.contains(&format!("-{nonsense}")),
+            "{nonsense}"
+        );
+    }
+    (printed, chart)
+}
+
+fn table<'a>(printed: &'a str, title: &str) -> &'a str {
+    printed.split(title).nth(1).and_then(|rest| rest.split("\n\n").nth(1)).unwrap_or_default()
+}
+
+#[test]
+fn nothing_is_computed_from_a_floor_that_something_disturbed() {
+    let place = Place::with("");
+    let run = copied(&place);
+    let is_sum = |row: &Row| row["backend"] == "null" && row["object"] == "all kernel objects";
+    for (slope, low, high, why) in [
+        ("10958", "7868", "13100", "`null` never-used: the kernel's objects had not come to rest"),
+        ("10958", "10950", "10960", "`null` never-used: 6 of 6 walks have less of 'all kernel objects'"),
+        (
+            "5000",
+            "4990",
+            "5010",
+            "`null` never-used: the kernel's objects had not come to rest: connections took 5000 bytes each",
+        ),
+    ] {
+        edit(&run.join("memory.csv"), |mut row| {
+            if is_sum(&row) {
+                for (column, value) in [("bytes_per_connection", slope), ("low", low), ("high", high)] {
+                    row.insert(column.to_owned(), value.to_owned());
+                }
+            } else if row["object"] == "all kernel objects" {
+                for column in ["", "_low", "_high"] {
+                    let column = if column.is_empty() {
+                        "over_null_bytes_per_connection"
+                    } else {
+                        &format!("over_null{column}")
+                    };
+                    row.insert(column.to_owned(), "-3000".to_owned());
+                }
+            }
+            Some(row)
+        });
+        let (printed, chart) = reported(&place, &run);
+        assert_has(&printed, &[why]);
+        for absent in ["10958", "-3000", "connections in 1 GiB"] {
+            assert!(!printed.contains(absent), "{absent}: {printed}");
+        }
+        assert_eq!(chart, "", "there is nothing to draw over no floor");
+        // The server's own pages need none.
+        assert_has(table(&printed, "Bytes per idle connection"), &["| **1056** (1056 to 1056) |"]);
+    }
+}
+
+#[test]
+fn a_walk_that_something_disturbed_has_no_figures_and_the_others_keep_theirs() {
+    let place = Place::with("");
+    let run = copied(&place);
+    edit(&run.join("memory.csv"), |mut row| {
+        if (row["arm"].as_str(), row["state"].as_str(), row["object"].as_str())
+            == ("epoll-et", "never-used", "all kernel objects")
+        {
+            for (column, value) in [
+                ("bytes_per_connection", "8432"),
+                ("low", "7900"),
+                ("high", "8600"),
+                ("over_null_bytes_per_connection", "585"),
+                ("over_null_low", "-334"),
+                ("over_null_high", "960"),
+            ] {
+                row.insert(column.to_owned(), value.to_owned());
+            }
+        }
+        Some(row)
+    });
+    let (printed, chart) = reported(&place, &run);
+    let said = "`epoll-et` never-used: all kernel objects: the readings bound it within 1294 bytes only";
+    assert_has(&printed, &[said, "| **225** (210 to 242) |", "connections in 1 GiB"]);
+    assert!(!printed.contains("585") && !chart.contains("585"), "{printed}");
+    assert!(chart.contains("1294 bytes"), "{chart}");
+}
+
+#[test]
+fn what_could_not_be_read_is_neither_zero_nor_a_rest_of_it() {
+    let place = Place::with("");
+    let run = copied(&place);
+    // As a user has it, who may not read /proc/slabinfo.
+    for file in ["memory.csv", "memory_points.csv"] {
+        let is_read = |row: &Row| row["space"] != "kernel" || row["object"] == "server's page tables";
+        edit(&run.join(file), |row| is_read(&row).then_some(row));
+    }
+    let (printed, _) = reported(&place, &run);
+    assert_has(&printed, &["without the kernel's objects it is not known whether the machine was at rest"]);
+    for absent in ["| unexplained |", "MiB, none of the pages", "connections in 1 GiB", "all kernel objects"]
+    {
+        assert!(!printed.contains(absent), "{absent}: {printed}");
+    }
+}
+
+#[test]
+fn pages_that_do_not_add_up_have_no_shares() {
+    let place = Place::with("");
+    let run = copied(&place);
+    for used in ["0", "0.4", "-58464", "5074.5"] {
+        edit(&run.join("memory.csv"), |mut row| {
+            if row["object"] == "used pages" {
+                row.insert("bytes_per_connection".to_owned(), used.to_owned());
+            }
+            Some(row)
+        });
+        let (printed, _) = reported(&place, &run);
+        assert_has(&printed, &["the machine's pages do not add up: something else took or gave memory"]);
+        assert!(!printed.contains("| of all |"), "{used}: {printed}");
+    }
+}
+
+#[test]
+fn what_is_missing_of_a_cut_file_is_said() {
+    let place = Place::with("");
+    for (file, keep, why) in [
+        ("memory.csv", 120, "part of it is missing"),
+        ("memory.csv", 30, "`epoll-et`: memory.csv has no rows of trial 21: a part of it is missing"),
+        ("memory.csv", 1, "`null`: memory.csv has no rows of trial 19: a part of it is missing"),
+        ("trials.csv", 1, "`null`: trials.csv has no trial 19: a part of it is missing"),
+    ] {
+        let run = copied(&place);
+        let text = fs::read_to_string(run.join(file)).unwrap();
+        let lines: Vec<&str> = text.lines().take(keep).collect();
+        fs::write(run.join(file), lines.join("\n") + "\n").unwrap();
+        assert_has(&reported(&place, &run).0, &[why]);
+        fs::remove_file(run.join(file)).unwrap();
+        if keep == 1 {
+            assert_has(&reported(&place, &run).0, &[why]);
+        }
+    }
+}
