@@ -9,6 +9,7 @@
 //! | which processes are a server's? | [`process_tree`] |
 //! | does anything else want the CPUs? | [`contention`] |
 //! | does the CPU count by itself? | [`pmu`] |
+//! | which CPUs share a core, a package, a cache? | [`topology`] |
 //!
 //! [`network_namespace`] and [`affinity`] give a trial its place to run in; [`idle_spinner`] keeps its CPUs awake.
 
@@ -22,6 +23,7 @@ pub mod network_namespace;
 pub mod pmu;
 pub mod process_tree;
 pub mod procfs;
+pub mod topology;
 pub mod tracepoints;
 
 /// An instrument that this machine or this user's rights do not allow, with the cause and the next step in

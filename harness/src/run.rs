@@ -22,7 +22,7 @@ use crate::matrix::Matrix;
 use crate::measurement::{Pass, Status, TrialRow};
 use crate::report;
 use crate::results::{self, BrokenOff, Manifest, Results, Run};
-use crate::sides::{self, Sides};
+use crate::sides;
 use crate::sweep;
 use crate::trial::{Ground, Placement, Trial};
 pub use origin::{Program, Programs, between as differences};
@@ -134,7 +134,7 @@ pub fn run(options: Options) -> Result<()> {
     let server = server_binary(options.server.as_deref(), where_to.has_own_folder())?;
     let sides = where_to.look(&server)?;
     let machine = Machine::read();
-    let placement = Placement::deal(matrix.workers, sides.as_ref())?;
+    let placement = Placement::deal(matrix.workers, matrix.hyperthreads, sides.as_ref())?;
     let folder =
         options.resume.clone().or(options.out).unwrap_or_else(|| new_folder(started, &machine, &name));
     ensure!(folder.to_str().is_some(), "{}: a folder's name must be in UTF-8", folder.display());
@@ -203,6 +203,7 @@ pub fn run(options: Options) -> Result<()> {
         ports: matrix.ports.unwrap_or(matrix.workers),
         room: examination.room.clone(),
         placement,
+        hyperthreads: matrix.hyperthreads,
         sides,
         interrupted: stop.interrupted(),
         histograms: results.histograms(),
@@ -210,7 +211,8 @@ pub fn run(options: Options) -> Result<()> {
     results.write_manifest(&manifest)?;
 
     examination.say()?;
-    ground.sides.as_ref().map_or(Ok(()), Sides::say)?;
+    let shared_core = ground.placement.shared_core == Some(true);
+    ground.sides.as_ref().map_or(Ok(()), |sides| sides.say(shared_core))?;
     say_differences(&manifest)?;
     say_estimate(&planner, results.trials().len())?;
     bar.enable_steady_tick(Duration::from_millis(500));

@@ -299,6 +299,35 @@ fn cpus(facts: &Facts) -> Line {
     let Some(allowed) = facts.cpus_allowed else {
         return Line::unknown(check, "sched_getaffinity(2)", "server and load may share a CPU");
     };
+    if allowed < 2 {
+        return Line::limits(
+            check,
+            count(allowed as u64),
+            "server and load take each other's time: `shared-cpu`",
+            "allow two or more: `taskset -c 0,1`, `docker run --cpuset-cpus 0,1`",
+        );
+    }
+    let Some(cores) = facts.cores_allowed else {
+        return Line::limits(
+            check,
+            format!("{allowed}, of which cores is not known"),
+            "server and load may be hyperthreads of one core, and slow each other down unseen",
+            "look why /sys/devices/system/cpu/cpu0/topology cannot be read",
+        );
+    };
+    let found = match cores {
+        1 => format!("{allowed} on one core"),
+        cores if cores == allowed => count(allowed as u64),
+        cores => format!("{allowed} on {cores} cores, of each of which one is used"),
+    };
+    if cores == 1 {
+        return Line::limits(
+            check,
+            format!("{found}: hyperthreads, one for the server and one for the load"),
+            "they slow each other down: `shared-core`, no verdict on what takes time",
+            "allow CPUs of two cores, or set `hyperthreads = true` in the matrix, for verdicts on such a machine",
+        );
+    }
     if let Some(quota) = facts.cpu_quota.filter(|&quota| quota < allowed as f64) {
         return Line::limits(
             check,
@@ -307,20 +336,20 @@ fn cpus(facts: &Facts) -> Line {
             "lift the quota: `docker run` without --cpus, cpu.max = max",
         );
     }
-    match allowed {
-        0 | 1 => Line::limits(
-            check,
-            count(allowed as u64),
-            "server and load take each other's time: `shared-cpu`",
-            "allow two or more: `taskset -c 0,1`, `docker run --cpuset-cpus 0,1`",
-        ),
+    match cores {
         2 => Line::limits(
             check,
-            "2, one for the server and one for the load",
+            format!("{found}, one for the server and one for the load"),
             "an SQPOLL thread has no CPU of its own: `shared-cpu`",
-            "allow three for verdicts on uring-sqpoll",
+            "allow three cores for verdicts on uring-sqpoll",
         ),
-        more => Line::ok(check, format!("{more}, enough for an SQPOLL thread too")),
+        _ if facts.packages_allowed.len() > 1 => Line::limits(
+            check,
+            format!("{found}, in {} packages", facts.packages_allowed.len()),
+            "an echo between packages costs more than one within, and a connection may be either",
+            format!("keep both sides in one: `taskset -c {}`", facts.packages_allowed[0]),
+        ),
+        _ => Line::ok(check, format!("{found}, enough for an SQPOLL thread too")),
     }
 }
 

@@ -129,7 +129,12 @@ fn about(run: &Run, folder: &str) -> String {
             "fresh" => "a fresh network namespace for each trial",
             other => other,
         };
-        format!("server {}, client {}, {namespace}", cpus(&row.server_cpus), cpus(&row.client_cpus))
+        let core = match (manifest["placement"]["shared_core"].as_bool(), run.matrix.hyperthreads) {
+            (Some(true), false) => " (hyperthreads of one core: no verdict on what takes time)",
+            (Some(true), true) => " (hyperthreads of one core, as the matrix allows)",
+            _ => "",
+        };
+        format!("server {}, client {}{core}, {namespace}", cpus(&row.server_cpus), cpus(&row.client_cpus))
     });
     let finished = match manifest["finished_utc"].as_str() {
         Some(time) => format!("finished {time}"),
