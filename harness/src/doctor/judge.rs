@@ -186,12 +186,6 @@ pub fn lines(facts: &Facts) -> Vec<Line> {
 
 /// Why nothing at all can be measured, if so.
 pub fn impossible(facts: &Facts) -> Option<String> {
-    if let Some(why) = &facts.file_table_refused {
-        return Some(format!(
-            "no load can run here: unshare(CLONE_FILES), by which its threads get files of their own: {why}; \
-             {LESS_SECCOMP}"
-        ));
-    }
     let refused = |support: &Support| Some(format!("{}: {}", support.name, support.refused.as_ref()?));
     let refusals: Vec<_> = facts.backends.iter().map_while(refused).collect();
     (refusals.len() == facts.backends.len()).then(|| {
@@ -368,11 +362,11 @@ fn open_files(facts: &Facts) -> Line {
     };
     let found = format!("{}{raised}", count(hard));
     if let Some(why) = &facts.file_table_refused {
-        return Line::missing(
+        return Line::limits(
             check,
-            format!("{found}; a thread can have none of its own: {why}"),
-            "no load can run",
-            format!("allow unshare(CLONE_FILES): {LESS_SECCOMP}"),
+            format!("{found}, which the threads of a process share: unshare(CLONE_FILES): {why}"),
+            format!("{each} connections in all, whatever `workers` says"),
+            LESS_SECCOMP,
         );
     }
     if hard < OPEN_FILES_WANTED {

@@ -249,10 +249,14 @@ fn one_thing_can_be_amiss_by_itself() {
 }
 
 #[test]
-fn where_threads_share_their_files_nothing_can_be_loaded() {
+fn threads_that_share_their_files_hold_as_many_connections_as_one() {
     let facts = Facts { file_table_refused: Some("EPERM".to_owned()), ..rich() };
-    assert_line(&facts, Check::OpenFiles, Status::Missing, &["none of its own: EPERM", "unconfined"]);
-    assert!(impossible(&facts).is_some_and(|why| why.contains("no load can run")));
+    let words = ["(CLONE_FILES): EPERM", "1,048,512 connections in all", "unconfined"];
+    assert_line(&facts, Check::OpenFiles, Status::LimitsResults, &words);
+    assert_eq!(impossible(&facts), None);
+    let most = |facts: &Facts| Room::of(facts).bounds(4, 4, 576, false)[0].clone();
+    assert_eq!((most(&rich()).connections, most(&facts).connections), (4_192_000, 1_048_000));
+    assert!(most(&facts).reason.contains("all threads of a process"), "{}", most(&facts).reason);
     let none = Facts {
         backends: vec![Support { name: "a", is_uring: false, refused: Some("why".to_owned()) }],
         ..rich()
