@@ -541,7 +541,7 @@ impl Trial {
                 Some(namespace)
             }
             Err(unavailable) => {
-                row.network_namespace = format!("host: {unavailable}");
+                row.network_namespace = format!("host: {}", unavailable.reason);
                 None
             }
         }

@@ -492,7 +492,7 @@ fn kernel_objects(facts: &Facts) -> Line {
             check,
             "/proc/slabinfo, without shrinking caches",
             "free objects that CPUs keep are counted too",
-            "run as root, with /sys writable",
+            "run as root, with /sys writable: in a container `docker run --privileged`",
         ),
     }
 }
@@ -502,9 +502,9 @@ fn cycles(facts: &Facts) -> Line {
         None => Line::ok(Check::Cycles, "the CPU's own counters can be read"),
         Some(why) => Line::missing(
             Check::Cycles,
-            why,
+            "cannot be read",
             "perf(1) samples by timer; no figure of ringmark's needs it",
-            "only a machine with a PMU has them",
+            why,
         ),
     }
 }

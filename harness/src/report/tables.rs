@@ -126,8 +126,11 @@ fn about(run: &Run, folder: &str) -> String {
     };
     let placement = first.map_or_else(String::new, |row| {
         let namespace = match row.network_namespace.as_str() {
-            "fresh" => "a fresh network namespace for each trial",
-            other => other,
+            "fresh" => "a fresh network namespace for each trial".to_owned(),
+            other => match other.strip_prefix("host: ") {
+                Some(why) => format!("in the host's network, with whatever else is in it ({why})"),
+                None => other.to_owned(),
+            },
         };
         let core = match (manifest["placement"]["shared_core"].as_bool(), run.matrix.hyperthreads) {
             (Some(true), false) => " (hyperthreads of one core: no verdict on what takes time)",
