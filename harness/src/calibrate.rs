@@ -120,6 +120,7 @@ pub fn run(options: Options) -> Result<()> {
         humantime::format_duration(Duration::from_secs((time_of_block * FEWEST_BLOCKS).as_secs() + 1))
     );
     let matrix = Matrix {
+        hyperthreads: false,
         question: "How small a difference can this machine show?".to_owned(),
         baseline: options.backend,
         backends,
@@ -191,7 +192,8 @@ impl Probe {
             first_port: crate::children::FIRST_PORT,
             ports: 1,
             room: Room::default(),
-            placement: Placement::deal(1, None)?,
+            placement: Placement::deal(1, false, None)?,
+            hyperthreads: false,
             sides: None,
             interrupted: Default::default(),
             histograms: scratch.0.clone(),

@@ -244,11 +244,12 @@ fn compare_one(
         ) else {
             continue;
         };
-        let shares_cpu =
-            |arm: &String| blocks.iter().filter_map(|arms| arms.get(arm.as_str())).any(|row| row.shared_cpu);
-        let verdict = match metric.pass {
-            Pass::Syscalls => Verdict::Counted,
-            _ if shares_cpu(arm) || shares_cpu(baseline) => Verdict::SharedCpu,
+        let withheld = [arm, baseline].into_iter().find_map(|arm| {
+            blocks.iter().filter_map(|arms| arms.get(arm.as_str())).find_map(|row| matrix.no_verdict(row))
+        });
+        let verdict = match (metric.pass, withheld) {
+            (Pass::Syscalls, _) => Verdict::Counted,
+            (_, Some(withheld)) => withheld,
             _ => match judge(ratio, (bounds, low, high), noise) {
                 Verdict::Lower | Verdict::Higher if is_of_the_client(arm, baseline) == Some(true) => {
                     Verdict::SendLag
@@ -530,6 +531,24 @@ mod tests {
         // Nor has what is compared with it.
         let over = of(&rows, "server_cpu_ns_per_echo", "epoll-et", "epoll-document").expect("compared");
         assert_eq!(over.verdict, Verdict::SharedCpu);
+    }
+
+    #[test]
+    fn a_shared_core_gives_a_verdict_only_where_that_is_asked_for() {
+        let mut rows = blocks(10, 2.0, 1.0);
+        for row in &mut rows {
+            row.shared_core = Some(true);
+        }
+        let found = cpu(&rows).expect("compared");
+        assert_eq!(found.verdict, Verdict::SharedCore);
+        assert!((found.ratio - 2.0).abs() < 0.02, "{found:?}");
+        assert_eq!(found.verdict.words(), "shared-core, no verdict");
+        let asked = Matrix { hyperthreads: true, ..matrix() };
+        assert_eq!(compare(&rows, &[], &asked)[0].verdict, Verdict::Higher);
+        for core in [None, Some(false)] {
+            rows.iter_mut().for_each(|row| row.shared_core = core);
+            assert_eq!(cpu(&rows).expect("compared").verdict, Verdict::Higher, "{core:?}");
+        }
     }
 
     /// Ten blocks of an open loop: the p99 of the arm and of the baseline, of both the lag and the latency, in µs,

@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use crate::instruments::affinity::CpuList;
 use crate::instruments::network_namespace::NetworkNamespace;
+use crate::instruments::topology::{SYS, Topology};
 use crate::sides::told_arguments;
 
 /// Options of the kernel's build that change what is measured, by the beginnings of their names.
@@ -84,6 +85,8 @@ pub struct Machine {
     pub cpu_model: Option<String>,
     /// The CPUs on which this process may run.
     pub cpus_allowed: Option<String>,
+    /// Which of them share a core, a package, a NUMA node or a cache.
+    pub topology: Topology,
     /// Whether this runs in a virtual machine, as the CPU's `hypervisor` flag tells.
     pub is_virtual: bool,
     /// The hypervisor, if the kernel names it.
@@ -151,6 +154,10 @@ impl Machine {
             boot_id: line("/proc/sys/kernel/random/boot_id"),
             mitigations: mitigations(),
             cpu_model: cpuinfo_value(&cpuinfo, "model name").map(str::to_owned),
+            topology: cpus
+                .as_ref()
+                .map(|cpus| Topology::read(Path::new(SYS), cpus.cpus()))
+                .unwrap_or_default(),
             cpus_allowed: cpus.map(|cpus| cpus.to_string()),
             is_virtual,
             hypervisor: line("/sys/hypervisor/type"),

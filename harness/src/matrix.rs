@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::external::External;
 use crate::load::result::Arrival;
 use crate::load::{CHURN_MAX, DURATION_MAX, MESSAGE_BYTES_MAX, PIPELINE_MAX, RATE_MAX_PER_S};
-use crate::measurement::Pass;
+use crate::measurement::{Pass, TrialRow, Verdict};
 use crate::trial::own_descriptors;
 
 /// A matrix file.
@@ -34,6 +34,10 @@ pub struct Matrix {
     /// Consecutive ports of the server, dealt to the workers in turn; without it each has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ports: Option<u16>,
+    /// Whether threads that are measured may be hyperthreads of one core, and verdicts are given all the same. Without it
+    /// one CPU of each core is used and the others stay empty; where there is only one core, there are no verdicts.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub hyperthreads: bool,
     /// How latency is measured.
     pub latency: Option<Latency>,
     /// How system calls are counted.
@@ -346,6 +350,16 @@ pub(crate) mod duration {
 }
 
 impl Matrix {
+    /// The verdict on figures of a trial whose threads were not kept apart, which is none; none if they were, or if that
+    /// they share cores was asked for.
+    pub fn no_verdict(&self, row: &TrialRow) -> Option<Verdict> {
+        match (row.shared_cpu, row.shared_core) {
+            (true, _) => Some(Verdict::SharedCpu),
+            (false, Some(true)) if !self.hyperthreads => Some(Verdict::SharedCore),
+            _ => None,
+        }
+    }
+
     /// Reads and checks a file.
     pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;

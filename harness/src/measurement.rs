@@ -262,6 +262,11 @@ pub struct TrialRow {
     /// verdict is based on them.
     #[serde(default)]
     pub shared_cpu: bool,
+    /// Whether two of the trial's CPUs are hyperthreads of one core, which take each other's time though each thread has
+    /// a CPU; empty where the machine does not tell, and in passes without times. There are verdicts only if the matrix
+    /// asks for it (`hyperthreads`).
+    #[serde(default)]
+    pub shared_core: Option<bool>,
     /// Whether the figures may be used.
     pub status: Status,
     /// Why not, or what to mind although they may.
@@ -504,6 +509,8 @@ pub enum Verdict {
     SendLag,
     /// One of the two had to share a CPU.
     SharedCpu,
+    /// One of the two had CPUs that are hyperthreads of one core.
+    SharedCore,
     /// The calls of one trial of each, which are a count.
     Counted,
     /// One walk of each; the interval of each slope stands in memory.csv.
@@ -521,6 +528,7 @@ impl Verdict {
             Verdict::SendLag => "send lag differs, no verdict",
             Verdict::NoNoise => "no noise measured, no verdict",
             Verdict::SharedCpu => "shared-cpu, no verdict",
+            Verdict::SharedCore => "shared-core, no verdict",
             Verdict::Counted => "counted",
             Verdict::OneWalk => "one walk; the interval of each slope stands in memory.csv",
         }

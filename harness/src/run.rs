@@ -23,7 +23,7 @@ use crate::measurement::{Pass, Status, TrialRow};
 use crate::output;
 use crate::report;
 use crate::results::{self, BrokenOff, Manifest, Results, Run};
-use crate::sides::{self, Sides};
+use crate::sides;
 use crate::sweep;
 use crate::trial::{Ground, Placement, Trial};
 pub use origin::{Program, Programs, between as differences};
@@ -135,7 +135,7 @@ pub fn run(options: Options) -> Result<()> {
     let server = server_binary(options.server.as_deref(), where_to.has_own_folder())?;
     let sides = where_to.look(&server)?;
     let machine = Machine::read();
-    let placement = Placement::deal(matrix.workers, sides.as_ref())?;
+    let placement = Placement::deal(matrix.workers, matrix.hyperthreads, sides.as_ref())?;
     let folder =
         options.resume.clone().or(options.out).unwrap_or_else(|| new_folder(started, &machine, &name));
     ensure!(folder.to_str().is_some(), "{}: a folder's name must be in UTF-8", folder.display());
@@ -207,15 +207,17 @@ pub fn run(options: Options) -> Result<()> {
         ports: matrix.ports.unwrap_or(matrix.workers),
         room: examination.room.clone(),
         placement,
+        hyperthreads: matrix.hyperthreads,
         sides,
         interrupted: stop.interrupted(),
         histograms: results.histograms(),
     };
     results.write_manifest(&manifest)?;
 
+    let shared_core = ground.placement.shared_core == Some(true);
     // Its files are what a run is for: what cannot be said is an error at its end.
     let mut said = (examination.say())
-        .and_then(|()| ground.sides.as_ref().map_or(Ok(()), Sides::say))
+        .and_then(|()| ground.sides.as_ref().map_or(Ok(()), |sides| sides.say(shared_core)))
         .and_then(|()| say_differences(&manifest))
         .and_then(|()| {
             programs.are_of_two_revisions().map_or(Ok(()), |line| output::say(&format!("{line}\n\n")))

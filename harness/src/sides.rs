@@ -20,6 +20,7 @@ use serde_json::Value;
 
 use crate::children;
 use crate::instruments::affinity::CpuList;
+use crate::instruments::topology::Topology;
 use crate::machine::Machine;
 use crate::run::Program;
 use told::HIDDEN;
@@ -409,6 +410,11 @@ impl Side {
         Ok(Report::ask(&self.way, server)?.program)
     }
 
+    /// Which of its CPUs share a core, as far as it tells.
+    pub fn topology(&self) -> Topology {
+        serde_json::from_value(self.machine["topology"].clone()).unwrap_or_default()
+    }
+
     /// Why its processes are not seen.
     fn unseen(&self, name: &str) -> String {
         match self.is_here {
@@ -528,9 +534,13 @@ impl Sides {
         }
     }
 
-    /// What is to be known before the run.
-    pub fn say(&self) -> Result<()> {
+    /// What is to be known before the run; `shared_core`: its CPUs are hyperthreads of one core.
+    pub fn say(&self, shared_core: bool) -> Result<()> {
         let mut text = format!("Traffic goes {}.\n", Self::traffic(Some(self)));
+        if shared_core {
+            text += "Server and load have hyperthreads of one core, and slow each other down: `shared-core`. Their \
+                     commands can give them CPUs of two cores.\n";
+        }
         for (name, side) in [("server", &self.server), ("load", &self.load)] {
             for line in &side.not_measured {
                 text += &format!("  not measured of the {name}: {line}\n");

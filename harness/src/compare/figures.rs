@@ -173,7 +173,7 @@ fn timed(pair: &Pair, workload: &Workload, metric: &Metric, arm: &str) -> Option
         let noise = unpaired(&a, &b).map(|(_, spread)| spread);
         let said_of = |run: &Run| Some(comparison(run, name, metric.name, arm, baseline)?.verdict);
         let said = [said_of(&pair.a), said_of(&pair.b)];
-        let verdict = [Verdict::SharedCpu, Verdict::SendLag]
+        let verdict = [Verdict::SharedCpu, Verdict::SharedCore, Verdict::SendLag]
             .into_iter()
             .find(|verdict| said.contains(&Some(*verdict)))
             .unwrap_or_else(|| judge(ratio, spread, noise));

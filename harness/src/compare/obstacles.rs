@@ -217,28 +217,33 @@ pub fn arm(pair: &Pair, workload: &Workload, pass: Pass, arm: &str) -> Option<St
     Some(format!("`{arm}` in `{}`, {}: {why}", workload.name, pass.name()))
 }
 
-/// One run has no figures of it, or it had to share a CPU in one only. If it had to in both,
+/// One run has no figures of it, or it had to share a CPU or a core in one only. If it had to in both,
 /// there are figures and no verdict.
 fn of_arm(pair: &Pair, workload: &Workload, pass: Pass, arm: &str) -> Option<String> {
-    // Of each trial that may be used, whether it shared a CPU.
-    let rows = |run: &Run| -> Vec<bool> {
+    // Of each trial that may be used, whether it shared a CPU, and whether a core.
+    let rows = |run: &Run| -> Vec<[bool; 2]> {
         let is_own = |row: &&TrialRow| {
             row.pass == Some(pass)
                 && row.workload == workload.name
                 && row.arm == arm
                 && row.status.is_usable()
         };
-        run.trials.iter().filter(is_own).map(|row| row.shared_cpu).collect()
+        run.trials.iter().filter(is_own).map(|row| [row.shared_cpu, row.shared_core == Some(true)]).collect()
     };
     let (a, b) = (rows(&pair.a), rows(&pair.b));
-    let shares = |rows: &[bool]| rows.contains(&true);
+    let mut differing = ["had to share a CPU", "ran on hyperthreads of one core"].into_iter().enumerate();
+    let differing = differing.find_map(|(index, what)| {
+        let [in_a, in_b] = [&a, &b].map(|rows| rows.iter().any(|shared| shared[index]));
+        (in_a != in_b).then(|| (what, in_which(in_a, in_b)))
+    });
     let (what, which) = match (a.is_empty(), b.is_empty()) {
         (true, true) => return None,
-        (true, false) | (false, true) => ("it has no figures in", in_which(a.is_empty(), b.is_empty())),
-        _ if shares(&a) == shares(&b) => return None,
-        _ => ("it had to share a CPU only in", in_which(shares(&a), shares(&b))),
+        (true, false) | (false, true) => {
+            ("has no figures in".to_owned(), in_which(a.is_empty(), b.is_empty()))
+        }
+        (false, false) => differing.map(|(what, which)| (format!("{what} only in"), which))?,
     };
-    Some(format!("{what} {}", which?))
+    Some(format!("it {what} {}", which?))
 }
 
 /// Of which runs something is true.
@@ -382,6 +387,12 @@ mod tests {
         assert_eq!(
             refusal(row(Status::Ok, true), ok()),
             "`epoll-et` in `w`, latency: it had to share a CPU only in A"
+        );
+        let on_one_core = |shared| TrialRow { shared_core: Some(shared), ..ok() };
+        assert_eq!(of(on_one_core(false), ok()), None, "a run from before it was told");
+        assert_eq!(
+            refusal(on_one_core(false), on_one_core(true)),
+            "`epoll-et` in `w`, latency: it ran on hyperthreads of one core only in B"
         );
     }
 }

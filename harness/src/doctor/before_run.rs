@@ -200,8 +200,8 @@ fn bears(check: Check, facts: &Facts, matrix: &Matrix) -> bool {
         }),
         Check::Cpus => {
             let polls = matrix.backends.iter().any(|contender| contender.backend == "uring-sqpoll");
-            let enough = facts.cpus_allowed.is_some_and(|cpus| cpus >= if polls { 3 } else { 2 });
-            times() && !(enough && facts.cpu_quota.is_none())
+            let enough = facts.cores_allowed.is_some_and(|cores| cores >= if polls { 3 } else { 2 });
+            times() && !(enough && facts.cpu_quota.is_none() && facts.packages_allowed.len() < 2)
         }
         Check::Namespace | Check::Conntrack => true,
         Check::Tracepoints => has(Pass::Syscalls),

@@ -14,6 +14,7 @@ use super::cgroup;
 use crate::instruments::affinity::CpuList;
 use crate::instruments::contention::Contention;
 use crate::instruments::network_namespace::NetworkNamespace;
+use crate::instruments::topology::Topology;
 use crate::instruments::tracepoints::{Counters, Syscall};
 use crate::instruments::{memory, pmu, procfs};
 use crate::machine::{Machine, line};
@@ -34,6 +35,10 @@ pub struct Facts {
     pub seccomp_mode: Option<u64>,
     /// How many CPUs this process may use.
     pub cpus_allowed: Option<usize>,
+    /// How many cores they belong to.
+    pub cores_allowed: Option<usize>,
+    /// Those of each package, as lists.
+    pub packages_allowed: Vec<String>,
     /// CPU time for each second that the control group allows; none: no bound.
     pub cpu_quota: Option<f64>,
     /// RLIMIT_NOFILE. Server and load raise the soft limit to the hard one.
@@ -123,6 +128,8 @@ impl Facts {
             io_uring_disabled: machine.sysctls.get("kernel.io_uring_disabled").cloned().flatten(),
             seccomp_mode: status.and_then(|status| procfs::number(&status, "Seccomp").ok()),
             cpus_allowed: cpus.as_ref().map(|cpus| cpus.cpus().len()),
+            cores_allowed: machine.topology.cores.as_ref().map(Vec::len),
+            packages_allowed: cpus.as_ref().map_or_else(Vec::new, |cpus| packages(&machine.topology, cpus)),
             cpu_quota: group.cpus,
             open_files_soft: machine.open_files_soft,
             open_files_hard: machine.open_files_hard,
@@ -136,12 +143,12 @@ impl Facts {
                 .and_then(|meminfo| procfs::kibibytes(&meminfo, "MemAvailable"))
                 .ok(),
             memory_bound_bytes: group.memory_left_bytes,
-            namespace_refused: NetworkNamespace::create().err().map(|why| why.reason),
+            namespace_refused: NetworkNamespace::create().err().map(|why| why.to_string()),
             untraced_calls: tracing.iter().flat_map(Counters::unavailable).map(Syscall::name).collect(),
-            tracing_refused: tracing.err().map(|why| why.reason),
+            tracing_refused: tracing.err().map(|why| why.to_string()),
             slabs_exact: slabs == Ok(true),
-            slabs_refused: slabs.err().map(|why| why.reason),
-            cycles_refused: pmu::try_cycles().err().map(|why| why.reason),
+            slabs_refused: slabs.err().map(|why| why.to_string()),
+            cycles_refused: pmu::try_cycles().err().map(|why| why.to_string()),
             frequency_governor: machine.frequency_governor.clone(),
             idle_driver: machine.idle_driver.clone(),
             idle_exit_us: idle_exit_us(cpus.as_ref().and_then(|cpus| cpus.cpus().first().copied())),
@@ -163,6 +170,11 @@ impl Facts {
             somaxconn: setting("net.core.somaxconn").and_then(|most| most.parse().ok()),
         }
     }
+}
+
+/// The allowed CPUs of each package.
+fn packages(topology: &Topology, allowed: &CpuList) -> Vec<String> {
+    topology.packages.iter().flatten().map(|package| package.within(allowed).to_string()).collect()
 }
 
 /// /proc/sys/fs/file-nr has three numbers: allocated, free (always 0), and the most (proc_sys_fs(5)).

@@ -186,12 +186,6 @@ pub fn lines(facts: &Facts) -> Vec<Line> {
 
 /// Why nothing at all can be measured, if so.
 pub fn impossible(facts: &Facts) -> Option<String> {
-    if let Some(why) = &facts.file_table_refused {
-        return Some(format!(
-            "no load can run here: unshare(CLONE_FILES), by which its threads get files of their own: {why}; \
-             {LESS_SECCOMP}"
-        ));
-    }
     let refused = |support: &Support| Some(format!("{}: {}", support.name, support.refused.as_ref()?));
     let refusals: Vec<_> = facts.backends.iter().map_while(refused).collect();
     (refusals.len() == facts.backends.len()).then(|| {
@@ -299,6 +293,35 @@ fn cpus(facts: &Facts) -> Line {
     let Some(allowed) = facts.cpus_allowed else {
         return Line::unknown(check, "sched_getaffinity(2)", "server and load may share a CPU");
     };
+    if allowed < 2 {
+        return Line::limits(
+            check,
+            count(allowed as u64),
+            "server and load take each other's time: `shared-cpu`",
+            "allow two or more: `taskset -c 0,1`, `docker run --cpuset-cpus 0,1`",
+        );
+    }
+    let Some(cores) = facts.cores_allowed else {
+        return Line::limits(
+            check,
+            format!("{allowed}, of which cores is not known"),
+            "server and load may be hyperthreads of one core, and slow each other down unseen",
+            "look why /sys/devices/system/cpu/cpu0/topology cannot be read",
+        );
+    };
+    let found = match cores {
+        1 => format!("{allowed} on one core"),
+        cores if cores == allowed => count(allowed as u64),
+        cores => format!("{allowed} on {cores} cores, of each of which one is used"),
+    };
+    if cores == 1 {
+        return Line::limits(
+            check,
+            format!("{found}: hyperthreads, one for the server and one for the load"),
+            "they slow each other down: `shared-core`, no verdict on what takes time",
+            "allow CPUs of two cores, or set `hyperthreads = true` in the matrix, for verdicts on such a machine",
+        );
+    }
     if let Some(quota) = facts.cpu_quota.filter(|&quota| quota < allowed as f64) {
         return Line::limits(
             check,
@@ -307,20 +330,20 @@ fn cpus(facts: &Facts) -> Line {
             "lift the quota: `docker run` without --cpus, cpu.max = max",
         );
     }
-    match allowed {
-        0 | 1 => Line::limits(
-            check,
-            count(allowed as u64),
-            "server and load take each other's time: `shared-cpu`",
-            "allow two or more: `taskset -c 0,1`, `docker run --cpuset-cpus 0,1`",
-        ),
+    match cores {
         2 => Line::limits(
             check,
-            "2, one for the server and one for the load",
+            format!("{found}, one for the server and one for the load"),
             "an SQPOLL thread has no CPU of its own: `shared-cpu`",
-            "allow three for verdicts on uring-sqpoll",
+            "allow three cores for verdicts on uring-sqpoll",
         ),
-        more => Line::ok(check, format!("{more}, enough for an SQPOLL thread too")),
+        _ if facts.packages_allowed.len() > 1 => Line::limits(
+            check,
+            format!("{found}, in {} packages", facts.packages_allowed.len()),
+            "an echo between packages costs more than one within, and a connection may be either",
+            format!("keep both sides in one: `taskset -c {}`", facts.packages_allowed[0]),
+        ),
+        _ => Line::ok(check, format!("{found}, enough for an SQPOLL thread too")),
     }
 }
 
@@ -339,11 +362,11 @@ fn open_files(facts: &Facts) -> Line {
     };
     let found = format!("{}{raised}", count(hard));
     if let Some(why) = &facts.file_table_refused {
-        return Line::missing(
+        return Line::limits(
             check,
-            format!("{found}; a thread can have none of its own: {why}"),
-            "no load can run",
-            format!("allow unshare(CLONE_FILES): {LESS_SECCOMP}"),
+            format!("{found}, which the threads of a process share: unshare(CLONE_FILES): {why}"),
+            format!("{each} connections in all, whatever `workers` says"),
+            LESS_SECCOMP,
         );
     }
     if hard < OPEN_FILES_WANTED {
@@ -469,7 +492,7 @@ fn kernel_objects(facts: &Facts) -> Line {
             check,
             "/proc/slabinfo, without shrinking caches",
             "free objects that CPUs keep are counted too",
-            "run as root, with /sys writable",
+            "run as root, with /sys writable: in a container `docker run --privileged`",
         ),
     }
 }
@@ -479,9 +502,9 @@ fn cycles(facts: &Facts) -> Line {
         None => Line::ok(Check::Cycles, "the CPU's own counters can be read"),
         Some(why) => Line::missing(
             Check::Cycles,
-            why,
+            "cannot be read",
             "perf(1) samples by timer; no figure of ringmark's needs it",
-            "only a machine with a PMU has them",
+            why,
         ),
     }
 }

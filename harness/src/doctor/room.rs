@@ -67,6 +67,8 @@ pub struct Bound {
 pub struct Room {
     /// RLIMIT_NOFILE, of each table of files.
     open_files: Option<u64>,
+    /// Whether all threads of a process share one table, because they are refused one of their own.
+    shares_files: bool,
     /// `fs.file-max` less what is open: files of the whole machine.
     files_of_machine: Option<u64>,
     /// The first and the last port that connect() takes.
@@ -80,6 +82,7 @@ impl Room {
     pub fn of(facts: &Facts) -> Self {
         Self {
             open_files: facts.open_files_hard,
+            shares_files: facts.file_table_refused.is_some(),
             files_of_machine: facts.files_of_machine,
             ports: facts.ports,
             memory_bytes: memory_bytes(facts),
@@ -92,11 +95,19 @@ impl Room {
     }
 
     /// Every bound that is known, of a server with so many workers and ports, each of which opens `own` files beside its
-    /// connections. The load takes as many threads as it needs, each with a table of files of its own.
+    /// connections. The load takes as many threads as it needs, each with a table of files of its own, where that is
+    /// permitted.
     pub fn bounds(&self, workers: u64, ports: u64, own: u64, is_document: bool) -> Vec<Bound> {
         let each = bytes_per_connection(is_document);
         let of_tables = format!("for each of {workers} workers): raise `ulimit -Hn`, or `workers`");
-        self.within((workers, &of_tables), (ports, "`workers` or `ports`, or "), own, each)
+        let (tables, of_tables) = match self.shares_files {
+            true => (
+                1,
+                "for all threads of a process, as unshare(2) is refused): raise `ulimit -Hn`, or allow it",
+            ),
+            false => (workers, &*of_tables),
+        };
+        self.within((tables, of_tables), (ports, "`workers` or `ports`, or "), own, each)
     }
 
     /// The same of a server that is not ours: one process, with one table of files and one port whatever its workers.

@@ -22,6 +22,7 @@ fn rich() -> Facts {
         io_uring_disabled: Some("0".to_owned()),
         seccomp_mode: Some(0),
         cpus_allowed: Some(16),
+        cores_allowed: Some(16),
         open_files_soft: Some(1024),
         open_files_hard: Some(1_048_576),
         ports: Some((32_768, 60_999)),
@@ -57,6 +58,7 @@ fn poor() -> Facts {
         is_virtual: true,
         seccomp_mode: Some(2),
         cpus_allowed: Some(1),
+        cores_allowed: Some(1),
         open_files_soft: Some(1024),
         open_files_hard: Some(1024),
         ports: Some((60_000, 60_999)),
@@ -214,8 +216,16 @@ fn one_thing_can_be_amiss_by_itself() {
         facts
     };
     let limits = Status::LimitsResults;
-    let two = with(|facts| facts.cpus_allowed = Some(2));
-    assert_line(&two, Check::Cpus, limits, &["SQPOLL", "three"]);
+    let cpus = |cpus, cores| Facts { cpus_allowed: Some(cpus), cores_allowed: cores, ..rich() };
+    assert_line(&cpus(2, Some(2)), Check::Cpus, limits, &["SQPOLL", "three"]);
+    assert_line(&cpus(4, Some(2)), Check::Cpus, limits, &["4 on 2 cores", "three"]);
+    assert_line(&cpus(2, None), Check::Cpus, limits, &["2, of which cores is not known", "unseen"]);
+    let one_core = Facts { cpu_quota: Some(1.0), ..cpus(2, Some(1)) };
+    assert_line(&one_core, Check::Cpus, limits, &["2 on one core", "shared-core", "hyperthreads = true"]);
+    assert_line(&cpus(64, Some(32)), Check::Cpus, Status::Ok, &["64 on 32 cores, of each of which one"]);
+    let packages = ["0-15,32-47", "16-31,48-63"].map(str::to_owned).to_vec();
+    let packages = Facts { packages_allowed: packages, ..cpus(64, Some(32)) };
+    assert_line(&packages, Check::Cpus, limits, &["in 2 packages", "`taskset -c 0-15,32-47`"]);
     let quota = with(|facts| facts.cpu_quota = Some(1.5));
     assert_line(&quota, Check::Cpus, limits, &["16, with CPU time for 1.50", "cpu.max"]);
     let old = with(|facts| facts.kernel_release = Some("5.15.0-91-generic".to_owned()));
@@ -239,10 +249,14 @@ fn one_thing_can_be_amiss_by_itself() {
 }
 
 #[test]
-fn where_threads_share_their_files_nothing_can_be_loaded() {
+fn threads_that_share_their_files_hold_as_many_connections_as_one() {
     let facts = Facts { file_table_refused: Some("EPERM".to_owned()), ..rich() };
-    assert_line(&facts, Check::OpenFiles, Status::Missing, &["none of its own: EPERM", "unconfined"]);
-    assert!(impossible(&facts).is_some_and(|why| why.contains("no load can run")));
+    let words = ["(CLONE_FILES): EPERM", "1,048,512 connections in all", "unconfined"];
+    assert_line(&facts, Check::OpenFiles, Status::LimitsResults, &words);
+    assert_eq!(impossible(&facts), None);
+    let most = |facts: &Facts| Room::of(facts).bounds(4, 4, 576, false)[0].clone();
+    assert_eq!((most(&rich()).connections, most(&facts).connections), (4_192_000, 1_048_000));
+    assert!(most(&facts).reason.contains("all threads of a process"), "{}", most(&facts).reason);
     let none = Facts {
         backends: vec![Support { name: "a", is_uring: false, refused: Some("why".to_owned()) }],
         ..rich()
@@ -394,7 +408,7 @@ fn only_what_bears_on_the_matrix_is_said() {
     assert!(lines_of(&smoke)[0].starts_with("tracepoints: not permitted: system calls are"));
     assert_eq!(lines_of(&matrix("[syscalls]\nechoes = 200\n", "")), [""; 0]);
 
-    let two = Facts { cpus_allowed: Some(2), ..rich() };
+    let two = Facts { cpus_allowed: Some(2), cores_allowed: Some(2), ..rich() };
     assert_eq!(said(&two, &smoke, all_run), [""; 0]);
     let polls = matrix("{ backend = \"uring-multishot\" }", "{ backend = \"uring-sqpoll\" }");
     assert!(said(&two, &polls, all_run)[0].contains("SQPOLL"));

@@ -4,8 +4,11 @@ use std::fmt;
 use std::io;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 /// A set of CPUs by number, ascending and without repetition.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct CpuList(Vec<usize>);
 
 /// The highest CPU number that is understood, above what any kernel is built for (NR_CPUS is at most 8192).
@@ -28,6 +31,11 @@ impl CpuList {
     /// Lets the calling thread run on these CPUs only, see [`pin`].
     pub fn pin(&self) -> io::Result<()> {
         pin(&self.0)
+    }
+
+    /// Those of these CPUs that are among others too.
+    pub fn within(&self, others: &Self) -> Self {
+        Self(self.0.iter().copied().filter(|cpu| others.0.contains(cpu)).collect())
     }
 
     /// The CPUs, ascending.
@@ -58,6 +66,20 @@ impl FromStr for CpuList {
         cpus.sort_unstable();
         cpus.dedup();
         Ok(Self(cpus))
+    }
+}
+
+impl From<CpuList> for String {
+    fn from(list: CpuList) -> Self {
+        list.to_string()
+    }
+}
+
+impl TryFrom<String> for CpuList {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
     }
 }
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::thread;
 
 use super::Unavailable;
+use super::rights::{NAMESPACE, Rights};
 
 /// A network namespace with `lo` up, which lives as long as this handle or a process in it.
 #[derive(Clone, Debug)]
@@ -25,12 +26,14 @@ impl NetworkNamespace {
             File::open("/proc/thread-self/ns/net")
         });
         made.map(|file| Self(Arc::new(file))).map_err(|error| match error.raw_os_error() {
-            Some(libc::EPERM) => Unavailable::new(
-                "network namespaces need root (CAP_SYS_ADMIN): run as root, or without a namespace per trial",
-            ),
-            Some(libc::EINVAL) => {
-                Unavailable::new("this kernel has no network namespaces (CONFIG_NET_NS): run without them")
+            Some(libc::EPERM) => {
+                Unavailable::new(format!("a network namespace needs {}", NAMESPACE.capability))
+                    .advising(Rights::read().how_to_get(NAMESPACE))
             }
+            Some(libc::EINVAL) => Unavailable::new("this kernel has no network namespaces (CONFIG_NET_NS)")
+                .advising("boot one that has"),
+            Some(libc::ENOSPC) => Unavailable::new("no more network namespaces are allowed")
+                .advising("`sysctl -w user.max_net_namespaces=1000`, as root"),
             _ => Unavailable::new(format!("a network namespace could not be made: {error}")),
         })
     }

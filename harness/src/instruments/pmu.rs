@@ -4,6 +4,7 @@ use perf_event::Builder;
 use perf_event::events::Hardware;
 
 use super::Unavailable;
+use super::tracepoints::refused;
 
 /// Counts the cycles of the calling thread for a moment, to see whether that works.
 pub fn try_cycles() -> Result<(), Unavailable> {
@@ -16,13 +17,11 @@ pub fn try_cycles() -> Result<(), Unavailable> {
     match counted {
         Ok(0) => Err(Unavailable::new("the counter of cycles opens, but stays at 0")),
         Ok(_) => Ok(()),
-        Err(error) => Err(Unavailable::new(match error.raw_os_error() {
+        Err(error) => Err(match error.raw_os_error() {
             Some(libc::ENOENT | libc::ENODEV | libc::EOPNOTSUPP) => {
-                "no hardware counters: virtual machines mostly have none".to_owned()
+                Unavailable::new("no hardware counters: virtual machines mostly have none")
             }
-            Some(libc::EACCES | libc::EPERM) => format!("perf_event_open was refused: {error}"),
-            Some(libc::ENOSYS) => "this kernel has no perf_event_open (CONFIG_PERF_EVENTS)".to_owned(),
-            _ => format!("perf_event_open: {error}"),
-        })),
+            _ => refused(&error),
+        }),
     }
 }

@@ -16,6 +16,7 @@ use std::thread;
 
 use perf_event::{Builder, Counter};
 
+use super::rights::{COUNT, MOUNT, Need, READ, Rights, group};
 use super::{Unavailable, procfs};
 pub use ring_event::RingEvent;
 pub use syscall::Syscall;
@@ -72,7 +73,14 @@ impl<T: Tracepoint> Counters<T> {
     fn open(pid: u32, inherit: bool) -> Result<Self, Unavailable> {
         let ids = ids::<T>()?;
         let count = ids.iter().filter(|(_, id)| id.is_some()).count();
-        let open = |id| open(pid, id, inherit).map_err(|error| refused(&error, count));
+        let open = |id| {
+            open(pid, id, inherit).map_err(|error| match error.raw_os_error() {
+                Some(libc::EMFILE) => {
+                    Unavailable::new(format!("{count} counters need as many descriptors: raise `ulimit -n`"))
+                }
+                _ => refused(&error),
+            })
+        };
         let counters = ids.into_iter().map(|(tracepoint, id)| Ok((tracepoint, id.map(open).transpose()?)));
         Ok(Self { counters: counters.collect::<Result<_, Unavailable>>()? })
     }
@@ -120,30 +128,49 @@ fn open(pid: u32, id: u64, inherit: bool) -> io::Result<Counter> {
         .build()
 }
 
-/// `count`: how many counters were to be opened.
-fn refused(error: &io::Error, count: usize) -> Unavailable {
-    let paranoid = procfs::read("/proc/sys/kernel/perf_event_paranoid");
-    let paranoid = paranoid.as_deref().map_or("unreadable", str::trim);
-    Unavailable::new(match error.raw_os_error() {
-        Some(libc::EACCES | libc::EPERM) => format!(
-            "perf_event_open was refused ({error}; kernel.perf_event_paranoid is {paranoid}): run as root, or \
-             `sysctl kernel.perf_event_paranoid=1`, or allow it in the container's seccomp profile"
-        ),
-        Some(libc::ENOSYS) => "this kernel has no perf_event_open (CONFIG_PERF_EVENTS)".to_owned(),
-        Some(libc::EMFILE) => format!("{count} counters need as many descriptors: raise `ulimit -n`"),
-        _ => format!("perf_event_open failed: {error}"),
-    })
+/// Why perf_event_open(2) did not count.
+pub(super) fn refused(error: &io::Error) -> Unavailable {
+    let rights = Rights::read();
+    let paranoid = paranoid();
+    let level = paranoid.map_or("unreadable".to_owned(), |level| level.to_string());
+    match error.raw_os_error() {
+        Some(libc::EACCES | libc::EPERM) => Unavailable::new(format!(
+            "perf_event_open was refused ({error}; kernel.perf_event_paranoid is {level})"
+        ))
+        .advising(match lets_everybody(paranoid) || rights.is_root() {
+            true => rights.how_to_get(COUNT),
+            false => format!("{}, or have root set `{LESS_PARANOID}`", rights.how_to_get(COUNT)),
+        }),
+        Some(libc::ENOSYS) => Unavailable::new("this kernel has no perf_event_open (CONFIG_PERF_EVENTS)"),
+        _ => Unavailable::new(format!("perf_event_open failed: {error}")),
+    }
+}
+
+/// What lets everybody count what the kernel does for processes of their own.
+const LESS_PARANOID: &str = "sysctl -w kernel.perf_event_paranoid=1";
+
+fn paranoid() -> Option<i32> {
+    procfs::read("/proc/sys/kernel/perf_event_paranoid").ok()?.trim().parse().ok()
+}
+
+fn lets_everybody(paranoid: Option<i32>) -> bool {
+    paranoid.is_some_and(|level| level <= 1)
 }
 
 /// The numbers by which perf_event_open knows the tracepoints, where the kernel has them; they differ from
 /// boot to boot.
 fn ids<T: Tracepoint>() -> Result<Vec<(T, Option<u64>)>, Unavailable> {
-    let ids = match MOUNT_POINTS.map(Path::new).into_iter().find(|tracefs| tracefs.join("events").exists()) {
-        Some(tracefs) => ids_in::<T>(tracefs),
-        None => thread::scope(|scope| {
+    let [by_itself, by_debugfs] = MOUNT_POINTS.map(Path::new);
+    let is_there = |tracefs: &Path| tracefs.join("events").try_exists();
+    let ids = match (is_there(by_itself), is_there(by_debugfs)) {
+        (Ok(true), _) => ids_in::<T>(by_itself),
+        // Only what is mounted there lets nobody look into it.
+        (Err(error), _) if error.kind() == io::ErrorKind::PermissionDenied => Err(unreadable()),
+        (_, Ok(true)) => ids_in::<T>(by_debugfs),
+        _ => thread::scope(|scope| {
             let mounted = scope.spawn(|| {
                 mount_privately()?;
-                ids_in::<T>(Path::new(MOUNT_POINTS[0]))
+                ids_in::<T>(by_itself)
             });
             mounted.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         }),
@@ -156,13 +183,32 @@ fn ids_in<T: Tracepoint>(tracefs: &Path) -> Result<Vec<Option<u64>>, Unavailable
         let text = procfs::read(tracefs.join("events").join(tracepoint.path()).join("id"))?;
         text.trim().parse().map_err(io::Error::other)
     };
-    id(T::NEEDED).map_err(|error| {
-        Unavailable::new(match error.kind() {
-            io::ErrorKind::NotFound => format!("this kernel has no {}", T::GROUP),
-            _ => format!("{error}: run as root"),
-        })
+    id(T::NEEDED).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => Unavailable::new(format!("this kernel has no {}", T::GROUP)),
+        io::ErrorKind::PermissionDenied => unreadable(),
+        _ => Unavailable::new(error.to_string()),
     })?;
     Ok(T::all().map(|tracepoint| id(tracepoint).ok()).collect())
+}
+
+/// Of tracefs, which is mounted for others.
+fn unreadable() -> Unavailable {
+    Unavailable::new(format!("{} is not for this user to read", MOUNT_POINTS[0]))
+        .advising(have_root_mount(READ, "-o remount,"))
+}
+
+/// What to do where tracefs is not to be had without `need`: root can give it to a group of users.
+fn have_root_mount(need: Need, options: &str) -> String {
+    let rights = Rights::read();
+    if rights.is_root() {
+        return rights.how_to_get(need);
+    }
+    let (mount, group) = (MOUNT_POINTS[0], group());
+    let and = match lets_everybody(paranoid()) || rights.has(COUNT) {
+        true => String::new(),
+        false => format!(" and `{LESS_PARANOID}`"),
+    };
+    format!("{}, or have root do `mount {options}mode=750,gid={group} {mount}`{and}", rights.how_to_get(need))
 }
 
 /// Mounts tracefs where only the calling thread sees it. The mount goes when the thread ends, and the host
@@ -183,17 +229,17 @@ fn mount_privately() -> Result<(), Unavailable> {
         return Ok(());
     }
     let error = io::Error::last_os_error();
-    Err(Unavailable::new(match error.raw_os_error() {
-        Some(libc::EPERM | libc::EACCES) => format!(
-            "tracefs is not mounted, and mounting it needs root ({error}): run as root, or \
-             `mount -t tracefs tracefs {}` beforehand",
-            MOUNT_POINTS[0]
-        ),
-        Some(libc::ENOENT | libc::ENODEV) => {
-            format!("this kernel has no tracefs ({error}; CONFIG_FTRACE): no tracepoints to count by")
-        }
-        _ => format!("tracefs could not be mounted: {error}"),
-    }))
+    Err(match error.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => Unavailable::new(format!(
+            "tracefs is not mounted, and mounting it needs {} ({error})",
+            MOUNT.capability
+        ))
+        .advising(have_root_mount(MOUNT, "-t tracefs tracefs -o ")),
+        Some(libc::ENOENT | libc::ENODEV) => Unavailable::new(format!(
+            "this kernel has no tracefs ({error}; CONFIG_FTRACE): no tracepoints to count by"
+        )),
+        _ => Unavailable::new(format!("tracefs could not be mounted: {error}")),
+    })
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use super::tables::{
     absent, bounds, comparison, counted_trial, in_complete_blocks, median_of, noise, ratio, whole,
 };
 use crate::matrix::Contender;
-use crate::measurement::{Pass, Status};
+use crate::measurement::{Pass, Status, Verdict};
 use crate::results::Run;
 use crate::trial::memory_states::{KERNEL_SUM, NEVER_USED, USER_SUM};
 
@@ -124,6 +124,18 @@ fn notes(run: &Run) -> String {
         text += &format!(
             "- `{}`: shared-cpu: not every thread had a CPU of its own, so that there is no verdict\n",
             shared.join("`, `")
+        );
+    }
+    let is_on_one_core = |arm: &String| {
+        let rows = run.trials.iter().filter(|row| row.arm == *arm);
+        rows.filter_map(|row| run.matrix.no_verdict(row)).any(|verdict| verdict == Verdict::SharedCore)
+    };
+    let on_one_core: Vec<String> =
+        run.matrix.backends.iter().map(Contender::arm).filter(is_on_one_core).collect();
+    if !on_one_core.is_empty() {
+        text += &format!(
+            "- `{}`: shared-core: it ran on hyperthreads of one core, so that there is no verdict\n",
+            on_one_core.join("`, `")
         );
     }
     // A reason may hold in several passes.

@@ -127,10 +127,18 @@ fn about(run: &Run, folder: &str) -> String {
     };
     let placement = first.map_or_else(String::new, |row| {
         let namespace = match row.network_namespace.as_str() {
-            "fresh" => "a fresh network namespace for each trial",
-            other => other,
+            "fresh" => "a fresh network namespace for each trial".to_owned(),
+            other => match other.strip_prefix("host: ") {
+                Some(why) => format!("in the host's network, with whatever else is in it ({why})"),
+                None => other.to_owned(),
+            },
         };
-        format!("server {}, client {}, {namespace}", cpus(&row.server_cpus), cpus(&row.client_cpus))
+        let core = match (manifest["placement"]["shared_core"].as_bool(), run.matrix.hyperthreads) {
+            (Some(true), false) => " (hyperthreads of one core: no verdict on what takes time)",
+            (Some(true), true) => " (hyperthreads of one core, as the matrix allows)",
+            _ => "",
+        };
+        format!("server {}, client {}{core}, {namespace}", cpus(&row.server_cpus), cpus(&row.client_cpus))
     });
     let finished = run
         .state

@@ -295,6 +295,7 @@ pub fn measure(
             .is_some_and(|(_, tasks)| tasks.count > u64::from(ground.workers) + MAIN_THREAD),
     };
     row.shared_cpu = sharing.is_shared_cpu();
+    row.shared_core = ground.placement.shared_core;
     if let Some(reason) = miscounted(result.churn.as_ref(), &at_rest) {
         return Ok((Status::Rejected, reason));
     }
@@ -315,7 +316,7 @@ pub fn measure(
         counters,
         sharing,
         not_in_force: gates::not_in_force(&row.knobs, &row.in_force),
-        notes: summed.unwrap_or_else(Some).into_iter().collect(),
+        notes: summed.unwrap_or_else(Some).into_iter().chain(ground.placement.note()).collect(),
         ..Evidence::default()
     }))
 }

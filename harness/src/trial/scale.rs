@@ -137,6 +137,8 @@ pub fn measure(
 
     row.retransmitted_segments = network.map(|network| network.retransmitted_segments);
     row.shared_cpu = ground.placement.shared_cpu;
+    row.shared_core = ground.placement.shared_core;
+    notes.extend(ground.placement.note());
     let (status, reason) = gates::judge(&Evidence {
         connections: (most as u64, counters_open.of_loop("open")),
         network,

@@ -6,6 +6,8 @@ mod bad_input;
 mod broken_server;
 mod calibrate;
 mod compare;
+mod confined;
+mod container;
 mod doctor;
 mod external;
 mod gates;

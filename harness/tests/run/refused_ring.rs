@@ -1,42 +1,16 @@
 //! A kernel that refuses io_uring, as containers' default seccomp filters do.
 
-use std::io;
-use std::os::unix::process::CommandExt;
 use std::process::Command;
 
+use crate::confined::refuse;
 use crate::{
     FOUR_CONNECTIONS, LATENCY, Place, assert_has, assert_reasons, heading, slabs_are_readable, stdout,
     success,
 };
 
-/// Makes io_uring_setup(2) fail with EPERM in the command's process and in all that it starts (seccomp(2)).
+/// Makes io_uring_setup(2) fail with EPERM in the command's process and in all that it starts.
 pub fn refuse_io_uring(command: &mut Command) {
-    let instruction = |code: u32, on_true: u8, on_false: u8, operand: u32| libc::sock_filter {
-        code: code as u16,
-        jt: on_true,
-        jf: on_false,
-        k: operand,
-    };
-    // The number of the call is the first word of seccomp_data.
-    let mut filter = [
-        instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
-        instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, libc::SYS_io_uring_setup as u32),
-        instruction(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
-        instruction(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
-    ];
-    // SAFETY: between fork and exec only prctl(2) is called, with a program that the closure owns and whose
-    // length is the one given; an io::Error from errno does not allocate.
-    unsafe {
-        command.pre_exec(move || {
-            let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
-            if libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0
-                || libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) != 0
-            {
-                return Err(io::Error::last_os_error());
-            }
-            Ok(())
-        });
-    }
+    refuse(command, &[libc::SYS_io_uring_setup]);
 }
 
 #[test]

@@ -22,7 +22,7 @@ const TRIAL_COLUMNS: &str = "run_id pass workload block order backend knobs work
     active_connections message_bytes pipeline_depth arrival offered_per_s achieved_per_s echoes duration_s \
     latency_p50_us latency_p90_us latency_p99_us latency_p999_us latency_max_us service_p99_us \
     send_lag_p99_us server_cpu_ns_per_echo client_cpu_ns_per_echo machine_cpu_ns_per_echo \
-    arm in_force loop_counters shared_cpu syscalls_per_echo context_switches_per_echo memory_user_bytes_per_connection \
+    arm in_force loop_counters shared_cpu shared_core syscalls_per_echo context_switches_per_echo memory_user_bytes_per_connection \
     memory_kernel_bytes_per_connection steal_percent status reason";
 
 /// A host name that stands in no file by chance.

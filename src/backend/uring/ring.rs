@@ -492,7 +492,7 @@ fn explain(error: &io::Error, setup: &Setup) -> Unsupported {
                     .to_owned(),
                 value => format!(
                     "kernel.io_uring_disabled is {value}, so a seccomp filter refuses it, as container \
-                     runtimes' default profiles do; run with one that allows io_uring"
+                     runtimes' default profiles do: `docker run --security-opt seccomp=unconfined`"
                 ),
             },
         ),

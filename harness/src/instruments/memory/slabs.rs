@@ -13,6 +13,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::Unavailable;
+use crate::instruments::rights::{READ, Rights};
 
 const SYSFS: &str = "/sys/kernel/slab";
 
@@ -127,15 +128,14 @@ pub(super) struct Slabs {
 
 impl Slabs {
     pub(super) fn open() -> Result<Self, Unavailable> {
-        let info = File::open("/proc/slabinfo").map_err(|error| {
-            Unavailable::new(match error.kind() {
-                io::ErrorKind::PermissionDenied => {
-                    "the kernel's objects can be read by root only (/proc/slabinfo): run as root".to_owned()
-                }
-                _ => format!(
-                    "this kernel does not list its objects (/proc/slabinfo, CONFIG_SLUB_DEBUG): {error}"
-                ),
-            })
+        let info = File::open("/proc/slabinfo").map_err(|error| match error.kind() {
+            io::ErrorKind::PermissionDenied => {
+                Unavailable::new("the kernel's objects can be read by root only (/proc/slabinfo)")
+                    .advising(Rights::read().how_to_get(READ))
+            }
+            _ => Unavailable::new(format!(
+                "this kernel does not list its objects (/proc/slabinfo, CONFIG_SLUB_DEBUG): {error}"
+            )),
         })?;
         let caches = caches(Path::new(SYSFS)).unwrap_or_default();
         let shrinkers: io::Result<_> = caches

@@ -111,6 +111,7 @@ fn word(verdict: Verdict) -> &'static str {
         Verdict::Lower => " lower",
         Verdict::Higher => " higher",
         Verdict::SharedCpu => " shared CPU",
+        Verdict::SharedCore => " shared core",
         Verdict::SendLag => " send lag",
         Verdict::NoNoise => " no noise",
         Verdict::NoDifferenceShown | Verdict::Range | Verdict::Counted | Verdict::OneWalk => "",
@@ -124,6 +125,7 @@ fn say_not_compared(canvas: &mut Canvas, run: &Run, compared: &Compared, workloa
     };
     for (verdict, words) in [
         (Verdict::SharedCpu, "Shared CPU: not every thread had one of its own; no verdict."),
+        (Verdict::SharedCore, "Shared core: its threads ran on hyperthreads of one core; no verdict."),
         (Verdict::SendLag, "Send lag: the client's own lateness differs; no verdict."),
         (Verdict::NoNoise, "No noise: the baseline's second reading is missing; no verdict."),
     ] {

@@ -30,7 +30,7 @@ pub fn rule(run: &Run) -> Option<Rule> {
     let idle = most.saturating_sub(scale.active as u64);
     let all: Vec<Crowded> = trials(run)
         .into_iter()
-        .filter(|trial| trial.status.is_usable())
+        .filter(|trial| trial.status.is_usable() && run.matrix.no_verdict(trial).is_none())
         .filter_map(|trial| {
             let of = |connections: u64| {
                 let rows = steps(run, trial, "load").filter(loads);
@@ -159,9 +159,14 @@ mod tests {
     }
 
     #[test]
-    fn a_walk_that_was_turned_away_says_nothing() {
+    fn a_walk_that_was_turned_away_or_shared_its_cpus_says_nothing() {
         let mut run = walk(1.3, 0.03, 10);
         run.trials[0].status = Status::Rejected;
         assert!(rule(&run).is_none());
+        for (shared_cpu, shared_core) in [(true, None), (false, Some(true))] {
+            let mut run = walk(1.3, 0.03, 10);
+            (run.trials[0].shared_cpu, run.trials[0].shared_core) = (shared_cpu, shared_core);
+            assert!(rule(&run).is_none(), "{shared_cpu} {shared_core:?}");
+        }
     }
 }
