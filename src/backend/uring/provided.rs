@@ -385,7 +385,7 @@ impl<T: Technique> Rung for Provided<T> {
                 reason: format!("io_uring_register(FILES2): {error}; sparse tables need Linux 5.19"),
             })?;
         }
-        buffer_ring::probe(&ring.submitter(), is_incremental::<T>(knobs))
+        buffer_ring::probe(ring, is_incremental::<T>(knobs))
     }
 
     fn new(ring: &Ring, knobs: &Knobs, listeners: usize) -> io::Result<Self> {

@@ -294,6 +294,11 @@ impl Ring {
         self.uring.params().is_feature_recvsend_bundle()
     }
 
+    /// How it was set up.
+    pub fn setup(&self) -> &Setup {
+        &self.setup
+    }
+
     /// For registrations.
     pub fn submitter(&self) -> Submitter<'_> {
         self.uring.submitter()
