@@ -34,8 +34,8 @@ pub trait Backend: Sized {
     /// How many descriptors a worker can have, listeners included, if that is less than the limit of open files.
     const DESCRIPTORS_PER_WORKER: Option<usize> = None;
 
-    /// Whether the running kernel lets it run with these knobs, and if not, exactly why.
-    fn probe(knobs: &Knobs) -> Result<(), Unsupported>;
+    /// Whether the running kernel lets so many workers run with these knobs, and if not, exactly why.
+    fn probe(knobs: &Knobs, workers: u16) -> Result<(), Unsupported>;
 
     /// Sets up on the worker's own thread, which has its own file table already.
     fn new(listeners: Vec<TcpListener>, knobs: &Knobs) -> io::Result<Self>;
@@ -260,7 +260,7 @@ pub struct Entry {
     /// [`Backend::DESCRIPTORS_PER_WORKER`].
     pub descriptors_per_worker: Option<usize>,
     /// [`Backend::probe`].
-    pub probe: fn(&Knobs) -> Result<(), Unsupported>,
+    pub probe: fn(&Knobs, u16) -> Result<(), Unsupported>,
     /// Sets up on the calling thread, reports what is in force, and runs.
     pub serve: Serve,
 }

@@ -7,6 +7,7 @@
 use crate::sys::Call;
 use serde_json::{Map, Value};
 use std::collections::HashMap;
+use std::io;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -20,6 +21,11 @@ impl Counter {
     #[inline]
     pub fn add(&self, amount: u64) {
         self.0.store(self.0.load(Relaxed).wrapping_add(amount), Relaxed);
+    }
+
+    /// Makes it this. Only the owning worker may call this.
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Relaxed);
     }
 
     /// Takes back a part of what was added too early. Only the owning worker may call this.
@@ -41,6 +47,8 @@ macro_rules! counters {
         pub struct Counters {
             calls: [Counter; Call::ALL.len()],
             $($(#[doc = $doc])+ pub $name: Counter,)+
+            /// The errno of the last of [`Counters::accept_errors`]; 0 without one.
+            pub last_accept_errno: Counter,
             shares: OnceLock<Arc<Mutex<Shares>>>,
         }
 
@@ -81,9 +89,11 @@ counters! {
     short_sends,
     /// Times that a connection's input was paused because too much was owed to its peer.
     backpressure_pauses,
-    /// Times that accepting was paused because files, memory or threads ran out (EMFILE, ENFILE, ENOBUFS, ENOMEM;
-    /// EAGAIN when a thread is made).
+    /// Times that accepting was paused: files, memory or threads ran out (EMFILE, ENFILE, ENOBUFS, ENOMEM; EAGAIN when
+    /// a thread is made), or accept failed in a way that trying again at once would repeat.
     accept_pauses,
+    /// Errors of accept, whether it was tried again at once or paused; an empty queue (EAGAIN) is none.
+    accept_errors,
     /// Multishot requests that the kernel ended and that were armed again.
     rearms,
     /// Receives that found no provided buffer (ENOBUFS).
@@ -182,9 +192,14 @@ impl Sum {
 }
 
 /// The sum over all workers as the `calls` and `loop` fields of a JSON line. Calls that were never made are left out.
+/// Where accept has failed, `accept_error` says how it failed last, in words.
 pub fn to_json<'a>(workers: impl IntoIterator<Item = &'a Counters>) -> Map<String, Value> {
     let mut sum = Sum::default();
-    workers.into_iter().for_each(|worker| sum.add_worker(worker));
+    let mut accept_errno = 0;
+    for worker in workers {
+        sum.add_worker(worker);
+        accept_errno = worker.last_accept_errno.get().max(accept_errno);
+    }
     let calls: Map<String, Value> = Call::ALL
         .iter()
         .zip(sum.calls)
@@ -196,7 +211,15 @@ pub fn to_json<'a>(workers: impl IntoIterator<Item = &'a Counters>) -> Map<Strin
     let count = |name: &str| loops.get(name).and_then(Value::as_u64).unwrap_or(0);
     let open = count("accepted").saturating_sub(count("closed"));
     loops.insert("open".to_owned(), open.into());
-    Map::from_iter([("calls".to_owned(), Value::Object(calls)), ("loop".to_owned(), Value::Object(loops))])
+    let mut fields = Map::from_iter([
+        ("calls".to_owned(), Value::Object(calls)),
+        ("loop".to_owned(), Value::Object(loops)),
+    ]);
+    if accept_errno > 0 {
+        let error = io::Error::from_raw_os_error(accept_errno as i32);
+        fields.insert("accept_error".to_owned(), error.to_string().into());
+    }
+    fields
 }
 
 #[cfg(test)]

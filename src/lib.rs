@@ -14,6 +14,8 @@ pub mod echo;
 pub mod list;
 pub mod listener;
 pub mod orders;
+pub mod ports;
+pub mod refusal;
 pub mod stop;
 pub mod sys;
 pub mod whereabouts;

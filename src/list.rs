@@ -30,7 +30,7 @@ pub struct Row {
 pub fn rows(server: &Path, idle: Duration) -> Result<Vec<Row>, String> {
     let mut rows = Vec::new();
     for entry in backend::ALL {
-        let unsupported = (entry.probe)(&Knobs::parse(entry, &[])?).err().map(|refusal| refusal.reason);
+        let unsupported = (entry.probe)(&Knobs::parse(entry, &[])?, 1).err().map(|refusal| refusal.reason);
         rows.push(Row { entry, unsupported, idle_wakeups: None });
     }
     if !idle.is_zero() {

@@ -1,6 +1,7 @@
-//! Listening sockets, with the same options for every backend.
+//! Listening sockets, with the same options for every backend, and what an error of accept asks for.
 
 use crate::counters::Counters;
+use crate::refusal;
 use crate::sys;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -10,20 +11,27 @@ use std::time::{Duration, Instant};
 /// The accept queue that every backend asks for; net.core.somaxconn may cut it.
 pub const BACKLOG: i32 = 4096;
 
-/// Opens a listener: SO_REUSEADDR, TCP_NODELAY (which accepted sockets inherit), non-blocking, [`BACKLOG`].
-/// Socket buffers keep the kernel's defaults and its autotuning.
+/// Opens a listener: SO_REUSEADDR, non-blocking, [`BACKLOG`]; accepted sockets inherit TCP_NODELAY and SO_OOBINLINE.
+/// So urgent data is echoed in its place by all backends. Socket buffers keep the kernel's defaults and its autotuning.
 ///
 /// Call it on the worker's thread, after it has a file table of its own: a listener that an older table
 /// still holds would go on accepting after the worker has closed its copy.
 pub fn open(address: SocketAddr) -> io::Result<TcpListener> {
-    let listener = TcpListener::bind(address).map_err(|error| explain(address, &error))?;
-    sys::listen(listener.as_raw_fd(), BACKLOG)?;
-    sys::set_nodelay(listener.as_raw_fd())?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
+    let open = || {
+        let socket = sys::tcp_socket(address)?;
+        let fd = socket.as_raw_fd();
+        sys::set_reuse_address(fd)?;
+        sys::set_nodelay(fd)?;
+        sys::set_urgent_inline(fd)?;
+        sys::bind(fd, address)?;
+        sys::listen(fd, BACKLOG)?;
+        Ok(TcpListener::from(socket))
+    };
+    open().map_err(|error| explain(address, &error))
 }
 
-fn explain(address: SocketAddr, error: &io::Error) -> io::Error {
+/// Says which address it was, and what to do.
+pub fn explain(address: SocketAddr, error: &io::Error) -> io::Error {
     let hint = match error.kind() {
         io::ErrorKind::AddrInUse => {
             ": another process listens there, or an ended io_uring server is still being torn down; \
@@ -31,9 +39,10 @@ fn explain(address: SocketAddr, error: &io::Error) -> io::Error {
         }
         io::ErrorKind::AddrNotAvailable => ": no interface of this host has that address",
         io::ErrorKind::PermissionDenied => ": ports below net.ipv4.ip_unprivileged_port_start need root",
-        _ if error.raw_os_error() == Some(libc::EMFILE) => {
-            ": a worker may open no more files; give fewer --ports or more --workers, or raise `ulimit -n`"
+        io::ErrorKind::InvalidInput if address.is_ipv6() => {
+            ": a link-local address needs its interface, as in [fe80::1%eth0]:8888"
         }
+        io::ErrorKind::Unsupported if address.is_ipv6() => ": this kernel has no IPv6",
         _ => "",
     };
     io::Error::new(error.kind(), format!("listen on {address}: {error}{hint}"))
@@ -42,18 +51,78 @@ fn explain(address: SocketAddr, error: &io::Error) -> io::Error {
 /// Connections that a readiness loop accepts before the others get their turn.
 pub const ACCEPTS_PER_TURN: usize = 256;
 
-/// Whether an error of accept means that files or memory ran out: the connection stays in the queue, and
-/// trying again at once would spin (accept(2), ERRORS).
-pub fn exhausted(errno: i32) -> bool {
-    matches!(errno, libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
+/// What an error of accept asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remedy {
+    /// The queue is empty: wait for a connection.
+    Wait,
+    /// It belonged to a connection that died in the queue: try the next one.
+    Retry,
+    /// The connection may still be in the queue, so that trying again at once would spin: rest.
+    Rest,
+    /// The listener itself cannot be used: end the worker, in words.
+    End,
 }
 
-/// Whether an error of accept means that the listener itself cannot be used: trying again would only repeat it.
-pub fn unusable(errno: i32) -> bool {
-    matches!(errno, libc::EBADF | libc::EFAULT | libc::EINVAL | libc::ENOTSOCK | libc::EOPNOTSUPP)
+/// Sorts the errors of accept (accept(2), ERRORS and "Error handling"). What is not known there, such as EPERM of a
+/// firewall or a security module, may come again for as long as the connection is in the queue.
+pub fn remedy(errno: i32) -> Remedy {
+    match errno {
+        libc::EAGAIN => Remedy::Wait,
+        libc::EINTR | libc::ECONNABORTED => Remedy::Retry,
+        // Errors that are pending on the new socket.
+        libc::ENETDOWN
+        | libc::EPROTO
+        | libc::ENOPROTOOPT
+        | libc::EHOSTDOWN
+        | libc::ENONET
+        | libc::EHOSTUNREACH
+        | libc::EOPNOTSUPP
+        | libc::ENETUNREACH
+        | libc::ETIMEDOUT
+        | libc::ECONNRESET => Remedy::Retry,
+        libc::EBADF | libc::EFAULT | libc::EINVAL | libc::ENOTSOCK => Remedy::End,
+        _ => Remedy::Rest,
+    }
 }
 
-/// How long accepting rests after files or memory ran out, unless a connection closes before.
+/// Errors one after the other that are retried at once; more of them are no connections that died.
+const RETRIES: u32 = 16;
+
+/// Errors of accept since the last connection, or since the queue was empty.
+#[derive(Default)]
+pub struct Failures(u32);
+
+impl Failures {
+    /// Counts an error, and says what it asks for. A retry that does not end becomes a rest.
+    pub fn note(&mut self, counters: &Counters, errno: i32) -> Remedy {
+        let remedy = remedy(errno);
+        if remedy == Remedy::Wait {
+            self.over();
+            return remedy;
+        }
+        counters.accept_errors.add(1);
+        counters.last_accept_errno.set(errno.unsigned_abs().into());
+        self.0 += 1;
+        if remedy == Remedy::Retry && self.0 > RETRIES {
+            self.over();
+            return Remedy::Rest;
+        }
+        remedy
+    }
+
+    /// A connection was accepted, or nothing is there to be accepted.
+    pub fn over(&mut self) {
+        self.0 = 0;
+    }
+}
+
+/// Names the call of an error that ends the worker.
+pub fn unusable(errno: i32) -> io::Error {
+    refusal::named("accept: the listener cannot be used")(io::Error::from_raw_os_error(errno))
+}
+
+/// How long accepting rests after it has failed, unless a connection closes before.
 const REST: Duration = Duration::from_secs(1);
 
 /// A rest from accepting, so that a full table does not spin: connections wait in the queue meanwhile.
@@ -89,33 +158,87 @@ pub enum Accepted {
     Connection(OwnedFd),
     /// The queue is empty.
     Drained,
-    /// Files or memory ran out; accepting must pause.
-    Exhausted,
+    /// Accepting must [rest](Rest).
+    Paused,
 }
 
-/// Makes `call` until it accepts a connection or there is nothing to accept. Other errors belong to a
-/// connection that died in the queue (accept(2), "Error handling"): the next one is tried.
+/// Makes `call` until it accepts a connection, there is nothing to accept, or accepting must rest.
+///
+/// # Errors
+/// Only where the listener itself cannot be used.
 pub fn accept(
     counters: &Counters,
     listener: RawFd,
     call: fn(&Counters, RawFd) -> io::Result<OwnedFd>,
 ) -> io::Result<Accepted> {
+    let mut failures = Failures::default();
     loop {
-        let error = match call(counters, listener) {
+        let errno = match call(counters, listener) {
             Ok(fd) => {
                 counters.accepted.add(1);
                 return Ok(Accepted::Connection(fd));
             }
-            Err(error) => error,
+            Err(error) => error.raw_os_error().unwrap_or(0),
         };
-        match error.raw_os_error() {
-            Some(libc::EAGAIN) => return Ok(Accepted::Drained),
-            Some(errno) if exhausted(errno) => {
+        match failures.note(counters, errno) {
+            Remedy::Wait => return Ok(Accepted::Drained),
+            Remedy::Retry => {}
+            Remedy::Rest => {
                 counters.accept_pauses.add(1);
-                return Ok(Accepted::Exhausted);
+                return Ok(Accepted::Paused);
             }
-            Some(errno) if unusable(errno) => return Err(error),
-            _ => {}
+            Remedy::End => return Err(unusable(errno)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every number that Linux has for an error: none is retried for ever, and none is lost.
+    #[test]
+    fn no_error_is_retried_for_ever() {
+        for errno in 1..=133 {
+            let counters = Counters::default();
+            let mut failures = Failures::default();
+            let remedies: Vec<Remedy> = (0..100).map(|_| failures.note(&counters, errno)).collect();
+            let retries = remedies.iter().take_while(|remedy| **remedy == Remedy::Retry).count();
+            assert!(retries <= RETRIES as usize, "{errno}: {retries} retries in a row");
+            let errors = if errno == libc::EAGAIN { 0 } else { 100 };
+            assert_eq!(counters.accept_errors.get(), errors, "{errno}");
+        }
+    }
+
+    /// By accept(2): those to be retried like EAGAIN, those of files and memory, and those of the call itself.
+    #[test]
+    fn errors_are_sorted_as_the_manual_says() {
+        let retried = [
+            libc::ENETDOWN,
+            libc::EPROTO,
+            libc::ENOPROTOOPT,
+            libc::EHOSTDOWN,
+            libc::ENONET,
+            libc::EHOSTUNREACH,
+            libc::EOPNOTSUPP,
+            libc::ENETUNREACH,
+            libc::ECONNABORTED,
+        ];
+        let rests = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM, libc::EPERM, libc::EACCES];
+        let ends = [libc::EBADF, libc::EFAULT, libc::EINVAL, libc::ENOTSOCK];
+        assert_eq!(remedy(libc::EAGAIN), Remedy::Wait);
+        assert!(retried.iter().all(|errno| remedy(*errno) == Remedy::Retry));
+        assert!(rests.iter().all(|errno| remedy(*errno) == Remedy::Rest));
+        assert!(ends.iter().all(|errno| remedy(*errno) == Remedy::End));
+    }
+
+    #[test]
+    fn a_connection_ends_a_row_of_failures() {
+        let counters = Counters::default();
+        let mut failures = Failures::default();
+        for _ in 0..10 * RETRIES {
+            assert_eq!(failures.note(&counters, libc::ECONNABORTED), Remedy::Retry);
+            failures.over();
         }
     }
 }

@@ -7,6 +7,8 @@ use ringmark::counters;
 use ringmark::cpus;
 use ringmark::list;
 use ringmark::orders::{Lines, Order, Orders};
+use ringmark::ports::{self, Reserved};
+use ringmark::refusal::of_thread;
 use ringmark::stop::Stop;
 use ringmark::sys::{self, Signals};
 use ringmark::whereabouts;
@@ -29,8 +31,9 @@ struct Options {
     #[arg(long, required_unless_present = "list")]
     backend: Option<String>,
 
-    /// Address and first port; port 0 takes free ones
-    #[arg(long, default_value_t = SocketAddr::from((Ipv4Addr::LOCALHOST, SERVER_PORT)))]
+    /// Address and first port, as in 127.0.0.1:8888, [::1]:8888 or [fe80::1%eth0]:8888; port 0 takes free ports, and
+    /// the first line says which
+    #[arg(long, value_parser = ports::parse, default_value_t = SocketAddr::from((Ipv4Addr::LOCALHOST, SERVER_PORT)))]
     listen: SocketAddr,
 
     /// Number of consecutive ports, dealt to the workers in turn: a multiple of the workers [default: one each]
@@ -90,8 +93,7 @@ fn knob_help() -> String {
 }
 
 fn main() -> ExitCode {
-    let options = Options::parse();
-    let result = if options.list { list(&options) } else { serve(&options) };
+    let result = Options::try_parse().map_or_else(|refusal| answer(&refusal), |options| run(&options));
     result.unwrap_or_else(|message| {
         // Not eprintln!, which panics when nobody can read it.
         let _ = writeln!(io::stderr(), "ringmark-server: {message}");
@@ -99,40 +101,62 @@ fn main() -> ExitCode {
     })
 }
 
+/// Prints what the command line asked for, help or the version, or why it was refused.
+fn answer(refusal: &clap::Error) -> Result<ExitCode, String> {
+    if refusal.use_stderr() {
+        // Nobody listening is no reason to say more.
+        let _ = refusal.print();
+        return Ok(ExitCode::from(2));
+    }
+    printed(refusal.print())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run(options: &Options) -> Result<ExitCode, String> {
+    // Those that a server, or one that lists others, relies on before it takes them otherwise.
+    sys::restore_signals(&[libc::SIGTERM, libc::SIGINT, libc::SIGCHLD])
+        .map_err(|error| format!("restore signals: {error}"))?;
+    if options.list { list(options) } else { serve(options) }
+}
+
 fn list(options: &Options) -> Result<ExitCode, String> {
     let idle_seconds = options.idle_seconds.unwrap_or(if options.json { 0 } else { 2 });
     let server = std::env::current_exe().map_err(|error| format!("--list: this program's path: {error}"))?;
     let rows = list::rows(&server, Duration::from_secs(idle_seconds))?;
-    say(&if options.json { list::to_json(&rows).to_string() } else { list::to_text(&rows) });
+    say(&if options.json { list::to_json(&rows).to_string() } else { list::to_text(&rows) })?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn serve(options: &Options) -> Result<ExitCode, String> {
     let entry = backend::find(options.backend.as_deref().unwrap_or_default())?;
     let knobs = Knobs::parse(entry, &options.settings)?;
-    let addresses = deal_ports(options)?;
+    let ports = count_ports(options)?;
     let stdin = if options.hold { Some(hold(entry)?) } else { None };
-    if let Err(unsupported) = (entry.probe)(&knobs) {
-        say(&json!({"event": "unsupported", "backend": entry.name, "reason": unsupported.reason}).to_string());
+    sys::raise_open_files_limit().map_err(|error| error.to_string())?;
+    if let Err(unsupported) = (entry.probe)(&knobs, options.workers) {
+        let line = json!({"event": "unsupported", "backend": entry.name, "reason": unsupported.reason});
+        // Whatever becomes of it, stderr says it too.
+        let _ = say(&line.to_string());
         return Err(format!("{} is unsupported: {unsupported}", entry.name));
     }
-    sys::raise_open_files_limit().map_err(|error| format!("limit of open files: {error}"))?;
     let signals = Signals::block(&[libc::SIGTERM, libc::SIGINT, libc::SIGUSR1, libc::SIGUSR2])
-        .map_err(|error| format!("block signals: {error}"))?;
-    let stop =
-        Stop::new(Duration::from_secs(options.drain_seconds)).map_err(|error| format!("eventfd: {error}"))?;
+        .map_err(|error| error.to_string())?;
+    let stop = Stop::new(Duration::from_secs(options.drain_seconds)).map_err(|error| error.to_string())?;
     let stop = Arc::new(stop);
 
-    let (workers, ready) = start(options, entry, &knobs, addresses, &stop)?;
+    let (addresses, reserved) = addresses(options.listen, ports)?;
+    let dealt = ports::deal(&addresses, options.workers);
+    let (workers, ready) = start(options, entry, &knobs, dealt, &stop)?;
+    drop(reserved);
     // Now, so that the workers' file tables have no copies.
-    let signals = signals.open().map_err(|error| format!("signalfd: {error}"))?;
-    say(&ready.to_string());
-    run(Orders::from(signals, stdin), entry, workers, &stop)
+    let signals = signals.open().map_err(|error| error.to_string())?;
+    say(&ready.to_string())?;
+    obey(Orders::from(signals, stdin), entry, workers, &stop)
 }
 
 /// Says where this process is and waits for a line on stdin, of which more may follow.
 fn hold(entry: &Entry) -> Result<Lines, String> {
-    say(&event_line("held", entry, whereabouts::to_json()));
+    say(&event_line("held", entry, whereabouts::to_json()))?;
     let mut stdin = Lines::default();
     match stdin.wait().map_err(|error| format!("--hold: {error}"))? {
         Some(_) => Ok(stdin),
@@ -140,8 +164,8 @@ fn hold(entry: &Entry) -> Result<Lines, String> {
     }
 }
 
-/// The addresses of each worker.
-fn deal_ports(options: &Options) -> Result<Vec<Vec<SocketAddr>>, String> {
+/// How many ports it listens on.
+fn count_ports(options: &Options) -> Result<u16, String> {
     let workers = options.workers;
     let ports = options.ports.unwrap_or(workers);
     if !ports.is_multiple_of(workers) {
@@ -149,16 +173,21 @@ fn deal_ports(options: &Options) -> Result<Vec<Vec<SocketAddr>>, String> {
             "--ports {ports} is not a multiple of --workers {workers}: some workers would listen on more ports than others"
         ));
     }
-    let first = options.listen.port();
-    if first != 0 && first.checked_add(ports - 1).is_none() {
-        return Err(format!("--listen {} with --ports {ports} goes beyond port 65535", options.listen));
+    // A port of 0 stands for some that fit.
+    if options.listen.port() != 0 {
+        ports::consecutive(options.listen, ports)?;
     }
-    let mut dealt = vec![Vec::new(); usize::from(workers)];
-    for index in 0..ports {
-        let port = if first == 0 { 0 } else { first + index };
-        dealt[usize::from(index % workers)].push(SocketAddr::new(options.listen.ip(), port));
+    Ok(ports)
+}
+
+/// The addresses that it listens on, and what holds those that were free until it does. A single free port is left to
+/// the kernel.
+fn addresses(listen: SocketAddr, ports: u16) -> Result<(Vec<SocketAddr>, Option<Reserved>), String> {
+    if listen.port() != 0 || ports == 1 {
+        return Ok((ports::consecutive(listen, ports)?, None));
     }
-    Ok(dealt)
+    let reserved = Reserved::find(listen, ports)?;
+    Ok((ports::consecutive(reserved.first, ports)?, Some(reserved)))
 }
 
 /// Starts the workers, and makes the ready line once all of them accept connections.
@@ -176,7 +205,7 @@ fn start(
         let plan = Plan { index, backend: entry, knobs: knobs.clone(), addresses, cpu };
         let worker =
             Worker::start(plan, Arc::clone(stop), sender.clone(), || sys::signal_self(libc::SIGUSR2));
-        workers.push(worker.map_err(|error| format!("start worker {index}: {error}"))?);
+        workers.push(worker.map_err(|error| format!("start worker {index}: {}", of_thread(&error)))?);
     }
     drop(sender);
     let mut up: Vec<Up> = receiver.iter().take(workers.len()).collect();
@@ -201,14 +230,15 @@ fn start(
     Ok((workers, ready))
 }
 
-/// Obeys until the workers have ended.
-fn run(mut orders: Orders, entry: &Entry, workers: Vec<Worker>, stop: &Stop) -> Result<ExitCode, String> {
+/// Obeys until the workers have ended. A line that cannot be written makes it fail then, and not before.
+fn obey(mut orders: Orders, entry: &Entry, workers: Vec<Worker>, stop: &Stop) -> Result<ExitCode, String> {
     let mut stopping = false;
     let mut asked_to_stop = false;
+    let mut written = Ok(());
     loop {
         let told_to_leave = match orders.wait().map_err(|error| format!("wait for a signal: {error}"))? {
             Order::Counters => {
-                report("counters", entry, &workers);
+                written = written.and(report("counters", entry, &workers));
                 false
             }
             Order::Stop(signal) if asked_to_stop => return Ok(ExitCode::from(128 + signal as u8)),
@@ -225,17 +255,17 @@ fn run(mut orders: Orders, entry: &Entry, workers: Vec<Worker>, stop: &Stop) -> 
             stopping = true;
         }
         if stopping && workers.iter().all(Worker::has_ended) {
-            report("end", entry, &workers);
-            return end(workers).map(|()| ExitCode::SUCCESS);
+            written = written.and(report("end", entry, &workers));
+            return end(workers).and(written).map(|()| ExitCode::SUCCESS);
         }
     }
 }
 
-fn report(event: &str, entry: &Entry, workers: &[Worker]) {
+fn report(event: &str, entry: &Entry, workers: &[Worker]) -> Result<(), String> {
     let mut fields = counters::to_json(workers.iter().map(|worker| &*worker.counters));
     fields.insert("kernel_threads".to_owned(), kernel_threads());
     fields.insert("cpu_ns".to_owned(), sys::process_cpu_ns().ok().into());
-    say(&event_line(event, entry, fields));
+    say(&event_line(event, entry, fields))
 }
 
 /// What is said of something that has happened.
@@ -265,9 +295,19 @@ fn end(workers: Vec<Worker>) -> Result<(), String> {
     result
 }
 
-/// Prints a line on stdout in one write. Nobody listening is no reason to fail.
-fn say(line: &str) {
-    let mut stdout = io::stdout().lock();
-    let _ = stdout.write_all(format!("{line}\n").as_bytes());
-    let _ = stdout.flush();
+/// Prints a line on stdout in one write.
+fn say(line: &str) -> Result<(), String> {
+    printed(io::stdout().lock().write_all(format!("{line}\n").as_bytes()))
+}
+
+/// What is left of a print to do, and to say of it. A reader that has left is no reason to fail; output that is lost is.
+fn printed(result: io::Result<()>) -> Result<(), String> {
+    if sys::stdout_is_closed() {
+        return Err("stdout is closed: what is printed would be lost; redirect it to a file or to /dev/null"
+            .to_owned());
+    }
+    match result.and_then(|()| io::stdout().flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(format!("write to stdout: {error}")),
+        _ => Ok(()),
+    }
 }

@@ -4,11 +4,14 @@
 //! as the kernel's `sys_enter` tracepoint does, so that both counts agree to the call.
 
 use crate::counters::Counters;
-use std::ffi::CStr;
+use crate::refusal::named;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::mem::MaybeUninit;
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// A system call that the servers make or that a reader would ask about. The harness opens one
@@ -18,6 +21,7 @@ use std::time::Duration;
 #[expect(missing_docs, reason = "the names are the kernel's")]
 pub enum Call {
     EpollWait,
+    EpollPwait,
     EpollCtl,
     IoUringEnter,
     IoUringRegister,
@@ -35,6 +39,7 @@ pub enum Call {
     Shutdown,
     Fcntl,
     Poll,
+    Ppoll,
     Pselect6,
     Futex,
     Mmap,
@@ -42,9 +47,21 @@ pub enum Call {
 }
 
 impl Call {
+    /// The call that the C library's epoll_wait() makes. glibc makes the newer one only where the kernel lacks the
+    /// older, as on aarch64; musl makes the newer one everywhere.
+    pub const WAIT_FOR_EPOLL: Call = if cfg!(all(target_arch = "x86_64", target_env = "gnu")) {
+        Call::EpollWait
+    } else {
+        Call::EpollPwait
+    };
+
+    /// The call that the C library's poll() makes: the newer one where the kernel lacks the older, as on aarch64.
+    pub const WAIT_FOR_POLL: Call = if cfg!(target_arch = "x86_64") { Call::Poll } else { Call::Ppoll };
+
     /// Every call, in the order of the columns.
-    pub const ALL: [Call; 22] = [
+    pub const ALL: [Call; 24] = [
         Call::EpollWait,
+        Call::EpollPwait,
         Call::EpollCtl,
         Call::IoUringEnter,
         Call::IoUringRegister,
@@ -62,6 +79,7 @@ impl Call {
         Call::Shutdown,
         Call::Fcntl,
         Call::Poll,
+        Call::Ppoll,
         Call::Pselect6,
         Call::Futex,
         Call::Mmap,
@@ -72,6 +90,7 @@ impl Call {
     pub const fn name(self) -> &'static str {
         match self {
             Call::EpollWait => "epoll_wait",
+            Call::EpollPwait => "epoll_pwait",
             Call::EpollCtl => "epoll_ctl",
             Call::IoUringEnter => "io_uring_enter",
             Call::IoUringRegister => "io_uring_register",
@@ -89,6 +108,7 @@ impl Call {
             Call::Shutdown => "shutdown",
             Call::Fcntl => "fcntl",
             Call::Poll => "poll",
+            Call::Ppoll => "ppoll",
             Call::Pselect6 => "pselect6",
             Call::Futex => "futex",
             Call::Mmap => "mmap",
@@ -118,7 +138,7 @@ pub fn interrupted(error: &io::Error) -> bool {
 /// An epoll instance, close-on-exec.
 pub fn epoll_create() -> io::Result<OwnedFd> {
     // SAFETY: takes no pointer.
-    let fd = check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
+    let fd = check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) }).map_err(named("epoll_create1"))?;
     // SAFETY: the call has just returned this descriptor, so nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
@@ -175,14 +195,14 @@ pub fn epoll_wait(
     timeout_ms: libc::c_int,
 ) -> io::Result<usize> {
     let room = libc::c_int::try_from(events.len()).unwrap_or(libc::c_int::MAX);
-    counters.count(Call::EpollWait);
+    counters.count(Call::WAIT_FOR_EPOLL);
     // SAFETY: the kernel writes at most `room` events, and the slice holds as many.
     waited(counters, unsafe { libc::epoll_wait(epoll, events.as_mut_ptr(), room, timeout_ms) })
 }
 
 /// poll(2): how many entries have events. A signal counts as no event, and leaves the entries as they were.
 pub fn poll(counters: &Counters, entries: &mut [libc::pollfd], timeout_ms: libc::c_int) -> io::Result<usize> {
-    counters.count(Call::Poll);
+    counters.count(Call::WAIT_FOR_POLL);
     // SAFETY: pointer and length are those of one exclusive slice.
     waited(counters, unsafe { libc::poll(entries.as_mut_ptr(), entries.len() as libc::nfds_t, timeout_ms) })
 }
@@ -298,21 +318,81 @@ pub fn shutdown_write(counters: &Counters, fd: RawFd) -> io::Result<()> {
     check(unsafe { libc::shutdown(fd, libc::SHUT_WR) }).map(drop)
 }
 
-/// Sets the length of a listening socket's accept queue (listen(2) again on the same socket).
+/// A TCP socket for addresses of this kind: close-on-exec and non-blocking.
+pub fn tcp_socket(address: SocketAddr) -> io::Result<OwnedFd> {
+    let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // SAFETY: takes no pointer.
+    let fd = check(unsafe { libc::socket(family, kind, 0) }).map_err(named("socket"))?;
+    // SAFETY: the call has just returned this descriptor, so nothing else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// bind(2).
+pub fn bind(fd: RawFd, address: SocketAddr) -> io::Result<()> {
+    let result = match address {
+        SocketAddr::V4(address) => {
+            let address = libc::sockaddr_in {
+                sin_family: libc::AF_INET as libc::sa_family_t,
+                sin_port: address.port().to_be(),
+                sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(address.ip().octets()) },
+                sin_zero: [0; 8],
+            };
+            let length = size_of_val(&address) as libc::socklen_t;
+            // SAFETY: the kernel reads `length` bytes of `address`, which is that long.
+            unsafe { libc::bind(fd, ptr::from_ref(&address).cast(), length) }
+        }
+        SocketAddr::V6(address) => {
+            let address = libc::sockaddr_in6 {
+                sin6_family: libc::AF_INET6 as libc::sa_family_t,
+                sin6_port: address.port().to_be(),
+                sin6_flowinfo: address.flowinfo(),
+                sin6_addr: libc::in6_addr { s6_addr: address.ip().octets() },
+                sin6_scope_id: address.scope_id(),
+            };
+            let length = size_of_val(&address) as libc::socklen_t;
+            // SAFETY: as above.
+            unsafe { libc::bind(fd, ptr::from_ref(&address).cast(), length) }
+        }
+    };
+    check(result).map(drop).map_err(named("bind"))
+}
+
+/// listen(2) with an accept queue of this length.
 pub fn listen(fd: RawFd, backlog: libc::c_int) -> io::Result<()> {
     // SAFETY: takes no pointer.
-    check(unsafe { libc::listen(fd, backlog) }).map(drop)
+    check(unsafe { libc::listen(fd, backlog) }).map(drop).map_err(named("listen"))
+}
+
+/// SO_REUSEADDR.
+pub fn set_reuse_address(fd: RawFd) -> io::Result<()> {
+    switch_on(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR).map_err(named("setsockopt(SO_REUSEADDR)"))
+}
+
+/// SO_OOBINLINE: TCP's urgent byte is a byte of the stream like any other. Sockets accepted from a listener inherit it.
+pub fn set_urgent_inline(fd: RawFd) -> io::Result<()> {
+    switch_on(fd, libc::SOL_SOCKET, libc::SO_OOBINLINE).map_err(named("setsockopt(SO_OOBINLINE)"))
 }
 
 /// TCP_NODELAY; sockets accepted from a listener inherit it.
 pub fn set_nodelay(fd: RawFd) -> io::Result<()> {
+    switch_on(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY).map_err(named("setsockopt(TCP_NODELAY)"))
+}
+
+/// setsockopt(2) of an option that is on or off.
+fn switch_on(fd: RawFd, level: libc::c_int, option: libc::c_int) -> io::Result<()> {
     let on: libc::c_int = 1;
     let length = size_of_val(&on) as libc::socklen_t;
     // SAFETY: the kernel reads `length` bytes of `on`, which is that long.
-    let result = unsafe {
-        libc::setsockopt(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, ptr::from_ref(&on).cast(), length)
-    };
-    check(result).map(drop)
+    check(unsafe { libc::setsockopt(fd, level, option, ptr::from_ref(&on).cast(), length) }).map(drop)
+}
+
+/// The number of a network interface (if_nametoindex(3)); none if there is no such one.
+pub fn interface_number(name: &str) -> Option<u32> {
+    let name = CString::new(name).ok()?;
+    // SAFETY: the name ends with a zero, and is only read.
+    let number = unsafe { libc::if_nametoindex(name.as_ptr()) };
+    (number != 0).then_some(number)
 }
 
 /// How long an io_uring_enter may wait.
@@ -389,7 +469,8 @@ pub fn unregister_ring_fd(ring: RawFd, index: u32) {
 /// An eventfd, close-on-exec and non-blocking.
 pub fn eventfd() -> io::Result<OwnedFd> {
     // SAFETY: takes no pointer.
-    let fd = check(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })?;
+    let fd = check(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })
+        .map_err(named("eventfd"))?;
     // SAFETY: the call has just returned this descriptor, so nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
@@ -418,7 +499,7 @@ pub fn eventfd_clear(counters: &Counters, fd: &OwnedFd) -> io::Result<()> {
 /// Gives the calling thread a file table of its own: a copy of what was open, and a limit of its own.
 pub fn unshare_files() -> io::Result<()> {
     // SAFETY: takes no pointer; descriptors keep their numbers in the copied table.
-    check(unsafe { libc::unshare(libc::CLONE_FILES) }).map(drop)
+    check(unsafe { libc::unshare(libc::CLONE_FILES) }).map(drop).map_err(named("unshare(CLONE_FILES)"))
 }
 
 /// Lets the calling thread run on one CPU only.
@@ -451,17 +532,59 @@ pub fn lower_open_files_limit(files: u64) -> io::Result<u64> {
 
 /// Sets the soft limit of open files to what `wanted` makes of both, and says what it is now.
 fn change_open_files_limit(wanted: impl FnOnce(&libc::rlimit) -> u64) -> io::Result<u64> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the kernel fills in `limit`.
-    check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) })?;
+    let mut limit = limit_of(libc::RLIMIT_NOFILE)?;
     let wanted = wanted(&limit);
     if wanted != limit.rlim_cur {
         limit.rlim_cur = wanted;
         // SAFETY: the kernel reads `limit`.
-        check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) })?;
+        check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) })
+            .map_err(named("setrlimit(RLIMIT_NOFILE)"))?;
     }
     Ok(wanted)
 }
+
+/// The soft and hard limit of one kind.
+fn limit_of(resource: libc::__rlimit_resource_t) -> io::Result<libc::rlimit> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the kernel fills in `limit`.
+    check(unsafe { libc::getrlimit(resource, &mut limit) }).map_err(named("getrlimit"))?;
+    Ok(limit)
+}
+
+/// Bytes of memory that this user may lock in all of its processes, if that is limited for this one. The kernel
+/// exempts who has CAP_IPC_LOCK in the first user namespace.
+pub fn locked_memory_limit() -> Option<u64> {
+    const CAP_IPC_LOCK: u32 = 14;
+    let limit = limit_of(libc::RLIMIT_MEMLOCK).ok()?.rlim_cur;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let effective = effective.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    // In any other namespace there are fewer users, or they have other numbers outside.
+    let users = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let in_first_namespace = users.split_whitespace().eq(["0", "0", "4294967295"]);
+    let exempt = in_first_namespace && effective & 1 << CAP_IPC_LOCK != 0;
+    (limit != libc::RLIM_INFINITY && !exempt).then_some(limit)
+}
+
+static STDOUT_IS_CLOSED: AtomicBool = AtomicBool::new(false);
+
+/// Whether this process was started without a stdout. By the time of `main` that no longer shows: std has opened
+/// /dev/null in its place, so that no other file gets its number.
+pub fn stdout_is_closed() -> bool {
+    STDOUT_IS_CLOSED.load(Ordering::Relaxed)
+}
+
+extern "C" fn look_at_stdout() {
+    // SAFETY: takes no pointer.
+    let flags = unsafe { libc::fcntl(libc::STDOUT_FILENO, libc::F_GETFD) };
+    STDOUT_IS_CLOSED.store(flags < 0, Ordering::Relaxed);
+}
+
+// SAFETY: the section is a list of functions that the C library calls before `main`. This one needs nothing that is set
+// up later: it makes one system call and stores a flag.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static LOOK_AT_STDOUT: extern "C" fn() = look_at_stdout;
 
 /// The names of this process's threads (proc_pid_task(5)), those among them that the kernel made.
 pub fn thread_names() -> Vec<String> {
@@ -469,6 +592,40 @@ pub fn thread_names() -> Vec<String> {
     let name =
         |task: io::Result<std::fs::DirEntry>| std::fs::read_to_string(task.ok()?.path().join("comm")).ok();
     tasks.filter_map(name).map(|name| name.trim_end().to_owned()).collect()
+}
+
+/// A set of these signals.
+fn signal_set(signals: &[libc::c_int]) -> io::Result<libc::sigset_t> {
+    // SAFETY: an all-zero sigset_t is a valid value, and sigemptyset sets it up anyway.
+    let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: `set` is a signal set that we own.
+    check(unsafe { libc::sigemptyset(&mut set) })?;
+    for &signal in signals {
+        // SAFETY: as above.
+        check(unsafe { libc::sigaddset(&mut set, signal) })?;
+    }
+    Ok(set)
+}
+
+/// Blocks or unblocks signals in the calling thread, and so in all threads that it starts later.
+fn change_mask(how: libc::c_int, set: &libc::sigset_t) -> io::Result<()> {
+    // SAFETY: the kernel reads `set`; the old set is not asked for.
+    match unsafe { libc::pthread_sigmask(how, set, ptr::null_mut()) } {
+        0 => Ok(()),
+        error => Err(named("pthread_sigmask")(io::Error::from_raw_os_error(error))),
+    }
+}
+
+/// Has these signals do what they do by default, and blocks none of them: whoever has started this process may have
+/// left them ignored or blocked, and both are inherited (signal(7)). For the first thread, before it starts others.
+pub fn restore_signals(signals: &[libc::c_int]) -> io::Result<()> {
+    for &signal in signals {
+        // SAFETY: no handler of ours is replaced, because none is set up yet.
+        if unsafe { libc::signal(signal, libc::SIG_DFL) } == libc::SIG_ERR {
+            return Err(named("signal")(io::Error::last_os_error()));
+        }
+    }
+    change_mask(libc::SIG_UNBLOCK, &signal_set(signals)?)
 }
 
 /// A set of signals that the main thread takes one at a time; blocked in every thread that it starts.
@@ -479,26 +636,16 @@ pub struct Signals {
 impl Signals {
     /// Blocks the signals in the calling thread, and so in all threads that it starts later.
     pub fn block(signals: &[libc::c_int]) -> io::Result<Self> {
-        // SAFETY: an all-zero sigset_t is a valid value, and sigemptyset sets it up anyway.
-        let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
-        // SAFETY: `set` is a signal set that we own.
-        check(unsafe { libc::sigemptyset(&mut set) })?;
-        for &signal in signals {
-            // SAFETY: as above.
-            check(unsafe { libc::sigaddset(&mut set, signal) })?;
-        }
-        // SAFETY: the kernel reads `set`; the old set is not asked for.
-        let error = unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &set, ptr::null_mut()) };
-        if error != 0 {
-            return Err(io::Error::from_raw_os_error(error));
-        }
+        let set = signal_set(signals)?;
+        change_mask(libc::SIG_BLOCK, &set)?;
         Ok(Self { set })
     }
 
     /// Opens a descriptor to take them from. A thread with a file table of its own that began before has no copy of it.
     pub fn open(&self) -> io::Result<SignalFd> {
         // SAFETY: the kernel reads `set`, which is a valid one.
-        let fd = check(unsafe { libc::signalfd(-1, &self.set, libc::SFD_CLOEXEC) })?;
+        let fd =
+            check(unsafe { libc::signalfd(-1, &self.set, libc::SFD_CLOEXEC) }).map_err(named("signalfd"))?;
         // SAFETY: the call has just returned this descriptor, so nothing else owns it.
         Ok(SignalFd(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
@@ -564,11 +711,11 @@ pub fn signal_self(signal: libc::c_int) {
 }
 
 /// Sent to one thread to make its blocking call return EINTR. Where nothing waits for it, it does nothing: it
-/// is ignored by default, and nobody asks for urgent data, its other cause.
+/// is ignored by default. Urgent data sends it only to the owner of a socket, and no socket here has one (F_SETOWN).
 const INTERRUPTION: libc::c_int = libc::SIGURG;
 
-/// Lets [`interrupt`] break off blocking calls, in all threads: a handler that does nothing, without
-/// SA_RESTART.
+/// Lets [`interrupt`] break off blocking calls, in all threads that the calling one starts from now on: a handler that
+/// does nothing, without SA_RESTART, for a signal that may have been blocked when this process was started.
 pub fn allow_interruptions() -> io::Result<()> {
     extern "C" fn nothing(_signal: libc::c_int) {}
     // SAFETY: an all-zero sigaction is a valid value of that plain structure, with an empty mask.
@@ -576,7 +723,8 @@ pub fn allow_interruptions() -> io::Result<()> {
     action.sa_sigaction = nothing as extern "C" fn(libc::c_int) as libc::sighandler_t;
     // SAFETY: the kernel reads `action`, whose handler takes one argument as its flags of 0 say, and which
     // touches nothing, so that it may run at any moment.
-    check(unsafe { libc::sigaction(INTERRUPTION, &action, ptr::null_mut()) }).map(drop)
+    check(unsafe { libc::sigaction(INTERRUPTION, &action, ptr::null_mut()) }).map_err(named("sigaction"))?;
+    change_mask(libc::SIG_UNBLOCK, &signal_set(&[INTERRUPTION])?)
 }
 
 /// Starts a detached thread with a stack of `stack_bytes`, guard page and the C library's own part included.
@@ -667,7 +815,7 @@ impl AnonymousMemory {
         };
         match NonNull::new(start.cast::<u8>()) {
             Some(start) if start.as_ptr().cast() != libc::MAP_FAILED => Ok(Self { start, length }),
-            _ => Err(io::Error::last_os_error()),
+            _ => Err(named("mmap")(io::Error::last_os_error())),
         }
     }
 

@@ -32,7 +32,7 @@
 //! - Listeners, their backlog (the document's is 20) and TCP_NODELAY are those of every backend; ports are
 //!   [`PORT_COUNT`] only if `--ports` says so.
 //! - The stop signal is one more event in the table. After it the shared [drain](crate::drain) takes over.
-//! - While descriptors are out, the listeners are deleted from the epoll set until a connection closes or
+//! - While descriptors are out, or accept fails in another way that would repeat, the listeners are deleted from the epoll set until a connection closes or
 //!   a second has passed.
 //! - Blocks are allocated zeroed instead of allocated and then set to zero; see [`event_table`].
 //! - With `--set lookup=index`, and only then, a block is found in an array of all blocks instead of by walking to
@@ -47,6 +47,7 @@ use super::{Backend, Facts, Knob, Knobs, Needs, Unsupported, readiness};
 use crate::counters::Counters;
 use crate::drain::{self, Owed};
 use crate::listener::Rest;
+use crate::refusal::named;
 use crate::stop::Stop;
 use crate::sys;
 use crate::work::{WORK_NS, Work};
@@ -85,7 +86,7 @@ impl Backend for EpollDocument {
     const NEEDS: Needs = Needs { linux: "3.2", default_container: true, limits: "fs.epoll.max_user_watches" };
     const KNOBS: &'static [Knob] = &[LOOKUP, WORK_NS];
 
-    fn probe(_knobs: &Knobs) -> Result<(), Unsupported> {
+    fn probe(_knobs: &Knobs, _workers: u16) -> Result<(), Unsupported> {
         readiness::epoll::probe()
     }
 
@@ -93,7 +94,7 @@ impl Backend for EpollDocument {
         let lookup = if knobs.word(LOOKUP.name) == "index" { Lookup::Index } else { Lookup::Walk };
         Ok(Self {
             epfd: sys::epoll_create()?,
-            table: EventTable::new(lookup)?,
+            table: EventTable::new(lookup).map_err(named("the table of events"))?,
             listeners,
             work: Work::of(knobs),
         })
@@ -123,6 +124,7 @@ impl Backend for EpollDocument {
             rest: Rest::default(),
             work: self.work,
             stopping: false,
+            failure: None,
         };
         let r = &raw mut reactor;
         // SAFETY: `reactor` stays in its place until these calls have returned, and is used only through `r`.

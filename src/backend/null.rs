@@ -6,7 +6,7 @@
 use super::{Backend, Knob, Knobs, Needs, Unsupported};
 use crate::counters::Counters;
 use crate::drain::{self, Owed};
-use crate::listener::{self, Accepted, Rest};
+use crate::listener::{self, ACCEPTS_PER_TURN, Accepted, Rest};
 use crate::stop::Stop;
 use crate::sys;
 use std::io;
@@ -29,7 +29,7 @@ impl Backend for Null {
     const NEEDS: Needs = Needs { linux: "3.2", default_container: true, limits: "none" };
     const KNOBS: &'static [Knob] = &[];
 
-    fn probe(_knobs: &Knobs) -> Result<(), Unsupported> {
+    fn probe(_knobs: &Knobs, _workers: u16) -> Result<(), Unsupported> {
         Ok(())
     }
 
@@ -43,7 +43,7 @@ impl Backend for Null {
         let mut rest = Rest::default();
         let mut last_sweep = Instant::now();
         loop {
-            // While files are out, a listener would wake the loop at once and for ever.
+            // While accepting rests, a listener would wake the loop at once and for ever.
             let watched = if rest.left().is_some() { &mut waited_for[..1] } else { &mut waited_for[..] };
             sys::poll(counters, watched, SWEEP_INTERVAL.as_millis() as i32)?;
             if waited_for[0].revents != 0 {
@@ -64,14 +64,14 @@ impl Backend for Null {
 }
 
 impl Null {
-    /// Accepts what is there; true when files ran out.
+    /// Accepts what is there, or so many for now; true when accepting must rest.
     fn accept_all(&mut self, counters: &Counters) -> io::Result<bool> {
         for listener in &self.listeners {
-            loop {
+            for _ in 0..ACCEPTS_PER_TURN {
                 match listener::accept(counters, listener.as_raw_fd(), sys::accept4)? {
                     Accepted::Connection(fd) => self.connections.push(fd),
                     Accepted::Drained => break,
-                    Accepted::Exhausted => return Ok(true),
+                    Accepted::Paused => return Ok(true),
                 }
             }
         }

@@ -20,7 +20,7 @@
 //! A connection that owes something is not read, so it owes at most one receive buffer, and holds memory only
 //! then. All held answers of a worker together are less than two receive buffers. A listener accepts at most
 //! [`ACCEPTS_PER_TURN`] connections and a connection receives at most [`RECEIVES_PER_TURN`] times before the
-//! others get their turn. Listeners always report for as long as their queue is not empty; while files are out they
+//! others get their turn. Listeners always report for as long as their queue is not empty; while accepting rests they
 //! are not waited for.
 //!
 //! # Level-triggered: what is waited for is what can be done
@@ -34,16 +34,14 @@
 //! ways to stop:
 //! - The receive found nothing (EAGAIN), or filled less than the buffer: the socket is drained, and what
 //!   arrives is a new edge (epoll(7), "Do I need to continuously read/write a file descriptor until EAGAIN …?").
-//!   Once the peer's end was reported this no longer holds: the end does not make a receive longer, and no
-//!   edge comes after it. From then on the loop receives until it gets the end, as 0.
+//!   Two things cut a receive short although more is there, and each is reported with the edge that it makes: the
+//!   peer's end, which does not make a receive longer, and TCP's urgent mark, at which a receive stops (EPOLLPRI).
+//!   From then on the loop receives until it finds nothing, or gets the end, as 0.
 //! - The peer takes no more: the send was short, which asks TCP to report space (SOCK_NOSPACE). That edge makes
 //!   the loop send the rest and go on receiving. Where a send is never short there is no wake-up for output
 //!   but the one at registration, so that asking for it costs nothing.
 //! - The turn is over: the connection stands in the queue of the unfinished, and while that is not empty the loop
 //!   does not sleep.
-//!
-//! TCP's urgent mark cuts a receive short too: urgent data is no part of the echo protocol, and what
-//! follows it may wait for the next input.
 
 mod batch;
 pub mod epoll;
@@ -90,14 +88,15 @@ pub struct Ready {
     pub fd: RawFd,
     /// Nothing but space for output is there, and it may have been waited for together with input.
     pub only_space: bool,
-    /// The peer has sent its end, or the connection is broken.
-    pub ended: bool,
+    /// The peer has sent its end or an urgent mark, or the connection is broken: a short receive does not mean that
+    /// nothing follows.
+    pub cut: bool,
 }
 
 impl Ready {
     /// A level-triggered descriptor: what it was waited for is there, whatever that is.
     pub fn level(fd: RawFd) -> Self {
-        Self { fd, only_space: false, ended: false }
+        Self { fd, only_space: false, cut: false }
     }
 }
 
@@ -187,8 +186,8 @@ struct Connection {
     unsent: Unsent,
     /// In the queue of that name.
     unfinished: bool,
-    /// The peer has sent its end, so a short receive does not mean that nothing follows.
-    ended: bool,
+    /// An end or an urgent mark was reported, and the socket has not been found empty since.
+    cut: bool,
 }
 
 impl<S: Selector> Backend for Readiness<S> {
@@ -198,7 +197,7 @@ impl<S: Selector> Backend for Readiness<S> {
     const KNOBS: &'static [Knob] = S::KNOBS;
     const DESCRIPTORS_PER_WORKER: Option<usize> = S::DESCRIPTORS_PER_WORKER;
 
-    fn probe(knobs: &Knobs) -> Result<(), Unsupported> {
+    fn probe(knobs: &Knobs, _workers: u16) -> Result<(), Unsupported> {
         S::probe(knobs)
     }
 
@@ -242,7 +241,7 @@ impl<S: Selector> Backend for Readiness<S> {
                 let ready = self.selector.ready(index);
                 match &mut self.slots[ready.fd as usize] {
                     Slot::Connection(connection) => {
-                        connection.ended |= ready.ended;
+                        connection.cut |= ready.cut;
                         // Space for output matters only to a connection that owes something, and it owes nothing
                         // while it waits for input: then there is nothing to do but to receive.
                         if !ready.only_space || !connection.unsent.is_empty() {
@@ -290,7 +289,7 @@ impl<S: Selector> Readiness<S> {
             .try_for_each(|listener| self.selector.add_listener(counters, listener.as_raw_fd()))
     }
 
-    /// Stops waiting for connections, so that a full table does not spin; they wait in the queue.
+    /// Stops waiting for connections, so that accepting in vain does not spin; they wait in the queue.
     fn pause_listening(&mut self, counters: &Counters) -> io::Result<()> {
         for listener in &self.listeners {
             self.selector.remove(counters, listener.as_raw_fd())?;
@@ -307,7 +306,7 @@ impl<S: Selector> Readiness<S> {
             match listener::accept(counters, listener, sys::accept4)? {
                 Accepted::Connection(socket) => self.open(counters, socket),
                 Accepted::Drained => break,
-                Accepted::Exhausted => return self.pause_listening(counters),
+                Accepted::Paused => return self.pause_listening(counters),
             }
         }
         Ok(())
@@ -339,13 +338,16 @@ impl<S: Selector> Readiness<S> {
                 return self.wait_for(counters, fd, Interest::Input);
             }
         }
-        let ended = connection.ended;
+        let cut = connection.cut;
         for _ in 0..if S::EDGE_TRIGGERED { RECEIVES_PER_TURN } else { 1 } {
             let received = match sys::recv(counters, fd, self.batch.room(), 0) {
                 Ok(0) => return self.close(counters, fd),
                 Ok(received) => received,
                 Err(error) if sys::would_block(&error) => {
                     counters.would_block.add(1);
+                    if let Slot::Connection(connection) = &mut self.slots[fd as usize] {
+                        connection.cut = false;
+                    }
                     return;
                 }
                 Err(error) if sys::interrupted(&error) => continue,
@@ -353,7 +355,7 @@ impl<S: Selector> Readiness<S> {
             };
             counters.bytes_received.add(received as u64);
             self.work.perform();
-            let drained = received < self.batch.receive_bytes() && !ended;
+            let drained = received < self.batch.receive_bytes() && !cut;
             if drained && self.batch.holds_back() {
                 if self.batch.hold(fd, received) {
                     self.send_held(counters);

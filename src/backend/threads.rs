@@ -82,7 +82,7 @@ impl Backend for Threads {
         WORK_NS,
     ];
 
-    fn probe(_knobs: &Knobs) -> Result<(), Unsupported> {
+    fn probe(_knobs: &Knobs, _workers: u16) -> Result<(), Unsupported> {
         Ok(())
     }
 
@@ -123,7 +123,7 @@ impl Threads {
             if rest.is_over(self.crew.look(rest.left().is_some())) {
                 continue;
             }
-            // While files are out, a listener would wake the loop at once and for ever. A millisecond more, or
+            // While accepting rests, a listener would wake the loop at once and for ever. A millisecond more, or
             // the wait could end just before the rest does.
             let (watched, timeout_ms) = match rest.left() {
                 Some(left) => (&mut entries[..2], left.as_millis() as i32 + 1),
@@ -151,13 +151,13 @@ impl Threads {
         }
     }
 
-    /// Accepts what is there; false when files, memory or threads ran out.
+    /// Accepts what is there; false when accepting must rest.
     fn accept(&self, counters: &Counters, listener: RawFd) -> io::Result<bool> {
         for _ in 0..ACCEPTS_PER_TURN {
             let socket = match listener::accept(counters, listener, sys::accept4_blocking)? {
                 Accepted::Connection(socket) => socket,
                 Accepted::Drained => break,
-                Accepted::Exhausted => return Ok(false),
+                Accepted::Paused => return Ok(false),
             };
             let member = Member::new(&self.crew, counters.share(), socket);
             let (receive_bytes, work) = (self.receive_bytes, self.work);

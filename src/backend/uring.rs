@@ -23,6 +23,7 @@
 //! requests. Its process is about to end anyway.
 
 pub mod buffer_ring;
+mod locked;
 mod oneshot;
 mod provided;
 mod request;
@@ -36,8 +37,9 @@ pub(super) use provided::{Bundle, Direct, Multishot, PollMultishot, Provided, Su
 use super::{Backend, Facts, Knob, Knobs, Needs, Unsupported};
 use crate::counters::Counters;
 use crate::drain::{self, Owed};
-use crate::listener::{self, Rest};
+use crate::listener::{self, Failures, Remedy, Rest};
 use crate::stop::Stop;
+use crate::sys;
 use crate::work::Work;
 use io_uring::{opcode, squeue};
 use request::Request;
@@ -70,6 +72,11 @@ pub(super) trait Rung: Sized {
     /// The ring that it wants.
     fn setup(knobs: &Knobs) -> Setup {
         Setup::of(knobs)
+    }
+
+    /// Bytes that it locks beside the ring, at least, where the kernel counts them.
+    fn locked_bytes(_knobs: &Knobs) -> u64 {
+        0
     }
 
     /// Whether the kernel has what it needs beside the ring, and if not, exactly why.
@@ -135,7 +142,7 @@ impl<R: Rung> Backend for Uring<R> {
     const NEEDS: Needs = R::NEEDS;
     const KNOBS: &'static [Knob] = R::KNOBS;
 
-    fn probe(knobs: &Knobs) -> Result<(), Unsupported> {
+    fn probe(knobs: &Knobs, workers: u16) -> Result<(), Unsupported> {
         let mut needed = vec![
             ("ACCEPT", opcode::Accept::CODE),
             ("RECV", opcode::Recv::CODE),
@@ -145,13 +152,18 @@ impl<R: Rung> Backend for Uring<R> {
             ("POLL_ADD", opcode::PollAdd::CODE),
         ];
         needed.extend(R::OPERATIONS);
-        let ring = Ring::probe(R::setup(knobs), &needed)?;
-        R::probe(&ring, knobs)
+        let setup = setup_for::<R>(knobs, workers);
+        let ring = Ring::probe(setup, &needed)?;
+        R::probe(&ring, knobs)?;
+        drop(ring);
+        probe_memory::<R>(setup, knobs, workers)
     }
 
     fn new(listeners: Vec<TcpListener>, knobs: &Knobs) -> io::Result<Self> {
-        let ring = Ring::new(R::setup(knobs))?;
-        let rung = R::new(&ring, knobs, listeners.len())?;
+        let setup = setup_for::<R>(knobs, 1);
+        let in_words = |refused: Unsupported| io::Error::other(refused.reason);
+        let ring = Ring::new(setup).map_err(|error| in_words(ring::explain(&error, &setup)))?;
+        let rung = set_up::<R>(&ring, setup, knobs, listeners.len()).map_err(in_words)?;
         Ok(Self { ring, rung, listeners, work: Work::of(knobs) })
     }
 
@@ -170,7 +182,7 @@ impl<R: Rung> Backend for Uring<R> {
             counters,
             work,
             listeners,
-            exhausted: Vec::new(),
+            resting: Vec::new(),
             in_flight: 0,
             fenced: false,
             stopping: false,
@@ -179,6 +191,7 @@ impl<R: Rung> Backend for Uring<R> {
             core,
             rung: &mut *rung,
             rest: Rest::default(),
+            failures: Failures::default(),
             accepting_once: 0,
             near_full: false,
             completions: Vec::new(),
@@ -188,6 +201,38 @@ impl<R: Rung> Backend for Uring<R> {
         drop(ManuallyDrop::into_inner(rung));
         drain::drain(owed, stop.drain_time(), counters)
     }
+}
+
+/// The ring of a rung, one of so many workers.
+fn setup_for<R: Rung>(knobs: &Knobs, workers: u16) -> Setup {
+    R::setup(knobs).for_workers(workers, R::locked_bytes(knobs))
+}
+
+/// [`Rung::new`], with its errors in words.
+fn set_up<R: Rung>(ring: &Ring, setup: Setup, knobs: &Knobs, listeners: usize) -> Result<R, Unsupported> {
+    setup
+        .need()
+        .patiently(|| R::new(ring, knobs, listeners))
+        .map_err(|error| ring::explain_set_up(&error, &setup))
+}
+
+/// Whether the memory that all workers lock may be locked, where that is limited: they are set up one beside the other,
+/// because no rule says what a kernel counts, or what other processes of the user have locked.
+fn probe_memory<R: Rung>(setup: Setup, knobs: &Knobs, workers: u16) -> Result<(), Unsupported> {
+    // A table of direct descriptors is not locked memory, and may be large: it is made as small as can be.
+    const LISTENERS: usize = i32::MAX as usize;
+    if sys::locked_memory_limit().is_none() {
+        return Ok(());
+    }
+    // A thread may register 16 rings only.
+    let setup = setup.unregistered();
+    let mut held = Vec::new();
+    for _ in 0..workers {
+        let ring = Ring::new(setup).map_err(|error| ring::explain(&error, &setup))?;
+        let rung = set_up::<R>(&ring, setup, knobs, LISTENERS)?;
+        held.push((ring, rung));
+    }
+    Ok(())
 }
 
 /// What a rung works with.
@@ -200,8 +245,8 @@ pub(super) struct Core<'a> {
     /// Every request has been, or is being, taken back.
     pub stopping: bool,
     listeners: Vec<TcpListener>,
-    /// Listeners that accept nothing until files are free again.
-    exhausted: Vec<u32>,
+    /// Listeners that accept nothing until the rest is over.
+    resting: Vec<u32>,
     /// Requests that have not had their last completion.
     in_flight: usize,
     /// A fence is among them.
@@ -290,6 +335,7 @@ struct Loop<'a, R: Rung> {
     core: Core<'a>,
     rung: &'a mut R,
     rest: Rest,
+    failures: Failures,
     /// Requests for one connection each that are under way.
     accepting_once: u64,
     /// The table of direct descriptors is nearly full.
@@ -313,7 +359,7 @@ impl<R: Rung> Loop<'_, R> {
             };
             self.turn(want, self.rest.left())?;
             if self.rest.is_over(self.core.counters.closed.get()) {
-                for index in std::mem::take(&mut self.core.exhausted) {
+                for index in std::mem::take(&mut self.core.resting) {
                     self.accept(index)?;
                 }
             }
@@ -375,6 +421,7 @@ impl<R: Rung> Loop<'_, R> {
         self.accepting_once -= u64::from(token.kind == Kind::AcceptOnce);
         if completion.result >= 0 {
             counters.accepted.add(1);
+            self.failures.over();
             let index = completion.result as u32;
             self.rung.admit(index);
             if !stopping {
@@ -388,23 +435,27 @@ impl<R: Rung> Loop<'_, R> {
             return self.stay_within_the_table();
         }
         let errno = if completion.result < 0 { -completion.result } else { 0 };
-        if listener::exhausted(errno) {
-            self.pause_accepting(token.index);
-            return Ok(());
-        }
-        if listener::unusable(errno) {
-            return Err(io::Error::from_raw_os_error(errno));
-        }
         // Before the stop, only a table that is nearly full has the loop cancel a request.
+        if errno != 0 && errno != libc::ECANCELED {
+            match self.failures.note(counters, errno) {
+                Remedy::Retry => {}
+                // A request waits by itself, and fails so only where memory is short.
+                Remedy::Wait | Remedy::Rest => {
+                    self.pause_accepting(token.index);
+                    return Ok(());
+                }
+                Remedy::End => return Err(listener::unusable(errno)),
+            }
+        }
         let by_the_kernel = token.kind == Kind::Accept && errno != libc::ECANCELED;
         counters.rearms.add(u64::from(by_the_kernel));
         self.accept(token.index)
     }
 
-    /// Stops accepting until a connection has closed or a second has passed, so that a full table does not spin.
+    /// Stops accepting until a connection has closed or a second has passed, so that it does not spin in vain.
     fn pause_accepting(&mut self, listener: u32) {
         self.core.counters.accept_pauses.add(1);
-        self.core.exhausted.push(listener);
+        self.core.resting.push(listener);
         self.rest.begin(self.core.counters.closed.get());
     }
 

@@ -26,10 +26,14 @@ pub unsafe fn accept_cb(fd: RawFd, _events: c_int, arg: *mut c_void) -> c_int {
     let r = unsafe { reactor(arg) };
     let client = match listener::accept(r.counters, fd, sys::accept) {
         Ok(Accepted::Connection(client)) => client,
-        Ok(Accepted::Drained) | Err(_) => return -1,
-        Ok(Accepted::Exhausted) => {
-            // A listener that cannot be taken out reports again, and this is tried again.
-            let _ = r.pause_accepting();
+        Ok(Accepted::Drained) => return -1,
+        // What fails here would be reported at once and for ever: the reactor ends.
+        Ok(Accepted::Paused) => {
+            r.failure = r.pause_accepting().err();
+            return -1;
+        }
+        Err(error) => {
+            r.failure = Some(error);
             return -1;
         }
     };

@@ -3,6 +3,7 @@
 use super::event_table::{Event, EventTable, MAX_EPOLL_EVENTS, NCallback};
 use crate::counters::Counters;
 use crate::listener::Rest;
+use crate::refusal::named;
 use crate::sys;
 use crate::work::Work;
 use std::ffi::{c_int, c_void};
@@ -28,6 +29,8 @@ pub struct Reactor<'a> {
     pub work: Work,
     /// Set by the stop signal's callback.
     pub stopping: bool,
+    /// Set by the callback of a listener that can be used no longer.
+    pub failure: Option<io::Error>,
 }
 
 /// `event_set`: what is to be called for `fd`.
@@ -69,7 +72,7 @@ impl Reactor<'_> {
         let reactor = unsafe { &mut *r };
         let ev = reactor.table.find_event(fd)?;
         event_set(ev, fd, acceptor, r.cast());
-        event_add(reactor.counters, reactor.epfd.as_raw_fd(), libc::EPOLLIN, ev)
+        event_add(reactor.counters, reactor.epfd.as_raw_fd(), libc::EPOLLIN, ev).map_err(named("epoll_ctl"))
     }
 
     /// `reactor_run`: waits and calls back until `stopping`.
@@ -90,6 +93,10 @@ impl Reactor<'_> {
                 unsafe {
                     dispatch(event.events as c_int, std::ptr::with_exposed_provenance(event.u64 as usize))
                 };
+            }
+            // SAFETY: as above.
+            if let Some(error) = unsafe { (*r).failure.take() } {
+                return Err(error);
             }
             // SAFETY: as above.
             unsafe { (*r).resume_accepting()? };

@@ -3,6 +3,7 @@
 use super::{Interest, RECEIVE_BYTES, Readiness, Ready, SEND, Selector};
 use crate::backend::{Facts, Knob, Knobs, Needs, Unsupported};
 use crate::counters::Counters;
+use crate::refusal::named;
 use crate::sys;
 use crate::work::WORK_NS;
 use std::io;
@@ -24,8 +25,10 @@ pub struct Epoll<const EDGE: bool> {
 
 const INPUT: u32 = libc::EPOLLIN as u32;
 const OUTPUT: u32 = libc::EPOLLOUT as u32;
-const EVERY_EDGE: u32 = (libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET) as u32;
-const END: u32 = (libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR) as u32;
+const EVERY_EDGE: u32 =
+    (libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLPRI | libc::EPOLLRDHUP | libc::EPOLLET) as u32;
+/// What may be there although a receive was short: the peer's end, an error, what follows an urgent mark.
+const CUT: u32 = (libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR | libc::EPOLLPRI) as u32;
 
 const BUSY_POLL_US: &str = "busy_poll_us";
 const EVENTS_PER_WAIT: &str = "events_per_wait";
@@ -36,7 +39,7 @@ pub fn probe() -> Result<(), Unsupported> {
 }
 
 fn create() -> Result<OwnedFd, Unsupported> {
-    sys::epoll_create().map_err(|error| Unsupported { reason: format!("epoll_create1: {error}") })
+    sys::epoll_create().map_err(|error| Unsupported { reason: error.to_string() })
 }
 
 /// Asks for busy polling, unless for none; the kernel's own budget of packets is kept.
@@ -101,7 +104,7 @@ impl<const EDGE: bool> Selector for Epoll<EDGE> {
     }
 
     fn add_listener(&mut self, counters: &Counters, fd: RawFd) -> io::Result<()> {
-        self.control(counters, libc::EPOLL_CTL_ADD, fd, INPUT)
+        self.control(counters, libc::EPOLL_CTL_ADD, fd, INPUT).map_err(named("epoll_ctl"))
     }
 
     fn add_connection(&mut self, counters: &Counters, fd: RawFd) -> io::Result<()> {
@@ -131,7 +134,7 @@ impl<const EDGE: bool> Selector for Epoll<EDGE> {
         let libc::epoll_event { events, u64: fd } = self.events[index];
         let fd = fd as RawFd;
         if EDGE {
-            Ready { fd, only_space: events == OUTPUT, ended: events & END != 0 }
+            Ready { fd, only_space: events == OUTPUT, cut: events & CUT != 0 }
         } else {
             Ready::level(fd)
         }

@@ -1,6 +1,7 @@
 //! Provided buffers: memory that the kernel picks from when data arrives, so that a connection that waits
 //! holds none. And rings without memory of their own, through which several of them are sent at once.
 
+use super::ring::{self, Ring};
 use crate::backend::{Knob, Unsupported};
 use crate::counters::Counters;
 use crate::sys::{AnonymousMemory, Call};
@@ -365,11 +366,15 @@ impl SendGroups {
 }
 
 /// Whether the kernel registers buffer rings at all, and of that kind.
-pub fn probe(uring: &Submitter<'_>, incremental: bool) -> Result<(), Unsupported> {
+pub fn probe(ring: &Ring, incremental: bool) -> Result<(), Unsupported> {
+    let uring = ring.submitter();
     // SAFETY: nothing receives.
-    let buffers = unsafe { BufferRing::new(uring, 1, 4096, incremental) };
-    let done = buffers.and_then(|_| uring.unregister_buf_ring(GROUP));
+    let make = || unsafe { BufferRing::new(&uring, 1, 4096, incremental) };
+    let done = ring.setup().need().patiently(make).and_then(|_| uring.unregister_buf_ring(GROUP));
     done.map_err(|error| {
+        if error.kind() == io::ErrorKind::OutOfMemory {
+            return ring::explain_set_up(&error, ring.setup());
+        }
         let needed = if incremental {
             "incremental provided buffers need Linux 6.12"
         } else {

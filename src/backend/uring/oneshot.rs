@@ -80,7 +80,11 @@ impl Buffers {
 impl Rung for Oneshot {
     const NAME: &'static str = "uring-oneshot";
     const SUMMARY: &'static str = "the naive port: a receive for each message, a buffer for each connection";
-    const NEEDS: Needs = Needs { linux: "6.1", default_container: false, limits: "io_uring not disabled" };
+    const NEEDS: Needs = Needs {
+        linux: "6.1",
+        default_container: false,
+        limits: "io_uring not disabled, RLIMIT_MEMLOCK for each ring",
+    };
     const KNOBS: &'static [Knob] = &[
         Knob::word(
             "link",

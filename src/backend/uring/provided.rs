@@ -39,6 +39,7 @@
 //! what bounds it is the pool of buffers, and, once it has moved to the heap, the pause of its receive.
 
 use super::buffer_ring::{self, BufferRing, Piece, SendGroups};
+use super::locked::whole_pages;
 use super::request::{Request, Socket};
 use super::ring::{self, Completion, Ring, Setup};
 use super::token::{GENERATION_MASK, Kind, Token};
@@ -124,7 +125,11 @@ impl Technique for Multishot {
     const NAME: &'static str = "uring-multishot";
     const SUMMARY: &'static str =
         "multishot accept and receive, provided buffers sent back in place, DEFER_TASKRUN";
-    const NEEDS: Needs = Needs { linux: "6.1", default_container: false, limits: "io_uring not disabled" };
+    const NEEDS: Needs = Needs {
+        linux: "6.1",
+        default_container: false,
+        limits: "io_uring not disabled, RLIMIT_MEMLOCK for each ring",
+    };
 }
 
 /// `uring-multishot-direct`.
@@ -136,7 +141,7 @@ impl Technique for Direct {
     const NEEDS: Needs = Needs {
         linux: "6.8",
         default_container: false,
-        limits: "io_uring not disabled; as many direct descriptors as RLIMIT_NOFILE",
+        limits: "io_uring not disabled, RLIMIT_MEMLOCK for each ring; as many direct descriptors as RLIMIT_NOFILE",
     };
     const DIRECT: bool = true;
     const OPERATIONS: &'static [(&'static str, u8)] =
@@ -150,7 +155,11 @@ impl Technique for PollMultishot {
     const NAME: &'static str = "uring-poll-multishot";
     const SUMMARY: &'static str =
         "multishot poll, then a receive into a provided buffer: an idle connection holds the least memory";
-    const NEEDS: Needs = Needs { linux: "6.1", default_container: false, limits: "io_uring not disabled" };
+    const NEEDS: Needs = Needs {
+        linux: "6.1",
+        default_container: false,
+        limits: "io_uring not disabled, RLIMIT_MEMLOCK for each ring",
+    };
     const POLL: bool = true;
 }
 
@@ -160,7 +169,11 @@ pub struct Bundle;
 impl Technique for Bundle {
     const NAME: &'static str = "uring-bundle";
     const SUMMARY: &'static str = "as uring-multishot, but one completion and one send for several buffers: large and pipelined messages";
-    const NEEDS: Needs = Needs { linux: "6.10", default_container: false, limits: "io_uring not disabled" };
+    const NEEDS: Needs = Needs {
+        linux: "6.10",
+        default_container: false,
+        limits: "io_uring not disabled, RLIMIT_MEMLOCK for each ring",
+    };
     const KNOBS: &'static [Knob] = &[
         ring::TASK_RUN,
         ring::SQ_ENTRIES,
@@ -186,7 +199,7 @@ impl Technique for SubmissionThread {
     const NEEDS: Needs = Needs {
         linux: "6.0",
         default_container: false,
-        limits: "io_uring not disabled; a CPU for the submission thread beside the worker's",
+        limits: "io_uring not disabled, RLIMIT_MEMLOCK for each ring; a CPU for the submission thread beside the worker's",
     };
     const KNOBS: &'static [Knob] = &[
         ring::SQ_IDLE_MS,
@@ -357,6 +370,11 @@ impl<T: Technique> Rung for Provided<T> {
         if T::SUBMISSION_THREAD { Setup::with_submission_thread(knobs) } else { Setup::of(knobs) }
     }
 
+    /// The ring of buffers: 16 bytes for each. The buffers are not locked.
+    fn locked_bytes(knobs: &Knobs) -> u64 {
+        whole_pages(16 * knobs.get("buffers").next_power_of_two())
+    }
+
     fn probe(ring: &Ring, knobs: &Knobs) -> Result<(), Unsupported> {
         if T::BUNDLE && !ring.has_bundles() {
             let reason = "IORING_FEAT_RECVSEND_BUNDLE is not there; needs Linux 6.10".to_owned();
@@ -367,7 +385,7 @@ impl<T: Technique> Rung for Provided<T> {
                 reason: format!("io_uring_register(FILES2): {error}; sparse tables need Linux 5.19"),
             })?;
         }
-        buffer_ring::probe(&ring.submitter(), is_incremental::<T>(knobs))
+        buffer_ring::probe(ring, is_incremental::<T>(knobs))
     }
 
     fn new(ring: &Ring, knobs: &Knobs, listeners: usize) -> io::Result<Self> {

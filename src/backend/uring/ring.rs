@@ -1,5 +1,6 @@
 //! One ring: set-up and why it may be refused, submission, and the one system call of the loop.
 
+use super::locked::{Need, whole_pages};
 use super::request::Request;
 use crate::backend::{Facts, Knob, Knobs, Unsupported};
 use crate::counters::Counters;
@@ -132,6 +133,8 @@ pub struct Setup {
     min_wait_events: usize,
     /// Idle time in milliseconds, and the CPU, of a submission thread.
     submission_thread: Option<(u32, Option<u32>)>,
+    /// What all workers lock beside their rings.
+    beside: Need,
 }
 
 impl Setup {
@@ -151,6 +154,27 @@ impl Setup {
     /// The same with a submission queue for `count` requests at least.
     pub fn with_room_for(self, count: u32) -> Self {
         Self { sq_entries: self.sq_entries.max(count), cq_entries: self.cq_entries.max(count), ..self }
+    }
+
+    /// The same for one of so many workers, each of which locks `bytes` beside its ring.
+    pub fn for_workers(self, workers: u16, bytes: u64) -> Self {
+        Self { beside: Need { bytes_each: bytes, workers: workers.into() }, ..self }
+    }
+
+    /// The same without a registration of the ring.
+    pub fn unregistered(self) -> Self {
+        Self { registered: false, ..self }
+    }
+
+    /// The memory that the workers lock, by the layout of a ring: 64 bytes for a request and, in an area with the heads
+    /// and tails, 4 more for it and 16 for a completion (io_uring_setup(2)).
+    pub fn need(&self) -> Need {
+        const HEADS_AND_TAILS: u64 = 320;
+        let requests = u64::from(self.sq_entries.next_power_of_two());
+        let completions = u64::from(self.cq_entries.next_power_of_two());
+        let ring =
+            whole_pages(64 * requests) + whole_pages(HEADS_AND_TAILS + 16 * completions + 4 * requests);
+        Need { bytes_each: ring + self.beside.bytes_each, ..self.beside }
     }
 
     /// How many completions to ask the kernel for, and for how long.
@@ -213,7 +237,7 @@ impl Ring {
                 builder.setup_sqpoll_cpu(cpu);
             }
         }
-        let uring = builder.build(setup.sq_entries)?;
+        let uring = setup.need().patiently(|| builder.build(setup.sq_entries))?;
         let mut ring = Self { uring, setup, registered: None, pushed: 0, decided: 0 };
         if setup.registered {
             let registered = sys::register_ring_fd(ring.uring.as_raw_fd());
@@ -268,6 +292,11 @@ impl Ring {
     /// Whether receives and sends may be bundled (kernel 6.10).
     pub fn has_bundles(&self) -> bool {
         self.uring.params().is_feature_recvsend_bundle()
+    }
+
+    /// How it was set up.
+    pub fn setup(&self) -> &Setup {
+        &self.setup
     }
 
     /// For registrations.
@@ -470,8 +499,22 @@ impl Drop for Ring {
     }
 }
 
+/// Why what is registered with a ring was refused, and what to do about it.
+pub fn explain_set_up(error: &io::Error, setup: &Setup) -> Unsupported {
+    Unsupported {
+        reason: match error.raw_os_error() {
+            Some(libc::ENOMEM) => {
+                format!("io_uring_register: ENOMEM: {}", setup.need().explain(sys::locked_memory_limit()))
+            }
+            Some(_) => format!("io_uring_register: {error}"),
+            // It names the call itself.
+            None => error.to_string(),
+        },
+    }
+}
+
 /// Why `io_uring_setup` was refused, and what to do about it (io_uring_setup(2), ERRORS).
-fn explain(error: &io::Error, setup: &Setup) -> Unsupported {
+pub fn explain(error: &io::Error, setup: &Setup) -> Unsupported {
     let Some(errno) = error.raw_os_error() else {
         // It names the call itself.
         return Unsupported { reason: error.to_string() };
@@ -511,10 +554,7 @@ fn explain(error: &io::Error, setup: &Setup) -> Unsupported {
                 _ => format!("{flags} is not known to this kernel; needs Linux {linux}"),
             },
         ),
-        libc::ENOMEM => (
-            "ENOMEM",
-            "the ring does not fit into memory or RLIMIT_MEMLOCK; lower sq_entries and cq_entries".to_owned(),
-        ),
+        libc::ENOMEM => ("ENOMEM", setup.need().explain(sys::locked_memory_limit())),
         libc::EMFILE | libc::ENFILE => ("EMFILE", "no file descriptor is free; see `ulimit -n`".to_owned()),
         _ => ("error", error.to_string()),
     };

@@ -1,0 +1,233 @@
+//! Where a server listens: the address as people write it, its consecutive ports, and how they are dealt to workers.
+
+use crate::listener;
+use crate::sys;
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread::{self, JoinHandle};
+
+/// Reads an address and a port as the kernel takes them: `127.0.0.1:8888`, `[::1]:8888`, and for a link-local address
+/// its interface by name or number, `[fe80::1%eth0]:8888`.
+///
+/// # Errors
+/// One line that says how such an address looks, or that there is no such interface.
+pub fn parse(text: &str) -> Result<SocketAddr, String> {
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    let malformed = || {
+        format!("'{text}' is no address and port, as in 127.0.0.1:8888, [::1]:8888 or [fe80::1%eth0]:8888")
+    };
+    let (ip, rest) = text.split_once('%').ok_or_else(malformed)?;
+    let (interface, port) = rest.rsplit_once("]:").ok_or_else(malformed)?;
+    match format!("{ip}]:{port}").parse() {
+        Ok(SocketAddr::V6(mut address)) => {
+            let number = sys::interface_number(interface);
+            address.set_scope_id(number.ok_or_else(|| format!("there is no interface '{interface}'"))?);
+            Ok(address.into())
+        }
+        _ => Err(malformed()),
+    }
+}
+
+/// The consecutive ports of a server, as addresses.
+///
+/// # Errors
+/// When they go beyond the last port there is.
+pub fn consecutive(first: SocketAddr, ports: u16) -> Result<Vec<SocketAddr>, String> {
+    let last = first.port().checked_add(ports - 1);
+    let last = last.ok_or_else(|| format!("--listen {first} with --ports {ports} goes beyond port 65535"))?;
+    Ok((first.port()..=last).map(|port| at(first, port)).collect())
+}
+
+/// Deals addresses to workers in turn.
+pub fn deal(addresses: &[SocketAddr], workers: u16) -> Vec<Vec<SocketAddr>> {
+    let workers = usize::from(workers);
+    (0..workers).map(|worker| addresses.iter().skip(worker).step_by(workers).copied().collect()).collect()
+}
+
+/// The same address, flow and scope with another port.
+fn at(address: SocketAddr, port: u16) -> SocketAddr {
+    let mut address = address;
+    address.set_port(port);
+    address
+}
+
+/// Consecutive ports that were free, held until this is dropped: listeners may be opened on them meanwhile, and nobody
+/// else is given them.
+///
+/// A socket that is bound and does not listen holds each. It is bound without SO_REUSEADDR, so that it gets no port that
+/// another server holds in this way, and has it from then on, which is what lets a listener that has it too be bound
+/// beside it (socket(7)). A thread with a file table of its own holds the sockets, so that no worker has copies of them.
+pub struct Reserved {
+    /// The first of them.
+    pub first: SocketAddr,
+    release: Option<Sender<()>>,
+    holder: Option<JoinHandle<()>>,
+}
+
+impl Reserved {
+    /// Finds `count` ports of an address.
+    pub fn find(address: SocketAddr, count: u16) -> Result<Self, String> {
+        let (release, released) = mpsc::channel();
+        let (sender, found) = mpsc::channel();
+        let hold = move || hold(address, count, &sender, &released);
+        let holder = thread::Builder::new().name("ports".to_owned()).spawn(hold);
+        let holder = holder.map_err(|error| crate::refusal::of_thread(&error))?;
+        let first =
+            found.recv().map_err(|_| "the search for free ports ended without a word".to_owned())??;
+        Ok(Self { first, release: Some(release), holder: Some(holder) })
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        self.release = None;
+        if let Some(holder) = self.holder.take() {
+            // It can only have panicked, with a message of its own.
+            let _ = holder.join();
+        }
+    }
+}
+
+/// Finds the ports, says what came of it, and holds them until they are released.
+fn hold(
+    address: SocketAddr,
+    count: u16,
+    found: &Sender<Result<SocketAddr, String>>,
+    released: &Receiver<()>,
+) {
+    // Where that is refused, all workers share one table, and their copies are none.
+    let _ = sys::unshare_files();
+    match search(address, count) {
+        Ok((first, _held)) => {
+            // The sender is dropped without a message.
+            if found.send(Ok(first)).is_ok() {
+                let _ = released.recv();
+            }
+        }
+        Err(error) => drop(found.send(Err(error))),
+    }
+}
+
+/// The lowest port that needs no privilege by default.
+const LOWEST: u16 = 1024;
+
+/// The first range of free ports from one that the kernel chooses, upwards and then from [`LOWEST`] on: each port is
+/// tried twice at most, so that the search ends, and what it does not find is not there.
+fn search(address: SocketAddr, count: u16) -> Result<(SocketAddr, VecDeque<OwnedFd>), String> {
+    let explain = |error: &io::Error| listener::explain(address, error).to_string();
+    let chosen = bind_alone(at(address, 0)).map_err(|error| explain(&error))?;
+    let chosen = local_port(chosen).map_err(|error| explain(&error))?;
+    let passes = [chosen..=u16::MAX, LOWEST..=u16::MAX];
+    for pass in passes {
+        let mut held = VecDeque::new();
+        for port in pass {
+            match bind_alone(at(address, port)) {
+                Ok(socket) => held.push_back(socket),
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => held.clear(),
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => held.clear(),
+                Err(error) => return Err(explain(&error)),
+            }
+            if held.len() == usize::from(count) {
+                return Ok((at(address, port - (count - 1)), held));
+            }
+        }
+    }
+    Err(format!(
+        "listen on {address}: no {count} consecutive ports are free from {LOWEST} to 65535; give fewer --ports or --workers, \
+         or a first port"
+    ))
+}
+
+/// A socket that has a port to itself for a moment, and then lets listeners be opened there.
+fn bind_alone(address: SocketAddr) -> io::Result<OwnedFd> {
+    let socket = sys::tcp_socket(address)?;
+    sys::bind(socket.as_raw_fd(), address)?;
+    sys::set_reuse_address(socket.as_raw_fd())?;
+    Ok(socket)
+}
+
+fn local_port(socket: OwnedFd) -> io::Result<u16> {
+    std::net::TcpListener::from(socket).local_addr().map(|address| address.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    fn loopback(port: u16) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], port))
+    }
+
+    #[test]
+    fn addresses_are_read_as_the_kernel_takes_them() {
+        for text in
+            ["127.0.0.1:80", "0.0.0.0:0", "[::]:8888", "[::1]:0", "[::ffff:127.0.0.1]:1", "[fe80::1%7]:2"]
+        {
+            assert_eq!(parse(text).expect(text).to_string(), text);
+        }
+        let lo = sys::interface_number("lo").expect("a loopback interface");
+        let read = parse("[fe80::1%lo]:9").expect("an address of an interface");
+        assert_eq!(read.to_string(), format!("[fe80::1%{lo}]:9"));
+        assert_eq!(at(read, 10).to_string(), format!("[fe80::1%{lo}]:10"), "the scope stays");
+        let refused = |text: &str| parse(text).expect_err(text);
+        assert!(refused("[fe80::1%nosuch]:9").contains("no interface 'nosuch'"));
+        for text in [
+            "",
+            "127.0.0.1",
+            "::1:80",
+            "[::1]",
+            "[::1]:",
+            "[::1]:65536",
+            "localhost:80",
+            "127.0.0.1%lo:80",
+            "[%]:",
+        ] {
+            assert!(refused(text).contains("[fe80::1%eth0]:8888"), "{text}");
+        }
+    }
+
+    #[test]
+    fn ports_are_dealt_in_turn() {
+        let addresses = consecutive(loopback(65530), 6).expect("they fit");
+        let dealt = deal(&addresses, 2);
+        let ports = |index: usize| dealt[index].iter().map(SocketAddr::port).collect::<Vec<_>>();
+        assert_eq!([ports(0), ports(1)], [vec![65530, 65532, 65534], vec![65531, 65533, 65535]]);
+        assert!(consecutive(loopback(65530), 7).is_err());
+    }
+
+    #[test]
+    fn reserved_ports_take_a_listener_and_nobody_else() {
+        let one = Reserved::find(loopback(0), 20).expect("free ports");
+        let other = Reserved::find(loopback(0), 20).expect("more free ports");
+        let ports = |reserved: &Reserved| consecutive(reserved.first, 20).expect("they fit");
+        assert!(
+            ports(&one).iter().all(|address| !ports(&other).contains(address)),
+            "both have the same ports"
+        );
+        for address in ports(&one) {
+            bind_alone(address).expect_err("it is held");
+        }
+        let listeners: Vec<TcpListener> =
+            ports(&one).into_iter().map(|address| listener::open(address).expect("a listener")).collect();
+        drop(one);
+        drop(listeners);
+        let again = listener::open(ports(&other)[0]).expect("a listener on a reserved port");
+        drop(other);
+        drop(again);
+    }
+
+    #[test]
+    fn a_range_that_is_not_there_is_refused_in_words() {
+        let error = Reserved::find(loopback(0), 65_535).err().expect("some of them are not for us");
+        assert!(error.contains("65535 consecutive ports"), "{error}");
+        let foreign = SocketAddr::from(([192, 0, 2, 1], 0));
+        let error = Reserved::find(foreign, 2).err().expect("nobody's address");
+        assert!(error.contains("192.0.2.1:0") && error.contains("no interface"), "{error}");
+    }
+}

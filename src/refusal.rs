@@ -1,0 +1,56 @@
+//! A refused call of the set-up, in words: which call it was, and the limit that is likely to be the cause.
+
+use std::io;
+
+/// Makes an error say which call has failed, and what to do about it. Its kind stays the same.
+pub fn named(call: &str) -> impl FnOnce(io::Error) -> io::Error + '_ {
+    move |error| {
+        let advice = error.raw_os_error().map_or("", advice);
+        io::Error::new(error.kind(), format!("{call}: {error}{advice}"))
+    }
+}
+
+/// The limit that is likely to be behind an error, if it is one, and how to raise it; to be put behind the error.
+pub fn advice(errno: i32) -> &'static str {
+    match errno {
+        libc::EMFILE => {
+            ": no more files may be open; raise `ulimit -n`, or give fewer --ports or more --workers"
+        }
+        libc::ENFILE => ": the machine may have no more files open; raise `sysctl fs.file-max`",
+        libc::ENOMEM => {
+            ": memory ran out, or a limit of it: `ulimit -v`, a cgroup's memory.max, vm.max_map_count"
+        }
+        libc::ENOBUFS => ": the kernel has no memory left for it",
+        libc::ENOSPC => ": epoll may watch no more; raise `sysctl fs.epoll.max_user_watches`",
+        _ => "",
+    }
+}
+
+/// Why a thread could not be started.
+pub fn of_thread(error: &io::Error) -> String {
+    let advice = match error.raw_os_error() {
+        Some(libc::EAGAIN) => {
+            ": no more threads may be; raise `ulimit -u`, a cgroup's pids.max, or `sysctl kernel.threads-max`"
+        }
+        Some(errno) => advice(errno),
+        None => "",
+    };
+    format!("pthread_create: {error}{advice}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_call_and_the_limit_are_named() {
+        let error = named("eventfd")(io::Error::from_raw_os_error(libc::EMFILE));
+        let text = error.to_string();
+        assert!(text.starts_with("eventfd: Too many open files") && text.contains("ulimit -n"), "{text}");
+        let error = named("unshare")(io::Error::from_raw_os_error(libc::EPERM));
+        assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+        assert_eq!(error.to_string(), "unshare: Operation not permitted (os error 1)");
+        let text = of_thread(&io::Error::from_raw_os_error(libc::EAGAIN));
+        assert!(text.starts_with("pthread_create: ") && text.contains("ulimit -u"), "{text}");
+    }
+}
