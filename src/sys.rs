@@ -404,6 +404,7 @@ pub struct EnterBounds {
 }
 
 /// io_uring_enter(2). `fd` is the ring's descriptor or, with REGISTERED_RING, its index; `bounds` go with EXT_ARG.
+#[inline]
 pub fn io_uring_enter(
     counters: &Counters,
     fd: RawFd,
@@ -421,16 +422,17 @@ pub fn io_uring_enter(
         timeout: u64,
     }
     counters.count(Call::IoUringEnter);
-    let mut timeout = [0_i64; 2];
-    let argument = bounds.map(|bounds| {
-        // `struct __kernel_timespec`: seconds and nanoseconds.
-        timeout = [bounds.timeout.as_secs() as i64, i64::from(bounds.timeout.subsec_nanos())];
-        let timeout = timeout.as_ptr().expose_provenance() as u64;
-        Argument { sigmask: 0, sigmask_size: 0, min_wait_us: bounds.min_wait_us, timeout }
-    });
-    let (pointer, size) = argument
-        .as_ref()
-        .map_or((ptr::null(), 0), |argument| (ptr::from_ref(argument), size_of::<Argument>()));
+    let (timeout, argument);
+    let (pointer, size) = match bounds {
+        None => (ptr::null(), 0),
+        Some(bounds) => {
+            // `struct __kernel_timespec`: seconds and nanoseconds.
+            timeout = [bounds.timeout.as_secs() as i64, i64::from(bounds.timeout.subsec_nanos())];
+            let timeout = timeout.as_ptr().expose_provenance() as u64;
+            argument = Argument { sigmask: 0, sigmask_size: 0, min_wait_us: bounds.min_wait_us, timeout };
+            (ptr::from_ref(&argument), size_of::<Argument>())
+        }
+    };
     // SAFETY: the kernel reads `argument` and the time that it points to, both of which live until the call
     // returns. What queued requests point to is the promise of whoever queued them.
     let result = unsafe { libc::syscall(libc::SYS_io_uring_enter, fd, queued, want, flags, pointer, size) };

@@ -258,6 +258,7 @@ impl Core<'_> {
     ///
     /// # Safety
     /// As for [`Ring::push`].
+    #[inline]
     pub unsafe fn push(&mut self, token: Token, entry: squeue::Entry) -> io::Result<u64> {
         // SAFETY: the caller's promise.
         let number = unsafe { self.ring.push(self.counters, &entry.user_data(token.encode()))? };
@@ -269,6 +270,7 @@ impl Core<'_> {
 
     /// Notes the end of a request: its last completion, or that of the one that it was linked to, which tells of
     /// both.
+    #[inline]
     pub fn ended(&mut self) -> io::Result<()> {
         self.in_flight = self.in_flight.checked_sub(1).ok_or_else(|| {
             // Then what is in flight is not known, and memory that the kernel uses could be freed.
@@ -320,10 +322,9 @@ impl Core<'_> {
     }
 
     /// The token of a completion; notes the end of its request.
+    #[inline]
     fn token_of(&mut self, completion: &Completion) -> io::Result<Token> {
-        let Some(token) = Token::decode(completion.user_data) else {
-            return Err(io::Error::other(format!("a completion of no request: {:#x}", completion.user_data)));
-        };
+        let token = Token::decode(completion.user_data).ok_or_else(|| completion.of_no_request())?;
         if token.kind.completes_always() && !completion.more() {
             self.ended()?;
         }
@@ -375,24 +376,33 @@ impl<R: Rung> Loop<'_, R> {
 
     /// Submits, waits for what `want` says and hands on what came.
     fn turn(&mut self, want: Want, timeout: Option<Duration>) -> io::Result<()> {
-        let mut completions = std::mem::take(&mut self.completions);
-        self.core.ring.turn(self.core.counters, want, timeout, &mut completions)?;
-        for completion in completions.drain(..) {
+        self.core.ring.turn(self.core.counters, want, timeout, &mut self.completions)?;
+        for place in 0..self.completions.len() {
+            let completion = self.completions[place];
             let token = self.core.token_of(&completion)?;
             match token.kind {
-                Kind::Stop if completion.result >= 0 => self.core.stopping = true,
-                Kind::Accept | Kind::AcceptOnce => self.accepted(token, &completion)?,
-                // A cancellation that finds nothing came after the end of what it was to cancel.
-                Kind::Cancel => {}
-                Kind::Fence => self.core.fenced = false,
-                Kind::Stop | Kind::Close => return Err(io::Error::from_raw_os_error(-completion.result)),
                 Kind::Receive | Kind::Poll | Kind::Send | Kind::PatientSend | Kind::Install => {
                     self.rung.completed(&mut self.core, token, &completion)?;
                 }
+                _ => self.completed(token, &completion)?,
             }
         }
-        self.completions = completions;
+        self.completions.clear();
         self.rung.turned(&mut self.core)
+    }
+
+    /// A request of the loop's own completed.
+    #[cold]
+    fn completed(&mut self, token: Token, completion: &Completion) -> io::Result<()> {
+        match token.kind {
+            Kind::Stop if completion.result >= 0 => self.core.stopping = true,
+            Kind::Accept | Kind::AcceptOnce => self.accepted(token, completion)?,
+            Kind::Fence => self.core.fenced = false,
+            Kind::Stop | Kind::Close => return Err(io::Error::from_raw_os_error(-completion.result)),
+            // A cancellation that finds nothing came after the end of what it was to cancel.
+            _ => {}
+        }
+        Ok(())
     }
 
     fn accept(&mut self, index: u32) -> io::Result<()> {

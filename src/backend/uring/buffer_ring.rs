@@ -137,6 +137,14 @@ pub struct Piece {
     pub end: u32,
 }
 
+impl Piece {
+    /// By value, and in a function of its own: who only hands a piece on need not put it into memory for this.
+    #[cold]
+    fn is_not_ours(self) -> ! {
+        panic!("{self:?} is not ours")
+    }
+}
+
 impl BufferRing {
     /// Makes `count` buffers (a power of two, at most 32,768) and registers them as [`GROUP`].
     ///
@@ -190,13 +198,14 @@ impl BufferRing {
     ///
     /// # Panics
     /// When it was not the kernel's, or is not that long: then the kernel and we disagree about who may write.
+    #[inline]
     pub fn take(&mut self, id: u16, length: u32, more: bool) -> Piece {
         let state = &mut self.states[usize::from(id)];
-        assert!(state.kernels, "buffer {id} came twice");
+        assert!(state.kernels, "a buffer came twice");
         let start = state.filled;
         state.filled += length;
         state.pieces += 1;
-        assert!(state.filled as usize <= self.buffer_bytes, "buffer {id} was filled beyond its end");
+        assert!(state.filled as usize <= self.buffer_bytes, "a buffer was filled beyond its end");
         if !(self.incremental && more) {
             state.kernels = false;
             self.kernels -= 1;
@@ -229,12 +238,12 @@ impl BufferRing {
     ///
     /// # Panics
     /// When it is not ours.
+    #[inline]
     pub fn contents(&self, piece: Piece) -> &[u8] {
         let state = &self.states[usize::from(piece.buffer)];
-        assert!(
-            state.pieces > 0 && piece.start <= piece.end && piece.end <= state.filled,
-            "{piece:?} is not ours"
-        );
+        if state.pieces == 0 || piece.start > piece.end || piece.end > state.filled {
+            piece.is_not_ours();
+        }
         let length = (piece.end - piece.start) as usize;
         // SAFETY: the range lies within what is filled of the buffer, which lies within the mapping. The
         // kernel writes only behind it, or not at all; nothing of ours writes to buffers.
@@ -247,9 +256,12 @@ impl BufferRing {
     ///
     /// # Panics
     /// When it is not ours.
+    #[inline]
     pub fn give_back(&mut self, piece: Piece) {
         let state = &mut self.states[usize::from(piece.buffer)];
-        assert!(state.pieces > 0, "{piece:?} is not ours");
+        if state.pieces == 0 {
+            piece.is_not_ours();
+        }
         state.pieces -= 1;
         if state.pieces == 0 && !state.kernels {
             self.offer(piece.buffer);
@@ -257,6 +269,7 @@ impl BufferRing {
     }
 
     /// Doubles the buffers that are in use, where the kernel found none: it may pick many before we see the first.
+    #[cold]
     pub fn begin_more(&mut self) {
         self.begin(self.begun);
     }

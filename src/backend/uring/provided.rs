@@ -228,8 +228,7 @@ pub struct Provided<T: Technique> {
     segments: Segments,
     /// Connections whose receive found no buffer, longest wait first.
     starved: VecDeque<(u32, u32)>,
-    /// Sends that are not decided yet, in their order.
-    sends: VecDeque<Sending>,
+    sends: Sends,
     buffers_per_connection: u32,
     buffer_bytes: u32,
     direct_files: u32,
@@ -286,6 +285,20 @@ impl Connection {
         self.states &= !(state as u8);
     }
 
+    /// A receive had its last completion.
+    fn receive_ended<T: Technique>(&mut self) {
+        self.clear(State::Receiving);
+        if !T::POLL {
+            self.clear(State::Cancelling);
+        }
+    }
+
+    /// Whether it is served as it mostly is: its input is armed, and nothing else is to be done about that.
+    fn is_at_work<T: Technique>(&self) -> bool {
+        let armed = if T::POLL { State::Polling } else { State::Receiving };
+        self.states == State::Open as u8 | armed as u8 && self.blocked.is_none()
+    }
+
     /// Whether nothing more is received from it.
     fn is_over(&self) -> bool {
         self.is(State::Ended) || self.is(State::Failed)
@@ -302,10 +315,51 @@ struct Blocked {
 }
 
 /// A send that has a completion only if it fails.
+#[derive(Clone, Copy)]
 struct Sending {
     number: u64,
     index: u32,
     group: Option<u16>,
+}
+
+/// Sends that are not decided yet, in their order. A plain queue, of which most turns take all that it has and look
+/// at each once more.
+#[derive(Default)]
+struct Sends {
+    sends: Vec<Sending>,
+    /// How many of them are decided.
+    decided: usize,
+}
+
+impl Sends {
+    fn push(&mut self, sending: Sending) {
+        self.sends.push(sending);
+    }
+
+    fn undecided(&self) -> &[Sending] {
+        &self.sends[self.decided..]
+    }
+
+    /// Takes the first, if its number is below `decided`.
+    fn pop_decided(&mut self, decided: u64) -> Option<Sending> {
+        let first = *self.sends.get(self.decided).filter(|sending| sending.number < decided)?;
+        self.decided += 1;
+        Some(first)
+    }
+
+    /// Forgets those that were taken, if they are the better part.
+    fn tidy(&mut self) {
+        if self.decided > 0 && 2 * self.decided >= self.sends.len() {
+            self.sends.drain(..self.decided);
+            self.decided = 0;
+        }
+    }
+
+    /// Takes out the one of this connection.
+    fn remove(&mut self, index: u32) -> Option<Sending> {
+        let place = self.undecided().iter().position(|sending| sending.index == index)?;
+        Some(self.sends.remove(self.decided + place))
+    }
 }
 
 /// The links of all queues. Each is a circle: the first segment comes behind the last.
@@ -409,7 +463,7 @@ impl<T: Technique> Rung for Provided<T> {
             connections: connection::table()?,
             segments: Segments::default(),
             starved: VecDeque::new(),
-            sends: VecDeque::new(),
+            sends: Sends::default(),
             buffers_per_connection: knobs.get("buffers_per_connection") as u32,
             buffer_bytes: buffer_bytes as u32,
             direct_files,
@@ -459,11 +513,11 @@ impl<T: Technique> Rung for Provided<T> {
     }
 
     fn turned(&mut self, core: &mut Core) -> io::Result<()> {
-        while self.sends.front().is_some_and(|sending| sending.number < core.decided()) {
-            let Some(sending) = self.sends.pop_front() else { break };
-            self.send_succeeded(core, &sending)?;
+        while let Some(sending) = self.sends.pop_decided(core.decided()) {
+            self.send_succeeded(core, sending)?;
         }
-        self.feed_the_starved(core)
+        self.sends.tidy();
+        if self.starved.is_empty() { Ok(()) } else { self.feed_the_starved(core) }
     }
 
     fn must_not_wait(&mut self, core: &mut Core) -> io::Result<bool> {
@@ -506,13 +560,13 @@ fn is_incremental<T: Technique>(knobs: &Knobs) -> bool {
     !T::BUNDLE && knobs.word("incremental") == "on"
 }
 
-/// Takes what a receive has filled, piece by piece; nothing if it picked no buffer.
+/// Takes what a receive has filled, piece by piece; false if it picked no buffer.
 fn take_pieces<T: Technique>(
     buffers: &mut BufferRing,
     completion: &Completion,
     mut each: impl FnMut(&mut BufferRing, Piece),
-) {
-    let Some(first) = completion.buffer() else { return };
+) -> bool {
+    let Some(first) = completion.buffer() else { return false };
     let length = completion.result.max(0) as u32;
     if T::BUNDLE && length > 0 {
         buffers.take_bundle(first, length, each);
@@ -520,6 +574,7 @@ fn take_pieces<T: Technique>(
         let piece = buffers.take(first, length, completion.buffer_more());
         each(buffers, piece);
     }
+    true
 }
 
 /// Gives the slot at `index` to a new connection.
@@ -588,8 +643,8 @@ impl<T: Technique> Provided<T> {
         if connection.sending > 0 || connection.is(State::Failed) || core.stopping {
             return Ok(());
         }
-        let socket = Self::socket(index);
         if let Some(blocked) = &connection.blocked {
+            let socket = Self::socket(index);
             // No hurry now: the kernel waits for space.
             let bytes = &blocked.sending[blocked.sent..];
             // What is more than a request can say is sent after it.
@@ -601,9 +656,13 @@ impl<T: Technique> Provided<T> {
             unsafe { core.push(self.token(Kind::PatientSend, index), entry.flags(socket.flags()))? };
             return Ok(());
         }
-        if connection.length == 0 {
-            return Ok(());
-        }
+        if connection.length == 0 { Ok(()) } else { self.send_from_buffers(core, index) }
+    }
+
+    /// Sends a buffer, or a bundle of them, of a connection that owes some, and has no send in flight.
+    fn send_from_buffers(&mut self, core: &mut Core, index: u32) -> io::Result<()> {
+        let socket = Self::socket(index);
+        let connection = &self.connections[index as usize];
         let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL | libc::MSG_DONTWAIT;
         let Connection { tail, length, .. } = *connection;
         let group = if T::BUNDLE && length > 1 { self.lend_group(core)? } else { None };
@@ -628,7 +687,7 @@ impl<T: Technique> Provided<T> {
         // SAFETY: the bytes are in pieces of buffers that stay ours until the send is decided. So does the
         // group that it takes them from.
         let number = unsafe { core.push(token, entry.flags(Flags::SKIP_SUCCESS | socket.flags()))? };
-        self.sends.push_back(Sending { number, index, group });
+        self.sends.push(Sending { number, index, group });
         Ok(())
     }
 
@@ -703,71 +762,72 @@ impl<T: Technique> Provided<T> {
     }
 
     fn received(&mut self, core: &mut Core, token: Token, completion: &Completion) -> io::Result<()> {
-        let index = token.index;
-        let late = is_late(&self.connections[index as usize], token);
-        debug_assert!(!late, "{token:?} completed after its connection was closed");
-        let length = completion.result.max(0) as u32;
-        if late || length == 0 {
-            self.discard(completion);
-            if late {
-                return Ok(());
-            }
-        }
+        let Token { index, .. } = token;
         let connection = &mut self.connections[index as usize];
-        let paused = connection.is(State::Cancelling);
-        if !completion.more() {
-            connection.clear(State::Receiving);
-            if !T::POLL {
-                connection.clear(State::Cancelling);
-            }
+        if completion.result <= 0 || is_late(connection, token) {
+            return self.received_nothing(core, token, completion);
         }
-        match (completion.result, completion.buffer()) {
-            (1.., Some(_)) => {
-                if T::POLL {
-                    // A buffer that is full may have left something; an incremental one may have been short.
-                    if length == self.buffer_bytes || completion.sock_nonempty() {
-                        connection.set(State::Readable);
-                    }
-                }
-                core.counters.bytes_received.add(u64::from(length));
-                core.work.perform();
-                self.enqueue(index, completion);
-                if !T::POLL && !completion.more() && !paused {
-                    core.counters.rearms.add(1);
-                }
+        if !completion.more() {
+            let paused = connection.is(State::Cancelling);
+            core.counters.rearms.add(u64::from(!T::POLL && !paused));
+            connection.receive_ended::<T>();
+        }
+        let length = completion.result as u32;
+        // A buffer that is full may have left something; an incremental one may have been short.
+        if T::POLL && (length == self.buffer_bytes || completion.sock_nonempty()) {
+            connection.set(State::Readable);
+        }
+        core.counters.bytes_received.add(u64::from(length));
+        core.work.perform();
+        self.enqueue(index, completion)?;
+        self.advance(core, index)
+    }
+
+    /// A receive that has ended without bytes, or whose connection has.
+    #[cold]
+    fn received_nothing(&mut self, core: &mut Core, token: Token, completion: &Completion) -> io::Result<()> {
+        let index = token.index;
+        self.discard(completion);
+        let connection = &mut self.connections[index as usize];
+        let late = is_late(connection, token);
+        debug_assert!(!late, "{token:?} completed after its connection was closed");
+        if late {
+            return Ok(());
+        }
+        if !completion.more() {
+            connection.receive_ended::<T>();
+        }
+        match -completion.result {
+            0 => connection.set(State::Ended),
+            libc::ECANCELED => {}
+            libc::ENOBUFS => {
+                core.counters.no_buffers.add(1);
+                self.buffers.begin_more();
+                self.starve(index);
             }
-            (1.., None) => return Err(io::Error::other("a receive that names no buffer")),
-            (0, _) => connection.set(State::Ended),
-            (error, _) => match -error {
-                libc::ECANCELED => {}
-                libc::ENOBUFS => {
-                    core.counters.no_buffers.add(1);
-                    self.buffers.begin_more();
-                    self.starve(index);
-                }
-                // Only the receive that follows a poll does not wait.
-                libc::EAGAIN if T::POLL => core.counters.would_block.add(1),
-                _ => connection.set(State::Failed),
-            },
+            // Only the receive that follows a poll does not wait.
+            libc::EAGAIN if T::POLL => core.counters.would_block.add(1),
+            _ => connection.set(State::Failed),
         }
         self.advance(core, index)
     }
 
     /// Appends what a receive has filled to what the connection is owed.
-    fn enqueue(&mut self, index: u32, completion: &Completion) {
+    fn enqueue(&mut self, index: u32, completion: &Completion) -> io::Result<()> {
         let Self { connections, buffers, segments, .. } = self;
         let connection = &mut connections[index as usize];
-        let Some(blocked) = &mut connection.blocked else {
-            return take_pieces::<T>(buffers, completion, |_, piece| {
+        let took = match &mut connection.blocked {
+            None => take_pieces::<T>(buffers, completion, |_, piece| {
                 let last = (connection.length > 0).then_some(connection.tail);
                 connection.tail = segments.add(last, piece);
                 connection.length += 1;
-            });
+            }),
+            Some(blocked) => take_pieces::<T>(buffers, completion, |buffers, piece| {
+                blocked.waiting.extend_from_slice(buffers.contents(piece));
+                buffers.give_back(piece);
+            }),
         };
-        take_pieces::<T>(buffers, completion, |buffers, piece| {
-            blocked.waiting.extend_from_slice(buffers.contents(piece));
-            buffers.give_back(piece);
-        });
+        if took { Ok(()) } else { Err(io::Error::other("a receive that names no buffer")) }
     }
 
     /// Gives back what a receive has filled, or the buffer that it picked for nothing.
@@ -784,7 +844,7 @@ impl<T: Technique> Provided<T> {
     }
 
     /// A send whose failure would be known by now: it has taken everything.
-    fn send_succeeded(&mut self, core: &mut Core, sending: &Sending) -> io::Result<()> {
+    fn send_succeeded(&mut self, core: &mut Core, sending: Sending) -> io::Result<()> {
         if let (Some(group), Some(groups)) = (sending.group, &mut self.groups) {
             groups.take_back(group);
         }
@@ -797,8 +857,7 @@ impl<T: Technique> Provided<T> {
     /// A send that the socket did not take, or only a part of it: then `result` is how much.
     fn send_failed(&mut self, core: &mut Core, index: u32, result: i32) -> io::Result<()> {
         // Its completion may come before the queue's head is seen to have passed it.
-        let is_it = |sending: &Sending| sending.index == index;
-        if let Some(sending) = self.sends.iter().position(is_it).and_then(|place| self.sends.remove(place))
+        if let Some(sending) = self.sends.remove(index)
             && let (Some(group), Some(groups)) = (sending.group, &mut self.groups)
         {
             groups.renew(&core.ring().submitter(), core.counters, group)?;
@@ -881,10 +940,23 @@ impl<T: Technique> Provided<T> {
     }
 
     /// Does what a connection needs next: send, pause or resume its input, or close.
+    #[inline]
     fn advance(&mut self, core: &mut Core, index: u32) -> io::Result<()> {
         if core.stopping {
             return Ok(());
         }
+        let connection = &self.connections[index as usize];
+        if !connection.is_at_work::<T>() || connection.length > self.buffers_per_connection {
+            return self.advance_otherwise(core, index);
+        }
+        if connection.sending > 0 || connection.length == 0 {
+            return Ok(());
+        }
+        self.send_from_buffers(core, index)
+    }
+
+    /// The same for one that is not simply at work.
+    fn advance_otherwise(&mut self, core: &mut Core, index: u32) -> io::Result<()> {
         if self.connections[index as usize].is(State::Failed) {
             self.cancel_input(core, index)?;
             if self.connections[index as usize].sending == 0 {
@@ -926,7 +998,8 @@ impl<T: Technique> Provided<T> {
             let waits = connection.is(State::Receiving) || polling;
             connection.length > connection.sending.into() || connection.is_over() || !waits
         };
-        !self.sends.is_empty() && (!self.starved.is_empty() || self.sends.iter().any(follows))
+        let sends = self.sends.undecided();
+        !sends.is_empty() && (!self.starved.is_empty() || sends.iter().any(follows))
     }
 
     fn starve(&mut self, index: u32) {

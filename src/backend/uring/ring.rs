@@ -7,7 +7,7 @@ use crate::counters::Counters;
 use crate::sys::{self, EnterBounds};
 use io_uring::{EnterFlags, IoUring, Submitter, cqueue, squeue};
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
 /// `task_run`: when the kernel makes completions of what has become ready.
@@ -83,6 +83,7 @@ const LONG: Duration = Duration::from_secs(3600);
 const NOW: (usize, Option<EnterBounds>) = (0, None);
 
 /// A completion, copied out of the queue.
+#[derive(Clone, Copy)]
 pub struct Completion {
     /// Of the request that it belongs to.
     pub user_data: u64,
@@ -105,6 +106,12 @@ impl Completion {
     /// Whether the kernel goes on filling that buffer (incremental buffers).
     pub fn buffer_more(&self) -> bool {
         cqueue::buffer_more(self.flags)
+    }
+
+    /// That its number names no request.
+    #[cold]
+    pub fn of_no_request(&self) -> io::Error {
+        io::Error::other(format!("a completion of no request: {:#x}", self.user_data))
     }
 
     /// Whether the socket had more to receive.
@@ -178,6 +185,7 @@ impl Setup {
     }
 
     /// How many completions to ask the kernel for, and for how long.
+    #[inline]
     fn wait(&self, want: Want, timeout: Option<Duration>) -> (usize, Option<EnterBounds>) {
         let bounded = |timeout| EnterBounds { timeout, min_wait_us: 0 };
         match want {
@@ -213,6 +221,10 @@ pub struct Ring {
     setup: Setup,
     /// Its index among the thread's registered rings.
     registered: Option<u32>,
+    /// What enters name: that index, or the descriptor.
+    enter_fd: RawFd,
+    /// What enters say beside what they are to do: which of both it is.
+    enter_flags: EnterFlags,
     /// Requests queued so far.
     pushed: u64,
     /// How many of them are decided: see [`Ring::decided`].
@@ -238,7 +250,9 @@ impl Ring {
             }
         }
         let uring = setup.need().patiently(|| builder.build(setup.sq_entries))?;
-        let mut ring = Self { uring, setup, registered: None, pushed: 0, decided: 0 };
+        let enter_fd = uring.as_raw_fd();
+        let enter_flags = EnterFlags::empty();
+        let mut ring = Self { uring, setup, registered: None, enter_fd, enter_flags, pushed: 0, decided: 0 };
         if setup.registered {
             let registered = sys::register_ring_fd(ring.uring.as_raw_fd());
             let registered = registered.map_err(|error| {
@@ -247,7 +261,10 @@ impl Ring {
                     format!("io_uring_register(RING_FDS): {error}; see registered_ring"),
                 )
             });
-            ring.registered = Some(registered?);
+            let index = registered?;
+            ring.registered = Some(index);
+            ring.enter_fd = index as RawFd;
+            ring.enter_flags = EnterFlags::REGISTERED_RING;
         }
         if ring.has_submission_thread() {
             ring.wait_for_submission_thread()?;
@@ -353,11 +370,11 @@ impl Ring {
     /// # Safety
     /// Memory that the request points to must stay valid and, if the kernel writes to it, untouched,
     /// until the request's last completion was taken, or, if it has none, until it is [decided](Ring::decided).
+    #[inline]
     pub unsafe fn push(&mut self, counters: &Counters, entry: &squeue::Entry) -> io::Result<u64> {
-        self.make_room(counters, 1)?;
         // SAFETY: the caller's promise.
-        if unsafe { self.uring.submission().push(entry) }.is_err() {
-            return Err(io::Error::other("the submission queue is full although room was made in it"));
+        while unsafe { self.uring.submission().push(entry) }.is_err() {
+            self.make_room(counters, 1)?;
         }
         self.pushed += 1;
         Ok(self.pushed - 1)
@@ -373,9 +390,9 @@ impl Ring {
             drop(queue);
             if self.has_submission_thread() {
                 let wakeup = self.wakeup(counters);
-                self.enter(counters, EnterFlags::SQ_WAIT | wakeup, NOW)?;
+                self.enter_now(counters, EnterFlags::SQ_WAIT | wakeup)?;
             } else {
-                self.enter(counters, EnterFlags::GETEVENTS, NOW)?;
+                self.enter_now(counters, EnterFlags::GETEVENTS)?;
             }
         }
     }
@@ -405,21 +422,15 @@ impl Ring {
         timeout: Option<Duration>,
         taken: &mut Vec<Completion>,
     ) -> io::Result<()> {
-        let wait = self.setup.wait(want, timeout);
         if self.has_submission_thread() {
-            let wakeup = self.wakeup(counters);
-            if self.uring.completion().is_empty() && want != Want::Just(0) {
-                self.enter(counters, EnterFlags::GETEVENTS | wakeup, wait)?;
-            } else if !wakeup.is_empty() {
-                self.enter(counters, wakeup, NOW)?;
-            }
+            self.turn_of_thread(counters, want, timeout)?;
             self.take_completions(counters, taken)?;
         } else {
-            self.enter(counters, EnterFlags::GETEVENTS, wait)?;
+            self.enter(counters, EnterFlags::GETEVENTS, self.setup.wait(want, timeout))?;
             self.take_completions(counters, taken)?;
             // The kernel takes fewer requests than are queued when memory is short or a signal came first.
-            while !self.is_empty() {
-                self.enter(counters, EnterFlags::GETEVENTS, NOW)?;
+            while !self.is_decided() {
+                self.enter_now(counters, EnterFlags::GETEVENTS)?;
                 self.take_completions(counters, taken)?;
             }
         }
@@ -427,9 +438,21 @@ impl Ring {
         Ok(())
     }
 
-    /// Whether nothing is queued.
-    fn is_empty(&mut self) -> bool {
-        self.uring.submission().is_empty()
+    /// Wakes the submission thread if it sleeps, and waits if there is no completion yet.
+    fn turn_of_thread(
+        &mut self,
+        counters: &Counters,
+        want: Want,
+        timeout: Option<Duration>,
+    ) -> io::Result<()> {
+        let wakeup = self.wakeup(counters);
+        if self.uring.completion().is_empty() && want != Want::Just(0) {
+            self.enter(counters, EnterFlags::GETEVENTS | wakeup, self.setup.wait(want, timeout))
+        } else if wakeup.is_empty() {
+            Ok(())
+        } else {
+            self.enter_now(counters, wakeup)
+        }
     }
 
     /// SQ_WAKEUP if the submission thread sleeps.
@@ -444,6 +467,7 @@ impl Ring {
 
     /// Every enter of a ring without a submission thread carries GETEVENTS: under DEFER_TASKRUN only such an
     /// enter runs what is pending, and a loop that only submitted would never hear of anything new.
+    #[inline]
     fn enter(
         &mut self,
         counters: &Counters,
@@ -451,41 +475,54 @@ impl Ring {
         (want, bounds): (usize, Option<EnterBounds>),
     ) -> io::Result<()> {
         let queued = self.uring.submission().len() as u32;
-        let (fd, mut flags) = match self.registered {
-            Some(index) => (index as i32, flags | EnterFlags::REGISTERED_RING),
-            None => (self.uring.as_raw_fd(), flags),
-        };
+        let mut flags = flags | self.enter_flags;
         if bounds.is_some() {
             flags |= EnterFlags::EXT_ARG;
         }
-        let result = sys::io_uring_enter(counters, fd, queued, want as u32, flags.bits(), bounds);
-        match result {
-            Ok(()) => {}
-            Err(error) if error.raw_os_error() == Some(libc::ETIME) => counters.timeouts.add(1),
-            Err(error) if sys::interrupted(&error) => counters.interrupts.add(1),
+        let result = sys::io_uring_enter(counters, self.enter_fd, queued, want as u32, flags.bits(), bounds);
+        result.or_else(|error| Self::entered_in_vain(counters, error))
+    }
+
+    /// Submits, or does what the flags say, and waits for nothing.
+    #[cold]
+    fn enter_now(&mut self, counters: &Counters, flags: EnterFlags) -> io::Result<()> {
+        self.enter(counters, flags, NOW)
+    }
+
+    /// Tells apart what an enter may fail with in any case.
+    #[cold]
+    fn entered_in_vain(counters: &Counters, error: io::Error) -> io::Result<()> {
+        match error.raw_os_error() {
+            Some(libc::ETIME) => counters.timeouts.add(1),
+            Some(libc::EINTR) => counters.interrupts.add(1),
             // The completion queue is full, or memory is short: take what is there, and try again.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EAGAIN)) => {}
-            Err(error) => return Err(error),
+            Some(libc::EBUSY | libc::EAGAIN) => {}
+            _ => return Err(error),
         }
         Ok(())
     }
 
     /// Those in the queue, and those that did not fit into it and wait in the kernel (IORING_FEAT_NODROP).
+    #[inline]
     fn take_completions(&mut self, counters: &Counters, taken: &mut Vec<Completion>) -> io::Result<()> {
-        self.decided = self.pushed - self.uring.submission().len() as u64;
         loop {
+            // Both before the completions: those of decided requests are in the queue by then, or the flag is set.
+            let (queued, overflow) = {
+                let queue = self.uring.submission();
+                (queue.len() as u64, queue.cq_overflow())
+            };
+            self.decided = self.pushed - queued;
             taken.extend(self.uring.completion().map(|entry| Completion {
                 user_data: entry.user_data(),
                 result: entry.result(),
                 flags: entry.flags(),
             }));
-            if !self.uring.submission().cq_overflow() {
-                break;
+            if !overflow {
+                return Ok(());
             }
             counters.cq_overflows.add(1);
-            self.enter(counters, EnterFlags::GETEVENTS, NOW)?;
+            self.enter_now(counters, EnterFlags::GETEVENTS)?;
         }
-        Ok(())
     }
 }
 
