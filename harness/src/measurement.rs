@@ -173,7 +173,8 @@ pub struct TrialRow {
     pub server_cpu_source: String,
     /// The part of it that the server's own program took; the next is the kernel's part, softirqs among it if the
     /// manifest says `softirq_in_process_cpu`. Made of the figure before and the proportion in which /proc/PID/stat
-    /// divides the window's time, which is a sample in nearly every kernel; empty below 25 of its ticks.
+    /// divides the window's time, which is a sample in nearly every kernel; empty below 25 of its ticks. Not shown in
+    /// reports: it is known to 50/√(ticks) in 100 of the figure before, see `server_cpu_division_ticks`.
     #[serde(default)]
     pub server_cpu_user_ns_per_echo: Option<f64>,
     /// The same in the kernel.
@@ -185,12 +186,14 @@ pub struct TrialRow {
     pub server_cpu_division_ticks: Option<u64>,
     /// CPU of the client over the window.
     pub client_cpu_ns_per_echo: Option<f64>,
-    /// Busy time of all CPUs over the window, to the kernel's tick; empty with an idle spinner, which is always busy, and
-    /// where a side is on another machine.
+    /// Busy time of all CPUs over the window, other programs' too; empty with an idle spinner, which is always busy, and
+    /// where a side is on another machine. Not shown in reports: most kernels look at each of their ticks who runs, so
+    /// that who sleeps between two of them is missed. It is known to a tick (mostly 10 ms) of each CPU over the
+    /// echoes at best, and may be less than server and client together, which are read off clocks.
     pub machine_cpu_ns_per_echo: Option<f64>,
     /// Time of all CPUs in softirqs, where most of TCP's work is done: for both ends, and for whatever else the
-    /// machine does. To the kernel's tick; empty below 25 ticks of 10 ms, as where the kernel does not tell softirqs
-    /// apart.
+    /// machine does. To the kernel's tick, as the column before, and not shown in reports; empty below 25 ticks of 10
+    /// ms, as where the kernel does not tell softirqs apart.
     #[serde(default)]
     pub machine_softirq_ns_per_echo: Option<f64>,
     /// CPU of the client over what its threads could use, in percent.
@@ -248,7 +251,7 @@ pub struct TrialRow {
     /// Slope of the kernel's objects, both ends of the connection.
     pub memory_kernel_bytes_per_connection: Option<f64>,
     /// Time that the hypervisor gave to others, in percent of all CPUs' time, of the machine that ringmark ran on; empty
-    /// where neither side did.
+    /// where neither side did. To a tick (mostly 10 ms): of two CPUs and a window of 800 ms that is 0.6 %.
     pub steal_percent: Option<f64>,
     /// TCP segments sent again in the trial's network namespace, if it has one of its own.
     pub retransmitted_segments: Option<u64>,
@@ -384,7 +387,7 @@ pub struct ScaleRow {
     /// The client's, over the echoes; the one that holds the idle connections is another program, and not in it.
     pub client_cpu_ns_per_echo: Option<f64>,
     /// What neither took of the time that the machine's CPUs were busy, over all of their time: the kernel's own threads
-    /// and other programs. To the kernel's tick.
+    /// and other programs. To the kernel's tick: of two CPUs and 200 ms that is 2.5 %. 0 where that is less than both took.
     #[serde(default)]
     pub other_cpu_percent: Option<f64>,
     /// System calls of the server's workers by their own counters, over all echoes of the step, its warm-up's too.

@@ -10,7 +10,7 @@ pub mod axis;
 pub mod lines;
 pub mod rows;
 
-use super::colours::{Look, STYLE, Shape};
+use super::colours::{FONT, Look, STYLE, Shape, painted};
 use super::section::escape;
 
 /// Of every picture, in its own units.
@@ -60,12 +60,12 @@ impl Chart {
 
     fn svg(&self, size: &str, style: &str) -> String {
         let Self { name, title, description, drawn, height } = self;
-        let name = escape(name);
+        let (name, ground) = (escape(name), painted("ground"));
         format!(
-            "{OPENING}{size} viewBox=\"0 0 {WIDTH} {height:.0}\" role=\"img\" \
+            "{OPENING}{size} {FONT} viewBox=\"0 0 {WIDTH} {height:.0}\" role=\"img\" \
              aria-labelledby=\"{name}-title {name}-desc\">\n\
              <title id=\"{name}-title\">{}</title>\n<desc id=\"{name}-desc\">{}</desc>\n{style}\
-             <rect class=\"ground\" width=\"{WIDTH}\" height=\"{height:.0}\"/>\n{drawn}</svg>",
+             <rect{ground} width=\"{WIDTH}\" height=\"{height:.0}\"/>\n{drawn}</svg>",
             escape(title),
             escape(description),
         )
@@ -154,20 +154,21 @@ impl Canvas {
     }
 
     pub fn text(&mut self, x: f64, y: f64, class: &str, text: &str) {
-        let class = if class.is_empty() { String::new() } else { format!(" class=\"{class}\"") };
+        let class = painted(&format!("text {class}"));
         self.drawn +=
-            &format!("<text x=\"{}\" y=\"{}\"{class}>{}</text>\n", short(x), short(y), escape(text));
+            &format!("<text{class} x=\"{}\" y=\"{}\">{}</text>\n", short(x), short(y), escape(text));
     }
 
     pub fn line(&mut self, class: &str, (x1, y1): (f64, f64), (x2, y2): (f64, f64)) {
         let [x1, y1, x2, y2] = [x1, y1, x2, y2].map(short);
-        self.drawn += &format!("<line class=\"{class}\" x1=\"{x1}\" y1=\"{y1}\" x2=\"{x2}\" y2=\"{y2}\"/>\n");
+        let class = painted(class);
+        self.drawn += &format!("<line{class} x1=\"{x1}\" y1=\"{y1}\" x2=\"{x2}\" y2=\"{y2}\"/>\n");
     }
 
     pub fn rect(&mut self, class: &str, (x, y): (f64, f64), (width, height): (f64, f64)) {
         let [x, y, width, height] = [x, y, width.max(0.0), height.max(0.0)].map(short);
-        self.drawn +=
-            &format!("<rect class=\"{class}\" x=\"{x}\" y=\"{y}\" width=\"{width}\" height=\"{height}\"/>\n");
+        let class = painted(class);
+        self.drawn += &format!("<rect{class} x=\"{x}\" y=\"{y}\" width=\"{width}\" height=\"{height}\"/>\n");
     }
 
     /// A line through points, dashed as the arm's are.
@@ -179,8 +180,8 @@ impl Canvas {
         };
         let points: Vec<String> = points.iter().map(|&(x, y)| format!("{},{}", short(x), short(y))).collect();
         self.drawn += &format!(
-            "<polyline class=\"line {}\"{dash} points=\"{}\"/>\n",
-            look.colour.class(),
+            "<polyline{}{dash} points=\"{}\"/>\n",
+            painted(&format!("line {}", look.colour.class())),
             points.join(" ")
         );
     }
@@ -208,16 +209,18 @@ impl Canvas {
             Shape::Plus => cross(&path, 0.0),
         };
         let colour = look.colour.class();
-        self.drawn += &format!("{outline} class=\"{full} {colour}\"/>\n");
+        self.drawn += &format!("{outline}{}/>\n", painted(&format!("{full} {colour}")));
         if let Some(inner) = inner {
             let (x, y) = (short(x), short(y));
-            self.drawn += &format!("<circle cx=\"{x}\" cy=\"{y}\" r=\"1.6\" class=\"{inner} {colour}\"/>\n");
+            let class = painted(&format!("{inner} {colour}"));
+            self.drawn += &format!("<circle cx=\"{x}\" cy=\"{y}\" r=\"1.6\"{class}/>\n");
         }
     }
 
     /// Round a mark: there is something to mind.
     pub fn ring(&mut self, x: f64, y: f64) {
-        self.drawn += &format!("<circle class=\"ring\" cx=\"{}\" cy=\"{}\" r=\"7\"/>\n", short(x), short(y));
+        let (class, x, y) = (painted("ring"), short(x), short(y));
+        self.drawn += &format!("<circle{class} cx=\"{x}\" cy=\"{y}\" r=\"7\"/>\n");
     }
 
     /// From one end of an interval to the other, a stroke across at each.
@@ -311,6 +314,59 @@ mod tests {
         let lines = wrapped(&long, 100.0, 12.0);
         assert!(lines.len() > 1 && lines.concat() == long, "{lines:?}");
         assert!(lines.iter().all(|line| width(line, 12.0) <= 100.0), "{lines:?}");
+    }
+
+    /// The tags of what is drawn.
+    fn drawn(svg: &str) -> Vec<&str> {
+        let shapes = ["rect", "line", "polyline", "circle", "path", "text"];
+        let tags = svg.split('<').filter_map(|rest| rest.split('>').next());
+        tags.filter(|tag| shapes.contains(&tag.split([' ', '/']).next().unwrap_or_default())).collect()
+    }
+
+    /// Many programs that draw SVG know no custom properties: they ignore the style's rules, or take them for black.
+    #[test]
+    fn everything_has_colours_that_every_program_knows() {
+        let mut canvas = Canvas::new("name", "title");
+        for colour in super::super::colours::PALETTE {
+            for variant in 0..4 {
+                let look = Look { colour, shape: Shape::Up, variant };
+                canvas.mark(look, 1.0, 1.0);
+                canvas.line_of(look, &[(0.0, 0.0), (1.0, 1.0)]);
+                canvas.rect(&format!("bar {}", colour.class()), (0.0, 0.0), (1.0, 1.0));
+            }
+        }
+        canvas.note("note");
+        for class in ["", "strong", "soft mid", "soft end halo", "on"] {
+            canvas.text(0.0, 0.0, class, "text");
+        }
+        for class in ["rule", "axis", "goal"] {
+            canvas.line(class, (0.0, 0.0), (1.0, 1.0));
+        }
+        canvas.rect("band", (0.0, 0.0), (1.0, 1.0));
+        canvas.ring(1.0, 1.0);
+        canvas.whisker((0.0, 0.0), (1.0, 0.0));
+        let svg = canvas.finish().file();
+        let (_, all) = svg.split_once("</style>").expect("both");
+        let mut colours = std::collections::BTreeSet::new();
+        for tag in drawn(all) {
+            let literal = |attribute: &str| {
+                tag.split_once(attribute).map(|(_, rest)| &rest[..rest.find('"').unwrap_or(0)])
+            };
+            let found = [literal(" fill=\"#"), literal(" stroke=\"#")];
+            let needed = usize::from(tag.starts_with("line") || tag.starts_with("polyline"));
+            assert!(
+                found[needed].is_some() || (tag.contains("fill=\"none\"") && found[1].is_some()),
+                "{tag}"
+            );
+            assert!(!tag.contains("var(") && !tag.contains("currentColor"), "{tag}");
+            assert!(!tag.starts_with("text") || tag.contains(" font-size=\""), "{tag}");
+            colours.extend(found.into_iter().flatten());
+        }
+        assert_eq!(colours.len(), 13, "eight hues, ground, band, rule, ink and what is softer: {colours:?}");
+        // Whoever reads the rules of a style and knows no custom properties is to find none outside of this.
+        let (_, style) = svg.split_once("<style>").expect("one");
+        let (before, within) = style.split_once("@supports").expect("one");
+        assert!(!before.contains("var(") && within.contains("var(--ink)") && !style.contains("currentColor"));
     }
 
     #[test]

@@ -137,24 +137,74 @@ pub fn of_call(name: &str) -> Colour {
     CALLS.iter().find(|(call, _)| *call == name).map_or(Colour::Grey, |(_, colour)| *colour)
 }
 
-/// Colours and sizes, for the page and for a picture that stands alone.
+/// Colours and sizes, for the page and for a picture that stands alone: those of the ground that the reader prefers.
+///
+/// A program that knows no custom properties leaves out what stands within `@supports`; what it draws is as [`painted`].
 pub const STYLE: &str = "\
 :root{color-scheme:light dark;--ground:#fff;--ink:#1b1f24;--soft:#57606a;--rule:#d8dee4;--band:#e4e8ec;
 --blue:#0064a4;--vermillion:#c24e00;--green:#007a5a;--purple:#a8467e;--orange:#9a6500;--sky:#1f78ad;--olive:#736a00;--grey:#5c636b}
 @media(prefers-color-scheme:dark){:root{--ground:#15181c;--ink:#e8eaed;--soft:#a3abb4;--rule:#343a42;--band:#2b3138;
 --blue:#6aa9f4;--vermillion:#ff8142;--green:#2cc498;--purple:#e595c3;--orange:#f0ad1d;--sky:#7fd0fa;--olive:#e0d64e;--grey:#aab2ba}}
-.chart{font:12px system-ui,-apple-system,'Segoe UI',Roboto,'DejaVu Sans',sans-serif}
-.chart text{fill:var(--ink)}.chart .soft{fill:var(--soft)}.chart .title{font-size:14px;font-weight:600}.chart .strong{font-weight:600}
-.chart .mid{text-anchor:middle}.chart .end{text-anchor:end}.chart .on{fill:var(--ground);text-anchor:middle}
-.chart .ground{fill:var(--ground)}.chart .band{fill:var(--band)}.chart .rule{stroke:var(--rule)}.chart .axis{stroke:var(--soft)}
+@supports(fill:var(--ink)){
+.chart{font-family:system-ui,-apple-system,'Segoe UI',Roboto,'DejaVu Sans',sans-serif}
+.blue{--hue:var(--blue)}.vermillion{--hue:var(--vermillion)}.green{--hue:var(--green)}.purple{--hue:var(--purple)}
+.orange{--hue:var(--orange)}.sky{--hue:var(--sky)}.olive{--hue:var(--olive)}.grey{--hue:var(--grey)}
+.chart text{fill:var(--ink)}.chart .soft{fill:var(--soft)}.chart .on{fill:var(--ground)}
+.chart .ground{fill:var(--ground)}.chart .band{fill:var(--band)}.chart .rule{stroke:var(--rule)}
+.chart .axis,.chart .goal{stroke:var(--soft)}.chart .whisker,.chart .ring{stroke:var(--ink)}
 .chart .halo{paint-order:stroke;stroke:var(--ground);stroke-width:3px;stroke-linejoin:round}
-.chart .goal{stroke:var(--soft);stroke-dasharray:2 3}
-.chart .full{fill:currentColor;stroke:currentColor}.chart .open{fill:var(--ground);stroke:currentColor;stroke-width:1.8}
-.chart .line{fill:none;stroke:currentColor;stroke-width:1.8}.chart .dot{fill:currentColor}.chart .hole{fill:var(--ground)}
-.chart .bar{fill:currentColor;stroke:var(--ground)}.chart .whisker{stroke:var(--ink);stroke-width:1.4}.chart .ring{fill:none;stroke:var(--ink)}
-.blue{color:var(--blue)}.vermillion{color:var(--vermillion)}.green{color:var(--green)}.purple{color:var(--purple)}
-.orange{color:var(--orange)}.sky{color:var(--sky)}.olive{color:var(--olive)}.grey{color:var(--grey)}
+.chart .full{fill:var(--hue);stroke:var(--hue)}.chart .open{fill:var(--ground);stroke:var(--hue)}
+.chart .line{stroke:var(--hue)}.chart .dot{fill:var(--hue)}.chart .hole{fill:var(--ground)}
+.chart .bar{fill:var(--hue);stroke:var(--ground)}
+}
 ";
+
+/// The font of a picture, for who knows no style.
+pub const FONT: &str = "font-family=\"sans-serif\" font-size=\"12\"";
+
+/// A colour of the light ground by its name in [`STYLE`].
+fn light(name: &str) -> &'static str {
+    let (_, rest) = STYLE.split_once(&format!("--{name}:")).unwrap_or_default();
+    rest.split([';', '}']).next().unwrap_or_default()
+}
+
+/// What the words of a class draw with, on a light ground, as attributes that every program knows; and the class, by
+/// which [`STYLE`] has the colours of either ground.
+pub fn painted(class: &str) -> String {
+    let words = || class.split_whitespace();
+    let is_hue = |word: &&str| PALETTE.iter().any(|colour| colour.class() == *word);
+    let hue = words().find(is_hue).unwrap_or("ink");
+    let mut attributes = std::collections::BTreeMap::new();
+    for word in words() {
+        let drawn: &[(&str, &str)] = match word {
+            "text" => &[("fill", light("ink")), ("font-size", "12")],
+            "soft" => &[("fill", light("soft"))],
+            "title" => &[("font-size", "14"), ("font-weight", "600")],
+            "strong" => &[("font-weight", "600")],
+            "mid" => &[("text-anchor", "middle")],
+            "end" => &[("text-anchor", "end")],
+            "on" => &[("fill", light("ground")), ("text-anchor", "middle")],
+            "ground" | "hole" => &[("fill", light("ground"))],
+            "band" => &[("fill", light("band"))],
+            "rule" => &[("stroke", light("rule"))],
+            "axis" => &[("stroke", light("soft"))],
+            "goal" => &[("stroke", light("soft")), ("stroke-dasharray", "2 3")],
+            "whisker" => &[("stroke", light("ink")), ("stroke-width", "1.4")],
+            "ring" => &[("fill", "none"), ("stroke", light("ink"))],
+            "full" => &[("fill", light(hue)), ("stroke", light(hue))],
+            "open" => &[("fill", light("ground")), ("stroke", light(hue)), ("stroke-width", "1.8")],
+            "line" => &[("fill", "none"), ("stroke", light(hue)), ("stroke-width", "1.8")],
+            "dot" => &[("fill", light(hue))],
+            "bar" => &[("fill", light(hue)), ("stroke", light("ground"))],
+            // A hue, or how the page alone draws it.
+            _ => &[],
+        };
+        attributes.extend(drawn.iter().copied());
+    }
+    let class: Vec<&str> = words().filter(|word| *word != "text").collect();
+    let class = if class.is_empty() { String::new() } else { format!(" class=\"{}\"", class.join(" ")) };
+    attributes.iter().fold(class, |all, (name, value)| format!("{all} {name}=\"{value}\""))
+}
 
 #[cfg(test)]
 mod tests {

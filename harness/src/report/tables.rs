@@ -566,47 +566,22 @@ fn endings(run: &Run) -> String {
 fn cpu(run: &Run) -> Body {
     let baseline = run.matrix.baseline.as_str();
     let against = format!("against {baseline} ({})", bounds(run, "server_cpu_ns_per_echo"));
-    let mut heading = vec![
-        "workload",
-        "arm",
-        "server ns/echo",
-        &against,
-        "client ns/echo",
-        "machine ns/echo",
-        "switches/echo",
-        "blocks",
-    ];
-    // Shown by runs that tell them.
-    type Part = fn(&TrialRow) -> Option<f64>;
-    let parts: [(&str, Part); 3] = [
-        ("server's program ns/echo", |row| row.server_cpu_user_ns_per_echo),
-        ("server's kernel ns/echo", |row| row.server_cpu_kernel_ns_per_echo),
-        ("machine's softirqs ns/echo", |row| row.machine_softirq_ns_per_echo),
-    ];
-    let is_told = |value: Part| run.trials.iter().any(|row| value(row).is_some());
-    let told: Vec<(&str, Part)> = parts.into_iter().filter(|(_, value)| is_told(*value)).collect();
-    heading.extend(told.iter().map(|(name, _)| name));
+    // What is read off clocks alone: what the kernel samples at its tick is in trials.csv.
+    let heading =
+        ["workload", "arm", "server ns/echo", &against, "client ns/echo", "switches/echo", "blocks"];
     let mut table = Table::new(2, &heading);
     for (workload, arm, _) in by_arm(run, Pass::Latency) {
         // The same blocks for every arm and every column: those that the ratio is over.
         let rows = in_complete_blocks(run, workload, &arm);
-        let mut cells = vec![
+        table.push(vec![
             workload.to_owned(),
             arm.clone(),
             median_of(&rows, |row| row.server_cpu_ns_per_echo),
             ratio_of(run, workload, "server_cpu_ns_per_echo", &arm, baseline),
             median_of(&rows, |row| row.client_cpu_ns_per_echo),
-            median_of(&rows, |row| row.machine_cpu_ns_per_echo),
             median_of(&rows, |row| row.context_switches_per_echo),
             rows.len().to_string(),
-        ];
-        // If only some trials have a figure, they are the busier ones, and no median of all.
-        let of_all = |value: Part| match rows.iter().all(|row| value(row).is_some()) {
-            true => median_of(&rows, value),
-            false => MISSING.to_owned(),
-        };
-        cells.extend(told.iter().map(|(_, value)| of_all(*value)));
-        table.push(cells);
+        ]);
     }
     Body::from(table).notes(absent(run, Pass::Latency)).notes(endings(run))
 }

@@ -315,8 +315,9 @@ impl Walk<'_> {
         // Of workers that share a CPU the waiting for it tells nothing.
         if let Some(percent) = other_cpu_percent.filter(|&percent| percent > OTHERS_PERCENT) {
             status = Status::Rejected;
+            // To the kernel's tick, which is 2.5 % of two CPUs' 200 ms.
             reason =
-                format!("others took {percent:.1} % of the CPUs' time (bound: {OTHERS_PERCENT} %); {reason}");
+                format!("others took {percent:.0} % of the CPUs' time (bound: {OTHERS_PERCENT} %); {reason}");
         }
         let service = result.open.as_ref().map(|open| open.service_us).unwrap_or_default();
         let calls = [&counters_before, &counters];

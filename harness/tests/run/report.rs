@@ -363,3 +363,16 @@ fn a_full_stdout_is_an_error_and_no_panic() {
     let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     assert_has(&failure(place.command("report").arg("out").stdout(full)), &["stdout: No space left"]);
 }
+
+/// Of these the kernel knows no more than what it finds at its ticks: they were less than server and client together.
+#[test]
+fn what_is_sampled_at_the_tick_is_shown_nowhere() {
+    let run = Path::new(env!("CARGO_MANIFEST_DIR")).join("../results/20261124T191226Z-vm-2cpu-quick");
+    let place = Place::with("");
+    let printed = stdout(&success(place.command("report").arg(run).args(["--out", "drawn"])));
+    let page = fs::read_to_string(place.path("drawn/report.html")).unwrap();
+    assert_has(&printed, &["| server ns/echo | ", " client ns/echo | switches/echo | blocks |"]);
+    for column in ["machine ns/echo", "server's program", "server's kernel ns", "softirqs ns/echo"] {
+        assert!(!printed.contains(column) && !page.contains(column), "{column}");
+    }
+}
