@@ -186,7 +186,7 @@ fn backends() -> Vec<Support> {
 pub fn refusal(name: &str, settings: &[String]) -> Option<String> {
     let probe = |entry: &'static backend::Entry| {
         let knobs = Knobs::parse(entry, settings)?;
-        (entry.probe)(&knobs).map_err(|unsupported| unsupported.reason)
+        (entry.probe)(&knobs, 1).map_err(|unsupported| unsupported.reason)
     };
     backend::find(name).and_then(probe).err()
 }
