@@ -54,7 +54,7 @@ fn supported() -> Vec<(&'static Entry, Knobs)> {
     let mut supported = Vec::new();
     for entry in backend::ALL.iter().filter(|entry| entry.echoes) {
         let knobs = Knobs::parse(entry, &[]).expect("the defaults are valid");
-        match (entry.probe)(&knobs) {
+        match (entry.probe)(&knobs, 1) {
             Ok(()) => supported.push((entry, knobs)),
             Err(unsupported) => eprintln!("{}: unsupported, not measured: {unsupported}", entry.name),
         }

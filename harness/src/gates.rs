@@ -216,7 +216,7 @@ pub fn judge(evidence: &Evidence) -> (Status, String) {
         format!("{unsettled} of {readings} readings had not come to rest: something else used memory"),
     );
     let pauses = evidence.counters.of_loop("accept_pauses");
-    let cause = evidence.counters.accept_error.as_deref().unwrap_or("threads ran out");
+    let cause = evidence.counters.accept_error.as_deref().unwrap_or("files, memory or threads ran out");
     reject(pauses > 0, format!("accepting paused {pauses} times: {cause}"));
     let unsent = evidence.offered.and_then(|offered| offered.unsent_too_many());
     if !rejections.is_empty() {
