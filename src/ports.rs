@@ -120,6 +120,13 @@ const LOWEST: u16 = 1024;
 /// tried twice at most, so that the search ends, and what it does not find is not there.
 fn search(address: SocketAddr, count: u16) -> Result<(SocketAddr, VecDeque<OwnedFd>), String> {
     let explain = |error: &io::Error| listener::explain(address, error).to_string();
+    let none = format!(
+        "listen on {address}: no {count} consecutive ports are free from {LOWEST} to 65535; give fewer --ports or \
+         --workers, or a first port"
+    );
+    if count > u16::MAX - LOWEST + 1 {
+        return Err(none);
+    }
     let chosen = bind_alone(at(address, 0)).map_err(|error| explain(&error))?;
     let chosen = local_port(chosen).map_err(|error| explain(&error))?;
     let passes = [chosen..=u16::MAX, LOWEST..=u16::MAX];
@@ -137,10 +144,7 @@ fn search(address: SocketAddr, count: u16) -> Result<(SocketAddr, VecDeque<Owned
             }
         }
     }
-    Err(format!(
-        "listen on {address}: no {count} consecutive ports are free from {LOWEST} to 65535; give fewer --ports or --workers, \
-         or a first port"
-    ))
+    Err(none)
 }
 
 /// A socket that has a port to itself for a moment, and then lets listeners be opened there.

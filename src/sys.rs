@@ -579,7 +579,8 @@ pub fn stdout_is_closed() -> bool {
 extern "C" fn look_at_stdout() {
     // SAFETY: takes no pointer.
     let flags = unsafe { libc::fcntl(libc::STDOUT_FILENO, libc::F_GETFD) };
-    STDOUT_IS_CLOSED.store(flags < 0, Ordering::Relaxed);
+    let is_closed = flags < 0 && io::Error::last_os_error().raw_os_error() == Some(libc::EBADF);
+    STDOUT_IS_CLOSED.store(is_closed, Ordering::Relaxed);
 }
 
 // SAFETY: the section is a list of functions that the C library calls before `main`. This one needs nothing that is set

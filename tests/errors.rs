@@ -3,6 +3,7 @@
 mod support;
 
 use serde_json::Value;
+use std::fs::File;
 use std::io::{self, Read};
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
@@ -67,6 +68,8 @@ fn arguments_that_mean_nothing() {
         ("--listen", "nowhere"),
         ("--listen", "127.0.0.1"),
         ("--listen", "127.0.0.1:65536"),
+        ("--listen", "::1:8888"),
+        ("--listen", "[fe80::1%nosuch]:8888"),
         ("--ports", "0"),
         ("--ports", "65536"),
         ("--workers", "0"),
@@ -98,6 +101,8 @@ fn ports_that_cannot_be_dealt() {
         // Of TEST-NET-1, RFC 5737: nobody's address.
         let foreign = ["--backend", &name, "--listen", "192.0.2.1:0"];
         check_refused(&foreign, &["192.0.2.1:0", "Cannot assign requested address"]);
+        check_refused(&[&foreign[..], &["--ports", "2"]].concat(), &["192.0.2.1:0", "no interface"]);
+        with(&["--ports", "65535"], &["no 65535 consecutive ports are free", "--ports"]);
     }
 }
 
@@ -188,6 +193,122 @@ fn deny(command: &mut Command, call: libc::c_long, errno: i32) {
     };
     // SAFETY: `install` makes two system calls and allocates nothing.
     unsafe { command.pre_exec(install) };
+}
+
+/// Lets `command` lock so many bytes of memory, as a user without CAP_IPC_LOCK may.
+fn limit_locked_memory(command: &mut Command, bytes: u64) {
+    const CAP_IPC_LOCK: libc::c_int = 14;
+    let limit = move || {
+        let limits = libc::rlimit { rlim_cur: bytes, rlim_max: bytes };
+        // SAFETY: both are system calls that read a value on the stack at most. Who has no CAP_SETPCAP has no
+        // CAP_IPC_LOCK to lose.
+        unsafe {
+            libc::prctl(libc::PR_CAPBSET_DROP, CAP_IPC_LOCK, 0, 0, 0);
+            if libc::setrlimit(libc::RLIMIT_MEMLOCK, &limits) == 0 {
+                Ok(())
+            } else {
+                Err(io::Error::last_os_error())
+            }
+        }
+    };
+    // SAFETY: it allocates nothing.
+    unsafe { command.pre_exec(limit) };
+}
+
+/// The backends whose memory this kernel counts as locked.
+fn locking() -> Vec<Backend> {
+    let mut list = Command::new(SERVER);
+    list.args(["--list", "--json"]);
+    limit_locked_memory(&mut list, 4096);
+    let list = parse_backends(&list.output().expect("the server starts").stdout);
+    let supported: Vec<Backend> = supported().collect();
+    let now_refused = |backend: &Backend| {
+        backend.unsupported.is_some() && supported.iter().any(|other| other.name == backend.name)
+    };
+    list.into_iter().filter(now_refused).collect()
+}
+
+/// What does not fit is said before anything listens, for as many workers as there will be.
+#[test]
+fn locked_memory_that_does_not_fit() {
+    for Backend { name, unsupported, .. } in locking() {
+        let listed = unsupported.expect("it is refused");
+        let limit = "RLIMIT_MEMLOCK (`ulimit -l`) is 4 KiB, and 1 worker needs ";
+        assert!(listed.contains(limit) && listed.starts_with("io_uring_setup: ENOMEM: "), "{name}: {listed}");
+        // The ring alone fits into 84 KiB, and what some register with it does not.
+        for (bytes, arguments, words) in [
+            (64 << 10, ["--workers", "1"], "is 64 KiB, and 1 worker needs "),
+            (84 << 10, ["--workers", "1"], "is 84 KiB, and 1 worker needs 100 KiB (100 KiB each); raise it"),
+            (1 << 20, ["--workers", "16"], "is 1024 KiB, and 16 workers need "),
+        ] {
+            if bytes == 84 << 10 && name == "uring-oneshot" {
+                continue;
+            }
+            let mut start = support::command(&name, &arguments);
+            limit_locked_memory(&mut start, bytes);
+            let (said, complained) = refused(&mut start);
+            assert!(
+                complained.contains("is unsupported: io_uring_") && complained.contains(words),
+                "{complained}"
+            );
+            let said: Value = serde_json::from_str(&said).expect("one JSON line on stdout");
+            assert_eq!(said["event"], "unsupported");
+        }
+    }
+}
+
+/// The probe's memory comes back a little later than the ring is closed.
+#[test]
+fn locked_memory_that_just_fits() {
+    // SAFETY: takes no pointer.
+    if unsafe { libc::geteuid() } != 0 {
+        eprintln!("skipped: other servers of this user lock memory too");
+        return;
+    }
+    // Two servers at once would need twice as much.
+    for Backend { name, .. } in locking() {
+        let mut start = support::command(&name, &[]);
+        limit_locked_memory(&mut start, 100 << 10);
+        Server::spawn(start).finish();
+    }
+}
+
+/// What cannot be printed is lost, and is said so; a reader that has left is no fault.
+#[test]
+fn output_that_is_lost() {
+    let server = ["--backend", "poll", "--listen", "127.0.0.1:0"];
+    let prints: [&[&str]; 5] =
+        [&["--list", "--json"], &["--list", "--idle-seconds=0"], &["--help"], &["--version"], &server];
+    for arguments in prints {
+        let run = |stdout: Stdio, closed: bool| {
+            let mut command = Command::new(SERVER);
+            command.args(arguments).stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped());
+            if closed {
+                // SAFETY: close(2) is safe between fork and exec.
+                unsafe {
+                    command.pre_exec(|| {
+                        libc::close(libc::STDOUT_FILENO);
+                        Ok(())
+                    });
+                }
+            }
+            let output = command.output().expect("the server starts");
+            (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+        };
+        let full = File::options().write(true).open("/dev/full").expect("/dev/full");
+        let lost = "ringmark-server: write to stdout: No space left on device (os error 28)\n";
+        assert_eq!(run(full.into(), false), (Some(1), lost.to_owned()), "{arguments:?}");
+        let (status, complaint) = run(Stdio::null(), true);
+        assert_eq!(status, Some(1), "{arguments:?}");
+        assert!(complaint.starts_with("ringmark-server: stdout is closed: "), "{arguments:?}: {complaint}");
+        assert_eq!(complaint.lines().count(), 1, "{complaint}");
+        if arguments != server {
+            assert_eq!(run(Stdio::null(), false), (Some(0), String::new()), "{arguments:?}");
+            let (reader, writer) = io::pipe().expect("a pipe");
+            drop(reader);
+            assert_eq!(run(writer.into(), false), (Some(0), String::new()), "{arguments:?}");
+        }
+    }
 }
 
 /// Kernels before 6.9 do not know the ioctl.

@@ -3,6 +3,7 @@
 mod support;
 
 use libtest_mimic::{Arguments, Trial};
+use std::process::Stdio;
 use std::thread;
 use support::{Backend, Client, Server, command, eventually, under_strace};
 
@@ -10,9 +11,20 @@ fn main() {
     let arguments = Arguments::from_args();
     let no_strace = support::why_no_strace();
     let mut trials: Vec<Trial> = Vec::new();
-    for backend in support::backends().into_iter().filter(|backend| backend.echoes) {
+    for backend in support::backends() {
         let mut add =
             |case, body: fn(&Backend)| trials.push(support::trial(&backend, case, no_strace.clone(), body));
+        add("refused_set_up", refused_set_up);
+        if !backend.name.starts_with("uring") {
+            add("refused_accepts", refused_accepts);
+            add("unusable_listener", unusable_listener);
+        }
+        if backend.name == "poll" {
+            add("last_line_is_lost", last_line_is_lost);
+        }
+        if !backend.echoes {
+            continue;
+        }
         add("interrupted_waits", interrupted_waits);
         if backend.name.starts_with("uring") {
             add("refused_submissions", refused_submissions);
@@ -86,15 +98,112 @@ fn serves_while(backend: &Backend, what: &str) {
 }
 
 fn aborted_connections(backend: &Backend) {
-    for errno in ["ECONNABORTED", "EPROTO", "EINTR"] {
+    for errno in ["ECONNABORTED", "EPROTO", "EINTR", "EOPNOTSUPP", "ENETDOWN"] {
         let server = start_with(backend, &format!("accept,accept4:error={errno}:when=1+2"));
         for _ in 0..5 {
             let mut client = server.connect();
             client.echo(100);
             client.finish();
         }
-        server.finish();
+        let counters = server.finish();
+        assert!(counters.of("accept_errors") >= 5, "{errno}: {counters:?}");
+        assert_eq!(counters.of("accept_pauses"), 0, "{errno}");
     }
+}
+
+/// An error of accept that leaves the connection where it was, and one that is to be tried again but never ends: the
+/// loop rests from accepting, serves whom it has, and hears the stop signal.
+fn refused_accepts(backend: &Backend) {
+    for errno in ["EPERM", "ENETDOWN"] {
+        // The first connection is accepted.
+        let server = start_with(backend, &format!("accept,accept4:error={errno}:when=2+"));
+        let mut first = server.connect();
+        server.wait_for("open", 1);
+        let waiting = server.connect();
+        eventually("accepting rests", || server.counters().of("accept_pauses"), |pauses| *pauses > 0);
+        if backend.echoes {
+            (0..20).for_each(|_| first.echo(1000));
+        }
+        server.wait_until_quiet();
+        assert_eq!(server.counters().of("open"), 1);
+        server.signal(libc::SIGTERM);
+        first.receiver.receive_to_end();
+        drop((first, waiting));
+        let counters = server.wait().in_order();
+        let (errors, pauses) = (counters.of("accept_errors"), counters.of("accept_pauses"));
+        let each = if errno == "EPERM" { 1 } else { 17 };
+        assert!(errors >= each && errors <= each * (pauses + 1), "{errno}: {errors} errors, {pauses} pauses");
+    }
+}
+
+/// A listener that can be used no longer ends the worker, in words.
+fn unusable_listener(backend: &Backend) {
+    let server = start_with(backend, "accept,accept4:error=EBADF:when=1");
+    // It may be reset before it has heard that it is connected.
+    let _ = Client::try_connect(server.address());
+    let ended = server.wait();
+    assert_eq!(ended.status.code(), Some(1), "{}: {}", ended.status, ended.complaints);
+    assert!(ended.complaints.contains("worker 0: accept: "), "{}", ended.complaints);
+}
+
+/// What a start needs and does not get is named, with the limit that it may have met.
+fn refused_set_up(backend: &Backend) {
+    let name = &*backend.name;
+    // What all share needs no more than one of them.
+    let of_all: &[(&str, &str)] = &[
+        (
+            "socket:error=EMFILE",
+            "socket: Too many open files (os error 24): no more files may be open; raise `ulimit -n`",
+        ),
+        ("socket:error=ENFILE", "fs.file-max"),
+        ("bind:error=EADDRINUSE", "bind: Address already in use"),
+        ("listen:error=ENOBUFS", "listen: No buffer space"),
+        ("unshare:error=EMFILE", "unshare(CLONE_FILES): Too many open files"),
+        ("unshare:error=ENOMEM", "unshare(CLONE_FILES): Cannot allocate memory"),
+        ("eventfd2:error=EMFILE", "eventfd: Too many open files (os error 24): no more files may be open"),
+        ("signalfd4:error=ENFILE", "signalfd: Too many open files in system"),
+        ("clone3,clone:error=EAGAIN", "start worker 0: pthread_create: "),
+        ("clone3,clone:error=EAGAIN", "`ulimit -u`"),
+    ];
+    let own: &[(&str, &str)] = match name {
+        "poll" => of_all,
+        _ if name.starts_with("epoll") => &[
+            ("epoll_create1:error=EMFILE", "epoll_create1: Too many open files"),
+            (
+                "epoll_ctl:error=ENOSPC",
+                "epoll_ctl: No space left on device (os error 28): epoll may watch no more",
+            ),
+        ],
+        _ if name.starts_with("uring") => &[
+            (
+                "io_uring_setup:error=EMFILE",
+                "io_uring_setup: EMFILE: no file descriptor is free; see `ulimit -n`",
+            ),
+            ("io_uring_setup:error=ENOMEM", "io_uring_setup: ENOMEM: "),
+        ],
+        _ => &[],
+    };
+    for (what, words) in own {
+        let inject = format!("inject={what}");
+        let mut refused = under_strace(&["-o", "/dev/null", "-e", &inject], &command(name, &[]));
+        let output = refused.stdin(Stdio::null()).output().expect("the server starts");
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{what}: {}: {complaint}", output.status);
+        assert!(
+            complaint.lines().count() == 1 && complaint.contains(words),
+            "{what}: `{words}` in: {complaint}"
+        );
+    }
+}
+
+/// The last line cannot be written: the disk is full.
+fn last_line_is_lost(backend: &Backend) {
+    // The first thread writes the ready line, the stop signal and that.
+    let server = start_with(backend, "write:error=ENOSPC:when=3");
+    server.signal(libc::SIGTERM);
+    let ended = server.wait();
+    assert_eq!(ended.status.code(), Some(1), "{}", ended.status);
+    assert_eq!(ended.complaints, "ringmark-server: write to stdout: No space left on device (os error 28)\n");
 }
 
 /// Whichever call fails, at most one connection ends by it, and nothing of that one stays behind.

@@ -257,6 +257,9 @@ pub struct ServerCounters {
     pub loops: BTreeMap<String, u64>,
     /// CPU time of its process, threads that have ended included.
     pub cpu_ns: Option<u64>,
+    /// How accept failed in it last, if it did.
+    #[serde(default)]
+    pub accept_error: Option<String>,
     /// Threads that io_uring has made in it.
     #[serde(default)]
     pub kernel_threads: KernelThreads,
@@ -302,7 +305,8 @@ impl ServerCounters {
 }
 
 /// The calls that wait for events.
-const WAITS: [Call; 4] = [Call::EpollWait, Call::IoUringEnter, Call::Poll, Call::Pselect6];
+const WAITS: [Call; 6] =
+    [Call::EpollWait, Call::EpollPwait, Call::IoUringEnter, Call::Poll, Call::Ppoll, Call::Pselect6];
 
 /// The kernel refuses the backend.
 #[derive(Debug, thiserror::Error)]

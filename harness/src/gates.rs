@@ -219,7 +219,8 @@ pub fn judge(evidence: &Evidence) -> (Status, String) {
     );
     reject(evidence.disturbed_slope.is_some(), evidence.disturbed_slope.clone().unwrap_or_default());
     let pauses = evidence.counters.of_loop("accept_pauses");
-    reject(pauses > 0, format!("accepting paused {pauses} times for lack of files or memory"));
+    let cause = evidence.counters.accept_error.as_deref().unwrap_or("files, memory or threads ran out");
+    reject(pauses > 0, format!("accepting paused {pauses} times: {cause}"));
     let unsent = evidence.offered.and_then(|offered| offered.unsent_too_many());
     if !rejections.is_empty() {
         // A client that has far too much to send does not come to read, so that no echo comes back.

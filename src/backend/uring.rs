@@ -21,6 +21,13 @@
 //! decided yet (`Ring::decided`). The loop ends in order only when there is neither, and only then is the rung
 //! freed. A loop that fails, or panics, leaves it where it is, because closing a ring does not wait for its
 //! requests. Its process is about to end anyway.
+//!
+//! # Urgent data
+//! A receive stops in front of TCP's urgent mark, and one that begins there while a signal or work of io_uring is pending
+//! for its thread is told that nothing has come (`tcp_recvmsg_locked` in the kernel's tcp.c). A multishot request
+//! then waits for more input, so that what follows the mark waits too. With DEFER_TASKRUN, the default, only a signal
+//! that stops the process is ever pending. With a submission thread, or another task_run, the input itself is such
+//! work. Nothing here can see it, so that `uring-sqpoll` alone may leave what follows urgent data unanswered.
 
 pub mod buffer_ring;
 mod locked;

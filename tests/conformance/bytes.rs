@@ -15,6 +15,10 @@ pub const CASES: &[Case] = &[
     echo("large_message", large_message),
     echo("many_connections", many_connections),
     echo("books_balance", books_balance),
+    echo("urgent_data", urgent_data).except(
+        "uring-sqpoll",
+        "the kernel leaves what follows an urgent mark unread while work for the submission thread is pending",
+    ),
 ];
 
 /// Sizes at which a buffer of some backend ends.
@@ -25,6 +29,46 @@ fn one_echo(backend: &Backend) {
         let mut client = server.connect();
         client.echo(17);
         client.finish();
+    });
+}
+
+/// An urgent byte is a byte of the stream like any other, and what follows it does not wait for more.
+fn urgent_data(backend: &Backend) {
+    const AROUND: [(usize, usize); 5] = [(3, 3), (0, 100), (100, 0), (5000, 1), (1, 5000)];
+    let send = |client: &mut Client, (before, after): (usize, usize)| {
+        client.sender.send(before);
+        client.sender.send_urgent(1);
+        client.sender.send(after);
+        client.sender.send_urgent(7);
+        client.sender.send(after);
+    };
+    survives(backend, |server| {
+        // All of it is there when the server looks.
+        let mut clients: Vec<Client> = (0..8).map(|_| server.connect()).collect();
+        for lengths in AROUND {
+            server.pause();
+            clients.iter_mut().for_each(|client| send(client, lengths));
+            server.resume();
+            clients.iter_mut().for_each(Client::receive_owed);
+        }
+        // It comes as it comes.
+        for lengths in AROUND.into_iter().cycle().take(50) {
+            send(&mut clients[0], lengths);
+            clients[0].receive_owed();
+        }
+        // Alone, behind more than the socket takes, and in front of the end.
+        let mut narrow = server.connect();
+        narrow.sender.send_urgent(1);
+        narrow.receive_owed();
+        narrow.sender.send_until_stalled(8 << 20);
+        narrow.receiver.receive(narrow.sender.bytes as usize / 2);
+        narrow.sender.send_urgent(1);
+        narrow.receive_owed();
+        clients.push(narrow);
+        for mut client in clients {
+            client.sender.send_urgent(2);
+            client.finish();
+        }
     });
 }
 

@@ -1,11 +1,18 @@
 //! How a server starts: held until instruments are attached, then ready and saying how it was set up.
 
 use super::{Case, any};
-use crate::support::{Backend, Client, Server, command};
+use crate::support::{Backend, Client, SERVER, Server, command};
 use std::collections::HashSet;
+use std::fs;
+use std::net::{Ipv6Addr, SocketAddr, TcpListener};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::Command;
 
 pub const CASES: &[Case] = &[
     any("ready_line", ready_line),
+    any("free_ports_of_ipv6", free_ports_of_ipv6),
+    any("inherited_signals", inherited_signals),
+    any("held_with_inherited_signals", held_with_inherited_signals),
     any("held_until_told", held_until_told),
     any("obeys_stdin", obeys_stdin),
     any("ends_when_abandoned", ends_when_abandoned),
@@ -15,7 +22,10 @@ fn ready_line(backend: &Backend) {
     let server = Server::start(&backend.name, &["--workers", "2", "--ports", "6"]);
     assert_eq!(server.ready["backend"], backend.name.as_str());
     assert_eq!(server.ready["workers"], 2);
-    assert_eq!(server.addresses.iter().collect::<HashSet<_>>().len(), 6, "six ports that differ");
+    let first = server.address();
+    let consecutive: Vec<SocketAddr> =
+        (0..6).map(|index| SocketAddr::new(first.ip(), first.port() + index)).collect();
+    assert_eq!(server.addresses, consecutive, "six free ports, one after the other");
     assert!(server.ready["in_force"].is_object());
     let knobs = server.ready["knobs"].as_object().expect("the knobs in force");
     let named: HashSet<&str> = knobs.keys().map(String::as_str).collect();
@@ -25,6 +35,85 @@ fn ready_line(backend: &Backend) {
     drop(clients);
     server.wait_for("closed", 6);
     server.finish();
+}
+
+/// A link-local address of this host, with its interface by name.
+fn link_local() -> Option<String> {
+    // proc_net(5): address, number, length of the prefix, scope, flags, name. The flag 0x40 says that it is tentative.
+    let table = fs::read_to_string("/proc/net/if_inet6").ok()?;
+    let mut lines = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let line =
+        lines.find(|fields| fields.len() == 6 && fields[0].starts_with("fe80") && fields[4] == "80")?;
+    let address = u128::from_str_radix(line[0], 16).ok()?;
+    Some(format!("[{}%{}]:0", Ipv6Addr::from_bits(address), line[5]))
+}
+
+/// The line that says where can be connected to, in whatever form the address was given.
+fn free_ports_of_ipv6(backend: &Backend) {
+    if TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_err() {
+        eprintln!("skipped: this host has no IPv6");
+        return;
+    }
+    let local = ["[::1]:0", "[::1%lo]:0", "[::]:0", "[::ffff:127.0.0.1]:0"].map(str::to_owned);
+    for listen in local.into_iter().chain(link_local()) {
+        let mut command = Command::new(SERVER);
+        command.args(["--backend", &backend.name, "--listen", &listen, "--workers", "2"]);
+        let server = Server::spawn(command);
+        let [first, second] = server.addresses[..] else { panic!("two addresses: {}", server.ready) };
+        assert_eq!(second.port(), first.port() + 1, "{}", server.ready);
+        for address in [first, second] {
+            let mut client = Client::connect(address);
+            if backend.echoes {
+                client.echo(100);
+            }
+            drop(client);
+        }
+        server.wait_for("closed", 2);
+        server.finish();
+    }
+}
+
+/// The same server from a process that has left every signal blocked, and these ignored.
+fn with_inherited_signals(backend: &Backend, arguments: &[&str]) -> Command {
+    let mut command = command(&backend.name, arguments);
+    // SAFETY: all of these are safe between fork and exec, and touch nothing but the set on the stack.
+    unsafe {
+        command.pre_exec(|| {
+            let mut all = std::mem::zeroed();
+            libc::sigfillset(&mut all);
+            libc::sigprocmask(libc::SIG_SETMASK, &all, std::ptr::null_mut());
+            for signal in
+                [libc::SIGTERM, libc::SIGINT, libc::SIGUSR1, libc::SIGUSR2, libc::SIGURG, libc::SIGCHLD]
+            {
+                libc::signal(signal, libc::SIG_IGN);
+            }
+            Ok(())
+        });
+    }
+    command
+}
+
+/// What a server relies on does not depend on who has started it.
+fn inherited_signals(backend: &Backend) {
+    let server = Server::spawn(with_inherited_signals(backend, &[]));
+    let mut client = server.connect();
+    if backend.echoes {
+        client.echo(100);
+    }
+    server.wait_for("open", 1);
+    server.signal(libc::SIGTERM);
+    client.receiver.receive_to_end();
+    drop(client);
+    server.wait().in_order();
+}
+
+fn held_with_inherited_signals(backend: &Backend) {
+    for signal in [libc::SIGTERM, libc::SIGINT] {
+        let held = Server::launch(with_inherited_signals(backend, &["--hold"]));
+        held.held();
+        held.signal(signal);
+        assert_eq!(held.wait().status.signal(), Some(signal));
+    }
 }
 
 fn held_until_told(backend: &Backend) {

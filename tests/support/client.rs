@@ -163,6 +163,16 @@ impl Sender {
         Ok(())
     }
 
+    /// Sends the next `bytes` of the stream, at most [`MAX_SLICE`], the last of them urgent (tcp(7), MSG_OOB).
+    pub fn send_urgent(&mut self, bytes: usize) {
+        let sent = SockRef::from(&*self.socket)
+            .send_out_of_band(self.stream.peek(bytes))
+            .expect("urgent data is sent");
+        assert_eq!(sent, bytes, "urgent data is sent whole");
+        self.stream.advance(sent);
+        self.bytes += sent as u64;
+    }
+
     /// Sends until nothing more is taken, at most `limit` bytes.
     pub fn send_until_stalled(&mut self, limit: usize) {
         let end = self.bytes + limit as u64;

@@ -41,6 +41,12 @@ pub fn state(pid: u32) -> char {
     stat_fields(pid).first().and_then(|field| field.chars().next()).unwrap_or('?')
 }
 
+/// The state letters of all threads of a process.
+pub fn states(pid: u32) -> String {
+    let path = |thread| format!("/proc/{pid}/task/{thread}/stat");
+    threads(pid).into_iter().filter_map(|thread| fields_of(&path(thread)).first()?.chars().next()).collect()
+}
+
 /// Whether a thread of a process runs, or waits for nothing but a CPU.
 pub fn has_runnable_thread(pid: u32) -> bool {
     let path = |thread| format!("/proc/{pid}/task/{thread}/stat");

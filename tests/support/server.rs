@@ -194,7 +194,11 @@ impl Server {
     /// signal(7).
     pub fn pause(&self) {
         self.signal(libc::SIGSTOP);
-        eventually("the server is stopped", || process::state(self.pid()), |state| *state == 'T');
+        eventually(
+            "all its threads are stopped",
+            || process::states(self.pid()),
+            |states| states.chars().all(|state| state == 'T'),
+        );
     }
 
     /// Lets a stopped process go on.
