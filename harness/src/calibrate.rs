@@ -194,7 +194,7 @@ impl Probe {
             room: Room::default(),
             placement: Placement::deal(1, None)?,
             sides: None,
-            interrupted: Default::default(),
+            interruptions: Default::default(),
             histograms: scratch.0.clone(),
         };
         let contender = Contender { backend: backend.to_owned(), ..Contender::default() };

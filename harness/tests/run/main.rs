@@ -19,6 +19,7 @@ mod replaced;
 mod report;
 mod resume;
 mod scale;
+mod suspended;
 mod sweep;
 mod whole_run;
 mod workloads;
