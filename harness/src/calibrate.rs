@@ -195,7 +195,7 @@ impl Probe {
             placement: Placement::deal(1, false, None)?,
             hyperthreads: false,
             sides: None,
-            interrupted: Default::default(),
+            interruptions: Default::default(),
             histograms: scratch.0.clone(),
         };
         let contender = Contender { backend: backend.to_owned(), ..Contender::default() };

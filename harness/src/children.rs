@@ -5,16 +5,16 @@ mod external;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -22,7 +22,7 @@ use ringmark::backend;
 use ringmark::sys::Call;
 use serde::Deserialize;
 
-use crate::external::External;
+use crate::external::{External, supervisor};
 use crate::instruments::affinity::CpuList;
 use crate::instruments::cpu::Tasks;
 use crate::instruments::idle_spinner;
@@ -54,8 +54,46 @@ const END_TIME: Duration = Duration::from_secs(20);
 /// ended.
 const PORT_TIME: Duration = Duration::from_secs(5);
 
-/// Set by the second Ctrl-C: every wait ends.
-pub type Interrupted = Arc<AtomicBool>;
+/// What comes between a trial and its end.
+#[derive(Clone, Debug, Default)]
+pub struct Interruptions {
+    wanted: Arc<AtomicBool>,
+    suspended: Arc<Mutex<BTreeSet<&'static str>>>,
+}
+
+impl Interruptions {
+    /// Ends every wait, as the second Ctrl-C wants.
+    pub fn want(&self) {
+        self.wanted.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether every wait shall end.
+    pub fn is_wanted(&self) -> bool {
+        self.wanted.load(Ordering::Relaxed)
+    }
+
+    /// Keeps that a program was stopped by a signal, as SIGSTOP, so that time passed without it.
+    pub fn note_suspended(&self, program: &'static str) {
+        self.suspended.lock().unwrap_or_else(PoisonError::into_inner).insert(program);
+    }
+
+    /// The programs that were stopped since this was asked last.
+    pub fn take_suspended(&self) -> Vec<&'static str> {
+        let mut suspended = self.suspended.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *suspended).into_iter().collect()
+    }
+}
+
+/// Whether a child that lives was stopped, or continued after that, since this was asked last.
+pub fn was_suspended(child: u32) -> bool {
+    // SAFETY: all zeros are a siginfo_t, to which the kernel writes during the call; only a child of this process that
+    // is not reaped has the number, and no other state of it is taken than the one that nobody else waits for.
+    unsafe {
+        let mut found: libc::siginfo_t = std::mem::zeroed();
+        let states = libc::WSTOPPED | libc::WCONTINUED | libc::WNOHANG;
+        libc::waitid(libc::P_PID, child, &mut found, states) == 0 && found.si_pid() != 0
+    }
+}
 
 /// A program that ended because the person asked for it.
 #[derive(Debug, thiserror::Error)]
@@ -69,7 +107,7 @@ struct Program {
     stdin: Option<ChildStdin>,
     lines: Receiver<String>,
     errors: Receiver<String>,
-    interrupted: Interrupted,
+    interruptions: Interruptions,
     /// Whether it ends others, and then itself, once its stdin ends; killed, it could not.
     ends_with_stdin: bool,
 }
@@ -92,7 +130,7 @@ impl Program {
         name: &'static str,
         mut command: Command,
         namespace: Option<&NetworkNamespace>,
-        interrupted: &Interrupted,
+        interruptions: &Interruptions,
     ) -> Result<Self> {
         if let Some(namespace) = namespace {
             namespace.apply(&mut command);
@@ -105,11 +143,22 @@ impl Program {
         let lines = child.stdout.take().map_or_else(|| mpsc::channel().1, lines_of);
         let errors = child.stderr.take().map_or_else(|| mpsc::channel().1, lines_of);
         let stdin = child.stdin.take();
-        let interrupted = Arc::clone(interrupted);
-        Ok(Self { name, child, stdin, lines, errors, interrupted, ends_with_stdin: false })
+        let interruptions = interruptions.clone();
+        Ok(Self { name, child, stdin, lines, errors, interruptions, ends_with_stdin: false })
+    }
+
+    /// Keeps whether it was stopped by a signal. One that has ended does not tell any more.
+    fn note_suspended(&mut self) {
+        // What a supervisor watches is no child of this process.
+        let is_told = || self.lines.try_iter().any(|line| line == supervisor::SUSPENDED);
+        let suspended = if self.ends_with_stdin { is_told() } else { was_suspended(self.child.id()) };
+        if suspended {
+            self.interruptions.note_suspended(self.name);
+        }
     }
 
     fn say(&mut self, line: &str) -> Result<()> {
+        self.note_suspended();
         let name = self.name;
         let stdin = self.stdin.as_mut().with_context(|| format!("the {name} takes no more commands"))?;
         if writeln!(stdin, "{line}").is_err() {
@@ -121,7 +170,7 @@ impl Program {
     fn hear(&mut self, time: Duration) -> Result<String> {
         let deadline = Instant::now() + time;
         loop {
-            if self.interrupted.load(Ordering::Relaxed) {
+            if self.interruptions.is_wanted() {
                 bail!(WasInterrupted);
             }
             let left = deadline.saturating_duration_since(Instant::now());
@@ -179,6 +228,7 @@ impl Program {
 
     /// Ends it within `time`, or returns the processes that are left.
     fn end(&mut self, time: Duration) -> Vec<u32> {
+        self.note_suspended();
         // What cannot be killed, such as a command that runs as another user, leaves with the end of its stdin.
         self.stdin = None;
         if !self.ends_with_stdin {
@@ -232,7 +282,7 @@ pub fn end_with_parent(command: &mut Command) {
 
 /// The line that a program prints before it ends.
 pub fn line_of(command: Command) -> Result<String> {
-    let mut program = Program::start("program", command, None, &Interrupted::default())?;
+    let mut program = Program::start("program", command, None, &Interruptions::default())?;
     program.hear(ANSWER_TIME)
 }
 
@@ -355,15 +405,15 @@ impl Server {
     pub fn start(
         plan: &ServerPlan<'_>,
         namespace: Option<&NetworkNamespace>,
-        interrupted: &Interrupted,
+        interruptions: &Interruptions,
         mut held: impl FnMut(Option<u32>),
     ) -> Result<Self> {
         if let Some(external) = plan.external {
-            return external::start(external, plan, namespace, interrupted, held);
+            return external::start(external, plan, namespace, interruptions, held);
         }
         let deadline = Instant::now() + PORT_TIME;
         loop {
-            match Self::start_once(plan, namespace, interrupted, &mut held) {
+            match Self::start_once(plan, namespace, interruptions, &mut held) {
                 // Where the command leads it there is no fresh namespace in which all ports are free.
                 Err(error)
                     if plan.sides.is_some()
@@ -380,7 +430,7 @@ impl Server {
     fn start_once(
         plan: &ServerPlan<'_>,
         namespace: Option<&NetworkNamespace>,
-        interrupted: &Interrupted,
+        interruptions: &Interruptions,
         held: &mut dyn FnMut(Option<u32>),
     ) -> Result<Self> {
         let here = Way::default();
@@ -399,7 +449,7 @@ impl Server {
         }
         command.args(plan.settings.iter().flat_map(|setting| ["--set", setting]));
         let start = || -> Result<_> {
-            let mut program = Program::start("server", command, namespace, interrupted)?;
+            let mut program = Program::start("server", command, namespace, interruptions)?;
             match parse(&program.hear(ANSWER_TIME)?)? {
                 ServerEvent::Held(whereabouts) => {
                     plan.sides.inspect(|sides| sides.server.note(&whereabouts));
@@ -549,10 +599,10 @@ pub struct IdleSpinner {
 
 impl IdleSpinner {
     /// Starts it, and returns once a thread spins on each of the CPUs.
-    pub fn start(cpus: &CpuList, interrupted: &Interrupted) -> Result<Self> {
+    pub fn start(cpus: &CpuList, interruptions: &Interruptions) -> Result<Self> {
         let mut command = Command::new(std::env::current_exe().context("find this program")?);
         command.args([idle_spinner::VERB, "--cpus", &cpus.to_string()]);
-        let mut program = Program::start("idle spinner", command, None, interrupted)?;
+        let mut program = Program::start("idle spinner", command, None, interruptions)?;
         match program.hear(ANSWER_TIME)?.as_str() {
             idle_spinner::READY => Ok(Self { program }),
             other => bail!("the idle spinner should say that it spins, but says {other:?}"),
@@ -584,14 +634,14 @@ impl Load {
         arguments: impl IntoIterator<Item = S>,
         sides: Option<&Sides>,
         namespace: Option<&NetworkNamespace>,
-        interrupted: &Interrupted,
+        interruptions: &Interruptions,
     ) -> Result<Self> {
         let here = Way::default();
         let way = sides.map_or(&here, |sides| &sides.load.way);
         let mut command = way.command(&std::env::current_exe().context("find this program")?);
         command.args(["load", "--json", "--commands"]).args(arguments);
         let start = || -> Result<_> {
-            let mut program = Program::start("load", command, namespace, interrupted)?;
+            let mut program = Program::start("load", command, namespace, interruptions)?;
             match parse_load(&program.hear(ANSWER_TIME)?)? {
                 LoadEvent::Started(whereabouts) => {
                     sides.inspect(|sides| sides.load.note(&whereabouts));

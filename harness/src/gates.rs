@@ -78,6 +78,8 @@ pub struct Evidence {
     pub counters: ServerCounters,
     /// Who has to share a CPU: waiting for each other is then no sign of anything else.
     pub sharing: Sharing,
+    /// Why what was read at the window's ends is not of the window.
+    pub not_of_window: Vec<String>,
     /// What the knobs ask for and is not in force: see [`not_in_force`].
     pub not_in_force: Vec<String>,
     /// What to mind although nothing is wrong.
@@ -168,6 +170,7 @@ pub fn judge(evidence: &Evidence) -> (Status, String) {
         "no echo came back within the window: the client or the server had no CPU, or the window is too short"
             .to_owned(),
     );
+    reject(!evidence.not_of_window.is_empty(), evidence.not_of_window.join("; "));
     reject(!evidence.not_in_force.is_empty(), evidence.not_in_force.join("; "));
     let above = |value: Option<f64>, limit: f64| value.is_some_and(|value| value > limit);
     let percent = |value: Option<f64>| value.unwrap_or_default();
@@ -328,6 +331,7 @@ mod tests {
             (with(|evidence| evidence.server_run_delay_percent = Some(6.0)), "waited for a CPU"),
             (with(|evidence| evidence.client_run_delay_percent = Some(6.0)), "the client waited for a CPU"),
             (with(|evidence| evidence.not_in_force = vec!["x=on is not in force".to_owned()]), "x=on is not"),
+            (with(|evidence| evidence.not_of_window = vec!["read late".to_owned()]), "read late"),
             (with(|evidence| evidence.io_workers = 1), "io-wq"),
             (counter("io_wq_workers"), "1 io-wq workers"),
             (counter("accept_pauses"), "accepting"),

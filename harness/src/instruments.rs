@@ -14,6 +14,7 @@
 //! [`network_namespace`] and [`affinity`] give a trial its place to run in; [`idle_spinner`] keeps its CPUs awake.
 
 pub mod affinity;
+pub mod clock;
 pub mod contention;
 pub mod cpu;
 pub mod idle_spinner;

@@ -209,7 +209,7 @@ pub fn run(options: Options) -> Result<()> {
         placement,
         hyperthreads: matrix.hyperthreads,
         sides,
-        interrupted: stop.interrupted(),
+        interruptions: stop.interruptions(),
         histograms: results.histograms(),
     };
     results.write_manifest(&manifest)?;

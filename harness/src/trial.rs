@@ -26,7 +26,7 @@ use anyhow::{Context, Result};
 use ringmark::backend;
 use serde::{Deserialize, Serialize};
 
-use crate::children::{Interrupted, Load, RefusedByKernel, Server, ServerCounters, ServerPlan};
+use crate::children::{Interruptions, Load, RefusedByKernel, Server, ServerCounters, ServerPlan};
 use crate::doctor::Room;
 use crate::external::External;
 use crate::instruments::affinity::CpuList;
@@ -60,8 +60,8 @@ pub struct Ground {
     pub hyperthreads: bool,
     /// Where the two sides are, if the run has a command for either.
     pub sides: Option<Sides>,
-    /// Set by who wants no more of the trial.
-    pub interrupted: Interrupted,
+    /// Who wants no more of the trial, and who was stopped within it.
+    pub interruptions: Interruptions,
     /// Where histograms go.
     pub histograms: PathBuf,
 }
@@ -400,6 +400,14 @@ fn miscounted(churn: Option<&ChurnResult>, counters: &ServerCounters) -> Option<
         .then(|| format!("the server accepted {accepted} connections where the client opened {opened}"))
 }
 
+/// Why a trial is of no use in which these programs were stopped, if there are any.
+fn spoilt_by(suspended: &[&str]) -> Option<String> {
+    let who = suspended.iter().map(|name| format!("the {name}")).collect::<Vec<_>>().join(" and ");
+    (!suspended.is_empty()).then(|| {
+        format!("{who} was stopped by a signal (SIGSTOP, Ctrl-Z) within the trial: time passed without it")
+    })
+}
+
 /// Of a server that a trial has to see, and that is not where its side said that it would be.
 const UNSEEN: &str = "the server's process is not to be seen here";
 
@@ -489,6 +497,7 @@ impl Trial {
             (outcome.row.status, outcome.row.reason) = (Status::Unsupported, reason);
             return outcome;
         }
+        ground.interruptions.take_suspended();
         let result = match &self.task {
             Task::Syscalls(workload, echoes) => {
                 syscalls::measure(self, ground, workload, *echoes, &mut outcome)
@@ -511,6 +520,12 @@ impl Trial {
                     None => reason,
                 };
             }
+        }
+        if let Some(reason) = spoilt_by(&ground.interruptions.take_suspended()) {
+            let row = &mut outcome.row;
+            row.reason =
+                [reason, std::mem::take(&mut row.reason)].join("; ").trim_end_matches("; ").to_owned();
+            row.status = Status::Rejected;
         }
         outcome
     }
@@ -570,7 +585,7 @@ impl Trial {
             cpus: &ground.placement.server,
             sides: ground.sides.as_ref(),
         };
-        let server = Server::start(&plan, namespace, &ground.interrupted, held)?;
+        let server = Server::start(&plan, namespace, &ground.interruptions, held)?;
         row.knobs = server.knobs.clone();
         row.in_force = server.in_force.clone();
         Ok(server)
@@ -647,7 +662,7 @@ impl Trial {
             arguments.push(format!("--churn={churn}"));
         }
         arguments.extend_from_slice(more);
-        Load::start(arguments, ground.sides.as_ref(), namespace, &ground.interrupted)
+        Load::start(arguments, ground.sides.as_ref(), namespace, &ground.interruptions)
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail};
 
 use super::{
-    ANSWER_TIME, DEATH_TIME, Interrupted, LAST_WORDS_TIME, Program, Server, ServerCounters, ServerPlan,
+    ANSWER_TIME, DEATH_TIME, Interruptions, LAST_WORDS_TIME, Program, Server, ServerCounters, ServerPlan,
     WasInterrupted, free_ports,
 };
 use crate::external::{ADDRESS, External, Ready, exec, supervisor};
@@ -27,7 +27,7 @@ pub fn start(
     external: &External,
     plan: &ServerPlan<'_>,
     namespace: Option<&NetworkNamespace>,
-    interrupted: &Interrupted,
+    interruptions: &Interruptions,
     mut held: impl FnMut(Option<u32>),
 ) -> Result<Server> {
     let port = if namespace.is_some() { plan.first_port } else { free_ports(1)? };
@@ -37,7 +37,7 @@ pub fn start(
         command.args(["--cpus", plan.cpus]);
     }
     command.arg("--").args(external.words(port, plan.workers));
-    let mut program = Program::start("server", command, namespace, interrupted)?;
+    let mut program = Program::start("server", command, namespace, interruptions)?;
     program.ends_with_stdin = true;
     let pid = program.hear(ANSWER_TIME)?.parse().context("the number of the server's process")?;
     let mut server = Server {
@@ -59,7 +59,7 @@ fn await_ready(program: &mut Program, external: &External, port: u16) -> Result<
     let deadline = Instant::now() + external.ready_within;
     let mut said = None;
     loop {
-        if program.interrupted.load(std::sync::atomic::Ordering::Relaxed) {
+        if program.interruptions.is_wanted() {
             bail!(WasInterrupted);
         }
         // Before the lines are looked at: none comes after it has ended.
@@ -136,7 +136,7 @@ pub fn version(external: &External) -> Result<String> {
     let (name, arguments) = external.version.split_first().context("no version command")?;
     let mut command = Command::new(name);
     command.args(arguments);
-    let mut program = Program::start("version command", command, None, &Interrupted::default())?;
+    let mut program = Program::start("version command", command, None, &Interruptions::default())?;
     program.stdin = None;
     let deadline = Instant::now() + VERSION_TIME;
     loop {

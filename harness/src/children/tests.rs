@@ -10,7 +10,7 @@ fn sleep(seconds: &str) -> Command {
 
 #[test]
 fn what_does_not_end_is_left_and_named() {
-    let mut program = Program::start("program", sleep("600"), None, &Interrupted::default()).unwrap();
+    let mut program = Program::start("program", sleep("600"), None, &Interruptions::default()).unwrap();
     let pid = program.child.id();
     // As long as one is traced by another process than its parent, its parent does not see its end (ptrace(2)).
     let mut tracer = sleep("30");

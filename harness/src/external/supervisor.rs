@@ -9,11 +9,14 @@ use std::process::{Child, Command, Stdio};
 use anyhow::{Context, Result};
 use ringmark::sys::{self, Signals};
 
-use crate::children::end_with_parent;
+use crate::children::{end_with_parent, was_suspended};
 use crate::instruments::process_tree::children_of;
 
 /// The verb of `ringmark` that does it, which is not for people.
 pub const VERB: &str = "supervise";
+
+/// What it says on stdout once the server's first process was stopped by a signal, or continued after that.
+pub const SUSPENDED: &str = "ringmark supervise: the server was suspended";
 
 /// Starts a server, says its number, and ends all that comes of it once stdin ends.
 ///
@@ -45,6 +48,9 @@ pub fn run(options: &Options) -> Result<()> {
                     end_by(signal);
                 }
                 std::process::exit(status.code().unwrap_or_default());
+            }
+            if was_suspended(server.id()) {
+                writeln!(io::stdout(), "{SUSPENDED}").context("stdout")?;
             }
             reap_orphans(&server);
             continue;

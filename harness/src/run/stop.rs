@@ -4,31 +4,39 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGCONT, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::children::Interrupted;
+use crate::children::Interruptions;
 
 /// What the person asked for so far.
 pub struct Stop {
     after_trial: Arc<AtomicBool>,
-    at_once: Interrupted,
+    interruptions: Interruptions,
 }
 
 impl Stop {
-    /// Takes SIGINT and SIGTERM from now on. `first` is called at the first of them, on another thread.
+    /// Takes SIGINT and SIGTERM from now on, and SIGCONT. `first` is called at the first of the former, on another
+    /// thread.
     pub fn listen(first: impl Fn() + Send + 'static) -> Result<Self> {
-        let mut signals = Signals::new([SIGINT, SIGTERM]).context("take Ctrl-C")?;
-        let stop = Self { after_trial: Arc::default(), at_once: Interrupted::default() };
-        let (after_trial, at_once) = (Arc::clone(&stop.after_trial), Arc::clone(&stop.at_once));
+        let mut signals = Signals::new([SIGINT, SIGTERM, SIGCONT]).context("take Ctrl-C")?;
+        let stop = Self { after_trial: Arc::default(), interruptions: Interruptions::default() };
+        let (after_trial, interruptions) = (Arc::clone(&stop.after_trial), stop.interruptions.clone());
         std::thread::spawn(move || {
-            for (count, _) in signals.forever().enumerate() {
-                match count {
+            let mut count = 0;
+            for signal in signals.forever() {
+                // It had been stopped: by Ctrl-Z, or by somebody else.
+                if signal == SIGCONT {
+                    interruptions.note_suspended("harness (`ringmark run`)");
+                    continue;
+                }
+                count += 1;
+                match count - 1 {
                     0 => {
                         after_trial.store(true, Ordering::Relaxed);
                         first();
                     }
-                    1 => at_once.store(true, Ordering::Relaxed),
+                    1 => interruptions.want(),
                     // Something does not end. The kernel ends the children of who is gone.
                     _ => std::process::exit(130),
                 }
@@ -44,11 +52,11 @@ impl Stop {
 
     /// Whether the trial shall be broken off.
     pub fn at_once(&self) -> bool {
-        self.at_once.load(Ordering::Relaxed)
+        self.interruptions.is_wanted()
     }
 
-    /// What ends the waits of a trial.
-    pub fn interrupted(&self) -> Interrupted {
-        Arc::clone(&self.at_once)
+    /// What ends the waits of a trial, and spoils it.
+    pub fn interruptions(&self) -> Interruptions {
+        self.interruptions.clone()
     }
 }

@@ -8,6 +8,7 @@ use super::ramp::Ramp;
 use super::{Ground, Trial, miscounted};
 use crate::children::{IdleSpinner, Load, Server};
 use crate::gates::{self, Evidence, Offered, Sharing};
+use crate::instruments::clock::{self, Moment, OfLoad};
 use crate::instruments::cpu::{MachineCpu, ProcessTicks, Tasks, process_cpu_ns};
 use crate::instruments::network::{NetworkDifference, NetworkReading};
 use crate::instruments::network_namespace::NetworkNamespace;
@@ -34,6 +35,8 @@ pub struct Clocks {
     /// Likewise.
     client_tasks: Option<Tasks>,
     pub machine: MachineCpu,
+    /// When the server's CPU clock had been read.
+    pub read_at: Moment,
 }
 
 impl Clocks {
@@ -46,19 +49,21 @@ impl Clocks {
         let machine = MachineCpu::read()?;
         let ticks = sum(processes.as_ref(), ProcessTicks::read)?;
         let server_cpu_ns = server_cpu_ns(server, processes.as_ref())?;
-        Ok(Self { processes, server_cpu_ns, server: ticks.zip(tasks), client_tasks, machine })
+        let read_at = Moment::now();
+        Ok(Self { processes, server_cpu_ns, server: ticks.zip(tasks), client_tasks, machine, read_at })
     }
 
     /// At its end, the other way round: of the processes that there were `before`, and then of what there is now.
     pub fn end(server: &mut Server, load: &Load, before: &Self) -> Result<Self> {
         let processes = before.processes.as_ref();
         let server_cpu_ns = server_cpu_ns(server, processes)?;
+        let read_at = Moment::now();
         let ticks = sum(processes, ProcessTicks::read)?;
         let machine = MachineCpu::read()?;
         let client_tasks = load.pid().map(Tasks::read).transpose()?;
         let tasks = sum(processes, Tasks::read)?;
         let processes = server.processes()?;
-        Ok(Self { processes, server_cpu_ns, server: ticks.zip(tasks), client_tasks, machine })
+        Ok(Self { processes, server_cpu_ns, server: ticks.zip(tasks), client_tasks, machine, read_at })
     }
 
     /// io-wq workers of a server that is to be seen.
@@ -102,6 +107,19 @@ pub struct Window {
     pub before: Clocks,
     pub after: Clocks,
     pub result: LoadResult,
+}
+
+impl Window {
+    /// Why what was read at its ends is not of it.
+    pub fn not_of_it(&self, ground: &Ground) -> Vec<String> {
+        let is_one_clock = ground.sides.as_ref().is_none_or(|sides| sides.load.is_here);
+        clock::not_of_window(
+            OfLoad::of(&self.result),
+            &self.before.read_at,
+            &self.after.read_at,
+            is_one_clock,
+        )
+    }
 }
 
 /// Lets the load run.
@@ -175,12 +193,13 @@ pub fn measure(
     server.await_open(all_connections)?;
     row.idle_spinner = workload.idle_spinner;
     let spinner = match workload.idle_spinner {
-        true => Some(IdleSpinner::start(&ground.placement.cpus()?, &ground.interrupted)?),
+        true => Some(IdleSpinner::start(&ground.placement.cpus()?, &ground.interruptions)?),
         false => None,
     };
     let counters_before = server.counters()?;
-    let Window { before, after, mut result } =
-        window(&mut server, &mut load, latency.duration, latency.warmup_max)?;
+    let window = window(&mut server, &mut load, latency.duration, latency.warmup_max)?;
+    let not_of_window = window.not_of_it(ground);
+    let Window { before, after, mut result } = window;
     // One that had died in between would have left the CPUs to halt.
     spinner.map(IdleSpinner::end).transpose()?;
     let at_rest = match &result.churn {
@@ -315,6 +334,7 @@ pub fn measure(
         io_workers: after.io_workers().unwrap_or(at_rest.kernel_threads.io_wq),
         counters,
         sharing,
+        not_of_window,
         not_in_force: gates::not_in_force(&row.knobs, &row.in_force),
         notes: summed.unwrap_or_else(Some).into_iter().chain(ground.placement.note()).collect(),
         ..Evidence::default()

@@ -5,15 +5,16 @@
 //! server or its ring keeps what it once needed, as io_uring keeps its requests for reuse.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use ringmark::backend;
 
 use super::ramp::{self, Ramp};
 use super::{Ground, Outcome, Trial, UNSEEN};
 use crate::children::{Load, Server};
 use crate::gates::{self, Evidence};
+use crate::instruments::clock::Moment;
 use crate::instruments::memory::{MemoryInstrument, MemoryReading};
 use crate::load::result::LoadEvent;
 use crate::matrix::Memory;
@@ -182,13 +183,14 @@ fn walk(
 fn read_active(server: &mut Server, load: &mut Load, instrument: &MemoryInstrument) -> Result<MemoryReading> {
     let expect = |event: Result<LoadEvent>, server: &mut Server| event.map_err(|error| server.blame(error));
     expect(load.command("run", ECHO_TIME), server)?;
-    let begin = Instant::now();
     let mut readings = (0..ACTIVE_READINGS).map(|_| instrument.read()).collect::<Result<Vec<_>, _>>()?;
-    let is_active = begin.elapsed() < ACTIVE_TIME;
+    let read_at = Moment::now();
     // That the window has ended, and what came of it.
-    for _ in 0..2 {
-        expect(load.next(ECHO_TIME), server)?;
-    }
+    expect(load.next(ECHO_TIME), server)?;
+    let LoadEvent::Result(result) = expect(load.next(ECHO_TIME), server)? else {
+        bail!("the load gave no result")
+    };
+    let is_active = result.window_end_ns.is_some_and(|end_ns| !read_at.is_after(end_ns));
     readings.sort_by_key(|reading| reading.kernel_bytes().unwrap_or(reading.user.private_bytes));
     Ok(MemoryReading { settled: is_active, ..readings.swap_remove(ACTIVE_READINGS / 2) })
 }

@@ -10,7 +10,7 @@
 //! the same kind runs beside, without a crowd, and every load is measured on both, one right after the other, the first
 //! of them in turn: only their ratio tells what the crowd costs. At a count at which all are active it shows the noise.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 use ringmark::backend;
@@ -217,10 +217,9 @@ impl Walk<'_> {
     fn rest(&mut self, connections: usize) -> Result<ScaleRow> {
         let server = &mut self.crowded.server;
         let before = Clocks::begin(server, &self.crowd)?;
-        let begin = Instant::now();
         std::thread::sleep(self.scale.duration);
-        let duration_s = begin.elapsed().as_secs_f64();
         let after = Clocks::end(server, &self.crowd, &before)?;
+        let duration_s = after.read_at.ns_since(&before.read_at) as f64 / 1e9;
         let cpu_ns = (after.server_cpu_ns - before.server_cpu_ns) as f64;
         Ok(ScaleRow {
             connections: connections as u64,
@@ -287,7 +286,9 @@ impl Walk<'_> {
         let network_before = network(server, namespace.as_ref())?;
         ramp.to(active, idle, server, &mut load, |_| {})?;
         let counters_before = server.counters()?;
-        let Window { before, after, result } = window(server, &mut load, scale.duration, warmup_max)?;
+        let window = window(server, &mut load, scale.duration, warmup_max)?;
+        let not_of_window = window.not_of_it(ground);
+        let Window { before, after, result } = window;
         let counters = server.counters()?;
         let network = network_since(server, namespace.as_ref(), network_before)?;
         load.quit()?;
@@ -309,6 +310,7 @@ impl Walk<'_> {
             client_cpu_percent: Some(result.client_cpu_ratio * 100.0),
             steal_percent: machine.steal_percent(),
             network,
+            not_of_window,
             io_workers: after.io_workers().unwrap_or(counters.kernel_threads.io_wq),
             ..Evidence::default()
         });

@@ -10,6 +10,7 @@ use super::{Ground, Outcome, Trial, UNSEEN, miscounted};
 use crate::children::{Server, ServerCounters};
 use crate::gates::{self, Evidence};
 use crate::instruments::Unavailable;
+use crate::instruments::clock::{self, OfLoad};
 use crate::instruments::tracepoints::{Counters, Reading, RingEvent, Syscall, Tracepoint};
 use crate::load::result::LoadEvent;
 use crate::matrix::Workload;
@@ -163,6 +164,7 @@ pub fn measure(
         connections: (workload.connections as u64, stood),
         io_workers,
         counters,
+        not_of_window: clock::load_gap(OfLoad::of(&result)).into_iter().collect(),
         not_in_force: gates::not_in_force(&row.knobs, &row.in_force),
         ..Evidence::default()
     };

@@ -22,6 +22,7 @@ mod replaced;
 mod report;
 mod resume;
 mod scale;
+mod suspended;
 mod sweep;
 mod whole_run;
 mod workloads;
