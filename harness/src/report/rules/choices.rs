@@ -202,7 +202,7 @@ fn enough(run: &Run, all: &[Series], standings: &[Standing]) -> Option<Rule> {
             run.matrix.baseline
         )),
         evidence: format!(
-            "Compared, and beyond what a difference would have been shown of each: {}.",
+            "Compared, and in brackets the difference beyond which one would have been shown: {}.",
             points.iter().map(evidence).collect::<Vec<_>>().join("; ")
         ),
         covers: points.iter().map(|&point| of(point).count()).sum(),
