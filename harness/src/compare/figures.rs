@@ -119,6 +119,7 @@ pub fn all(pair: &Pair) -> (Vec<Figure>, Vec<String>) {
             }
         }
     }
+    obstacles::walks(pair).into_iter().for_each(refuse);
     (figures, refused)
 }
 

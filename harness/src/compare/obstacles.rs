@@ -262,6 +262,15 @@ fn in_which(a: bool, b: bool) -> Option<&'static str> {
     }
 }
 
+/// What no figure of this comparison is of.
+pub fn walks(pair: &Pair) -> Option<String> {
+    let has = |run: &Run| run.matrix.passes().contains(&Pass::Scale);
+    Some(format!(
+        "the walks of the scale pass in {}: they are not compared",
+        in_which(has(&pair.a), has(&pair.b))?
+    ))
+}
+
 /// Why memory is not compared.
 pub fn memory(pair: &Pair) -> Option<String> {
     let bytes = |run: &Run| run.matrix.memory.as_ref().map(|memory| memory.message_bytes);

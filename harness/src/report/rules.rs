@@ -40,8 +40,9 @@ enum Kind {
     Other,
 }
 
-/// Every rule that the run supports: first what answers the matrix's own question; then what holds for most, the rule
-/// before the exception; of what holds for as much, first what to choose.
+/// Every rule that the run supports: first what answers the matrix's own question, then what is of a load, then what a
+/// connection at rest takes. Within these first what holds for most, the rule before the exception; of what holds for as
+/// much, first what to choose.
 pub fn all(run: &Run) -> Vec<Rule> {
     let series = Series::all(&run.matrix);
     let mut rules = choices::rules(run, &series);
@@ -51,7 +52,8 @@ pub fn all(run: &Run) -> Vec<Rule> {
     rules.extend(crowds::rule(run));
     rules.extend(limits::capacities(run, &series));
     rules.extend(limits::memory(run));
-    rules.sort_by_key(|rule| (!answers(run, rule.kind), Reverse(rule.covers)));
+    let is_under_load = |kind| matches!(kind, Kind::Capacity | Kind::Other);
+    rules.sort_by_key(|rule| (!answers(run, rule.kind), !is_under_load(rule.kind), Reverse(rule.covers)));
     rules
 }
 

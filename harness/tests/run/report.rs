@@ -106,11 +106,18 @@ fn who_reads_no_more_gets_no_error() {
 fn a_run_of_which_nobody_reads_is_measured_all_the_same() {
     let matrix = format!("{}[syscalls]\nechoes = 20\n{FOUR_CONNECTIONS}", heading(&["epoll-et"]));
     let place = Place::with(&matrix);
-    let (reader, writer) = std::io::pipe().unwrap();
-    drop(reader);
-    let output = place.run().stdout(writer).output().unwrap();
-    assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
-    assert!(output.status.success(), "{}", output.status);
+    let closed = || {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        writer
+    };
+    let doctor = place.command("doctor").stdout(closed()).output().unwrap();
+    assert!(!String::from_utf8(doctor.stderr).unwrap().contains("pipe"));
+    for command in [&mut place.run(), place.command("completions").arg("bash")] {
+        let output = command.stdout(closed()).output().unwrap();
+        assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
+        assert!(output.status.success(), "{}", output.status);
+    }
     let full = || fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     assert_eq!((place.rows("trials.csv").len(), drawn(&place.out()).len()), (1, 2));
     fs::remove_dir_all(place.out()).unwrap();
