@@ -147,7 +147,7 @@ pub fn run(options: &Options) -> Result<()> {
         origin::lines(options, &pair).iter().map(|line| format!("- {line}\n")).collect::<String>(),
         summary(&pair, &judgement, &figures),
         table(&pair, &figures),
-        not_judged(&judgement),
+        not_judged(&pair, &judgement),
     );
     // Whether it can be read or not does not change what it says.
     let said = output::say(&text).map_err(unless_judged);
@@ -278,7 +278,8 @@ fn table(pair: &Pair, figures: &[Figure]) -> String {
 }
 
 /// Why the rest was not judged.
-fn not_judged(judgement: &Judgement) -> String {
-    let lines: String = judgement.reasons().iter().map(|line| format!("- {line}\n")).collect();
+fn not_judged(pair: &Pair, judgement: &Judgement) -> String {
+    let reasons = judgement.reasons().into_iter().chain(obstacles::walks(pair));
+    let lines: String = reasons.map(|line| format!("- {line}\n")).collect();
     if lines.is_empty() { lines } else { format!("\nNot judged, and why:\n\n{lines}") }
 }

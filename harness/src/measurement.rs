@@ -583,7 +583,7 @@ pub struct ComparisonRow {
 }
 
 /// A row of `capacity.csv`: what an arm carried in a sweep at the latency objective.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct CapacityRow {
     /// The workload that was swept.
     pub sweep: String,
@@ -591,16 +591,26 @@ pub struct CapacityRow {
     pub arm: String,
     /// The 99th percentile of latency that is to be kept.
     pub objective_p99_us: f64,
-    /// The highest rate that kept it, as did every lower one: the median over the blocks that count does not
-    /// exceed it. None if the lowest rate did not keep it.
+    /// The highest rate that kept it, as did every lower one: over the blocks that count, the upper end of the bounds of
+    /// the geometric mean does not exceed it. None if the lowest rate did not keep it.
     pub kept_per_s: Option<f64>,
-    /// That median.
+    /// That mean.
     pub kept_p99_us: Option<f64>,
-    /// The next rate, which was not carried; none if all were.
+    /// The lower end of its bounds.
+    pub kept_p99_low_us: Option<f64>,
+    /// The upper end.
+    pub kept_p99_high_us: Option<f64>,
+    /// The next rate, which is not shown to be kept; none if all were.
     pub missed_per_s: Option<f64>,
-    /// Its median, where the sample carries one.
+    /// Its mean, where the sample carries one.
     pub missed_p99_us: Option<f64>,
-    /// Why it does not count as carried. `the client was the limit`: p99 is above the objective, but the client was too
-    /// busy to tell whose doing that is.
+    /// The lower end of its bounds.
+    pub missed_p99_low_us: Option<f64>,
+    /// The upper end.
+    pub missed_p99_high_us: Option<f64>,
+    /// What all bounds are: the 95 % interval, or where one rate has fewer than ten blocks, the range of the blocks there.
+    pub bounds: Option<Bounds>,
+    /// Why it does not count as kept. `the client was the limit`: the bounds reach beyond the objective, but the client was
+    /// too busy to tell whose doing that is.
     pub missed_because: String,
 }

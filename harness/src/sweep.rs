@@ -3,10 +3,10 @@
 
 use anyhow::{Result, bail};
 
-use crate::comparisons::complete_blocks;
+use crate::comparisons::{Spread, complete_blocks, spread};
 use crate::matrix::{Matrix, Workload};
-use crate::measurement::{CapacityRow, Pass, Status, TrialRow};
-use crate::statistics::median;
+use crate::measurement::{Bounds, CapacityRow, Pass, Status, TrialRow};
+use crate::statistics::{geometric_mean, median};
 
 /// The workloads of a matrix whose rates are not known yet.
 pub fn unknown(matrix: &Matrix) -> impl Iterator<Item = &Workload> {
@@ -98,40 +98,25 @@ pub fn capacities(rows: &[TrialRow], matrix: &Matrix) -> Vec<CapacityRow> {
         let blocks: Vec<_> = loops.iter().map(|of| complete_blocks(rows, Pass::Latency, &of.name)).collect();
         for contender in &matrix.backends {
             let arm = contender.arm();
+            // From the lowest rate up, until one does not keep it: a rate above that keeps it is luck.
             let mut row = CapacityRow {
                 sweep: sweep.to_owned(),
                 arm: arm.clone(),
                 objective_p99_us: objective_us,
-                kept_per_s: None,
-                kept_p99_us: None,
-                missed_per_s: None,
-                missed_p99_us: None,
-                missed_because: String::new(),
+                ..CapacityRow::default()
             };
-            // From the lowest rate up, until one does not keep it: a rate above that keeps it is luck.
             for (of, blocks) in loops.iter().zip(&blocks) {
                 let trials: Vec<&TrialRow> =
                     blocks.iter().filter_map(|block| block.get(arm.as_str()).copied()).collect();
-                let of_median = |value: fn(&TrialRow) -> Option<f64>| {
-                    median(&mut trials.iter().filter_map(|row| value(row)).collect::<Vec<_>>())
+                let read = P99::of(&trials);
+                row.bounds = match (row.bounds, &read) {
+                    (Some(Bounds::Range), _) | (_, None) => row.bounds,
+                    (_, Some(p99)) => Some(p99.spread.0),
                 };
-                let p99_us = of_median(|row| row.latency_p99_us);
-                let missed = if trials.is_empty() {
-                    Some("no block passed the gates")
-                } else if p99_us.is_none() {
-                    Some("too few messages for a 99th percentile")
-                } else if p99_us.is_some_and(|p99_us| p99_us > objective_us) {
-                    // What a busy client adds makes a latency longer, never shorter.
-                    let is_limited = trials.iter().any(|row| row.status == Status::ClientLimited);
-                    Some(if is_limited { "the client was the limit" } else { "p99 above the objective" })
-                } else {
-                    None
-                };
-                match missed {
-                    None => (row.kept_per_s, row.kept_p99_us) = (of.rate_per_s, p99_us),
+                match missed(&trials, read.as_ref(), objective_us) {
+                    None => row.keep(of.rate_per_s, read),
                     Some(why) => {
-                        (row.missed_per_s, row.missed_p99_us) = (of.rate_per_s, p99_us);
-                        row.missed_because = why.to_owned();
+                        row.miss(of.rate_per_s, read, why);
                         break;
                     }
                 }
@@ -140,6 +125,58 @@ pub fn capacities(rows: &[TrialRow], matrix: &Matrix) -> Vec<CapacityRow> {
         }
     }
     found
+}
+
+/// The 99th percentile over blocks.
+pub struct P99 {
+    /// The geometric mean.
+    pub mean_us: f64,
+    /// Its bounds.
+    pub spread: Spread,
+}
+
+impl P99 {
+    /// None if a trial carries none: those that do would be the busier ones.
+    pub fn of(trials: &[&TrialRow]) -> Option<Self> {
+        let values = trials.iter().map(|row| row.latency_p99_us).collect::<Option<Vec<f64>>>()?;
+        Some(Self { mean_us: geometric_mean(&values)?, spread: spread(&values)? })
+    }
+}
+
+/// Why a rate is not shown to keep the objective; none if it is.
+fn missed(trials: &[&TrialRow], p99: Option<&P99>, objective_us: f64) -> Option<&'static str> {
+    if trials.is_empty() {
+        return Some("no block is whole");
+    }
+    let Some(P99 { spread: (bounds, low, high), .. }) = p99 else {
+        return Some("too few messages for a 99th percentile");
+    };
+    // What a busy client adds makes a latency longer, never shorter.
+    match bounds {
+        _ if *high <= objective_us => None,
+        _ if trials.iter().any(|row| row.status == Status::ClientLimited) => Some("the client was the limit"),
+        _ if *low > objective_us => Some("p99 above the objective"),
+        Bounds::Interval95 => Some("its interval reaches beyond the objective"),
+        Bounds::Range => Some("p99 of a block above the objective"),
+    }
+}
+
+impl CapacityRow {
+    fn keep(&mut self, rate_per_s: Option<f64>, p99: Option<P99>) {
+        self.kept_per_s = rate_per_s;
+        if let Some(P99 { mean_us, spread: (_, low, high) }) = p99 {
+            (self.kept_p99_us, self.kept_p99_low_us, self.kept_p99_high_us) =
+                (Some(mean_us), Some(low), Some(high));
+        }
+    }
+
+    fn miss(&mut self, rate_per_s: Option<f64>, p99: Option<P99>, why: &str) {
+        (self.missed_per_s, self.missed_because) = (rate_per_s, why.to_owned());
+        if let Some(P99 { mean_us, spread: (_, low, high) }) = p99 {
+            (self.missed_p99_us, self.missed_p99_low_us, self.missed_p99_high_us) =
+                (Some(mean_us), Some(low), Some(high));
+        }
+    }
 }
 
 #[cfg(test)]
@@ -228,8 +265,14 @@ mod tests {
         let found = capacities(&rows, &matrix);
         let of = |arm: &str| found.iter().find(|row| row.arm == arm).expect("a row");
         let document = of("epoll-document");
-        assert_eq!((document.kept_per_s, document.kept_p99_us), (Some(12_000.0), Some(300.0)));
-        assert_eq!((document.missed_per_s, document.missed_p99_us), (Some(62_000.0), Some(9000.0)));
+        let is_near =
+            |value: Option<f64>, expected: f64| (value.expect("there") / expected - 1.0).abs() < 1e-9;
+        assert_eq!((document.kept_per_s, document.missed_per_s), (Some(12_000.0), Some(62_000.0)));
+        assert!(
+            is_near(document.kept_p99_us, 300.0) && is_near(document.missed_p99_us, 9000.0),
+            "{document:?}"
+        );
+        assert_eq!(document.bounds, Some(Bounds::Range));
         assert_eq!(document.missed_because, "the client was the limit");
         let edge = of("epoll-et");
         assert_eq!((edge.kept_per_s, edge.missed_per_s), (Some(62_000.0), Some(150_000.0)));

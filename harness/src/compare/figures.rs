@@ -119,6 +119,7 @@ pub fn all(pair: &Pair) -> (Vec<Figure>, Vec<String>) {
             }
         }
     }
+    obstacles::walks(pair).into_iter().for_each(refuse);
     (figures, refused)
 }
 
@@ -162,6 +163,10 @@ fn timed(pair: &Pair, workload: &Workload, metric: &Metric, arm: &str) -> Option
     });
     let relative = pair.baseline().filter(|baseline| *baseline != arm && has_ratio).and_then(|baseline| {
         let base = values(baseline);
+        // A baseline near zero makes no ratio either.
+        if !self::has_ratio(metric.name, [geometric_mean(&base[0])?, geometric_mean(&base[1])?]) {
+            return None;
+        }
         let to_baseline = |of: &[Vec<f64>; 2]| -> [Vec<f64>; 2] {
             let ratios = |run: usize| of[run].iter().zip(&base[run]).map(|(own, base)| own / base).collect();
             [ratios(0), ratios(1)]

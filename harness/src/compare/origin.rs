@@ -6,6 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::{Options, Pair, obstacles};
+use crate::comparisons::again;
 use crate::matrix::{Contender, Matrix};
 use crate::measurement::TrialRow;
 use crate::report::table::names;
@@ -108,7 +109,8 @@ fn settings(matrix: &Matrix) -> BTreeMap<String, Value> {
 /// In what the knobs of an arm differ that has one name in both, or what is in force of them.
 fn of_arms(pair: &Pair, what: &str, column: fn(&TrialRow) -> &String) -> BTreeSet<String> {
     let of = |run: &Run| -> BTreeMap<(String, String, String), Value> {
-        let rows = run.trials.iter().filter(|row| row.status.is_usable());
+        let second = again(&run.matrix.baseline);
+        let rows = run.trials.iter().filter(|row| row.status.is_usable() && row.arm != second);
         let cells = rows.filter_map(|row| {
             let cells = serde_json::from_str::<BTreeMap<String, Value>>(column(row)).ok()?;
             let place = |knob| (row.arm.clone(), row.workload.clone(), knob);

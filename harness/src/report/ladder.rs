@@ -113,7 +113,7 @@ fn notes(run: &Run) -> String {
     let mut text = String::new();
     if !noises.is_empty() {
         text += &format!(
-            "Noise, `{}` against itself: {}. No smaller difference counts.\n",
+            "Noise, `{}` against itself: {}. A difference within it has no verdict.\n",
             run.matrix.baseline,
             noises.join(", ")
         );
@@ -304,9 +304,9 @@ mod tests {
         assert_eq!(
             lines,
             [
-                "Noise, `epoll-et` against itself: 1.00–1.00 in w. No smaller difference counts.",
+                "Noise, `epoll-et` against itself: 1.00–1.00 in w. A difference within it has no verdict.",
                 "- `uring-multishot buffers=64`: shared-cpu: not every thread had a CPU of its own, so that there is no verdict",
-                "- – `null` in w: unsupported: holds 7 at most",
+                "- `null` has no figures in w: unsupported: holds 7 at most",
             ]
         );
     }

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::charts::Gallery;
 use super::colours;
-use super::rules::{self, Rule};
+use super::rules::{self, Rule, unanswered};
 use super::section::{Body, EVIDENCE, SHORT_EVIDENCE, Section, escape, inline};
 use super::table::{Table, count, number};
 use super::tables::{self, text_of};
@@ -100,8 +100,7 @@ fn to_mind(run: &Run) -> Vec<String> {
     let mut lines = Vec::new();
     if !run.trials.iter().any(|row| row.status.is_usable()) {
         lines.push(format!(
-            "No trial of this run gave figures that may be used, out of {}: nothing follows from it. Why stands under the \
-             gates.",
+            "No trial of this run gave figures that may be used, out of {}: nothing follows from it.",
             run.trials.len()
         ));
     }
@@ -137,15 +136,15 @@ fn contents(gallery: &Gallery, sections: &[Section]) -> String {
     )
 }
 
-/// The rules that the run supports.
+/// What has no answer, and the rules that the run supports.
 fn decision(run: &Run) -> String {
     let rules = rules::all(run);
-    let unanswered =
-        rules::unanswered(run).map_or_else(String::new, |line| format!("<p>{}</p>\n", inline(&line)));
+    let unanswered = unanswered::lines(run, &rules);
+    let unanswered: String = unanswered.iter().map(|line| format!("<p>{}</p>\n", inline(line))).collect();
     if rules.is_empty() {
-        return unanswered + "<p>No rule is supported by this run.</p>\n";
+        return unanswered;
     }
-    let one = |Rule { subject, statement, evidence }: &Rule| {
+    let one = |Rule { subject, statement, evidence, .. }: &Rule| {
         let (is_long, evidence) = (evidence.chars().count() > SHORT_EVIDENCE, inline(evidence));
         let evidence = match is_long {
             true => format!(

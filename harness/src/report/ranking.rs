@@ -160,7 +160,7 @@ fn unranked(run: &Run) -> String {
             if let Some(reason) =
                 reason.filter(|_| rows.iter().all(|row| row.server_cpu_ns_per_echo.is_none()))
             {
-                lines += &format!("\n- {MISSING} `{arm}` in {}: {reason}", workload.name);
+                lines += &format!("\n- `{arm}` has no place in {}: {reason}", workload.name);
             }
         }
     }

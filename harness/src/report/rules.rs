@@ -7,14 +7,15 @@ mod crowds;
 mod differences;
 mod limits;
 mod series;
+pub mod unanswered;
+
+use std::cmp::Reverse;
 
 use self::series::Series;
 use super::section::Body;
-use super::table::names;
 use super::tables::comparison;
-use crate::comparisons::complete_blocks;
 use crate::matrix::{Contender, Workload};
-use crate::measurement::{ComparisonRow, Pass, Status, TrialRow, Verdict};
+use crate::measurement::{ComparisonRow, Verdict};
 use crate::results::Run;
 
 /// A sentence that a person decides by, and what it stands on.
@@ -25,10 +26,23 @@ pub struct Rule {
     pub statement: String,
     /// The figures behind it.
     pub evidence: String,
+    /// How much of the run it holds for: arms, each at so many workloads.
+    covers: usize,
+    kind: Kind,
 }
 
-/// Every rule that the run supports: first what to choose, then by how much it differs, what it carries and what it
-/// takes.
+/// Which question a rule may answer.
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Capacity,
+    Memory,
+    Crowd,
+    Other,
+}
+
+/// Every rule that the run supports: first what answers the matrix's own question, then what is of a load, then what a
+/// connection at rest takes. Within these first what holds for most, the rule before the exception; of what holds for as
+/// much, first what to choose.
 pub fn all(run: &Run) -> Vec<Rule> {
     let series = Series::all(&run.matrix);
     let mut rules = choices::rules(run, &series);
@@ -38,46 +52,42 @@ pub fn all(run: &Run) -> Vec<Rule> {
     rules.extend(crowds::rule(run));
     rules.extend(limits::capacities(run, &series));
     rules.extend(limits::memory(run));
+    let is_under_load = |kind| matches!(kind, Kind::Capacity | Kind::Other);
+    rules.sort_by_key(|rule| (!answers(run, rule.kind), !is_under_load(rule.kind), Reverse(rule.covers)));
     rules
 }
 
-/// Of which workloads nothing is compared because trials were turned away, if so: what is not said then has no answer,
-/// and is not the answer that nothing differs.
-pub fn unanswered(run: &Run) -> Option<String> {
-    let rows = || run.trials.iter().filter(|row| row.pass == Some(Pass::Latency));
-    let is_rejected = |row: &&TrialRow| row.status == Status::Rejected;
-    let is_lost = |workload: &&Workload| {
-        let of_workload = |row: &&TrialRow| row.workload == workload.name;
-        rows().filter(of_workload).any(|row| is_rejected(&row))
-            && complete_blocks(&run.trials, Pass::Latency, &workload.name).len() < 2
-    };
-    let lost: Vec<&Workload> = run.matrix.workloads.iter().filter(is_lost).collect();
-    (!lost.is_empty()).then(|| {
-        format!(
-            "**Not answered:** what the servers take in latency and CPU in {}, where fewer than two blocks are whole: {} of {} \
-             latency trials were turned away. Why stands under the gates; `ringmark doctor` says what disturbs this machine.",
-            names(lost.iter().map(|workload| workload.name.as_str())),
-            rows().filter(is_rejected).count(),
-            rows().count()
-        )
-    })
+/// What the question of a matrix asks for, as far as its passes tell: a sweep with an objective asks for a rate; walks
+/// without a load ask for memory, or what a crowd costs. Any other is answered by what covers most.
+fn answers(run: &Run, kind: Kind) -> bool {
+    let matrix = &run.matrix;
+    let is_swept = matrix.workloads.iter().any(|workload| workload.sweep_of.is_some())
+        && matrix.latency.as_ref().is_some_and(|latency| latency.objective_p99_us.is_some());
+    match kind {
+        Kind::Capacity => is_swept,
+        Kind::Memory => matrix.latency.is_none() && matrix.memory.is_some(),
+        Kind::Crowd => matrix.latency.is_none() && matrix.memory.is_none(),
+        Kind::Other => false,
+    }
 }
 
-/// Them as a list; nothing if there are none.
+/// What has no answer, then the rules as a list. Never empty.
 pub fn body(run: &Run) -> Body {
     let rules = all(run);
-    let body = Body::default().notes(unanswered(run).map_or_else(String::new, |line| line + "\n\n"));
+    let unanswered = unanswered::lines(run, &rules).join("\n\n");
+    let body = Body::default().notes(unanswered.clone());
     if rules.is_empty() {
-        return body;
+        return body.notes("\n");
     }
+    let gap = if unanswered.is_empty() { "" } else { "\n\n" };
     let whose = match run.sides {
         Some(_) => "the machines, the network and the workloads of this run",
         None => "this machine, this kernel and these workloads",
     };
-    let finding = |body: Body, Rule { subject, statement, evidence }: Rule| {
+    let finding = |body: Body, Rule { subject, statement, evidence, .. }: Rule| {
         body.finding(format!("{subject}: **{statement}**"), evidence)
     };
-    rules.into_iter().fold(body.notes(format!("Of {whose}:\n\n")), finding)
+    rules.into_iter().fold(body.notes(format!("{gap}For {whose}:\n\n")), finding)
 }
 
 /// A metric in words: an arm `takes 3 % more server CPU per echo`.
@@ -135,7 +145,7 @@ fn sentence(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::matrix::Matrix;
-    use crate::measurement::MemoryRow;
+    use crate::measurement::{MemoryRow, Pass, Status, TrialRow};
     use crate::trial::memory_states::{KERNEL_SUM, USED_THEN_IDLE};
 
     const BASE: &str = "epoll-et";
@@ -259,12 +269,13 @@ mod tests {
     #[test]
     fn what_was_turned_away_is_said_to_have_no_answer() {
         let mut run = MADE.run();
-        assert_eq!(unanswered(&run), None);
+        let lines = |run: &Run| unanswered::lines(run, &all(run));
+        assert_eq!(lines(&run), [""; 0]);
         let of_first = run.trials.iter_mut().filter(|row| row.workload == "w@1000");
         of_first
             .filter(|row| row.arm == OTHER && row.block > 1)
             .for_each(|row| row.status = Status::Rejected);
-        let line = unanswered(&run).expect("a line");
+        let line = lines(&run).remove(0);
         assert!(line.contains("in `w@1000`, where") && line.contains("9 of 90 latency trials"), "{line}");
         assert!(body(&run).markdown().starts_with(&line));
     }
@@ -281,7 +292,76 @@ mod tests {
             row.verdict = Verdict::SendLag;
         }
         run.capacities.clear();
-        assert!(body(&run).is_empty());
+        assert!(body(&run).markdown().starts_with("**Nothing is decided:** no difference and no likeness"));
+    }
+
+    #[test]
+    fn what_was_seen_is_said_first_where_blocks_are_too_few() {
+        let made = Made { blocks: 3, cpu: [8.0, 2.0, 1.5], p99: [0.5, 1.0, 1.25], ..MADE };
+        let text = |run: &Run| body(run).markdown();
+        let run = made.run();
+        let seen = "Seen: `uring-multishot` takes 1.51 to 8.08 times the CPU of `epoll-et`; `uring-multishot` has 0.50 to 1.26 \
+                    times the p99 latency of `epoll-et`.";
+        let first = text(&run).lines().next().expect("a line").to_owned();
+        assert!(
+            first.starts_with("**CPU and latency: no verdict** from 3 blocks (10 are needed: "),
+            "{first}"
+        );
+        assert!(first.ends_with(seen), "{first}");
+        // Ten were asked for.
+        assert!(first.contains("lost a trial to the gates"), "{first}");
+        let mut asked = made.run();
+        asked.matrix.latency.as_mut().expect("a pass").blocks = 3;
+        assert!(text(&asked).contains("`scripts/run_matrix.sh standard` has them"));
+        let mut broken = made.run();
+        broken.state = crate::results::RunState::BrokenOff;
+        assert!(text(&broken).contains("`ringmark run --resume`"));
+        // One workload of three.
+        let mut run = MADE.run();
+        run.trials.retain(|row| row.workload != "w@1000" || row.block <= 3);
+        run = Run::of(run.matrix, run.trials, Vec::new());
+        assert!(
+            text(&run).starts_with("**CPU and latency: no verdict in `w@1000`** from 3 blocks"),
+            "{}",
+            text(&run)
+        );
+    }
+
+    #[test]
+    fn where_nothing_is_decided_the_reason_stands() {
+        let text = |run: &Run| body(run).markdown();
+        let made = |edit: &dyn Fn(&mut Vec<TrialRow>)| {
+            let mut run = MADE.run();
+            edit(&mut run.trials);
+            Run::of(run.matrix, run.trials, Vec::new())
+        };
+        for (run, words) in [
+            (made(&Vec::clear), "trials.csv is missing or has no row"),
+            (
+                made(&|rows| rows.iter_mut().for_each(|row| row.status = Status::Rejected)),
+                "no trial of 90 gave figures that may be used",
+            ),
+            (
+                made(&|rows| {
+                    for row in rows.iter_mut().filter(|row| row.arm.starts_with(BASE)) {
+                        (row.status, row.reason) = (Status::Unsupported, "ENOSYS".to_owned());
+                    }
+                }),
+                "the baseline `epoll-et` has no figures in w@1000, w@2000, w@3000: unsupported: ENOSYS",
+            ),
+            (
+                made(&|rows| rows.iter_mut().for_each(|row| row.shared_cpu = true)),
+                "not every thread had a CPU of its own",
+            ),
+        ] {
+            assert!(text(&run).starts_with("**No") && text(&run).contains(words), "{}", text(&run));
+        }
+        let mut alone = MADE.run();
+        alone.matrix.backends.truncate(1);
+        alone.matrix.latency.as_mut().expect("a pass").objective_p99_us = None;
+        assert!(
+            text(&Run::of(alone.matrix, alone.trials, Vec::new())).contains("`epoll-et` is the only arm")
+        );
     }
 
     #[test]
@@ -289,13 +369,13 @@ mod tests {
         for (cpu, statement) in [
             (
                 [1.0, 1.0, 0.8],
-                "No difference in server CPU per echo to `epoll-et` is shown of `uring-multishot` at 1,000 and 2,000/s \
-                 (only one beyond 1.6 % would have been); `uring-multishot` takes 19–21 % less at 3,000/s.",
+                "No difference in server CPU per echo to `epoll-et` is shown for `uring-multishot` at 1,000 and 2,000/s \
+                 (one beyond 1.6 % would have been shown); `uring-multishot` takes 19–21 % less at 3,000/s.",
             ),
             (
                 [0.8, 1.0, 0.8],
                 "`uring-multishot` takes 19–21 % less server CPU per echo than `epoll-et` at 1,000 and 3,000/s; no \
-                 difference is shown at 2,000/s (only one beyond 1.6 % would have been).",
+                 difference is shown at 2,000/s (one beyond 1.6 % would have been shown).",
             ),
             (
                 [1.6, 1.4, 1.2],
@@ -327,9 +407,10 @@ mod tests {
             found.iter().map(|(rates, words)| (shape(rates), (*words).to_owned())).collect()
         };
         let made = Made { cpu: [1.3, 1.0, 0.8], ..MADE };
-        assert_eq!(choices(made), expected(&[("3,000", better), ("1,000 and 2,000", enough)]));
+        // The rule before the exception.
+        assert_eq!(choices(made), expected(&[("1,000 and 2,000", enough), ("3,000", better)]));
         let made = Made { p99: [1.0, 1.0, 1.2], ..made };
-        assert_eq!(choices(made), expected(&[("3,000", trade), ("1,000 and 2,000", enough)]));
+        assert_eq!(choices(made), expected(&[("1,000 and 2,000", enough), ("3,000", trade)]));
         assert_eq!(choices(Made { cpu: [0.8; 3], ..MADE }), expected(&[("1,000 to 3,000", better)]));
         assert_eq!(choices(MADE), expected(&[("1,000 to 3,000", enough)]));
     }
@@ -338,10 +419,17 @@ mod tests {
     fn a_capacity_counts_only_with_the_whole_of_its_interval() {
         let of = |p99| {
             let made = Made { p99: [1.0, 1.2, p99], ..MADE };
-            let kept =
-                made.run().capacities.iter().find(|row| row.arm == OTHER).and_then(|row| row.kept_per_s);
-            assert_eq!(kept, Some(3000.0), "by the median it is kept");
-            made.statement("keep")
+            // The table says the same.
+            let run = made.run();
+            let kept = run.capacities.iter().find(|row| row.arm == OTHER).and_then(|row| row.kept_per_s);
+            let statement = made.statement("keep");
+            let rate = crate::report::table::number(kept.expect("a rate"));
+            assert!(statement.contains(&format!("up to {rate}/s")), "{statement} {rate}");
+            assert!(
+                run.capacities.iter().all(|row| row.bounds == Some(crate::measurement::Bounds::Interval95))
+            );
+            assert_eq!(made.statements()[0], statement, "it answers the question of a sweep");
+            statement
         };
         // 4.9 ms and 1.6 % more, 4.96 ms and 1.6 % more.
         assert_eq!(
@@ -399,7 +487,7 @@ mod tests {
             ),
             (
                 Some((190.0, 1500.0)),
-                &["No difference in kernel memory to `epoll-et` is shown of `uring-multishot`."],
+                &["No difference in kernel memory to `epoll-et` is shown for `uring-multishot`."],
             ),
             (None, &[]),
         ] {

@@ -131,7 +131,8 @@ pub fn opening(run: &Run) -> Body {
 
 fn absent(run: &Run) -> String {
     let unusable = trials(run).into_iter().filter(|row| !row.status.is_usable());
-    let line = |row: &TrialRow| format!("- {MISSING} `{}`: {}: {}\n", row.arm, row.status.word(), row.reason);
+    let line =
+        |row: &TrialRow| format!("- `{}` has no figures: {}: {}\n", row.arm, row.status.word(), row.reason);
     let lines: String = unusable.map(line).collect();
     if lines.is_empty() { lines } else { format!("\n{lines}") }
 }

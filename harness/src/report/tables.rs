@@ -20,6 +20,9 @@ use crate::trial::memory_states::{ACTIVE, KERNEL_SUM, NEVER_USED, USED_THEN_IDLE
 /// Over this many bytes a connection an object has a row of its own; all are in memory.csv.
 pub const SHOWN_BYTES: f64 = 8.0;
 
+/// Over the trials that do not count, or not in all.
+pub const GATES_TITLE: &str = "Trials that were rejected, unsupported, client-limited, or carry a remark";
+
 /// Every section, in the order of the terminal.
 pub(super) fn all(run: &Run, folder: &str) -> Vec<Section> {
     vec![
@@ -89,11 +92,7 @@ pub(super) fn all(run: &Run, folder: &str) -> Vec<Section> {
             title: "Our servers and others, by CPU per echo",
             body: ranking::tables(run),
         },
-        Section {
-            name: "gates",
-            title: "Trials that were turned away, limited, or have something to mind",
-            body: gates(run),
-        },
+        Section { name: "gates", title: GATES_TITLE, body: gates(run) },
     ]
 }
 
@@ -389,7 +388,7 @@ pub fn absences(run: &Run, pass: Pass) -> Vec<Absence<'_>> {
 
 /// The same, a line for each.
 pub fn absent(run: &Run, pass: Pass) -> String {
-    let line = |absence: &Absence| format!("- {MISSING} `{}` {}\n", absence.arm(), absence.why());
+    let line = |absence: &Absence| format!("- `{}` has no figures {}\n", absence.arm(), absence.why());
     let lines: String = absences(run, pass).iter().map(line).collect();
     if lines.is_empty() { lines } else { format!("\n{lines}") }
 }
@@ -453,7 +452,7 @@ fn events(run: &Run) -> Body {
         };
         table.push([workload.to_owned(), arm].into_iter().chain(names.iter().map(cell)).collect());
         for row in of_trial.iter().filter(|row| row.count.is_none()) {
-            let reason = format!("- {MISSING} `{}`: {}\n", row.arm, row.source);
+            let reason = format!("- `{}` has no events: {}\n", row.arm, row.source);
             if !reasons.contains(&reason) {
                 reasons.push(reason);
             }
@@ -674,31 +673,37 @@ fn open_loop(run: &Run) -> Body {
 }
 
 fn capacity(run: &Run) -> Body {
-    let heading = [
-        "sweep",
-        "arm",
-        "objective",
-        "kept up to /s",
-        "p99 µs there",
-        "not at /s",
-        "p99 µs there",
-        "because",
-    ];
+    let is_short = run.capacities.iter().any(|row| row.bounds == Some(Bounds::Range));
+    let p99 = match is_short {
+        true => "p99 ms there (95 % interval, or range below 10 blocks)",
+        false => "p99 ms there (95 % interval)",
+    };
+    let heading =
+        ["sweep", "arm", "objective", "kept up to /s", p99, "not shown to be kept at /s", p99, "because"];
     let mut table = Table::new(2, &heading);
     let shown = |value: Option<f64>| value.map_or(MISSING.to_owned(), number);
+    let p99 = |mean: Option<f64>, low: Option<f64>, high: Option<f64>| match (mean, low, high) {
+        (Some(mean), Some(low), Some(high)) => {
+            let [mean, low, high] = [mean, low, high].map(|us| number(us / 1000.0));
+            format!("{mean} ({low}–{high})")
+        }
+        _ => MISSING.to_owned(),
+    };
     for row in &run.capacities {
         table.push(vec![
             row.sweep.clone(),
             row.arm.clone(),
             format!("p99 ≤ {} ms", number(row.objective_p99_us / 1000.0)),
             shown(row.kept_per_s),
-            shown(row.kept_p99_us),
+            p99(row.kept_p99_us, row.kept_p99_low_us, row.kept_p99_high_us),
             shown(row.missed_per_s),
-            shown(row.missed_p99_us),
+            p99(row.missed_p99_us, row.missed_p99_low_us, row.missed_p99_high_us),
             row.missed_because.clone(),
         ]);
     }
-    table.into()
+    let note = "\nA rate is kept where p99 with the upper end of its bounds is within the objective, there and at every lower rate.\n";
+    let is_empty = table.is_empty();
+    Body::from(table).notes(if is_empty { "" } else { note })
 }
 
 fn churn(run: &Run) -> Body {
@@ -874,15 +879,23 @@ fn gates(run: &Run) -> Body {
         ]);
     }
     let limited = run.trials.iter().filter(|row| row.status == Status::ClientLimited).count();
-    let limits = format!(
-        "{limited} of {} trials were client-limited: their CPU per echo is used, their throughput and latency are \
-         shown but not compared.\n",
-        run.trials.len()
-    );
     let unsettled = run.trials.iter().filter(|row| row.warmup_settled == Some(false)).count();
-    let limits = format!(
-        "{limits}In {unsettled} trials the rate had not settled when the longest warm-up was over.\n"
-    );
-    let before = if table.is_empty() { "No trial was turned away. " } else { "\n" };
-    Body::from(table).notes(format!("{before}{limits}"))
+    let mut notes = Vec::new();
+    if table.is_empty() && !run.trials.is_empty() {
+        notes.push("No trial was turned away.".to_owned());
+    }
+    if limited > 0 {
+        notes.push(format!(
+            "{limited} of {} trials were client-limited: their CPU per echo is used, their throughput and latency are shown \
+             but not compared.",
+            run.trials.len()
+        ));
+    }
+    if unsettled > 0 {
+        let trials = if unsettled == 1 { "1 trial".to_owned() } else { format!("{unsettled} trials") };
+        notes.push(format!("In {trials} the rate had not settled when the longest warm-up was over."));
+    }
+    let before = if table.is_empty() || notes.is_empty() { "" } else { "\n" };
+    let after = if notes.is_empty() { "" } else { "\n" };
+    Body::from(table).notes(format!("{before}{}{after}", notes.join(" ")))
 }

@@ -344,6 +344,14 @@ fn three_blocks_are_no_pass_whatever_else_is_judged() {
         }
     });
     assert_not_judged(&judged(&place, &run, &copy, &[]), &["no figure of CPU (3 blocks, ten are needed)"]);
+    // No figure is of a walk, which is said.
+    let (million, crowd) = (committed("-million"), committed("-crowd"));
+    let walks = "the walks of the scale pass in A and B: they are not compared";
+    assert_has(
+        &stdout(&judged(&place, &million, &million, &[])),
+        &[walks, "judged 20 of 20 figures: memory 20 of 20"],
+    );
+    assert_not_judged(&judged(&place, &crowd, &crowd, &[]), &["have nothing in common", walks]);
     // A pass that was left out.
     let copy = edited(&run, &place, |rows| rows.retain(|row| row["pass"] != "memory"));
     assert_not_judged(

@@ -25,7 +25,10 @@ fn its_rows_are_unsupported_and_the_others_are_measured() {
     refuse_io_uring(&mut command);
     let printed = stdout(&success(&mut command));
     assert_has(&printed, &["and so `unsupported`: uring-multishot\n"]);
-    assert_has(&printed, &[" unsupported", "- – `uring-multishot` in four: unsupported: ", "io_uring_setup"]);
+    assert_has(
+        &printed,
+        &[" unsupported", "- `uring-multishot` has no figures in four: unsupported: ", "io_uring_setup"],
+    );
 
     let rows = place.rows("trials.csv");
     // A busy machine costs blocks of the other arms, for which others are run.

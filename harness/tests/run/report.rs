@@ -96,7 +96,102 @@ fn who_reads_no_more_gets_no_error() {
     let run = Path::new(env!("CARGO_MANIFEST_DIR")).join("../results/20261124T164910Z-vm-2cpu-crowd");
     let said = place.command("report").arg(run).args(["--out", "drawn"]).stdout(writer).output().unwrap();
     assert_eq!(String::from_utf8(said.stderr).unwrap(), "");
-    assert!(!said.status.success(), "not all of it was written");
+    assert!(said.status.success(), "{}", said.status);
+    // What is made does not hang on what is read.
+    let made = drawn(&place.path("drawn"));
+    assert!(made.contains_key(Path::new("report.html")) && made.len() > 1, "{:?}", made.keys());
+}
+
+#[test]
+fn a_run_of_which_nobody_reads_is_measured_all_the_same() {
+    let matrix = format!("{}[syscalls]\nechoes = 20\n{FOUR_CONNECTIONS}", heading(&["epoll-et"]));
+    let place = Place::with(&matrix);
+    let closed = || {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        writer
+    };
+    let doctor = place.command("doctor").stdout(closed()).output().unwrap();
+    assert!(!String::from_utf8(doctor.stderr).unwrap().contains("pipe"));
+    for command in [&mut place.run(), place.command("completions").arg("bash")] {
+        let output = command.stdout(closed()).output().unwrap();
+        assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
+        assert!(output.status.success(), "{}", output.status);
+    }
+    let full = || fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    assert_eq!((place.rows("trials.csv").len(), drawn(&place.out()).len()), (1, 2));
+    fs::remove_dir_all(place.out()).unwrap();
+    assert_has(&failure(place.run().stdout(full())), &["stdout: No space left"]);
+    assert_eq!((place.rows("trials.csv").len(), drawn(&place.out()).len()), (1, 2), "its files are whole");
+    assert!(place.manifest()["finished_utc"].is_string());
+    fs::remove_file(place.out().join("report.html")).unwrap();
+    assert_has(&failure(place.command("report").arg("out").stdout(full())), &["stdout: No space left"]);
+    assert_eq!(drawn(&place.out()).len(), 2);
+}
+
+/// The section that a reader decides by is never left out.
+#[test]
+fn what_three_blocks_show_stands_first_and_the_question_above_it() {
+    let results = Path::new(env!("CARGO_MANIFEST_DIR")).join("../results");
+    let place = Place::with("");
+    let report = |run: &Path| stdout(&success(place.command("report").arg(run).args(["--out", "drawn"])));
+    let quick = report(&results.join("20261124T191226Z-vm-2cpu-quick"));
+    let mut lines = quick.lines().filter(|line| !line.is_empty());
+    assert_has(
+        lines.next().unwrap(),
+        &["quick: What does the document's reactor cost beside a tuned epoll reactor"],
+    );
+    assert_eq!(lines.next(), Some("What to decide by"));
+    let first = lines.next().unwrap();
+    assert_has(
+        first,
+        &[
+            "**CPU and latency: no verdict** from 3 blocks (10 are needed: `scripts/run_matrix.sh standard` has them",
+            "Seen: `epoll-document` takes 1.76 to 8.52 times the CPU of `epoll-et`, `uring-multishot` 0.91 to 1.22 times;",
+        ],
+    );
+    let page = fs::read_to_string(place.path("drawn/report.html")).unwrap();
+    let decision = page.split("<h2>Decision</h2>\n").nth(1).unwrap();
+    assert!(
+        decision.starts_with("<p><strong>CPU and latency: no verdict</strong> from 3 blocks"),
+        "{decision:.300}"
+    );
+
+    // One capacity on a page, and the question of a sweep is answered first.
+    let standard = report(&results.join("20261124T115102Z-vm-2cpu-standard"));
+    let finding = standard.lines().find(|line| line.starts_with("- ")).unwrap();
+    assert_has(
+        finding,
+        &[
+            "`epoll-document`, `epoll-et` and `uring-multishot` are shown to keep p99 ≤ 5.00 ms up to 110,000/s",
+        ],
+    );
+    let table = standard.split("Capacity at the latency objective\n\n").nth(1).unwrap();
+    let kept: Vec<_> =
+        table.lines().skip(2).take(6).map(|line| line.split('|').nth(4).unwrap().trim()).collect();
+    assert_eq!(kept, ["110,000", "110,000", "110,000", "53,000", "53,000", "93,000"]);
+}
+
+#[test]
+fn rows_without_their_trial_decide_nothing() {
+    let run = Path::new(env!("CARGO_MANIFEST_DIR")).join("../results/20261124T191226Z-vm-2cpu-quick");
+    let place = Place::with("");
+    fs::create_dir(place.path("copy")).unwrap();
+    for file in ["manifest.json", "memory.csv", "memory_points.csv", "trials.csv"] {
+        fs::copy(run.join(file), place.path("copy").join(file)).unwrap();
+    }
+    let report = || place.command("report").arg("copy").output().unwrap();
+    let printed = stdout(&report());
+    assert_has(&printed, &["more kernel memory than"]);
+    assert!(!printed.contains("- - ") && !printed.contains("\n- – "), "a list of dashes: {printed}");
+    let trials = fs::read_to_string(place.path("copy/trials.csv")).unwrap();
+    fs::write(place.path("copy/trials.csv"), format!("{trials}{}\n", trials.lines().last().unwrap()))
+        .unwrap();
+    assert_has(&crate::one_line(&report()), &["copy/trials.csv: trial ", " stands in it twice"]);
+    fs::remove_file(place.path("copy/trials.csv")).unwrap();
+    let printed = stdout(&report());
+    assert_has(&printed, &["**Nothing is decided:** trials.csv is missing or has no row"]);
+    assert!(!printed.contains("kernel memory") && !printed.contains("0 of 0 trials"), "{printed}");
 }
 
 /// Their columns are those of the version that wrote them.
@@ -234,7 +329,7 @@ fn a_run_ends_with_a_page_and_pictures_and_a_report_makes_the_same() {
             "<meta name=\"viewport\"",
             "epoll-et on ",
             ", over loopback, both sides on one machine</title>",
-            "No rule is supported by this run.",
+            "<strong>Nothing is decided:</strong> <code>epoll-et</code> is the only arm",
             "<td>epoll-et</td>",
             "<li>CPU per echo: the run has no latency pass</li>",
             "No trial was turned away.",

@@ -365,7 +365,10 @@ fn an_arm_that_cannot_hold_the_connections_is_unsupported_and_takes_no_block_out
     let heading = crate::heading(&["epoll-et", "epoll-document", "select"]);
     let place = Place::with(&format!("{heading}[syscalls]\nechoes = 1100\n{FOUR_CONNECTIONS}{many}"));
     let printed = stdout(&success(&mut place.run()));
-    assert_has(&printed, &["- – `select` in many: unsupported: a worker holds 1024 descriptors at most"]);
+    assert_has(
+        &printed,
+        &["- `select` has no figures in many: unsupported: a worker holds 1024 descriptors at most"],
+    );
     let trials = place.rows("trials.csv");
     assert_eq!(trials.len(), 6, "no block is run again for it");
     for row in &trials {

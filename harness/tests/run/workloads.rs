@@ -96,7 +96,7 @@ fn churn_work_and_workers_are_a_workloads_own() {
             assert_has(&row["reason"], &["needs 4096 CPUs for the server, has "]);
         }
     }
-    assert_has(&printed, &["- – `epoll-et` in crowded: unsupported: needs 4096 CPUs"]);
+    assert_has(&printed, &["- `epoll-et` has no figures in crowded: unsupported: needs 4096 CPUs"]);
 }
 
 #[track_caller]

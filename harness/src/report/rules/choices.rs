@@ -1,7 +1,7 @@
 //! What to choose for each shape of service: where the baseline is enough, where another is better, where it is a trade.
 
 use super::series::Series;
-use super::{CPU, LOADS, Rule, Words, judged, limits, others, sentence};
+use super::{CPU, Kind, LOADS, Rule, Words, judged, limits, others, sentence};
 use crate::calibration::resolution_percent;
 use crate::comparisons::METRICS;
 use crate::measurement::{ComparisonRow, Verdict};
@@ -157,6 +157,8 @@ fn better_or_trade(
             "Ratio with 95 % interval: {}.",
             found.iter().map(ratios).collect::<Vec<_>>().join("; ")
         ),
+        covers: found.len(),
+        kind: Kind::Other,
     }
 }
 
@@ -200,8 +202,10 @@ fn enough(run: &Run, all: &[Series], standings: &[Standing]) -> Option<Rule> {
             run.matrix.baseline
         )),
         evidence: format!(
-            "Compared, and beyond what a difference would have been shown of each: {}.",
+            "Compared, and in brackets the difference beyond which one would have been shown: {}.",
             points.iter().map(evidence).collect::<Vec<_>>().join("; ")
         ),
+        covers: points.iter().map(|&point| of(point).count()).sum(),
+        kind: Kind::Other,
     })
 }

@@ -2,7 +2,7 @@
 //! none of them shows the noise: both servers then hold the same.
 
 use super::series::bytes;
-use super::{CPU, Rule, sentence};
+use super::{CPU, Kind, Rule, sentence};
 use crate::calibration::resolvable_percent;
 use crate::comparisons::{Spread, judge};
 use crate::measurement::{Bounds, ScaleRow, Verdict};
@@ -61,7 +61,7 @@ pub fn rule(run: &Run) -> Option<Rule> {
     if !alike.is_empty() {
         let widest = alike.iter().map(|of| resolvable_percent(of.spread, of.noise)).fold(0.0, f64::max);
         clauses.push(format!(
-            "no difference in {} to none beside them is shown of {} (only one beyond {} % would have been)",
+            "no difference in {} to none beside them is shown for {} (one beyond {} % would have been shown)",
             CPU.noun,
             names(alike.iter().map(|of| of.arm.as_str())),
             percent(widest)
@@ -84,6 +84,8 @@ pub fn rule(run: &Run) -> Option<Rule> {
             "Server CPU over that of a second server without the idle ones, measured in turn, ratio with 95 % interval: {}.",
             ratios.collect::<Vec<_>>().join("; ")
         ),
+        covers: all.len(),
+        kind: Kind::Crowd,
     })
 }
 

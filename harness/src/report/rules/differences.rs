@@ -1,7 +1,7 @@
 //! What an arm takes against the baseline, over a series of workloads.
 
 use super::series::Series;
-use super::{Rule, Words, judged, others, sentence};
+use super::{Kind, Rule, Words, judged, others, sentence};
 use crate::calibration::resolution_percent;
 use crate::measurement::{ComparisonRow, Verdict};
 use crate::report::table::{list, names, number, percent};
@@ -106,6 +106,8 @@ fn rule(run: &Run, series: &Series, words: &Words, arms: &[Arm]) -> Rule {
         subject: series.shape(&all),
         statement: sentence(&clauses.join("; ")),
         evidence: evidence(run, series, words, arms, &all),
+        covers: arms.len() * all.len(),
+        kind: Kind::Other,
     }
 }
 
@@ -126,11 +128,11 @@ impl Clause<'_> {
         let of_what = match self.is_first {
             true => {
                 let arms = names(self.arms.iter().map(|arm| arm.name.as_str()));
-                format!("no difference in {} to `{}` is shown of {arms}", self.words.noun, self.baseline)
+                format!("no difference in {} to `{}` is shown for {arms}", self.words.noun, self.baseline)
             }
             false => "no difference is shown".to_owned(),
         };
-        format!("{of_what}{place} (only one beyond {} % would have been)", percent(widest))
+        format!("{of_what}{place} (one beyond {} % would have been shown)", percent(widest))
     }
 
     fn difference(&self, is_less: bool) -> String {

@@ -1,18 +1,17 @@
 //! What an arm carries at a latency objective, and what a connection that rests takes.
 
 use super::series::Series;
-use super::{Rule, others, sentence};
+use super::{Kind, Rule, others, sentence};
 use crate::comparisons::MEMORY_SUMS;
-use crate::matrix::{BLOCKS_FOR_VERDICT, Workload};
-use crate::measurement::{MemoryRow, Status};
+use crate::matrix::Workload;
+use crate::measurement::{Bounds, MemoryRow, Status};
 use crate::report::table::{names, number};
 use crate::report::tables::{in_complete_blocks, whole};
 use crate::results::Run;
-use crate::statistics::{geometric_interval, geometric_mean};
+use crate::sweep::P99;
 use crate::trial::memory_states::{KERNEL_SUM, NEVER_USED, USED_THEN_IDLE};
 
-/// Up to which rate of a sweep an arm keeps the objective: not only in the median, as in `capacity.csv`, but with the
-/// upper end of its interval, at this rate and at every lower one.
+/// Up to which rate of a sweep an arm keeps the objective, as in `capacity.csv`, where there are intervals up to it.
 pub fn capacities(run: &Run, all: &[Series]) -> Vec<Rule> {
     let mut sweeps: Vec<&str> = Vec::new();
     for row in &run.capacities {
@@ -26,12 +25,9 @@ pub fn capacities(run: &Run, all: &[Series]) -> Vec<Rule> {
 /// Mean and interval over the blocks of the 99th percentile, in µs, and how many they are. None of what gets no verdict.
 fn p99_us(run: &Run, workload: &str, arm: &str) -> Option<(f64, f64, f64, usize)> {
     let rows = in_complete_blocks(run, workload, arm);
-    if rows.iter().any(|row| run.matrix.no_verdict(row).is_some()) {
-        return None;
-    }
-    let values: Vec<f64> = rows.iter().filter_map(|row| row.latency_p99_us).collect();
-    let (low, high) = geometric_interval(&values).filter(|_| values.len() >= BLOCKS_FOR_VERDICT)?;
-    Some((geometric_mean(&values)?, low, high, values.len()))
+    let P99 { mean_us, spread: (bounds, low, high) } = P99::of(&rows)?;
+    let has_verdict = bounds == Bounds::Interval95 && !rows.iter().any(|row| run.matrix.no_verdict(row).is_some());
+    has_verdict.then_some((mean_us, low, high, rows.len()))
 }
 
 fn capacity(run: &Run, all: &[Series], sweep: &str) -> Option<Rule> {
@@ -42,12 +38,12 @@ fn capacity(run: &Run, all: &[Series], sweep: &str) -> Option<Rule> {
     let mut evidence = Vec::new();
     let of_sweep = || run.capacities.iter().filter(|row| row.sweep == sweep);
     for row in of_sweep() {
-        let is_kept = |workload: &&&Workload| {
-            workload.rate_per_s <= row.kept_per_s
-                && p99_us(run, &workload.name, &row.arm)
-                    .is_some_and(|(_, _, high, _)| high <= row.objective_p99_us)
-        };
+        let is_kept = |workload: &&&Workload| workload.rate_per_s <= row.kept_per_s;
+        let has_interval = |workload: &&Workload| p99_us(run, &workload.name, &row.arm).is_some();
         let Some(&last) = loops.iter().take_while(is_kept).last() else { continue };
+        if !loops.iter().take_while(is_kept).all(has_interval) {
+            continue;
+        }
         // What the next rate shows too: to miss the objective is something else than not to be shown to keep it.
         let from_last = loops.iter().skip_while(|workload| workload.name != last.name).take(2);
         let readings: Vec<String> = from_last
@@ -88,6 +84,8 @@ fn capacity(run: &Run, all: &[Series], sweep: &str) -> Option<Rule> {
         subject: series.shape(&points),
         statement: sentence(&clauses.join("; ")),
         evidence: format!("Mean p99 of the blocks with 95 % interval: {}.", evidence.join("; ")),
+        covers: kept.iter().map(|(_, arms)| arms.len() * loops.len()).sum(),
+        kind: Kind::Capacity,
     })
 }
 
@@ -145,7 +143,7 @@ pub fn memory(run: &Run) -> Vec<Rule> {
 }
 
 fn memory_of(run: &Run, object: &str) -> Option<Rule> {
-    let states = [(USED_THEN_IDLE, "that was used and rests"), (NEVER_USED, "that was never used")];
+    let states = [(USED_THEN_IDLE, "after it was used"), (NEVER_USED, "never used")];
     let (mut found, state) = states.into_iter().find_map(|(state, words)| {
         let found = excesses(run, object, state);
         (!found.is_empty()).then_some((found, words))
@@ -162,7 +160,10 @@ fn memory_of(run: &Run, object: &str) -> Option<Rule> {
             _ => groups.push(vec![excess.clone()]),
         }
     }
-    let noun = if object == KERNEL_SUM { "kernel memory" } else { "memory of its own" };
+    let (noun, share) = match object == KERNEL_SUM {
+        true => ("kernel memory", "kernel memory"),
+        false => ("the server's own memory", "of the server's own memory"),
+    };
     let clause = |(index, group): (usize, &Vec<Excess>)| {
         let low = group.iter().map(|excess| excess.low).fold(f64::INFINITY, f64::min);
         let high = group.iter().map(|excess| excess.high).fold(f64::NEG_INFINITY, f64::max);
@@ -172,7 +173,7 @@ fn memory_of(run: &Run, object: &str) -> Option<Rule> {
             (least, most) => format!("{least}–{most}"),
         };
         let more = if low > 0.0 { "more" } else { "less" };
-        let of_what = if index == 0 { format!(" {noun} than `{baseline}`") } else { String::new() };
+        let of_what = if index == 0 { format!(" {share} than `{baseline}`") } else { String::new() };
         let mebibytes = |bytes: f64| number(1e6 * bytes / f64::from(1 << 20));
         let verb = if group.len() == 1 { "takes" } else { "take" };
         format!(
@@ -187,17 +188,19 @@ fn memory_of(run: &Run, object: &str) -> Option<Rule> {
         found.iter().filter(|excess| !excess.is_shown()).map(|excess| excess.arm.as_str()).collect();
     if !alike.is_empty() {
         let to = if clauses.is_empty() { format!(" in {noun} to `{baseline}`") } else { String::new() };
-        clauses.push(format!("no difference{to} is shown of {}", names(alike)));
+        clauses.push(format!("no difference{to} is shown for {}", names(alike)));
     }
     let bytes = |excess: &Excess| {
         format!("`{}` {} ({} to {})", excess.arm, whole(excess.bytes), whole(excess.low), whole(excess.high))
     };
     Some(Rule {
-        subject: format!("a connection {state}"),
+        subject: format!("An idle connection, {state}"),
         statement: sentence(&clauses.join("; ")),
         evidence: format!(
             "Slope over connections less that of `{baseline}`, bytes with 95 % interval: {}.",
             found.iter().map(bytes).collect::<Vec<_>>().join("; ")
         ),
+        covers: found.len(),
+        kind: Kind::Memory,
     })
 }
