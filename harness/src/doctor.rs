@@ -7,6 +7,7 @@ mod before_run;
 mod cgroup;
 mod facts;
 mod judge;
+mod locked;
 mod room;
 mod screen;
 #[cfg(test)]

@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use crate::instruments::affinity::CpuList;
 use crate::instruments::network_namespace::NetworkNamespace;
+use crate::instruments::rights::{LOCK, Rights};
 use crate::instruments::topology::{SYS, Topology};
 use crate::sides::told_arguments;
 
@@ -113,6 +114,9 @@ pub struct Machine {
     pub open_files_soft: Option<u64>,
     /// How many descriptors a process may have open: hard limit.
     pub open_files_hard: Option<u64>,
+    /// How much memory all processes of the user may lock (RLIMIT_MEMLOCK, soft), for rings among others; null: as much
+    /// as there is.
+    pub locked_memory_bytes: Option<u64>,
     /// `rustc --version` of the compiler that built this program.
     pub rustc: Option<String>,
     /// The revision of the source that this program was built from; null if it was built outside a git checkout.
@@ -142,7 +146,7 @@ impl Machine {
         let is_virtual = has_hypervisor_flag(&cpuinfo) || Path::new("/sys/hypervisor/type").exists();
         let release = line("/proc/sys/kernel/osrelease");
         let first_cpu = cpus.as_ref().and_then(|cpus| cpus.cpus().first().copied()).unwrap_or_default();
-        let (open_files_soft, open_files_hard) = open_files().ok().unzip();
+        let (open_files_soft, open_files_hard) = limits(libc::RLIMIT_NOFILE).ok().unzip();
         let kernel_config = KernelConfig::read(release.as_deref());
         Self {
             read_at: utc(SystemTime::now()),
@@ -176,6 +180,7 @@ impl Machine {
                 .and_then(|namespace| namespace.within(|| Ok(sysctls(&NETWORK_SYSCTLS))).ok()),
             open_files_soft,
             open_files_hard,
+            locked_memory_bytes: locked_memory_bytes(),
             rustc: option_env!("RINGMARK_RUSTC").map(str::to_owned),
             git_revision: revision(),
             git_dirty: option_env!("RINGMARK_DIRTY").map(|dirty| dirty == "true"),
@@ -247,11 +252,17 @@ fn sysctls(names: &[&str]) -> Values {
         .collect()
 }
 
-/// The soft and the hard RLIMIT_NOFILE.
-fn open_files() -> io::Result<(u64, u64)> {
+/// What bounds the memory that this user may lock.
+fn locked_memory_bytes() -> Option<u64> {
+    let (soft, _) = limits(libc::RLIMIT_MEMLOCK).ok()?;
+    (soft != libc::RLIM_INFINITY && !Rights::read().has(LOCK)).then_some(soft)
+}
+
+/// The soft and the hard limit of a resource (getrlimit(2)).
+pub fn limits(resource: libc::__rlimit_resource_t) -> io::Result<(u64, u64)> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the out-pointer is to a local that lives through the call.
-    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } != 0 {
+    if unsafe { libc::getrlimit(resource, &mut limit) } != 0 {
         return Err(io::Error::last_os_error());
     }
     Ok((limit.rlim_cur, limit.rlim_max))

@@ -4,6 +4,7 @@ use anyhow::{Result, bail};
 
 use super::facts::{Facts, refusal};
 use super::judge::{Check, Line, Status, impossible};
+use super::locked;
 use super::room::{Bound, Room};
 use crate::external::External;
 use crate::matrix::{Contender, Matrix, Workload};
@@ -166,6 +167,7 @@ pub fn warnings(
         .collect();
     warnings.extend(unsupported_externals(matrix, is_commanded));
     warnings.extend(too_many_for_externals(facts, matrix));
+    warnings.extend(locked::too_little(facts, matrix));
     let is_ours = |contender: &&Contender| matrix.external(&contender.backend).is_none();
     let refused = matrix.backends.iter().filter(is_ours).filter(|contender| refusal(contender).is_some());
     let refused: Vec<_> = refused.map(Contender::arm).collect();
@@ -193,8 +195,8 @@ fn bears(check: Check, facts: &Facts, matrix: &Matrix) -> bool {
         | Check::UringBackends
         | Check::UringDisabled
         | Check::Seccomp => false,
-        // With enough of them, what is below what one would wish for is no matter; without, it is refused.
-        Check::OpenFiles | Check::Memory | Check::Cycles | Check::Mitigations => false,
+        // With enough of them, what is below what one would wish for is no matter; without, it is refused, or said.
+        Check::OpenFiles | Check::LockedMemory | Check::Memory | Check::Cycles | Check::Mitigations => false,
         Check::Ports => most.is_some_and(|most| {
             facts.ports.is_none_or(|(first, last)| 2 * most > last.saturating_sub(first) + 1)
         }),

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use ringmark::backend::{self, Knobs};
 use ringmark::sys;
 
-use super::cgroup;
+use super::{cgroup, locked};
 use crate::instruments::affinity::CpuList;
 use crate::instruments::contention::Contention;
 use crate::instruments::network_namespace::NetworkNamespace;
@@ -45,6 +45,8 @@ pub struct Facts {
     pub open_files_soft: Option<u64>,
     /// RLIMIT_NOFILE.
     pub open_files_hard: Option<u64>,
+    /// RLIMIT_MEMLOCK where it bounds rings; none: they are not bounded.
+    pub locked_memory_bytes: Option<u64>,
     /// Why a thread cannot have a table of files of its own.
     pub file_table_refused: Option<String>,
     /// `fs.file-max` less the files that are open.
@@ -133,6 +135,9 @@ impl Facts {
             cpu_quota: group.cpus,
             open_files_soft: machine.open_files_soft,
             open_files_hard: machine.open_files_hard,
+            locked_memory_bytes: machine
+                .locked_memory_bytes
+                .filter(|_| version(machine.kernel_release.as_deref()).is_none_or(locked::are_counted)),
             file_table_refused: on_a_thread(sys::unshare_files).err().map(|error| error.to_string()),
             files_of_machine: files_of_machine(),
             ports: setting("net.ipv4.ip_local_port_range").and_then(|range| {
@@ -175,6 +180,12 @@ impl Facts {
 /// The allowed CPUs of each package.
 fn packages(topology: &Topology, allowed: &CpuList) -> Vec<String> {
     topology.packages.iter().flatten().map(|package| package.within(allowed).to_string()).collect()
+}
+
+/// The first two numbers of a release.
+pub fn version(release: Option<&str>) -> Option<(u32, u32)> {
+    let mut numbers = release?.split(|c: char| !c.is_ascii_digit()).map_while(|number| number.parse().ok());
+    numbers.next().zip(numbers.next())
 }
 
 /// /proc/sys/fs/file-nr has three numbers: allocated, free (always 0), and the most (proc_sys_fs(5)).

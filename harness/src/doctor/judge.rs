@@ -2,8 +2,8 @@
 
 use serde::{Serialize, Serializer};
 
-use super::facts::{Facts, Support};
-use super::room;
+use super::facts::{Facts, Support, version};
+use super::{locked, room};
 use crate::gates::{RUN_DELAY_PERCENT, STEAL_PERCENT};
 use crate::report::table::{count, number};
 
@@ -45,6 +45,7 @@ pub enum Check {
     Seccomp,
     Cpus,
     OpenFiles,
+    LockedMemory,
     Ports,
     Memory,
     Namespace,
@@ -74,6 +75,7 @@ impl Check {
             Self::Seccomp => "seccomp",
             Self::Cpus => "CPUs",
             Self::OpenFiles => "open files",
+            Self::LockedMemory => "locked memory",
             Self::Ports => "local ports",
             Self::Memory => "memory",
             Self::Namespace => "network namespace",
@@ -165,6 +167,7 @@ pub fn lines(facts: &Facts) -> Vec<Line> {
         seccomp(facts),
         cpus(facts),
         open_files(facts),
+        locked_memory(facts),
         ports(facts),
         memory(facts),
         namespace(facts),
@@ -206,8 +209,7 @@ fn kernel(facts: &Facts) -> Line {
     let Some(release) = &facts.kernel_release else {
         return Line::unknown(Check::Kernel, "/proc/sys/kernel/osrelease", "what it lacks shows only below");
     };
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|number| number.parse().ok());
-    match numbers.next().zip(numbers.next()) {
+    match version(Some(release)) {
         Some(version) if version < URING_KERNEL => Line::limits(
             Check::Kernel,
             release,
@@ -378,6 +380,33 @@ fn open_files(facts: &Facts) -> Line {
         );
     }
     Line::ok(check, format!("{found}: {each} connections x threads, unshare permitted"))
+}
+
+/// As many as the largest of the matrices that come with ringmark give a server of many connections.
+const WORKERS_WANTED: u64 = 100;
+
+fn locked_memory(facts: &Facts) -> Line {
+    let check = Check::LockedMemory;
+    let Some(limit) = facts.locked_memory_bytes else {
+        return Line::ok(check, "rings are not bounded by it");
+    };
+    let each = locked::most_bytes();
+    let workers = limit / each;
+    let found = format!(
+        "{} KiB for all rings of this user: {} workers of {} KiB",
+        count(limit >> 10),
+        count(workers),
+        count(each >> 10)
+    );
+    match workers >= WORKERS_WANTED {
+        true => Line::ok(check, found),
+        false => Line::limits(
+            check,
+            found,
+            "with more, or with larger queues, an io_uring backend is `unsupported`",
+            "`ulimit -l unlimited` as root, LimitMEMLOCK= of systemd, `docker run --ulimit memlock=-1`",
+        ),
+    }
 }
 
 fn ports(facts: &Facts) -> Line {

@@ -61,6 +61,7 @@ fn poor() -> Facts {
         cores_allowed: Some(1),
         open_files_soft: Some(1024),
         open_files_hard: Some(1024),
+        locked_memory_bytes: Some(8 << 20),
         ports: Some((60_000, 60_999)),
         memory_available_bytes: Some(8 << 30),
         memory_bound_bytes: Some(100 << 20),
@@ -138,7 +139,7 @@ fn all_is_well_on_a_rich_machine() {
         "28,232 x 254 source addresses: 2,540,000 connections x workers",
         "64.0 GiB available: 6,972,000 connections of 9,856 B",
         "1 active, 1 left open, of 3 known",
-        "23 ok, 0 limit results, 0 missing",
+        "24 ok, 0 limit results, 0 missing",
     ] {
         assert!(screen.contains(words), "`{words}` is not in:\n{screen}");
     }
@@ -155,6 +156,11 @@ fn a_poor_machine_hears_what_it_costs_and_what_to_do() {
         (Check::UringDisabled, Missing, ["2: ", "`sysctl -w kernel.io_uring_disabled=0`"]),
         (Check::Seccomp, LimitsResults, ["refuses io_uring, perf_event_open", "seccomp=unconfined"]),
         (Check::Cpus, LimitsResults, ["shared-cpu", "--cpuset-cpus"]),
+        (
+            Check::LockedMemory,
+            LimitsResults,
+            ["8,192 KiB for all rings of this user: 81 workers", "memlock=-1"],
+        ),
         (Check::OpenFiles, LimitsResults, ["960 connections for each thread", "ulimit"]),
         (
             Check::Ports,
@@ -412,6 +418,13 @@ fn only_what_bears_on_the_matrix_is_said() {
     assert_eq!(said(&two, &smoke, all_run), [""; 0]);
     let polls = matrix("{ backend = \"uring-multishot\" }", "{ backend = \"uring-sqpoll\" }");
     assert!(said(&two, &polls, all_run)[0].contains("SQPOLL"));
+
+    let locks = Facts { locked_memory_bytes: Some(8 << 20), ..rich() };
+    assert_eq!(said(&locks, &smoke, all_run), [""; 0]);
+    let many = matrix("baseline = ", "workers = 82\nbaseline = ");
+    let needs =
+        "uring-multishot with 82 workers needs 8,200 KiB, and `ulimit -l` is 8,192 KiB: `unsupported`";
+    assert!(said(&locks, &many, all_run)[0].contains(needs), "{:?}", said(&locks, &many, all_run));
 
     // Eight connections keep a CPU awake, one does not.
     let halting = Facts { is_virtual: true, idle_driver: None, ..rich() };

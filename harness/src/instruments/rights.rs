@@ -21,6 +21,9 @@ pub const MOUNT: Need = Need { capability: "CAP_SYS_ADMIN", bit: 21, is_of_host:
 /// To count what the kernel does, where kernel.perf_event_paranoid does not leave it to everybody.
 pub const COUNT: Need = Need { capability: "CAP_PERFMON", bit: 38, is_of_host: true };
 
+/// To lock memory beyond RLIMIT_MEMLOCK.
+pub const LOCK: Need = Need { capability: "CAP_IPC_LOCK", bit: 14, is_of_host: true };
+
 /// To read what root owns.
 pub const READ: Need = Need { capability: "CAP_DAC_READ_SEARCH", bit: 2, is_of_host: true };
 
@@ -53,9 +56,9 @@ impl Rights {
         }
     }
 
-    /// Whether this is root, of the host or of a user namespace.
-    pub fn is_root(self) -> bool {
-        self.is_root
+    /// Whether this is a user whom root can allow more by the host's settings: not root, and not in a container.
+    pub fn is_users(self) -> bool {
+        !self.is_root && !self.is_filtered
     }
 
     /// Whether it has what is needed, as far as the kernel asks for no more.
@@ -124,7 +127,7 @@ mod tests {
         ] {
             let said = rights.how_to_get(need);
             assert!(said.contains(words), "{rights:?}: {said}");
-            assert!(!rights.is_root() || !said.contains("run as root"), "{said}");
+            assert!(!rights.is_root || !said.contains("run as root"), "{said}");
         }
         assert!(rights(0, ALL, 0, HOST).has(COUNT) && !rights(0, OF_DOCKER, 0, HOST).has(COUNT));
         assert!(rights(0, ALL, 0, own).has(NAMESPACE) && !rights(0, ALL, 0, own).has(COUNT));

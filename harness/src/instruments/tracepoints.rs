@@ -137,9 +137,9 @@ pub(super) fn refused(error: &io::Error) -> Unavailable {
         Some(libc::EACCES | libc::EPERM) => Unavailable::new(format!(
             "perf_event_open was refused ({error}; kernel.perf_event_paranoid is {level})"
         ))
-        .advising(match lets_everybody(paranoid) || rights.is_root() {
-            true => rights.how_to_get(COUNT),
-            false => format!("{}, or have root set `{LESS_PARANOID}`", rights.how_to_get(COUNT)),
+        .advising(match rights.is_users() && !lets_everybody(paranoid) {
+            true => format!("{}, or have root set `{LESS_PARANOID}`", rights.how_to_get(COUNT)),
+            false => rights.how_to_get(COUNT),
         }),
         Some(libc::ENOSYS) => Unavailable::new("this kernel has no perf_event_open (CONFIG_PERF_EVENTS)"),
         _ => Unavailable::new(format!("perf_event_open failed: {error}")),
@@ -200,7 +200,7 @@ fn unreadable() -> Unavailable {
 /// What to do where tracefs is not to be had without `need`: root can give it to a group of users.
 fn have_root_mount(need: Need, options: &str) -> String {
     let rights = Rights::read();
-    if rights.is_root() {
+    if !rights.is_users() {
         return rights.how_to_get(need);
     }
     let (mount, group) = (MOUNT_POINTS[0], group());

@@ -89,20 +89,23 @@ fn install(command: &mut Command, mut filter: Vec<libc::sock_filter>) {
     }
 }
 
-/// Makes the command's process one of nobody's, if this is root's; returns whether it is.
-pub fn become_nobody(command: &mut Command) -> bool {
-    if !is_root() {
-        return false;
+/// Makes the command's process one of nobody's, if this is root's.
+pub fn become_nobody(command: &mut Command) {
+    if is_root() {
+        become_user(command, NOBODY);
     }
+}
+
+/// Makes the command's process, which is root's, one of a user that needs no name.
+pub fn become_user(command: &mut Command, id: u32) {
     // SAFETY: between fork and exec three plain system calls are made; setgroups reads no groups.
     unsafe {
-        command.pre_exec(|| {
+        command.pre_exec(move || {
             checked(libc::setgroups(0, std::ptr::null()))?;
-            checked(libc::setgid(NOBODY))?;
-            checked(libc::setuid(NOBODY))
+            checked(libc::setgid(id))?;
+            checked(libc::setuid(id))
         });
     }
-    true
 }
 
 /// Takes a capability from root's process.
@@ -114,6 +117,17 @@ pub fn drop_capability(command: &mut Command, capability: libc::c_ulong) {
 
 fn checked(returned: libc::c_int) -> io::Result<()> {
     if returned == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Bounds the memory that the command's process may lock, if it has no capability to do so all the same.
+pub fn limit_locked_memory(command: &mut Command, bytes: u64) {
+    // SAFETY: between fork and exec one plain system call is made, which reads a local.
+    unsafe {
+        command.pre_exec(move || {
+            let limit = libc::rlimit { rlim_cur: bytes, rlim_max: bytes };
+            checked(libc::setrlimit(libc::RLIMIT_MEMLOCK, &limit))
+        });
+    }
 }
 
 /// Whether the test may do everything.

@@ -2,6 +2,7 @@
 //! that they leave. The files are read by their column names, not through the program's own types.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod advice;
 mod bad_input;
 mod broken_server;
 mod calibrate;

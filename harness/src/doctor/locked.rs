@@ -1,0 +1,99 @@
+//! What the servers of io_uring lock. Since Linux 6.14 rings and rings of buffers count towards RLIMIT_MEMLOCK, for all
+//! processes of a user together, as rings did before 5.12 (`io_create_region` in the kernel's io_uring/memmap.c).
+
+use std::collections::BTreeMap;
+
+use ringmark::backend::{self, Knobs};
+
+use super::facts::Facts;
+use crate::matrix::{Contender, Matrix};
+use crate::report::table::count;
+
+/// Locked memory is counted in pages.
+const PAGE_BYTES: u64 = 4096;
+
+/// Of the area that holds a ring's completions.
+const HEADS_AND_TAILS: u64 = 320;
+
+/// The first kernel that counts again, and the first that did not.
+const COUNTED_FROM: (u32, u32) = (6, 14);
+const NOT_COUNTED_FROM: (u32, u32) = (5, 12);
+
+/// Whether a kernel counts rings.
+pub fn are_counted(version: (u32, u32)) -> bool {
+    !(NOT_COUNTED_FROM..COUNTED_FROM).contains(&version)
+}
+
+/// What a worker of a backend locks with these settings: 64 bytes for a request and, in an area of their own, 4 more for
+/// it and 16 for a completion (io_uring_setup(2)); 16 for a buffer. Each of them rounded up to pages.
+pub fn worker_bytes(name: &str, settings: &[String]) -> u64 {
+    let knobs = backend::find(name).ok().and_then(|entry| Some((entry, Knobs::parse(entry, settings).ok()?)));
+    let Some((entry, knobs)) = knobs else { return 0 };
+    let knob = |name: &str| {
+        let is_there = entry.knobs.iter().any(|knob| knob.name == name);
+        is_there.then(|| knobs.get(name).next_power_of_two())
+    };
+    let (Some(requests), Some(completions)) = (knob("sq_entries"), knob("cq_entries")) else { return 0 };
+    let buffers = knob("buffers").unwrap_or_default();
+    let areas =
+        [64 * requests, HEADS_AND_TAILS + 16 * completions.max(requests) + 4 * requests, 16 * buffers];
+    areas.iter().map(|bytes| bytes.next_multiple_of(PAGE_BYTES)).sum()
+}
+
+/// The most that a worker locks whose backend has its default settings.
+pub fn most_bytes() -> u64 {
+    backend::ALL.iter().map(|entry| worker_bytes(entry.name, &[])).max().unwrap_or_default()
+}
+
+/// The arms whose workers lock more than is allowed, if there is a bound.
+pub fn too_little(facts: &Facts, matrix: &Matrix) -> Vec<String> {
+    let Some(limit) = facts.locked_memory_bytes else { return Vec::new() };
+    let workers = matrix.workloads.iter().filter_map(|workload| workload.workers);
+    let workers = u64::from(workers.chain([matrix.workers]).max().unwrap_or_default());
+    let too_much = |contender: &Contender| {
+        let bytes = worker_bytes(&contender.backend, &contender.set);
+        (workers * bytes > limit).then_some((bytes, contender.arm()))
+    };
+    let mut arms: BTreeMap<u64, Vec<String>> = BTreeMap::new();
+    for (bytes, arm) in matrix.backends.iter().filter_map(too_much) {
+        arms.entry(bytes).or_default().push(arm);
+    }
+    let line = |(bytes, arms): (u64, Vec<String>)| {
+        format!(
+            "locked memory: {} with {workers} workers needs {} KiB, and `ulimit -l` is {} KiB: `unsupported` with so many",
+            arms.join(", "),
+            count(workers * bytes >> 10),
+            count(limit >> 10)
+        )
+    };
+    arms.into_iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ring_locks_what_its_queues_take() {
+        let bytes = |name, settings: &[&str]| {
+            worker_bytes(name, &settings.iter().map(|&setting| setting.to_owned()).collect::<Vec<_>>()) >> 10
+        };
+        // As Linux 6.18 refuses less.
+        for (name, settings, kib) in [
+            ("uring-oneshot", &[][..], 84),
+            ("uring-multishot", &[], 100),
+            ("uring-sqpoll", &[], 100),
+            ("uring-multishot", &["cq_entries=8192"], 164),
+            ("uring-multishot", &["buffers=64"], 88),
+            ("uring-multishot", &["buffers=4096"], 148),
+            ("epoll-et", &[], 0),
+            ("no-such", &[], 0),
+        ] {
+            assert_eq!(bytes(name, settings), kib, "{name} {settings:?}");
+        }
+        assert_eq!(most_bytes(), 100 << 10);
+        assert!(
+            are_counted((6, 18)) && are_counted((5, 10)) && !are_counted((6, 13)) && !are_counted((5, 12))
+        );
+    }
+}
