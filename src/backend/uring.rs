@@ -181,7 +181,6 @@ impl<R: Rung> Backend for Uring<R> {
             rest: Rest::default(),
             accepting_once: 0,
             near_full: false,
-            completions: Vec::new(),
         };
         let owed = server.run(stop)?;
         // Every request has ended.
@@ -266,10 +265,9 @@ impl Core<'_> {
 
     /// Submits what is queued, waits until all requests have ended and hands what they completed with to `each`.
     pub fn finish_requests(&mut self, mut each: impl FnMut(Token, &Completion)) -> io::Result<()> {
-        let mut completions = Vec::new();
         while self.in_flight > 0 || !self.ring.is_decided() {
-            self.ring.turn(self.counters, Want::Just(self.in_flight), None, &mut completions)?;
-            for completion in completions.drain(..) {
+            self.ring.turn(self.counters, Want::Just(self.in_flight), None)?;
+            while let Some(completion) = self.ring.next(self.counters)? {
                 each(self.token_of(&completion)?, &completion);
             }
         }
@@ -280,7 +278,7 @@ impl Core<'_> {
     #[inline]
     fn token_of(&mut self, completion: &Completion) -> io::Result<Token> {
         let token = Token::decode(completion.user_data).ok_or_else(|| completion.of_no_request())?;
-        if token.kind.completes_always() && !completion.more() {
+        if !completion.more() && token.kind.completes_always() {
             self.ended()?;
         }
         Ok(token)
@@ -295,7 +293,6 @@ struct Loop<'a, R: Rung> {
     accepting_once: u64,
     /// The table of direct descriptors is nearly full.
     near_full: bool,
-    completions: Vec<Completion>,
 }
 
 impl<R: Rung> Loop<'_, R> {
@@ -305,34 +302,48 @@ impl<R: Rung> Loop<'_, R> {
         for index in 0..self.core.listeners.len() {
             self.accept(index as u32)?;
         }
-        while !self.core.stopping {
-            let want = match self.rung.must_not_wait(&mut self.core)? {
-                true => Want::Just(0),
-                // What stands behind the fence must not wait for others.
-                false if self.core.fenced => Want::Just(1),
-                false => Want::Batch,
-            };
-            self.turn(want, self.rest.left())?;
-            if self.rest.is_over(self.core.counters.closed.get()) {
+        while let Some((want, timeout)) = self.next_wait()? {
+            self.turn(want, timeout)?;
+            if !self.core.exhausted.is_empty() && self.rest.is_over(self.core.counters.closed.get()) {
                 for index in std::mem::take(&mut self.core.exhausted) {
                     self.accept(index)?;
                 }
             }
-        }
-        while self.core.in_flight > 0 || !self.core.ring.is_decided() {
-            self.core.request(Token::of(Kind::Cancel, 0), Request::cancel_all())?;
-            self.turn(Want::Just(self.core.in_flight), Some(CANCEL_PATIENCE))?;
         }
         // From here on nothing is accepted, and what is in the queue is refused.
         self.core.listeners.clear();
         self.rung.take_owed(&mut self.core)
     }
 
+    /// What the next turn is to wait for, and how long; none once the loop has stopped and every request has ended.
+    #[inline]
+    fn next_wait(&mut self) -> io::Result<Option<(Want, Option<Duration>)>> {
+        if self.core.stopping {
+            return self.next_wait_of_stop();
+        }
+        let want = match self.rung.must_not_wait(&mut self.core)? {
+            true => Want::Just(0),
+            // What stands behind the fence must not wait for others.
+            false if self.core.fenced => Want::Just(1),
+            false => Want::Batch,
+        };
+        Ok(Some((want, self.rest.left())))
+    }
+
+    #[cold]
+    fn next_wait_of_stop(&mut self) -> io::Result<Option<(Want, Option<Duration>)>> {
+        if self.core.in_flight == 0 && self.core.ring.is_decided() {
+            return Ok(None);
+        }
+        self.core.request(Token::of(Kind::Cancel, 0), Request::cancel_all())?;
+        Ok(Some((Want::Just(self.core.in_flight), Some(CANCEL_PATIENCE))))
+    }
+
     /// Submits, waits for what `want` says and hands on what came.
+    #[inline]
     fn turn(&mut self, want: Want, timeout: Option<Duration>) -> io::Result<()> {
-        self.core.ring.turn(self.core.counters, want, timeout, &mut self.completions)?;
-        for place in 0..self.completions.len() {
-            let completion = self.completions[place];
+        self.core.ring.turn(self.core.counters, want, timeout)?;
+        while let Some(completion) = self.core.ring.next(self.core.counters)? {
             let token = self.core.token_of(&completion)?;
             match token.kind {
                 Kind::Receive | Kind::Poll | Kind::Send | Kind::PatientSend | Kind::Install => {
@@ -341,7 +352,6 @@ impl<R: Rung> Loop<'_, R> {
                 _ => self.completed(token, &completion)?,
             }
         }
-        self.completions.clear();
         self.rung.turned(&mut self.core)
     }
 

@@ -62,6 +62,9 @@ const SEND_GROUPS: u16 = 64;
 /// Descriptors of a worker that are no connections: standard streams, stop signal, ring, and some to spare.
 const OTHER_FILES: usize = 32;
 
+/// See [the top](self#one-system-call-an-echo).
+const SEND: libc::c_int = libc::MSG_NOSIGNAL | libc::MSG_WAITALL | libc::MSG_DONTWAIT;
+
 /// A table of direct descriptors has no more than this, even where files are not limited: 8 bytes each.
 const DIRECT_MOST: usize = 65_536;
 
@@ -280,6 +283,32 @@ impl Connection {
         }
     }
 
+    /// Appends what a receive has filled to what the connection is owed; false if it picked no buffer.
+    #[inline]
+    fn enqueue<T: Technique>(
+        &mut self,
+        buffers: &mut BufferRing,
+        segments: &mut Segments,
+        completion: &Completion,
+    ) -> bool {
+        if let Some(blocked) = &mut self.blocked {
+            return blocked.keep::<T>(buffers, completion);
+        }
+        take_pieces::<T>(buffers, completion, |_, piece| {
+            let last = (self.length > 0).then_some(self.tail);
+            self.tail = segments.add(last, piece);
+            self.length += 1;
+        })
+    }
+
+    /// Takes the first segment off the queue and gives its piece back.
+    #[inline]
+    fn dequeue(&mut self, buffers: &mut BufferRing, segments: &mut Segments) {
+        let piece = segments.remove_first(self.tail);
+        self.length -= 1;
+        buffers.give_back(piece);
+    }
+
     /// Whether it is served as it mostly is: its input is armed, and nothing else is to be done about that.
     fn is_at_work<T: Technique>(&self) -> bool {
         let armed = if T::POLL { State::Polling } else { State::Receiving };
@@ -301,6 +330,17 @@ struct Blocked {
     waiting: Vec<u8>,
 }
 
+impl Blocked {
+    /// Copies out what a receive has filled; false if it picked no buffer.
+    #[cold]
+    fn keep<T: Technique>(&mut self, buffers: &mut BufferRing, completion: &Completion) -> bool {
+        take_pieces::<T>(buffers, completion, |buffers, piece| {
+            self.waiting.extend_from_slice(buffers.contents(piece));
+            buffers.give_back(piece);
+        })
+    }
+}
+
 /// A send that has a completion only if it fails.
 #[derive(Clone, Copy)]
 struct Sending {
@@ -318,6 +358,9 @@ struct Sends {
     decided: usize,
 }
 
+/// Sends that are taken and not forgotten before it is worth while to move the others.
+const TIDY_FROM: usize = 64;
+
 impl Sends {
     fn push(&mut self, sending: Sending) {
         self.sends.push(sending);
@@ -328,15 +371,20 @@ impl Sends {
     }
 
     /// Takes the first, if its number is below `decided`.
+    #[inline]
     fn pop_decided(&mut self, decided: u64) -> Option<Sending> {
         let first = *self.sends.get(self.decided).filter(|sending| sending.number < decided)?;
         self.decided += 1;
+        if self.decided == self.sends.len() {
+            self.sends.clear();
+            self.decided = 0;
+        }
         Some(first)
     }
 
-    /// Forgets those that were taken, if they are the better part.
+    /// Forgets those that were taken, once they are many and the better part.
     fn tidy(&mut self) {
-        if self.decided > 0 && 2 * self.decided >= self.sends.len() {
+        if self.decided > TIDY_FROM && 2 * self.decided >= self.sends.len() {
             self.sends.drain(..self.decided);
             self.decided = 0;
         }
@@ -350,10 +398,19 @@ impl Sends {
 }
 
 /// The links of all queues. Each is a circle: the first segment comes behind the last.
-#[derive(Default)]
 struct Segments {
     segments: Vec<Segment>,
-    free: Vec<u32>,
+    /// The first of those that are in no queue, each of which names the next.
+    free: u32,
+}
+
+/// Behind the last free segment.
+const NONE: u32 = u32::MAX;
+
+impl Default for Segments {
+    fn default() -> Self {
+        Self { segments: Vec::new(), free: NONE }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -365,22 +422,39 @@ struct Segment {
 impl Segments {
     /// Puts a piece behind the last, if there is one, and returns the new last.
     fn add(&mut self, last: Option<u32>, piece: Piece) -> u32 {
-        let id = self.free.pop().unwrap_or(self.segments.len() as u32);
-        let first = last.map_or(id, |last| std::mem::replace(&mut self.segments[last as usize].next, id));
-        let segment = Segment { piece, next: first };
-        match self.segments.get_mut(id as usize) {
-            Some(free) => *free = segment,
-            None => self.segments.push(segment),
+        let id = self.take_free();
+        let next = last.map_or(id, |last| std::mem::replace(&mut self.segments[last as usize].next, id));
+        self.segments[id as usize] = Segment { piece, next };
+        id
+    }
+
+    /// A segment that is in no queue.
+    #[inline]
+    fn take_free(&mut self) -> u32 {
+        let id = self.free;
+        match self.segments.get(id as usize) {
+            Some(segment) => self.free = segment.next,
+            None => return self.make(),
         }
         id
+    }
+
+    #[cold]
+    fn make(&mut self) -> u32 {
+        self.segments.push(Segment { piece: Piece::default(), next: NONE });
+        self.segments.len() as u32 - 1
     }
 
     /// Takes the first piece off a queue that is not empty.
     fn remove_first(&mut self, last: u32) -> Piece {
         let id = self.segments[last as usize].next;
-        let Segment { piece, next } = self.segments[id as usize];
-        self.segments[last as usize].next = next;
-        self.free.push(id);
+        let first = &mut self.segments[id as usize];
+        let Segment { piece, next } = *first;
+        first.next = self.free;
+        self.free = id;
+        if id != last {
+            self.segments[last as usize].next = next;
+        }
         piece
     }
 
@@ -642,38 +716,40 @@ impl<T: Technique> Provided<T> {
     }
 
     /// Sends a buffer, or a bundle of them, of a connection that owes some, and has no send in flight.
+    #[inline(never)]
     fn send_from_buffers(&mut self, core: &mut Core, index: u32) -> io::Result<()> {
-        let socket = Self::socket(index);
-        let connection = &self.connections[index as usize];
-        let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL | libc::MSG_DONTWAIT;
-        let Connection { tail, length, .. } = *connection;
-        let group = if T::BUNDLE && length > 1 { self.lend_group(core)? } else { None };
-        let (entry, segments, bytes) = match group {
+        let socket = Self::socket(index).fd();
+        let (entry, segments, bytes, group) = match self.lend_group(core, index)? {
             None => {
+                let tail = self.connections[index as usize].tail;
                 let bytes = self.buffers.contents(self.segments.first(tail));
-                let entry =
-                    opcode::Send::new(socket.fd(), bytes.as_ptr(), bytes.len() as u32).flags(flags).build();
-                (entry, 1, bytes.len() as u64)
+                let length = bytes.len() as u32;
+                (opcode::Send::new(socket, bytes.as_ptr(), length).flags(SEND).build(), 1, length.into(), None)
             }
             Some(group) => {
                 let (segments, bytes) = self.fill(group, index);
-                let entry =
-                    opcode::SendBundle::new(socket.fd(), SendGroups::group(group)).flags(flags).build();
-                (entry, segments, bytes)
+                let entry = opcode::SendBundle::new(socket, SendGroups::group(group)).flags(SEND).build();
+                (entry, segments, bytes, Some(group))
             }
         };
         // Counted now, because no completion will say when; a failed send takes it back.
         core.counters.bytes_sent.add(bytes);
-        let token = self.token(Kind::Send, index);
-        self.connections[index as usize].sending = segments;
+        let connection = &mut self.connections[index as usize];
+        connection.sending = segments;
+        let token = Token { kind: Kind::Send, generation: connection.generation, index };
         // SAFETY: the bytes are in pieces of buffers that stay ours until the send is decided. So does the
         // group that it takes them from.
-        let number = unsafe { core.push(token, entry.flags(Flags::SKIP_SUCCESS | socket.flags()))? };
+        let number = unsafe { core.push(token, entry.flags(Flags::SKIP_SUCCESS | Self::socket(index).flags()))? };
         self.sends.push(Sending { number, index, group });
         Ok(())
     }
 
-    fn lend_group(&mut self, core: &Core) -> io::Result<Option<u16>> {
+    /// A group for what the connection owes, if that is more than a buffer and one can be had.
+    #[inline]
+    fn lend_group(&mut self, core: &Core, index: u32) -> io::Result<Option<u16>> {
+        if !T::BUNDLE || self.connections[index as usize].length < 2 {
+            return Ok(None);
+        }
         let Some(groups) = &mut self.groups else { return Ok(None) };
         groups.lend(&core.ring().submitter(), core.counters)
     }
@@ -745,9 +821,14 @@ impl<T: Technique> Provided<T> {
 
     fn received(&mut self, core: &mut Core, token: Token, completion: &Completion) -> io::Result<()> {
         let Token { index, .. } = token;
-        let connection = &mut self.connections[index as usize];
+        let Self { connections, buffers, segments, .. } = self;
+        let connection = &mut connections[index as usize];
         if completion.result <= 0 || is_late(connection, token) {
             return self.received_nothing(core, token, completion);
+        }
+        // All that is done here with the connection is done at one place, because finding it takes about as long.
+        if !connection.enqueue::<T>(buffers, segments, completion) {
+            return Err(io::Error::other("a receive that names no buffer"));
         }
         if !completion.more() {
             let paused = connection.is(State::Cancelling);
@@ -761,7 +842,6 @@ impl<T: Technique> Provided<T> {
         }
         core.counters.bytes_received.add(u64::from(length));
         core.work.perform();
-        self.enqueue(index, completion)?;
         self.advance(core, index)
     }
 
@@ -799,35 +879,9 @@ impl<T: Technique> Provided<T> {
         self.advance(core, index)
     }
 
-    /// Appends what a receive has filled to what the connection is owed.
-    fn enqueue(&mut self, index: u32, completion: &Completion) -> io::Result<()> {
-        let Self { connections, buffers, segments, .. } = self;
-        let connection = &mut connections[index as usize];
-        let took = match &mut connection.blocked {
-            None => take_pieces::<T>(buffers, completion, |_, piece| {
-                let last = (connection.length > 0).then_some(connection.tail);
-                connection.tail = segments.add(last, piece);
-                connection.length += 1;
-            }),
-            Some(blocked) => take_pieces::<T>(buffers, completion, |buffers, piece| {
-                blocked.waiting.extend_from_slice(buffers.contents(piece));
-                buffers.give_back(piece);
-            }),
-        };
-        if took { Ok(()) } else { Err(io::Error::other("a receive that names no buffer")) }
-    }
-
     /// Gives back what a receive has filled, or the buffer that it picked for nothing.
     fn discard(&mut self, completion: &Completion) {
         take_pieces::<T>(&mut self.buffers, completion, |buffers, piece| buffers.give_back(piece));
-    }
-
-    /// Takes the first segment off the queue and gives its piece back.
-    fn dequeue(&mut self, index: u32) {
-        let connection = &mut self.connections[index as usize];
-        let piece = self.segments.remove_first(connection.tail);
-        connection.length -= 1;
-        self.buffers.give_back(piece);
     }
 
     /// A send whose failure would be known by now: it has taken everything.
@@ -835,8 +889,10 @@ impl<T: Technique> Provided<T> {
         if let (Some(group), Some(groups)) = (sending.group, &mut self.groups) {
             groups.take_back(group);
         }
-        for _ in 0..std::mem::take(&mut self.connections[sending.index as usize].sending) {
-            self.dequeue(sending.index);
+        let Self { connections, buffers, segments, .. } = self;
+        let connection = &mut connections[sending.index as usize];
+        for _ in 0..std::mem::take(&mut connection.sending) {
+            connection.dequeue(buffers, segments);
         }
         self.advance(core, sending.index)
     }
@@ -908,12 +964,14 @@ impl<T: Technique> Provided<T> {
     fn take_queue(&mut self, index: u32, sent: usize) -> Vec<u8> {
         let mut bytes = Vec::new();
         let mut skip = sent;
-        while self.connections[index as usize].length > 0 {
-            let contents = self.buffers.contents(self.segments.first(self.connections[index as usize].tail));
+        let Self { connections, buffers, segments, .. } = self;
+        let connection = &mut connections[index as usize];
+        while connection.length > 0 {
+            let contents = buffers.contents(segments.first(connection.tail));
             let skipped = skip.min(contents.len());
             bytes.extend_from_slice(&contents[skipped..]);
             skip -= skipped;
-            self.dequeue(index);
+            connection.dequeue(buffers, segments);
         }
         bytes
     }
@@ -927,7 +985,7 @@ impl<T: Technique> Provided<T> {
     }
 
     /// Does what a connection needs next: send, pause or resume its input, or close.
-    #[inline]
+    #[inline(always)]
     fn advance(&mut self, core: &mut Core, index: u32) -> io::Result<()> {
         if core.stopping {
             return Ok(());
@@ -943,6 +1001,7 @@ impl<T: Technique> Provided<T> {
     }
 
     /// The same for one that is not simply at work.
+    #[inline(never)]
     fn advance_otherwise(&mut self, core: &mut Core, index: u32) -> io::Result<()> {
         if self.connections[index as usize].is(State::Failed) {
             self.cancel_input(core, index)?;
@@ -1064,7 +1123,7 @@ mod tests {
                     assert_eq!(segments.remove_first(last), piece(*buffer));
                 }
             }
-            assert_eq!((segments.segments.len(), segments.free.len()), (10, 10));
+            assert_eq!(segments.segments.len(), 10);
         }
     }
 

@@ -205,6 +205,10 @@ pub struct Ring {
     pushed: u64,
     /// How many of them are decided: see [`Ring::decided`].
     decided: u64,
+    /// Completions of this turn that are in the queue.
+    ready: usize,
+    /// Others of it are not there yet.
+    unfinished: bool,
 }
 
 impl Ring {
@@ -228,8 +232,17 @@ impl Ring {
         let uring = builder.build(setup.sq_entries)?;
         let enter_fd = uring.as_raw_fd();
         let enter_flags = EnterFlags::empty();
-        let mut ring =
-            Self { uring, setup, registered: None, enter_fd, enter_flags, pushed: 0, decided: 0 };
+        let mut ring = Self {
+            uring,
+            setup,
+            registered: None,
+            enter_fd,
+            enter_flags,
+            pushed: 0,
+            decided: 0,
+            ready: 0,
+            unfinished: false,
+        };
         if setup.registered {
             let registered = sys::register_ring_fd(ring.uring.as_raw_fd());
             let registered = registered.map_err(|error| {
@@ -254,9 +267,9 @@ impl Ring {
         let counters = Counters::default();
         // SAFETY: the request has no address.
         unsafe { self.push(&counters, &Request::nothing().entry())? };
-        let mut taken = Vec::new();
-        while taken.is_empty() {
-            self.turn(&counters, Want::Just(1), None, &mut taken)?;
+        self.turn(&counters, Want::Just(1), None)?;
+        while self.next(&counters)?.is_none() {
+            self.turn(&counters, Want::Just(1), None)?;
         }
         Ok(())
     }
@@ -369,9 +382,9 @@ impl Ring {
         }
     }
 
-    /// Requests with a lower number have been submitted, and what they completed while that was done was
-    /// among the completions of the last turn: a request that completes inline and skips the completion of
-    /// its success has succeeded if no completion of it was taken.
+    /// Requests with a lower number have been submitted, and what they completed while that was done is
+    /// among the completions of the last turn. Once those are taken, a request that completes inline and skips the completion of
+    /// its success has succeeded if it had none.
     ///
     /// Without a submission thread that is what the return from io_uring_enter means. With one, the queue's
     /// head says it: the thread moves the head only after it has posted the inline completions of the batch
@@ -385,29 +398,55 @@ impl Ring {
         self.decided == self.pushed
     }
 
-    /// Submits all that is queued, waits until as many completions are there as `want` says, a signal comes or
-    /// `timeout` is over, and moves all completions into `taken`.
-    pub fn turn(
-        &mut self,
-        counters: &Counters,
-        want: Want,
-        timeout: Option<Duration>,
-        taken: &mut Vec<Completion>,
-    ) -> io::Result<()> {
+    /// Submits all that is queued, and waits until as many completions are there as `want` says, a signal comes or
+    /// `timeout` is over. Then [`Self::next`] takes those that are there.
+    ///
+    /// Inlined, as the steps of it are, because a loop with one connection makes a turn for each echo.
+    #[inline(always)]
+    pub fn turn(&mut self, counters: &Counters, want: Want, timeout: Option<Duration>) -> io::Result<()> {
         if self.has_submission_thread() {
             self.turn_of_thread(counters, want, timeout)?;
-            self.take_completions(counters, taken)?;
         } else {
             self.enter(counters, EnterFlags::GETEVENTS, self.setup.wait(want, timeout))?;
-            self.take_completions(counters, taken)?;
-            // The kernel takes fewer requests than are queued when memory is short or a signal came first.
-            while !self.is_decided() {
-                self.enter_now(counters, EnterFlags::GETEVENTS)?;
-                self.take_completions(counters, taken)?;
-            }
         }
-        counters.events.add(taken.len() as u64);
+        self.look(counters);
         Ok(())
+    }
+
+    /// Takes the next completion of this turn; none when it has no more.
+    #[inline]
+    pub fn next(&mut self, counters: &Counters) -> io::Result<Option<Completion>> {
+        while self.ready == 0 {
+            if !self.unfinished {
+                return Ok(None);
+            }
+            self.enter_now(counters, EnterFlags::GETEVENTS)?;
+            self.look(counters);
+        }
+        self.ready -= 1;
+        Ok(self.uring.completion().next().map(|entry| Completion {
+            user_data: entry.user_data(),
+            result: entry.result(),
+            flags: entry.flags(),
+        }))
+    }
+
+    /// Sees how far the queues are. The turn is not finished while completions that did not fit wait in the kernel
+    /// (IORING_FEAT_NODROP), or requests that it did not take, because memory is short or a signal came first, wait here.
+    #[inline]
+    fn look(&mut self, counters: &Counters) {
+        // Before the completions: those of decided requests are in the queue by then, or the flag is set.
+        let (queued, overflow) = {
+            let queue = self.uring.submission();
+            (queue.len(), queue.cq_overflow())
+        };
+        self.decided = self.pushed - queued as u64;
+        self.ready = self.uring.completion().len();
+        counters.events.add(self.ready as u64);
+        if overflow {
+            counters.cq_overflows.add(1);
+        }
+        self.unfinished = overflow || queued > 0 && !self.has_submission_thread();
     }
 
     /// Wakes the submission thread if it sleeps, and waits if there is no completion yet.
@@ -472,29 +511,6 @@ impl Ring {
             _ => return Err(error),
         }
         Ok(())
-    }
-
-    /// Those in the queue, and those that did not fit into it and wait in the kernel (IORING_FEAT_NODROP).
-    #[inline]
-    fn take_completions(&mut self, counters: &Counters, taken: &mut Vec<Completion>) -> io::Result<()> {
-        loop {
-            // Both before the completions: those of decided requests are in the queue by then, or the flag is set.
-            let (queued, overflow) = {
-                let queue = self.uring.submission();
-                (queue.len() as u64, queue.cq_overflow())
-            };
-            self.decided = self.pushed - queued;
-            taken.extend(self.uring.completion().map(|entry| Completion {
-                user_data: entry.user_data(),
-                result: entry.result(),
-                flags: entry.flags(),
-            }));
-            if !overflow {
-                return Ok(());
-            }
-            counters.cq_overflows.add(1);
-            self.enter_now(counters, EnterFlags::GETEVENTS)?;
-        }
     }
 }
 
