@@ -346,7 +346,8 @@ impl<R: Rung> Loop<'_, R> {
         while let Some(completion) = self.core.ring.next(self.core.counters)? {
             let token = self.core.token_of(&completion)?;
             match token.kind {
-                Kind::Receive | Kind::Poll | Kind::Send | Kind::PatientSend | Kind::Install => {
+                Kind::Receive => self.rung.completed(&mut self.core, token, &completion)?,
+                Kind::Poll | Kind::Send | Kind::PatientSend | Kind::Install => {
                     self.rung.completed(&mut self.core, token, &completion)?;
                 }
                 _ => self.completed(token, &completion)?,

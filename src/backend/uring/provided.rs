@@ -240,6 +240,16 @@ struct Connection {
     blocked: Option<Box<Blocked>>,
 }
 
+/// What a connection needs next.
+enum Need {
+    /// Its input is armed, and what it owes is under way.
+    Nothing,
+    /// The same, but for the send.
+    Send,
+    /// It is to be looked at closely.
+    Other,
+}
+
 /// What may be true of a connection.
 #[derive(Clone, Copy, Debug)]
 #[repr(u8)]
@@ -309,10 +319,17 @@ impl Connection {
         buffers.give_back(piece);
     }
 
-    /// Whether it is served as it mostly is: its input is armed, and nothing else is to be done about that.
-    fn is_at_work<T: Technique>(&self) -> bool {
+    /// What it needs, if no more than `limit` pieces may queue on it.
+    #[inline]
+    fn need<T: Technique>(&self, limit: u32) -> Need {
         let armed = if T::POLL { State::Polling } else { State::Receiving };
-        self.states == State::Open as u8 | armed as u8 && self.blocked.is_none()
+        if self.states != State::Open as u8 | armed as u8 || self.blocked.is_some() || self.length > limit {
+            Need::Other
+        } else if self.sending > 0 || self.length == 0 {
+            Need::Nothing
+        } else {
+            Need::Send
+        }
     }
 
     /// Whether nothing more is received from it.
@@ -551,23 +568,15 @@ impl<T: Technique> Rung for Provided<T> {
         if T::POLL { self.poll(core, index) } else { self.receive(core, index) }
     }
 
+    #[inline(always)]
     fn completed(&mut self, core: &mut Core, token: Token, completion: &Completion) -> io::Result<()> {
-        if token.kind == Kind::Receive {
-            return self.received(core, token, completion);
-        }
-        let connection = &self.connections[token.index as usize];
-        let late = is_late(connection, token);
-        debug_assert!(!late, "{token:?} completed after its connection was closed");
-        if late {
-            return Ok(());
-        }
         match token.kind {
-            Kind::Poll => self.polled(core, token.index, completion),
-            Kind::Send => self.send_failed(core, token.index, completion.result),
-            _ => self.sent_patiently(core, token.index, completion.result),
+            Kind::Receive => self.received(core, token, completion),
+            _ => self.completed_otherwise(core, token, completion),
         }
     }
 
+    #[inline(always)]
     fn turned(&mut self, core: &mut Core) -> io::Result<()> {
         while let Some(sending) = self.sends.pop_decided(core.decided()) {
             self.send_succeeded(core, sending)?;
@@ -716,7 +725,7 @@ impl<T: Technique> Provided<T> {
     }
 
     /// Sends a buffer, or a bundle of them, of a connection that owes some, and has no send in flight.
-    #[inline(never)]
+    #[inline(always)]
     fn send_from_buffers(&mut self, core: &mut Core, index: u32) -> io::Result<()> {
         let socket = Self::socket(index).fd();
         let (entry, segments, bytes, group) = match self.lend_group(core, index)? {
@@ -802,6 +811,26 @@ impl<T: Technique> Provided<T> {
 
 // Completions.
 impl<T: Technique> Provided<T> {
+    /// A poll or a send completed.
+    #[inline(never)]
+    fn completed_otherwise(
+        &mut self,
+        core: &mut Core,
+        token: Token,
+        completion: &Completion,
+    ) -> io::Result<()> {
+        let late = is_late(&self.connections[token.index as usize], token);
+        debug_assert!(!late, "{token:?} completed after its connection was closed");
+        if late {
+            return Ok(());
+        }
+        match token.kind {
+            Kind::Poll => self.polled(core, token.index, completion),
+            Kind::Send => self.send_failed(core, token.index, completion.result),
+            _ => self.sent_patiently(core, token.index, completion.result),
+        }
+    }
+
     fn polled(&mut self, core: &mut Core, index: u32, completion: &Completion) -> io::Result<()> {
         let connection = &mut self.connections[index as usize];
         if completion.result > 0 {
@@ -819,9 +848,10 @@ impl<T: Technique> Provided<T> {
         self.advance(core, index)
     }
 
+    #[inline(always)]
     fn received(&mut self, core: &mut Core, token: Token, completion: &Completion) -> io::Result<()> {
         let Token { index, .. } = token;
-        let Self { connections, buffers, segments, .. } = self;
+        let Self { connections, buffers, segments, buffers_per_connection, .. } = self;
         let connection = &mut connections[index as usize];
         if completion.result <= 0 || is_late(connection, token) {
             return self.received_nothing(core, token, completion);
@@ -842,7 +872,8 @@ impl<T: Technique> Provided<T> {
         }
         core.counters.bytes_received.add(u64::from(length));
         core.work.perform();
-        self.advance(core, index)
+        let need = connection.need::<T>(*buffers_per_connection);
+        self.supply(core, index, need)
     }
 
     /// A receive that has ended without bytes, or whose connection has.
@@ -889,12 +920,13 @@ impl<T: Technique> Provided<T> {
         if let (Some(group), Some(groups)) = (sending.group, &mut self.groups) {
             groups.take_back(group);
         }
-        let Self { connections, buffers, segments, .. } = self;
+        let Self { connections, buffers, segments, buffers_per_connection, .. } = self;
         let connection = &mut connections[sending.index as usize];
         for _ in 0..std::mem::take(&mut connection.sending) {
             connection.dequeue(buffers, segments);
         }
-        self.advance(core, sending.index)
+        let need = connection.need::<T>(*buffers_per_connection);
+        self.supply(core, sending.index, need)
     }
 
     /// A send that the socket did not take, or only a part of it: then `result` is how much.
@@ -985,22 +1017,23 @@ impl<T: Technique> Provided<T> {
     }
 
     /// Does what a connection needs next: send, pause or resume its input, or close.
-    #[inline(always)]
     fn advance(&mut self, core: &mut Core, index: u32) -> io::Result<()> {
-        if core.stopping {
-            return Ok(());
-        }
-        let connection = &self.connections[index as usize];
-        if !connection.is_at_work::<T>() || connection.length > self.buffers_per_connection {
-            return self.advance_otherwise(core, index);
-        }
-        if connection.sending > 0 || connection.length == 0 {
-            return Ok(());
-        }
-        self.send_from_buffers(core, index)
+        let need = self.connections[index as usize].need::<T>(self.buffers_per_connection);
+        self.supply(core, index, need)
     }
 
-    /// The same for one that is not simply at work.
+    /// The same where what it needs is known.
+    #[inline(always)]
+    fn supply(&mut self, core: &mut Core, index: u32, need: Need) -> io::Result<()> {
+        match need {
+            Need::Nothing => Ok(()),
+            _ if core.stopping => Ok(()),
+            Need::Send => self.send_from_buffers(core, index),
+            Need::Other => self.advance_otherwise(core, index),
+        }
+    }
+
+    /// The same for one that may need anything.
     #[inline(never)]
     fn advance_otherwise(&mut self, core: &mut Core, index: u32) -> io::Result<()> {
         if self.connections[index as usize].is(State::Failed) {
