@@ -219,6 +219,8 @@ pub struct Provided<T: Technique> {
     /// Connections whose receive found no buffer, longest wait first.
     starved: VecDeque<(u32, u32)>,
     sends: Sends,
+    /// Something may be to follow a send that is not decided.
+    may_be_followed: bool,
     buffers_per_connection: u32,
     buffer_bytes: u32,
     direct_files: u32,
@@ -305,8 +307,10 @@ impl Connection {
             return blocked.keep::<T>(buffers, completion);
         }
         take_pieces::<T>(buffers, completion, |_, piece| {
-            let last = (self.length > 0).then_some(self.tail);
-            self.tail = segments.add(last, piece);
+            self.tail = match self.length {
+                0 => segments.add(piece),
+                _ => segments.add_behind(self.tail, piece),
+            };
             self.length += 1;
         })
     }
@@ -383,20 +387,32 @@ impl Sends {
         self.sends.push(sending);
     }
 
+    /// Whether their numbers are below this one.
+    #[inline]
+    fn are_all_below(&self, number: u64) -> bool {
+        self.sends.last().is_none_or(|sending| sending.number < number)
+    }
+
     fn undecided(&self) -> &[Sending] {
         &self.sends[self.decided..]
     }
 
-    /// Takes the first, if its number is below `decided`.
+    /// Whether there is one, and the first has a number below this.
     #[inline]
-    fn pop_decided(&mut self, decided: u64) -> Option<Sending> {
-        let first = *self.sends.get(self.decided).filter(|sending| sending.number < decided)?;
+    fn first_is_below(&self, number: u64) -> bool {
+        self.sends.get(self.decided).is_some_and(|sending| sending.number < number)
+    }
+
+    /// Takes the first, of one at least.
+    #[inline]
+    fn pop(&mut self) -> Sending {
+        let first = self.sends[self.decided];
         self.decided += 1;
         if self.decided == self.sends.len() {
             self.sends.clear();
             self.decided = 0;
         }
-        Some(first)
+        first
     }
 
     /// Forgets those that were taken, once they are many and the better part.
@@ -437,10 +453,19 @@ struct Segment {
 }
 
 impl Segments {
-    /// Puts a piece behind the last, if there is one, and returns the new last.
-    fn add(&mut self, last: Option<u32>, piece: Piece) -> u32 {
+    /// Begins a queue with a piece, and returns its last, which is its only one.
+    #[inline]
+    fn add(&mut self, piece: Piece) -> u32 {
         let id = self.take_free();
-        let next = last.map_or(id, |last| std::mem::replace(&mut self.segments[last as usize].next, id));
+        self.segments[id as usize] = Segment { piece, next: id };
+        id
+    }
+
+    /// Puts a piece behind the last of a queue, and returns the new last.
+    #[inline]
+    fn add_behind(&mut self, last: u32, piece: Piece) -> u32 {
+        let id = self.take_free();
+        let next = std::mem::replace(&mut self.segments[last as usize].next, id);
         self.segments[id as usize] = Segment { piece, next };
         id
     }
@@ -537,6 +562,7 @@ impl<T: Technique> Rung for Provided<T> {
             segments: Segments::default(),
             starved: VecDeque::new(),
             sends: Sends::default(),
+            may_be_followed: false,
             buffers_per_connection: knobs.get("buffers_per_connection") as u32,
             buffer_bytes: buffer_bytes as u32,
             direct_files,
@@ -578,14 +604,19 @@ impl<T: Technique> Rung for Provided<T> {
 
     #[inline(always)]
     fn turned(&mut self, core: &mut Core) -> io::Result<()> {
-        while let Some(sending) = self.sends.pop_decided(core.decided()) {
+        while self.sends.first_is_below(core.decided()) {
+            let sending = self.sends.pop();
             self.send_succeeded(core, sending)?;
         }
         self.sends.tidy();
         if self.starved.is_empty() { Ok(()) } else { self.feed_the_starved(core) }
     }
 
+    #[inline]
     fn must_not_wait(&mut self, core: &mut Core) -> io::Result<bool> {
+        if !self.may_be_followed && self.starved.is_empty() {
+            return Ok(false);
+        }
         // The last turn may have fed connections that have nothing to say, and the next in the queue must
         // not wait for them.
         if !self.starved.is_empty() && self.buffers.available() > 0 {
@@ -745,6 +776,7 @@ impl<T: Technique> Provided<T> {
         core.counters.bytes_sent.add(bytes);
         let connection = &mut self.connections[index as usize];
         connection.sending = segments;
+        self.may_be_followed |= connection.length > segments.into();
         let token = Token { kind: Kind::Send, generation: connection.generation, index };
         // SAFETY: the bytes are in pieces of buffers that stay ours until the send is decided. So does the
         // group that it takes them from.
@@ -873,6 +905,11 @@ impl<T: Technique> Provided<T> {
         core.counters.bytes_received.add(u64::from(length));
         core.work.perform();
         let need = connection.need::<T>(*buffers_per_connection);
+        if matches!(need, Need::Nothing) {
+            // What has just come waits for a send. One that is decided ends this turn, and is followed then.
+            self.may_be_followed |= !self.sends.are_all_below(core.decided());
+            return Ok(());
+        }
         self.supply(core, index, need)
     }
 
@@ -917,12 +954,18 @@ impl<T: Technique> Provided<T> {
 
     /// A send whose failure would be known by now: it has taken everything.
     fn send_succeeded(&mut self, core: &mut Core, sending: Sending) -> io::Result<()> {
-        if let (Some(group), Some(groups)) = (sending.group, &mut self.groups) {
+        if T::BUNDLE
+            && let (Some(group), Some(groups)) = (sending.group, &mut self.groups)
+        {
             groups.take_back(group);
         }
         let Self { connections, buffers, segments, buffers_per_connection, .. } = self;
         let connection = &mut connections[sending.index as usize];
-        for _ in 0..std::mem::take(&mut connection.sending) {
+        let sent = std::mem::take(&mut connection.sending);
+        // A failure of this connection's own may have come between, and taken all that it owes away.
+        if T::BUNDLE {
+            (0..sent).for_each(|_| connection.dequeue(buffers, segments));
+        } else if sent > 0 {
             connection.dequeue(buffers, segments);
         }
         let need = connection.need::<T>(*buffers_per_connection);
@@ -1036,6 +1079,7 @@ impl<T: Technique> Provided<T> {
     /// The same for one that may need anything.
     #[inline(never)]
     fn advance_otherwise(&mut self, core: &mut Core, index: u32) -> io::Result<()> {
+        self.may_be_followed = true;
         if self.connections[index as usize].is(State::Failed) {
             self.cancel_input(core, index)?;
             if self.connections[index as usize].sending == 0 {
@@ -1069,7 +1113,7 @@ impl<T: Technique> Provided<T> {
     }
 
     /// Whether the loop has more to do once the queued sends are done, without any input from outside.
-    fn something_follows_a_send(&self) -> bool {
+    fn something_follows_a_send(&mut self) -> bool {
         let follows = |sending: &Sending| {
             let connection = &self.connections[sending.index as usize];
             // A receive completes by itself, and a poll that is armed reports what arrives.
@@ -1078,7 +1122,8 @@ impl<T: Technique> Provided<T> {
             connection.length > connection.sending.into() || connection.is_over() || !waits
         };
         let sends = self.sends.undecided();
-        !sends.is_empty() && (!self.starved.is_empty() || sends.iter().any(follows))
+        self.may_be_followed = sends.iter().any(follows);
+        self.may_be_followed || !self.starved.is_empty() && !sends.is_empty()
     }
 
     fn starve(&mut self, index: u32) {
@@ -1145,7 +1190,10 @@ mod tests {
         for round in 0..3 {
             for buffer in 0..10 {
                 let last = &mut lasts[usize::from(buffer % 2)];
-                *last = Some(segments.add(*last, piece(buffer)));
+                *last = Some(match *last {
+                    None => segments.add(piece(buffer)),
+                    Some(last) => segments.add_behind(last, piece(buffer)),
+                });
             }
             for (queue, last) in lasts.iter_mut().enumerate() {
                 let last = last.take().expect("it has pieces");
