@@ -92,7 +92,10 @@ pub(super) trait Rung: Sized {
     /// Begins to serve it, unless the loop is stopping.
     fn serve(&mut self, core: &mut Core, index: u32) -> io::Result<()>;
 
-    /// A request of the rung's completed.
+    /// A receive completed.
+    fn received(&mut self, core: &mut Core, token: Token, completion: &Completion) -> io::Result<()>;
+
+    /// Another request of the rung's completed.
     fn completed(&mut self, core: &mut Core, token: Token, completion: &Completion) -> io::Result<()>;
 
     /// All completions of a turn have been handed on.
@@ -175,13 +178,8 @@ impl<R: Rung> Backend for Uring<R> {
             fenced: false,
             stopping: false,
         };
-        let server = Loop {
-            core,
-            rung: &mut *rung,
-            rest: Rest::default(),
-            accepting_once: 0,
-            near_full: false,
-        };
+        let server =
+            Loop { core, rung: &mut *rung, rest: Rest::default(), accepting_once: 0, near_full: false };
         let owed = server.run(stop)?;
         // Every request has ended.
         drop(ManuallyDrop::into_inner(rung));
@@ -266,9 +264,13 @@ impl Core<'_> {
     /// Submits what is queued, waits until all requests have ended and hands what they completed with to `each`.
     pub fn finish_requests(&mut self, mut each: impl FnMut(Token, &Completion)) -> io::Result<()> {
         while self.in_flight > 0 || !self.ring.is_decided() {
-            self.ring.turn(self.counters, Want::Just(self.in_flight), None)?;
-            while let Some(completion) = self.ring.next(self.counters)? {
-                each(self.token_of(&completion)?, &completion);
+            let mut ready = Some(self.ring.turn(self.counters, Want::Just(self.in_flight), None)?);
+            while let Some(count) = ready {
+                for _ in 0..count {
+                    let Some(completion) = self.ring.take() else { break };
+                    each(self.token_of(&completion)?, &completion);
+                }
+                ready = self.ring.more(self.counters)?;
             }
         }
         Ok(())
@@ -342,30 +344,43 @@ impl<R: Rung> Loop<'_, R> {
     /// Submits, waits for what `want` says and hands on what came.
     #[inline]
     fn turn(&mut self, want: Want, timeout: Option<Duration>) -> io::Result<()> {
-        self.core.ring.turn(self.core.counters, want, timeout)?;
-        while let Some(completion) = self.core.ring.next(self.core.counters)? {
-            let token = self.core.token_of(&completion)?;
-            match token.kind {
-                Kind::Receive => self.rung.completed(&mut self.core, token, &completion)?,
-                Kind::Poll | Kind::Send | Kind::PatientSend | Kind::Install => {
-                    self.rung.completed(&mut self.core, token, &completion)?;
-                }
-                _ => self.completed(token, &completion)?,
+        let mut ready = Some(self.core.ring.turn(self.core.counters, want, timeout)?);
+        while let Some(count) = ready {
+            // Not those that come meanwhile: others wait for their turn.
+            for _ in 0..count {
+                let Some(completion) = self.core.ring.take() else { break };
+                self.hand_on(&completion)?;
             }
+            ready = self.core.ring.more(self.core.counters)?;
         }
         self.rung.turned(&mut self.core)
     }
 
-    /// A request of the loop's own completed.
-    #[cold]
-    fn completed(&mut self, token: Token, completion: &Completion) -> io::Result<()> {
+    #[inline(always)]
+    fn hand_on(&mut self, completion: &Completion) -> io::Result<()> {
+        // The most frequent by far. Its request goes on, so that nothing is to be noted of that.
+        if completion.more()
+            && let Some(token) = Token::decode_if(Kind::Receive, completion.user_data)
+        {
+            return self.rung.received(&mut self.core, token, completion);
+        }
+        self.hand_on_any(completion)
+    }
+
+    #[inline(never)]
+    fn hand_on_any(&mut self, completion: &Completion) -> io::Result<()> {
+        let token = self.core.token_of(completion)?;
         match token.kind {
+            Kind::Receive => self.rung.received(&mut self.core, token, completion)?,
+            Kind::Poll | Kind::Send | Kind::PatientSend | Kind::Install => {
+                self.rung.completed(&mut self.core, token, completion)?;
+            }
             Kind::Stop if completion.result >= 0 => self.core.stopping = true,
             Kind::Accept | Kind::AcceptOnce => self.accepted(token, completion)?,
             Kind::Fence => self.core.fenced = false,
             Kind::Stop | Kind::Close => return Err(io::Error::from_raw_os_error(-completion.result)),
             // A cancellation that finds nothing came after the end of what it was to cancel.
-            _ => {}
+            Kind::Cancel => {}
         }
         Ok(())
     }

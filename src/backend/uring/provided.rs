@@ -431,19 +431,12 @@ impl Sends {
 }
 
 /// The links of all queues. Each is a circle: the first segment comes behind the last.
+#[derive(Default)]
 struct Segments {
     segments: Vec<Segment>,
-    /// The first of those that are in no queue, each of which names the next.
+    /// The first of those that are in no queue, each of which names the next; behind the last stands the one that is
+    /// made next.
     free: u32,
-}
-
-/// Behind the last free segment.
-const NONE: u32 = u32::MAX;
-
-impl Default for Segments {
-    fn default() -> Self {
-        Self { segments: Vec::new(), free: NONE }
-    }
 }
 
 #[derive(Clone, Copy)]
@@ -456,35 +449,32 @@ impl Segments {
     /// Begins a queue with a piece, and returns its last, which is its only one.
     #[inline]
     fn add(&mut self, piece: Piece) -> u32 {
-        let id = self.take_free();
-        self.segments[id as usize] = Segment { piece, next: id };
-        id
+        let next = self.free;
+        self.put(Segment { piece, next })
     }
 
     /// Puts a piece behind the last of a queue, and returns the new last.
     #[inline]
     fn add_behind(&mut self, last: u32, piece: Piece) -> u32 {
-        let id = self.take_free();
-        let next = std::mem::replace(&mut self.segments[last as usize].next, id);
-        self.segments[id as usize] = Segment { piece, next };
-        id
+        let next = std::mem::replace(&mut self.segments[last as usize].next, self.free);
+        self.put(Segment { piece, next })
     }
 
-    /// A segment that is in no queue.
+    /// Writes the free segment, and returns which that was.
     #[inline]
-    fn take_free(&mut self) -> u32 {
+    fn put(&mut self, segment: Segment) -> u32 {
         let id = self.free;
-        match self.segments.get(id as usize) {
-            Some(segment) => self.free = segment.next,
-            None => return self.make(),
+        match self.segments.get_mut(id as usize) {
+            Some(free) => self.free = std::mem::replace(free, segment).next,
+            None => self.make(segment),
         }
         id
     }
 
     #[cold]
-    fn make(&mut self) -> u32 {
-        self.segments.push(Segment { piece: Piece::default(), next: NONE });
-        self.segments.len() as u32 - 1
+    fn make(&mut self, segment: Segment) {
+        self.segments.push(segment);
+        self.free = self.segments.len() as u32;
     }
 
     /// Takes the first piece off a queue that is not empty.
@@ -595,10 +585,48 @@ impl<T: Technique> Rung for Provided<T> {
     }
 
     #[inline(always)]
+    fn received(&mut self, core: &mut Core, token: Token, completion: &Completion) -> io::Result<()> {
+        let Token { index, .. } = token;
+        let Self { connections, buffers, segments, buffers_per_connection, .. } = self;
+        let connection = &mut connections[index as usize];
+        if completion.result <= 0 || is_late(connection, token) {
+            return self.received_nothing(core, token, completion);
+        }
+        // All that is done here with the connection is done at one place, because finding it takes about as long.
+        if !connection.enqueue::<T>(buffers, segments, completion) {
+            return Err(io::Error::other("a receive that names no buffer"));
+        }
+        if !completion.more() {
+            let paused = connection.is(State::Cancelling);
+            core.counters.rearms.add(u64::from(!T::POLL && !paused));
+            connection.receive_ended::<T>();
+        }
+        let length = completion.result as u32;
+        // A buffer that is full may have left something; an incremental one may have been short.
+        if T::POLL && (length == self.buffer_bytes || completion.sock_nonempty()) {
+            connection.set(State::Readable);
+        }
+        core.counters.bytes_received.add(u64::from(length));
+        core.work.perform();
+        let need = connection.need::<T>(*buffers_per_connection);
+        if matches!(need, Need::Nothing) {
+            // What has just come waits for a send. One that is decided ends this turn, and is followed then.
+            self.may_be_followed |= !self.sends.are_all_below(core.decided());
+            return Ok(());
+        }
+        self.supply(core, index, need)
+    }
+
     fn completed(&mut self, core: &mut Core, token: Token, completion: &Completion) -> io::Result<()> {
+        let late = is_late(&self.connections[token.index as usize], token);
+        debug_assert!(!late, "{token:?} completed after its connection was closed");
+        if late {
+            return Ok(());
+        }
         match token.kind {
-            Kind::Receive => self.received(core, token, completion),
-            _ => self.completed_otherwise(core, token, completion),
+            Kind::Poll => self.polled(core, token.index, completion),
+            Kind::Send => self.send_failed(core, token.index, completion.result),
+            _ => self.sent_patiently(core, token.index, completion.result),
         }
     }
 
@@ -657,6 +685,7 @@ fn is_incremental<T: Technique>(knobs: &Knobs) -> bool {
 }
 
 /// Takes what a receive has filled, piece by piece; false if it picked no buffer.
+#[inline(always)]
 fn take_pieces<T: Technique>(
     buffers: &mut BufferRing,
     completion: &Completion,
@@ -764,7 +793,12 @@ impl<T: Technique> Provided<T> {
                 let tail = self.connections[index as usize].tail;
                 let bytes = self.buffers.contents(self.segments.first(tail));
                 let length = bytes.len() as u32;
-                (opcode::Send::new(socket, bytes.as_ptr(), length).flags(SEND).build(), 1, length.into(), None)
+                (
+                    opcode::Send::new(socket, bytes.as_ptr(), length).flags(SEND).build(),
+                    1,
+                    length.into(),
+                    None,
+                )
             }
             Some(group) => {
                 let (segments, bytes) = self.fill(group, index);
@@ -780,7 +814,8 @@ impl<T: Technique> Provided<T> {
         let token = Token { kind: Kind::Send, generation: connection.generation, index };
         // SAFETY: the bytes are in pieces of buffers that stay ours until the send is decided. So does the
         // group that it takes them from.
-        let number = unsafe { core.push(token, entry.flags(Flags::SKIP_SUCCESS | Self::socket(index).flags()))? };
+        let number =
+            unsafe { core.push(token, entry.flags(Flags::SKIP_SUCCESS | Self::socket(index).flags()))? };
         self.sends.push(Sending { number, index, group });
         Ok(())
     }
@@ -843,26 +878,6 @@ impl<T: Technique> Provided<T> {
 
 // Completions.
 impl<T: Technique> Provided<T> {
-    /// A poll or a send completed.
-    #[inline(never)]
-    fn completed_otherwise(
-        &mut self,
-        core: &mut Core,
-        token: Token,
-        completion: &Completion,
-    ) -> io::Result<()> {
-        let late = is_late(&self.connections[token.index as usize], token);
-        debug_assert!(!late, "{token:?} completed after its connection was closed");
-        if late {
-            return Ok(());
-        }
-        match token.kind {
-            Kind::Poll => self.polled(core, token.index, completion),
-            Kind::Send => self.send_failed(core, token.index, completion.result),
-            _ => self.sent_patiently(core, token.index, completion.result),
-        }
-    }
-
     fn polled(&mut self, core: &mut Core, index: u32, completion: &Completion) -> io::Result<()> {
         let connection = &mut self.connections[index as usize];
         if completion.result > 0 {
@@ -880,47 +895,9 @@ impl<T: Technique> Provided<T> {
         self.advance(core, index)
     }
 
-    #[inline(always)]
-    fn received(&mut self, core: &mut Core, token: Token, completion: &Completion) -> io::Result<()> {
-        let Token { index, .. } = token;
-        let Self { connections, buffers, segments, buffers_per_connection, .. } = self;
-        let connection = &mut connections[index as usize];
-        if completion.result <= 0 || is_late(connection, token) {
-            return self.received_nothing(core, token, completion);
-        }
-        // All that is done here with the connection is done at one place, because finding it takes about as long.
-        if !connection.enqueue::<T>(buffers, segments, completion) {
-            return Err(io::Error::other("a receive that names no buffer"));
-        }
-        if !completion.more() {
-            let paused = connection.is(State::Cancelling);
-            core.counters.rearms.add(u64::from(!T::POLL && !paused));
-            connection.receive_ended::<T>();
-        }
-        let length = completion.result as u32;
-        // A buffer that is full may have left something; an incremental one may have been short.
-        if T::POLL && (length == self.buffer_bytes || completion.sock_nonempty()) {
-            connection.set(State::Readable);
-        }
-        core.counters.bytes_received.add(u64::from(length));
-        core.work.perform();
-        let need = connection.need::<T>(*buffers_per_connection);
-        if matches!(need, Need::Nothing) {
-            // What has just come waits for a send. One that is decided ends this turn, and is followed then.
-            self.may_be_followed |= !self.sends.are_all_below(core.decided());
-            return Ok(());
-        }
-        self.supply(core, index, need)
-    }
-
     /// A receive that has ended without bytes, or whose connection has.
     #[cold]
-    fn received_nothing(
-        &mut self,
-        core: &mut Core,
-        token: Token,
-        completion: &Completion,
-    ) -> io::Result<()> {
+    fn received_nothing(&mut self, core: &mut Core, token: Token, completion: &Completion) -> io::Result<()> {
         let index = token.index;
         self.discard(completion);
         let connection = &mut self.connections[index as usize];

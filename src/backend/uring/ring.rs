@@ -205,9 +205,7 @@ pub struct Ring {
     pushed: u64,
     /// How many of them are decided: see [`Ring::decided`].
     decided: u64,
-    /// Completions of this turn that are in the queue.
-    ready: usize,
-    /// Others of it are not there yet.
+    /// Completions of this turn are not in the queue yet.
     unfinished: bool,
 }
 
@@ -240,7 +238,6 @@ impl Ring {
             enter_flags,
             pushed: 0,
             decided: 0,
-            ready: 0,
             unfinished: false,
         };
         if setup.registered {
@@ -267,10 +264,8 @@ impl Ring {
         let counters = Counters::default();
         // SAFETY: the request has no address.
         unsafe { self.push(&counters, &Request::nothing().entry())? };
-        self.turn(&counters, Want::Just(1), None)?;
-        while self.next(&counters)?.is_none() {
-            self.turn(&counters, Want::Just(1), None)?;
-        }
+        while self.turn(&counters, Want::Just(1), None)? == 0 {}
+        self.take();
         Ok(())
     }
 
@@ -399,54 +394,56 @@ impl Ring {
     }
 
     /// Submits all that is queued, and waits until as many completions are there as `want` says, a signal comes or
-    /// `timeout` is over. Then [`Self::next`] takes those that are there.
+    /// `timeout` is over. Returns how many are to be [taken](Self::take), before it is asked for [more](Self::more).
     ///
     /// Inlined, as the steps of it are, because a loop with one connection makes a turn for each echo.
     #[inline(always)]
-    pub fn turn(&mut self, counters: &Counters, want: Want, timeout: Option<Duration>) -> io::Result<()> {
+    pub fn turn(&mut self, counters: &Counters, want: Want, timeout: Option<Duration>) -> io::Result<usize> {
         if self.has_submission_thread() {
             self.turn_of_thread(counters, want, timeout)?;
         } else {
             self.enter(counters, EnterFlags::GETEVENTS, self.setup.wait(want, timeout))?;
         }
-        self.look(counters);
-        Ok(())
+        Ok(self.look(counters))
     }
 
-    /// Takes the next completion of this turn; none when it has no more.
+    /// Takes a completion of this turn.
     #[inline]
-    pub fn next(&mut self, counters: &Counters) -> io::Result<Option<Completion>> {
-        while self.ready == 0 {
-            if !self.unfinished {
-                return Ok(None);
-            }
-            self.enter_now(counters, EnterFlags::GETEVENTS)?;
-            self.look(counters);
-        }
-        self.ready -= 1;
-        Ok(self.uring.completion().next().map(|entry| Completion {
+    pub fn take(&mut self) -> Option<Completion> {
+        self.uring.completion().next().map(|entry| Completion {
             user_data: entry.user_data(),
             result: entry.result(),
             flags: entry.flags(),
-        }))
+        })
     }
 
-    /// Sees how far the queues are. The turn is not finished while completions that did not fit wait in the kernel
+    /// Once those are taken that are there: how many more this turn has, or that it has no more.
+    #[inline]
+    pub fn more(&mut self, counters: &Counters) -> io::Result<Option<usize>> {
+        if !self.unfinished {
+            return Ok(None);
+        }
+        self.enter_now(counters, EnterFlags::GETEVENTS)?;
+        Ok(Some(self.look(counters)))
+    }
+
+    /// Sees how far the queues are, and how many completions there are. The turn is not finished while completions that did not fit wait in the kernel
     /// (IORING_FEAT_NODROP), or requests that it did not take, because memory is short or a signal came first, wait here.
     #[inline]
-    fn look(&mut self, counters: &Counters) {
+    fn look(&mut self, counters: &Counters) -> usize {
         // Before the completions: those of decided requests are in the queue by then, or the flag is set.
         let (queued, overflow) = {
             let queue = self.uring.submission();
             (queue.len(), queue.cq_overflow())
         };
         self.decided = self.pushed - queued as u64;
-        self.ready = self.uring.completion().len();
-        counters.events.add(self.ready as u64);
+        let ready = self.uring.completion().len();
+        counters.events.add(ready as u64);
         if overflow {
             counters.cq_overflows.add(1);
         }
         self.unfinished = overflow || queued > 0 && !self.has_submission_thread();
+        ready
     }
 
     /// Wakes the submission thread if it sleeps, and waits if there is no completion yet.
@@ -478,7 +475,7 @@ impl Ring {
 
     /// Every enter of a ring without a submission thread carries GETEVENTS: under DEFER_TASKRUN only such an
     /// enter runs what is pending, and a loop that only submitted would never hear of anything new.
-    #[inline]
+    #[inline(always)]
     fn enter(
         &mut self,
         counters: &Counters,
@@ -486,11 +483,15 @@ impl Ring {
         (want, bounds): (usize, Option<EnterBounds>),
     ) -> io::Result<()> {
         let queued = self.uring.submission().len() as u32;
-        let mut flags = flags | self.enter_flags;
-        if bounds.is_some() {
-            flags |= EnterFlags::EXT_ARG;
-        }
-        let result = sys::io_uring_enter(counters, self.enter_fd, queued, want as u32, flags.bits(), bounds);
+        let flags = flags | self.enter_flags;
+        let fd = self.enter_fd;
+        let result = match bounds {
+            None => sys::io_uring_enter(counters, fd, queued, want as u32, flags.bits(), None),
+            Some(_) => {
+                let flags = flags | EnterFlags::EXT_ARG;
+                sys::io_uring_enter(counters, fd, queued, want as u32, flags.bits(), bounds)
+            }
+        };
         result.or_else(|error| Self::entered_in_vain(counters, error))
     }
 

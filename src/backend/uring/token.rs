@@ -80,13 +80,19 @@ impl Token {
     /// The token in the `user_data` of a completion; `None` if no request of ours carried it.
     #[inline]
     pub fn decode(user_data: u64) -> Option<Self> {
-        // The most frequent by far is told apart first: then all that is asked of the kind is known.
-        const RECEIVE: u64 = Kind::Receive as u64;
-        let kind = match user_data >> 56 {
-            RECEIVE => Kind::Receive,
-            other => *KINDS.get(other as usize)?,
-        };
-        Some(Self { kind, generation: (user_data >> 32) as u32 & GENERATION_MASK, index: user_data as u32 })
+        let kind = *KINDS.get((user_data >> 56) as usize)?;
+        Some(Self::of_kind(kind, user_data))
+    }
+
+    /// The token in the `user_data` of a completion, if it is of this kind.
+    #[inline]
+    pub fn decode_if(kind: Kind, user_data: u64) -> Option<Self> {
+        (user_data >> 56 == kind as u64).then(|| Self::of_kind(kind, user_data))
+    }
+
+    #[inline]
+    fn of_kind(kind: Kind, user_data: u64) -> Self {
+        Self { kind, generation: (user_data >> 32) as u32 & GENERATION_MASK, index: user_data as u32 }
     }
 }
 
@@ -101,6 +107,10 @@ mod tests {
             let token = Token { kind: KINDS[kind], generation, index };
             prop_assert_eq!(KINDS[kind] as usize, kind);
             prop_assert_eq!(Token::decode(token.encode()), Some(token));
+            for other in KINDS {
+                let found = Token::decode_if(other, token.encode());
+                prop_assert_eq!(found, (other == token.kind).then_some(token));
+            }
         }
     }
 
