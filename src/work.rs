@@ -17,21 +17,22 @@ pub const WORK_NS: Knob = Knob::number(
 /// How much work a piece of input makes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Work {
-    time: Duration,
+    time_ns: u64,
 }
 
 impl Work {
     /// As [`WORK_NS`] is set.
     pub fn of(knobs: &Knobs) -> Self {
-        Self { time: Duration::from_nanos(knobs.get(WORK_NS.name)) }
+        Self { time_ns: knobs.get(WORK_NS.name) }
     }
 
     /// Does it. Where the clock is read by a system call (no TSC or pvclock), that call is made too.
     #[inline]
     pub fn perform(self) {
-        if !self.time.is_zero() {
+        if self.time_ns > 0 {
             let begun = Instant::now();
-            while begun.elapsed() < self.time {
+            let time = Duration::from_nanos(self.time_ns);
+            while begun.elapsed() < time {
                 std::hint::spin_loop();
             }
         }

@@ -106,7 +106,10 @@ pub(super) trait Rung: Sized {
     /// Begins to serve it, unless the loop is stopping.
     fn serve(&mut self, core: &mut Core, index: u32) -> io::Result<()>;
 
-    /// A request of the rung's completed.
+    /// A receive completed.
+    fn received(&mut self, core: &mut Core, token: Token, completion: &Completion) -> io::Result<()>;
+
+    /// Another request of the rung's completed.
     fn completed(&mut self, core: &mut Core, token: Token, completion: &Completion) -> io::Result<()>;
 
     /// All completions of a turn have been handed on.
@@ -201,7 +204,6 @@ impl<R: Rung> Backend for Uring<R> {
             failures: Failures::default(),
             accepting_once: 0,
             near_full: false,
-            completions: Vec::new(),
         };
         let owed = server.run(stop)?;
         // Every request has ended.
@@ -318,11 +320,14 @@ impl Core<'_> {
 
     /// Submits what is queued, waits until all requests have ended and hands what they completed with to `each`.
     pub fn finish_requests(&mut self, mut each: impl FnMut(Token, &Completion)) -> io::Result<()> {
-        let mut completions = Vec::new();
         while self.in_flight > 0 || !self.ring.is_decided() {
-            self.ring.turn(self.counters, Want::Just(self.in_flight), None, &mut completions)?;
-            for completion in completions.drain(..) {
-                each(self.token_of(&completion)?, &completion);
+            let mut ready = Some(self.ring.turn(self.counters, Want::Just(self.in_flight), None)?);
+            while let Some(count) = ready {
+                for _ in 0..count {
+                    let Some(completion) = self.ring.take() else { break };
+                    each(self.token_of(&completion)?, &completion);
+                }
+                ready = self.ring.more(self.counters)?;
             }
         }
         Ok(())
@@ -332,7 +337,7 @@ impl Core<'_> {
     #[inline]
     fn token_of(&mut self, completion: &Completion) -> io::Result<Token> {
         let token = Token::decode(completion.user_data).ok_or_else(|| completion.of_no_request())?;
-        if token.kind.completes_always() && !completion.more() {
+        if !completion.more() && token.kind.completes_always() {
             self.ended()?;
         }
         Ok(token)
@@ -348,7 +353,6 @@ struct Loop<'a, R: Rung> {
     accepting_once: u64,
     /// The table of direct descriptors is nearly full.
     near_full: bool,
-    completions: Vec<Completion>,
 }
 
 impl<R: Rung> Loop<'_, R> {
@@ -358,56 +362,83 @@ impl<R: Rung> Loop<'_, R> {
         for index in 0..self.core.listeners.len() {
             self.accept(index as u32)?;
         }
-        while !self.core.stopping {
-            let want = match self.rung.must_not_wait(&mut self.core)? {
-                true => Want::Just(0),
-                // What stands behind the fence must not wait for others.
-                false if self.core.fenced => Want::Just(1),
-                false => Want::Batch,
-            };
-            self.turn(want, self.rest.left())?;
-            if self.rest.is_over(self.core.counters.closed.get()) {
+        while let Some((want, timeout)) = self.next_wait()? {
+            self.turn(want, timeout)?;
+            if !self.core.resting.is_empty() && self.rest.is_over(self.core.counters.closed.get()) {
                 for index in std::mem::take(&mut self.core.resting) {
                     self.accept(index)?;
                 }
             }
-        }
-        while self.core.in_flight > 0 || !self.core.ring.is_decided() {
-            self.core.request(Token::of(Kind::Cancel, 0), Request::cancel_all())?;
-            self.turn(Want::Just(self.core.in_flight), Some(CANCEL_PATIENCE))?;
         }
         // From here on nothing is accepted, and what is in the queue is refused.
         self.core.listeners.clear();
         self.rung.take_owed(&mut self.core)
     }
 
-    /// Submits, waits for what `want` says and hands on what came.
-    fn turn(&mut self, want: Want, timeout: Option<Duration>) -> io::Result<()> {
-        self.core.ring.turn(self.core.counters, want, timeout, &mut self.completions)?;
-        for place in 0..self.completions.len() {
-            let completion = self.completions[place];
-            let token = self.core.token_of(&completion)?;
-            match token.kind {
-                Kind::Receive | Kind::Poll | Kind::Send | Kind::PatientSend | Kind::Install => {
-                    self.rung.completed(&mut self.core, token, &completion)?;
-                }
-                _ => self.completed(token, &completion)?,
-            }
+    /// What the next turn is to wait for, and how long; none once the loop has stopped and every request has ended.
+    #[inline]
+    fn next_wait(&mut self) -> io::Result<Option<(Want, Option<Duration>)>> {
+        if self.core.stopping {
+            return self.next_wait_of_stop();
         }
-        self.completions.clear();
+        let want = match self.rung.must_not_wait(&mut self.core)? {
+            true => Want::Just(0),
+            // What stands behind the fence must not wait for others.
+            false if self.core.fenced => Want::Just(1),
+            false => Want::Batch,
+        };
+        Ok(Some((want, self.rest.left())))
+    }
+
+    #[cold]
+    fn next_wait_of_stop(&mut self) -> io::Result<Option<(Want, Option<Duration>)>> {
+        if self.core.in_flight == 0 && self.core.ring.is_decided() {
+            return Ok(None);
+        }
+        self.core.request(Token::of(Kind::Cancel, 0), Request::cancel_all())?;
+        Ok(Some((Want::Just(self.core.in_flight), Some(CANCEL_PATIENCE))))
+    }
+
+    /// Submits, waits for what `want` says and hands on what came.
+    #[inline]
+    fn turn(&mut self, want: Want, timeout: Option<Duration>) -> io::Result<()> {
+        let mut ready = Some(self.core.ring.turn(self.core.counters, want, timeout)?);
+        while let Some(count) = ready {
+            // Not those that come meanwhile: others wait for their turn.
+            for _ in 0..count {
+                let Some(completion) = self.core.ring.take() else { break };
+                self.hand_on(&completion)?;
+            }
+            ready = self.core.ring.more(self.core.counters)?;
+        }
         self.rung.turned(&mut self.core)
     }
 
-    /// A request of the loop's own completed.
-    #[cold]
-    fn completed(&mut self, token: Token, completion: &Completion) -> io::Result<()> {
+    #[inline(always)]
+    fn hand_on(&mut self, completion: &Completion) -> io::Result<()> {
+        // The most frequent by far. Its request goes on, so that nothing is to be noted of that.
+        if completion.more()
+            && let Some(token) = Token::decode_if(Kind::Receive, completion.user_data)
+        {
+            return self.rung.received(&mut self.core, token, completion);
+        }
+        self.hand_on_any(completion)
+    }
+
+    #[inline(never)]
+    fn hand_on_any(&mut self, completion: &Completion) -> io::Result<()> {
+        let token = self.core.token_of(completion)?;
         match token.kind {
+            Kind::Receive => self.rung.received(&mut self.core, token, completion)?,
+            Kind::Poll | Kind::Send | Kind::PatientSend | Kind::Install => {
+                self.rung.completed(&mut self.core, token, completion)?;
+            }
             Kind::Stop if completion.result >= 0 => self.core.stopping = true,
             Kind::Accept | Kind::AcceptOnce => self.accepted(token, completion)?,
             Kind::Fence => self.core.fenced = false,
             Kind::Stop | Kind::Close => return Err(io::Error::from_raw_os_error(-completion.result)),
             // A cancellation that finds nothing came after the end of what it was to cancel.
-            _ => {}
+            Kind::Cancel => {}
         }
         Ok(())
     }

@@ -83,6 +83,14 @@ impl Entries {
         self.tail = self.tail.wrapping_add(1);
     }
 
+    /// What was put at this place last.
+    fn id(&self, slot: u16) -> u16 {
+        let slot = usize::from(slot & self.mask());
+        // SAFETY: `slot` is below `count`, and the mapping, which began as zeros, holds as many entries. The kernel only
+        // reads them.
+        unsafe { self.memory.start().cast::<BufRingEntry>().add(slot).as_ref() }.bid()
+    }
+
     fn publish(&mut self) {
         let entries = self.memory.start().cast::<BufRingEntry>();
         // SAFETY: the tail lies within the first entry, aligned to its two bytes; only this thread writes
@@ -107,9 +115,9 @@ pub struct BufferRing {
     buffer_bytes: usize,
     incremental: bool,
     states: Vec<State>,
-    /// Which buffer each entry of the ring names.
-    order: Vec<u16>,
     kernels: usize,
+    /// With so few of them left, more are begun.
+    few: usize,
     /// Buffers that have ever been in the ring: the first so many.
     begun: u16,
 }
@@ -137,12 +145,11 @@ pub struct Piece {
     pub end: u32,
 }
 
-impl Piece {
-    /// By value, and in a function of its own: who only hands a piece on need not put it into memory for this.
-    #[cold]
-    fn is_not_ours(self) -> ! {
-        panic!("{self:?} is not ours")
-    }
+/// A piece that is not ours was to be used. In a function of its own, and by number: who only hands a piece on need not
+/// put it into memory for this.
+#[cold]
+fn not_ours(buffer: u16) -> ! {
+    panic!("a piece of buffer {buffer} is not ours")
 }
 
 impl BufferRing {
@@ -170,8 +177,8 @@ impl BufferRing {
             buffer_bytes,
             incremental,
             states: vec![State::default(); usize::from(count)],
-            order: vec![0; usize::from(count)],
             kernels: 0,
+            few: 0,
             begun: 0,
         };
         ring.begin(FIRST);
@@ -209,7 +216,7 @@ impl BufferRing {
         if !(self.incremental && more) {
             state.kernels = false;
             self.kernels -= 1;
-            if self.kernels <= usize::from(self.begun) / 8 {
+            if self.kernels <= self.few {
                 self.begin_more();
             }
         }
@@ -222,7 +229,7 @@ impl BufferRing {
         let mut left = length;
         let mut slot = self.states[usize::from(first)].slot;
         loop {
-            let id = self.order[usize::from(slot)];
+            let id = self.entries.id(slot);
             let filled = left.min(self.buffer_bytes as u32);
             slot = (slot + 1) & self.entries.mask();
             let piece = self.take(id, filled, false);
@@ -242,7 +249,7 @@ impl BufferRing {
     pub fn contents(&self, piece: Piece) -> &[u8] {
         let state = &self.states[usize::from(piece.buffer)];
         if state.pieces == 0 || piece.start > piece.end || piece.end > state.filled {
-            piece.is_not_ours();
+            not_ours(piece.buffer);
         }
         let length = (piece.end - piece.start) as usize;
         // SAFETY: the range lies within what is filled of the buffer, which lies within the mapping. The
@@ -260,7 +267,7 @@ impl BufferRing {
     pub fn give_back(&mut self, piece: Piece) {
         let state = &mut self.states[usize::from(piece.buffer)];
         if state.pieces == 0 {
-            piece.is_not_ours();
+            not_ours(piece.buffer);
         }
         state.pieces -= 1;
         if state.pieces == 0 && !state.kernels {
@@ -281,12 +288,12 @@ impl BufferRing {
             self.offer(id);
         }
         self.begun = begun;
+        self.few = usize::from(begun) / 8;
     }
 
     fn offer(&mut self, id: u16) {
         let slot = self.entries.tail & self.entries.mask();
         self.states[usize::from(id)] = State { filled: 0, pieces: 0, kernels: true, slot };
-        self.order[usize::from(slot)] = id;
         self.kernels += 1;
         let address = self.address(id);
         self.entries.put(address, self.buffer_bytes as u32, id);

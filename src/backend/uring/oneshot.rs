@@ -141,16 +141,16 @@ impl Rung for Oneshot {
         self.receive(core, index)
     }
 
+    fn received(&mut self, core: &mut Core, token: Token, completion: &Completion) -> io::Result<()> {
+        if self.is_late(token) { Ok(()) } else { self.received(core, token.index, completion.result) }
+    }
+
     fn completed(&mut self, core: &mut Core, token: Token, completion: &Completion) -> io::Result<()> {
         let index = token.index;
-        let connection = &mut self.connections[index as usize];
-        let late = connection.generation != token.generation || !connection.open;
-        debug_assert!(!late, "{token:?} completed after its connection was closed");
-        if late {
+        if self.is_late(token) {
             return Ok(());
         }
         match token.kind {
-            Kind::Receive => self.received(core, index, completion.result),
             Kind::Send => self.linked_send_failed(core, index, completion.result),
             _ => self.sent(core, index, completion.result),
         }
@@ -193,6 +193,14 @@ fn is_linked(knobs: &Knobs) -> bool {
 }
 
 impl Oneshot {
+    /// Whether a completion belongs to a connection that had the index before.
+    fn is_late(&self, token: Token) -> bool {
+        let connection = &self.connections[token.index as usize];
+        let late = connection.generation != token.generation || !connection.open;
+        debug_assert!(!late, "{token:?} completed after its connection was closed");
+        late
+    }
+
     fn token(&self, kind: Kind, index: u32) -> Token {
         Token { kind, generation: self.connections[index as usize].generation, index }
     }

@@ -63,6 +63,9 @@ const SEND_GROUPS: u16 = 64;
 /// Descriptors of a worker that are no connections: standard streams, stop signal, ring, and some to spare.
 const OTHER_FILES: usize = 32;
 
+/// See [the top](self#one-system-call-an-echo).
+const SEND: libc::c_int = libc::MSG_NOSIGNAL | libc::MSG_WAITALL | libc::MSG_DONTWAIT;
+
 /// A table of direct descriptors has no more than this, even where files are not limited: 8 bytes each.
 const DIRECT_MOST: usize = 65_536;
 
@@ -229,6 +232,8 @@ pub struct Provided<T: Technique> {
     /// Connections whose receive found no buffer, longest wait first.
     starved: VecDeque<(u32, u32)>,
     sends: Sends,
+    /// Something may be to follow a send that is not decided.
+    may_be_followed: bool,
     buffers_per_connection: u32,
     buffer_bytes: u32,
     direct_files: u32,
@@ -248,6 +253,16 @@ struct Connection {
     states: u8,
     /// What a peer that does not read is owed.
     blocked: Option<Box<Blocked>>,
+}
+
+/// What a connection needs next.
+enum Need {
+    /// Its input is armed, and what it owes is under way.
+    Nothing,
+    /// The same, but for the send.
+    Send,
+    /// It is to be looked at closely.
+    Other,
 }
 
 /// What may be true of a connection.
@@ -293,10 +308,45 @@ impl Connection {
         }
     }
 
-    /// Whether it is served as it mostly is: its input is armed, and nothing else is to be done about that.
-    fn is_at_work<T: Technique>(&self) -> bool {
+    /// Appends what a receive has filled to what the connection is owed; false if it picked no buffer.
+    #[inline]
+    fn enqueue<T: Technique>(
+        &mut self,
+        buffers: &mut BufferRing,
+        segments: &mut Segments,
+        completion: &Completion,
+    ) -> bool {
+        if let Some(blocked) = &mut self.blocked {
+            return blocked.keep::<T>(buffers, completion);
+        }
+        take_pieces::<T>(buffers, completion, |_, piece| {
+            self.tail = match self.length {
+                0 => segments.add(piece),
+                _ => segments.add_behind(self.tail, piece),
+            };
+            self.length += 1;
+        })
+    }
+
+    /// Takes the first segment off the queue and gives its piece back.
+    #[inline]
+    fn dequeue(&mut self, buffers: &mut BufferRing, segments: &mut Segments) {
+        let piece = segments.remove_first(self.tail);
+        self.length -= 1;
+        buffers.give_back(piece);
+    }
+
+    /// What it needs, if no more than `limit` pieces may queue on it.
+    #[inline]
+    fn need<T: Technique>(&self, limit: u32) -> Need {
         let armed = if T::POLL { State::Polling } else { State::Receiving };
-        self.states == State::Open as u8 | armed as u8 && self.blocked.is_none()
+        if self.states != State::Open as u8 | armed as u8 || self.blocked.is_some() || self.length > limit {
+            Need::Other
+        } else if self.sending > 0 || self.length == 0 {
+            Need::Nothing
+        } else {
+            Need::Send
+        }
     }
 
     /// Whether nothing more is received from it.
@@ -312,6 +362,17 @@ struct Blocked {
     sent: usize,
     /// Arrived since.
     waiting: Vec<u8>,
+}
+
+impl Blocked {
+    /// Copies out what a receive has filled; false if it picked no buffer.
+    #[cold]
+    fn keep<T: Technique>(&mut self, buffers: &mut BufferRing, completion: &Completion) -> bool {
+        take_pieces::<T>(buffers, completion, |buffers, piece| {
+            self.waiting.extend_from_slice(buffers.contents(piece));
+            buffers.give_back(piece);
+        })
+    }
 }
 
 /// A send that has a completion only if it fails.
@@ -331,25 +392,45 @@ struct Sends {
     decided: usize,
 }
 
+/// Sends that are taken and not forgotten before it is worth while to move the others.
+const TIDY_FROM: usize = 64;
+
 impl Sends {
     fn push(&mut self, sending: Sending) {
         self.sends.push(sending);
+    }
+
+    /// Whether their numbers are below this one.
+    #[inline]
+    fn are_all_below(&self, number: u64) -> bool {
+        self.sends.last().is_none_or(|sending| sending.number < number)
     }
 
     fn undecided(&self) -> &[Sending] {
         &self.sends[self.decided..]
     }
 
-    /// Takes the first, if its number is below `decided`.
-    fn pop_decided(&mut self, decided: u64) -> Option<Sending> {
-        let first = *self.sends.get(self.decided).filter(|sending| sending.number < decided)?;
-        self.decided += 1;
-        Some(first)
+    /// Whether there is one, and the first has a number below this.
+    #[inline]
+    fn first_is_below(&self, number: u64) -> bool {
+        self.sends.get(self.decided).is_some_and(|sending| sending.number < number)
     }
 
-    /// Forgets those that were taken, if they are the better part.
+    /// Takes the first, of one at least.
+    #[inline]
+    fn pop(&mut self) -> Sending {
+        let first = self.sends[self.decided];
+        self.decided += 1;
+        if self.decided == self.sends.len() {
+            self.sends.clear();
+            self.decided = 0;
+        }
+        first
+    }
+
+    /// Forgets those that were taken, once they are many and the better part.
     fn tidy(&mut self) {
-        if self.decided > 0 && 2 * self.decided >= self.sends.len() {
+        if self.decided > TIDY_FROM && 2 * self.decided >= self.sends.len() {
             self.sends.drain(..self.decided);
             self.decided = 0;
         }
@@ -366,7 +447,9 @@ impl Sends {
 #[derive(Default)]
 struct Segments {
     segments: Vec<Segment>,
-    free: Vec<u32>,
+    /// The first of those that are in no queue, each of which names the next; behind the last stands the one that is
+    /// made next.
+    free: u32,
 }
 
 #[derive(Clone, Copy)]
@@ -376,24 +459,47 @@ struct Segment {
 }
 
 impl Segments {
-    /// Puts a piece behind the last, if there is one, and returns the new last.
-    fn add(&mut self, last: Option<u32>, piece: Piece) -> u32 {
-        let id = self.free.pop().unwrap_or(self.segments.len() as u32);
-        let first = last.map_or(id, |last| std::mem::replace(&mut self.segments[last as usize].next, id));
-        let segment = Segment { piece, next: first };
+    /// Begins a queue with a piece, and returns its last, which is its only one.
+    #[inline]
+    fn add(&mut self, piece: Piece) -> u32 {
+        let next = self.free;
+        self.put(Segment { piece, next })
+    }
+
+    /// Puts a piece behind the last of a queue, and returns the new last.
+    #[inline]
+    fn add_behind(&mut self, last: u32, piece: Piece) -> u32 {
+        let next = std::mem::replace(&mut self.segments[last as usize].next, self.free);
+        self.put(Segment { piece, next })
+    }
+
+    /// Writes the free segment, and returns which that was.
+    #[inline]
+    fn put(&mut self, segment: Segment) -> u32 {
+        let id = self.free;
         match self.segments.get_mut(id as usize) {
-            Some(free) => *free = segment,
-            None => self.segments.push(segment),
+            Some(free) => self.free = std::mem::replace(free, segment).next,
+            None => self.make(segment),
         }
         id
+    }
+
+    #[cold]
+    fn make(&mut self, segment: Segment) {
+        self.segments.push(segment);
+        self.free = self.segments.len() as u32;
     }
 
     /// Takes the first piece off a queue that is not empty.
     fn remove_first(&mut self, last: u32) -> Piece {
         let id = self.segments[last as usize].next;
-        let Segment { piece, next } = self.segments[id as usize];
-        self.segments[last as usize].next = next;
-        self.free.push(id);
+        let first = &mut self.segments[id as usize];
+        let Segment { piece, next } = *first;
+        first.next = self.free;
+        self.free = id;
+        if id != last {
+            self.segments[last as usize].next = next;
+        }
         piece
     }
 
@@ -464,6 +570,7 @@ impl<T: Technique> Rung for Provided<T> {
             segments: Segments::default(),
             starved: VecDeque::new(),
             sends: Sends::default(),
+            may_be_followed: false,
             buffers_per_connection: knobs.get("buffers_per_connection") as u32,
             buffer_bytes: buffer_bytes as u32,
             direct_files,
@@ -495,12 +602,41 @@ impl<T: Technique> Rung for Provided<T> {
         if T::POLL { self.poll(core, index) } else { self.receive(core, index) }
     }
 
-    fn completed(&mut self, core: &mut Core, token: Token, completion: &Completion) -> io::Result<()> {
-        if token.kind == Kind::Receive {
-            return self.received(core, token, completion);
+    #[inline(always)]
+    fn received(&mut self, core: &mut Core, token: Token, completion: &Completion) -> io::Result<()> {
+        let Token { index, .. } = token;
+        let Self { connections, buffers, segments, buffers_per_connection, .. } = self;
+        let connection = &mut connections[index as usize];
+        if completion.result <= 0 || is_late(connection, token) {
+            return self.received_nothing(core, token, completion);
         }
-        let connection = &self.connections[token.index as usize];
-        let late = is_late(connection, token);
+        // All that is done here with the connection is done at one place, because finding it takes about as long.
+        if !connection.enqueue::<T>(buffers, segments, completion) {
+            return Err(io::Error::other("a receive that names no buffer"));
+        }
+        if !completion.more() {
+            let paused = connection.is(State::Cancelling);
+            core.counters.rearms.add(u64::from(!T::POLL && !paused));
+            connection.receive_ended::<T>();
+        }
+        let length = completion.result as u32;
+        // A buffer that is full may have left something; an incremental one may have been short.
+        if T::POLL && (length == self.buffer_bytes || completion.sock_nonempty()) {
+            connection.set(State::Readable);
+        }
+        core.counters.bytes_received.add(u64::from(length));
+        core.work.perform();
+        let need = connection.need::<T>(*buffers_per_connection);
+        if matches!(need, Need::Nothing) {
+            // What has just come waits for a send. One that is decided ends this turn, and is followed then.
+            self.may_be_followed |= !self.sends.are_all_below(core.decided());
+            return Ok(());
+        }
+        self.supply(core, index, need)
+    }
+
+    fn completed(&mut self, core: &mut Core, token: Token, completion: &Completion) -> io::Result<()> {
+        let late = is_late(&self.connections[token.index as usize], token);
         debug_assert!(!late, "{token:?} completed after its connection was closed");
         if late {
             return Ok(());
@@ -512,15 +648,21 @@ impl<T: Technique> Rung for Provided<T> {
         }
     }
 
+    #[inline(always)]
     fn turned(&mut self, core: &mut Core) -> io::Result<()> {
-        while let Some(sending) = self.sends.pop_decided(core.decided()) {
+        while self.sends.first_is_below(core.decided()) {
+            let sending = self.sends.pop();
             self.send_succeeded(core, sending)?;
         }
         self.sends.tidy();
         if self.starved.is_empty() { Ok(()) } else { self.feed_the_starved(core) }
     }
 
+    #[inline]
     fn must_not_wait(&mut self, core: &mut Core) -> io::Result<bool> {
+        if !self.may_be_followed && self.starved.is_empty() {
+            return Ok(false);
+        }
         // The last turn may have fed connections that have nothing to say, and the next in the queue must
         // not wait for them.
         if !self.starved.is_empty() && self.buffers.available() > 0 {
@@ -561,6 +703,7 @@ fn is_incremental<T: Technique>(knobs: &Knobs) -> bool {
 }
 
 /// Takes what a receive has filled, piece by piece; false if it picked no buffer.
+#[inline(always)]
 fn take_pieces<T: Technique>(
     buffers: &mut BufferRing,
     completion: &Completion,
@@ -660,38 +803,47 @@ impl<T: Technique> Provided<T> {
     }
 
     /// Sends a buffer, or a bundle of them, of a connection that owes some, and has no send in flight.
+    #[inline(always)]
     fn send_from_buffers(&mut self, core: &mut Core, index: u32) -> io::Result<()> {
-        let socket = Self::socket(index);
-        let connection = &self.connections[index as usize];
-        let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL | libc::MSG_DONTWAIT;
-        let Connection { tail, length, .. } = *connection;
-        let group = if T::BUNDLE && length > 1 { self.lend_group(core)? } else { None };
-        let (entry, segments, bytes) = match group {
+        let socket = Self::socket(index).fd();
+        let (entry, segments, bytes, group) = match self.lend_group(core, index)? {
             None => {
+                let tail = self.connections[index as usize].tail;
                 let bytes = self.buffers.contents(self.segments.first(tail));
-                let entry =
-                    opcode::Send::new(socket.fd(), bytes.as_ptr(), bytes.len() as u32).flags(flags).build();
-                (entry, 1, bytes.len() as u64)
+                let length = bytes.len() as u32;
+                (
+                    opcode::Send::new(socket, bytes.as_ptr(), length).flags(SEND).build(),
+                    1,
+                    length.into(),
+                    None,
+                )
             }
             Some(group) => {
                 let (segments, bytes) = self.fill(group, index);
-                let entry =
-                    opcode::SendBundle::new(socket.fd(), SendGroups::group(group)).flags(flags).build();
-                (entry, segments, bytes)
+                let entry = opcode::SendBundle::new(socket, SendGroups::group(group)).flags(SEND).build();
+                (entry, segments, bytes, Some(group))
             }
         };
         // Counted now, because no completion will say when; a failed send takes it back.
         core.counters.bytes_sent.add(bytes);
-        let token = self.token(Kind::Send, index);
-        self.connections[index as usize].sending = segments;
+        let connection = &mut self.connections[index as usize];
+        connection.sending = segments;
+        self.may_be_followed |= connection.length > segments.into();
+        let token = Token { kind: Kind::Send, generation: connection.generation, index };
         // SAFETY: the bytes are in pieces of buffers that stay ours until the send is decided. So does the
         // group that it takes them from.
-        let number = unsafe { core.push(token, entry.flags(Flags::SKIP_SUCCESS | socket.flags()))? };
+        let number =
+            unsafe { core.push(token, entry.flags(Flags::SKIP_SUCCESS | Self::socket(index).flags()))? };
         self.sends.push(Sending { number, index, group });
         Ok(())
     }
 
-    fn lend_group(&mut self, core: &Core) -> io::Result<Option<u16>> {
+    /// A group for what the connection owes, if that is more than a buffer and one can be had.
+    #[inline]
+    fn lend_group(&mut self, core: &Core, index: u32) -> io::Result<Option<u16>> {
+        if !T::BUNDLE || self.connections[index as usize].length < 2 {
+            return Ok(None);
+        }
         let Some(groups) = &mut self.groups else { return Ok(None) };
         groups.lend(&core.ring().submitter(), core.counters)
     }
@@ -761,28 +913,6 @@ impl<T: Technique> Provided<T> {
         self.advance(core, index)
     }
 
-    fn received(&mut self, core: &mut Core, token: Token, completion: &Completion) -> io::Result<()> {
-        let Token { index, .. } = token;
-        let connection = &mut self.connections[index as usize];
-        if completion.result <= 0 || is_late(connection, token) {
-            return self.received_nothing(core, token, completion);
-        }
-        if !completion.more() {
-            let paused = connection.is(State::Cancelling);
-            core.counters.rearms.add(u64::from(!T::POLL && !paused));
-            connection.receive_ended::<T>();
-        }
-        let length = completion.result as u32;
-        // A buffer that is full may have left something; an incremental one may have been short.
-        if T::POLL && (length == self.buffer_bytes || completion.sock_nonempty()) {
-            connection.set(State::Readable);
-        }
-        core.counters.bytes_received.add(u64::from(length));
-        core.work.perform();
-        self.enqueue(index, completion)?;
-        self.advance(core, index)
-    }
-
     /// A receive that has ended without bytes, or whose connection has.
     #[cold]
     fn received_nothing(&mut self, core: &mut Core, token: Token, completion: &Completion) -> io::Result<()> {
@@ -812,46 +942,29 @@ impl<T: Technique> Provided<T> {
         self.advance(core, index)
     }
 
-    /// Appends what a receive has filled to what the connection is owed.
-    fn enqueue(&mut self, index: u32, completion: &Completion) -> io::Result<()> {
-        let Self { connections, buffers, segments, .. } = self;
-        let connection = &mut connections[index as usize];
-        let took = match &mut connection.blocked {
-            None => take_pieces::<T>(buffers, completion, |_, piece| {
-                let last = (connection.length > 0).then_some(connection.tail);
-                connection.tail = segments.add(last, piece);
-                connection.length += 1;
-            }),
-            Some(blocked) => take_pieces::<T>(buffers, completion, |buffers, piece| {
-                blocked.waiting.extend_from_slice(buffers.contents(piece));
-                buffers.give_back(piece);
-            }),
-        };
-        if took { Ok(()) } else { Err(io::Error::other("a receive that names no buffer")) }
-    }
-
     /// Gives back what a receive has filled, or the buffer that it picked for nothing.
     fn discard(&mut self, completion: &Completion) {
         take_pieces::<T>(&mut self.buffers, completion, |buffers, piece| buffers.give_back(piece));
     }
 
-    /// Takes the first segment off the queue and gives its piece back.
-    fn dequeue(&mut self, index: u32) {
-        let connection = &mut self.connections[index as usize];
-        let piece = self.segments.remove_first(connection.tail);
-        connection.length -= 1;
-        self.buffers.give_back(piece);
-    }
-
     /// A send whose failure would be known by now: it has taken everything.
     fn send_succeeded(&mut self, core: &mut Core, sending: Sending) -> io::Result<()> {
-        if let (Some(group), Some(groups)) = (sending.group, &mut self.groups) {
+        if T::BUNDLE
+            && let (Some(group), Some(groups)) = (sending.group, &mut self.groups)
+        {
             groups.take_back(group);
         }
-        for _ in 0..std::mem::take(&mut self.connections[sending.index as usize].sending) {
-            self.dequeue(sending.index);
+        let Self { connections, buffers, segments, buffers_per_connection, .. } = self;
+        let connection = &mut connections[sending.index as usize];
+        let sent = std::mem::take(&mut connection.sending);
+        // A failure of this connection's own may have come between, and taken all that it owes away.
+        if T::BUNDLE {
+            (0..sent).for_each(|_| connection.dequeue(buffers, segments));
+        } else if sent > 0 {
+            connection.dequeue(buffers, segments);
         }
-        self.advance(core, sending.index)
+        let need = connection.need::<T>(*buffers_per_connection);
+        self.supply(core, sending.index, need)
     }
 
     /// A send that the socket did not take, or only a part of it: then `result` is how much.
@@ -921,12 +1034,14 @@ impl<T: Technique> Provided<T> {
     fn take_queue(&mut self, index: u32, sent: usize) -> Vec<u8> {
         let mut bytes = Vec::new();
         let mut skip = sent;
-        while self.connections[index as usize].length > 0 {
-            let contents = self.buffers.contents(self.segments.first(self.connections[index as usize].tail));
+        let Self { connections, buffers, segments, .. } = self;
+        let connection = &mut connections[index as usize];
+        while connection.length > 0 {
+            let contents = buffers.contents(segments.first(connection.tail));
             let skipped = skip.min(contents.len());
             bytes.extend_from_slice(&contents[skipped..]);
             skip -= skipped;
-            self.dequeue(index);
+            connection.dequeue(buffers, segments);
         }
         bytes
     }
@@ -940,23 +1055,26 @@ impl<T: Technique> Provided<T> {
     }
 
     /// Does what a connection needs next: send, pause or resume its input, or close.
-    #[inline]
     fn advance(&mut self, core: &mut Core, index: u32) -> io::Result<()> {
-        if core.stopping {
-            return Ok(());
-        }
-        let connection = &self.connections[index as usize];
-        if !connection.is_at_work::<T>() || connection.length > self.buffers_per_connection {
-            return self.advance_otherwise(core, index);
-        }
-        if connection.sending > 0 || connection.length == 0 {
-            return Ok(());
-        }
-        self.send_from_buffers(core, index)
+        let need = self.connections[index as usize].need::<T>(self.buffers_per_connection);
+        self.supply(core, index, need)
     }
 
-    /// The same for one that is not simply at work.
+    /// The same where what it needs is known.
+    #[inline(always)]
+    fn supply(&mut self, core: &mut Core, index: u32, need: Need) -> io::Result<()> {
+        match need {
+            Need::Nothing => Ok(()),
+            _ if core.stopping => Ok(()),
+            Need::Send => self.send_from_buffers(core, index),
+            Need::Other => self.advance_otherwise(core, index),
+        }
+    }
+
+    /// The same for one that may need anything.
+    #[inline(never)]
     fn advance_otherwise(&mut self, core: &mut Core, index: u32) -> io::Result<()> {
+        self.may_be_followed = true;
         if self.connections[index as usize].is(State::Failed) {
             self.cancel_input(core, index)?;
             if self.connections[index as usize].sending == 0 {
@@ -990,7 +1108,7 @@ impl<T: Technique> Provided<T> {
     }
 
     /// Whether the loop has more to do once the queued sends are done, without any input from outside.
-    fn something_follows_a_send(&self) -> bool {
+    fn something_follows_a_send(&mut self) -> bool {
         let follows = |sending: &Sending| {
             let connection = &self.connections[sending.index as usize];
             // A receive completes by itself, and a poll that is armed reports what arrives.
@@ -999,7 +1117,8 @@ impl<T: Technique> Provided<T> {
             connection.length > connection.sending.into() || connection.is_over() || !waits
         };
         let sends = self.sends.undecided();
-        !sends.is_empty() && (!self.starved.is_empty() || sends.iter().any(follows))
+        self.may_be_followed = sends.iter().any(follows);
+        self.may_be_followed || !self.starved.is_empty() && !sends.is_empty()
     }
 
     fn starve(&mut self, index: u32) {
@@ -1066,7 +1185,10 @@ mod tests {
         for round in 0..3 {
             for buffer in 0..10 {
                 let last = &mut lasts[usize::from(buffer % 2)];
-                *last = Some(segments.add(*last, piece(buffer)));
+                *last = Some(match *last {
+                    None => segments.add(piece(buffer)),
+                    Some(last) => segments.add_behind(last, piece(buffer)),
+                });
             }
             for (queue, last) in lasts.iter_mut().enumerate() {
                 let last = last.take().expect("it has pieces");
@@ -1077,7 +1199,7 @@ mod tests {
                     assert_eq!(segments.remove_first(last), piece(*buffer));
                 }
             }
-            assert_eq!((segments.segments.len(), segments.free.len()), (10, 10));
+            assert_eq!(segments.segments.len(), 10);
         }
     }
 

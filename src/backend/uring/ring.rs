@@ -229,6 +229,8 @@ pub struct Ring {
     pushed: u64,
     /// How many of them are decided: see [`Ring::decided`].
     decided: u64,
+    /// Completions of this turn are not in the queue yet.
+    unfinished: bool,
 }
 
 impl Ring {
@@ -252,7 +254,16 @@ impl Ring {
         let uring = setup.need().patiently(|| builder.build(setup.sq_entries))?;
         let enter_fd = uring.as_raw_fd();
         let enter_flags = EnterFlags::empty();
-        let mut ring = Self { uring, setup, registered: None, enter_fd, enter_flags, pushed: 0, decided: 0 };
+        let mut ring = Self {
+            uring,
+            setup,
+            registered: None,
+            enter_fd,
+            enter_flags,
+            pushed: 0,
+            decided: 0,
+            unfinished: false,
+        };
         if setup.registered {
             let registered = sys::register_ring_fd(ring.uring.as_raw_fd());
             let registered = registered.map_err(|error| {
@@ -277,10 +288,8 @@ impl Ring {
         let counters = Counters::default();
         // SAFETY: the request has no address.
         unsafe { self.push(&counters, &Request::nothing().entry())? };
-        let mut taken = Vec::new();
-        while taken.is_empty() {
-            self.turn(&counters, Want::Just(1), None, &mut taken)?;
-        }
+        while self.turn(&counters, Want::Just(1), None)? == 0 {}
+        self.take();
         Ok(())
     }
 
@@ -397,9 +406,9 @@ impl Ring {
         }
     }
 
-    /// Requests with a lower number have been submitted, and what they completed while that was done was
-    /// among the completions of the last turn: a request that completes inline and skips the completion of
-    /// its success has succeeded if no completion of it was taken.
+    /// Requests with a lower number have been submitted, and what they completed while that was done is
+    /// among the completions of the last turn. Once those are taken, a request that completes inline and skips the completion of
+    /// its success has succeeded if it had none.
     ///
     /// Without a submission thread that is what the return from io_uring_enter means. With one, the queue's
     /// head says it: the thread moves the head only after it has posted the inline completions of the batch
@@ -413,29 +422,57 @@ impl Ring {
         self.decided == self.pushed
     }
 
-    /// Submits all that is queued, waits until as many completions are there as `want` says, a signal comes or
-    /// `timeout` is over, and moves all completions into `taken`.
-    pub fn turn(
-        &mut self,
-        counters: &Counters,
-        want: Want,
-        timeout: Option<Duration>,
-        taken: &mut Vec<Completion>,
-    ) -> io::Result<()> {
+    /// Submits all that is queued, and waits until as many completions are there as `want` says, a signal comes or
+    /// `timeout` is over. Returns how many are to be [taken](Self::take), before it is asked for [more](Self::more).
+    ///
+    /// Inlined, as the steps of it are, because a loop with one connection makes a turn for each echo.
+    #[inline(always)]
+    pub fn turn(&mut self, counters: &Counters, want: Want, timeout: Option<Duration>) -> io::Result<usize> {
         if self.has_submission_thread() {
             self.turn_of_thread(counters, want, timeout)?;
-            self.take_completions(counters, taken)?;
         } else {
             self.enter(counters, EnterFlags::GETEVENTS, self.setup.wait(want, timeout))?;
-            self.take_completions(counters, taken)?;
-            // The kernel takes fewer requests than are queued when memory is short or a signal came first.
-            while !self.is_decided() {
-                self.enter_now(counters, EnterFlags::GETEVENTS)?;
-                self.take_completions(counters, taken)?;
-            }
         }
-        counters.events.add(taken.len() as u64);
-        Ok(())
+        Ok(self.look(counters))
+    }
+
+    /// Takes a completion of this turn.
+    #[inline]
+    pub fn take(&mut self) -> Option<Completion> {
+        self.uring.completion().next().map(|entry| Completion {
+            user_data: entry.user_data(),
+            result: entry.result(),
+            flags: entry.flags(),
+        })
+    }
+
+    /// Once those are taken that are there: how many more this turn has, or that it has no more.
+    #[inline]
+    pub fn more(&mut self, counters: &Counters) -> io::Result<Option<usize>> {
+        if !self.unfinished {
+            return Ok(None);
+        }
+        self.enter_now(counters, EnterFlags::GETEVENTS)?;
+        Ok(Some(self.look(counters)))
+    }
+
+    /// Sees how far the queues are, and how many completions there are. The turn is not finished while completions that did not fit wait in the kernel
+    /// (IORING_FEAT_NODROP), or requests that it did not take, because memory is short or a signal came first, wait here.
+    #[inline]
+    fn look(&mut self, counters: &Counters) -> usize {
+        // Before the completions: those of decided requests are in the queue by then, or the flag is set.
+        let (queued, overflow) = {
+            let queue = self.uring.submission();
+            (queue.len(), queue.cq_overflow())
+        };
+        self.decided = self.pushed - queued as u64;
+        let ready = self.uring.completion().len();
+        counters.events.add(ready as u64);
+        if overflow {
+            counters.cq_overflows.add(1);
+        }
+        self.unfinished = overflow || queued > 0 && !self.has_submission_thread();
+        ready
     }
 
     /// Wakes the submission thread if it sleeps, and waits if there is no completion yet.
@@ -467,7 +504,7 @@ impl Ring {
 
     /// Every enter of a ring without a submission thread carries GETEVENTS: under DEFER_TASKRUN only such an
     /// enter runs what is pending, and a loop that only submitted would never hear of anything new.
-    #[inline]
+    #[inline(always)]
     fn enter(
         &mut self,
         counters: &Counters,
@@ -475,11 +512,15 @@ impl Ring {
         (want, bounds): (usize, Option<EnterBounds>),
     ) -> io::Result<()> {
         let queued = self.uring.submission().len() as u32;
-        let mut flags = flags | self.enter_flags;
-        if bounds.is_some() {
-            flags |= EnterFlags::EXT_ARG;
-        }
-        let result = sys::io_uring_enter(counters, self.enter_fd, queued, want as u32, flags.bits(), bounds);
+        let flags = flags | self.enter_flags;
+        let fd = self.enter_fd;
+        let result = match bounds {
+            None => sys::io_uring_enter(counters, fd, queued, want as u32, flags.bits(), None),
+            Some(_) => {
+                let flags = flags | EnterFlags::EXT_ARG;
+                sys::io_uring_enter(counters, fd, queued, want as u32, flags.bits(), bounds)
+            }
+        };
         result.or_else(|error| Self::entered_in_vain(counters, error))
     }
 
@@ -500,29 +541,6 @@ impl Ring {
             _ => return Err(error),
         }
         Ok(())
-    }
-
-    /// Those in the queue, and those that did not fit into it and wait in the kernel (IORING_FEAT_NODROP).
-    #[inline]
-    fn take_completions(&mut self, counters: &Counters, taken: &mut Vec<Completion>) -> io::Result<()> {
-        loop {
-            // Both before the completions: those of decided requests are in the queue by then, or the flag is set.
-            let (queued, overflow) = {
-                let queue = self.uring.submission();
-                (queue.len() as u64, queue.cq_overflow())
-            };
-            self.decided = self.pushed - queued;
-            taken.extend(self.uring.completion().map(|entry| Completion {
-                user_data: entry.user_data(),
-                result: entry.result(),
-                flags: entry.flags(),
-            }));
-            if !overflow {
-                return Ok(());
-            }
-            counters.cq_overflows.add(1);
-            self.enter_now(counters, EnterFlags::GETEVENTS)?;
-        }
     }
 }
 

@@ -71,14 +71,28 @@ impl Token {
     }
 
     /// The `user_data` of a request.
+    #[inline]
     pub fn encode(self) -> u64 {
-        (self.kind as u64) << 56 | u64::from(self.generation & GENERATION_MASK) << 32 | u64::from(self.index)
+        debug_assert!(self.generation <= GENERATION_MASK);
+        (self.kind as u64) << 56 | u64::from(self.generation) << 32 | u64::from(self.index)
     }
 
     /// The token in the `user_data` of a completion; `None` if no request of ours carried it.
+    #[inline]
     pub fn decode(user_data: u64) -> Option<Self> {
         let kind = *KINDS.get((user_data >> 56) as usize)?;
-        Some(Self { kind, generation: (user_data >> 32) as u32 & GENERATION_MASK, index: user_data as u32 })
+        Some(Self::of_kind(kind, user_data))
+    }
+
+    /// The token in the `user_data` of a completion, if it is of this kind.
+    #[inline]
+    pub fn decode_if(kind: Kind, user_data: u64) -> Option<Self> {
+        (user_data >> 56 == kind as u64).then(|| Self::of_kind(kind, user_data))
+    }
+
+    #[inline]
+    fn of_kind(kind: Kind, user_data: u64) -> Self {
+        Self { kind, generation: (user_data >> 32) as u32 & GENERATION_MASK, index: user_data as u32 }
     }
 }
 
@@ -93,6 +107,10 @@ mod tests {
             let token = Token { kind: KINDS[kind], generation, index };
             prop_assert_eq!(KINDS[kind] as usize, kind);
             prop_assert_eq!(Token::decode(token.encode()), Some(token));
+            for other in KINDS {
+                let found = Token::decode_if(other, token.encode());
+                prop_assert_eq!(found, (other == token.kind).then_some(token));
+            }
         }
     }
 

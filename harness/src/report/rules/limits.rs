@@ -26,7 +26,8 @@ pub fn capacities(run: &Run, all: &[Series]) -> Vec<Rule> {
 fn p99_us(run: &Run, workload: &str, arm: &str) -> Option<(f64, f64, f64, usize)> {
     let rows = in_complete_blocks(run, workload, arm);
     let P99 { mean_us, spread: (bounds, low, high) } = P99::of(&rows)?;
-    let has_verdict = bounds == Bounds::Interval95 && !rows.iter().any(|row| run.matrix.no_verdict(row).is_some());
+    let has_verdict =
+        bounds == Bounds::Interval95 && !rows.iter().any(|row| run.matrix.no_verdict(row).is_some());
     has_verdict.then_some((mean_us, low, high, rows.len()))
 }
 
