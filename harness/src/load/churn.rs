@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result};
 use mio::event::Event;
 
 use super::pace::Moment;
+use super::process::monotonic_ns;
 use super::worker::{Served, Tally, Worker};
 
 impl Worker {
@@ -49,7 +50,7 @@ impl Worker {
         if event.is_readable() || event.is_read_closed() || event.is_error() {
             self.serve_idle(index)?;
         }
-        let now_ns = self.shared.clock.now_ns();
+        let now_ns = monotonic_ns();
         self.opened += 1;
         self.shared.connected.fetch_add(1, Relaxed);
         if let Some(connect_ns) = &mut tally.connect_ns

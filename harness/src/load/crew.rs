@@ -14,8 +14,9 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use hdrhistogram::Histogram;
 
 use super::latency::Latencies;
-use super::pace::{Budget, Clock, Window};
+use super::pace::{Budget, Window};
 use super::plan::Plan;
+use super::process::monotonic_ns;
 use super::result::{Arrival, ChurnResult, LatencyUs, LoadEvent, LoadResult, OpenResult};
 use super::schedule::OpenLoop;
 use super::warmup::{self, Settling};
@@ -78,8 +79,8 @@ impl Crew {
         }
         let cpus = CpuList::allowed().context("sched_getaffinity")?.cpus().len().min(plan.threads);
         let echoes = (0..plan.threads).map(|_| Counter::default()).collect();
-        let (clock, window, connected) = (Clock::start(), Window::new(), AtomicU64::new(0));
-        let shared = Arc::new(Shared { plan, clock, window, connected, echoes });
+        let (window, connected) = (Window::new(), AtomicU64::new(0));
+        let shared = Arc::new(Shared { plan, window, connected, echoes });
         let (mut orders, mut threads) = (Vec::new(), Vec::new());
         for thread in 0..shared.plan.threads {
             let (order, inbox) = mpsc::channel();
@@ -158,14 +159,14 @@ impl Crew {
             Budget::Timed(duration) => Some(duration),
             _ => None,
         };
-        let warmup_start_ns = shared.clock.now_ns();
+        let warmup_start_ns = monotonic_ns();
         if timed.is_some() {
             shared.window.set(u64::MAX, u64::MAX);
             self.tell(Order::Run { budget, active, open, start_ns: warmup_start_ns });
             self.warm_up(open.is_none().then_some(active), &mut run)?;
         }
         let cpu_before_ns = ringmark::sys::process_cpu_ns().context("process CPU clock")?;
-        let (wall, start_ns) = (SystemTime::now(), shared.clock.now_ns());
+        let (wall, start_ns) = (SystemTime::now(), monotonic_ns());
         let planned_end_ns = match timed {
             _ if run.interrupted => start_ns,
             Some(duration) => start_ns.saturating_add(duration.as_nanos() as u64),
@@ -176,9 +177,12 @@ impl Crew {
         if timed.is_none() {
             self.tell(Order::Run { budget, active, open, start_ns });
         }
-        let until = timed.map(|_| shared.clock.instant(planned_end_ns));
+        let until = timed
+            .map(|_| Instant::now() + Duration::from_nanos(planned_end_ns.saturating_sub(monotonic_ns())));
         self.collect(&mut run, until)?;
         let client_cpu_ns = ringmark::sys::process_cpu_ns().context("process CPU clock")? - cpu_before_ns;
+        // The CPU of what came after the window is in that clock too.
+        let late_ns = monotonic_ns().saturating_sub(shared.window.end_ns());
         report(LoadEvent::Measured)?;
         self.collect(&mut run, None)?;
 
@@ -251,6 +255,9 @@ impl Crew {
             threads: shared.plan.threads,
             seed: shared.plan.seed,
             interrupted: run.interrupted,
+            window_start_ns: Some(start_ns),
+            window_end_ns: Some(end_ns),
+            longest_gap_ns: run.tallies.iter().map(|tally| tally.longest_gap_ns).max().max(Some(late_ns)),
             histogram_log,
         })
     }
@@ -302,7 +309,7 @@ impl Crew {
                 Woken::Timeout => break,
                 Woken::Interrupted => {
                     let window = &self.shared.window;
-                    window.set(window.start_ns(), self.shared.clock.now_ns().min(window.end_ns()));
+                    window.set(window.start_ns(), monotonic_ns().min(window.end_ns()));
                     run.interrupted = true;
                     break;
                 }

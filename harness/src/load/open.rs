@@ -12,8 +12,9 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Token};
 use socket2::{Domain, Socket, Type};
 
+use super::latency;
+use super::process::{bind_address_no_port, monotonic_ns};
 use super::worker::{EVENTS, Worker};
-use super::{latency, process};
 
 /// Connections that one thread has under way at once.
 const UNDER_WAY: usize = 256;
@@ -49,7 +50,7 @@ impl Worker {
                         return Err(self.explain(index, &error));
                     }
                     self.shared.connected.fetch_add(1, Relaxed);
-                    connect_ns.saturating_record(self.shared.clock.now_ns() - since_ns);
+                    connect_ns.saturating_record(monotonic_ns() - since_ns);
                     progress = Instant::now();
                 }
                 if event.is_readable() || event.is_read_closed() || event.is_error() {
@@ -77,10 +78,10 @@ impl Worker {
         // ports from the next run.
         socket.set_linger(Some(Duration::ZERO))?;
         if let Some(source) = self.shared.plan.source(number) {
-            process::bind_address_no_port(&socket)?;
+            bind_address_no_port(&socket)?;
             socket.bind(&SocketAddr::from((source, 0)).into())?;
         }
-        let since_ns = self.shared.clock.now_ns();
+        let since_ns = monotonic_ns();
         match socket.connect(&target.into()) {
             Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
             _ => {}

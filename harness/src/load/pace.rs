@@ -1,28 +1,9 @@
 //! When a connection may begin a message.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::plan::share;
-
-/// Nanoseconds since the start of the load; one origin for all threads.
-#[derive(Clone, Copy, Debug)]
-pub struct Clock(Instant);
-
-impl Clock {
-    pub fn start() -> Self {
-        Self(Instant::now())
-    }
-
-    pub fn now_ns(&self) -> u64 {
-        let elapsed = self.0.elapsed();
-        elapsed.as_secs() * 1_000_000_000 + u64::from(elapsed.subsec_nanos())
-    }
-
-    pub fn instant(&self, ns: u64) -> Instant {
-        self.0 + Duration::from_nanos(ns)
-    }
-}
 
 /// How much is sent in one run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +33,31 @@ impl Budget {
 pub struct Window {
     start_ns: AtomicU64,
     end_ns: AtomicU64,
+}
+
+/// The longest time that a thread did not look at its clock within the window. It looks in every turn of its loop, and
+/// waits for a tick at most in between: beyond that the thread was stopped, starved, or had a long batch of events.
+#[derive(Debug)]
+pub struct Gap {
+    last_ns: u64,
+    longest_ns: u64,
+}
+
+impl Gap {
+    pub fn since(now_ns: u64) -> Self {
+        Self { last_ns: now_ns, longest_ns: 0 }
+    }
+
+    /// The thread looks at its clock; only what lies within the window counts.
+    pub fn look(&mut self, window: &Window, now_ns: u64) {
+        let (from_ns, to_ns) = (self.last_ns.max(window.start_ns()), now_ns.min(window.end_ns()));
+        self.longest_ns = self.longest_ns.max(to_ns.saturating_sub(from_ns));
+        self.last_ns = now_ns;
+    }
+
+    pub fn longest_ns(&self) -> u64 {
+        self.longest_ns
+    }
 }
 
 /// An instant seen from the window.
@@ -122,6 +128,23 @@ mod tests {
         assert_eq!(quota, 5);
         let moments = [9, 10, 19, 20].map(|now| window.moment(now));
         assert_eq!(moments, [Moment::Before, Moment::Within, Moment::Within, Moment::After]);
+    }
+
+    #[test]
+    fn the_longest_gap_is_the_part_of_it_within_the_window() {
+        let longest_ns = |start_ns, end_ns, looks: &[u64]| {
+            let window = Window::new();
+            window.set(start_ns, end_ns);
+            let mut gap = Gap::since(looks[0]);
+            looks[1..].iter().for_each(|&now_ns| gap.look(&window, now_ns));
+            gap.longest_ns()
+        };
+        let looks = [0, 400, 450, 470, 900];
+        assert_eq!(longest_ns(420, u64::MAX, &looks), 430);
+        assert_eq!(longest_ns(100, 480, &looks), 300, "what lies before and after is cut off");
+        assert_eq!(longest_ns(500, 600, &looks), 100, "one that spans the whole window");
+        assert_eq!(longest_ns(1000, 2000, &looks), 0);
+        assert_eq!(longest_ns(u64::MAX, u64::MAX, &looks), 0, "a window that has not begun");
     }
 
     #[test]

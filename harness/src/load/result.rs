@@ -80,6 +80,17 @@ pub struct LoadResult {
     pub seed: u64,
     /// Whether SIGINT ended the run early; all figures are of the part before.
     pub interrupted: bool,
+    /// When the window began and ended, by CLOCK_MONOTONIC of the load's machine in ns: the same clock that others on
+    /// that machine read.
+    #[serde(default)]
+    pub window_start_ns: Option<u64>,
+    #[serde(default)]
+    pub window_end_ns: Option<u64>,
+    /// The longest time that a thread of the load did not look at its clock within the window, or from the window's end
+    /// until the main one read the CPU clock, in ns. A thread waits for 50 ms at most: beyond that it was stopped
+    /// (SIGSTOP, a machine that paused) or had no CPU.
+    #[serde(default)]
+    pub longest_gap_ns: Option<u64>,
     /// The latencies as an HdrHistogram log, with `--histogram -`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub histogram_log: Option<String>,
@@ -257,6 +268,9 @@ mod tests {
             threads: 1,
             seed: u64::MAX,
             interrupted: false,
+            window_start_ns: Some(3),
+            window_end_ns: Some(u64::MAX),
+            longest_gap_ns: Some(50_000_000),
             histogram_log: Some("#[…]\n".to_owned()),
         };
         let connections = LoadEvent::Connections {

@@ -17,9 +17,9 @@ use mio::{Events, Interest, Poll, Token};
 use super::fault::Fault;
 use super::flight::{Flight, Stamp};
 use super::latency::{self, Latencies};
-use super::pace::{Budget, Clock, Moment, Window};
+use super::pace::{Budget, Gap, Moment, Window};
 use super::plan::{Plan, share};
-use super::process::Timer;
+use super::process::{Timer, monotonic_ns};
 use super::schedule::{OpenLoop, Place, Schedule};
 use crate::instruments::affinity;
 
@@ -47,7 +47,6 @@ const LATE_NS: u64 = 1_000_000;
 #[derive(Debug)]
 pub struct Shared {
     pub plan: Plan,
-    pub clock: Clock,
     pub window: Window,
     /// Connections that stand or have stood, for messages.
     pub connected: AtomicU64,
@@ -76,6 +75,8 @@ pub struct Tally {
     pub unsent: u64,
     /// When the last echo came back.
     pub last_ns: u64,
+    /// The longest time within the window that the thread did not look at its clock.
+    pub longest_gap_ns: u64,
     /// Of the connections that were opened within the window in place of others, how long that took.
     pub connect_ns: Option<Histogram<u64>>,
     /// The thread.
@@ -187,6 +188,7 @@ impl Worker {
             late_sends: 0,
             unsent: 0,
             last_ns: 0,
+            longest_gap_ns: 0,
             connect_ns: self.shared.plan.churn.map(|_| latency::histogram()).transpose()?,
             thread: self.thread,
             echoes_by_place: Vec::new(),
@@ -199,12 +201,13 @@ impl Worker {
             self.flights[index].echoes = 0;
             self.flights[index].quota =
                 if open.is_some() { 0 } else { budget.of(self.number(index), active) };
-            let now_ns = self.shared.clock.now_ns();
+            let now_ns = monotonic_ns();
             in_flight += self.begin(index, now_ns);
             self.send(index)?;
         }
-        let (mut echoes, mut moved_ns) = (0, self.shared.clock.now_ns());
+        let (mut echoes, mut moved_ns) = (0, monotonic_ns());
         let mut events = Events::with_capacity(EVENTS);
+        let mut gap = Gap::since(moved_ns);
         loop {
             let mut wait = TICK;
             if let Some(pacer) = &mut pacer {
@@ -220,6 +223,7 @@ impl Worker {
             {
                 tally.echoes_by_place = self.flights.iter().map(|flight| flight.echoes).collect();
                 tally.opened = self.opened;
+                tally.longest_gap_ns = gap.longest_ns();
                 return Ok(tally);
             }
             match self.poll.poll(&mut events, Some(wait)) {
@@ -239,7 +243,8 @@ impl Worker {
             }
             echoes += completed as u64;
             self.shared.echoes[self.thread].0.store(echoes, Relaxed);
-            let now_ns = if completed > 0 { tally.last_ns } else { self.shared.clock.now_ns() };
+            let now_ns = if completed > 0 { tally.last_ns } else { monotonic_ns() };
+            gap.look(&self.shared.window, now_ns);
             if moved || (in_flight == 0 && self.replacing.is_empty()) {
                 moved_ns = now_ns;
             }
@@ -261,7 +266,7 @@ impl Worker {
     fn send_due(&mut self, pacer: &mut Pacer, tally: &mut Tally) -> Result<usize> {
         let mut begun = 0;
         while begun < SENDS_PER_TURN {
-            let (now_ns, end_ns) = (self.shared.clock.now_ns(), self.shared.window.end_ns());
+            let (now_ns, end_ns) = (monotonic_ns(), self.shared.window.end_ns());
             let Some(message) = pacer.schedule.take(now_ns, end_ns) else { return Ok(begun) };
             let stamp = Stamp { due_ns: message.due_ns, sent_ns: now_ns };
             self.flights[message.index].begin(1, self.shared.plan.message_bytes, stamp);
@@ -278,7 +283,7 @@ impl Worker {
     /// How long to wait for events before the next message is due; sets the timer if that is worth it.
     fn time_to(&self, pacer: &mut Pacer) -> Result<Duration> {
         let (Some(due_ns), Some(timer)) = (pacer.schedule.next_ns(), &self.timer) else { return Ok(TICK) };
-        let left = Duration::from_nanos(due_ns.saturating_sub(self.shared.clock.now_ns()));
+        let left = Duration::from_nanos(due_ns.saturating_sub(monotonic_ns()));
         if left.is_zero() {
             return Ok(Duration::ZERO);
         }
@@ -351,13 +356,13 @@ impl Worker {
         is_open: bool,
         tally: &mut Tally,
     ) -> Result<usize, Fault> {
-        let Shared { plan, clock, window, .. } = &*self.shared;
+        let Shared { plan, window, .. } = &*self.shared;
         // Read once for all that one receive completes, and only if it completes any.
         let mut back = None;
         let Tally { latencies, echoes, warmup_echoes, last_ns, .. } = tally;
         let completed = self.flights[index].receive(&self.buffer[..length], plan.message_bytes, |stamp| {
             let (now_ns, moment) = *back.get_or_insert_with(|| {
-                let now_ns = clock.now_ns();
+                let now_ns = monotonic_ns();
                 (now_ns, window.moment(now_ns))
             });
             match moment {
