@@ -26,7 +26,7 @@ pub fn capacities(run: &Run, all: &[Series]) -> Vec<Rule> {
 /// Mean and interval over the blocks of the 99th percentile, in µs, and how many they are. None of what gets no verdict.
 fn p99_us(run: &Run, workload: &str, arm: &str) -> Option<(f64, f64, f64, usize)> {
     let rows = in_complete_blocks(run, workload, arm);
-    if rows.iter().any(|row| row.shared_cpu) {
+    if rows.iter().any(|row| row.shared_cpu || row.is_saturated() && row.latency_p99_us.is_none()) {
         return None;
     }
     let values: Vec<f64> = rows.iter().filter_map(|row| row.latency_p99_us).collect();
