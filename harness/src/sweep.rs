@@ -149,7 +149,11 @@ fn missed(trials: &[&TrialRow], p99: Option<&P99>, objective_us: f64) -> Option<
         return Some("no block is whole");
     }
     let Some(P99 { spread: (bounds, low, high), .. }) = p99 else {
-        return Some("too few messages for a 99th percentile");
+        let is_saturated = trials.iter().any(|row| row.is_saturated() && row.latency_p99_us.is_none());
+        return Some(match is_saturated {
+            true => "saturated: p99 lies among messages that were still owed",
+            false => "too few messages for a 99th percentile",
+        });
     };
     // What a busy client adds makes a latency longer, never shorter.
     match bounds {
@@ -277,5 +281,33 @@ mod tests {
         let edge = of("epoll-et");
         assert_eq!((edge.kept_per_s, edge.missed_per_s), (Some(62_000.0), Some(150_000.0)));
         assert_eq!(edge.missed_because, "p99 above the objective");
+    }
+
+    #[test]
+    fn a_server_that_still_owes_messages_does_not_keep_the_objective() {
+        let matrix = expanded();
+        let mut rows = Vec::new();
+        // Where p99 was measured it is short: what is missing is what was too long to be measured.
+        for (block, p99, owed) in [(1, Some(100.0), 0), (2, None, 400), (3, None, 500)] {
+            for arm in ["epoll-et", "epoll-document"] {
+                let (latency_p99_us, owed) = if arm == "epoll-et" { (p99, owed) } else { (Some(100.0), 0) };
+                rows.push(TrialRow {
+                    pass: Some(Pass::Latency),
+                    workload: "w@12000".to_owned(),
+                    block,
+                    arm: arm.to_owned(),
+                    latency_p99_us,
+                    owed: Some(owed),
+                    status: Status::Ok,
+                    ..TrialRow::default()
+                });
+            }
+        }
+        let found = capacities(&rows, &matrix);
+        let edge = found.iter().find(|row| row.arm == "epoll-et").expect("a row");
+        assert_eq!((edge.kept_per_s, edge.missed_per_s, edge.missed_p99_us), (None, Some(12_000.0), None));
+        assert!(edge.missed_because.starts_with("saturated: p99"), "{}", edge.missed_because);
+        let document = found.iter().find(|row| row.arm == "epoll-document").expect("a row");
+        assert_eq!(document.kept_per_s, Some(12_000.0));
     }
 }
