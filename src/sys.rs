@@ -543,7 +543,7 @@ fn change_open_files_limit(wanted: impl FnOnce(&libc::rlimit) -> u64) -> io::Res
     Ok(wanted)
 }
 
-/// What the C library numbers limits with.
+/// The type of a limit's number in the C library.
 #[cfg(target_env = "gnu")]
 type Resource = libc::__rlimit_resource_t;
 #[cfg(not(target_env = "gnu"))]
