@@ -192,7 +192,7 @@ impl Sum {
 }
 
 /// The sum over all workers as the `calls` and `loop` fields of a JSON line. Calls that were never made are left out.
-/// Where accept has failed, `accept_error` says how it failed last, in words.
+/// If accept has failed, `accept_error` says how it failed last, in words.
 pub fn to_json<'a>(workers: impl IntoIterator<Item = &'a Counters>) -> Map<String, Value> {
     let mut sum = Sum::default();
     let mut accept_errno = 0;

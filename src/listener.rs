@@ -51,7 +51,7 @@ pub fn explain(address: SocketAddr, error: &io::Error) -> io::Error {
 /// Connections that a readiness loop accepts before the others get their turn.
 pub const ACCEPTS_PER_TURN: usize = 256;
 
-/// What an error of accept asks for.
+/// The answer to an error of accept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Remedy {
     /// The queue is empty: wait for a connection.
@@ -64,7 +64,7 @@ pub enum Remedy {
     End,
 }
 
-/// Sorts the errors of accept (accept(2), ERRORS and "Error handling"). What is not known there, such as EPERM of a
+/// Sorts the errors of accept (accept(2), ERRORS and "Error handling"). Others, such as EPERM of a
 /// firewall or a security module, may come again for as long as the connection is in the queue.
 pub fn remedy(errno: i32) -> Remedy {
     match errno {

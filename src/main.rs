@@ -300,7 +300,7 @@ fn say(line: &str) -> Result<(), String> {
     printed(io::stdout().lock().write_all(format!("{line}\n").as_bytes()))
 }
 
-/// What is left of a print to do, and to say of it. A reader that has left is no reason to fail; output that is lost is.
+/// Ends a print on stdout. A reader that has left is no reason to fail; output that is lost is.
 fn printed(result: io::Result<()>) -> Result<(), String> {
     if sys::stdout_is_closed() {
         return Err("stdout is closed: what is printed would be lost; redirect it to a file or to /dev/null"

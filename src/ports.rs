@@ -1,4 +1,4 @@
-//! Where a server listens: the address as people write it, its consecutive ports, and how they are dealt to workers.
+//! The addresses of a server: as people write them, with consecutive ports, dealt to its workers.
 
 use crate::listener;
 use crate::sys;
@@ -100,7 +100,7 @@ fn hold(
     found: &Sender<Result<SocketAddr, String>>,
     released: &Receiver<()>,
 ) {
-    // Where that is refused, all workers share one table, and their copies are none.
+    // If it is refused, all workers share one table, and have no copies.
     let _ = sys::unshare_files();
     match search(address, count) {
         Ok((first, _held)) => {

@@ -545,8 +545,14 @@ fn change_open_files_limit(wanted: impl FnOnce(&libc::rlimit) -> u64) -> io::Res
     Ok(wanted)
 }
 
+/// The type of a limit's number in the C library.
+#[cfg(target_env = "gnu")]
+type Resource = libc::__rlimit_resource_t;
+#[cfg(not(target_env = "gnu"))]
+type Resource = libc::c_int;
+
 /// The soft and hard limit of one kind.
-fn limit_of(resource: libc::__rlimit_resource_t) -> io::Result<libc::rlimit> {
+fn limit_of(resource: Resource) -> io::Result<libc::rlimit> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the kernel fills in `limit`.
     check(unsafe { libc::getrlimit(resource, &mut limit) }).map_err(named("getrlimit"))?;

@@ -228,7 +228,7 @@ fn locking() -> Vec<Backend> {
     list.into_iter().filter(now_refused).collect()
 }
 
-/// What does not fit is said before anything listens, for as many workers as there will be.
+/// The probe says it, before anything listens, for as many workers as there will be.
 #[test]
 fn locked_memory_that_does_not_fit() {
     for Backend { name, unsupported, .. } in locking() {
@@ -273,7 +273,7 @@ fn locked_memory_that_just_fits() {
     }
 }
 
-/// What cannot be printed is lost, and is said so; a reader that has left is no fault.
+/// Output that is lost is a failure; a reader that has left is none.
 #[test]
 fn output_that_is_lost() {
     let server = ["--backend", "poll", "--listen", "127.0.0.1:0"];

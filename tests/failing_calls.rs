@@ -146,10 +146,10 @@ fn unusable_listener(backend: &Backend) {
     assert!(ended.complaints.contains("worker 0: accept: "), "{}", ended.complaints);
 }
 
-/// What a start needs and does not get is named, with the limit that it may have met.
+/// A start that fails names the call, and the limit that it may have met.
 fn refused_set_up(backend: &Backend) {
     let name = &*backend.name;
-    // What all share needs no more than one of them.
+    // All backends share these: one is enough.
     let of_all: &[(&str, &str)] = &[
         (
             "socket:error=EMFILE",

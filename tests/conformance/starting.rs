@@ -93,7 +93,7 @@ fn with_inherited_signals(backend: &Backend, arguments: &[&str]) -> Command {
     command
 }
 
-/// What a server relies on does not depend on who has started it.
+/// A server restores the signals that it relies on.
 fn inherited_signals(backend: &Backend) {
     let server = Server::spawn(with_inherited_signals(backend, &[]));
     let mut client = server.connect();

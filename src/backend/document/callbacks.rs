@@ -27,7 +27,7 @@ pub unsafe fn accept_cb(fd: RawFd, _events: c_int, arg: *mut c_void) -> c_int {
     let client = match listener::accept(r.counters, fd, sys::accept) {
         Ok(Accepted::Connection(client)) => client,
         Ok(Accepted::Drained) => return -1,
-        // What fails here would be reported at once and for ever: the reactor ends.
+        // A listener that fails here would report at once and for ever: the reactor ends.
         Ok(Accepted::Paused) => {
             r.failure = r.pause_accepting().err();
             return -1;

@@ -27,7 +27,7 @@ const INPUT: u32 = libc::EPOLLIN as u32;
 const OUTPUT: u32 = libc::EPOLLOUT as u32;
 const EVERY_EDGE: u32 =
     (libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLPRI | libc::EPOLLRDHUP | libc::EPOLLET) as u32;
-/// What may be there although a receive was short: the peer's end, an error, what follows an urgent mark.
+/// Events with which more may be there although a receive was short: the peer's end, an error, an urgent mark.
 const CUT: u32 = (libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR | libc::EPOLLPRI) as u32;
 
 const BUSY_POLL_US: &str = "busy_poll_us";

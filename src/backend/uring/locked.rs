@@ -13,7 +13,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Pages are locked whole; those of other sizes are larger.
 const PAGE_BYTES: u64 = 4096;
 
-/// What the workers of a server lock.
+/// The memory that the workers of a server lock.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Need {
     /// Bytes of each.
@@ -47,7 +47,7 @@ impl Need {
         waited < PATIENCE && sys::locked_memory_limit().is_some_and(|limit| self.bytes() <= limit)
     }
 
-    /// What ENOMEM means, and what to do: in words that name the limit, if there is one.
+    /// Says in words that ENOMEM is this limit, if there is one, and how to raise it.
     pub fn explain(self, limit: Option<u64>) -> String {
         let Some(limit) = limit else {
             return "the kernel has no memory for it; a cgroup's memory.max may be the limit".to_owned();

@@ -140,7 +140,7 @@ pub struct Setup {
     min_wait_events: usize,
     /// Idle time in milliseconds, and the CPU, of a submission thread.
     submission_thread: Option<(u32, Option<u32>)>,
-    /// What all workers lock beside their rings.
+    /// The memory that all workers lock beside their rings.
     beside: Need,
 }
 
