@@ -78,6 +78,8 @@ pub struct Evidence {
     pub sharing: Sharing,
     /// What the knobs ask for and is not in force: see [`not_in_force`].
     pub not_in_force: Vec<String>,
+    /// What was owed in the end, if messages were.
+    pub owed: Option<String>,
     /// Why the client was its own limit, beside its CPU and what it did not send.
     pub client_limits: Vec<String>,
     /// What to mind although nothing is wrong.
@@ -223,9 +225,11 @@ pub fn judge(evidence: &Evidence) -> (Status, String) {
     if !rejections.is_empty() {
         // A client that has far too much to send does not come to read, so that no echo comes back.
         rejections.extend(unsent);
+        rejections.extend(evidence.owed.clone());
         return (Status::Rejected, rejections.join("; "));
     }
     let mut notes = evidence.notes.clone();
+    notes.extend(evidence.owed.clone());
     if is_external {
         // That may be its way.
         notes.extend((io_workers > 0).then_some(asynchronous));
@@ -484,6 +488,19 @@ mod tests {
         });
         assert!(status == Status::Rejected && reason.contains("no echo"), "{reason}");
         assert!(reason.contains("sent 100 in time"), "{reason}");
+    }
+
+    #[test]
+    fn what_was_owed_is_said_of_a_trial_that_stands_and_of_one_that_does_not() {
+        let owed = |change: fn(&mut Evidence)| {
+            with(|evidence| {
+                evidence.owed = Some("saturated: 5 messages".to_owned());
+                change(evidence);
+            })
+        };
+        assert_eq!(owed(|_| {}), (Status::Ok, "saturated: 5 messages".to_owned()));
+        let (status, reason) = owed(|evidence| evidence.steal_percent = Some(6.0));
+        assert!(status == Status::Rejected && reason.ends_with("saturated: 5 messages"), "{reason}");
     }
 
     #[test]
