@@ -225,6 +225,7 @@ pub fn judge(evidence: &Evidence) -> (Status, String) {
     if !rejections.is_empty() {
         // A client that has far too much to send does not come to read, so that no echo comes back.
         rejections.extend(unsent);
+        rejections.extend(evidence.client_limits.iter().cloned());
         rejections.extend(evidence.owed.clone());
         return (Status::Rejected, rejections.join("; "));
     }
@@ -507,11 +508,12 @@ mod tests {
     fn a_client_whose_threads_wait_for_each_other_is_its_own_limit() {
         let (status, reason) = with(|evidence| evidence.client_limits = vec!["its threads wait".to_owned()]);
         assert_eq!((status, reason.as_str()), (Status::ClientLimited, "its threads wait"));
-        let (status, _) = with(|evidence| {
+        let (status, reason) = with(|evidence| {
             evidence.client_limits = vec!["its threads wait".to_owned()];
             evidence.client_run_delay_percent = Some(6.0);
         });
         assert_eq!(status, Status::Rejected, "what others took beyond that");
+        assert!(reason.ends_with("something else ran there; its threads wait"), "{reason}");
     }
 
     #[test]
