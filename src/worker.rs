@@ -78,11 +78,11 @@ impl Worker {
 fn serve(plan: &Plan, counters: &Counters, stop: &Stop, up: mpsc::Sender<Up>) -> io::Result<()> {
     // A table of its own has a limit of its own, so that connections are not bounded by one table, and
     // its descriptors need no locking against other threads. Default seccomp profiles of containers refuse
-    // unshare(2) of any kind: then the workers share one table, and the ready line says so.
+    // unshare(2) of any kind, with EPERM, ENOSYS or what else they choose: then the workers share one table, and the
+    // ready line says so.
     let file_table = match sys::unshare_files() {
         Ok(()) => "own".to_owned(),
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => format!("shared: unshare: {error}"),
-        Err(error) => return Err(error),
+        Err(error) => format!("shared: unshare: {error}"),
     };
     if let Some(cpu) = plan.cpu {
         sys::pin_to_cpu(cpu).map_err(|error| {

@@ -608,6 +608,25 @@ mod tests {
     }
 
     #[test]
+    fn an_arm_that_was_owed_messages_in_one_block_has_no_verdict_on_what_lies_among_them() {
+        let verdict =
+            |rows: &[TrialRow], metric| of(rows, metric, "epoll-document", "epoll-et").map(|row| row.verdict);
+        let mut rows = open_loop([20.0, 20.0], [200.0, 100.0]);
+        let owing = rows.iter_mut().find(|row| row.arm == "epoll-document").expect("a row");
+        (owing.owed, owing.latency_p99_us) = (Some(400), None);
+        assert_eq!(verdict(&rows, "latency_p99_us"), None, "nine blocks in which it happened to be fast");
+        assert_eq!(verdict(&rows, "latency_p50_us"), Some(Verdict::Higher), "the median is exact");
+        assert_eq!(verdict(&rows, "server_cpu_ns_per_echo"), Some(Verdict::Lower));
+        // The others lose no block by it.
+        let noise = |rows: &[TrialRow]| blocks_with(rows, "w", p99()).len();
+        assert_eq!(noise(&rows), 10);
+    }
+
+    fn p99() -> &'static Metric {
+        METRICS.iter().find(|metric| metric.name == "latency_p99_us").expect("a metric")
+    }
+
+    #[test]
     fn an_arm_is_compared_with_what_it_stands_on_in_the_same_blocks() {
         let mut rows = blocks(10, 4.0, 1.0);
         rows.extend(

@@ -82,6 +82,8 @@ pub struct Evidence {
     pub not_of_window: Vec<String>,
     /// What the knobs ask for and is not in force: see [`not_in_force`].
     pub not_in_force: Vec<String>,
+    /// What was owed in the end, if messages were.
+    pub owed: Option<String>,
     /// Why the client was its own limit, beside its CPU and what it did not send.
     pub client_limits: Vec<String>,
     /// What to mind although nothing is wrong.
@@ -230,9 +232,12 @@ pub fn judge(evidence: &Evidence) -> (Status, String) {
     if !rejections.is_empty() {
         // A client that has far too much to send does not come to read, so that no echo comes back.
         rejections.extend(unsent);
+        rejections.extend(evidence.client_limits.iter().cloned());
+        rejections.extend(evidence.owed.clone());
         return (Status::Rejected, rejections.join("; "));
     }
     let mut notes = evidence.notes.clone();
+    notes.extend(evidence.owed.clone());
     if is_external {
         // That may be its way.
         notes.extend((io_workers > 0).then_some(asynchronous));
@@ -499,14 +504,28 @@ mod tests {
     }
 
     #[test]
+    fn what_was_owed_is_said_of_a_trial_that_stands_and_of_one_that_does_not() {
+        let owed = |change: fn(&mut Evidence)| {
+            with(|evidence| {
+                evidence.owed = Some("saturated: 5 messages".to_owned());
+                change(evidence);
+            })
+        };
+        assert_eq!(owed(|_| {}), (Status::Ok, "saturated: 5 messages".to_owned()));
+        let (status, reason) = owed(|evidence| evidence.steal_percent = Some(6.0));
+        assert!(status == Status::Rejected && reason.ends_with("saturated: 5 messages"), "{reason}");
+    }
+
+    #[test]
     fn a_client_whose_threads_wait_for_each_other_is_its_own_limit() {
         let (status, reason) = with(|evidence| evidence.client_limits = vec!["its threads wait".to_owned()]);
         assert_eq!((status, reason.as_str()), (Status::ClientLimited, "its threads wait"));
-        let (status, _) = with(|evidence| {
+        let (status, reason) = with(|evidence| {
             evidence.client_limits = vec!["its threads wait".to_owned()];
             evidence.client_run_delay_percent = Some(6.0);
         });
         assert_eq!(status, Status::Rejected, "what others took beyond that");
+        assert!(reason.ends_with("something else ran there; its threads wait"), "{reason}");
     }
 
     #[test]

@@ -42,11 +42,23 @@ pub struct Options {
     #[arg(long, value_name = "PREFIX")]
     load_command: Option<String>,
     /// Where the server listens and the load finds it [default: 127.0.0.1, if both are in one network namespace]
-    #[arg(long, value_name = "IP")]
+    #[arg(long, value_name = "IP", value_parser = server_address)]
     server_address: Option<IpAddr>,
     /// Folder of `ringmark` and `ringmark-server` on the sides that have a command [default: that of the programs here]
     #[arg(long, value_name = "DIR")]
     remote_bin: Option<PathBuf>,
+}
+
+/// An address without a port; the brackets of IPv6 may stand.
+fn server_address(text: &str) -> Result<IpAddr, String> {
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    bare.parse().map_err(|_| match bare.split_once('%') {
+        Some((address, scope)) if address.parse::<std::net::Ipv6Addr>().is_ok() => format!(
+            "the scope `%{scope}` of a link-local address is not supported here: give an address that needs none, of the \
+             server's interface (`ip -6 address`)"
+        ),
+        _ => "no IP address, as 10.0.0.1 or fd00::1, without a port; names are not looked up".to_owned(),
+    })
 }
 
 impl Options {
@@ -555,6 +567,22 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
 
     use super::*;
+
+    #[test]
+    fn the_servers_address_is_one_of_either_version() {
+        for (text, address) in [("10.0.0.1", "10.0.0.1"), ("::1", "::1"), ("[::1]", "::1")] {
+            assert_eq!(server_address(text), Ok(address.parse().unwrap()));
+        }
+        for (text, words) in [
+            ("fe80::1%eth0", "the scope `%eth0`"),
+            ("[fe80::1%2]", "the scope `%2`"),
+            ("10.0.0.1:8888", "without a port"),
+            ("server", "names are not looked up"),
+        ] {
+            let line = server_address(text).unwrap_err();
+            assert!(line.contains(words), "{line}");
+        }
+    }
 
     #[test]
     fn traffic_is_told_in_words() {

@@ -149,19 +149,19 @@ pub fn window(
 
 /// What to mind about a load although nothing is wrong.
 pub fn load_notes(result: &LoadResult) -> Vec<String> {
-    let owed = result.saturated.filter(|saturated| saturated.owed_connections > 0).map(|saturated| {
-        let p99 = result.latency_us.at_least.as_ref().and_then(|us| us.p99);
-        let at_least = p99.map_or(String::new(), |us| format!(" (p99 is at least {us:.0} µs)"));
-        format!(
-            "saturated: {} messages were still owed {:.1} s after the window; latencies that lie among them are left out\
-             {at_least}",
-            saturated.owed, saturated.drained_s
-        )
-    });
     let table = result.file_table.strip_prefix("shared: ");
-    owed.into_iter()
-        .chain(table.map(|why| format!("the load's threads share one file table: {why}")))
-        .collect()
+    table.map(|why| format!("the load's threads share one file table: {why}")).into_iter().collect()
+}
+
+/// What a load was still owed when it waited no longer.
+pub fn owed(result: &LoadResult) -> Option<String> {
+    let saturated = result.saturated.filter(|saturated| saturated.owed_connections > 0)?;
+    let p99 = result.latency_us.at_least.as_ref().and_then(|us| us.p99);
+    let at_least = p99.map_or(String::new(), |us| format!(" (p99 is at least {us:.0} µs)"));
+    Some(format!(
+        "saturated: {} messages were still owed {:.1} s after the window; latencies that lie among them are left out{at_least}",
+        saturated.owed, saturated.drained_s
+    ))
 }
 
 /// Why a load was its own limit, beside its CPU and what it did not send.
@@ -386,6 +386,7 @@ pub fn measure(
         sharing,
         not_of_window,
         not_in_force: gates::not_in_force(&row.knobs, &row.in_force),
+        owed: owed(&result),
         client_limits,
         notes: summed
             .unwrap_or_else(Some)
@@ -395,4 +396,54 @@ pub fn measure(
             .collect(),
         ..Evidence::default()
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    fn result(threads: usize, client_cpu_ns: u64) -> LoadResult {
+        serde_json::from_value(serde_json::json!({
+            "connections": 1000, "active_connections": 1000, "message_bytes": 64, "pipeline_depth": 1,
+            "arrival": "closed", "duration_s": 1.0, "warmup_s": 0.0, "warmup_echoes": 0, "echoes": 10, "bytes": 640,
+            "achieved_per_s": 10.0, "latency_us": {}, "open": null, "churn": null, "fairness": null,
+            "client_cpu_ns": client_cpu_ns, "client_cpu_ratio": 0.5, "threads": threads, "seed": 1, "interrupted": false,
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn threads_that_are_more_than_the_cpus_wait_for_each_other() {
+        let second = 1_000_000_000;
+        // Each of two waits while the other runs, and they run all the time.
+        assert_eq!(own_delay_percent(&result(2, second), 1), 50.0);
+        assert_eq!(own_delay_percent(&result(2, second / 2), 1), 25.0);
+        assert_eq!(own_delay_percent(&result(4, 2 * second), 2), 50.0);
+        for (threads, cpus) in [(1, 1), (2, 2), (2, 3), (1, 0)] {
+            assert_eq!(own_delay_percent(&result(threads, second), cpus), 0.0, "{threads} threads on {cpus}");
+        }
+    }
+
+    #[test]
+    fn a_load_that_was_behind_limits_itself_and_a_server_that_was_does_not() {
+        let mut result = result(1, 1);
+        assert_eq!((client_limits(&result).len(), owed(&result), load_notes(&result).len()), (0, None, 0));
+        let saturated = |limit: &str| {
+            serde_json::from_value(serde_json::json!({
+                "limit": limit, "drained_s": 20.0, "owed": 7, "owed_bytes": 448, "owed_connections": 2,
+                "unanswered_connections": 0,
+            }))
+            .unwrap()
+        };
+        result.saturated = Some(saturated("server"));
+        assert_eq!(client_limits(&result).len(), 0);
+        let reason = owed(&result).unwrap();
+        assert!(reason.starts_with("saturated: 7 messages were still owed 20.0 s"), "{reason}");
+        result.saturated = Some(saturated("client"));
+        assert!(client_limits(&result)[0].starts_with("client-limited: "));
+        result.file_table = "shared: unshare: no".to_owned();
+        assert_eq!(load_notes(&result), ["the load's threads share one file table: unshare: no"]);
+    }
 }

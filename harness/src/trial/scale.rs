@@ -15,7 +15,7 @@ use std::time::Duration;
 use anyhow::{Result, bail, ensure};
 use ringmark::backend;
 
-use super::latency::{Clocks, Window, client_limits, load_notes, network, network_since, window};
+use super::latency::{Clocks, Window, client_limits, load_notes, network, network_since, owed, window};
 use super::ramp::{self, Ramp, available_bytes};
 use super::{Ground, Outcome, Trial};
 use crate::children::{Load, Server, ServerCounters};
@@ -312,6 +312,7 @@ impl Walk<'_> {
             network,
             not_of_window,
             io_workers: after.io_workers().unwrap_or(counters.kernel_threads.io_wq),
+            owed: owed(&result),
             client_limits: client_limits(&result),
             notes: load_notes(&result),
             ..Evidence::default()
