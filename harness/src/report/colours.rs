@@ -119,22 +119,43 @@ pub fn look(run: &Run, arm: &str) -> Look {
     Look { colour, shape, variant: before.count() }
 }
 
-/// System calls of which each has its colour in every picture; the others share grey.
-const CALLS: [(&str, Colour); 9] = [
+/// System calls of which each has its colour in every picture; the others share grey. Calls of one colour are of servers
+/// and loads that no matrix has together.
+const CALLS: [(&str, Colour); 10] = [
     ("epoll_wait", Colour::Blue),
-    ("epoll_ctl", Colour::Vermillion),
-    ("recvfrom", Colour::Sky),
+    ("recvfrom", Colour::Purple),
     ("sendto", Colour::Orange),
     ("io_uring_enter", Colour::Green),
-    ("accept4", Colour::Purple),
+    ("poll", Colour::Vermillion),
+    ("select", Colour::Olive),
+    ("pselect6", Colour::Olive),
+    ("epoll_ctl", Colour::Sky),
+    ("accept4", Colour::Vermillion),
     ("close", Colour::Olive),
-    ("poll", Colour::Blue),
-    ("select", Colour::Blue),
 ];
 
 /// The colour of a system call.
 pub fn of_call(name: &str) -> Colour {
     CALLS.iter().find(|(call, _)| *call == name).map_or(Colour::Grey, |(_, colour)| *colour)
+}
+
+/// Objects of the kernel of which each has its colour in every picture, or none there: of two of one colour the smaller
+/// is among the others. Vermillion is of the server's own pages.
+const OBJECTS: [(&str, Colour); 9] = [
+    ("kmalloc-512", Colour::Blue),
+    ("io_kiocb", Colour::Green),
+    ("eventpoll_epi", Colour::Purple),
+    ("kmalloc-96", Colour::Orange),
+    ("eventpoll_pwq", Colour::Sky),
+    ("skbuff_small_head", Colour::Sky),
+    ("task_struct", Colour::Sky),
+    ("ep_head", Colour::Olive),
+    ("skbuff_fclone_cache", Colour::Olive),
+];
+
+/// The colour of a kernel object, if it has one.
+pub fn of_object(name: &str) -> Option<Colour> {
+    OBJECTS.iter().find(|(object, _)| *object == name).map(|(_, colour)| *colour)
 }
 
 /// Colours and sizes, for the page and for a picture that stands alone: those of the ground that the reader prefers.

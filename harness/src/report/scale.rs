@@ -158,8 +158,8 @@ pub fn crowding(
         of_server.find(|row| may_be_used(row)).and_then(|row| value(row))
     };
     let repeats = rows.iter().filter(|row| row.server == CROWDED).map(|row| row.repeat);
-    let ratios: Vec<f64> =
-        repeats.filter_map(|repeat| Some(of(CROWDED, repeat)? / of(ALONE, repeat)?)).collect();
+    let ratio = |repeat| Some(of(CROWDED, repeat)? / of(ALONE, repeat)?).filter(|ratio| ratio.is_finite());
+    let ratios: Vec<f64> = repeats.filter_map(ratio).collect();
     geometric_mean(&ratios).zip(spread(&ratios))
 }
 
@@ -168,7 +168,9 @@ fn crowded_over_alone(
     may_be_used: fn(&ScaleRow) -> bool,
     value: fn(&ScaleRow) -> Option<f64>,
 ) -> String {
+    let repeats = rows.iter().filter(|row| row.server == CROWDED).count();
     match crowding(rows, may_be_used, value) {
+        Some((mean, _)) if repeats == 1 => format!("{mean:.2}"),
         Some((mean, (Bounds::Interval95, low, high))) => format!("**{mean:.2}** ({low:.2} to {high:.2})"),
         Some((mean, (_, low, high))) => format!("{mean:.2} ({low:.2}–{high:.2})"),
         None => MISSING.to_owned(),
@@ -510,5 +512,8 @@ mod tests {
         rows[0].status = Status::Rejected;
         assert_eq!(shown(&rows), "1.10 (1.10–1.10)");
         assert_eq!(shown(&rows[..2]), MISSING);
+        assert_eq!(shown(&rows[2..4]), "1.10", "one repeat has no range");
+        rows[3].server_cpu_ns_per_echo = Some(0.0);
+        assert_eq!(shown(&rows[2..4]), MISSING, "there is no ratio to nothing");
     }
 }

@@ -87,3 +87,24 @@ fn the_committed_pages_stand_on_a_telephone() {
         assert_eq!(found["charts"], charts, "{}", page.display());
     }
 }
+
+/// By librsvg, which knows no custom properties: what it draws is told by the colours in a picture that it writes.
+#[test]
+fn pictures_have_their_colours_outside_of_a_browser() {
+    let render = |file: &Path| Command::new("rsvg-convert").args(["-f", "svg"]).arg(file).output();
+    let place = Place::with("");
+    let run = Path::new(env!("CARGO_MANIFEST_DIR")).join("../results/20261124T191226Z-vm-2cpu-quick");
+    stdout(&place.command("report").arg(run).args(["--out", "drawn"]).output().unwrap());
+    let mut count = 0;
+    for file in fs::read_dir(place.path("drawn/charts")).unwrap().map(|entry| entry.unwrap().path()) {
+        let Ok(output) = render(&file) else { return eprintln!("skipped: there is no rsvg-convert") };
+        let rendered = stdout(&output).replace(", ", ",");
+        let rest = rendered.split("rgb(").skip(1).filter_map(|rest| rest.split(')').next());
+        let colours: std::collections::BTreeSet<&str> = rest.collect();
+        // White, two of text, of lines, and of marks or bars.
+        assert!(colours.len() > 5, "{}: {colours:?}", file.display());
+        assert!(!colours.contains("0%,0%,0%"), "{}: black is no colour of ours", file.display());
+        count += 1;
+    }
+    assert!(count > 0);
+}

@@ -201,7 +201,10 @@ fn draw_row(canvas: &mut Canvas, row: &Row, axis: &Axis, top: f64) {
             if ![*at, *low, *high].iter().all(|value| axis.holds(*value)) {
                 return;
             }
-            canvas.whisker((axis.at(*low), middle), (axis.at(*high), middle));
+            // Of one block there is no range.
+            if low < high {
+                canvas.whisker((axis.at(*low), middle), (axis.at(*high), middle));
+            }
             canvas.mark(*look, axis.at(*at), middle);
         }
         Drawn::Bar { look, to, bounds } => {
@@ -235,5 +238,34 @@ fn draw_row(canvas: &mut Canvas, row: &Row, axis: &Axis, top: f64) {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::colours::Shape;
+
+    #[test]
+    fn what_has_no_place_is_not_drawn_and_one_reading_has_no_whisker() {
+        let look = Look { colour: Colour::Blue, shape: Shape::Circle, variant: 0 };
+        let drawn = |all: Vec<Drawn>| {
+            let mut canvas = Canvas::new("n", "t");
+            let row = |drawn| Row { label: "arm".to_owned(), figures: String::new(), drawn };
+            let group =
+                Group { heading: String::new(), rows: all.into_iter().map(row).collect(), band: None };
+            draw(&mut canvas, &[group], "axis", true);
+            canvas.finish().file()
+        };
+        let marks = |svg: &str, class: &str| svg.matches(&format!("class=\"{class}")).count();
+        let ratio = |low, high| drawn(vec![Drawn::Ratio { look, at: 1.5, bounds: (low, high) }]);
+        assert_eq!(marks(&ratio(1.5, 1.5), "whisker"), 0);
+        assert_eq!(marks(&ratio(1.4, 1.6), "whisker"), 3);
+        let bars = [-5.0, f64::NAN, f64::INFINITY, 7.0].map(|to| Drawn::Bar { look, to, bounds: None });
+        assert_eq!(marks(&drawn(bars.into()), "bar"), 1, "only what has a length");
+        let part = |size| Part { name: "p".to_owned(), colour: Colour::Blue, size };
+        let stack = drawn(vec![Drawn::Stack(vec![part(-3.0), part(0.0), part(2.0)])]);
+        assert_eq!(marks(&stack, "bar"), 2, "one, and its sample in the legend");
+        assert!(!stack.contains("NaN") && !stack.contains("inf"));
     }
 }

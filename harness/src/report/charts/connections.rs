@@ -93,12 +93,16 @@ pub fn costs(run: &Run) -> Found {
     );
     let across = Across { title: "connections that stand".to_owned(), axis, ticks: None, has_places: true };
     lines::draw(&mut canvas, &across, &panels);
+    let repeats = match matrix.repeats {
+        1 => "One repeat in one walk, without a range".to_owned(),
+        repeats => format!(
+            "Whiskers: the range of {repeats} repeats in one walk, of ratios from ten repeats on the 95 % interval"
+        ),
+    };
     canvas.note(&format!(
-        "{} messages a second on {} of them. Whiskers: the range of {} repeats in one walk, of ratios from ten repeats on the \
-         95 % interval; a walk is one server.",
+        "{} messages a second on {} of them. {repeats}; a walk is one server.",
         number(matrix.rate_per_s),
-        count(matrix.active as u64),
-        matrix.repeats
+        count(matrix.active as u64)
     ));
     say_missing(&mut canvas, run, Pass::Scale, &[]);
     Ok(vec![canvas.finish()])
@@ -123,7 +127,8 @@ fn crowding_of(run: &Run, trial: &TrialRow, active: u64) -> Vec<Point> {
         Some(Point {
             x: connections as f64,
             y: ratio,
-            bounds: Some((low, high)),
+            // Of one repeat there is no range.
+            bounds: (low < high).then_some((low, high)),
             is_marked: true,
             is_ringed: false,
         })

@@ -8,7 +8,7 @@ use crate::matrix::Workload;
 use crate::measurement::{MemoryRow, Pass, Status};
 use crate::report::chart::rows::{self, Drawn, Group, Part, Row};
 use crate::report::chart::{Canvas, Chart};
-use crate::report::colours::{Colour, PALETTE, of_call};
+use crate::report::colours::{Colour, PALETTE, of_call, of_object};
 use crate::report::table::number;
 use crate::report::tables::{SHOWN_BYTES, counted_trial, whole};
 use crate::results::Run;
@@ -129,19 +129,21 @@ fn is_object(row: &MemoryRow) -> bool {
     row.space == "kernel" && ![KERNEL_SUM, MACHINE_SUM].contains(&row.object.as_str())
 }
 
-/// The largest objects have a colour each.
+/// Objects that have a colour; of two of one colour the larger.
 fn colours(rows: &[&MemoryRow]) -> BTreeMap<String, Colour> {
-    let mut largest: BTreeMap<&str, f64> = BTreeMap::new();
-    for row in rows.iter().filter(|row| is_object(row)) {
-        let bytes = row.over_null_bytes_per_connection.unwrap_or_default();
-        let most = largest.entry(&row.object).or_default();
-        *most = most.max(bytes);
+    let sized = |row: &&&MemoryRow| is_object(row) && row.over_null_bytes_per_connection >= Some(SHOWN_BYTES);
+    let mut largest: Vec<&MemoryRow> = rows.iter().filter(sized).copied().collect();
+    largest.sort_by(|a, b| {
+        let bytes = |row: &MemoryRow| row.over_null_bytes_per_connection.unwrap_or_default();
+        bytes(b).total_cmp(&bytes(a)).then_with(|| a.object.cmp(&b.object))
+    });
+    let mut colours: BTreeMap<String, Colour> = BTreeMap::new();
+    for row in largest {
+        if let Some(colour) = of_object(&row.object).filter(|of| !colours.values().any(|taken| taken == of)) {
+            colours.insert(row.object.clone(), colour);
+        }
     }
-    let mut largest: Vec<(&str, f64)> =
-        largest.into_iter().filter(|(_, bytes)| *bytes >= SHOWN_BYTES).collect();
-    largest.sort_by(|a, b| b.1.total_cmp(&a.1).then_with(|| a.0.cmp(b.0)));
-    let free = PALETTE.into_iter().filter(|colour| ![OWN, Colour::Grey].contains(colour));
-    largest.into_iter().zip(free).map(|((object, _), colour)| (object.to_owned(), colour)).collect()
+    colours
 }
 
 fn row(arm: String, rows: &[&MemoryRow], colours: &BTreeMap<String, Colour>) -> Option<Row> {
@@ -178,4 +180,62 @@ fn row(arm: String, rows: &[&MemoryRow], colours: &BTreeMap<String, Colour>) -> 
     };
     let figures = format!("kernel {}{}{own_words}", whole(kernel_bytes), bounds(kernel));
     Some(Row { label: arm, figures, drawn: Drawn::Stack(parts) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_has_one_colour_in_every_picture_and_no_two_share_it() {
+        let row = |(object, bytes): (&str, f64)| MemoryRow {
+            run_id: 1,
+            arm: String::new(),
+            backend: String::new(),
+            state: NEVER_USED.to_owned(),
+            space: "kernel".to_owned(),
+            object: object.to_owned(),
+            aliases: String::new(),
+            bytes_per_connection: bytes,
+            low: None,
+            high: None,
+            intercept_bytes: 0.0,
+            down_bytes_per_connection: None,
+            over_null_bytes_per_connection: Some(bytes),
+            over_null_low: None,
+            over_null_high: None,
+            status: Status::Ok,
+        };
+        let coloured = |objects: &[(&str, f64)]| {
+            let rows: Vec<MemoryRow> = objects.iter().copied().map(row).collect();
+            colours(&rows.iter().collect::<Vec<_>>())
+        };
+        let quick = coloured(&[
+            ("kmalloc-512", 512.0),
+            ("eventpoll_epi", 128.0),
+            ("eventpoll_pwq", 64.0),
+            ("pid", 900.0),
+        ]);
+        let names: Vec<_> = quick.iter().map(|(name, colour)| (name.as_str(), *colour)).collect();
+        let (epi, pwq) = (("eventpoll_epi", Colour::Purple), ("eventpoll_pwq", Colour::Sky));
+        assert_eq!(names, [epi, pwq, ("kmalloc-512", Colour::Blue)]);
+        let active = coloured(&[
+            ("eventpoll_pwq", 64.0),
+            ("skbuff_small_head", 576.0),
+            ("eventpoll_pwq", 64.0),
+            ("kmalloc-512", 8.0),
+        ]);
+        assert_eq!(active.get("skbuff_small_head"), Some(&Colour::Sky));
+        assert_eq!(active.get("eventpoll_pwq"), None, "it is among the others there");
+        assert_eq!(active.get("kmalloc-512"), Some(&Colour::Blue));
+    }
+
+    #[test]
+    fn what_waits_and_what_moves_bytes_is_told_apart_by_colour() {
+        let calls = ["epoll_wait", "recvfrom", "sendto", "io_uring_enter", "poll", "pselect6", "epoll_ctl"]
+            .map(of_call);
+        for (index, colour) in calls.iter().enumerate() {
+            assert!(!calls[..index].contains(colour) && *colour != Colour::Grey, "{colour:?}");
+        }
+    }
 }

@@ -8,7 +8,7 @@ use crate::report::chart::rows::{self, Drawn, Group, Row};
 use crate::report::chart::{Canvas, Chart};
 use crate::report::colours::look;
 use crate::report::table::number;
-use crate::report::tables::{comparison, in_complete_blocks, load, noise};
+use crate::report::tables::{comparison, in_complete_blocks, load, noise, ratio_of_bounds};
 use crate::results::Run;
 
 /// A column that is compared.
@@ -53,7 +53,7 @@ pub fn ratios(run: &Run, compared: &Compared) -> Found {
         if of_metric.clone().any(|row| row.bounds == Bounds::Interval95) {
             canvas.note("Whiskers: 95 % interval of the mean over the blocks.");
         }
-        if of_metric.clone().any(|row| row.bounds == Bounds::Range) {
+        if of_metric.clone().any(|row| row.bounds == Bounds::Range && row.blocks > 1) {
             canvas.note(&format!(
                 "Below {BLOCKS_FOR_VERDICT} blocks whiskers and band are the range over them, and there is no verdict."
             ));
@@ -80,13 +80,7 @@ fn ratios_of(run: &Run, compared: &Compared, workload: &Workload) -> Option<Grou
     let comparisons: Vec<&ComparisonRow> = arms.filter_map(found).collect();
     let row = |row: &&ComparisonRow| Row {
         label: row.arm.clone(),
-        figures: format!(
-            "{:.2} ({:.2}–{:.2}){}",
-            row.ratio,
-            row.ratio_low,
-            row.ratio_high,
-            word(row.verdict)
-        ),
+        figures: ratio_of_bounds(row.ratio, row.ratio_low, row.ratio_high, None) + word(row.verdict),
         drawn: Drawn::Ratio {
             look: look(run, &row.arm),
             at: row.ratio,
@@ -193,7 +187,10 @@ pub fn absolute(run: &Run) -> Found {
     let title = "How much CPU does the server take for an echo?";
     let charts = pictures(run, "cpu", title, groups, |canvas, groups| {
         rows::draw(canvas, groups, "server CPU, ns per echo; each workload has an axis of its own", false);
-        canvas.note(SPREAD);
+        let is_spread = |row: &Row| matches!(row.drawn, Drawn::Bar { bounds: Some(_), .. });
+        if groups.iter().flat_map(|group| &group.rows).any(is_spread) {
+            canvas.note(SPREAD);
+        }
     });
     let charts = charts.into_iter().map(|(mut canvas, workloads)| {
         say_missing(&mut canvas, run, Pass::Latency, &workloads);
