@@ -156,13 +156,20 @@ pub fn is_spoilt_by_client(rows: &[TrialRow], workload: &str, metric: &Metric) -
 }
 
 /// The blocks of a workload in which every arm has this figure, and may be compared by it. An arm that has it in no block
-/// takes none of the others out.
+/// takes none of the others out; nor does one that lacks it in a block because messages were still owed, and that is left
+/// out itself: its other blocks are those in which it happened to be fast.
 pub fn blocks_with<'a>(rows: &'a [TrialRow], workload: &str, metric: &Metric) -> Vec<Block<'a>> {
     if is_spoilt_by_client(rows, workload, metric) {
         return Vec::new();
     }
     let mut blocks = complete_blocks(rows, metric.pass, workload);
     let has = |arm: &str, block: &Block<'_>| block.get(arm).is_some_and(|row| (metric.value)(row).is_some());
+    let lacks = |row: &TrialRow| row.is_saturated() && (metric.value)(row).is_none();
+    let saturated: BTreeSet<&str> = blocks
+        .iter()
+        .flat_map(|block| block.iter().filter(|(_, row)| lacks(row)).map(|(arm, _)| *arm))
+        .collect();
+    blocks.iter_mut().for_each(|block| block.retain(|arm, _| !saturated.contains(arm)));
     let all = blocks.iter().flat_map(BTreeMap::keys).copied();
     let without: BTreeSet<&str> = all.filter(|arm| !blocks.iter().any(|block| has(arm, block))).collect();
     blocks.retain(|block| block.keys().all(|arm| without.contains(arm) || has(arm, block)));

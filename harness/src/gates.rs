@@ -78,6 +78,8 @@ pub struct Evidence {
     pub sharing: Sharing,
     /// What the knobs ask for and is not in force: see [`not_in_force`].
     pub not_in_force: Vec<String>,
+    /// Why the client was its own limit, beside its CPU and what it did not send.
+    pub client_limits: Vec<String>,
     /// What to mind although nothing is wrong.
     pub notes: Vec<String>,
 }
@@ -259,8 +261,9 @@ pub fn judge(evidence: &Evidence) -> (Status, String) {
             notes.push(format!("{meaning} {times} times"));
         }
     }
-    if let Some(unsent) = unsent {
-        notes.push(unsent);
+    let limits: Vec<String> = evidence.client_limits.iter().cloned().chain(unsent).collect();
+    if !limits.is_empty() {
+        notes.extend(limits);
         return (Status::ClientLimited, notes.join("; "));
     }
     if let Some(Offered { per_s, achieved_per_s, .. }) = evidence.offered
@@ -481,6 +484,17 @@ mod tests {
         });
         assert!(status == Status::Rejected && reason.contains("no echo"), "{reason}");
         assert!(reason.contains("sent 100 in time"), "{reason}");
+    }
+
+    #[test]
+    fn a_client_whose_threads_wait_for_each_other_is_its_own_limit() {
+        let (status, reason) = with(|evidence| evidence.client_limits = vec!["its threads wait".to_owned()]);
+        assert_eq!((status, reason.as_str()), (Status::ClientLimited, "its threads wait"));
+        let (status, _) = with(|evidence| {
+            evidence.client_limits = vec!["its threads wait".to_owned()];
+            evidence.client_run_delay_percent = Some(6.0);
+        });
+        assert_eq!(status, Status::Rejected, "what others took beyond that");
     }
 
     #[test]

@@ -7,13 +7,16 @@
 //! back: a server sees ECONNRESET, and no TIME_WAIT keeps ports from the next run. A run that fails
 //! resets them at once. With [churn] connections are closed so, and opened anew, all the time.
 
+mod address;
 mod churn;
 mod crew;
 mod fairness;
 mod fault;
+pub mod files;
 mod flight;
 pub mod latency;
 mod open;
+mod output;
 mod pace;
 mod plan;
 mod process;
@@ -22,7 +25,7 @@ mod schedule;
 mod warmup;
 mod worker;
 
-use std::io::{BufRead as _, Write as _};
+use std::io::BufRead as _;
 use std::path::PathBuf;
 use std::sync::mpsc::{self, Sender};
 use std::time::Duration;
@@ -32,11 +35,12 @@ use signal_hook::consts::SIGINT;
 use signal_hook::iterator::Signals;
 
 use crew::{Crew, Message};
+use output::{Output, print};
 use pace::Budget;
 use plan::Plan;
 pub use plan::{
     CHURN_MAX, CONNECTIONS_PER_SOURCE, DURATION_MAX, MESSAGE_BYTES_MAX, OTHER_FILES, PIPELINE_MAX,
-    RATE_MAX_PER_S, SOURCES_MAX,
+    RATE_MAX_PER_S, RATE_MIN_PER_S, SOURCES_MAX, drain_max,
 };
 use result::LoadEvent;
 use schedule::OpenLoop;
@@ -48,7 +52,7 @@ use crate::sides::Whereabouts;
 /// Without --rate in a closed loop: every connection keeps --pipeline messages in flight. That measures
 /// capacity, not latency under a given load. With --rate in an open loop: messages are due at times that a seed
 /// decides, whatever the server does, and latency counts from then. Connections are closed by a reset once all echoes are back, so that no TIME_WAIT
-/// is left.
+/// is left. A server that answers more slowly than it is asked is no failure: the result says what was owed.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -56,7 +60,8 @@ Examples:
   ringmark load --connect 127.0.0.1:8888 --connections 64 --message-bytes 64 --rate 10000    how late it answers
   ringmark load --connect 127.0.0.1:8888 --connections 64 --message-bytes 64 --churn 10      connections that come and go")]
 pub struct Options {
-    /// The server's first address.
+    /// The server's first address. Every address of a name is tried; an IPv6 literal stands in brackets, with its scope
+    /// if it needs one: [fe80::1%eth0]:8888.
     #[arg(long, value_name = "HOST:PORT")]
     connect: String,
     /// Consecutive ports from that one on; connections are dealt over them in turn.
@@ -95,6 +100,10 @@ pub struct Options {
     /// The longest warm-up of a timed run; a closed loop's ends earlier when the rate has settled.
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "1s")]
     warmup_max: Duration,
+    /// How long to wait after the window while echoes are still owed, and come; then the load ends with a result that says
+    /// what was owed [default: as long as the window, at least 20s].
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    drain_max: Option<Duration>,
     /// Threads, each with its connections [default: as few as can hold the connections' files].
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
@@ -142,6 +151,7 @@ enum ArrivalOption {
 pub fn run(options: Options) -> Result<()> {
     let plan = Plan::new(&options)?;
     let (connections, budget, open) = (plan.connections, plan.budget, plan.open);
+    let mut output = Output::open(options.histogram.as_deref(), options.json || options.commands)?;
     let (sender, messages) = mpsc::channel();
     // Before the threads: a signal may reach any of them, and its handler writes to a pipe that must be
     // in each one's file table.
@@ -150,26 +160,24 @@ pub fn run(options: Options) -> Result<()> {
     if options.commands {
         listen_to_stdin(sender);
         print(&LoadEvent::Started(Whereabouts::of_this_process()?))?;
-        obey(&mut crew, budget, open)?;
+        obey(&mut crew, &mut output, budget, open)?;
     } else {
         let json = options.json;
         let mut report = |event| if json { print(&event) } else { Ok(()) };
         report(crew.set_connections(connections)?)?;
         let result = crew.run(budget, open, &mut report)?;
-        let interrupted = result.interrupted;
-        if json {
-            print(&LoadEvent::Result(result))?;
-        } else {
-            writeln!(std::io::stdout(), "{result}").context("stdout")?;
+        let nothing_measured = result.nothing_measured();
+        output.publish(result, LoadEvent::Result)?;
+        if let Some(why) = nothing_measured {
+            bail!("{why}");
         }
-        fail_if(interrupted)?;
     }
     crew.quit();
     Ok(())
 }
 
 /// The dialogue of `--commands`.
-fn obey(crew: &mut Crew, budget: Budget, open: Option<OpenLoop>) -> Result<()> {
+fn obey(crew: &mut Crew, output: &mut Output, budget: Budget, open: Option<OpenLoop>) -> Result<()> {
     while let Some(line) = crew.next_line()? {
         let words: Vec<&str> = line.split_whitespace().collect();
         let number = |text: &str| {
@@ -183,30 +191,17 @@ fn obey(crew: &mut Crew, budget: Budget, open: Option<OpenLoop>) -> Result<()> {
                     bail!("command `{line}`: at least one echo is needed");
                 }
                 let result = crew.run(Budget::Each(each), None, &mut |_| Ok(()))?;
-                let interrupted = result.interrupted;
-                print(&LoadEvent::Echoed(result))?;
-                fail_if(interrupted)?;
+                output.publish(result, LoadEvent::Echoed)?;
             }
             ["run"] => {
                 let result = crew.run(budget, open, &mut |event| print(&event))?;
-                let interrupted = result.interrupted;
-                print(&LoadEvent::Result(result))?;
-                fail_if(interrupted)?;
+                output.publish(result, LoadEvent::Result)?;
             }
             ["quit"] => break,
             _ => bail!("command `{line}`: unknown; there are `connections N`, `echo K`, `run` and `quit`"),
         }
     }
     Ok(())
-}
-
-fn fail_if(interrupted: bool) -> Result<()> {
-    if interrupted { bail!("interrupted: the result is of the part before") } else { Ok(()) }
-}
-
-fn print(event: &LoadEvent) -> Result<()> {
-    let line = serde_json::to_string(event)?;
-    writeln!(std::io::stdout(), "{line}").context("stdout")
 }
 
 /// Passes the first SIGINT on; the second ends the process at once.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::external::External;
 use crate::load::result::Arrival;
-use crate::load::{CHURN_MAX, DURATION_MAX, MESSAGE_BYTES_MAX, PIPELINE_MAX, RATE_MAX_PER_S};
+use crate::load::{CHURN_MAX, DURATION_MAX, MESSAGE_BYTES_MAX, PIPELINE_MAX, RATE_MAX_PER_S, RATE_MIN_PER_S};
 use crate::measurement::{Pass, TrialRow, Verdict};
 use crate::trial::own_descriptors;
 
@@ -268,8 +268,8 @@ impl Scale {
             "scale.active_shares must rise, from 0 to 1"
         );
         ensure!(
-            self.rate_per_s > 0.0 && self.rate_per_s <= RATE_MAX_PER_S,
-            "scale.rate_per_s must be above 0 and at most {RATE_MAX_PER_S}"
+            (RATE_MIN_PER_S..=RATE_MAX_PER_S).contains(&self.rate_per_s),
+            "scale.rate_per_s must be above 0, at least one message a day, and at most {RATE_MAX_PER_S}"
         );
         ensure!((1..=100).contains(&self.repeats), "scale.repeats must be from 1 to 100");
         ensure!(!self.duration.is_zero(), "scale.duration is 0: nothing would be measured");
@@ -522,8 +522,8 @@ impl Matrix {
             );
             if let Some(rate) = workload.rate_per_s {
                 ensure!(
-                    rate > 0.0 && rate <= RATE_MAX_PER_S,
-                    "workload '{name}': rate_per_s must be above 0 and at most {RATE_MAX_PER_S}"
+                    (RATE_MIN_PER_S..=RATE_MAX_PER_S).contains(&rate),
+                    "workload '{name}': rate_per_s must be above 0, at least one message a day, and at most {RATE_MAX_PER_S}"
                 );
             }
             let is_open = workload.rate_per_s.is_some() || !workload.sweep.is_empty();

@@ -131,6 +131,11 @@ pub struct TrialRow {
     /// Of those, the ones that were sent only after the window's end, whose lateness counts all the same.
     #[serde(default)]
     pub unsent: Option<u64>,
+    /// Messages that the server still owed when the load waited no longer for them: as long after the window as the window
+    /// was, and at least 20 s. They count with the latency that they had at least; of `latency_*_us` and `service_*_us`
+    /// those that lie among them are lower bounds, and empty. Empty in runs that began before there was this column.
+    #[serde(default)]
+    pub owed: Option<u64>,
     /// Echoes per second within the window. In a closed loop: capacity under this many connections.
     pub achieved_per_s: Option<f64>,
     /// Echoes within the window, each verified byte for byte.
@@ -143,8 +148,9 @@ pub struct TrialRow {
     pub warmup_settled: Option<bool>,
     /// Echoes of the warm-up.
     pub warmup_echoes: Option<u64>,
-    /// Until a message's last byte is back and verified; median. In a closed loop from before it is written, of the
-    /// echoes within the window; in an open one from when it was due, of the messages that were due within it.
+    /// Until a message's last byte is back and verified; median, of the messages that were due within the window, whenever
+    /// they came back. In a closed loop a message is due when it begins, right before it is written; runs that have no
+    /// column `owed` have there the echoes that came back within the window.
     pub latency_p50_us: Option<f64>,
     /// The same, 90th percentile.
     pub latency_p90_us: Option<f64>,
@@ -273,6 +279,19 @@ pub struct TrialRow {
     pub reason: String,
 }
 
+impl TrialRow {
+    /// Whether the server still owed messages when the load waited no longer. A latency that is missing then is longer
+    /// than any that was measured.
+    pub fn is_saturated(&self) -> bool {
+        self.owed.is_some_and(|owed| owed > 0)
+    }
+
+    /// One of its latencies; infinite if it lies among messages that were owed.
+    pub fn latency_or_beyond(&self, value: fn(&Self) -> Option<f64>) -> Option<f64> {
+        value(self).or_else(|| self.is_saturated().then_some(f64::INFINITY))
+    }
+}
+
 /// A row of `syscalls.csv`: one call's count in one trial.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -361,6 +380,9 @@ pub struct ScaleRow {
     pub connect_max_us: Option<f64>,
     /// Messages per second that were due; of an open loop.
     pub offered_per_s: Option<f64>,
+    /// As in `trials.csv`.
+    #[serde(default)]
+    pub owed: Option<u64>,
     /// Echoes per second.
     pub achieved_per_s: Option<f64>,
     /// Echoes within the window, each verified byte for byte.

@@ -112,10 +112,8 @@ pub fn capacities(rows: &[TrialRow], matrix: &Matrix) -> Vec<CapacityRow> {
             for (of, blocks) in loops.iter().zip(&blocks) {
                 let trials: Vec<&TrialRow> =
                     blocks.iter().filter_map(|block| block.get(arm.as_str()).copied()).collect();
-                let of_median = |value: fn(&TrialRow) -> Option<f64>| {
-                    median(&mut trials.iter().filter_map(|row| value(row)).collect::<Vec<_>>())
-                };
-                let p99_us = of_median(|row| row.latency_p99_us);
+                let p99s_us = trials.iter().filter_map(|row| row.latency_or_beyond(|row| row.latency_p99_us));
+                let p99_us = median(&mut p99s_us.collect::<Vec<_>>());
                 let missed = if trials.is_empty() {
                     Some("no block passed the gates")
                 } else if p99_us.is_none() {
@@ -123,14 +121,19 @@ pub fn capacities(rows: &[TrialRow], matrix: &Matrix) -> Vec<CapacityRow> {
                 } else if p99_us.is_some_and(|p99_us| p99_us > objective_us) {
                     // What a busy client adds makes a latency longer, never shorter.
                     let is_limited = trials.iter().any(|row| row.status == Status::ClientLimited);
-                    Some(if is_limited { "the client was the limit" } else { "p99 above the objective" })
+                    Some(match p99_us {
+                        _ if is_limited => "the client was the limit",
+                        Some(f64::INFINITY) => "saturated: p99 lies among messages that were still owed",
+                        _ => "p99 above the objective",
+                    })
                 } else {
                     None
                 };
                 match missed {
                     None => (row.kept_per_s, row.kept_p99_us) = (of.rate_per_s, p99_us),
                     Some(why) => {
-                        (row.missed_per_s, row.missed_p99_us) = (of.rate_per_s, p99_us);
+                        (row.missed_per_s, row.missed_p99_us) =
+                            (of.rate_per_s, p99_us.filter(|p99_us| p99_us.is_finite()));
                         row.missed_because = why.to_owned();
                         break;
                     }
@@ -234,5 +237,33 @@ mod tests {
         let edge = of("epoll-et");
         assert_eq!((edge.kept_per_s, edge.missed_per_s), (Some(62_000.0), Some(150_000.0)));
         assert_eq!(edge.missed_because, "p99 above the objective");
+    }
+
+    #[test]
+    fn a_server_that_still_owes_messages_does_not_keep_the_objective() {
+        let matrix = expanded();
+        let mut rows = Vec::new();
+        // Where p99 was measured it is short: what is missing is what was too long to be measured.
+        for (block, p99, owed) in [(1, Some(100.0), 0), (2, None, 400), (3, None, 500)] {
+            for arm in ["epoll-et", "epoll-document"] {
+                let (latency_p99_us, owed) = if arm == "epoll-et" { (p99, owed) } else { (Some(100.0), 0) };
+                rows.push(TrialRow {
+                    pass: Some(Pass::Latency),
+                    workload: "w@12000".to_owned(),
+                    block,
+                    arm: arm.to_owned(),
+                    latency_p99_us,
+                    owed: Some(owed),
+                    status: Status::Ok,
+                    ..TrialRow::default()
+                });
+            }
+        }
+        let found = capacities(&rows, &matrix);
+        let edge = found.iter().find(|row| row.arm == "epoll-et").expect("a row");
+        assert_eq!((edge.kept_per_s, edge.missed_per_s, edge.missed_p99_us), (None, Some(12_000.0), None));
+        assert!(edge.missed_because.starts_with("saturated: p99"), "{}", edge.missed_because);
+        let document = found.iter().find(|row| row.arm == "epoll-document").expect("a row");
+        assert_eq!(document.kept_per_s, Some(12_000.0));
     }
 }

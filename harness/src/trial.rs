@@ -32,7 +32,7 @@ use crate::external::External;
 use crate::instruments::affinity::CpuList;
 use crate::instruments::network_namespace::NetworkNamespace;
 use crate::instruments::topology::{SYS, Topology};
-use crate::load::OTHER_FILES;
+use crate::load::files::FileTables;
 use crate::load::result::{Arrival, ChurnResult};
 use crate::machine;
 use crate::matrix::{Contender, Memory, Scale, Workload};
@@ -621,8 +621,7 @@ impl Trial {
         more: &[String],
     ) -> Result<Load> {
         let first = server.addresses.first().context("the server listens nowhere")?;
-        let files = ringmark::sys::raise_open_files_limit().context("RLIMIT_NOFILE")?;
-        let holding = connections.div_ceil(files.saturating_sub(OTHER_FILES).max(1) as usize);
+        let holding = FileTables::look().context("RLIMIT_NOFILE")?.threads_for(connections);
         let threads = ground.placement.client_threads.max(holding).min(connections);
         let mut arguments = vec![
             format!("--connect={first}"),

@@ -12,14 +12,15 @@ use anyhow::{Context as _, Result};
 use mio::event::Event;
 
 use super::pace::Moment;
+use super::process::monotonic_ns;
 use super::worker::{Served, Tally, Worker};
 
 impl Worker {
-    /// Resets connection `index`, on which nothing is owed, and begins to open another in its place.
+    /// Resets connection `index` and begins to open another in its place.
     pub(super) fn replace(&mut self, index: usize) -> Result<()> {
         let plan = &self.shared.plan;
         // Each connection has bytes of its own. Those with the lowest numbers were the first ones'.
-        let turn = (self.opened + self.replacing.len() as u64) * plan.threads as u64 + self.thread as u64;
+        let turn = (self.opened + self.under_way.len() as u64) * plan.threads as u64 + self.thread as u64;
         let stream = plan.seed.wrapping_add(plan.connections as u64 + turn);
         self.flights[index].renew(stream, plan.churn.unwrap_or(u64::MAX));
         // Closed before the next is opened, so that never more stand than were asked for. A batch of events has one
@@ -30,7 +31,7 @@ impl Worker {
         self.sockets.push(socket);
         let last = self.sockets.len() - 1;
         self.sockets.swap(index, last);
-        self.replacing.insert(index, since_ns);
+        self.under_way.insert(index, since_ns);
         Ok(())
     }
 
@@ -49,7 +50,7 @@ impl Worker {
         if event.is_readable() || event.is_read_closed() || event.is_error() {
             self.serve_idle(index)?;
         }
-        let now_ns = self.shared.clock.now_ns();
+        let now_ns = monotonic_ns();
         self.opened += 1;
         self.shared.connected.fetch_add(1, Relaxed);
         if let Some(connect_ns) = &mut tally.connect_ns

@@ -1,9 +1,7 @@
 //! All threads of the load, driven from the main one: connections up and down, and runs.
 
 use std::collections::VecDeque;
-use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -14,12 +12,13 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use hdrhistogram::Histogram;
 
 use super::latency::Latencies;
-use super::pace::{Budget, Clock, Window};
+use super::pace::{Budget, Window};
 use super::plan::Plan;
+use super::process::monotonic_ns;
 use super::result::{Arrival, ChurnResult, LatencyUs, LoadEvent, LoadResult, OpenResult};
 use super::schedule::OpenLoop;
 use super::warmup::{self, Settling};
-use super::worker::{Counter, Shared, Tally, Worker};
+use super::worker::{Owed, Progress, Shared, Tally, Worker};
 use super::{fairness, latency};
 use crate::instruments::affinity::{self, CpuList};
 
@@ -77,9 +76,9 @@ impl Crew {
             })?;
         }
         let cpus = CpuList::allowed().context("sched_getaffinity")?.cpus().len().min(plan.threads);
-        let echoes = (0..plan.threads).map(|_| Counter::default()).collect();
-        let (clock, window, connected) = (Clock::start(), Window::new(), AtomicU64::new(0));
-        let shared = Arc::new(Shared { plan, clock, window, connected, echoes });
+        let progress = (0..plan.threads).map(|_| Progress::default()).collect();
+        let (window, connected) = (Window::new(plan.drain_max), AtomicU64::new(0));
+        let shared = Arc::new(Shared { plan, window, connected, progress });
         let (mut orders, mut threads) = (Vec::new(), Vec::new());
         for thread in 0..shared.plan.threads {
             let (order, inbox) = mpsc::channel();
@@ -150,22 +149,22 @@ impl Crew {
         ensure!(self.connections > 0, "no connection stands; send `connections N` first");
         let shared = self.shared.clone();
         let active = self.connections.min(shared.plan.active);
-        for counter in &shared.echoes {
-            counter.0.store(0, Relaxed);
+        for of_thread in &shared.progress {
+            of_thread.echoes.store(0, Relaxed);
         }
         let mut run = Run::default();
         let timed = match budget {
             Budget::Timed(duration) => Some(duration),
             _ => None,
         };
-        let warmup_start_ns = shared.clock.now_ns();
+        let warmup_start_ns = monotonic_ns();
         if timed.is_some() {
             shared.window.set(u64::MAX, u64::MAX);
             self.tell(Order::Run { budget, active, open, start_ns: warmup_start_ns });
             self.warm_up(open.is_none().then_some(active), &mut run)?;
         }
         let cpu_before_ns = ringmark::sys::process_cpu_ns().context("process CPU clock")?;
-        let (wall, start_ns) = (SystemTime::now(), shared.clock.now_ns());
+        let (wall, start_ns) = (SystemTime::now(), monotonic_ns());
         let planned_end_ns = match timed {
             _ if run.interrupted => start_ns,
             Some(duration) => start_ns.saturating_add(duration.as_nanos() as u64),
@@ -176,83 +175,111 @@ impl Crew {
         if timed.is_none() {
             self.tell(Order::Run { budget, active, open, start_ns });
         }
-        let until = timed.map(|_| shared.clock.instant(planned_end_ns));
+        let until = timed
+            .map(|_| Instant::now() + Duration::from_nanos(planned_end_ns.saturating_sub(monotonic_ns())));
         self.collect(&mut run, until)?;
         let client_cpu_ns = ringmark::sys::process_cpu_ns().context("process CPU clock")? - cpu_before_ns;
+        // The CPU of what came after the window is in that clock too.
+        let late_ns = monotonic_ns().saturating_sub(shared.window.end_ns());
         report(LoadEvent::Measured)?;
         self.collect(&mut run, None)?;
 
-        let last_ns = run.tallies.iter().map(|tally| tally.last_ns).max().unwrap_or(start_ns);
-        // A fixed number of echoes ends with its last one.
-        let end_ns = shared.window.end_ns().min(if timed.is_some() { u64::MAX } else { last_ns });
+        run.times = Times {
+            warmup_s: if timed.is_some() { (start_ns - warmup_start_ns) as f64 / 1e9 } else { 0.0 },
+            start_ns,
+            // A fixed number of echoes ends with its last one.
+            end_ns: if timed.is_some() { shared.window.end_ns() } else { run.last_ns().unwrap_or(start_ns) },
+            ended_ns: monotonic_ns(),
+            late_ns,
+        };
+        self.result(&run, active, timed.is_some(), open, client_cpu_ns, wall)
+    }
+
+    /// What the run has come to.
+    fn result(
+        &self,
+        run: &Run,
+        active: usize,
+        is_timed: bool,
+        open: Option<OpenLoop>,
+        client_cpu_ns: u64,
+        wall: SystemTime,
+    ) -> Result<LoadResult> {
+        let plan = &self.shared.plan;
+        let Times { start_ns, end_ns, warmup_s, late_ns, .. } = run.times;
         let mut latencies = Latencies::new()?;
         for tally in &run.tallies {
             latencies.add(&tally.latencies)?;
         }
         let window_ns = end_ns.saturating_sub(start_ns).max(1);
-        let mut histogram_log = None;
-        if let Some(path) = &shared.plan.histogram {
-            let log = latency::log(&latencies.latency_ns, wall, Duration::from_nanos(window_ns))?;
-            if path == Path::new("-") {
-                histogram_log = Some(log);
-            } else {
-                fs::write(path, log).with_context(|| format!("--histogram {}", path.display()))?;
-            }
-        }
         let duration_s = window_ns as f64 / 1e9;
-        let sum = |of: fn(&Tally) -> u64| run.tallies.iter().map(|tally| of(tally)).sum::<u64>();
-        let echoes = sum(|tally| tally.echoes);
-        let churn = match shared.plan.churn {
+        let histogram_log = match &plan.histogram {
+            Some(_) => Some(latency::log(&latencies.latency_ns, wall, Duration::from_nanos(window_ns))?),
             None => None,
-            Some(echoes_each) => {
-                let mut connect_ns = latency::histogram()?;
-                for part in run.tallies.iter().filter_map(|tally| tally.connect_ns.as_ref()) {
-                    latency::merge(&mut connect_ns, part)?;
-                }
-                Some(ChurnResult {
-                    echoes_each,
-                    opened: connect_ns.len(),
-                    connections_per_s: connect_ns.len() as f64 / duration_s,
-                    connect_us: LatencyUs::of(&connect_ns),
-                    opened_in_all: sum(|tally| tally.opened),
-                })
-            }
         };
-        let fairness = match (timed, open) {
-            (Some(_), None) => fairness::of(&run.echoes_by_connection(active), shared.plan.ports),
+        let echoes = run.sum(|tally| tally.echoes);
+        let fairness = match (is_timed, open) {
+            (true, None) => fairness::of(&run.echoes_by_connection(active), plan.ports),
             _ => None,
         };
         let open = open.map(|open| OpenResult {
             rate_per_s: open.rate_per_s,
-            offered_per_s: latencies.latency_ns.len() as f64 / duration_s,
-            late_sends: sum(|tally| tally.late_sends),
-            unsent: sum(|tally| tally.unsent),
-            service_us: LatencyUs::of(&latencies.service_ns),
+            offered_per_s: match is_timed {
+                true => latencies.latency_ns.len() as f64 / duration_s,
+                // A number that is given is offered until the last one is due, whenever it comes back.
+                false => latencies.latency_ns.len() as f64 / (run.asked_s() + 1.0 / open.rate_per_s),
+            },
+            late_sends: run.sum(|tally| tally.late_sends),
+            unsent: run.sum(|tally| tally.unsent),
+            service_us: latencies.service_us(),
             send_lag_us: LatencyUs::of(&latencies.send_lag_ns),
         });
-        Ok(LoadResult {
+        let mut result = LoadResult {
             connections: self.connections,
             active_connections: active,
-            message_bytes: shared.plan.message_bytes,
-            pipeline_depth: shared.plan.pipeline,
-            arrival: shared.plan.open.filter(|_| open.is_some()).map_or(Arrival::Closed, |open| open.arrival),
+            message_bytes: plan.message_bytes,
+            pipeline_depth: plan.pipeline,
+            arrival: plan.open.filter(|_| open.is_some()).map_or(Arrival::Closed, |open| open.arrival),
             duration_s,
-            warmup_s: if timed.is_some() { (start_ns - warmup_start_ns) as f64 / 1e9 } else { 0.0 },
-            warmup_echoes: sum(|tally| tally.warmup_echoes),
+            warmup_s,
+            warmup_echoes: run.sum(|tally| tally.warmup_echoes),
             echoes,
-            bytes: echoes * shared.plan.message_bytes,
+            bytes: echoes * plan.message_bytes,
             achieved_per_s: echoes as f64 / duration_s,
-            latency_us: LatencyUs::of(&latencies.latency_ns),
+            latency_us: latencies.latency_us(),
             open,
-            churn,
+            churn: self.churn(run, duration_s)?,
             fairness,
             client_cpu_ns,
             client_cpu_ratio: client_cpu_ns as f64 / (window_ns as f64 * self.cpus as f64),
-            threads: shared.plan.threads,
-            seed: shared.plan.seed,
+            threads: plan.threads,
+            file_table: plan.file_tables.words(),
+            seed: plan.seed,
             interrupted: run.interrupted,
+            saturated: None,
+            window_start_ns: Some(start_ns),
+            window_end_ns: Some(end_ns),
+            longest_gap_ns: run.tallies.iter().map(|tally| tally.longest_gap_ns).max().max(Some(late_ns)),
             histogram_log,
-        })
+        };
+        result.saturated = result.saturation(run.owed(), run.drained_s(is_timed));
+        Ok(result)
+    }
+
+    /// What has been measured of connections that replaced others.
+    fn churn(&self, run: &Run, duration_s: f64) -> Result<Option<ChurnResult>> {
+        let Some(echoes_each) = self.shared.plan.churn else { return Ok(None) };
+        let mut connect_ns = latency::histogram()?;
+        for part in run.tallies.iter().filter_map(|tally| tally.connect_ns.as_ref()) {
+            latency::merge(&mut connect_ns, part)?;
+        }
+        Ok(Some(ChurnResult {
+            echoes_each,
+            opened: connect_ns.len(),
+            connections_per_s: connect_ns.len() as f64 / duration_s,
+            connect_us: LatencyUs::of(&connect_ns),
+            opened_in_all: run.sum(|tally| tally.opened),
+        }))
     }
 
     /// Resets all connections and ends the threads.
@@ -267,10 +294,9 @@ impl Crew {
     /// Waits for the longest warm-up, or in a closed loop, of so many active connections, until the rate has settled
     /// and each has made two echoes on average: the first are all begun at once. An open loop's rate is given.
     fn warm_up(&mut self, closed: Option<usize>, run: &mut Run) -> Result<()> {
-        let echoes = |shared: &Shared| shared.echoes.iter().map(|c| c.0.load(Relaxed)).sum::<u64>();
         let deadline = Instant::now() + self.shared.plan.warmup_max;
         let mut settling = Settling::default();
-        let (mut since, mut before) = (Instant::now(), echoes(&self.shared));
+        let (mut since, mut before) = (Instant::now(), self.shared.echoes());
         loop {
             let next = (since + warmup::WINDOW).min(deadline);
             match self.wait(Some(next))? {
@@ -280,7 +306,7 @@ impl Crew {
                     return Ok(());
                 }
                 Woken::Timeout => {
-                    let (now, count) = (Instant::now(), echoes(&self.shared));
+                    let (now, count) = (Instant::now(), self.shared.echoes());
                     let rate_per_s = (count - before) as f64 / (now - since).as_secs_f64();
                     let is_settled =
                         settling.push(rate_per_s) && closed.is_some_and(|active| count >= 2 * active as u64);
@@ -294,17 +320,21 @@ impl Crew {
     }
 
     /// Gathers what the threads have measured, until all have answered or until `until`. SIGINT ends the
-    /// window.
+    /// window, or what comes after it.
     fn collect(&mut self, run: &mut Run, until: Option<Instant>) -> Result<()> {
         while run.tallies.len() < self.threads.len() {
             match self.wait(until)? {
                 Woken::Done(answer) => run.add(answer)?,
                 Woken::Timeout => break,
                 Woken::Interrupted => {
-                    let window = &self.shared.window;
-                    window.set(window.start_ns(), self.shared.clock.now_ns().min(window.end_ns()));
+                    let (window, now_ns) = (&self.shared.window, monotonic_ns());
                     run.interrupted = true;
-                    break;
+                    if now_ns >= window.end_ns() {
+                        window.give_up_at_once();
+                    } else {
+                        window.set(window.start_ns(), now_ns);
+                        break;
+                    }
                 }
             }
         }
@@ -345,6 +375,20 @@ struct Run {
     #[expect(clippy::vec_box, reason = "they come in boxes")]
     tallies: Vec<Box<Tally>>,
     interrupted: bool,
+    times: Times,
+}
+
+/// When what happened, by CLOCK_MONOTONIC.
+#[derive(Clone, Copy, Default)]
+struct Times {
+    warmup_s: f64,
+    /// The window.
+    start_ns: u64,
+    end_ns: u64,
+    /// Nothing more was waited for.
+    ended_ns: u64,
+    /// How long after the window's end the CPU clock was read.
+    late_ns: u64,
 }
 
 impl Run {
@@ -354,6 +398,39 @@ impl Run {
         };
         self.tallies.push(tally);
         Ok(())
+    }
+
+    fn sum(&self, of: fn(&Tally) -> u64) -> u64 {
+        self.tallies.iter().map(|tally| of(tally)).sum()
+    }
+
+    /// When the last echo came back.
+    fn last_ns(&self) -> Option<u64> {
+        self.tallies.iter().map(|tally| tally.last_ns).max().filter(|&last_ns| last_ns > 0)
+    }
+
+    /// From the window's start until the last message of an open loop was due.
+    fn asked_s(&self) -> f64 {
+        let last_due_ns = self.tallies.iter().map(|tally| tally.last_due_ns).max().unwrap_or_default();
+        last_due_ns.saturating_sub(self.times.start_ns) as f64 / 1e9
+    }
+
+    fn owed(&self) -> Owed {
+        Owed {
+            messages: self.sum(|tally| tally.owed.messages),
+            bytes: self.sum(|tally| tally.owed.bytes),
+            connections: self.sum(|tally| tally.owed.connections),
+            unanswered: self.sum(|tally| tally.owed.unanswered),
+        }
+    }
+
+    /// How long was waited for what came back, or was to come, after all was sent.
+    fn drained_s(&self, is_timed: bool) -> f64 {
+        let Times { start_ns, end_ns, ended_ns, .. } = self.times;
+        match is_timed {
+            true => ended_ns.saturating_sub(end_ns) as f64 / 1e9,
+            false => end_ns.saturating_sub(start_ns) as f64 / 1e9 - self.asked_s(),
+        }
     }
 
     /// Of each of the `active` connections, by its number.

@@ -66,11 +66,20 @@ impl Flight {
         self.left == 0 && self.stamps.is_empty()
     }
 
-    /// Another connection takes the place of one that is spent.
+    /// Another connection takes the place of this one; what it owes never comes.
     pub fn renew(&mut self, stream: u64, most: u64) {
-        let start = Stream::new(stream);
-        (self.outgoing, self.incoming) = (start, start);
-        (self.received, self.left) = (0, most);
+        let (quota, echoes) = (self.quota, self.echoes);
+        *self = Self { quota, echoes, ..Self::new(stream, most) };
+    }
+
+    /// Of the messages that are not back yet.
+    pub fn stamps(&self) -> impl Iterator<Item = Stamp> {
+        self.stamps.iter().copied()
+    }
+
+    /// Bytes of the messages begun that are not back yet.
+    pub fn missing_bytes(&self, message_bytes: u64) -> u64 {
+        self.owed_bytes(message_bytes) + self.unsent
     }
 
     /// Messages begun that are not back yet.
@@ -136,8 +145,7 @@ impl Flight {
 
     /// The connection came to an end too early.
     pub fn ended(&self, message_bytes: u64, error: Option<std::io::Error>) -> Fault {
-        let owed_bytes = self.owed_bytes(message_bytes) + self.unsent;
-        Fault::Ended { offset: self.received, owed_bytes, error }
+        Fault::Ended { offset: self.received, owed_bytes: self.missing_bytes(message_bytes), error }
     }
 }
 
@@ -211,6 +219,21 @@ mod tests {
             flight.receive(&first[..100], MESSAGE, |_| {}),
             Err(Fault::Wrong { offset: 0, .. })
         ));
+    }
+
+    #[test]
+    fn what_a_connection_owed_is_forgotten_with_it() {
+        let mut flight = Flight::new(1, u64::MAX);
+        flight.begin(2, MESSAGE, at(0));
+        let first = flight.unsent()[..130].to_vec();
+        flight.sent(150);
+        flight.receive(&first, MESSAGE, |_| {}).unwrap();
+        assert_eq!((flight.missing_bytes(MESSAGE), flight.stamps().count()), (70, 1));
+        flight.renew(2, u64::MAX);
+        assert_eq!((flight.missing_bytes(MESSAGE), flight.in_flight(), flight.received()), (0, 0, 0));
+        flight.begin(1, MESSAGE, at(1));
+        let second = send(&mut flight);
+        assert_eq!(flight.receive(&second, MESSAGE, |_| {}).unwrap(), 1);
     }
 
     #[test]

@@ -12,13 +12,15 @@ use hdrhistogram::serialization::interval_log::{IntervalLogIterator, IntervalLog
 use hdrhistogram::serialization::{Deserializer, V2DeflateSerializer};
 use serde::{Deserialize, Serialize};
 
+use super::DURATION_MAX;
 use super::flight::Stamp;
 
-/// The longest latency that is told apart, in ns: longer ones count as this.
-const MAX_NS: u64 = 60_000_000_000;
+/// The longest latency that is told apart, in ns: the longest warm-up, window and wait for what is owed that there can
+/// be, with a day to spare.
+const MAX_NS: u64 = 4 * DURATION_MAX.as_nanos() as u64;
 
 /// Latencies in µs. A percentile is null when the sample is too small to bound it: see [`carries`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct LatencyUs {
     /// Arithmetic mean; null without echoes.
     pub mean: Option<f64>,
@@ -34,29 +36,49 @@ pub struct LatencyUs {
     pub p9999: Option<f64>,
     /// The longest; null without echoes.
     pub max: Option<f64>,
+    /// Lower bounds of the figures that are null above because they lie among messages that never came back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_least: Option<Box<LatencyUs>>,
 }
 
 impl LatencyUs {
     pub fn of(histogram_ns: &Histogram<u64>) -> Self {
+        Self::with_owed(histogram_ns, u64::MAX)
+    }
+
+    /// Of a sample whose messages that never came back count with the time that they had waited: `owed_ns` or more.
+    pub fn with_owed(histogram_ns: &Histogram<u64>, owed_ns: u64) -> Self {
         let samples = histogram_ns.len();
-        let quantile = |q: f64| carries(samples, q).then(|| histogram_ns.value_at_quantile(q) as f64 / 1e3);
-        Self {
-            mean: (samples > 0).then(|| histogram_ns.mean() / 1e3),
-            p50: quantile(0.5),
-            p90: quantile(0.9),
-            p99: quantile(0.99),
-            p999: quantile(0.999),
-            p9999: quantile(0.9999),
-            max: (samples > 0).then(|| histogram_ns.max() as f64 / 1e3),
+        let at = |q: f64| carries(samples, q).then(|| histogram_ns.value_at_quantile(q));
+        let max_ns = (samples > 0).then(|| histogram_ns.max());
+        let figures = |of: &dyn Fn(u64) -> Option<u64>, mean: Option<f64>| {
+            let us = |ns: Option<u64>| Some(of(ns?)? as f64 / 1e3);
+            let (p50, p90, p99) = (us(at(0.5)), us(at(0.9)), us(at(0.99)));
+            let (p999, p9999, max) = (us(at(0.999)), us(at(0.9999)), us(max_ns));
+            Self { mean, p50, p90, p99, p999, p9999, max, at_least: None }
+        };
+        let mean = (samples > 0).then(|| histogram_ns.mean() / 1e3);
+        let is_exact = owed_ns == u64::MAX;
+        // All below what was waited for least keeps its rank, however long the others take.
+        let exact = figures(&|ns| (ns < owed_ns).then_some(ns), mean.filter(|_| is_exact));
+        if is_exact {
+            return exact;
         }
+        let at_least = figures(&|ns| (ns >= owed_ns).then(|| histogram_ns.lowest_equivalent(ns)), mean);
+        Self { at_least: Some(Box::new(at_least)), ..exact }
     }
 }
 
 impl fmt::Display for LatencyUs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let us = |value: Option<f64>| value.map_or("-".to_owned(), |us| format!("{us:.1}"));
-        let Self { p50, p90, p99, p999, max, .. } = *self;
-        write!(f, "p50 {}  p90 {}  p99 {}  p99.9 {}  max {}", us(p50), us(p90), us(p99), us(p999), us(max))
+        let figure = |of: fn(&Self) -> Option<f64>| match (of(self), self.at_least.as_deref().and_then(of)) {
+            (Some(us), _) => format!("{us:.1}"),
+            (None, Some(us)) => format!("at least {us:.1}"),
+            (None, None) => "-".to_owned(),
+        };
+        write!(f, "p50 {}  p90 {}", figure(|us| us.p50), figure(|us| us.p90))?;
+        write!(f, "  p99 {}  p99.9 {}", figure(|us| us.p99), figure(|us| us.p999))?;
+        write!(f, "  max {}", figure(|us| us.max))
     }
 }
 
@@ -69,14 +91,31 @@ pub struct Latencies {
     pub service_ns: Histogram<u64>,
     /// From when it was due until it was sent.
     pub send_lag_ns: Histogram<u64>,
+    /// Of the messages that never came back, how long that had waited which had waited least; `u64::MAX`: all came back.
+    pub owed_latency_ns: u64,
+    /// The same from when it was sent.
+    pub owed_service_ns: u64,
 }
 
 impl Latencies {
     pub fn new() -> Result<Self> {
-        Ok(Self { latency_ns: histogram()?, service_ns: histogram()?, send_lag_ns: histogram()? })
+        Ok(Self {
+            latency_ns: histogram()?,
+            service_ns: histogram()?,
+            send_lag_ns: histogram()?,
+            owed_latency_ns: u64::MAX,
+            owed_service_ns: u64::MAX,
+        })
     }
 
-    /// A message of an open loop.
+    /// A message that is still owed: it will have taken longer than until now.
+    pub fn owe(&mut self, stamp: Stamp, now_ns: u64) {
+        self.record(stamp, now_ns);
+        self.owed_latency_ns = self.owed_latency_ns.min(now_ns - stamp.due_ns);
+        self.owed_service_ns = self.owed_service_ns.min(now_ns - stamp.sent_ns);
+    }
+
+    /// A message.
     pub fn record(&mut self, stamp: Stamp, back_ns: u64) {
         self.latency_ns.saturating_record(back_ns - stamp.due_ns);
         self.service_ns.saturating_record(back_ns - stamp.sent_ns);
@@ -91,7 +130,17 @@ impl Latencies {
         ] {
             merge(sum, part)?;
         }
+        self.owed_latency_ns = self.owed_latency_ns.min(other.owed_latency_ns);
+        self.owed_service_ns = self.owed_service_ns.min(other.owed_service_ns);
         Ok(())
+    }
+
+    pub fn latency_us(&self) -> LatencyUs {
+        LatencyUs::with_owed(&self.latency_ns, self.owed_latency_ns)
+    }
+
+    pub fn service_us(&self) -> LatencyUs {
+        LatencyUs::with_owed(&self.service_ns, self.owed_service_ns)
     }
 }
 
@@ -100,7 +149,7 @@ pub fn merge(sum: &mut Histogram<u64>, part: &Histogram<u64>) -> Result<()> {
     sum.add(part).map_err(|error| anyhow!("merging histograms: {error}"))
 }
 
-/// An empty histogram of ns: 1 ns to 60 s, three significant digits.
+/// An empty histogram of ns: 1 ns to four days, three significant digits.
 pub fn histogram() -> Result<Histogram<u64>> {
     Histogram::new_with_bounds(1, MAX_NS, 3).context("histogram")
 }
@@ -178,6 +227,35 @@ mod tests {
             let error = format!("{:#}", read_log(&path).unwrap_err());
             assert!(error.contains("a.hlog") && error.contains(words), "{error}");
         }
+    }
+
+    #[test]
+    fn figures_among_messages_that_are_owed_are_lower_bounds() {
+        let mut all = Latencies::new().unwrap();
+        let stamp = |due_ns| Stamp { due_ns, sent_ns: due_ns + 10_000 };
+        for us in 1..=900 {
+            all.record(stamp(0), us * 1000 + 10_000);
+        }
+        assert_eq!(all.latency_us().at_least, None);
+        // A tenth is still away after 2 to 3 ms.
+        let mut part = Latencies::new().unwrap();
+        (0..100).for_each(|turn| part.owe(stamp(turn * 10_000), 3_000_000));
+        all.add(&part).unwrap();
+        assert_eq!((all.owed_latency_ns, all.owed_service_ns), (2_010_000, 2_000_000));
+        let latency = all.latency_us();
+        let at_least = latency.at_least.clone().unwrap();
+        assert!(latency.p50.is_some_and(|us| (500.0..520.0).contains(&us)), "{latency:?}");
+        assert!(latency.p90.is_some_and(|us| (900.0..920.0).contains(&us)), "{latency:?}");
+        assert_eq!((latency.mean, latency.p99, latency.max), (None, None, None));
+        assert_eq!((at_least.p50, at_least.p90), (None, None));
+        assert!(at_least.p99.is_some_and(|us| (2800.0..2930.0).contains(&us)), "{at_least:?}");
+        assert!(at_least.max.is_some_and(|us| us <= 3000.0) && at_least.mean.is_some(), "{at_least:?}");
+        let line = latency.to_string();
+        assert!(line.contains("p99 at least 2") && line.contains("max at least 299"), "{line}");
+        assert!(!line.contains("p90 at least"), "{line}");
+        // Longer than any latency was until now.
+        all.record(stamp(0), 70_000_000_000);
+        assert!(all.latency_ns.max() >= 70_000_000_000);
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! Opening connections: many at once, but not more than a server's accept queue bears.
 
-use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
@@ -12,29 +11,30 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Token};
 use socket2::{Domain, Socket, Type};
 
-use super::worker::{EVENTS, Worker};
-use super::{latency, process};
+use super::latency;
+use super::plan::{Plan, is_spreadable};
+use super::process::{bind_address_no_port, monotonic_ns};
+use super::worker::{EVENTS, QUEUE, Worker};
 
 /// Connections that one thread has under way at once.
-const UNDER_WAY: usize = 256;
+pub(super) const UNDER_WAY: usize = 256;
 
 /// How long one wait for progress lasts.
 const TICK: Duration = Duration::from_millis(100);
 
 impl Worker {
-    /// Opens connections until this thread has `count`; how long each took, from before connect() until the event
+    /// Opens connections until this thread has `count`, and all of them stand; how long each took, from before connect() until the event
     /// that it stands is taken, in ns.
     pub(super) fn open(&mut self, count: usize) -> Result<Histogram<u64>> {
         let mut events = Events::with_capacity(EVENTS);
-        let mut under_way = HashMap::with_capacity(UNDER_WAY);
         let mut connect_ns = latency::histogram()?;
         let mut progress = Instant::now();
-        while self.sockets.len() < count || !under_way.is_empty() {
-            while self.sockets.len() < count && under_way.len() < UNDER_WAY {
+        while self.sockets.len() < count || !self.under_way.is_empty() {
+            while self.sockets.len() < count && self.under_way.len() < UNDER_WAY {
                 let index = self.sockets.len();
                 let (socket, since_ns) = self.start(index).map_err(|error| self.explain(index, &error))?;
                 self.sockets.push(socket);
-                under_way.insert(index, since_ns);
+                self.under_way.insert(index, since_ns);
             }
             match self.poll.poll(&mut events, Some(TICK)) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -42,14 +42,14 @@ impl Worker {
             }
             for event in &events {
                 let index = event.token().0;
-                if let Some(since_ns) = under_way.remove(&index) {
+                if let Some(since_ns) = self.under_way.remove(&index) {
                     self.opened += 1;
                     // The first event of a connecting socket comes when it has connected or failed.
                     if let Some(error) = self.sockets[index].take_error().context("SO_ERROR")? {
                         return Err(self.explain(index, &error));
                     }
                     self.shared.connected.fetch_add(1, Relaxed);
-                    connect_ns.saturating_record(self.shared.clock.now_ns() - since_ns);
+                    connect_ns.saturating_record(monotonic_ns() - since_ns);
                     progress = Instant::now();
                 }
                 if event.is_readable() || event.is_read_closed() || event.is_error() {
@@ -59,7 +59,7 @@ impl Worker {
                 }
             }
             if progress.elapsed() > self.shared.plan.connect_stall_after
-                && let Some(&index) = under_way.keys().min()
+                && let Some(&index) = self.under_way.keys().min()
             {
                 return Err(self.explain(index, &io::Error::from_raw_os_error(libc::ETIMEDOUT)));
             }
@@ -77,10 +77,10 @@ impl Worker {
         // ports from the next run.
         socket.set_linger(Some(Duration::ZERO))?;
         if let Some(source) = self.shared.plan.source(number) {
-            process::bind_address_no_port(&socket)?;
+            bind_address_no_port(&socket)?;
             socket.bind(&SocketAddr::from((source, 0)).into())?;
         }
-        let since_ns = self.shared.clock.now_ns();
+        let since_ns = monotonic_ns();
         match socket.connect(&target.into()) {
             Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
             _ => {}
@@ -94,29 +94,11 @@ impl Worker {
 
     /// Says which connection failed, how far the opening had come, and the likely cause.
     pub(super) fn explain(&self, index: usize, error: &io::Error) -> Error {
-        let plan = &self.shared.plan;
-        let cause = match error.raw_os_error() {
-            Some(libc::ECONNREFUSED) => "nothing listens there; start ringmark-server first".to_owned(),
-            Some(libc::ETIMEDOUT) => format!(
-                "no connection made progress for {:?}; is the server out of files, its accept queue full, or a firewall dropping?",
-                plan.connect_stall_after
-            ),
-            Some(libc::ECONNRESET) => "the server closes new connections; is it out of files?".to_owned(),
-            Some(libc::EADDRNOTAVAIL) => {
-                "no source port is free; pass more --ports or --source-addresses".to_owned()
-            }
-            Some(libc::EMFILE | libc::ENFILE) => {
-                format!("the file table is full; pass --threads {} or more", plan.threads + 1)
-            }
-            Some(libc::ENETUNREACH | libc::EHOSTUNREACH) => {
-                "no route there; is the address right, and is `lo` up in this network namespace?".to_owned()
-            }
-            _ => "see connect(2) for its causes".to_owned(),
-        };
+        let target = self.shared.plan.target(self.number(index));
         let text = error.to_string();
         let reason = text.split(" (os error").next().unwrap_or(&text);
-        let connected = self.shared.connected.load(Relaxed);
-        let target = plan.target(self.number(index));
+        let connected = self.shared.connected.load(Relaxed) as usize + self.just_connected();
+        let cause = cause(error.raw_os_error(), &self.shared.plan, target, connected);
         match error.raw_os_error() {
             Some(libc::ECONNREFUSED) if connected == 0 => anyhow!("connect {target}: {reason}: {cause}"),
             errno => anyhow!(
@@ -125,5 +107,113 @@ impl Worker {
                 errno.unwrap_or_default()
             ),
         }
+    }
+
+    /// Connections of this thread that stand although the event that says so has not been taken yet.
+    fn just_connected(&self) -> usize {
+        let stands =
+            |index: &&usize| self.sockets.get(**index).is_some_and(|socket| socket.peer_addr().is_ok());
+        self.under_way.keys().filter(stands).count()
+    }
+}
+
+/// Why connect() or what comes before it fails, and what to do.
+fn cause(errno: Option<i32>, plan: &Plan, target: SocketAddr, connected: usize) -> String {
+    match errno {
+        Some(libc::ECONNREFUSED) if connected == 0 => {
+            "nothing listens there; start ringmark-server first".to_owned()
+        }
+        Some(libc::ECONNREFUSED) => "nothing listens there any more; has the server ended?".to_owned(),
+        Some(libc::ETIMEDOUT) => format!(
+            "no connection made progress for {:?}; is the server out of files (its `ulimit -n`), its accept queue full \
+             ({QUEUE}), or a firewall dropping?",
+            plan.connect_stall_after
+        ),
+        Some(libc::ECONNRESET) => {
+            "the server closes new connections; is it out of files (its `ulimit -n`)?".to_owned()
+        }
+        Some(libc::EADDRNOTAVAIL) if connected == 0 && target.is_ipv6() => {
+            "no address of this machine reaches it; is IPv6 switched off (net.ipv6.conf.all.disable_ipv6), or no source \
+             port free?"
+                .to_owned()
+        }
+        Some(libc::EADDRNOTAVAIL | libc::EADDRINUSE | libc::EAGAIN) => no_port(target),
+        Some(libc::EMFILE) if plan.file_tables.are_own() => {
+            format!("the file table is full; pass --threads {} or more, or raise `ulimit -n`", plan.threads + 1)
+        }
+        Some(libc::EMFILE) => "the file table of this process is full; raise `ulimit -n`".to_owned(),
+        Some(libc::ENFILE) => "the machine has no file left; raise fs.file-max, or end what holds them".to_owned(),
+        Some(libc::ENOBUFS | libc::ENOMEM) => {
+            "the kernel has no memory for one more; see net.ipv4.tcp_mem, the memory limit of the control group, and \
+             `dmesg`"
+                .to_owned()
+        }
+        Some(libc::ENETUNREACH | libc::EHOSTUNREACH) => {
+            "no route there; is the address right, and is `lo` up in this network namespace?".to_owned()
+        }
+        Some(libc::EINVAL) if target.is_ipv6() => {
+            "a link-local address needs its scope; write [fe80::1%eth0]:8888".to_owned()
+        }
+        Some(libc::EAFNOSUPPORT) => "this kernel has no sockets of that kind; is IPv6 left out of it?".to_owned(),
+        Some(libc::EPERM | libc::EACCES) => "a firewall or a security module of this machine forbids it".to_owned(),
+        _ => "see connect(2) for its causes".to_owned(),
+    }
+}
+
+/// What to do when no source port is free for one more connection to a port of the target.
+fn no_port(target: SocketAddr) -> String {
+    // The setting is that of IPv6 too.
+    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let more = match is_spreadable(target.ip()) {
+        true => "more --ports of the server, or more --source-addresses",
+        false => "more --ports of the server",
+    };
+    format!(
+        "no source port is free (net.ipv4.ip_local_port_range is {}); pass {more}, widen that range, or ask for fewer \
+         connections",
+        range.split_whitespace().collect::<Vec<_>>().join(" to ")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[test]
+    fn the_advice_works_where_it_is_given() {
+        let arguments = ["load", "--connect=127.0.0.1:8888", "--connections=9", "--message-bytes=1"];
+        let mut plan = Plan::new(&crate::load::parse(arguments)).unwrap();
+        plan.file_tables.refused = None;
+        let at = |address: &str| -> SocketAddr { address.parse().unwrap() };
+        let of = |errno, address: &str, connected| cause(Some(errno), &plan, at(address), connected);
+        for errno in [libc::EADDRNOTAVAIL, libc::EADDRINUSE, libc::EAGAIN] {
+            assert!(of(errno, "127.0.0.1:1", 5).contains("--source-addresses"));
+            for address in ["10.0.0.1:1", "[::1]:1", "[fd00::1]:1"] {
+                let advice = of(errno, address, 5);
+                assert!(!advice.contains("--source-addresses"), "{advice}");
+                for part in ["--ports", "net.ipv4.ip_local_port_range is ", "fewer connections"] {
+                    assert!(advice.contains(part), "`{part}` is not in: {advice}");
+                }
+            }
+        }
+        for (errno, address, connected, words) in [
+            (libc::EADDRNOTAVAIL, "[::1]:1", 0, "disable_ipv6"),
+            (libc::ECONNREFUSED, "10.0.0.1:1", 0, "start ringmark-server first"),
+            (libc::ECONNREFUSED, "10.0.0.1:1", 3, "has the server ended"),
+            (libc::EMFILE, "10.0.0.1:1", 3, "--threads 2"),
+            (libc::ENFILE, "10.0.0.1:1", 3, "fs.file-max"),
+            (libc::ENOBUFS, "10.0.0.1:1", 3, "tcp_mem"),
+            (libc::ETIMEDOUT, "10.0.0.1:1", 3, "net.core.somaxconn"),
+            (libc::ENETUNREACH, "10.0.0.1:1", 0, "no route"),
+            (libc::EINVAL, "[fe80::1]:1", 0, "%eth0"),
+            (libc::EPERM, "10.0.0.1:1", 0, "firewall"),
+        ] {
+            let advice = of(errno, address, connected);
+            assert!(advice.contains(words), "`{words}` is not in: {advice}");
+        }
+        plan.file_tables.refused = Some("no".to_owned());
+        assert!(!cause(Some(libc::EMFILE), &plan, at("10.0.0.1:1"), 1).contains("--threads"));
     }
 }

@@ -1,28 +1,9 @@
 //! When a connection may begin a message.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::plan::share;
-
-/// Nanoseconds since the start of the load; one origin for all threads.
-#[derive(Clone, Copy, Debug)]
-pub struct Clock(Instant);
-
-impl Clock {
-    pub fn start() -> Self {
-        Self(Instant::now())
-    }
-
-    pub fn now_ns(&self) -> u64 {
-        let elapsed = self.0.elapsed();
-        elapsed.as_secs() * 1_000_000_000 + u64::from(elapsed.subsec_nanos())
-    }
-
-    pub fn instant(&self, ns: u64) -> Instant {
-        self.0 + Duration::from_nanos(ns)
-    }
-}
 
 /// How much is sent in one run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +33,67 @@ impl Budget {
 pub struct Window {
     start_ns: AtomicU64,
     end_ns: AtomicU64,
+    /// How long echoes may be owed after its end.
+    drain_ns: AtomicU64,
+}
+
+/// The longest time that a thread did not look at its clock within the window. It looks in every turn of its loop, and
+/// waits for a tick at most in between: beyond that the thread was stopped, starved, or had a long batch of events.
+#[derive(Debug)]
+pub struct Gap {
+    last_ns: u64,
+    longest_ns: u64,
+}
+
+impl Gap {
+    pub fn since(now_ns: u64) -> Self {
+        Self { last_ns: now_ns, longest_ns: 0 }
+    }
+
+    /// The thread looks at its clock; only what lies within the window counts.
+    pub fn look(&mut self, window: &Window, now_ns: u64) {
+        let (from_ns, to_ns) = (self.last_ns.max(window.start_ns()), now_ns.min(window.end_ns()));
+        self.longest_ns = self.longest_ns.max(to_ns.saturating_sub(from_ns));
+        self.last_ns = now_ns;
+    }
+
+    pub fn longest_ns(&self) -> u64 {
+        self.longest_ns
+    }
+}
+
+/// How long nothing has moved at all, as far as a thread saw it.
+#[derive(Debug)]
+pub struct Quiet {
+    looked_ns: u64,
+    moved_ns: u64,
+    quiet_ns: u64,
+}
+
+/// A thread looks far more often. Of a longer time it was itself stopped, and so perhaps was the server.
+const LOOK_NS: u64 = 1_000_000_000;
+
+impl Quiet {
+    /// Something moves at `now_ns`.
+    pub fn since(now_ns: u64) -> Self {
+        Self { looked_ns: now_ns, moved_ns: now_ns, quiet_ns: 0 }
+    }
+
+    /// The thread looks, and the last thing has moved at `moved_ns`; returns for how long nothing has.
+    pub fn look(&mut self, now_ns: u64, moved_ns: u64) -> u64 {
+        let looked_ns = std::mem::replace(&mut self.looked_ns, now_ns);
+        if moved_ns > self.moved_ns {
+            (self.moved_ns, self.quiet_ns) = (moved_ns, 0);
+        } else {
+            self.quiet_ns += now_ns.saturating_sub(looked_ns).min(LOOK_NS);
+        }
+        self.quiet_ns
+    }
+
+    /// When the last thing moved.
+    pub fn moved_ns(&self) -> u64 {
+        self.moved_ns
+    }
 }
 
 /// An instant seen from the window.
@@ -64,8 +106,9 @@ pub enum Moment {
 
 impl Window {
     /// A window that has not begun.
-    pub fn new() -> Self {
-        Self { start_ns: AtomicU64::new(u64::MAX), end_ns: AtomicU64::new(u64::MAX) }
+    pub fn new(drain: Duration) -> Self {
+        let [start_ns, end_ns] = [(); 2].map(|()| AtomicU64::new(u64::MAX));
+        Self { start_ns, end_ns, drain_ns: AtomicU64::new(drain.as_nanos() as u64) }
     }
 
     /// Sets both ends; `u64::MAX` stands for not yet known.
@@ -80,6 +123,16 @@ impl Window {
 
     pub fn end_ns(&self) -> u64 {
         self.end_ns.load(Relaxed)
+    }
+
+    /// From when on the load waits no longer for echoes that are owed.
+    pub fn give_up_ns(&self) -> u64 {
+        self.end_ns().saturating_add(self.drain_ns.load(Relaxed))
+    }
+
+    /// Nothing is waited for after its end.
+    pub fn give_up_at_once(&self) {
+        self.drain_ns.store(0, Relaxed);
     }
 
     /// Where `now_ns` lies.
@@ -111,7 +164,7 @@ mod tests {
 
     #[test]
     fn a_window_grants_until_quota_or_end() {
-        let window = Window::new();
+        let window = Window::new(Duration::ZERO);
         window.set(10, 20);
         let mut quota = 5;
         assert_eq!(window.grant(&mut quota, 3, 5), 3, "before the window messages begin too");
@@ -122,6 +175,45 @@ mod tests {
         assert_eq!(quota, 5);
         let moments = [9, 10, 19, 20].map(|now| window.moment(now));
         assert_eq!(moments, [Moment::Before, Moment::Within, Moment::Within, Moment::After]);
+    }
+
+    #[test]
+    fn the_longest_gap_is_the_part_of_it_within_the_window() {
+        let longest_ns = |start_ns, end_ns, looks: &[u64]| {
+            let window = Window::new(Duration::ZERO);
+            window.set(start_ns, end_ns);
+            let mut gap = Gap::since(looks[0]);
+            looks[1..].iter().for_each(|&now_ns| gap.look(&window, now_ns));
+            gap.longest_ns()
+        };
+        let looks = [0, 400, 450, 470, 900];
+        assert_eq!(longest_ns(420, u64::MAX, &looks), 430);
+        assert_eq!(longest_ns(100, 480, &looks), 300, "what lies before and after is cut off");
+        assert_eq!(longest_ns(500, 600, &looks), 100, "one that spans the whole window");
+        assert_eq!(longest_ns(1000, 2000, &looks), 0);
+        assert_eq!(longest_ns(u64::MAX, u64::MAX, &looks), 0, "a window that has not begun");
+    }
+
+    #[test]
+    fn only_time_that_the_load_saw_pass_without_any_movement_is_quiet() {
+        let ms = |ms: u64| ms * 1_000_000;
+        let mut quiet = Quiet::since(ms(100));
+        assert_eq!(quiet.look(ms(150), ms(100)), ms(50));
+        assert_eq!(quiet.look(ms(200), ms(100)), ms(100));
+        assert_eq!(quiet.look(ms(250), ms(240)), 0, "another thread's connection moved");
+        assert_eq!((quiet.look(ms(300), ms(240)), quiet.moved_ns()), (ms(50), ms(240)));
+        // Stopped for a minute: the server's answers may wait to be read.
+        assert_eq!(quiet.look(ms(60_300), ms(240)), ms(1050));
+    }
+
+    #[test]
+    fn what_is_owed_is_waited_for_until_a_bound_after_the_windows_end() {
+        let window = Window::new(Duration::from_nanos(100));
+        assert_eq!(window.give_up_ns(), u64::MAX, "a window without an end");
+        window.set(10, 20);
+        assert_eq!(window.give_up_ns(), 120);
+        window.give_up_at_once();
+        assert_eq!(window.give_up_ns(), 20);
     }
 
     #[test]

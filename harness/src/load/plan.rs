@@ -1,12 +1,14 @@
 //! The load as it will be made: the options checked, and connections dealt over threads, ports and
 //! source addresses.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
-use std::path::PathBuf;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use super::address::first_that_answers;
+use super::files::FileTables;
 use super::pace::Budget;
 use super::result::Arrival;
 use super::schedule::OpenLoop;
@@ -29,12 +31,22 @@ pub const MESSAGE_BYTES_MAX: u64 = 1 << 30;
 pub const CHURN_MAX: u64 = 1 << 32;
 pub const PIPELINE_MAX: u64 = 1 << 16;
 pub const RATE_MAX_PER_S: f64 = 1e9;
+/// One message a day.
+pub const RATE_MIN_PER_S: f64 = 1.0 / 86_400.0;
+
+/// The shortest time that is waited for echoes that are owed after a window.
+const DRAIN_MIN: Duration = Duration::from_secs(20);
+
+/// How long after a window of this length echoes may be owed, unless told otherwise.
+pub fn drain_max(duration: Duration) -> Duration {
+    duration.max(DRAIN_MIN)
+}
 
 /// Everything that the threads need to know; connections are numbered from 0 in the order of opening.
 #[derive(Debug)]
 pub struct Plan {
-    pub address: IpAddr,
-    pub first_port: u16,
+    /// The server's first.
+    pub address: SocketAddr,
     pub ports: usize,
     pub connections: usize,
     /// At most this many connections send: those with the lowest numbers.
@@ -47,7 +59,10 @@ pub struct Plan {
     pub open: Option<OpenLoop>,
     pub budget: Budget,
     pub warmup_max: Duration,
+    /// How long after the window echoes may be owed.
+    pub drain_max: Duration,
     pub threads: usize,
+    pub file_tables: FileTables,
     pub cpus: Vec<usize>,
     pub sources: usize,
     pub seed: u64,
@@ -88,6 +103,7 @@ impl Plan {
         for (name, value) in [
             ("duration", options.duration.unwrap_or_default()),
             ("warmup-max", options.warmup_max),
+            ("drain-max", options.drain_max.unwrap_or_default()),
             ("stall-after", options.stall_after),
             ("connect-stall-after", options.connect_stall_after),
         ] {
@@ -107,26 +123,39 @@ impl Plan {
                 );
             }
             ensure!(
-                rate > 0.0 && rate <= RATE_MAX_PER_S,
-                "--rate {rate}: above 0, and at most {RATE_MAX_PER_S} messages per second"
+                (RATE_MIN_PER_S..=RATE_MAX_PER_S).contains(&rate),
+                "--rate {rate}: at least one message a day, and at most {RATE_MAX_PER_S} messages per second"
+            );
+            let asked_s = options.echoes.unwrap_or_default() as f64 / rate;
+            ensure!(
+                asked_s <= DURATION_MAX.as_secs_f64(),
+                "--echoes {} at --rate {rate}: takes {:.1} days, at most one",
+                options.echoes.unwrap_or_default(),
+                asked_s / DURATION_MAX.as_secs_f64()
             );
         }
+        ensure!(
+            options.histogram.as_deref() != Some(Path::new("-")) || options.json || options.commands,
+            "--histogram -: into the JSON of a result, so only with --json or --commands"
+        );
         let arrival = match options.arrival {
             ArrivalOption::Poisson => Arrival::Poisson,
             ArrivalOption::Uniform => Arrival::Uniform,
         };
-        let (address, first_port) = resolve(&options.connect)?;
-        let ports_max = 65_536 - usize::from(first_port);
+        let file_tables = FileTables::look().context("RLIMIT_NOFILE")?;
+        let threads = file_tables.threads(options.threads, options.connections)?;
+        let address = first_that_answers(&options.connect, options.connect_stall_after)?;
+        let ports_max = 65_536 - usize::from(address.port());
         ensure!(
             options.ports <= ports_max,
-            "--ports {}: at most {ports_max} from port {first_port} on",
-            options.ports
+            "--ports {}: at most {ports_max} from port {} on",
+            options.ports,
+            address.port()
         );
         let cpus = options.cpus.as_deref().map_or(Ok(Vec::new()), parse_cpus)?;
         let per_port = options.connections.div_ceil(options.ports);
         Ok(Self {
             address,
-            first_port,
             ports: options.ports,
             connections: options.connections,
             active,
@@ -136,9 +165,14 @@ impl Plan {
             open: options.rate.map(|rate_per_s| OpenLoop { rate_per_s, arrival }),
             budget,
             warmup_max: options.warmup_max,
-            threads: threads(options, ringmark::sys::raise_open_files_limit().context("RLIMIT_NOFILE")?)?,
+            drain_max: options.drain_max.unwrap_or_else(|| match budget {
+                Budget::Timed(duration) => drain_max(duration),
+                _ => DRAIN_MIN,
+            }),
+            threads,
+            file_tables,
             cpus,
-            sources: sources(options.source_addresses, address, per_port)?,
+            sources: sources(options.source_addresses, address.ip(), per_port)?,
             seed: options.seed,
             histogram: options.histogram.clone(),
             stall_after: options.stall_after,
@@ -148,7 +182,9 @@ impl Plan {
 
     /// Where connection `number` goes: over the ports in turn.
     pub fn target(&self, number: usize) -> SocketAddr {
-        SocketAddr::new(self.address, self.first_port + (number % self.ports) as u16)
+        let mut target = self.address;
+        target.set_port(target.port() + (number % self.ports) as u16);
+        target
     }
 
     /// Where connection `number` comes from, unless the kernel may choose: the connections of one port
@@ -165,39 +201,14 @@ pub fn share(total: u64, receivers: usize, index: usize) -> u64 {
     total / receivers + u64::from((index as u64) < total % receivers)
 }
 
-fn resolve(connect: &str) -> Result<(IpAddr, u16)> {
-    let addresses = connect.to_socket_addrs().with_context(|| {
-        format!("--connect {connect}: no address; write HOST:PORT, for example 127.0.0.1:8888")
-    })?;
-    let address = addresses
-        .min_by_key(SocketAddr::is_ipv6)
-        .with_context(|| format!("--connect {connect}: no address"))?;
-    ensure!(address.port() != 0, "--connect {connect}: port 0 cannot be connected to");
-    Ok((address.ip(), address.port()))
-}
-
-fn threads(options: &Options, file_limit: u64) -> Result<usize> {
-    ensure!(file_limit > OTHER_FILES, "RLIMIT_NOFILE {file_limit}: too few files; raise it with ulimit -n");
-    let room = (file_limit - OTHER_FILES) as usize;
-    let needed = options.connections.div_ceil(room);
-    let threads = options.threads.unwrap_or(needed);
-    ensure!(threads > 0, "--threads 0: at least one thread is needed");
-    ensure!(
-        threads <= options.connections,
-        "--threads {threads}: more than the {} of --connections, some would have nothing to do",
-        options.connections
-    );
-    ensure!(
-        threads >= needed,
-        "--threads {threads} with --connections {}: a thread holds {room} at most (RLIMIT_NOFILE is \
-         {file_limit}); pass --threads {needed}, or none",
-        options.connections
-    );
-    Ok(threads)
+/// Whether connections can come from several addresses without one being set up: from all of 127.0.0.0/8, but IPv6 has no
+/// more than ::1.
+pub fn is_spreadable(destination: IpAddr) -> bool {
+    matches!(destination, IpAddr::V4(address) if address.is_loopback())
 }
 
 fn sources(asked: Option<usize>, destination: IpAddr, per_port: usize) -> Result<usize> {
-    let spreadable = matches!(destination, IpAddr::V4(address) if address.is_loopback());
+    let spreadable = is_spreadable(destination);
     let needed = if spreadable { per_port.div_ceil(CONNECTIONS_PER_SOURCE) } else { 1 };
     let sources = asked.unwrap_or(needed);
     if sources > 1 && !spreadable {

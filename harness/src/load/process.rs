@@ -12,6 +12,14 @@ fn check(result: libc::c_int) -> io::Result<()> {
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// CLOCK_MONOTONIC in ns, which all processes of a machine share; it stands still while the machine sleeps.
+pub fn monotonic_ns() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the kernel writes `time`. The call cannot fail: the clock exists and the pointer is valid.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time) };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
 /// A timer that becomes readable, and so wakes a poll, to the precision of the kernel's clock: the time-out of
 /// epoll_wait(2) is in whole milliseconds, and any sleep has a slack of 50 µs by default (prctl(2),
 /// PR_SET_TIMERSLACK).

@@ -5,6 +5,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use super::latency::LatencyUs;
+use super::worker::{Owed, QUEUE};
+use crate::gates::{CLIENT_BUSY_PERCENT, OFFERED_SHARE};
 use crate::sides::Whereabouts;
 
 /// A line of JSON on stdout.
@@ -30,7 +32,7 @@ pub enum LoadEvent {
     Measured,
     /// Every echo of an `echo` command is back.
     Echoed(LoadResult),
-    /// Every echo of a `run` is back.
+    /// Every echo of a `run` is back, or owed for too long.
     Result(LoadResult),
 }
 
@@ -59,8 +61,8 @@ pub struct LoadResult {
     pub bytes: u64,
     /// Echoes per second of the window.
     pub achieved_per_s: f64,
-    /// Until a message's last byte is back and verified, in µs. In a closed loop from before it is written, of
-    /// the echoes within the window; in an open one from when it was due, of the messages due within it.
+    /// Until a message's last byte is back and verified, in µs, of the messages that were due within the window, whenever
+    /// they came back. In a closed loop a message is due when it begins, right before it is written.
     pub latency_us: LatencyUs,
     /// What only an open loop has.
     pub open: Option<OpenResult>,
@@ -78,11 +80,57 @@ pub struct LoadResult {
     pub threads: usize,
     /// The seed: it chooses which bytes are sent.
     pub seed: u64,
+    /// Whether the threads had file tables of their own: `own`, or `shared` with the reason, and then each call has to
+    /// take a reference to its file.
+    #[serde(default)]
+    pub file_table: String,
     /// Whether SIGINT ended the run early; all figures are of the part before.
     pub interrupted: bool,
+    /// If more was asked than was answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub saturated: Option<Saturation>,
+    /// When the window began and ended, by CLOCK_MONOTONIC of the load's machine in ns: the same clock that others on
+    /// that machine read.
+    #[serde(default)]
+    pub window_start_ns: Option<u64>,
+    #[serde(default)]
+    pub window_end_ns: Option<u64>,
+    /// The longest time that a thread of the load did not look at its clock within the window, or from the window's end
+    /// until the main one read the CPU clock, in ns. A thread waits for 50 ms at most: beyond that it was stopped
+    /// (SIGSTOP, a machine that paused) or had no CPU.
+    #[serde(default)]
+    pub longest_gap_ns: Option<u64>,
     /// The latencies as an HdrHistogram log, with `--histogram -`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub histogram_log: Option<String>,
+}
+
+/// More was asked than was answered: messages were still owed when the load waited no longer, or an open loop's came
+/// back more slowly than they were due.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Saturation {
+    /// Who was the limit.
+    pub limit: Limit,
+    /// How long after the window the load waited for echoes, in s.
+    pub drained_s: f64,
+    /// Messages that were still owed then; 0: in the end all came back.
+    pub owed: u64,
+    /// Their bytes that had not come back.
+    pub owed_bytes: u64,
+    /// Connections on which they were owed, or that could not be opened.
+    pub owed_connections: u64,
+    /// Those of them on which no byte ever came back.
+    pub unanswered_connections: u64,
+}
+
+/// Who could do no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Limit {
+    /// It answered more slowly than it was asked.
+    Server,
+    /// The load itself: its CPU was used up, or it sent late.
+    Client,
 }
 
 /// What an open loop has measured beside the latency.
@@ -156,6 +204,98 @@ impl Arrival {
     }
 }
 
+/// What is on its way when a window ends is back soon: after no more than this share of the window, or so many s, or so many
+/// times the median latency, it shows no queue.
+const ON_ITS_WAY: (f64, f64, f64) = (0.01, 0.01, 1.5);
+
+impl LoadResult {
+    /// Whether more was asked than was answered, when `owed` was left after `drained_s`.
+    pub(super) fn saturation(&self, owed: Owed, drained_s: f64) -> Option<Saturation> {
+        let (share, at_least_s, times) = ON_ITS_WAY;
+        let p50_s = self.latency_p50_at_least().unwrap_or_default() / 1e6;
+        let has_queue = drained_s > (share * self.duration_s).max(at_least_s).max(times * p50_s);
+        let is_short = |open: &OpenResult| self.achieved_per_s < OFFERED_SHARE * open.offered_per_s;
+        let is_behind = has_queue && self.open.as_ref().is_some_and(is_short);
+        (owed.connections > 0 || is_behind).then(|| Saturation {
+            limit: if self.is_client_behind() { Limit::Client } else { Limit::Server },
+            drained_s,
+            owed: owed.messages,
+            owed_bytes: owed.bytes,
+            owed_connections: owed.connections,
+            unanswered_connections: owed.unanswered,
+        })
+    }
+
+    fn latency_p50_at_least(&self) -> Option<f64> {
+        self.latency_us.p50.or_else(|| self.latency_us.at_least.as_ref()?.p50)
+    }
+
+    /// Whether the load itself did not come to do what was asked of it.
+    fn is_client_behind(&self) -> bool {
+        let is_late = self.open.as_ref().is_some_and(|open| {
+            let both = open.send_lag_us.p50.zip(self.latency_p50_at_least());
+            let sends_late = both.is_some_and(|(lag, all)| lag > all / 2.0);
+            sends_late || open.unsent as f64 > (1.0 - OFFERED_SHARE) * open.offered_per_s * self.duration_s
+        });
+        is_late || self.client_cpu_ratio * 100.0 > CLIENT_BUSY_PERCENT
+    }
+
+    /// Why this is no result, if it is none.
+    pub fn nothing_measured(&self) -> Option<String> {
+        if self.echoes > 0 || self.interrupted {
+            return None;
+        }
+        let window = format!("no echo came back within the window of {:.3} s", self.duration_s);
+        Some(match (&self.open, &self.saturated) {
+            (Some(open), _) if open.offered_per_s == 0.0 => format!(
+                "no message was due within the window of {:.3} s: ask for a longer --duration than 1/--rate",
+                self.duration_s
+            ),
+            (_, Some(Saturation { limit: Limit::Client, .. })) => {
+                format!("{window}: the load itself had too little CPU for what is asked")
+            }
+            _ => format!(
+                "{window}: the server answers too slowly, or the window is too short; pass a longer --duration"
+            ),
+        })
+    }
+}
+
+/// A rate with as many digits as it has, or as are of use.
+fn per_s(rate: f64) -> String {
+    match rate {
+        rate if rate >= 100.0 => format!("{rate:.0}"),
+        rate if rate >= 1.0 => format!("{rate:.1}"),
+        rate => format!("{rate:.3}"),
+    }
+}
+
+impl fmt::Display for Saturation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let who = match self.limit {
+            Limit::Server => "the server answered more slowly than it was asked",
+            Limit::Client => "the load itself was the limit: its CPU was used up, or it sent late",
+        };
+        let Self { drained_s, owed, owed_bytes, owed_connections, unanswered_connections, .. } = *self;
+        if owed_connections == 0 {
+            return write!(f, "{who}; all was back {drained_s:.1} s after the last was due");
+        }
+        write!(
+            f,
+            "{who}; {owed} messages ({owed_bytes} B) on {owed_connections} connections were still owed {drained_s:.1} s \
+             after the window, and count with the latency that they had at least"
+        )?;
+        match unanswered_connections {
+            0 => Ok(()),
+            some => write!(
+                f,
+                "; on {some} of these connections nothing ever came back: a full accept queue ({QUEUE}) and a server out of \
+                 files look so too"
+            ),
+        }
+    }
+}
+
 impl fmt::Display for LoadResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
@@ -172,11 +312,14 @@ impl fmt::Display for LoadResult {
             warmup_s => write!(f, ", after {} in {warmup_s:.3} s of warm-up", self.warmup_echoes)?,
         }
         writeln!(f, "{}", if self.interrupted { " (interrupted)" } else { "" })?;
-        write!(f, "echoes/s     {:.0}", self.achieved_per_s)?;
+        write!(f, "echoes/s     {}", per_s(self.achieved_per_s))?;
         if let Some(open) = &self.open {
-            write!(f, " of {:.0} offered ({:.0} asked for)", open.offered_per_s, open.rate_per_s)?;
+            write!(f, " of {} offered ({} asked for)", per_s(open.offered_per_s), open.rate_per_s)?;
         }
         writeln!(f)?;
+        if let Some(saturated) = &self.saturated {
+            writeln!(f, "saturated    {saturated}")?;
+        }
         writeln!(f, "latency µs   {}", self.latency_us)?;
         if let Some(open) = &self.open {
             writeln!(f, "service µs   {}", open.service_us)?;
@@ -190,8 +333,9 @@ impl fmt::Display for LoadResult {
         if let Some(churn) = &self.churn {
             writeln!(
                 f,
-                "connections/s {:.0}, echoes per connection {}",
-                churn.connections_per_s, churn.echoes_each
+                "connections/s {}, echoes per connection {}",
+                per_s(churn.connections_per_s),
+                churn.echoes_each
             )?;
             writeln!(f, "connect µs   {}", churn.connect_us)?;
         }
@@ -203,6 +347,9 @@ impl fmt::Display for LoadResult {
             )?;
         }
         writeln!(f, "client CPU   {:.0} % of what its threads can use", self.client_cpu_ratio * 100.0)?;
+        if self.file_table.starts_with("shared") {
+            writeln!(f, "file table   {}", self.file_table)?;
+        }
         match self.arrival {
             Arrival::Closed => write!(f, "closed loop: capacity, not latency under a given load"),
             _ => write!(f, "open loop: latency from when a message was due, service from when it was sent"),
@@ -230,7 +377,11 @@ mod tests {
             echoes: 10,
             bytes: 640,
             achieved_per_s: 20.0,
-            latency_us: LatencyUs { p50: Some(12.5), ..LatencyUs::default() },
+            latency_us: LatencyUs {
+                p50: Some(12.5),
+                at_least: Some(Box::new(LatencyUs { p99: Some(99.5), ..LatencyUs::default() })),
+                ..LatencyUs::default()
+            },
             open: Some(OpenResult {
                 rate_per_s: 21.0,
                 offered_per_s: 20.5,
@@ -256,7 +407,19 @@ mod tests {
             client_cpu_ratio: 0.125,
             threads: 1,
             seed: u64::MAX,
+            file_table: "own".to_owned(),
             interrupted: false,
+            saturated: Some(Saturation {
+                limit: Limit::Client,
+                drained_s: 20.5,
+                owed: 1,
+                owed_bytes: 63,
+                owed_connections: 1,
+                unanswered_connections: 0,
+            }),
+            window_start_ns: Some(3),
+            window_end_ns: Some(u64::MAX),
+            longest_gap_ns: Some(50_000_000),
             histogram_log: Some("#[…]\n".to_owned()),
         };
         let connections = LoadEvent::Connections {

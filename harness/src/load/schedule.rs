@@ -81,22 +81,15 @@ impl Schedule {
         schedule
     }
 
-    /// When the next message is due; none when all are sent.
-    pub fn next_ns(&self) -> Option<u64> {
-        (self.left > 0).then_some(self.next.due_ns)
-    }
-
-    /// Whether nothing is due before `end_ns`.
-    pub fn is_over(&self, end_ns: u64) -> bool {
-        self.next_ns().is_none_or(|due_ns| due_ns >= end_ns)
+    /// When the next message is due; none when all that are due before `end_ns` are sent.
+    pub fn next_ns(&self, end_ns: u64) -> Option<u64> {
+        (self.left > 0 && self.next.due_ns < end_ns).then_some(self.next.due_ns)
     }
 
     /// Takes the next message off the schedule if it is due by `now_ns` and before `end_ns`.
     pub fn take(&mut self, now_ns: u64, end_ns: u64) -> Option<Message> {
         let message = self.next;
-        if self.left == 0 || message.due_ns > now_ns || message.due_ns >= end_ns {
-            return None;
-        }
+        self.next_ns(end_ns).filter(|&due_ns| due_ns <= now_ns)?;
         self.left -= 1;
         self.advance();
         Some(message)
@@ -142,7 +135,7 @@ mod tests {
                 assert!(message.index < own);
                 all.push((message.due_ns, message.index * threads + thread));
             }
-            assert!(schedule.is_over(end_ns));
+            assert_eq!(schedule.next_ns(end_ns), None);
         }
         all.sort_unstable();
         all
@@ -192,12 +185,13 @@ mod tests {
         let mut schedule = Schedule::new(open(1e9, Arrival::Uniform), 1, 100, 3, place);
         assert_eq!(schedule.take(99, u64::MAX), None);
         assert_eq!(schedule.take(100, u64::MAX), Some(Message { due_ns: 100, index: 0 }));
-        assert_eq!((schedule.next_ns(), schedule.take(100, u64::MAX)), (Some(101), None));
+        assert_eq!((schedule.next_ns(u64::MAX), schedule.take(100, u64::MAX)), (Some(101), None));
         assert_eq!(schedule.take(500, 101), None, "the window ends before it");
-        assert!(schedule.is_over(101) && !schedule.is_over(102));
+        // It is due in the past and never will be sent: to wait for it would be not to wait at all.
+        assert_eq!((schedule.next_ns(101), schedule.next_ns(102)), (None, Some(101)));
         assert_eq!(schedule.take(500, 102), Some(Message { due_ns: 101, index: 1 }));
         assert_eq!(schedule.take(500, u64::MAX), Some(Message { due_ns: 102, index: 0 }));
-        assert_eq!((schedule.next_ns(), schedule.is_over(0)), (None, true));
+        assert_eq!(schedule.next_ns(u64::MAX), None);
     }
 
     #[test]
@@ -205,7 +199,7 @@ mod tests {
         let place = Place { thread: 1, threads: 2, active: 1, own: 0 };
         for arrival in [Arrival::Poisson, Arrival::Uniform] {
             let schedule = Schedule::new(open(1000.0, arrival), 1, 0, u64::MAX, place);
-            assert!(schedule.is_over(u64::MAX));
+            assert_eq!(schedule.next_ns(u64::MAX), None);
         }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow};
 use hdrhistogram::Histogram;
 use mio::event::Event;
 use mio::net::TcpStream;
@@ -17,9 +17,10 @@ use mio::{Events, Interest, Poll, Token};
 use super::fault::Fault;
 use super::flight::{Flight, Stamp};
 use super::latency::{self, Latencies};
-use super::pace::{Budget, Clock, Moment, Window};
+use super::open::UNDER_WAY;
+use super::pace::{Budget, Gap, Moment, Quiet, Window};
 use super::plan::{Plan, share};
-use super::process::Timer;
+use super::process::{Timer, monotonic_ns};
 use super::schedule::{OpenLoop, Place, Schedule};
 use crate::instruments::affinity;
 
@@ -42,29 +43,45 @@ const SENDS_PER_TURN: usize = 32;
 /// A send is late from so long after it was due on: well beyond what waking up takes.
 const LATE_NS: u64 = 1_000_000;
 
-/// What the threads share: all is read often and written rarely, but for `echoes`, which is written by
-/// its thread alone and read by the warm-up.
+/// What the threads share: all is read often and written rarely, but for `progress`, of which each is written by
+/// its thread alone.
 #[derive(Debug)]
 pub struct Shared {
     pub plan: Plan,
-    pub clock: Clock,
     pub window: Window,
     /// Connections that stand or have stood, for messages.
     pub connected: AtomicU64,
-    /// Echoes of each thread in this run.
-    pub echoes: Box<[Counter]>,
+    /// Of each thread.
+    pub progress: Box<[Progress]>,
 }
 
-/// A counter on a cache line of its own.
+impl Shared {
+    /// Echoes of this run so far.
+    pub fn echoes(&self) -> u64 {
+        self.progress.iter().map(|of_thread| of_thread.echoes.load(Relaxed)).sum()
+    }
+
+    /// When anything moved last on any thread's connections.
+    fn moved_ns(&self) -> u64 {
+        self.progress.iter().map(|of_thread| of_thread.moved_ns.load(Relaxed)).max().unwrap_or_default()
+    }
+}
+
+/// What a thread has done, on a cache line of its own.
 #[derive(Debug, Default)]
 #[repr(align(64))]
-pub struct Counter(pub AtomicU64);
+pub struct Progress {
+    /// Its echoes in this run.
+    pub echoes: AtomicU64,
+    /// When anything moved on its connections.
+    pub moved_ns: AtomicU64,
+}
 
 /// What one thread has measured in one run.
 #[derive(Debug)]
 pub struct Tally {
-    /// In a closed loop, of the echoes that came back within the window, and only the latency. In an open one, of
-    /// the messages that were due within it, whenever they came back: the slowest are not to be left out.
+    /// Of the messages that were due within the window, whenever they came back, or how long they were owed: the
+    /// slowest are not to be left out. In a closed loop a message is due when it begins.
     pub latencies: Latencies,
     /// Echoes that came back within the window.
     pub echoes: u64,
@@ -74,8 +91,14 @@ pub struct Tally {
     pub late_sends: u64,
     /// Messages due within the window that were sent after its end.
     pub unsent: u64,
+    /// When the last message of an open loop was due.
+    pub last_due_ns: u64,
     /// When the last echo came back.
     pub last_ns: u64,
+    /// What was still owed when it gave up waiting.
+    pub owed: Owed,
+    /// The longest time within the window that the thread did not look at its clock.
+    pub longest_gap_ns: u64,
     /// Of the connections that were opened within the window in place of others, how long that took.
     pub connect_ns: Option<Histogram<u64>>,
     /// The thread.
@@ -84,6 +107,17 @@ pub struct Tally {
     pub echoes_by_place: Vec<u64>,
     /// Connections that the thread has opened from its start on.
     pub opened: u64,
+}
+
+/// What a server still owes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Owed {
+    pub messages: u64,
+    pub bytes: u64,
+    /// Connections on which it owes something, or that it has not taken yet.
+    pub connections: u64,
+    /// Those of them on which no byte ever came back.
+    pub unanswered: u64,
 }
 
 /// One thread's connections. Connection `number` belongs to thread `number % threads`, as its
@@ -96,8 +130,8 @@ pub struct Worker {
     pub(super) asked: usize,
     pub(super) sockets: Vec<TcpStream>,
     pub(super) flights: Vec<Flight>,
-    /// Connections that are being opened in place of others, and since when.
-    pub(super) replacing: HashMap<usize, u64>,
+    /// Connections that are being opened, and since when.
+    pub(super) under_way: HashMap<usize, u64>,
     /// Connections that were opened.
     pub(super) opened: u64,
     /// Wakes the poll when the next message of an open loop is due.
@@ -106,10 +140,11 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Makes the calling thread a worker: gives it a file table and, if asked, a CPU of its own.
+    /// Makes the calling thread a worker: gives it a file table of its own if that is allowed, and a CPU if asked.
     pub fn new(shared: Arc<Shared>, thread: usize) -> Result<Self> {
-        ringmark::sys::unshare_files()
-            .context("unshare(CLONE_FILES): a thread needs a file table of its own")?;
+        if shared.plan.file_tables.are_own() {
+            ringmark::sys::unshare_files().context("unshare(CLONE_FILES)")?;
+        }
         let cpus = &shared.plan.cpus;
         if !cpus.is_empty() {
             let cpu = cpus[thread % cpus.len()];
@@ -129,7 +164,7 @@ impl Worker {
             asked: 0,
             sockets: Vec::new(),
             flights: Vec::new(),
-            replacing: HashMap::new(),
+            under_way: HashMap::new(),
             opened: 0,
             timer,
             buffer: vec![0; RECEIVE_BYTES].into_boxed_slice(),
@@ -152,6 +187,7 @@ impl Worker {
     /// in ns.
     pub fn set_connections(&mut self, total: usize) -> Result<Histogram<u64>> {
         self.asked = total;
+        self.reopen_owing()?;
         let connections = self.own(total);
         // Pops, so that the most recently opened closes first. SO_LINGER makes it a reset.
         while self.sockets.len() > connections {
@@ -172,7 +208,8 @@ impl Worker {
     }
 
     /// Sends what `budget` allows on the first `active` connections of all threads, until the window
-    /// ends, and returns when all that was sent is back. An open loop's schedule begins at `start_ns`.
+    /// ends, and returns when all that was sent is back, or has been owed for too long. An open loop's schedule begins
+    /// at `start_ns`.
     pub fn run(
         &mut self,
         budget: Budget,
@@ -186,12 +223,16 @@ impl Worker {
             warmup_echoes: 0,
             late_sends: 0,
             unsent: 0,
+            last_due_ns: 0,
             last_ns: 0,
+            owed: Owed::default(),
+            longest_gap_ns: 0,
             connect_ns: self.shared.plan.churn.map(|_| latency::histogram()).transpose()?,
             thread: self.thread,
             echoes_by_place: Vec::new(),
             opened: 0,
         };
+        self.reopen_owing()?;
         self.activate(active);
         let mut pacer = open.map(|open| self.pacer(open, budget, active, start_ns));
         let mut in_flight = 0;
@@ -199,11 +240,13 @@ impl Worker {
             self.flights[index].echoes = 0;
             self.flights[index].quota =
                 if open.is_some() { 0 } else { budget.of(self.number(index), active) };
-            let now_ns = self.shared.clock.now_ns();
+            let now_ns = monotonic_ns();
             in_flight += self.begin(index, now_ns);
             self.send(index)?;
         }
-        let (mut echoes, mut moved_ns) = (0, self.shared.clock.now_ns());
+        let now_ns = monotonic_ns();
+        let (mut echoes, mut moved_ns, mut quiet, mut gap) =
+            (0, now_ns, Quiet::since(now_ns), Gap::since(now_ns));
         let mut events = Events::with_capacity(EVENTS);
         loop {
             let mut wait = TICK;
@@ -214,12 +257,11 @@ impl Worker {
             // In a closed loop a connection begins as soon as it may, so nothing in flight, and none to come,
             // means done.
             let end_ns = self.shared.window.end_ns();
-            if in_flight == 0
-                && self.replacing.is_empty()
-                && pacer.as_ref().is_none_or(|pacer| pacer.schedule.is_over(end_ns))
-            {
-                tally.echoes_by_place = self.flights.iter().map(|flight| flight.echoes).collect();
-                tally.opened = self.opened;
+            let is_idle = in_flight == 0 && self.under_way.is_empty();
+            let is_over = pacer.as_ref().is_none_or(|pacer| pacer.schedule.next_ns(end_ns).is_none());
+            if is_idle && is_over || self.is_given_up(quiet.moved_ns()) {
+                self.take_stock(&mut tally, monotonic_ns());
+                tally.longest_gap_ns = gap.longest_ns();
                 return Ok(tally);
             }
             match self.poll.poll(&mut events, Some(wait)) {
@@ -228,7 +270,7 @@ impl Worker {
             }
             let (mut moved, mut completed) = (false, 0);
             for event in events.iter().filter(|event| event.token() != TIMER) {
-                let served = self.serve(event, open.is_some(), &mut tally)?;
+                let served = self.serve(event, &mut tally)?;
                 moved |= served.moved;
                 completed += served.completed;
                 in_flight = in_flight + served.begun - served.completed;
@@ -238,13 +280,62 @@ impl Worker {
                 }
             }
             echoes += completed as u64;
-            self.shared.echoes[self.thread].0.store(echoes, Relaxed);
-            let now_ns = if completed > 0 { tally.last_ns } else { self.shared.clock.now_ns() };
-            if moved || (in_flight == 0 && self.replacing.is_empty()) {
+            let progress = &self.shared.progress[self.thread];
+            progress.echoes.store(echoes, Relaxed);
+            let now_ns = if completed > 0 { tally.last_ns } else { monotonic_ns() };
+            gap.look(&self.shared.window, now_ns);
+            if moved {
+                progress.moved_ns.store(now_ns, Relaxed);
                 moved_ns = now_ns;
+            } else if in_flight == 0 && self.under_way.is_empty() {
+                // Nothing is there that could move.
+                quiet = Quiet::since(now_ns);
+            } else if now_ns.saturating_sub(moved_ns) >= TICK.as_nanos() as u64 {
+                moved_ns = moved_ns.max(self.shared.moved_ns());
             }
-            self.check_stall(now_ns, moved_ns, in_flight)?;
+            if quiet.look(now_ns, moved_ns) >= self.shared.plan.stall_after.as_nanos() as u64 {
+                return Err(self.stalled(in_flight));
+            }
         }
+    }
+
+    /// Whether what is owed has been waited for long enough, although something has still moved after that: a server
+    /// on which nothing moves has stalled.
+    fn is_given_up(&self, moved_ns: u64) -> bool {
+        moved_ns >= self.shared.window.give_up_ns()
+    }
+
+    /// Writes down what the run has come to, and what is still owed.
+    fn take_stock(&self, tally: &mut Tally, now_ns: u64) {
+        tally.echoes_by_place = self.flights.iter().map(|flight| flight.echoes).collect();
+        tally.opened = self.opened;
+        tally.owed.connections = self.under_way.len() as u64;
+        tally.owed.unanswered = self.under_way.len() as u64;
+        for flight in self.flights.iter().filter(|flight| flight.in_flight() > 0) {
+            tally.owed.messages += flight.in_flight() as u64;
+            tally.owed.bytes += flight.missing_bytes(self.shared.plan.message_bytes);
+            tally.owed.connections += 1;
+            tally.owed.unanswered += u64::from(flight.received() == 0);
+            for stamp in flight.stamps() {
+                if self.shared.window.moment(stamp.due_ns) == Moment::Within {
+                    tally.latencies.owe(stamp, now_ns);
+                }
+            }
+        }
+    }
+
+    /// Opens a connection anew in place of each on which the run before has left something owed, which would come back
+    /// in this one.
+    fn reopen_owing(&mut self) -> Result<()> {
+        for index in 0..self.flights.len() {
+            if self.flights[index].in_flight() > 0 {
+                self.replace(index)?;
+            }
+            if self.under_way.len() >= UNDER_WAY {
+                self.open(self.sockets.len())?;
+            }
+        }
+        self.open(self.sockets.len()).map(drop)
     }
 
     fn pacer(&self, open: OpenLoop, budget: Budget, active: usize, start_ns: u64) -> Pacer {
@@ -261,9 +352,10 @@ impl Worker {
     fn send_due(&mut self, pacer: &mut Pacer, tally: &mut Tally) -> Result<usize> {
         let mut begun = 0;
         while begun < SENDS_PER_TURN {
-            let (now_ns, end_ns) = (self.shared.clock.now_ns(), self.shared.window.end_ns());
+            let (now_ns, end_ns) = (monotonic_ns(), self.shared.window.end_ns());
             let Some(message) = pacer.schedule.take(now_ns, end_ns) else { return Ok(begun) };
             let stamp = Stamp { due_ns: message.due_ns, sent_ns: now_ns };
+            tally.last_due_ns = message.due_ns;
             self.flights[message.index].begin(1, self.shared.plan.message_bytes, stamp);
             if self.shared.window.moment(message.due_ns) == Moment::Within {
                 tally.late_sends += u64::from(now_ns - message.due_ns > LATE_NS);
@@ -275,10 +367,12 @@ impl Worker {
         Ok(begun)
     }
 
-    /// How long to wait for events before the next message is due; sets the timer if that is worth it.
+    /// How long to wait for events before the next message is due, if one will be sent; sets the timer if that is worth
+    /// it.
     fn time_to(&self, pacer: &mut Pacer) -> Result<Duration> {
-        let (Some(due_ns), Some(timer)) = (pacer.schedule.next_ns(), &self.timer) else { return Ok(TICK) };
-        let left = Duration::from_nanos(due_ns.saturating_sub(self.shared.clock.now_ns()));
+        let due_ns = pacer.schedule.next_ns(self.shared.window.end_ns());
+        let (Some(due_ns), Some(timer)) = (due_ns, &self.timer) else { return Ok(TICK) };
+        let left = Duration::from_nanos(due_ns.saturating_sub(monotonic_ns()));
         if left.is_zero() {
             return Ok(Duration::ZERO);
         }
@@ -291,11 +385,11 @@ impl Worker {
     }
 
     /// Takes what has come on one connection, and answers it.
-    fn serve(&mut self, event: &Event, is_open: bool, tally: &mut Tally) -> Result<Served> {
+    fn serve(&mut self, event: &Event, tally: &mut Tally) -> Result<Served> {
         let index = event.token().0;
         let mut served = Served::default();
-        if !self.replacing.is_empty()
-            && let Some(since_ns) = self.replacing.remove(&index)
+        if !self.under_way.is_empty()
+            && let Some(since_ns) = self.under_way.remove(&index)
         {
             return self.replaced(event, index, since_ns, tally);
         }
@@ -316,7 +410,7 @@ impl Worker {
                     Err(error) => return Err(self.ended(index, Some(error))),
                 };
                 served.moved = true;
-                match self.receive(index, length, is_open, tally) {
+                match self.receive(index, length, tally) {
                     Ok(0) => {}
                     Ok(completed) => {
                         now_ns = tally.last_ns;
@@ -344,20 +438,14 @@ impl Worker {
 
     /// Verifies `length` bytes of the buffer and records how long the messages that they complete were away;
     /// returns how many those are.
-    fn receive(
-        &mut self,
-        index: usize,
-        length: usize,
-        is_open: bool,
-        tally: &mut Tally,
-    ) -> Result<usize, Fault> {
-        let Shared { plan, clock, window, .. } = &*self.shared;
+    fn receive(&mut self, index: usize, length: usize, tally: &mut Tally) -> Result<usize, Fault> {
+        let Shared { plan, window, .. } = &*self.shared;
         // Read once for all that one receive completes, and only if it completes any.
         let mut back = None;
         let Tally { latencies, echoes, warmup_echoes, last_ns, .. } = tally;
         let completed = self.flights[index].receive(&self.buffer[..length], plan.message_bytes, |stamp| {
             let (now_ns, moment) = *back.get_or_insert_with(|| {
-                let now_ns = clock.now_ns();
+                let now_ns = monotonic_ns();
                 (now_ns, window.moment(now_ns))
             });
             match moment {
@@ -366,10 +454,7 @@ impl Worker {
                 Moment::After => {}
             }
             *last_ns = now_ns;
-            if !is_open && moment == Moment::Within {
-                latencies.latency_ns.saturating_record(now_ns - stamp.due_ns);
-            }
-            if is_open && window.moment(stamp.due_ns) == Moment::Within {
+            if window.moment(stamp.due_ns) == Moment::Within {
                 latencies.record(stamp, now_ns);
             }
         })?;
@@ -438,34 +523,46 @@ impl Worker {
             .context(format!("connection {number} to {}", self.shared.plan.target(number)))
     }
 
-    /// Fails when nothing has moved for too long. Once the window has ended, the outstanding echoes have
-    /// that long in all.
-    fn check_stall(&self, now_ns: u64, moved_ns: u64, in_flight: usize) -> Result<()> {
-        let Shared { plan, window, .. } = &*self.shared;
-        let since_ns = moved_ns.min(window.end_ns());
-        let is_idle = in_flight == 0 && self.replacing.is_empty();
-        if is_idle || now_ns < since_ns.saturating_add(plan.stall_after.as_nanos() as u64) {
-            return Ok(());
-        }
+    /// What to say when nothing has moved for too long.
+    fn stalled(&self, in_flight: usize) -> anyhow::Error {
+        let plan = &self.shared.plan;
+        let stall = format!("stalled for {:?}", plan.stall_after);
         if in_flight == 0 {
-            let first = self.number(self.replacing.keys().copied().min().unwrap_or_default());
-            bail!(
-                "stalled for {:?}: connections being opened {}, first connection {first} to {}: is the server's \
-                 accept queue full, or the server gone?",
-                plan.stall_after,
-                self.replacing.len(),
+            let first = self.number(self.under_way.keys().copied().min().unwrap_or_default());
+            return anyhow!(
+                "{stall}: connections being opened {}, first connection {first} to {}: is the server's \
+                 accept queue full ({QUEUE}), or the server gone?",
+                self.under_way.len(),
                 plan.target(first),
             );
         }
         let waiting = || (0..self.flights.len()).filter(|&index| self.flights[index].in_flight() > 0);
+        let unanswered = waiting().filter(|&index| self.flights[index].received() == 0).count();
         let first = self.number(waiting().next().unwrap_or_default());
-        bail!(
-            "stalled for {:?}: echoes owed {in_flight}, on connections {}, first connection {first} to {}: the \
-             server lost bytes, is stuck or is gone",
-            plan.stall_after,
+        anyhow!(
+            "{stall}: echoes owed {in_flight}, on connections {}, first connection {first} to {}: {}",
             waiting().count(),
             plan.target(first),
+            why_owed(waiting().count(), unanswered),
         )
+    }
+}
+
+/// What bounds a server's accept queue.
+pub(super) const QUEUE: &str = "listen()'s backlog and net.core.somaxconn bound it";
+
+/// The likely cause of echoes that are owed on so many connections, on some of which no echo ever came: the kernel opens
+/// a connection before the server accepts it.
+fn why_owed(connections: usize, unanswered: usize) -> String {
+    let lost = "the server lost bytes, is stuck or is gone";
+    let never = format!(
+        "does the server not accept, for a full accept queue ({QUEUE}) or for want of files (its `ulimit -n`), or never \
+         answer?"
+    );
+    match unanswered {
+        0 => lost.to_owned(),
+        all if all == connections => format!("no echo ever came on them: {never}"),
+        some => format!("no echo ever came on {some} of them: {never} On the others {lost}"),
     }
 }
 

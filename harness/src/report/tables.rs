@@ -382,9 +382,16 @@ pub fn absent(run: &Run, pass: Pass) -> String {
 }
 
 pub fn median_of(rows: &[&TrialRow], value: fn(&TrialRow) -> Option<f64>) -> String {
-    let mut values: Vec<f64> =
-        rows.iter().filter(|row| row.status.is_usable()).filter_map(|row| value(row)).collect();
-    median(&mut values).map_or(MISSING.to_owned(), number)
+    let mut values: Vec<f64> = rows
+        .iter()
+        .filter(|row| row.status.is_usable())
+        .filter_map(|row| row.latency_or_beyond(value))
+        .collect();
+    match median(&mut values) {
+        None => MISSING.to_owned(),
+        Some(f64::INFINITY) => "saturated".to_owned(),
+        Some(median) => number(median),
+    }
 }
 
 fn syscalls(run: &Run) -> Body {

@@ -12,7 +12,8 @@ use crate::instruments::cpu::{MachineCpu, ProcessTicks, Tasks, process_cpu_ns};
 use crate::instruments::network::{NetworkDifference, NetworkReading};
 use crate::instruments::network_namespace::NetworkNamespace;
 use crate::instruments::process_tree::Tree;
-use crate::load::result::{LoadEvent, LoadResult};
+use crate::load::drain_max;
+use crate::load::result::{Limit, LoadEvent, LoadResult};
 use crate::matrix::{Latency, Workload};
 use crate::measurement::{Status, TrialRow};
 use crate::statistics::percent_of;
@@ -112,6 +113,8 @@ pub fn window(
     warmup_max: Duration,
 ) -> Result<Window> {
     let patience = warmup_max + Duration::from_secs(30);
+    // It waits for what is owed, and that something moves or has stalled.
+    let drain = drain_max(duration) + patience;
     server.blaming(|server| {
         let LoadEvent::Measuring = load.command("run", patience)? else {
             bail!("the load did not begin to measure")
@@ -121,9 +124,43 @@ pub fn window(
             bail!("the load did not end measuring")
         };
         let after = Clocks::end(server, load, &before)?;
-        let LoadEvent::Result(result) = load.next(patience)? else { bail!("the load gave no result") };
+        let LoadEvent::Result(result) = load.next(drain)? else { bail!("the load gave no result") };
         Ok(Window { before, after, result })
     })
+}
+
+/// What to mind about a load although nothing is wrong.
+pub fn load_notes(result: &LoadResult) -> Vec<String> {
+    let owed = result.saturated.filter(|saturated| saturated.owed_connections > 0).map(|saturated| {
+        let p99 = result.latency_us.at_least.as_ref().and_then(|us| us.p99);
+        let at_least = p99.map_or(String::new(), |us| format!(" (p99 is at least {us:.0} µs)"));
+        format!(
+            "saturated: {} messages were still owed {:.1} s after the window; latencies that lie among them are left out\
+             {at_least}",
+            saturated.owed, saturated.drained_s
+        )
+    });
+    let table = result.file_table.strip_prefix("shared: ");
+    owed.into_iter()
+        .chain(table.map(|why| format!("the load's threads share one file table: {why}")))
+        .collect()
+}
+
+/// Why a load was its own limit, beside its CPU and what it did not send.
+pub fn client_limits(result: &LoadResult) -> Vec<String> {
+    let is_own = result.saturated.is_some_and(|saturated| saturated.limit == Limit::Client);
+    is_own
+        .then(|| "client-limited: the load itself was behind what was asked of it".to_owned())
+        .into_iter()
+        .collect()
+}
+
+/// What the threads of a load can have waited for each other, in percent of the window and as a mean over them, when they
+/// are more than its CPUs: on one CPU each waits at most as long as the others run.
+fn own_delay_percent(result: &LoadResult, cpus: usize) -> f64 {
+    let others = result.threads.div_ceil(cpus.max(1)).saturating_sub(1) as f64;
+    let ns = result.client_cpu_ns as f64 * others / result.threads as f64;
+    percent_of(ns, result.duration_s * 1e9).unwrap_or_default()
 }
 
 /// What TCP has counted, if that is the trial's own.
@@ -213,6 +250,7 @@ pub fn measure(
     };
     row.connections = Some(stood);
     row.active_connections = Some(result.active_connections as u64);
+    row.owed = Some(result.saturated.map_or(0, |saturated| saturated.owed));
     row.achieved_per_s = Some(result.achieved_per_s);
     row.echoes = Some(result.echoes);
     row.duration_s = Some(result.duration_s);
@@ -283,6 +321,18 @@ pub fn measure(
         true => Some((delay? - percent_of(other_cpu_ns as f64, result.duration_s * 1e9)?).max(0.0)),
         false => delay,
     };
+    // What more threads of the load than it has CPUs waited for each other, no one else took.
+    let client_delay = beyond(row.client_run_delay_percent, server_cpu_ns);
+    let own_delay =
+        own_delay_percent(&result, ground.placement.client_threads).min(client_delay.unwrap_or(0.0));
+    let mut client_limits = client_limits(&result);
+    if own_delay > gates::RUN_DELAY_PERCENT {
+        client_limits.push(format!(
+            "client-limited: the load has {} threads on {} CPUs, and each waited for the others up to {own_delay:.1} % of \
+             the time; more files for each thread (`ulimit -n`) take fewer threads",
+            result.threads, ground.placement.client_threads
+        ));
+    }
     let sharing = Sharing {
         by_placement: ground.placement.shared_cpu,
         client_is_apart: ground.placement.is_client_apart(),
@@ -310,13 +360,17 @@ pub fn measure(
         client_cpu_percent: row.client_cpu_percent,
         steal_percent: row.steal_percent,
         server_run_delay_percent: beyond(row.server_run_delay_percent, result.client_cpu_ns),
-        client_run_delay_percent: beyond(row.client_run_delay_percent, server_cpu_ns),
+        client_run_delay_percent: client_delay.map(|delay| delay - own_delay),
         network,
         io_workers: after.io_workers().unwrap_or(at_rest.kernel_threads.io_wq),
         counters,
         sharing,
         not_in_force: gates::not_in_force(&row.knobs, &row.in_force),
-        notes: summed.unwrap_or_else(Some).into_iter().chain(ground.placement.note()).collect(),
+        client_limits,
+        notes: (summed.unwrap_or_else(Some).into_iter())
+            .chain(load_notes(&result))
+            .chain(ground.placement.note())
+            .collect(),
         ..Evidence::default()
     }))
 }

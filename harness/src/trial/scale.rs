@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail, ensure};
 use ringmark::backend;
 
-use super::latency::{Clocks, Window, network, network_since, window};
+use super::latency::{Clocks, Window, client_limits, load_notes, network, network_since, window};
 use super::ramp::{self, Ramp, available_bytes};
 use super::{Ground, Outcome, Trial};
 use crate::children::{Load, Server, ServerCounters};
@@ -310,6 +310,8 @@ impl Walk<'_> {
             steal_percent: machine.steal_percent(),
             network,
             io_workers: after.io_workers().unwrap_or(counters.kernel_threads.io_wq),
+            client_limits: client_limits(&result),
+            notes: load_notes(&result),
             ..Evidence::default()
         });
         // Of workers that share a CPU the waiting for it tells nothing.
@@ -318,11 +320,12 @@ impl Walk<'_> {
             reason =
                 format!("others took {percent:.1} % of the CPUs' time (bound: {OTHERS_PERCENT} %); {reason}");
         }
-        let service = result.open.as_ref().map(|open| open.service_us).unwrap_or_default();
+        let service = result.open.as_ref().map(|open| open.service_us.clone()).unwrap_or_default();
         let calls = [&counters_before, &counters];
         Ok(ScaleRow {
             arrival: arrival.name().to_owned(),
             offered_per_s: result.open.as_ref().map(|open| open.offered_per_s),
+            owed: Some(result.saturated.map_or(0, |saturated| saturated.owed)),
             service_p50_us: service.p50,
             service_p99_us: service.p99,
             server_cpu_percent: percent_of(server_cpu_ns as f64, result.duration_s * 1e9),

@@ -47,6 +47,11 @@ impl Dialogue {
         self.hear()
     }
 
+    pub fn interrupt(&self) {
+        let kill = Command::new("kill").args(["-INT", &self.child.id().to_string()]).status().unwrap();
+        assert!(kill.success());
+    }
+
     /// Closes stdin and waits; returns the exit code and stderr.
     pub fn end(mut self) -> (Option<i32>, String) {
         drop(self.stdin.take());
@@ -130,8 +135,7 @@ fn an_interrupt_ends_the_run_and_still_reports() {
     load.ask("connections 2");
     assert_eq!(load.ask("run")["event"], "measuring");
     std::thread::sleep(std::time::Duration::from_millis(50));
-    let kill = Command::new("kill").args(["-INT", &load.child.id().to_string()]).status().unwrap();
-    assert!(kill.success());
+    load.interrupt();
     assert_eq!(load.hear()["event"], "measured");
     let result = load.hear();
     assert_eq!(result["interrupted"], true);

@@ -6,7 +6,9 @@ mod churn;
 mod dialogue;
 mod echo_server;
 mod fairness;
+mod limits;
 mod open;
+mod saturated;
 
 use std::process::{Command, Output};
 use std::sync::atomic::Ordering::SeqCst;
@@ -176,6 +178,11 @@ fn bad_input_is_refused_in_one_line() {
         ("--connections 1 --message-bytes 1 --churn 5000000000", "--churn 5000000000: at most"),
         ("--connections 1 --message-bytes 1 --churn 2 --rate 10", "--churn 2: for a closed loop only"),
         ("--connections 1 --message-bytes 1 --echoes 0", "--echoes 0: "),
+        ("--connections 1 --message-bytes 1 --histogram -", "--histogram -: into the JSON"),
+        (
+            "--connections 1 --message-bytes 1 --echoes 9000 --rate 0.1",
+            "--echoes 9000 at --rate 0.1: takes 1.0 days",
+        ),
         ("--connections 1 --message-bytes 1 --duration 0s", "--duration 0s: "),
         ("--connections 1 --message-bytes 1 --source-addresses 300", "--source-addresses 300: "),
         ("--connections 30000000 --message-bytes 1 --threads 1", "--threads 1 with --connections 30000000: "),
@@ -202,6 +209,8 @@ fn bad_addresses_are_refused_in_one_line() {
     for (address, complaint) in [
         (nobody.as_str(), refused.as_str()),
         ("nonsense", "--connect nonsense: no address; write HOST:PORT"),
+        ("[::1]", "--connect [::1]: no address"),
+        ("[fe80::1%nowhere]:1", "--connect [fe80::1%nowhere]:1: no address"),
         ("127.0.0.1:99999", "--connect 127.0.0.1:99999: no address"),
         ("127.0.0.1:0", "port 0"),
     ] {

@@ -151,7 +151,7 @@ fn the_text_tells_latency_from_service() {
 #[test]
 fn bad_rates_are_refused_in_one_line() {
     let server = Server::start(1, echo);
-    for rate in ["0", "-1", "nan", "inf", "1e10"] {
+    for rate in ["0", "-1", "nan", "inf", "1e10", "1e-5", "1e-300"] {
         let line = failure(&server, &format!("--connections 1 --message-bytes 1 --rate={rate}"));
         assert_has(&line, &["ringmark: ", "--rate ", "messages per second"]);
     }

@@ -4,7 +4,7 @@ use super::series::Series;
 use super::{Rule, others, sentence};
 use crate::comparisons::MEMORY_SUMS;
 use crate::matrix::{BLOCKS_FOR_VERDICT, Workload};
-use crate::measurement::{MemoryRow, Status};
+use crate::measurement::{MemoryRow, Status, TrialRow};
 use crate::report::table::{names, number};
 use crate::report::tables::{in_complete_blocks, whole};
 use crate::results::Run;
@@ -26,7 +26,10 @@ pub fn capacities(run: &Run, all: &[Series]) -> Vec<Rule> {
 /// Mean and interval over the blocks of the 99th percentile, in µs, and how many they are. None of what gets no verdict.
 fn p99_us(run: &Run, workload: &str, arm: &str) -> Option<(f64, f64, f64, usize)> {
     let rows = in_complete_blocks(run, workload, arm);
-    if rows.iter().any(|row| run.matrix.no_verdict(row).is_some()) {
+    let says_nothing = |row: &&TrialRow| {
+        run.matrix.no_verdict(row).is_some() || row.is_saturated() && row.latency_p99_us.is_none()
+    };
+    if rows.iter().any(says_nothing) {
         return None;
     }
     let values: Vec<f64> = rows.iter().filter_map(|row| row.latency_p99_us).collect();
