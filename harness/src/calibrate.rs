@@ -183,8 +183,19 @@ impl Drop for Scratch {
 
 impl Probe {
     fn new(server: &Path, backend: &str) -> Result<Self> {
-        let scratch = Scratch(std::env::temp_dir().join(format!("ringmark-probe-{}", std::process::id())));
-        std::fs::create_dir_all(&scratch.0).with_context(|| format!("make {}", scratch.0.display()))?;
+        // Another user may have left a folder of any name there.
+        let mut number = 0;
+        let scratch = loop {
+            let name = format!("ringmark-probe-{}-{number}", std::process::id());
+            let folder = std::env::temp_dir().join(name);
+            match std::fs::create_dir(&folder) {
+                Ok(()) => break Scratch(folder),
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => number += 1,
+                Err(error) => {
+                    return Err(error).with_context(|| format!("make {}; see TMPDIR", folder.display()));
+                }
+            }
+        };
         let ground = Ground {
             server: server.to_owned(),
             externals: Vec::new(),

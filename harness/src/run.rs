@@ -347,10 +347,17 @@ fn given_up(rows: &[TrialRow]) -> Option<&TrialRow> {
     failed.find(|row| !rows.iter().any(|other| other.status.is_usable() && what(other) == what(row)))
 }
 
-/// Where a run goes if nobody says.
+/// Where a run goes if nobody says: a folder that is not there, also if another began within the same second.
 pub fn new_folder(started: SystemTime, machine: &Machine, name: &str) -> PathBuf {
     let time = machine::utc(started).replace([':', '-'], "");
-    Path::new("results").join(format!("{time}-{}-{name}", machine.description))
+    free_folder(&Path::new("results").join(format!("{time}-{}-{name}", machine.description)))
+}
+
+/// The folder, or the same with the first number behind its name that none has.
+fn free_folder(folder: &Path) -> PathBuf {
+    let numbered = |number: u32| PathBuf::from(format!("{}-{number}", folder.display()));
+    let mut folders = std::iter::once(folder.to_owned()).chain((2..).map(numbered));
+    folders.find(|folder| !folder.exists()).unwrap_or_else(|| folder.to_owned())
 }
 
 /// What to type to go on with a run that is broken off.
@@ -456,6 +463,17 @@ pub fn server_binary(given: Option<&Path>, is_elsewhere: bool) -> Result<PathBuf
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn two_runs_of_one_second_have_a_folder_each() {
+        let place = tempfile::tempdir().expect("a folder");
+        let first = place.path().join("run");
+        for name in ["run", "run-2", "run-3"] {
+            let free = free_folder(&first);
+            assert_eq!(free, place.path().join(name));
+            std::fs::create_dir(free).expect("it is free");
+        }
+    }
 
     #[test]
     fn a_path_is_one_word_of_a_shell() {

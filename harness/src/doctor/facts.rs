@@ -2,13 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
 use std::path::Path;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use ringmark::backend::{self, Knobs};
-use ringmark::sys;
 
 use super::{cgroup, locked};
 use crate::instruments::affinity::CpuList;
@@ -17,6 +14,7 @@ use crate::instruments::network_namespace::NetworkNamespace;
 use crate::instruments::topology::Topology;
 use crate::instruments::tracepoints::{Counters, Syscall};
 use crate::instruments::{memory, pmu, procfs};
+use crate::load::files::FileTables;
 use crate::machine::{Machine, line};
 
 /// The facts. None where the machine does not tell; what ends in `_refused` says why something cannot be
@@ -138,7 +136,7 @@ impl Facts {
             locked_memory_bytes: machine
                 .locked_memory_bytes
                 .filter(|_| version(machine.kernel_release.as_deref()).is_none_or(locked::are_counted)),
-            file_table_refused: on_a_thread(sys::unshare_files).err().map(|error| error.to_string()),
+            file_table_refused: FileTables::look().ok().and_then(|tables| tables.refused),
             files_of_machine: files_of_machine(),
             ports: setting("net.ipv4.ip_local_port_range").and_then(|range| {
                 let mut ports = range.split_whitespace().map_while(|port| port.parse().ok());
@@ -212,14 +210,6 @@ pub fn refusal(name: &str, settings: &[String]) -> Option<String> {
         (entry.probe)(&knobs, 1).map_err(|unsupported| unsupported.reason)
     };
     backend::find(name).and_then(probe).err()
-}
-
-/// On a thread that ends with it, so that this one stays as it is.
-fn on_a_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
-    thread::scope(|scope| {
-        let thread = thread::Builder::new().spawn_scoped(scope, work)?;
-        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
 }
 
 /// The longest time to wake of the sleeps that are not disabled.

@@ -62,7 +62,7 @@ pub fn too_little(facts: &Facts, matrix: &Matrix) -> Vec<String> {
         format!(
             "locked memory: {} with {workers} workers needs {} KiB, and `ulimit -l` is {} KiB: `unsupported` with so many",
             arms.join(", "),
-            count(workers * bytes >> 10),
+            count((workers * bytes) >> 10),
             count(limit >> 10)
         )
     };

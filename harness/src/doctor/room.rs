@@ -1,6 +1,7 @@
 //! How many connections fit into files, ports and memory.
 
 use super::facts::Facts;
+use crate::load::files::FILES_OF_A_THREAD;
 use crate::load::{CONNECTIONS_PER_SOURCE, OTHER_FILES, SOURCES_MAX};
 
 /// Source addresses on loopback.
@@ -67,8 +68,9 @@ pub struct Bound {
 pub struct Room {
     /// RLIMIT_NOFILE, of each table of files.
     open_files: Option<u64>,
-    /// Whether all threads of a process share one table, because they are refused one of their own.
-    shares_files: bool,
+    /// Files that the load's threads open beside their connections, where all threads of a process share one table,
+    /// because they are refused one of their own.
+    shared_with: Option<u64>,
     /// `fs.file-max` less what is open: files of the whole machine.
     files_of_machine: Option<u64>,
     /// The first and the last port that connect() takes.
@@ -82,7 +84,10 @@ impl Room {
     pub fn of(facts: &Facts) -> Self {
         Self {
             open_files: facts.open_files_hard,
-            shares_files: facts.file_table_refused.is_some(),
+            shared_with: facts
+                .file_table_refused
+                .as_ref()
+                .map(|_| OTHER_FILES + FILES_OF_A_THREAD * facts.cpus_allowed.unwrap_or_default() as u64),
             files_of_machine: facts.files_of_machine,
             ports: facts.ports,
             memory_bytes: memory_bytes(facts),
@@ -100,12 +105,11 @@ impl Room {
     pub fn bounds(&self, workers: u64, ports: u64, own: u64, is_document: bool) -> Vec<Bound> {
         let each = bytes_per_connection(is_document);
         let of_tables = format!("for each of {workers} workers): raise `ulimit -Hn`, or `workers`");
-        let (tables, of_tables) = match self.shares_files {
-            true => (
-                1,
-                "for all threads of a process, as unshare(2) is refused): raise `ulimit -Hn`, or allow it",
-            ),
-            false => (workers, &*of_tables),
+        let shared =
+            "for all threads of a process, as unshare(2) is refused): raise `ulimit -Hn`, or allow it";
+        let (tables, of_tables, own) = match self.shared_with {
+            Some(others) => (1, shared, own.max(others)),
+            None => (workers, &*of_tables, own),
         };
         self.within((tables, of_tables), (ports, "`workers` or `ports`, or "), own, each)
     }

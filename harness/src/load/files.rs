@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use super::OTHER_FILES;
 
 /// Files of a thread that shares its table with others: epoll, a timer, and room to spare.
-const FILES_OF_A_THREAD: u64 = 4;
+pub const FILES_OF_A_THREAD: u64 = 4;
 
 /// The file tables that the threads of this process can have.
 #[derive(Clone, Debug, PartialEq, Eq)]

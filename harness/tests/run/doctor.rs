@@ -107,3 +107,44 @@ fn a_run_that_cannot_work_is_refused_before_anything_is_written() {
     assert_has(&failure(&mut command), &["no backend of this matrix runs here", "io_uring_setup: EPERM"]);
     assert!(!place.out().exists());
 }
+
+#[test]
+fn hyperthreads_of_one_core_are_said_and_get_no_verdict() {
+    let cpus = std::thread::available_parallelism().unwrap().get();
+    let matrix = format!("{}{LATENCY}{FOUR_CONNECTIONS}", heading(&["epoll-et", "epoll-lt"]));
+    let place = Place::with(&matrix);
+    fs::write(place.path("siblings"), "0-1\n").unwrap();
+    let list = |cpu: usize| format!("/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list");
+    let script = format!(
+        "mount --bind siblings {} && mount --bind siblings {} && exec taskset -c 0,1 \"$@\"",
+        list(0),
+        list(1)
+    );
+    let inside = |arguments: &[&str]| {
+        let mut command = Command::new("unshare");
+        command.current_dir(place.path("")).args(["--mount", "sh", "-c", &script, "sh"]).args(arguments);
+        command
+    };
+    if cpus < 2 || !inside(&["true"]).output().is_ok_and(|output| output.status.success()) {
+        return eprintln!("skipped: it needs root, unshare, taskset, and CPUs 0 and 1");
+    }
+    let ringmark = env!("CARGO_BIN_EXE_ringmark");
+    let screen = stdout(&success(&mut inside(&[ringmark, "doctor"])));
+    assert_has(&screen, &["2 on one core: hyperthreads", "`shared-core`, no verdict"]);
+
+    let output = inside(&[ringmark, "run", "matrix.toml", "--out", "out"]).output().unwrap();
+    let printed = stdout(&output);
+    assert_has(
+        &printed,
+        &["CPUs: 2 on one core", "(hyperthreads of one core: no verdict on what takes time)"],
+    );
+    let manifest = place.manifest();
+    assert_eq!(manifest["placement"]["shared_core"], true);
+    assert_eq!(manifest["placement"]["shared_cpu"], false);
+    assert_eq!(manifest["machine"]["topology"]["cores"], serde_json::json!(["0-1"]));
+    let rows = place.rows("trials.csv");
+    assert!(!rows.is_empty() && rows.iter().all(|row| row["shared_core"] == "true"), "{rows:?}");
+    for row in place.rows("comparisons.csv") {
+        assert_eq!(row["verdict"], "shared-core, no verdict", "{row:?}");
+    }
+}
