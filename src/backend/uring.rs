@@ -132,10 +132,27 @@ pub(super) enum Accept {
     /// One request for all, into the ring's table of direct descriptors.
     ///
     /// A multishot request that finds the table full drops the connection that it has just accepted
-    /// (`io_accept` in the kernel's net.c installs the file last), and it may empty a whole accept queue before
-    /// it is heard of. So where the table has no more room than the queues, a request for each takes over, made
-    /// only while there is room.
+    /// (`io_accept` in the kernel's net.c installs the file last), and nothing but the completion queue bounds
+    /// how many it accepts before they are [heard of](most_unheard). So where the table has no room for as many,
+    /// a request for each takes over, made only while there is room.
     MultishotDirect,
+}
+
+/// How many connections multishot requests may have accepted that the loop has not heard of, and will accept before a
+/// cancellation stops them.
+///
+/// The kernel ends such a request when its completion does not fit into the queue (`io_req_post_cqe`), so that there
+/// are as many as the queue has entries, one more for each request, and on older kernels those that it gathers
+/// before it puts them there (16, `submit_state.cqes`). Where completions are made while the loop takes others, and
+/// not only when it enters, whereby it submits the cancellation first, the queue may fill a second time.
+fn most_unheard(cq_entries: u32, listeners: usize, made_in_enters: bool) -> u64 {
+    const GATHERED: u64 = 16;
+    let fillings = if made_in_enters { 1 } else { 2 };
+    fillings * u64::from(cq_entries) + listeners as u64 + GATHERED
+}
+
+fn margin(ring: &Ring, listeners: &[TcpListener]) -> u64 {
+    most_unheard(ring.cq_entries(), listeners.len(), ring.completes_in_enters())
 }
 
 /// An io_uring backend.
@@ -180,6 +197,10 @@ impl<R: Rung> Backend for Uring<R> {
     fn in_force(&self) -> Facts {
         let mut facts = self.ring.in_force();
         facts.extend(self.rung.in_force());
+        if R::ACCEPT == Accept::MultishotDirect {
+            let above = margin(&self.ring, &self.listeners);
+            facts.insert("accept_multishot_above".to_owned(), above.into());
+        }
         facts
     }
 
@@ -187,6 +208,7 @@ impl<R: Rung> Backend for Uring<R> {
         let Self { ring, rung, listeners, work } = self;
         // What requests point to; a failure must not free it.
         let mut rung = ManuallyDrop::new(rung);
+        let margin = margin(&ring, &listeners);
         let core = Core {
             ring,
             counters,
@@ -203,6 +225,7 @@ impl<R: Rung> Backend for Uring<R> {
             rest: Rest::default(),
             failures: Failures::default(),
             accepting_once: 0,
+            margin,
             near_full: false,
         };
         let owed = server.run(stop)?;
@@ -321,13 +344,11 @@ impl Core<'_> {
     /// Submits what is queued, waits until all requests have ended and hands what they completed with to `each`.
     pub fn finish_requests(&mut self, mut each: impl FnMut(Token, &Completion)) -> io::Result<()> {
         while self.in_flight > 0 || !self.ring.is_decided() {
-            let mut ready = Some(self.ring.turn(self.counters, Want::Just(self.in_flight), None)?);
-            while let Some(count) = ready {
-                for _ in 0..count {
-                    let Some(completion) = self.ring.take() else { break };
-                    each(self.token_of(&completion)?, &completion);
-                }
-                ready = self.ring.more(self.counters)?;
+            let ready = self.ring.turn(self.counters, Want::Just(self.in_flight), None)?;
+            let mut completions: Vec<Completion> = (0..ready).map_while(|_| self.ring.take()).collect();
+            completions.extend(self.ring.take_collected());
+            for completion in completions {
+                each(self.token_of(&completion)?, &completion);
             }
         }
         Ok(())
@@ -351,7 +372,9 @@ struct Loop<'a, R: Rung> {
     failures: Failures,
     /// Requests for one connection each that are under way.
     accepting_once: u64,
-    /// The table of direct descriptors is nearly full.
+    /// The table of direct descriptors must have more room than this for a multishot request.
+    margin: u64,
+    /// It has not.
     near_full: bool,
 }
 
@@ -402,14 +425,14 @@ impl<R: Rung> Loop<'_, R> {
     /// Submits, waits for what `want` says and hands on what came.
     #[inline]
     fn turn(&mut self, want: Want, timeout: Option<Duration>) -> io::Result<()> {
-        let mut ready = Some(self.core.ring.turn(self.core.counters, want, timeout)?);
-        while let Some(count) = ready {
-            // Not those that come meanwhile: others wait for their turn.
-            for _ in 0..count {
-                let Some(completion) = self.core.ring.take() else { break };
-                self.hand_on(&completion)?;
-            }
-            ready = self.core.ring.more(self.core.counters)?;
+        let ready = self.core.ring.turn(self.core.counters, want, timeout)?;
+        // Not those that come meanwhile: others wait for their turn.
+        for _ in 0..ready {
+            let Some(completion) = self.core.ring.take() else { break };
+            self.hand_on(&completion)?;
+        }
+        for completion in self.core.ring.take_collected() {
+            self.hand_on(&completion)?;
         }
         self.rung.turned(&mut self.core)
     }
@@ -448,7 +471,7 @@ impl<R: Rung> Loop<'_, R> {
         let (kind, request) = match R::ACCEPT {
             Accept::Once => (Kind::AcceptOnce, Request::accept(listener, false)),
             Accept::Multishot => (Kind::Accept, Request::accept_multishot(listener, false)),
-            Accept::MultishotDirect if self.room() > self.margin() => {
+            Accept::MultishotDirect if self.room() > self.margin => {
                 self.near_full = false;
                 (Kind::Accept, Request::accept_multishot(listener, true))
             }
@@ -514,14 +537,9 @@ impl<R: Rung> Loop<'_, R> {
         u64::from(self.rung.direct_files().unwrap_or(u32::MAX)).saturating_sub(open)
     }
 
-    /// As many connections as may wait in the accept queues.
-    fn margin(&self) -> u64 {
-        self.core.listeners.len() as u64 * listener::BACKLOG as u64
-    }
-
     /// Takes the multishot requests back when the table of direct descriptors is nearly full.
     fn stay_within_the_table(&mut self) -> io::Result<()> {
-        if R::ACCEPT != Accept::MultishotDirect || self.near_full || self.room() > self.margin() {
+        if R::ACCEPT != Accept::MultishotDirect || self.near_full || self.room() > self.margin {
             return Ok(());
         }
         self.near_full = true;
@@ -530,5 +548,17 @@ impl<R: Rung> Loop<'_, R> {
             self.core.request(Token::of(Kind::Cancel, index), Request::cancel(accept))?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_heard_of_is_bounded_by_the_completion_queue() {
+        assert_eq!(most_unheard(4096, 1, true), 4096 + 1 + 16);
+        assert_eq!(most_unheard(65_536, 3, true), 65_536 + 3 + 16);
+        assert_eq!(most_unheard(1024, 1, false), 2 * 1024 + 1 + 16);
     }
 }

@@ -120,7 +120,7 @@ fn out_of_files(backend: &Backend) {
 /// A table of direct descriptors must keep room for a whole accept queue: these connections leave less. What the
 /// server changes for it is its own doing, and not the kernel's.
 fn nearly_as_many_files_as_an_accept_queue(backend: &Backend) {
-    let server = start_with_files(backend, BACKLOG as libc::rlim_t + 40);
+    let server = start_with_files(backend, BACKLOG as libc::rlim_t + 40, &[]);
     outlives(backend, server, |server| {
         for _ in 0..2 {
             let mut clients: Vec<Client> = (0..40).map(|_| server.connect()).collect();
@@ -135,8 +135,8 @@ fn nearly_as_many_files_as_an_accept_queue(backend: &Backend) {
 }
 
 /// A server that may have `limit` files.
-fn start_with_files(backend: &Backend, limit: libc::rlim_t) -> Server {
-    let mut command = command(&backend.name, &[]);
+fn start_with_files(backend: &Backend, limit: libc::rlim_t, settings: &[&str]) -> Server {
+    let mut command = command(&backend.name, settings);
     // SAFETY: setrlimit(2) reads a value on the stack, and is safe between fork and exec.
     unsafe {
         command.pre_exec(move || {
@@ -153,7 +153,7 @@ fn start_with_files(backend: &Backend, limit: libc::rlim_t) -> Server {
 
 /// A server that may have `limit` files and can have `files`, and more clients than that.
 fn with_too_few_files(backend: &Backend, limit: libc::rlim_t, files: u64, clients: u64) {
-    let server = start_with_files(backend, limit);
+    let server = start_with_files(backend, limit, &[]);
     let all = clients;
     let mut clients: Vec<Client> = (0..all).map(|_| server.connect()).collect();
     clients.iter_mut().for_each(|client| client.sender.send(100));
@@ -209,21 +209,32 @@ const OTHER_FILES: usize = 40;
 fn full_queue_meets_full_table(backend: &Backend) {
     let files = backend.descriptors_per_worker.map_or(2100, |most| most.min(2100) as usize);
     let queue = super::accept_queue().min(files * 3 / 4);
-    queue_beyond_the_table(backend, files, queue, queue * 2 / 3);
+    queue_beyond_the_table(backend, files, queue, queue * 2 / 3, &[]);
     if backend.name.contains("direct") {
-        // Where one request accepts all for as long as the table has room for a whole queue.
+        // Where one request accepts all for as long as the table has room for what is not heard of yet.
         let queue = super::accept_queue();
-        queue_beyond_the_table(backend, 6000, queue, queue * 3 / 4);
-        queue_beyond_the_table(backend, 6000, queue, queue + 100);
+        queue_beyond_the_table(backend, 6000, queue, queue * 3 / 4, &[]);
+        queue_beyond_the_table(backend, 6000, queue, queue + 100, &[]);
+        // How much that is follows from the queues and from when completions are made.
+        for settings in [
+            ["cq_entries=65536", "sq_entries=1"],
+            ["cq_entries=65536", "task_run=default"],
+            ["cq_entries=1024", "task_run=coop"],
+            ["cq_entries=2", "sq_entries=1"],
+        ] {
+            let [first, second] = settings;
+            let arguments = ["--set", first, "--set", second];
+            queue_beyond_the_table(backend, 6000, queue, queue + 100, &arguments);
+        }
     }
 }
 
 /// A server that may have so many `files` and has `room` for that many more connections, those that come at once,
 /// and some that come while it accepts these.
-fn queue_beyond_the_table(backend: &Backend, files: usize, queued: usize, room: usize) {
+fn queue_beyond_the_table(backend: &Backend, files: usize, queued: usize, room: usize, settings: &[&str]) {
     const LATE: usize = 600;
     let accepted = files - OTHER_FILES - room;
-    let server = start_with_files(backend, files as libc::rlim_t);
+    let server = start_with_files(backend, files as libc::rlim_t, settings);
     let mut clients: Vec<Client> = (0..accepted).map(|_| server.connect()).collect();
     server.wait_for("accepted", accepted as u64);
     server.pause();

@@ -92,6 +92,13 @@ pub struct Completion {
     flags: u32,
 }
 
+impl From<cqueue::Entry> for Completion {
+    #[inline]
+    fn from(entry: cqueue::Entry) -> Self {
+        Self { user_data: entry.user_data(), result: entry.result(), flags: entry.flags() }
+    }
+}
+
 impl Completion {
     /// Whether the request goes on, and more completions will come.
     pub fn more(&self) -> bool {
@@ -229,8 +236,8 @@ pub struct Ring {
     pushed: u64,
     /// How many of them are decided: see [`Ring::decided`].
     decided: u64,
-    /// Completions of this turn are not in the queue yet.
-    unfinished: bool,
+    /// Completions of this turn that did not fit into the queue together.
+    collected: Vec<Completion>,
 }
 
 impl Ring {
@@ -262,7 +269,7 @@ impl Ring {
             enter_flags,
             pushed: 0,
             decided: 0,
-            unfinished: false,
+            collected: Vec::new(),
         };
         if setup.registered {
             let registered = sys::register_ring_fd(ring.uring.as_raw_fd());
@@ -289,7 +296,7 @@ impl Ring {
         // SAFETY: the request has no address.
         unsafe { self.push(&counters, &Request::nothing().entry())? };
         while self.turn(&counters, Want::Just(1), None)? == 0 {}
-        self.take();
+        let _of_the_request = self.take();
         Ok(())
     }
 
@@ -323,6 +330,16 @@ impl Ring {
     /// How it was set up.
     pub fn setup(&self) -> &Setup {
         &self.setup
+    }
+
+    /// The completion queue, in completions.
+    pub fn cq_entries(&self) -> u32 {
+        self.uring.params().cq_entries()
+    }
+
+    /// Whether completions are made only while the loop is in an enter (DEFER_TASKRUN).
+    pub fn completes_in_enters(&self) -> bool {
+        self.setup.task_run == "defer"
     }
 
     /// For registrations.
@@ -423,7 +440,8 @@ impl Ring {
     }
 
     /// Submits all that is queued, and waits until as many completions are there as `want` says, a signal comes or
-    /// `timeout` is over. Returns how many are to be [taken](Self::take), before it is asked for [more](Self::more).
+    /// `timeout` is over. Returns how many are to be [taken](Self::take) before those that were
+    /// [collected](Self::take_collected).
     ///
     /// Inlined, as the steps of it are, because a loop with one connection makes a turn for each echo.
     #[inline(always)]
@@ -433,46 +451,57 @@ impl Ring {
         } else {
             self.enter(counters, EnterFlags::GETEVENTS, self.setup.wait(want, timeout))?;
         }
-        Ok(self.look(counters))
+        if self.look(counters) {
+            self.collect(counters)?;
+            return Ok(0);
+        }
+        let ready = self.uring.completion().len();
+        counters.events.add(ready as u64);
+        Ok(ready)
     }
 
-    /// Takes a completion of this turn.
+    /// Takes a completion out of the queue.
     #[inline]
     pub fn take(&mut self) -> Option<Completion> {
-        self.uring.completion().next().map(|entry| Completion {
-            user_data: entry.user_data(),
-            result: entry.result(),
-            flags: entry.flags(),
-        })
+        self.uring.completion().next().map(Completion::from)
     }
 
-    /// Once those are taken that are there: how many more this turn has, or that it has no more.
+    /// The other completions of this turn.
     #[inline]
-    pub fn more(&mut self, counters: &Counters) -> io::Result<Option<usize>> {
-        if !self.unfinished {
-            return Ok(None);
-        }
-        self.enter_now(counters, EnterFlags::GETEVENTS)?;
-        Ok(Some(self.look(counters)))
+    pub fn take_collected(&mut self) -> Vec<Completion> {
+        std::mem::take(&mut self.collected)
     }
 
-    /// Sees how far the queues are, and how many completions there are. The turn is not finished while completions that did not fit wait in the kernel
-    /// (IORING_FEAT_NODROP), or requests that it did not take, because memory is short or a signal came first, wait here.
+    /// Sees what is decided, and whether the turn has more completions than are in the queue: those that did not fit
+    /// wait in the kernel (IORING_FEAT_NODROP), or requests wait here that it did not take, because memory is short
+    /// or a signal came first.
     #[inline]
-    fn look(&mut self, counters: &Counters) -> usize {
+    fn look(&mut self, counters: &Counters) -> bool {
         // Before the completions: those of decided requests are in the queue by then, or the flag is set.
         let (queued, overflow) = {
             let queue = self.uring.submission();
             (queue.len(), queue.cq_overflow())
         };
         self.decided = self.pushed - queued as u64;
-        let ready = self.uring.completion().len();
-        counters.events.add(ready as u64);
         if overflow {
             counters.cq_overflows.add(1);
         }
-        self.unfinished = overflow || queued > 0 && !self.has_submission_thread();
-        ready
+        overflow || queued > 0 && !self.has_submission_thread()
+    }
+
+    /// Takes all completions of a turn that has more than are in the queue. None is handed on before the last is
+    /// here: what they bring about may complete at once, again and again, and the turn would never end.
+    #[cold]
+    fn collect(&mut self, counters: &Counters) -> io::Result<()> {
+        let mut unfinished = true;
+        while unfinished {
+            self.collected.extend(self.uring.completion().map(Completion::from));
+            self.enter_now(counters, EnterFlags::GETEVENTS)?;
+            unfinished = self.look(counters);
+        }
+        self.collected.extend(self.uring.completion().map(Completion::from));
+        counters.events.add(self.collected.len() as u64);
+        Ok(())
     }
 
     /// Wakes the submission thread if it sleeps, and waits if there is no completion yet.
