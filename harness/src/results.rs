@@ -316,7 +316,7 @@ impl Run {
         Sides::traffic(self.sides.as_ref())
     }
 
-    /// What a run lacks of what it was to have, if it is not whole.
+    /// Says what is missing, if the run is not whole.
     pub fn gap(&self) -> Option<String> {
         let rows = self.trials.len();
         match (self.state, self.manifest["order"].as_array()) {

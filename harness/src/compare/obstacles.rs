@@ -14,7 +14,7 @@ use crate::report::table::names;
 use crate::report::tables::counted_trial;
 use crate::results::Run;
 
-/// What is missing of a run as a whole: it did not come to its end, or B has not what A has.
+/// Names the parts that are missing: a run did not come to its end, or B lacks arms or workloads of A.
 pub fn parts(pair: &Pair, asked: &Asked) -> Vec<String> {
     let state_of = |(name, run): (&str, &Run)| Some(format!("{name} is not whole: {}", run.gap()?));
     let mut gaps: Vec<String> = [("A", &pair.a), ("B", &pair.b)].into_iter().filter_map(state_of).collect();
@@ -238,7 +238,7 @@ fn in_which(a: bool, b: bool) -> Option<&'static str> {
     }
 }
 
-/// What no figure of this comparison is of.
+/// Names the walks, of which no figure of this comparison is.
 pub fn walks(pair: &Pair) -> Option<String> {
     let has = |run: &Run| run.matrix.passes().contains(&Pass::Scale);
     Some(format!(

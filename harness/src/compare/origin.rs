@@ -26,7 +26,9 @@ pub fn lines(options: &Options, pair: &Pair) -> Vec<String> {
         (true, false) => {
             lines.push("They are one run by their manifests, but their trials.csv differ".to_owned())
         }
-        (false, _) if found.is_empty() => lines.push("What they tell of their origin is the same".to_owned()),
+        (false, _) if found.is_empty() => {
+            lines.push("Their manifests tell the same of their origin".to_owned())
+        }
         (false, _) => {}
     }
     lines.extend(found.iter().map(|difference| format!("From A to B: {difference}")));

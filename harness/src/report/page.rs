@@ -138,7 +138,7 @@ fn contents(gallery: &Gallery, sections: &[Section]) -> String {
     )
 }
 
-/// What has no answer, and the rules that the run supports.
+/// The rules that the run supports, below what it does not answer.
 fn decision(run: &Run) -> String {
     let rules = rules::all(run);
     let unanswered = unanswered::lines(run, &rules);

@@ -97,7 +97,7 @@ fn who_reads_no_more_gets_no_error() {
     let said = place.command("report").arg(run).args(["--out", "drawn"]).stdout(writer).output().unwrap();
     assert_eq!(String::from_utf8(said.stderr).unwrap(), "");
     assert!(said.status.success(), "{}", said.status);
-    // What is made does not hang on what is read.
+    // The files do not hang on who reads the tables.
     let made = drawn(&place.path("drawn"));
     assert!(made.contains_key(Path::new("report.html")) && made.len() > 1, "{:?}", made.keys());
 }
