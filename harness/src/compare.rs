@@ -100,7 +100,7 @@ impl Pair {
     }
 }
 
-/// What of the figures is wanted; all if nothing is named.
+/// Names the figures that are wanted; all of them if it names none.
 struct Asked<'a> {
     metrics: &'a [String],
     arms: &'a [String],
@@ -128,7 +128,7 @@ fn read(folder: &Path) -> Result<Run> {
 
 /// Runs.
 pub fn run(options: &Options) -> Result<()> {
-    // Whatever is no answer is not to be taken for that of a slower server.
+    // An error is not to be taken for a slower server.
     let unless_judged = |error: Error| match options.fail_if_slower {
         Some(_) => Error::new(NotJudged(format!("{error:#}"))),
         None => error,
@@ -176,7 +176,7 @@ fn wanted(options: &Options, pair: &Pair, asked: &Asked) -> Result<Vec<Figure>> 
         !figures.is_empty() || options.fail_if_slower.is_some(),
         "nothing that can be compared is of this --metric and --arm"
     );
-    // What changed stands first; the order is that of the matrix besides.
+    // Changes stand first; the order is that of the matrix besides.
     figures.sort_by_key(|figure| figure.change().is_none());
     Ok(figures)
 }
@@ -184,7 +184,7 @@ fn wanted(options: &Options, pair: &Pair, asked: &Asked) -> Result<Vec<Figure>> 
 /// How many changes are named above the table.
 const NAMED: usize = 3;
 
-/// What is judged, what changed, and how the baseline itself lies.
+/// Counts what is judged, names what changed, and shows the baseline itself.
 fn summary(pair: &Pair, judgement: &Judgement, figures: &[Figure]) -> String {
     let mut changed: Vec<(&Figure, Compared)> =
         figures.iter().filter_map(|figure| Some((figure, figure.change()?))).collect();
@@ -272,8 +272,8 @@ fn table(pair: &Pair, figures: &[Figure]) -> String {
     }
     let notes = "\nFigures that changed stand first. A and B are geometric means over the blocks that count; of calls and \
                  memory there is one reading. Between runs the machine's drift is in the ratio: of times and rates it \
-                 gets no verdict. Relative to the baseline, within the blocks of each run, it is not. What is near zero \
-                 has no ratio.\n";
+                 gets no verdict. Relative to the baseline, within the blocks of each run, it is not. A figure near \
+                 zero has no ratio.\n";
     table.markdown() + notes
 }
 

@@ -616,7 +616,7 @@ pub struct CapacityRow {
     /// The highest rate that kept it, as did every lower one: over the blocks that count, the upper end of the bounds of
     /// the geometric mean does not exceed it. None if the lowest rate did not keep it.
     pub kept_per_s: Option<f64>,
-    /// That mean.
+    /// The mean there.
     pub kept_p99_us: Option<f64>,
     /// The lower end of its bounds.
     pub kept_p99_low_us: Option<f64>,
@@ -630,7 +630,7 @@ pub struct CapacityRow {
     pub missed_p99_low_us: Option<f64>,
     /// The upper end.
     pub missed_p99_high_us: Option<f64>,
-    /// What all bounds are: the 95 % interval, or where one rate has fewer than ten blocks, the range of the blocks there.
+    /// The kind of all bounds: the 95 % interval, or the range of the blocks where one rate has fewer than ten.
     pub bounds: Option<Bounds>,
     /// Why it does not count as kept. `the client was the limit`: the bounds reach beyond the objective, but the client was
     /// too busy to tell whose doing that is.

@@ -1,5 +1,5 @@
-//! What is said on stdout. Who reads no more, as `head`, wants no more: that is no error, and changes nothing of what
-//! is done and how it ends.
+//! Writes to stdout. A reader that stops, as `head` does, wants no more: it is no error, and changes neither what is done
+//! nor the exit status.
 
 use std::io::{ErrorKind, Write};
 

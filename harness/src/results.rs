@@ -325,6 +325,31 @@ impl Run {
         Sides::traffic(self.sides.as_ref())
     }
 
+    /// Says what is missing, if the run is not whole.
+    pub fn gap(&self) -> Option<String> {
+        let rows = self.trials.len();
+        match (self.state, self.manifest["order"].as_array()) {
+            (RunState::UnderWay, _) => Some(format!("it is under way, with {rows} trials so far")),
+            (RunState::BrokenOff, _) => Some(format!("it was broken off after {rows} trials")),
+            (RunState::Finished, Some(dealt)) if rows < dealt.len() => Some(format!(
+                "its trials.csv has {rows} of the {} trials that its manifest names",
+                dealt.len()
+            )),
+            (RunState::Finished, Some(dealt)) => {
+                let dealt: BTreeSet<&str> = dealt.iter().filter_map(Value::as_str).collect();
+                let line = |row: &TrialRow| {
+                    let TrialRow { run_id, workload, block, arm, .. } = row;
+                    format!("{run_id} {} {workload} block {block} {arm}", row.pass.map_or("", Pass::name))
+                };
+                let others = self.trials.iter().filter(|row| !dealt.contains(line(row).as_str())).count();
+                (others > 0).then(|| {
+                    format!("{others} trials of its trials.csv are not those that its manifest names")
+                })
+            }
+            (RunState::Finished, None) => None,
+        }
+    }
+
     /// Reads a folder.
     pub fn read(folder: &Path) -> Result<Self> {
         let (state, path, manifest) = RunState::read(folder)?;
@@ -488,6 +513,44 @@ mod tests {
         assert_eq!(state(), RunState::BrokenOff);
         manifest("2026-01-31T23:59:59Z".into());
         assert_eq!((state(), state().caveat()), (RunState::Finished, None));
+    }
+
+    #[test]
+    fn a_run_that_is_not_whole_says_why() {
+        let row = |run_id, block| TrialRow {
+            run_id,
+            pass: Some(Pass::Latency),
+            workload: "w".to_owned(),
+            block,
+            arm: "epoll-et".to_owned(),
+            ..TrialRow::default()
+        };
+        let matrix = || {
+            let head = "question = \"q\"\nbaseline = \"epoll-et\"\nbackends = [{ backend = \"epoll-et\" }]\n";
+            toml::from_str::<Matrix>(head).unwrap()
+        };
+        let of = |run_state, trials| {
+            let order = json!({ "order": ["1 latency w block 1 epoll-et", "2 latency w block 2 epoll-et"] });
+            Run { manifest: order, state: run_state, ..Run::of(matrix(), trials, Vec::new()) }.gap()
+        };
+        assert_eq!(of(RunState::Finished, vec![row(1, 1), row(2, 2)]), None);
+        for (run_state, trials, words) in [
+            (RunState::UnderWay, vec![row(1, 1)], "it is under way, with 1 trials so far"),
+            (RunState::BrokenOff, vec![row(1, 1)], "it was broken off after 1 trials"),
+            (
+                RunState::Finished,
+                vec![row(1, 1)],
+                "its trials.csv has 1 of the 2 trials that its manifest names",
+            ),
+            (
+                RunState::Finished,
+                vec![row(1, 1), row(2, 2), row(3, 3)],
+                "1 trials of its trials.csv are not those that its manifest names",
+            ),
+        ] {
+            assert_eq!(of(run_state, trials).as_deref(), Some(words));
+        }
+        assert_eq!(Run::of(matrix(), Vec::new(), Vec::new()).gap(), None, "one that does not tell");
     }
 
     #[test]

@@ -152,7 +152,7 @@ fn timed(pair: &Pair, workload: &Workload, metric: &Metric, arm: &str) -> Option
         })
     };
     let own = values(arm);
-    // What has no geometric mean has no ratio either.
+    // A figure without a geometric mean has no ratio either.
     let mean = |values: &[f64]| geometric_mean(values).or_else(|| median(&mut values.to_vec()));
     let means = [mean(&own[0])?, mean(&own[1])?];
     let has_ratio = has_ratio(metric.name, means);

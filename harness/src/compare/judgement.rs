@@ -1,4 +1,4 @@
-//! What is judged of two runs, and whether that is all that was asked for: a part is never taken for the whole.
+//! Judges two runs, and tells whether all was judged that was asked for: a part is never taken for the whole.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -66,7 +66,7 @@ struct Place<'a> {
     of: Of<'a>,
 }
 
-/// What a figure is of.
+/// The trials or the walk that a figure is of.
 enum Of<'a> {
     Trials(&'a Workload, &'static Metric),
     Memory { object: &'static str, state: &'static str },
@@ -164,7 +164,7 @@ fn places<'a>(pair: &'a Pair, asked: &Asked, arms: &'a [String]) -> Vec<Place<'a
     all
 }
 
-/// What is judged of a figure: a verdict that the machine's drift is not in, or an exact count.
+/// The judged ratio of a figure: a verdict that the machine's drift is not in, or an exact count.
 fn judged(figure: &Figure) -> Option<Compared> {
     figure.telling().filter(|compared| match compared.verdict {
         Verdict::Counted => figure.is_exact,
@@ -172,7 +172,7 @@ fn judged(figure: &Figure) -> Option<Compared> {
     })
 }
 
-/// What could not be judged.
+/// A figure that could not be judged.
 struct Unjudged {
     metric: &'static str,
     arm: String,
@@ -182,7 +182,7 @@ struct Unjudged {
     is_lost: bool,
 }
 
-/// What was judged of what was asked for.
+/// The figures that were asked for, judged and not.
 pub struct Judgement<'a> {
     judged: Vec<(&'a Figure, Compared)>,
     unjudged: Vec<Unjudged>,
@@ -191,14 +191,14 @@ pub struct Judgement<'a> {
 }
 
 impl<'a> Judgement<'a> {
-    /// Of these figures.
+    /// Judges these figures.
     pub fn of(pair: &Pair, asked: &Asked, figures: &'a [Figure]) -> Self {
         let arms = pair.a.matrix.backends.iter().map(crate::matrix::Contender::arm).collect::<Vec<_>>();
         let (mut found, mut unjudged) = (Vec::new(), Vec::new());
         for place in places(pair, asked, &arms) {
             let figure = figures.iter().find(|figure| place.is_of(figure));
             match figure.and_then(|figure| Some((figure, judged(figure)?))) {
-                // What was counted by other means is no other count.
+                // A count by other means is no other count.
                 Some(pair_of) if obstacles::sources(pair, pair_of.0).is_none() => found.push(pair_of),
                 _ => unjudged.push(Unjudged {
                     metric: place.metric,
@@ -215,7 +215,7 @@ impl<'a> Judgement<'a> {
         judgement
     }
 
-    /// Of which kinds of figures nothing was judged, although they were asked for. Without --metric all are that both
+    /// Names the kinds of figures of which nothing was judged, although they were asked for. Without --metric all are that both
     /// runs measure.
     fn unanswered(&self, pair: &Pair, asked: &Asked) -> Vec<String> {
         let has_pass = |pass: &Pass| [&pair.a, &pair.b].iter().all(|run| run.matrix.passes().contains(pass));
@@ -244,7 +244,7 @@ impl<'a> Judgement<'a> {
         gaps.into_iter().map(|(why, names)| format!("no figure of {} ({why})", list(&names))).collect()
     }
 
-    /// What one of the runs has an answer of, and both together have not.
+    /// Counts the figures that have an answer within one run, and none here.
     fn lost(&self) -> Option<String> {
         let lost = || self.unjudged.iter().filter(|of| of.is_lost);
         let all = reasons(lost());
@@ -287,7 +287,7 @@ impl<'a> Judgement<'a> {
         reasons(self.unjudged.iter()).into_iter().map(line).collect()
     }
 
-    /// What --fail-if-slower says.
+    /// Answers --fail-if-slower.
     ///
     /// # Errors
     /// [`NotJudged`] where what was judged is not slower, but is not all that was asked for; another error where
@@ -376,7 +376,7 @@ fn cost(figure: &Figure, low: f64, high: f64) -> (f64, f64) {
     if figure.better == Some(Verdict::Higher) { (1.0 / high, 1.0 / low) } else { (low, high) }
 }
 
-/// What B costs of A at least, by its interval; none where nothing says that it costs more.
+/// The least that B costs of A, by its interval; none where nothing says that it costs more.
 fn least_cost(figure: &Figure, compared: &Compared) -> Option<f64> {
     let is_worse = match compared.verdict {
         Verdict::Counted => true,
@@ -386,8 +386,8 @@ fn least_cost(figure: &Figure, compared: &Compared) -> Option<f64> {
     is_worse.then(|| cost(figure, compared.spread.1, compared.spread.2).0)
 }
 
-/// Where the baseline costs more in B by itself, and beside every other arm: what is relative to it then says nothing.
-/// All arms alike would be the machine.
+/// Says that the baseline costs more in B by itself, and beside every other arm: ratios to it then say nothing. All arms
+/// alike would be the machine.
 fn moved_baseline(pair: &Pair, figures: &[Figure], most: f64) -> Option<String> {
     let is_left_behind = |of: &&Figure| {
         let is_beside = |other: &&Figure| {

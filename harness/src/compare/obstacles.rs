@@ -12,35 +12,11 @@ use crate::matrix::{Contender, Matrix, Workload};
 use crate::measurement::{Pass, TrialRow};
 use crate::report::table::names;
 use crate::report::tables::counted_trial;
-use crate::results::{Run, RunState};
+use crate::results::Run;
 
-/// What a run has not of what it was to have, if it is not whole.
-pub fn state(run: &Run) -> Option<String> {
-    let rows = run.trials.len();
-    let dealt = run.manifest["order"].as_array().map(Vec::as_slice);
-    match (run.state, dealt) {
-        (RunState::UnderWay, _) => Some(format!("it is under way, with {rows} trials so far")),
-        (RunState::BrokenOff, _) => Some(format!("it was broken off after {rows} trials")),
-        (RunState::Finished, Some(dealt)) if rows < dealt.len() => {
-            Some(format!("its trials.csv has {rows} of the {} trials that its manifest names", dealt.len()))
-        }
-        (RunState::Finished, Some(dealt)) => {
-            let dealt: BTreeSet<&str> = dealt.iter().filter_map(Value::as_str).collect();
-            let line = |row: &TrialRow| {
-                let TrialRow { run_id, workload, block, arm, .. } = row;
-                format!("{run_id} {} {workload} block {block} {arm}", row.pass.map_or("", Pass::name))
-            };
-            let others = run.trials.iter().filter(|row| !dealt.contains(line(row).as_str())).count();
-            (others > 0)
-                .then(|| format!("{others} trials of its trials.csv are not those that its manifest names"))
-        }
-        (RunState::Finished, None) => None,
-    }
-}
-
-/// What is missing of a run as a whole: it did not come to its end, or B has not what A has.
+/// Names the parts that are missing: a run did not come to its end, or B lacks arms or workloads of A.
 pub fn parts(pair: &Pair, asked: &Asked) -> Vec<String> {
-    let state_of = |(name, run)| Some(format!("{name} is not whole: {}", state(run)?));
+    let state_of = |(name, run): (&str, &Run)| Some(format!("{name} is not whole: {}", run.gap()?));
     let mut gaps: Vec<String> = [("A", &pair.a), ("B", &pair.b)].into_iter().filter_map(state_of).collect();
     let missing = |all: Vec<String>, others: Vec<String>| -> Vec<String> {
         all.into_iter().filter(|name| !others.contains(name)).collect()
@@ -267,7 +243,7 @@ fn in_which(a: bool, b: bool) -> Option<&'static str> {
     }
 }
 
-/// What no figure of this comparison is of.
+/// Names the walks, of which no figure of this comparison is.
 pub fn walks(pair: &Pair) -> Option<String> {
     let has = |run: &Run| run.matrix.passes().contains(&Pass::Scale);
     Some(format!(
@@ -369,40 +345,6 @@ mod tests {
         assert!(metric_of(&remote, cpu).is_some_and(|reason| reason.contains("only in A")));
         assert!(of(yes.clone(), no.clone(), cpu).is_some_and(|reason| reason.contains("only in A")));
         assert_eq!(of(yes, no, "latency_p99_us"), None);
-    }
-
-    #[test]
-    fn a_run_that_is_not_whole_says_why() {
-        let row = |run_id, block| TrialRow {
-            run_id,
-            pass: Some(Pass::Latency),
-            workload: "w".to_owned(),
-            block,
-            arm: "epoll-et".to_owned(),
-            ..TrialRow::default()
-        };
-        let of = |run_state, trials| {
-            let order = json!({ "order": ["1 latency w block 1 epoll-et", "2 latency w block 2 epoll-et"] });
-            state(&Run { state: run_state, ..run(order, WORKLOAD, trials) })
-        };
-        assert_eq!(of(RunState::Finished, vec![row(1, 1), row(2, 2)]), None);
-        for (run_state, trials, words) in [
-            (RunState::UnderWay, vec![row(1, 1)], "it is under way, with 1 trials so far"),
-            (RunState::BrokenOff, vec![row(1, 1)], "it was broken off after 1 trials"),
-            (
-                RunState::Finished,
-                vec![row(1, 1)],
-                "its trials.csv has 1 of the 2 trials that its manifest names",
-            ),
-            (
-                RunState::Finished,
-                vec![row(1, 1), row(2, 2), row(3, 3)],
-                "1 trials of its trials.csv are not those that its manifest names",
-            ),
-        ] {
-            assert_eq!(of(run_state, trials).as_deref(), Some(words));
-        }
-        assert_eq!(state(&run(json!({}), WORKLOAD, Vec::new())), None, "one that does not tell");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::{Options, Pair, obstacles};
+use super::{Options, Pair};
 use crate::comparisons::again;
 use crate::matrix::{Contender, Matrix};
 use crate::measurement::TrialRow;
@@ -26,12 +26,14 @@ pub fn lines(options: &Options, pair: &Pair) -> Vec<String> {
         (true, false) => {
             lines.push("They are one run by their manifests, but their trials.csv differ".to_owned())
         }
-        (false, _) if found.is_empty() => lines.push("What they tell of their origin is the same".to_owned()),
+        (false, _) if found.is_empty() => {
+            lines.push("Their manifests tell the same of their origin".to_owned())
+        }
         (false, _) => {}
     }
     lines.extend(found.iter().map(|difference| format!("From A to B: {difference}")));
     for (name, run, other) in [("A", &pair.a, &pair.b), ("B", &pair.b, &pair.a)] {
-        lines.extend(obstacles::state(run).map(|state| format!("{name} is not whole: {state}")));
+        lines.extend(run.gap().map(|gap| format!("{name} is not whole: {gap}")));
         let own = only_in(run, other);
         if !own.is_empty() {
             lines.push(format!("Only in {name}: {}", names(own.iter().map(String::as_str))));

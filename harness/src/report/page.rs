@@ -104,8 +104,10 @@ fn to_mind(run: &Run) -> Vec<String> {
             run.trials.len()
         ));
     }
-    if let Some(caveat) = run.state.caveat() {
-        lines.push(format!("This run is {caveat}."));
+    match (run.state.caveat(), run.gap()) {
+        (Some(caveat), _) => lines.push(format!("This run is {caveat}.")),
+        (None, Some(gap)) => lines.push(format!("This run is not whole: {gap}.")),
+        (None, None) => {}
     }
     if text_of(&run.manifest, "/build_profile") != "release" {
         lines.push("Not a release build: its figures are of no use.".to_owned());
@@ -136,7 +138,7 @@ fn contents(gallery: &Gallery, sections: &[Section]) -> String {
     )
 }
 
-/// What has no answer, and the rules that the run supports.
+/// The rules that the run supports, below what it does not answer.
 fn decision(run: &Run) -> String {
     let rules = rules::all(run);
     let unanswered = unanswered::lines(run, &rules);

@@ -57,8 +57,8 @@ pub fn all(run: &Run) -> Vec<Rule> {
     rules
 }
 
-/// What the question of a matrix asks for, as far as its passes tell: a sweep with an objective asks for a rate; walks
-/// without a load ask for memory, or what a crowd costs. Any other is answered by what covers most.
+/// Whether a kind of rule answers the question of a matrix, as far as its passes tell. A sweep with an objective asks for
+/// a rate; walks without a load ask for memory, or for the cost of a crowd. Other questions have no kind of their own.
 fn answers(run: &Run, kind: Kind) -> bool {
     let matrix = &run.matrix;
     let is_swept = matrix.workloads.iter().any(|workload| workload.sweep_of.is_some())
@@ -71,7 +71,7 @@ fn answers(run: &Run, kind: Kind) -> bool {
     }
 }
 
-/// What has no answer, then the rules as a list. Never empty.
+/// The rules as a list, below what has no answer. It is never empty.
 pub fn body(run: &Run) -> Body {
     let rules = all(run);
     let unanswered = unanswered::lines(run, &rules).join("\n\n");

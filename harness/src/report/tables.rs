@@ -139,10 +139,13 @@ fn about(run: &Run, folder: &str) -> String {
         };
         format!("server {}, client {}{core}, {namespace}", cpus(&row.server_cpus), cpus(&row.client_cpus))
     });
-    let finished = run
-        .state
-        .caveat()
-        .map_or_else(|| format!("finished {}", text_of(manifest, "/finished_utc")), str::to_owned);
+    let finished = match (run.state.caveat(), run.gap()) {
+        (Some(caveat), _) => caveat.to_owned(),
+        (None, gap) => {
+            let gap = gap.map_or_else(String::new, |gap| format!(", but it is not whole: {gap}"));
+            format!("finished {}{gap}", text_of(manifest, "/finished_utc"))
+        }
+    };
     let dirty =
         if manifest["machine"]["git_dirty"] == Value::Bool(true) { ", with local changes" } else { "" };
     let fresh = first.is_some_and(|row| row.network_namespace == "fresh");

@@ -303,7 +303,7 @@ fn a_part_is_not_taken_for_the_whole() {
     // The same of A.
     let copy = edited(&run, &place, |rows| rows.truncate(40));
     assert_not_judged(&judged(&place, &copy, &run, &[]), &["A is not whole: "]);
-    // What was asked for can be judged without the rest.
+    // A part that is asked for by name can be judged without the rest.
     let copy = edited(&run, &place, |rows| of_multishot(rows, &|row| set(row, "status", "unsupported")));
     let other =
         judged(&place, &run, &copy, &["--arm", "epoll-document", "--metric", "server_cpu_ns_per_echo"]);
@@ -311,7 +311,7 @@ fn a_part_is_not_taken_for_the_whole() {
     assert_has(&stdout(&other), &["judged 10 of 10 figures: CPU 10 of 10"]);
     let alone = judged(&place, &run, &run, &["--metric", "context_switches_per_echo"]);
     assert_not_judged(&alone, &["neither better nor worse by itself"]);
-    // What is slower is so whatever else is not judged.
+    // A slower server is slower, whatever else is not judged.
     let copy = edited(&run, &place, |rows| {
         rows.truncate(500);
         of_multishot(rows, &|row| multiply(row, "server_cpu_ns_per_echo", 3.0));
@@ -413,7 +413,7 @@ fn a_baseline_that_changed_alone_is_no_pass() {
     );
 }
 
-/// What a reader's calculator says of two cells.
+/// Divides two cells as a reader's calculator does.
 #[test]
 fn the_columns_agree_with_their_ratios() {
     let quick: Vec<PathBuf> = ["1421Z-vm-2cpu-quick", "1226Z-vm-2cpu-quick"].map(committed).to_vec();

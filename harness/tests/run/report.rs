@@ -97,7 +97,7 @@ fn who_reads_no_more_gets_no_error() {
     let said = place.command("report").arg(run).args(["--out", "drawn"]).stdout(writer).output().unwrap();
     assert_eq!(String::from_utf8(said.stderr).unwrap(), "");
     assert!(said.status.success(), "{}", said.status);
-    // What is made does not hang on what is read.
+    // The files do not hang on who reads the tables.
     let made = drawn(&place.path("drawn"));
     assert!(made.contains_key(Path::new("report.html")) && made.len() > 1, "{:?}", made.keys());
 }
@@ -188,6 +188,10 @@ fn rows_without_their_trial_decide_nothing() {
     fs::write(place.path("copy/trials.csv"), format!("{trials}{}\n", trials.lines().last().unwrap()))
         .unwrap();
     assert_has(&crate::one_line(&report()), &["copy/trials.csv: trial ", " stands in it twice"]);
+    let most: Vec<&str> = trials.lines().take(41).collect();
+    fs::write(place.path("copy/trials.csv"), most.join("\n")).unwrap();
+    let cut = "it is not whole: its trials.csv has 40 of the 95 trials that its manifest names";
+    assert_has(&stdout(&report()), &[cut]);
     fs::remove_file(place.path("copy/trials.csv")).unwrap();
     let printed = stdout(&report());
     assert_has(&printed, &["**Nothing is decided:** trials.csv is missing or has no row"]);

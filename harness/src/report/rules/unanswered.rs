@@ -1,4 +1,4 @@
-//! What a run does not answer, and why. That nothing is said is not the answer that nothing differs.
+//! Says what a run does not answer, and why. Silence is not the answer that nothing differs.
 
 use super::{CPU, P99, Rule, Words, others};
 use crate::comparisons::complete_blocks;
@@ -145,7 +145,7 @@ fn not_reached(run: &Run) -> Option<String> {
     )
 }
 
-/// What is to be done where the rest is missing.
+/// Says why the rest is missing, and the next step.
 fn unfinished(run: &Run) -> &'static str {
     match run.state {
         RunState::UnderWay => "the run goes on",
