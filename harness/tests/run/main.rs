@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod bad_input;
+mod beside;
 mod broken_server;
 mod calibrate;
 mod compare;
