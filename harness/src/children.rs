@@ -22,7 +22,7 @@ use ringmark::backend;
 use ringmark::sys::Call;
 use serde::Deserialize;
 
-use crate::external::{External, supervisor};
+use crate::external::{External, supervisor, visible};
 use crate::instruments::affinity::CpuList;
 use crate::instruments::cpu::Tasks;
 use crate::instruments::idle_spinner;
@@ -117,7 +117,7 @@ fn lines_of(pipe: impl Read + Send + 'static) -> Receiver<String> {
     let (sender, lines) = mpsc::channel();
     std::thread::spawn(move || {
         for line in BufReader::new(pipe).split(b'\n').map_while(std::result::Result::ok) {
-            if sender.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
+            if sender.send(visible(&String::from_utf8_lossy(&line))).is_err() {
                 return;
             }
         }

@@ -152,7 +152,7 @@ impl Server {
 
 /// The first line that its version command says.
 pub fn version(external: &External) -> Result<String> {
-    let (name, arguments) = external.version.split_first().context("no version command")?;
+    let (name, arguments) = external.version.split_first().context("the matrix names no version command")?;
     let mut command = Command::new(name);
     command.args(arguments);
     let mut program = Program::start("version command", command, None, &Interruptions::default())?;
