@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, ensure};
+use ringmark::backend;
 
 use crate::calibration::{self, Calibration};
 use crate::comparisons::complete_blocks;
@@ -82,6 +83,11 @@ pub fn run(options: Options) -> Result<()> {
             "--handicaps {percent}: above 0 and at most 1000 percent"
         );
     }
+    ensure!(
+        backend::find(&options.backend).map_err(anyhow::Error::msg)?.echoes,
+        "--backend {}: it echoes nothing, so that there are no messages to calibrate by; give one that does",
+        options.backend
+    );
     let folder = options
         .out
         .clone()
@@ -167,35 +173,10 @@ fn judge(folder: &Path) -> Result<()> {
 struct Probe {
     ground: Ground,
     contender: Contender,
-    /// For the histograms, which nobody reads.
-    _scratch: Scratch,
-}
-
-/// A folder that goes when it is dropped.
-struct Scratch(PathBuf);
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // A folder that stays is no reason to fail.
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }
 
 impl Probe {
     fn new(server: &Path, backend: &str) -> Result<Self> {
-        // Another user may have left a folder of any name there.
-        let mut number = 0;
-        let scratch = loop {
-            let name = format!("ringmark-probe-{}-{number}", std::process::id());
-            let folder = std::env::temp_dir().join(name);
-            match std::fs::create_dir(&folder) {
-                Ok(()) => break Scratch(folder),
-                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => number += 1,
-                Err(error) => {
-                    return Err(error).with_context(|| format!("make {}; see TMPDIR", folder.display()));
-                }
-            }
-        };
         let ground = Ground {
             server: server.to_owned(),
             externals: Vec::new(),
@@ -207,10 +188,9 @@ impl Probe {
             hyperthreads: false,
             sides: None,
             interruptions: Default::default(),
-            histograms: scratch.0.clone(),
         };
         let contender = Contender { backend: backend.to_owned(), ..Contender::default() };
-        Ok(Self { ground, contender, _scratch: scratch })
+        Ok(Self { ground, contender })
     }
 
     /// Rows of trials that stand, and how long one takes.

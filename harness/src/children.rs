@@ -8,7 +8,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
@@ -17,12 +17,12 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use ringmark::backend;
 use ringmark::sys::Call;
 use serde::Deserialize;
 
-use crate::external::{External, supervisor};
+use crate::external::{External, supervisor, visible};
 use crate::instruments::affinity::CpuList;
 use crate::instruments::cpu::Tasks;
 use crate::instruments::idle_spinner;
@@ -117,7 +117,7 @@ fn lines_of(pipe: impl Read + Send + 'static) -> Receiver<String> {
     let (sender, lines) = mpsc::channel();
     std::thread::spawn(move || {
         for line in BufReader::new(pipe).split(b'\n').map_while(std::result::Result::ok) {
-            if sender.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
+            if sender.send(visible(&String::from_utf8_lossy(&line))).is_err() {
                 return;
             }
         }
@@ -437,10 +437,10 @@ impl Server {
         let way = plan.sides.map_or(&here, |sides| &sides.server.way);
         let mut command = way.command(plan.binary);
         command.args(["--hold", "--backend", plan.backend, "--workers", &plan.workers.to_string()]);
-        // A namespace of its own has every port free, and elsewhere it is not known; in the host's a free range must be
-        // found.
+        // A namespace of its own has every port free, and where a command leads the ports are known beforehand. In the
+        // host's network the server takes free ones, and says which: others may be looking for some too.
         let is_own = namespace.is_some() || plan.sides.is_some();
-        let port = if is_own { plan.first_port } else { free_ports(plan.ports)? };
+        let port = if is_own { plan.first_port } else { 0 };
         let address = plan.sides.map_or(Ipv4Addr::LOCALHOST.into(), |sides| sides.server_address);
         command.args(["--listen", &SocketAddr::new(address, port).to_string()]);
         command.args(["--ports", &plan.ports.to_string()]);
@@ -465,6 +465,10 @@ impl Server {
         match parse(&line)? {
             ServerEvent::Ready { knobs, in_force, addresses } => {
                 let (knobs, in_force) = (knobs.to_string(), in_force.to_string());
+                ensure!(
+                    are_consecutive(&addresses),
+                    "the server's ports do not follow one another: {addresses:?}"
+                );
                 Ok(Self { program, pid, is_external: false, knobs, in_force, addresses })
             }
             ServerEvent::Unsupported { reason } => bail!(RefusedByKernel(reason)),
@@ -575,16 +579,15 @@ impl Server {
 /// The first port of the servers.
 pub const FIRST_PORT: u16 = backend::document::SERVER_PORT;
 
-/// The first of `count` consecutive ports that were free a moment ago, below those that the kernel gives
-/// to clients.
-fn free_ports(count: u16) -> Result<u16> {
-    let is_free = |port| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok();
-    (FIRST_PORT..30_000_u16.saturating_sub(count))
-        .step_by(usize::from(count))
-        .find(|&first| (first..first + count).all(is_free))
-        .with_context(|| {
-            format!("no {count} consecutive ports from {FIRST_PORT} to 30000 are free on 127.0.0.1")
-        })
+/// Whether the load, which is told the first port and their number, finds all of them.
+fn are_consecutive(addresses: &[SocketAddr]) -> bool {
+    addresses.windows(2).all(|pair| pair[0].port().checked_add(1) == Some(pair[1].port()))
+}
+
+/// A port that was free a moment ago.
+fn free_port() -> Result<u16> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("find a free port on 127.0.0.1")?;
+    Ok(listener.local_addr()?.port())
 }
 
 fn parse(line: &str) -> Result<ServerEvent> {

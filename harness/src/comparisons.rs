@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::matrix::{BLOCKS_FOR_VERDICT, Matrix};
-use crate::measurement::{Bounds, ComparisonRow, MemoryRow, Pass, Status, TrialRow, Verdict};
+use crate::measurement::{Bounds, ComparisonRow, MemoryRow, NOT_RUN, Pass, Status, TrialRow, Verdict};
 use crate::statistics::{geometric_interval, geometric_mean, median};
 use crate::trial::memory_states::{KERNEL_SUM, NEVER_USED, USED_THEN_IDLE, USER_SUM};
 
@@ -111,6 +111,9 @@ const SEND_LAG_SHARE: f64 = 0.1;
 /// no figures in any block, so leaving it out is no choice of blocks.
 const BLOCKS_TO_GIVE_UP: usize = 3;
 
+/// The same of one whose trials all failed: no gate turned it away, which another hour might not.
+const FAILED_BLOCKS_TO_GIVE_UP: usize = 2;
+
 /// The trials of a block that counts, by arm.
 pub type Block<'a> = BTreeMap<&'a str, &'a TrialRow>;
 
@@ -119,7 +122,18 @@ pub fn is_given_up(rows: &[TrialRow], pass: Pass, workload: &str, arm: &str) -> 
     let is_of_arm = |row: &&TrialRow| row.pass == Some(pass) && row.workload == workload && row.arm == arm;
     let tried = || rows.iter().filter(is_of_arm).filter(|row| row.status != Status::Unsupported);
     let blocks: BTreeSet<u32> = tried().map(|row| row.block).collect();
-    !tried().any(|row| row.status.is_usable()) && (blocks.is_empty() || blocks.len() >= BLOCKS_TO_GIVE_UP)
+    let enough = match tried().all(|row| row.status == Status::Failed) {
+        true => FAILED_BLOCKS_TO_GIVE_UP,
+        false => BLOCKS_TO_GIVE_UP,
+    };
+    // One that stands nowhere, and is tried no more, costs the others no block.
+    let mut everywhere = rows.iter().filter(|row| row.arm == arm);
+    if everywhere.clone().any(|row| row.reason.starts_with(NOT_RUN))
+        && !everywhere.any(|row| row.status.is_usable())
+    {
+        return true;
+    }
+    !tried().any(|row| row.status.is_usable()) && (blocks.is_empty() || blocks.len() >= enough)
 }
 
 /// The blocks of a workload that count: those in which every arm has a trial that stands, its last one if it was

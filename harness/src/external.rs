@@ -29,7 +29,8 @@ pub struct External {
     /// How long that may take.
     #[serde(default = "ten_seconds", with = "crate::matrix::duration")]
     pub ready_within: Duration,
-    /// The command whose first line of output is its version.
+    /// The command whose first line of output is its version. Without one it is unknown.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub version: Vec<String>,
     /// What to do if the program is missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -48,6 +49,16 @@ pub enum Ready {
 
 fn ten_seconds() -> Duration {
     Duration::from_secs(10)
+}
+
+/// A text from outside, as it may stand on a terminal and in every file: what is not to be seen, or turns the direction
+/// of writing, becomes a blank.
+pub fn visible(text: &str) -> String {
+    let is_hidden = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars().map(|c| if is_hidden(c) { ' ' } else { c }).collect()
 }
 
 /// The address that a server is told to listen on.
@@ -70,12 +81,15 @@ impl External {
             backend::find(name).is_err(),
             "external '{name}': one of our backends has that name; give it another"
         );
-        for (key, words) in [("command", &self.command), ("version", &self.version)] {
-            ensure!(
-                words.first().is_some_and(|program| !program.is_empty()),
-                "external '{name}': {key} is empty: name a program"
-            );
-        }
+        let is_program = |word: &String| !word.is_empty();
+        ensure!(
+            self.command.first().is_some_and(is_program),
+            "external '{name}': command is empty: name a program"
+        );
+        ensure!(
+            self.version.first().is_none_or(is_program),
+            "external '{name}': version is empty: name a program, or leave it out"
+        );
         ensure!(
             self.takes(PORT),
             "external '{name}': there is no {PORT} in its command, so that it could not be told where to listen"
@@ -196,6 +210,30 @@ mod tests {
             let message = changed.check().expect_err(words).to_string();
             assert!(message.contains(words), "{message}");
         }
+    }
+
+    #[test]
+    fn what_is_said_from_outside_moves_no_cursor() {
+        assert_eq!(visible("a\u{1b}[31mred\u{7}\tb\r\nc"), "a [31mred  b  c");
+        assert_eq!(visible("\u{9b}2J \u{202e}é|"), " 2J  é|");
+    }
+
+    #[test]
+    fn files_are_those_that_the_commands_name() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = |name: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, "").expect("a file");
+            path.to_str().expect("UTF-8").to_owned()
+        };
+        let (script, config, tool) = (file("script"), file("config"), file("tool"));
+        let mut other = external();
+        let config_option = format!("--config={config}");
+        other.command = ["sh", &script, &config_option, "{port}", "missing"].map(str::to_owned).to_vec();
+        other.version = vec![tool.clone()];
+        let found = other.files();
+        assert!([&script, &config, &tool].iter().all(|path| found.contains(Path::new(path))), "{found:?}");
+        assert_eq!(found.len(), 4, "and the shell: {found:?}");
     }
 
     #[test]

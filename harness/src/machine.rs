@@ -6,7 +6,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 use std::process::Command;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
@@ -203,8 +203,11 @@ pub fn without_folders(argument: &str) -> String {
     }
 }
 
-/// A time as RFC 3339 writes it, to the second, in UTC: `2026-01-31T23:59:59Z`.
+/// A time as RFC 3339 writes it, to the second, in UTC: `2026-01-31T23:59:59Z`. A clock that is before 1970 or after
+/// 9999 is shown as the nearest time that can be written.
 pub fn utc(time: SystemTime) -> String {
+    let last = SystemTime::UNIX_EPOCH + Duration::from_secs(253_402_300_799);
+    let time = time.clamp(SystemTime::UNIX_EPOCH, last);
     humantime::format_rfc3339_seconds(time).to_string()
 }
 
@@ -314,7 +317,6 @@ pub fn revision() -> Option<String> {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn absolute_paths_lose_their_folders() {
@@ -331,7 +333,10 @@ mod tests {
 
     #[test]
     fn times_are_utc() {
-        assert_eq!(utc(SystemTime::UNIX_EPOCH + Duration::from_secs(951_868_799)), "2000-02-29T23:59:59Z");
+        let at = |seconds: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        assert_eq!(utc(at(951_868_799)), "2000-02-29T23:59:59Z");
+        assert_eq!(utc(SystemTime::UNIX_EPOCH - Duration::from_secs(1)), "1970-01-01T00:00:00Z");
+        assert_eq!(utc(at(300_000_000_000)), "9999-12-31T23:59:59Z");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use ringmark::backend::{self, Knobs};
 use serde::{Deserialize, Serialize};
 
-use crate::external::External;
+use crate::external::{External, visible};
 use crate::load::result::Arrival;
 use crate::load::{CHURN_MAX, DURATION_MAX, MESSAGE_BYTES_MAX, PIPELINE_MAX, RATE_MAX_PER_S, RATE_MIN_PER_S};
 use crate::measurement::{Pass, TrialRow, Verdict};
@@ -349,6 +349,19 @@ pub(crate) mod duration {
     }
 }
 
+/// A text in it that would do something to a terminal. Breaks of lines and tabs are blanks.
+fn hidden_in(value: &serde_json::Value) -> Option<&str> {
+    match value {
+        serde_json::Value::String(text) => {
+            let is_hidden = text.lines().any(|line| visible(line) != line.replace('\t', " "));
+            is_hidden.then_some(text)
+        }
+        serde_json::Value::Array(values) => values.iter().find_map(hidden_in),
+        serde_json::Value::Object(values) => values.values().find_map(hidden_in),
+        _ => None,
+    }
+}
+
 impl Matrix {
     /// The verdict on figures of a trial whose threads were not kept apart, which is none; none if they were, or if that
     /// they share cores was asked for.
@@ -370,9 +383,12 @@ impl Matrix {
         );
         // The parser's message spans several lines; one line is what a terminal and a log can use.
         let mut matrix: Self = toml::from_str(&text).map_err(|error| {
-            let line = error.span().map_or(1, |span| text[..span.start].lines().count().max(1));
+            let line = error.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
             anyhow::anyhow!("{} line {line}: {}", path.display(), error.message().replace('\n', "; "))
         })?;
+        if let Some(text) = hidden_in(&serde_json::to_value(&matrix)?) {
+            bail!("{}: a character in {text:?} is not to be seen; take it out", path.display());
+        }
         matrix.enlist_externals();
         matrix.check().with_context(|| path.display().to_string())?;
         Ok(matrix)

@@ -76,6 +76,9 @@ impl Status {
     }
 }
 
+/// Before the reason of a trial that `failed` without being run, because all of its arm before it failed alike.
+pub const NOT_RUN: &str = "not run: ";
+
 /// A row of `trials.csv`: one run of one backend under one workload.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -190,11 +190,6 @@ impl Results {
         })
     }
 
-    /// Where histograms go.
-    pub fn histograms(&self) -> PathBuf {
-        self.folder.join("histograms")
-    }
-
     /// Writes the manifest, whole or not at all.
     pub fn write_manifest(&self, manifest: &Manifest) -> Result<()> {
         let text = serde_json::to_string_pretty(manifest)? + "\n";
@@ -204,6 +199,12 @@ impl Results {
     /// Writes what came of a trial, and what follows from it for the tables that are made of several. The row
     /// in `trials.csv` comes last: it says that the others are there.
     pub fn add(&mut self, outcome: Outcome) -> Result<()> {
+        if let Some(log) = &outcome.histogram {
+            let row = &outcome.row;
+            let path =
+                self.folder.join("histograms").join(histogram_file(row.run_id, &row.workload, &row.arm));
+            fs::write(&path, log).with_context(|| format!("write {}", path.display()))?;
+        }
         append(&mut self.syscalls, &outcome.syscalls)?;
         append(&mut self.events, &outcome.events)?;
         append(&mut self.memory_points, &outcome.memory_points)?;
@@ -243,6 +244,11 @@ impl Results {
     }
 }
 
+/// The file of a trial's histogram.
+pub fn histogram_file(run_id: u32, workload: &str, arm: &str) -> String {
+    bounded(&format!("{run_id:04}-{workload}-{}", arm.replace(' ', "-"))) + ".hlog"
+}
+
 fn writer(path: &Path) -> Result<csv::Writer<File>> {
     let file = OpenOptions::new().write(true).create_new(true).open(path);
     Ok(csv::Writer::from_writer(file.with_context(|| format!("make {}", path.display()))?))
@@ -265,6 +271,20 @@ fn write_all<T: Serialize>(path: &Path, rows: &[T]) -> Result<()> {
         writer.serialize(row)?;
     }
     replace(path, &writer.into_inner()?)
+}
+
+/// A name that a file may have: NAME_MAX is 255 bytes, and some are appended. A longer one keeps its beginning and a sum
+/// of the whole (FNV-1a), so that two with one beginning stay two.
+pub fn bounded(name: &str) -> String {
+    const MOST: usize = 200;
+    if name.len() <= MOST {
+        return name.to_owned();
+    }
+    let sum = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |sum, byte| {
+        (sum ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    let ending = format!("-{sum:016x}");
+    format!("{}{ending}", &name[..name.floor_char_boundary(MOST - ending.len())])
 }
 
 /// What the name of a file ends with before the file is in its place.
@@ -551,6 +571,18 @@ mod tests {
             assert_eq!(of(run_state, trials).as_deref(), Some(words));
         }
         assert_eq!(Run::of(matrix(), Vec::new(), Vec::new()).gap(), None, "one that does not tell");
+    }
+
+    #[test]
+    fn names_of_files_are_bounded_and_stay_apart() {
+        assert_eq!(bounded("0001-four-epoll-et.hlog"), "0001-four-epoll-et.hlog");
+        let long = |end: &str| bounded(&("é".repeat(150) + end));
+        assert_eq!(long("").len(), 199);
+        assert!(long("").starts_with("éé") && long("a") != long("b"));
+        let arm = format!("uring-multishot {}", ["a_knob=12345678"; 40].join(" "));
+        let file = histogram_file(7, &"w".repeat(300), &arm);
+        assert!(file.len() < 220 && file.starts_with("0007-ww") && file.ends_with(".hlog"), "{file}");
+        assert_ne!(file, histogram_file(7, &"w".repeat(300), &(arm + "9")));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::doctor;
 use crate::external;
 use crate::machine::{self, Machine};
 use crate::matrix::Matrix;
-use crate::measurement::{Pass, Status, TrialRow};
+use crate::measurement::{NOT_RUN, Pass, Status, TrialRow};
 use crate::output;
 use crate::report;
 use crate::results::{self, BrokenOff, Manifest, Results, Run};
@@ -210,7 +210,6 @@ pub fn run(options: Options) -> Result<()> {
         hyperthreads: matrix.hyperthreads,
         sides,
         interruptions: stop.interruptions(),
-        histograms: results.histograms(),
     };
     results.write_manifest(&manifest)?;
 
@@ -295,7 +294,10 @@ impl Course {
                 let Trial { task, arm, .. } = &trial;
                 self.bar.set_message(format!("{} {}: {arm}", task.pass().name(), task.workload()));
                 self.watch.look()?;
-                let outcome = trial.run(&self.ground);
+                let outcome = match hopeless(self.results.trials(), &trial) {
+                    Some(reason) => trial.not_run(&self.ground, reason),
+                    None => trial.run(&self.ground),
+                };
                 self.bar.inc(trial.task.estimate().as_millis() as u64);
                 if self.stop.at_once() {
                     return Ok(End::AtOnce);
@@ -340,6 +342,36 @@ fn have_figures(trials: &[TrialRow]) -> Result<()> {
     Ok(())
 }
 
+/// An arm is tried no more once it has failed so often in the same way, and never came to an end.
+const FAILURES_TO_GIVE_UP: usize = 3;
+
+/// Why a trial would fail as all of its arm did, in this workload or in the whole run.
+fn hopeless(rows: &[TrialRow], trial: &Trial) -> Option<String> {
+    let (pass, workload) = (Some(trial.task.pass()), trial.task.workload());
+    let of_arm = || rows.iter().filter(|row| row.arm == trial.arm && row.status != Status::Unsupported);
+    let here = || of_arm().filter(|row| row.pass == pass && row.workload == workload);
+    let words =
+        failed_alike(&here().collect::<Vec<_>>()).or_else(|| failed_alike(&of_arm().collect::<Vec<_>>()))?;
+    Some(match words.strip_prefix(NOT_RUN) {
+        Some(_) => words.to_owned(),
+        None => format!("{NOT_RUN}{FAILURES_TO_GIVE_UP} times before it failed in the same way: {words}"),
+    })
+}
+
+/// What the last of them failed of, if all failed, and enough of them of that.
+fn failed_alike<'a>(rows: &[&'a TrialRow]) -> Option<&'a str> {
+    if rows.iter().any(|row| row.status != Status::Failed) {
+        return None;
+    }
+    let [first, rest @ ..] = rows.get(rows.len().checked_sub(FAILURES_TO_GIVE_UP)?..)? else { return None };
+    // Ports, numbers of processes and times differ.
+    let without_numbers = |row: &TrialRow| row.reason.replace(|c: char| c.is_ascii_digit(), "");
+    let is_not_run = |row: &TrialRow| row.reason.starts_with(NOT_RUN);
+    let words = without_numbers(first);
+    let alike = rest.iter().all(|row| is_not_run(row) || without_numbers(row) == words);
+    rows.last().filter(|_| alike).map(|row| row.reason.as_str())
+}
+
 /// A trial that failed, if its arm has no figures of that pass and workload from any other.
 fn given_up(rows: &[TrialRow]) -> Option<&TrialRow> {
     let what = |row: &TrialRow| (row.pass, row.workload.clone(), row.arm.clone());
@@ -350,7 +382,9 @@ fn given_up(rows: &[TrialRow]) -> Option<&TrialRow> {
 /// Where a run goes if nobody says: a folder that is not there, also if another began within the same second.
 pub fn new_folder(started: SystemTime, machine: &Machine, name: &str) -> PathBuf {
     let time = machine::utc(started).replace([':', '-'], "");
-    free_folder(&Path::new("results").join(format!("{time}-{}-{name}", machine.description)))
+    free_folder(
+        &Path::new("results").join(results::bounded(&format!("{time}-{}-{name}", machine.description))),
+    )
 }
 
 /// The folder, or the same with the first number behind its name that none has.
@@ -473,6 +507,45 @@ mod tests {
             assert_eq!(free, place.path().join(name));
             std::fs::create_dir(free).expect("it is free");
         }
+    }
+
+    #[test]
+    fn an_arm_that_always_fails_alike_is_tried_no_more() {
+        let task = |name: &str| {
+            let workload = crate::matrix::Workload { name: name.to_owned(), ..Default::default() };
+            crate::trial::Task::Syscalls(workload, 1)
+        };
+        let trial = |name: &str| Trial {
+            run_id: 1,
+            block: 1,
+            order: 1,
+            arm: "other".to_owned(),
+            contender: Default::default(),
+            task: task(name),
+        };
+        let row = |workload: &str, status: Status, reason: &str| TrialRow {
+            pass: Some(crate::measurement::Pass::Syscalls),
+            workload: workload.to_owned(),
+            arm: "other".to_owned(),
+            status,
+            reason: reason.to_owned(),
+            ..TrialRow::default()
+        };
+        let failed = |workload: &str, reason: &str| row(workload, Status::Failed, reason);
+        let two = vec![failed("a", "port 1: in use"), failed("b", "port 2: in use")];
+        assert_eq!(hopeless(&two, &trial("a")), None);
+        let three = [two.clone(), vec![failed("c", "port 33: in use")]].concat();
+        let reason = hopeless(&three, &trial("a")).unwrap_or_default();
+        assert_eq!(reason, "not run: 3 times before it failed in the same way: port 33: in use");
+        // It stays so, with the words said once.
+        let four = [three.clone(), vec![failed("a", &reason)]].concat();
+        assert_eq!(hopeless(&four, &trial("b")), Some(reason));
+        let another = [two.clone(), vec![failed("c", "it ended")]].concat();
+        assert_eq!(hopeless(&another, &trial("a")), None);
+        // One that came to its end, whatever the gates said, is not hopeless; nor is another arm.
+        let once = [vec![row("z", Status::Rejected, "")], three.clone()].concat();
+        assert_eq!(hopeless(&once, &trial("a")), None);
+        assert_eq!(hopeless(&three, &Trial { arm: "x".to_owned(), ..trial("a") }), None);
     }
 
     #[test]

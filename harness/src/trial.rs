@@ -16,8 +16,6 @@ pub mod memory_states {
     };
 }
 
-pub use latency::histogram_file;
-
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -28,7 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::children::{Interruptions, Load, RefusedByKernel, Server, ServerCounters, ServerPlan};
 use crate::doctor::Room;
-use crate::external::External;
+use crate::external::{External, visible};
 use crate::instruments::affinity::CpuList;
 use crate::instruments::network_namespace::NetworkNamespace;
 use crate::instruments::topology::{SYS, Topology};
@@ -62,8 +60,6 @@ pub struct Ground {
     pub sides: Option<Sides>,
     /// Who wants no more of the trial, and who was stopped within it.
     pub interruptions: Interruptions,
-    /// Where histograms go.
-    pub histograms: PathBuf,
 }
 
 impl Ground {
@@ -433,6 +429,8 @@ pub struct Trial {
 pub struct Outcome {
     /// Its row.
     pub row: TrialRow,
+    /// The latencies of its messages, as an HdrHistogram log.
+    pub histogram: Option<String>,
     /// Its calls.
     pub syscalls: Vec<SyscallRow>,
     /// What happened within io_uring.
@@ -446,8 +444,8 @@ pub struct Outcome {
 }
 
 impl Trial {
-    /// Runs it. Whatever goes wrong stands in the row.
-    pub fn run(&self, ground: &Ground) -> Outcome {
+    /// What is known of it before it runs.
+    fn begun(&self) -> Outcome {
         let (message_bytes, pipeline_depth, arrival) = match &self.task {
             Task::Syscalls(workload, _) | Task::Capacity(workload, _) | Task::Latency(workload, _) => {
                 (workload.message_bytes, workload.pipeline, workload.arrival())
@@ -455,7 +453,7 @@ impl Trial {
             Task::Memory(memory) => (memory.message_bytes, 1, Arrival::Closed),
             Task::Scale(scale) => (scale.message_bytes, 1, Arrival::Closed),
         };
-        let mut outcome = Outcome {
+        Outcome {
             row: TrialRow {
                 run_id: self.run_id,
                 started_utc: machine::utc(SystemTime::now()),
@@ -471,7 +469,21 @@ impl Trial {
                 ..TrialRow::default()
             },
             ..Outcome::default()
-        };
+        }
+    }
+
+    /// What stands for it if it is not run.
+    pub fn not_run(&self, ground: &Ground, reason: String) -> Outcome {
+        let mut outcome = self.begun();
+        outcome.row.workers =
+            self.task.load().and_then(|workload| workload.workers).unwrap_or(ground.workers);
+        (outcome.row.status, outcome.row.reason) = (Status::Failed, reason);
+        outcome
+    }
+
+    /// Runs it. Whatever goes wrong stands in the row.
+    pub fn run(&self, ground: &Ground) -> Outcome {
+        let mut outcome = self.begun();
         let own_workers = self.task.load().and_then(|workload| workload.workers);
         let own_ground = match own_workers.map(|workers| ground.with_workers(workers)).transpose() {
             Ok(own) => own,
@@ -505,7 +517,7 @@ impl Trial {
             Task::Memory(memory) => memory::measure(self, ground, memory, &mut outcome),
             Task::Scale(scale) => scale::measure(self, ground, scale, &mut outcome),
             Task::Capacity(workload, latency) | Task::Latency(workload, latency) => {
-                latency::measure(self, ground, workload, latency, &mut outcome.row)
+                latency::measure(self, ground, workload, latency, &mut outcome)
             }
         };
         match result {
@@ -513,7 +525,7 @@ impl Trial {
             Err(error) => {
                 let refused = error.downcast_ref::<RefusedByKernel>().is_some();
                 outcome.row.status = if refused { Status::Unsupported } else { Status::Failed };
-                let reason = format!("{error:#}").replace('\n', "; ");
+                let reason = visible(&format!("{error:#}").replace('\n', "; "));
                 // It may hold what programs of other people say. All other reasons are in words of our own.
                 outcome.row.reason = match &ground.sides {
                     Some(sides) => sides.hide(reason),

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use super::{
     ANSWER_TIME, DEATH_TIME, Interruptions, LAST_WORDS_TIME, Program, Server, ServerCounters, ServerPlan,
-    WasInterrupted, free_ports,
+    WasInterrupted, free_port,
 };
 use crate::external::{ADDRESS, External, Ready, exec, supervisor};
 use crate::instruments::network::PortReading;
@@ -30,7 +30,26 @@ pub fn start(
     interruptions: &Interruptions,
     mut held: impl FnMut(Option<u32>),
 ) -> Result<Server> {
-    let port = if namespace.is_some() { plan.first_port } else { free_ports(1)? };
+    if namespace.is_some() {
+        return start_at(plan.first_port, external, plan, namespace, interruptions, &mut held);
+    }
+    // In the host's network another program may have taken the port since it was found free.
+    match start_at(free_port()?, external, plan, namespace, interruptions, &mut held) {
+        Err(error) if format!("{error:#}").to_lowercase().contains("in use") => {
+            start_at(free_port()?, external, plan, namespace, interruptions, &mut held)
+        }
+        outcome => outcome,
+    }
+}
+
+fn start_at(
+    port: u16,
+    external: &External,
+    plan: &ServerPlan<'_>,
+    namespace: Option<&NetworkNamespace>,
+    interruptions: &Interruptions,
+    held: &mut dyn FnMut(Option<u32>),
+) -> Result<Server> {
     let mut command = Command::new(std::env::current_exe().context("find this program")?);
     command.args([supervisor::VERB, exec::VERB]);
     if !plan.cpus.is_empty() {
@@ -133,7 +152,7 @@ impl Server {
 
 /// The first line that its version command says.
 pub fn version(external: &External) -> Result<String> {
-    let (name, arguments) = external.version.split_first().context("no version command")?;
+    let (name, arguments) = external.version.split_first().context("the matrix names no version command")?;
     let mut command = Command::new(name);
     command.args(arguments);
     let mut program = Program::start("version command", command, None, &Interruptions::default())?;

@@ -56,11 +56,14 @@ impl Table {
     /// The table in Markdown.
     pub fn markdown(&self) -> String {
         let columns = self.rows[0].len();
+        // A bar would begin another cell.
+        let in_cell = |cell: &String| cell.replace('|', "\\|").replace('\n', " ");
+        let rows: Vec<Vec<String>> = self.rows.iter().map(|row| row.iter().map(in_cell).collect()).collect();
         let width =
-            |column: usize| self.rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0).max(3);
+            |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0).max(3);
         let widths: Vec<usize> = (0..columns).map(width).collect();
         let mut text = String::new();
-        for (index, row) in self.rows.iter().enumerate() {
+        for (index, row) in rows.iter().enumerate() {
             for (column, (cell, &width)) in row.iter().zip(&widths).enumerate() {
                 let padding = " ".repeat(width - cell.chars().count());
                 text += &match column < self.text_columns {
@@ -173,5 +176,7 @@ mod tests {
         assert!(table.is_empty());
         table.push(vec!["a".to_owned(), "1,000".to_owned()]);
         assert_eq!(table.markdown(), "| name |     n |\n|------|------:|\n| a    | 1,000 |\n");
+        table.push(vec!["a|b".to_owned(), "1".to_owned()]);
+        assert!(table.markdown().ends_with("| a\\|b |     1 |\n"), "{}", table.markdown());
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::ramp::Ramp;
-use super::{Ground, Trial, miscounted};
+use super::{Ground, Outcome, Trial, miscounted};
 use crate::children::{IdleSpinner, Load, Server};
 use crate::gates::{self, Evidence, Offered, Sharing};
 use crate::instruments::clock::{self, Moment, OfLoad};
@@ -16,7 +16,7 @@ use crate::instruments::process_tree::Tree;
 use crate::load::drain_max;
 use crate::load::result::{Limit, LoadEvent, LoadResult};
 use crate::matrix::{Latency, Workload};
-use crate::measurement::{Status, TrialRow};
+use crate::measurement::Status;
 use crate::statistics::percent_of;
 
 /// The server's main thread, which only waits to be told something.
@@ -195,22 +195,17 @@ pub fn network_since(
     Ok(network(server, namespace)?.zip(before).map(|(after, before)| after.since(&before)))
 }
 
-/// The file of a trial's histogram.
-pub fn histogram_file(run_id: u32, workload: &str, arm: &str) -> String {
-    format!("{run_id:04}-{workload}-{}.hlog", arm.replace(' ', "-"))
-}
-
 pub fn measure(
     trial: &Trial,
     ground: &Ground,
     workload: &Workload,
     latency: &Latency,
-    row: &mut TrialRow,
+    outcome: &mut Outcome,
 ) -> Result<(Status, String)> {
+    let Outcome { row, histogram, .. } = outcome;
     let namespace = trial.namespace(ground, row);
     let mut server = trial.server(ground, namespace.as_ref(), row, |_| {})?;
     let network_before = network(&mut server, namespace.as_ref())?;
-    let file = histogram_file(trial.run_id, &workload.name, &trial.arm);
     let more = [
         format!("--duration={}", humantime::format_duration(latency.duration)),
         format!("--warmup-max={}", humantime::format_duration(latency.warmup_max)),
@@ -245,10 +240,7 @@ pub fn measure(
     };
     let stood = at_rest.of_loop("open");
     let network = network_since(&mut server, namespace.as_ref(), network_before)?;
-    if let Some(log) = result.histogram_log.take() {
-        let path = ground.histograms.join(file);
-        std::fs::write(&path, log).with_context(|| path.display().to_string())?;
-    }
+    *histogram = result.histogram_log.take();
     let ports = server.addresses.len();
     load.quit()?;
     idle.map(Load::quit).transpose()?;

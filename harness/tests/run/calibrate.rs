@@ -18,6 +18,8 @@ fn too_little_time_is_refused_with_how_much_is_enough() {
     }
     let line = failure(place.command("calibrate").args(["--backend", "epol"]));
     assert_has(&line, &["there is no backend 'epol'"]);
+    let line = failure(place.command("calibrate").args(["--backend", "null"]));
+    assert_has(&line, &["--backend null: it echoes nothing"]);
 }
 
 /// The committed ones are what their trials say.

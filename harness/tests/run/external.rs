@@ -229,6 +229,38 @@ fn one_that_never_gets_ready_is_given_up() {
 }
 
 #[test]
+fn one_that_never_stands_costs_no_other_blocks_and_its_words_move_no_cursor() {
+    let calls = format!("{}[syscalls]\nechoes = 20\n", heading(&["epoll-et"]));
+    let workloads: String =
+        (0..5).map(|number| FOUR_CONNECTIONS.replace("four", &format!("four-{number}"))).collect();
+    let latency = LATENCY.replace("blocks = 1", "blocks = 2");
+    // Without a version command too.
+    let other = "[[external]]\nname = \"other\"\nready = \"port\"\ncommand = [\"sh\", \"-c\", \
+                 \"printf 'no: a|b \\\\033[31mred\\\\007\\\\n' >&2; exit 3 # {port}\"]\n";
+    let place = Place::with(&(calls + &latency + other + &workloads));
+    let line = failure(&mut place.run());
+    assert_has(&line, &["no: a|b  [31mred"]);
+    let rows = place.rows("trials.csv");
+    let of = |arm: &str| rows.iter().filter(|row| row["arm"] == arm).collect::<Vec<_>>();
+    let others = of("other");
+    assert_eq!(
+        others.iter().filter(|row| row["pass"] == "syscalls").count(),
+        5,
+        "one for each planned block"
+    );
+    assert_eq!(others.iter().filter(|row| !row["reason"].starts_with("not run: 3 times before")).count(), 3);
+    assert!(others.iter().all(|row| row["status"] == "failed" && row["reason"].contains("no: a|b")));
+    assert!(of("epoll-et").iter().all(|row| row["block"].parse::<u32>().unwrap() <= 3));
+    assert_eq!(place.manifest()["externals"]["other"], "unknown: the matrix names no version command");
+    for file in ["trials.csv", "manifest.json", "report.html"] {
+        let text = fs::read_to_string(place.out().join(file)).unwrap();
+        assert!(!text.chars().any(|c| c.is_control() && c != '\n'), "{file}");
+    }
+    let printed = stdout(&place.command("report").arg("out").output().unwrap());
+    assert!(!printed.chars().any(|c| c.is_control() && c != '\n'), "{printed}");
+}
+
+#[test]
 fn one_that_is_missing_is_unsupported_and_the_others_are_measured() {
     let matrix = format!("{}{LATENCY}{FOUR_CONNECTIONS}", heading(&["epoll-et"]));
     let missing = external(&["no-such-server", "{port}"], "\"port\"");

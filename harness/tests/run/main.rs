@@ -4,6 +4,7 @@
 
 mod advice;
 mod bad_input;
+mod beside;
 mod broken_server;
 mod calibrate;
 mod compare;

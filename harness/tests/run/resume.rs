@@ -202,6 +202,12 @@ fn the_command_that_an_interrupted_run_names_goes_on_with_it() {
 }
 
 #[test]
+fn a_resumed_run_announces_what_is_left_of_the_block_under_way_too() {
+    let printed = stdout(&success(&mut resume(&broken_off())));
+    assert_has(&printed, &["1 trials are there; 2 trials, about "]);
+}
+
+#[test]
 fn another_kernel_server_or_build_is_refused_and_the_folder_stays() {
     let place = broken_off();
     let kernel = place.manifest()["machine"]["kernel_release"].clone();

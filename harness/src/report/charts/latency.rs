@@ -16,7 +16,7 @@ use crate::report::colours::look;
 use crate::report::table::number;
 use crate::report::tables::in_complete_blocks;
 use crate::results::Run;
-use crate::trial::histogram_file;
+use crate::results::histogram_file;
 
 type Percentile = fn(&TrialRow) -> Option<f64>;
 
