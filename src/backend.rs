@@ -34,6 +34,11 @@ pub trait Backend: Sized {
     /// How many descriptors a worker can have, listeners included, if that is less than the limit of open files.
     const DESCRIPTORS_PER_WORKER: Option<usize> = None;
 
+    /// Bytes that each worker locks with these knobs, on kernels that count them towards RLIMIT_MEMLOCK.
+    fn locked_bytes(_knobs: &Knobs) -> u64 {
+        0
+    }
+
     /// Whether the running kernel lets so many workers run with these knobs, and if not, exactly why.
     fn probe(knobs: &Knobs, workers: u16) -> Result<(), Unsupported>;
 
@@ -259,6 +264,8 @@ pub struct Entry {
     pub knobs: &'static [Knob],
     /// [`Backend::DESCRIPTORS_PER_WORKER`].
     pub descriptors_per_worker: Option<usize>,
+    /// [`Backend::locked_bytes`].
+    pub locked_bytes: fn(&Knobs) -> u64,
     /// [`Backend::probe`].
     pub probe: fn(&Knobs, u16) -> Result<(), Unsupported>,
     /// Sets up on the calling thread, reports what is in force, and runs.
@@ -277,6 +284,7 @@ impl Entry {
             needs: B::NEEDS,
             knobs: B::KNOBS,
             descriptors_per_worker: B::DESCRIPTORS_PER_WORKER,
+            locked_bytes: B::locked_bytes,
             probe: B::probe,
             serve: |listeners, knobs, counters, stop, ready| {
                 let backend = B::new(listeners, knobs)?;

@@ -12,7 +12,6 @@ use serde::Serialize;
 
 use crate::instruments::affinity::CpuList;
 use crate::instruments::network_namespace::NetworkNamespace;
-use crate::instruments::rights::{LOCK, Rights};
 use crate::instruments::topology::{SYS, Topology};
 use crate::sides::told_arguments;
 
@@ -180,7 +179,7 @@ impl Machine {
                 .and_then(|namespace| namespace.within(|| Ok(sysctls(&NETWORK_SYSCTLS))).ok()),
             open_files_soft,
             open_files_hard,
-            locked_memory_bytes: locked_memory_bytes(),
+            locked_memory_bytes: ringmark::sys::locked_memory_limit(),
             rustc: option_env!("RINGMARK_RUSTC").map(str::to_owned),
             git_revision: revision(),
             git_dirty: option_env!("RINGMARK_DIRTY").map(|dirty| dirty == "true"),
@@ -253,12 +252,6 @@ fn sysctls(names: &[&str]) -> Values {
         .map(|&name| (name.to_owned(), line(Path::new("/proc/sys").join(name.replace('.', "/")))))
         .map(|(name, value)| (name, value.map(|value| value.replace('\t', " "))))
         .collect()
-}
-
-/// What bounds the memory that this user may lock.
-fn locked_memory_bytes() -> Option<u64> {
-    let (soft, _) = limits(libc::RLIMIT_MEMLOCK).ok()?;
-    (soft != libc::RLIM_INFINITY && !Rights::read().has(LOCK)).then_some(soft)
 }
 
 /// The soft and the hard limit of a resource (getrlimit(2)).

@@ -169,6 +169,10 @@ impl<R: Rung> Backend for Uring<R> {
     const NEEDS: Needs = R::NEEDS;
     const KNOBS: &'static [Knob] = R::KNOBS;
 
+    fn locked_bytes(knobs: &Knobs) -> u64 {
+        setup_for::<R>(knobs, 1).need().bytes_each
+    }
+
     fn probe(knobs: &Knobs, workers: u16) -> Result<(), Unsupported> {
         let mut needed = vec![
             ("ACCEPT", opcode::Accept::CODE),

@@ -9,12 +9,6 @@ use super::facts::Facts;
 use crate::matrix::{Contender, Matrix};
 use crate::report::table::count;
 
-/// Locked memory is counted in pages.
-const PAGE_BYTES: u64 = 4096;
-
-/// Of the area that holds a ring's completions.
-const HEADS_AND_TAILS: u64 = 320;
-
 /// The first kernel that counts again, and the first that did not.
 const COUNTED_FROM: (u32, u32) = (6, 14);
 const NOT_COUNTED_FROM: (u32, u32) = (5, 12);
@@ -24,20 +18,10 @@ pub fn are_counted(version: (u32, u32)) -> bool {
     !(NOT_COUNTED_FROM..COUNTED_FROM).contains(&version)
 }
 
-/// What a worker of a backend locks with these settings: 64 bytes for a request and, in an area of their own, 4 more for
-/// it and 16 for a completion (io_uring_setup(2)); 16 for a buffer. Each of them rounded up to pages.
+/// What a worker of a backend locks with these settings, in bytes.
 pub fn worker_bytes(name: &str, settings: &[String]) -> u64 {
-    let knobs = backend::find(name).ok().and_then(|entry| Some((entry, Knobs::parse(entry, settings).ok()?)));
-    let Some((entry, knobs)) = knobs else { return 0 };
-    let knob = |name: &str| {
-        let is_there = entry.knobs.iter().any(|knob| knob.name == name);
-        is_there.then(|| knobs.get(name).next_power_of_two())
-    };
-    let (Some(requests), Some(completions)) = (knob("sq_entries"), knob("cq_entries")) else { return 0 };
-    let buffers = knob("buffers").unwrap_or_default();
-    let areas =
-        [64 * requests, HEADS_AND_TAILS + 16 * completions.max(requests) + 4 * requests, 16 * buffers];
-    areas.iter().map(|bytes| bytes.next_multiple_of(PAGE_BYTES)).sum()
+    let knobs = backend::find(name).and_then(|entry| Ok((entry, Knobs::parse(entry, settings)?)));
+    knobs.map_or(0, |(entry, knobs)| (entry.locked_bytes)(&knobs))
 }
 
 /// The most that a worker locks whose backend has its default settings.

@@ -21,9 +21,6 @@ pub const MOUNT: Need = Need { capability: "CAP_SYS_ADMIN", bit: 21, is_of_host:
 /// To count what the kernel does, where kernel.perf_event_paranoid does not leave it to everybody.
 pub const COUNT: Need = Need { capability: "CAP_PERFMON", bit: 38, is_of_host: true };
 
-/// To lock memory beyond RLIMIT_MEMLOCK.
-pub const LOCK: Need = Need { capability: "CAP_IPC_LOCK", bit: 14, is_of_host: true };
-
 /// To read what root owns.
 pub const READ: Need = Need { capability: "CAP_DAC_READ_SEARCH", bit: 2, is_of_host: true };
 
