@@ -23,6 +23,7 @@
 //! requests. Its process is about to end anyway.
 
 pub mod buffer_ring;
+mod direct;
 mod oneshot;
 mod provided;
 mod request;
@@ -73,7 +74,7 @@ pub(super) trait Rung: Sized {
     }
 
     /// Whether the kernel has what it needs beside the ring, and if not, exactly why.
-    fn probe(ring: &Ring, knobs: &Knobs) -> Result<(), Unsupported>;
+    fn probe(ring: &mut Ring, knobs: &Knobs) -> Result<(), Unsupported>;
 
     /// Sets up beside `listeners` listening sockets.
     fn new(ring: &Ring, knobs: &Knobs, listeners: usize) -> io::Result<Self>;
@@ -165,8 +166,8 @@ impl<R: Rung> Backend for Uring<R> {
             ("POLL_ADD", opcode::PollAdd::CODE),
         ];
         needed.extend(R::OPERATIONS);
-        let ring = Ring::probe(R::setup(knobs), &needed)?;
-        R::probe(&ring, knobs)
+        let mut ring = Ring::probe(R::setup(knobs), &needed)?;
+        R::probe(&mut ring, knobs)
     }
 
     fn new(listeners: Vec<TcpListener>, knobs: &Knobs) -> io::Result<Self> {
@@ -378,10 +379,18 @@ impl<R: Rung> Loop<'_, R> {
             let Some(completion) = self.core.ring.take() else { break };
             self.hand_on(&completion)?;
         }
-        for completion in self.core.ring.take_collected() {
-            self.hand_on(&completion)?;
+        if self.core.ring.has_collected() {
+            self.hand_on_collected()?;
         }
         self.rung.turned(&mut self.core)
+    }
+
+    #[cold]
+    fn hand_on_collected(&mut self) -> io::Result<()> {
+        for completion in self.core.ring.take_collected() {
+            self.hand_on_any(&completion)?;
+        }
+        Ok(())
     }
 
     #[inline(always)]

@@ -104,7 +104,7 @@ impl Rung for Oneshot {
         if is_linked(knobs) { setup.with_room_for(LINKED) } else { setup }
     }
 
-    fn probe(_ring: &Ring, _knobs: &Knobs) -> Result<(), Unsupported> {
+    fn probe(_ring: &mut Ring, _knobs: &Knobs) -> Result<(), Unsupported> {
         Ok(())
     }
 

@@ -167,6 +167,12 @@ impl Setup {
         Self { sq_entries: self.sq_entries.max(count), cq_entries: self.cq_entries.max(count), ..self }
     }
 
+    /// A small ring.
+    #[cfg(test)]
+    pub fn for_test() -> Self {
+        Self { sq_entries: 4, cq_entries: 8, task_run: "defer", ..Self::default() }
+    }
+
     /// How many completions to ask the kernel for, and for how long.
     #[inline]
     fn wait(&self, want: Want, timeout: Option<Duration>) -> (usize, Option<EnterBounds>) {
@@ -437,8 +443,13 @@ impl Ring {
         self.uring.completion().next().map(Completion::from)
     }
 
-    /// The other completions of this turn.
+    /// Whether there are other completions of this turn.
     #[inline]
+    pub fn has_collected(&self) -> bool {
+        !self.collected.is_empty()
+    }
+
+    /// The other completions of this turn.
     pub fn take_collected(&mut self) -> Vec<Completion> {
         std::mem::take(&mut self.collected)
     }
