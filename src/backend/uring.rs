@@ -13,7 +13,7 @@
 //! # Why a late completion cannot touch the wrong connection
 //! A descriptor is closed only after every request on it has had its last completion, so there is none left
 //! to come when the number is used again. Should the kernel ever prove that wrong, the generation in
-//! the [token](token) differs, and the completion only returns its buffer.
+//! the [token](token) differs, and the completion only returns its buffer and is counted (`late`).
 //!
 //! # Why the kernel cannot use memory that is not ours any more
 //! All that requests point to is the rung's: receives write to it, sends read it. A request that is under way is
@@ -269,6 +269,13 @@ impl Core<'_> {
     /// Submits what is queued unless `count` more requests fit into the queue.
     pub fn make_room(&mut self, count: u32) -> io::Result<()> {
         self.ring.make_room(self.counters, count)
+    }
+
+    /// Notes a completion that came after its connection was closed, which the count of requests rules out.
+    #[cold]
+    pub fn came_late(&self, token: Token) {
+        debug_assert!(false, "{token:?} completed after its connection was closed");
+        self.counters.late.add(1);
     }
 
     /// Requests with a lower number are [decided](Ring::decided).

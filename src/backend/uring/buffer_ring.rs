@@ -13,10 +13,10 @@ use std::sync::atomic::{AtomicU16, Ordering};
 /// `buffers`.
 pub const BUFFERS: Knob = Knob::number(
     "buffers",
-    1024,
+    2048,
     1..=32_768,
-    "provided buffers of a worker, rounded up to a power of two; those beyond 96 take memory only once they were \
-     needed",
+    "provided buffers of a worker, rounded up to a power of two; two for each busy connection are always enough, and \
+     those beyond 96 take memory only once they were needed",
 );
 
 /// `buffer_bytes`.
@@ -44,21 +44,21 @@ const FIRST: u16 = 96;
 pub enum Growth {
     /// When hardly any are left.
     Used,
-    /// The same, and so that each connection finds one.
+    /// The same, and so that there are two for each connection.
     UsedOrConnected,
-    /// Only so that each connection finds one: else a connection could have the ring grow, and take all that is in it.
+    /// Only so that there are two for each connection: else a connection could have the ring grow, and take all that is in it.
     Connected,
 }
 
 impl Growth {
     /// What fits a kernel of this version. `bounded` is from which on it bounds what a receive of the kind takes in
-    /// one go.
-    pub fn of(kernel: Version, bounded: Version) -> Self {
+    /// one go; `in_bursts` says that the ring asks for all completions at once.
+    pub fn of(kernel: Version, bounded: Version, in_bursts: bool) -> Self {
         // IO_LOCAL_TW_DEFAULT_MAX.
         const BOUNDS_COMPLETIONS: Version = (6, 13);
         if kernel < bounded {
             Growth::Connected
-        } else if kernel < BOUNDS_COMPLETIONS {
+        } else if in_bursts || kernel < BOUNDS_COMPLETIONS {
             Growth::UsedOrConnected
         } else {
             Growth::Used
@@ -314,10 +314,10 @@ impl BufferRing {
         }
     }
 
-    /// Notes how many connections there are.
+    /// Notes how many connections there are. Each may have one buffer that is being sent while it fills the next.
     pub fn connected(&mut self, connections: u64) {
         if self.growth != Growth::Used {
-            let wanted = u16::try_from(connections).unwrap_or(u16::MAX);
+            let wanted = u16::try_from(2 * connections).unwrap_or(u16::MAX);
             self.begin(wanted.saturating_sub(self.begun));
         }
     }
@@ -500,13 +500,15 @@ mod tests {
 
     #[test]
     fn what_kernels_do_not_bound_is_bounded_by_what_is_in_the_ring() {
-        let of = |kernel| [Growth::of(kernel, (6, 8)), Growth::of(kernel, (6, 17))];
+        let of = |kernel| [(6, 8), (6, 17)].map(|bounded| Growth::of(kernel, bounded, false));
         assert_eq!(of((5, 19)), [Growth::Connected; 2]);
         assert_eq!(of((6, 1)), [Growth::Connected; 2]);
         assert_eq!(of((6, 12)), [Growth::UsedOrConnected, Growth::Connected]);
         assert_eq!(of((6, 16)), [Growth::Used, Growth::Connected]);
         assert_eq!(of((6, 18)), [Growth::Used; 2]);
         assert_eq!(of((7, 0)), [Growth::Used; 2]);
+        assert_eq!(Growth::of((7, 0), (6, 8), true), Growth::UsedOrConnected);
+        assert_eq!(Growth::of((6, 1), (6, 8), true), Growth::Connected);
     }
 
     #[test]
@@ -532,7 +534,7 @@ mod tests {
             [(Growth::Used, FIRST), (Growth::UsedOrConnected, 200), (Growth::Connected, 200)]
         {
             let Some((_uring, mut buffers)) = growing_ring(256, false, growth) else { return };
-            (1..=200).for_each(|connections| buffers.connected(connections));
+            (1..=100).for_each(|connections| buffers.connected(connections));
             buffers.connected(3);
             assert_eq!(buffers.available(), usize::from(begun), "{growth:?}");
         }

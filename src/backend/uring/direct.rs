@@ -56,10 +56,14 @@ fn lets_go(ring: &mut Ring) -> io::Result<bool> {
         ring.turn(&counters, Want::Just(0), None)?;
     }
     peer.set_read_timeout(Some(PATIENCE))?;
-    match peer.read(&mut [0]) {
-        Ok(_) => Ok(true),
-        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Ok(false),
-        Err(error) => Err(error),
+    loop {
+        match peer.read(&mut [0]) {
+            Ok(_) => return Ok(true),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
+            // The kernel's own work for the ring breaks it off, and does so once.
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
     }
 }
 

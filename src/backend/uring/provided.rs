@@ -548,7 +548,7 @@ impl<T: Technique> Rung for Provided<T> {
         let incremental = is_incremental::<T>(knobs);
         let kernel = sys::kernel_version();
         let bounded = kernel >= T::BOUNDED;
-        let growth = Growth::of(kernel, T::BOUNDED);
+        let growth = Growth::of(kernel, T::BOUNDED, ring.completes_in_bursts());
         let buffers_per_connection = knobs.size("buffers_per_connection");
         // SAFETY: the loop frees it when every request has ended. Each completion of a receive is handed on once,
         // and what it filled is taken then; it is given back unsent, or after its send is decided.
@@ -643,9 +643,8 @@ impl<T: Technique> Rung for Provided<T> {
     }
 
     fn completed(&mut self, core: &mut Core, token: Token, completion: &Completion) -> io::Result<()> {
-        let late = is_late(&self.connections[token.index as usize], token);
-        debug_assert!(!late, "{token:?} completed after its connection was closed");
-        if late {
+        if is_late(&self.connections[token.index as usize], token) {
+            core.came_late(token);
             return Ok(());
         }
         match token.kind {
@@ -926,9 +925,8 @@ impl<T: Technique> Provided<T> {
         let index = token.index;
         self.discard(completion);
         let connection = &mut self.connections[index as usize];
-        let late = is_late(connection, token);
-        debug_assert!(!late, "{token:?} completed after its connection was closed");
-        if late {
+        if is_late(connection, token) {
+            core.came_late(token);
             return Ok(());
         }
         if !completion.more() {

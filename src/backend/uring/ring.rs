@@ -319,6 +319,11 @@ impl Ring {
         self.setup.task_run == "defer"
     }
 
+    /// Whether it asks for more completions at once than the kernel makes by itself.
+    pub fn completes_in_bursts(&self) -> bool {
+        !self.has_submission_thread() && (!self.completes_in_enters() || self.setup.min_wait_us > 0)
+    }
+
     /// For registrations.
     pub fn submitter(&self) -> Submitter<'_> {
         self.uring.submitter()
