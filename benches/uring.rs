@@ -24,7 +24,7 @@
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use fastrand::Rng;
 use io_uring::{EnterFlags, IoUring, opcode};
-use ringmark::backend::uring::buffer_ring::BufferRing;
+use ringmark::backend::uring::buffer_ring::{BufferRing, Growth};
 use ringmark::backend::uring::token::{Kind, Token};
 use ringmark::counters::Counters;
 use ringmark::sys;
@@ -81,10 +81,11 @@ fn buffer_ring(criterion: &mut Criterion) {
         Err(error) => return skip("buffer_ring", &error),
     };
     // SAFETY: nothing ever receives: what is taken are zeros.
-    let mut buffers = match unsafe { BufferRing::new(&uring.submitter(), BUFFERS, BUFFER_BYTES, false) } {
-        Ok(buffers) => buffers,
-        Err(error) => return skip("buffer_ring", &error),
-    };
+    let mut buffers =
+        match unsafe { BufferRing::new(&uring.submitter(), BUFFERS, BUFFER_BYTES, false, Growth::Used) } {
+            Ok(buffers) => buffers,
+            Err(error) => return skip("buffer_ring", &error),
+        };
     // Given back in the order in which they were taken, they also stand in the ring in the order of their numbers.
     let (in_ring, mut next) = (buffers.available() as u16, 0);
     let mut take_turns = move |count: u16| {

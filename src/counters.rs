@@ -102,6 +102,8 @@ counters! {
     cq_overflows,
     /// Times that a sleeping submission thread was woken.
     submission_wakeups,
+    /// Completions that came after their connection was closed. A loop that counts its requests rightly has none.
+    late,
 }
 
 impl Counters {

@@ -228,6 +228,11 @@ pub fn judge(evidence: &Evidence) -> (Status, String) {
     let pauses = evidence.counters.of_loop("accept_pauses");
     let cause = evidence.counters.accept_error.as_deref().unwrap_or("files, memory or threads ran out");
     reject(pauses > 0, format!("accepting paused {pauses} times: {cause}"));
+    let late = evidence.counters.of_loop("late");
+    reject(
+        late > 0,
+        format!("{late} completions came after their connection was closed: the server's fault"),
+    );
     let unsent = evidence.offered.and_then(|offered| offered.unsent_too_many());
     if !rejections.is_empty() {
         // A client that has far too much to send does not come to read, so that no echo comes back.
@@ -266,7 +271,7 @@ pub fn judge(evidence: &Evidence) -> (Status, String) {
     // What a backend does when its queues are short is its own cost, and stays in the comparison.
     for (counter, meaning) in [
         ("cq_overflows", "the completion queue overflowed"),
-        ("no_buffers", "receives found no provided buffer"),
+        ("no_buffers", "the pool ran dry (set buffers higher): receives found no provided buffer"),
     ] {
         let times = evidence.counters.of_loop(counter);
         if times > 0 {
@@ -431,6 +436,14 @@ mod tests {
             evidence.network.as_mut().expect("given").retransmitted_segments = 10;
         });
         assert_eq!((status, reason.as_str()), (Status::Ok, "TCP sent 10 of 10000 segments again"));
+    }
+
+    #[test]
+    fn a_completion_of_a_connection_that_was_closed_is_a_fault() {
+        let (status, reason) = with(|evidence| {
+            evidence.counters.loops.insert("late".to_owned(), 1);
+        });
+        assert!(status == Status::Rejected && reason.starts_with("1 completions came after"), "{reason}");
     }
 
     #[test]

@@ -13,7 +13,7 @@
 //! # Why a late completion cannot touch the wrong connection
 //! A descriptor is closed only after every request on it has had its last completion, so there is none left
 //! to come when the number is used again. Should the kernel ever prove that wrong, the generation in
-//! the [token](token) differs, and the completion only returns its buffer.
+//! the [token](token) differs, and the completion only returns its buffer and is counted (`late`).
 //!
 //! # Why the kernel cannot use memory that is not ours any more
 //! All that requests point to is the rung's: receives write to it, sends read it. A request that is under way is
@@ -30,6 +30,7 @@
 //! work. Nothing here can see it, so that `uring-sqpoll` alone may leave what follows urgent data unanswered.
 
 pub mod buffer_ring;
+mod direct;
 mod locked;
 mod oneshot;
 mod provided;
@@ -87,7 +88,7 @@ pub(super) trait Rung: Sized {
     }
 
     /// Whether the kernel has what it needs beside the ring, and if not, exactly why.
-    fn probe(ring: &Ring, knobs: &Knobs) -> Result<(), Unsupported>;
+    fn probe(ring: &mut Ring, knobs: &Knobs) -> Result<(), Unsupported>;
 
     /// Sets up beside `listeners` listening sockets.
     fn new(ring: &Ring, knobs: &Knobs, listeners: usize) -> io::Result<Self>;
@@ -184,8 +185,8 @@ impl<R: Rung> Backend for Uring<R> {
         ];
         needed.extend(R::OPERATIONS);
         let setup = setup_for::<R>(knobs, workers);
-        let ring = Ring::probe(setup, &needed)?;
-        R::probe(&ring, knobs)?;
+        let mut ring = Ring::probe(setup, &needed)?;
+        R::probe(&mut ring, knobs)?;
         drop(ring);
         probe_memory::<R>(setup, knobs, workers)
     }
@@ -326,6 +327,13 @@ impl Core<'_> {
         self.ring.make_room(self.counters, count)
     }
 
+    /// Notes a completion that came after its connection was closed, which the count of requests rules out.
+    #[cold]
+    pub fn came_late(&self, token: Token) {
+        debug_assert!(false, "{token:?} completed after its connection was closed");
+        self.counters.late.add(1);
+    }
+
     /// Requests with a lower number are [decided](Ring::decided).
     pub fn decided(&self) -> u64 {
         self.ring.decided()
@@ -435,10 +443,18 @@ impl<R: Rung> Loop<'_, R> {
             let Some(completion) = self.core.ring.take() else { break };
             self.hand_on(&completion)?;
         }
-        for completion in self.core.ring.take_collected() {
-            self.hand_on(&completion)?;
+        if self.core.ring.has_collected() {
+            self.hand_on_collected()?;
         }
         self.rung.turned(&mut self.core)
+    }
+
+    #[cold]
+    fn hand_on_collected(&mut self) -> io::Result<()> {
+        for completion in self.core.ring.take_collected() {
+            self.hand_on_any(&completion)?;
+        }
+        Ok(())
     }
 
     #[inline(always)]

@@ -12,6 +12,7 @@ use std::thread;
 
 pub const CASES: &[Case] = &[
     echo("four_buffers_for_two_hundred", four_buffers_for_two_hundred).for_knob("buffers"),
+    echo("buffers_for_a_thousand", buffers_for_a_thousand).for_knob("buffers"),
     echo("buffers_come_back", buffers_come_back).for_knob("buffers"),
     echo("completion_queue_overflows", completion_queue_overflows).for_knob("cq_entries"),
     echo("submission_queue_full", submission_queue_full).for_knob("sq_entries"),
@@ -42,6 +43,25 @@ fn four_buffers_for_two_hundred(backend: &Backend) {
         clients.into_iter().for_each(Client::finish);
         all_buffers_are_there(backend, server, 4);
     });
+}
+
+/// A thousand inputs that are there at once, of which the kernel tells at once, find the buffers that there are by
+/// default, while those before them are being sent.
+fn buffers_for_a_thousand(backend: &Backend) {
+    // A submission thread is told of no bursts.
+    if !has_knob(backend, "task_run") {
+        return;
+    }
+    let bursts = [&["--set=task_run=coop"][..], &["--set=min_wait_us=5000", "--set=min_wait_events=1000"]];
+    for settings in bursts {
+        survives_with(backend, settings, |server| {
+            let mut clients: Vec<Client> = (0..999).map(|_| server.connect()).collect();
+            server.wait_for("accepted", 1000);
+            (0..4).for_each(|_| burst(server, &mut clients, |_| 64));
+            assert_eq!(server.counters().of("no_buffers"), 0, "{settings:?}");
+            clients.into_iter().for_each(Client::finish);
+        });
+    }
 }
 
 /// Few enough that the loop gets inputs for all of them in one turn: the kernel hands over 20 at a time.

@@ -32,8 +32,6 @@ const HELD_BYTES: u64 = 1 << 20;
 const OWN_GROWTH: u64 = 6 << 20;
 
 fn slow_readers(backend: &Backend, count: usize) {
-    // One receive of a bundle may take the whole pool of buffers, and one more may be under way.
-    let held_by_each = if backend.name == "uring-bundle" { 8 * HELD_BYTES } else { HELD_BYTES };
     survives(backend, |server| {
         let resident_before = server.resident_bytes();
         let mut slow: Vec<Client> = (0..count).map(|_| Client::connect_narrow(server.address())).collect();
@@ -44,7 +42,7 @@ fn slow_readers(backend: &Backend, count: usize) {
         });
 
         let counters = server.counters();
-        let bound = held_by_each * count as u64;
+        let bound = HELD_BYTES * count as u64;
         let held = counters.of("bytes_received") - counters.of("bytes_sent");
         assert!(held < bound, "the server holds {held} bytes that it has not sent");
         let grown = server.resident_bytes().saturating_sub(resident_before);

@@ -4,7 +4,7 @@
 use super::ring::{self, Ring};
 use crate::backend::{Knob, Unsupported};
 use crate::counters::Counters;
-use crate::sys::{AnonymousMemory, Call};
+use crate::sys::{AnonymousMemory, Call, Version};
 use io_uring::Submitter;
 use io_uring::types::{BufRingEntry, IOU_PBUF_RING_INC};
 use std::io;
@@ -14,10 +14,10 @@ use std::sync::atomic::{AtomicU16, Ordering};
 /// `buffers`.
 pub const BUFFERS: Knob = Knob::number(
     "buffers",
-    1024,
+    2048,
     1..=32_768,
-    "provided buffers of a worker, rounded up to a power of two; those beyond 96 take memory only once they were \
-     needed",
+    "provided buffers of a worker, rounded up to a power of two; two for each busy connection are always enough, and \
+     those beyond 96 take memory only once they were needed",
 );
 
 /// `buffer_bytes`.
@@ -35,8 +35,37 @@ pub const INCREMENTAL: Knob = Knob::word(
 pub const GROUP: u16 = 0;
 
 /// Buffers that are in the ring from the start. An enter makes the completions of 40 receives at most (twice
-/// IO_LOCAL_TW_DEFAULT_MAX of the kernel's io_uring.c), while those of 40 before them are being sent.
+/// IO_LOCAL_TW_DEFAULT_MAX of the kernel's io_uring.c), while those of 40 before them are being sent. Kernels without
+/// that bound ask for another [growth](Growth).
 const FIRST: u16 = 96;
+
+/// When more buffers are put into the ring. What is in it can be taken by one connection in one go where the kernel
+/// does not bound that, and all connections may want one in one go where the kernel makes all completions at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Growth {
+    /// When hardly any are left.
+    Used,
+    /// The same, and so that there are two for each connection.
+    UsedOrConnected,
+    /// Only so that there are two for each connection: else a connection could have the ring grow, and take all that is in it.
+    Connected,
+}
+
+impl Growth {
+    /// What fits a kernel of this version. `bounded` is from which on it bounds what a receive of the kind takes in
+    /// one go; `in_bursts` says that the ring asks for all completions at once.
+    pub fn of(kernel: Version, bounded: Version, in_bursts: bool) -> Self {
+        // IO_LOCAL_TW_DEFAULT_MAX.
+        const BOUNDS_COMPLETIONS: Version = (6, 13);
+        if kernel < bounded {
+            Growth::Connected
+        } else if in_bursts || kernel < BOUNDS_COMPLETIONS {
+            Growth::UsedOrConnected
+        } else {
+            Growth::Used
+        }
+    }
+}
 
 /// A ring of buffer descriptions that the kernel reads from, registered as a buffer group.
 struct Entries {
@@ -114,6 +143,7 @@ pub struct BufferRing {
     memory: AnonymousMemory,
     buffer_bytes: usize,
     incremental: bool,
+    growth: Growth,
     states: Vec<State>,
     kernels: usize,
     /// With so few of them left, more are begun.
@@ -164,6 +194,7 @@ impl BufferRing {
         count: u16,
         buffer_bytes: usize,
         incremental: bool,
+        growth: Growth,
     ) -> io::Result<Self> {
         let bytes = usize::from(count) * buffer_bytes;
         let memory = AnonymousMemory::new(bytes).map_err(|error| {
@@ -176,6 +207,7 @@ impl BufferRing {
             memory,
             buffer_bytes,
             incremental,
+            growth,
             states: vec![State::default(); usize::from(count)],
             kernels: 0,
             few: 0,
@@ -278,7 +310,17 @@ impl BufferRing {
     /// Doubles the buffers that are in use, where the kernel found none: it may pick many before we see the first.
     #[cold]
     pub fn begin_more(&mut self) {
-        self.begin(self.begun);
+        if self.growth != Growth::Connected {
+            self.begin(self.begun);
+        }
+    }
+
+    /// Notes how many connections there are. Each may have one buffer that is being sent while it fills the next.
+    pub fn connected(&mut self, connections: u64) {
+        if self.growth != Growth::Used {
+            let wanted = u16::try_from(2 * connections).unwrap_or(u16::MAX);
+            self.begin(wanted.saturating_sub(self.begun));
+        }
     }
 
     /// Puts more buffers into the ring, as far as there are any that were never in it.
@@ -389,7 +431,7 @@ impl SendGroups {
 pub fn probe(ring: &Ring, incremental: bool) -> Result<(), Unsupported> {
     let uring = ring.submitter();
     // SAFETY: nothing receives.
-    let make = || unsafe { BufferRing::new(&uring, 1, 4096, incremental) };
+    let make = || unsafe { BufferRing::new(&uring, 1, 4096, incremental, Growth::Used) };
     let done = ring.setup().need().patiently(make).and_then(|_| uring.unregister_buf_ring(GROUP));
     done.map_err(|error| {
         if error.kind() == io::ErrorKind::OutOfMemory {
@@ -410,6 +452,10 @@ mod tests {
     use io_uring::IoUring;
 
     fn ring(count: u16, incremental: bool) -> Option<(IoUring, BufferRing)> {
+        growing_ring(count, incremental, Growth::Used)
+    }
+
+    fn growing_ring(count: u16, incremental: bool, growth: Growth) -> Option<(IoUring, BufferRing)> {
         let uring = match IoUring::new(4) {
             Ok(uring) => uring,
             Err(error) => {
@@ -418,7 +464,7 @@ mod tests {
             }
         };
         // SAFETY: nothing receives: what the tests take are zeros.
-        let buffers = unsafe { BufferRing::new(&uring.submitter(), count, 64, incremental) };
+        let buffers = unsafe { BufferRing::new(&uring.submitter(), count, 64, incremental, growth) };
         if incremental && buffers.is_err() {
             eprintln!("skipped: incremental buffers need Linux 6.12");
             return None;
@@ -455,6 +501,51 @@ mod tests {
         assert_eq!(buffers.available(), 0);
         pieces.into_iter().for_each(|piece| buffers.give_back(piece));
         assert_eq!(buffers.available(), 256);
+    }
+
+    #[test]
+    fn what_kernels_do_not_bound_is_bounded_by_what_is_in_the_ring() {
+        let of = |kernel| [(6, 8), (6, 17)].map(|bounded| Growth::of(kernel, bounded, false));
+        assert_eq!(of((5, 19)), [Growth::Connected; 2]);
+        assert_eq!(of((6, 1)), [Growth::Connected; 2]);
+        assert_eq!(of((6, 12)), [Growth::UsedOrConnected, Growth::Connected]);
+        assert_eq!(of((6, 16)), [Growth::Used, Growth::Connected]);
+        assert_eq!(of((6, 18)), [Growth::Used; 2]);
+        assert_eq!(of((7, 0)), [Growth::Used; 2]);
+        assert_eq!(Growth::of((7, 0), (6, 8), true), Growth::UsedOrConnected);
+        assert_eq!(Growth::of((6, 1), (6, 8), true), Growth::Connected);
+    }
+
+    #[test]
+    fn one_connection_does_not_have_the_ring_grow_where_it_could_take_all() {
+        for (growth, begun) in
+            [(Growth::Used, 256), (Growth::UsedOrConnected, 256), (Growth::Connected, FIRST)]
+        {
+            let Some((_uring, mut buffers)) = growing_ring(256, false, growth) else { return };
+            buffers.connected(1);
+            let mut taken = 0;
+            while buffers.available() > 0 {
+                buffers.take(taken, 64, false);
+                taken += 1;
+            }
+            buffers.begin_more();
+            assert_eq!((taken, buffers.begun), (begun, begun), "{growth:?}");
+        }
+    }
+
+    #[test]
+    fn all_connections_find_a_buffer_where_they_may_want_one_at_once() {
+        for (growth, begun) in
+            [(Growth::Used, FIRST), (Growth::UsedOrConnected, 200), (Growth::Connected, 200)]
+        {
+            let Some((_uring, mut buffers)) = growing_ring(256, false, growth) else { return };
+            (1..=100).for_each(|connections| buffers.connected(connections));
+            buffers.connected(3);
+            assert_eq!(buffers.available(), usize::from(begun), "{growth:?}");
+        }
+        let Some((_uring, mut buffers)) = growing_ring(256, false, Growth::Connected) else { return };
+        buffers.connected(100_000);
+        assert_eq!(buffers.available(), 256, "there are no more");
     }
 
     #[test]

@@ -108,7 +108,7 @@ impl Rung for Oneshot {
         if is_linked(knobs) { setup.with_room_for(LINKED) } else { setup }
     }
 
-    fn probe(_ring: &Ring, _knobs: &Knobs) -> Result<(), Unsupported> {
+    fn probe(_ring: &mut Ring, _knobs: &Knobs) -> Result<(), Unsupported> {
         Ok(())
     }
 
@@ -142,12 +142,15 @@ impl Rung for Oneshot {
     }
 
     fn received(&mut self, core: &mut Core, token: Token, completion: &Completion) -> io::Result<()> {
-        if self.is_late(token) { Ok(()) } else { self.received(core, token.index, completion.result) }
+        if self.is_late(core, token) {
+            return Ok(());
+        }
+        self.received(core, token.index, completion.result)
     }
 
     fn completed(&mut self, core: &mut Core, token: Token, completion: &Completion) -> io::Result<()> {
         let index = token.index;
-        if self.is_late(token) {
+        if self.is_late(core, token) {
             return Ok(());
         }
         match token.kind {
@@ -194,10 +197,12 @@ fn is_linked(knobs: &Knobs) -> bool {
 
 impl Oneshot {
     /// Whether a completion belongs to a connection that had the index before.
-    fn is_late(&self, token: Token) -> bool {
+    fn is_late(&self, core: &Core, token: Token) -> bool {
         let connection = &self.connections[token.index as usize];
         let late = connection.generation != token.generation || !connection.open;
-        debug_assert!(!late, "{token:?} completed after its connection was closed");
+        if late {
+            core.came_late(token);
+        }
         late
     }
 

@@ -35,10 +35,16 @@
 //! so small messages cost what they cost without bundles.
 //!
 //! A multishot receive of bundles goes on for as long as there are bytes and buffers, before its first completion
-//! is seen: 256 buffers at a time, 32 times. So `buffers_per_connection` cannot bound what one connection takes;
-//! what bounds it is the pool of buffers, and, once it has moved to the heap, the pause of its receive.
+//! is seen: 256 buffers at a time, 32 times. From kernel 6.17 on it is told to take as many bytes in one go as
+//! `buffers_per_connection` allows.
+//!
+//! # Kernels that do not bound what a receive takes
+//! Before 6.17 a receive of bundles takes all that is in the ring of buffers, before 6.8 any multishot receive does. There the
+//! ring holds only as many buffers [as there are connections](Growth::Connected), 96 at least: that bounds what one
+//! connection can take beyond `buffers_per_connection`.
 
-use super::buffer_ring::{self, BufferRing, Piece, SendGroups};
+use super::buffer_ring::{self, BufferRing, Growth, Piece, SendGroups};
+use super::direct;
 use super::locked::whole_pages;
 use super::request::{Request, Socket};
 use super::ring::{self, Completion, Ring, Setup};
@@ -47,7 +53,7 @@ use super::{Accept, Core, Rung};
 use crate::backend::{Facts, Knob, Knobs, Needs, Unsupported};
 use crate::connection;
 use crate::drain::Owed;
-use crate::sys::{self, Call};
+use crate::sys::{self, Call, Version};
 use crate::work::WORK_NS;
 use io_uring::opcode;
 use io_uring::squeue::Flags;
@@ -65,6 +71,9 @@ const OTHER_FILES: usize = 32;
 
 /// See [the top](self#one-system-call-an-echo).
 const SEND: libc::c_int = libc::MSG_NOSIGNAL | libc::MSG_WAITALL | libc::MSG_DONTWAIT;
+
+/// The kernel's name for what a multishot receive that takes a buffer at a time takes in one go.
+const MULTISHOT_MAX_RETRY: usize = 32;
 
 /// A table of direct descriptors has no more than this, even where files are not limited: 8 bytes each.
 const DIRECT_MOST: usize = 65_536;
@@ -87,14 +96,14 @@ pub trait Technique {
     const BUNDLE: bool = false;
     /// The ring has a submission thread.
     const SUBMISSION_THREAD: bool = false;
-    /// Buffers that one receive may take before another's turn: a multishot one 32 (MULTISHOT_MAX_RETRY in the
-    /// kernel's net.c), one of bundles as many as there are.
-    const BUFFERS_AT_ONCE: usize = if Self::BUNDLE {
-        usize::MAX
+    /// From which kernel on there is a bound to what a receive takes in one go. A multishot one that takes a buffer at
+    /// a time has one since MULTISHOT_MAX_RETRY came into the kernel's net.c; one of bundles is told it.
+    const BOUNDED: Version = if Self::BUNDLE {
+        (6, 17)
     } else if Self::POLL {
-        1
+        (0, 0)
     } else {
-        32
+        (6, 8)
     };
     /// [`Rung::OPERATIONS`]. IORING_OP_SEND_ZC came with multishot receives (kernel 6.0), which have no probe.
     const OPERATIONS: &'static [(&'static str, u8)] = &[("SEND_ZC", opcode::SendZc::CODE)];
@@ -142,7 +151,7 @@ impl Technique for Direct {
     const NAME: &'static str = "uring-multishot-direct";
     const SUMMARY: &'static str = "as uring-multishot, with direct descriptors instead of files";
     const NEEDS: Needs = Needs {
-        linux: "6.8",
+        linux: "6.13",
         default_container: false,
         limits: "io_uring not disabled, RLIMIT_MEMLOCK for each ring; as many direct descriptors as RLIMIT_NOFILE",
     };
@@ -232,10 +241,14 @@ pub struct Provided<T: Technique> {
     /// Connections whose receive found no buffer, longest wait first.
     starved: VecDeque<(u32, u32)>,
     sends: Sends,
+    /// Buffers that one receive may take in one go, before another's turn.
+    buffers_at_once: usize,
     /// Something may be to follow a send that is not decided.
     may_be_followed: bool,
     buffers_per_connection: u32,
     buffer_bytes: u32,
+    /// The same in bytes, where the kernel is told it.
+    bytes_at_once: Option<u32>,
     direct_files: u32,
     technique: PhantomData<T>,
 }
@@ -535,15 +548,13 @@ impl<T: Technique> Rung for Provided<T> {
         whole_pages(16 * knobs.get("buffers").next_power_of_two())
     }
 
-    fn probe(ring: &Ring, knobs: &Knobs) -> Result<(), Unsupported> {
+    fn probe(ring: &mut Ring, knobs: &Knobs) -> Result<(), Unsupported> {
         if T::BUNDLE && !ring.has_bundles() {
             let reason = "IORING_FEAT_RECVSEND_BUNDLE is not there; needs Linux 6.10".to_owned();
             return Err(Unsupported { reason });
         }
         if T::DIRECT {
-            ring.submitter().register_files_sparse(1).map_err(|error| Unsupported {
-                reason: format!("io_uring_register(FILES2): {error}; sparse tables need Linux 5.19"),
-            })?;
+            direct::probe(ring)?;
         }
         buffer_ring::probe(ring, is_incremental::<T>(knobs))
     }
@@ -553,9 +564,14 @@ impl<T: Technique> Rung for Provided<T> {
         let count = knobs.size("buffers").next_power_of_two();
         let buffer_bytes = knobs.size("buffer_bytes");
         let incremental = is_incremental::<T>(knobs);
+        let kernel = sys::kernel_version();
+        let bounded = kernel >= T::BOUNDED;
+        let growth = Growth::of(kernel, T::BOUNDED, ring.completes_in_bursts());
+        let buffers_per_connection = knobs.size("buffers_per_connection");
         // SAFETY: the loop frees it when every request has ended. Each completion of a receive is handed on once,
         // and what it filled is taken then; it is given back unsent, or after its send is decided.
-        let buffers = unsafe { BufferRing::new(&submitter, count as u16, buffer_bytes, incremental)? };
+        let buffers =
+            unsafe { BufferRing::new(&submitter, count as u16, buffer_bytes, incremental, growth)? };
         let mut direct_files = 0;
         if T::DIRECT {
             // The drain needs a file for each of them.
@@ -571,7 +587,15 @@ impl<T: Technique> Rung for Provided<T> {
             starved: VecDeque::new(),
             sends: Sends::default(),
             may_be_followed: false,
-            buffers_per_connection: knobs.get("buffers_per_connection") as u32,
+            buffers_at_once: match bounded {
+                true if T::BUNDLE => buffers_per_connection,
+                true if T::POLL => 1,
+                true => MULTISHOT_MAX_RETRY,
+                false => usize::MAX,
+            },
+            bytes_at_once: (T::BUNDLE && bounded)
+                .then(|| (buffers_per_connection * buffer_bytes).try_into().unwrap_or(u32::MAX)),
+            buffers_per_connection: buffers_per_connection as u32,
             buffer_bytes: buffer_bytes as u32,
             direct_files,
             technique: PhantomData,
@@ -599,6 +623,7 @@ impl<T: Technique> Rung for Provided<T> {
     }
 
     fn serve(&mut self, core: &mut Core, index: u32) -> io::Result<()> {
+        self.buffers.connected(core.counters.accepted.get() - core.counters.closed.get());
         if T::POLL { self.poll(core, index) } else { self.receive(core, index) }
     }
 
@@ -636,9 +661,8 @@ impl<T: Technique> Rung for Provided<T> {
     }
 
     fn completed(&mut self, core: &mut Core, token: Token, completion: &Completion) -> io::Result<()> {
-        let late = is_late(&self.connections[token.index as usize], token);
-        debug_assert!(!late, "{token:?} completed after its connection was closed");
-        if late {
+        if is_late(&self.connections[token.index as usize], token) {
+            core.came_late(token);
             return Ok(());
         }
         match token.kind {
@@ -761,7 +785,7 @@ impl<T: Technique> Provided<T> {
         let request = if T::POLL {
             Request::receive_now(socket)
         } else if T::BUNDLE {
-            Request::receive_bundles(socket)
+            Request::receive_bundles(socket, self.bytes_at_once)
         } else {
             Request::receive_multishot(socket)
         };
@@ -919,9 +943,8 @@ impl<T: Technique> Provided<T> {
         let index = token.index;
         self.discard(completion);
         let connection = &mut self.connections[index as usize];
-        let late = is_late(connection, token);
-        debug_assert!(!late, "{token:?} completed after its connection was closed");
-        if late {
+        if is_late(connection, token) {
+            core.came_late(token);
             return Ok(());
         }
         if !completion.more() {
@@ -1131,7 +1154,7 @@ impl<T: Technique> Provided<T> {
     /// Arms the receives that found no buffer, as far as the buffers that are back are enough for them.
     fn feed_the_starved(&mut self, core: &mut Core) -> io::Result<()> {
         let available = self.buffers.available();
-        let most = if available == 0 { 0 } else { (available / T::BUFFERS_AT_ONCE).max(1) };
+        let most = if available == 0 { 0 } else { (available / self.buffers_at_once).max(1) };
         for _ in 0..self.starved.len().min(most) {
             let Some((index, generation)) = self.starved.pop_front() else { break };
             let connection = &mut self.connections[index as usize];

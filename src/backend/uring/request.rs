@@ -12,6 +12,20 @@ use std::ptr;
 /// A request without an address.
 pub struct Request(Entry);
 
+/// Sets the length that a request names, for which some have no argument.
+fn set_length(entry: &mut Entry, length: u32) {
+    /// `struct io_uring_sqe` up to its `len`.
+    #[repr(C)]
+    struct Head {
+        before: [u32; 6],
+        length: u32,
+    }
+    const { assert!(size_of::<Entry>() == 64 && align_of::<Entry>() >= align_of::<Head>()) };
+    // SAFETY: an entry is the kernel's structure of 64 bytes, in which any value of the length is valid, and it is ours
+    // alone here.
+    unsafe { (*ptr::from_mut(entry).cast::<Head>()).length = length };
+}
+
 /// A connection's socket.
 #[derive(Clone, Copy, Debug)]
 pub enum Socket {
@@ -87,9 +101,14 @@ impl Request {
         Self(opcode::RecvMulti::new(socket.fd(), GROUP).build().flags(socket.flags()))
     }
 
-    /// The same, several buffers at a time (kernel 6.10).
-    pub fn receive_bundles(socket: Socket) -> Self {
-        Self(opcode::RecvMultiBundle::new(socket.fd(), GROUP).build().flags(socket.flags()))
+    /// The same, several buffers at a time (kernel 6.10), and of those no more bytes in one go than `most` (kernel
+    /// 6.17), if that is given.
+    pub fn receive_bundles(socket: Socket, most: Option<u32>) -> Self {
+        let mut entry = opcode::RecvMultiBundle::new(socket.fd(), GROUP).build().flags(socket.flags());
+        if let Some(most) = most {
+            set_length(&mut entry, most);
+        }
+        Self(entry)
     }
 
     /// Cancels the request with this token.
@@ -119,5 +138,24 @@ impl Request {
     /// Does nothing.
     pub fn nothing() -> Self {
         Self(opcode::Nop::new().build())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_length_stands_where_the_kernel_looks_for_it() {
+        let written = |entry: Entry| format!("{entry:?}");
+        let plain = opcode::Send::new(Fd(7), ptr::null(), 0).build();
+        let mut longer = opcode::Send::new(Fd(7), ptr::null(), 0).build();
+        set_length(&mut longer, 0x1234);
+        let built = opcode::Send::new(Fd(7), ptr::null(), 0x1234).build();
+        let bytes = |entry: &Entry| {
+            // SAFETY: an entry has 64 bytes, all of which were written when it was built.
+            unsafe { *ptr::from_ref(entry).cast::<[u8; 64]>() }
+        };
+        assert_eq!(bytes(&longer), bytes(&built), "{}", written(plain));
     }
 }

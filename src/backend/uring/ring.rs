@@ -185,10 +185,16 @@ impl Setup {
     pub fn need(&self) -> Need {
         const HEADS_AND_TAILS: u64 = 320;
         let requests = u64::from(self.sq_entries.next_power_of_two());
-        let completions = u64::from(self.cq_entries.next_power_of_two());
+        let completions = u64::from(self.cq_entries.next_power_of_two()).max(requests);
         let ring =
             whole_pages(64 * requests) + whole_pages(HEADS_AND_TAILS + 16 * completions + 4 * requests);
         Need { bytes_each: ring + self.beside.bytes_each, ..self.beside }
+    }
+
+    /// A small ring.
+    #[cfg(test)]
+    pub fn for_test() -> Self {
+        Self { sq_entries: 4, cq_entries: 8, task_run: "defer", ..Self::default() }
     }
 
     /// How many completions to ask the kernel for, and for how long.
@@ -342,6 +348,11 @@ impl Ring {
         self.setup.task_run == "defer"
     }
 
+    /// Whether it asks for more completions at once than the kernel makes by itself.
+    pub fn completes_in_bursts(&self) -> bool {
+        !self.has_submission_thread() && (!self.completes_in_enters() || self.setup.min_wait_us > 0)
+    }
+
     /// For registrations.
     pub fn submitter(&self) -> Submitter<'_> {
         self.uring.submitter()
@@ -466,8 +477,13 @@ impl Ring {
         self.uring.completion().next().map(Completion::from)
     }
 
-    /// The other completions of this turn.
+    /// Whether there are other completions of this turn.
     #[inline]
+    pub fn has_collected(&self) -> bool {
+        !self.collected.is_empty()
+    }
+
+    /// The other completions of this turn.
     pub fn take_collected(&mut self) -> Vec<Completion> {
         std::mem::take(&mut self.collected)
     }
