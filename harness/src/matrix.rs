@@ -858,7 +858,7 @@ mod tests {
             (with("{port}", "8888"), "no {port}"),
             (with("ready = { line = \"listening\" }", "ready = \"soon\""), "soon"),
             (with("ready = { line = \"listening\" }\n", ""), "ready"),
-            (with("version = [\"other\", \"--version\"]", ""), "version"),
+            (with("[\"other\", \"--version\"]", "[\"\"]"), "version is empty"),
             (with("ready_within = \"3s\"", "redy = 3"), "redy"),
             (parse(&format!("{GOOD}{EXTERNAL}{EXTERNAL}")), "'other' stands twice"),
             (with("message_bytes = 64", "message_bytes = 64\nwork_ns = 5"), "external 'other' would do no"),

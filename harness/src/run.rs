@@ -343,7 +343,7 @@ fn have_figures(trials: &[TrialRow]) -> Result<()> {
 }
 
 /// An arm is tried no more once it has failed so often in the same way, and never came to an end.
-const FAILURES_TO_GIVE_UP: usize = 3;
+const FAILURES_TO_GIVE_UP: usize = 4;
 
 /// Why a trial would fail as all of its arm did, in this workload or in the whole run.
 fn hopeless(rows: &[TrialRow], trial: &Trial) -> Option<String> {
@@ -532,20 +532,21 @@ mod tests {
             ..TrialRow::default()
         };
         let failed = |workload: &str, reason: &str| row(workload, Status::Failed, reason);
-        let two = vec![failed("a", "port 1: in use"), failed("b", "port 2: in use")];
-        assert_eq!(hopeless(&two, &trial("a")), None);
-        let three = [two.clone(), vec![failed("c", "port 33: in use")]].concat();
-        let reason = hopeless(&three, &trial("a")).unwrap_or_default();
-        assert_eq!(reason, "not run: 3 times before it failed in the same way: port 33: in use");
+        let three =
+            vec![failed("a", "port 1: in use"), failed("b", "port 2: in use"), failed("a", "port 4: in use")];
+        assert_eq!(hopeless(&three, &trial("a")), None);
+        let four = [three.clone(), vec![failed("c", "port 33: in use")]].concat();
+        let reason = hopeless(&four, &trial("a")).unwrap_or_default();
+        assert_eq!(reason, "not run: 4 times before it failed in the same way: port 33: in use");
         // It stays so, with the words said once.
-        let four = [three.clone(), vec![failed("a", &reason)]].concat();
-        assert_eq!(hopeless(&four, &trial("b")), Some(reason));
-        let another = [two.clone(), vec![failed("c", "it ended")]].concat();
+        let five = [four.clone(), vec![failed("a", &reason)]].concat();
+        assert_eq!(hopeless(&five, &trial("b")), Some(reason));
+        let another = [three.clone(), vec![failed("c", "it ended")]].concat();
         assert_eq!(hopeless(&another, &trial("a")), None);
         // One that came to its end, whatever the gates said, is not hopeless; nor is another arm.
-        let once = [vec![row("z", Status::Rejected, "")], three.clone()].concat();
+        let once = [vec![row("z", Status::Rejected, "")], four.clone()].concat();
         assert_eq!(hopeless(&once, &trial("a")), None);
-        assert_eq!(hopeless(&three, &Trial { arm: "x".to_owned(), ..trial("a") }), None);
+        assert_eq!(hopeless(&four, &Trial { arm: "x".to_owned(), ..trial("a") }), None);
     }
 
     #[test]

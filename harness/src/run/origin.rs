@@ -1,6 +1,6 @@
 //! What made a run's figures: the programs and the machine, and in what they differ from those of another run.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::path::Path;
 use std::process::Command;
 
@@ -8,7 +8,6 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::children;
 use crate::machine;
 use crate::results::Manifest;
 use crate::sides::Sides;
@@ -43,13 +42,8 @@ impl Program {
 
     /// The server's program, which lies here.
     pub fn of_server(path: &Path) -> Result<Self> {
-        let mut command = Command::new(path);
-        command.arg("--version");
-        // "ringmark-server 0.1.0, revision 0123…, with local changes"
-        let line = children::line_of(command).ok();
-        let revision = line.as_deref().and_then(|line| line.split(", revision ").nth(1)?.split(',').next());
         Ok(Self {
-            revision: revision.filter(|it| *it != "unknown").map(str::to_owned),
+            revision: fs::read(path).ok().and_then(|bytes| revision_in(&bytes)),
             ..Self::of_file(path)?
         })
     }
@@ -70,6 +64,18 @@ impl Program {
             revision: None,
         })
     }
+}
+
+/// The revision that a program of ours would tell with `--version`. It is not started for that: a script in its place
+/// would do whatever it does.
+fn revision_in(program: &[u8]) -> Option<String> {
+    const BEFORE: &[u8] = b", revision ";
+    const DIGITS: usize = 40;
+    let digits = |at: usize| program.get(at + BEFORE.len()..at + BEFORE.len() + DIGITS);
+    let mut found = program.windows(BEFORE.len()).enumerate().filter(|(_, bytes)| *bytes == BEFORE);
+    let revision =
+        found.find_map(|(at, _)| digits(at).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit)))?;
+    String::from_utf8(revision.to_vec()).ok()
 }
 
 /// The two programs of a run.
@@ -248,6 +254,14 @@ mod tests {
             "programs": {"ringmark": {"sha256": "a", "bytes": 3}, "server": {"sha256": "b", "bytes": 3}},
             "sides": {"over_loopback": true, "server": side("b"), "load": side("a")},
         })
+    }
+
+    #[test]
+    fn a_revision_is_read_out_of_a_program() {
+        let revision = "0123456789abcdef0123456789abcdef01234567";
+        let program = format!("\0, revision unknown\00.1.0, revision {revision}, with local changes\0");
+        assert_eq!(revision_in(program.as_bytes()).as_deref(), Some(revision));
+        assert_eq!(revision_in(b"#!/bin/sh\nexec x, revision 0123"), None);
     }
 
     #[test]
