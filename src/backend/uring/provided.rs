@@ -243,7 +243,7 @@ pub struct Provided<T: Technique> {
     sends: Sends,
     /// Buffers that one receive may take in one go, before another's turn.
     buffers_at_once: usize,
-    /// Something may be to follow a send that is not decided.
+    /// A receive waits for a buffer, or something may be to follow a send that is not decided.
     may_be_followed: bool,
     buffers_per_connection: u32,
     buffer_bytes: u32,
@@ -684,7 +684,7 @@ impl<T: Technique> Rung for Provided<T> {
 
     #[inline]
     fn must_not_wait(&mut self, core: &mut Core) -> io::Result<bool> {
-        if !self.may_be_followed && self.starved.is_empty() {
+        if !self.may_be_followed {
             return Ok(false);
         }
         // The last turn may have fed connections that have nothing to say, and the next in the queue must
@@ -1140,11 +1140,12 @@ impl<T: Technique> Provided<T> {
             connection.length > connection.sending.into() || connection.is_over() || !waits
         };
         let sends = self.sends.undecided();
-        self.may_be_followed = sends.iter().any(follows);
-        self.may_be_followed || !self.starved.is_empty() && !sends.is_empty()
+        self.may_be_followed = !self.starved.is_empty() || sends.iter().any(follows);
+        self.may_be_followed && !sends.is_empty()
     }
 
     fn starve(&mut self, index: u32) {
+        self.may_be_followed = true;
         let connection = &mut self.connections[index as usize];
         connection.set(State::Starved);
         connection.set(State::Readable);
