@@ -65,9 +65,9 @@ mod tests {
         // As Linux 6.18 refuses less.
         for (name, settings, kib) in [
             ("uring-oneshot", &[][..], 84),
-            ("uring-multishot", &[], 100),
-            ("uring-sqpoll", &[], 100),
-            ("uring-multishot", &["cq_entries=8192"], 164),
+            ("uring-multishot", &[], 116),
+            ("uring-sqpoll", &[], 116),
+            ("uring-multishot", &["cq_entries=8192"], 180),
             ("uring-multishot", &["buffers=64"], 88),
             ("uring-multishot", &["buffers=4096"], 148),
             ("epoll-et", &[], 0),
@@ -75,7 +75,7 @@ mod tests {
         ] {
             assert_eq!(bytes(name, settings), kib, "{name} {settings:?}");
         }
-        assert_eq!(most_bytes(), 100 << 10);
+        assert_eq!(most_bytes(), 116 << 10);
         assert!(
             are_counted((6, 18)) && are_counted((5, 10)) && !are_counted((6, 13)) && !are_counted((5, 12))
         );
