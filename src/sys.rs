@@ -822,7 +822,8 @@ pub fn interrupt(thread: libc::pid_t) {
     unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, INTERRUPTION) };
 }
 
-/// Anonymous zeroed memory, page-aligned, not resident until touched; unmapped on drop.
+/// Anonymous zeroed memory, page-aligned, not resident until touched; unmapped on drop. The kernel does not set aside
+/// what may never be touched (MAP_NORESERVE), unless it is told to do so always (vm.overcommit_memory=2).
 pub struct AnonymousMemory {
     start: NonNull<u8>,
     length: usize,
@@ -837,7 +838,7 @@ impl AnonymousMemory {
                 ptr::null_mut(),
                 length,
                 libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
                 -1,
                 0,
             )
