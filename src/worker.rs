@@ -79,10 +79,11 @@ fn serve(plan: &Plan, counters: &Counters, stop: &Stop, up: mpsc::Sender<Up>) ->
     // A table of its own has a limit of its own, so that connections are not bounded by one table, and
     // its descriptors need no locking against other threads. Default seccomp profiles of containers refuse
     // unshare(2) of any kind, with EPERM, ENOSYS or what else they choose: then the workers share one table, and the
-    // ready line says so.
+    // ready line says so. Where files or memory ran out, more is wrong than that.
     let file_table = match sys::unshare_files() {
         Ok(()) => "own".to_owned(),
-        Err(error) => format!("shared: unshare: {error}"),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENOMEM)) => return Err(error),
+        Err(error) => format!("shared: {error}"),
     };
     if let Some(cpu) = plan.cpu {
         sys::pin_to_cpu(cpu).map_err(|error| {

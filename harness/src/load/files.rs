@@ -54,7 +54,7 @@ impl FileTables {
     pub fn words(&self) -> String {
         match &self.refused {
             None => "own".to_owned(),
-            Some(why) => format!("shared: unshare: {why}"),
+            Some(why) => format!("shared: {why}"),
         }
     }
 
@@ -72,7 +72,7 @@ impl FileTables {
         if let Some(why) = self.refused.as_ref().filter(|_| connections > room) {
             anyhow::bail!(
                 "--connections {connections}: {room} fit. The load has one file table for all of its threads, of {files} \
-                 files (RLIMIT_NOFILE), because unshare(CLONE_FILES) is refused: {why}; a container's seccomp profile \
+                 files (RLIMIT_NOFILE), because of {why}; a container's seccomp profile \
                  allows it with CAP_SYS_ADMIN only. Raise `ulimit -n`, ask for fewer connections, or allow it: \
                  --cap-add SYS_ADMIN, or --security-opt seccomp=unconfined"
             );
@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn threads_that_share_a_table_hold_what_fits_it() {
-        let shared = tables(1024, Some("Operation not permitted (os error 1)"));
+        let shared = tables(1024, Some("unshare(CLONE_FILES): Operation not permitted (os error 1)"));
         assert_eq!((shared.room(1), shared.room(3)), (960, 952));
         assert_eq!((shared.threads(None, 960).unwrap(), shared.threads(Some(3), 952).unwrap()), (1, 3));
         for (asked, connections, fit) in [(None, 961, "960 fit"), (Some(3), 953, "952 fit")] {
@@ -122,6 +122,6 @@ mod tests {
                 assert!(line.contains(part), "`{part}` is not in: {line}");
             }
         }
-        assert_eq!(shared.words(), "shared: unshare: Operation not permitted (os error 1)");
+        assert_eq!(shared.words(), "shared: unshare(CLONE_FILES): Operation not permitted (os error 1)");
     }
 }

@@ -407,7 +407,7 @@ pub fn account(run: &Run) -> Body {
             }
         }
     }
-    let line = |(why, walks): (String, Vec<String>)| format!("- {MISSING} {}: {why}\n", list(&walks));
+    let line = |(why, walks): (String, Vec<String>)| format!("- No account of {}: {why}\n", list(&walks));
     let lines: String = not_shown.into_iter().map(line).collect();
     let lines = if lines.is_empty() || table.is_empty() { lines } else { format!("\n{lines}") };
     match table.is_empty() {

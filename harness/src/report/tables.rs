@@ -124,21 +124,24 @@ fn about(run: &Run, folder: &str) -> String {
         true => format!("not pinned{here}"),
         false => format!("on CPU {cpus}"),
     };
-    let placement = first.map_or_else(String::new, |row| {
-        let namespace = match row.network_namespace.as_str() {
-            "fresh" => "a fresh network namespace for each trial".to_owned(),
-            other => match other.strip_prefix("host: ") {
-                Some(why) => format!("in the host's network, with whatever else is in it ({why})"),
-                None => other.to_owned(),
-            },
-        };
-        let core = match (manifest["placement"]["shared_core"].as_bool(), run.matrix.hyperthreads) {
-            (Some(true), false) => " (hyperthreads of one core: no verdict on what takes time)",
-            (Some(true), true) => " (hyperthreads of one core, as the matrix allows)",
-            _ => "",
-        };
-        format!("server {}, client {}{core}, {namespace}", cpus(&row.server_cpus), cpus(&row.client_cpus))
-    });
+    let placement = first.map_or_else(
+        || "not known".to_owned(),
+        |row| {
+            let namespace = match row.network_namespace.as_str() {
+                "fresh" => "a fresh network namespace for each trial".to_owned(),
+                other => match other.strip_prefix("host: ") {
+                    Some(why) => format!("in the host's network, with whatever else is in it ({why})"),
+                    None => other.to_owned(),
+                },
+            };
+            let core = match (manifest["placement"]["shared_core"].as_bool(), run.matrix.hyperthreads) {
+                (Some(true), false) => " (hyperthreads of one core: no verdict on what takes time)",
+                (Some(true), true) => " (hyperthreads of one core, as the matrix allows)",
+                _ => "",
+            };
+            format!("server {}, client {}{core}, {namespace}", cpus(&row.server_cpus), cpus(&row.client_cpus))
+        },
+    );
     let finished = match (run.state.caveat(), run.gap()) {
         (Some(caveat), _) => caveat.to_owned(),
         (None, gap) => {
@@ -159,7 +162,7 @@ fn about(run: &Run, folder: &str) -> String {
          - {machine}: {} ({}), Linux {}, {} memory, idle driver {}{}\n\
          - Source: revision {}{dirty}, {}{profile}\n\
          - Placement: {placement}\n\
-         - Trials: {}: {}\n{}{}{}",
+         - Trials: {}\n{}{}{}",
         text_of(manifest, "/machine/read_at"),
         run.traffic(),
         text_of(manifest, "/machine/description"),
@@ -172,8 +175,10 @@ fn about(run: &Run, folder: &str) -> String {
         if run.sides.is_some() { String::new() } else { congestion(&manifest["machine"], fresh) },
         revision(manifest),
         text_of(manifest, "/machine/rustc"),
-        run.trials.len(),
-        counts.join(", "),
+        match counts.is_empty() {
+            true => "none".to_owned(),
+            false => format!("{}: {}", run.trials.len(), counts.join(", ")),
+        },
         sides(run),
         calibration(manifest),
         history(manifest),
@@ -848,7 +853,7 @@ fn memory(run: &Run) -> Body {
 fn flaws(run: &Run) -> String {
     let line = |Flaw { arm, state, why }: &Flaw| {
         let state = if state.is_empty() { String::new() } else { format!(" {state}") };
-        format!("- {MISSING} `{arm}`{state}: {why}\n")
+        format!("- No figures of `{arm}`{state}: {why}\n")
     };
     let lines: String = run.flaws.iter().map(line).collect();
     if lines.is_empty() { lines } else { format!("\n{lines}") }

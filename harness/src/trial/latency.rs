@@ -435,7 +435,7 @@ mod tests {
         assert!(reason.starts_with("saturated: 7 messages were still owed 20.0 s"), "{reason}");
         result.saturated = Some(saturated("client"));
         assert!(client_limits(&result)[0].starts_with("client-limited: "));
-        result.file_table = "shared: unshare: no".to_owned();
+        result.file_table = "shared: unshare(CLONE_FILES): no".to_owned();
         assert_eq!(load_notes(&result), ["the load's threads share one file table: unshare: no"]);
     }
 }

@@ -105,7 +105,10 @@ fn where_unshare_is_refused_the_threads_share_a_file_table() {
         let text = String::from_utf8(output.stdout).unwrap();
         let result: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
         assert_eq!(result["echoes"], 1000);
-        assert_has(result["file_table"].as_str().unwrap(), &["shared: unshare: Operation not permitted"]);
+        assert_has(
+            result["file_table"].as_str().unwrap(),
+            &["shared: unshare(CLONE_FILES): Operation not permitted"],
+        );
     }
 }
 
