@@ -12,7 +12,7 @@ use crate::statistics::percent_of;
 /// What others took while this process wanted all of the time.
 #[derive(Clone, Copy, Debug)]
 pub struct Contention {
-    /// What the hypervisor took, of all CPUs' time.
+    /// What the hypervisor took, of all CPUs' time; none where /proc/stat does not tell.
     pub steal_percent: Option<f64>,
     /// How long a thread stood ready while something else ran on its CPU.
     pub run_delay_percent: Option<f64>,
@@ -22,7 +22,7 @@ impl Contention {
     /// Keeps each of the CPUs busy for `time`.
     pub fn measure(cpus: &[usize], time: Duration) -> io::Result<Self> {
         let over = &AtomicBool::new(false);
-        let before = MachineCpu::read()?;
+        let before = MachineCpu::read().ok();
         let delays = thread::scope(|scope| {
             let started: io::Result<Vec<_>> = cpus
                 .iter()
@@ -41,7 +41,8 @@ impl Contention {
         let wanted: Duration = delays.iter().map(|(_, time)| time).sum();
         let delay_ns: u64 = delays.iter().map(|(delay_ns, _)| delay_ns).sum();
         Ok(Self {
-            steal_percent: MachineCpu::read()?.since(&before).steal_percent(),
+            steal_percent: (MachineCpu::read().ok().zip(before))
+                .and_then(|(after, before)| after.since(&before).steal_percent()),
             run_delay_percent: percent_of(delay_ns as f64, wanted.as_nanos() as f64),
         })
     }

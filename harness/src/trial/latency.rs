@@ -9,7 +9,7 @@ use super::{Ground, Outcome, Trial, miscounted};
 use crate::children::{IdleSpinner, Load, Server};
 use crate::gates::{self, Evidence, Offered, Sharing};
 use crate::instruments::clock::{self, Moment, OfLoad};
-use crate::instruments::cpu::{MachineCpu, ProcessTicks, Tasks, process_cpu_ns};
+use crate::instruments::cpu::{MachineCpu, MachineCpuDifference, ProcessTicks, Tasks, process_cpu_ns};
 use crate::instruments::network::{NetworkDifference, NetworkReading};
 use crate::instruments::network_namespace::NetworkNamespace;
 use crate::instruments::process_tree::Tree;
@@ -35,7 +35,8 @@ pub struct Clocks {
     server: Option<(ProcessTicks, Tasks)>,
     /// Likewise.
     client_tasks: Option<Tasks>,
-    pub machine: MachineCpu,
+    /// Or why it cannot be read, as where /proc/stat is masked.
+    pub machine: Result<MachineCpu, String>,
     /// When the server's CPU clock had been read.
     pub read_at: Moment,
 }
@@ -47,7 +48,7 @@ impl Clocks {
         let processes = server.processes()?;
         let tasks = sum(processes.as_ref(), Tasks::read)?;
         let client_tasks = load.pid().map(Tasks::read).transpose()?;
-        let machine = MachineCpu::read()?;
+        let machine = MachineCpu::read().map_err(|error| error.to_string());
         let ticks = sum(processes.as_ref(), ProcessTicks::read)?;
         let server_cpu_ns = server_cpu_ns(server, processes.as_ref())?;
         let read_at = Moment::now();
@@ -60,11 +61,21 @@ impl Clocks {
         let server_cpu_ns = server_cpu_ns(server, processes)?;
         let read_at = Moment::now();
         let ticks = sum(processes, ProcessTicks::read)?;
-        let machine = MachineCpu::read()?;
+        let machine = MachineCpu::read().map_err(|error| error.to_string());
         let client_tasks = load.pid().map(Tasks::read).transpose()?;
         let tasks = sum(processes, Tasks::read)?;
         let processes = server.processes()?;
         Ok(Self { processes, server_cpu_ns, server: ticks.zip(tasks), client_tasks, machine, read_at })
+    }
+
+    /// What the machine's CPUs did since an earlier moment, or why that is not known.
+    pub fn machine_since(&self, before: &Self) -> Result<MachineCpuDifference, String> {
+        match (&before.machine, &self.machine) {
+            (Ok(before), Ok(after)) => Ok(after.since(before)),
+            (Err(why), _) | (_, Err(why)) => {
+                Err(format!("the machine's CPU and the hypervisor's share are not known: {why}"))
+            }
+        }
     }
 
     /// io-wq workers of a server that is to be seen.
@@ -253,7 +264,11 @@ pub fn measure(
     // Where a side is on another machine, this one's time is not that of the trial, and steal is only if a side is here.
     let (both_here, one_here) =
         ground.sides.as_ref().map_or((true, true), |sides| (sides.are_here(), sides.is_one_here()));
-    let machine = Some(after.machine.since(&before.machine)).filter(|_| one_here);
+    let (machine, machine_unread) = match after.machine_since(&before) {
+        _ if !one_here => (None, None),
+        Ok(machine) => (Some(machine), None),
+        Err(why) => (None, Some(why)),
+    };
     // Of one thread: those that share the work share the delay.
     let run_delay_percent = |before: &Tasks, after: &Tasks, threads: usize| {
         let delay_ns = after.run_delay_ns.saturating_sub(before.run_delay_ns) as f64;
@@ -385,6 +400,7 @@ pub fn measure(
             .into_iter()
             .chain(ground.placement.note())
             .chain(load_notes(&result))
+            .chain(machine_unread)
             .collect(),
         ..Evidence::default()
     }))

@@ -20,6 +20,7 @@ use super::ramp::{self, Ramp, available_bytes};
 use super::{Ground, Outcome, Trial};
 use crate::children::{Load, Server, ServerCounters};
 use crate::gates::{self, Evidence, Offered};
+use crate::instruments::cpu::MachineCpuDifference;
 use crate::instruments::network_namespace::NetworkNamespace;
 use crate::load::result::{Arrival, LoadEvent, LoadResult};
 use crate::matrix::Scale;
@@ -295,10 +296,11 @@ impl Walk<'_> {
         server.await_open(idle as u64)?;
 
         let server_cpu_ns = after.server_cpu_ns - before.server_cpu_ns;
-        let machine = after.machine.since(&before.machine);
+        let machine = after.machine_since(&before);
         let both_ns = server_cpu_ns + result.client_cpu_ns;
         let capacity_ns = result.duration_s * 1e9 * ground.placement.cpus()?.cpus().len() as f64;
-        let other_cpu_percent = percent_of(machine.busy_ns.saturating_sub(both_ns) as f64, capacity_ns);
+        let other_cpu_percent = (machine.as_ref().ok())
+            .and_then(|machine| percent_of(machine.busy_ns.saturating_sub(both_ns) as f64, capacity_ns));
         let (mut status, mut reason) = gates::judge(&Evidence {
             connections: ((idle + active) as u64, counters.of_loop("open")),
             echoes: Some(result.echoes),
@@ -308,13 +310,13 @@ impl Walk<'_> {
                 unsent_per_s: open.unsent as f64 / result.duration_s,
             }),
             client_cpu_percent: Some(result.client_cpu_ratio * 100.0),
-            steal_percent: machine.steal_percent(),
+            steal_percent: machine.as_ref().ok().and_then(MachineCpuDifference::steal_percent),
             network,
             not_of_window,
             io_workers: after.io_workers().unwrap_or(counters.kernel_threads.io_wq),
             owed: owed(&result),
             client_limits: client_limits(&result),
-            notes: load_notes(&result),
+            notes: load_notes(&result).into_iter().chain(machine.err()).collect(),
             ..Evidence::default()
         });
         // Of workers that share a CPU the waiting for it tells nothing.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -91,6 +91,33 @@ fn root_without_its_capability_hears_of_that() {
     let screen = stdout(&success(command.arg("doctor")));
     assert_has(&screen, &["CAP_SYS_ADMIN", "--cap-add"]);
     assert!(!screen.contains("run as root"), "{screen}");
+}
+
+#[test]
+fn where_the_machines_cpu_is_masked_the_rest_is_measured() {
+    const MASKED: &str = "mount --bind /dev/null /proc/stat && exec \"$@\"";
+    let can_mask = Command::new("unshare").args(["-m", "sh", "-c", MASKED, "sh", "true"]).output();
+    if !can_mask.is_ok_and(|output| output.status.success()) {
+        return eprintln!("skipped: it takes root and unshare(1) to mask /proc/stat");
+    }
+    let commons = Commons::with(
+        "question = \"q\"\nbaseline = \"epoll-et\"\nbackends = [{ backend = \"epoll-et\" }]\n\
+         [latency]\nblocks = 1\nduration = \"100ms\"\nwarmup_max = \"100ms\"\n\
+         [[workload]]\nname = \"w\"\nquestion = \"q\"\nconnections = 1\nmessage_bytes = 64\n",
+    );
+    let mut command = Command::new("unshare");
+    command.args(["-m", "sh", "-c", MASKED, "sh"]).arg(commons.place.path("ringmark"));
+    command.args(["run", "matrix.toml", "--out", "out"]).current_dir(commons.place.path(""));
+    command.output().unwrap();
+    let rows = commons.place.rows("trials.csv");
+    assert!(!rows.is_empty());
+    for row in rows {
+        assert_ne!(row["status"], "failed", "{row:?}");
+        assert_eq!(row["steal_percent"], "", "{row:?}");
+        if row["status"] != "rejected" {
+            assert_has(&row["reason"], &["the machine's CPU and the hypervisor's share are not known: "]);
+        }
+    }
 }
 
 /// A user that has no other process: what a user locks is counted over all of them.
