@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result};
+use ringmark::whereabouts;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -24,6 +25,9 @@ pub struct Program {
     /// The revision of the source that it was built from, as it tells; only of programs of ours.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<String>,
+    /// The file's stamp from before it was read, here: what is written meanwhile shows.
+    #[serde(skip)]
+    pub stamp: Option<Value>,
 }
 
 impl Program {
@@ -54,6 +58,7 @@ impl Program {
     }
 
     fn read(path: &Path, name: &Path) -> Result<Self> {
+        let stamp = whereabouts::stamp(path);
         let open = || File::open(path).with_context(|| format!("read {}", name.display()));
         let bytes = open()?.metadata().with_context(|| format!("read {}", name.display()))?.len();
         let sum = machine::output(Command::new("sha256sum").stdin(open()?));
@@ -62,6 +67,7 @@ impl Program {
             bytes,
             sha256: sum.and_then(|line| line.split_whitespace().next().map(str::to_owned)),
             revision: None,
+            stamp,
         })
     }
 }
@@ -72,9 +78,9 @@ fn revision_in(program: &[u8]) -> Option<String> {
     const BEFORE: &[u8] = b", revision ";
     const DIGITS: usize = 40;
     let digits = |at: usize| program.get(at + BEFORE.len()..at + BEFORE.len() + DIGITS);
-    let mut found = program.windows(BEFORE.len()).enumerate().filter(|(_, bytes)| *bytes == BEFORE);
+    let mut found = memchr::memmem::find_iter(program, BEFORE);
     let revision =
-        found.find_map(|(at, _)| digits(at).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit)))?;
+        found.find_map(|at| digits(at).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit)))?;
     String::from_utf8(revision.to_vec()).ok()
 }
 

@@ -42,11 +42,9 @@ struct Watched {
 }
 
 impl Watched {
-    /// `program` is what was read of it before.
+    /// `program` is what was read of it. If it cannot be known by its sum, it is by its stamp alone.
     fn new(path: &Path, program: Program) -> Self {
-        // Without a stamp the first look reads it. If it cannot be known by its sum, it is by that alone.
-        let stamp = whereabouts::stamp(path).filter(|_| program.sha256.is_none());
-        Self { path: path.to_owned(), program, stamp }
+        Self { path: path.to_owned(), stamp: program.stamp.clone(), program }
     }
 
     fn look(&mut self) -> Result<()> {

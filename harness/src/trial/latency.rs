@@ -452,6 +452,9 @@ mod tests {
         result.saturated = Some(saturated("client"));
         assert!(client_limits(&result)[0].starts_with("client-limited: "));
         result.file_table = "shared: unshare(CLONE_FILES): no".to_owned();
-        assert_eq!(load_notes(&result), ["the load's threads share one file table: unshare: no"]);
+        assert_eq!(
+            load_notes(&result),
+            ["the load's threads share one file table: unshare(CLONE_FILES): no"]
+        );
     }
 }
