@@ -195,7 +195,7 @@ fn summary(pair: &Pair, judgement: &Judgement, figures: &[Figure]) -> String {
         changed.iter().take(NAMED).map(|(figure, of)| judgement::in_words(figure, of)).collect();
     let most = if named.is_empty() { String::new() } else { format!("; most {}", named.join("; ")) };
     let mut text = format!(
-        "- In all: {}\n- Changed beyond its interval or range: {}\n",
+        "- In all: {}\n- Moved beyond its interval or range: {}\n",
         judgement.counts(),
         match changed.len() {
             0 => format!("none of {} figures", figures.len()),

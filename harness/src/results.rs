@@ -176,7 +176,7 @@ impl Results {
             bail!("{} exists; a run never writes over another: give --out a new folder", folder.display());
         }
         fs::create_dir_all(folder.join("histograms"))
-            .with_context(|| format!("make {}; --out names another place", folder.display()))?;
+            .with_context(|| format!("make {} (--out puts the results elsewhere)", folder.display()))?;
         Ok(Self {
             trials: writer(&folder.join("trials.csv"))?,
             syscalls: writer(&folder.join("syscalls.csv"))?,

@@ -37,6 +37,9 @@ use watch::Watch;
 /// Each trial has a fresh server, a fresh client and, where permitted, a fresh network namespace. Rows are
 /// written as trials end. Ctrl-C lets the trial come to its end, a second one does not; either way, and after
 /// whatever else ended a run, --resume goes on with it.
+///
+/// Exit status: 0, the run came to its end, rejected trials included; 1, it did not, no trial gave
+/// figures that can be used, or an arm has nothing but failed trials; 2, the command line is wrong.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:

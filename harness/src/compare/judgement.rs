@@ -232,7 +232,8 @@ impl<'a> Judgement<'a> {
             let is_of = |metric: &str| metrics.iter().any(|of| of == metric);
             if !self.judged.iter().any(|(figure, _)| is_of(figure.metric)) {
                 let of_group = self.unjudged.iter().filter(|of| is_of(of.metric));
-                let is_neither = METRICS.iter().any(|of| is_of(of.name) && of.better.is_none());
+                let mut of_metrics = METRICS.iter().filter(|of| is_of(of.name)).peekable();
+                let is_neither = of_metrics.peek().is_some() && of_metrics.all(|of| of.better.is_none());
                 let why = match &reasons(of_group)[..] {
                     [] if is_neither => "more of it is neither better nor worse by itself".to_owned(),
                     [] => "no trial gave it".to_owned(),

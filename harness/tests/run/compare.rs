@@ -280,7 +280,7 @@ fn a_part_is_not_taken_for_the_whole() {
     assert_has(
         &stdout(&rejected),
         &[
-            "Changed beyond its interval or range: 10 of 192 figures, 0 by verdict; most server_cpu_ns_per_echo of `uring-",
+            "Moved beyond its interval or range: 10 of 192 figures, 0 by verdict; most server_cpu_ns_per_echo of `uring-",
         ],
     );
     let unsupported = b(&|rows| of_multishot(rows, &|row| set(row, "status", "unsupported")));
