@@ -75,15 +75,19 @@ impl Worker {
     }
 }
 
+/// Whether a call is refused by rule (EPERM, EACCES, ENOSYS, EINVAL), and not because files or memory ran out.
+fn is_refusal(kind: io::ErrorKind) -> bool {
+    matches!(kind, io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported | io::ErrorKind::InvalidInput)
+}
+
 fn serve(plan: &Plan, counters: &Counters, stop: &Stop, up: mpsc::Sender<Up>) -> io::Result<()> {
     // A table of its own has a limit of its own, so that connections are not bounded by one table, and
-    // its descriptors need no locking against other threads. Default seccomp profiles of containers refuse
-    // unshare(2) of any kind, with EPERM, ENOSYS or what else they choose: then the workers share one table, and the
-    // ready line says so. Where files or memory ran out, more is wrong than that.
+    // its descriptors need no locking against other threads. The seccomp profiles of containers refuse unshare(2) of
+    // any kind: then the workers share one table, and the ready line says so.
     let file_table = match sys::unshare_files() {
         Ok(()) => "own".to_owned(),
-        Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENOMEM)) => return Err(error),
-        Err(error) => format!("shared: {error}"),
+        Err(error) if is_refusal(error.kind()) => format!("shared: {error}"),
+        Err(error) => return Err(error),
     };
     if let Some(cpu) = plan.cpu {
         sys::pin_to_cpu(cpu).map_err(|error| {

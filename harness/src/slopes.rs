@@ -282,7 +282,10 @@ fn untold(row: &MemoryRow, bytes: f64, (low, high): (f64, f64)) -> Option<String
     }
     let is_fine = width <= FINE_BYTES || ((low > 0.0 || high < 0.0) && width <= bytes.abs());
     (!is_fine).then(|| {
-        format!("the readings bound it within {} bytes only, a wider range than the figure itself", whole(width))
+        format!(
+            "the readings bound it within {} bytes only, a wider range than the figure itself",
+            whole(width)
+        )
     })
 }
 

@@ -158,7 +158,9 @@ fn missed(trials: &[&TrialRow], p99: Option<&P99>, objective_us: f64) -> Option<
     // What a busy client adds makes a latency longer, never shorter.
     match bounds {
         _ if *high <= objective_us => None,
-        _ if trials.iter().any(|row| row.status == Status::ClientLimited) => Some("the client was the limit, and p99 reaches beyond the objective"),
+        _ if trials.iter().any(|row| row.status == Status::ClientLimited) => {
+            Some("the client was the limit, and p99 reaches beyond the objective")
+        }
         _ if *low > objective_us => Some("p99 above the objective"),
         Bounds::Interval95 => Some("its interval reaches beyond the objective"),
         Bounds::Range => Some("p99 of a block above the objective"),
@@ -277,7 +279,11 @@ mod tests {
             "{document:?}"
         );
         assert_eq!(document.bounds, Some(Bounds::Range));
-        assert!(document.missed_because.starts_with("the client was the limit"), "{}", document.missed_because);
+        assert!(
+            document.missed_because.starts_with("the client was the limit"),
+            "{}",
+            document.missed_because
+        );
         let edge = of("epoll-et");
         assert_eq!((edge.kept_per_s, edge.missed_per_s), (Some(62_000.0), Some(150_000.0)));
         assert_eq!(edge.missed_because, "p99 above the objective");
