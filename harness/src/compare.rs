@@ -31,7 +31,8 @@ makes all arms alike slower, the baseline too: let the baseline be a server that
 echo only where they are exact, with one connection and one message in flight, and on memory per connection by the \
 intervals of its slopes. One interval in twenty misses: give a margin that matters, not 0%.
 
-A part is not taken for the whole. The command fails with 3 where a run is not whole, where B has not the arms and \
+A part is not taken for the whole. The command fails with 3 where a run is not whole, where a figure
+without a verdict reads worse than the bound with all of its range, where B has not the arms and \
 workloads of A, where a figure has a verdict in one run and none beside the other, and where a kind of figure (CPU, \
 latency, throughput, calls, memory) was measured by both and nothing of it can be judged: a verdict takes ten blocks. \
 Name what you ask for by --metric and --arm.
@@ -75,8 +76,9 @@ fn metrics() -> impl Iterator<Item = &'static str> {
 fn percentage(text: &str) -> Result<f64, String> {
     let number = text.strip_suffix('%').unwrap_or(text).trim_end().parse::<f64>();
     match number {
-        Ok(percent) if percent.is_finite() && percent >= 0.0 => Ok(percent),
-        _ => Err("give a percentage, as in 10%".to_owned()),
+        // Not -0.
+        Ok(percent) if (0.0..=1000.0).contains(&percent) => Ok(percent + 0.0),
+        _ => Err("give a percentage up to 1000%, as in 10%".to_owned()),
     }
 }
 

@@ -102,7 +102,8 @@ pub struct Options {
     warmup_max: Duration,
     /// How long to wait after the window while echoes are still owed, and come; then the load ends with a result that says
     /// what was owed [default: as long as the window, at least 20s].
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration,
+        conflicts_with_all = ["echoes", "echoes_per_connection"])]
     drain_max: Option<Duration>,
     /// Threads, each with its connections [default: as few as can hold the connections' files].
     #[arg(long, value_name = "N")]

@@ -182,6 +182,12 @@ struct Unjudged {
     is_lost: bool,
 }
 
+impl Unjudged {
+    fn is_of(&self, figure: &Figure) -> bool {
+        figure.metric == self.metric && figure.arm == self.arm && figure.workload == self.workload
+    }
+}
+
 /// The figures that were asked for, judged and not.
 pub struct Judgement<'a> {
     judged: Vec<(&'a Figure, Compared)>,
@@ -299,7 +305,8 @@ impl<'a> Judgement<'a> {
             least_cost(figure, compared).is_some_and(|cost| cost > most)
         };
         let slower: Vec<_> = self.judged.iter().filter(is_slower).collect();
-        let gaps = [self.gaps.clone(), moved_baseline(pair, figures, most).into_iter().collect()].concat();
+        let more = [moved_baseline(pair, figures, most), self.worse_without_verdict(figures, most)];
+        let gaps = [self.gaps.clone(), more.into_iter().flatten().collect()].concat();
         let gaps = gaps.join("; ");
         if !slower.is_empty() {
             let rest = if gaps.is_empty() { gaps } else { format!("; and not all could be judged: {gaps}") };
@@ -325,6 +332,27 @@ impl<'a> Judgement<'a> {
             "Nothing is shown to be worse in B by more than {most_percent} %; {}{hidden}{alike}\n",
             self.counts()
         ))
+    }
+
+    /// Names figures without a verdict that read worse than the bound with all of their range. A count by batches, which
+    /// fall otherwise each time, is none of them.
+    fn worse_without_verdict(&self, figures: &[Figure], most: f64) -> Option<String> {
+        let reads_worse = |of: &&Unjudged| {
+            let mut figures = figures.iter().filter(|figure| of.is_of(figure));
+            figures.any(|figure| {
+                figure
+                    .telling()
+                    .filter(|compared| compared.verdict != Verdict::Counted)
+                    .is_some_and(|compared| cost(figure, compared.spread.1, compared.spread.2).0 > most)
+            })
+        };
+        let worse: Vec<String> = (self.unjudged.iter().filter(reads_worse))
+            .map(|of| format!("{} of `{}` in {} ({})", of.metric, of.arm, of.workload, of.why))
+            .collect();
+        let named = worse.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
+        let more = if worse.len() > NAMED { ", and others" } else { "" };
+        (!worse.is_empty())
+            .then(|| format!("{} figures without a verdict read worse than that: {named}{more}", worse.len()))
     }
 
     fn in_words(&self, slower: &[&(&Figure, Compared)], most_percent: f64) -> String {

@@ -22,14 +22,14 @@ pub fn lines(options: &Options, pair: &Pair) -> Vec<String> {
     found.extend(of_arms(pair, " in force", |row| &row.in_force));
     let is_one = is_one_run(pair);
     match (is_one, pair.a.trials == pair.b.trials) {
-        (true, true) => lines.push("They are the same run".to_owned()),
+        (true, true) if found.is_empty() => lines.push("They are the same run".to_owned()),
         (true, false) => {
             lines.push("They are one run by their manifests, but their trials.csv differ".to_owned())
         }
         (false, _) if found.is_empty() => {
             lines.push("Their manifests tell the same of their origin".to_owned())
         }
-        (false, _) => {}
+        (true, true) | (false, _) => {}
     }
     lines.extend(found.iter().map(|difference| format!("From A to B: {difference}")));
     for (name, run, other) in [("A", &pair.a, &pair.b), ("B", &pair.b, &pair.a)] {

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -39,12 +40,15 @@ struct Watched {
     path: PathBuf,
     program: Program,
     stamp: Option<Value>,
+    /// Whether somebody might execute it.
+    is_executable: bool,
 }
 
 impl Watched {
     /// `program` is what was read of it. If it cannot be known by its sum, it is by its stamp alone.
     fn new(path: &Path, program: Program) -> Self {
-        Self { path: path.to_owned(), stamp: program.stamp.clone(), program }
+        let stamp = program.stamp.clone();
+        Self { path: path.to_owned(), stamp, program, is_executable: is_executable(path) }
     }
 
     fn look(&mut self) -> Result<()> {
@@ -53,6 +57,7 @@ impl Watched {
             None => "is gone",
             Some(_) if stamp == self.stamp => return Ok(()),
             Some(_) => match Program::of_file(&self.path) {
+                Ok(_) if self.is_executable && !is_executable(&self.path) => "may not be executed any more",
                 Ok(now) if now.has_contents_of(&self.program) => {
                     // Of before it was read: whatever is written meanwhile shows at the next look.
                     self.stamp = stamp;
@@ -63,6 +68,10 @@ impl Watched {
         };
         bail!(Replaced { what: self.path.display().to_string(), how })
     }
+}
+
+fn is_executable(path: &Path) -> bool {
+    path.metadata().is_ok_and(|file| file.permissions().mode() & 0o111 != 0)
 }
 
 /// All that a run starts.

@@ -303,6 +303,27 @@ fn a_part_is_not_taken_for_the_whole() {
     // The same of A.
     let copy = edited(&run, &place, |rows| rows.truncate(40));
     assert_not_judged(&judged(&place, &copy, &run, &[]), &["A is not whole: "]);
+    // A figure that has a verdict in neither, and reads far worse, beside others that have one.
+    let few = |row: &Row| row["workload"] == "64-conn-64B@23000" && row["arm"] == "uring-multishot";
+    let lose = |rows: &mut Vec<Row>| {
+        rows.iter_mut()
+            .filter(|row| few(row) && row["block"].parse::<u32>().unwrap() > 9)
+            .for_each(|row| set(row, "status", "rejected"));
+    };
+    let elsewhere = Place::with("");
+    let a = edited(&run, &elsewhere, lose);
+    let alike = judged(&place, &a, &a, &[]);
+    assert_eq!(alike.status.code(), Some(0), "{}", stderr(&alike));
+    let worse = edited(&run, &place, |rows| {
+        lose(rows);
+        rows.iter_mut().filter(|row| few(row)).for_each(|row| multiply(row, "server_cpu_ns_per_echo", 5.0));
+    });
+    assert_not_judged(
+        &judged(&place, &a, &worse, &[]),
+        &[
+            "1 figures without a verdict read worse than that: server_cpu_ns_per_echo of `uring-multishot` in 64-conn-64B@23000",
+        ],
+    );
     // A part that is asked for by name can be judged without the rest.
     let copy = edited(&run, &place, |rows| of_multishot(rows, &|row| set(row, "status", "unsupported")));
     let other =
