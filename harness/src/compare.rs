@@ -31,7 +31,7 @@ makes all arms alike slower, the baseline too: let the baseline be a server that
 echo only where they are exact, with one connection and one message in flight, and on memory per connection by the \
 intervals of its slopes. One interval in twenty misses: give a margin that matters, not 0%.
 
-A part is not taken for the whole. The command fails with 3 where a run is not whole, where a figure
+A part is not taken for the whole. The command fails with 3 where a run is not whole, where a figure \
 without a verdict reads worse than the bound with all of its range, where B has not the arms and \
 workloads of A, where a figure has a verdict in one run and none beside the other, and where a kind of figure (CPU, \
 latency, throughput, calls, memory) was measured by both and nothing of it can be judged: a verdict takes ten blocks. \
