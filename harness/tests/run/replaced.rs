@@ -106,7 +106,7 @@ fn a_server_that_is_written_to_in_its_place_stops_the_run() {
 #[test]
 fn a_server_that_may_not_be_executed_any_more_stops_the_run() {
     let place = place_with_programs(&matrix());
-    let forbid = |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0)).unwrap();
+    let forbid = |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0o000)).unwrap();
     assert_has(&stopped_by(&place, forbid, "ringmark-server"), &["may not be executed any more"]);
 }
 
