@@ -41,9 +41,10 @@ fn rows(place: &Place) -> usize {
 fn replace(path: &Path) {
     let mut bytes = fs::read(path).unwrap();
     bytes.push(b'\n');
-    fs::remove_file(path).unwrap();
-    fs::write(path, bytes).unwrap();
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    let new = path.with_extension("new");
+    fs::write(&new, bytes).unwrap();
+    fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::rename(new, path).unwrap();
 }
 
 /// The file stays and gets a byte more, as soon as nobody runs it.
