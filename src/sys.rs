@@ -531,8 +531,8 @@ pub fn kernel_version() -> Version {
     parse_version(&release.to_string_lossy()).unwrap_or_default()
 }
 
-/// As in `6.18.44-cloud`, or `6.1-rc3`.
-fn parse_version(release: &str) -> Option<Version> {
+/// The version in a release such as `6.18.44-cloud`, or `6.1-rc3`.
+pub fn parse_version(release: &str) -> Option<Version> {
     let mut numbers = release.split(|letter: char| !letter.is_ascii_digit());
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }

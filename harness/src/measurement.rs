@@ -456,7 +456,7 @@ pub struct MemoryPointRow {
 }
 
 /// A row of `memory.csv`: what one connection costs of one object.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MemoryRow {
     /// The trial.

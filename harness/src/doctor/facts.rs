@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use ringmark::backend::{self, Knobs};
+use ringmark::sys::parse_version;
 
 use super::{cgroup, locked};
 use crate::instruments::affinity::CpuList;
@@ -133,9 +134,10 @@ impl Facts {
             cpu_quota: group.cpus,
             open_files_soft: machine.open_files_soft,
             open_files_hard: machine.open_files_hard,
-            locked_memory_bytes: machine
-                .locked_memory_bytes
-                .filter(|_| version(machine.kernel_release.as_deref()).is_none_or(locked::are_counted)),
+            locked_memory_bytes: machine.locked_memory_bytes.filter(|_| {
+                let release = machine.kernel_release.as_deref();
+                release.and_then(parse_version).is_none_or(locked::are_counted)
+            }),
             file_table_refused: FileTables::look().ok().and_then(|tables| tables.refused),
             files_of_machine: files_of_machine(),
             ports: setting("net.ipv4.ip_local_port_range").and_then(|range| {
@@ -178,12 +180,6 @@ impl Facts {
 /// The allowed CPUs of each package.
 fn packages(topology: &Topology, allowed: &CpuList) -> Vec<String> {
     topology.packages.iter().flatten().map(|package| package.within(allowed).to_string()).collect()
-}
-
-/// The first two numbers of a release.
-pub fn version(release: Option<&str>) -> Option<(u32, u32)> {
-    let mut numbers = release?.split(|c: char| !c.is_ascii_digit()).map_while(|number| number.parse().ok());
-    numbers.next().zip(numbers.next())
 }
 
 /// /proc/sys/fs/file-nr has three numbers: allocated, free (always 0), and the most (proc_sys_fs(5)).

@@ -1,8 +1,9 @@
 //! From facts to lines: what each fact costs, and what to do about it. It looks at nothing but the facts.
 
+use ringmark::sys::parse_version;
 use serde::{Serialize, Serializer};
 
-use super::facts::{Facts, Support, version};
+use super::facts::{Facts, Support};
 use super::{locked, room};
 use crate::gates::{RUN_DELAY_PERCENT, STEAL_PERCENT};
 use crate::report::table::{count, number};
@@ -209,7 +210,7 @@ fn kernel(facts: &Facts) -> Line {
     let Some(release) = &facts.kernel_release else {
         return Line::unknown(Check::Kernel, "/proc/sys/kernel/osrelease", "what it lacks shows only below");
     };
-    match version(Some(release)) {
+    match parse_version(release) {
         Some(version) if version < URING_KERNEL => Line::limits(
             Check::Kernel,
             release,

@@ -227,16 +227,10 @@ mod tests {
             state: NEVER_USED.to_owned(),
             space: "kernel".to_owned(),
             object: object.to_owned(),
-            aliases: String::new(),
             bytes_per_connection: bytes,
-            low: None,
-            high: None,
-            intercept_bytes: 0.0,
-            down_bytes_per_connection: None,
             over_null_bytes_per_connection: Some(bytes),
-            over_null_low: None,
-            over_null_high: None,
             status: Status::Ok,
+            ..MemoryRow::default()
         };
         let memory = vec![slope(KERNEL_SUM, 873.0), slope(USER_SUM, 41.0)];
         Run::of(matrix, trials, memory)

@@ -190,21 +190,13 @@ mod tests {
     fn an_object_has_one_colour_in_every_picture_and_no_two_share_it() {
         let row = |(object, bytes): (&str, f64)| MemoryRow {
             run_id: 1,
-            arm: String::new(),
-            backend: String::new(),
             state: NEVER_USED.to_owned(),
             space: "kernel".to_owned(),
             object: object.to_owned(),
-            aliases: String::new(),
             bytes_per_connection: bytes,
-            low: None,
-            high: None,
-            intercept_bytes: 0.0,
-            down_bytes_per_connection: None,
             over_null_bytes_per_connection: Some(bytes),
-            over_null_low: None,
-            over_null_high: None,
             status: Status::Ok,
+            ..MemoryRow::default()
         };
         let coloured = |objects: &[(&str, f64)]| {
             let rows: Vec<MemoryRow> = objects.iter().copied().map(row).collect();
