@@ -1,13 +1,14 @@
-//! Tells a program of ours which source it is built from: RINGMARK_REVISION and RINGMARK_DIRTY, or in
-//! RINGMARK_REVISION_REASON why that is unknown; the compiler in RINGMARK_RUSTC; and in RINGMARK_VERSION what
-//! `--version` says. Both packages are built with this.
+//! Tells a program of ours which source it is built from: RINGMARK_REVISION and RINGMARK_DIRTY, or
+//! in RINGMARK_REVISION_REASON why that is unknown; the compiler in RINGMARK_RUSTC; and in
+//! RINGMARK_VERSION what `--version` says. Both packages are built with this.
 
 use std::path::Path;
 use std::process::Command;
 
 /// The sources of the server's package, and of the harness, which has the other in it.
 const OF_SERVER: &[&str] = &["src", "Cargo.toml", "Cargo.lock", "build.rs"];
-const OF_HARNESS: &[&str] = &["src", "Cargo.toml", "../src", "../Cargo.toml", "../Cargo.lock", "../build.rs"];
+const OF_HARNESS: &[&str] =
+    &["src", "Cargo.toml", "../src", "../Cargo.toml", "../Cargo.lock", "../build.rs"];
 
 fn main() {
     let is_harness = std::env::var("CARGO_PKG_NAME").is_ok_and(|name| name == "ringmark-harness");
@@ -15,21 +16,27 @@ fn main() {
     for source in sources.iter().filter(|source| Path::new(source).exists()) {
         println!("cargo:rerun-if-changed={source}");
     }
-    set("RUSTC", &output(Command::new(std::env::var_os("RUSTC").unwrap_or_default()).arg("--version")));
+    set(
+        "RUSTC",
+        &output(Command::new(std::env::var_os("RUSTC").unwrap_or_default()).arg("--version")),
+    );
     // A copy that lies in some other repository has no revision.
     let is_tracked = git(&["ls-files", "--error-unmatch", "Cargo.toml"]);
     let revision = is_tracked.and_then(|_| git(&["rev-parse", "HEAD"]));
     let status = [&["status", "--porcelain", "--untracked-files=no", "--"], sources].concat();
     let is_dirty =
         revision.as_ref().and_then(|_| git(&status)).map(|status| (!status.is_empty()).to_string());
-    let reason = revision.is_none().then(|| "built outside a git checkout, or without git".to_owned());
+    let reason =
+        revision.is_none().then(|| "built outside a git checkout, or without git".to_owned());
     let dirty = if is_dirty.as_deref() == Some("true") { ", with local changes" } else { "" };
-    let (version, known) = (std::env::var("CARGO_PKG_VERSION"), revision.as_deref().unwrap_or("unknown"));
+    let (version, known) =
+        (std::env::var("CARGO_PKG_VERSION"), revision.as_deref().unwrap_or("unknown"));
     set("VERSION", &version.ok().map(|version| format!("{version}, revision {known}{dirty}")));
     set("REVISION", &revision);
     set("DIRTY", &is_dirty);
     set("REVISION_REASON", &reason);
-    // Whatever moves HEAD writes one of these. A file that is missing would have this run at every build.
+    // Whatever moves HEAD writes one of these. A file that is missing would have this run at every
+    // build.
     let branch = git(&["symbolic-ref", "--quiet", "HEAD"]).unwrap_or_default();
     for name in ["HEAD", "logs/HEAD", "packed-refs", branch.as_str()] {
         let path = git(&["rev-parse", "--git-path", name]);
@@ -45,9 +52,14 @@ fn set(name: &str, value: &Option<String>) {
     }
 }
 
-/// What git says here. It may belong to another user, as where root builds what somebody else has checked out.
+/// What git says here. It may belong to another user, as where root builds what somebody else has
+/// checked out.
 fn git(arguments: &[&str]) -> Option<String> {
-    output(Command::new("git").args(["-c", "safe.directory=*", "-c", "core.fsmonitor=false"]).args(arguments))
+    output(
+        Command::new("git")
+            .args(["-c", "safe.directory=*", "-c", "core.fsmonitor=false"])
+            .args(arguments),
+    )
 }
 
 fn output(command: &mut Command) -> Option<String> {

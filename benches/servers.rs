@@ -1,23 +1,26 @@
 //! What does a client see of each backend, with nothing between it and the loop?
 //!
-//! - `accept`: how many connections a second are opened, accepted and closed? A number of them is opened, and when
-//!   the server has accepted all, reset; it is done when the server has closed all.
-//! - `echo_round_trip`: how long is a small message on its way, when the server does nothing else? On an idle machine
-//!   most of it is the waking of CPUs that have halted, which `uring-sqpoll`, whose thread keeps one awake, is spared.
-//! - `echo_throughput`: how many small messages a second go through one thread of the server? One client thread writes
-//!   a message on each of its connections, then reads one from each, and begins again, so that the slower of the two
-//!   sides sets the pace.
+//! - `accept`: how many connections a second are opened, accepted and closed? A number of them is
+//!   opened, and when the server has accepted all, reset; it is done when the server has closed
+//!   all.
+//! - `echo_round_trip`: how long is a small message on its way, when the server does nothing else?
+//!   On an idle machine most of it is the waking of CPUs that have halted, which `uring-sqpoll`,
+//!   whose thread keeps one awake, is spared.
+//! - `echo_throughput`: how many small messages a second go through one thread of the server? One
+//!   client thread writes a message on each of its connections, then reads one from each, and
+//!   begins again, so that the slower of the two sides sets the pace.
 //!
-//! These are for a change to a backend: `--save-baseline before`, then `--baseline before`. They do not decide between
-//! backends: one is measured after the other, so that whatever the machine does meanwhile is part of the difference, and
-//! there is no CPU time here. `ringmark run` decides.
+//! These are for a change to a backend: `--save-baseline before`, then `--baseline before`. They do
+//! not decide between backends: one is measured after the other, so that whatever the machine does
+//! meanwhile is part of the difference, and there is no CPU time here. `ringmark run` decides.
 //!
-//! The server is a worker as `ringmark-server` runs it, on a thread of this process, pinned to a CPU, the client to
-//! another one where there are two. Every byte that comes back is compared. `null`, which does not echo, is left out
-//! of `accept` too: it looks for connections that have ended only once a second.
+//! The server is a worker as `ringmark-server` runs it, on a thread of this process, pinned to a
+//! CPU, the client to another one where there are two. Every byte that comes back is compared.
+//! `null`, which does not echo, is left out of `accept` too: it looks for connections that have
+//! ended only once a second.
 //!
-//! A reset leaves no port in TIME_WAIT. Where a firewall tracks the connections of the host, measure without it:
-//! `unshare -rn sh -c 'ip link set lo up && cargo bench -- accept'`.
+//! A reset leaves no port in TIME_WAIT. Where a firewall tracks the connections of the host,
+//! measure without it: `unshare -rn sh -c 'ip link set lo up && cargo bench -- accept'`.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use ringmark::backend::{self, Entry, Knobs};
@@ -56,7 +59,9 @@ fn supported() -> Vec<(&'static Entry, Knobs)> {
         let knobs = Knobs::parse(entry, &[]).expect("the defaults are valid");
         match (entry.probe)(&knobs, 1) {
             Ok(()) => supported.push((entry, knobs)),
-            Err(unsupported) => eprintln!("{}: unsupported, not measured: {unsupported}", entry.name),
+            Err(unsupported) => {
+                eprintln!("{}: unsupported, not measured: {unsupported}", entry.name)
+            }
         }
     }
     supported
@@ -73,7 +78,9 @@ fn accept(criterion: &mut Criterion, backends: &[(&'static Entry, Knobs)]) {
                 let sockets = Vec::from_iter((0..CONNECTIONS).map(|_| connect(server.address)));
                 server.wait_until_open(CONNECTIONS);
                 for socket in sockets {
-                    SockRef::from(&socket).set_linger(Some(Duration::ZERO)).expect("SO_LINGER is set");
+                    SockRef::from(&socket)
+                        .set_linger(Some(Duration::ZERO))
+                        .expect("SO_LINGER is set");
                 }
                 server.wait_until_open(0);
             });
@@ -86,10 +93,18 @@ fn accept(criterion: &mut Criterion, backends: &[(&'static Entry, Knobs)]) {
 }
 
 /// Sends a message on each of so many connections, then takes one back from each.
-fn echo(criterion: &mut Criterion, backends: &[(&'static Entry, Knobs)], name: &str, connections: usize) {
+fn echo(
+    criterion: &mut Criterion,
+    backends: &[(&'static Entry, Knobs)],
+    name: &str,
+    connections: usize,
+) {
     let mut group = criterion.benchmark_group(name);
     let bytes = connections * MESSAGE_BYTES;
-    group.throughput(Throughput::ElementsAndBytes { elements: connections as u64, bytes: bytes as u64 });
+    group.throughput(Throughput::ElementsAndBytes {
+        elements: connections as u64,
+        bytes: bytes as u64,
+    });
     for (entry, knobs) in backends {
         let mut talk = None;
         group.bench_function(entry.name, |bencher| {
@@ -120,7 +135,8 @@ struct Server {
 }
 
 impl Server {
-    /// Its copy of the file table must hold no connection of ours: one that we close would stay open there.
+    /// Its copy of the file table must hold no connection of ours: one that we close would stay
+    /// open there.
     fn start(backend: &'static Entry, knobs: &Knobs) -> Self {
         let stop = Arc::new(Stop::new(PATIENCE).expect("an eventfd"));
         let plan = Plan {
@@ -146,7 +162,10 @@ impl Server {
             if *open == connections {
                 return;
             }
-            assert!(begun.elapsed() < PATIENCE, "{open} connections are open instead of {connections}");
+            assert!(
+                begun.elapsed() < PATIENCE,
+                "{open} connections are open instead of {connections}"
+            );
             thread::yield_now();
         }
     }
@@ -158,7 +177,8 @@ impl Server {
     }
 }
 
-/// The server's CPU, if it has one of its own: then the thread that asks first, the client's, is pinned to another.
+/// The server's CPU, if it has one of its own: then the thread that asks first, the client's, is
+/// pinned to another.
 static SERVER_CPU: LazyLock<Option<usize>> = LazyLock::new(|| {
     let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
     let allowed = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));

@@ -1,25 +1,30 @@
 //! What do the parts of the io_uring servers cost by themselves?
 //!
-//! - `token`: what does it cost that `user_data` carries a kind and a generation beside an index? Nothing next to a
-//!   system call, or the tokens would have to go.
-//! - `buffer_ring`: what does the book-keeping of provided buffers cost a message, from the completion that names a
-//!   buffer to its return to the kernel? Alone (`one`), with as many in hand as the completions of one enter can name
-//!   (`turn`), and for a bundle of as many (`bundle`).
-//! - `ring_noop`: what does a crossing into the kernel cost either way, and what is left of it in a batch?
+//! - `token`: what does it cost that `user_data` carries a kind and a generation beside an index?
+//!   Nothing next to a system call, or the tokens would have to go.
+//! - `buffer_ring`: what does the book-keeping of provided buffers cost a message, from the
+//!   completion that names a buffer to its return to the kernel? Alone (`one`), with as many in
+//!   hand as the completions of one enter can name (`turn`), and for a bundle of as many
+//!   (`bundle`).
+//! - `ring_noop`: what does a crossing into the kernel cost either way, and what is left of it in a
+//!   batch?
 //!
 //! # What compares with what in `ring_noop`
 //! - `getppid` crosses and does next to nothing: the floor under every system call.
-//! - `nop/N` is one enter that submits N requests and takes their N completions. A request that does nothing still is
-//!   made, issued and completed, so that `nop/1` over `getppid` is what io_uring asks for any request, and `nop/256` by
-//!   the element is what a request costs when crossing costs it nothing any more.
-//! - `epoll_ctl` is one change of one registration (MOD, of a descriptor that is not ready), a crossing each, for which
-//!   epoll has no batch. It compares with a request: `nop/1` where there is only one to make, the later ones by the
-//!   element where there are many.
-//! - `epoll_wait/N` is one wait that finds N eventfds ready, level-triggered, and does not sleep. It does **not** compare
-//!   with `nop/N`: the completion of a real request has brought the bytes, while after a wait each of its N descriptors
-//!   still wants a receive and a send, which are crossings of at least a `getppid` each.
+//! - `nop/N` is one enter that submits N requests and takes their N completions. A request that
+//!   does nothing still is made, issued and completed, so that `nop/1` over `getppid` is what
+//!   io_uring asks for any request, and `nop/256` by the element is what a request costs when
+//!   crossing costs it nothing any more.
+//! - `epoll_ctl` is one change of one registration (MOD, of a descriptor that is not ready), a
+//!   crossing each, for which epoll has no batch. It compares with a request: `nop/1` where there
+//!   is only one to make, the later ones by the element where there are many.
+//! - `epoll_wait/N` is one wait that finds N eventfds ready, level-triggered, and does not sleep.
+//!   It does **not** compare with `nop/N`: the completion of a real request has brought the bytes,
+//!   while after a wait each of its N descriptors still wants a receive and a send, which are
+//!   crossings of at least a `getppid` each.
 //!
-//! Nothing sleeps and nothing is woken here, so that no service is as fast as its calls are: see `servers`.
+//! Nothing sleeps and nothing is woken here, so that no service is as fast as its calls are: see
+//! `servers`.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use fastrand::Rng;
@@ -81,12 +86,14 @@ fn buffer_ring(criterion: &mut Criterion) {
         Err(error) => return skip("buffer_ring", &error),
     };
     // SAFETY: nothing ever receives: what is taken are zeros.
-    let mut buffers =
-        match unsafe { BufferRing::new(&uring.submitter(), BUFFERS, BUFFER_BYTES, false, Growth::Used) } {
-            Ok(buffers) => buffers,
-            Err(error) => return skip("buffer_ring", &error),
-        };
-    // Given back in the order in which they were taken, they also stand in the ring in the order of their numbers.
+    let mut buffers = match unsafe {
+        BufferRing::new(&uring.submitter(), BUFFERS, BUFFER_BYTES, false, Growth::Used)
+    } {
+        Ok(buffers) => buffers,
+        Err(error) => return skip("buffer_ring", &error),
+    };
+    // Given back in the order in which they were taken, they also stand in the ring in the order of
+    // their numbers.
     let (in_ring, mut next) = (buffers.available() as u16, 0);
     let mut take_turns = move |count: u16| {
         let first = next;
@@ -184,12 +191,14 @@ impl Ring {
     fn nops(&mut self, counters: &Counters, count: usize) {
         for _ in 0..count {
             // SAFETY: the request has no address.
-            unsafe { self.uring.submission().push(&opcode::Nop::new().build()) }.expect("the queue has room");
+            unsafe { self.uring.submission().push(&opcode::Nop::new().build()) }
+                .expect("the queue has room");
         }
         let flags = EnterFlags::GETEVENTS | EnterFlags::REGISTERED_RING;
         let (fd, count) = (self.registered as RawFd, count as u32);
         sys::io_uring_enter(counters, fd, count, count, flags.bits(), None).expect("an enter");
-        let succeeded = self.uring.completion().filter(|completion| completion.result() == 0).count();
+        let succeeded =
+            self.uring.completion().filter(|completion| completion.result() == 0).count();
         assert_eq!(succeeded, count as usize);
     }
 }
@@ -210,7 +219,8 @@ fn eventfd() -> OwnedFd {
 
 fn register(counters: &Counters, epoll: &OwnedFd, fd: &OwnedFd, operation: libc::c_int) {
     let (epoll, fd) = (epoll.as_raw_fd(), fd.as_raw_fd());
-    sys::epoll_ctl(counters, epoll, operation, fd, libc::EPOLLIN as u32, fd as u64).expect("a registration");
+    sys::epoll_ctl(counters, epoll, operation, fd, libc::EPOLLIN as u32, fd as u64)
+        .expect("a registration");
 }
 
 /// An epoll instance and so many eventfds that it always finds ready.

@@ -1,9 +1,10 @@
 //! The boundary between the ways of waiting: one trait, at the level of a whole worker.
 //!
-//! A trait of `recv` and `send` operations would make one side emulate the other: completion over epoll
-//! needs extra `epoll_ctl` calls and a pinned buffer per connection, readiness over io_uring loses
-//! multishot requests and provided buffers. Both would falsify what is measured. So a backend owns its
-//! loop, its buffers and its way of accepting, and the choice between backends is made once per worker.
+//! A trait of `recv` and `send` operations would make one side emulate the other: completion over
+//! epoll needs extra `epoll_ctl` calls and a pinned buffer per connection, readiness over io_uring
+//! loses multishot requests and provided buffers. Both would falsify what is measured. So a backend
+//! owns its loop, its buffers and its way of accepting, and the choice between backends is made
+//! once per worker.
 
 pub mod document;
 pub mod null;
@@ -25,21 +26,25 @@ pub trait Backend: Sized {
     const NAME: &'static str;
     /// What it does, in one line.
     const SUMMARY: &'static str;
-    /// Whether it sends back what it receives. Only the floor that memory is measured against does not.
+    /// Whether it sends back what it receives. Only the floor that memory is measured against does
+    /// not.
     const ECHOES: bool = true;
     /// What a machine must have to run it.
     const NEEDS: Needs;
     /// Its settings; help, `--list` and the check of `--set` come from here.
     const KNOBS: &'static [Knob];
-    /// How many descriptors a worker can have, listeners included, if that is less than the limit of open files.
+    /// How many descriptors a worker can have, listeners included, if that is less than the limit
+    /// of open files.
     const DESCRIPTORS_PER_WORKER: Option<usize> = None;
 
-    /// Bytes that each worker locks with these knobs, on kernels that count them towards RLIMIT_MEMLOCK.
+    /// Bytes that each worker locks with these knobs, on kernels that count them towards
+    /// RLIMIT_MEMLOCK.
     fn locked_bytes(_knobs: &Knobs) -> u64 {
         0
     }
 
-    /// Whether the running kernel lets so many workers run with these knobs, and if not, exactly why.
+    /// Whether the running kernel lets so many workers run with these knobs, and if not, exactly
+    /// why.
     fn probe(knobs: &Knobs, workers: u16) -> Result<(), Unsupported>;
 
     /// Sets up on the worker's own thread, which has its own file table already.
@@ -57,11 +62,12 @@ pub trait Backend: Sized {
 /// What a machine must have to run a backend.
 #[derive(Clone, Copy, Debug)]
 pub struct Needs {
-    /// The oldest kernel that has all that it uses with its default knobs, by the man pages. Rust's standard
-    /// library needs 3.2 in any case.
+    /// The oldest kernel that has all that it uses with its default knobs, by the man pages. Rust's
+    /// standard library needs 3.2 in any case.
     pub linux: &'static str,
     /// Whether the default seccomp profile of common container runtimes lets it run. They refuse
-    /// io_uring_setup, io_uring_enter and io_uring_register (Moby since 25.0, containerd since 2.0).
+    /// io_uring_setup, io_uring_enter and io_uring_register (Moby since 25.0, containerd since
+    /// 2.0).
     pub default_container: bool,
     /// Privileges and limits.
     pub limits: &'static str,
@@ -115,7 +121,11 @@ impl Knob {
     }
 
     /// A knob that takes one of some words, the first by default.
-    pub const fn word(name: &'static str, words: &'static [&'static str], meaning: &'static str) -> Self {
+    pub const fn word(
+        name: &'static str,
+        words: &'static [&'static str],
+        meaning: &'static str,
+    ) -> Self {
         Self { name, values: Values::Words(words), meaning }
     }
 
@@ -131,7 +141,9 @@ impl Knob {
             Values::Numbers { range, .. } => {
                 text.parse().ok().filter(|value| range.contains(value)).map(Setting::Number)
             }
-            Values::Words(words) => words.iter().find(|word| **word == text).map(|word| Setting::Word(word)),
+            Values::Words(words) => {
+                words.iter().find(|word| **word == text).map(|word| Setting::Word(word))
+            }
         }
     }
 
@@ -195,12 +207,14 @@ pub struct Knobs {
 impl Knobs {
     /// The defaults, changed by `settings` of the form `key=value`.
     pub fn parse(backend: &Entry, settings: &[String]) -> Result<Self, String> {
-        let mut knobs = Self { values: backend.knobs.iter().map(|knob| (knob, knob.default())).collect() };
+        let mut knobs =
+            Self { values: backend.knobs.iter().map(|knob| (knob, knob.default())).collect() };
         for setting in settings {
             let (name, text) = setting.split_once('=').ok_or_else(|| {
                 format!("--set {setting}: expected key=value, as in --set receive_bytes=4096")
             })?;
-            let Some((knob, value)) = knobs.values.iter_mut().find(|(knob, _)| knob.name == name) else {
+            let Some((knob, value)) = knobs.values.iter_mut().find(|(knob, _)| knob.name == name)
+            else {
                 let names: Vec<_> = backend.knobs.iter().map(|knob| knob.name).collect();
                 let known = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
                 return Err(format!("{} has no knob '{name}'; it has: {known}", backend.name));
@@ -272,8 +286,10 @@ pub struct Entry {
     pub serve: Serve,
 }
 
-/// [`Backend::new`], [`Backend::in_force`] given to the last argument, and [`Backend::run`], in one.
-pub type Serve = fn(Vec<TcpListener>, &Knobs, &Counters, &Stop, &mut dyn FnMut(Facts)) -> io::Result<()>;
+/// [`Backend::new`], [`Backend::in_force`] given to the last argument, and [`Backend::run`], in
+/// one.
+pub type Serve =
+    fn(Vec<TcpListener>, &Knobs, &Counters, &Stop, &mut dyn FnMut(Facts)) -> io::Result<()>;
 
 impl Entry {
     const fn of<B: Backend>() -> Self {
@@ -332,7 +348,13 @@ mod tests {
                     Setting::Number(number) => number.to_string(),
                     Setting::Word(word) => word.to_owned(),
                 };
-                assert_eq!(knob.parse(&default), Some(knob.default()), "{} {}", entry.name, knob.name);
+                assert_eq!(
+                    knob.parse(&default),
+                    Some(knob.default()),
+                    "{} {}",
+                    entry.name,
+                    knob.name
+                );
             }
         }
     }
@@ -342,7 +364,9 @@ mod tests {
         let entry = find("epoll-et").expect("is in the list");
         let parse = |setting: &str| Knobs::parse(entry, &[setting.to_owned()]);
         assert_eq!(parse("receive_bytes=2048").expect("valid").get("receive_bytes"), 2048);
-        for bad in ["receive_bytes", "receive_bytes=", "receive_bytes=0", "receive_bytes=-1", "speed=9"] {
+        for bad in
+            ["receive_bytes", "receive_bytes=", "receive_bytes=0", "receive_bytes=-1", "speed=9"]
+        {
             assert!(parse(bad).is_err(), "{bad}");
         }
     }

@@ -8,18 +8,21 @@ use std::os::fd::RawFd;
 /// Connections that a [`table`] has room for at most, even where files are not limited.
 const TABLE_MOST: usize = 65_536;
 
-/// A table of connections by descriptor, with room for as many as the worker may open. A table that grows
-/// moves, and leaves behind the memory that it had. Room that was never touched takes none.
+/// A table of connections by descriptor, with room for as many as the worker may open. A table that
+/// grows moves, and leaves behind the memory that it had. Room that was never touched takes none.
 pub fn table<T>() -> io::Result<Vec<T>> {
     let files = usize::try_from(sys::open_files_limit()?).unwrap_or(TABLE_MOST);
     Ok(Vec::with_capacity(files.min(TABLE_MOST)))
 }
 
-/// Bytes that were read but that the peer did not take yet. Bounded by one receive buffer, because a
-/// connection that owes something is not read.
+/// Bytes that were read but that the peer did not take yet. Bounded by one receive buffer, because
+/// a connection that owes something is not read.
 #[derive(Default)]
 pub struct Unsent {
-    #[expect(clippy::box_collection, reason = "a connection that owes nothing, as most do, costs one word")]
+    #[expect(
+        clippy::box_collection,
+        reason = "a connection that owes nothing, as most do, costs one word"
+    )]
     bytes: Option<Box<Vec<u8>>>,
 }
 
@@ -39,7 +42,8 @@ impl Unsent {
         self.bytes.take().map_or_else(Vec::new, |bytes| *bytes)
     }
 
-    /// Sends `bytes`, which were just received while nothing was owed, and keeps what the socket does not take.
+    /// Sends `bytes`, which were just received while nothing was owed, and keeps what the socket
+    /// does not take.
     pub fn send_or_keep(&mut self, counters: &Counters, fd: RawFd, bytes: &[u8]) -> io::Result<()> {
         debug_assert!(self.is_empty(), "a connection that owes something must not be read");
         let sent = send(counters, fd, bytes)?;
@@ -63,8 +67,8 @@ impl Unsent {
     }
 }
 
-/// Sends once. A socket that takes only a part is full (epoll(7), "how to use EPOLLET"), so there is no
-/// second try; one that takes nothing has sent 0.
+/// Sends once. A socket that takes only a part is full (epoll(7), "how to use EPOLLET"), so there
+/// is no second try; one that takes nothing has sent 0.
 fn send(counters: &Counters, fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
     match sys::send(counters, fd, bytes, 0) {
         Ok(sent) => {

@@ -1,8 +1,8 @@
 //! What a worker did, counted by itself.
 //!
-//! Each counter has one writer, its worker; any thread may read. Plain relaxed loads and stores
-//! are enough and cost what an ordinary increment costs. A worker that has threads of its own gives each a
-//! [`Share`] to write.
+//! Each counter has one writer, its worker; any thread may read. Plain relaxed loads and stores are
+//! enough and cost what an ordinary increment costs. A worker that has threads of its own gives
+//! each a [`Share`] to write.
 
 use crate::sys::Call;
 use serde_json::{Map, Value};
@@ -72,16 +72,18 @@ counters! {
     bytes_received,
     /// Bytes sent back.
     bytes_sent,
-    /// Bytes owed to a peer that reset its connection or did not take them before the drain's deadline.
-    /// At rest, received = sent + abandoned.
+    /// Bytes owed to a peer that reset its connection or did not take them before the drain's
+    /// deadline. At rest, received = sent + abandoned.
     bytes_abandoned,
     /// Bytes read and thrown away after the stop signal; they are in no other count.
     bytes_discarded,
-    /// Readiness events (epoll, poll, select) or completions (io_uring) that the kernel handed over.
+    /// Readiness events (epoll, poll, select) or completions (io_uring) that the kernel handed
+    /// over.
     events,
     /// Waits that ended with nothing, by time-out.
     timeouts,
-    /// Waits that a signal broke off; in a thread for each connection, receives and sends, which wait too.
+    /// Waits that a signal broke off; in a thread for each connection, receives and sends, which
+    /// wait too.
     interrupts,
     /// Receives and sends that found the socket not ready (EAGAIN).
     would_block,
@@ -89,10 +91,12 @@ counters! {
     short_sends,
     /// Times that a connection's input was paused because too much was owed to its peer.
     backpressure_pauses,
-    /// Times that accepting was paused: files, memory or threads ran out (EMFILE, ENFILE, ENOBUFS, ENOMEM; EAGAIN when
-    /// a thread is made), or accept failed in a way that trying again at once would repeat.
+    /// Times that accepting was paused: files, memory or threads ran out (EMFILE, ENFILE, ENOBUFS,
+    /// ENOMEM; EAGAIN when a thread is made), or accept failed in a way that trying again at once
+    /// would repeat.
     accept_pauses,
-    /// Errors of accept, whether it was tried again at once or paused; an empty queue (EAGAIN) is none.
+    /// Errors of accept, whether it was tried again at once or paused; an empty queue (EAGAIN) is
+    /// none.
     accept_errors,
     /// Multishot requests that the kernel ended and that were armed again.
     rearms,
@@ -102,7 +106,8 @@ counters! {
     cq_overflows,
     /// Times that a sleeping submission thread was woken.
     submission_wakeups,
-    /// Completions that came after their connection was closed. A loop that counts its requests rightly has none.
+    /// Completions that came after their connection was closed. A loop that counts its requests
+    /// rightly has none.
     late,
 }
 
@@ -127,8 +132,9 @@ impl Counters {
     }
 }
 
-/// The counters of a thread that works for a worker beside it: one writer here too. They are part of what
-/// the worker's [`to_json`] says, and stay in it when the thread has ended and they are dropped.
+/// The counters of a thread that works for a worker beside it: one writer here too. They are part
+/// of what the worker's [`to_json`] says, and stay in it when the thread has ended and they are
+/// dropped.
 pub struct Share {
     shares: Arc<Mutex<Shares>>,
     own: Arc<Counters>,
@@ -155,8 +161,8 @@ fn lock(shares: &Mutex<Shares>) -> MutexGuard<'_, Shares> {
     shares.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What the other threads of a worker have counted. Under one lock, so that a reader finds each thread once:
-/// among the living or in the sum.
+/// What the other threads of a worker have counted. Under one lock, so that a reader finds each
+/// thread once: among the living or in the sum.
 #[derive(Default)]
 struct Shares {
     /// By their address.
@@ -187,14 +193,18 @@ impl Sum {
         }
     }
 
-    fn add_values(&mut self, calls: impl IntoIterator<Item = u64>, loops: impl IntoIterator<Item = u64>) {
+    fn add_values(
+        &mut self,
+        calls: impl IntoIterator<Item = u64>,
+        loops: impl IntoIterator<Item = u64>,
+    ) {
         self.calls.iter_mut().zip(calls).for_each(|(sum, value)| *sum += value);
         self.loops.iter_mut().zip(loops).for_each(|(sum, value)| *sum += value);
     }
 }
 
-/// The sum over all workers as the `calls` and `loop` fields of a JSON line. Calls that were never made are left out.
-/// If accept has failed, `accept_error` says how it failed last, in words.
+/// The sum over all workers as the `calls` and `loop` fields of a JSON line. Calls that were never
+/// made are left out. If accept has failed, `accept_error` says how it failed last, in words.
 pub fn to_json<'a>(workers: impl IntoIterator<Item = &'a Counters>) -> Map<String, Value> {
     let mut sum = Sum::default();
     let mut accept_errno = 0;
@@ -208,8 +218,11 @@ pub fn to_json<'a>(workers: impl IntoIterator<Item = &'a Counters>) -> Map<Strin
         .filter(|&(_, count)| count > 0)
         .map(|(call, count)| (call.name().to_owned(), count.into()))
         .collect();
-    let mut loops: Map<String, Value> =
-        LOOP_COUNTERS.iter().zip(sum.loops).map(|(name, value)| ((*name).to_owned(), value.into())).collect();
+    let mut loops: Map<String, Value> = LOOP_COUNTERS
+        .iter()
+        .zip(sum.loops)
+        .map(|(name, value)| ((*name).to_owned(), value.into()))
+        .collect();
     let count = |name: &str| loops.get(name).and_then(Value::as_u64).unwrap_or(0);
     let open = count("accepted").saturating_sub(count("closed"));
     loops.insert("open".to_owned(), open.into());

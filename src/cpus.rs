@@ -10,7 +10,11 @@ pub fn parse(list: &str, limit: usize) -> Result<Vec<usize>, String> {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
         match (first.trim().parse::<usize>(), last.trim().parse::<usize>()) {
             (Ok(first), Ok(last)) if first <= last && last < limit => cpus.extend(first..=last),
-            _ => return Err(format!("'{part}' is neither a CPU number below {limit} nor a range like 0-3")),
+            _ => {
+                return Err(format!(
+                    "'{part}' is neither a CPU number below {limit} nor a range like 0-3"
+                ));
+            }
         }
     }
     Ok(cpus)

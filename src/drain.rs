@@ -1,8 +1,10 @@
-//! The end of every backend: what was read is sent, then the connections are closed so that nothing owed is lost.
+//! The end of every backend: what was read is sent, then the connections are closed so that nothing
+//! owed is lost.
 //!
-//! A close() with unread input resets the connection, and the reset destroys what the peer has not read
-//! yet. So each connection gets what it is owed, then the end of the stream, then its input is thrown
-//! away until the peer closes too. This happens after the measuring and is the same for all, by poll(2).
+//! A close() with unread input resets the connection, and the reset destroys what the peer has not
+//! read yet. So each connection gets what it is owed, then the end of the stream, then its input is
+//! thrown away until the peer closes too. This happens after the measuring and is the same for all,
+//! by poll(2).
 
 use crate::counters::Counters;
 use crate::sys;

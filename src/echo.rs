@@ -2,9 +2,10 @@
 //!
 //! Because there is no framing, any echo client or server can stand on either side. The client
 //! knows what must come back without storing it: connection `c`'s byte at stream offset `k` is
-//! `pattern[(start(c) + k) mod PERIOD]`. The period is prime, so it shares no factor with any buffer
-//! or message size: a lost, repeated or reordered run of bytes shifts what follows to bytes that do
-//! not match, and a different start per connection shows bytes that crossed over from another one.
+//! `pattern[(start(c) + k) mod PERIOD]`. The period is prime, so it shares no factor with any
+//! buffer or message size: a lost, repeated or reordered run of bytes shifts what follows to bytes
+//! that do not match, and a different start per connection shows bytes that crossed over from
+//! another one.
 
 use std::sync::OnceLock;
 
@@ -40,7 +41,8 @@ fn splitmix64(state: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// A position in one connection's endless byte stream: one for what is sent, one for what must return.
+/// A position in one connection's endless byte stream: one for what is sent, one for what must
+/// return.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stream {
     phase: u32,
@@ -74,7 +76,8 @@ impl Stream {
         self.phase = ((self.phase as usize + length) % PERIOD) as u32;
     }
 
-    /// Compares every byte of `bytes` with what must come next, and moves on past them if they match.
+    /// Compares every byte of `bytes` with what must come next, and moves on past them if they
+    /// match.
     pub fn verify(&mut self, bytes: &[u8]) -> Result<(), Mismatch> {
         let mut checked = 0;
         for chunk in bytes.chunks(MAX_SLICE) {

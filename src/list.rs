@@ -1,5 +1,5 @@
-//! The table of all backends: whether this kernel lets each run, what it needs, and how often it wakes up
-//! while nothing happens.
+//! The table of all backends: whether this kernel lets each run, what it needs, and how often it
+//! wakes up while nothing happens.
 
 use crate::backend::{self, Entry, Knob, Knobs};
 use serde_json::{Value, json};
@@ -25,12 +25,13 @@ pub struct Row {
     idle_wakeups: Option<Result<f64, String>>,
 }
 
-/// Probes every backend. If `idle` is not zero, also runs each one for that long, with a few idle connections, as
-/// a process of the program `server`, all at the same time.
+/// Probes every backend. If `idle` is not zero, also runs each one for that long, with a few idle
+/// connections, as a process of the program `server`, all at the same time.
 pub fn rows(server: &Path, idle: Duration) -> Result<Vec<Row>, String> {
     let mut rows = Vec::new();
     for entry in backend::ALL {
-        let unsupported = (entry.probe)(&Knobs::parse(entry, &[])?, 1).err().map(|refusal| refusal.reason);
+        let unsupported =
+            (entry.probe)(&Knobs::parse(entry, &[])?, 1).err().map(|refusal| refusal.reason);
         rows.push(Row { entry, unsupported, idle_wakeups: None });
     }
     if !idle.is_zero() {
@@ -110,8 +111,8 @@ pub fn to_text(rows: &[Row]) -> String {
             its threads with 10 idle connections,\nas the kernel counts them; - where not measured.\n"
 }
 
-/// Runs a backend with idle connections and counts how often its threads gave up the CPU by themselves: each
-/// time, something had woken them.
+/// Runs a backend with idle connections and counts how often its threads gave up the CPU by
+/// themselves: each time, something had woken them.
 fn idle_wakeups(server: &Path, backend: &str, time: Duration) -> io::Result<f64> {
     let child = Command::new(server)
         .args(["--backend", backend, "--listen", "127.0.0.1:0", "--drain-seconds", "0"])
@@ -149,8 +150,8 @@ fn ready_address(child: &mut Child) -> io::Result<SocketAddr> {
     if let Some(stdout) = child.stdout.take() {
         BufReader::new(stdout).read_line(&mut line)?;
     }
-    let ready: Value =
-        serde_json::from_str(&line).map_err(|_| io::Error::other("the server ended before it was ready"))?;
+    let ready: Value = serde_json::from_str(&line)
+        .map_err(|_| io::Error::other("the server ended before it was ready"))?;
     let address = ready["addresses"][0].as_str().and_then(|address| address.parse().ok());
     address.ok_or_else(|| io::Error::other(format!("no address in {}", line.trim_end())))
 }

@@ -1,4 +1,5 @@
-//! Listening sockets, with the same options for every backend, and what an error of accept asks for.
+//! Listening sockets, with the same options for every backend, and what an error of accept asks
+//! for.
 
 use crate::counters::Counters;
 use crate::refusal;
@@ -11,11 +12,12 @@ use std::time::{Duration, Instant};
 /// The accept queue that every backend asks for; net.core.somaxconn may cut it.
 pub const BACKLOG: i32 = 4096;
 
-/// Opens a listener: SO_REUSEADDR, non-blocking, [`BACKLOG`]; accepted sockets inherit TCP_NODELAY and SO_OOBINLINE.
-/// So urgent data is echoed in its place by all backends. Socket buffers keep the kernel's defaults and its autotuning.
+/// Opens a listener: SO_REUSEADDR, non-blocking, [`BACKLOG`]; accepted sockets inherit TCP_NODELAY
+/// and SO_OOBINLINE. So urgent data is echoed in its place by all backends. Socket buffers keep the
+/// kernel's defaults and its autotuning.
 ///
-/// Call it on the worker's thread, after it has a file table of its own: a listener that an older table
-/// still holds would go on accepting after the worker has closed its copy.
+/// Call it on the worker's thread, after it has a file table of its own: a listener that an older
+/// table still holds would go on accepting after the worker has closed its copy.
 pub fn open(address: SocketAddr) -> io::Result<TcpListener> {
     let open = || {
         let socket = sys::tcp_socket(address)?;
@@ -38,7 +40,9 @@ pub fn explain(address: SocketAddr, error: &io::Error) -> io::Error {
              give --listen another port or wait a moment"
         }
         io::ErrorKind::AddrNotAvailable => ": no interface of this host has that address",
-        io::ErrorKind::PermissionDenied => ": ports below net.ipv4.ip_unprivileged_port_start need root",
+        io::ErrorKind::PermissionDenied => {
+            ": ports below net.ipv4.ip_unprivileged_port_start need root"
+        }
         io::ErrorKind::InvalidInput if address.is_ipv6() => {
             ": a link-local address needs its interface, as in [fe80::1%eth0]:8888"
         }
@@ -125,7 +129,8 @@ pub fn unusable(errno: i32) -> io::Error {
 /// How long accepting rests after it has failed, unless a connection closes before.
 const REST: Duration = Duration::from_secs(1);
 
-/// A rest from accepting, so that a full table does not spin: connections wait in the queue meanwhile.
+/// A rest from accepting, so that a full table does not spin: connections wait in the queue
+/// meanwhile.
 #[derive(Default)]
 pub struct Rest {
     since: Option<(Instant, u64)>,
@@ -142,9 +147,11 @@ impl Rest {
         self.since.map(|(begun, _)| REST.saturating_sub(begun.elapsed()))
     }
 
-    /// True once when it is over: its time has passed, or a connection was closed and its file is free.
+    /// True once when it is over: its time has passed, or a connection was closed and its file is
+    /// free.
     pub fn is_over(&mut self, closed: u64) -> bool {
-        let over = self.since.is_some_and(|(begun, before)| begun.elapsed() >= REST || closed > before);
+        let over =
+            self.since.is_some_and(|(begun, before)| begun.elapsed() >= REST || closed > before);
         if over {
             self.since = None;
         }
@@ -210,7 +217,8 @@ mod tests {
         }
     }
 
-    /// By accept(2): those to be retried like EAGAIN, those of files and memory, and those of the call itself.
+    /// By accept(2): those to be retried like EAGAIN, those of files and memory, and those of the
+    /// call itself.
     #[test]
     fn errors_are_sorted_as_the_manual_says() {
         let retried = [
@@ -224,7 +232,8 @@ mod tests {
             libc::ENETUNREACH,
             libc::ECONNABORTED,
         ];
-        let rests = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM, libc::EPERM, libc::EACCES];
+        let rests =
+            [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM, libc::EPERM, libc::EACCES];
         let ends = [libc::EBADF, libc::EFAULT, libc::EINVAL, libc::ENOTSOCK];
         assert_eq!(remedy(libc::EAGAIN), Remedy::Wait);
         assert!(retried.iter().all(|errno| remedy(*errno) == Remedy::Retry));

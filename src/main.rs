@@ -22,8 +22,9 @@ use std::time::Duration;
 
 /// An echo server on one of several ways to wait for sockets.
 ///
-/// Prints one JSON line when it accepts connections, one with its counters for each SIGUSR1, and one at
-/// the end. SIGTERM and SIGINT make it send what it owes and leave; a second one ends it at once.
+/// Prints one JSON line when it accepts connections, one with its counters for each SIGUSR1, and
+/// one at the end. SIGTERM and SIGINT make it send what it owes and leave; a second one ends it at
+/// once.
 #[derive(Parser)]
 #[command(name = "ringmark-server", version = env!("RINGMARK_VERSION"), after_help = knob_help())]
 struct Options {
@@ -31,12 +32,13 @@ struct Options {
     #[arg(long, required_unless_present = "list")]
     backend: Option<String>,
 
-    /// Address and first port, as in 127.0.0.1:8888, [::1]:8888 or [fe80::1%eth0]:8888; port 0 takes free ports, and
-    /// the first line says which
+    /// Address and first port, as in 127.0.0.1:8888, [::1]:8888 or [fe80::1%eth0]:8888; port 0
+    /// takes free ports, and the first line says which
     #[arg(long, value_parser = ports::parse, default_value_t = SocketAddr::from((Ipv4Addr::LOCALHOST, SERVER_PORT)))]
     listen: SocketAddr,
 
-    /// Number of consecutive ports, dealt to the workers in turn: a multiple of the workers [default: one each]
+    /// Number of consecutive ports, dealt to the workers in turn: a multiple of the workers
+    /// [default: one each]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     ports: Option<u16>,
 
@@ -56,17 +58,19 @@ struct Options {
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(0..=3600))]
     drain_seconds: u64,
 
-    /// Say where this process is, and wait for a line on stdin before any thread, ring or listener exists, so that
-    /// instruments can attach. From then on the lines `counters` and `stop` do what SIGUSR1 and SIGTERM do, and the
-    /// end of stdin stops it too
+    /// Say where this process is, and wait for a line on stdin before any thread, ring or listener
+    /// exists, so that instruments can attach. From then on the lines `counters` and `stop` do what
+    /// SIGUSR1 and SIGTERM do, and the end of stdin stops it too
     #[arg(long)]
     hold: bool,
 
-    /// List every backend: whether this kernel lets it run, what it needs, how often it wakes up when idle
+    /// List every backend: whether this kernel lets it run, what it needs, how often it wakes up
+    /// when idle
     #[arg(long)]
     list: bool,
 
-    /// With --list: seconds for which each backend is run to count its idle wake-ups [default: 2; 0 with --json]
+    /// With --list: seconds for which each backend is run to count its idle wake-ups [default: 2; 0
+    /// with --json]
     #[arg(long, requires = "list", value_parser = clap::value_parser!(u64).range(0..=60))]
     idle_seconds: Option<u64>,
 
@@ -86,14 +90,16 @@ fn knob_help() -> String {
     let mut text = String::from("Knobs, with their defaults and ranges (--set KEY=VALUE):\n");
     for entry in backend::ALL {
         for knob in entry.knobs {
-            text += &format!("  {} {knob}  ({})\n      {}\n", entry.name, knob.accepts(), knob.meaning);
+            text +=
+                &format!("  {} {knob}  ({})\n      {}\n", entry.name, knob.accepts(), knob.meaning);
         }
     }
     text
 }
 
 fn main() -> ExitCode {
-    let result = Options::try_parse().map_or_else(|refusal| answer(&refusal), |options| run(&options));
+    let result =
+        Options::try_parse().map_or_else(|refusal| answer(&refusal), |options| run(&options));
     result.unwrap_or_else(|message| {
         // Not eprintln!, which panics when nobody can read it.
         let _ = writeln!(io::stderr(), "ringmark-server: {message}");
@@ -121,7 +127,8 @@ fn run(options: &Options) -> Result<ExitCode, String> {
 
 fn list(options: &Options) -> Result<ExitCode, String> {
     let idle_seconds = options.idle_seconds.unwrap_or(if options.json { 0 } else { 2 });
-    let server = std::env::current_exe().map_err(|error| format!("--list: this program's path: {error}"))?;
+    let server =
+        std::env::current_exe().map_err(|error| format!("--list: this program's path: {error}"))?;
     let rows = list::rows(&server, Duration::from_secs(idle_seconds))?;
     say(&if options.json { list::to_json(&rows).to_string() } else { list::to_text(&rows) })?;
     Ok(ExitCode::SUCCESS)
@@ -134,14 +141,16 @@ fn serve(options: &Options) -> Result<ExitCode, String> {
     let stdin = if options.hold { Some(hold(entry)?) } else { None };
     sys::raise_open_files_limit().map_err(|error| error.to_string())?;
     if let Err(unsupported) = (entry.probe)(&knobs, options.workers) {
-        let line = json!({"event": "unsupported", "backend": entry.name, "reason": unsupported.reason});
+        let line =
+            json!({"event": "unsupported", "backend": entry.name, "reason": unsupported.reason});
         // Whatever becomes of it, stderr says it too.
         let _ = say(&line.to_string());
         return Err(format!("{} is unsupported: {unsupported}", entry.name));
     }
     let signals = Signals::block(&[libc::SIGTERM, libc::SIGINT, libc::SIGUSR1, libc::SIGUSR2])
         .map_err(|error| error.to_string())?;
-    let stop = Stop::new(Duration::from_secs(options.drain_seconds)).map_err(|error| error.to_string())?;
+    let stop =
+        Stop::new(Duration::from_secs(options.drain_seconds)).map_err(|error| error.to_string())?;
     let stop = Arc::new(stop);
 
     let (addresses, reserved) = addresses(options.listen, ports)?;
@@ -180,9 +189,12 @@ fn count_ports(options: &Options) -> Result<u16, String> {
     Ok(ports)
 }
 
-/// The addresses that it listens on, and what holds those that were free until it does. A single free port is left to
-/// the kernel.
-fn addresses(listen: SocketAddr, ports: u16) -> Result<(Vec<SocketAddr>, Option<Reserved>), String> {
+/// The addresses that it listens on, and what holds those that were free until it does. A single
+/// free port is left to the kernel.
+fn addresses(
+    listen: SocketAddr,
+    ports: u16,
+) -> Result<(Vec<SocketAddr>, Option<Reserved>), String> {
     if listen.port() != 0 || ports == 1 {
         return Ok((ports::consecutive(listen, ports)?, None));
     }
@@ -203,21 +215,27 @@ fn start(
     for (index, addresses) in addresses.into_iter().enumerate() {
         let cpu = options.cpus.as_ref().map(|CpuList(cpus)| cpus[index % cpus.len()]);
         let plan = Plan { index, backend: entry, knobs: knobs.clone(), addresses, cpu };
-        let worker =
-            Worker::start(plan, Arc::clone(stop), sender.clone(), || sys::signal_self(libc::SIGUSR2));
-        workers.push(worker.map_err(|error| format!("start worker {index}: {}", of_thread(&error)))?);
+        let worker = Worker::start(plan, Arc::clone(stop), sender.clone(), || {
+            sys::signal_self(libc::SIGUSR2)
+        });
+        workers
+            .push(worker.map_err(|error| format!("start worker {index}: {}", of_thread(&error)))?);
     }
     drop(sender);
     let mut up: Vec<Up> = receiver.iter().take(workers.len()).collect();
     if up.len() < workers.len() {
         let _ = stop.give();
-        return Err(end(workers).err().unwrap_or_else(|| "a worker ended before it was ready".to_owned()));
+        return Err(end(workers)
+            .err()
+            .unwrap_or_else(|| "a worker ended before it was ready".to_owned()));
     }
     up.sort_by_key(|up| up.index);
-    // Port i was dealt to worker i mod W, as its port i / W: undo that, so that the list is in order of ports.
+    // Port i was dealt to worker i mod W, as its port i / W: undo that, so that the list is in
+    // order of ports.
     let each = up[0].addresses.len();
-    let in_order: Vec<String> =
-        (0..each).flat_map(|port| up.iter().map(move |up| up.addresses[port].to_string())).collect();
+    let in_order: Vec<String> = (0..each)
+        .flat_map(|port| up.iter().map(move |up| up.addresses[port].to_string()))
+        .collect();
     let ready = json!({
         "event": "ready",
         "backend": entry.name,
@@ -230,13 +248,22 @@ fn start(
     Ok((workers, ready))
 }
 
-/// Obeys until the workers have ended. A line that cannot be written makes it fail then, and not before.
-fn obey(mut orders: Orders, entry: &Entry, workers: Vec<Worker>, stop: &Stop) -> Result<ExitCode, String> {
+/// Obeys until the workers have ended. A line that cannot be written makes it fail then, and not
+/// before.
+fn obey(
+    mut orders: Orders,
+    entry: &Entry,
+    workers: Vec<Worker>,
+    stop: &Stop,
+) -> Result<ExitCode, String> {
     let mut stopping = false;
     let mut asked_to_stop = false;
     let mut written = Ok(());
     loop {
-        let told_to_leave = match orders.wait().map_err(|error| format!("wait for a signal: {error}"))? {
+        let told_to_leave = match orders
+            .wait()
+            .map_err(|error| format!("wait for a signal: {error}"))?
+        {
             Order::Counters => {
                 written = written.and(report("counters", entry, &workers));
                 false
@@ -274,8 +301,9 @@ fn event_line(event: &str, entry: &Entry, fields: Map<String, Value>) -> String 
     Value::Object(begin.into_iter().chain(fields).collect()).to_string()
 }
 
-/// Threads that io_uring has made in this process. One that was made for work which could not be done at once
-/// stays: the last idle one of a kind does not end (`io_wq_worker` in the kernel's io-wq.c).
+/// Threads that io_uring has made in this process. One that was made for work which could not be
+/// done at once stays: the last idle one of a kind does not end (`io_wq_worker` in the kernel's
+/// io-wq.c).
 fn kernel_threads() -> Value {
     let names = sys::thread_names();
     let count = |prefix: &str| names.iter().filter(|name| name.starts_with(prefix)).count();
@@ -307,7 +335,9 @@ fn printed(result: io::Result<()>) -> Result<(), String> {
             .to_owned());
     }
     match result.and_then(|()| io::stdout().flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(format!("write to stdout: {error}")),
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(format!("write to stdout: {error}"))
+        }
         _ => Ok(()),
     }
 }

@@ -1,5 +1,5 @@
-//! What a running server is told: by signals, and by lines on stdin if it was held. Lines reach it where signals do
-//! not: behind ssh, or in a container.
+//! What a running server is told: by signals, and by lines on stdin if it was held. Lines reach it
+//! where signals do not: behind ssh, or in a container.
 //!
 //! The main thread waits for both. The workers know nothing of it.
 
@@ -11,7 +11,8 @@ use std::io::{self, Write};
 pub enum Order {
     /// To say what it has counted so far: SIGUSR1, or `counters`.
     Counters,
-    /// To end in order, and at the second time at once, with the status of this signal: SIGTERM, SIGINT, or `stop`.
+    /// To end in order, and at the second time at once, with the status of this signal: SIGTERM,
+    /// SIGINT, or `stop`.
     Stop(libc::c_int),
     /// To end in order, because nobody is left who could tell it to: stdin has ended.
     Abandoned,
@@ -19,8 +20,8 @@ pub enum Order {
     Look,
 }
 
-/// The lines of stdin. Its reader in std takes more than the line that it is asked for, and poll(2) does not tell of
-/// what is there already.
+/// The lines of stdin. Its reader in std takes more than the line that it is asked for, and poll(2)
+/// does not tell of what is there already.
 #[derive(Default)]
 pub struct Lines {
     taken: Vec<u8>,

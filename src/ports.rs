@@ -9,8 +9,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
 
-/// Reads an address and a port as the kernel takes them: `127.0.0.1:8888`, `[::1]:8888`, and for a link-local address
-/// its interface by name or number, `[fe80::1%eth0]:8888`.
+/// Reads an address and a port as the kernel takes them: `127.0.0.1:8888`, `[::1]:8888`, and for a
+/// link-local address its interface by name or number, `[fe80::1%eth0]:8888`.
 ///
 /// # Errors
 /// One line that says how such an address looks, or that there is no such interface.
@@ -19,14 +19,18 @@ pub fn parse(text: &str) -> Result<SocketAddr, String> {
         return Ok(address);
     }
     let malformed = || {
-        format!("'{text}' is no address and port, as in 127.0.0.1:8888, [::1]:8888 or [fe80::1%eth0]:8888")
+        format!(
+            "'{text}' is no address and port, as in 127.0.0.1:8888, [::1]:8888 or [fe80::1%eth0]:8888"
+        )
     };
     let (ip, rest) = text.split_once('%').ok_or_else(malformed)?;
     let (interface, port) = rest.rsplit_once("]:").ok_or_else(malformed)?;
     match format!("{ip}]:{port}").parse() {
         Ok(SocketAddr::V6(mut address)) => {
             let number = sys::interface_number(interface);
-            address.set_scope_id(number.ok_or_else(|| format!("there is no interface '{interface}'"))?);
+            address.set_scope_id(
+                number.ok_or_else(|| format!("there is no interface '{interface}'"))?,
+            );
             Ok(address.into())
         }
         _ => Err(malformed()),
@@ -39,14 +43,17 @@ pub fn parse(text: &str) -> Result<SocketAddr, String> {
 /// When they go beyond the last port there is.
 pub fn consecutive(first: SocketAddr, ports: u16) -> Result<Vec<SocketAddr>, String> {
     let last = first.port().checked_add(ports - 1);
-    let last = last.ok_or_else(|| format!("--listen {first} with --ports {ports} goes beyond port 65535"))?;
+    let last = last
+        .ok_or_else(|| format!("--listen {first} with --ports {ports} goes beyond port 65535"))?;
     Ok((first.port()..=last).map(|port| at(first, port)).collect())
 }
 
 /// Deals addresses to workers in turn.
 pub fn deal(addresses: &[SocketAddr], workers: u16) -> Vec<Vec<SocketAddr>> {
     let workers = usize::from(workers);
-    (0..workers).map(|worker| addresses.iter().skip(worker).step_by(workers).copied().collect()).collect()
+    (0..workers)
+        .map(|worker| addresses.iter().skip(worker).step_by(workers).copied().collect())
+        .collect()
 }
 
 /// The same address, flow and scope with another port.
@@ -56,12 +63,13 @@ fn at(address: SocketAddr, port: u16) -> SocketAddr {
     address
 }
 
-/// Consecutive ports that were free, held until this is dropped: listeners may be opened on them meanwhile, and nobody
-/// else is given them.
+/// Consecutive ports that were free, held until this is dropped: listeners may be opened on them
+/// meanwhile, and nobody else is given them.
 ///
-/// A socket that is bound and does not listen holds each. It is bound without SO_REUSEADDR, so that it gets no port that
-/// another server holds in this way, and has it from then on, which is what lets a listener that has it too be bound
-/// beside it (socket(7)). A thread with a file table of its own holds the sockets, so that no worker has copies of them.
+/// A socket that is bound and does not listen holds each. It is bound without SO_REUSEADDR, so that
+/// it gets no port that another server holds in this way, and has it from then on, which is what
+/// lets a listener that has it too be bound beside it (socket(7)). A thread with a file table of
+/// its own holds the sockets, so that no worker has copies of them.
 pub struct Reserved {
     /// The first of them.
     pub first: SocketAddr,
@@ -77,8 +85,9 @@ impl Reserved {
         let hold = move || hold(address, count, &sender, &released);
         let holder = thread::Builder::new().name("ports".to_owned()).spawn(hold);
         let holder = holder.map_err(|error| crate::refusal::of_thread(&error))?;
-        let first =
-            found.recv().map_err(|_| "the search for free ports ended without a word".to_owned())??;
+        let first = found
+            .recv()
+            .map_err(|_| "the search for free ports ended without a word".to_owned())??;
         Ok(Self { first, release: Some(release), holder: Some(holder) })
     }
 }
@@ -116,8 +125,9 @@ fn hold(
 /// The lowest port that needs no privilege by default.
 const LOWEST: u16 = 1024;
 
-/// The first range of free ports from one that the kernel chooses, upwards and then from [`LOWEST`] on: each port is
-/// tried twice at most, so that the search ends, and what it does not find is not there.
+/// The first range of free ports from one that the kernel chooses, upwards and then from [`LOWEST`]
+/// on: each port is tried twice at most, so that the search ends, and what it does not find is not
+/// there.
 fn search(address: SocketAddr, count: u16) -> Result<(SocketAddr, VecDeque<OwnedFd>), String> {
     let explain = |error: &io::Error| listener::explain(address, error).to_string();
     let none = format!(
@@ -170,9 +180,14 @@ mod tests {
 
     #[test]
     fn addresses_are_read_as_the_kernel_takes_them() {
-        for text in
-            ["127.0.0.1:80", "0.0.0.0:0", "[::]:8888", "[::1]:0", "[::ffff:127.0.0.1]:1", "[fe80::1%7]:2"]
-        {
+        for text in [
+            "127.0.0.1:80",
+            "0.0.0.0:0",
+            "[::]:8888",
+            "[::1]:0",
+            "[::ffff:127.0.0.1]:1",
+            "[fe80::1%7]:2",
+        ] {
             assert_eq!(parse(text).expect(text).to_string(), text);
         }
         let lo = sys::interface_number("lo").expect("a loopback interface");
@@ -217,8 +232,10 @@ mod tests {
         for address in ports(&one) {
             bind_alone(address).expect_err("it is held");
         }
-        let listeners: Vec<TcpListener> =
-            ports(&one).into_iter().map(|address| listener::open(address).expect("a listener")).collect();
+        let listeners: Vec<TcpListener> = ports(&one)
+            .into_iter()
+            .map(|address| listener::open(address).expect("a listener"))
+            .collect();
         drop(one);
         drop(listeners);
         let again = listener::open(ports(&other)[0]).expect("a listener on a reserved port");

@@ -1,4 +1,5 @@
-//! A refused call of the set-up, in words: which call it was, and the limit that is likely to be the cause.
+//! A refused call of the set-up, in words: which call it was, and the limit that is likely to be
+//! the cause.
 
 use std::io;
 
@@ -10,7 +11,8 @@ pub fn named(call: &str) -> impl FnOnce(io::Error) -> io::Error + '_ {
     }
 }
 
-/// The limit that is likely to be behind an error, if it is one, and how to raise it; to be put behind the error.
+/// The limit that is likely to be behind an error, if it is one, and how to raise it; to be put
+/// behind the error.
 pub fn advice(errno: i32) -> &'static str {
     match errno {
         libc::EMFILE => {
@@ -46,7 +48,10 @@ mod tests {
     fn the_call_and_the_limit_are_named() {
         let error = named("eventfd")(io::Error::from_raw_os_error(libc::EMFILE));
         let text = error.to_string();
-        assert!(text.starts_with("eventfd: Too many open files") && text.contains("ulimit -n"), "{text}");
+        assert!(
+            text.starts_with("eventfd: Too many open files") && text.contains("ulimit -n"),
+            "{text}"
+        );
         let error = named("unshare")(io::Error::from_raw_os_error(libc::EPERM));
         assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
         assert_eq!(error.to_string(), "unshare: Operation not permitted (os error 1)");

@@ -22,13 +22,14 @@ impl Stop {
         sys::eventfd_signal(&self.eventfd)
     }
 
-    /// The descriptor that polls readable once the signal is given. A worker's own file table, copied
-    /// from the main thread's, holds it under the same number.
+    /// The descriptor that polls readable once the signal is given. A worker's own file table,
+    /// copied from the main thread's, holds it under the same number.
     pub fn fd(&self) -> RawFd {
         self.eventfd.as_raw_fd()
     }
 
-    /// How long a worker may go on after the signal to send what it owes and to see its peers leave.
+    /// How long a worker may go on after the signal to send what it owes and to see its peers
+    /// leave.
     pub fn drain_time(&self) -> Duration {
         self.drain_time
     }

@@ -1,7 +1,7 @@
 //! The system calls of the servers, each made and checked in one place.
 //!
-//! A call that a worker makes takes the worker's [`Counters`] and is counted just before it is made,
-//! as the kernel's `sys_enter` tracepoint does, so that both counts agree to the call.
+//! A call that a worker makes takes the worker's [`Counters`] and is counted just before it is
+//! made, as the kernel's `sys_enter` tracepoint does, so that both counts agree to the call.
 
 use crate::counters::Counters;
 use crate::refusal::named;
@@ -47,16 +47,18 @@ pub enum Call {
 }
 
 impl Call {
-    /// The call that the C library's epoll_wait() makes. glibc makes the newer one only where the kernel lacks the
-    /// older, as on aarch64; musl makes the newer one everywhere.
+    /// The call that the C library's epoll_wait() makes. glibc makes the newer one only where the
+    /// kernel lacks the older, as on aarch64; musl makes the newer one everywhere.
     pub const WAIT_FOR_EPOLL: Call = if cfg!(all(target_arch = "x86_64", target_env = "gnu")) {
         Call::EpollWait
     } else {
         Call::EpollPwait
     };
 
-    /// The call that the C library's poll() makes: the newer one where the kernel lacks the older, as on aarch64.
-    pub const WAIT_FOR_POLL: Call = if cfg!(target_arch = "x86_64") { Call::Poll } else { Call::Ppoll };
+    /// The call that the C library's poll() makes: the newer one where the kernel lacks the older,
+    /// as on aarch64.
+    pub const WAIT_FOR_POLL: Call =
+        if cfg!(target_arch = "x86_64") { Call::Poll } else { Call::Ppoll };
 
     /// Every call, in the order of the columns.
     pub const ALL: [Call; 24] = [
@@ -138,7 +140,8 @@ pub fn interrupted(error: &io::Error) -> bool {
 /// An epoll instance, close-on-exec.
 pub fn epoll_create() -> io::Result<OwnedFd> {
     // SAFETY: takes no pointer.
-    let fd = check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) }).map_err(named("epoll_create1"))?;
+    let fd = check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })
+        .map_err(named("epoll_create1"))?;
     // SAFETY: the call has just returned this descriptor, so nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
@@ -158,8 +161,8 @@ pub fn epoll_ctl(
     check(unsafe { libc::epoll_ctl(epoll, operation, fd, &mut event) }).map(drop)
 }
 
-/// An epoll instance's busy polling, in force from its next wait on (ioctl_eventpoll(2), since Linux 6.9):
-/// sets what `wanted` says and returns what the kernel then has.
+/// An epoll instance's busy polling, in force from its next wait on (ioctl_eventpoll(2), since
+/// Linux 6.9): sets what `wanted` says and returns what the kernel then has.
 pub fn set_busy_poll(epoll: RawFd, wanted: libc::epoll_params) -> io::Result<libc::epoll_params> {
     let mut params = wanted;
     // SAFETY: the kernel reads a structure of this type.
@@ -200,21 +203,28 @@ pub fn epoll_wait(
     waited(counters, unsafe { libc::epoll_wait(epoll, events.as_mut_ptr(), room, timeout_ms) })
 }
 
-/// poll(2): how many entries have events. A signal counts as no event, and leaves the entries as they were.
-pub fn poll(counters: &Counters, entries: &mut [libc::pollfd], timeout_ms: libc::c_int) -> io::Result<usize> {
+/// poll(2): how many entries have events. A signal counts as no event, and leaves the entries as
+/// they were.
+pub fn poll(
+    counters: &Counters,
+    entries: &mut [libc::pollfd],
+    timeout_ms: libc::c_int,
+) -> io::Result<usize> {
     counters.count(Call::WAIT_FOR_POLL);
     // SAFETY: pointer and length are those of one exclusive slice.
-    waited(counters, unsafe { libc::poll(entries.as_mut_ptr(), entries.len() as libc::nfds_t, timeout_ms) })
+    waited(counters, unsafe {
+        libc::poll(entries.as_mut_ptr(), entries.len() as libc::nfds_t, timeout_ms)
+    })
 }
 
 /// What select(2) works on: a bit for each descriptor from 0 to 1023, in the layout of `fd_set`.
 pub type FdSet = [libc::c_ulong; size_of::<libc::fd_set>() / size_of::<libc::c_ulong>()];
 
-/// select(2) on the descriptors below `end`: how many bits are set in both sets together when it returns. A
-/// signal counts as no event, and leaves the sets as they were.
+/// select(2) on the descriptors below `end`: how many bits are set in both sets together when it
+/// returns. A signal counts as no event, and leaves the sets as they were.
 ///
-/// Made as pselect(2) without a signal mask: that is the system call that glibc's select() makes too (2.36
-/// does), and not every architecture has the older one.
+/// Made as pselect(2) without a signal mask: that is the system call that glibc's select() makes
+/// too (2.36 does), and not every architecture has the older one.
 pub fn select(
     counters: &Counters,
     end: usize,
@@ -229,8 +239,9 @@ pub fn select(
     };
     let timeout = if timeout_ms < 0 { ptr::null() } else { ptr::from_ref(&timeout) };
     counters.count(Call::Pselect6);
-    // SAFETY: both sets are as long as an fd_set, and no bit from FD_SETSIZE on is asked for. The time-out lives
-    // until the call returns; a null pointer stands for no set, no time-out or no signal mask.
+    // SAFETY: both sets are as long as an fd_set, and no bit from FD_SETSIZE on is asked for. The
+    // time-out lives until the call returns; a null pointer stands for no set, no time-out or no
+    // signal mask.
     waited(counters, unsafe {
         libc::pselect(
             end,
@@ -244,7 +255,12 @@ pub fn select(
 }
 
 /// recv(2).
-pub fn recv(counters: &Counters, fd: RawFd, buffer: &mut [u8], flags: libc::c_int) -> io::Result<usize> {
+pub fn recv(
+    counters: &Counters,
+    fd: RawFd,
+    buffer: &mut [u8],
+    flags: libc::c_int,
+) -> io::Result<usize> {
     counters.count(Call::Recvfrom);
     // SAFETY: the kernel writes at most the length of this exclusive slice.
     check_size(unsafe { libc::recv(fd, buffer.as_mut_ptr().cast(), buffer.len(), flags) })
@@ -254,7 +270,9 @@ pub fn recv(counters: &Counters, fd: RawFd, buffer: &mut [u8], flags: libc::c_in
 pub fn send(counters: &Counters, fd: RawFd, bytes: &[u8], flags: libc::c_int) -> io::Result<usize> {
     counters.count(Call::Sendto);
     // SAFETY: the kernel reads at most the length of this slice.
-    check_size(unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), flags | libc::MSG_NOSIGNAL) })
+    check_size(unsafe {
+        libc::send(fd, bytes.as_ptr().cast(), bytes.len(), flags | libc::MSG_NOSIGNAL)
+    })
 }
 
 /// accept(2), as the document calls it: the peer's address is asked for, the socket is blocking.
@@ -264,7 +282,8 @@ pub fn accept(counters: &Counters, listener: RawFd) -> io::Result<OwnedFd> {
     let mut length = size_of_val(&address) as libc::socklen_t;
     counters.count(Call::Accept);
     // SAFETY: the kernel writes at most `length` bytes into `address`, which is that long.
-    let fd = check(unsafe { libc::accept(listener, ptr::from_mut(&mut address).cast(), &mut length) })?;
+    let fd =
+        check(unsafe { libc::accept(listener, ptr::from_mut(&mut address).cast(), &mut length) })?;
     // SAFETY: the call has just returned this descriptor, so nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
@@ -294,8 +313,9 @@ pub fn set_nonblocking(counters: &Counters, fd: RawFd) -> io::Result<()> {
     check(unsafe { libc::fcntl(fd, libc::F_SETFL, libc::O_NONBLOCK) }).map(drop)
 }
 
-/// close(2), and nothing else: dropping an [`OwnedFd`] also asks for its flags in a build with debug
-/// assertions. Errors say nothing that could be acted on: the descriptor is gone either way (close(2), NOTES).
+/// close(2), and nothing else: dropping an [`OwnedFd`] also asks for its flags in a build with
+/// debug assertions. Errors say nothing that could be acted on: the descriptor is gone either way
+/// (close(2), NOTES).
 pub fn close(counters: &Counters, fd: OwnedFd) {
     counters.count(Call::Close);
     // SAFETY: the descriptor was owned, and its ownership ends here.
@@ -369,7 +389,8 @@ pub fn set_reuse_address(fd: RawFd) -> io::Result<()> {
     switch_on(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR).map_err(named("setsockopt(SO_REUSEADDR)"))
 }
 
-/// SO_OOBINLINE: TCP's urgent byte is a byte of the stream like any other. Sockets accepted from a listener inherit it.
+/// SO_OOBINLINE: TCP's urgent byte is a byte of the stream like any other. Sockets accepted from a
+/// listener inherit it.
 pub fn set_urgent_inline(fd: RawFd) -> io::Result<()> {
     switch_on(fd, libc::SOL_SOCKET, libc::SO_OOBINLINE).map_err(named("setsockopt(SO_OOBINLINE)"))
 }
@@ -384,7 +405,8 @@ fn switch_on(fd: RawFd, level: libc::c_int, option: libc::c_int) -> io::Result<(
     let on: libc::c_int = 1;
     let length = size_of_val(&on) as libc::socklen_t;
     // SAFETY: the kernel reads `length` bytes of `on`, which is that long.
-    check(unsafe { libc::setsockopt(fd, level, option, ptr::from_ref(&on).cast(), length) }).map(drop)
+    check(unsafe { libc::setsockopt(fd, level, option, ptr::from_ref(&on).cast(), length) })
+        .map(drop)
 }
 
 /// The number of a network interface (if_nametoindex(3)); none if there is no such one.
@@ -399,11 +421,13 @@ pub fn interface_number(name: &str) -> Option<u32> {
 pub struct EnterBounds {
     /// From then on it returns with whatever is there (ETIME if that is nothing).
     pub timeout: Duration,
-    /// From then on one completion is enough; 0: from the beginning it takes as many as are wanted (6.12).
+    /// From then on one completion is enough; 0: from the beginning it takes as many as are wanted
+    /// (6.12).
     pub min_wait_us: u32,
 }
 
-/// io_uring_enter(2). `fd` is the ring's descriptor or, with REGISTERED_RING, its index; `bounds` go with EXT_ARG.
+/// io_uring_enter(2). `fd` is the ring's descriptor or, with REGISTERED_RING, its index; `bounds`
+/// go with EXT_ARG.
 #[inline]
 pub fn io_uring_enter(
     counters: &Counters,
@@ -429,13 +453,15 @@ pub fn io_uring_enter(
             // `struct __kernel_timespec`: seconds and nanoseconds.
             timeout = [bounds.timeout.as_secs() as i64, i64::from(bounds.timeout.subsec_nanos())];
             let timeout = timeout.as_ptr().expose_provenance() as u64;
-            argument = Argument { sigmask: 0, sigmask_size: 0, min_wait_us: bounds.min_wait_us, timeout };
+            argument =
+                Argument { sigmask: 0, sigmask_size: 0, min_wait_us: bounds.min_wait_us, timeout };
             (ptr::from_ref(&argument), size_of::<Argument>())
         }
     };
-    // SAFETY: the kernel reads `argument` and the time that it points to, both of which live until the call
-    // returns. What queued requests point to is the promise of whoever queued them.
-    let result = unsafe { libc::syscall(libc::SYS_io_uring_enter, fd, queued, want, flags, pointer, size) };
+    // SAFETY: the kernel reads `argument` and the time that it points to, both of which live until
+    // the call returns. What queued requests point to is the promise of whoever queued them.
+    let result =
+        unsafe { libc::syscall(libc::SYS_io_uring_enter, fd, queued, want, flags, pointer, size) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
@@ -450,13 +476,15 @@ struct RingUpdate {
 const REGISTER_RING_FDS: libc::c_uint = 20;
 const UNREGISTER_RING_FDS: libc::c_uint = 21;
 
-/// Registers a ring with the calling thread (IORING_REGISTER_RING_FDS, kernel 5.18): its index for enters with
-/// REGISTERED_RING. The registration keeps the ring alive until it is taken back or the thread ends.
+/// Registers a ring with the calling thread (IORING_REGISTER_RING_FDS, kernel 5.18): its index for
+/// enters with REGISTERED_RING. The registration keeps the ring alive until it is taken back or the
+/// thread ends.
 pub fn register_ring_fd(ring: RawFd) -> io::Result<u32> {
     let mut update = RingUpdate { offset: u32::MAX, reserved: 0, data: ring as u64 };
     let argument = ptr::from_mut(&mut update);
     // SAFETY: the kernel reads one update and writes the index that it chose into its offset.
-    let done = unsafe { libc::syscall(libc::SYS_io_uring_register, ring, REGISTER_RING_FDS, argument, 1) };
+    let done =
+        unsafe { libc::syscall(libc::SYS_io_uring_register, ring, REGISTER_RING_FDS, argument, 1) };
     if done == 1 { Ok(update.offset) } else { Err(io::Error::last_os_error()) }
 }
 
@@ -495,13 +523,17 @@ pub fn eventfd_clear(counters: &Counters, fd: &OwnedFd) -> io::Result<()> {
     let mut count = [0_u8; 8];
     counters.count(Call::Read);
     // SAFETY: the kernel writes the eight bytes of `count`.
-    check_size(unsafe { libc::read(fd.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) }).map(drop)
+    check_size(unsafe { libc::read(fd.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) })
+        .map(drop)
 }
 
-/// Gives the calling thread a file table of its own: a copy of what was open, and a limit of its own.
+/// Gives the calling thread a file table of its own: a copy of what was open, and a limit of its
+/// own.
 pub fn unshare_files() -> io::Result<()> {
     // SAFETY: takes no pointer; descriptors keep their numbers in the copied table.
-    check(unsafe { libc::unshare(libc::CLONE_FILES) }).map(drop).map_err(named("unshare(CLONE_FILES)"))
+    check(unsafe { libc::unshare(libc::CLONE_FILES) })
+        .map(drop)
+        .map_err(named("unshare(CLONE_FILES)"))
 }
 
 /// Lets the calling thread run on one CPU only.
@@ -526,7 +558,8 @@ pub fn kernel_version() -> Version {
     let mut names: libc::utsname = unsafe { std::mem::zeroed() };
     // SAFETY: the kernel fills in `names`, and can fail only for a bad address.
     unsafe { libc::uname(&mut names) };
-    // SAFETY: the release ends with a zero within its array, whether the kernel wrote it or it was zero before.
+    // SAFETY: the release ends with a zero within its array, whether the kernel wrote it or it was
+    // zero before.
     let release = unsafe { CStr::from_ptr(names.release.as_ptr()) };
     parse_version(&release.to_string_lossy()).unwrap_or_default()
 }
@@ -547,7 +580,8 @@ pub fn raise_open_files_limit() -> io::Result<u64> {
     change_open_files_limit(|limit| limit.rlim_max)
 }
 
-/// Lowers the soft limit of open files, which all threads of the process share, to `files` if it is above that.
+/// Lowers the soft limit of open files, which all threads of the process share, to `files` if it is
+/// above that.
 pub fn lower_open_files_limit(files: u64) -> io::Result<u64> {
     change_open_files_limit(|limit| limit.rlim_cur.min(files))
 }
@@ -579,14 +613,15 @@ fn limit_of(resource: Resource) -> io::Result<libc::rlimit> {
     Ok(limit)
 }
 
-/// Bytes of memory that this user may lock in all of its processes, if that is limited for this one. The kernel
-/// exempts who has CAP_IPC_LOCK in the first user namespace.
+/// Bytes of memory that this user may lock in all of its processes, if that is limited for this
+/// one. The kernel exempts who has CAP_IPC_LOCK in the first user namespace.
 pub fn locked_memory_limit() -> Option<u64> {
     const CAP_IPC_LOCK: u32 = 14;
     let limit = limit_of(libc::RLIMIT_MEMLOCK).ok()?.rlim_cur;
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let effective = effective.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    let effective =
+        effective.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
     // In any other namespace there are fewer users, or they have other numbers outside.
     let users = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
     let in_first_namespace = users.split_whitespace().eq(["0", "0", "4294967295"]);
@@ -596,8 +631,8 @@ pub fn locked_memory_limit() -> Option<u64> {
 
 static STDOUT_IS_CLOSED: AtomicBool = AtomicBool::new(false);
 
-/// Whether this process was started without a stdout. By the time of `main` that no longer shows: std has opened
-/// /dev/null in its place, so that no other file gets its number.
+/// Whether this process was started without a stdout. By the time of `main` that no longer shows:
+/// std has opened /dev/null in its place, so that no other file gets its number.
 pub fn stdout_is_closed() -> bool {
     STDOUT_IS_CLOSED.load(Ordering::Relaxed)
 }
@@ -609,8 +644,8 @@ extern "C" fn look_at_stdout() {
     STDOUT_IS_CLOSED.store(is_closed, Ordering::Relaxed);
 }
 
-// SAFETY: the section is a list of functions that the C library calls before `main`. This one needs nothing that is set
-// up later: it makes one system call and stores a flag.
+// SAFETY: the section is a list of functions that the C library calls before `main`. This one needs
+// nothing that is set up later: it makes one system call and stores a flag.
 #[used]
 #[unsafe(link_section = ".init_array")]
 static LOOK_AT_STDOUT: extern "C" fn() = look_at_stdout;
@@ -618,8 +653,9 @@ static LOOK_AT_STDOUT: extern "C" fn() = look_at_stdout;
 /// The names of this process's threads (proc_pid_task(5)), those among them that the kernel made.
 pub fn thread_names() -> Vec<String> {
     let Ok(tasks) = std::fs::read_dir("/proc/self/task") else { return Vec::new() };
-    let name =
-        |task: io::Result<std::fs::DirEntry>| std::fs::read_to_string(task.ok()?.path().join("comm")).ok();
+    let name = |task: io::Result<std::fs::DirEntry>| {
+        std::fs::read_to_string(task.ok()?.path().join("comm")).ok()
+    };
     tasks.filter_map(name).map(|name| name.trim_end().to_owned()).collect()
 }
 
@@ -645,8 +681,9 @@ fn change_mask(how: libc::c_int, set: &libc::sigset_t) -> io::Result<()> {
     }
 }
 
-/// Has these signals do what they do by default, and blocks none of them: whoever has started this process may have
-/// left them ignored or blocked, and both are inherited (signal(7)). For the first thread, before it starts others.
+/// Has these signals do what they do by default, and blocks none of them: whoever has started this
+/// process may have left them ignored or blocked, and both are inherited (signal(7)). For the first
+/// thread, before it starts others.
 pub fn restore_signals(signals: &[libc::c_int]) -> io::Result<()> {
     for &signal in signals {
         // SAFETY: no handler of ours is replaced, because none is set up yet.
@@ -657,7 +694,8 @@ pub fn restore_signals(signals: &[libc::c_int]) -> io::Result<()> {
     change_mask(libc::SIG_UNBLOCK, &signal_set(signals)?)
 }
 
-/// A set of signals that the main thread takes one at a time; blocked in every thread that it starts.
+/// A set of signals that the main thread takes one at a time; blocked in every thread that it
+/// starts.
 pub struct Signals {
     set: libc::sigset_t,
 }
@@ -670,11 +708,12 @@ impl Signals {
         Ok(Self { set })
     }
 
-    /// Opens a descriptor to take them from. A thread with a file table of its own that began before has no copy of it.
+    /// Opens a descriptor to take them from. A thread with a file table of its own that began
+    /// before has no copy of it.
     pub fn open(&self) -> io::Result<SignalFd> {
         // SAFETY: the kernel reads `set`, which is a valid one.
-        let fd =
-            check(unsafe { libc::signalfd(-1, &self.set, libc::SFD_CLOEXEC) }).map_err(named("signalfd"))?;
+        let fd = check(unsafe { libc::signalfd(-1, &self.set, libc::SFD_CLOEXEC) })
+            .map_err(named("signalfd"))?;
         // SAFETY: the call has just returned this descriptor, so nothing else owns it.
         Ok(SignalFd(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
@@ -684,14 +723,17 @@ impl Signals {
 pub struct SignalFd(OwnedFd);
 
 impl SignalFd {
-    /// Waits for the next signal and takes it; none when stdin can be read first, if that is waited for too.
+    /// Waits for the next signal and takes it; none when stdin can be read first, if that is waited
+    /// for too.
     pub fn wait(&self, stdin: bool) -> io::Result<Option<libc::c_int>> {
         let entry = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
         // A negative descriptor is left out (poll(2)).
-        let mut entries = [entry(self.0.as_raw_fd()), entry(if stdin { libc::STDIN_FILENO } else { -1 })];
+        let mut entries =
+            [entry(self.0.as_raw_fd()), entry(if stdin { libc::STDIN_FILENO } else { -1 })];
         loop {
             // SAFETY: pointer and length are those of one exclusive array.
-            let ready = unsafe { libc::poll(entries.as_mut_ptr(), entries.len() as libc::nfds_t, -1) };
+            let ready =
+                unsafe { libc::poll(entries.as_mut_ptr(), entries.len() as libc::nfds_t, -1) };
             match check(ready) {
                 Err(error) if interrupted(&error) => continue,
                 ready => ready?,
@@ -702,7 +744,9 @@ impl SignalFd {
             let mut taken = MaybeUninit::<libc::signalfd_siginfo>::uninit();
             let length = size_of_val(&taken);
             // SAFETY: the kernel writes at most `length` bytes into `taken`, which is that long.
-            match check_size(unsafe { libc::read(self.0.as_raw_fd(), taken.as_mut_ptr().cast(), length) }) {
+            match check_size(unsafe {
+                libc::read(self.0.as_raw_fd(), taken.as_mut_ptr().cast(), length)
+            }) {
                 Err(error) if interrupted(&error) => continue,
                 read => read?,
             };
@@ -716,16 +760,17 @@ impl SignalFd {
 pub fn read_stdin(buffer: &mut [u8]) -> io::Result<usize> {
     loop {
         // SAFETY: the kernel writes at most the length of this exclusive slice.
-        match check_size(unsafe { libc::read(libc::STDIN_FILENO, buffer.as_mut_ptr().cast(), buffer.len()) })
-        {
+        match check_size(unsafe {
+            libc::read(libc::STDIN_FILENO, buffer.as_mut_ptr().cast(), buffer.len())
+        }) {
             Err(error) if interrupted(&error) => {}
             read => return read,
         }
     }
 }
 
-/// CPU time of this process, user and kernel, from its start, threads that have ended and those that the kernel made
-/// for its rings included (clock_gettime(2)).
+/// CPU time of this process, user and kernel, from its start, threads that have ended and those
+/// that the kernel made for its rings included (clock_gettime(2)).
 pub fn process_cpu_ns() -> io::Result<u64> {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the out-pointer is to a local that lives through the call.
@@ -739,41 +784,47 @@ pub fn signal_self(signal: libc::c_int) {
     unsafe { libc::kill(libc::getpid(), signal) };
 }
 
-/// Sent to one thread to make its blocking call return EINTR. Where nothing waits for it, it does nothing: it
-/// is ignored by default. Urgent data sends it only to the owner of a socket, and no socket here has one (F_SETOWN).
+/// Sent to one thread to make its blocking call return EINTR. Where nothing waits for it, it does
+/// nothing: it is ignored by default. Urgent data sends it only to the owner of a socket, and no
+/// socket here has one (F_SETOWN).
 const INTERRUPTION: libc::c_int = libc::SIGURG;
 
-/// Lets [`interrupt`] break off blocking calls, in all threads that the calling one starts from now on: a handler that
-/// does nothing, without SA_RESTART, for a signal that may have been blocked when this process was started.
+/// Lets [`interrupt`] break off blocking calls, in all threads that the calling one starts from now
+/// on: a handler that does nothing, without SA_RESTART, for a signal that may have been blocked
+/// when this process was started.
 pub fn allow_interruptions() -> io::Result<()> {
     extern "C" fn nothing(_signal: libc::c_int) {}
     // SAFETY: an all-zero sigaction is a valid value of that plain structure, with an empty mask.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
     action.sa_sigaction = nothing as extern "C" fn(libc::c_int) as libc::sighandler_t;
-    // SAFETY: the kernel reads `action`, whose handler takes one argument as its flags of 0 say, and which
-    // touches nothing, so that it may run at any moment.
-    check(unsafe { libc::sigaction(INTERRUPTION, &action, ptr::null_mut()) }).map_err(named("sigaction"))?;
+    // SAFETY: the kernel reads `action`, whose handler takes one argument as its flags of 0 say,
+    // and which touches nothing, so that it may run at any moment.
+    check(unsafe { libc::sigaction(INTERRUPTION, &action, ptr::null_mut()) })
+        .map_err(named("sigaction"))?;
     change_mask(libc::SIG_UNBLOCK, &signal_set(&[INTERRUPTION])?)
 }
 
-/// Starts a detached thread with a stack of `stack_bytes`, guard page and the C library's own part included.
+/// Starts a detached thread with a stack of `stack_bytes`, guard page and the C library's own part
+/// included.
 ///
-/// `std::thread` is for threads of which there are few: it gives each a second stack for signals, so that half
-/// as many fit into the mappings that a process may have (vm.max_map_count), and where that one cannot be
-/// mapped it ends the process instead of returning the error.
+/// `std::thread` is for threads of which there are few: it gives each a second stack for signals,
+/// so that half as many fit into the mappings that a process may have (vm.max_map_count), and where
+/// that one cannot be mapped it ends the process instead of returning the error.
 ///
 /// # Errors
-/// EAGAIN when threads, memory or mappings ran out; EINVAL for a stack that is too small (pthread_create(3)).
-/// Then `body` is dropped.
+/// EAGAIN when threads, memory or mappings ran out; EINVAL for a stack that is too small
+/// (pthread_create(3)). Then `body` is dropped.
 pub fn spawn_detached<F: FnOnce() + Send + 'static>(
     name: &'static CStr,
     stack_bytes: usize,
     body: F,
 ) -> io::Result<()> {
     extern "C" fn run<F: FnOnce()>(task: *mut libc::c_void) -> *mut libc::c_void {
-        // SAFETY: this is the pointer that spawn_detached has made of a Box of this type, and has given up.
+        // SAFETY: this is the pointer that spawn_detached has made of a Box of this type, and has
+        // given up.
         let (name, body) = *unsafe { Box::from_raw(task.cast::<(&'static CStr, F)>()) };
-        // SAFETY: the name ends with a zero. One that is too long is an error, and the thread has none.
+        // SAFETY: the name ends with a zero. One that is too long is an error, and the thread has
+        // none.
         unsafe { libc::pthread_setname_np(libc::pthread_self(), name.as_ptr()) };
         // A panic cannot leave this function: it ends the process, with its message.
         body();
@@ -789,15 +840,23 @@ pub fn spawn_detached<F: FnOnce() + Send + 'static>(
     failed_with(unsafe { libc::pthread_attr_init(attributes) })?;
     let task = Box::into_raw(Box::new((name, body)));
     let mut thread = MaybeUninit::uninit();
-    // SAFETY: the attributes are set up. `run` takes what `task` points to, which may go to another thread and
-    // borrows nothing; it takes it once, because one thread at most is made.
+    // SAFETY: the attributes are set up. `run` takes what `task` points to, which may go to another
+    // thread and borrows nothing; it takes it once, because one thread at most is made.
     let result = unsafe {
         failed_with(libc::pthread_attr_setstacksize(attributes, stack_bytes))
             .and_then(|()| {
-                failed_with(libc::pthread_attr_setdetachstate(attributes, libc::PTHREAD_CREATE_DETACHED))
+                failed_with(libc::pthread_attr_setdetachstate(
+                    attributes,
+                    libc::PTHREAD_CREATE_DETACHED,
+                ))
             })
             .and_then(|()| {
-                failed_with(libc::pthread_create(thread.as_mut_ptr(), attributes, run::<F>, task.cast()))
+                failed_with(libc::pthread_create(
+                    thread.as_mut_ptr(),
+                    attributes,
+                    run::<F>,
+                    task.cast(),
+                ))
             })
     };
     // SAFETY: they were set up above, and a thread does not need them any more.
@@ -815,15 +874,16 @@ pub fn thread_id() -> libc::pid_t {
     unsafe { libc::gettid() }
 }
 
-/// Breaks off the blocking call that a thread of this process is in. It does nothing to a thread that is not in
-/// one yet, so it must be repeated until it has been heard.
+/// Breaks off the blocking call that a thread of this process is in. It does nothing to a thread
+/// that is not in one yet, so it must be repeated until it has been heard.
 pub fn interrupt(thread: libc::pid_t) {
     // SAFETY: takes no pointer. A thread that has ended is an error that needs no answer.
     unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, INTERRUPTION) };
 }
 
-/// Anonymous zeroed memory, page-aligned, not resident until touched; unmapped on drop. The kernel does not set aside
-/// what may never be touched (MAP_NORESERVE), unless it is told to do so always (vm.overcommit_memory=2).
+/// Anonymous zeroed memory, page-aligned, not resident until touched; unmapped on drop. The kernel
+/// does not set aside what may never be touched (MAP_NORESERVE), unless it is told to do so always
+/// (vm.overcommit_memory=2).
 pub struct AnonymousMemory {
     start: NonNull<u8>,
     length: usize,

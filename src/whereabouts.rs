@@ -5,8 +5,9 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// Of this process, as fields of a JSON line; null where the kernel does not tell. On one kernel (`boot_id`) and in
-/// one `pid_namespace` its `pid` is the same for all; `start_ticks` tells it from others that had that number.
+/// Of this process, as fields of a JSON line; null where the kernel does not tell. On one kernel
+/// (`boot_id`) and in one `pid_namespace` its `pid` is the same for all; `start_ticks` tells it
+/// from others that had that number.
 pub fn to_json() -> Map<String, Value> {
     let namespace = |kind: &str| {
         let link = fs::read_link(format!("/proc/self/ns/{kind}")).ok()?;
@@ -23,8 +24,8 @@ pub fn to_json() -> Map<String, Value> {
     ])
 }
 
-/// What tells a file from others, and what it holds from what it held before, without reading it: the kernel changes
-/// `changed` with every write (inode(7), "ctime"). Times are in ns.
+/// What tells a file from others, and what it holds from what it held before, without reading it:
+/// the kernel changes `changed` with every write (inode(7), "ctime"). Times are in ns.
 pub fn stamp(path: &Path) -> Option<Value> {
     let file = fs::metadata(path).ok()?;
     let ns = |seconds: i64, ns: i64| seconds.saturating_mul(1_000_000_000).saturating_add(ns);
@@ -37,8 +38,8 @@ pub fn stamp(path: &Path) -> Option<Value> {
     }))
 }
 
-/// When a process began, in clock ticks from the kernel's start: field 22 of /proc/PID/stat (proc_pid_stat(5)), of
-/// which field 2, the name, may hold anything.
+/// When a process began, in clock ticks from the kernel's start: field 22 of /proc/PID/stat
+/// (proc_pid_stat(5)), of which field 2, the name, may hold anything.
 pub fn start_ticks(pid: &str) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit_once(") ")?.1.split(' ').nth(22 - 3)?.parse().ok()
@@ -54,8 +55,14 @@ mod tests {
         assert_eq!(here["pid"], std::process::id());
         assert!(here["start_ticks"].as_u64().is_some_and(|ticks| ticks > 0), "{here:?}");
         assert_eq!(here["start_ticks"].as_u64(), start_ticks(&std::process::id().to_string()));
-        assert!(here["pid_namespace"].as_str().is_some_and(|link| link.starts_with("pid:[")), "{here:?}");
-        assert!(here["network_namespace"].as_str().is_some_and(|link| link.starts_with("net:[")), "{here:?}");
+        assert!(
+            here["pid_namespace"].as_str().is_some_and(|link| link.starts_with("pid:[")),
+            "{here:?}"
+        );
+        assert!(
+            here["network_namespace"].as_str().is_some_and(|link| link.starts_with("net:[")),
+            "{here:?}"
+        );
         assert_eq!(start_ticks("0"), None);
         let this = std::env::current_exe().expect("this program");
         assert_eq!(here["program"], Value::from(stamp(&this)));

@@ -1,7 +1,8 @@
-//! The application's work: a busy wait of known length for each piece of input, the same in every backend.
+//! The application's work: a busy wait of known length for each piece of input, the same in every
+//! backend.
 //!
-//! At 0 a backend is measured alone. Above, it shows at how much work per request the difference between
-//! two backends drowns, and whether the measuring detects a handicap of known size.
+//! At 0 a backend is measured alone. Above, it shows at how much work per request the difference
+//! between two backends drowns, and whether the measuring detects a handicap of known size.
 
 use crate::backend::{Knob, Knobs};
 use std::time::{Duration, Instant};
@@ -26,7 +27,8 @@ impl Work {
         Self { time_ns: knobs.get(WORK_NS.name) }
     }
 
-    /// Does it. Where the clock is read by a system call (no TSC or pvclock), that call is made too.
+    /// Does it. Where the clock is read by a system call (no TSC or pvclock), that call is made
+    /// too.
     #[inline]
     pub fn perform(self) {
         if self.time_ns > 0 {

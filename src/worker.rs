@@ -45,15 +45,22 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts the thread. It sends `up` one message when it accepts connections, or none when it fails,
-    /// and calls `wake` as the last thing that it does, after [`Worker::has_ended`] has become true.
-    pub fn start(plan: Plan, stop: Arc<Stop>, up: mpsc::Sender<Up>, wake: fn()) -> io::Result<Self> {
+    /// Starts the thread. It sends `up` one message when it accepts connections, or none when it
+    /// fails, and calls `wake` as the last thing that it does, after [`Worker::has_ended`] has
+    /// become true.
+    pub fn start(
+        plan: Plan,
+        stop: Arc<Stop>,
+        up: mpsc::Sender<Up>,
+        wake: fn(),
+    ) -> io::Result<Self> {
         let counters = Arc::new(Counters::default());
         let ended = Arc::new(AtomicBool::new(false));
         let thread = std::thread::Builder::new().name(format!("worker-{}", plan.index)).spawn({
             let (counters, ended) = (Arc::clone(&counters), Arc::clone(&ended));
             move || {
-                // A worker that panics must not leave the others and the main thread waiting for it.
+                // A worker that panics must not leave the others and the main thread waiting for
+                // it.
                 let result = catch_unwind(AssertUnwindSafe(|| serve(&plan, &counters, &stop, up)))
                     .unwrap_or_else(|_| Err(io::Error::other("the worker panicked")));
                 ended.store(true, Ordering::Release);
@@ -75,15 +82,19 @@ impl Worker {
     }
 }
 
-/// Whether a call is refused by rule (EPERM, EACCES, ENOSYS, EINVAL), and not because files or memory ran out.
+/// Whether a call is refused by rule (EPERM, EACCES, ENOSYS, EINVAL), and not because files or
+/// memory ran out.
 fn is_refusal(kind: io::ErrorKind) -> bool {
-    matches!(kind, io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported | io::ErrorKind::InvalidInput)
+    matches!(
+        kind,
+        io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported | io::ErrorKind::InvalidInput
+    )
 }
 
 fn serve(plan: &Plan, counters: &Counters, stop: &Stop, up: mpsc::Sender<Up>) -> io::Result<()> {
-    // A table of its own has a limit of its own, so that connections are not bounded by one table, and
-    // its descriptors need no locking against other threads. The seccomp profiles of containers refuse unshare(2) of
-    // any kind: then the workers share one table, and the ready line says so.
+    // A table of its own has a limit of its own, so that connections are not bounded by one table,
+    // and its descriptors need no locking against other threads. The seccomp profiles of containers
+    // refuse unshare(2) of any kind: then the workers share one table, and the ready line says so.
     let file_table = match sys::unshare_files() {
         Ok(()) => "own".to_owned(),
         Err(error) if is_refusal(error.kind()) => format!("shared: {error}"),
@@ -94,9 +105,13 @@ fn serve(plan: &Plan, counters: &Counters, stop: &Stop, up: mpsc::Sender<Up>) ->
             io::Error::new(error.kind(), format!("pin to CPU {cpu}: {error}; see --cpus"))
         })?;
     }
-    let listeners =
-        plan.addresses.iter().map(|&address| listener::open(address)).collect::<io::Result<Vec<_>>>()?;
-    let addresses = listeners.iter().map(|listener| listener.local_addr()).collect::<io::Result<_>>()?;
+    let listeners = plan
+        .addresses
+        .iter()
+        .map(|&address| listener::open(address))
+        .collect::<io::Result<Vec<_>>>()?;
+    let addresses =
+        listeners.iter().map(|listener| listener.local_addr()).collect::<io::Result<_>>()?;
     let mut message = Some((addresses, up));
     (plan.backend.serve)(listeners, &plan.knobs, counters, stop, &mut |mut in_force| {
         in_force.insert("file_table".to_owned(), file_table.clone().into());

@@ -1,4 +1,5 @@
-//! What the server cannot do it refuses in words: what and why on stderr, a non-zero status, no panic.
+//! What the server cannot do it refuses in words: what and why on stderr, a non-zero status, no
+//! panic.
 
 mod support;
 
@@ -44,7 +45,8 @@ impl Drop for KillOnDrop {
     }
 }
 
-/// Checks that these arguments are refused with nothing on stdout and a message that holds all of `words`.
+/// Checks that these arguments are refused with nothing on stdout and a message that holds all of
+/// `words`.
 fn check_refused(arguments: &[&str], words: &[&str]) {
     let (said, complained) = refused(Command::new(SERVER).args(arguments));
     assert_eq!(said, "", "{arguments:?}");
@@ -88,7 +90,10 @@ fn arguments_that_mean_nothing() {
 fn ports_that_cannot_be_dealt() {
     for Backend { name, .. } in supported() {
         let with = |arguments: &[&str], words: &[&str]| {
-            check_refused(&[&["--backend", &name, "--listen", "127.0.0.1:0"], arguments].concat(), words);
+            check_refused(
+                &[&["--backend", &name, "--listen", "127.0.0.1:0"], arguments].concat(),
+                words,
+            );
         };
         with(&["--ports", "3", "--workers", "2"], &["--ports 3", "--workers 2", "multiple"]);
         with(&["--ports", "1", "--workers", "2"], &["--ports 1", "--workers 2", "multiple"]);
@@ -102,7 +107,10 @@ fn ports_that_cannot_be_dealt() {
         // Of TEST-NET-1, RFC 5737: nobody's address.
         let foreign = ["--backend", &name, "--listen", "192.0.2.1:0"];
         check_refused(&foreign, &["192.0.2.1:0", "Cannot assign requested address"]);
-        check_refused(&[&foreign[..], &["--ports", "2"]].concat(), &["192.0.2.1:0", "no interface"]);
+        check_refused(
+            &[&foreign[..], &["--ports", "2"]].concat(),
+            &["192.0.2.1:0", "no interface"],
+        );
         with(&["--ports", "65535"], &["no 65535 consecutive ports are free", "--ports"]);
     }
 }
@@ -111,7 +119,10 @@ fn ports_that_cannot_be_dealt() {
 fn knobs() {
     for Backend { name, knobs, .. } in supported() {
         let with = |setting: &str, words: &[&str]| {
-            check_refused(&["--backend", &name, "--listen", "127.0.0.1:0", "--set", setting], words);
+            check_refused(
+                &["--backend", &name, "--listen", "127.0.0.1:0", "--set", setting],
+                words,
+            );
         };
         with("nonsense=1", &[&name, "'nonsense'"]);
         for knob in &knobs {
@@ -124,7 +135,10 @@ fn knobs() {
             let (low, high) = (*range.start(), *range.end());
             let beyond = [low.checked_sub(1), high.checked_add(1)];
             for bad in beyond.into_iter().flatten() {
-                with(&at(&bad.to_string()), &[&at(&bad.to_string()), &low.to_string(), &high.to_string()]);
+                with(
+                    &at(&bad.to_string()),
+                    &[&at(&bad.to_string()), &low.to_string(), &high.to_string()],
+                );
             }
         }
     }
@@ -134,7 +148,8 @@ fn knobs() {
 #[test]
 fn listeners_that_select_cannot_hold() {
     let select = ["--backend", "select", "--listen", "127.0.0.1:0"];
-    let with = |arguments: &[&str], words: &[&str]| check_refused(&[&select, arguments].concat(), words);
+    let with =
+        |arguments: &[&str], words: &[&str]| check_refused(&[&select, arguments].concat(), words);
     with(&["--ports", "1100"], &["descriptor 1024", "below 1024", "--ports"]);
     // The second worker may find the limit lowered already.
     with(&["--ports", "2200", "--workers", "2"], &["--ports"]);
@@ -146,11 +161,17 @@ fn port_in_use() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let taken = taken.local_addr().expect("an address").to_string();
     for Backend { name, .. } in supported() {
-        check_refused(&["--backend", &name, "--listen", &taken], &[&taken, "Address already in use"]);
+        check_refused(
+            &["--backend", &name, "--listen", &taken],
+            &[&taken, "Address already in use"],
+        );
 
         let server = Server::start(&name, &[]);
         let by_server = server.address().to_string();
-        check_refused(&["--backend", &name, "--listen", &by_server], &[&by_server, "Address already in use"]);
+        check_refused(
+            &["--backend", &name, "--listen", &by_server],
+            &[&by_server, "Address already in use"],
+        );
         server.finish();
     }
 }
@@ -172,20 +193,25 @@ fn port_of_the_second_worker_in_use() {
     }
 }
 
-/// Makes the kernel answer a system call with an error in the process that `command` starts, as a sandbox does.
+/// Makes the kernel answer a system call with an error in the process that `command` starts, as a
+/// sandbox does.
 fn deny(command: &mut Command, call: libc::c_long, errno: i32) {
-    let statement = |code: u32, value: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k: value };
+    let statement =
+        |code: u32, value: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k: value };
     // The number of the call is the first word of struct seccomp_data.
     let load = statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0);
-    let is_call =
-        libc::sock_filter { jf: 1, ..statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, call as u32) };
+    let is_call = libc::sock_filter {
+        jf: 1,
+        ..statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, call as u32)
+    };
     let refuse = statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO | errno as u32);
     let allow = statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW);
     let filter = [load, is_call, refuse, allow];
     let install = move || {
-        let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
-        // SAFETY: the kernel copies the filter, which is as long as `program` says, and changes nothing of it;
-        // prctl(2) is safe between fork and exec.
+        let program =
+            libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
+        // SAFETY: the kernel copies the filter, which is as long as `program` says, and changes
+        // nothing of it; prctl(2) is safe between fork and exec.
         let installed = unsafe {
             libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
                 && libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &program) == 0
@@ -201,8 +227,8 @@ fn limit_locked_memory(command: &mut Command, bytes: u64) {
     const CAP_IPC_LOCK: libc::c_int = 14;
     let limit = move || {
         let limits = libc::rlimit { rlim_cur: bytes, rlim_max: bytes };
-        // SAFETY: both are system calls that read a value on the stack at most. Who has no CAP_SETPCAP has no
-        // CAP_IPC_LOCK to lose.
+        // SAFETY: both are system calls that read a value on the stack at most. Who has no
+        // CAP_SETPCAP has no CAP_IPC_LOCK to lose.
         unsafe {
             libc::prctl(libc::PR_CAPBSET_DROP, CAP_IPC_LOCK, 0, 0, 0);
             if libc::setrlimit(libc::RLIMIT_MEMLOCK, &limits) == 0 {
@@ -235,11 +261,15 @@ fn locked_memory_that_does_not_fit() {
     for Backend { name, unsupported, .. } in locking() {
         let listed = unsupported.expect("it is refused");
         let limit = "RLIMIT_MEMLOCK (`ulimit -l`) is 4 KiB, and 1 worker needs ";
-        assert!(listed.contains(limit) && listed.starts_with("io_uring_setup: ENOMEM: "), "{name}: {listed}");
+        assert!(
+            listed.contains(limit) && listed.starts_with("io_uring_setup: ENOMEM: "),
+            "{name}: {listed}"
+        );
         // A page too little: the ring alone fits, and what some register with it does not.
         let need = locked_bytes(&name);
         let kib = need >> 10;
-        let short = format!("is {} KiB, and 1 worker needs {kib} KiB ({kib} KiB each); raise it", kib - 4);
+        let short =
+            format!("is {} KiB, and 1 worker needs {kib} KiB ({kib} KiB each); raise it", kib - 4);
         for (bytes, arguments, words) in [
             (64 << 10, ["--workers", "1"], "is 64 KiB, and 1 worker needs "),
             (need - 4096, ["--workers", "1"], short.as_str()),
@@ -284,8 +314,13 @@ fn locked_memory_that_just_fits() {
 #[test]
 fn output_that_is_lost() {
     let server = ["--backend", "poll", "--listen", "127.0.0.1:0"];
-    let prints: [&[&str]; 5] =
-        [&["--list", "--json"], &["--list", "--idle-seconds=0"], &["--help"], &["--version"], &server];
+    let prints: [&[&str]; 5] = [
+        &["--list", "--json"],
+        &["--list", "--idle-seconds=0"],
+        &["--help"],
+        &["--version"],
+        &server,
+    ];
     for arguments in prints {
         let run = |stdout: Stdio, closed: bool| {
             let mut command = Command::new(SERVER);
@@ -307,7 +342,10 @@ fn output_that_is_lost() {
         assert_eq!(run(full.into(), false), (Some(1), lost.to_owned()), "{arguments:?}");
         let (status, complaint) = run(Stdio::null(), true);
         assert_eq!(status, Some(1), "{arguments:?}");
-        assert!(complaint.starts_with("ringmark-server: stdout is closed: "), "{arguments:?}: {complaint}");
+        assert!(
+            complaint.starts_with("ringmark-server: stdout is closed: "),
+            "{arguments:?}: {complaint}"
+        );
         assert_eq!(complaint.lines().count(), 1, "{complaint}");
         if arguments != server {
             assert_eq!(run(Stdio::null(), false), (Some(0), String::new()), "{arguments:?}");
@@ -344,13 +382,18 @@ fn io_uring_refused() {
         assert!(!uring.is_empty(), "a backend on io_uring");
         for backend in uring {
             let reason = backend.unsupported.as_ref().expect("unsupported without io_uring_setup");
-            assert!(reason.contains("io_uring_setup") && reason.contains(name_of_errno), "{reason}");
+            assert!(
+                reason.contains("io_uring_setup") && reason.contains(name_of_errno),
+                "{reason}"
+            );
 
             let mut start = support::command(&backend.name, &[]);
             deny(&mut start, libc::SYS_io_uring_setup, errno);
             let (said, complained) = refused(&mut start);
-            let beginning =
-                format!("ringmark-server: {} is unsupported: io_uring_setup: {name_of_errno}", backend.name);
+            let beginning = format!(
+                "ringmark-server: {} is unsupported: io_uring_setup: {name_of_errno}",
+                backend.name
+            );
             assert!(complained.starts_with(&beginning), "{complained}");
             let said: Value = serde_json::from_str(&said).expect("one JSON line on stdout");
             assert_eq!(said["event"], "unsupported");

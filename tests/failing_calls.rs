@@ -1,4 +1,5 @@
-//! System calls that fail in the server, as strace(1) makes them fail: what the kernel does too seldom to wait for.
+//! System calls that fail in the server, as strace(1) makes them fail: what the kernel does too
+//! seldom to wait for.
 
 mod support;
 
@@ -12,8 +13,9 @@ fn main() {
     let no_strace = support::why_no_strace();
     let mut trials: Vec<Trial> = Vec::new();
     for backend in support::backends() {
-        let mut add =
-            |case, body: fn(&Backend)| trials.push(support::trial(&backend, case, no_strace.clone(), body));
+        let mut add = |case, body: fn(&Backend)| {
+            trials.push(support::trial(&backend, case, no_strace.clone(), body))
+        };
         add("refused_set_up", refused_set_up);
         if !backend.name.starts_with("uring") {
             add("refused_accepts", refused_accepts);
@@ -40,9 +42,10 @@ fn main() {
         if backend.name == "threads" {
             add("refused_threads", refused_threads);
         }
-        // Edge-triggered loops rely on EAGAIN and on a short count to mean that there is no more for now, so they
-        // cannot be lied to. The document's is told again. Its fault of dropping what a send did not take is
-        // held here, because Linux hides it: EPOLLOUT comes only when a third of the buffer is free.
+        // Edge-triggered loops rely on EAGAIN and on a short count to mean that there is no more
+        // for now, so they cannot be lied to. The document's is told again. Its fault of dropping
+        // what a send did not take is held here, because Linux hides it: EPOLLOUT comes only when a
+        // third of the buffer is free.
         if backend.name == "epoll-document" {
             add("calls_to_be_tried_again", calls_to_be_tried_again);
             add("short_send", short_send);
@@ -111,8 +114,8 @@ fn aborted_connections(backend: &Backend) {
     }
 }
 
-/// An error of accept that leaves the connection where it was, and one that is to be tried again but never ends: the
-/// loop rests from accepting, serves whom it has, and hears the stop signal.
+/// An error of accept that leaves the connection where it was, and one that is to be tried again
+/// but never ends: the loop rests from accepting, serves whom it has, and hears the stop signal.
 fn refused_accepts(backend: &Backend) {
     for errno in ["EPERM", "ENETDOWN"] {
         // The first connection is accepted.
@@ -120,7 +123,11 @@ fn refused_accepts(backend: &Backend) {
         let mut first = server.connect();
         server.wait_for("open", 1);
         let waiting = server.connect();
-        eventually("accepting rests", || server.counters().of("accept_pauses"), |pauses| *pauses > 0);
+        eventually(
+            "accepting rests",
+            || server.counters().of("accept_pauses"),
+            |pauses| *pauses > 0,
+        );
         if backend.echoes {
             (0..20).for_each(|_| first.echo(1000));
         }
@@ -132,7 +139,10 @@ fn refused_accepts(backend: &Backend) {
         let counters = server.wait().in_order();
         let (errors, pauses) = (counters.of("accept_errors"), counters.of("accept_pauses"));
         let each = if errno == "EPERM" { 1 } else { 17 };
-        assert!(errors >= each && errors <= each * (pauses + 1), "{errno}: {errors} errors, {pauses} pauses");
+        assert!(
+            errors >= each && errors <= each * (pauses + 1),
+            "{errno}: {errors} errors, {pauses} pauses"
+        );
     }
 }
 
@@ -160,7 +170,10 @@ fn refused_set_up(backend: &Backend) {
         ("listen:error=ENOBUFS", "listen: No buffer space"),
         ("unshare:error=EMFILE", "unshare(CLONE_FILES): Too many open files"),
         ("unshare:error=ENOMEM", "unshare(CLONE_FILES): Cannot allocate memory"),
-        ("eventfd2:error=EMFILE", "eventfd: Too many open files (os error 24): no more files may be open"),
+        (
+            "eventfd2:error=EMFILE",
+            "eventfd: Too many open files (os error 24): no more files may be open",
+        ),
         ("signalfd4:error=ENFILE", "signalfd: Too many open files in system"),
         ("clone3,clone:error=EAGAIN", "start worker 0: pthread_create: "),
         ("clone3,clone:error=EAGAIN", "`ulimit -u`"),
@@ -203,12 +216,16 @@ fn last_line_is_lost(backend: &Backend) {
     server.signal(libc::SIGTERM);
     let ended = server.wait();
     assert_eq!(ended.status.code(), Some(1), "{}", ended.status);
-    assert_eq!(ended.complaints, "ringmark-server: write to stdout: No space left on device (os error 28)\n");
+    assert_eq!(
+        ended.complaints,
+        "ringmark-server: write to stdout: No space left on device (os error 28)\n"
+    );
 }
 
 /// Whichever call fails, at most one connection ends by it, and nothing of that one stays behind.
 fn failing_registrations(backend: &Backend) {
-    // The first calls are those for the stop signal and the listener: without these there is no server.
+    // The first calls are those for the stop signal and the listener: without these there is no
+    // server.
     let epoll_ctl = (3..=20).map(|call| format!("epoll_ctl:error=ENOSPC:when={call}"));
     let fcntl = (1..=4).map(|call| format!("fcntl:error=ENOLCK:when={call}"));
     for what in epoll_ctl.chain(fcntl) {
@@ -231,7 +248,11 @@ fn failing_registrations(backend: &Backend) {
             |count| *count == files,
         );
         let end = server.finish();
-        assert_eq!(end.of("bytes_received"), end.of("bytes_sent") + end.of("bytes_abandoned"), "{what}");
+        assert_eq!(
+            end.of("bytes_received"),
+            end.of("bytes_sent") + end.of("bytes_abandoned"),
+            "{what}"
+        );
     }
 }
 
@@ -248,7 +269,10 @@ fn refused_threads(backend: &Backend) {
     third.echo(100);
     first.echo(100);
     let counters = server.counters();
-    assert_eq!((counters.of("open"), counters.of("closed"), counters.of("accept_pauses")), (2, 1, 1));
+    assert_eq!(
+        (counters.of("open"), counters.of("closed"), counters.of("accept_pauses")),
+        (2, 1, 1)
+    );
     [first, third].into_iter().for_each(Client::finish);
     server.wait_for("open", 0);
     assert_eq!(server.fd_count(), files, "open files");

@@ -1,5 +1,5 @@
-//! What the ready line says to be in force, against the calls that strace(1) saw: the flags of io_uring_setup,
-//! and whether enters go through a registered ring.
+//! What the ready line says to be in force, against the calls that strace(1) saw: the flags of
+//! io_uring_setup, and whether enters go through a registered ring.
 
 mod support;
 
@@ -25,11 +25,15 @@ fn main() {
     let no_strace = support::why_no_strace();
     let mut trials = Vec::new();
     for backend in support::backends() {
-        let words =
-            |name: &str| match backend.knobs.iter().find(|knob| knob.name == name).map(|knob| &knob.values) {
-                Some(Values::Words(words)) => words.clone(),
-                _ => Vec::new(),
-            };
+        let words = |name: &str| match backend
+            .knobs
+            .iter()
+            .find(|knob| knob.name == name)
+            .map(|knob| &knob.values)
+        {
+            Some(Values::Words(words)) => words.clone(),
+            _ => Vec::new(),
+        };
         let mut settings = Vec::new();
         for knob in ["task_run", "registered_ring"] {
             settings.extend(words(knob).into_iter().map(|word| format!("{knob}={word}")));
@@ -64,7 +68,10 @@ fn asked_for_what_it_says(backend: &Backend, setting: &str) {
     }
     let setups: Vec<u64> = fields(&log, "io_uring_setup(", "flags=").collect();
     assert!(!setups.is_empty(), "no io_uring_setup in {log}");
-    assert!(setups.iter().all(|flags| *flags == said_bits), "{said} is {said_bits:#x}, not {setups:x?}");
+    assert!(
+        setups.iter().all(|flags| *flags == said_bits),
+        "{said} is {said_bits:#x}, not {setups:x?}"
+    );
 
     // The fourth argument; a refused call would have ended the server.
     let enters = log.lines().filter(|line| line.contains("io_uring_enter("));
@@ -72,7 +79,11 @@ fn asked_for_what_it_says(backend: &Backend, setting: &str) {
     assert!(!flags.is_empty(), "no io_uring_enter in {log}");
     let registered = in_force["registered_ring"].as_bool().expect("whether the ring is registered");
     for flags in flags {
-        assert_eq!(flags & REGISTERED_RING != 0, registered, "io_uring_enter with flags {flags:#x}");
+        assert_eq!(
+            flags & REGISTERED_RING != 0,
+            registered,
+            "io_uring_enter with flags {flags:#x}"
+        );
     }
 }
 

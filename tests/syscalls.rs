@@ -1,5 +1,5 @@
-//! How many system calls an echo costs: what each backend promises, what the server counts about itself,
-//! and what strace(1) sees must agree to the call.
+//! How many system calls an echo costs: what each backend promises, what the server counts about
+//! itself, and what strace(1) sees must agree to the call.
 
 mod support;
 
@@ -10,7 +10,8 @@ use support::{Backend, Client, Counters, LogFile, Server, command, eventually, u
 
 type Calls = BTreeMap<String, u64>;
 
-/// What one echo of at most 1024 bytes costs when nothing else happens: how often each call is made.
+/// What one echo of at most 1024 bytes costs when nothing else happens: how often each call is
+/// made.
 struct Promise {
     backend: &'static str,
     settings: &'static [&'static str],
@@ -28,8 +29,10 @@ impl Promise {
 
 const EPOLL: &[(&str, RangeInclusive<u64>)] =
     &[("epoll_wait", 1..=1), ("recvfrom", 1..=1), ("sendto", 1..=1)];
-const POLL: &[(&str, RangeInclusive<u64>)] = &[("poll", 1..=1), ("recvfrom", 1..=1), ("sendto", 1..=1)];
-const SELECT: &[(&str, RangeInclusive<u64>)] = &[("pselect6", 1..=1), ("recvfrom", 1..=1), ("sendto", 1..=1)];
+const POLL: &[(&str, RangeInclusive<u64>)] =
+    &[("poll", 1..=1), ("recvfrom", 1..=1), ("sendto", 1..=1)];
+const SELECT: &[(&str, RangeInclusive<u64>)] =
+    &[("pselect6", 1..=1), ("recvfrom", 1..=1), ("sendto", 1..=1)];
 
 /// For those that can hold answers back.
 const AFTER_BATCH: &[&str] = &["--set=send=after-batch"];
@@ -49,7 +52,11 @@ const PROMISES: &[Promise] = &[
     Promise { backend: "select", settings: AFTER_BATCH, calls: SELECT },
     Promise::by_default("threads", &[("recvfrom", 1..=1), ("sendto", 1..=1)]),
     Promise::by_default("uring-oneshot", &[("io_uring_enter", 2..=2)]),
-    Promise { backend: "uring-oneshot", settings: &["--set=link=on"], calls: &[("io_uring_enter", 1..=1)] },
+    Promise {
+        backend: "uring-oneshot",
+        settings: &["--set=link=on"],
+        calls: &[("io_uring_enter", 1..=1)],
+    },
     Promise::by_default("uring-multishot", &[("io_uring_enter", 1..=1)]),
     Promise::by_default("uring-multishot-direct", &[("io_uring_enter", 1..=1)]),
     Promise::by_default("uring-poll-multishot", &[("io_uring_enter", 2..=2)]),
@@ -72,7 +79,9 @@ fn main() {
         for promise in promises {
             let mut add = |case: &str, obstacle: Option<String>, body: fn(&Promise)| {
                 let case = [&[case], promise.settings].concat().join(" ");
-                trials.push(support::trial(&backend, &case, obstacle, move |_: &Backend| body(promise)));
+                trials.push(support::trial(&backend, &case, obstacle, move |_: &Backend| {
+                    body(promise)
+                }));
             };
             add("an_echo_costs_what_is_promised", None, an_echo_costs_what_is_promised);
             add("strace_agrees", no_strace.clone(), strace_agrees);
@@ -120,7 +129,8 @@ fn an_echo_costs_what_is_promised(promise: &Promise) {
     server.finish();
 }
 
-/// Inputs that are there at once are waited for once, and received and answered one by one, whenever answers leave.
+/// Inputs that are there at once are waited for once, and received and answered one by one,
+/// whenever answers leave.
 fn a_batch_costs_one_wait(promise: &Promise) {
     const CONNECTIONS: u64 = 10;
     let server = Server::start(promise.backend, promise.settings);
@@ -155,8 +165,9 @@ fn waits_for_nothing(before: &Counters, after: &Counters) -> u64 {
     ["timeouts", "interrupts"].iter().map(|name| after.of(name) - before.of(name)).sum()
 }
 
-/// What the server and the C library call when a thread begins and ends, and futex(2) where two threads want
-/// one lock: as often as they see fit, so that the server cannot count them. A connection that stays makes none.
+/// What the server and the C library call when a thread begins and ends, and futex(2) where two
+/// threads want one lock: as often as they see fit, so that the server cannot count them. A
+/// connection that stays makes none.
 const LIFE_OF_A_THREAD: [&str; 12] = [
     "clone3",
     "exit",
@@ -193,7 +204,8 @@ fn strace_agrees(promise: &Promise) {
     // The tables of the server have grown to their size after the first time.
     converse();
     open_none(&server);
-    // The line that is printed for a reading stands in the log too: the readings mark what lies between.
+    // The line that is printed for a reading stands in the log too: the readings mark what lies
+    // between.
     let (before, first) = (server.counters(), server.readings());
     converse();
     open_none(&server);
@@ -207,8 +219,8 @@ fn strace_agrees(promise: &Promise) {
     assert_eq!(seen, after.calls_since(&before), "what strace saw, and what the server counted");
 }
 
-/// Counts the calls that all threads but the main one entered between two printed counter lines: the
-/// `first` and the `last`, counted from 1.
+/// Counts the calls that all threads but the main one entered between two printed counter lines:
+/// the `first` and the `last`, counted from 1.
 fn worker_calls(log: &str, main_thread: u32, first: usize, last: usize) -> Calls {
     let mut calls = Calls::new();
     let mut readings = 0;
@@ -220,8 +232,8 @@ fn worker_calls(log: &str, main_thread: u32, first: usize, last: usize) -> Calls
                 readings += 1;
             }
         } else if (first..last).contains(&readings) {
-            // A call is logged as `name(…`. Its return may stand apart, as `<... name resumed>`; signals and
-            // ends of threads begin with `---` and `+++`.
+            // A call is logged as `name(…`. Its return may stand apart, as `<... name resumed>`;
+            // signals and ends of threads begin with `---` and `+++`.
             if let Some((name, _)) = event.split_once('(')
                 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
             {

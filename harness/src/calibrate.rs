@@ -17,11 +17,11 @@ use crate::run;
 use crate::statistics::median;
 use crate::trial::{Ground, Placement, Task, Trial};
 
-/// Measures a server against itself, and against itself with a little more work, to show how small a difference
-/// this machine can resolve in so much time.
+/// Measures a server against itself, and against itself with a little more work, to show how small
+/// a difference this machine can resolve in so much time.
 ///
-/// An open loop below capacity. Writes the folder of a run, with calibration.json in it; runs that follow on this
-/// machine and kernel beside it carry that in their manifest.
+/// An open loop below capacity. Writes the folder of a run, with calibration.json in it; runs that
+/// follow on this machine and kernel beside it carry that in their manifest.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -55,7 +55,8 @@ pub struct Options {
     /// The server's program [default: ringmark-server beside this program]
     #[arg(long, value_name = "FILE")]
     server: Option<PathBuf>,
-    /// Judge the calibration in this folder once more, for example after `run --resume` has gone on with it
+    /// Judge the calibration in this folder once more, for example after `run --resume` has gone on
+    /// with it
     #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "rate", "server"])]
     from: Option<PathBuf>,
 }
@@ -100,7 +101,8 @@ pub fn run(options: Options) -> Result<()> {
         pipeline: 1,
         ..Workload::default()
     };
-    let latency = Latency { blocks: 1, duration: options.window, warmup_max: WARMUP, ..Latency::default() };
+    let latency =
+        Latency { blocks: 1, duration: options.window, warmup_max: WARMUP, ..Latency::default() };
     let server = run::server_binary(options.server.as_deref(), false)?;
     let probe = Probe::new(&server, &options.backend)?;
     workload.rate_per_s = Some(match options.rate {
@@ -115,15 +117,18 @@ pub fn run(options: Options) -> Result<()> {
 
     let mut backends = vec![Contender { backend: options.backend.clone(), ..Contender::default() }];
     let works = options.handicaps.iter().map(|percent| (cpu_ns * percent / 100.0).round() as u64);
-    backends
-        .extend(std::iter::once(0).chain(works).map(|work| calibration::contender(&options.backend, work)));
+    backends.extend(
+        std::iter::once(0).chain(works).map(|work| calibration::contender(&options.backend, work)),
+    );
     let time_of_block = time_of_trial * (backends.len() as u32 + 1);
     let blocks = (options.time.as_secs_f64() / time_of_block.as_secs_f64()) as u32;
     ensure!(
         blocks >= FEWEST_BLOCKS,
         "--time {}: {blocks} blocks fit, and a verdict takes {FEWEST_BLOCKS}: give it {} or more",
         humantime::format_duration(options.time),
-        humantime::format_duration(Duration::from_secs((time_of_block * FEWEST_BLOCKS).as_secs() + 1))
+        humantime::format_duration(Duration::from_secs(
+            (time_of_block * FEWEST_BLOCKS).as_secs() + 1
+        ))
     );
     let matrix = Matrix {
         hyperthreads: false,
@@ -147,9 +152,13 @@ pub fn run(options: Options) -> Result<()> {
 /// Judges what a run has measured, and writes and prints it.
 fn judge(folder: &Path) -> Result<()> {
     let run = Run::read(folder)?;
-    let workload =
-        run.matrix.workloads.first().context("no workload: this is not the folder of a calibration")?;
-    let text = |path: &str| run.manifest.pointer(path).and_then(|value| value.as_str()).map(str::to_owned);
+    let workload = run
+        .matrix
+        .workloads
+        .first()
+        .context("no workload: this is not the folder of a calibration")?;
+    let text =
+        |path: &str| run.manifest.pointer(path).and_then(|value| value.as_str()).map(str::to_owned);
     let at = |time: Option<String>| time.and_then(|time| humantime::parse_rfc3339(&time).ok());
     let (begun, ended) = (at(text("/machine/read_at")), at(text("/finished_utc")));
     let time = ended.zip(begun).and_then(|(ended, begun)| ended.duration_since(begun).ok());
@@ -159,7 +168,11 @@ fn judge(folder: &Path) -> Result<()> {
         folder: name.file_name().unwrap_or_default().to_string_lossy().into_owned(),
         machine: text("/machine/description").unwrap_or_default(),
         kernel_release: text("/machine/kernel_release"),
-        workload: format!("{}, {} messages/s", workload.name, workload.rate_per_s.unwrap_or_default()),
+        workload: format!(
+            "{}, {} messages/s",
+            workload.name,
+            workload.rate_per_s.unwrap_or_default()
+        ),
         minutes: time.unwrap_or_default().as_secs_f64() / 60.0,
         blocks: complete_blocks(&run.trials, Pass::Latency, &workload.name).len(),
         metrics: calibration::judge(&run.trials, &run.matrix),

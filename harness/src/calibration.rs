@@ -1,5 +1,5 @@
-//! What a calibration shows: how far one server lies from itself here, and from how many blocks on a handicap of
-//! known size is told apart from none.
+//! What a calibration shows: how far one server lies from itself here, and from how many blocks on
+//! a handicap of known size is told apart from none.
 
 use std::path::Path;
 
@@ -39,8 +39,9 @@ pub struct Calibration {
 pub struct Metric {
     /// The column.
     pub metric: String,
-    /// The smallest difference that gets a verdict with all blocks, in percent: as large as the interval of a server
-    /// against itself is wide to either side, and as the noise beside it. None below ten blocks.
+    /// The smallest difference that gets a verdict with all blocks, in percent: as large as the
+    /// interval of a server against itself is wide to either side, and as the noise beside it. None
+    /// below ten blocks.
     pub resolution_percent: Option<f64>,
     /// Servers that do so much more work for each echo.
     pub handicaps: Vec<Handicap>,
@@ -61,7 +62,8 @@ pub struct Handicap {
     pub ratio_high: f64,
     /// In the words of `comparisons.csv`.
     pub verdict: String,
-    /// From this number of blocks on it was told apart, and never again not; none if it is not with all of them.
+    /// From this number of blocks on it was told apart, and never again not; none if it is not with
+    /// all of them.
     pub detected_from_blocks: Option<usize>,
     /// The blocks in groups of ten, each by itself: in how many it was told apart.
     pub detected_groups: usize,
@@ -71,7 +73,11 @@ pub struct Handicap {
 
 /// The arm of a handicap.
 pub fn contender(backend: &str, work_ns: u64) -> Contender {
-    Contender { backend: backend.to_owned(), set: vec![format!("work_ns={work_ns}")], ..Contender::default() }
+    Contender {
+        backend: backend.to_owned(),
+        set: vec![format!("work_ns={work_ns}")],
+        ..Contender::default()
+    }
 }
 
 /// The busy wait of a handicap.
@@ -82,9 +88,13 @@ fn work_ns(contender: &Contender) -> Option<u64> {
 
 /// Judges each metric of the matrix's handicaps.
 pub fn judge(rows: &[TrialRow], matrix: &Matrix) -> Vec<Metric> {
-    let handicaps: Vec<(u64, String)> =
-        matrix.backends.iter().filter_map(|contender| Some((work_ns(contender)?, contender.arm()))).collect();
-    let workload = matrix.workloads.first().map(|workload| workload.name.as_str()).unwrap_or_default();
+    let handicaps: Vec<(u64, String)> = matrix
+        .backends
+        .iter()
+        .filter_map(|contender| Some((work_ns(contender)?, contender.arm())))
+        .collect();
+    let workload =
+        matrix.workloads.first().map(|workload| workload.name.as_str()).unwrap_or_default();
     let blocks: Vec<u32> = complete_blocks(rows, Pass::Latency, workload)
         .iter()
         .filter_map(|block| block.values().next().map(|row| row.block))
@@ -98,19 +108,23 @@ pub fn judge(rows: &[TrialRow], matrix: &Matrix) -> Vec<Metric> {
         comparisons::compare(&rows, &[], matrix)
     };
     let all = of_blocks(&blocks);
-    let growing: Vec<(usize, Vec<ComparisonRow>)> =
-        (BLOCKS_FOR_VERDICT..=blocks.len()).map(|count| (count, of_blocks(&blocks[..count]))).collect();
-    let groups: Vec<Vec<ComparisonRow>> = blocks.chunks_exact(BLOCKS_FOR_VERDICT).map(of_blocks).collect();
+    let growing: Vec<(usize, Vec<ComparisonRow>)> = (BLOCKS_FOR_VERDICT..=blocks.len())
+        .map(|count| (count, of_blocks(&blocks[..count])))
+        .collect();
+    let groups: Vec<Vec<ComparisonRow>> =
+        blocks.chunks_exact(BLOCKS_FOR_VERDICT).map(of_blocks).collect();
     let judge_one = |metric: &str| {
         let find = |rows: &[ComparisonRow], arm: &str| -> Option<ComparisonRow> {
             rows.iter().find(|row| row.metric == metric && row.arm == arm).cloned()
         };
         let is_told_apart = |rows: &[ComparisonRow], arm: &str| {
-            find(rows, arm).is_some_and(|row| matches!(row.verdict, Verdict::Higher | Verdict::Lower))
+            find(rows, arm)
+                .is_some_and(|row| matches!(row.verdict, Verdict::Higher | Verdict::Lower))
         };
         let of_handicap = |(work_ns, arm): &(u64, String)| {
             let row = find(&all, arm)?;
-            let since_last_miss = growing.iter().rev().take_while(|(_, rows)| is_told_apart(rows, arm));
+            let since_last_miss =
+                growing.iter().rev().take_while(|(_, rows)| is_told_apart(rows, arm));
             let cpu = all.iter().find(|row| row.metric == METRICS[0])?.baseline_median;
             Some(Handicap {
                 work_ns: *work_ns,
@@ -124,7 +138,10 @@ pub fn judge(rows: &[TrialRow], matrix: &Matrix) -> Vec<Metric> {
                 groups: groups.len(),
             })
         };
-        let same = handicaps.iter().find(|(work_ns, _)| *work_ns == 0).and_then(|(_, arm)| find(&all, arm));
+        let same = handicaps
+            .iter()
+            .find(|(work_ns, _)| *work_ns == 0)
+            .and_then(|(_, arm)| find(&all, arm));
         Metric {
             metric: metric.to_owned(),
             resolution_percent: same.as_ref().and_then(resolution_percent),
@@ -134,8 +151,8 @@ pub fn judge(rows: &[TrialRow], matrix: &Matrix) -> Vec<Metric> {
     METRICS.into_iter().map(judge_one).collect()
 }
 
-/// What a ratio must differ from 1 by to get a verdict, in percent, if its interval is as wide as this one, and the noise
-/// as large.
+/// What a ratio must differ from 1 by to get a verdict, in percent, if its interval is as wide as
+/// this one, and the noise as large.
 pub fn resolution_percent(same: &ComparisonRow) -> Option<f64> {
     if same.bounds != Bounds::Interval95 {
         return None;
@@ -170,8 +187,15 @@ impl Calibration {
                 ),
             };
             for handicap in &metric.handicaps {
-                let Handicap { work_ns, percent_of_echo, ratio, ratio_low, ratio_high, verdict, .. } =
-                    handicap;
+                let Handicap {
+                    work_ns,
+                    percent_of_echo,
+                    ratio,
+                    ratio_low,
+                    ratio_high,
+                    verdict,
+                    ..
+                } = handicap;
                 let what = match work_ns {
                     0 => "the same server".to_owned(),
                     _ => format!("{percent_of_echo:.1} % more CPU ({work_ns} ns)"),
@@ -269,8 +293,14 @@ mod tests {
     fn a_large_handicap_is_told_apart_at_once_and_the_same_server_never() {
         let found = cpu(44);
         let [same, small, large] = &found.handicaps[..] else { panic!("{found:?}") };
-        assert_eq!((same.detected_from_blocks, same.verdict.as_str()), (None, "no difference shown"));
-        assert_eq!((large.detected_from_blocks, large.detected_groups, large.groups), (Some(10), 4, 4));
+        assert_eq!(
+            (same.detected_from_blocks, same.verdict.as_str()),
+            (None, "no difference shown")
+        );
+        assert_eq!(
+            (large.detected_from_blocks, large.detected_groups, large.groups),
+            (Some(10), 4, 4)
+        );
         assert!((large.ratio - 1.2).abs() < 0.01 && large.verdict == "higher", "{large:?}");
         assert_eq!([same.work_ns, small.work_ns, large.work_ns], [0, 100, 1000]);
         assert!((large.percent_of_echo - 20.0).abs() < 0.5, "{large:?}");
@@ -281,7 +311,8 @@ mod tests {
 
     #[test]
     fn more_blocks_resolve_less() {
-        let [few, many] = [11, 44].map(|blocks| cpu(blocks).resolution_percent.expect("blocks enough"));
+        let [few, many] =
+            [11, 44].map(|blocks| cpu(blocks).resolution_percent.expect("blocks enough"));
         assert!(many < few, "{many} {few}");
         let none = cpu(9);
         assert_eq!(none.resolution_percent, None);

@@ -1,5 +1,5 @@
-//! The programs of a trial, each spoken to by lines: the server, the load, and, where a workload asks for it, one
-//! that keeps the CPUs from halting.
+//! The programs of a trial, each spoken to by lines: the server, the load, and, where a workload
+//! asks for it, one that keeps the CPUs from halting.
 
 mod external;
 #[cfg(test)]
@@ -47,11 +47,12 @@ const UNDER_LOAD: &str = "under load";
 /// How long a server may take to notice that the client has reset connections.
 const RESET_TIME: Duration = Duration::from_secs(2);
 
-/// How long what was killed may take to be gone: a server of a million connections closes them first.
+/// How long what was killed may take to be gone: a server of a million connections closes them
+/// first.
 const END_TIME: Duration = Duration::from_secs(20);
 
-/// How long the port of an io_uring server that was killed may stay taken: the kernel tears its rings down after it has
-/// ended.
+/// How long the port of an io_uring server that was killed may stay taken: the kernel tears its
+/// rings down after it has ended.
 const PORT_TIME: Duration = Duration::from_secs(5);
 
 /// What comes between a trial and its end.
@@ -86,8 +87,9 @@ impl Interruptions {
 
 /// Whether a child that lives was stopped, or continued after that, since this was asked last.
 pub fn was_suspended(child: u32) -> bool {
-    // SAFETY: all zeros are a siginfo_t, to which the kernel writes during the call; only a child of this process that
-    // is not reaped has the number, and no other state of it is taken than the one that nobody else waits for.
+    // SAFETY: all zeros are a siginfo_t, to which the kernel writes during the call; only a child
+    // of this process that is not reaped has the number, and no other state of it is taken than the
+    // one that nobody else waits for.
     unsafe {
         let mut found: libc::siginfo_t = std::mem::zeroed();
         let states = libc::WSTOPPED | libc::WCONTINUED | libc::WNOHANG;
@@ -135,8 +137,13 @@ impl Program {
         if let Some(namespace) = namespace {
             namespace.apply(&mut command);
         }
-        // Out of the terminal's process group: Ctrl-C is for the harness, which ends its programs itself.
-        command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // Out of the terminal's process group: Ctrl-C is for the harness, which ends its programs
+        // itself.
+        command
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         // A harness that is killed takes its programs along.
         end_with_parent(&mut command);
         let mut child = command.spawn().with_context(|| format!("start the {name}"))?;
@@ -151,7 +158,8 @@ impl Program {
     fn note_suspended(&mut self) {
         // What a supervisor watches is no child of this process.
         let is_told = || self.lines.try_iter().any(|line| line == supervisor::SUSPENDED);
-        let suspended = if self.ends_with_stdin { is_told() } else { was_suspended(self.child.id()) };
+        let suspended =
+            if self.ends_with_stdin { is_told() } else { was_suspended(self.child.id()) };
         if suspended {
             self.interruptions.note_suspended(self.name);
         }
@@ -160,7 +168,8 @@ impl Program {
     fn say(&mut self, line: &str) -> Result<()> {
         self.note_suspended();
         let name = self.name;
-        let stdin = self.stdin.as_mut().with_context(|| format!("the {name} takes no more commands"))?;
+        let stdin =
+            self.stdin.as_mut().with_context(|| format!("the {name} takes no more commands"))?;
         if writeln!(stdin, "{line}").is_err() {
             return Err(self.ended());
         }
@@ -188,12 +197,16 @@ impl Program {
     /// Why the program is no longer there, in its own words if it left some.
     fn ended(&mut self) -> anyhow::Error {
         let status = self.wait(LAST_WORDS_TIME);
-        // The pipe may be read later than the end is noticed, and is open as long as anything holds it.
+        // The pipe may be read later than the end is noticed, and is open as long as anything holds
+        // it.
         let deadline = Instant::now() + LAST_WORDS_TIME;
         let mut words = None;
-        while let Ok(line) = self.errors.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+        while let Ok(line) =
+            self.errors.recv_timeout(deadline.saturating_duration_since(Instant::now()))
+        {
             // What a panic says first is more than its advice at the end.
-            let panicked = words.as_ref().is_some_and(|words: &String| words.contains("panicked at"));
+            let panicked =
+                words.as_ref().is_some_and(|words: &String| words.contains("panicked at"));
             words = Some(line).filter(|line| !line.trim().is_empty() && !panicked).or(words);
         }
         match (words, status) {
@@ -221,7 +234,8 @@ impl Program {
     /// Signals all processes of its group, which is its own until it is reaped.
     fn signal_group(&mut self, signal: libc::c_int) {
         if matches!(self.child.try_wait(), Ok(None)) {
-            // SAFETY: takes no pointer. The leader is not reaped yet, so the number is still that of its group.
+            // SAFETY: takes no pointer. The leader is not reaped yet, so the number is still that
+            // of its group.
             unsafe { libc::kill(-(self.child.id() as libc::pid_t), signal) };
         }
     }
@@ -229,7 +243,8 @@ impl Program {
     /// Ends it within `time`, or returns the processes that are left.
     fn end(&mut self, time: Duration) -> Vec<u32> {
         self.note_suspended();
-        // What cannot be killed, such as a command that runs as another user, leaves with the end of its stdin.
+        // What cannot be killed, such as a command that runs as another user, leaves with the end
+        // of its stdin.
         self.stdin = None;
         if !self.ends_with_stdin {
             self.signal_group(libc::SIGKILL);
@@ -313,8 +328,8 @@ pub struct ServerCounters {
     /// Threads that io_uring has made in it.
     #[serde(default)]
     pub kernel_threads: KernelThreads,
-    /// Whether they are of a server that is not ours and has none: then there is `open`, as it is seen from outside,
-    /// and a 0 of anything else says nothing.
+    /// Whether they are of a server that is not ours and has none: then there is `open`, as it is
+    /// seen from outside, and a 0 of anything else says nothing.
     #[serde(skip)]
     pub is_from_outside: bool,
 }
@@ -344,10 +359,11 @@ impl ServerCounters {
         self.calls.get(name).copied().unwrap_or(0)
     }
 
-    /// Events for each of the calls that wait for them, since an earlier reading; none if there was no such
-    /// wait or no event, as with a thread for each connection.
+    /// Events for each of the calls that wait for them, since an earlier reading; none if there was
+    /// no such wait or no event, as with a thread for each connection.
     pub fn events_per_wait_since(&self, earlier: &Self) -> Option<f64> {
-        let waits = |counters: &Self| WAITS.map(|call| counters.of_call(call.name())).iter().sum::<u64>();
+        let waits =
+            |counters: &Self| WAITS.map(|call| counters.of_call(call.name())).iter().sum::<u64>();
         let waits = waits(self) - waits(earlier);
         let events = self.of_loop("events") - earlier.of_loop("events");
         (waits > 0 && events > 0).then(|| events as f64 / waits as f64)
@@ -355,8 +371,14 @@ impl ServerCounters {
 }
 
 /// The calls that wait for events.
-const WAITS: [Call; 6] =
-    [Call::EpollWait, Call::EpollPwait, Call::IoUringEnter, Call::Poll, Call::Ppoll, Call::Pselect6];
+const WAITS: [Call; 6] = [
+    Call::EpollWait,
+    Call::EpollPwait,
+    Call::IoUringEnter,
+    Call::Poll,
+    Call::Ppoll,
+    Call::Pselect6,
+];
 
 /// The kernel refuses the backend.
 #[derive(Debug, thiserror::Error)]
@@ -379,7 +401,8 @@ pub struct Server {
 
 /// How to start a server.
 pub struct ServerPlan<'a> {
-    /// The server, if it is not ours; what follows is then of no use to it but for the workers and the CPUs.
+    /// The server, if it is not ours; what follows is then of no use to it but for the workers and
+    /// the CPUs.
     pub external: Option<&'a External>,
     /// The program.
     pub binary: &'a Path,
@@ -400,8 +423,8 @@ pub struct ServerPlan<'a> {
 }
 
 impl Server {
-    /// Starts it, calls `held` while it waits in `--hold`, and lets it go on until it is ready. `held` gets its number,
-    /// if it is to be seen here.
+    /// Starts it, calls `held` while it waits in `--hold`, and lets it go on until it is ready.
+    /// `held` gets its number, if it is to be seen here.
     pub fn start(
         plan: &ServerPlan<'_>,
         namespace: Option<&NetworkNamespace>,
@@ -414,7 +437,8 @@ impl Server {
         let deadline = Instant::now() + PORT_TIME;
         loop {
             match Self::start_once(plan, namespace, interruptions, &mut held) {
-                // Where the command leads it there is no fresh namespace in which all ports are free.
+                // Where the command leads it there is no fresh namespace in which all ports are
+                // free.
                 Err(error)
                     if plan.sides.is_some()
                         && format!("{error:#}").contains("Address already in use")
@@ -437,8 +461,9 @@ impl Server {
         let way = plan.sides.map_or(&here, |sides| &sides.server.way);
         let mut command = way.command(plan.binary);
         command.args(["--hold", "--backend", plan.backend, "--workers", &plan.workers.to_string()]);
-        // A namespace of its own has every port free, and where a command leads the ports are known beforehand. In the
-        // host's network the server takes free ones, and says which: others may be looking for some too.
+        // A namespace of its own has every port free, and where a command leads the ports are known
+        // beforehand. In the host's network the server takes free ones, and says which: others may
+        // be looking for some too.
         let is_own = namespace.is_some() || plan.sides.is_some();
         let port = if is_own { plan.first_port } else { 0 };
         let address = plan.sides.map_or(Ipv4Addr::LOCALHOST.into(), |sides| sides.server_address);
@@ -476,7 +501,8 @@ impl Server {
         }
     }
 
-    /// Its process, if it is to be seen here. What was started may be another one, which has started this.
+    /// Its process, if it is to be seen here. What was started may be another one, which has
+    /// started this.
     pub fn pid(&self) -> Option<u32> {
         self.pid
     }
@@ -544,8 +570,9 @@ impl Server {
         }
     }
 
-    /// Its counters once it holds `open` connections and has accepted `accepted`, or what they are when it has not
-    /// come to that in time: of connections that were reset it learns a little later.
+    /// Its counters once it holds `open` connections and has accepted `accepted`, or what they are
+    /// when it has not come to that in time: of connections that were reset it learns a little
+    /// later.
     pub fn counters_after_churn(&mut self, open: u64, accepted: u64) -> Result<ServerCounters> {
         let deadline = Instant::now() + RESET_TIME;
         loop {
@@ -586,16 +613,18 @@ fn are_consecutive(addresses: &[SocketAddr]) -> bool {
 
 /// A port that was free a moment ago.
 fn free_port() -> Result<u16> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("find a free port on 127.0.0.1")?;
+    let listener =
+        TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("find a free port on 127.0.0.1")?;
     Ok(listener.local_addr()?.port())
 }
 
 fn parse(line: &str) -> Result<ServerEvent> {
-    serde_json::from_str(line).with_context(|| format!("the server said what cannot be understood: {line}"))
+    serde_json::from_str(line)
+        .with_context(|| format!("the server said what cannot be understood: {line}"))
 }
 
-/// The program that keeps CPUs from halting. It is none of the server's and the load's, so that its CPU is not
-/// theirs.
+/// The program that keeps CPUs from halting. It is none of the server's and the load's, so that its
+/// CPU is not theirs.
 pub struct IdleSpinner {
     program: Program,
 }
@@ -711,5 +740,6 @@ impl Load {
 }
 
 fn parse_load(line: &str) -> Result<LoadEvent> {
-    serde_json::from_str(line).with_context(|| format!("the load said what cannot be understood: {line}"))
+    serde_json::from_str(line)
+        .with_context(|| format!("the load said what cannot be understood: {line}"))
 }

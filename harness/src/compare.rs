@@ -57,8 +57,9 @@ pub struct Options {
     a: PathBuf,
     /// The folder of the run that is compared
     b: PathBuf,
-    /// Exit with 1 if a cost in B (CPU, latency, calls, memory; throughput the other way) is above that in A by more
-    /// than this, with the whole of its interval; with 3 if not all of them could be judged
+    /// Exit with 1 if a cost in B (CPU, latency, calls, memory; throughput the other way) is above
+    /// that in A by more than this, with the whole of its interval; with 3 if not all of them could
+    /// be judged
     #[arg(long, value_name = "PERCENT", value_parser = percentage)]
     fail_if_slower: Option<f64>,
     /// Only this metric; may be given several times
@@ -165,7 +166,8 @@ fn wanted(options: &Options, pair: &Pair, asked: &Asked) -> Result<Vec<Figure>> 
     }
     let (mut figures, refused) = figures::all(pair);
     if figures.is_empty() {
-        let why = if refused.is_empty() { String::new() } else { format!(": {}", refused.join("; ")) };
+        let why =
+            if refused.is_empty() { String::new() } else { format!(": {}", refused.join("; ")) };
         bail!(
             "{} and {} have nothing in common that can be compared{why}",
             options.a.display(),
@@ -195,13 +197,15 @@ fn summary(pair: &Pair, judgement: &Judgement, figures: &[Figure]) -> String {
     changed.sort_by(|(_, a), (_, b)| distance(b).total_cmp(&distance(a)));
     let named: Vec<String> =
         changed.iter().take(NAMED).map(|(figure, of)| judgement::in_words(figure, of)).collect();
-    let most = if named.is_empty() { String::new() } else { format!("; most {}", named.join("; ")) };
+    let most =
+        if named.is_empty() { String::new() } else { format!("; most {}", named.join("; ")) };
     let mut text = format!(
         "- In all: {}\n- Moved beyond its interval or range: {}\n",
         judgement.counts(),
         match changed.len() {
             0 => format!("none of {} figures", figures.len()),
-            count => format!("{count} of {} figures, {with_verdict} by verdict{most}", figures.len()),
+            count =>
+                format!("{count} of {} figures, {with_verdict} by verdict{most}", figures.len()),
         }
     );
     if let Some(baseline) = pair.baseline() {
@@ -228,7 +232,11 @@ fn baseline_itself(figures: &[Figure], baseline: &str) -> Vec<String> {
         let (low, high) =
             (ratios.iter().copied().reduce(f64::min)?, ratios.iter().copied().reduce(f64::max)?);
         let (low, high) = (format!("{low:.2}"), format!("{high:.2}"));
-        Some(if low == high { format!("{metric} {low}") } else { format!("{metric} {low}–{high}") })
+        Some(if low == high {
+            format!("{metric} {low}")
+        } else {
+            format!("{metric} {low}–{high}")
+        })
     };
     let judged = METRICS.iter().filter(|metric| metric.better.is_some());
     judged.filter_map(|metric| range(metric.name)).collect()
@@ -245,10 +253,9 @@ fn shown(compared: Option<Compared>) -> String {
 
 fn table(pair: &Pair, figures: &[Figure]) -> String {
     let is_short = |figure: &Figure| {
-        [figure.between_runs, figure.relative]
-            .iter()
-            .flatten()
-            .any(|compared| compared.spread.0 == Bounds::Range && compared.verdict != Verdict::Counted)
+        [figure.between_runs, figure.relative].iter().flatten().any(|compared| {
+            compared.spread.0 == Bounds::Range && compared.verdict != Verdict::Counted
+        })
     };
     let bounds = match figures.iter().any(is_short) {
         true => "95 % interval, or range below 10 blocks",
@@ -259,7 +266,8 @@ fn table(pair: &Pair, figures: &[Figure]) -> String {
         None => "B/A relative to the baseline".to_owned(),
     };
     let between = format!("B/A between runs ({bounds})");
-    let mut table = Table::new(3, &["workload", "arm", "metric", "A", "B", "blocks", &between, &relative]);
+    let mut table =
+        Table::new(3, &["workload", "arm", "metric", "A", "B", "blocks", &between, &relative]);
     for figure in figures {
         table.push(vec![
             figure.workload.clone(),

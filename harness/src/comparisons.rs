@@ -1,10 +1,12 @@
-//! Arms against the baseline and against the arm that each stands on: ratios within blocks, and what a
-//! connection costs over `null`.
+//! Arms against the baseline and against the arm that each stands on: ratios within blocks, and
+//! what a connection costs over `null`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::matrix::{BLOCKS_FOR_VERDICT, Matrix};
-use crate::measurement::{Bounds, ComparisonRow, MemoryRow, NOT_RUN, Pass, Status, TrialRow, Verdict};
+use crate::measurement::{
+    Bounds, ComparisonRow, MemoryRow, NOT_RUN, Pass, Status, TrialRow, Verdict,
+};
 use crate::statistics::{geometric_interval, geometric_mean, median};
 use crate::trial::memory_states::{KERNEL_SUM, NEVER_USED, USED_THEN_IDLE, USER_SUM};
 
@@ -23,7 +25,8 @@ pub struct Metric {
     pub value: fn(&TrialRow) -> Option<f64>,
     /// Whether it stands when the client was the bottleneck.
     stands_when_client_limited: bool,
-    /// The verdict on an arm that is better by it; none of what is good or bad only by what follows from it.
+    /// The verdict on an arm that is better by it; none of what is good or bad only by what follows
+    /// from it.
     pub better: Option<Verdict>,
 }
 
@@ -93,8 +96,8 @@ pub const MEMORY_SUMS: [(&str, &str); 2] = [
     (USER_SUM, "memory_user_bytes_per_connection_over_null"),
 ];
 
-/// The client's own part of a latency in an open loop, at the same percentile or the nearest that there is: how late
-/// it sent.
+/// The client's own part of a latency in an open loop, at the same percentile or the nearest that
+/// there is: how late it sent.
 fn send_lag(metric: &str) -> Option<fn(&TrialRow) -> Option<f64>> {
     match metric {
         "latency_p50_us" => Some(|row| row.send_lag_p50_us),
@@ -103,12 +106,12 @@ fn send_lag(metric: &str) -> Option<fn(&TrialRow) -> Option<f64>> {
     }
 }
 
-/// If the client's lag in sending accounts for more than this share of a difference in latency, the difference is
-/// not the servers' alone.
+/// If the client's lag in sending accounts for more than this share of a difference in latency, the
+/// difference is not the servers' alone.
 const SEND_LAG_SHARE: f64 = 0.1;
 
-/// An arm that stood in none of this many blocks or more is left out instead of taking them all out: it has
-/// no figures in any block, so leaving it out is no choice of blocks.
+/// An arm that stood in none of this many blocks or more is left out instead of taking them all
+/// out: it has no figures in any block, so leaving it out is no choice of blocks.
 const BLOCKS_TO_GIVE_UP: usize = 3;
 
 /// The same of one whose trials all failed: no gate turned it away, which another hour might not.
@@ -119,7 +122,8 @@ pub type Block<'a> = BTreeMap<&'a str, &'a TrialRow>;
 
 /// Whether an arm has no figures under a workload: it is unsupported, or never stood.
 pub fn is_given_up(rows: &[TrialRow], pass: Pass, workload: &str, arm: &str) -> bool {
-    let is_of_arm = |row: &&TrialRow| row.pass == Some(pass) && row.workload == workload && row.arm == arm;
+    let is_of_arm =
+        |row: &&TrialRow| row.pass == Some(pass) && row.workload == workload && row.arm == arm;
     let tried = || rows.iter().filter(is_of_arm).filter(|row| row.status != Status::Unsupported);
     let blocks: BTreeSet<u32> = tried().map(|row| row.block).collect();
     let enough = match tried().all(|row| row.status == Status::Failed) {
@@ -136,10 +140,10 @@ pub fn is_given_up(rows: &[TrialRow], pass: Pass, workload: &str, arm: &str) -> 
     !tried().any(|row| row.status.is_usable()) && (blocks.is_empty() || blocks.len() >= enough)
 }
 
-/// The blocks of a workload that count: those in which every arm has a trial that stands, its last one if it was
-/// run again. A trial that was turned away, whatever its own figures, takes its whole block out, or the choice of
-/// blocks would depend on the results. Arms that are unsupported, or that never stood, have no figures and are
-/// left out.
+/// The blocks of a workload that count: those in which every arm has a trial that stands, its last
+/// one if it was run again. A trial that was turned away, whatever its own figures, takes its whole
+/// block out, or the choice of blocks would depend on the results. Arms that are unsupported, or
+/// that never stood, have no figures and are left out.
 pub fn complete_blocks<'a>(rows: &'a [TrialRow], pass: Pass, workload: &str) -> Vec<Block<'a>> {
     let mut blocks: BTreeMap<u32, Block<'a>> = BTreeMap::new();
     for row in rows.iter().filter(|row| row.pass == Some(pass) && row.workload == workload) {
@@ -151,7 +155,10 @@ pub fn complete_blocks<'a>(rows: &'a [TrialRow], pass: Pass, workload: &str) -> 
     let complete = |block: Block<'a>| -> Option<Block<'a>> {
         arms.iter()
             .map(|&arm| {
-                block.get(arm).filter(|row| row.status.is_usable()).map(|&row| (row.arm.as_str(), row))
+                block
+                    .get(arm)
+                    .filter(|row| row.status.is_usable())
+                    .map(|&row| (row.arm.as_str(), row))
             })
             .collect()
     };
@@ -159,25 +166,30 @@ pub fn complete_blocks<'a>(rows: &'a [TrialRow], pass: Pass, workload: &str) -> 
     if arms.is_empty() { Vec::new() } else { blocks.into_iter().filter_map(complete).collect() }
 }
 
-/// Whether a client that was the limit leaves nothing of a figure. For the same reason as a rejected trial takes out
-/// its block, a client that was the limit in one block takes out all: what is left would be the blocks in which the
-/// faster backend happened to be slow.
+/// Whether a client that was the limit leaves nothing of a figure. For the same reason as a
+/// rejected trial takes out its block, a client that was the limit in one block takes out all: what
+/// is left would be the blocks in which the faster backend happened to be slow.
 pub fn is_spoilt_by_client(rows: &[TrialRow], workload: &str, metric: &Metric) -> bool {
     let limited = |row: &TrialRow| {
-        row.workload == workload && row.pass == Some(metric.pass) && row.status == Status::ClientLimited
+        row.workload == workload
+            && row.pass == Some(metric.pass)
+            && row.status == Status::ClientLimited
     };
     !metric.stands_when_client_limited && rows.iter().any(limited)
 }
 
-/// The blocks of a workload in which every arm has this figure, and may be compared by it. An arm that has it in no block
-/// takes none of the others out; nor does one that lacks it in a block because messages were still owed, and that is left
-/// out itself: its other blocks are those in which it happened to be fast.
+/// The blocks of a workload in which every arm has this figure, and may be compared by it. An arm
+/// that has it in no block takes none of the others out; nor does one that lacks it in a block
+/// because messages were still owed, and that is left out itself: its other blocks are those in
+/// which it happened to be fast.
 pub fn blocks_with<'a>(rows: &'a [TrialRow], workload: &str, metric: &Metric) -> Vec<Block<'a>> {
     if is_spoilt_by_client(rows, workload, metric) {
         return Vec::new();
     }
     let mut blocks = complete_blocks(rows, metric.pass, workload);
-    let has = |arm: &str, block: &Block<'_>| block.get(arm).is_some_and(|row| (metric.value)(row).is_some());
+    let has = |arm: &str, block: &Block<'_>| {
+        block.get(arm).is_some_and(|row| (metric.value)(row).is_some())
+    };
     let lacks = |row: &TrialRow| row.is_saturated() && (metric.value)(row).is_none();
     let saturated: BTreeSet<&str> = blocks
         .iter()
@@ -185,7 +197,8 @@ pub fn blocks_with<'a>(rows: &'a [TrialRow], workload: &str, metric: &Metric) ->
         .collect();
     blocks.iter_mut().for_each(|block| block.retain(|arm, _| !saturated.contains(arm)));
     let all = blocks.iter().flat_map(BTreeMap::keys).copied();
-    let without: BTreeSet<&str> = all.filter(|arm| !blocks.iter().any(|block| has(arm, block))).collect();
+    let without: BTreeSet<&str> =
+        all.filter(|arm| !blocks.iter().any(|block| has(arm, block))).collect();
     blocks.retain(|block| block.keys().all(|arm| without.contains(arm) || has(arm, block)));
     blocks
 }
@@ -195,7 +208,8 @@ pub fn judge(ratio: f64, (bounds, low, high): Spread, noise: Option<Spread>) -> 
     let Some((_, noise_low, noise_high)) = noise.filter(|_| bounds == Bounds::Interval95) else {
         return if bounds == Bounds::Range { Verdict::Range } else { Verdict::NoNoise };
     };
-    // Whichever way two readings of one server lie apart, as large a difference either way is noise.
+    // Whichever way two readings of one server lie apart, as large a difference either way is
+    // noise.
     let is_beyond_noise = ratio.ln().abs() > noise_low.ln().abs().max(noise_high.ln().abs());
     match is_beyond_noise {
         true if high < 1.0 => Verdict::Lower,
@@ -238,14 +252,17 @@ fn compare_one(
     };
     let ratios_of = |value: Value, arm: &str, baseline: &str| -> Vec<f64> {
         let pairs = values_of(value, arm).into_iter().zip(values_of(value, baseline));
-        pairs.filter_map(|(arm, baseline)| Some(arm? / baseline?)).filter(|ratio| ratio.is_finite()).collect()
+        pairs
+            .filter_map(|(arm, baseline)| Some(arm? / baseline?))
+            .filter(|ratio| ratio.is_finite())
+            .collect()
     };
     let median_of = |value: Value, arm: &str| {
         median(&mut values_of(value, arm).into_iter().flatten().collect::<Vec<_>>())
     };
     let ratios = |arm: &str, baseline: &str| ratios_of(metric.value, arm, baseline);
-    // Whether the client's lag in sending differs for certain, and in the direction and by enough to account for a
-    // part of the difference in latency.
+    // Whether the client's lag in sending differs for certain, and in the direction and by enough
+    // to account for a part of the difference in latency.
     let is_of_the_client = |arm: &str, baseline: &str| -> Option<bool> {
         let lag = send_lag(metric.name)?;
         let (low, high) = geometric_interval(&ratios_of(lag, arm, baseline))?;
@@ -266,13 +283,18 @@ fn compare_one(
             continue;
         };
         let withheld = [arm, baseline].into_iter().find_map(|arm| {
-            blocks.iter().filter_map(|arms| arms.get(arm.as_str())).find_map(|row| matrix.no_verdict(row))
+            blocks
+                .iter()
+                .filter_map(|arms| arms.get(arm.as_str()))
+                .find_map(|row| matrix.no_verdict(row))
         });
         let verdict = match (metric.pass, withheld) {
             (Pass::Syscalls, _) => Verdict::Counted,
             (_, Some(withheld)) => withheld,
             _ => match judge(ratio, (bounds, low, high), noise) {
-                Verdict::Lower | Verdict::Higher if is_of_the_client(arm, baseline) == Some(true) => {
+                Verdict::Lower | Verdict::Higher
+                    if is_of_the_client(arm, baseline) == Some(true) =>
+                {
                     Verdict::SendLag
                 }
                 said => said,
@@ -298,17 +320,21 @@ fn compare_one(
     }
 }
 
-/// How far the ends of the widest interval of CPU per echo against the baseline lie from their ratio, in percent of
-/// it; none below [`BLOCKS_FOR_VERDICT`] blocks.
+/// How far the ends of the widest interval of CPU per echo against the baseline lie from their
+/// ratio, in percent of it; none below [`BLOCKS_FOR_VERDICT`] blocks.
 pub fn precision_percent(rows: &[TrialRow], workload: &str, matrix: &Matrix) -> Option<f64> {
-    let pairs: Vec<_> =
-        matrix.comparisons().into_iter().filter(|(_, baseline)| *baseline == matrix.baseline).collect();
+    let pairs: Vec<_> = matrix
+        .comparisons()
+        .into_iter()
+        .filter(|(_, baseline)| *baseline == matrix.baseline)
+        .collect();
     let mut comparisons = Vec::new();
     compare_one(rows, workload, &METRICS[0], matrix, &pairs, &mut comparisons);
     if comparisons.is_empty() || comparisons.iter().any(|row| row.bounds != Bounds::Interval95) {
         return None;
     }
-    let width = |row: &ComparisonRow| (row.ratio_high / row.ratio).max(row.ratio / row.ratio_low) - 1.0;
+    let width =
+        |row: &ComparisonRow| (row.ratio_high / row.ratio).max(row.ratio / row.ratio_low) - 1.0;
     comparisons.iter().map(|row| 100.0 * width(row)).reduce(f64::max)
 }
 
@@ -332,12 +358,13 @@ pub fn spread(ratios: &[f64]) -> Option<Spread> {
     Some((Bounds::Range, low, ratios.iter().copied().reduce(f64::max)?))
 }
 
-/// Fills in what each slope is over that of `null`, never used, for the same object. An object that `null`
-/// has none of costs it nothing. Without a usable `null` there is no floor, and nothing but a server's own pages, which
-/// need none, is filled in.
+/// Fills in what each slope is over that of `null`, never used, for the same object. An object that
+/// `null` has none of costs it nothing. Without a usable `null` there is no floor, and nothing but
+/// a server's own pages, which need none, is filled in.
 pub fn subtract_null(rows: &mut [MemoryRow]) {
-    let is_floor =
-        |row: &&MemoryRow| row.backend == "null" && row.state == NEVER_USED && row.status == Status::Ok;
+    let is_floor = |row: &&MemoryRow| {
+        row.backend == "null" && row.state == NEVER_USED && row.status == Status::Ok
+    };
     let slope = |row: &MemoryRow| (row.bytes_per_connection, row.low, row.high);
     let floor: BTreeMap<String, _> =
         rows.iter().filter(is_floor).map(|row| (row.object.clone(), slope(row))).collect();
@@ -353,22 +380,29 @@ pub fn subtract_null(rows: &mut [MemoryRow]) {
     }
 }
 
-/// What each arm adds to two bare endpoints against what the other adds. One walk is one comparison; what it
-/// resolves is the interval of each slope, so there is none without.
-fn compare_memory(memory: &[MemoryRow], pairs: &[(String, String)], comparisons: &mut Vec<ComparisonRow>) {
+/// What each arm adds to two bare endpoints against what the other adds. One walk is one
+/// comparison; what it resolves is the interval of each slope, so there is none without.
+fn compare_memory(
+    memory: &[MemoryRow],
+    pairs: &[(String, String)],
+    comparisons: &mut Vec<ComparisonRow>,
+) {
     for (object, metric) in MEMORY_SUMS {
         for state in [NEVER_USED, USED_THEN_IDLE] {
             for (arm, baseline) in pairs {
                 let slope = |arm: &String| {
                     memory
                         .iter()
-                        .filter(|row| row.status == Status::Ok && row.object == object && row.state == state)
+                        .filter(|row| {
+                            row.status == Status::Ok && row.object == object && row.state == state
+                        })
                         .find(|row| row.arm == *arm)
                         .and_then(|row| {
                             Some((row, row.over_null_low.and(row.over_null_bytes_per_connection)?))
                         })
                 };
-                let (Some((row, arm_bytes)), Some((_, baseline_bytes))) = (slope(arm), slope(baseline))
+                let (Some((row, arm_bytes)), Some((_, baseline_bytes))) =
+                    (slope(arm), slope(baseline))
                 else {
                     continue;
                 };
@@ -447,9 +481,11 @@ mod tests {
 
     #[test]
     fn ratios_are_taken_inside_of_blocks() {
-        // The machine is twice as slow in the second block; the ratio is 2 in one and 8 in the other.
+        // The machine is twice as slow in the second block; the ratio is 2 in one and 8 in the
+        // other.
         let rows =
-            [block(1, 100.0, 110.0, 200.0, Status::Ok), block(2, 200.0, 190.0, 1600.0, Status::Ok)].concat();
+            [block(1, 100.0, 110.0, 200.0, Status::Ok), block(2, 200.0, 190.0, 1600.0, Status::Ok)]
+                .concat();
         let found = cpu(&rows).expect("compared");
         assert!((found.ratio - 4.0).abs() < 1e-9, "{found:?}");
         assert_eq!((found.bounds, found.ratio_low, found.ratio_high), (Bounds::Range, 2.0, 8.0));
@@ -460,7 +496,8 @@ mod tests {
     #[test]
     fn an_arm_that_has_a_figure_in_no_block_leaves_the_others_theirs() {
         let mut rows =
-            [block(1, 100.0, 100.0, 200.0, Status::Ok), block(2, 100.0, 100.0, 200.0, Status::Ok)].concat();
+            [block(1, 100.0, 100.0, 200.0, Status::Ok), block(2, 100.0, 100.0, 200.0, Status::Ok)]
+                .concat();
         for number in [1, 2] {
             let mut uring = row(number, "uring-multishot", 1.0, Status::Ok);
             uring.server_cpu_ns_per_echo = None;
@@ -472,8 +509,8 @@ mod tests {
         assert_eq!(cpu(&rows).expect("compared").blocks, 1);
     }
 
-    /// Blocks in which the arm takes `ratio` times the CPU of the baseline, give or take 1 %, and the
-    /// baseline's second reading `again` times, give or take 1 %.
+    /// Blocks in which the arm takes `ratio` times the CPU of the baseline, give or take 1 %, and
+    /// the baseline's second reading `again` times, give or take 1 %.
     fn blocks(count: u32, ratio: f64, again: f64) -> Vec<TrialRow> {
         let wobble = |number: u32, step: u32| 0.99 + 0.02 * f64::from(number * step % 5) / 4.0;
         let of = |number| {
@@ -491,7 +528,8 @@ mod tests {
 
     #[test]
     fn a_verdict_takes_ten_blocks_an_interval_without_1_and_a_difference_beyond_the_noise() {
-        let verdict = |count, ratio, again| cpu(&blocks(count, ratio, again)).expect("compared").verdict;
+        let verdict =
+            |count, ratio, again| cpu(&blocks(count, ratio, again)).expect("compared").verdict;
         assert_eq!(verdict(9, 2.0, 1.0), Verdict::Range);
         assert_eq!(verdict(10, 2.0, 1.0), Verdict::Higher);
         assert_eq!(verdict(10, 0.5, 1.0), Verdict::Lower);
@@ -521,7 +559,8 @@ mod tests {
     fn precision_is_that_of_the_widest_interval() {
         let ratios = [0.81, 0.79, 0.93, 0.88, 0.75, 0.84, 0.90, 0.78, 0.83, 0.86];
         let of = |(index, ratio): (usize, f64)| {
-            let mut rows = block(index as u32 + 1, 100.0, 100.0, 100.0 * ratio, Status::Ok).to_vec();
+            let mut rows =
+                block(index as u32 + 1, 100.0, 100.0, 100.0 * ratio, Status::Ok).to_vec();
             // This one is always the same: its interval has no width.
             rows.push(row(index as u32 + 1, "uring-multishot", 70.0, Status::Ok));
             rows
@@ -550,7 +589,8 @@ mod tests {
         assert_eq!(found.verdict, Verdict::SharedCpu);
         assert!((found.ratio - 2.0).abs() < 0.02, "{found:?}");
         // Nor has what is compared with it.
-        let over = of(&rows, "server_cpu_ns_per_echo", "epoll-et", "epoll-document").expect("compared");
+        let over =
+            of(&rows, "server_cpu_ns_per_echo", "epoll-et", "epoll-document").expect("compared");
         assert_eq!(over.verdict, Verdict::SharedCpu);
     }
 
@@ -572,8 +612,9 @@ mod tests {
         }
     }
 
-    /// Ten blocks of an open loop: the p99 of the arm and of the baseline, of both the lag and the latency, in µs,
-    /// give or take 1 % from block to block. The p50 is half of it, of the lag a fifth.
+    /// Ten blocks of an open loop: the p99 of the arm and of the baseline, of both the lag and the
+    /// latency, in µs, give or take 1 % from block to block. The p50 is half of it, of the lag a
+    /// fifth.
     fn open_loop(lag: [f64; 2], latency: [f64; 2]) -> Vec<TrialRow> {
         let of = |number: u32| {
             let row = |arm: &str, index: usize, step: u32| {
@@ -594,8 +635,9 @@ mod tests {
 
     #[test]
     fn a_latency_that_differs_as_the_client_lags_gets_no_verdict() {
-        let verdict =
-            |rows: &[TrialRow], metric| of(rows, metric, "epoll-document", "epoll-et").map(|row| row.verdict);
+        let verdict = |rows: &[TrialRow], metric| {
+            of(rows, metric, "epoll-document", "epoll-et").map(|row| row.verdict)
+        };
         let p99 = |lag, latency| verdict(&open_loop(lag, latency), "latency_p99_us");
         assert_eq!(p99([20.0, 20.0], [200.0, 100.0]), Some(Verdict::Higher));
         // 30 of 100 µs, and 30 of 400 µs.
@@ -623,12 +665,17 @@ mod tests {
 
     #[test]
     fn an_arm_that_was_owed_messages_in_one_block_has_no_verdict_on_what_lies_among_them() {
-        let verdict =
-            |rows: &[TrialRow], metric| of(rows, metric, "epoll-document", "epoll-et").map(|row| row.verdict);
+        let verdict = |rows: &[TrialRow], metric| {
+            of(rows, metric, "epoll-document", "epoll-et").map(|row| row.verdict)
+        };
         let mut rows = open_loop([20.0, 20.0], [200.0, 100.0]);
         let owing = rows.iter_mut().find(|row| row.arm == "epoll-document").expect("a row");
         (owing.owed, owing.latency_p99_us) = (Some(400), None);
-        assert_eq!(verdict(&rows, "latency_p99_us"), None, "nine blocks in which it happened to be fast");
+        assert_eq!(
+            verdict(&rows, "latency_p99_us"),
+            None,
+            "nine blocks in which it happened to be fast"
+        );
         assert_eq!(verdict(&rows, "latency_p50_us"), Some(Verdict::Higher), "the median is exact");
         assert_eq!(verdict(&rows, "server_cpu_ns_per_echo"), Some(Verdict::Lower));
         // The others lose no block by it.
@@ -644,7 +691,9 @@ mod tests {
     fn an_arm_is_compared_with_what_it_stands_on_in_the_same_blocks() {
         let mut rows = blocks(10, 4.0, 1.0);
         rows.extend(
-            (1..=10).map(|number| row(number, "uring-multishot", 100.0 + f64::from(number), Status::Ok)),
+            (1..=10).map(|number| {
+                row(number, "uring-multishot", 100.0 + f64::from(number), Status::Ok)
+            }),
         );
         let metric = "server_cpu_ns_per_echo";
         let over = of(&rows, metric, "uring-multishot", "epoll-document").expect("compared");
@@ -662,23 +711,28 @@ mod tests {
 
     #[test]
     fn a_rejected_trial_takes_its_block_out() {
-        let rows =
-            [block(1, 100.0, 100.0, 200.0, Status::Ok), block(2, 100.0, 100.0, 900.0, Status::Rejected)]
-                .concat();
+        let rows = [
+            block(1, 100.0, 100.0, 200.0, Status::Ok),
+            block(2, 100.0, 100.0, 900.0, Status::Rejected),
+        ]
+        .concat();
         let found = cpu(&rows).expect("compared");
         assert_eq!((found.ratio, found.blocks), (2.0, 1));
         let rows = block(1, 100.0, 100.0, 200.0, Status::Failed);
         assert_eq!(cpu(&rows), None);
         // So does one that did not come to run.
-        let rows =
-            [&block(1, 100.0, 100.0, 200.0, Status::Ok)[..], &block(2, 100.0, 100.0, 0.0, Status::Ok)[..2]];
+        let rows = [
+            &block(1, 100.0, 100.0, 200.0, Status::Ok)[..],
+            &block(2, 100.0, 100.0, 0.0, Status::Ok)[..2],
+        ];
         assert_eq!(cpu(&rows.concat()).expect("compared").blocks, 1);
     }
 
     #[test]
     fn an_arm_that_never_stands_is_left_out_and_one_that_is_unsupported_at_once() {
         let count = |rows: &[TrialRow]| complete_blocks(rows, Pass::Latency, "w").len();
-        let never = |status| (1..=3).flat_map(move |number| block(number, 100.0, 100.0, 200.0, status));
+        let never =
+            |status| (1..=3).flat_map(move |number| block(number, 100.0, 100.0, 200.0, status));
         let rejected: Vec<_> = never(Status::Rejected).collect();
         assert_eq!(count(&rejected[..6]), 0, "two blocks may be chance");
         assert_eq!(count(&rejected), 3);
@@ -741,7 +795,8 @@ mod tests {
             let (low, high) = interval(slope - 1.0, slope + 1.0);
             MemoryRow { low, high, ..memory(backend, KERNEL_SUM, slope) }
         };
-        let mut rows = [sum("null", 8000.0), sum("epoll-et", 8200.0), sum("epoll-document", 8300.0)];
+        let mut rows =
+            [sum("null", 8000.0), sum("epoll-et", 8200.0), sum("epoll-document", 8300.0)];
         subtract_null(&mut rows);
         let all = compare(&[], &rows, &matrix());
         let ratios: Vec<_> =

@@ -1,7 +1,7 @@
 //! `ringmark doctor`: what this machine can measure, and how well; and the same before a run.
 //!
-//! [`facts`] tries and reads, [`judge`] makes lines of it without looking at the machine, [`screen`] prints
-//! them, and [`before_run`] picks those that bear on a matrix.
+//! [`facts`] tries and reads, [`judge`] makes lines of it without looking at the machine,
+//! [`screen`] prints them, and [`before_run`] picks those that bear on a matrix.
 
 mod before_run;
 mod cgroup;
@@ -26,7 +26,8 @@ use facts::Facts;
 pub use judge::Line;
 pub use room::{Room, reserve_bytes};
 
-/// How long all CPUs are kept busy to see who else wants them. The kernel counts in ticks of mostly 10 ms.
+/// How long all CPUs are kept busy to see who else wants them. The kernel counts in ticks of mostly
+/// 10 ms.
 const SPIN_TIME: Duration = Duration::from_secs(1);
 
 /// The same before a run, where each trial is watched anyway.
@@ -34,8 +35,9 @@ const SPIN_TIME_BEFORE_RUN: Duration = Duration::from_millis(300);
 
 /// Says what this machine can measure, and how well.
 ///
-/// It tries each instrument, and keeps all CPUs busy for a second to see who else wants them. What is not ok
-/// comes with what it costs and what to do. It fails only if nothing at all can be measured.
+/// It tries each instrument, and keeps all CPUs busy for a second to see who else wants them. What
+/// is not ok comes with what it costs and what to do. It fails only if nothing at all can be
+/// measured.
 #[derive(clap::Args, Debug)]
 #[command(
     after_help = "Examples:\n  ringmark doctor\n  ringmark doctor --json | jq '.lines[] | select(.status != \"ok\")'"
@@ -52,7 +54,10 @@ pub fn run(options: Options) -> Result<()> {
     let lines = judge::lines(&facts);
     let impossible = judge::impossible(&facts);
     let text = match options.json {
-        true => serde_json::to_string_pretty(&json!({ "impossible": impossible, "lines": lines }))? + "\n",
+        true => {
+            serde_json::to_string_pretty(&json!({ "impossible": impossible, "lines": lines }))?
+                + "\n"
+        }
         false => screen::print(&lines),
     };
     crate::output::say(&text)?;
@@ -74,8 +79,9 @@ pub struct Examination {
     pub warnings: Vec<String>,
 }
 
-/// Examines the machine for a matrix, and refuses what cannot be measured here. Of a side that is on another machine it
-/// knows nothing, and then refuses nothing for its sake either: that side does, in its trials.
+/// Examines the machine for a matrix, and refuses what cannot be measured here. Of a side that is
+/// on another machine it knows nothing, and then refuses nothing for its sake either: that side
+/// does, in its trials.
 pub fn examine(machine: &Machine, matrix: &Matrix, sides: Option<&Sides>) -> Result<Examination> {
     let facts = Facts::read(machine, SPIN_TIME_BEFORE_RUN);
     let lines = judge::lines(&facts);
@@ -87,7 +93,8 @@ pub fn examine(machine: &Machine, matrix: &Matrix, sides: Option<&Sides>) -> Res
         return Ok(Examination { room, walks: Vec::new(), lines, warnings });
     }
     before_run::refuse(&facts, matrix, is_commanded, before_run::ask_kernel)?;
-    let warnings = before_run::warnings(&lines, &facts, matrix, is_commanded, before_run::ask_kernel);
+    let warnings =
+        before_run::warnings(&lines, &facts, matrix, is_commanded, before_run::ask_kernel);
     let walks = before_run::walks(&room, matrix);
     Ok(Examination { room, walks, lines, warnings })
 }

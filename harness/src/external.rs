@@ -1,5 +1,5 @@
-//! An echo server that is not ours, as a matrix names it: what to start, how it says that it is ready, and which
-//! version it is.
+//! An echo server that is not ours, as a matrix names it: what to start, how it says that it is
+//! ready, and which version it is.
 
 pub mod exec;
 pub mod supervisor;
@@ -21,8 +21,8 @@ use crate::measurement::Pass;
 pub struct External {
     /// What it is called in every result, as an arm and as a backend.
     pub name: String,
-    /// The program and its arguments; no shell stands in between. `{address}`, `{port}` and `{workers}` in them are
-    /// replaced. A path is one from where `ringmark` is started.
+    /// The program and its arguments; no shell stands in between. `{address}`, `{port}` and
+    /// `{workers}` in them are replaced. A path is one from where `ringmark` is started.
     pub command: Vec<String>,
     /// How it says that it accepts connections.
     pub ready: Ready,
@@ -41,7 +41,8 @@ pub struct External {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Ready {
-    /// There is a listener on its port. It is looked for in the kernel's list, and no connection is made for it.
+    /// There is a listener on its port. It is looked for in the kernel's list, and no connection is
+    /// made for it.
     Port,
     /// A line on its stdout or stderr contains this.
     Line(String),
@@ -51,8 +52,8 @@ fn ten_seconds() -> Duration {
     Duration::from_secs(10)
 }
 
-/// A text from outside, as it may stand on a terminal and in every file: what is not to be seen, or turns the direction
-/// of writing, becomes a blank.
+/// A text from outside, as it may stand on a terminal and in every file: what is not to be seen, or
+/// turns the direction of writing, becomes a blank.
 pub fn visible(text: &str) -> String {
     let is_hidden = |c: char| {
         c.is_control()
@@ -120,13 +121,17 @@ impl External {
         self.command.iter().map(fill).collect()
     }
 
-    /// The files that its commands name, each once: programs, and arguments such as scripts, also after a `=`.
+    /// The files that its commands name, each once: programs, and arguments such as scripts, also
+    /// after a `=`.
     pub fn files(&self) -> BTreeSet<PathBuf> {
         let programs = [self.command.first(), self.version.first()].into_iter().flatten();
         let arguments = self.command.iter().chain(&self.version);
         let values = arguments.clone().filter_map(|word| Some(word.split_once('=')?.1));
         let named = arguments.map(String::as_str).chain(values).map(PathBuf::from);
-        programs.filter_map(|program| find(program)).chain(named.filter(|path| path.is_file())).collect()
+        programs
+            .filter_map(|program| find(program))
+            .chain(named.filter(|path| path.is_file()))
+            .collect()
     }
 
     /// Why it cannot be run here, if its program is missing.
@@ -136,7 +141,8 @@ impl External {
             return None;
         }
         let place = if program.contains('/') { "does not exist" } else { "is not in PATH" };
-        let hint = self.build.as_deref().map(|build| format!("; to have it: {build}")).unwrap_or_default();
+        let hint =
+            self.build.as_deref().map(|build| format!("; to have it: {build}")).unwrap_or_default();
         Some(format!("{program} {place}{hint}"))
     }
 
@@ -168,7 +174,9 @@ fn find(program: &str) -> Option<PathBuf> {
         return Some(PathBuf::from(program)).filter(|path| path.is_file());
     }
     let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|folder| folder.join(program)).find(|path: &PathBuf| Path::is_file(path))
+    std::env::split_paths(&path)
+        .map(|folder| folder.join(program))
+        .find(|path: &PathBuf| Path::is_file(path))
 }
 
 #[cfg(test)]
@@ -229,10 +237,14 @@ mod tests {
         let (script, config, tool) = (file("script"), file("config"), file("tool"));
         let mut other = external();
         let config_option = format!("--config={config}");
-        other.command = ["sh", &script, &config_option, "{port}", "missing"].map(str::to_owned).to_vec();
+        other.command =
+            ["sh", &script, &config_option, "{port}", "missing"].map(str::to_owned).to_vec();
         other.version = vec![tool.clone()];
         let found = other.files();
-        assert!([&script, &config, &tool].iter().all(|path| found.contains(Path::new(path))), "{found:?}");
+        assert!(
+            [&script, &config, &tool].iter().all(|path| found.contains(Path::new(path))),
+            "{found:?}"
+        );
         assert_eq!(found.len(), 4, "and the shell: {found:?}");
     }
 
@@ -244,7 +256,10 @@ mod tests {
             other.command[0] = program.to_owned();
             other.missing().expect("is missing")
         };
-        assert_eq!(with("no-such-program"), "no-such-program is not in PATH; to have it: make other");
+        assert_eq!(
+            with("no-such-program"),
+            "no-such-program is not in PATH; to have it: make other"
+        );
         assert_eq!(external().unsupported(Pass::Memory, false), None);
         assert!(
             external()

@@ -12,19 +12,21 @@ pub const CLIENT_BUSY_PERCENT: f64 = 90.0;
 /// More than this share of the machine's time taken by the hypervisor spoils a window.
 pub const STEAL_PERCENT: f64 = 5.0;
 
-/// More than this share of the window spent ready but without a CPU means that something else ran there.
+/// More than this share of the window spent ready but without a CPU means that something else ran
+/// there.
 pub const RUN_DELAY_PERCENT: f64 = 5.0;
 
-/// More than this share of segments sent again is a network that loses some. Fewer are probes that TCP sends when an
-/// acknowledgement is late (after 8 ms where the kernel's tick is 4 ms long): on loopback nothing is lost, and
-/// whoever stalled for so long shows in the other gates if it matters.
+/// More than this share of segments sent again is a network that loses some. Fewer are probes that
+/// TCP sends when an acknowledgement is late (after 8 ms where the kernel's tick is 4 ms long): on
+/// loopback nothing is lost, and whoever stalled for so long shows in the other gates if it
+/// matters.
 pub const RETRANSMITTED_SHARE: f64 = 0.001;
 
 /// More than this share of memory readings that did not come to rest spoils a walk.
 pub const UNSETTLED_SHARE: f64 = 0.25;
 
-/// Less than this share of what an open loop offers in time, sent or answered, is not the load that was asked
-/// for.
+/// Less than this share of what an open loop offers in time, sent or answered, is not the load that
+/// was asked for.
 pub const OFFERED_SHARE: f64 = 0.99;
 
 /// What became of an open loop's messages.
@@ -66,7 +68,8 @@ pub struct Evidence {
     pub server_run_delay_percent: Option<f64>,
     /// The client's, as a mean over its threads.
     pub client_run_delay_percent: Option<f64>,
-    /// What TCP counted, if the trial had a namespace of its own: the host's counts belong to everybody.
+    /// What TCP counted, if the trial had a namespace of its own: the host's counts belong to
+    /// everybody.
     pub network: Option<NetworkDifference>,
     /// io-wq workers that appeared.
     pub io_workers: u64,
@@ -97,13 +100,14 @@ pub struct Sharing {
     pub by_placement: bool,
     /// Of `by_placement`: the client has CPUs of its own, and only the workers share.
     pub client_is_apart: bool,
-    /// Of `by_placement`: the delays that are given are only those beyond what the two took from each other.
+    /// Of `by_placement`: the delays that are given are only those beyond what the two took from
+    /// each other.
     pub is_accounted: bool,
     /// A worker and the SQPOLL thread of its ring, which inherits its pinning.
     pub kernel_thread: bool,
-    /// The threads of a server that has more of them than workers, as with a thread for each connection. They
-    /// are its way of waiting, so that this is no blemish; but its run delay says nothing about others, and
-    /// only the client's, and the time that was stolen, still do.
+    /// The threads of a server that has more of them than workers, as with a thread for each
+    /// connection. They are its way of waiting, so that this is no blemish; but its run delay says
+    /// nothing about others, and only the client's, and the time that was stolen, still do.
     pub siblings: bool,
 }
 
@@ -114,15 +118,16 @@ impl Sharing {
     }
 }
 
-/// What the knobs ask for and the server does not say to be in force, both as JSON. What it does not tell of
-/// cannot be held against it, except for what every ring tells.
+/// What the knobs ask for and the server does not say to be in force, both as JSON. What it does
+/// not tell of cannot be held against it, except for what every ring tells.
 pub fn not_in_force(knobs: &str, in_force: &str) -> Vec<String> {
     let parse = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_default();
     let (knobs, in_force) = (parse(knobs), parse(in_force));
     let has_flag =
         |flag: &str| in_force["setup"].as_str().unwrap_or("").split('|').any(|found| found == flag);
-    let has_feature =
-        |feature: &str| in_force["features"].as_array().is_some_and(|all| all.iter().any(|f| f == feature));
+    let has_feature = |feature: &str| {
+        in_force["features"].as_array().is_some_and(|all| all.iter().any(|f| f == feature))
+    };
     let number = |name: &str| knobs[name].as_u64().filter(|&number| number > 0);
     let mut missing = Vec::new();
     let mut expect = |knob: &str, holds: bool, found: &Value| {
@@ -150,11 +155,12 @@ pub fn not_in_force(knobs: &str, in_force: &str) -> Vec<String> {
     );
     // The kernel rounds sizes up.
     for knob in ["sq_entries", "cq_entries", "buffers"] {
-        let holds =
-            number(knob).is_none_or(|asked| in_force[knob].as_u64().is_some_and(|found| found >= asked));
+        let holds = number(knob)
+            .is_none_or(|asked| in_force[knob].as_u64().is_some_and(|found| found >= asked));
         expect(knob, holds, &in_force[knob]);
     }
-    let holds = number("busy_poll_us").is_none_or(|asked| in_force["busy_poll_us"].as_u64() == Some(asked));
+    let holds =
+        number("busy_poll_us").is_none_or(|asked| in_force["busy_poll_us"].as_u64() == Some(asked));
     expect("busy_poll_us", holds, &in_force["busy_poll_us"]);
     missing
 }
@@ -185,7 +191,8 @@ pub fn judge(evidence: &Evidence) -> (Status, String) {
             percent(evidence.steal_percent)
         ),
     );
-    let Sharing { by_placement, client_is_apart, is_accounted, kernel_thread, siblings } = evidence.sharing;
+    let Sharing { by_placement, client_is_apart, is_accounted, kernel_thread, siblings } =
+        evidence.sharing;
     let by_each_other = by_placement && !is_accounted;
     for (who, delay, is_its_own_doing) in [
         ("server", evidence.server_run_delay_percent, by_each_other || kernel_thread || siblings),
@@ -201,7 +208,8 @@ pub fn judge(evidence: &Evidence) -> (Status, String) {
     }
     if let Some(network) = &evidence.network {
         reject(
-            network.retransmitted_segments as f64 > RETRANSMITTED_SHARE * network.sent_segments as f64,
+            network.retransmitted_segments as f64
+                > RETRANSMITTED_SHARE * network.sent_segments as f64,
             format!(
                 "TCP sent {} of {} segments again (bound: {} %)",
                 network.retransmitted_segments,
@@ -222,11 +230,17 @@ pub fn judge(evidence: &Evidence) -> (Status, String) {
     let (unsettled, readings) = evidence.unsettled_readings;
     reject(
         unsettled as f64 > UNSETTLED_SHARE * readings as f64,
-        format!("{unsettled} of {readings} readings had not come to rest: something else used memory"),
+        format!(
+            "{unsettled} of {readings} readings had not come to rest: something else used memory"
+        ),
     );
-    reject(evidence.disturbed_slope.is_some(), evidence.disturbed_slope.clone().unwrap_or_default());
+    reject(
+        evidence.disturbed_slope.is_some(),
+        evidence.disturbed_slope.clone().unwrap_or_default(),
+    );
     let pauses = evidence.counters.of_loop("accept_pauses");
-    let cause = evidence.counters.accept_error.as_deref().unwrap_or("files, memory or threads ran out");
+    let cause =
+        evidence.counters.accept_error.as_deref().unwrap_or("files, memory or threads ran out");
     reject(pauses > 0, format!("accepting paused {pauses} times: {cause}"));
     let late = evidence.counters.of_loop("late");
     reject(
@@ -259,7 +273,8 @@ pub fn judge(evidence: &Evidence) -> (Status, String) {
         );
     }
     if kernel_thread {
-        notes.push("shared-cpu: the SQPOLL thread and its worker took each other's time".to_owned());
+        notes
+            .push("shared-cpu: the SQPOLL thread and its worker took each other's time".to_owned());
     }
     if let Some(network) = evidence.network.filter(|network| network.retransmitted_segments > 0) {
         let NetworkDifference { sent_segments, retransmitted_segments, .. } = network;
@@ -342,8 +357,14 @@ mod tests {
             (with(|evidence| evidence.echoes = Some(0)), "no echo"),
             (with(|evidence| evidence.steal_percent = Some(5.1)), "hypervisor"),
             (with(|evidence| evidence.server_run_delay_percent = Some(6.0)), "waited for a CPU"),
-            (with(|evidence| evidence.client_run_delay_percent = Some(6.0)), "the client waited for a CPU"),
-            (with(|evidence| evidence.not_in_force = vec!["x=on is not in force".to_owned()]), "x=on is not"),
+            (
+                with(|evidence| evidence.client_run_delay_percent = Some(6.0)),
+                "the client waited for a CPU",
+            ),
+            (
+                with(|evidence| evidence.not_in_force = vec!["x=on is not in force".to_owned()]),
+                "x=on is not",
+            ),
             (with(|evidence| evidence.not_of_window = vec!["read late".to_owned()]), "read late"),
             (with(|evidence| evidence.io_workers = 1), "io-wq"),
             (counter("io_wq_workers"), "1 io-wq workers"),
@@ -379,7 +400,11 @@ mod tests {
         let polled = r#"{"setup":"SINGLE_ISSUER|SQPOLL","registered_ring":false}"#;
         let busy = r#"{"trigger":"edge","busy_poll_us":50}"#;
         for (knobs, in_force, missing) in [
-            (r#"{"task_run":"defer","registered_ring":"on","sq_entries":200,"min_wait_us":0}"#, ring, None),
+            (
+                r#"{"task_run":"defer","registered_ring":"on","sq_entries":200,"min_wait_us":0}"#,
+                ring,
+                None,
+            ),
             (r#"{"registered_ring":"off"}"#, polled, None),
             (r#"{"sq_idle_ms":10,"sq_cpu":0}"#, polled, None),
             (r#"{"receive_bytes":65536,"busy_poll_us":0}"#, r#"{"trigger":"edge"}"#, None),
@@ -400,9 +425,17 @@ mod tests {
             (r#"{"sq_idle_ms":10}"#, ring, Some("sq_idle_ms=10")),
             (r#"{"sq_cpu":3}"#, polled, Some("sq_cpu=3")),
             (r#"{"min_wait_us":5}"#, ring, Some("min_wait_us=5")),
-            (r#"{"sq_entries":512}"#, ring, Some("sq_entries=512 is not in force, the server says 256")),
+            (
+                r#"{"sq_entries":512}"#,
+                ring,
+                Some("sq_entries=512 is not in force, the server says 256"),
+            ),
             (r#"{"buffers":2048}"#, ring, Some("buffers=2048")),
-            (r#"{"busy_poll_us":70}"#, busy, Some("busy_poll_us=70 is not in force, the server says 50")),
+            (
+                r#"{"busy_poll_us":70}"#,
+                busy,
+                Some("busy_poll_us=70 is not in force, the server says 50"),
+            ),
         ] {
             let found = not_in_force(knobs, in_force);
             match missing {
@@ -443,12 +476,17 @@ mod tests {
         let (status, reason) = with(|evidence| {
             evidence.counters.loops.insert("late".to_owned(), 1);
         });
-        assert!(status == Status::Rejected && reason.starts_with("1 completions came after"), "{reason}");
+        assert!(
+            status == Status::Rejected && reason.starts_with("1 completions came after"),
+            "{reason}"
+        );
     }
 
     #[test]
     fn what_is_a_backends_own_cost_is_noted_and_stays() {
-        for (counter, words) in [("cq_overflows", "completion queue"), ("no_buffers", "provided buffer")] {
+        for (counter, words) in
+            [("cq_overflows", "completion queue"), ("no_buffers", "provided buffer")]
+        {
             let (status, reason) = with(|evidence| {
                 evidence.counters.loops.insert(counter.to_owned(), 7);
             });
@@ -510,7 +548,8 @@ mod tests {
         assert!(status == Status::ClientLimited && reason.contains("sent 980 in time"), "{reason}");
         let (status, reason) = with(|evidence| {
             evidence.echoes = Some(0);
-            evidence.offered = Some(Offered { per_s: 1000.0, achieved_per_s: 0.0, unsent_per_s: 900.0 });
+            evidence.offered =
+                Some(Offered { per_s: 1000.0, achieved_per_s: 0.0, unsent_per_s: 900.0 });
         });
         assert!(status == Status::Rejected && reason.contains("no echo"), "{reason}");
         assert!(reason.contains("sent 100 in time"), "{reason}");
@@ -526,12 +565,16 @@ mod tests {
         };
         assert_eq!(owed(|_| {}), (Status::Ok, "saturated: 5 messages".to_owned()));
         let (status, reason) = owed(|evidence| evidence.steal_percent = Some(6.0));
-        assert!(status == Status::Rejected && reason.ends_with("saturated: 5 messages"), "{reason}");
+        assert!(
+            status == Status::Rejected && reason.ends_with("saturated: 5 messages"),
+            "{reason}"
+        );
     }
 
     #[test]
     fn a_client_whose_threads_wait_for_each_other_is_its_own_limit() {
-        let (status, reason) = with(|evidence| evidence.client_limits = vec!["its threads wait".to_owned()]);
+        let (status, reason) =
+            with(|evidence| evidence.client_limits = vec!["its threads wait".to_owned()]);
         assert_eq!((status, reason.as_str()), (Status::ClientLimited, "its threads wait"));
         let (status, reason) = with(|evidence| {
             evidence.client_limits = vec!["its threads wait".to_owned()];

@@ -1,11 +1,13 @@
-//! `ringmark load`: loads any TCP echo server, in a closed or an open loop, and verifies every byte.
+//! `ringmark load`: loads any TCP echo server, in a closed or an open loop, and verifies every
+//! byte.
 //!
-//! Each thread has a file table, a CPU (if asked), an epoll instance and latency histograms of its own
-//! and owns its connections. A message's latency runs until its last byte is back and verified: in a closed
-//! loop from before it is written, in an open one from when it was [due](schedule), whenever it could be
-//! written. Connections are closed by a reset (SO_LINGER 0), after everything owed has come
-//! back: a server sees ECONNRESET, and no TIME_WAIT keeps ports from the next run. A run that fails
-//! resets them at once. With [churn] connections are closed so, and opened anew, all the time.
+//! Each thread has a file table, a CPU (if asked), an epoll instance and latency histograms of its
+//! own and owns its connections. A message's latency runs until its last byte is back and verified:
+//! in a closed loop from before it is written, in an open one from when it was [due](schedule),
+//! whenever it could be written. Connections are closed by a reset (SO_LINGER 0), after everything
+//! owed has come back: a server sees ECONNRESET, and no TIME_WAIT keeps ports from the next run. A
+//! run that fails resets them at once. With [churn] connections are closed so, and opened anew, all
+//! the time.
 
 mod address;
 mod churn;
@@ -49,10 +51,11 @@ use crate::sides::Whereabouts;
 
 /// Loads an echo server and verifies every byte that comes back.
 ///
-/// Without --rate in a closed loop: every connection keeps --pipeline messages in flight. That measures
-/// capacity, not latency under a given load. With --rate in an open loop: messages are due at times that a seed
-/// decides, whatever the server does, and latency counts from then. Connections are closed by a reset once all echoes are back, so that no TIME_WAIT
-/// is left. A server that answers more slowly than it is asked is no failure: the result says what was owed.
+/// Without --rate in a closed loop: every connection keeps --pipeline messages in flight. That
+/// measures capacity, not latency under a given load. With --rate in an open loop: messages are due
+/// at times that a seed decides, whatever the server does, and latency counts from then.
+/// Connections are closed by a reset once all echoes are back, so that no TIME_WAIT is left. A
+/// server that answers more slowly than it is asked is no failure: the result says what was owed.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -60,8 +63,8 @@ Examples:
   ringmark load --connect 127.0.0.1:8888 --connections 64 --message-bytes 64 --rate 10000    how late it answers
   ringmark load --connect 127.0.0.1:8888 --connections 64 --message-bytes 64 --churn 10      connections that come and go")]
 pub struct Options {
-    /// The server's first address. Every address of a name is tried; an IPv6 literal stands in brackets, with its scope
-    /// if it needs one: [fe80::1%eth0]:8888.
+    /// The server's first address. Every address of a name is tried; an IPv6 literal stands in
+    /// brackets, with its scope if it needs one: [fe80::1%eth0]:8888.
     #[arg(long, value_name = "HOST:PORT")]
     connect: String,
     /// Consecutive ports from that one on; connections are dealt over them in turn.
@@ -85,7 +88,8 @@ pub struct Options {
     /// How the messages of an open loop arrive.
     #[arg(long, value_enum, default_value_t = ArrivalOption::Poisson, requires = "rate")]
     arrival: ArrivalOption,
-    /// Closed loop: after this many echoes on an active connection reset it, and open a new one in its place.
+    /// Closed loop: after this many echoes on an active connection reset it, and open a new one in
+    /// its place.
     #[arg(long, value_name = "K")]
     churn: Option<u64>,
     /// How long to measure, after the warm-up [default: 5s].
@@ -100,8 +104,8 @@ pub struct Options {
     /// The longest warm-up of a timed run; a closed loop's ends earlier when the rate has settled.
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "1s")]
     warmup_max: Duration,
-    /// How long to wait after the window while echoes are still owed, and come; then the load ends with a result that says
-    /// what was owed [default: as long as the window, at least 20s].
+    /// How long to wait after the window while echoes are still owed, and come; then the load ends
+    /// with a result that says what was owed [default: as long as the window, at least 20s].
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration,
         conflicts_with_all = ["echoes", "echoes_per_connection"])]
     drain_max: Option<Duration>,
@@ -111,21 +115,23 @@ pub struct Options {
     /// CPUs to run on, for example 0,2-3: thread i is pinned to the i-th, in turn.
     #[arg(long, value_name = "LIST")]
     cpus: Option<String>,
-    /// Connect from this many addresses, 127.0.0.1 and up [default: one for 10,000 connections to a port].
+    /// Connect from this many addresses, 127.0.0.1 and up [default: one for 10,000 connections to a
+    /// port].
     #[arg(long, value_name = "N")]
     source_addresses: Option<usize>,
     /// Chooses the bytes that are sent, and an open loop's schedule.
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
-    /// Write the latencies of the last run to this file, as an HdrHistogram log; `-`: into the JSON of its result.
+    /// Write the latencies of the last run to this file, as an HdrHistogram log; `-`: into the JSON
+    /// of its result.
     #[arg(long, value_name = "FILE")]
     histogram: Option<PathBuf>,
     /// Print JSON lines instead of text.
     #[arg(long)]
     json: bool,
-    /// Say where this process is, then read commands from stdin and answer each with a JSON line when it is done: `connections N` (open
-    /// or reset until N stand), `echo K` (K on each active connection, in a closed loop), `run` (as the options
-    /// say), `quit`.
+    /// Say where this process is, then read commands from stdin and answer each with a JSON line
+    /// when it is done: `connections N` (open or reset until N stand), `echo K` (K on each active
+    /// connection, in a closed loop), `run` (as the options say), `quit`.
     #[arg(long)]
     commands: bool,
     /// Fail when echoes are owed and nothing has moved for this long.
@@ -148,14 +154,15 @@ enum ArrivalOption {
 /// Runs the load.
 ///
 /// # Errors
-/// When an option is wrong, the server cannot be reached, or breaks the echo protocol; when SIGINT came.
+/// When an option is wrong, the server cannot be reached, or breaks the echo protocol; when SIGINT
+/// came.
 pub fn run(options: Options) -> Result<()> {
     let plan = Plan::new(&options)?;
     let (connections, budget, open) = (plan.connections, plan.budget, plan.open);
     let mut output = Output::open(options.histogram.as_deref(), options.json || options.commands)?;
     let (sender, messages) = mpsc::channel();
-    // Before the threads: a signal may reach any of them, and its handler writes to a pipe that must be
-    // in each one's file table.
+    // Before the threads: a signal may reach any of them, and its handler writes to a pipe that
+    // must be in each one's file table.
     listen_for_interrupts(sender.clone())?;
     let mut crew = Crew::start(plan, &sender, messages)?;
     if options.commands {
@@ -178,11 +185,17 @@ pub fn run(options: Options) -> Result<()> {
 }
 
 /// The dialogue of `--commands`.
-fn obey(crew: &mut Crew, output: &mut Output, budget: Budget, open: Option<OpenLoop>) -> Result<()> {
+fn obey(
+    crew: &mut Crew,
+    output: &mut Output,
+    budget: Budget,
+    open: Option<OpenLoop>,
+) -> Result<()> {
     while let Some(line) = crew.next_line()? {
         let words: Vec<&str> = line.split_whitespace().collect();
         let number = |text: &str| {
-            text.parse::<u64>().with_context(|| format!("command `{line}`: `{text}` is not a number"))
+            text.parse::<u64>()
+                .with_context(|| format!("command `{line}`: `{text}` is not a number"))
         };
         match words[..] {
             ["connections", count] => print(&crew.set_connections(number(count)? as usize)?)?,
@@ -199,7 +212,9 @@ fn obey(crew: &mut Crew, output: &mut Output, budget: Budget, open: Option<OpenL
                 output.publish(result, LoadEvent::Result)?;
             }
             ["quit"] => break,
-            _ => bail!("command `{line}`: unknown; there are `connections N`, `echo K`, `run` and `quit`"),
+            _ => bail!(
+                "command `{line}`: unknown; there are `connections N`, `echo K`, `run` and `quit`"
+            ),
         }
     }
     Ok(())

@@ -1,5 +1,5 @@
-//! The facts about this machine that a reader needs to judge a run's numbers. The host's name is not among
-//! them.
+//! The facts about this machine that a reader needs to judge a run's numbers. The host's name is
+//! not among them.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,8 +16,8 @@ use crate::instruments::topology::{SYS, Topology};
 use crate::sides::told_arguments;
 
 /// Options of the kernel's build that change what is measured, by the beginnings of their names.
-/// IRQ_TIME_ACCOUNTING decides whether a process's CPU time has the interrupts in it that it was hit by,
-/// MEMCG adds 8 bytes to each charged object.
+/// IRQ_TIME_ACCOUNTING decides whether a process's CPU time has the interrupts in it that it was
+/// hit by, MEMCG adds 8 bytes to each charged object.
 const CONFIG: [&str; 14] = [
     "CONFIG_IRQ_TIME_ACCOUNTING",
     "CONFIG_TICK_CPU_ACCOUNTING",
@@ -44,8 +44,8 @@ const SYSCTLS: [&str; 6] = [
     "fs.epoll.max_user_watches",
 ];
 
-/// These belong to a network namespace: the host's may differ from those of the namespace that a trial runs
-/// in.
+/// These belong to a network namespace: the host's may differ from those of the namespace that a
+/// trial runs in.
 const NETWORK_SYSCTLS: [&str; 8] = [
     "net.core.somaxconn",
     "net.core.rmem_max",
@@ -75,9 +75,10 @@ pub struct Machine {
     pub boot_id: Option<String>,
     /// How the kernel was built.
     pub kernel_config: KernelConfig,
-    /// Whether a process's CPU time has the softirqs in it that it was interrupted by, or that it ran itself when it
-    /// sent: not if the kernel was built with CONFIG_IRQ_TIME_ACCOUNTING, which it still does not use where it
-    /// cannot read a CPU's time stamp counter (`tsc=noirqtime`); null if the build cannot be told.
+    /// Whether a process's CPU time has the softirqs in it that it was interrupted by, or that it
+    /// ran itself when it sent: not if the kernel was built with CONFIG_IRQ_TIME_ACCOUNTING, which
+    /// it still does not use where it cannot read a CPU's time stamp counter (`tsc=noirqtime`);
+    /// null if the build cannot be told.
     pub softirq_in_process_cpu: Option<bool>,
     /// Each weakness of the CPU with the kernel's answer to it.
     pub mitigations: Values,
@@ -113,12 +114,13 @@ pub struct Machine {
     pub open_files_soft: Option<u64>,
     /// How many descriptors a process may have open: hard limit.
     pub open_files_hard: Option<u64>,
-    /// How much memory all processes of the user may lock (RLIMIT_MEMLOCK, soft), for rings among others; null: as much
-    /// as there is.
+    /// How much memory all processes of the user may lock (RLIMIT_MEMLOCK, soft), for rings among
+    /// others; null: as much as there is.
     pub locked_memory_bytes: Option<u64>,
     /// `rustc --version` of the compiler that built this program.
     pub rustc: Option<String>,
-    /// The revision of the source that this program was built from; null if it was built outside a git checkout.
+    /// The revision of the source that this program was built from; null if it was built outside a
+    /// git checkout.
     pub git_revision: Option<String>,
     /// Whether the source differed from the revision when it was built.
     pub git_dirty: Option<bool>,
@@ -131,7 +133,8 @@ pub struct Machine {
 /// Options of the kernel's build.
 #[derive(Debug, Serialize)]
 pub struct KernelConfig {
-    /// The options of interest: `y`, `m`, `n` or a number; null if the configuration cannot be read.
+    /// The options of interest: `y`, `m`, `n` or a number; null if the configuration cannot be
+    /// read.
     pub options: Option<BTreeMap<String, String>>,
     /// Why it cannot.
     pub reason: Option<String>,
@@ -142,9 +145,11 @@ impl Machine {
     pub fn read() -> Self {
         let cpus = CpuList::allowed().ok();
         let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let is_virtual = has_hypervisor_flag(&cpuinfo) || Path::new("/sys/hypervisor/type").exists();
+        let is_virtual =
+            has_hypervisor_flag(&cpuinfo) || Path::new("/sys/hypervisor/type").exists();
         let release = line("/proc/sys/kernel/osrelease");
-        let first_cpu = cpus.as_ref().and_then(|cpus| cpus.cpus().first().copied()).unwrap_or_default();
+        let first_cpu =
+            cpus.as_ref().and_then(|cpus| cpus.cpus().first().copied()).unwrap_or_default();
         let (open_files_soft, open_files_hard) = limits(libc::RLIMIT_NOFILE).ok().unzip();
         let kernel_config = KernelConfig::read(release.as_deref());
         Self {
@@ -184,13 +189,15 @@ impl Machine {
             git_revision: revision(),
             git_dirty: option_env!("RINGMARK_DIRTY").map(|dirty| dirty == "true"),
             git_reason: option_env!("RINGMARK_REVISION_REASON").map(str::to_owned),
-            argv: told_arguments(std::env::args_os().map(|argument| argument.to_string_lossy().into_owned())),
+            argv: told_arguments(
+                std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()),
+            ),
         }
     }
 }
 
-/// An argument as it was given, but for absolute paths: of these only the last part, because the rest
-/// tells whose machine it was.
+/// An argument as it was given, but for absolute paths: of these only the last part, because the
+/// rest tells whose machine it was.
 pub fn without_folders(argument: &str) -> String {
     let (option, value) = match argument.split_once('=') {
         Some((option, value)) if option.starts_with("--") => (format!("{option}="), value),
@@ -202,8 +209,8 @@ pub fn without_folders(argument: &str) -> String {
     }
 }
 
-/// A time as RFC 3339 writes it, to the second, in UTC: `2026-01-31T23:59:59Z`. A clock that is before 1970 or after
-/// 9999 is shown as the nearest time that can be written.
+/// A time as RFC 3339 writes it, to the second, in UTC: `2026-01-31T23:59:59Z`. A clock that is
+/// before 1970 or after 9999 is shown as the nearest time that can be written.
 pub fn utc(time: SystemTime) -> String {
     let last = SystemTime::UNIX_EPOCH + Duration::from_secs(253_402_300_799);
     let time = time.clamp(SystemTime::UNIX_EPOCH, last);
@@ -229,11 +236,14 @@ fn cpuinfo_value<'a>(cpuinfo: &'a str, name: &str) -> Option<&'a str> {
 }
 
 fn has_hypervisor_flag(cpuinfo: &str) -> bool {
-    cpuinfo_value(cpuinfo, "flags").is_some_and(|flags| flags.split(' ').any(|flag| flag == "hypervisor"))
+    cpuinfo_value(cpuinfo, "flags")
+        .is_some_and(|flags| flags.split(' ').any(|flag| flag == "hypervisor"))
 }
 
 fn mitigations() -> Values {
-    let Ok(entries) = fs::read_dir("/sys/devices/system/cpu/vulnerabilities") else { return Values::new() };
+    let Ok(entries) = fs::read_dir("/sys/devices/system/cpu/vulnerabilities") else {
+        return Values::new();
+    };
     entries
         .flatten()
         .map(|entry| (entry.file_name().to_string_lossy().into_owned(), line(entry.path())))
@@ -273,7 +283,8 @@ impl KernelConfig {
             None => Self {
                 options: None,
                 reason: Some(
-                    "neither `zcat /proc/config.gz` nor /boot/config-RELEASE can be read".to_owned(),
+                    "neither `zcat /proc/config.gz` nor /boot/config-RELEASE can be read"
+                        .to_owned(),
                 ),
             },
         }
@@ -281,13 +292,21 @@ impl KernelConfig {
 
     fn has_softirq_in_process_cpu(&self) -> Option<bool> {
         // An option that this architecture does not have stands in no line.
-        Some(self.options.as_ref()?.get("CONFIG_IRQ_TIME_ACCOUNTING").is_none_or(|value| value != "y"))
+        Some(
+            self.options
+                .as_ref()?
+                .get("CONFIG_IRQ_TIME_ACCOUNTING")
+                .is_none_or(|value| value != "y"),
+        )
     }
 
     fn parse(config: &str) -> BTreeMap<String, String> {
         let option = |line: &str| {
-            let unset = || line.strip_prefix("# ")?.strip_suffix(" is not set").map(|name| (name, "n"));
-            line.split_once('=').or_else(unset).map(|(name, value)| (name.to_owned(), value.to_owned()))
+            let unset =
+                || line.strip_prefix("# ")?.strip_suffix(" is not set").map(|name| (name, "n"));
+            line.split_once('=')
+                .or_else(unset)
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
         };
         let wanted = |name: &str| CONFIG.iter().any(|beginning| name.starts_with(beginning));
         config.lines().filter_map(option).filter(|(name, _)| wanted(name)).collect()
@@ -347,7 +366,10 @@ mod tests {
             "# a comment\nCONFIG_HZ=250\n# CONFIG_IRQ_TIME_ACCOUNTING is not set\nCONFIG_EXT4_FS=y\n",
         );
         let expected = [("CONFIG_HZ", "250"), ("CONFIG_IRQ_TIME_ACCOUNTING", "n")];
-        assert_eq!(options, expected.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
+        assert_eq!(
+            options,
+            expected.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
+        );
         let in_process_cpu = |config: Option<&str>| {
             KernelConfig { options: config.map(KernelConfig::parse), reason: None }
                 .has_softirq_in_process_cpu()

@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::external::{External, visible};
 use crate::load::result::Arrival;
-use crate::load::{CHURN_MAX, DURATION_MAX, MESSAGE_BYTES_MAX, PIPELINE_MAX, RATE_MAX_PER_S, RATE_MIN_PER_S};
+use crate::load::{
+    CHURN_MAX, DURATION_MAX, MESSAGE_BYTES_MAX, PIPELINE_MAX, RATE_MAX_PER_S, RATE_MIN_PER_S,
+};
 use crate::measurement::{Pass, TrialRow, Verdict};
 use crate::trial::own_descriptors;
 
@@ -19,23 +21,25 @@ use crate::trial::own_descriptors;
 pub struct Matrix {
     /// What the matrix as a whole is for.
     pub question: String,
-    /// The arm that the others are compared with. It runs twice in every latency block: how far the two
-    /// readings of the same server lie apart is the noise that a difference must exceed.
+    /// The arm that the others are compared with. It runs twice in every latency block: how far the
+    /// two readings of the same server lie apart is the noise that a difference must exceed.
     pub baseline: String,
-    /// The arms, the baseline among them. External servers need not be named here: those that are not are added.
+    /// The arms, the baseline among them. External servers need not be named here: those that are
+    /// not are added.
     pub backends: Vec<Contender>,
     /// Echo servers that are not ours, each of which is an arm.
     #[serde(default, rename = "external", skip_serializing_if = "Vec::is_empty")]
     pub externals: Vec<External>,
-    /// Worker threads of the server, over whose ports the connections are dealt in turn. Where [`Matrix::ports`] is
-    /// given: the fewest; see [`Matrix::give_files`].
+    /// Worker threads of the server, over whose ports the connections are dealt in turn. Where
+    /// [`Matrix::ports`] is given: the fewest; see [`Matrix::give_files`].
     #[serde(default = "one")]
     pub workers: u16,
     /// Consecutive ports of the server, dealt to the workers in turn; without it each has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ports: Option<u16>,
-    /// Whether threads that are measured may be hyperthreads of one core, and verdicts are given all the same. Without it
-    /// one CPU of each core is used and the others stay empty; where there is only one core, there are no verdicts.
+    /// Whether threads that are measured may be hyperthreads of one core, and verdicts are given
+    /// all the same. Without it one CPU of each core is used and the others stay empty; where there
+    /// is only one core, there are no verdicts.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub hyperthreads: bool,
     /// How latency is measured.
@@ -64,7 +68,8 @@ pub struct Contender {
     /// The arm that it stands on: it is compared with that one too, beside the baseline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub over: Option<String>,
-    /// What it does otherwise than the arm that it stands on. Any `over` or `changes` makes the ladder tables.
+    /// What it does otherwise than the arm that it stands on. Any `over` or `changes` makes the
+    /// ladder tables.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub changes: Option<String>,
 }
@@ -72,7 +77,11 @@ pub struct Contender {
 impl Contender {
     /// Its name in every result: the backend and its settings, as in `uring-multishot buffers=64`.
     pub fn arm(&self) -> String {
-        std::iter::once(&self.backend).chain(&self.set).map(String::as_str).collect::<Vec<_>>().join(" ")
+        std::iter::once(&self.backend)
+            .chain(&self.set)
+            .map(String::as_str)
+            .collect::<Vec<_>>()
+            .join(" ")
     }
 }
 
@@ -80,8 +89,8 @@ impl Contender {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Latency {
-    /// Passes over all arms, in shuffled order, that shall count; [`ADDITIONAL_SHARE`] bounds how many more
-    /// are run in place of those that lost a trial.
+    /// Passes over all arms, in shuffled order, that shall count; [`ADDITIONAL_SHARE`] bounds how
+    /// many more are run in place of those that lost a trial.
     pub blocks: u32,
     /// The measuring window of one trial.
     #[serde(with = "duration")]
@@ -89,11 +98,13 @@ pub struct Latency {
     /// The longest warm-up before it.
     #[serde(with = "duration")]
     pub warmup_max: Duration,
-    /// A workload ends before all its blocks have run, from [`BLOCKS_FOR_VERDICT`] on, once every interval of CPU
-    /// per echo against the baseline is at most this far from its ratio, in percent of it.
+    /// A workload ends before all its blocks have run, from [`BLOCKS_FOR_VERDICT`] on, once every
+    /// interval of CPU per echo against the baseline is at most this far from its ratio, in percent
+    /// of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub precision_percent: Option<f64>,
-    /// The 99th percentile that a service must keep: a sweep's capacity is the highest rate that does.
+    /// The 99th percentile that a service must keep: a sweep's capacity is the highest rate that
+    /// does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub objective_p99_us: Option<f64>,
 }
@@ -102,7 +113,8 @@ pub struct Latency {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Syscalls {
-    /// Echoes that are counted in one trial, over all connections; each connection makes at least one.
+    /// Echoes that are counted in one trial, over all connections; each connection makes at least
+    /// one.
     pub echoes: u64,
 }
 
@@ -116,8 +128,8 @@ pub struct Memory {
     pub connections: Vec<usize>,
     /// Size of the message that uses a connection.
     pub message_bytes: u64,
-    /// The counts of the walk in which every connection is active while memory is read. Without them that state is
-    /// left out.
+    /// The counts of the walk in which every connection is active while memory is read. Without
+    /// them that state is left out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub active: Vec<usize>,
 }
@@ -130,15 +142,16 @@ pub struct Scale {
     pub question: String,
     /// The connection counts that one server is walked through, upwards.
     pub connections: Vec<usize>,
-    /// How many of them are active at each count: the same load beside ever more that are idle. They are opened
-    /// last, so that their descriptors are the highest.
+    /// How many of them are active at each count: the same load beside ever more that are idle.
+    /// They are opened last, so that their descriptors are the highest.
     pub active: usize,
     /// At the largest count also these shares of it are active.
     #[serde(default)]
     pub active_shares: Vec<f64>,
     /// Size of a message.
     pub message_bytes: u64,
-    /// Messages per second of the open loop, over all active connections together; beside it there is a closed one.
+    /// Messages per second of the open loop, over all active connections together; beside it there
+    /// is a closed one.
     pub rate_per_s: f64,
     /// How often each load is measured.
     pub repeats: u32,
@@ -160,8 +173,8 @@ pub struct Workload {
     pub question: String,
     /// Connections; all of them are active.
     pub connections: usize,
-    /// In the latency pass: connections beside them that are opened before, and never send. Their descriptors are the
-    /// lower ones.
+    /// In the latency pass: connections beside them that are opened before, and never send. Their
+    /// descriptors are the lower ones.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub idle_connections: usize,
     /// Size of a message.
@@ -175,29 +188,32 @@ pub struct Workload {
     /// How the messages of an open loop arrive: `poisson` (without it) or `uniform`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arrival: Option<Arrival>,
-    /// Open loops at these shares of the baseline's closed-loop capacity, which is measured first: they take the
-    /// place of this workload, under names that end in `@RATE`.
+    /// Open loops at these shares of the baseline's closed-loop capacity, which is measured first:
+    /// they take the place of this workload, under names that end in `@RATE`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sweep: Vec<f64>,
     /// The workload that was swept to make this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sweep_of: Option<String>,
-    /// Echoes on a connection of a closed loop before the client resets it and opens another in its place. It
-    /// resets, as it does at the end of every load, so that no TIME_WAIT uses up its ports: what a server makes of a
-    /// peer that is gone is in the figures, and an orderly end with a FIN each way is not.
+    /// Echoes on a connection of a closed loop before the client resets it and opens another in its
+    /// place. It resets, as it does at the end of every load, so that no TIME_WAIT uses up its
+    /// ports: what a server makes of a peer that is gone is in the figures, and an orderly end with
+    /// a FIN each way is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub churn: Option<u64>,
-    /// The application's work: `--set work_ns=N` for every arm, the baseline and its second reading among them,
-    /// so that each ratio is between servers that work equally long. A busy wait for each piece of input.
+    /// The application's work: `--set work_ns=N` for every arm, the baseline and its second reading
+    /// among them, so that each ratio is between servers that work equally long. A busy wait for
+    /// each piece of input.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub work_ns: Option<u64>,
-    /// Worker threads of the server in this workload, in place of the matrix's. Where they would not have a CPU
-    /// each, the workload is `unsupported`. Connections should be a multiple of them.
+    /// Worker threads of the server in this workload, in place of the matrix's. Where they would
+    /// not have a CPU each, the workload is `unsupported`. Connections should be a multiple of
+    /// them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workers: Option<u16>,
-    /// In the latency pass: a thread of the lowest priority spins on each CPU of the server and of the client, so
-    /// that none of them halts when it has nothing to do. What is measured is then without the time that a halted
-    /// CPU takes to wake up, which is long in a virtual machine.
+    /// In the latency pass: a thread of the lowest priority spins on each CPU of the server and of
+    /// the client, so that none of them halts when it has nothing to do. What is measured is then
+    /// without the time that a halted CPU takes to wake up, which is long in a virtual machine.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub idle_spinner: bool,
 }
@@ -229,24 +245,31 @@ impl Memory {
         self.connections.iter().chain(&self.active).copied().max().unwrap_or_default()
     }
 
-    /// The walk with at most so many connections: counts that go beyond become smaller in proportion, all of them.
+    /// The walk with at most so many connections: counts that go beyond become smaller in
+    /// proportion, all of them.
     pub fn up_to(&self, most: usize) -> Self {
         let shrunk = |counts: &[usize]| {
             let last = counts.last().copied().unwrap_or_default();
             let shrink = |&count: &usize| (count as u128 * most as u128 / last as u128) as usize;
-            let mut counts = if last <= most { counts.to_vec() } else { counts.iter().map(shrink).collect() };
+            let mut counts =
+                if last <= most { counts.to_vec() } else { counts.iter().map(shrink).collect() };
             counts.retain(|&count| count > 0);
             counts.dedup();
             counts
         };
-        Self { connections: shrunk(&self.connections), active: shrunk(&self.active), ..self.clone() }
+        Self {
+            connections: shrunk(&self.connections),
+            active: shrunk(&self.active),
+            ..self.clone()
+        }
     }
 }
 
 impl Scale {
     /// The counts up to `most`, which is the largest if there are larger ones.
     pub fn up_to(&self, most: usize) -> Vec<usize> {
-        let mut counts: Vec<_> = self.connections.iter().copied().filter(|&count| count <= most).collect();
+        let mut counts: Vec<_> =
+            self.connections.iter().copied().filter(|&count| count <= most).collect();
         if counts.len() < self.connections.len() && counts.last() != Some(&most) {
             counts.push(most);
         }
@@ -254,7 +277,10 @@ impl Scale {
     }
 
     fn check(&self) -> Result<()> {
-        ensure!(!self.connections.is_empty(), "scale.connections is empty: give at least one count");
+        ensure!(
+            !self.connections.is_empty(),
+            "scale.connections is empty: give at least one count"
+        );
         check_counts("scale.connections", &self.connections)?;
         check_message("scale", self.message_bytes)?;
         let least = self.connections[0];
@@ -279,12 +305,14 @@ impl Scale {
         Ok(())
     }
 
-    /// How many of `connections` are active in turn: the number that is the same everywhere, then, at the largest
-    /// count, the shares of it that are more.
+    /// How many of `connections` are active in turn: the number that is the same everywhere, then,
+    /// at the largest count, the shares of it that are more.
     pub fn active_of(&self, connections: usize, is_largest: bool) -> Vec<usize> {
         let shares = self.active_shares.iter().filter(|_| is_largest);
         let of_shares = shares.map(|share| (share * connections as f64).round() as usize);
-        std::iter::once(self.active).chain(of_shares.filter(|&active| active > self.active)).collect()
+        std::iter::once(self.active)
+            .chain(of_shares.filter(|&active| active > self.active))
+            .collect()
     }
 }
 
@@ -304,15 +332,15 @@ fn check_message(pass: &str, message_bytes: u64) -> Result<()> {
     Ok(())
 }
 
-/// From this many blocks on there is an interval, and a verdict. An interval of fewer says too little about
-/// how heavy the tails are.
+/// From this many blocks on there is an interval, and a verdict. An interval of fewer says too
+/// little about how heavy the tails are.
 pub const BLOCKS_FOR_VERDICT: usize = 10;
 
 /// The knob of every backend that a workload may set.
 const WORK: &str = "work_ns";
 
-/// A workload whose blocks lost trials to the gates gets up to this share of its blocks in addition, rounded
-/// up: enough for a busy moment, and an end for a machine that is never quiet.
+/// A workload whose blocks lost trials to the gates gets up to this share of its blocks in
+/// addition, rounded up: enough for a busy moment, and an end for a machine that is never quiet.
 const ADDITIONAL_SHARE: f64 = 0.25;
 
 /// Closed-loop trials of the baseline from which the rates of a sweep follow: enough for a median.
@@ -363,8 +391,8 @@ fn hidden_in(value: &serde_json::Value) -> Option<&str> {
 }
 
 impl Matrix {
-    /// The verdict on figures of a trial whose threads were not kept apart, which is none; none if they were, or if that
-    /// they share cores was asked for.
+    /// The verdict on figures of a trial whose threads were not kept apart, which is none; none if
+    /// they were, or if that they share cores was asked for.
     pub fn no_verdict(&self, row: &TrialRow) -> Option<Verdict> {
         match (row.shared_cpu, row.shared_core) {
             (true, _) => Some(Verdict::SharedCpu),
@@ -375,7 +403,8 @@ impl Matrix {
 
     /// Reads and checks a file.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+        let text =
+            std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
         ensure!(
             !text.trim().is_empty(),
             "{}: the file is empty; see harness/matrix for examples",
@@ -384,7 +413,11 @@ impl Matrix {
         // The parser's message spans several lines; one line is what a terminal and a log can use.
         let mut matrix: Self = toml::from_str(&text).map_err(|error| {
             let line = error.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
-            anyhow::anyhow!("{} line {line}: {}", path.display(), error.message().replace('\n', "; "))
+            anyhow::anyhow!(
+                "{} line {line}: {}",
+                path.display(),
+                error.message().replace('\n', "; ")
+            )
         })?;
         if let Some(text) = hidden_in(&serde_json::to_value(&matrix)?) {
             bail!("{}: a character in {text:?} is not to be seen; take it out", path.display());
@@ -414,7 +447,8 @@ impl Matrix {
             external.check()?;
             let twice = self.externals[..index].iter().any(|other| other.name == *name);
             ensure!(!twice, "external '{name}' stands twice");
-            let workers = self.workloads.iter().filter_map(|workload| workload.workers).chain([self.workers]);
+            let workers =
+                self.workloads.iter().filter_map(|workload| workload.workers).chain([self.workers]);
             let most = workers.max().unwrap_or_default();
             ensure!(
                 most == 1 || external.takes_workers(),
@@ -431,14 +465,24 @@ impl Matrix {
         for (index, contender) in self.backends.iter().enumerate() {
             let arm = contender.arm();
             if let Some(External { name, .. }) = self.external(&contender.backend) {
-                ensure!(contender.set.is_empty(), "'{arm}': external '{name}' has no knobs; leave `set` out");
+                ensure!(
+                    contender.set.is_empty(),
+                    "'{arm}': external '{name}' has no knobs; leave `set` out"
+                );
             } else {
                 let entry = backend::find(&contender.backend).map_err(anyhow::Error::msg)?;
                 Knobs::parse(entry, &contender.set).map_err(anyhow::Error::msg)?;
-                ensure!(entry.echoes, "{} does not echo; memory passes measure it by themselves", entry.name);
+                ensure!(
+                    entry.echoes,
+                    "{} does not echo; memory passes measure it by themselves",
+                    entry.name
+                );
             }
             let twice = self.backends[..index].iter().any(|other| other.arm() == arm);
-            ensure!(!twice, "backend '{arm}' stands twice; another `set` would make it another arm");
+            ensure!(
+                !twice,
+                "backend '{arm}' stands twice; another `set` would make it another arm"
+            );
         }
         let is_arm = |name: &str| self.backends.iter().any(|contender| contender.arm() == name);
         if !is_arm(&self.baseline) {
@@ -456,8 +500,13 @@ impl Matrix {
         ensure!(WORKERS.contains(&self.workers), "workers must be from 1 to 4096");
         if let Some(latency) = &self.latency {
             ensure!((1..=1000).contains(&latency.blocks), "latency.blocks must be from 1 to 1000");
-            ensure!(!latency.duration.is_zero(), "latency.duration is 0: nothing would be measured");
-            for (name, value) in [("duration", latency.duration), ("warmup_max", latency.warmup_max)] {
+            ensure!(
+                !latency.duration.is_zero(),
+                "latency.duration is 0: nothing would be measured"
+            );
+            for (name, value) in
+                [("duration", latency.duration), ("warmup_max", latency.warmup_max)]
+            {
                 ensure!(value <= DURATION_MAX, "latency.{name} is more than a day");
             }
             for (name, value) in [
@@ -524,7 +573,8 @@ impl Matrix {
                 "workload '{name}': pipeline is more than {PIPELINE_MAX}"
             );
             ensure!(
-                workload.sweep.is_empty() || (workload.rate_per_s.is_none() && self.latency.is_some()),
+                workload.sweep.is_empty()
+                    || (workload.rate_per_s.is_none() && self.latency.is_some()),
                 "workload '{name}': sweep finds its rates itself, in the latency pass; leave rate_per_s out and give [latency]"
             );
             ensure!(
@@ -587,7 +637,10 @@ impl Matrix {
                 "workload '{name}': idle_spinner is for the pass [latency], which is not asked for"
             );
             ensure!(name.len() <= 64, "workload '{name}': a name has at most 64 characters");
-            ensure!(workload.pipeline > 0, "workload '{name}': pipeline is 0: nothing would be sent");
+            ensure!(
+                workload.pipeline > 0,
+                "workload '{name}': pipeline is 0: nothing would be sent"
+            );
             let twice = self.workloads[..index].iter().any(|other| other.name == *name);
             ensure!(!twice, "workload '{name}' stands twice");
         }
@@ -602,7 +655,8 @@ impl Matrix {
                 self.external(&contender.backend).is_none(),
                 "workload '{name}': {WORK} is a knob of our servers, and external '{arm}' would do no such work"
             );
-            let sets_it = contender.set.iter().any(|setting| setting.split('=').next() == Some(WORK));
+            let sets_it =
+                contender.set.iter().any(|setting| setting.split('=').next() == Some(WORK));
             ensure!(!sets_it, "workload '{name}': {WORK} is set by it and by '{arm}'; one must do");
             let entry = backend::find(&contender.backend).map_err(anyhow::Error::msg)?;
             Knobs::parse(entry, &workload.settings(contender))
@@ -617,7 +671,8 @@ impl Matrix {
         format!("; there are: {}", names.join(", "))
     }
 
-    /// Every arm with one that it is compared with: each with the baseline, then each with what it is over.
+    /// Every arm with one that it is compared with: each with the baseline, then each with what it
+    /// is over.
     pub fn comparisons(&self) -> Vec<(String, String)> {
         let others = self.backends.iter().map(Contender::arm).filter(|arm| *arm != self.baseline);
         let mut pairs: Vec<_> = others.map(|arm| (arm, self.baseline.clone())).collect();
@@ -641,8 +696,8 @@ impl Matrix {
         workloads.chain(self.most_walked()).max().unwrap_or_default()
     }
 
-    /// Takes as many workers as it needs for the walks' connections if each may open so many files: the smallest
-    /// divisor of the ports that is enough, or all of the ports.
+    /// Takes as many workers as it needs for the walks' connections if each may open so many files:
+    /// the smallest divisor of the ports that is enough, or all of the ports.
     pub fn give_files(&mut self, open_files: u64) {
         let (Some(ports), Some(most)) = (self.ports, self.most_walked()) else { return };
         // More than that a table of direct descriptors never has.
@@ -666,8 +721,8 @@ impl Matrix {
         self.check()
     }
 
-    /// How many blocks of a workload shall count in a pass, and how many more may be run to get there. A walk
-    /// takes minutes and no ratio within its block, so it is not repeated.
+    /// How many blocks of a workload shall count in a pass, and how many more may be run to get
+    /// there. A walk takes minutes and no ratio within its block, so it is not repeated.
     pub fn blocks(&self, pass: Pass) -> (u32, u32) {
         let planned = match (pass, &self.latency) {
             (Pass::Capacity, _) => CAPACITY_TRIALS,
@@ -678,8 +733,8 @@ impl Matrix {
         (planned, if pass.is_walk() { 0 } else { additional })
     }
 
-    /// The passes that the matrix asks for, in the order in which they run. While the rates of its sweeps are not
-    /// known, that is the one that finds them.
+    /// The passes that the matrix asks for, in the order in which they run. While the rates of its
+    /// sweeps are not known, that is the one that finds them.
     pub fn passes(&self) -> Vec<Pass> {
         if self.workloads.iter().any(|workload| !workload.sweep.is_empty()) {
             return vec![Pass::Capacity];
@@ -746,8 +801,14 @@ mod tests {
             (with("{ backend = \"epoll-et\" }", "{ backend = \"epol\" }"), "epol"),
             (with("200ms", "200"), "unit"),
             (with("name = \"one\"", "name = \"a/b\""), "a/b"),
-            (with("message_bytes = 64", "message_bytes = 64\nsweep = [0.5, 0.2]"), "sweep must rise"),
-            (with("message_bytes = 64", "message_bytes = 64\nsweep = [0.5]\npipeline = 2"), "pipeline"),
+            (
+                with("message_bytes = 64", "message_bytes = 64\nsweep = [0.5, 0.2]"),
+                "sweep must rise",
+            ),
+            (
+                with("message_bytes = 64", "message_bytes = 64\nsweep = [0.5]\npipeline = 2"),
+                "pipeline",
+            ),
             (
                 with("message_bytes = 64", "message_bytes = 64\nsweep = [0.5]\nrate_per_s = 1.0"),
                 "sweep finds",
@@ -755,7 +816,10 @@ mod tests {
             (with("message_bytes = 64", "message_bytes = 64\nsweep_of = \"one\""), "sweep_of"),
             (with("blocks = 2", "blocks = 2\nprecision_percent = 0.0"), "precision_percent"),
             (with("message_bytes = 64", "message_bytes = 64\nrate_per_s = 0.0"), "rate_per_s"),
-            (with("message_bytes = 64", "message_bytes = 64\nrate_per_s = 1.0\npipeline = 2"), "pipeline"),
+            (
+                with("message_bytes = 64", "message_bytes = 64\nrate_per_s = 1.0\npipeline = 2"),
+                "pipeline",
+            ),
             (with("message_bytes = 64", "message_bytes = 64\narrival = \"uniform\""), "arrival"),
             (with("message_bytes = 64", "message_bytes = 64\nidle_spinner = 1"), "boolean"),
             (
@@ -774,7 +838,10 @@ mod tests {
                 "idle_spinner is for the pass [latency]",
             ),
             (
-                with("message_bytes = 64", "message_bytes = 64\nrate_per_s = 1.0\narrival = \"closed\""),
+                with(
+                    "message_bytes = 64",
+                    "message_bytes = 64\nrate_per_s = 1.0\narrival = \"closed\"",
+                ),
                 "closed",
             ),
             (with("message_bytes = 64", "message_bytes = 64\nchurn = 0"), "churn must be from 1"),
@@ -782,12 +849,24 @@ mod tests {
                 with("message_bytes = 64", "message_bytes = 64\nchurn = 1\nidle_connections = 1"),
                 "leave idle_connections out",
             ),
-            (with("message_bytes = 64", "message_bytes = 64\nchurn = 5000000000"), "churn must be from 1"),
+            (
+                with("message_bytes = 64", "message_bytes = 64\nchurn = 5000000000"),
+                "churn must be from 1",
+            ),
             (with("message_bytes = 64", "message_bytes = 64\nchurn = 1.5"), "line 14"),
-            (with("message_bytes = 64", "message_bytes = 64\nchurn = 1\nrate_per_s = 9.0"), "open one"),
-            (with("message_bytes = 64", "message_bytes = 64\nworkers = 0"), "'one': workers must be"),
+            (
+                with("message_bytes = 64", "message_bytes = 64\nchurn = 1\nrate_per_s = 9.0"),
+                "open one",
+            ),
+            (
+                with("message_bytes = 64", "message_bytes = 64\nworkers = 0"),
+                "'one': workers must be",
+            ),
             (with("message_bytes = 64", "message_bytes = 64\nworkers = 70000"), "line 14"),
-            (with("message_bytes = 64", "message_bytes = 64\nwork_ns = 2000000000"), "'one': --set work_ns="),
+            (
+                with("message_bytes = 64", "message_bytes = 64\nwork_ns = 2000000000"),
+                "'one': --set work_ns=",
+            ),
             (with("message_bytes = 64", "message_bytes = 64\nwork_ns = -1"), "line 14"),
             (
                 parse(
@@ -806,13 +885,13 @@ mod tests {
 
     #[test]
     fn a_workload_sets_the_work_of_every_arm_and_no_other_does() {
-        let matrix =
-            parse(&GOOD.replace("message_bytes = 64", "message_bytes = 64\nwork_ns = 7")).expect("is good");
+        let matrix = parse(&GOOD.replace("message_bytes = 64", "message_bytes = 64\nwork_ns = 7"))
+            .expect("is good");
         let settings = |index: usize| matrix.workloads[0].settings(&matrix.backends[index]);
         assert_eq!(settings(0), ["work_ns=7"]);
         assert_eq!(settings(1), ["buffers=64", "work_ns=7"]);
-        let without =
-            parse(&GOOD.replace("buffers=64", "work_ns=7")).expect("an arm may, if no workload does");
+        let without = parse(&GOOD.replace("buffers=64", "work_ns=7"))
+            .expect("an arm may, if no workload does");
         assert_eq!(without.workloads[0].settings(&without.backends[1]), ["work_ns=7"]);
         assert!(without.workloads[0].settings(&without.backends[0]).is_empty());
     }
@@ -861,7 +940,10 @@ mod tests {
             (with("[\"other\", \"--version\"]", "[\"\"]"), "version is empty"),
             (with("ready_within = \"3s\"", "redy = 3"), "redy"),
             (parse(&format!("{GOOD}{EXTERNAL}{EXTERNAL}")), "'other' stands twice"),
-            (with("message_bytes = 64", "message_bytes = 64\nwork_ns = 5"), "external 'other' would do no"),
+            (
+                with("message_bytes = 64", "message_bytes = 64\nwork_ns = 5"),
+                "external 'other' would do no",
+            ),
             (with("message_bytes = 64", "message_bytes = 64\nworkers = 2"), "no {workers}"),
             (
                 with(

@@ -1,6 +1,7 @@
 //! The rows of a run's CSV files: each column is documented here, where it is written and read.
 //!
-//! An empty cell means that the figure was not measured in that pass, or that the sample cannot carry it.
+//! An empty cell means that the figure was not measured in that pass, or that the sample cannot
+//! carry it.
 
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -76,7 +77,8 @@ impl Status {
     }
 }
 
-/// Before the reason of a trial that `failed` without being run, because all of its arm before it failed alike.
+/// Before the reason of a trial that `failed` without being run, because all of its arm before it
+/// failed alike.
 pub const NOT_RUN: &str = "not run: ";
 
 /// A row of `trials.csv`: one run of one backend under one workload.
@@ -91,13 +93,14 @@ pub struct TrialRow {
     pub pass: Option<Pass>,
     /// Name of the workload in the matrix; `memory` and `scale` in these passes.
     pub workload: String,
-    /// Number of the block, from 1. A block that lost a trial stays, and another with the next number after
-    /// those of the matrix is run for it, up to a quarter of the matrix's blocks, rounded up.
+    /// Number of the block, from 1. A block that lost a trial stays, and another with the next
+    /// number after those of the matrix is run for it, up to a quarter of the matrix's blocks,
+    /// rounded up.
     pub block: u32,
     /// Place in the block's shuffled order, from 1.
     pub order: u32,
-    /// Its role in the block, which the other files refer to: the backend and its settings, with ` (again)`
-    /// for the baseline's second reading.
+    /// Its role in the block, which the other files refer to: the backend and its settings, with `
+    /// (again)` for the baseline's second reading.
     pub arm: String,
     /// The backend, or the external server's name in the matrix.
     pub backend: String,
@@ -111,11 +114,11 @@ pub struct TrialRow {
     pub server_cpus: String,
     /// CPUs that the client was pinned to; empty: not pinned from here.
     pub client_cpus: String,
-    /// `fresh`; `as commanded`, where --server-command or --load-command say where the sides run; or why the trial ran
-    /// in the host's network namespace.
+    /// `fresh`; `as commanded`, where --server-command or --load-command say where the sides run;
+    /// or why the trial ran in the host's network namespace.
     pub network_namespace: String,
-    /// Connections that stood, as the server counted them; of an external one, as the kernel lists them: accepted, and
-    /// not closed by the server.
+    /// Connections that stood, as the server counted them; of an external one, as the kernel lists
+    /// them: accepted, and not closed by the server.
     pub connections: Option<u64>,
     /// Those of them that sent.
     pub active_connections: Option<u64>,
@@ -123,20 +126,22 @@ pub struct TrialRow {
     pub message_bytes: u64,
     /// Messages in flight on each active connection.
     pub pipeline_depth: usize,
-    /// `closed`: the next message goes when an earlier one is back. `poisson` or `uniform`: an open loop, in which
-    /// a seed decides when a message is due.
+    /// `closed`: the next message goes when an earlier one is back. `poisson` or `uniform`: an open
+    /// loop, in which a seed decides when a message is due.
     pub arrival: String,
     /// Messages per second that were due within the window; only for an open loop, as the next two.
     pub offered_per_s: Option<f64>,
     /// Of those, the ones sent more than 1 ms after they were due.
     #[serde(default)]
     pub late_sends: Option<u64>,
-    /// Of those, the ones that were sent only after the window's end, whose lateness counts all the same.
+    /// Of those, the ones that were sent only after the window's end, whose lateness counts all the
+    /// same.
     #[serde(default)]
     pub unsent: Option<u64>,
-    /// Messages that the server still owed when the load waited no longer for them: as long after the window as the window
-    /// was, and at least 20 s. They count with the latency that they had at least; of `latency_*_us` and `service_*_us`
-    /// those that lie among them are lower bounds, and empty. Empty in runs that began before there was this column.
+    /// Messages that the server still owed when the load waited no longer for them: as long after
+    /// the window as the window was, and at least 20 s. They count with the latency that they had
+    /// at least; of `latency_*_us` and `service_*_us` those that lie among them are lower bounds,
+    /// and empty. Empty in runs that began before there was this column.
     #[serde(default)]
     pub owed: Option<u64>,
     /// Echoes per second within the window. In a closed loop: capacity under this many connections.
@@ -151,9 +156,10 @@ pub struct TrialRow {
     pub warmup_settled: Option<bool>,
     /// Echoes of the warm-up.
     pub warmup_echoes: Option<u64>,
-    /// Until a message's last byte is back and verified; median, of the messages that were due within the window, whenever
-    /// they came back. In a closed loop a message is due when it begins, right before it is written; runs that have no
-    /// column `owed` have there the echoes that came back within the window.
+    /// Until a message's last byte is back and verified; median, of the messages that were due
+    /// within the window, whenever they came back. In a closed loop a message is due when it
+    /// begins, right before it is written; runs that have no column `owed` have there the echoes
+    /// that came back within the window.
     pub latency_p50_us: Option<f64>,
     /// The same, 90th percentile.
     pub latency_p90_us: Option<f64>,
@@ -168,115 +174,130 @@ pub struct TrialRow {
     pub service_p50_us: Option<f64>,
     /// The same, 99th percentile.
     pub service_p99_us: Option<f64>,
-    /// From when a message was due until it was sent, median: the load's own share of latency; only for an open loop.
+    /// From when a message was due until it was sent, median: the load's own share of latency; only
+    /// for an open loop.
     #[serde(default)]
     pub send_lag_p50_us: Option<f64>,
     /// The same, 99th percentile.
     pub send_lag_p99_us: Option<f64>,
-    /// CPU clock of the server's process, all of its threads, over the window. Of an external server that has several
-    /// processes: of all of them, and nothing if one began or ended within the window.
+    /// CPU clock of the server's process, all of its threads, over the window. Of an external
+    /// server that has several processes: of all of them, and nothing if one began or ended within
+    /// the window.
     pub server_cpu_ns_per_echo: Option<f64>,
-    /// Who read that clock: `process clock`, from outside; or `self-reported`, by the server, which is not to be seen
-    /// from here, when a line asked it to, so that the line's way there is part of the window and its answer of the CPU.
+    /// Who read that clock: `process clock`, from outside; or `self-reported`, by the server, which
+    /// is not to be seen from here, when a line asked it to, so that the line's way there is part
+    /// of the window and its answer of the CPU.
     #[serde(default)]
     pub server_cpu_source: String,
-    /// The part of it that the server's own program took; the next is the kernel's part, softirqs among it if the
-    /// manifest says `softirq_in_process_cpu`. Made of the figure before and the proportion in which /proc/PID/stat
-    /// divides the window's time, which is a sample in nearly every kernel; empty below 25 of its ticks. Not shown in
-    /// reports: it is known to 50/√(ticks) in 100 of the figure before, see `server_cpu_division_ticks`.
+    /// The part of it that the server's own program took; the next is the kernel's part, softirqs
+    /// among it if the manifest says `softirq_in_process_cpu`. Made of the figure before and the
+    /// proportion in which /proc/PID/stat divides the window's time, which is a sample in nearly
+    /// every kernel; empty below 25 of its ticks. Not shown in reports: it is known to 50/√(ticks)
+    /// in 100 of the figure before, see `server_cpu_division_ticks`.
     #[serde(default)]
     pub server_cpu_user_ns_per_echo: Option<f64>,
     /// The same in the kernel.
     #[serde(default)]
     pub server_cpu_kernel_ns_per_echo: Option<f64>,
-    /// The ticks that this division is made of: of one trial its standard error is up to 50/√ticks in 100, 5 in 100
-    /// of 100 ticks.
+    /// The ticks that this division is made of: of one trial its standard error is up to 50/√ticks
+    /// in 100, 5 in 100 of 100 ticks.
     #[serde(default)]
     pub server_cpu_division_ticks: Option<u64>,
     /// CPU of the client over the window.
     pub client_cpu_ns_per_echo: Option<f64>,
-    /// Busy time of all CPUs over the window, other programs' too; empty with an idle spinner, which is always busy, and
-    /// where a side is on another machine. Not shown in reports: most kernels look at each of their ticks who runs, so
-    /// that who sleeps between two of them is missed. It is known to a tick (mostly 10 ms) of each CPU over the
-    /// echoes at best, and may be less than server and client together, which are read off clocks.
+    /// Busy time of all CPUs over the window, other programs' too; empty with an idle spinner,
+    /// which is always busy, and where a side is on another machine. Not shown in reports: most
+    /// kernels look at each of their ticks who runs, so that who sleeps between two of them is
+    /// missed. It is known to a tick (mostly 10 ms) of each CPU over the echoes at best, and may be
+    /// less than server and client together, which are read off clocks.
     pub machine_cpu_ns_per_echo: Option<f64>,
-    /// Time of all CPUs in softirqs, where most of TCP's work is done: for both ends, and for whatever else the
-    /// machine does. To the kernel's tick, as the column before, and not shown in reports; empty below 25 ticks of 10
-    /// ms, as where the kernel does not tell softirqs apart.
+    /// Time of all CPUs in softirqs, where most of TCP's work is done: for both ends, and for
+    /// whatever else the machine does. To the kernel's tick, as the column before, and not shown in
+    /// reports; empty below 25 ticks of 10 ms, as where the kernel does not tell softirqs apart.
     #[serde(default)]
     pub machine_softirq_ns_per_echo: Option<f64>,
     /// CPU of the client over what its threads could use, in percent.
     pub client_cpu_percent: Option<f64>,
-    /// Voluntary and involuntary, of all the server's threads; of an external server's processes as its CPU.
+    /// Voluntary and involuntary, of all the server's threads; of an external server's processes as
+    /// its CPU.
     pub context_switches_per_echo: Option<f64>,
-    /// Time that a worker of the server was ready but had no CPU, in percent of the window; the mean over
-    /// the workers.
+    /// Time that a worker of the server was ready but had no CPU, in percent of the window; the
+    /// mean over the workers.
     pub server_run_delay_percent: Option<f64>,
     /// The same of the client's threads.
     pub client_run_delay_percent: Option<f64>,
-    /// With churn: connections that the client opened within the window, per second of it. In the scale pass: of
-    /// those up to the largest count, per second of opening, until the server has them.
+    /// With churn: connections that the client opened within the window, per second of it. In the
+    /// scale pass: of those up to the largest count, per second of opening, until the server has
+    /// them.
     #[serde(default)]
     pub connections_per_s: Option<f64>,
-    /// With churn: from before connect() until the client learns that the connection stands, median. The kernel
-    /// shakes hands before a server accepts: one that is slow to accept shows in `latency_*_us` instead.
+    /// With churn: from before connect() until the client learns that the connection stands,
+    /// median. The kernel shakes hands before a server accepts: one that is slow to accept shows in
+    /// `latency_*_us` instead.
     #[serde(default)]
     pub connect_p50_us: Option<f64>,
     /// The same, 99th percentile.
     #[serde(default)]
     pub connect_p99_us: Option<f64>,
-    /// With churn: CPU clock of the server's process over the window, per connection that was opened in it; the
-    /// echoes on it included.
+    /// With churn: CPU clock of the server's process over the window, per connection that was
+    /// opened in it; the echoes on it included.
     #[serde(default)]
     pub server_cpu_ns_per_connection: Option<f64>,
-    /// Jain's index of fairness over the echoes that each active connection of a closed loop had in the window,
-    /// (Σx)² / (n Σx²): 1 when all had equally many, k/n when k of n had all of them (R. Jain, D.-M. Chiu, W. Hawe,
-    /// "A Quantitative Measure of Fairness and Discrimination for Resource Allocation in Shared Computer Systems",
-    /// DEC-TR-301, 1984). With churn x is what the connections in one place had.
+    /// Jain's index of fairness over the echoes that each active connection of a closed loop had in
+    /// the window, (Σx)² / (n Σx²): 1 when all had equally many, k/n when k of n had all of them
+    /// (R. Jain, D.-M. Chiu, W. Hawe, "A Quantitative Measure of Fairness and Discrimination for
+    /// Resource Allocation in Shared Computer Systems", DEC-TR-301, 1984). With churn x is what the
+    /// connections in one place had.
     #[serde(default)]
     pub fairness_connections: Option<f64>,
-    /// Echoes of the connection that had the fewest, over the mean: what the index hides where one of many starves.
+    /// Echoes of the connection that had the fewest, over the mean: what the index hides where one
+    /// of many starves.
     #[serde(default)]
     pub slowest_connection_over_mean: Option<f64>,
     /// Echoes of the connection that had the most, over the mean.
     #[serde(default)]
     pub fastest_connection_over_mean: Option<f64>,
-    /// Jain's index over the echoes of each worker, to which its port belongs. Connections that are no multiple of
-    /// the workers make it less than 1 by themselves.
+    /// Jain's index over the echoes of each worker, to which its port belongs. Connections that are
+    /// no multiple of the workers make it less than 1 by themselves.
     #[serde(default)]
     pub fairness_workers: Option<f64>,
-    /// System calls of the server's workers; of an external server, of all its threads and of the processes that it
-    /// forks.
+    /// System calls of the server's workers; of an external server, of all its threads and of the
+    /// processes that it forks.
     pub syscalls_per_echo: Option<f64>,
-    /// `tracepoints`, or `self-reported` with the reason. Those of an external server are checked against nothing.
+    /// `tracepoints`, or `self-reported` with the reason. Those of an external server are checked
+    /// against nothing.
     pub syscalls_source: String,
-    /// Readiness events or completions that one wait brought; none of a backend that blocks in its receives.
+    /// Readiness events or completions that one wait brought; none of a backend that blocks in its
+    /// receives.
     pub events_per_wait: Option<f64>,
-    /// What the server's loops counted from its start to its end, as JSON; of a memory trial, its last server.
+    /// What the server's loops counted from its start to its end, as JSON; of a memory trial, its
+    /// last server.
     #[serde(default)]
     pub loop_counters: String,
     /// Slope of the server's private pages; the server's own pages hold no part of the other end.
     pub memory_user_bytes_per_connection: Option<f64>,
     /// Slope of the kernel's objects, both ends of the connection.
     pub memory_kernel_bytes_per_connection: Option<f64>,
-    /// Time that the hypervisor gave to others, in percent of all CPUs' time, of the machine that ringmark ran on; empty
-    /// where neither side did. To a tick (mostly 10 ms): of two CPUs and a window of 800 ms that is 0.6 %.
+    /// Time that the hypervisor gave to others, in percent of all CPUs' time, of the machine that
+    /// ringmark ran on; empty where neither side did. To a tick (mostly 10 ms): of two CPUs and a
+    /// window of 800 ms that is 0.6 %.
     pub steal_percent: Option<f64>,
     /// TCP segments sent again in the trial's network namespace, if it has one of its own.
     pub retransmitted_segments: Option<u64>,
-    /// Whether a thread of the lowest priority (SCHED_IDLE) spun on each CPU of the server and of the client, from
-    /// before the warm-up on, so that none of them halted when it had nothing to do. CPU per echo is then that of
-    /// switches from and to that thread, and not to be set beside that of an idle CPU.
+    /// Whether a thread of the lowest priority (SCHED_IDLE) spun on each CPU of the server and of
+    /// the client, from before the warm-up on, so that none of them halted when it had nothing to
+    /// do. CPU per echo is then that of switches from and to that thread, and not to be set beside
+    /// that of an idle CPU.
     #[serde(default)]
     pub idle_spinner: bool,
-    /// Whether threads that should run at the same time had to share a CPU, or nothing is known to have kept them apart:
-    /// server and client, workers, or a worker and its SQPOLL thread. The figures are those of such a machine, and no
-    /// verdict is based on them.
+    /// Whether threads that should run at the same time had to share a CPU, or nothing is known to
+    /// have kept them apart: server and client, workers, or a worker and its SQPOLL thread. The
+    /// figures are those of such a machine, and no verdict is based on them.
     #[serde(default)]
     pub shared_cpu: bool,
-    /// Whether two of the trial's CPUs are hyperthreads of one core, which take each other's time though each thread has
-    /// a CPU; empty where the machine does not tell, and in passes without times. There are verdicts only if the matrix
-    /// asks for it (`hyperthreads`).
+    /// Whether two of the trial's CPUs are hyperthreads of one core, which take each other's time
+    /// though each thread has a CPU; empty where the machine does not tell, and in passes without
+    /// times. There are verdicts only if the matrix asks for it (`hyperthreads`).
     #[serde(default)]
     pub shared_core: Option<bool>,
     /// Whether the figures may be used.
@@ -286,8 +307,8 @@ pub struct TrialRow {
 }
 
 impl TrialRow {
-    /// Whether the server still owed messages when the load waited no longer. A latency that is missing then is longer
-    /// than any that was measured.
+    /// Whether the server still owed messages when the load waited no longer. A latency that is
+    /// missing then is longer than any that was measured.
     pub fn is_saturated(&self) -> bool {
         self.owed.is_some_and(|owed| owed > 0)
     }
@@ -321,8 +342,8 @@ pub struct SyscallRow {
     pub source: String,
 }
 
-/// A row of `events.csv`: how often one thing happened within io_uring in one trial of a backend that uses it,
-/// over the same echoes as the calls of the trial.
+/// A row of `events.csv`: how often one thing happened within io_uring in one trial of a backend
+/// that uses it, over the same echoes as the calls of the trial.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EventRow {
@@ -334,11 +355,13 @@ pub struct EventRow {
     pub arm: String,
     /// Its backend.
     pub backend: String,
-    /// The kernel's name of the tracepoint. What each tells stands in `instruments/tracepoints/ring_event.rs`.
+    /// The kernel's name of the tracepoint. What each tells stands in
+    /// `instruments/tracepoints/ring_event.rs`.
     pub event: String,
-    /// How often it fired in the server's threads, its SQPOLL thread and io-wq workers included. Exact: only
-    /// tracepoints that fire there and nowhere else are counted, and a trial whose `io_uring_complete` (with
-    /// `io_uring_cqe_overflow`) does not equal the completions that the server took has no counts.
+    /// How often it fired in the server's threads, its SQPOLL thread and io-wq workers included.
+    /// Exact: only tracepoints that fire there and nowhere else are counted, and a trial whose
+    /// `io_uring_complete` (with `io_uring_cqe_overflow`) does not equal the completions that the
+    /// server took has no counts.
     pub count: Option<u64>,
     /// The same over the echoes.
     pub count_per_echo: Option<f64>,
@@ -346,8 +369,9 @@ pub struct EventRow {
     pub source: String,
 }
 
-/// A row of `scale.csv`: one step of a walk through connection counts. All steps of a trial are in the order
-/// of the rows, on one server; loads are measured on another of its kind too, see `server`.
+/// A row of `scale.csv`: one step of a walk through connection counts. All steps of a trial are in
+/// the order of the rows, on one server; loads are measured on another of its kind too, see
+/// `server`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ScaleRow {
@@ -357,26 +381,28 @@ pub struct ScaleRow {
     pub arm: String,
     /// Its backend.
     pub backend: String,
-    /// `before` the server was started; `open`: connections were opened, and so many stood in the end; `rest`: none
-    /// sent; `load`; `all`: every one sent one message and got it back; `close`: connections were reset, and so many
-    /// were left; `after` the server had ended.
+    /// `before` the server was started; `open`: connections were opened, and so many stood in the
+    /// end; `rest`: none sent; `load`; `all`: every one sent one message and got it back; `close`:
+    /// connections were reset, and so many were left; `after` the server had ended.
     pub step: String,
-    /// Connections that stood at its end, as the server counted them; of a load, those that the crowded server had
-    /// while it was measured.
+    /// Connections that stood at its end, as the server counted them; of a load, those that the
+    /// crowded server had while it was measured.
     pub connections: u64,
     /// Those of them that sent.
     pub active_connections: u64,
     /// `closed` or `poisson`, of a load.
     pub arrival: String,
-    /// Of a load: `crowded`, the server that holds all of them, or `alone`, one of the same kind that holds the active
-    /// ones only, and is measured right before or after. Empty in runs that had no second server.
+    /// Of a load: `crowded`, the server that holds all of them, or `alone`, one of the same kind
+    /// that holds the active ones only, and is measured right before or after. Empty in runs that
+    /// had no second server.
     #[serde(default)]
     pub server: String,
     /// Which measurement of the same load, from 1.
     pub repeat: Option<u32>,
     /// How long it took; of a load and of the rest, the window.
     pub duration_s: Option<f64>,
-    /// Connections that were opened or closed, per second, until the server had taken note of the last.
+    /// Connections that were opened or closed, per second, until the server had taken note of the
+    /// last.
     pub connections_per_s: Option<f64>,
     /// From before connect() until the client learned that the connection stood, median.
     pub connect_p50_us: Option<f64>,
@@ -409,13 +435,16 @@ pub struct ScaleRow {
     pub server_cpu_ns_per_echo: Option<f64>,
     /// The same, over the time.
     pub server_cpu_percent: Option<f64>,
-    /// The client's, over the echoes; the one that holds the idle connections is another program, and not in it.
+    /// The client's, over the echoes; the one that holds the idle connections is another program,
+    /// and not in it.
     pub client_cpu_ns_per_echo: Option<f64>,
-    /// What neither took of the time that the machine's CPUs were busy, over all of their time: the kernel's own threads
-    /// and other programs. To the kernel's tick: of two CPUs and 200 ms that is 2.5 %. 0 where that is less than both took.
+    /// What neither took of the time that the machine's CPUs were busy, over all of their time: the
+    /// kernel's own threads and other programs. To the kernel's tick: of two CPUs and 200 ms that
+    /// is 2.5 %. 0 where that is less than both took.
     #[serde(default)]
     pub other_cpu_percent: Option<f64>,
-    /// System calls of the server's workers by their own counters, over all echoes of the step, its warm-up's too.
+    /// System calls of the server's workers by their own counters, over all echoes of the step, its
+    /// warm-up's too.
     pub syscalls_per_echo: Option<f64>,
     /// Readiness events or completions that one wait brought.
     pub events_per_wait: Option<f64>,
@@ -427,8 +456,9 @@ pub struct ScaleRow {
     pub reason: String,
 }
 
-/// A row of `memory_points.csv`: one reading of one object at one connection count. An object whose readings
-/// differ by less than a byte for each connection of the walk is left out, here and in `memory.csv`.
+/// A row of `memory_points.csv`: one reading of one object at one connection count. An object whose
+/// readings differ by less than a byte for each connection of the walk is left out, here and in
+/// `memory.csv`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MemoryPointRow {
@@ -466,8 +496,8 @@ pub struct MemoryRow {
     pub arm: String,
     /// Its backend.
     pub backend: String,
-    /// `never-used`: no connection has sent anything. `used-then-idle`: each has made one echo and rests.
-    /// `active`: each has a message on its way at any moment.
+    /// `never-used`: no connection has sent anything. `used-then-idle`: each has made one echo and
+    /// rests. `active`: each has a message on its way at any moment.
     pub state: String,
     /// `kernel`, `user` or `machine`.
     pub space: String,
@@ -485,21 +515,26 @@ pub struct MemoryRow {
     pub intercept_bytes: f64,
     /// The slope of the way down: where it is less, memory was kept for reuse.
     pub down_bytes_per_connection: Option<f64>,
-    /// The kernel's slope less that of `null`, never used: what the backend adds to two bare TCP endpoints.
-    /// In user space the slope itself, because `null`'s own pages are no part of another server.
+    /// The kernel's slope less that of `null`, never used: what the backend adds to two bare TCP
+    /// endpoints. In user space the slope itself, because `null`'s own pages are no part of another
+    /// server.
     pub over_null_bytes_per_connection: Option<f64>,
     /// Lower end of its interval: the lower end of this slope less the upper end of `null`'s.
     pub over_null_low: Option<f64>,
     /// Upper end.
     pub over_null_high: Option<f64>,
-    /// Status of the trial; only `ok` is compared and reported. A reader looks further: `slopes.rs` tells which slopes of
-    /// an `ok` trial show something else's memory, or are not told from 0, and nothing is computed from these.
+    /// Status of the trial; only `ok` is compared and reported. A reader looks further: `slopes.rs`
+    /// tells which slopes of an `ok` trial show something else's memory, or are not told from 0,
+    /// and nothing is computed from these.
     pub status: Status,
 }
 
 impl MemoryRow {
     /// Connections and bytes of the readings that the slope is through.
-    pub fn way_up<'a>(&'a self, points: &'a [MemoryPointRow]) -> impl Iterator<Item = (f64, f64)> + 'a {
+    pub fn way_up<'a>(
+        &'a self,
+        points: &'a [MemoryPointRow],
+    ) -> impl Iterator<Item = (f64, f64)> + 'a {
         let is_own = |point: &&MemoryPointRow| {
             (point.run_id, &point.state, &point.space, &point.object, point.direction.as_str())
                 == (self.run_id, &self.state, &self.space, &self.object, "up")
@@ -514,12 +549,13 @@ impl MemoryRow {
 pub enum Bounds {
     /// The smallest and the largest ratio of a block: below ten blocks.
     Range,
-    /// The 95 % interval of the geometric mean, by Student's t on the logarithms of the blocks' ratios.
+    /// The 95 % interval of the geometric mean, by Student's t on the logarithms of the blocks'
+    /// ratios.
     Interval95,
 }
 
-/// What a comparison shows, in words that fit every metric: of CPU and latency `lower` is better, of
-/// throughput `higher`.
+/// What a comparison shows, in words that fit every metric: of CPU and latency `lower` is better,
+/// of throughput `higher`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// The arm's figure is lower: the interval lies below 1, and the ratio below the noise.
@@ -532,8 +568,8 @@ pub enum Verdict {
     Range,
     /// The baseline's second reading is missing, so that a difference has nothing to exceed.
     NoNoise,
-    /// The client's own lag in sending differs between the two, by enough to account for a tenth or more of the
-    /// difference in latency.
+    /// The client's own lag in sending differs between the two, by enough to account for a tenth or
+    /// more of the difference in latency.
     SendLag,
     /// One of the two had to share a CPU.
     SharedCpu,
@@ -569,7 +605,8 @@ impl Serialize for Verdict {
     }
 }
 
-/// A row of `comparisons.csv`: an arm against the baseline, or against the arm that it is over in the matrix.
+/// A row of `comparisons.csv`: an arm against the baseline, or against the arm that it is over in
+/// the matrix.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ComparisonRow {
     /// The workload.
@@ -588,22 +625,23 @@ pub struct ComparisonRow {
     pub arm_median: f64,
     /// Geometric mean over the blocks of arm / baseline.
     pub ratio: f64,
-    /// `range`: the smallest and the largest ratio of a block; `interval95`, from ten blocks on: the 95 %
-    /// interval by Student's t on the logarithms of the blocks' ratios.
+    /// `range`: the smallest and the largest ratio of a block; `interval95`, from ten blocks on:
+    /// the 95 % interval by Student's t on the logarithms of the blocks' ratios.
     pub bounds: Bounds,
     /// The lower bound.
     pub ratio_low: f64,
     /// The upper bound.
     pub ratio_high: f64,
-    /// How many blocks count: those in which no trial of this workload was turned away, additional ones
-    /// included. An arm that stood in none of three blocks or more has no figures and takes none out.
+    /// How many blocks count: those in which no trial of this workload was turned away, additional
+    /// ones included. An arm that stood in none of three blocks or more has no figures and takes
+    /// none out.
     pub blocks: u32,
     /// The noise: the same lower bound of the matrix's baseline to itself, in the same blocks.
     pub noise_low: Option<f64>,
     /// The upper one.
     pub noise_high: Option<f64>,
-    /// `lower` or `higher` than the baseline: the interval excludes 1, and the ratio lies beyond the noise.
-    /// Else `no difference shown`, or why there is no verdict.
+    /// `lower` or `higher` than the baseline: the interval excludes 1, and the ratio lies beyond
+    /// the noise. Else `no difference shown`, or why there is no verdict.
     pub verdict: Verdict,
 }
 
@@ -616,8 +654,9 @@ pub struct CapacityRow {
     pub arm: String,
     /// The 99th percentile of latency that is to be kept.
     pub objective_p99_us: f64,
-    /// The highest rate that kept it, as did every lower one: over the blocks that count, the upper end of the bounds of
-    /// the geometric mean does not exceed it. None if the lowest rate did not keep it.
+    /// The highest rate that kept it, as did every lower one: over the blocks that count, the upper
+    /// end of the bounds of the geometric mean does not exceed it. None if the lowest rate did not
+    /// keep it.
     pub kept_per_s: Option<f64>,
     /// The mean there.
     pub kept_p99_us: Option<f64>,
@@ -633,9 +672,10 @@ pub struct CapacityRow {
     pub missed_p99_low_us: Option<f64>,
     /// The upper end.
     pub missed_p99_high_us: Option<f64>,
-    /// The kind of all bounds: the 95 % interval, or the range of the blocks where one rate has fewer than ten.
+    /// The kind of all bounds: the 95 % interval, or the range of the blocks where one rate has
+    /// fewer than ten.
     pub bounds: Option<Bounds>,
-    /// Why it does not count as kept. `the client was the limit`: the bounds reach beyond the objective, but the client was
-    /// too busy to tell whose doing that is.
+    /// Why it does not count as kept. `the client was the limit`: the bounds reach beyond the
+    /// objective, but the client was too busy to tell whose doing that is.
     pub missed_because: String,
 }

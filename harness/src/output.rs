@@ -1,5 +1,5 @@
-//! Writes to stdout. A reader that stops, as `head` does, wants no more: it is no error, and changes neither what is done
-//! nor the exit status.
+//! Writes to stdout. A reader that stops, as `head` does, wants no more: it is no error, and
+//! changes neither what is done nor the exit status.
 
 use std::io::{ErrorKind, Write};
 

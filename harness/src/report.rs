@@ -23,12 +23,14 @@ use crate::output;
 use crate::results::{self, Run};
 use section::Section;
 
-/// Makes the page of a run, report.html, and its pictures, charts/*.svg, in its folder, and prints its tables.
+/// Makes the page of a run, report.html, and its pictures, charts/*.svg, in its folder, and prints
+/// its tables.
 ///
-/// With --splice, makes the tables of a document anew instead. Each stands between the lines
-/// `<!-- ringmark:NAME FOLDER -->` and `<!-- /ringmark:NAME -->`, and FOLDER is that of its run, as seen from the
-/// document; the text around them stays as it is. To show another run, change the name of the folder. Pages and
-/// pictures are made of every run that the document names in a marker or a link.
+/// With --splice, makes the tables of a document anew instead. Each stands between the lines `<!--
+/// ringmark:NAME FOLDER -->` and `<!-- /ringmark:NAME -->`, and FOLDER is that of its run, as seen
+/// from the document; the text around them stays as it is. To show another run, change the name of
+/// the folder. Pages and pictures are made of every run that the document names in a marker or a
+/// link.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -50,7 +52,8 @@ pub struct Options {
 /// Runs.
 pub fn run(options: Options) -> Result<()> {
     if let Some(document) = options.splice {
-        let text = fs::read_to_string(&document).with_context(|| format!("read {}", document.display()))?;
+        let text = fs::read_to_string(&document)
+            .with_context(|| format!("read {}", document.display()))?;
         let place = document.parent().unwrap_or(Path::new(""));
         let sections = |folder: &str| {
             let folder = place.join(folder);
@@ -67,7 +70,8 @@ pub fn run(options: Options) -> Result<()> {
     print(&folder)?;
     drawn.with_context(|| match options.out {
         Some(_) => "the tables are above, page and pictures were not made".to_owned(),
-        None => "the tables are above, page and pictures were not made; --out puts them elsewhere".to_owned(),
+        None => "the tables are above, page and pictures were not made; --out puts them elsewhere"
+            .to_owned(),
     })
 }
 
@@ -78,8 +82,11 @@ fn name(folder: &Path) -> String {
 /// Prints the question of a run, and every table.
 pub fn print(folder: &Path) -> Result<()> {
     let run = Run::read(folder)?;
-    let mut text = format!("{}: {}\n\n", tables::text_of(&run.manifest, "/name"), run.matrix.question);
-    for section in tables::all(&run, &name(folder)).iter().filter(|section| !section.body.is_empty()) {
+    let mut text =
+        format!("{}: {}\n\n", tables::text_of(&run.manifest, "/name"), run.matrix.question);
+    for section in
+        tables::all(&run, &name(folder)).iter().filter(|section| !section.body.is_empty())
+    {
         text += &format!("{}\n\n{}\n", section.title, section.body.markdown());
     }
     output::say(&text)
@@ -90,8 +97,9 @@ pub fn draw(folder: &Path, out: &Path) -> Result<()> {
     let run = Run::read(folder)?;
     let gallery = charts::all(&run, folder);
     let page = page::html(&run, &name(folder), &gallery);
-    let make =
-        |folder: &Path| fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()));
+    let make = |folder: &Path| {
+        fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))
+    };
     make(out)?;
     let charts = out.join("charts");
     let files: BTreeMap<PathBuf, String> = gallery
@@ -130,15 +138,20 @@ fn remove_others(charts: &Path, is_wanted: impl Fn(&Path) -> bool) -> Result<()>
 
 /// The folders of runs that a document shows or links to, or to files in them.
 fn named_runs(document: &str, place: &Path) -> BTreeSet<PathBuf> {
-    let marked = document.lines().filter_map(|line| Some(marker(line, "<!-- ringmark:")?.split_once(' ')?.1));
+    let marked = document
+        .lines()
+        .filter_map(|line| Some(marker(line, "<!-- ringmark:")?.split_once(' ')?.1));
     let linked = document.split("](").skip(1).filter_map(|rest| rest.split([')', '#', ' ']).next());
-    let is_run =
-        |path: &&Path| !path.as_os_str().is_empty() && place.join(path).join("manifest.json").is_file();
-    let run_of = |target: &str| Path::new(target).ancestors().find(is_run).map(|folder| place.join(folder));
+    let is_run = |path: &&Path| {
+        !path.as_os_str().is_empty() && place.join(path).join("manifest.json").is_file()
+    };
+    let run_of =
+        |target: &str| Path::new(target).ancestors().find(is_run).map(|folder| place.join(folder));
     marked.chain(linked).filter_map(run_of).collect()
 }
 
-/// Replaces what stands between each pair of markers by the section of that name of the run in that folder.
+/// Replaces what stands between each pair of markers by the section of that name of the run in that
+/// folder.
 fn splice(document: &str, sections: impl Fn(&str) -> Result<Vec<Section>>) -> Result<String> {
     let mut runs: BTreeMap<&str, Vec<Section>> = BTreeMap::new();
     let mut spliced = String::new();
@@ -153,7 +166,9 @@ fn splice(document: &str, sections: impl Fn(&str) -> Result<Vec<Section>>) -> Re
             continue;
         };
         let Some((name, folder)) = marked.split_once(' ') else {
-            bail!("the marker of '{marked}' names no run: <!-- ringmark:{marked} results/FOLDER -->");
+            bail!(
+                "the marker of '{marked}' names no run: <!-- ringmark:{marked} results/FOLDER -->"
+            );
         };
         if !runs.contains_key(folder) {
             runs.insert(folder, sections(folder)?);
@@ -193,7 +208,11 @@ mod tests {
     fn sections(folder: &str) -> Result<Vec<Section>> {
         ensure!(folder != "missing", "{folder}: not the folder of a run");
         Ok(vec![
-            Section { name: "cpu", title: "", body: Body::default().notes(format!("CPU of {folder}\n")) },
+            Section {
+                name: "cpu",
+                title: "",
+                body: Body::default().notes(format!("CPU of {folder}\n")),
+            },
             Section { name: "memory", title: "", body: Body::default() },
         ])
     }
@@ -230,7 +249,10 @@ mod tests {
         let cases = [
             ("no markers\n", "no marker"),
             ("<!-- ringmark:cpu a -->\n", "no end"),
-            ("<!-- ringmark:cpu a -->\n<!-- ringmark:cpu a -->\n<!-- /ringmark:cpu -->\n", "no end"),
+            (
+                "<!-- ringmark:cpu a -->\n<!-- ringmark:cpu a -->\n<!-- /ringmark:cpu -->\n",
+                "no end",
+            ),
             ("<!-- ringmark:cpu -->\n<!-- /ringmark:cpu -->\n", "names no run"),
             ("<!-- /ringmark:cpu -->\n", "without its beginning"),
             ("<!-- ringmark:gpu a -->\n<!-- /ringmark:gpu -->\n", "no table 'gpu'"),

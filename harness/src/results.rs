@@ -1,4 +1,5 @@
-//! The folder of a run: rows are written as trials end, so that a run that is killed keeps what it measured.
+//! The folder of a run: rows are written as trials end, so that a run that is killed keeps what it
+//! measured.
 
 mod broken_off;
 
@@ -16,7 +17,8 @@ use crate::calibration::Calibration;
 use crate::comparisons;
 use crate::matrix::Matrix;
 use crate::measurement::{
-    CapacityRow, ComparisonRow, EventRow, MemoryPointRow, MemoryRow, Pass, ScaleRow, SyscallRow, TrialRow,
+    CapacityRow, ComparisonRow, EventRow, MemoryPointRow, MemoryRow, Pass, ScaleRow, SyscallRow,
+    TrialRow,
 };
 use crate::run::{Program, Programs, Replayed, Resumption};
 use crate::sides::Sides;
@@ -38,15 +40,16 @@ pub struct Manifest {
     pub replays: Option<Replayed>,
     /// The matrix as it was read, with as many workers as its walks need.
     pub matrix: Matrix,
-    /// The same with the rates of its sweeps, as soon as they are known; in a run that repeats another from the
-    /// beginning.
+    /// The same with the rates of its sweeps, as soon as they are known; in a run that repeats
+    /// another from the beginning.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expanded: Option<Matrix>,
     /// `release` or `debug`; figures of the latter are of no use.
     pub build_profile: String,
     /// Seed of the order within blocks.
     pub seed: u64,
-    /// Trials in the order in which they were dealt, block by block, as `run_id pass workload block arm`.
+    /// Trials in the order in which they were dealt, block by block, as `run_id pass workload block
+    /// arm`.
     pub order: Vec<String>,
     /// When the last row was written, UTC; null while the run goes on, or if it was broken off.
     pub finished_utc: Option<String>,
@@ -55,7 +58,8 @@ pub struct Manifest {
     pub resumed: Vec<Resumption>,
     /// What ran.
     pub programs: Option<Programs>,
-    /// The versions of the servers that are not ours, by name, as each tells it; or why there is none.
+    /// The versions of the servers that are not ours, by name, as each tells it; or why there is
+    /// none.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub externals: BTreeMap<String, String>,
     /// The files that their commands name, by the servers' names.
@@ -80,7 +84,8 @@ impl Manifest {
     /// Reads that of a folder, of which the matrix is checked.
     pub fn read(folder: &Path) -> Result<Self> {
         let (path, manifest) = read_manifest(folder)?;
-        let manifest: Self = serde_json::from_value(manifest).with_context(|| path.display().to_string())?;
+        let manifest: Self =
+            serde_json::from_value(manifest).with_context(|| path.display().to_string())?;
         manifest.matrix.check().with_context(|| format!("the matrix in {}", path.display()))?;
         Ok(manifest)
     }
@@ -88,8 +93,8 @@ impl Manifest {
 
 fn read_manifest(folder: &Path) -> Result<(PathBuf, Value)> {
     let path = folder.join("manifest.json");
-    let text =
-        fs::read_to_string(&path).with_context(|| format!("{}: not the folder of a run", path.display()))?;
+    let text = fs::read_to_string(&path)
+        .with_context(|| format!("{}: not the folder of a run", path.display()))?;
     let manifest = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
     Ok((path, manifest))
 }
@@ -101,14 +106,16 @@ pub enum RunState {
     Finished,
     /// A process writes its rows.
     UnderWay,
-    /// Nobody writes its rows, and some are missing. On a file system without locks it may be under way.
+    /// Nobody writes its rows, and some are missing. On a file system without locks it may be under
+    /// way.
     BrokenOff,
 }
 
 impl RunState {
     /// That of a folder, and its manifest with the path of it.
     fn read(folder: &Path) -> Result<(Self, PathBuf, Value)> {
-        // First: a run that ends in between is then taken for one under way, and not for one that was broken off.
+        // First: a run that ends in between is then taken for one under way, and not for one that
+        // was broken off.
         let was_locked = is_locked(folder);
         let (path, manifest) = read_manifest(folder)?;
         let state = match manifest["finished_utc"].is_string() {
@@ -141,7 +148,8 @@ const LOOK_TIME: Duration = Duration::from_millis(200);
 /// Locks a folder, so that two do not write the same run. None where the file system has no locks.
 pub fn lock(folder: &Path) -> Result<Option<File>> {
     let opened = File::open(folder);
-    let opened = opened.with_context(|| format!("{}: not the folder of a run", folder.display()))?;
+    let opened =
+        opened.with_context(|| format!("{}: not the folder of a run", folder.display()))?;
     let deadline = Instant::now() + LOOK_TIME;
     loop {
         match opened.try_lock() {
@@ -173,10 +181,14 @@ impl Results {
     /// Makes the folder, which must not exist.
     pub fn create(folder: &Path) -> Result<Self> {
         if folder.exists() {
-            bail!("{} exists; a run never writes over another: give --out a new folder", folder.display());
+            bail!(
+                "{} exists; a run never writes over another: give --out a new folder",
+                folder.display()
+            );
         }
-        fs::create_dir_all(folder.join("histograms"))
-            .with_context(|| format!("make {} (--out puts the results elsewhere)", folder.display()))?;
+        fs::create_dir_all(folder.join("histograms")).with_context(|| {
+            format!("make {} (--out puts the results elsewhere)", folder.display())
+        })?;
         Ok(Self {
             trials: writer(&folder.join("trials.csv"))?,
             syscalls: writer(&folder.join("syscalls.csv"))?,
@@ -196,13 +208,16 @@ impl Results {
         replace(&self.folder.join("manifest.json"), text.as_bytes())
     }
 
-    /// Writes what came of a trial, and what follows from it for the tables that are made of several. The row
-    /// in `trials.csv` comes last: it says that the others are there.
+    /// Writes what came of a trial, and what follows from it for the tables that are made of
+    /// several. The row in `trials.csv` comes last: it says that the others are there.
     pub fn add(&mut self, outcome: Outcome) -> Result<()> {
         if let Some(log) = &outcome.histogram {
             let row = &outcome.row;
-            let path =
-                self.folder.join("histograms").join(histogram_file(row.run_id, &row.workload, &row.arm));
+            let path = self.folder.join("histograms").join(histogram_file(
+                row.run_id,
+                &row.workload,
+                &row.arm,
+            ));
             fs::write(&path, log).with_context(|| format!("write {}", path.display()))?;
         }
         append(&mut self.syscalls, &outcome.syscalls)?;
@@ -273,8 +288,8 @@ fn write_all<T: Serialize>(path: &Path, rows: &[T]) -> Result<()> {
     replace(path, &writer.into_inner()?)
 }
 
-/// A name that a file may have: NAME_MAX is 255 bytes, and some are appended. A longer one keeps its beginning and a sum
-/// of the whole (FNV-1a), so that two with one beginning stay two.
+/// A name that a file may have: NAME_MAX is 255 bytes, and some are appended. A longer one keeps
+/// its beginning and a sum of the whole (FNV-1a), so that two with one beginning stay two.
 pub fn bounded(name: &str) -> String {
     const MOST: usize = 200;
     if name.len() <= MOST {
@@ -290,7 +305,8 @@ pub fn bounded(name: &str) -> String {
 /// What the name of a file ends with before the file is in its place.
 const NEW_ENDING: &str = ".ringmark-new";
 
-/// Writes a file beside the old one and puts it in its place, so that a reader never sees half of it.
+/// Writes a file beside the old one and puts it in its place, so that a reader never sees half of
+/// it.
 pub fn replace(path: &Path, contents: &[u8]) -> Result<()> {
     // A link stays a link to the file that is replaced.
     let path = &path.canonicalize().unwrap_or_else(|_| path.to_owned());
@@ -320,12 +336,13 @@ pub struct Run {
     pub memory: Vec<MemoryRow>,
     /// `memory_points.csv`.
     pub memory_points: Vec<MemoryPointRow>,
-    /// Why some of the slopes are not used. These are `rejected` above, or have nothing over `null`.
+    /// Why some of the slopes are not used. These are `rejected` above, or have nothing over
+    /// `null`.
     pub flaws: Vec<Flaw>,
     /// `scale.csv`.
     pub scale: Vec<ScaleRow>,
-    /// As in `comparisons.csv`, but made from the rows above: a run that was killed has none of that name, and
-    /// one of an earlier version fewer columns.
+    /// As in `comparisons.csv`, but made from the rows above: a run that was killed has none of
+    /// that name, and one of an earlier version fewer columns.
     pub comparisons: Vec<ComparisonRow>,
     /// As in `capacity.csv`, made likewise.
     pub capacities: Vec<CapacityRow>,
@@ -359,11 +376,17 @@ impl Run {
                 let dealt: BTreeSet<&str> = dealt.iter().filter_map(Value::as_str).collect();
                 let line = |row: &TrialRow| {
                     let TrialRow { run_id, workload, block, arm, .. } = row;
-                    format!("{run_id} {} {workload} block {block} {arm}", row.pass.map_or("", Pass::name))
+                    format!(
+                        "{run_id} {} {workload} block {block} {arm}",
+                        row.pass.map_or("", Pass::name)
+                    )
                 };
-                let others = self.trials.iter().filter(|row| !dealt.contains(line(row).as_str())).count();
+                let others =
+                    self.trials.iter().filter(|row| !dealt.contains(line(row).as_str())).count();
                 (others > 0).then(|| {
-                    format!("{others} trials of its trials.csv are not those that its manifest names")
+                    format!(
+                        "{others} trials of its trials.csv are not those that its manifest names"
+                    )
                 })
             }
             (RunState::Finished, None) => None,
@@ -373,15 +396,20 @@ impl Run {
     /// Reads a folder.
     pub fn read(folder: &Path) -> Result<Self> {
         let (state, path, manifest) = RunState::read(folder)?;
-        let matrix = serde_json::from_value(manifest.get("expanded").unwrap_or(&manifest["matrix"]).clone())
-            .with_context(|| format!("the matrix in {}", path.display()))?;
+        let matrix =
+            serde_json::from_value(manifest.get("expanded").unwrap_or(&manifest["matrix"]).clone())
+                .with_context(|| format!("the matrix in {}", path.display()))?;
         let sides = serde_json::from_value(manifest["sides"].clone()).with_context(|| {
             let path = path.display();
-            format!("the sides in {path}: another version of ringmark wrote them, or they were edited")
+            format!(
+                "the sides in {path}: another version of ringmark wrote them, or they were edited"
+            )
         })?;
         let trials: Vec<TrialRow> = read(&folder.join("trials.csv"))?;
-        // A row of a trial says that its others are there, and is the last to be written: what has none is a part.
-        let ids = once_each(&trials).with_context(|| folder.join("trials.csv").display().to_string())?;
+        // A row of a trial says that its others are there, and is the last to be written: what has
+        // none is a part.
+        let ids =
+            once_each(&trials).with_context(|| folder.join("trials.csv").display().to_string())?;
         let mut memory: Vec<MemoryRow> = read(&folder.join("memory.csv"))?;
         memory.retain(|row| ids.contains(&row.run_id));
         // Before there was a column for the arm, a backend had but one.
@@ -438,18 +466,23 @@ fn once_each(trials: &[TrialRow]) -> Result<BTreeSet<u32>> {
     let mut ids = BTreeSet::new();
     match trials.iter().find(|row| !ids.insert(row.run_id)) {
         Some(row) => {
-            bail!("trial {} stands in it twice: it was edited, or put together of several", row.run_id)
+            bail!(
+                "trial {} stands in it twice: it was edited, or put together of several",
+                row.run_id
+            )
         }
         None => Ok(ids),
     }
 }
 
-/// Gives slopes without an interval the one that their readings have: earlier versions had none of five readings.
+/// Gives slopes without an interval the one that their readings have: earlier versions had none of
+/// five readings.
 fn bound_slopes(memory: &mut [MemoryRow], points: &[MemoryPointRow]) {
     let mut is_new = false;
     for row in memory.iter_mut().filter(|row| row.low.is_none()) {
         let up: Vec<_> = row.way_up(points).collect();
-        let line = TheilSen::fit(&up).filter(|line| (line.slope - row.bytes_per_connection).abs() < 1e-6);
+        let line =
+            TheilSen::fit(&up).filter(|line| (line.slope - row.bytes_per_connection).abs() < 1e-6);
         if let Some((low, high)) = line.and_then(|line| line.slope_interval) {
             (row.low, row.high, is_new) = (Some(low), Some(high), true);
         }
@@ -459,8 +492,8 @@ fn bound_slopes(memory: &mut [MemoryRow], points: &[MemoryPointRow]) {
     }
 }
 
-/// The rows of a file; none if it is not there, which is so for passes that did not run, and for what
-/// was not measured yet when the run was made.
+/// The rows of a file; none if it is not there, which is so for passes that did not run, and for
+/// what was not measured yet when the run was made.
 fn read<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
     if !path.exists() {
         return Ok(Vec::new());
@@ -481,7 +514,9 @@ fn rows<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
             bail!("line {line}, column '{}': '{}' is no figure", &header[index], &record[index]);
         }
         rows.push(
-            record.deserialize(Some(&header)).map_err(|error| in_words(&error, line, &header, &record))?,
+            record
+                .deserialize(Some(&header))
+                .map_err(|error| in_words(&error, line, &header, &record))?,
         );
     }
     Ok(rows)
@@ -500,7 +535,10 @@ fn in_words(
     let words = err.kind().to_string();
     // The list of all columns that there are would follow.
     let what = words.split(", expected one of").next().unwrap_or_default();
-    match err.field().and_then(|index| Some((header.get(index as usize)?, record.get(index as usize)?))) {
+    match err
+        .field()
+        .and_then(|index| Some((header.get(index as usize)?, record.get(index as usize)?)))
+    {
         Some((column, cell)) if !what.contains("unknown field") => {
             anyhow!("line {line}, column '{column}': '{cell}': {what}")
         }
@@ -581,18 +619,24 @@ mod tests {
         assert!(long("").starts_with("éé") && long("a") != long("b"));
         let arm = format!("uring-multishot {}", ["a_knob=12345678"; 40].join(" "));
         let file = histogram_file(7, &"w".repeat(300), &arm);
-        assert!(file.len() < 220 && file.starts_with("0007-ww") && file.ends_with(".hlog"), "{file}");
+        assert!(
+            file.len() < 220 && file.starts_with("0007-ww") && file.ends_with(".hlog"),
+            "{file}"
+        );
         assert_ne!(file, histogram_file(7, &"w".repeat(300), &(arm + "9")));
     }
 
     #[test]
     fn sides_that_cannot_be_read_are_not_taken_for_none() {
-        let matrix = Matrix::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("matrix/smoke.toml")).unwrap();
+        let matrix =
+            Matrix::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("matrix/smoke.toml")).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let read = |sides: Value| {
             let manifest = json!({"matrix": matrix, "sides": sides}).to_string();
             fs::write(folder.path().join("manifest.json"), manifest).unwrap();
-            Run::read(folder.path()).map(|run| run.sides.is_some()).map_err(|error| format!("{error:#}"))
+            Run::read(folder.path())
+                .map(|run| run.sides.is_some())
+                .map_err(|error| format!("{error:#}"))
         };
         assert_eq!(read(Value::Null), Ok(false));
         let side = json!({"command": "ssh …", "not_measured": [], "machine": {}, "program": null});

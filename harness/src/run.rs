@@ -34,9 +34,9 @@ use watch::Watch;
 
 /// Runs a matrix and writes its results.
 ///
-/// Each trial has a fresh server, a fresh client and, where permitted, a fresh network namespace. Rows are
-/// written as trials end. Ctrl-C lets the trial come to its end, a second one does not; either way, and after
-/// whatever else ended a run, --resume goes on with it.
+/// Each trial has a fresh server, a fresh client and, where permitted, a fresh network namespace.
+/// Rows are written as trials end. Ctrl-C lets the trial come to its end, a second one does not;
+/// either way, and after whatever else ended a run, --resume goes on with it.
 ///
 /// Exit status: 0, the run came to its end, rejected trials included; 1, it did not, no trial gave
 /// figures that can be used, or an arm has nothing but failed trials; 2, the command line is wrong.
@@ -69,7 +69,8 @@ pub struct Options {
     /// Go on with the run of this folder, which was broken off
     #[arg(long, value_name = "DIR", conflicts_with_all = ["matrix", "out", "seed", "replay"])]
     resume: Option<PathBuf>,
-    /// With --resume: go on although the machine or the programs are others; the manifest will say in what
+    /// With --resume: go on although the machine or the programs are others; the manifest will say
+    /// in what
     #[arg(long, conflicts_with_all = ["matrix", "replay"])]
     anyway: bool,
     /// Repeat the run of this folder, matrix, seed and order, into a new one
@@ -102,12 +103,17 @@ impl Options {
 pub fn run(options: Options) -> Result<()> {
     // Before anything is read: the run may be under way.
     let lock = options.resume.as_deref().map(results::lock).transpose()?;
-    let original = options.resume.as_deref().or(options.replay.as_deref()).map(Manifest::read).transpose()?;
-    if let (Some(folder), Some(Manifest { finished_utc: Some(time), .. })) = (&options.resume, &original) {
+    let original =
+        options.resume.as_deref().or(options.replay.as_deref()).map(Manifest::read).transpose()?;
+    if let (Some(folder), Some(Manifest { finished_utc: Some(time), .. })) =
+        (&options.resume, &original)
+    {
         report::print(folder)?;
         let trials = Run::read(folder)?.trials;
         let folder = folder.display();
-        output::say(&format!("The run in {folder} is complete since {time}: nothing is to be done\n"))?;
+        output::say(&format!(
+            "The run in {folder} is complete since {time}: nothing is to be done\n"
+        ))?;
         return have_figures(&trials);
     }
     let started = SystemTime::now();
@@ -120,7 +126,8 @@ pub fn run(options: Options) -> Result<()> {
         (None, Some((name, matrix))) => (name, matrix, seed),
         (None, None) => {
             let path = options.matrix.as_deref().unwrap_or(Path::new(""));
-            let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or("matrix").to_owned();
+            let name =
+                path.file_stem().and_then(|stem| stem.to_str()).unwrap_or("matrix").to_owned();
             let mut matrix = Matrix::read(path)?;
             if let Some(most) = options.connections {
                 matrix.limit_connections(most).with_context(|| format!("--connections {most}"))?;
@@ -139,8 +146,11 @@ pub fn run(options: Options) -> Result<()> {
     let sides = where_to.look(&server)?;
     let machine = Machine::read();
     let placement = Placement::deal(matrix.workers, matrix.hyperthreads, sides.as_ref())?;
-    let folder =
-        options.resume.clone().or(options.out).unwrap_or_else(|| new_folder(started, &machine, &name));
+    let folder = options
+        .resume
+        .clone()
+        .or(options.out)
+        .unwrap_or_else(|| new_folder(started, &machine, &name));
     ensure!(folder.to_str().is_some(), "{}: a folder's name must be in UTF-8", folder.display());
     // The rates are those of the run that is repeated or gone on with, if it has got so far.
     let expanded = original.as_ref().and_then(|manifest| manifest.expanded.clone());
@@ -168,11 +178,18 @@ pub fn run(options: Options) -> Result<()> {
         machine: serde_json::to_value(&machine)?,
         doctor: serde_json::Value::Null,
     };
-    let watch = Watch::new(&server, sides.as_ref(), &matrix.externals, &programs, &manifest.external_files)?;
+    let watch = Watch::new(
+        &server,
+        sides.as_ref(),
+        &matrix.externals,
+        &programs,
+        &manifest.external_files,
+    )?;
     let mut trials = Vec::new();
     let (left, examination) = match (lock, original) {
         (Some(lock), Some(original)) => {
-            let left = BrokenOff::read(&folder, lock).with_context(|| folder.display().to_string())?;
+            let left =
+                BrokenOff::read(&folder, lock).with_context(|| folder.display().to_string())?;
             let rows = left.rows();
             manifest = resume::resumed(&folder, original, &manifest, rows.len(), options.anyway)?;
             trials = resume::catch_up(&mut planner, &rows, &mut manifest.order)
@@ -181,7 +198,8 @@ pub fn run(options: Options) -> Result<()> {
         }
         (_, original) => {
             if let (Some(folder), Some(original)) = (&options.replay, original) {
-                let again = Planner::new(matrix.clone(), manifest.expanded.clone(), seed).undisturbed();
+                let again =
+                    Planner::new(matrix.clone(), manifest.expanded.clone(), seed).undisturbed();
                 manifest.replays = Some(resume::replayed(folder, &original, &manifest, &again)?);
             }
             let examination = doctor::examine(&machine, &matrix, sides.as_ref())?;
@@ -195,7 +213,9 @@ pub fn run(options: Options) -> Result<()> {
     let stop = Stop::listen({
         let (bar, go_on) = (bar.clone(), go_on.clone());
         move || {
-            bar.println(format!("The trial comes to its end; Ctrl-C again breaks it off. To go on: {go_on}"));
+            bar.println(format!(
+                "The trial comes to its end; Ctrl-C again breaks it off. To go on: {go_on}"
+            ));
         }
     })?;
     let results = match left {
@@ -222,7 +242,9 @@ pub fn run(options: Options) -> Result<()> {
         .and_then(|()| ground.sides.as_ref().map_or(Ok(()), |sides| sides.say(shared_core)))
         .and_then(|()| say_differences(&manifest))
         .and_then(|()| {
-            programs.are_of_two_revisions().map_or(Ok(()), |line| output::say(&format!("{line}\n\n")))
+            programs
+                .are_of_two_revisions()
+                .map_or(Ok(()), |line| output::say(&format!("{line}\n\n")))
         })
         .and_then(|()| say_estimate(&planner, &trials, results.trials().len()));
     bar.enable_steady_tick(Duration::from_millis(500));
@@ -239,7 +261,10 @@ pub fn run(options: Options) -> Result<()> {
     }
     if let Err(error) = drawn {
         // Its rows are there; that is what the run was for.
-        eprintln!("ringmark: no page was made: {error:#}; `ringmark report {}` tries again", quoted(&folder));
+        eprintln!(
+            "ringmark: no page was made: {error:#}; `ringmark report {}` tries again",
+            quoted(&folder)
+        );
     }
     said = said.and_then(|()| output::say(&format!("The results are in {}\n", folder.display())));
     ensure!(
@@ -285,7 +310,9 @@ impl Course {
     fn measure(&mut self, mut trials: Vec<Trial>) -> Result<End> {
         while !self.stop.after_trial() {
             if trials.is_empty() {
-                let Some(block) = self.planner.next(self.results.trials())? else { return Ok(End::Complete) };
+                let Some(block) = self.planner.next(self.results.trials())? else {
+                    return Ok(End::Complete);
+                };
                 trials = block;
                 self.manifest.order.extend(trials.iter().map(describe));
                 self.manifest.expanded = self.planner.expanded().cloned();
@@ -316,7 +343,8 @@ impl Course {
         Ok(End::AfterTrial)
     }
 
-    /// Writes what is made of all trials, and returns these. From then on the run is no longer under way.
+    /// Writes what is made of all trials, and returns these. From then on the run is no longer
+    /// under way.
     fn conclude(mut self, end: End) -> Result<Vec<TrialRow>> {
         self.results.finish(self.planner.matrix())?;
         if end == End::Complete {
@@ -351,13 +379,16 @@ const FAILURES_TO_GIVE_UP: usize = 4;
 /// Why a trial would fail as all of its arm did, in this workload or in the whole run.
 fn hopeless(rows: &[TrialRow], trial: &Trial) -> Option<String> {
     let (pass, workload) = (Some(trial.task.pass()), trial.task.workload());
-    let of_arm = || rows.iter().filter(|row| row.arm == trial.arm && row.status != Status::Unsupported);
+    let of_arm =
+        || rows.iter().filter(|row| row.arm == trial.arm && row.status != Status::Unsupported);
     let here = || of_arm().filter(|row| row.pass == pass && row.workload == workload);
-    let words =
-        failed_alike(&here().collect::<Vec<_>>()).or_else(|| failed_alike(&of_arm().collect::<Vec<_>>()))?;
+    let words = failed_alike(&here().collect::<Vec<_>>())
+        .or_else(|| failed_alike(&of_arm().collect::<Vec<_>>()))?;
     Some(match words.strip_prefix(NOT_RUN) {
         Some(_) => words.to_owned(),
-        None => format!("{NOT_RUN}{FAILURES_TO_GIVE_UP} times before it failed in the same way: {words}"),
+        None => format!(
+            "{NOT_RUN}{FAILURES_TO_GIVE_UP} times before it failed in the same way: {words}"
+        ),
     })
 }
 
@@ -366,7 +397,9 @@ fn failed_alike<'a>(rows: &[&'a TrialRow]) -> Option<&'a str> {
     if rows.iter().any(|row| row.status != Status::Failed) {
         return None;
     }
-    let [first, rest @ ..] = rows.get(rows.len().checked_sub(FAILURES_TO_GIVE_UP)?..)? else { return None };
+    let [first, rest @ ..] = rows.get(rows.len().checked_sub(FAILURES_TO_GIVE_UP)?..)? else {
+        return None;
+    };
     // Ports, numbers of processes and times differ.
     let without_numbers = |row: &TrialRow| row.reason.replace(|c: char| c.is_ascii_digit(), "");
     let is_not_run = |row: &TrialRow| row.reason.starts_with(NOT_RUN);
@@ -379,14 +412,17 @@ fn failed_alike<'a>(rows: &[&'a TrialRow]) -> Option<&'a str> {
 fn given_up(rows: &[TrialRow]) -> Option<&TrialRow> {
     let what = |row: &TrialRow| (row.pass, row.workload.clone(), row.arm.clone());
     let mut failed = rows.iter().filter(|row| row.status == Status::Failed);
-    failed.find(|row| !rows.iter().any(|other| other.status.is_usable() && what(other) == what(row)))
+    failed
+        .find(|row| !rows.iter().any(|other| other.status.is_usable() && what(other) == what(row)))
 }
 
-/// Where a run goes if nobody says: a folder that is not there, also if another began within the same second.
+/// Where a run goes if nobody says: a folder that is not there, also if another began within the
+/// same second.
 pub fn new_folder(started: SystemTime, machine: &Machine, name: &str) -> PathBuf {
     let time = machine::utc(started).replace([':', '-'], "");
     free_folder(
-        &Path::new("results").join(results::bounded(&format!("{time}-{}-{name}", machine.description))),
+        &Path::new("results")
+            .join(results::bounded(&format!("{time}-{}-{name}", machine.description))),
     )
 }
 
@@ -423,12 +459,14 @@ fn quoted(path: &Path) -> String {
 /// Says in what this differs from the run that it repeats, or from its own beginning.
 fn say_differences(manifest: &Manifest) -> Result<()> {
     let (heading, differences) = match (&manifest.replays, manifest.resumed.last()) {
-        (_, Some(resumption)) => {
-            ("This goes on with a run although not all is as it was:".to_owned(), &resumption.differences)
-        }
-        (Some(replayed), None) => {
-            (format!("This repeats {}, but not all is as it was:", replayed.folder), &replayed.differences)
-        }
+        (_, Some(resumption)) => (
+            "This goes on with a run although not all is as it was:".to_owned(),
+            &resumption.differences,
+        ),
+        (Some(replayed), None) => (
+            format!("This repeats {}, but not all is as it was:", replayed.folder),
+            &replayed.differences,
+        ),
         (None, None) => return Ok(()),
     };
     if differences.is_empty() {
@@ -450,8 +488,8 @@ fn time_ahead(planner: &Planner) -> Duration {
     planner.ahead().map(|(task, trials)| task.estimate() * trials as u32).sum()
 }
 
-/// Says how long it will take, so that one can go away meanwhile. A run that goes on has `done` trials, and those that
-/// are `left` of a block.
+/// Says how long it will take, so that one can go away meanwhile. A run that goes on has `done`
+/// trials, and those that are `left` of a block.
 fn say_estimate(planner: &Planner, left: &[Trial], done: usize) -> Result<()> {
     let count = left.len() + planner.ahead().map(|(_, trials)| trials).sum::<usize>();
     let minutes = (time_of(left) + time_ahead(planner)).as_secs_f64() / 60.0;
@@ -473,7 +511,8 @@ fn line(run_id: u32, pass: &str, workload: &str, block: u32, arm: &str) -> Strin
     format!("{run_id} {pass} {workload} block {block} {arm}")
 }
 
-/// The bar counts estimated milliseconds, so that the time left is about right although trials differ.
+/// The bar counts estimated milliseconds, so that the time left is about right although trials
+/// differ.
 fn progress() -> ProgressBar {
     let bar = ProgressBar::new(0);
     let style = ProgressStyle::with_template("{wide_bar} {percent} %, {eta} left  {msg}");
@@ -481,11 +520,14 @@ fn progress() -> ProgressBar {
     bar
 }
 
-/// The server's program: the one given, or the one beside this; if it lies elsewhere only its name counts.
+/// The server's program: the one given, or the one beside this; if it lies elsewhere only its name
+/// counts.
 pub fn server_binary(given: Option<&Path>, is_elsewhere: bool) -> Result<PathBuf> {
     let path = match given {
         Some(path) => path.to_owned(),
-        None => std::env::current_exe().context("find this program")?.with_file_name("ringmark-server"),
+        None => {
+            std::env::current_exe().context("find this program")?.with_file_name("ringmark-server")
+        }
     };
     if !path.is_file() && !is_elsewhere {
         bail!(
@@ -535,8 +577,11 @@ mod tests {
             ..TrialRow::default()
         };
         let failed = |workload: &str, reason: &str| row(workload, Status::Failed, reason);
-        let three =
-            vec![failed("a", "port 1: in use"), failed("b", "port 2: in use"), failed("a", "port 4: in use")];
+        let three = vec![
+            failed("a", "port 1: in use"),
+            failed("b", "port 2: in use"),
+            failed("a", "port 4: in use"),
+        ];
         assert_eq!(hopeless(&three, &trial("a")), None);
         let four = [three.clone(), vec![failed("c", "port 33: in use")]].concat();
         let reason = hopeless(&four, &trial("a")).unwrap_or_default();

@@ -1,9 +1,9 @@
 //! Where the server and the load run: here, or behind a command that starts each of them elsewhere.
 //!
-//! A command is a prefix of the program and its arguments, as `ssh HOST` or `ip netns exec NAME`. What it starts may be
-//! on another machine, or in another pid namespace of this one, where the number of a process tells nothing here. So
-//! each side is asked where it is and what it is, before the trials and in each; nothing is taken from the prefix's
-//! words.
+//! A command is a prefix of the program and its arguments, as `ssh HOST` or `ip netns exec NAME`.
+//! What it starts may be on another machine, or in another pid namespace of this one, where the
+//! number of a process tells nothing here. So each side is asked where it is and what it is, before
+//! the trials and in each; nothing is taken from the prefix's words.
 
 mod told;
 
@@ -32,19 +32,21 @@ pub use told::told_arguments;
 pub struct Options {
     /// Start the server by this command, which the program and its arguments follow
     ///
-    /// For example "ip netns exec NAME", "taskset -c 3", "docker exec -i NAME" or "ssh HOST", split into words as a
-    /// shell would, without one. It must pass stdin and stdout on. With it or --load-command no network namespace is
-    /// made, and the server's ports are those from 8888 on. A side on another machine is not pinned from here:
-    /// `taskset` in its command does it.
+    /// For example "ip netns exec NAME", "taskset -c 3", "docker exec -i NAME" or "ssh HOST", split
+    /// into words as a shell would, without one. It must pass stdin and stdout on. With it or
+    /// --load-command no network namespace is made, and the server's ports are those from 8888 on.
+    /// A side on another machine is not pinned from here: `taskset` in its command does it.
     #[arg(long, value_name = "PREFIX")]
     server_command: Option<String>,
     /// Start the load by this command, likewise
     #[arg(long, value_name = "PREFIX")]
     load_command: Option<String>,
-    /// Where the server listens and the load finds it [default: 127.0.0.1, if both are in one network namespace]
+    /// Where the server listens and the load finds it [default: 127.0.0.1, if both are in one
+    /// network namespace]
     #[arg(long, value_name = "IP", value_parser = server_address)]
     server_address: Option<IpAddr>,
-    /// Folder of `ringmark` and `ringmark-server` on the sides that have a command [default: that of the programs here]
+    /// Folder of `ringmark` and `ringmark-server` on the sides that have a command [default: that
+    /// of the programs here]
     #[arg(long, value_name = "DIR")]
     remote_bin: Option<PathBuf>,
 }
@@ -95,8 +97,13 @@ impl Options {
             let is = is.map(|way| way.told());
             match (is, was) {
                 (Some(is), was) if Some(&is) != was.as_ref() => {
-                    let was = was.map_or_else(|| "without a command".to_owned(), |was| format!("by `{was}`"));
-                    bail!("{option} `{is}`: the run began {was}; figures from two places are not of one run");
+                    let was = was.map_or_else(
+                        || "without a command".to_owned(),
+                        |was| format!("by `{was}`"),
+                    );
+                    bail!(
+                        "{option} `{is}`: the run began {was}; figures from two places are not of one run"
+                    );
                 }
                 (None, Some(was)) if was.contains(HIDDEN) => not_kept.push((option, was)),
                 (None, was) => *given = was,
@@ -109,7 +116,11 @@ impl Options {
         ensure!(
             not_kept.is_empty(),
             "the run began with {}, of which it does not keep all: give {} again",
-            not_kept.iter().map(|(option, was)| format!("{option} `{was}`")).collect::<Vec<_>>().join(", "),
+            not_kept
+                .iter()
+                .map(|(option, was)| format!("{option} `{was}`"))
+                .collect::<Vec<_>>()
+                .join(", "),
             not_kept.iter().map(|(option, _)| *option).collect::<Vec<_>>().join(", "),
         );
         if let Some(before) = before {
@@ -132,8 +143,10 @@ impl Options {
             let bin = self.remote_bin.as_deref();
             given.as_deref().map_or(Ok(Way::default()), |given| Way::parse(option, given, bin))
         };
-        let (to_server, to_load) = (way(SERVER, &self.server_command)?, way(LOAD, &self.load_command)?);
-        let (at_server, at_load) = (Report::ask(&to_server, Some(server))?, Report::ask(&to_load, None)?);
+        let (to_server, to_load) =
+            (way(SERVER, &self.server_command)?, way(LOAD, &self.load_command)?);
+        let (at_server, at_load) =
+            (Report::ask(&to_server, Some(server))?, Report::ask(&to_load, None)?);
         let here = Whereabouts::of_this_process()?;
         let over_loopback = at_server.whereabouts.is_in_network_of(&at_load.whereabouts);
         let server_address = match self.server_address {
@@ -190,8 +203,9 @@ pub struct Way {
 
 impl Way {
     fn parse(option: &'static str, given: &str, folder: Option<&Path>) -> Result<Self> {
-        let words = shlex::split(given)
-            .with_context(|| format!("{option} `{given}`: a quotation mark or a backslash has no end"))?;
+        let words = shlex::split(given).with_context(|| {
+            format!("{option} `{given}`: a quotation mark or a backslash has no end")
+        })?;
         ensure!(
             !words.is_empty(),
             "{option} `{given}`: no word in it; leave it out to start the program here"
@@ -222,7 +236,11 @@ impl Way {
 
     /// An error on the way, which names it.
     pub fn blame(&self, error: anyhow::Error) -> anyhow::Error {
-        if self.words.is_empty() { error } else { error.context(format!("{} `{}`", self.option, self.given)) }
+        if self.words.is_empty() {
+            error
+        } else {
+            error.context(format!("{} `{}`", self.option, self.given))
+        }
     }
 
     /// What results tell of it.
@@ -251,7 +269,8 @@ pub struct Whereabouts {
 impl Whereabouts {
     /// Of this process.
     pub fn of_this_process() -> Result<Self> {
-        serde_json::from_value(Value::Object(whereabouts::to_json())).context("where this process is")
+        serde_json::from_value(Value::Object(whereabouts::to_json()))
+            .context("where this process is")
     }
 
     fn is_on_machine_of(&self, other: &Self) -> bool {
@@ -336,15 +355,17 @@ impl Report {
         }
         let ask = || -> Result<Self> {
             let line = children::line_of(command)?;
-            serde_json::from_str(&line).map_err(|_| anyhow!("it said what cannot be understood: {line}"))
+            serde_json::from_str(&line)
+                .map_err(|_| anyhow!("it said what cannot be understood: {line}"))
         };
-        let hint =
-            "it must start what follows it, find it there (see --remote-bin), and pass stdin and stdout on";
+        let hint = "it must start what follows it, find it there (see --remote-bin), and pass stdin and stdout on";
         let report = ask().map_err(|error| way.blame(anyhow!("{error:#}; {hint}")))?;
         let own = env!("CARGO_PKG_VERSION");
         if report.ringmark != own {
-            let error =
-                anyhow!("ringmark there is version {}, here {own}: copy this one there", report.ringmark);
+            let error = anyhow!(
+                "ringmark there is version {}, here {own}: copy this one there",
+                report.ringmark
+            );
             return Err(way.blame(error));
         }
         Ok(report)
@@ -445,7 +466,8 @@ pub struct Sides {
     pub over_loopback: bool,
     /// Whether both are on one machine.
     pub one_machine: bool,
-    /// Whether the programs lie in another folder on the sides that have a command. Which one is not told.
+    /// Whether the programs lie in another folder on the sides that have a command. Which one is
+    /// not told.
     #[serde(default)]
     pub has_remote_bin: bool,
     /// The server's.
@@ -457,7 +479,8 @@ pub struct Sides {
 impl Sides {
     /// Where the traffic of a run went, in words, from what its manifest has under `sides`.
     pub fn traffic(sides: Option<&Self>) -> String {
-        let Some(Self { server_address, over_loopback, one_machine, server, load, .. }) = sides else {
+        let Some(Self { server_address, over_loopback, one_machine, server, load, .. }) = sides
+        else {
             return "over loopback, both sides on one machine".to_owned();
         };
         let by = |side: &Side| match &side.command {
@@ -467,14 +490,17 @@ impl Sides {
         let network = match (over_loopback, one_machine) {
             (true, _) => "over loopback, both sides on one machine".to_owned(),
             (false, true) => {
-                format!("to {server_address}, not over loopback but between two networks of one machine")
+                format!(
+                    "to {server_address}, not over loopback but between two networks of one machine"
+                )
             }
             (false, false) => format!("to {server_address}, from one machine to another"),
         };
         format!("{network}; server started {}, load {}", by(server), by(load))
     }
 
-    /// Why walks through connection counts, which read and watch the memory of this machine, cannot be made.
+    /// Why walks through connection counts, which read and watch the memory of this machine, cannot
+    /// be made.
     pub fn no_walk(&self) -> Option<String> {
         let Self { server, load, .. } = self;
         let unseen = match (server.is_visible, load.is_here) {
@@ -538,7 +564,8 @@ impl Sides {
     /// A text without what is not told of the commands.
     pub fn hide(&self, text: String) -> String {
         let text = self.load.way.hide(self.server.way.hide(text));
-        // Where a side looks for its program if it has no folder of its own, and says so if it is not there.
+        // Where a side looks for its program if it has no folder of its own, and says so if it is
+        // not there.
         let program = std::env::current_exe().unwrap_or_default();
         match program.parent().and_then(Path::to_str).filter(|folder| folder.len() > 1) {
             Some(folder) => text.replace(&format!("{folder}/"), &format!("{}/", told::HIDDEN)),
@@ -631,8 +658,15 @@ mod tests {
         let reason = |server: Side, load: Side| {
             let address = Ipv4Addr::LOCALHOST.into();
             let (over_loopback, one_machine, has_remote_bin) = (false, false, false);
-            Sides { server_address: address, over_loopback, one_machine, has_remote_bin, server, load }
-                .no_walk()
+            Sides {
+                server_address: address,
+                over_loopback,
+                one_machine,
+                has_remote_bin,
+                server,
+                load,
+            }
+            .no_walk()
         };
         assert_eq!(reason(side(true, true), side(true, false)), None);
         let found = reason(side(true, false), side(true, true)).unwrap();

@@ -1,7 +1,7 @@
 //! Which slopes of `memory.csv` tell something, and why others do not.
 //!
-//! A slope is of everything that grew while connections did. Other programs' objects are in it too, and nothing may be
-//! computed of a slope that is theirs.
+//! A slope is of everything that grew while connections did. Other programs' objects are in it too,
+//! and nothing may be computed of a slope that is theirs.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,20 +10,24 @@ use crate::report::tables::whole;
 use crate::statistics::slope_range;
 use crate::trial::memory_states::{ACTIVE, KERNEL_SUM, NEVER_USED, USER_SUM};
 
-/// An interval that is no wider tells something even if there is 0 in it: that a connection takes less than this.
+/// An interval that is no wider tells something even if there is 0 in it: that a connection takes
+/// less than this.
 const FINE_BYTES: f64 = 128.0;
 
-/// The widest interval of the kernel's objects over their slope: with a wider one they do not lie on a line.
+/// The widest interval of the kernel's objects over their slope: with a wider one they do not lie
+/// on a line.
 const SCATTER_SHARE: f64 = 0.1;
 
 /// A connection that ends gives back what it took. What comes back beyond this was somebody else's.
 const GIVEN_BACK_SHARE: f64 = 1.05;
 
-/// Objects of a walk that lie so far from those of `null` are more or fewer: in bytes, and in shares of them.
+/// Objects of a walk that lie so far from those of `null` are more or fewer: in bytes, and in
+/// shares of them.
 const OFF_BYTES: f64 = 16.0;
 const OFF_SHARE: f64 = 0.05;
 
-/// An object that takes this share of two bare endpoints is one of theirs, and no server has more of them.
+/// An object that takes this share of two bare endpoints is one of theirs, and no server has more
+/// of them.
 const ENDPOINT_SHARE: f64 = 0.1;
 
 /// The objects of `null` come to their sum, up to this share of it.
@@ -38,8 +42,8 @@ pub struct Flaw {
     pub why: String,
 }
 
-/// Why the sum of a walk's kernel objects is not that of its connections; none if nothing speaks against it. While
-/// connections are active, what is on its way comes and goes.
+/// Why the sum of a walk's kernel objects is not that of its connections; none if nothing speaks
+/// against it. While connections are active, what is on its way comes and goes.
 pub fn disturbance(sum: &MemoryRow) -> Option<String> {
     let (low, high) = sum.low.zip(sum.high).filter(|_| sum.state != ACTIVE)?;
     let slope = sum.bytes_per_connection;
@@ -60,9 +64,13 @@ pub fn disturbance(sum: &MemoryRow) -> Option<String> {
     ))
 }
 
-/// Makes `rejected` of the walks that are not of connections alone or not whole, takes away what is over `null` where
-/// that tells nothing, and says why.
-pub fn judge(memory: &mut [MemoryRow], points: &[MemoryPointRow], trials: &[TrialRow]) -> Vec<Flaw> {
+/// Makes `rejected` of the walks that are not of connections alone or not whole, takes away what is
+/// over `null` where that tells nothing, and says why.
+pub fn judge(
+    memory: &mut [MemoryRow],
+    points: &[MemoryPointRow],
+    trials: &[TrialRow],
+) -> Vec<Flaw> {
     let mut flaws = missing(memory, points, trials);
     flaws.extend(memory.iter().filter(|row| is_usable(row, KERNEL_SUM)).filter_map(|sum| {
         Some(Flaw { arm: sum.arm.clone(), state: sum.state.clone(), why: disturbance(sum)? })
@@ -85,7 +93,9 @@ fn is_floor(row: &MemoryRow) -> bool {
 
 fn reject(memory: &mut [MemoryRow], flaws: &[Flaw]) {
     let is_flawed = |row: &MemoryRow| {
-        flaws.iter().any(|flaw| flaw.arm == row.arm && [row.state.as_str(), ""].contains(&&*flaw.state))
+        flaws
+            .iter()
+            .any(|flaw| flaw.arm == row.arm && [row.state.as_str(), ""].contains(&&*flaw.state))
     };
     memory
         .iter_mut()
@@ -95,10 +105,15 @@ fn reject(memory: &mut [MemoryRow], flaws: &[Flaw]) {
 
 /// Walks of which a file has rows and another has none: they are written together.
 fn missing(memory: &[MemoryRow], points: &[MemoryPointRow], trials: &[TrialRow]) -> Vec<Flaw> {
-    let flaw =
-        |arm: &str, state: &str, why: String| Flaw { arm: arm.to_owned(), state: state.to_owned(), why };
+    let flaw = |arm: &str, state: &str, why: String| Flaw {
+        arm: arm.to_owned(),
+        state: state.to_owned(),
+        why,
+    };
     let mut flaws = Vec::new();
-    for trial in trials.iter().filter(|row| row.pass == Some(Pass::Memory) && row.status == Status::Ok) {
+    for trial in
+        trials.iter().filter(|row| row.pass == Some(Pass::Memory) && row.status == Status::Ok)
+    {
         if memory.iter().all(|row| row.run_id != trial.run_id) {
             let number = trial.run_id;
             flaws.push(flaw(
@@ -109,10 +124,17 @@ fn missing(memory: &[MemoryRow], points: &[MemoryPointRow], trials: &[TrialRow])
         }
     }
     let known: BTreeSet<u32> = trials.iter().map(|trial| trial.run_id).collect();
-    let strangers: BTreeSet<_> =
-        memory.iter().filter(|row| !known.contains(&row.run_id)).map(|row| (&row.arm, row.run_id)).collect();
+    let strangers: BTreeSet<_> = memory
+        .iter()
+        .filter(|row| !known.contains(&row.run_id))
+        .map(|row| (&row.arm, row.run_id))
+        .collect();
     for (arm, number) in strangers {
-        flaws.push(flaw(arm, "", format!("trials.csv has no trial {number}: a part of it is missing")));
+        flaws.push(flaw(
+            arm,
+            "",
+            format!("trials.csv has no trial {number}: a part of it is missing"),
+        ));
     }
     let mut objects: BTreeMap<(u32, &str), BTreeSet<(&str, &str)>> = BTreeMap::new();
     for row in memory {
@@ -121,7 +143,8 @@ fn missing(memory: &[MemoryRow], points: &[MemoryPointRow], trials: &[TrialRow])
     let mut lost: BTreeMap<(u32, &str), (&str, BTreeSet<&str>)> = BTreeMap::new();
     for point in points.iter().filter(|point| memory.iter().any(|row| row.run_id == point.run_id)) {
         let walk = (point.run_id, point.state.as_str());
-        if !objects.get(&walk).is_some_and(|found| found.contains(&(&*point.space, &*point.object))) {
+        if !objects.get(&walk).is_some_and(|found| found.contains(&(&*point.space, &*point.object)))
+        {
             let arm = if point.arm.is_empty() { &point.backend } else { &point.arm };
             lost.entry(walk).or_insert((arm, BTreeSet::new())).1.insert(&point.object);
         }
@@ -132,14 +155,16 @@ fn missing(memory: &[MemoryRow], points: &[MemoryPointRow], trials: &[TrialRow])
             0 => String::new(),
             count => format!(" and {count} more objects"),
         };
-        let why =
-            format!("memory.csv has no rows of '{first}'{others} of trial {number}: a part of it is missing");
+        let why = format!(
+            "memory.csv has no rows of '{first}'{others} of trial {number}: a part of it is missing"
+        );
         flaws.push(flaw(arm, state, why));
     }
     flaws
 }
 
-/// The interval of a slope; of three or four readings, which have none, the range of the slopes of all pairs of them.
+/// The interval of a slope; of three or four readings, which have none, the range of the slopes of
+/// all pairs of them.
 pub fn bounds(row: &MemoryRow, points: &[MemoryPointRow]) -> Option<(f64, f64)> {
     row.low.zip(row.high).or_else(|| slope_range(&row.way_up(points).collect::<Vec<_>>()))
 }
@@ -177,9 +202,13 @@ impl<'a> Floor<'a> {
         let ((low, high), (under_low, under_high)) =
             (bounds(of_walk, self.points)?, bounds(of_floor, self.points)?);
         let more = of_walk.bytes_per_connection - of_floor.bytes_per_connection;
-        let least =
-            if of_floor.object == KERNEL_SUM { 0.0 } else { OFF_SHARE * of_floor.bytes_per_connection };
-        ((high < under_low || low > under_high) && more.abs() > least.max(OFF_BYTES)).then_some(more)
+        let least = if of_floor.object == KERNEL_SUM {
+            0.0
+        } else {
+            OFF_SHARE * of_floor.bytes_per_connection
+        };
+        ((high < under_low || low > under_high) && more.abs() > least.max(OFF_BYTES))
+            .then_some(more)
     }
 
     /// What a walk has less of.
@@ -200,10 +229,15 @@ impl<'a> Floor<'a> {
             ));
         }
         // Of the endpoints' own objects every server has as many.
-        let is_endpoint =
-            |row: &&&MemoryRow| row.bytes_per_connection >= ENDPOINT_SHARE * self.sum.bytes_per_connection;
+        let is_endpoint = |row: &&&MemoryRow| {
+            row.bytes_per_connection >= ENDPOINT_SHARE * self.sum.bytes_per_connection
+        };
         let all_have_more = |object: &&&MemoryRow| {
-            all > 1 && self.walks.iter().all(|walk| self.more(walk, object).is_some_and(|more| more > 0.0))
+            all > 1
+                && self
+                    .walks
+                    .iter()
+                    .all(|walk| self.more(walk, object).is_some_and(|more| more > 0.0))
         };
         if let Some(object) = self.objects.iter().filter(is_endpoint).find(all_have_more) {
             return Some(format!(
@@ -222,7 +256,8 @@ impl<'a> Floor<'a> {
 /// The floor if it is none, or the walks that do not stand on it.
 fn off_floor(memory: &[MemoryRow], points: &[MemoryPointRow]) -> Vec<Flaw> {
     let Some(floor) = Floor::of(memory, points) else { return Vec::new() };
-    let flaw = |row: &MemoryRow, why: String| Flaw { arm: row.arm.clone(), state: row.state.clone(), why };
+    let flaw =
+        |row: &MemoryRow, why: String| Flaw { arm: row.arm.clone(), state: row.state.clone(), why };
     if let Some(why) = floor.flaw() {
         return vec![flaw(floor.sum, why)];
     }
@@ -230,13 +265,16 @@ fn off_floor(memory: &[MemoryRow], points: &[MemoryPointRow]) -> Vec<Flaw> {
         let object = &floor.lacks(walk)?.object;
         Some(flaw(
             walk,
-            format!("it has less of '{object}' than two bare endpoints: something else gave memory back"),
+            format!(
+                "it has less of '{object}' than two bare endpoints: something else gave memory back"
+            ),
         ))
     };
     floor.walks.iter().filter_map(off).collect()
 }
 
-/// Takes away what is over `null` where there is no floor, or where it is not told from something else.
+/// Takes away what is over `null` where there is no floor, or where it is not told from something
+/// else.
 fn take_away(memory: &mut [MemoryRow], points: &[MemoryPointRow]) -> Vec<Flaw> {
     let floor: BTreeMap<String, Option<(f64, f64)>> = memory
         .iter()

@@ -3,9 +3,9 @@
 /// The 97.5 % point of the normal distribution.
 const Z_975: f64 = 1.959_963_984_540_054;
 
-/// A line through points by Theil and Sen: the median of the slopes of all pairs. Up to 29 % of the points
-/// may be arbitrarily wrong before it is (P. K. Sen, "Estimates of the Regression Coefficient Based on
-/// Kendall's Tau", JASA 63, 1968).
+/// A line through points by Theil and Sen: the median of the slopes of all pairs. Up to 29 % of the
+/// points may be arbitrarily wrong before it is (P. K. Sen, "Estimates of the Regression
+/// Coefficient Based on Kendall's Tau", JASA 63, 1968).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TheilSen {
     /// The median of the pairwise slopes.
@@ -19,9 +19,10 @@ pub struct TheilSen {
 impl TheilSen {
     /// Fits a line through (x, y) points; none unless two of them differ in x.
     ///
-    /// The interval lies between two order statistics of the pairwise slopes, chosen by the distribution of Kendall's
-    /// S: the exact one for up to [`EXACT_POINTS`] points of different x, else the normal approximation of its
-    /// variance, corrected for repeated x (Sen, equation 2.6), and rounded outwards.
+    /// The interval lies between two order statistics of the pairwise slopes, chosen by the
+    /// distribution of Kendall's S: the exact one for up to [`EXACT_POINTS`] points of different x,
+    /// else the normal approximation of its variance, corrected for repeated x (Sen, equation 2.6),
+    /// and rounded outwards.
     pub fn fit(points: &[(f64, f64)]) -> Option<Self> {
         let mut slopes = pairwise_slopes(points);
         let slope = median(&mut slopes)?;
@@ -32,13 +33,15 @@ impl TheilSen {
 }
 
 fn pairwise_slopes(points: &[(f64, f64)]) -> Vec<f64> {
-    let pairs =
-        points.iter().enumerate().flat_map(|(index, a)| points[index + 1..].iter().map(move |b| (a, b)));
+    let pairs = points
+        .iter()
+        .enumerate()
+        .flat_map(|(index, a)| points[index + 1..].iter().map(move |b| (a, b)));
     pairs.filter(|(a, b)| a.0 != b.0).map(|(a, b)| (b.1 - a.1) / (b.0 - a.0)).collect()
 }
 
-/// The least and the greatest slope of two of the points, which are a bound where they are too few for an interval; none
-/// below three slopes.
+/// The least and the greatest slope of two of the points, which are a bound where they are too few
+/// for an interval; none below three slopes.
 pub fn slope_range(points: &[(f64, f64)]) -> Option<(f64, f64)> {
     let slopes = pairwise_slopes(points);
     let least = slopes.iter().copied().reduce(f64::min).filter(|_| slopes.len() > 2)?;
@@ -60,11 +63,12 @@ fn interval(sorted_slopes: &[f64], points: &[(f64, f64)]) -> Option<(f64, f64)> 
 /// Of so many points the permutations can be counted in 64 bits.
 const EXACT_POINTS: usize = 20;
 
-/// The largest rank between which and the same from above the slope lies with 95 %; 0 if there is none. Without a
-/// slope every order of `n` values is as likely, and the number of pairs that fall instead of rising is that of the
-/// inversions of a permutation.
+/// The largest rank between which and the same from above the slope lies with 95 %; 0 if there is
+/// none. Without a slope every order of `n` values is as likely, and the number of pairs that fall
+/// instead of rising is that of the inversions of a permutation.
 fn exact_rank(n: usize) -> usize {
-    // How many permutations have 0, 1, 2 … inversions: those of one more value have up to as many more as it passes.
+    // How many permutations have 0, 1, 2 … inversions: those of one more value have up to as many
+    // more as it passes.
     let mut counts = vec![1_u64];
     for values in 2..=n {
         let mut next = vec![0; counts.len() + values - 1];
@@ -102,8 +106,8 @@ pub fn median(values: &mut [f64]) -> Option<f64> {
     }
 }
 
-/// The 95 % interval of the median of sorted values: from one of them to the one as far from the other end, because
-/// how many lie below the true median is a matter of coins. None below six.
+/// The 95 % interval of the median of sorted values: from one of them to the one as far from the
+/// other end, because how many lie below the true median is a matter of coins. None below six.
 pub fn median_interval(sorted: &[f64]) -> Option<(f64, f64)> {
     let n = sorted.len();
     // The logarithm of the chance that exactly `below` of them lie below.
@@ -127,33 +131,34 @@ pub fn geometric_mean(values: &[f64]) -> Option<f64> {
     usable.then(|| (values.iter().map(|value| value.ln()).sum::<f64>() / values.len() as f64).exp())
 }
 
-/// The 97.5 % points of Student's t distribution for 1 to 30 degrees of freedom (NIST/SEMATECH e-Handbook of
-/// Statistical Methods, table 1.3.6.7.2, column 0.975).
+/// The 97.5 % points of Student's t distribution for 1 to 30 degrees of freedom (NIST/SEMATECH
+/// e-Handbook of Statistical Methods, table 1.3.6.7.2, column 0.975).
 const T_975: [f64; 30] = [
-    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
-    2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160,
+    2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056,
+    2.052, 2.048, 2.045, 2.042,
 ];
 
-/// The 95 % interval of the geometric mean of ratios, by Student's t on their logarithms; none below two
-/// values or if one is not above zero. Above 30 degrees of freedom the point of 30 is used, which makes the
-/// interval up to 4 % too wide and never too narrow.
+/// The 95 % interval of the geometric mean of ratios, by Student's t on their logarithms; none
+/// below two values or if one is not above zero. Above 30 degrees of freedom the point of 30 is
+/// used, which makes the interval up to 4 % too wide and never too narrow.
 pub fn geometric_interval(values: &[f64]) -> Option<(f64, f64)> {
     let (mean, squared_error) = log_mean(values)?;
     let half = t_975(values.len() - 1)? * squared_error.sqrt();
     Some(((mean - half).exp(), (mean + half).exp()))
 }
 
-/// The 95 % interval of the ratio of two geometric means, of `b` to `a`, of samples that are no pairs and may scatter
-/// differently: Welch's t on the logarithms (B. L. Welch, "The Generalization of 'Student's' Problem when Several
-/// Different Population Variances are Involved", Biometrika 34, 1947). None below two values in one of them, or if one
-/// is not above zero. The degrees of freedom are rounded down, which makes the interval a little too wide and never too
-/// narrow.
+/// The 95 % interval of the ratio of two geometric means, of `b` to `a`, of samples that are no
+/// pairs and may scatter differently: Welch's t on the logarithms (B. L. Welch, "The Generalization
+/// of 'Student's' Problem when Several Different Population Variances are Involved", Biometrika 34,
+/// 1947). None below two values in one of them, or if one is not above zero. The degrees of freedom
+/// are rounded down, which makes the interval a little too wide and never too narrow.
 pub fn welch_interval(a: &[f64], b: &[f64]) -> Option<(f64, f64)> {
     let ((mean_a, squared_a), (mean_b, squared_b)) = (log_mean(a)?, log_mean(b)?);
     let share = |squared: f64, values: &[f64]| squared.powi(2) / (values.len() - 1) as f64;
     let freedom = (squared_a + squared_b).powi(2) / (share(squared_a, a) + share(squared_b, b));
-    // What scatters nowhere has no freedom that could be told, and needs none. The least that there is may come out a
-    // little below.
+    // What scatters nowhere has no freedom that could be told, and needs none. The least that there
+    // is may come out a little below.
     let freedom = if freedom.is_finite() { (freedom + 1e-9).floor() as usize } else { 1 };
     let half = t_975(freedom)? * (squared_a + squared_b).sqrt();
     let difference = mean_b - mean_a;
@@ -164,7 +169,8 @@ pub fn welch_interval(a: &[f64], b: &[f64]) -> Option<(f64, f64)> {
 fn log_mean(values: &[f64]) -> Option<(f64, f64)> {
     let mean = geometric_mean(values)?.ln();
     let freedom = values.len().checked_sub(1).filter(|freedom| *freedom > 0)?;
-    let variance = values.iter().map(|value| (value.ln() - mean).powi(2)).sum::<f64>() / freedom as f64;
+    let variance =
+        values.iter().map(|value| (value.ln() - mean).powi(2)).sum::<f64>() / freedom as f64;
     Some((mean, variance / values.len() as f64))
 }
 
@@ -204,7 +210,8 @@ mod tests {
 
     #[test]
     fn an_exact_line_is_found_exactly_in_spite_of_outliers() {
-        let mut points: Vec<(f64, f64)> = (0..10).map(|x| (f64::from(x), 5.0 + 3.0 * f64::from(x))).collect();
+        let mut points: Vec<(f64, f64)> =
+            (0..10).map(|x| (f64::from(x), 5.0 + 3.0 * f64::from(x))).collect();
         points[2].1 = 1000.0;
         points[7].1 = -50.0;
         let line = TheilSen::fit(&points).unwrap();
@@ -223,11 +230,13 @@ mod tests {
 
     #[test]
     fn few_points_have_the_exact_interval() {
-        // By hand: of 5! = 120 orders 1 has no inversion, 4 have one; of 6! = 720 it is 1, 5 and 14. Kendall's table
-        // (Rank Correlation Methods, appendix 1) has P(S >= 10) = 0.0083 for n = 5, and 0.0083 for S >= 13, n = 6.
+        // By hand: of 5! = 120 orders 1 has no inversion, 4 have one; of 6! = 720 it is 1, 5 and
+        // 14. Kendall's table (Rank Correlation Methods, appendix 1) has P(S >= 10) = 0.0083 for n
+        // = 5, and 0.0083 for S >= 13, n = 6.
         assert_eq!([1, 2, 3, 4, 5, 6].map(exact_rank), [0, 0, 0, 0, 1, 2]);
-        let line =
-            |n: u32| TheilSen::fit(&(0..n).map(|x| (f64::from(x), f64::from(x * x))).collect::<Vec<_>>());
+        let line = |n: u32| {
+            TheilSen::fit(&(0..n).map(|x| (f64::from(x), f64::from(x * x))).collect::<Vec<_>>())
+        };
         assert_eq!(line(4).unwrap().slope_interval, None);
         // The slopes of x² between i and j are i + j: 1 to 7.
         assert_eq!(line(5).unwrap().slope_interval, Some((1.0, 7.0)));
@@ -245,13 +254,13 @@ mod tests {
 
     #[test]
     fn agrees_with_scipy() {
-        // scipy 1.17.1: theilslopes(y, x, 0.95, method='joint') on these points, half of which share their x.
-        // (Where rounding outwards and scipy's rounding to the nearest rank differ, ours is the wider one;
-        // here they agree.)
+        // scipy 1.17.1: theilslopes(y, x, 0.95, method='joint') on these points, half of which
+        // share their x. (Where rounding outwards and scipy's rounding to the nearest rank differ,
+        // ours is the wider one; here they agree.)
         let xs = [0, 1000, 2000, 3000, 4000, 5000, 5000, 4000, 3000, 2000, 1000, 0, 6000];
         let ys = [
-            120, 3720123, 7440300, 11160250, 14880900, 18600777, 18600801, 14881500, 11161000, 7440999,
-            3722000, 1900, 22321111,
+            120, 3720123, 7440300, 11160250, 14880900, 18600777, 18600801, 14881500, 11161000,
+            7440999, 3722000, 1900, 22321111,
         ];
         let points: Vec<(f64, f64)> =
             xs.into_iter().zip(ys).map(|(x, y)| (f64::from(x), f64::from(y))).collect();
@@ -265,8 +274,8 @@ mod tests {
 
     #[test]
     fn the_interval_of_ratios_agrees_with_scipy() {
-        // scipy 1.17.1: numpy.exp(stats.t.interval(0.95, n - 1, numpy.mean(l), stats.sem(l))) of the logarithms
-        // l. The table has three decimals, so the ends agree to that.
+        // scipy 1.17.1: numpy.exp(stats.t.interval(0.95, n - 1, numpy.mean(l), stats.sem(l))) of
+        // the logarithms l. The table has three decimals, so the ends agree to that.
         let ten = [0.81, 0.79, 0.93, 0.88, 0.75, 0.84, 0.90, 0.78, 0.83, 0.86];
         let many: Vec<f64> = (0..40).map(|n| 1.0 + f64::from(n % 7) / 20.0).collect();
         for (ratios, mean, low, high, tolerance) in [
@@ -284,7 +293,8 @@ mod tests {
 
     #[test]
     fn the_interval_of_two_samples_agrees_with_scipy() {
-        // scipy 1.17.1: numpy.exp of stats.ttest_ind(numpy.log(b), numpy.log(a), equal_var=False).confidence_interval(0.95).
+        // scipy 1.17.1: numpy.exp of stats.ttest_ind(numpy.log(b), numpy.log(a),
+        // equal_var=False).confidence_interval(0.95).
         let ten = [0.81, 0.79, 0.93, 0.88, 0.75, 0.84, 0.90, 0.78, 0.83, 0.86];
         let twelve = [1.02, 0.97, 1.10, 0.99, 1.21, 1.05, 0.94, 1.13, 1.08, 1.00, 0.96, 1.17];
         // As scattered as the others: 18 degrees of freedom, which the table has.
@@ -298,7 +308,10 @@ mod tests {
         ] {
             let (found_low, found_high) = welch_interval(a, b).unwrap();
             let is_wider = |ours: f64, theirs: f64| (1.0..1.0 + excess).contains(&(ours / theirs));
-            assert!(is_wider(low, found_low) && is_wider(found_high, high), "{found_low} {found_high}");
+            assert!(
+                is_wider(low, found_low) && is_wider(found_high, high),
+                "{found_low} {found_high}"
+            );
             let (back_low, back_high) = welch_interval(b, a).unwrap();
             close(back_low, 1.0 / found_high);
             close(back_high, 1.0 / found_low);
@@ -315,7 +328,9 @@ mod tests {
         let (low, high) = welch_interval(&[1.0; 5], &[1.0 / e, e]).unwrap();
         close(low.ln(), -12.706);
         close(high.ln(), 12.706);
-        for (a, b) in [(&[2.0][..], &[2.0, 3.0][..]), (&[2.0, 3.0], &[]), (&[1.0, 0.0], &[1.0, 2.0])] {
+        for (a, b) in
+            [(&[2.0][..], &[2.0, 3.0][..]), (&[2.0, 3.0], &[]), (&[1.0, 0.0], &[1.0, 2.0])]
+        {
             assert_eq!(welch_interval(a, b), None);
         }
     }

@@ -1,5 +1,5 @@
-//! A load sweep: the rates of its open loops, found from a closed loop's capacity, and what each arm could carry
-//! at a latency objective.
+//! A load sweep: the rates of its open loops, found from a closed loop's capacity, and what each
+//! arm could carry at a latency objective.
 
 use anyhow::{Result, bail};
 
@@ -13,15 +13,23 @@ pub fn unknown(matrix: &Matrix) -> impl Iterator<Item = &Workload> {
     matrix.workloads.iter().filter(|workload| !workload.sweep.is_empty())
 }
 
-/// The baseline's capacity under a workload: the median of its trials, also where the client was the limit,
-/// because the rates are to be such that this client can offer them. Where the gates turned all away, what these say:
-/// a rate is no result, and every arm gets the same.
+/// The baseline's capacity under a workload: the median of its trials, also where the client was
+/// the limit, because the rates are to be such that this client can offer them. Where the gates
+/// turned all away, what these say: a rate is no result, and every arm gets the same.
 fn capacity_per_s(rows: &[TrialRow], workload: &str) -> Option<f64> {
     let of_status = |statuses: &[Status]| {
         let counts = |row: &&TrialRow| {
-            row.pass == Some(Pass::Capacity) && row.workload == workload && statuses.contains(&row.status)
+            row.pass == Some(Pass::Capacity)
+                && row.workload == workload
+                && statuses.contains(&row.status)
         };
-        median(&mut rows.iter().filter(counts).filter_map(|row| row.achieved_per_s).collect::<Vec<_>>())
+        median(
+            &mut rows
+                .iter()
+                .filter(counts)
+                .filter_map(|row| row.achieved_per_s)
+                .collect::<Vec<_>>(),
+        )
     };
     of_status(&[Status::Ok, Status::ClientLimited])
         .or_else(|| of_status(&[Status::Rejected]))
@@ -74,7 +82,8 @@ fn expand(workload: &Workload, capacity_per_s: f64) -> Vec<Workload> {
     loops
 }
 
-/// Rounded to two significant digits, because more would claim a precision that the capacity has not.
+/// Rounded to two significant digits, because more would claim a precision that the capacity has
+/// not.
 fn two_digits(rate: f64) -> f64 {
     let unit = 10_f64.powf(rate.log10().floor() - 1.0).max(0.1);
     (rate / unit).round() * unit
@@ -82,7 +91,8 @@ fn two_digits(rate: f64) -> f64 {
 
 /// What each arm carried at the objective, for each sweep of the matrix.
 pub fn capacities(rows: &[TrialRow], matrix: &Matrix) -> Vec<CapacityRow> {
-    let Some(objective_us) = matrix.latency.as_ref().and_then(|latency| latency.objective_p99_us) else {
+    let Some(objective_us) = matrix.latency.as_ref().and_then(|latency| latency.objective_p99_us)
+    else {
         return Vec::new();
     };
     let mut sweeps: Vec<&str> = Vec::new();
@@ -93,12 +103,17 @@ pub fn capacities(rows: &[TrialRow], matrix: &Matrix) -> Vec<CapacityRow> {
     }
     let mut found = Vec::new();
     for sweep in sweeps {
-        let loops: Vec<&Workload> =
-            matrix.workloads.iter().filter(|workload| workload.sweep_of.as_deref() == Some(sweep)).collect();
-        let blocks: Vec<_> = loops.iter().map(|of| complete_blocks(rows, Pass::Latency, &of.name)).collect();
+        let loops: Vec<&Workload> = matrix
+            .workloads
+            .iter()
+            .filter(|workload| workload.sweep_of.as_deref() == Some(sweep))
+            .collect();
+        let blocks: Vec<_> =
+            loops.iter().map(|of| complete_blocks(rows, Pass::Latency, &of.name)).collect();
         for contender in &matrix.backends {
             let arm = contender.arm();
-            // From the lowest rate up, until one does not keep it: a rate above that keeps it is luck.
+            // From the lowest rate up, until one does not keep it: a rate above that keeps it is
+            // luck.
             let mut row = CapacityRow {
                 sweep: sweep.to_owned(),
                 arm: arm.clone(),
@@ -149,7 +164,8 @@ fn missed(trials: &[&TrialRow], p99: Option<&P99>, objective_us: f64) -> Option<
         return Some("no block is whole");
     }
     let Some(P99 { spread: (bounds, low, high), .. }) = p99 else {
-        let is_saturated = trials.iter().any(|row| row.is_saturated() && row.latency_p99_us.is_none());
+        let is_saturated =
+            trials.iter().any(|row| row.is_saturated() && row.latency_p99_us.is_none());
         return Some(match is_saturated {
             true => "saturated: p99 lies among messages that were still owed",
             false => "too few messages for a 99th percentile",
@@ -208,17 +224,24 @@ mod tests {
 
     fn expanded() -> Matrix {
         let mut matrix: Matrix = toml::from_str(MATRIX).expect("a matrix");
-        matrix.workloads = unknown(&matrix).flat_map(|workload| expand(workload, 123_456.0)).collect();
+        matrix.workloads =
+            unknown(&matrix).flat_map(|workload| expand(workload, 123_456.0)).collect();
         matrix
     }
 
     #[test]
     fn rates_are_round_shares_of_the_capacity_and_differ() {
         let matrix = expanded();
-        let names: Vec<_> = matrix.workloads.iter().map(|workload| workload.name.as_str()).collect();
+        let names: Vec<_> =
+            matrix.workloads.iter().map(|workload| workload.name.as_str()).collect();
         assert_eq!(names, ["w@12000", "w@62000", "w@150000"]);
         assert_eq!(matrix.workloads[1].rate_per_s, Some(62_000.0));
-        assert!(matrix.workloads.iter().all(|of| of.sweep_of.as_deref() == Some("w") && of.sweep.is_empty()));
+        assert!(
+            matrix
+                .workloads
+                .iter()
+                .all(|of| of.sweep_of.as_deref() == Some("w") && of.sweep.is_empty())
+        );
         assert_eq!(unknown(&matrix).count(), 0);
         assert_eq!([0.123, 9.96, 1234.0].map(two_digits), [0.1, 10.0, 1200.0]);
     }
@@ -263,7 +286,8 @@ mod tests {
                     ..TrialRow::default()
                 };
                 // A client that is busy is no reason where the objective was kept all the same.
-                let status = if document_status == Status::Ok { Status::Ok } else { Status::ClientLimited };
+                let status =
+                    if document_status == Status::Ok { Status::Ok } else { Status::ClientLimited };
                 rows.push(row("epoll-et", p99, status));
                 rows.push(row("epoll-document", document, document_status));
             }
@@ -271,8 +295,9 @@ mod tests {
         let found = capacities(&rows, &matrix);
         let of = |arm: &str| found.iter().find(|row| row.arm == arm).expect("a row");
         let document = of("epoll-document");
-        let is_near =
-            |value: Option<f64>, expected: f64| (value.expect("there") / expected - 1.0).abs() < 1e-9;
+        let is_near = |value: Option<f64>, expected: f64| {
+            (value.expect("there") / expected - 1.0).abs() < 1e-9
+        };
         assert_eq!((document.kept_per_s, document.missed_per_s), (Some(12_000.0), Some(62_000.0)));
         assert!(
             is_near(document.kept_p99_us, 300.0) && is_near(document.missed_p99_us, 9000.0),
@@ -296,7 +321,8 @@ mod tests {
         // Where p99 was measured it is short: what is missing is what was too long to be measured.
         for (block, p99, owed) in [(1, Some(100.0), 0), (2, None, 400), (3, None, 500)] {
             for arm in ["epoll-et", "epoll-document"] {
-                let (latency_p99_us, owed) = if arm == "epoll-et" { (p99, owed) } else { (Some(100.0), 0) };
+                let (latency_p99_us, owed) =
+                    if arm == "epoll-et" { (p99, owed) } else { (Some(100.0), 0) };
                 rows.push(TrialRow {
                     pass: Some(Pass::Latency),
                     workload: "w@12000".to_owned(),
@@ -311,7 +337,10 @@ mod tests {
         }
         let found = capacities(&rows, &matrix);
         let edge = found.iter().find(|row| row.arm == "epoll-et").expect("a row");
-        assert_eq!((edge.kept_per_s, edge.missed_per_s, edge.missed_p99_us), (None, Some(12_000.0), None));
+        assert_eq!(
+            (edge.kept_per_s, edge.missed_per_s, edge.missed_p99_us),
+            (None, Some(12_000.0), None)
+        );
         assert!(edge.missed_because.starts_with("saturated: p99"), "{}", edge.missed_because);
         let document = found.iter().find(|row| row.arm == "epoll-document").expect("a row");
         assert_eq!(document.kept_per_s, Some(12_000.0));

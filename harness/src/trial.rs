@@ -11,8 +11,8 @@ pub use scale::{ALONE, CROWDED};
 /// The states and sums that the memory pass names.
 pub mod memory_states {
     pub use super::memory::{
-        ACTIVE, KERNEL_SUM, MACHINE_SUM, NEVER_USED, PAGE_TABLES, UNEXPLAINED, USED_SUM, USED_THEN_IDLE,
-        USER_SUM,
+        ACTIVE, KERNEL_SUM, MACHINE_SUM, NEVER_USED, PAGE_TABLES, UNEXPLAINED, USED_SUM,
+        USED_THEN_IDLE, USER_SUM,
     };
 }
 
@@ -34,7 +34,9 @@ use crate::load::files::FileTables;
 use crate::load::result::{Arrival, ChurnResult};
 use crate::machine;
 use crate::matrix::{Contender, Memory, Scale, Workload};
-use crate::measurement::{EventRow, MemoryPointRow, MemoryRow, Pass, ScaleRow, Status, SyscallRow, TrialRow};
+use crate::measurement::{
+    EventRow, MemoryPointRow, MemoryRow, Pass, ScaleRow, Status, SyscallRow, TrialRow,
+};
 use crate::sides::{Side, Sides};
 
 /// What is the same for every trial of a run, unless its workload has workers of its own.
@@ -68,7 +70,8 @@ impl Ground {
         self.externals.iter().find(|external| external.name == backend)
     }
 
-    /// The ground of a trial whose workload has so many workers; if they would not have a CPU each, why not.
+    /// The ground of a trial whose workload has so many workers; if they would not have a CPU each,
+    /// why not.
     fn with_workers(&self, workers: u16) -> Result<Self, String> {
         let placement = Placement::deal(workers, self.hyperthreads, self.sides.as_ref())
             .map_err(|error| format!("{error:#}"))?;
@@ -77,7 +80,8 @@ impl Ground {
         };
         let with_all = Placement::deal(workers, true, self.sides.as_ref());
         if with_all.is_ok_and(|placement| too_few(workers, placement.server_cpus()).is_none()) {
-            reason += " on cores of their own; `hyperthreads = true` in the matrix lets them share cores";
+            reason +=
+                " on cores of their own; `hyperthreads = true` in the matrix lets them share cores";
         }
         Err(reason)
     }
@@ -85,7 +89,9 @@ impl Ground {
 
 /// Why so many workers cannot have a CPU each.
 fn too_few(workers: u16, cpus: Option<usize>) -> Option<String> {
-    let has = || cpus.map_or_else(|| "how many it has is not known".to_owned(), |cpus| format!("has {cpus}"));
+    let has = || {
+        cpus.map_or_else(|| "how many it has is not known".to_owned(), |cpus| format!("has {cpus}"))
+    };
     (usize::from(workers) > cpus.unwrap_or(1))
         .then(|| format!("needs {workers} CPUs for the server, {}", has()))
 }
@@ -101,30 +107,33 @@ pub struct Placement {
     pub client: String,
     /// Threads of the client: one for each of its CPUs.
     pub client_threads: usize,
-    /// Whether the two sides, or the workers among themselves, have to share a CPU, or are not known not to.
+    /// Whether the two sides, or the workers among themselves, have to share a CPU, or are not
+    /// known not to.
     pub shared_cpu: bool,
-    /// Whether two of these CPUs are hyperthreads of one core, which slow each other down; null if that is not known.
+    /// Whether two of these CPUs are hyperthreads of one core, which slow each other down; null if
+    /// that is not known.
     #[serde(default)]
     pub shared_core: Option<bool>,
     /// Over how many packages these CPUs are spread; null if that is not known.
     #[serde(default)]
     pub packages: Option<usize>,
-    /// How many CPUs the server has, if it is on another machine, so that it is not pinned from here, and tells.
+    /// How many CPUs the server has, if it is on another machine, so that it is not pinned from
+    /// here, and tells.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server_cpus_elsewhere: Option<usize>,
 }
 
 impl Placement {
-    /// Deals the CPUs that this process may use, or those that a side says that its command leaves it: one of each core,
-    /// or with `hyperthreads` all of them.
+    /// Deals the CPUs that this process may use, or those that a side says that its command leaves
+    /// it: one of each core, or with `hyperthreads` all of them.
     pub fn deal(workers: u16, hyperthreads: bool, sides: Option<&Sides>) -> Result<Self> {
         let allowed = allowed()?;
         let topology = Topology::read(Path::new(SYS), allowed.cpus());
         Ok(Self::out_of(&allowed, &topology, workers, hyperthreads, sides))
     }
 
-    /// One for each worker, but half of them at most; the rest to the client. A side on another machine is not pinned,
-    /// nor is one whose CPUs are not known.
+    /// One for each worker, but half of them at most; the rest to the client. A side on another
+    /// machine is not pinned, nor is one whose CPUs are not known.
     fn out_of(
         allowed: &CpuList,
         topology: &Topology,
@@ -133,7 +142,9 @@ impl Placement {
         sides: Option<&Sides>,
     ) -> Self {
         let has = |side: fn(&Sides) -> &Side| match sides.map(side) {
-            None => Has { cpus: allowed.cpus().to_vec(), topology: topology.clone(), is_here: true },
+            None => {
+                Has { cpus: allowed.cpus().to_vec(), topology: topology.clone(), is_here: true }
+            }
             Some(side) => Has {
                 cpus: side.cpus.as_ref().map_or_else(Vec::new, |cpus| cpus.cpus().to_vec()),
                 topology: side.topology(),
@@ -146,13 +157,16 @@ impl Placement {
         // What is not pinned may run on all that it has.
         let at_server = if server_has.is_here { &server } else { &server_has.cpus };
         let at_client = if client_has.is_here { &client } else { &client_has.cpus };
-        let are_apart = !at_client.is_empty() && !at_server.iter().any(|cpu| at_client.contains(cpu));
+        let are_apart =
+            !at_client.is_empty() && !at_server.iter().any(|cpu| at_client.contains(cpu));
         let list = |cpus: &[usize], is_here: bool| match is_here {
             true => cpus.iter().map(usize::to_string).collect::<Vec<_>>().join(","),
             false => String::new(),
         };
-        let pinned = |has: &Has, cpus: &[usize]| if has.is_here { cpus.to_vec() } else { Vec::new() };
-        let (pinned_server, pinned_client) = (pinned(&server_has, &server), pinned(&client_has, &client));
+        let pinned =
+            |has: &Has, cpus: &[usize]| if has.is_here { cpus.to_vec() } else { Vec::new() };
+        let (pinned_server, pinned_client) =
+            (pinned(&server_has, &server), pinned(&client_has, &client));
         let (at, there) = (&server_has.topology, &client_has.topology);
         let shared_cores = [
             at.share_a_core(&pinned_server, &pinned_server),
@@ -166,7 +180,9 @@ impl Placement {
             client_threads: client.len().max(1),
             shared_cpu: at_server.len() < usize::from(workers) || one_machine && !are_apart,
             shared_core: any(&shared_cores),
-            packages: at.packages_of(&[pinned_server, pinned_client].concat()).filter(|_| is_spread),
+            packages: at
+                .packages_of(&[pinned_server, pinned_client].concat())
+                .filter(|_| is_spread),
             server_cpus_elsewhere: Some(server_has.cpus.len())
                 .filter(|&cpus| !server_has.is_here && cpus > 0),
         }
@@ -181,13 +197,16 @@ impl Placement {
 
     /// Whether both sides have one CPU together.
     fn is_one_cpu(&self) -> bool {
-        self.server == self.client && self.server.parse::<CpuList>().is_ok_and(|list| list.cpus().len() == 1)
+        self.server == self.client
+            && self.server.parse::<CpuList>().is_ok_and(|list| list.cpus().len() == 1)
     }
 
     /// Whether both sides are pinned, and the client to CPUs of its own.
     fn is_client_apart(&self) -> bool {
         let both = self.server.parse::<CpuList>().ok().zip(self.client.parse::<CpuList>().ok());
-        both.is_some_and(|(server, client)| !client.cpus().iter().any(|cpu| server.cpus().contains(cpu)))
+        both.is_some_and(|(server, client)| {
+            !client.cpus().iter().any(|cpu| server.cpus().contains(cpu))
+        })
     }
 
     /// How many CPUs the server has, if that is known.
@@ -206,14 +225,15 @@ impl Placement {
 
     /// How many of the CPUs are left by both sides.
     fn free_of(&self, cpus: &BTreeSet<usize>) -> u64 {
-        let of_side =
-            |list: &String| list.parse().map(|list: CpuList| list.cpus().to_vec()).unwrap_or_default();
+        let of_side = |list: &String| {
+            list.parse().map(|list: CpuList| list.cpus().to_vec()).unwrap_or_default()
+        };
         let taken = [&self.server, &self.client].map(of_side).concat();
         cpus.iter().filter(|cpu| !taken.contains(cpu)).count() as u64
     }
 
-    /// How many CPUs of a server that is not to be seen are left by its workers for kernel threads, which inherit
-    /// their pinning.
+    /// How many CPUs of a server that is not to be seen are left by its workers for kernel threads,
+    /// which inherit their pinning.
     fn left_by(&self, workers: u16) -> u64 {
         let cpus = self.server_cpus_elsewhere.unwrap_or_default();
         cpus.saturating_sub(workers.into()) as u64
@@ -232,17 +252,20 @@ struct Has {
 }
 
 impl Has {
-    /// One CPU of each core of those that `taken` is not on, in the order of their nearness. If there is no such core,
-    /// then another CPU of one; if there is none, what there is.
+    /// One CPU of each core of those that `taken` is not on, in the order of their nearness. If
+    /// there is no such core, then another CPU of one; if there is none, what there is.
     fn without(&self, taken: &[usize], hyperthreads: bool) -> Vec<usize> {
         let all = self.topology.nearest(&self.cpus);
         let those = |is_left: &dyn Fn(usize) -> bool| -> Vec<usize> {
             let left: Vec<_> = all.iter().copied().filter(|&cpu| is_left(cpu)).collect();
             if hyperthreads { left } else { self.topology.one_of_each_core(&left) }
         };
-        let is_near = |cpu| !hyperthreads && taken.iter().any(|&taken| self.topology.is_one_core(taken, cpu));
-        let left =
-            [those(&|cpu| !taken.contains(&cpu) && !is_near(cpu)), those(&|cpu| !taken.contains(&cpu))];
+        let is_near =
+            |cpu| !hyperthreads && taken.iter().any(|&taken| self.topology.is_one_core(taken, cpu));
+        let left = [
+            those(&|cpu| !taken.contains(&cpu) && !is_near(cpu)),
+            those(&|cpu| !taken.contains(&cpu)),
+        ];
         left.into_iter().find(|cpus| !cpus.is_empty()).unwrap_or_else(|| those(&|_| true))
     }
 }
@@ -314,9 +337,9 @@ impl Task {
     /// What the clients do, but in a walk.
     fn load(&self) -> Option<&Workload> {
         match self {
-            Task::Syscalls(workload, _) | Task::Capacity(workload, _) | Task::Latency(workload, _) => {
-                Some(workload)
-            }
+            Task::Syscalls(workload, _)
+            | Task::Capacity(workload, _)
+            | Task::Latency(workload, _) => Some(workload),
             Task::Memory(_) | Task::Scale(_) => None,
         }
     }
@@ -336,7 +359,8 @@ impl Task {
         match self {
             Task::Syscalls(..) => Duration::from_millis(1000),
             Task::Memory(memory) => {
-                let opened = 2 * self.connections() + memory.active.iter().max().copied().unwrap_or_default();
+                let opened = 2 * self.connections()
+                    + memory.active.iter().max().copied().unwrap_or_default();
                 Duration::from_millis(250) * memory.connections.len() as u32 * 4
                     + time_to_open_and_close(opened)
             }
@@ -363,17 +387,23 @@ fn time_to_open_and_close(connections: usize) -> Duration {
     Duration::from_micros(110) * connections as u32
 }
 
-/// Descriptors that a worker opens or inherits beside its connections: the standard ones, a listener, rings, the
-/// stop signal.
+/// Descriptors that a worker opens or inherits beside its connections: the standard ones, a
+/// listener, rings, the stop signal.
 pub const OWN_DESCRIPTORS: usize = 16;
 
-/// The same of a worker with several ports, and with room to spare in a table of direct descriptors.
+/// The same of a worker with several ports, and with room to spare in a table of direct
+/// descriptors.
 pub fn own_descriptors(workers: u16, ports: u16) -> u64 {
     2 * OWN_DESCRIPTORS as u64 + u64::from(ports.div_ceil(workers.max(1)))
 }
 
-/// Why workers that hold so many descriptors each, if there is a bound, cannot serve so many connections.
-fn too_many(connections: usize, workers: u16, descriptors_per_worker: Option<usize>) -> Option<String> {
+/// Why workers that hold so many descriptors each, if there is a bound, cannot serve so many
+/// connections.
+fn too_many(
+    connections: usize,
+    workers: u16,
+    descriptors_per_worker: Option<usize>,
+) -> Option<String> {
     let bound = descriptors_per_worker?;
     let each = connections.div_ceil(usize::from(workers));
     (each + OWN_DESCRIPTORS > bound).then(|| {
@@ -392,8 +422,9 @@ fn descriptors_per_worker(backend: &str) -> Option<usize> {
 /// What is wrong if a server has not accepted exactly the connections that the client opened.
 fn miscounted(churn: Option<&ChurnResult>, counters: &ServerCounters) -> Option<String> {
     let (opened, accepted) = (churn?.opened_in_all, counters.of_loop("accepted"));
-    (opened != accepted && !counters.is_from_outside)
-        .then(|| format!("the server accepted {accepted} connections where the client opened {opened}"))
+    (opened != accepted && !counters.is_from_outside).then(|| {
+        format!("the server accepted {accepted} connections where the client opened {opened}")
+    })
 }
 
 /// Why a trial is of no use in which these programs were stopped, if there are any.
@@ -447,7 +478,9 @@ impl Trial {
     /// What is known of it before it runs.
     fn begun(&self) -> Outcome {
         let (message_bytes, pipeline_depth, arrival) = match &self.task {
-            Task::Syscalls(workload, _) | Task::Capacity(workload, _) | Task::Latency(workload, _) => {
+            Task::Syscalls(workload, _)
+            | Task::Capacity(workload, _)
+            | Task::Latency(workload, _) => {
                 (workload.message_bytes, workload.pipeline, workload.arrival())
             }
             Task::Memory(memory) => (memory.message_bytes, 1, Arrival::Closed),
@@ -526,7 +559,8 @@ impl Trial {
                 let refused = error.downcast_ref::<RefusedByKernel>().is_some();
                 outcome.row.status = if refused { Status::Unsupported } else { Status::Failed };
                 let reason = visible(&format!("{error:#}").replace('\n', "; "));
-                // It may hold what programs of other people say. All other reasons are in words of our own.
+                // It may hold what programs of other people say. All other reasons are in words of
+                // our own.
                 outcome.row.reason = match &ground.sides {
                     Some(sides) => sides.hide(reason),
                     None => reason,
@@ -535,8 +569,10 @@ impl Trial {
         }
         if let Some(reason) = spoilt_by(&ground.interruptions.take_suspended()) {
             let row = &mut outcome.row;
-            row.reason =
-                [reason, std::mem::take(&mut row.reason)].join("; ").trim_end_matches("; ").to_owned();
+            row.reason = [reason, std::mem::take(&mut row.reason)]
+                .join("; ")
+                .trim_end_matches("; ")
+                .to_owned();
             row.status = Status::Rejected;
         }
         outcome
@@ -549,14 +585,16 @@ impl Trial {
             Task::Memory(_) | Task::Scale(_) => sides.no_walk(),
             Task::Capacity(workload, _) | Task::Latency(workload, _) => {
                 (workload.idle_spinner && !sides.are_here()).then(|| {
-                    "idle_spinner: a side is on another machine, whose CPUs it does not keep awake".to_owned()
+                    "idle_spinner: a side is on another machine, whose CPUs it does not keep awake"
+                        .to_owned()
                 })
             }
             Task::Syscalls(..) => None,
         }
     }
 
-    /// A fresh namespace if it is permitted, and no command says where the sides are; the row says which.
+    /// A fresh namespace if it is permitted, and no command says where the sides are; the row says
+    /// which.
     fn namespace(&self, ground: &Ground, row: &mut TrialRow) -> Option<NetworkNamespace> {
         if ground.sides.is_some() {
             row.network_namespace = "as commanded".to_owned();
@@ -574,7 +612,8 @@ impl Trial {
         }
     }
 
-    /// Starts the server; `held` gets its pid while it has one thread and has done nothing yet, if it is to be seen here.
+    /// Starts the server; `held` gets its pid while it has one thread and has done nothing yet, if
+    /// it is to be seen here.
     fn server(
         &self,
         ground: &Ground,
@@ -619,12 +658,15 @@ impl Trial {
         let own = own_descriptors(ground.workers, ground.ports);
         let bounds = match ground.external(&self.contender.backend) {
             Some(_) => room.bounds_of_external(own),
-            None => room.bounds(u64::from(ground.workers), u64::from(ground.ports), own, is_document),
+            None => {
+                room.bounds(u64::from(ground.workers), u64::from(ground.ports), own, is_document)
+            }
         };
         let tightest = bounds.into_iter().min_by_key(|bound| bound.connections);
         let too_few = tightest.filter(|bound| bound.connections < wanted as u64);
         Ok(too_few.map(|bound| {
-            // A round number, of which each worker has as many: whole blocks of the document's table if there are several.
+            // A round number, of which each worker has as many: whole blocks of the document's
+            // table if there are several.
             let workers = usize::from(ground.workers);
             let blocks = workers * BLOCK_EVENTS;
             let unit = if bound.connections as usize >= 4 * blocks { blocks } else { workers };
@@ -636,8 +678,8 @@ impl Trial {
         }))
     }
 
-    /// Starts a load with at most `connections`, as many threads as it has CPUs, or more if they could not open so many
-    /// files.
+    /// Starts a load with at most `connections`, as many threads as it has CPUs, or more if they
+    /// could not open so many files.
     fn load(
         &self,
         ground: &Ground,
@@ -688,7 +730,10 @@ mod tests {
         assert_eq!(too_many(1000, 1, Some(1024)), None);
         assert_eq!(too_many(1008, 1, Some(1024)), None);
         let reason = too_many(1009, 1, Some(1024)).expect("one too many");
-        assert!(reason.contains("1024 descriptors") && reason.contains("1009 connections"), "{reason}");
+        assert!(
+            reason.contains("1024 descriptors") && reason.contains("1009 connections"),
+            "{reason}"
+        );
         assert_eq!(too_many(2016, 2, Some(1024)), None, "two workers share them");
         assert!(too_many(2017, 2, Some(1024)).is_some());
     }
@@ -712,10 +757,16 @@ mod tests {
 
     #[test]
     fn every_worker_of_a_workload_needs_a_cpu() {
-        assert_eq!((too_few(1, Some(1)), too_few(4, Some(4)), too_few(1, None)), (None, None, None));
+        assert_eq!(
+            (too_few(1, Some(1)), too_few(4, Some(4)), too_few(1, None)),
+            (None, None, None)
+        );
         assert_eq!(too_few(4, Some(3)), Some("needs 4 CPUs for the server, has 3".to_owned()));
         let reason = too_few(2, None);
-        assert_eq!(reason, Some("needs 2 CPUs for the server, how many it has is not known".to_owned()));
+        assert_eq!(
+            reason,
+            Some("needs 2 CPUs for the server, how many it has is not known".to_owned())
+        );
         let placement = |server: &str| Placement {
             server: server.to_owned(),
             client: String::new(),
@@ -743,8 +794,11 @@ mod tests {
             (2, &[0, 1, 2], &[0, 1], false, &[0, 1], &[0, 1]),
         ] {
             let expected = (of_server.to_vec(), of_client.to_vec());
-            let has =
-                |cpus: &[usize]| Has { cpus: cpus.to_vec(), topology: Topology::default(), is_here: true };
+            let has = |cpus: &[usize]| Has {
+                cpus: cpus.to_vec(),
+                topology: Topology::default(),
+                is_here: true,
+            };
             let dealt = divide(workers, &has(server), &has(client), one_machine, false);
             assert_eq!(dealt, expected, "{server:?} {client:?}");
         }
@@ -780,8 +834,11 @@ mod tests {
 
     /// Sides that may use these CPUs, if they tell.
     fn sides(one_machine: bool, server: (bool, Option<&str>), load: (bool, Option<&str>)) -> Sides {
-        let side =
-            |(is_here, cpus): (bool, Option<&str>)| Side { is_here, cpus: cpus.map(list), ..Side::default() };
+        let side = |(is_here, cpus): (bool, Option<&str>)| Side {
+            is_here,
+            cpus: cpus.map(list),
+            ..Side::default()
+        };
         Sides {
             server_address: std::net::Ipv4Addr::LOCALHOST.into(),
             over_loopback: one_machine,
@@ -819,7 +876,13 @@ mod tests {
             (2, true, (ELSEWHERE, Some("0-1")), (ELSEWHERE, Some("2-3")), dealt("", "", 2, false)),
             (3, true, (ELSEWHERE, Some("0-1")), (ELSEWHERE, Some("2-3")), dealt("", "", 2, true)),
             (2, false, (ELSEWHERE, Some("0-1")), (ELSEWHERE, Some("0-1")), dealt("", "", 2, false)),
-            (2, false, (ELSEWHERE, Some("0-1")), (HERE, Some("0-3")), dealt("", "0,1,2,3", 4, false)),
+            (
+                2,
+                false,
+                (ELSEWHERE, Some("0-1")),
+                (HERE, Some("0-3")),
+                dealt("", "0,1,2,3", 4, false),
+            ),
             // Of whom it is not known.
             (1, false, (ELSEWHERE, None), (HERE, Some("0-3")), dealt("", "0,1,2,3", 4, true)),
             (1, false, (HERE, Some("0-3")), (ELSEWHERE, None), dealt("0", "", 1, false)),
@@ -828,7 +891,11 @@ mod tests {
             (1, true, (HERE, None), (HERE, None), dealt("", "", 1, true)),
         ] {
             let sides = sides(one_machine, server, load);
-            assert_eq!(deal(workers, &sides), expected, "{workers} {one_machine} {server:?} {load:?}");
+            assert_eq!(
+                deal(workers, &sides),
+                expected,
+                "{workers} {one_machine} {server:?} {load:?}"
+            );
         }
         let elsewhere = |server| {
             let sides = sides(false, (ELSEWHERE, server), (HERE, Some("0-3")));
@@ -840,7 +907,10 @@ mod tests {
     #[test]
     fn without_a_command_the_allowed_cpus_are_dealt() {
         let placement = out_of("4-7", 2, None);
-        assert_eq!((&*placement.server, &*placement.client, placement.shared_cpu), ("4,5", "6,7", false));
+        assert_eq!(
+            (&*placement.server, &*placement.client, placement.shared_cpu),
+            ("4,5", "6,7", false)
+        );
         assert_eq!(placement.server_cpus_elsewhere, None);
         assert!(!placement.is_one_cpu() && placement.is_client_apart());
         // Three workers on one CPU, beside a client on another.
@@ -902,7 +972,10 @@ mod tests {
             assert_eq!((one.shared_cpu, one.shared_core), (false, Some(true)));
         }
         let unknown = out_of("0-3", 1, None);
-        assert_eq!((unknown.client_threads, unknown.shared_core, unknown.packages), (3, None, None));
+        assert_eq!(
+            (unknown.client_threads, unknown.shared_core, unknown.packages),
+            (3, None, None)
+        );
     }
 
     #[test]
@@ -916,7 +989,8 @@ mod tests {
             let placement = out_of("0-63", 1, Some(&sides));
             (placement.server, placement.client, placement.shared_core)
         };
-        let expected = |server: &str, client: &str, shared| (server.to_owned(), client.to_owned(), shared);
+        let expected =
+            |server: &str, client: &str, shared| (server.to_owned(), client.to_owned(), shared);
         for (one_machine, server, load, dealt) in [
             (true, (true, Some("7")), (true, Some("6-8,38-40")), expected("7", "6,8", Some(false))),
             (true, (true, Some("7")), (true, Some("39")), expected("7", "39", Some(true))),

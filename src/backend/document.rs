@@ -1,43 +1,50 @@
-//! The document's reactor, faithfully: Chinese notes on network programming that build an epoll reactor
-//! with a table of event blocks, meant for a million connections.
+//! The document's reactor, faithfully: Chinese notes on network programming that build an epoll
+//! reactor with a table of event blocks, meant for a million connections.
 //!
 //! # What stays, because it is what is measured
-//! Level triggering; blocks of 1024 events that never move, found by a linear walk; an event with its own
-//! 1024-byte buffer for every descriptor (1,056 bytes, fields in the document's order); for every
-//! message recv, DEL, ADD(OUT), wait, send, DEL, ADD(IN); one accept for a wake; accept() and then fcntl();
-//! the wait of at most 1000 ms. Its last, full listing governs where its listings differ.
+//! Level triggering; blocks of 1024 events that never move, found by a linear walk; an event with
+//! its own 1024-byte buffer for every descriptor (1,056 bytes, fields in the document's order); for
+//! every message recv, DEL, ADD(OUT), wait, send, DEL, ADD(IN); one accept for a wake; accept() and
+//! then fcntl(); the wait of at most 1000 ms. Its last, full listing governs where its listings
+//! differ.
 //!
 //! # Faults of the document, each corrected here
 //! The document's code cannot serve more than one connection.
 //!
 //! 1. `find_event_byfd` indexes a block with `blkid % 1024` instead of `fd % 1024`.
 //! 2. `accept_cb` looks up the event of the listening descriptor instead of the accepted one's.
-//! 3. `recv_cb` (first listing) closes without `event_del`, and `send_cb` closes before it, so that the next
-//!    owner of the descriptor is modified instead of added.
-//! 4. `reactor_addlistener` indexes the first block with the descriptor, beyond its end from 1024 on.
+//! 3. `recv_cb` (first listing) closes without `event_del`, and `send_cb` closes before it, so that
+//!    the next owner of the descriptor is modified instead of added.
+//! 4. `reactor_addlistener` indexes the first block with the descriptor, beyond its end from 1024
+//!    on.
 //! 5. A partial send drops the rest; EAGAIN and EINTR close the connection.
-//! 6. `send` without MSG_NOSIGNAL: a client that leaves with unread data kills the server by SIGPIPE.
+//! 6. `send` without MSG_NOSIGNAL: a client that leaves with unread data kills the server by
+//!    SIGPIPE.
 //! 7. `reactor_destory` frees a block and then reads its link.
 //! 8. `bind` is unchecked: when it fails, `listen` takes a random port.
-//! 9. `event_add` sets `status` before `epoll_ctl` has succeeded; a failing `fcntl` or add leaks the descriptor.
-//! 10. A failing `event_alloc` makes `find_event_byfd` loop for ever; the block's malloc is checked through
-//!     the wrong pointer.
+//! 9. `event_add` sets `status` before `epoll_ctl` has succeeded; a failing `fcntl` or add leaks
+//!    the descriptor.
+//! 10. A failing `event_alloc` makes `find_event_byfd` loop for ever; the block's malloc is checked
+//!     through the wrong pointer.
 //! 11. EMFILE on accept spins; EPOLLERR and EPOLLHUP alone are never dispatched.
-//! 12. There is no way out of `reactor_run`, and `main`'s closing loop never runs (its counter is at the end
-//!     already). `buffer[len] = '\0'` at 1024 bytes writes into `length`. The test for EPOLLOUT after the
-//!     callback for EPOLLIN reads the event that the callback has changed. The port is a signed short.
+//! 12. There is no way out of `reactor_run`, and `main`'s closing loop never runs (its counter is
+//!     at the end already). `buffer[len] = '\0'` at 1024 bytes writes into `length`. The test for
+//!     EPOLLOUT after the callback for EPOLLIN reads the event that the callback has changed. The
+//!     port is a signed short.
 //!
 //! # Deviations
 //! - No `printf` for each message, and no terminating zero in the buffer, which nobody reads.
-//! - Listeners, their backlog (the document's is 20) and TCP_NODELAY are those of every backend; ports are
-//!   [`PORT_COUNT`] only if `--ports` says so.
-//! - The stop signal is one more event in the table. After it the shared [drain](crate::drain) takes over.
-//! - While descriptors are out, or accept fails in another way that would repeat, the listeners are deleted from the epoll set until a connection closes or
-//!   a second has passed.
+//! - Listeners, their backlog (the document's is 20) and TCP_NODELAY are those of every backend;
+//!   ports are [`PORT_COUNT`] only if `--ports` says so.
+//! - The stop signal is one more event in the table. After it the shared [drain](crate::drain)
+//!   takes over.
+//! - While descriptors are out, or accept fails in another way that would repeat, the listeners are
+//!   deleted from the epoll set until a connection closes or a second has passed.
 //! - Blocks are allocated zeroed instead of allocated and then set to zero; see [`event_table`].
-//! - With `--set lookup=index`, and only then, a block is found in an array of all blocks instead of by walking to
-//!   it. Blocks and events are the same, and stay where they are.
-//! - Several workers run a reactor each, as the document suggests under the advantages of the pattern.
+//! - With `--set lookup=index`, and only then, a block is found in an array of all blocks instead
+//!   of by walking to it. Blocks and events are the same, and stay where they are.
+//! - Several workers run a reactor each, as the document suggests under the advantages of the
+//!   pattern.
 
 pub mod callbacks;
 pub mod event_table;
@@ -60,7 +67,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 /// The first port (`SERVER_PORT`).
 pub const SERVER_PORT: u16 = 8888;
 
-/// How many ports a server for a million connections opens (`PORT_COUNT` in the text; the full listing says 1).
+/// How many ports a server for a million connections opens (`PORT_COUNT` in the text; the full
+/// listing says 1).
 pub const PORT_COUNT: u16 = 100;
 
 /// `lookup`.
@@ -81,9 +89,9 @@ pub struct EpollDocument {
 
 impl Backend for EpollDocument {
     const NAME: &'static str = "epoll-document";
-    const SUMMARY: &'static str =
-        "the document's reactor: level-triggered, blocks of events, DEL and ADD around every recv and send";
-    const NEEDS: Needs = Needs { linux: "3.2", default_container: true, limits: "fs.epoll.max_user_watches" };
+    const SUMMARY: &'static str = "the document's reactor: level-triggered, blocks of events, DEL and ADD around every recv and send";
+    const NEEDS: Needs =
+        Needs { linux: "3.2", default_container: true, limits: "fs.epoll.max_user_watches" };
     const KNOBS: &'static [Knob] = &[LOOKUP, WORK_NS];
 
     fn probe(_knobs: &Knobs, _workers: u16) -> Result<(), Unsupported> {
@@ -115,7 +123,8 @@ impl Backend for EpollDocument {
     }
 
     fn run(self, counters: &Counters, stop: &Stop) -> io::Result<()> {
-        let listeners = self.listeners.iter().map(|listener| listener.as_raw_fd()).collect::<Vec<_>>();
+        let listeners =
+            self.listeners.iter().map(|listener| listener.as_raw_fd()).collect::<Vec<_>>();
         let mut reactor = Reactor {
             epfd: self.epfd,
             table: self.table,
@@ -127,7 +136,8 @@ impl Backend for EpollDocument {
             failure: None,
         };
         let r = &raw mut reactor;
-        // SAFETY: `reactor` stays in its place until these calls have returned, and is used only through `r`.
+        // SAFETY: `reactor` stays in its place until these calls have returned, and is used only
+        // through `r`.
         unsafe {
             Reactor::add_listener(r, stop.fd(), callbacks::stop_cb)?;
             for &fd in &listeners {
@@ -138,7 +148,8 @@ impl Backend for EpollDocument {
         let owed = reactor
             .registered()
             .filter(|(fd, _)| *fd != stop.fd() && !listeners.contains(fd))
-            // SAFETY: the table owned the descriptors of its connections, and is dropped with the reactor.
+            // SAFETY: the table owned the descriptors of its connections, and is dropped with the
+            // reactor.
             .map(|(fd, unsent)| Owed { fd: unsafe { sys::own(fd) }, unsent: unsent.to_vec() })
             .collect();
         drop((reactor, self.listeners));

@@ -1,7 +1,8 @@
 //! The floor that memory is measured against: a server that accepts and holds, and never reads.
 //!
-//! Nothing in the kernel watches its connections, so what they cost is what two TCP endpoints cost. To
-//! see that a peer has left it asks poll(2) about all of them once a second, which leaves nothing behind.
+//! Nothing in the kernel watches its connections, so what they cost is what two TCP endpoints cost.
+//! To see that a peer has left it asks poll(2) about all of them once a second, which leaves
+//! nothing behind.
 
 use super::{Backend, Knob, Knobs, Needs, Unsupported};
 use crate::counters::Counters;
@@ -24,7 +25,8 @@ pub struct Null {
 
 impl Backend for Null {
     const NAME: &'static str = "null";
-    const SUMMARY: &'static str = "accepts and holds, never reads: the floor that memory is measured against";
+    const SUMMARY: &'static str =
+        "accepts and holds, never reads: the floor that memory is measured against";
     const ECHOES: bool = false;
     const NEEDS: Needs = Needs { linux: "3.2", default_container: true, limits: "none" };
     const KNOBS: &'static [Knob] = &[];
@@ -44,7 +46,8 @@ impl Backend for Null {
         let mut last_sweep = Instant::now();
         loop {
             // While accepting rests, a listener would wake the loop at once and for ever.
-            let watched = if rest.left().is_some() { &mut waited_for[..1] } else { &mut waited_for[..] };
+            let watched =
+                if rest.left().is_some() { &mut waited_for[..1] } else { &mut waited_for[..] };
             sys::poll(counters, watched, SWEEP_INTERVAL.as_millis() as i32)?;
             if waited_for[0].revents != 0 {
                 break;
@@ -53,7 +56,9 @@ impl Backend for Null {
                 self.release_the_left(counters)?;
                 last_sweep = Instant::now();
             }
-            if (rest.left().is_none() || rest.is_over(counters.closed.get())) && self.accept_all(counters)? {
+            if (rest.left().is_none() || rest.is_over(counters.closed.get()))
+                && self.accept_all(counters)?
+            {
                 rest.begin(counters.closed.get());
             }
         }

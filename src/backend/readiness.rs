@@ -1,47 +1,50 @@
-//! The loop of the backends that wait until a socket is ready and then receive and send: one loop, over a
-//! [`Selector`] that says how to wait, compiled for each of them.
+//! The loop of the backends that wait until a socket is ready and then receive and send: one loop,
+//! over a [`Selector`] that says how to wait, compiled for each of them.
 //!
 //! # Order
-//! A wait hands over a batch of ready descriptors. Each is served before the next wait: a listener accepts, a
-//! connection sends what it owes or receives and sends at once, into and from one buffer per worker. A
-//! descriptor is closed only while it is served itself, so that no entry of a batch is ever about a
-//! connection other than the one that it was reported for. After the batch come the connections whose turn
-//! was over before their input was, then the listeners whose rest has ended.
+//! A wait hands over a batch of ready descriptors. Each is served before the next wait: a listener
+//! accepts, a connection sends what it owes or receives and sends at once, into and from one buffer
+//! per worker. A descriptor is closed only while it is served itself, so that no entry of a batch
+//! is ever about a connection other than the one that it was reported for. After the batch come the
+//! connections whose turn was over before their input was, then the listeners whose rest has ended.
 //!
 //! # Answers after the batch
-//! With [`SEND`] set so, an answer is held back in that [buffer](Batch) until the whole batch has been received and
-//! worked through, or the buffer is full. Held is only what drained its socket and so ends its connection's turn:
-//! whoever goes on to receive sends at once, so that a connection has one held answer at most. All are sent
-//! before anybody is served again, those of the batch before the turn of the unfinished, theirs before the next
-//! wait. So bytes stay in order, and a connection that is closed has no held answer, unless sending it is what
-//! failed: none goes to a later owner of the descriptor.
+//! With [`SEND`] set so, an answer is held back in that [buffer](Batch) until the whole batch has
+//! been received and worked through, or the buffer is full. Held is only what drained its socket
+//! and so ends its connection's turn: whoever goes on to receive sends at once, so that a
+//! connection has one held answer at most. All are sent before anybody is served again, those of
+//! the batch before the turn of the unfinished, theirs before the next wait. So bytes stay in
+//! order, and a connection that is closed has no held answer, unless sending it is what failed:
+//! none goes to a later owner of the descriptor.
 //!
 //! # Bounds
-//! A connection that owes something is not read, so it owes at most one receive buffer, and holds memory only
-//! then. All held answers of a worker together are less than two receive buffers. A listener accepts at most
-//! [`ACCEPTS_PER_TURN`] connections and a connection receives at most [`RECEIVES_PER_TURN`] times before the
-//! others get their turn. Listeners always report for as long as their queue is not empty; while accepting rests they
-//! are not waited for.
+//! A connection that owes something is not read, so it owes at most one receive buffer, and holds
+//! memory only then. All held answers of a worker together are less than two receive buffers. A
+//! listener accepts at most [`ACCEPTS_PER_TURN`] connections and a connection receives at most
+//! [`RECEIVES_PER_TURN`] times before the others get their turn. Listeners always report for as
+//! long as their queue is not empty; while accepting rests they are not waited for.
 //!
 //! # Level-triggered: what is waited for is what can be done
-//! A state is reported for as long as it lasts, so one receive for each report is enough, and nothing can be
-//! missed. It also means that input which must not be read would be reported for ever: a connection that
-//! owes something is registered for output alone, and for input again once it owes nothing.
+//! A state is reported for as long as it lasts, so one receive for each report is enough, and
+//! nothing can be missed. It also means that input which must not be read would be reported for
+//! ever: a connection that owes something is registered for output alone, and for input again once
+//! it owes nothing.
 //!
 //! # Edge-triggered: why no edge is lost
-//! A connection is registered once, for input, output and the peer's end, and reported when something
-//! arrives. Whoever stops before the socket is drained must come back without being told. There are these
-//! ways to stop:
-//! - The receive found nothing (EAGAIN), or filled less than the buffer: the socket is drained, and what
-//!   arrives is a new edge (epoll(7), "Do I need to continuously read/write a file descriptor until EAGAIN …?").
-//!   Two things cut a receive short although more is there, and each is reported with the edge that it makes: the
-//!   peer's end, which does not make a receive longer, and TCP's urgent mark, at which a receive stops (EPOLLPRI).
-//!   From then on the loop receives until it finds nothing, or gets the end, as 0.
-//! - The peer takes no more: the send was short, which asks TCP to report space (SOCK_NOSPACE). That edge makes
-//!   the loop send the rest and go on receiving. Where a send is never short there is no wake-up for output
-//!   but the one at registration, so that asking for it costs nothing.
-//! - The turn is over: the connection stands in the queue of the unfinished, and while that is not empty the loop
-//!   does not sleep.
+//! A connection is registered once, for input, output and the peer's end, and reported when
+//! something arrives. Whoever stops before the socket is drained must come back without being told.
+//! There are these ways to stop:
+//! - The receive found nothing (EAGAIN), or filled less than the buffer: the socket is drained, and
+//!   what arrives is a new edge (epoll(7), "Do I need to continuously read/write a file descriptor
+//!   until EAGAIN …?"). Two things cut a receive short although more is there, and each is reported
+//!   with the edge that it makes: the peer's end, which does not make a receive longer, and TCP's
+//!   urgent mark, at which a receive stops (EPOLLPRI). From then on the loop receives until it
+//!   finds nothing, or gets the end, as 0.
+//! - The peer takes no more: the send was short, which asks TCP to report space (SOCK_NOSPACE).
+//!   That edge makes the loop send the rest and go on receiving. Where a send is never short there
+//!   is no wake-up for output but the one at registration, so that asking for it costs nothing.
+//! - The turn is over: the connection stands in the queue of the unfinished, and while that is not
+//!   empty the loop does not sleep.
 
 mod batch;
 pub mod epoll;
@@ -88,8 +91,8 @@ pub struct Ready {
     pub fd: RawFd,
     /// Nothing but space for output is there, and it may have been waited for together with input.
     pub only_space: bool,
-    /// The peer has sent its end or an urgent mark, or the connection is broken: a short receive does not mean that
-    /// nothing follows.
+    /// The peer has sent its end or an urgent mark, or the connection is broken: a short receive
+    /// does not mean that nothing follows.
     pub cut: bool,
 }
 
@@ -100,8 +103,8 @@ impl Ready {
     }
 }
 
-/// A way to wait for many descriptors. Its descriptors are level-triggered, but for the connections of an
-/// [edge-triggered](Selector::EDGE_TRIGGERED) one.
+/// A way to wait for many descriptors. Its descriptors are level-triggered, but for the connections
+/// of an [edge-triggered](Selector::EDGE_TRIGGERED) one.
 pub trait Selector: Sized {
     /// [`Backend::NAME`] of the loop over it.
     const NAME: &'static str;
@@ -113,8 +116,8 @@ pub trait Selector: Sized {
     const KNOBS: &'static [Knob];
     /// [`Backend::DESCRIPTORS_PER_WORKER`].
     const DESCRIPTORS_PER_WORKER: Option<usize> = None;
-    /// Whether a connection is registered once and reported when something arrives, instead of being reported
-    /// for as long as something is there.
+    /// Whether a connection is registered once and reported when something arrives, instead of
+    /// being reported for as long as something is there.
     const EDGE_TRIGGERED: bool = false;
 
     /// [`Backend::probe`].
@@ -150,7 +153,8 @@ pub trait Selector: Sized {
     /// Told of a connection that is about to be closed.
     fn closing(&mut self, fd: RawFd);
 
-    /// Waits until something is ready, or the time is over; -1 is for ever. Says how many [`Selector::ready`] there are.
+    /// Waits until something is ready, or the time is over; -1 is for ever. Says how many
+    /// [`Selector::ready`] there are.
     fn wait(&mut self, counters: &Counters, timeout_ms: i32) -> io::Result<usize>;
 
     /// The descriptor at this place of what the last wait has reported.
@@ -242,8 +246,9 @@ impl<S: Selector> Backend for Readiness<S> {
                 match &mut self.slots[ready.fd as usize] {
                     Slot::Connection(connection) => {
                         connection.cut |= ready.cut;
-                        // Space for output matters only to a connection that owes something, and it owes nothing
-                        // while it waits for input: then there is nothing to do but to receive.
+                        // Space for output matters only to a connection that owes something, and it
+                        // owes nothing while it waits for input: then there is nothing to do but to
+                        // receive.
                         if !ready.only_space || !connection.unsent.is_empty() {
                             self.serve(counters, ready.fd);
                         }
@@ -289,7 +294,8 @@ impl<S: Selector> Readiness<S> {
             .try_for_each(|listener| self.selector.add_listener(counters, listener.as_raw_fd()))
     }
 
-    /// Stops waiting for connections, so that accepting in vain does not spin; they wait in the queue.
+    /// Stops waiting for connections, so that accepting in vain does not spin; they wait in the
+    /// queue.
     fn pause_listening(&mut self, counters: &Counters) -> io::Result<()> {
         for listener in &self.listeners {
             self.selector.remove(counters, listener.as_raw_fd())?;
@@ -322,8 +328,8 @@ impl<S: Selector> Readiness<S> {
         *self.slot(socket.into_raw_fd()) = Slot::Connection(Connection::default());
     }
 
-    /// Sends what is owed, or receives and answers until there is no input, the peer takes no more, or its turn
-    /// is over.
+    /// Sends what is owed, or receives and answers until there is no input, the peer takes no more,
+    /// or its turn is over.
     fn serve(&mut self, counters: &Counters, fd: RawFd) {
         let Slot::Connection(connection) = &mut self.slots[fd as usize] else { return };
         if !connection.unsent.is_empty() {
@@ -386,7 +392,8 @@ impl<S: Selector> Readiness<S> {
         self.batch.clear();
     }
 
-    /// Sends what lies in the buffer to a connection that owes nothing. Whether more may be received from it.
+    /// Sends what lies in the buffer to a connection that owes nothing. Whether more may be
+    /// received from it.
     fn answer(&mut self, counters: &Counters, fd: RawFd, place: Range<usize>) -> bool {
         let Slot::Connection(connection) = &mut self.slots[fd as usize] else { return false };
         let bytes = self.batch.bytes(place);
@@ -413,7 +420,9 @@ impl<S: Selector> Readiness<S> {
     }
 
     fn close(&mut self, counters: &Counters, fd: RawFd) {
-        let Slot::Connection(connection) = std::mem::take(&mut self.slots[fd as usize]) else { return };
+        let Slot::Connection(connection) = std::mem::take(&mut self.slots[fd as usize]) else {
+            return;
+        };
         counters.bytes_abandoned.add(connection.unsent.len() as u64);
         if connection.unfinished {
             self.unfinished.retain(|&other| other != fd);

@@ -1,17 +1,20 @@
-//! A thread for each connection: it blocks in recv(2), then in send(2), and needs nobody to tell it what is ready.
+//! A thread for each connection: it blocks in recv(2), then in send(2), and needs nobody to tell it
+//! what is ready.
 //!
-//! The worker's own thread only accepts, and waits with poll(2) for its listeners. Each connection costs a
-//! stack, of which little is touched, and a receive buffer; each is counted by [a share](Counters::share) of
-//! the worker's counters. A thread ends with its connection, and nothing of it stays. A stack takes two mappings
-//! of the 65,530 that a process has by default (vm.max_map_count), so there is room for some 32,000 threads; a
-//! connection whose thread cannot be made is refused, and accepting rests.
+//! The worker's own thread only accepts, and waits with poll(2) for its listeners. Each connection
+//! costs a stack, of which little is touched, and a receive buffer; each is counted by [a
+//! share](Counters::share) of the worker's counters. A thread ends with its connection, and nothing
+//! of it stays. A stack takes two mappings of the 65,530 that a process has by default
+//! (vm.max_map_count), so there is room for some 32,000 threads; a connection whose thread cannot
+//! be made is refused, and accepting rests.
 //!
 //! # The end
-//! A thread that blocks must be told to stop without any harm to what is on its way: shutdown(2) of the
-//! reading side would wake it, but then input that comes later resets the connection. So a signal breaks off the call
-//! it is in, and it hands over its connection, with the rest of what it owes. The signal does nothing to a
-//! thread that has looked at the flag and is not in its call yet; that is why it is repeated until every
-//! thread has handed over. The [drain](crate::drain) of all backends does the rest.
+//! A thread that blocks must be told to stop without any harm to what is on its way: shutdown(2) of
+//! the reading side would wake it, but then input that comes later resets the connection. So a
+//! signal breaks off the call it is in, and it hands over its connection, with the rest of what it
+//! owes. The signal does nothing to a thread that has looked at the flag and is not in its call
+//! yet; that is why it is repeated until every thread has handed over. The [drain](crate::drain) of
+//! all backends does the rest.
 
 use super::{Backend, Knob, Knobs, Needs, Unsupported};
 use crate::counters::{Counters, Share};
@@ -71,7 +74,12 @@ impl Backend for Threads {
         limits: "threads: kernel.threads-max, vm.max_map_count",
     };
     const KNOBS: &'static [Knob] = &[
-        Knob::number("receive_bytes", 4096, 64..=16_777_216, "receive buffer of each connection, in bytes"),
+        Knob::number(
+            "receive_bytes",
+            4096,
+            64..=16_777_216,
+            "receive buffer of each connection, in bytes",
+        ),
         // The signal's frame has to fit: with the registers of some CPUs it takes 11 KiB.
         Knob::number(
             "stack_bytes",
@@ -95,7 +103,13 @@ impl Backend for Threads {
             all_gone: Condvar::new(),
         };
         let (stack_bytes, receive_bytes) = (knobs.size("stack_bytes"), knobs.size("receive_bytes"));
-        Ok(Self { listeners, stack_bytes, receive_bytes, work: Work::of(knobs), crew: Arc::new(crew) })
+        Ok(Self {
+            listeners,
+            stack_bytes,
+            receive_bytes,
+            work: Work::of(knobs),
+            crew: Arc::new(crew),
+        })
     }
 
     fn run(self, counters: &Counters, stop: &Stop) -> io::Result<()> {
@@ -114,7 +128,8 @@ impl Backend for Threads {
 impl Threads {
     fn accept_until_stop(&self, counters: &Counters, stop: &Stop) -> io::Result<()> {
         let own = [self.crew.wake.as_raw_fd(), stop.fd()];
-        let waited_for = own.into_iter().chain(self.listeners.iter().map(|listener| listener.as_raw_fd()));
+        let waited_for =
+            own.into_iter().chain(self.listeners.iter().map(|listener| listener.as_raw_fd()));
         let mut entries: Vec<_> =
             waited_for.map(|fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 }).collect();
         let mut rest = Rest::default();
@@ -123,8 +138,8 @@ impl Threads {
             if rest.is_over(self.crew.look(rest.left().is_some())) {
                 continue;
             }
-            // While accepting rests, a listener would wake the loop at once and for ever. A millisecond more, or
-            // the wait could end just before the rest does.
+            // While accepting rests, a listener would wake the loop at once and for ever. A
+            // millisecond more, or the wait could end just before the rest does.
             let (watched, timeout_ms) = match rest.left() {
                 Some(left) => (&mut entries[..2], left.as_millis() as i32 + 1),
                 None => (&mut entries[1..], -1),
@@ -140,7 +155,8 @@ impl Threads {
                 let _ = sys::eventfd_clear(counters, &self.crew.wake);
                 continue;
             }
-            // From before accepting, so that what is closed between a failure and the rest ends that rest.
+            // From before accepting, so that what is closed between a failure and the rest ends
+            // that rest.
             let closed = self.crew.look(false);
             for listener in entries[2..].iter().filter(|entry| entry.revents != 0) {
                 if !self.accept(counters, listener.fd)? {
@@ -162,7 +178,8 @@ impl Threads {
             let member = Member::new(&self.crew, counters.share(), socket);
             let (receive_bytes, work) = (self.receive_bytes, self.work);
             let serve = move || member.serve(receive_bytes, work);
-            // A connection whose thread cannot be made is refused: it is dropped with what the thread was to do.
+            // A connection whose thread cannot be made is refused: it is dropped with what the
+            // thread was to do.
             if sys::spawn_detached(c"connection", self.stack_bytes, serve).is_err() {
                 counters.accept_pauses.add(1);
                 return Ok(false);
@@ -178,7 +195,8 @@ impl Crew {
         self.roll.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many connections were closed so far; those that follow wake the worker if it is `resting`.
+    /// How many connections were closed so far; those that follow wake the worker if it is
+    /// `resting`.
     fn look(&self, resting: bool) -> u64 {
         let mut roll = self.roll();
         roll.resting = resting;
@@ -186,8 +204,8 @@ impl Crew {
     }
 }
 
-/// A connection and its place in the crew. Dropped, it has left: the connection is closed, if it was not
-/// handed over, even where its thread could not be made.
+/// A connection and its place in the crew. Dropped, it has left: the connection is closed, if it
+/// was not handed over, even where its thread could not be made.
 struct Member {
     crew: Arc<Crew>,
     counters: Share,
@@ -215,7 +233,8 @@ impl Member {
         }
     }
 
-    /// Receives and sends until the connection ends, or all are to stop: then it returns what is owed.
+    /// Receives and sends until the connection ends, or all are to stop: then it returns what is
+    /// owed.
     fn converse(&self, fd: RawFd, buffer: &mut [u8], work: Work) -> Option<Vec<u8>> {
         let counters = &*self.counters;
         let stopping = || self.crew.stopping.load(Relaxed);
@@ -271,7 +290,8 @@ impl Drop for Member {
             if closes.is_some() {
                 roll.closed += 1;
                 if roll.resting {
-                    // It can only fail because the count is at its end: then the worker is being woken.
+                    // It can only fail because the count is at its end: then the worker is being
+                    // woken.
                     let _ = sys::eventfd_wake(&self.counters, &self.crew.wake);
                 }
             }

@@ -1,5 +1,6 @@
-//! The completion loop, shared by all io_uring backends: it accepts, submits, waits, hands completions on,
-//! and stops. What happens on a connection is the `Rung`'s, and each rung of the ladder changes one thing:
+//! The completion loop, shared by all io_uring backends: it accepts, submits, waits, hands
+//! completions on, and stops. What happens on a connection is the `Rung`'s, and each rung of the
+//! ladder changes one thing:
 //!
 //! | backend | input | output | on |
 //! |---|---|---|---|
@@ -11,23 +12,25 @@
 //! | `uring-sqpoll` | as `uring-multishot` | as `uring-multishot` | a ring with a submission thread |
 //!
 //! # Why a late completion cannot touch the wrong connection
-//! A descriptor is closed only after every request on it has had its last completion, so there is none left
-//! to come when the number is used again. Should the kernel ever prove that wrong, the generation in
-//! the [token](token) differs, and the completion only returns its buffer and is counted (`late`).
+//! A descriptor is closed only after every request on it has had its last completion, so there is
+//! none left to come when the number is used again. Should the kernel ever prove that wrong, the
+//! generation in the [token](token) differs, and the completion only returns its buffer and is
+//! counted (`late`).
 //!
 //! # Why the kernel cannot use memory that is not ours any more
-//! All that requests point to is the rung's: receives write to it, sends read it. A request that is under way is
-//! counted in `in_flight`, because it has a last completion, or it is a send that is not
-//! decided yet (`Ring::decided`). The loop ends in order only when there is neither, and only then is the rung
-//! freed. A loop that fails, or panics, leaves it where it is, because closing a ring does not wait for its
-//! requests. Its process is about to end anyway.
+//! All that requests point to is the rung's: receives write to it, sends read it. A request that is
+//! under way is counted in `in_flight`, because it has a last completion, or it is a send that is
+//! not decided yet (`Ring::decided`). The loop ends in order only when there is neither, and only
+//! then is the rung freed. A loop that fails, or panics, leaves it where it is, because closing a
+//! ring does not wait for its requests. Its process is about to end anyway.
 //!
 //! # Urgent data
-//! A receive stops in front of TCP's urgent mark, and one that begins there while a signal or work of io_uring is pending
-//! for its thread is told that nothing has come (`tcp_recvmsg_locked` in the kernel's tcp.c). A multishot request
-//! then waits for more input, so that what follows the mark waits too. With DEFER_TASKRUN, the default, only a signal
-//! that stops the process is ever pending. With a submission thread, or another task_run, the input itself is such
-//! work. Nothing here can see it, so that `uring-sqpoll` alone may leave what follows urgent data unanswered.
+//! A receive stops in front of TCP's urgent mark, and one that begins there while a signal or work
+//! of io_uring is pending for its thread is told that nothing has come (`tcp_recvmsg_locked` in the
+//! kernel's tcp.c). A multishot request then waits for more input, so that what follows the mark
+//! waits too. With DEFER_TASKRUN, the default, only a signal that stops the process is ever
+//! pending. With a submission thread, or another task_run, the input itself is such work. Nothing
+//! here can see it, so that `uring-sqpoll` alone may leave what follows urgent data unanswered.
 
 pub mod buffer_ring;
 mod direct;
@@ -108,15 +111,26 @@ pub(super) trait Rung: Sized {
     fn serve(&mut self, core: &mut Core, index: u32) -> io::Result<()>;
 
     /// A receive completed.
-    fn received(&mut self, core: &mut Core, token: Token, completion: &Completion) -> io::Result<()>;
+    fn received(
+        &mut self,
+        core: &mut Core,
+        token: Token,
+        completion: &Completion,
+    ) -> io::Result<()>;
 
     /// Another request of the rung's completed.
-    fn completed(&mut self, core: &mut Core, token: Token, completion: &Completion) -> io::Result<()>;
+    fn completed(
+        &mut self,
+        core: &mut Core,
+        token: Token,
+        completion: &Completion,
+    ) -> io::Result<()>;
 
     /// All completions of a turn have been handed on.
     fn turned(&mut self, core: &mut Core) -> io::Result<()>;
 
-    /// Whether there is something to do that no completion will tell of: then the next turn does not wait.
+    /// Whether there is something to do that no completion will tell of: then the next turn does
+    /// not wait.
     fn must_not_wait(&mut self, core: &mut Core) -> io::Result<bool>;
 
     /// Gives up all connections, after every request has ended, with what they are owed.
@@ -133,19 +147,20 @@ pub(super) enum Accept {
     /// One request for all, into the ring's table of direct descriptors.
     ///
     /// A multishot request that finds the table full drops the connection that it has just accepted
-    /// (`io_accept` in the kernel's net.c installs the file last), and nothing but the completion queue bounds
-    /// how many it accepts before they are [heard of](most_unheard). So where the table has no room for as many,
-    /// a request for each takes over, made only while there is room.
+    /// (`io_accept` in the kernel's net.c installs the file last), and nothing but the completion
+    /// queue bounds how many it accepts before they are [heard of](most_unheard). So where the
+    /// table has no room for as many, a request for each takes over, made only while there is room.
     MultishotDirect,
 }
 
-/// How many connections multishot requests may have accepted that the loop has not heard of, and will accept before a
-/// cancellation stops them.
+/// How many connections multishot requests may have accepted that the loop has not heard of, and
+/// will accept before a cancellation stops them.
 ///
-/// The kernel ends such a request when its completion does not fit into the queue (`io_req_post_cqe`), so that there
-/// are as many as the queue has entries, one more for each request, and on older kernels those that it gathers
-/// before it puts them there (16, `submit_state.cqes`). Where completions are made while the loop takes others, and
-/// not only when it enters, whereby it submits the cancellation first, the queue may fill a second time.
+/// The kernel ends such a request when its completion does not fit into the queue
+/// (`io_req_post_cqe`), so that there are as many as the queue has entries, one more for each
+/// request, and on older kernels those that it gathers before it puts them there (16,
+/// `submit_state.cqes`). Where completions are made while the loop takes others, and not only when
+/// it enters, whereby it submits the cancellation first, the queue may fill a second time.
 fn most_unheard(cq_entries: u32, listeners: usize, made_in_enters: bool) -> u64 {
     const GATHERED: u64 = 16;
     let fillings = if made_in_enters { 1 } else { 2 };
@@ -246,17 +261,24 @@ fn setup_for<R: Rung>(knobs: &Knobs, workers: u16) -> Setup {
 }
 
 /// [`Rung::new`], with its errors in words.
-fn set_up<R: Rung>(ring: &Ring, setup: Setup, knobs: &Knobs, listeners: usize) -> Result<R, Unsupported> {
+fn set_up<R: Rung>(
+    ring: &Ring,
+    setup: Setup,
+    knobs: &Knobs,
+    listeners: usize,
+) -> Result<R, Unsupported> {
     setup
         .need()
         .patiently(|| R::new(ring, knobs, listeners))
         .map_err(|error| ring::explain_set_up(&error, &setup))
 }
 
-/// Whether the memory that all workers lock may be locked, where that is limited: they are set up one beside the other,
-/// because no rule says what a kernel counts, or what other processes of the user have locked.
+/// Whether the memory that all workers lock may be locked, where that is limited: they are set up
+/// one beside the other, because no rule says what a kernel counts, or what other processes of the
+/// user have locked.
 fn probe_memory<R: Rung>(setup: Setup, knobs: &Knobs, workers: u16) -> Result<(), Unsupported> {
-    // A table of direct descriptors is not locked memory, and may be large: it is made as small as can be.
+    // A table of direct descriptors is not locked memory, and may be large: it is made as small as
+    // can be.
     const LISTENERS: usize = i32::MAX as usize;
     if sys::locked_memory_limit().is_none() {
         return Ok(());
@@ -305,8 +327,8 @@ impl Core<'_> {
         Ok(number)
     }
 
-    /// Notes the end of a request: its last completion, or that of the one that it was linked to, which tells of
-    /// both.
+    /// Notes the end of a request: its last completion, or that of the one that it was linked to,
+    /// which tells of both.
     #[inline]
     pub fn ended(&mut self) -> io::Result<()> {
         self.in_flight = self.in_flight.checked_sub(1).ok_or_else(|| {
@@ -327,7 +349,8 @@ impl Core<'_> {
         self.ring.make_room(self.counters, count)
     }
 
-    /// Notes a completion that came after its connection was closed, which the count of requests rules out.
+    /// Notes a completion that came after its connection was closed, which the count of requests
+    /// rules out.
     #[cold]
     pub fn came_late(&self, token: Token) {
         debug_assert!(false, "{token:?} completed after its connection was closed");
@@ -339,8 +362,8 @@ impl Core<'_> {
         self.ring.decided()
     }
 
-    /// Has a completion come after what is queued was submitted, which ends the next wait. It may come
-    /// before all of that is known to be decided: then there must be another.
+    /// Has a completion come after what is queued was submitted, which ends the next wait. It may
+    /// come before all of that is known to be decided: then there must be another.
     pub fn fence(&mut self) -> io::Result<()> {
         if !std::mem::replace(&mut self.fenced, true) {
             self.request(Token::of(Kind::Fence, 0), Request::nothing())?;
@@ -353,11 +376,13 @@ impl Core<'_> {
         &self.ring
     }
 
-    /// Submits what is queued, waits until all requests have ended and hands what they completed with to `each`.
+    /// Submits what is queued, waits until all requests have ended and hands what they completed
+    /// with to `each`.
     pub fn finish_requests(&mut self, mut each: impl FnMut(Token, &Completion)) -> io::Result<()> {
         while self.in_flight > 0 || !self.ring.is_decided() {
             let ready = self.ring.turn(self.counters, Want::Just(self.in_flight), None)?;
-            let mut completions: Vec<Completion> = (0..ready).map_while(|_| self.ring.take()).collect();
+            let mut completions: Vec<Completion> =
+                (0..ready).map_while(|_| self.ring.take()).collect();
             completions.extend(self.ring.take_collected());
             for completion in completions {
                 each(self.token_of(&completion)?, &completion);
@@ -369,7 +394,8 @@ impl Core<'_> {
     /// The token of a completion; notes the end of its request.
     #[inline]
     fn token_of(&mut self, completion: &Completion) -> io::Result<Token> {
-        let token = Token::decode(completion.user_data).ok_or_else(|| completion.of_no_request())?;
+        let token =
+            Token::decode(completion.user_data).ok_or_else(|| completion.of_no_request())?;
         if !completion.more() && token.kind.completes_always() {
             self.ended()?;
         }
@@ -410,7 +436,8 @@ impl<R: Rung> Loop<'_, R> {
         self.rung.take_owed(&mut self.core)
     }
 
-    /// What the next turn is to wait for, and how long; none once the loop has stopped and every request has ended.
+    /// What the next turn is to wait for, and how long; none once the loop has stopped and every
+    /// request has ended.
     #[inline]
     fn next_wait(&mut self) -> io::Result<Option<(Want, Option<Duration>)>> {
         if self.core.stopping {
@@ -479,7 +506,9 @@ impl<R: Rung> Loop<'_, R> {
             Kind::Stop if completion.result >= 0 => self.core.stopping = true,
             Kind::Accept | Kind::AcceptOnce => self.accepted(token, completion)?,
             Kind::Fence => self.core.fenced = false,
-            Kind::Stop | Kind::Close => return Err(io::Error::from_raw_os_error(-completion.result)),
+            Kind::Stop | Kind::Close => {
+                return Err(io::Error::from_raw_os_error(-completion.result));
+            }
             // A cancellation that finds nothing came after the end of what it was to cancel.
             Kind::Cancel => {}
         }
@@ -543,7 +572,8 @@ impl<R: Rung> Loop<'_, R> {
         self.accept(token.index)
     }
 
-    /// Stops accepting until a connection has closed or a second has passed, so that it does not spin in vain.
+    /// Stops accepting until a connection has closed or a second has passed, so that it does not
+    /// spin in vain.
     fn pause_accepting(&mut self, listener: u32) {
         self.core.counters.accept_pauses.add(1);
         self.core.resting.push(listener);

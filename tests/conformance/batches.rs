@@ -31,7 +31,8 @@ fn answers_leave_when_they_should(backend: &Backend) {
     });
 }
 
-/// The most that was owed at any moment, as far as one looked, while the server answers all `clients`.
+/// The most that was owed at any moment, as far as one looked, while the server answers all
+/// `clients`.
 fn most_owed_in_a_burst(server: &Server, clients: &mut [Client]) -> u64 {
     let all = server.counters().of("bytes_received") + (clients.len() * MESSAGE) as u64;
     server.pause();
@@ -51,8 +52,9 @@ fn most_owed_in_a_burst(server: &Server, clients: &mut [Client]) -> u64 {
     most
 }
 
-/// Some leave before the server reads what they sent, and some while their answers are held. Others come meanwhile,
-/// and get the descriptors of the former. The buffer is full in mid-batch too, and some messages do not fit into it.
+/// Some leave before the server reads what they sent, and some while their answers are held. Others
+/// come meanwhile, and get the descriptors of the former. The buffer is full in mid-batch too, and
+/// some messages do not fit into it.
 fn peers_leave_in_mid_batch(backend: &Backend) {
     let settings = ["--set=send=after-batch", "--set=receive_bytes=4096", "--set=work_ns=200000"];
     survives_with(backend, &settings, |server| {
@@ -76,7 +78,11 @@ fn peers_leave_in_mid_batch(backend: &Backend) {
             leavers.by_ref().take(4).for_each(drop);
             leavers.for_each(Client::finish);
             for mut client in ending {
-                assert_eq!(client.receiver.receive_to_end(), client.sender.bytes, "bytes that came back");
+                assert_eq!(
+                    client.receiver.receive_to_end(),
+                    client.sender.bytes,
+                    "bytes that came back"
+                );
             }
             clients.iter_mut().for_each(Client::receive_owed);
         }

@@ -1,4 +1,5 @@
-//! Whatever the lengths, the splits and the number of connections: every byte comes back in its place.
+//! Whatever the lengths, the splits and the number of connections: every byte comes back in its
+//! place.
 
 use super::{Case, echo, survives};
 use crate::support::{Backend, Client};
@@ -32,7 +33,8 @@ fn one_echo(backend: &Backend) {
     });
 }
 
-/// An urgent byte is a byte of the stream like any other, and what follows it does not wait for more.
+/// An urgent byte is a byte of the stream like any other, and what follows it does not wait for
+/// more.
 fn urgent_data(backend: &Backend) {
     const AROUND: [(usize, usize); 5] = [(3, 3), (0, 100), (100, 0), (5000, 1), (1, 5000)];
     let send = |client: &mut Client, (before, after): (usize, usize)| {
@@ -102,8 +104,9 @@ fn split_at_every_byte(backend: &Backend) {
 fn split_around_buffers(backend: &Backend) {
     survives(backend, |server| {
         let mut client = server.connect();
-        for (size, split) in
-            BUFFERS.into_iter().flat_map(|size| (size - 1..=size + 1).map(move |split| (size, split)))
+        for (size, split) in BUFFERS
+            .into_iter()
+            .flat_map(|size| (size - 1..=size + 1).map(move |split| (size, split)))
         {
             client.exchange(split);
             client.exchange(size);
@@ -154,7 +157,8 @@ fn large_message(backend: &Backend) {
         client.exchange(8 << 20);
         client.finish();
 
-        // The reader takes little at a time and late, so that sends are partial and buffers run full.
+        // The reader takes little at a time and late, so that sends are partial and buffers run
+        // full.
         let mut client = server.connect();
         thread::scope(|scope| {
             let sender = &mut client.sender;
@@ -197,12 +201,16 @@ fn books_balance(backend: &Backend) {
         // The witness has sent 1000 bytes before, as the first connection.
         let mut clients: Vec<Client> = (0..10).map(|_| server.connect()).collect();
         clients.iter_mut().for_each(|client| client.exchange(99_990));
-        // The last thing that happens is an echo, so that its send is counted without a further event.
+        // The last thing that happens is an echo, so that its send is counted without a further
+        // event.
         clients.iter_mut().for_each(|client| client.echo(10));
         server.wait_for("bytes_received", 1_001_000);
         server.wait_for("bytes_sent", 1_001_000);
         let counters = server.counters();
-        assert_eq!((counters.of("accepted"), counters.of("closed"), counters.of("open")), (11, 0, 11));
+        assert_eq!(
+            (counters.of("accepted"), counters.of("closed"), counters.of("open")),
+            (11, 0, 11)
+        );
         assert_eq!(counters.of("bytes_abandoned"), 0);
         clients.drain(..4).for_each(Client::finish);
         server.wait_for("closed", 4);

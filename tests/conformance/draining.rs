@@ -41,7 +41,11 @@ fn drain_idle_peers(backend: &Backend) {
     for client in &mut clients {
         assert_eq!(client.receiver.receive_to_end(), 0);
     }
-    eventually("new connections are refused", || Client::try_connect(address).err(), Option::is_some);
+    eventually(
+        "new connections are refused",
+        || Client::try_connect(address).err(),
+        Option::is_some,
+    );
     drop(clients);
     server.wait().in_order();
 }
@@ -94,8 +98,8 @@ fn drain_under_load(backend: &Backend) {
     }
 }
 
-/// A worker that shares its CPU with what works for it, the submission thread or the threads of connections,
-/// meets them half-way through what they do.
+/// A worker that shares its CPU with what works for it, the submission thread or the threads of
+/// connections, meets them half-way through what they do.
 fn drain_on_one_cpu(backend: &Backend) {
     let cpu = first_cpu();
     let (worker, submission) = (format!("--cpus={cpu}"), format!("--set=sq_cpu={}", cpu + 1));
@@ -111,8 +115,10 @@ fn drain_on_one_cpu(backend: &Backend) {
 /// The first CPU that this process, and so its servers, may run on.
 fn first_cpu() -> usize {
     let status = fs::read_to_string("/proc/self/status").expect("the status of this process");
-    let list =
-        status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).expect("a list of CPUs");
+    let list = status
+        .lines()
+        .find_map(|line| line.strip_prefix("Cpus_allowed_list:"))
+        .expect("a list of CPUs");
     list.trim().split([',', '-']).next().and_then(|cpu| cpu.parse().ok()).expect("a number")
 }
 
@@ -120,8 +126,13 @@ fn first_cpu() -> usize {
 fn loaded_until_the_end(backend: &Backend, arguments: &[&str], count: usize) {
     let arguments = [&["--drain-seconds", "30"], arguments].concat();
     let server = Server::start(&backend.name, &arguments);
-    let mut clients: Vec<Client> =
-        server.addresses.iter().cycle().take(count).map(|address| Client::connect(*address)).collect();
+    let mut clients: Vec<Client> = server
+        .addresses
+        .iter()
+        .cycle()
+        .take(count)
+        .map(|address| Client::connect(*address))
+        .collect();
     let progress: Vec<AtomicU64> = clients.iter().map(|_| AtomicU64::new(0)).collect();
     let end = thread::scope(|scope| {
         for (index, (client, progress)) in clients.iter_mut().zip(&progress).enumerate() {
@@ -130,7 +141,8 @@ fn loaded_until_the_end(backend: &Backend, arguments: &[&str], count: usize) {
                 let Client { sender, receiver } = client;
                 thread::scope(|scope| {
                     scope.spawn(|| {
-                        // Messages of several sizes, none awaited, until the server has said its end.
+                        // Messages of several sizes, none awaited, until the server has said its
+                        // end.
                         while !ended.load(Relaxed) {
                             sender.send([100, 1024, 5000, 40_000][index % 4]);
                         }
@@ -150,9 +162,14 @@ fn loaded_until_the_end(backend: &Backend, arguments: &[&str], count: usize) {
         );
         server.finish()
     });
-    // Each client has compared every byte, up to the orderly end; together they have all that was read.
+    // Each client has compared every byte, up to the orderly end; together they have all that was
+    // read.
     let received: u64 = clients.iter().map(|client| client.receiver.bytes).sum();
-    assert_eq!(received, end.of("bytes_received"), "bytes that came back, and that the server had read");
+    assert_eq!(
+        received,
+        end.of("bytes_received"),
+        "bytes that came back, and that the server had read"
+    );
     assert_eq!(end.of("bytes_sent"), end.of("bytes_received"));
     assert_eq!(end.of("bytes_abandoned"), 0);
 }
@@ -169,11 +186,13 @@ fn drain_slow_readers(backend: &Backend) {
         let mut arguments = vec!["--drain-seconds", "30"];
         arguments.extend(settings.iter().map(String::as_str));
         let server = Server::start(&backend.name, &arguments);
-        let mut clients: Vec<Client> = (0..3).map(|_| Client::connect_narrow(server.address())).collect();
+        let mut clients: Vec<Client> =
+            (0..3).map(|_| Client::connect_narrow(server.address())).collect();
         thread::scope(|scope| {
             for client in &mut clients {
                 scope.spawn(|| {
-                    // Stalled, then taken from a little, so that the server has sent a part of what it owes.
+                    // Stalled, then taken from a little, so that the server has sent a part of what
+                    // it owes.
                     for taken in [60_000, 1_000_000] {
                         client.sender.send_until_stalled(8 << 20);
                         client.receiver.receive(taken);
@@ -185,7 +204,11 @@ fn drain_slow_readers(backend: &Backend) {
         let received: u64 = clients.iter_mut().map(|client| client.receiver.receive_to_end()).sum();
         drop(clients);
         let end = server.wait().in_order();
-        assert_eq!(received, end.of("bytes_received"), "bytes that came back, and that the server had read");
+        assert_eq!(
+            received,
+            end.of("bytes_received"),
+            "bytes that came back, and that the server had read"
+        );
         assert_eq!(end.of("bytes_sent"), end.of("bytes_received"));
     });
 }

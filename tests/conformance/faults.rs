@@ -1,5 +1,5 @@
-//! Faults that come in numbers: storms of connections and resets, signals in every wait, a client that is
-//! killed, and queues and buffers far too small for what arrives at once.
+//! Faults that come in numbers: storms of connections and resets, signals in every wait, a client
+//! that is killed, and queues and buffers far too small for what arrives at once.
 
 use super::{Case, echo, has_knob, outlives, survives, survives_with};
 use crate::support::{Backend, Client, Server, command};
@@ -45,14 +45,15 @@ fn four_buffers_for_two_hundred(backend: &Backend) {
     });
 }
 
-/// A thousand inputs that are there at once, of which the kernel tells at once, find the buffers that there are by
-/// default, while those before them are being sent.
+/// A thousand inputs that are there at once, of which the kernel tells at once, find the buffers
+/// that there are by default, while those before them are being sent.
 fn buffers_for_a_thousand(backend: &Backend) {
     // A submission thread is told of no bursts.
     if !has_knob(backend, "task_run") {
         return;
     }
-    let bursts = [&["--set=task_run=coop"][..], &["--set=min_wait_us=5000", "--set=min_wait_events=1000"]];
+    let bursts =
+        [&["--set=task_run=coop"][..], &["--set=min_wait_us=5000", "--set=min_wait_events=1000"]];
     for settings in bursts {
         // Kernels before 6.12 refuse min_wait_us.
         let server = match Server::launch(command(&backend.name, settings)).ready_or_refused() {
@@ -69,12 +70,15 @@ fn buffers_for_a_thousand(backend: &Backend) {
     }
 }
 
-/// Few enough that the loop gets inputs for all of them in one turn: the kernel hands over 20 at a time.
+/// Few enough that the loop gets inputs for all of them in one turn: the kernel hands over 20 at a
+/// time.
 const FEW_BUFFERS: usize = 16;
 
-/// As many inputs at once as there are buffers find one each. One that was not given back would be missed.
+/// As many inputs at once as there are buffers find one each. One that was not given back would be
+/// missed.
 fn all_buffers_are_there(backend: &Backend, server: &Server, buffers: usize) {
-    // The kernel ends a receive of bundles that has taken the last buffer, and the next misses one at once.
+    // The kernel ends a receive of bundles that has taken the last buffer, and the next misses one
+    // at once.
     let count = if backend.name == "uring-bundle" { buffers - 1 } else { buffers };
     let mut clients: Vec<Client> = (0..count).map(|_| server.connect()).collect();
     for _ in 0..3 {
@@ -132,12 +136,16 @@ fn completion_queue_overflows(backend: &Backend) {
         for round in 1..=5 {
             burst(server, &mut clients, |index| index * round % 3000 + 1);
         }
-        assert!(server.counters().of("cq_overflows") > before, "the completion queue never overflowed");
+        assert!(
+            server.counters().of("cq_overflows") > before,
+            "the completion queue never overflowed"
+        );
         clients.into_iter().for_each(Client::finish);
     });
 }
 
-/// Hundreds of requests in one turn through a submission queue of one: each must wait for the one before it.
+/// Hundreds of requests in one turn through a submission queue of one: each must wait for the one
+/// before it.
 fn submission_queue_full(backend: &Backend) {
     survives_with(backend, &["--set=sq_entries=1"], |server| {
         let mut clients: Vec<Client> = (0..300).map(|_| server.connect()).collect();
@@ -148,7 +156,10 @@ fn submission_queue_full(backend: &Backend) {
         }
         let enters = server.counters().calls_since(&before)["io_uring_enter"];
         // A submission thread may have taken one before the next comes.
-        assert!(enters >= 5 * 300 / 2, "{enters} enters for a send to each of 300 clients, five times");
+        assert!(
+            enters >= 5 * 300 / 2,
+            "{enters} enters for a send to each of 300 clients, five times"
+        );
         clients.into_iter().for_each(Client::finish);
     });
 }
@@ -165,8 +176,8 @@ impl Dice {
     }
 }
 
-/// Thousands of connections, each reset at some moment: before it said anything, in the middle of its input,
-/// in the middle of its echo, or after.
+/// Thousands of connections, each reset at some moment: before it said anything, in the middle of
+/// its input, in the middle of its echo, or after.
 fn reset_storm(backend: &Backend) {
     survives(backend, |server| {
         let address = server.address();
@@ -196,8 +207,8 @@ fn reset_storm(backend: &Backend) {
     });
 }
 
-/// 5,000 clients at once, more than the queue of the listener holds. The kernel drops what they ask for beyond that, and
-/// they ask again after a second.
+/// 5,000 clients at once, more than the queue of the listener holds. The kernel drops what they ask
+/// for beyond that, and they ask again after a second.
 fn connect_storm_beyond_the_backlog(backend: &Backend) {
     const CLIENTS: usize = 5000;
     const BEYOND: usize = 900;
@@ -207,9 +218,11 @@ fn connect_storm_beyond_the_backlog(backend: &Backend) {
         let mut clients: Vec<Client> =
             (0..count).map(|_| Client::begin_to_connect(server.address())).collect();
         server.resume();
-        // Where not all can be open at once, those that are done must make room. In the order in which they
-        // came; what came later than the queue took has none, but is less than any server can hold.
-        let at_once = backend.descriptors_per_worker.map_or(clients.len(), |most| most as usize / 2);
+        // Where not all can be open at once, those that are done must make room. In the order in
+        // which they came; what came later than the queue took has none, but is less than any
+        // server can hold.
+        let at_once =
+            backend.descriptors_per_worker.map_or(clients.len(), |most| most as usize / 2);
         while !clients.is_empty() {
             let mut wave: Vec<Client> = clients.drain(..at_once.min(clients.len())).collect();
             wave.iter_mut().for_each(|client| client.sender.send(100));
@@ -265,7 +278,8 @@ fn client_killed(backend: &Backend) {
     });
 }
 
-/// Counters asked for and the process stopped and continued, over and over, while data goes back and forth.
+/// Counters asked for and the process stopped and continued, over and over, while data goes back
+/// and forth.
 fn signals_in_every_wait(backend: &Backend) {
     survives(backend, |server| {
         let clients: Vec<Client> = (0..8).map(|_| server.connect()).collect();
@@ -297,8 +311,9 @@ fn signals_in_every_wait(backend: &Backend) {
     });
 }
 
-/// Many connections that live for one echo each: no file, buffer or memory of them may stay. `RINGMARK_FULL=1`
-/// makes them 100,000; without it there are 20,000, for which a developer can wait.
+/// Many connections that live for one echo each: no file, buffer or memory of them may stay.
+/// `RINGMARK_FULL=1` makes them 100,000; without it there are 20,000, for which a developer can
+/// wait.
 fn short_connections(backend: &Backend) {
     const THREADS: usize = 4;
     let full = env::var_os("RINGMARK_FULL").is_some_and(|value| value == "1");
@@ -313,8 +328,10 @@ fn short_connections(backend: &Backend) {
                 for thread in 0..THREADS {
                     scope.spawn(move || {
                         for index in 0..half / THREADS {
-                            // One source address has not enough ports for all that have just been used.
-                            let source = Ipv4Addr::new(127, 0, 0, 2 + (index % 4 * THREADS + thread) as u8);
+                            // One source address has not enough ports for all that have just been
+                            // used.
+                            let source =
+                                Ipv4Addr::new(127, 0, 0, 2 + (index % 4 * THREADS + thread) as u8);
                             let mut client = Client::connect_from(source, address);
                             client.echo(1 + index % 64);
                             if index % 4 == 0 { client.reset() } else { drop(client) }

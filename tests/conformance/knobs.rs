@@ -15,20 +15,26 @@ pub const CASES: &[Case] = &[
     echo("newcomers_in_a_flood", newcomers_in_a_flood),
 ];
 
-/// A piece of work, in nanoseconds, that many echoes can do one after the other in a case. At the end
-/// of the knob's range each takes a second: with that, a server need only start.
+/// A piece of work, in nanoseconds, that many echoes can do one after the other in a case. At the
+/// end of the knob's range each takes a second: with that, a server need only start.
 const SOME_WORK: (&str, u64) = ("work_ns", 1_000_000);
 
 fn ends_of_every_range(backend: &Backend) {
     serves(backend, Server::start(&backend.name, &[]));
-    let values =
-        backend.knobs.iter().flat_map(|knob| knob.notable().into_iter().map(move |value| (knob, value)));
+    let values = backend
+        .knobs
+        .iter()
+        .flat_map(|knob| knob.notable().into_iter().map(move |value| (knob, value)));
     // With some of them every wait takes a second.
     side_by_side(values, |(knob, value)| {
         let setting = format!("{}={value}", knob.name);
         let Some(server) = start_unless_refused(backend, &setting) else { return };
         let in_force = &server.ready["knobs"][&knob.name];
-        assert_eq!(in_force.as_str().map_or_else(|| in_force.to_string(), str::to_owned), value, "{setting}");
+        assert_eq!(
+            in_force.as_str().map_or_else(|| in_force.to_string(), str::to_owned),
+            value,
+            "{setting}"
+        );
         if knob.name == SOME_WORK.0 && value == knob.last() {
             server.finish();
             let setting = format!("{}={}", SOME_WORK.0, SOME_WORK.1);
@@ -39,20 +45,22 @@ fn ends_of_every_range(backend: &Backend) {
     });
 }
 
-/// A server with this setting. What the defaults are supported with, this machine may still refuse: a CPU that it
-/// does not have.
+/// A server with this setting. What the defaults are supported with, this machine may still refuse:
+/// a CPU that it does not have.
 fn start_unless_refused(backend: &Backend, setting: &str) -> Option<Server> {
     let launched = Server::launch(command(&backend.name, &["--set", setting])).ready_or_refused();
     launched
-        .inspect_err(|reason| eprintln!("{} {setting}: skipped, unsupported: {reason}", backend.name))
+        .inspect_err(|reason| {
+            eprintln!("{} {setting}: skipped, unsupported: {reason}", backend.name)
+        })
         .ok()
 }
 
 /// Another way to do the same serves the same peers.
 fn every_word(backend: &Backend) {
     let words = backend.knobs.iter().filter(|knob| knob.takes_words());
-    let settings =
-        words.flat_map(|knob| knob.notable().into_iter().map(|word| format!("{}={word}", knob.name)));
+    let settings = words
+        .flat_map(|knob| knob.notable().into_iter().map(|word| format!("{}={word}", knob.name)));
     side_by_side(settings, |setting| {
         if let Some(server) = start_unless_refused(backend, &setting) {
             outlives(backend, server, all_sorts_of_peers);
@@ -71,7 +79,9 @@ fn all_sorts_of_peers(server: &Server) {
     });
     let (orderly, others): (Vec<_>, Vec<_>) =
         clients.into_iter().enumerate().partition(|(index, _)| index % 4 < 2);
-    others.into_iter().for_each(|(index, client)| if index % 4 == 2 { drop(client) } else { client.reset() });
+    others
+        .into_iter()
+        .for_each(|(index, client)| if index % 4 == 2 { drop(client) } else { client.reset() });
     side_by_side(orderly, |(_, client)| client.finish());
 }
 
@@ -99,7 +109,11 @@ pub fn largest(backend: &Backend, chosen: impl Fn(&str) -> bool) -> Vec<String> 
     set(backend, chosen, Knob::last)
 }
 
-fn set(backend: &Backend, chosen: impl Fn(&str) -> bool, value: impl Fn(&Knob) -> String) -> Vec<String> {
+fn set(
+    backend: &Backend,
+    chosen: impl Fn(&str) -> bool,
+    value: impl Fn(&Knob) -> String,
+) -> Vec<String> {
     let knobs = backend.knobs.iter().filter(|knob| chosen(&knob.name));
     knobs.map(|knob| format!("--set={}={}", knob.name, value(knob))).collect()
 }
@@ -110,14 +124,15 @@ pub fn last_words(backend: &Backend) -> Vec<String> {
     words.map(|knob| format!("--set={}={}", knob.name, knob.last())).collect()
 }
 
-/// Whether a knob sets how much there is of something that can run out. Others set how or when something is
-/// done, and hide nothing that is scarce.
+/// Whether a knob sets how much there is of something that can run out. Others set how or when
+/// something is done, and hide nothing that is scarce.
 fn is_size(name: &str) -> bool {
-    name.starts_with("buffers") || ["_entries", "_bytes", "_per_wait"].iter().any(|end| name.ends_with(end))
+    name.starts_with("buffers")
+        || ["_entries", "_bytes", "_per_wait"].iter().any(|end| name.ends_with(end))
 }
 
-/// Queues of one entry, a single small buffer: everything that can run out does, and with one size left as
-/// it is, what that one would have hidden.
+/// Queues of one entry, a single small buffer: everything that can run out does, and with one size
+/// left as it is, what that one would have hidden.
 fn smallest_knobs(backend: &Backend) {
     let sizes = backend.knobs.iter().map(|knob| knob.name.as_str()).filter(|name| is_size(name));
     side_by_side(iter::once("").chain(sizes), |except| {
@@ -131,10 +146,12 @@ fn smallest_knobs(backend: &Backend) {
 
 /// Many sends that fail at once, in queues that hold what came of one or two.
 fn smallest_queues(backend: &Backend) {
-    let settings = smallest(backend, |name| name.ends_with("_entries") || name.ends_with("_per_wait"));
+    let settings =
+        smallest(backend, |name| name.ends_with("_entries") || name.ends_with("_per_wait"));
     let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
     survives_with(backend, &settings, |server| {
-        let mut slow: Vec<Client> = (0..16).map(|_| Client::connect_narrow(server.address())).collect();
+        let mut slow: Vec<Client> =
+            (0..16).map(|_| Client::connect_narrow(server.address())).collect();
         let take_and_send = |slow: &mut [Client], taken: usize| {
             thread::scope(|scope| {
                 for client in slow {
@@ -147,12 +164,17 @@ fn smallest_queues(backend: &Backend) {
         };
         take_and_send(&mut slow, 0);
         for round in 1..=5 {
-            // Stopped, it sends nothing: what they are to take must be on its way. A server that gets no CPU is
-            // quiet as well.
+            // Stopped, it sends nothing: what they are to take must be on its way. A server that
+            // gets no CPU is quiet as well.
             let to_take = round * 16 * 100_000;
-            eventually("enough is sent", || server.counters().of("bytes_sent"), |sent| *sent >= to_take);
+            eventually(
+                "enough is sent",
+                || server.counters().of("bytes_sent"),
+                |sent| *sent >= to_take,
+            );
             server.wait_until_quiet();
-            // What they take makes room, and what they send meets full sockets, for all of them at once.
+            // What they take makes room, and what they send meets full sockets, for all of them at
+            // once.
             server.pause();
             take_and_send(&mut slow, 100_000);
             server.resume();
@@ -161,8 +183,9 @@ fn smallest_queues(backend: &Backend) {
     });
 }
 
-/// What a late reader sends before it reads: a thousand of the smallest buffers. It fits into sockets. Those that are
-/// full are the subject of `smallest_queues` and `drain_slow_readers`, and take megabytes each.
+/// What a late reader sends before it reads: a thousand of the smallest buffers. It fits into
+/// sockets. Those that are full are the subject of `smallest_queues` and `drain_slow_readers`, and
+/// take megabytes each.
 const UNREAD: usize = 75_000;
 
 fn scarcity(server: &Server, late_readers: usize) {
@@ -177,7 +200,8 @@ fn scarcity(server: &Server, late_readers: usize) {
         clients.iter_mut().for_each(Client::receive_owed);
     }
     // Some that take nothing for now, and others that send much at once.
-    let mut late: Vec<Client> = (0..late_readers).map(|_| Client::connect_narrow(server.address())).collect();
+    let mut late: Vec<Client> =
+        (0..late_readers).map(|_| Client::connect_narrow(server.address())).collect();
     thread::scope(|scope| {
         for client in &mut late {
             scope.spawn(|| client.sender.send(UNREAD));
@@ -192,7 +216,8 @@ fn scarcity(server: &Server, late_readers: usize) {
     clients.into_iter().for_each(Client::finish);
 }
 
-/// Whoever waits for something that ran out must not wait for those before it who want nothing of it.
+/// Whoever waits for something that ran out must not wait for those before it who want nothing of
+/// it.
 fn idle_ones_first_in_line(backend: &Backend) {
     let settings = smallest(backend, |_| true);
     let settings: Vec<&str> = settings.iter().map(String::as_str).collect();

@@ -1,4 +1,5 @@
-//! Peers that leave, in order or not: the others are unharmed and nothing of the leaver stays behind.
+//! Peers that leave, in order or not: the others are unharmed and nothing of the leaver stays
+//! behind.
 
 use super::{Case, any, echo, survives};
 use crate::support::{Backend, Client, Server};
@@ -24,8 +25,8 @@ fn half_close(backend: &Backend) {
     });
 }
 
-/// The end comes while the peer reads nothing, behind more than socket buffers take: the server has input and
-/// the end still to read, and output that it cannot send.
+/// The end comes while the peer reads nothing, behind more than socket buffers take: the server has
+/// input and the end still to read, and output that it cannot send.
 fn half_close_with_a_mebibyte_owed(backend: &Backend) {
     survives(backend, |server| {
         let mut client = Client::connect_narrow(server.address());
@@ -36,7 +37,8 @@ fn half_close_with_a_mebibyte_owed(backend: &Backend) {
     });
 }
 
-/// Does something to some clients while others are in the middle of messages, which then must come back.
+/// Does something to some clients while others are in the middle of messages, which then must come
+/// back.
 fn beside_others(server: &Server, mut harm: impl FnMut(Client)) {
     let mut others: Vec<Client> = (0..20).map(|_| server.connect()).collect();
     for other in &mut others {
@@ -81,8 +83,9 @@ fn reset_with_data_owed(backend: &Backend) {
 
 fn peer_gone_before_the_echo(backend: &Backend) {
     survives(backend, |server| {
-        // The first echo meets a closed socket and brings a reset; the next send to it fails with EPIPE,
-        // and with SIGPIPE too if that was not declined. Stopped, the server finds all of it at once.
+        // The first echo meets a closed socket and brings a reset; the next send to it fails with
+        // EPIPE, and with SIGPIPE too if that was not declined. Stopped, the server finds all of it
+        // at once.
         let mut clients: Vec<Client> = (0..20).map(|_| server.connect()).collect();
         for client in &mut clients {
             client.echo(1);

@@ -1,8 +1,8 @@
 //! Every backend through the same cases: bytes come back as they went, whatever the peers do.
 //!
-//! A trial is one case on one backend; the backends come from `ringmark-server --list --json`. Each trial
-//! starts a server of its own on free ports. The faults of the document's listings that can be seen from
-//! outside are each held by a case on `epoll-document`:
+//! A trial is one case on one backend; the backends come from `ringmark-server --list --json`. Each
+//! trial starts a server of its own on free ports. The faults of the document's listings that can
+//! be seen from outside are each held by a case on `epoll-document`:
 //!
 //! | fault | case |
 //! |---|---|
@@ -19,9 +19,10 @@
 //! | 9, a failing add or fcntl leaks the descriptor | `failing_registrations` in `tests/failing_calls.rs` |
 //! | 11, accept() spins when files run out | `out_of_files` |
 //!
-//! Two cannot be seen in traffic. Linux reports EPOLLOUT only while a third of the send buffer is free, so a
-//! send of 1024 bytes after it is never partial and never EAGAIN: strace(1) has to feign both. And TCP never
-//! reports EPOLLERR or EPOLLHUP without EPOLLIN and EPOLLOUT, so their neglect (11) changes nothing.
+//! Two cannot be seen in traffic. Linux reports EPOLLOUT only while a third of the send buffer is
+//! free, so a send of 1024 bytes after it is never partial and never EAGAIN: strace(1) has to feign
+//! both. And TCP never reports EPOLLERR or EPOLLHUP without EPOLLIN and EPOLLOUT, so their neglect
+//! (11) changes nothing.
 //!
 //! | variable | effect |
 //! |---|---|
@@ -130,7 +131,9 @@ fn main() {
     for backend in support::backends() {
         let fitting = lists.into_iter().flatten().filter(|case| case.fits(&backend));
         trials.extend(
-            fitting.map(|case| support::trial(&backend, case.name, case.obstacle(&backend), case.body)),
+            fitting.map(|case| {
+                support::trial(&backend, case.name, case.obstacle(&backend), case.body)
+            }),
         );
     }
     libtest_mimic::run(&arguments, trials).exit();
@@ -142,7 +145,8 @@ fn has_knob(backend: &Backend, name: &str) -> bool {
 
 /// Connections that a listener's queue holds.
 fn accept_queue() -> usize {
-    let most = fs::read_to_string("/proc/sys/net/core/somaxconn").expect("a bound of accept queues");
+    let most =
+        fs::read_to_string("/proc/sys/net/core/somaxconn").expect("a bound of accept queues");
     let most: usize = most.trim().parse().expect("a number");
     most.min(BACKLOG as usize)
 }
@@ -157,9 +161,10 @@ fn survives_with(backend: &Backend, arguments: &[&str], body: impl FnOnce(&Serve
     outlives(backend, Server::start(&backend.name, arguments), body);
 }
 
-/// Runs `body` against a fresh server beside a connection that it must leave unharmed, and checks what must
-/// hold after anything that peers do: the witness still gets its bytes, all else is closed and its files
-/// are given back, the loop rests, and the server ends in order with books that balance.
+/// Runs `body` against a fresh server beside a connection that it must leave unharmed, and checks
+/// what must hold after anything that peers do: the witness still gets its bytes, all else is
+/// closed and its files are given back, the loop rests, and the server ends in order with books
+/// that balance.
 fn outlives(backend: &Backend, server: Server, body: impl FnOnce(&Server)) {
     let files_without_connections = server.fd_count();
     let mut witness = server.connect();

@@ -1,4 +1,5 @@
-//! Peers that take nothing, signals in mid-wait, files that run out: what the server holds stays bounded and the others are served.
+//! Peers that take nothing, signals in mid-wait, files that run out: what the server holds stays
+//! bounded and the others are served.
 
 use super::{Case, any, echo, mute, outlives, survives};
 use crate::support::{Backend, Client, Counters, Server, command, eventually};
@@ -20,12 +21,12 @@ pub const CASES: &[Case] = &[
     mute("holds_and_never_reads", holds_and_never_reads),
 ];
 
-/// What slow readers offer in all: far more than socket buffers take, so that a server which reads on
-/// without sending would have to hold the rest itself.
+/// What slow readers offer in all: far more than socket buffers take, so that a server which reads
+/// on without sending would have to hold the rest itself.
 const OFFERED: usize = 96 << 20;
 
-/// What a server may hold of it for one connection, with its defaults: generous, and far below what it is
-/// offered.
+/// What a server may hold of it for one connection, with its defaults: generous, and far below what
+/// it is offered.
 const HELD_BYTES: u64 = 1 << 20;
 
 /// What a server's memory may grow by beside that: buffers that are touched for the first time.
@@ -34,7 +35,8 @@ const OWN_GROWTH: u64 = 6 << 20;
 fn slow_readers(backend: &Backend, count: usize) {
     survives(backend, |server| {
         let resident_before = server.resident_bytes();
-        let mut slow: Vec<Client> = (0..count).map(|_| Client::connect_narrow(server.address())).collect();
+        let mut slow: Vec<Client> =
+            (0..count).map(|_| Client::connect_narrow(server.address())).collect();
         thread::scope(|scope| {
             for client in &mut slow {
                 scope.spawn(|| client.sender.send_until_stalled(OFFERED / count));
@@ -59,8 +61,8 @@ fn slow_readers(backend: &Backend, count: usize) {
         // What is owed to those who do not take it is no reason to be awake.
         server.wait_until_quiet();
 
-        // Then they read, and get all. An end that they said before would be input, and so wake up a loop that
-        // does not wait for space.
+        // Then they read, and get all. An end that they said before would be input, and so wake up
+        // a loop that does not wait for space.
         slow.iter_mut().for_each(Client::receive_owed);
         slow.into_iter().for_each(Client::finish);
     });
@@ -115,8 +117,8 @@ fn out_of_files(backend: &Backend) {
     }
 }
 
-/// A table of direct descriptors must keep room for a whole accept queue: these connections leave less. What the
-/// server changes for it is its own doing, and not the kernel's.
+/// A table of direct descriptors must keep room for a whole accept queue: these connections leave
+/// less. What the server changes for it is its own doing, and not the kernel's.
 fn nearly_as_many_files_as_an_accept_queue(backend: &Backend) {
     let server = start_with_files(backend, BACKLOG as libc::rlim_t + 40, &[]);
     outlives(backend, server, |server| {
@@ -180,7 +182,8 @@ fn with_too_few_files(backend: &Backend, limit: libc::rlim_t, files: u64, client
         wakes_without_trying(&server, &mut clients[0]);
     }
 
-    // Connections are accepted in the order in which they came. Those that leave make room for those that wait.
+    // Connections are accepted in the order in which they came. Those that leave make room for
+    // those that wait.
     let take_back = |clients: Vec<Client>| {
         for mut client in clients {
             if backend.echoes {
@@ -209,7 +212,8 @@ fn full_queue_meets_full_table(backend: &Backend) {
     let queue = super::accept_queue().min(files * 3 / 4);
     queue_beyond_the_table(backend, files, queue, queue * 2 / 3, &[]);
     if backend.name.contains("direct") {
-        // Where one request accepts all for as long as the table has room for what is not heard of yet.
+        // Where one request accepts all for as long as the table has room for what is not heard of
+        // yet.
         let queue = super::accept_queue();
         queue_beyond_the_table(backend, 6000, queue, queue * 3 / 4, &[]);
         queue_beyond_the_table(backend, 6000, queue, queue + 100, &[]);
@@ -227,9 +231,15 @@ fn full_queue_meets_full_table(backend: &Backend) {
     }
 }
 
-/// A server that may have so many `files` and has `room` for that many more connections, those that come at once,
-/// and some that come while it accepts these.
-fn queue_beyond_the_table(backend: &Backend, files: usize, queued: usize, room: usize, settings: &[&str]) {
+/// A server that may have so many `files` and has `room` for that many more connections, those that
+/// come at once, and some that come while it accepts these.
+fn queue_beyond_the_table(
+    backend: &Backend,
+    files: usize,
+    queued: usize,
+    room: usize,
+    settings: &[&str],
+) {
     const LATE: usize = 600;
     let accepted = files - OTHER_FILES - room;
     let server = start_with_files(backend, files as libc::rlim_t, settings);
@@ -250,8 +260,8 @@ fn queue_beyond_the_table(backend: &Backend, files: usize, queued: usize, room: 
     assert_eq!(end.of("accepted"), (accepted + queued + LATE) as u64);
 }
 
-/// A loop that tries to accept whenever it wakes up fails as often as it wakes up, however slow the machine: it
-/// wakes up for every echo.
+/// A loop that tries to accept whenever it wakes up fails as often as it wakes up, however slow the
+/// machine: it wakes up for every echo.
 fn wakes_without_trying(server: &Server, client: &mut Client) {
     const ECHOES: u64 = 200;
     client.receive_owed();
@@ -262,7 +272,10 @@ fn wakes_without_trying(server: &Server, client: &mut Client) {
     let accepts: u64 = ["accept", "accept4"].iter().filter_map(|call| calls.remove(*call)).sum();
     let pauses = after.of("accept_pauses") - before.of("accept_pauses");
     // Once a second, and the echoes take less than one each.
-    assert!(accepts.max(pauses) <= ECHOES / 10, "{accepts} calls and {pauses} failures in {ECHOES} echoes");
+    assert!(
+        accepts.max(pauses) <= ECHOES / 10,
+        "{accepts} calls and {pauses} failures in {ECHOES} echoes"
+    );
 }
 
 fn connect_storm(backend: &Backend) {

@@ -1,4 +1,5 @@
-//! How a server starts: held until instruments are attached, then ready and saying how it was set up.
+//! How a server starts: held until instruments are attached, then ready and saying how it was set
+//! up.
 
 use super::{Case, any};
 use crate::support::{Backend, Client, SERVER, Server, command};
@@ -30,7 +31,8 @@ fn ready_line(backend: &Backend) {
     let knobs = server.ready["knobs"].as_object().expect("the knobs in force");
     let named: HashSet<&str> = knobs.keys().map(String::as_str).collect();
     assert_eq!(named, backend.knobs.iter().map(|knob| knob.name.as_str()).collect());
-    let clients: Vec<Client> = server.addresses.iter().map(|address| Client::connect(*address)).collect();
+    let clients: Vec<Client> =
+        server.addresses.iter().map(|address| Client::connect(*address)).collect();
     server.wait_for("accepted", 6);
     drop(clients);
     server.wait_for("closed", 6);
@@ -39,11 +41,12 @@ fn ready_line(backend: &Backend) {
 
 /// A link-local address of this host, with its interface by name.
 fn link_local() -> Option<String> {
-    // proc_net(5): address, number, length of the prefix, scope, flags, name. The flag 0x40 says that it is tentative.
+    // proc_net(5): address, number, length of the prefix, scope, flags, name. The flag 0x40 says
+    // that it is tentative.
     let table = fs::read_to_string("/proc/net/if_inet6").ok()?;
     let mut lines = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    let line =
-        lines.find(|fields| fields.len() == 6 && fields[0].starts_with("fe80") && fields[4] == "80")?;
+    let line = lines
+        .find(|fields| fields.len() == 6 && fields[0].starts_with("fe80") && fields[4] == "80")?;
     let address = u128::from_str_radix(line[0], 16).ok()?;
     Some(format!("[{}%{}]:0", Ipv6Addr::from_bits(address), line[5]))
 }
@@ -59,7 +62,9 @@ fn free_ports_of_ipv6(backend: &Backend) {
         let mut command = Command::new(SERVER);
         command.args(["--backend", &backend.name, "--listen", &listen, "--workers", "2"]);
         let server = Server::spawn(command);
-        let [first, second] = server.addresses[..] else { panic!("two addresses: {}", server.ready) };
+        let [first, second] = server.addresses[..] else {
+            panic!("two addresses: {}", server.ready)
+        };
         assert_eq!(second.port(), first.port() + 1, "{}", server.ready);
         for address in [first, second] {
             let mut client = Client::connect(address);
@@ -76,15 +81,21 @@ fn free_ports_of_ipv6(backend: &Backend) {
 /// The same server from a process that has left every signal blocked, and these ignored.
 fn with_inherited_signals(backend: &Backend, arguments: &[&str]) -> Command {
     let mut command = command(&backend.name, arguments);
-    // SAFETY: all of these are safe between fork and exec, and touch nothing but the set on the stack.
+    // SAFETY: all of these are safe between fork and exec, and touch nothing but the set on the
+    // stack.
     unsafe {
         command.pre_exec(|| {
             let mut all = std::mem::zeroed();
             libc::sigfillset(&mut all);
             libc::sigprocmask(libc::SIG_SETMASK, &all, std::ptr::null_mut());
-            for signal in
-                [libc::SIGTERM, libc::SIGINT, libc::SIGUSR1, libc::SIGUSR2, libc::SIGURG, libc::SIGCHLD]
-            {
+            for signal in [
+                libc::SIGTERM,
+                libc::SIGINT,
+                libc::SIGUSR1,
+                libc::SIGUSR2,
+                libc::SIGURG,
+                libc::SIGCHLD,
+            ] {
                 libc::signal(signal, libc::SIG_IGN);
             }
             Ok(())
@@ -130,7 +141,8 @@ fn held_until_told(backend: &Backend) {
     );
     held.tell("go");
     let server = held.ready();
-    let clients: Vec<Client> = server.addresses.iter().map(|address| Client::connect(*address)).collect();
+    let clients: Vec<Client> =
+        server.addresses.iter().map(|address| Client::connect(*address)).collect();
     server.wait_for("accepted", 2);
     drop(clients);
     server.wait_for("closed", 2);

@@ -5,7 +5,8 @@ use crate::support::{Backend, Client, Server};
 
 pub const CASES: &[Case] = &[
     echo("workers_and_ports", workers_and_ports),
-    echo("listeners_beyond_one_block", listeners_beyond_one_block).with_descriptors(MANY_PORTS as u64 + 50),
+    echo("listeners_beyond_one_block", listeners_beyond_one_block)
+        .with_descriptors(MANY_PORTS as u64 + 50),
     echo("index_beyond_one_block", index_beyond_one_block)
         .with_descriptors(MANY_PORTS as u64 + 50)
         .for_knob("lookup"),

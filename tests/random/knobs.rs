@@ -16,12 +16,15 @@ enum Style {
 
 /// Draws `--set` arguments for a backend.
 pub fn draw(backend: &Backend, rng: &mut Rng) -> Vec<String> {
-    let style = [Style::Defaults, Style::Scarce, Style::Mixed, Style::Mixed, Style::Mixed][rng.usize(..5)];
+    let style =
+        [Style::Defaults, Style::Scarce, Style::Mixed, Style::Mixed, Style::Mixed][rng.usize(..5)];
     let drawn = backend.knobs.iter().filter_map(|knob| {
         let value = match &knob.values {
             _ if style == Style::Defaults => return None,
             Values::Words(words) => words[rng.usize(..words.len())].clone(),
-            Values::Numbers(range) => number(knob, *range.start(), *range.end(), style, rng)?.to_string(),
+            Values::Numbers(range) => {
+                number(knob, *range.start(), *range.end(), style, rng)?.to_string()
+            }
         };
         Some(format!("--set={}={value}", knob.name))
     });
@@ -38,11 +41,14 @@ fn number(knob: &Knob, first: u64, last: u64, style: Style, rng: &mut Rng) -> Op
         (_, 4 | 5) => Some(first),
         (_, 6..8) => Some(rng.u64(first..=small)),
         // As likely between 100 and 200 as between 1000 and 2000.
-        _ => Some(((first.max(1) as f64) * (cap as f64 / first.max(1) as f64).powf(rng.f64())) as u64),
+        _ => Some(
+            ((first.max(1) as f64) * (cap as f64 / first.max(1) as f64).powf(rng.f64())) as u64,
+        ),
     }
 }
 
-/// The largest value with which a seed still takes about a second and the machine's memory suffices.
+/// The largest value with which a seed still takes about a second and the machine's memory
+/// suffices.
 fn largest_bearable(knob: &str) -> u64 {
     match knob {
         "work_ns" => 10_000,

@@ -1,7 +1,9 @@
-//! Every backend under traffic that one seed decides: the knobs, what the peers do, and how it ends.
+//! Every backend under traffic that one seed decides: the knobs, what the peers do, and how it
+//! ends.
 //!
-//! A seed is a [play](play): a server of its own and a bounded number of steps. The same seed makes the
-//! same choices; only the timing is the machine's. A play that fails prints the command that repeats it.
+//! A seed is a [play](play): a server of its own and a bounded number of steps. The same seed makes
+//! the same choices; only the timing is the machine's. A play that fails prints the command that
+//! repeats it.
 //!
 //! | variable | effect |
 //! |---|---|

@@ -1,5 +1,6 @@
-//! One seed against one backend: peers that come, talk, stall and leave as the seed decides, and then the
-//! same end for all: everything owed came, everything taken is given back, and the books balance.
+//! One seed against one backend: peers that come, talk, stall and leave as the seed decides, and
+//! then the same end for all: everything owed came, everything taken is given back, and the books
+//! balance.
 
 use crate::knobs;
 use crate::support::{Backend, Client, Counters, Server, command, eventually};
@@ -15,13 +16,15 @@ use std::time::Duration;
 /// Connections at a time: well below the 1024 descriptors of `select`.
 const MOST_PEERS: usize = 300;
 
-/// What may be owed to a connection that nobody reads from: socket buffers take it, so no write blocks.
+/// What may be owed to a connection that nobody reads from: socket buffers take it, so no write
+/// blocks.
 const UNREAD: usize = 60_000;
 
 /// The longest message, which needs a reader at work while it is sent.
 const LONGEST: usize = 200_000;
 
-/// The same where the server rests for a moment in every wait, and so takes long for many small pieces.
+/// The same where the server rests for a moment in every wait, and so takes long for many small
+/// pieces.
 const LONGEST_WITH_RESTS: usize = 10_000;
 
 /// Readers that stall in one play. Each takes the time that shows that nothing more is taken.
@@ -60,7 +63,8 @@ struct Diary {
 /// Plays a seed; fails with one line that tells all that is needed to do it again.
 pub fn run(backend: &Backend, seed: u64) -> Result<Tally, String> {
     let diary = RefCell::new(Diary::default());
-    let played = panic::catch_unwind(AssertUnwindSafe(|| Play::start(backend, seed, &diary).play()));
+    let played =
+        panic::catch_unwind(AssertUnwindSafe(|| Play::start(backend, seed, &diary).play()));
     let diary = diary.into_inner();
     played.map(|()| Tally { seeds: 1, ..diary.tally }).map_err(|panic| {
         let message = panic.downcast_ref::<String>().map(String::as_str);
@@ -179,7 +183,8 @@ impl<'a> Play<'a> {
         let mut rng = Rng::with_seed(seed);
         let workers = [1, 1, 2][rng.usize(..3)];
         let (server, arguments) = loop {
-            let mut arguments = vec![format!("--workers={workers}"), "--drain-seconds=30".to_owned()];
+            let mut arguments =
+                vec![format!("--workers={workers}"), "--drain-seconds=30".to_owned()];
             arguments.extend(knobs::draw(backend, &mut rng));
             diary.borrow_mut().arguments.clone_from(&arguments);
             let texts: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -216,7 +221,8 @@ impl<'a> Play<'a> {
             (0..crowd).for_each(|_| self.connect());
         }
         for _ in 0..self.rng.u32(20..100) {
-            let actions = if self.backend.echoes { ECHOED.to_vec() } else { [UNANSWERED, MUTE].concat() };
+            let actions =
+                if self.backend.echoes { ECHOED.to_vec() } else { [UNANSWERED, MUTE].concat() };
             self.step(&actions);
         }
         if self.backend.echoes && self.rng.u32(..4) == 0 {
@@ -391,7 +397,10 @@ impl<'a> Play<'a> {
         let index = self.rng.usize(..self.slow.len());
         let leave = self.any_leave();
         let (part, stays) = (self.rng.f64(), self.rng.bool());
-        self.note(format!("Drain {index} {part:.3} {}", if stays { "and stay" } else { "and leave" }));
+        self.note(format!(
+            "Drain {index} {part:.3} {}",
+            if stays { "and stay" } else { "and leave" }
+        ));
         let peer = &mut self.slow[index];
         let owed = peer.sender.bytes - peer.receiver.bytes;
         peer.receiver.receive((owed as f64 * part) as usize);
@@ -497,8 +506,8 @@ impl<'a> Play<'a> {
         check(&end, self.diary, self.backend.echoes && self.polite, self.received);
     }
 
-    /// SIGTERM while some send and take as fast as they can and others wait for what they are owed: what
-    /// the server has read reaches them all, and then the orderly end.
+    /// SIGTERM while some send and take as fast as they can and others wait for what they are owed:
+    /// what the server has read reaches them all, and then the orderly end.
     fn end_in_mid_traffic(mut self) {
         self.finish_ending();
         let busy = self.rng.usize(1..8).min(self.peers.len());

@@ -17,7 +17,9 @@ pub fn run(time: Duration, seed: Option<u64>, only: Option<&str>) -> ExitCode {
             return ExitCode::from(2);
         }
     }
-    for (name, reason) in backends.iter().filter_map(|it| Some((&it.name, it.unsupported.as_ref()?))) {
+    for (name, reason) in
+        backends.iter().filter_map(|it| Some((&it.name, it.unsupported.as_ref()?)))
+    {
         println!("{name} is unsupported: {reason}");
     }
     backends.retain(|backend| backend.unsupported.is_none());
@@ -49,14 +51,17 @@ pub fn run(time: Duration, seed: Option<u64>, only: Option<&str>) -> ExitCode {
             }
         }
         let plays: u64 = rows.iter().map(|(_, tally)| tally.seeds).sum();
-        println!("{:>6.0} s  seed {seed} done, {plays} plays in all", started.elapsed().as_secs_f64());
+        println!(
+            "{:>6.0} s  seed {seed} done, {plays} plays in all",
+            started.elapsed().as_secs_f64()
+        );
     }
     print(&rows);
     outcome
 }
 
-/// Keeps SIGINT waiting, in this thread and those that it makes: a handler would interrupt the clients' reads,
-/// which fail with EINTR once they have a time-out, see signal(7).
+/// Keeps SIGINT waiting, in this thread and those that it makes: a handler would interrupt the
+/// clients' reads, which fail with EINTR once they have a time-out, see signal(7).
 fn block_sigint() {
     let mut set = MaybeUninit::uninit();
     // SAFETY: sigemptyset(3) initialises the set that lives across all three calls.
@@ -70,11 +75,17 @@ fn block_sigint() {
 fn sigint_came() -> bool {
     let mut set = MaybeUninit::uninit();
     // SAFETY: sigpending(2) writes the set, and it is read only if that succeeded.
-    unsafe { libc::sigpending(set.as_mut_ptr()) == 0 && libc::sigismember(set.as_ptr(), libc::SIGINT) == 1 }
+    unsafe {
+        libc::sigpending(set.as_mut_ptr()) == 0
+            && libc::sigismember(set.as_ptr(), libc::SIGINT) == 1
+    }
 }
 
 fn print(rows: &[(Backend, Tally)]) {
-    println!("\n{:<24}{:>8}{:>10}{:>13}{:>16}", "backend", "seeds", "steps", "connections", "bytes");
+    println!(
+        "\n{:<24}{:>8}{:>10}{:>13}{:>16}",
+        "backend", "seeds", "steps", "connections", "bytes"
+    );
     let mut all = Tally::default();
     let line = |name: &str, tally: &Tally| {
         let Tally { seeds, steps, connections, bytes } = tally;

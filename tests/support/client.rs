@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// How long a write may wait before [`Sender::send_until_stalled`] takes the connection to be full. Too
-/// short only makes the pressure smaller than it could be.
+/// How long a write may wait before [`Sender::send_until_stalled`] takes the connection to be full.
+/// Too short only makes the pressure smaller than it could be.
 const STALL: Duration = Duration::from_millis(200);
 
 /// A connection whose two directions may be used by two threads. Dropping it closes it.
@@ -40,7 +40,8 @@ impl Client {
         Self::try_connect(address).unwrap_or_else(|error| panic!("connect to {address}: {error}"))
     }
 
-    /// Connects with a receive buffer of a few kilobytes, so that the server soon cannot send to it.
+    /// Connects with a receive buffer of a few kilobytes, so that the server soon cannot send to
+    /// it.
     pub fn connect_narrow(address: SocketAddr) -> Self {
         let connect = || {
             let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
@@ -51,8 +52,8 @@ impl Client {
         connect().unwrap_or_else(|error| panic!("connect to {address}: {error}"))
     }
 
-    /// Connects from `source`, an address of this host. Its port is chosen by what is free for the whole pair
-    /// of addresses (IP_BIND_ADDRESS_NO_PORT, ip(7)).
+    /// Connects from `source`, an address of this host. Its port is chosen by what is free for the
+    /// whole pair of addresses (IP_BIND_ADDRESS_NO_PORT, ip(7)).
     pub fn connect_from(source: Ipv4Addr, address: SocketAddr) -> Self {
         let connect = || {
             let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
@@ -122,7 +123,10 @@ impl Client {
     pub fn finish(mut self) {
         self.sender.finish();
         let received = self.receiver.receive_to_end();
-        assert_eq!(received, self.sender.bytes, "the server closed before it had sent all that it owed");
+        assert_eq!(
+            received, self.sender.bytes,
+            "the server closed before it had sent all that it owed"
+        );
     }
 
     /// Closes with a reset instead of the orderly end.
@@ -151,7 +155,8 @@ fn no_port_yet(socket: &Socket) -> io::Result<()> {
 impl Sender {
     /// Sends the next `bytes` of the stream.
     pub fn send(&mut self, bytes: usize) {
-        self.try_send(bytes).unwrap_or_else(|error| panic!("send after {} bytes: {error}", self.bytes));
+        self.try_send(bytes)
+            .unwrap_or_else(|error| panic!("send after {} bytes: {error}", self.bytes));
     }
 
     /// Sends the next `bytes` of the stream, or says why not.
@@ -163,7 +168,8 @@ impl Sender {
         Ok(())
     }
 
-    /// Sends the next `bytes` of the stream, at most [`MAX_SLICE`], the last of them urgent (tcp(7), MSG_OOB).
+    /// Sends the next `bytes` of the stream, at most [`MAX_SLICE`], the last of them urgent
+    /// (tcp(7), MSG_OOB).
     pub fn send_urgent(&mut self, bytes: usize) {
         let sent = SockRef::from(&*self.socket)
             .send_out_of_band(self.stream.peek(bytes))
@@ -226,13 +232,15 @@ impl Receiver {
         self.bytes += bytes as u64;
     }
 
-    /// Takes what comes until the connection ends in whatever way; returns how much that is since it began.
+    /// Takes what comes until the connection ends in whatever way; returns how much that is since
+    /// it began.
     pub fn receive_while_open(&mut self) -> u64 {
         while self.try_receive_some(MAX_SLICE).is_ok_and(|taken| taken > 0) {}
         self.bytes
     }
 
-    /// Takes all that comes until the orderly end; returns how much that is since the connection began.
+    /// Takes all that comes until the orderly end; returns how much that is since the connection
+    /// began.
     pub fn receive_to_end(&mut self) -> u64 {
         while self.receive_some(MAX_SLICE) > 0 {}
         self.bytes

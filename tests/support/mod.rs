@@ -94,7 +94,8 @@ impl Knob {
 
 /// Every backend that the server knows, supported here or not.
 pub fn backends() -> Vec<Backend> {
-    let output = Command::new(SERVER).args(["--list", "--json"]).output().expect("the server starts");
+    let output =
+        Command::new(SERVER).args(["--list", "--json"]).output().expect("the server starts");
     assert!(output.status.success(), "--list --json: {}", String::from_utf8_lossy(&output.stderr));
     parse_backends(&output.stdout)
 }
@@ -121,7 +122,8 @@ pub fn parse_backends(json: &[u8]) -> Vec<Backend> {
                 .expect("a list of knobs")
                 .iter()
                 .map(|knob| {
-                    let end = |index: usize| knob["range"][index].as_u64().expect("two ends of a range");
+                    let end =
+                        |index: usize| knob["range"][index].as_u64().expect("two ends of a range");
                     let word = |word: &Value| word.as_str().expect("a word").to_owned();
                     let values = match knob["words"].as_array() {
                         Some(words) => Values::Words(words.iter().map(word).collect()),
@@ -134,8 +136,8 @@ pub fn parse_backends(json: &[u8]) -> Vec<Backend> {
         .collect()
 }
 
-/// One case on one backend as a trial: ignored with the reason where the kernel refuses the backend or
-/// there is another `obstacle`, failed when it panics or does not end in time.
+/// One case on one backend as a trial: ignored with the reason where the kernel refuses the backend
+/// or there is another `obstacle`, failed when it panics or does not end in time.
 pub fn trial(
     backend: &Backend,
     case: &str,
@@ -169,29 +171,34 @@ fn run_with_deadline(name: String, body: impl FnOnce() + Send + 'static) -> Resu
     })
 }
 
-/// Gives this thread, and those that it starts, an open file table of their own with nothing but the standard
-/// streams: what the cases beside it open does not count towards its limit.
+/// Gives this thread, and those that it starts, an open file table of their own with nothing but
+/// the standard streams: what the cases beside it open does not count towards its limit.
 fn take_own_files() {
-    // SAFETY: what is closed are this thread's references to files of other threads, of which it knows nothing.
-    let result = unsafe { libc::close_range(3, libc::c_uint::MAX, libc::CLOSE_RANGE_UNSHARE as libc::c_int) };
+    // SAFETY: what is closed are this thread's references to files of other threads, of which it
+    // knows nothing.
+    let result = unsafe {
+        libc::close_range(3, libc::c_uint::MAX, libc::CLOSE_RANGE_UNSHARE as libc::c_int)
+    };
     assert_eq!(result, 0, "close_range: {}", std::io::Error::last_os_error());
 }
 
-/// Does the same with all of `items` side by side, because waiting is most of it; returns what came of each. The
-/// first that panicked makes this panic with its message.
+/// Does the same with all of `items` side by side, because waiting is most of it; returns what came
+/// of each. The first that panicked makes this panic with its message.
 pub fn side_by_side<I: Send, T: Send>(
     items: impl IntoIterator<Item = I>,
     each: impl Fn(I) -> T + Sync,
 ) -> Vec<T> {
     thread::scope(|scope| {
         let each = &each;
-        let running: Vec<_> = items.into_iter().map(|item| scope.spawn(move || each(item))).collect();
+        let running: Vec<_> =
+            items.into_iter().map(|item| scope.spawn(move || each(item))).collect();
         let ended: Vec<_> = running.into_iter().map(thread::ScopedJoinHandle::join).collect();
         ended.into_iter().map(|end| end.unwrap_or_else(|panic| resume_unwind(panic))).collect()
     })
 }
 
-/// Waits until `read` gives a value that `holds` accepts; fails with the last value when that does not come.
+/// Waits until `read` gives a value that `holds` accepts; fails with the last value when that does
+/// not come.
 pub fn eventually<T: std::fmt::Debug>(
     what: &str,
     mut read: impl FnMut() -> T,
@@ -212,7 +219,8 @@ pub fn eventually<T: std::fmt::Debug>(
     }
 }
 
-/// Lets this process open as many files as it may: a thousand connections are above the usual soft limit.
+/// Lets this process open as many files as it may: a thousand connections are above the usual soft
+/// limit.
 pub fn raise_open_files() {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: both calls only read or write `limit`, which lives across them.

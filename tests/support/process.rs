@@ -11,7 +11,8 @@ pub fn threads(pid: u32) -> Vec<u32> {
 /// Those threads of a server that are workers: each is named `worker-` and its number.
 pub fn workers(pid: u32) -> Vec<u32> {
     let is_worker = |thread: &u32| {
-        let name = fs::read_to_string(format!("/proc/{pid}/task/{thread}/comm")).unwrap_or_default();
+        let name =
+            fs::read_to_string(format!("/proc/{pid}/task/{thread}/comm")).unwrap_or_default();
         name.starts_with("worker-")
     };
     let mut workers: Vec<u32> = threads(pid).into_iter().filter(is_worker).collect();
@@ -24,7 +25,8 @@ pub fn fd_count(pid: u32, thread: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/task/{thread}/fd")).map_or(0, Iterator::count)
 }
 
-/// What the open files of a process's main thread are: a path, or a kind such as `socket:` with a number.
+/// What the open files of a process's main thread are: a path, or a kind such as `socket:` with a
+/// number.
 pub fn open_files(pid: u32) -> Vec<String> {
     let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return Vec::new() };
     let targets = entries.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
@@ -44,19 +46,25 @@ pub fn state(pid: u32) -> char {
 /// The state letters of all threads of a process.
 pub fn states(pid: u32) -> String {
     let path = |thread| format!("/proc/{pid}/task/{thread}/stat");
-    threads(pid).into_iter().filter_map(|thread| fields_of(&path(thread)).first()?.chars().next()).collect()
+    threads(pid)
+        .into_iter()
+        .filter_map(|thread| fields_of(&path(thread)).first()?.chars().next())
+        .collect()
 }
 
 /// Whether a thread of a process runs, or waits for nothing but a CPU.
 pub fn has_runnable_thread(pid: u32) -> bool {
     let path = |thread| format!("/proc/{pid}/task/{thread}/stat");
-    threads(pid).into_iter().any(|thread| fields_of(&path(thread)).first().is_some_and(|state| state == "R"))
+    threads(pid)
+        .into_iter()
+        .any(|thread| fields_of(&path(thread)).first().is_some_and(|state| state == "R"))
 }
 
 /// User and system time that a process has used so far, in clock ticks.
 pub fn cpu_ticks(pid: u32) -> u64 {
     let fields = stat_fields(pid);
-    let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
+    let ticks =
+        |index: usize| fields.get(index).and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
     // utime and stime are fields 14 and 15 of the whole line; the state is field 3.
     ticks(11) + ticks(12)
 }
@@ -64,7 +72,8 @@ pub fn cpu_ticks(pid: u32) -> u64 {
 /// User and system time that a process has used so far, threads that have ended included.
 pub fn cpu_ns(pid: u32) -> u64 {
     let (mut clock, mut time) = (0, libc::timespec { tv_sec: 0, tv_nsec: 0 });
-    // SAFETY: both out-pointers are to locals that live through the calls; the second call takes what the first gave.
+    // SAFETY: both out-pointers are to locals that live through the calls; the second call takes
+    // what the first gave.
     let read = unsafe {
         libc::clock_getcpuclockid(pid as libc::pid_t, &mut clock) == 0
             && libc::clock_gettime(clock, &mut time) == 0

@@ -75,7 +75,9 @@ impl Server {
         let stdout = BufReader::new(child.stdout.take().expect("stdout is piped"));
         let mut stderr = child.stderr.take().expect("stderr is piped");
         let (sender, lines) = mpsc::channel();
-        thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        thread::spawn(move || {
+            stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+        });
         let complaints = thread::spawn(move || {
             let mut text = Vec::new();
             // What was read before an error still tells more than the error.
@@ -164,8 +166,8 @@ impl Server {
         Counters::from_line(&self.line("counters"))
     }
 
-    /// Asks for the counters many times at once. Signals that come together count as one, so it takes what
-    /// lines there are; one that comes later still is a reading that is a little old.
+    /// Asks for the counters many times at once. Signals that come together count as one, so it
+    /// takes what lines there are; one that comes later still is a reading that is a little old.
     pub fn storm(&self, signals: usize) {
         (0..signals).for_each(|_| self.signal(libc::SIGUSR1));
         self.line("counters");
@@ -179,19 +181,24 @@ impl Server {
 
     /// Waits until a counter of the loop has reached a value.
     pub fn wait_for(&self, name: &str, value: u64) {
-        eventually(&format!("`{name}` is {value}"), || self.counters().of(name), |found| *found == value);
+        eventually(
+            &format!("`{name}` is {value}"),
+            || self.counters().of(name),
+            |found| *found == value,
+        );
     }
 
     /// Sends a signal to the process.
     pub fn signal(&self, signal: i32) {
-        // SAFETY: kill(2) touches no memory; the child is not reaped before `self` ends, so the id is its own.
+        // SAFETY: kill(2) touches no memory; the child is not reaped before `self` ends, so the id
+        // is its own.
         let result = unsafe { libc::kill(self.pid() as i32, signal) };
         assert_eq!(result, 0, "kill: {}", std::io::Error::last_os_error());
     }
 
-    /// Stops the whole process; [`Self::resume`] lets it go on. A wait that was under way is interrupted by
-    /// this: epoll_wait(2) fails with EINTR after SIGSTOP and SIGCONT even where nothing handles them, see
-    /// signal(7).
+    /// Stops the whole process; [`Self::resume`] lets it go on. A wait that was under way is
+    /// interrupted by this: epoll_wait(2) fails with EINTR after SIGSTOP and SIGCONT even where
+    /// nothing handles them, see signal(7).
     pub fn pause(&self) {
         self.signal(libc::SIGSTOP);
         eventually(
@@ -222,8 +229,8 @@ impl Server {
         process::threads(self.pid()).len()
     }
 
-    /// Open files of its main thread and its workers. Threads that the kernel makes for io_uring share the
-    /// table of the worker that they are for.
+    /// Open files of its main thread and its workers. Threads that the kernel makes for io_uring
+    /// share the table of the worker that they are for.
     pub fn fd_count(&self) -> usize {
         process::fd_count(self.pid(), self.pid()) + self.worker_fd_counts().iter().sum::<usize>()
     }
@@ -235,7 +242,10 @@ impl Server {
 
     /// Open files of each worker, in the order of the workers' threads.
     pub fn worker_fd_counts(&self) -> Vec<usize> {
-        process::workers(self.pid()).iter().map(|thread| process::fd_count(self.pid(), *thread)).collect()
+        process::workers(self.pid())
+            .iter()
+            .map(|thread| process::fd_count(self.pid(), *thread))
+            .collect()
     }
 
     /// Its resident memory in bytes.
@@ -243,8 +253,8 @@ impl Server {
         process::resident_bytes(self.pid())
     }
 
-    /// Waits until it rests: in a tenth of a second hardly a call and hardly any CPU time, and at its end no thread
-    /// that would run if it had a CPU. A loop that spins never gets there.
+    /// Waits until it rests: in a tenth of a second hardly a call and hardly any CPU time, and at
+    /// its end no thread that would run if it had a CPU. A loop that spins never gets there.
     pub fn wait_until_quiet(&self) {
         let read = || (self.counters().calls.values().sum::<u64>(), process::cpu_ticks(self.pid()));
         eventually(
@@ -273,7 +283,8 @@ impl Server {
             || self.child.try_wait().expect("the child can be waited for"),
             Option::is_some,
         );
-        let complaints = self.complaints.take().and_then(|reader| reader.join().ok()).unwrap_or_default();
+        let complaints =
+            self.complaints.take().and_then(|reader| reader.join().ok()).unwrap_or_default();
         let counters = self.lines.iter().last().map(|line| {
             let line: Value = serde_json::from_str(&line).expect("JSON on stdout");
             assert_eq!(line["event"], "end", "the last line: {line}");
@@ -295,8 +306,10 @@ impl Server {
 
     /// The next line, whatever event it tells of; `event` is what is waited for.
     fn any_line(&self, event: &str) -> Value {
-        let line =
-            self.lines.recv_timeout(PATIENCE).unwrap_or_else(|error| panic!("no `{event}` line: {error}"));
+        let line = self
+            .lines
+            .recv_timeout(PATIENCE)
+            .unwrap_or_else(|error| panic!("no `{event}` line: {error}"));
         serde_json::from_str(&line).expect("JSON on stdout")
     }
 }
@@ -324,15 +337,22 @@ impl Drop for Server {
 impl Counters {
     fn from_line(line: &Value) -> Self {
         let section = |name: &str| {
-            let counts = line[name].as_object().unwrap_or_else(|| panic!("`{name}` missing in {line}"));
-            counts.iter().map(|(name, value)| (name.clone(), value.as_u64().expect("a count"))).collect()
+            let counts =
+                line[name].as_object().unwrap_or_else(|| panic!("`{name}` missing in {line}"));
+            counts
+                .iter()
+                .map(|(name, value)| (name.clone(), value.as_u64().expect("a count")))
+                .collect()
         };
         Self { calls: section("calls"), in_loop: section("loop") }
     }
 
     /// A counter of the loop.
     pub fn of(&self, name: &str) -> u64 {
-        *self.in_loop.get(name).unwrap_or_else(|| panic!("no counter `{name}` in {:?}", self.in_loop))
+        *self
+            .in_loop
+            .get(name)
+            .unwrap_or_else(|| panic!("no counter `{name}` in {:?}", self.in_loop))
     }
 
     /// The calls that were made since `before`, without those that were not made at all.
@@ -352,10 +372,18 @@ impl Ended {
         assert!(self.status.success(), "{}: {}", self.status, self.complaints);
         assert!(!self.complaints.contains("panicked"), "{}", self.complaints);
         let counters = self.counters.expect("a last line");
-        assert_eq!(counters.of("accepted"), counters.of("closed"), "accepted and closed at the end");
+        assert_eq!(
+            counters.of("accepted"),
+            counters.of("closed"),
+            "accepted and closed at the end"
+        );
         assert_eq!(counters.of("open"), 0, "open at the end");
         let (sent, abandoned) = (counters.of("bytes_sent"), counters.of("bytes_abandoned"));
-        assert_eq!(counters.of("bytes_received"), sent + abandoned, "bytes in and out: {counters:?}");
+        assert_eq!(
+            counters.of("bytes_received"),
+            sent + abandoned,
+            "bytes in and out: {counters:?}"
+        );
         counters
     }
 }

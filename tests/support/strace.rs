@@ -3,8 +3,8 @@
 use std::fs;
 use std::process::{Command, Stdio};
 
-/// Starts as the tracer's parent: what strace is told to run stays our child, and signals and the exit
-/// status are its own. strace itself goes when the server goes.
+/// Starts as the tracer's parent: what strace is told to run stays our child, and signals and the
+/// exit status are its own. strace itself goes when the server goes.
 const STRACE: [&str; 4] = ["strace", "--daemonize=grandchild", "-f", "-qq"];
 
 /// `command` under strace with these options.
@@ -21,9 +21,11 @@ pub fn why_no_strace() -> Option<String> {
     match under_strace(&options, &Command::new("true")).stdin(Stdio::null()).output() {
         Err(error) => Some(format!("strace: {error}")),
         Ok(output) if output.status.success() && output.stderr.is_empty() => None,
-        Ok(output) => {
-            Some(format!("strace: {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim()))
-        }
+        Ok(output) => Some(format!(
+            "strace: {}: {}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr).trim()
+        )),
     }
 }
 
@@ -35,7 +37,9 @@ pub struct LogFile {
 impl LogFile {
     /// Not there yet; no other may have the name.
     pub fn new(name: &str) -> Self {
-        Self { path: format!("{}/strace-{name}-{}", env!("CARGO_TARGET_TMPDIR"), std::process::id()) }
+        Self {
+            path: format!("{}/strace-{name}-{}", env!("CARGO_TARGET_TMPDIR"), std::process::id()),
+        }
     }
 
     /// What strace has written.

@@ -1,4 +1,5 @@
-//! A server that is not ours: it tells nothing of itself, so that all that is known of it is seen from outside.
+//! A server that is not ours: it tells nothing of itself, so that all that is known of it is seen
+//! from outside.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -6,8 +7,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail};
 
 use super::{
-    ANSWER_TIME, DEATH_TIME, Interruptions, LAST_WORDS_TIME, Program, Server, ServerCounters, ServerPlan,
-    WasInterrupted, free_port,
+    ANSWER_TIME, DEATH_TIME, Interruptions, LAST_WORDS_TIME, Program, Server, ServerCounters,
+    ServerPlan, WasInterrupted, free_port,
 };
 use crate::external::{ADDRESS, External, Ready, exec, supervisor};
 use crate::instruments::network::PortReading;
@@ -22,7 +23,8 @@ const VERSION_TIME: Duration = Duration::from_secs(5);
 /// Between two looks at whether it is ready.
 const READY_PAUSE: Duration = Duration::from_millis(2);
 
-/// Starts it, calls `held` with the process that will be it before it is, and waits until it is ready.
+/// Starts it, calls `held` with the process that will be it before it is, and waits until it is
+/// ready.
 pub fn start(
     external: &External,
     plan: &ServerPlan<'_>,
@@ -125,8 +127,8 @@ impl Program {
 }
 
 impl Server {
-    /// What can be known of a server that has no counters: the connections that it has accepted and not closed, by
-    /// the kernel's list.
+    /// What can be known of a server that has no counters: the connections that it has accepted and
+    /// not closed, by the kernel's list.
     pub(super) fn counters_from_outside(&mut self) -> Result<ServerCounters> {
         let port = self.addresses.first().context("the server listens nowhere")?.port();
         let pid = self.pid.context("the server has no process")?;
@@ -152,7 +154,8 @@ impl Server {
 
 /// The first line that its version command says.
 pub fn version(external: &External) -> Result<String> {
-    let (name, arguments) = external.version.split_first().context("the matrix names no version command")?;
+    let (name, arguments) =
+        external.version.split_first().context("the matrix names no version command")?;
     let mut command = Command::new(name);
     command.args(arguments);
     let mut program = Program::start("version command", command, None, &Interruptions::default())?;
@@ -162,7 +165,8 @@ pub fn version(external: &External) -> Result<String> {
         let ended = program.child.try_wait().context("wait for the version command")?.is_some();
         // What was said before the end may still be on its way.
         let wait = if ended { LAST_WORDS_TIME } else { READY_PAUSE };
-        let line = program.lines.recv_timeout(wait).or_else(|_| program.errors.recv_timeout(wait)).ok();
+        let line =
+            program.lines.recv_timeout(wait).or_else(|_| program.errors.recv_timeout(wait)).ok();
         match line {
             Some(line) if line.trim().is_empty() => {}
             Some(line) => return Ok(line.trim().to_owned()),

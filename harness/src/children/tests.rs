@@ -10,11 +10,14 @@ fn sleep(seconds: &str) -> Command {
 
 #[test]
 fn what_does_not_end_is_left_and_named() {
-    let mut program = Program::start("program", sleep("600"), None, &Interruptions::default()).unwrap();
+    let mut program =
+        Program::start("program", sleep("600"), None, &Interruptions::default()).unwrap();
     let pid = program.child.id();
-    // As long as one is traced by another process than its parent, its parent does not see its end (ptrace(2)).
+    // As long as one is traced by another process than its parent, its parent does not see its end
+    // (ptrace(2)).
     let mut tracer = sleep("30");
-    // SAFETY: ptrace is a single system call, safe between fork and exec; PTRACE_SEIZE takes no pointer but null.
+    // SAFETY: ptrace is a single system call, safe between fork and exec; PTRACE_SEIZE takes no
+    // pointer but null.
     unsafe {
         tracer.pre_exec(move || {
             let null = std::ptr::null_mut::<libc::c_void>();

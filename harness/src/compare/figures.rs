@@ -1,9 +1,11 @@
-//! The figures of two runs side by side: by themselves, and relative to the baseline that both runs have.
+//! The figures of two runs side by side: by themselves, and relative to the baseline that both runs
+//! have.
 //!
-//! The blocks of two runs are no pairs: they ran at different times. What two runs of one server differ by is more than
-//! its scatter within a run, because the machine drifts. So a difference by itself has an interval and no verdict. What
-//! gets one is the difference of differences: in each run the ratios to the baseline within its blocks, which the drift
-//! is not in, and then what lies between these.
+//! The blocks of two runs are no pairs: they ran at different times. What two runs of one server
+//! differ by is more than its scatter within a run, because the machine drifts. So a difference by
+//! itself has an interval and no verdict. What gets one is the difference of differences: in each
+//! run the ratios to the baseline within its blocks, which the drift is not in, and then what lies
+//! between these.
 
 use super::Pair;
 use super::obstacles;
@@ -35,13 +37,15 @@ pub struct Figure {
     pub arm: String,
     /// What is compared, as in `comparisons.csv`.
     pub metric: &'static str,
-    /// The geometric mean over the blocks that count, so that B over A is the ratio; or the one reading.
+    /// The geometric mean over the blocks that count, so that B over A is the ratio; or the one
+    /// reading.
     pub means: [f64; 2],
     /// How many blocks count.
     pub blocks: [usize; 2],
     /// By itself; none if one is too near zero for a ratio.
     pub between_runs: Option<Compared>,
-    /// Relative to the baseline; none of the baseline, and of what is no matter of a moment: calls and memory.
+    /// Relative to the baseline; none of the baseline, and of what is no matter of a moment: calls
+    /// and memory.
     pub relative: Option<Compared>,
     /// Whether a count of calls depends on nothing but the server.
     pub is_exact: bool,
@@ -50,8 +54,8 @@ pub struct Figure {
 }
 
 impl Figure {
-    /// The ratio that tells of the servers: relative to the baseline; of calls and memory, which no moment is in, the one
-    /// between the runs.
+    /// The ratio that tells of the servers: relative to the baseline; of calls and memory, which no
+    /// moment is in, the one between the runs.
     pub fn telling(&self) -> Option<Compared> {
         let is_timed = METRICS.iter().any(|of| of.name == self.metric && of.pass != Pass::Syscalls);
         self.relative.or(self.between_runs.filter(|_| !is_timed))
@@ -68,14 +72,16 @@ impl Figure {
     }
 }
 
-/// So many calls or switches for each echo, or bytes for each connection, are too near zero for a ratio: one of such
-/// figures says how the smallest of them came out.
+/// So many calls or switches for each echo, or bytes for each connection, are too near zero for a
+/// ratio: one of such figures says how the smallest of them came out.
 const NEAR_ZERO: [(&str, f64); 2] = [("_per_echo", 0.01), ("_bytes_per_connection_over_null", 1.0)];
 
 /// Whether a ratio of these figures of a metric says anything.
 fn has_ratio(metric: &str, figures: [f64; 2]) -> bool {
-    let least =
-        NEAR_ZERO.iter().find(|(ending, _)| metric.ends_with(ending)).map_or(0.0, |(_, least)| *least);
+    let least = NEAR_ZERO
+        .iter()
+        .find(|(ending, _)| metric.ends_with(ending))
+        .map_or(0.0, |(_, least)| *least);
     figures.iter().all(|figure| *figure > 0.0 && *figure >= least)
 }
 
@@ -88,14 +94,17 @@ pub fn all(pair: &Pair) -> (Vec<Figure>, Vec<String>) {
         }
     };
     for workload in &pair.a.matrix.workloads {
-        let Some(other) = pair.b.matrix.workloads.iter().find(|other| other.name == workload.name) else {
+        let Some(other) = pair.b.matrix.workloads.iter().find(|other| other.name == workload.name)
+        else {
             continue;
         };
         if let Some(reason) = obstacles::workload(pair, workload, other) {
             refuse(reason);
             continue;
         }
-        for metric in METRICS.iter().filter(|metric| obstacles::was_measured(pair, workload, metric.pass)) {
+        for metric in
+            METRICS.iter().filter(|metric| obstacles::was_measured(pair, workload, metric.pass))
+        {
             if let Some(reason) = obstacles::metric(pair, workload, metric) {
                 refuse(reason);
                 continue;
@@ -161,29 +170,35 @@ fn timed(pair: &Pair, workload: &Workload, metric: &Metric, arm: &str) -> Option
         let verdict = judge(ratio, spread, None);
         Compared { ratio, spread, verdict }
     });
-    let relative = pair.baseline().filter(|baseline| *baseline != arm && has_ratio).and_then(|baseline| {
-        let base = values(baseline);
-        // A baseline near zero makes no ratio either.
-        if !self::has_ratio(metric.name, [geometric_mean(&base[0])?, geometric_mean(&base[1])?]) {
-            return None;
-        }
-        let to_baseline = |of: &[Vec<f64>; 2]| -> [Vec<f64>; 2] {
-            let ratios = |run: usize| of[run].iter().zip(&base[run]).map(|(own, base)| own / base).collect();
-            [ratios(0), ratios(1)]
-        };
-        let [a, b] = to_baseline(&own);
-        let (ratio, spread) = unpaired(&a, &b)?;
-        // The baseline's second reading stands in both: how far it moves relative to the first is noise.
-        let [a, b] = to_baseline(&values(&again(baseline)));
-        let noise = unpaired(&a, &b).map(|(_, spread)| spread);
-        let said_of = |run: &Run| Some(comparison(run, name, metric.name, arm, baseline)?.verdict);
-        let said = [said_of(&pair.a), said_of(&pair.b)];
-        let verdict = [Verdict::SharedCpu, Verdict::SharedCore, Verdict::SendLag]
-            .into_iter()
-            .find(|verdict| said.contains(&Some(*verdict)))
-            .unwrap_or_else(|| judge(ratio, spread, noise));
-        Some(Compared { ratio, spread, verdict })
-    });
+    let relative =
+        pair.baseline().filter(|baseline| *baseline != arm && has_ratio).and_then(|baseline| {
+            let base = values(baseline);
+            // A baseline near zero makes no ratio either.
+            if !self::has_ratio(metric.name, [geometric_mean(&base[0])?, geometric_mean(&base[1])?])
+            {
+                return None;
+            }
+            let to_baseline = |of: &[Vec<f64>; 2]| -> [Vec<f64>; 2] {
+                let ratios = |run: usize| {
+                    of[run].iter().zip(&base[run]).map(|(own, base)| own / base).collect()
+                };
+                [ratios(0), ratios(1)]
+            };
+            let [a, b] = to_baseline(&own);
+            let (ratio, spread) = unpaired(&a, &b)?;
+            // The baseline's second reading stands in both: how far it moves relative to the first
+            // is noise.
+            let [a, b] = to_baseline(&values(&again(baseline)));
+            let noise = unpaired(&a, &b).map(|(_, spread)| spread);
+            let said_of =
+                |run: &Run| Some(comparison(run, name, metric.name, arm, baseline)?.verdict);
+            let said = [said_of(&pair.a), said_of(&pair.b)];
+            let verdict = [Verdict::SharedCpu, Verdict::SharedCore, Verdict::SendLag]
+                .into_iter()
+                .find(|verdict| said.contains(&Some(*verdict)))
+                .unwrap_or_else(|| judge(ratio, spread, noise));
+            Some(Compared { ratio, spread, verdict })
+        });
     Some(Figure {
         workload: name.clone(),
         arm: arm.to_owned(),
@@ -202,7 +217,8 @@ fn counted(pair: &Pair, workload: &Workload, metric: &Metric, arm: &str) -> Opti
     let calls = |run| counted_trial(run, &workload.name, arm).and_then(metric.value);
     let means = [calls(&pair.a)?, calls(&pair.b)?];
     let ratio = means[1] / means[0];
-    let compared = Compared { ratio, spread: (Bounds::Range, ratio, ratio), verdict: Verdict::Counted };
+    let compared =
+        Compared { ratio, spread: (Bounds::Range, ratio, ratio), verdict: Verdict::Counted };
     Some(Figure {
         workload: workload.name.clone(),
         arm: arm.to_owned(),
@@ -216,8 +232,8 @@ fn counted(pair: &Pair, workload: &Workload, metric: &Metric, arm: &str) -> Opti
     })
 }
 
-/// Whether calls for an echo are a matter of the server alone: with more than one message on the way, how many a wait
-/// brings is a matter of luck.
+/// Whether calls for an echo are a matter of the server alone: with more than one message on the
+/// way, how many a wait brings is a matter of luck.
 pub fn is_exact(workload: &Workload) -> bool {
     workload.connections == 1 && workload.pipeline == 1
 }
@@ -261,9 +277,13 @@ fn memory(pair: &Pair, arm: &str) -> Vec<Figure> {
     figures
 }
 
-/// Slopes with the ends of their intervals, which are all the noise that there is. The ratio's interval is from one's
-/// end to the other's opposite end: wider than 95 % would need. None where a slope is not told apart from zero.
-fn slopes((a, a_low, a_high): (f64, f64, f64), (b, b_low, b_high): (f64, f64, f64)) -> Option<Compared> {
+/// Slopes with the ends of their intervals, which are all the noise that there is. The ratio's
+/// interval is from one's end to the other's opposite end: wider than 95 % would need. None where a
+/// slope is not told apart from zero.
+fn slopes(
+    (a, a_low, a_high): (f64, f64, f64),
+    (b, b_low, b_high): (f64, f64, f64),
+) -> Option<Compared> {
     let ratio = b / a;
     let spread = (Bounds::Interval95, b_low / a_high, b_high / a_low);
     let verdict = judge(ratio, spread, Some((Bounds::Interval95, 1.0, 1.0)));
@@ -291,8 +311,8 @@ mod tests {
         message_bytes = 64
     "#;
 
-    /// Blocks of a machine that is so fast, in which `epoll-lt` takes so many times the CPU of `epoll-et`, give or take
-    /// 1 % from block to block.
+    /// Blocks of a machine that is so fast, in which `epoll-lt` takes so many times the CPU of
+    /// `epoll-et`, give or take 1 % from block to block.
     fn run(blocks: u32, machine: f64, ratio: f64) -> Run {
         let row = move |block: u32, arm: &str, factor: f64, step: u32| {
             let wobble = 0.99 + 0.02 * f64::from(block * step % 5) / 4.0;
@@ -318,15 +338,19 @@ mod tests {
             syscalls_per_echo: Some(calls),
             ..row(1, arm, 1.0, 1)
         };
-        let trials =
-            (1..=blocks).flat_map(of).chain([calls("epoll-et", 3.0), calls("epoll-lt", 3.0 * ratio)]);
+        let trials = (1..=blocks)
+            .flat_map(of)
+            .chain([calls("epoll-et", 3.0), calls("epoll-lt", 3.0 * ratio)]);
         Run::of(toml::from_str::<Matrix>(MATRIX).expect("a matrix"), trials.collect(), Vec::new())
     }
 
     fn figure(a: Run, b: Run, arm: &str, metric: &str) -> Figure {
         let (figures, refused) = all(&Pair { a, b });
         assert_eq!(refused, [""; 0]);
-        figures.into_iter().find(|figure| figure.arm == arm && figure.metric == metric).expect("compared")
+        figures
+            .into_iter()
+            .find(|figure| figure.arm == arm && figure.metric == metric)
+            .expect("compared")
     }
 
     fn cpu(a: Run, b: Run, arm: &str) -> Figure {
@@ -337,7 +361,8 @@ mod tests {
     fn the_drift_of_the_machine_is_not_in_what_gets_a_verdict() {
         let found = cpu(run(12, 1.0, 1.0), run(10, 1.4, 1.0), "epoll-lt");
         assert_eq!(found.blocks, [12, 10]);
-        let (between, relative) = (found.between_runs.expect("both"), found.relative.expect("both"));
+        let (between, relative) =
+            (found.between_runs.expect("both"), found.relative.expect("both"));
         assert!((between.ratio - 1.4).abs() < 0.01, "{found:?}");
         assert!(between.spread.1 > 1.38 && between.spread.2 < 1.42, "{found:?}");
         assert_eq!(between.verdict, Verdict::NoNoise);
@@ -379,7 +404,10 @@ mod tests {
     fn calls_are_counted_and_have_no_interval() {
         let found = figure(run(10, 1.0, 1.0), run(10, 1.0, 2.0), "epoll-lt", "syscalls_per_echo");
         let compared = found.between_runs.expect("both");
-        assert_eq!((compared.ratio, compared.verdict, found.is_exact), (2.0, Verdict::Counted, true));
+        assert_eq!(
+            (compared.ratio, compared.verdict, found.is_exact),
+            (2.0, Verdict::Counted, true)
+        );
         assert_eq!((found.means, found.relative), ([3.0, 6.0], None));
     }
 
@@ -387,7 +415,9 @@ mod tests {
     fn a_run_does_not_differ_from_itself() {
         let (figures, _) = all(&Pair { a: run(10, 1.0, 1.3), b: run(10, 1.0, 1.3) });
         assert_eq!(figures.len(), 4);
-        for compared in figures.iter().flat_map(|figure| [figure.between_runs, figure.relative]).flatten() {
+        for compared in
+            figures.iter().flat_map(|figure| [figure.between_runs, figure.relative]).flatten()
+        {
             assert!((compared.ratio - 1.0).abs() < 1e-12, "{compared:?}");
             assert!(!matches!(compared.verdict, Verdict::Lower | Verdict::Higher), "{compared:?}");
         }

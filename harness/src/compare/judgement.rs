@@ -1,4 +1,5 @@
-//! Judges two runs, and tells whether all was judged that was asked for: a part is never taken for the whole.
+//! Judges two runs, and tells whether all was judged that was asked for: a part is never taken for
+//! the whole.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -92,8 +93,8 @@ impl Place<'_> {
         }
     }
 
-    /// Whether a run by itself has an answer here: a verdict against its baseline, an exact count, or a slope that is
-    /// told from zero.
+    /// Whether a run by itself has an answer here: a verdict against its baseline, an exact count,
+    /// or a slope that is told from zero.
     fn has_answer(&self, run: &Run) -> bool {
         match self.of {
             Of::Trials(workload, metric) if metric.pass == Pass::Syscalls => {
@@ -132,15 +133,16 @@ fn is_verdict(verdict: Verdict) -> bool {
     matches!(verdict, Verdict::Lower | Verdict::Higher | Verdict::NoDifferenceShown)
 }
 
-/// All that A measures, as far as it was asked for and is better or worse, whether B has it or not. The baseline's times
-/// are among it only if nothing but the baseline was asked for.
+/// All that A measures, as far as it was asked for and is better or worse, whether B has it or not.
+/// The baseline's times are among it only if nothing but the baseline was asked for.
 fn places<'a>(pair: &'a Pair, asked: &Asked, arms: &'a [String]) -> Vec<Place<'a>> {
     let mut all = Vec::new();
     let arms = || arms.iter().map(String::as_str).filter(|arm| asked.has_arm(arm));
     let has_others = arms().any(|arm| pair.baseline() != Some(arm));
     for workload in &pair.a.matrix.workloads {
         for metric in METRICS.iter().filter(|metric| metric.better.is_some()) {
-            let judged = arms().filter(|arm| !(has_others && obstacles::is_reference(pair, metric, arm)));
+            let judged =
+                arms().filter(|arm| !(has_others && obstacles::is_reference(pair, metric, arm)));
             all.extend(judged.map(|arm| Place {
                 metric: metric.name,
                 arm,
@@ -155,8 +157,10 @@ fn places<'a>(pair: &'a Pair, asked: &Asked, arms: &'a [String]) -> Vec<Place<'a
     }
     let is_wanted = |place: &Place| {
         let passes = pair.a.matrix.passes();
-        let (_, pass) =
-            CLASSES.into_iter().find(|(name, _)| *name == class(place.metric)).unwrap_or(CLASSES[0]);
+        let (_, pass) = CLASSES
+            .into_iter()
+            .find(|(name, _)| *name == class(place.metric))
+            .unwrap_or(CLASSES[0]);
         asked.has_metric(place.metric)
             && (place.is_measured(&pair.a) || passes.contains(&pass) && place.is_measured(&pair.b))
     };
@@ -199,13 +203,16 @@ pub struct Judgement<'a> {
 impl<'a> Judgement<'a> {
     /// Judges these figures.
     pub fn of(pair: &Pair, asked: &Asked, figures: &'a [Figure]) -> Self {
-        let arms = pair.a.matrix.backends.iter().map(crate::matrix::Contender::arm).collect::<Vec<_>>();
+        let arms =
+            pair.a.matrix.backends.iter().map(crate::matrix::Contender::arm).collect::<Vec<_>>();
         let (mut found, mut unjudged) = (Vec::new(), Vec::new());
         for place in places(pair, asked, &arms) {
             let figure = figures.iter().find(|figure| place.is_of(figure));
             match figure.and_then(|figure| Some((figure, judged(figure)?))) {
                 // A count by other means is no other count.
-                Some(pair_of) if obstacles::sources(pair, pair_of.0).is_none() => found.push(pair_of),
+                Some(pair_of) if obstacles::sources(pair, pair_of.0).is_none() => {
+                    found.push(pair_of)
+                }
                 _ => unjudged.push(Unjudged {
                     metric: place.metric,
                     arm: place.arm.to_owned(),
@@ -221,17 +228,30 @@ impl<'a> Judgement<'a> {
         judgement
     }
 
-    /// Names the kinds of figures of which nothing was judged, although they were asked for. Without --metric all are that both
-    /// runs measure.
+    /// Names the kinds of figures of which nothing was judged, although they were asked for.
+    /// Without --metric all are that both runs measure.
     fn unanswered(&self, pair: &Pair, asked: &Asked) -> Vec<String> {
-        let has_pass = |pass: &Pass| [&pair.a, &pair.b].iter().all(|run| run.matrix.passes().contains(pass));
+        let has_pass =
+            |pass: &Pass| [&pair.a, &pair.b].iter().all(|run| run.matrix.passes().contains(pass));
         let of_class = |name: &str| {
-            let all = METRICS.iter().map(|metric| metric.name).chain(MEMORY_SUMS.map(|(_, metric)| metric));
-            (name.to_owned(), all.filter(|metric| class(metric) == name).map(str::to_owned).collect())
+            let all = METRICS
+                .iter()
+                .map(|metric| metric.name)
+                .chain(MEMORY_SUMS.map(|(_, metric)| metric));
+            (
+                name.to_owned(),
+                all.filter(|metric| class(metric) == name).map(str::to_owned).collect(),
+            )
         };
         let groups: Vec<(String, Vec<String>)> = match asked.metrics {
-            [] => CLASSES.iter().filter(|(_, pass)| has_pass(pass)).map(|(name, _)| of_class(name)).collect(),
-            metrics => metrics.iter().map(|metric| (metric.clone(), vec![metric.clone()])).collect(),
+            [] => CLASSES
+                .iter()
+                .filter(|(_, pass)| has_pass(pass))
+                .map(|(name, _)| of_class(name))
+                .collect(),
+            metrics => {
+                metrics.iter().map(|metric| (metric.clone(), vec![metric.clone()])).collect()
+            }
         };
         let mut gaps: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for (name, metrics) in groups {
@@ -239,16 +259,23 @@ impl<'a> Judgement<'a> {
             if !self.judged.iter().any(|(figure, _)| is_of(figure.metric)) {
                 let of_group = self.unjudged.iter().filter(|of| is_of(of.metric));
                 let mut of_metrics = METRICS.iter().filter(|of| is_of(of.name)).peekable();
-                let is_neither = of_metrics.peek().is_some() && of_metrics.all(|of| of.better.is_none());
+                let is_neither =
+                    of_metrics.peek().is_some() && of_metrics.all(|of| of.better.is_none());
                 let why = match &reasons(of_group)[..] {
-                    [] if is_neither => "more of it is neither better nor worse by itself".to_owned(),
+                    [] if is_neither => {
+                        "more of it is neither better nor worse by itself".to_owned()
+                    }
                     [] => "no trial gave it".to_owned(),
-                    all => all.iter().map(|(why, _)| why.as_str()).collect::<Vec<_>>().join(", or "),
+                    all => {
+                        all.iter().map(|(why, _)| why.as_str()).collect::<Vec<_>>().join(", or ")
+                    }
                 };
                 gaps.entry(why).or_default().push(name);
             }
         }
-        gaps.into_iter().map(|(why, names)| format!("no figure of {} ({why})", list(&names))).collect()
+        gaps.into_iter()
+            .map(|(why, names)| format!("no figure of {} ({why})", list(&names)))
+            .collect()
     }
 
     /// Counts the figures that have an answer within one run, and none here.
@@ -270,7 +297,8 @@ impl<'a> Judgement<'a> {
     /// `judged 13 of 20 figures: CPU 2 of 4, calls 11 of 16`.
     pub fn counts(&self) -> String {
         let of_class = |(name, _): (&'static str, Pass)| {
-            let judged = self.judged.iter().filter(|(figure, _)| class(figure.metric) == name).count();
+            let judged =
+                self.judged.iter().filter(|(figure, _)| class(figure.metric) == name).count();
             let not = self.unjudged.iter().filter(|of| class(of.metric) == name).count();
             (judged + not > 0).then(|| format!("{name} {judged} of {}", judged + not))
         };
@@ -278,7 +306,9 @@ impl<'a> Judgement<'a> {
         let all = self.judged.len() + self.unjudged.len();
         match classes.is_empty() {
             true => "judged 0 of 0 figures".to_owned(),
-            false => format!("judged {} of {all} figures: {}", self.judged.len(), classes.join(", ")),
+            false => {
+                format!("judged {} of {all} figures: {}", self.judged.len(), classes.join(", "))
+            }
         }
     }
 
@@ -289,7 +319,11 @@ impl<'a> Judgement<'a> {
                 few(of.iter().map(|of| of.arm.as_str()), "arms"),
                 few(of.iter().map(|of| of.workload.as_str()), "workloads"),
             ];
-            format!("{} of {}: {why}", per_class(of.iter().map(|of| of.metric)), places.join(" in "))
+            format!(
+                "{} of {}: {why}",
+                per_class(of.iter().map(|of| of.metric)),
+                places.join(" in ")
+            )
         };
         reasons(self.unjudged.iter()).into_iter().map(line).collect()
     }
@@ -297,8 +331,8 @@ impl<'a> Judgement<'a> {
     /// Answers --fail-if-slower.
     ///
     /// # Errors
-    /// [`NotJudged`] where what was judged is not slower, but is not all that was asked for; another error where
-    /// something is slower.
+    /// [`NotJudged`] where what was judged is not slower, but is not all that was asked for;
+    /// another error where something is slower.
     pub fn outcome(&self, pair: &Pair, figures: &[Figure], most_percent: f64) -> Result<String> {
         let most = 1.0 + most_percent / 100.0;
         let is_slower = |(figure, compared): &&(&Figure, Compared)| {
@@ -309,14 +343,24 @@ impl<'a> Judgement<'a> {
         let gaps = [self.gaps.clone(), more.into_iter().flatten().collect()].concat();
         let gaps = gaps.join("; ");
         if !slower.is_empty() {
-            let rest = if gaps.is_empty() { gaps } else { format!("; and not all could be judged: {gaps}") };
-            return Err(anyhow!("{}{rest}; {}", self.in_words(&slower, most_percent), self.counts()));
+            let rest = if gaps.is_empty() {
+                gaps
+            } else {
+                format!("; and not all could be judged: {gaps}")
+            };
+            return Err(anyhow!(
+                "{}{rest}; {}",
+                self.in_words(&slower, most_percent),
+                self.counts()
+            ));
         }
         if !gaps.is_empty() {
             let advice = "--metric and --arm name what is to be judged";
-            return Err(
-                NotJudged(format!("not all could be judged: {gaps}; {}; {advice}", self.counts())).into()
-            );
+            return Err(NotJudged(format!(
+                "not all could be judged: {gaps}; {}; {advice}",
+                self.counts()
+            ))
+            .into());
         }
         let hides = |(figure, compared): &&(&Figure, Compared)| {
             compared.verdict != Verdict::Counted
@@ -325,17 +369,20 @@ impl<'a> Judgement<'a> {
         let hidden = match self.judged.iter().filter(hides).count() {
             0 => String::new(),
             _ if most_percent == 0.0 => String::new(),
-            count => format!("; within the intervals of {count} of them a difference as large could hide"),
+            count => format!(
+                "; within the intervals of {count} of them a difference as large could hide"
+            ),
         };
-        let alike = moved_alike(pair, figures, most).map_or_else(String::new, |moved| format!("; {moved}"));
+        let alike =
+            moved_alike(pair, figures, most).map_or_else(String::new, |moved| format!("; {moved}"));
         Ok(format!(
             "Nothing is shown to be worse in B by more than {most_percent} %; {}{hidden}{alike}\n",
             self.counts()
         ))
     }
 
-    /// Names figures without a verdict that read worse than the bound with all of their range. A count by batches, which
-    /// fall otherwise each time, is none of them.
+    /// Names figures without a verdict that read worse than the bound with all of their range. A
+    /// count by batches, which fall otherwise each time, is none of them.
     fn worse_without_verdict(&self, figures: &[Figure], most: f64) -> Option<String> {
         let reads_worse = |of: &&Unjudged| {
             let mut figures = figures.iter().filter(|figure| of.is_of(figure));
@@ -343,7 +390,9 @@ impl<'a> Judgement<'a> {
                 figure
                     .telling()
                     .filter(|compared| compared.verdict != Verdict::Counted)
-                    .is_some_and(|compared| cost(figure, compared.spread.1, compared.spread.2).0 > most)
+                    .is_some_and(|compared| {
+                        cost(figure, compared.spread.1, compared.spread.2).0 > most
+                    })
             })
         };
         let worse: Vec<String> = (self.unjudged.iter().filter(reads_worse))
@@ -351,13 +400,17 @@ impl<'a> Judgement<'a> {
             .collect();
         let named = worse.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
         let more = if worse.len() > NAMED { ", and others" } else { "" };
-        (!worse.is_empty())
-            .then(|| format!("{} figures without a verdict read worse than that: {named}{more}", worse.len()))
+        (!worse.is_empty()).then(|| {
+            format!("{} figures without a verdict read worse than that: {named}{more}", worse.len())
+        })
     }
 
     fn in_words(&self, slower: &[&(&Figure, Compared)], most_percent: f64) -> String {
-        let named: Vec<String> =
-            slower.iter().take(NAMED).map(|(figure, compared)| in_words(figure, compared)).collect();
+        let named: Vec<String> = slower
+            .iter()
+            .take(NAMED)
+            .map(|(figure, compared)| in_words(figure, compared))
+            .collect();
         let more = match slower.len() - named.len() {
             0 => String::new(),
             more => format!("; and {more} more"),
@@ -415,8 +468,8 @@ fn least_cost(figure: &Figure, compared: &Compared) -> Option<f64> {
     is_worse.then(|| cost(figure, compared.spread.1, compared.spread.2).0)
 }
 
-/// Says that the baseline costs more in B by itself, and beside every other arm: ratios to it then say nothing. All arms
-/// alike would be the machine.
+/// Says that the baseline costs more in B by itself, and beside every other arm: ratios to it then
+/// say nothing. All arms alike would be the machine.
 fn moved_baseline(pair: &Pair, figures: &[Figure], most: f64) -> Option<String> {
     let is_left_behind = |of: &&Figure| {
         let is_beside = |other: &&Figure| {
@@ -424,7 +477,8 @@ fn moved_baseline(pair: &Pair, figures: &[Figure], most: f64) -> Option<String> 
         };
         let mut others =
             figures.iter().filter(is_beside).map(|other| costs(other, other.relative)).peekable();
-        others.peek().is_some() && others.all(|other| other.is_some_and(|(_, highest)| highest < 1.0 / most))
+        others.peek().is_some()
+            && others.all(|other| other.is_some_and(|(_, highest)| highest < 1.0 / most))
     };
     let moved: Vec<&Figure> = dearer_baseline(pair, figures, most).filter(is_left_behind).collect();
     let first = moved.first()?;
@@ -448,7 +502,11 @@ fn moved_alike(pair: &Pair, figures: &[Figure], most: f64) -> Option<String> {
 }
 
 /// Times and rates of the baseline that are worse in B with the whole of their intervals.
-fn dearer_baseline<'a>(pair: &Pair, figures: &'a [Figure], most: f64) -> impl Iterator<Item = &'a Figure> {
+fn dearer_baseline<'a>(
+    pair: &Pair,
+    figures: &'a [Figure],
+    most: f64,
+) -> impl Iterator<Item = &'a Figure> {
     let baseline = pair.baseline().map(str::to_owned);
     figures.iter().filter(move |figure| {
         figure.telling().is_none()

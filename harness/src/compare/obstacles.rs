@@ -14,15 +14,18 @@ use crate::report::table::names;
 use crate::report::tables::counted_trial;
 use crate::results::Run;
 
-/// Names the parts that are missing: a run did not come to its end, or B lacks arms or workloads of A.
+/// Names the parts that are missing: a run did not come to its end, or B lacks arms or workloads of
+/// A.
 pub fn parts(pair: &Pair, asked: &Asked) -> Vec<String> {
     let state_of = |(name, run): (&str, &Run)| Some(format!("{name} is not whole: {}", run.gap()?));
-    let mut gaps: Vec<String> = [("A", &pair.a), ("B", &pair.b)].into_iter().filter_map(state_of).collect();
+    let mut gaps: Vec<String> =
+        [("A", &pair.a), ("B", &pair.b)].into_iter().filter_map(state_of).collect();
     let missing = |all: Vec<String>, others: Vec<String>| -> Vec<String> {
         all.into_iter().filter(|name| !others.contains(name)).collect()
     };
     let arms = |run: &Run| run.matrix.backends.iter().map(Contender::arm).collect::<Vec<_>>();
-    let workloads = |run: &Run| run.matrix.workloads.iter().map(|of| of.name.clone()).collect::<Vec<_>>();
+    let workloads =
+        |run: &Run| run.matrix.workloads.iter().map(|of| of.name.clone()).collect::<Vec<_>>();
     let mut absent = missing(arms(&pair.a), arms(&pair.b));
     absent.retain(|arm| asked.has_arm(arm));
     absent.extend(missing(workloads(&pair.a), workloads(&pair.b)));
@@ -56,7 +59,8 @@ pub fn trials(pair: &Pair, own: &Workload, metric: &Metric, arm: &str) -> Option
     };
     if metric.pass == Pass::Syscalls && !figures::is_exact(own) {
         return Some(
-            "with more than one message on the way, how many a wait brings is a matter of luck".to_owned(),
+            "with more than one message on the way, how many a wait brings is a matter of luck"
+                .to_owned(),
         );
     }
     let is_missing = |run: &Run| !run.matrix.passes().contains(&metric.pass);
@@ -95,10 +99,15 @@ pub fn slopes(pair: &Pair, arm: &str, object: &str, state: &str) -> Option<Strin
     let low = |run: &Run| figures::slope(run, arm, object, state).map(|(_, low, _)| low);
     let (a, b) = (low(&pair.a), low(&pair.b));
     memory(pair)
-        .or_else(|| Some(format!("no slope with an interval in {}", in_which(a.is_none(), b.is_none())?)))
+        .or_else(|| {
+            Some(format!("no slope with an interval in {}", in_which(a.is_none(), b.is_none())?))
+        })
         .or_else(|| {
             let is_zero = |low: Option<f64>| low.is_some_and(|low| low <= 0.0);
-            Some(format!("a slope that is not told from zero in {}", in_which(is_zero(a), is_zero(b))?))
+            Some(format!(
+                "a slope that is not told from zero in {}",
+                in_which(is_zero(a), is_zero(b))?
+            ))
         })
 }
 
@@ -119,7 +128,8 @@ fn by_other_means(pair: &Pair, workload: &str, arm: &str) -> Option<String> {
 
 /// Builds of different kinds have nothing in common.
 pub fn builds(pair: &Pair) -> Result<()> {
-    let profile = |run: &Run| run.manifest["build_profile"].as_str().unwrap_or("unknown").to_owned();
+    let profile =
+        |run: &Run| run.manifest["build_profile"].as_str().unwrap_or("unknown").to_owned();
     let (a, b) = (profile(&pair.a), profile(&pair.b));
     if a != b {
         bail!(
@@ -132,12 +142,14 @@ pub fn builds(pair: &Pair) -> Result<()> {
 /// In what the conditions of a workload differ that has one name in both.
 pub fn workload(pair: &Pair, a: &Workload, b: &Workload) -> Option<String> {
     let (ours, theirs) = (conditions(a, &pair.a.matrix), conditions(b, &pair.b.matrix));
-    let names: BTreeSet<&String> = ours.as_object()?.keys().chain(theirs.as_object()?.keys()).collect();
+    let names: BTreeSet<&String> =
+        ours.as_object()?.keys().chain(theirs.as_object()?.keys()).collect();
     let differing: Vec<String> = names
         .into_iter()
         .filter(|name| ours[*name] != theirs[*name])
         .map(|name| {
-            let word = |value: &Value| if value.is_null() { "none".to_owned() } else { value.to_string() };
+            let word =
+                |value: &Value| if value.is_null() { "none".to_owned() } else { value.to_string() };
             format!("{name} is {} in A and {} in B", word(&ours[name]), word(&theirs[name]))
         })
         .collect();
@@ -148,7 +160,8 @@ pub fn workload(pair: &Pair, a: &Workload, b: &Workload) -> Option<String> {
 fn conditions(workload: &Workload, matrix: &Matrix) -> Value {
     let mut fields = serde_json::to_value(workload).unwrap_or_default();
     if let Some(fields) = fields.as_object_mut() {
-        fields.retain(|name, _| !["name", "question", "sweep", "sweep_of"].contains(&name.as_str()));
+        fields
+            .retain(|name, _| !["name", "question", "sweep", "sweep_of"].contains(&name.as_str()));
         let workers = workload.workers.unwrap_or(matrix.workers);
         fields.insert("workers".to_owned(), workers.into());
         fields.insert("ports".to_owned(), matrix.ports.unwrap_or(workers).into());
@@ -156,7 +169,8 @@ fn conditions(workload: &Workload, matrix: &Matrix) -> Value {
     fields
 }
 
-/// Whether a process's CPU has the softirqs in it, if the manifest tells. Older ones tell only how the kernel was built.
+/// Whether a process's CPU has the softirqs in it, if the manifest tells. Older ones tell only how
+/// the kernel was built.
 fn softirq_in_process_cpu(run: &Run) -> Option<bool> {
     let machine = run.server_machine();
     let built = || {
@@ -193,8 +207,9 @@ fn of_metric(pair: &Pair, workload: &Workload, metric: &Metric) -> Option<String
 
 /// Whether both runs have trials of a pass.
 pub fn was_measured(pair: &Pair, workload: &Workload, pass: Pass) -> bool {
-    let has =
-        |run: &Run| run.trials.iter().any(|row| row.pass == Some(pass) && row.workload == workload.name);
+    let has = |run: &Run| {
+        run.trials.iter().any(|row| row.pass == Some(pass) && row.workload == workload.name)
+    };
     has(&pair.a) && has(&pair.b)
 }
 
@@ -204,8 +219,8 @@ pub fn arm(pair: &Pair, workload: &Workload, pass: Pass, arm: &str) -> Option<St
     Some(format!("`{arm}` in `{}`, {}: {why}", workload.name, pass.name()))
 }
 
-/// One run has no figures of it, or it had to share a CPU or a core in one only. If it had to in both,
-/// there are figures and no verdict.
+/// One run has no figures of it, or it had to share a CPU or a core in one only. If it had to in
+/// both, there are figures and no verdict.
 fn of_arm(pair: &Pair, workload: &Workload, pass: Pass, arm: &str) -> Option<String> {
     // Of each trial that may be used, whether it shared a CPU, and whether a core.
     let rows = |run: &Run| -> Vec<[bool; 2]> {
@@ -215,10 +230,15 @@ fn of_arm(pair: &Pair, workload: &Workload, pass: Pass, arm: &str) -> Option<Str
                 && row.arm == arm
                 && row.status.is_usable()
         };
-        run.trials.iter().filter(is_own).map(|row| [row.shared_cpu, row.shared_core == Some(true)]).collect()
+        run.trials
+            .iter()
+            .filter(is_own)
+            .map(|row| [row.shared_cpu, row.shared_core == Some(true)])
+            .collect()
     };
     let (a, b) = (rows(&pair.a), rows(&pair.b));
-    let mut differing = ["had to share a CPU", "ran on hyperthreads of one core"].into_iter().enumerate();
+    let mut differing =
+        ["had to share a CPU", "ran on hyperthreads of one core"].into_iter().enumerate();
     let differing = differing.find_map(|(index, what)| {
         let [in_a, in_b] = [&a, &b].map(|rows| rows.iter().any(|shared| shared[index]));
         (in_a != in_b).then(|| (what, in_which(in_a, in_b)))
@@ -271,7 +291,8 @@ mod tests {
     const WORKLOAD: &str = "name = \"w\"\nquestion = \"q\"\nconnections = 64\nmessage_bytes = 64\n";
 
     fn run(manifest: Value, workload: &str, trials: Vec<TrialRow>) -> Run {
-        let head = "question = \"q\"\nbaseline = \"epoll-et\"\nbackends = [{ backend = \"epoll-et\" }]\n";
+        let head =
+            "question = \"q\"\nbaseline = \"epoll-et\"\nbackends = [{ backend = \"epoll-et\" }]\n";
         let matrix = toml::from_str(&format!("{head}[[workload]]\n{workload}")).expect("a matrix");
         Run { manifest, ..Run::of(matrix, trials, Vec::new()) }
     }
@@ -288,7 +309,11 @@ mod tests {
     #[test]
     fn the_fields_of_a_workload_are_named_that_differ() {
         assert_eq!(of_workload(&WORKLOAD.replace("\"q\"", "\"another question\"")), None);
-        assert_eq!(of_workload(&(WORKLOAD.to_owned() + "workers = 1\n")), None, "as many as the matrix says");
+        assert_eq!(
+            of_workload(&(WORKLOAD.to_owned() + "workers = 1\n")),
+            None,
+            "as many as the matrix says"
+        );
         for (other, words) in [
             (
                 WORKLOAD.replace("connections = 64", "connections = 128"),
@@ -317,8 +342,7 @@ mod tests {
             metric_of(&pair, name)
         };
         let [yes, no] = [true, false].map(|is| json!({ "softirq_in_process_cpu": is }));
-        let built =
-            |value: &str| json!({ "kernel_config": { "options": { "CONFIG_IRQ_TIME_ACCOUNTING": value } } });
+        let built = |value: &str| json!({ "kernel_config": { "options": { "CONFIG_IRQ_TIME_ACCOUNTING": value } } });
         let cpu = "server_cpu_ns_per_echo";
         for (a, b, is_refused) in [
             (yes.clone(), no.clone(), true),
@@ -343,7 +367,9 @@ mod tests {
             load: Side::default(),
         });
         assert!(metric_of(&remote, cpu).is_some_and(|reason| reason.contains("only in A")));
-        assert!(of(yes.clone(), no.clone(), cpu).is_some_and(|reason| reason.contains("only in A")));
+        assert!(
+            of(yes.clone(), no.clone(), cpu).is_some_and(|reason| reason.contains("only in A"))
+        );
         assert_eq!(of(yes, no, "latency_p99_us"), None);
     }
 
@@ -369,12 +395,17 @@ mod tests {
             ..TrialRow::default()
         };
         let of = |a: TrialRow, b: TrialRow| {
-            let pair = Pair { a: run(json!({}), WORKLOAD, vec![a]), b: run(json!({}), WORKLOAD, vec![b]) };
+            let pair =
+                Pair { a: run(json!({}), WORKLOAD, vec![a]), b: run(json!({}), WORKLOAD, vec![b]) };
             arm(&pair, &pair.a.matrix.workloads[0], Pass::Latency, "epoll-et")
         };
         let ok = || row(Status::Ok, false);
         assert_eq!(of(ok(), ok()), None);
-        assert_eq!(of(row(Status::Ok, true), row(Status::Ok, true)), None, "figures and no verdict");
+        assert_eq!(
+            of(row(Status::Ok, true), row(Status::Ok, true)),
+            None,
+            "figures and no verdict"
+        );
         let refusal = |a, b| of(a, b).expect("refused");
         assert_eq!(
             refusal(ok(), row(Status::Unsupported, false)),

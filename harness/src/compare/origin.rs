@@ -23,9 +23,8 @@ pub fn lines(options: &Options, pair: &Pair) -> Vec<String> {
     let is_one = is_one_run(pair);
     match (is_one, pair.a.trials == pair.b.trials) {
         (true, true) if found.is_empty() => lines.push("They are the same run".to_owned()),
-        (true, false) => {
-            lines.push("They are one run by their manifests, but their trials.csv differ".to_owned())
-        }
+        (true, false) => lines
+            .push("They are one run by their manifests, but their trials.csv differ".to_owned()),
         (false, _) if found.is_empty() => {
             lines.push("Their manifests tell the same of their origin".to_owned())
         }
@@ -74,23 +73,27 @@ fn is_one_run(pair: &Pair) -> bool {
 /// Arms and workloads that the other has not.
 fn only_in(run: &Run, other: &Run) -> Vec<String> {
     let arms = |run: &Run| run.matrix.backends.iter().map(Contender::arm).collect::<Vec<_>>();
-    let workloads = |run: &Run| run.matrix.workloads.iter().map(|of| of.name.clone()).collect::<Vec<_>>();
+    let workloads =
+        |run: &Run| run.matrix.workloads.iter().map(|of| of.name.clone()).collect::<Vec<_>>();
     let all = |run: &Run| [arms(run), workloads(run)].concat();
     let others = all(other);
     all(run).into_iter().filter(|name| !others.contains(name)).collect()
 }
 
-/// In what the matrices differ beside their arms and workloads: the passes, the length of their windows, and the like.
+/// In what the matrices differ beside their arms and workloads: the passes, the length of their
+/// windows, and the like.
 fn of_matrices(pair: &Pair) -> Vec<String> {
     let [a, b] = [&pair.a, &pair.b].map(|run| settings(&run.matrix));
     let word = |value: Option<&Value>| value.map_or_else(|| "none".to_owned(), Value::to_string);
     let places: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
     let differing = places.into_iter().filter(|place| a.get(*place) != b.get(*place));
-    differing.map(|place| format!("{place} was {}, is {}", word(a.get(place)), word(b.get(place)))).collect()
+    differing
+        .map(|place| format!("{place} was {}, is {}", word(a.get(place)), word(b.get(place))))
+        .collect()
 }
 
-/// A matrix without its arms, its workloads and its questions, by the names of its keys. A pass is one value if the
-/// other matrix has none of it.
+/// A matrix without its arms, its workloads and its questions, by the names of its keys. A pass is
+/// one value if the other matrix has none of it.
 fn settings(matrix: &Matrix) -> BTreeMap<String, Value> {
     let mut found = BTreeMap::new();
     let whole = serde_json::to_value(matrix).unwrap_or_default();
@@ -99,8 +102,10 @@ fn settings(matrix: &Matrix) -> BTreeMap<String, Value> {
             Value::Null => {}
             _ if ["question", "backends", "external", "workload"].contains(&key.as_str()) => {}
             Value::Object(fields) => {
-                let fields = fields.iter().filter(|(field, value)| *field != "question" && !value.is_null());
-                found.extend(fields.map(|(field, value)| (format!("{key}.{field}"), value.clone())));
+                let fields =
+                    fields.iter().filter(|(field, value)| *field != "question" && !value.is_null());
+                found
+                    .extend(fields.map(|(field, value)| (format!("{key}.{field}"), value.clone())));
             }
             value => drop(found.insert(key.clone(), value.clone())),
         }

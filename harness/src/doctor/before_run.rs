@@ -26,8 +26,8 @@ pub fn ask_kernel(contender: &Contender) -> Option<String> {
     refusal(&contender.backend, &contender.set)
 }
 
-/// The passes of a matrix that cannot measure a server that is not ours, each with the reason; `is_commanded` says
-/// whether the run has a command for a side.
+/// The passes of a matrix that cannot measure a server that is not ours, each with the reason;
+/// `is_commanded` says whether the run has a command for a side.
 fn unsupported(external: &External, matrix: &Matrix, is_commanded: bool) -> Vec<(Pass, String)> {
     let of_pass = |pass| Some((pass, external.unsupported(pass, is_commanded)?));
     matrix.passes().into_iter().filter_map(of_pass).collect()
@@ -45,7 +45,10 @@ pub fn refuse_baseline(matrix: &Matrix, is_commanded: bool) -> Result<()> {
     let baseline = matrix.external(&matrix.baseline);
     match baseline.and_then(|external| never_supported(external, matrix, is_commanded)) {
         Some(why) => {
-            bail!("the baseline '{}' is `unsupported`, and nothing could be compared: {why}", matrix.baseline)
+            bail!(
+                "the baseline '{}' is `unsupported`, and nothing could be compared: {why}",
+                matrix.baseline
+            )
         }
         None => Ok(()),
     }
@@ -66,8 +69,8 @@ pub fn unsupported_externals(matrix: &Matrix, is_commanded: bool) -> Vec<String>
     matrix.externals.iter().flat_map(lines).collect()
 }
 
-/// Refuses a matrix of which nothing, or some part for a reason that is known beforehand, could be measured. A walk
-/// goes as far as it can.
+/// Refuses a matrix of which nothing, or some part for a reason that is known beforehand, could be
+/// measured. A walk goes as far as it can.
 pub fn refuse(facts: &Facts, matrix: &Matrix, is_commanded: bool, refusal: Refusal) -> Result<()> {
     refuse_baseline(matrix, is_commanded)?;
     let refused = |contender: &Contender| match matrix.external(&contender.backend) {
@@ -76,7 +79,10 @@ pub fn refuse(facts: &Facts, matrix: &Matrix, is_commanded: bool, refusal: Refus
     };
     let refusals: Vec<_> = matrix.backends.iter().map_while(refused).collect();
     if refusals.len() == matrix.backends.len() {
-        bail!("no backend of this matrix runs here: {}", refusals.first().map_or("", String::as_str));
+        bail!(
+            "no backend of this matrix runs here: {}",
+            refusals.first().map_or("", String::as_str)
+        );
     }
     if let Some(why) = impossible(facts) {
         bail!(why);
@@ -96,11 +102,14 @@ pub fn refuse(facts: &Facts, matrix: &Matrix, is_commanded: bool, refusal: Refus
 fn too_many(what: &str, connections: usize, bounds: Vec<Bound>) -> Option<String> {
     let exceeded = bounds.into_iter().find(|bound| connections as u64 > bound.connections)?;
     let (asked, room) = (count(connections as u64), count(exceeded.connections));
-    Some(format!("{what}: {asked} connections, but {room} fit here by {}; or ask for fewer", exceeded.reason))
+    Some(format!(
+        "{what}: {asked} connections, but {room} fit here by {}; or ask for fewer",
+        exceeded.reason
+    ))
 }
 
-/// The workloads whose connections fit into several workers of ours, but not into one process of another server. It may
-/// have more processes: then nothing is amiss.
+/// The workloads whose connections fit into several workers of ours, but not into one process of
+/// another server. It may have more processes: then nothing is amiss.
 fn too_many_for_externals(facts: &Facts, matrix: &Matrix) -> Vec<String> {
     if matrix.externals.is_empty() {
         return Vec::new();
@@ -116,9 +125,11 @@ fn has_document(matrix: &Matrix) -> bool {
     matrix.backends.iter().any(|contender| contender.backend == "epoll-document")
 }
 
-/// The most connections of each workload that the matrix asks for, and the workers and ports that hold them.
+/// The most connections of each workload that the matrix asks for, and the workers and ports that
+/// hold them.
 fn demands(matrix: &Matrix) -> Vec<(String, usize, u16, u16)> {
-    let workloads = matrix.workloads.iter().filter(|_| matrix.latency.is_some() || matrix.syscalls.is_some());
+    let workloads =
+        matrix.workloads.iter().filter(|_| matrix.latency.is_some() || matrix.syscalls.is_some());
     let of_workload = |workload: &Workload| {
         let workers = workload.workers.unwrap_or(matrix.workers);
         let ports = workload.workers.or(matrix.ports).unwrap_or(matrix.workers);
@@ -145,8 +156,11 @@ pub fn walks(room: &Room, matrix: &Matrix) -> Vec<String> {
         count(u64::from(*workers)),
         count(u64::from(ports))
     )];
-    lines
-        .extend(bounds.iter().map(|bound| format!("  {:>13} by {}", count(bound.connections), bound.reason)));
+    lines.extend(
+        bounds
+            .iter()
+            .map(|bound| format!("  {:>13} by {}", count(bound.connections), bound.reason)),
+    );
     lines
 }
 
@@ -158,7 +172,8 @@ pub fn warnings(
     is_commanded: bool,
     refusal: Refusal,
 ) -> Vec<String> {
-    let bearing = lines.iter().filter(|line| line.status != Status::Ok && bears(line.check, facts, matrix));
+    let bearing =
+        lines.iter().filter(|line| line.status != Status::Ok && bears(line.check, facts, matrix));
     let mut warnings: Vec<_> = bearing
         .map(|line| {
             let cost = line.cost.as_deref().map(|cost| format!(": {cost}")).unwrap_or_default();
@@ -169,10 +184,14 @@ pub fn warnings(
     warnings.extend(too_many_for_externals(facts, matrix));
     warnings.extend(locked::too_little(facts, matrix));
     let is_ours = |contender: &&Contender| matrix.external(&contender.backend).is_none();
-    let refused = matrix.backends.iter().filter(is_ours).filter(|contender| refusal(contender).is_some());
+    let refused =
+        matrix.backends.iter().filter(is_ours).filter(|contender| refusal(contender).is_some());
     let refused: Vec<_> = refused.map(Contender::arm).collect();
     if !refused.is_empty() {
-        warnings.insert(0, format!("not run by this kernel, and so `unsupported`: {}", refused.join(", ")));
+        warnings.insert(
+            0,
+            format!("not run by this kernel, and so `unsupported`: {}", refused.join(", ")),
+        );
     }
     if warnings.len() > LINES_MAX {
         let left = warnings.len() - (LINES_MAX - 1);
@@ -195,14 +214,20 @@ fn bears(check: Check, facts: &Facts, matrix: &Matrix) -> bool {
         | Check::UringBackends
         | Check::UringDisabled
         | Check::Seccomp => false,
-        // With enough of them, what is below what one would wish for is no matter; without, it is refused, or said.
-        Check::OpenFiles | Check::LockedMemory | Check::Memory | Check::Cycles | Check::Mitigations => false,
+        // With enough of them, what is below what one would wish for is no matter; without, it is
+        // refused, or said.
+        Check::OpenFiles
+        | Check::LockedMemory
+        | Check::Memory
+        | Check::Cycles
+        | Check::Mitigations => false,
         Check::Ports => most.is_some_and(|most| {
             facts.ports.is_none_or(|(first, last)| 2 * most > last.saturating_sub(first) + 1)
         }),
         Check::Cpus => {
             let polls = matrix.backends.iter().any(|contender| contender.backend == "uring-sqpoll");
-            let enough = facts.cores_allowed.is_some_and(|cores| cores >= if polls { 3 } else { 2 });
+            let enough =
+                facts.cores_allowed.is_some_and(|cores| cores >= if polls { 3 } else { 2 });
             times() && !(enough && facts.cpu_quota.is_none() && facts.packages_allowed.len() < 2)
         }
         Check::Namespace | Check::Conntrack => true,
@@ -218,6 +243,8 @@ fn bears(check: Check, facts: &Facts, matrix: &Matrix) -> bool {
         | Check::Clock
         | Check::InterruptTime
         | Check::Congestion => times(),
-        Check::AcceptQueue => most.is_some_and(|most| facts.somaxconn.is_none_or(|queue| most > queue)),
+        Check::AcceptQueue => {
+            most.is_some_and(|most| facts.somaxconn.is_none_or(|queue| most > queue))
+        }
     }
 }

@@ -1,5 +1,5 @@
-//! What a control group allows this process (cgroups(7)): container engines bound memory and CPU time by it,
-//! and neither /proc/meminfo nor the list of CPUs tells.
+//! What a control group allows this process (cgroups(7)): container engines bound memory and CPU
+//! time by it, and neither /proc/meminfo nor the list of CPUs tells.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,8 @@ impl Bounds {
 
     fn of(groups: &str, mount: &Path) -> Self {
         let mut bounds = Self::default();
-        // hierarchy:controllers:path; the second version has the one hierarchy 0 without controllers.
+        // hierarchy:controllers:path; the second version has the one hierarchy 0 without
+        // controllers.
         for line in groups.lines() {
             let mut fields = line.splitn(3, ':').skip(1);
             let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { continue };
@@ -38,7 +39,11 @@ impl Bounds {
                 for folder in folders(&mount.join(controller), path) {
                     match controller {
                         "memory" => {
-                            bounds.tighten_memory(&folder, "memory.limit_in_bytes", "memory.usage_in_bytes");
+                            bounds.tighten_memory(
+                                &folder,
+                                "memory.limit_in_bytes",
+                                "memory.usage_in_bytes",
+                            );
                         }
                         "cpu" => bounds.tighten_cpus(
                             // -1 is no bound.
@@ -56,7 +61,8 @@ impl Bounds {
     fn tighten_memory(&mut self, folder: &Path, most: &str, used: &str) {
         // The first version writes "no bound" as the largest number of whole pages.
         let bound = number(folder, most).filter(|&bytes| bytes < u64::MAX / 4);
-        let left = bound.map(|bound| bound.saturating_sub(number(folder, used).unwrap_or_default()));
+        let left =
+            bound.map(|bound| bound.saturating_sub(number(folder, used).unwrap_or_default()));
         self.memory_left_bytes = self.memory_left_bytes.into_iter().chain(left).min();
     }
 
@@ -70,8 +76,8 @@ impl Bounds {
     }
 }
 
-/// The group's folder and those above it, as far as they are mounted here: a container sees its own group as
-/// the root, under whatever path the host has it.
+/// The group's folder and those above it, as far as they are mounted here: a container sees its own
+/// group as the root, under whatever path the host has it.
 fn folders(mount: &Path, path: &str) -> impl Iterator<Item = PathBuf> {
     let mount = mount.to_owned();
     let folders: Vec<_> =

@@ -18,8 +18,8 @@ use crate::instruments::{memory, pmu, procfs};
 use crate::load::files::FileTables;
 use crate::machine::{Machine, line};
 
-/// The facts. None where the machine does not tell; what ends in `_refused` says why something cannot be
-/// used, and is none if it can.
+/// The facts. None where the machine does not tell; what ends in `_refused` says why something
+/// cannot be used, and is none if it can.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
     /// `uname -r`.
@@ -116,7 +116,8 @@ impl Facts {
         let group = cgroup::Bounds::read();
         let cpus = CpuList::allowed().ok();
         // A machine that can make namespaces has told what holds in a new one.
-        let network = machine.new_namespace_network_sysctls.as_ref().unwrap_or(&machine.network_sysctls);
+        let network =
+            machine.new_namespace_network_sysctls.as_ref().unwrap_or(&machine.network_sysctls);
         let setting = |name: &str| network.get(name).cloned().flatten();
         let tracing = Counters::<Syscall>::attach_to_main_thread(std::process::id());
         let slabs = memory::try_slabs();
@@ -130,7 +131,9 @@ impl Facts {
             seccomp_mode: status.and_then(|status| procfs::number(&status, "Seccomp").ok()),
             cpus_allowed: cpus.as_ref().map(|cpus| cpus.cpus().len()),
             cores_allowed: machine.topology.cores.as_ref().map(Vec::len),
-            packages_allowed: cpus.as_ref().map_or_else(Vec::new, |cpus| packages(&machine.topology, cpus)),
+            packages_allowed: cpus
+                .as_ref()
+                .map_or_else(Vec::new, |cpus| packages(&machine.topology, cpus)),
             cpu_quota: group.cpus,
             open_files_soft: machine.open_files_soft,
             open_files_hard: machine.open_files_hard,
@@ -149,7 +152,11 @@ impl Facts {
                 .ok(),
             memory_bound_bytes: group.memory_left_bytes,
             namespace_refused: NetworkNamespace::create().err().map(|why| why.to_string()),
-            untraced_calls: tracing.iter().flat_map(Counters::unavailable).map(Syscall::name).collect(),
+            untraced_calls: tracing
+                .iter()
+                .flat_map(Counters::unavailable)
+                .map(Syscall::name)
+                .collect(),
             tracing_refused: tracing.err().map(|why| why.to_string()),
             slabs_exact: slabs == Ok(true),
             slabs_refused: slabs.err().map(|why| why.to_string()),
@@ -162,15 +169,17 @@ impl Facts {
             mitigations: machine.mitigations.clone(),
             steal_percent: contention.and_then(|contention| contention.steal_percent),
             run_delay_percent: contention.and_then(|contention| contention.run_delay_percent),
-            load_average: line("/proc/loadavg")
-                .and_then(|averages| averages.split(' ').next().and_then(|average| average.parse().ok())),
+            load_average: line("/proc/loadavg").and_then(|averages| {
+                averages.split(' ').next().and_then(|average| average.parse().ok())
+            }),
             conntrack_max: line("/proc/sys/net/netfilter/nf_conntrack_max")
                 .and_then(|most| most.parse().ok()),
             clocksource: machine.clocksource.clone(),
             clock_read_ns: clock_read_ns(),
             // An architecture that cannot has no such option.
-            irq_time_accounting: options
-                .map(|options| options.get("CONFIG_IRQ_TIME_ACCOUNTING").is_some_and(|value| value == "y")),
+            irq_time_accounting: options.map(|options| {
+                options.get("CONFIG_IRQ_TIME_ACCOUNTING").is_some_and(|value| value == "y")
+            }),
             congestion_control: setting("net.ipv4.tcp_congestion_control"),
             somaxconn: setting("net.core.somaxconn").and_then(|most| most.parse().ok()),
         }
@@ -182,7 +191,8 @@ fn packages(topology: &Topology, allowed: &CpuList) -> Vec<String> {
     topology.packages.iter().flatten().map(|package| package.within(allowed).to_string()).collect()
 }
 
-/// /proc/sys/fs/file-nr has three numbers: allocated, free (always 0), and the most (proc_sys_fs(5)).
+/// /proc/sys/fs/file-nr has three numbers: allocated, free (always 0), and the most
+/// (proc_sys_fs(5)).
 fn files_of_machine() -> Option<u64> {
     let numbers = line("/proc/sys/fs/file-nr")?;
     let mut numbers = numbers.split_whitespace().map(|number| number.parse::<u64>().ok());

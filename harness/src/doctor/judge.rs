@@ -1,4 +1,5 @@
-//! From facts to lines: what each fact costs, and what to do about it. It looks at nothing but the facts.
+//! From facts to lines: what each fact costs, and what to do about it. It looks at nothing but the
+//! facts.
 
 use ringmark::sys::parse_version;
 use serde::{Serialize, Serializer};
@@ -131,7 +132,13 @@ impl Line {
         cost: impl Into<String>,
         advice: impl Into<String>,
     ) -> Self {
-        Self { check, status, found: found.into(), cost: Some(cost.into()), advice: Some(advice.into()) }
+        Self {
+            check,
+            status,
+            found: found.into(),
+            cost: Some(cost.into()),
+            advice: Some(advice.into()),
+        }
     }
 
     fn limits(
@@ -190,10 +197,14 @@ pub fn lines(facts: &Facts) -> Vec<Line> {
 
 /// Why nothing at all can be measured, if so.
 pub fn impossible(facts: &Facts) -> Option<String> {
-    let refused = |support: &Support| Some(format!("{}: {}", support.name, support.refused.as_ref()?));
+    let refused =
+        |support: &Support| Some(format!("{}: {}", support.name, support.refused.as_ref()?));
     let refusals: Vec<_> = facts.backends.iter().map_while(refused).collect();
     (refusals.len() == facts.backends.len()).then(|| {
-        format!("no backend runs here: {}", refusals.first().map_or("there is none", String::as_str))
+        format!(
+            "no backend runs here: {}",
+            refusals.first().map_or("there is none", String::as_str)
+        )
     })
 }
 
@@ -208,7 +219,11 @@ const URING_KERNEL: (u32, u32) = (6, 1);
 
 fn kernel(facts: &Facts) -> Line {
     let Some(release) = &facts.kernel_release else {
-        return Line::unknown(Check::Kernel, "/proc/sys/kernel/osrelease", "what it lacks shows only below");
+        return Line::unknown(
+            Check::Kernel,
+            "/proc/sys/kernel/osrelease",
+            "what it lacks shows only below",
+        );
     };
     match parse_version(release) {
         Some(version) if version < URING_KERNEL => Line::limits(
@@ -230,9 +245,12 @@ fn uring_backends(facts: &Facts) -> Line {
 }
 
 fn backends(facts: &Facts, check: Check, is_uring: bool, cost: &str) -> Line {
-    let of_kind: Vec<_> = facts.backends.iter().filter(|support| support.is_uring == is_uring).collect();
-    let refusals: Vec<_> =
-        of_kind.iter().filter_map(|support| Some((support.name, support.refused.as_deref()?))).collect();
+    let of_kind: Vec<_> =
+        facts.backends.iter().filter(|support| support.is_uring == is_uring).collect();
+    let refusals: Vec<_> = of_kind
+        .iter()
+        .filter_map(|support| Some((support.name, support.refused.as_deref()?)))
+        .collect();
     let Some((_, first)) = refusals.first() else {
         return Line::ok(check, format!("all {} run here", of_kind.len()));
     };
@@ -259,7 +277,9 @@ fn uring_disabled(facts: &Facts) -> Line {
     match facts.io_uring_disabled.as_deref() {
         None => Line::ok(check, "no such setting, as before Linux 6.6"),
         Some("0") => Line::ok(check, "0: io_uring is for everybody"),
-        Some("1") if uring_runs(facts) => Line::ok(check, "1: for privileged users, of whom this is one"),
+        Some("1") if uring_runs(facts) => {
+            Line::ok(check, "1: for privileged users, of whom this is one")
+        }
         Some(value) => Line::missing(
             check,
             format!("{value}: the administrator has turned io_uring off"),
@@ -277,10 +297,13 @@ fn seccomp(facts: &Facts) -> Line {
         (facts.tracing_refused.is_some(), "perf_event_open or mount"),
         (facts.namespace_refused.is_some(), "network namespaces"),
     ];
-    let refused: Vec<_> = refused.iter().filter(|(refused, _)| *refused).map(|(_, name)| *name).collect();
+    let refused: Vec<_> =
+        refused.iter().filter(|(refused, _)| *refused).map(|(_, name)| *name).collect();
     match facts.seccomp_mode {
         Some(0) => Line::ok(check, "no filter"),
-        Some(_) if refused.is_empty() => Line::ok(check, "a filter, which refuses nothing that is needed"),
+        Some(_) if refused.is_empty() => {
+            Line::ok(check, "a filter, which refuses nothing that is needed")
+        }
         Some(_) => Line::limits(
             check,
             "a filter, as containers have it",
@@ -383,7 +406,8 @@ fn open_files(facts: &Facts) -> Line {
     Line::ok(check, format!("{found}: {each} connections x threads, unshare permitted"))
 }
 
-/// As many as the largest of the matrices that come with ringmark give a server of many connections.
+/// As many as the largest of the matrices that come with ringmark give a server of many
+/// connections.
 const WORKERS_WANTED: u64 = 100;
 
 fn locked_memory(facts: &Facts) -> Line {
@@ -555,7 +579,10 @@ fn steal(facts: &Facts) -> Line {
 
 fn other_programs(facts: &Facts) -> Line {
     let check = Check::OtherPrograms;
-    let load = facts.load_average.map(|average| format!("; load average {average:.2}")).unwrap_or_default();
+    let load = facts
+        .load_average
+        .map(|average| format!("; load average {average:.2}"))
+        .unwrap_or_default();
     match facts.run_delay_percent {
         None => Line::unknown(
             check,
@@ -568,7 +595,9 @@ fn other_programs(facts: &Facts) -> Line {
             format!("trials above {RUN_DELAY_PERCENT} % are rejected"),
             "end what else runs: `top`",
         ),
-        Some(percent) => Line::ok(check, format!("a busy thread waits {percent:.1} % of its time{load}")),
+        Some(percent) => {
+            Line::ok(check, format!("a busy thread waits {percent:.1} % of its time{load}"))
+        }
     }
 }
 
@@ -726,8 +755,9 @@ fn accept_queue(facts: &Facts) -> Line {
                 None => "Linux 5.4 or newer gives new namespaces 4096".to_owned(),
             },
         ),
-        Some(most) => {
-            Line::ok(check, format!("somaxconn {}, of which {} are asked for", count(most), count(backlog)))
-        }
+        Some(most) => Line::ok(
+            check,
+            format!("somaxconn {}, of which {} are asked for", count(most), count(backlog)),
+        ),
     }
 }

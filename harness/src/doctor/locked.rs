@@ -1,5 +1,6 @@
-//! What the servers of io_uring lock. Since Linux 6.14 rings and rings of buffers count towards RLIMIT_MEMLOCK, for all
-//! processes of a user together, as rings did before 5.12 (`io_create_region` in the kernel's io_uring/memmap.c).
+//! What the servers of io_uring lock. Since Linux 6.14 rings and rings of buffers count towards
+//! RLIMIT_MEMLOCK, for all processes of a user together, as rings did before 5.12
+//! (`io_create_region` in the kernel's io_uring/memmap.c).
 
 use std::collections::BTreeMap;
 
@@ -60,7 +61,10 @@ mod tests {
     #[test]
     fn a_ring_locks_what_its_queues_take() {
         let bytes = |name, settings: &[&str]| {
-            worker_bytes(name, &settings.iter().map(|&setting| setting.to_owned()).collect::<Vec<_>>()) >> 10
+            worker_bytes(
+                name,
+                &settings.iter().map(|&setting| setting.to_owned()).collect::<Vec<_>>(),
+            ) >> 10
         };
         // As Linux 6.18 refuses less.
         for (name, settings, kib) in [
@@ -77,7 +81,10 @@ mod tests {
         }
         assert_eq!(most_bytes(), 116 << 10);
         assert!(
-            are_counted((6, 18)) && are_counted((5, 10)) && !are_counted((6, 13)) && !are_counted((5, 12))
+            are_counted((6, 18))
+                && are_counted((5, 10))
+                && !are_counted((6, 13))
+                && !are_counted((5, 12))
         );
     }
 }

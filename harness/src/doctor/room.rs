@@ -13,8 +13,8 @@ pub const PORTS_A_SOURCE: u64 = CONNECTIONS_PER_SOURCE as u64;
 /// connect() looks for long once half of the ports are taken.
 pub const PORTS_WANTED: u64 = 2 * PORTS_A_SOURCE;
 
-/// What both ends of an idle loopback connection take in the kernel, at the least of a backend that waits for
-/// them: 8.1 KB with epoll, 8.7 KB with a receive under way (REPORT.md).
+/// What both ends of an idle loopback connection take in the kernel, at the least of a backend that
+/// waits for them: 8.1 KB with epoll, 8.7 KB with a receive under way (REPORT.md).
 const KERNEL_BYTES: u64 = 8_800;
 
 /// What the document's server has for each in its table.
@@ -25,8 +25,8 @@ pub fn bytes_per_connection(is_document: bool) -> u64 {
     KERNEL_BYTES + if is_document { DOCUMENT_BYTES } else { 0 }
 }
 
-/// What must stay free while connections are opened: less would have the kernel reclaim what is in use, and then
-/// kill.
+/// What must stay free while connections are opened: less would have the kernel reclaim what is in
+/// use, and then kill.
 pub const RESERVE_BYTES: u64 = 1 << 30;
 
 /// Where there is little memory, the reserve is this share of it.
@@ -49,8 +49,8 @@ pub fn connections_per_thread(files: u64) -> u64 {
 
 /// What can go to one port of the server.
 pub fn connections_per_port(ports: u64) -> u64 {
-    // The load spreads by a number of connections, not by what ports there are: with fewer than that
-    // number, the first source runs out.
+    // The load spreads by a number of connections, not by what ports there are: with fewer than
+    // that number, the first source runs out.
     if ports >= PORTS_A_SOURCE { SOURCES * PORTS_A_SOURCE } else { ports }
 }
 
@@ -68,8 +68,8 @@ pub struct Bound {
 pub struct Room {
     /// RLIMIT_NOFILE, of each table of files.
     open_files: Option<u64>,
-    /// Files that the load's threads open beside their connections, where all threads of a process share one table,
-    /// because they are refused one of their own.
+    /// Files that the load's threads open beside their connections, where all threads of a process
+    /// share one table, because they are refused one of their own.
     shared_with: Option<u64>,
     /// `fs.file-max` less what is open: files of the whole machine.
     files_of_machine: Option<u64>,
@@ -84,10 +84,9 @@ impl Room {
     pub fn of(facts: &Facts) -> Self {
         Self {
             open_files: facts.open_files_hard,
-            shared_with: facts
-                .file_table_refused
-                .as_ref()
-                .map(|_| OTHER_FILES + FILES_OF_A_THREAD * facts.cpus_allowed.unwrap_or_default() as u64),
+            shared_with: facts.file_table_refused.as_ref().map(|_| {
+                OTHER_FILES + FILES_OF_A_THREAD * facts.cpus_allowed.unwrap_or_default() as u64
+            }),
             files_of_machine: facts.files_of_machine,
             ports: facts.ports,
             memory_bytes: memory_bytes(facts),
@@ -99,14 +98,13 @@ impl Room {
         Self { memory_bytes: self.memory_bytes.map(|before| before.min(bytes)), ..self.clone() }
     }
 
-    /// Every bound that is known, of a server with so many workers and ports, each of which opens `own` files beside its
-    /// connections. The load takes as many threads as it needs, each with a table of files of its own, where that is
-    /// permitted.
+    /// Every bound that is known, of a server with so many workers and ports, each of which opens
+    /// `own` files beside its connections. The load takes as many threads as it needs, each with a
+    /// table of files of its own, where that is permitted.
     pub fn bounds(&self, workers: u64, ports: u64, own: u64, is_document: bool) -> Vec<Bound> {
         let each = bytes_per_connection(is_document);
         let of_tables = format!("for each of {workers} workers): raise `ulimit -Hn`, or `workers`");
-        let shared =
-            "for all threads of a process, as unshare(2) is refused): raise `ulimit -Hn`, or allow it";
+        let shared = "for all threads of a process, as unshare(2) is refused): raise `ulimit -Hn`, or allow it";
         let (tables, of_tables, own) = match self.shared_with {
             Some(others) => (1, shared, own.max(others)),
             None => (workers, &*of_tables, own),
@@ -114,7 +112,8 @@ impl Room {
         self.within((tables, of_tables), (ports, "`workers` or `ports`, or "), own, each)
     }
 
-    /// The same of a server that is not ours: one process, with one table of files and one port whatever its workers.
+    /// The same of a server that is not ours: one process, with one table of files and one port
+    /// whatever its workers.
     pub fn bounds_of_external(&self, own: u64) -> Vec<Bound> {
         let of_tables = "for all of a process): raise `ulimit -Hn`";
         self.within((1, of_tables), (1, ""), own, bytes_per_connection(false))
@@ -133,7 +132,9 @@ impl Room {
         });
         let files_of_machine = self.files_of_machine.map(|files| Bound {
             connections: files / 2,
-            reason: format!("files of the whole machine ({files} left, two for each): raise fs.file-max"),
+            reason: format!(
+                "files of the whole machine ({files} left, two for each): raise fs.file-max"
+            ),
         });
         let ports_bound = self.ports.filter(|(first, last)| first <= last).map(|(first, last)| Bound {
             connections: connections_per_port(last - first + 1).saturating_mul(ports),

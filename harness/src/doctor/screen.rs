@@ -15,8 +15,10 @@ pub fn print(lines: &[Line]) -> String {
     let status_width = width(&|line| line.status.name().len());
     let mut text = String::new();
     for line in lines {
-        let head = format!("{:<name_width$}  {:<status_width$}  ", line.check.name(), line.status.name());
-        let below: Vec<_> = [&line.cost, &line.advice].into_iter().flatten().map(String::as_str).collect();
+        let head =
+            format!("{:<name_width$}  {:<status_width$}  ", line.check.name(), line.status.name());
+        let below: Vec<_> =
+            [&line.cost, &line.advice].into_iter().flatten().map(String::as_str).collect();
         let below = below.join("; ");
         // What fits beside the finding stands there.
         let whole = match below.is_empty() {
@@ -42,8 +44,8 @@ pub fn print(lines: &[Line]) -> String {
     )
 }
 
-/// The words after `head`, and on further lines set in by `indent`. What stands in backquotes is to be copied,
-/// and so stays whole.
+/// The words after `head`, and on further lines set in by `indent`. What stands in backquotes is to
+/// be copied, and so stays whole.
 fn wrapped(words: &str, head: &str, indent: usize) -> String {
     let mut text = head.to_owned();
     let mut column = head.chars().count();

@@ -65,9 +65,15 @@ fn poor() -> Facts {
         ports: Some((60_000, 60_999)),
         memory_available_bytes: Some(8 << 30),
         memory_bound_bytes: Some(100 << 20),
-        namespace_refused: Some("network namespaces need root (CAP_SYS_ADMIN): run as root".to_owned()),
-        tracing_refused: Some("tracefs is not mounted, and mounting it needs root: run as root".to_owned()),
-        slabs_refused: Some("the kernel's objects can be read by root only: run as root".to_owned()),
+        namespace_refused: Some(
+            "network namespaces need root (CAP_SYS_ADMIN): run as root".to_owned(),
+        ),
+        tracing_refused: Some(
+            "tracefs is not mounted, and mounting it needs root: run as root".to_owned(),
+        ),
+        slabs_refused: Some(
+            "the kernel's objects can be read by root only: run as root".to_owned(),
+        ),
         slabs_exact: false,
         cycles_refused: Some("no hardware counters: virtual machines mostly have none".to_owned()),
         frequency_governor: None,
@@ -108,7 +114,8 @@ fn assert_line(facts: &Facts, check: Check, status: Status, words: &[&str]) {
 
 fn matrix(from: &str, to: &str) -> Matrix {
     let text =
-        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("matrix/smoke.toml")).unwrap();
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("matrix/smoke.toml"))
+            .unwrap();
     assert!(text.contains(from), "{from}");
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), text.replace(from, to)).unwrap();
@@ -130,7 +137,10 @@ fn none_runs(_: &Contender) -> Option<String> {
 #[test]
 fn all_is_well_on_a_rich_machine() {
     let lines = lines(&rich());
-    assert!(lines.iter().all(|line| line.status == Status::Ok && line.cost.is_none()), "{lines:#?}");
+    assert!(
+        lines.iter().all(|line| line.status == Status::Ok && line.cost.is_none()),
+        "{lines:#?}"
+    );
     let screen = screen::print(&lines);
     assert_eq!(screen.lines().count(), lines.len() + 1, "{screen}");
     for words in [
@@ -154,7 +164,11 @@ fn a_poor_machine_hears_what_it_costs_and_what_to_do() {
         (Check::OtherBackends, Ok, ["all 1 run", ""]),
         (Check::UringBackends, Missing, ["0 of 2 run", "EPERM: a seccomp filter"]),
         (Check::UringDisabled, Missing, ["2: ", "`sysctl -w kernel.io_uring_disabled=0`"]),
-        (Check::Seccomp, LimitsResults, ["refuses io_uring, perf_event_open", "seccomp=unconfined"]),
+        (
+            Check::Seccomp,
+            LimitsResults,
+            ["refuses io_uring, perf_event_open", "seccomp=unconfined"],
+        ),
         (Check::Cpus, LimitsResults, ["shared-cpu", "--cpuset-cpus"]),
         (
             Check::LockedMemory,
@@ -167,7 +181,11 @@ fn a_poor_machine_hears_what_it_costs_and_what_to_do() {
             LimitsResults,
             ["1,000 x 254 source addresses: 1,000 connections", "ip_local_port_range"],
         ),
-        (Check::Memory, LimitsResults, ["allowed by the control group: 10,000 connections", "more memory"]),
+        (
+            Check::Memory,
+            LimitsResults,
+            ["allowed by the control group: 10,000 connections", "more memory"],
+        ),
         (Check::Namespace, Missing, ["host's ports", "run as root"]),
         (Check::Conntrack, LimitsResults, ["262,144", "NOTRACK"]),
         (Check::Tracepoints, Missing, ["as the server counts them", "run as root"]),
@@ -180,7 +198,11 @@ fn a_poor_machine_hears_what_it_costs_and_what_to_do() {
         (Check::Clock, LimitsResults, ["hpet, 2000 ns", "tsc"]),
         (Check::InterruptTime, LimitsResults, ["no process's CPU", "machine_cpu_ns_per_echo"]),
         (Check::Congestion, LimitsResults, ["bbr", "tcp_congestion_control=cubic"]),
-        (Check::AcceptQueue, LimitsResults, ["128, below the 4,096", "`sysctl -w net.core.somaxconn=4096`"]),
+        (
+            Check::AcceptQueue,
+            LimitsResults,
+            ["128, below the 4,096", "`sysctl -w net.core.somaxconn=4096`"],
+        ),
     ] {
         assert_line(&poor(), check, status, &words);
     }
@@ -227,8 +249,18 @@ fn one_thing_can_be_amiss_by_itself() {
     assert_line(&cpus(4, Some(2)), Check::Cpus, limits, &["4 on 2 cores", "three"]);
     assert_line(&cpus(2, None), Check::Cpus, limits, &["2, of which cores is not known", "unseen"]);
     let one_core = Facts { cpu_quota: Some(1.0), ..cpus(2, Some(1)) };
-    assert_line(&one_core, Check::Cpus, limits, &["2 on one core", "shared-core", "hyperthreads = true"]);
-    assert_line(&cpus(64, Some(32)), Check::Cpus, Status::Ok, &["64 on 32 cores, of each of which one"]);
+    assert_line(
+        &one_core,
+        Check::Cpus,
+        limits,
+        &["2 on one core", "shared-core", "hyperthreads = true"],
+    );
+    assert_line(
+        &cpus(64, Some(32)),
+        Check::Cpus,
+        Status::Ok,
+        &["64 on 32 cores, of each of which one"],
+    );
     let packages = ["0-15,32-47", "16-31,48-63"].map(str::to_owned).to_vec();
     let packages = Facts { packages_allowed: packages, ..cpus(64, Some(32)) };
     assert_line(&packages, Check::Cpus, limits, &["in 2 packages", "`taskset -c 0-15,32-47`"]);
@@ -238,7 +270,8 @@ fn one_thing_can_be_amiss_by_itself() {
     assert_line(&old, Check::Kernel, limits, &["need Linux 6.1"]);
     let deep = with(|facts| facts.idle_exit_us = Some(133));
     assert_line(&deep, Check::Idle, limits, &["intel_idle: up to 133 us", "cpupower idle-set"]);
-    let polling = with(|facts| (facts.is_virtual, facts.idle_driver) = (true, Some("haltpoll".to_owned())));
+    let polling =
+        with(|facts| (facts.is_virtual, facts.idle_driver) = (true, Some("haltpoll".to_owned())));
     assert_line(&polling, Check::Idle, limits, &["haltpoll"]);
     let powersave = with(|facts| facts.frequency_governor = Some("powersave".to_owned()));
     assert_line(&powersave, Check::Frequency, limits, &["cpupower frequency-set -g performance"]);
@@ -249,7 +282,12 @@ fn one_thing_can_be_amiss_by_itself() {
     let rooted = with(|facts| facts.conntrack_max = Some(1000));
     assert_line(&rooted, Check::Conntrack, Status::Ok, &["not at work"]);
     let partly = with(|facts| facts.backends[2].refused = Some("needs Linux 6.10".to_owned()));
-    assert_line(&partly, Check::UringBackends, limits, &["1 of 2", "not uring-bundle: needs Linux 6.10"]);
+    assert_line(
+        &partly,
+        Check::UringBackends,
+        limits,
+        &["1 of 2", "not uring-bundle: needs Linux 6.10"],
+    );
     let untraced = with(|facts| facts.untraced_calls = vec!["recv"]);
     assert_line(&untraced, Check::Tracepoints, limits, &["none for recv"]);
 }
@@ -302,7 +340,8 @@ fn a_matrix_that_does_not_fit_is_refused_in_one_line() {
     let of_workload = large("1500").workloads.remove(0);
     let with = |workers| {
         let mut matrix = large("1500");
-        matrix.workloads = vec![crate::matrix::Workload { workers: Some(workers), ..of_workload.clone() }];
+        matrix.workloads =
+            vec![crate::matrix::Workload { workers: Some(workers), ..of_workload.clone() }];
         matrix
     };
     refuse(&Facts { open_files_hard: Some(1 << 40), ..poor() }, &with(2), false, all_run).unwrap();
@@ -353,14 +392,18 @@ fn one_process_of_another_server_has_one_table_of_files() {
 
 #[test]
 fn what_cannot_be_measured_of_another_server_is_said_or_refused() {
-    let said =
-        |matrix: &Matrix, is_commanded| warnings(&lines(&rich()), &rich(), matrix, is_commanded, all_run);
+    let said = |matrix: &Matrix, is_commanded| {
+        warnings(&lines(&rich()), &rich(), matrix, is_commanded, all_run)
+    };
     let refused = |matrix: &Matrix, is_commanded| {
         refuse(&rich(), matrix, is_commanded, all_run).map_err(|error| format!("{error:#}"))
     };
     let mut matrix = with_external("");
     assert_eq!(said(&matrix, false), [""; 0]);
-    assert!(said(&matrix, true)[0].starts_with("other is `unsupported`: an external server is started here"));
+    assert!(
+        said(&matrix, true)[0]
+            .starts_with("other is `unsupported`: an external server is started here")
+    );
     refused(&matrix, true).unwrap();
     matrix.baseline = "other".to_owned();
     refused(&matrix, false).unwrap();
@@ -374,8 +417,7 @@ fn what_cannot_be_measured_of_another_server_is_said_or_refused() {
     let mut matrix = with_external(SCALE);
     matrix.baseline = "other".to_owned();
     refused(&matrix, false).unwrap();
-    let in_pass =
-        "other is `unsupported` in the scale pass: this pass reads counters that only our own servers have";
+    let in_pass = "other is `unsupported` in the scale pass: this pass reads counters that only our own servers have";
     assert_eq!(said(&matrix, false), [in_pass]);
     (matrix.latency, matrix.syscalls, matrix.memory) = (None, None, None);
     assert!(refused(&matrix, false).unwrap_err().contains("only our own servers"));
@@ -400,8 +442,9 @@ fn a_matrix_needs_one_backend_that_runs() {
 
 #[test]
 fn only_what_bears_on_the_matrix_is_said() {
-    let said =
-        |facts: &Facts, matrix: &Matrix, refusal| warnings(&lines(facts), facts, matrix, false, refusal);
+    let said = |facts: &Facts, matrix: &Matrix, refusal| {
+        warnings(&lines(facts), facts, matrix, false, refusal)
+    };
     let smoke = matrix("question", "question");
     assert_eq!(said(&rich(), &smoke, all_run), [""; 0]);
     let refused = said(&rich(), &smoke, no_uring);
@@ -422,8 +465,7 @@ fn only_what_bears_on_the_matrix_is_said() {
     let locks = Facts { locked_memory_bytes: Some(8 << 20), ..rich() };
     assert_eq!(said(&locks, &smoke, all_run), [""; 0]);
     let many = matrix("baseline = ", "workers = 82\nbaseline = ");
-    let needs =
-        "uring-multishot with 82 workers needs 9,512 KiB, and `ulimit -l` is 8,192 KiB: `unsupported`";
+    let needs = "uring-multishot with 82 workers needs 9,512 KiB, and `ulimit -l` is 8,192 KiB: `unsupported`";
     assert!(said(&locks, &many, all_run)[0].contains(needs), "{:?}", said(&locks, &many, all_run));
 
     // Eight connections keep a CPU awake, one does not.

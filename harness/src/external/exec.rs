@@ -1,5 +1,5 @@
-//! Becomes another program when it is told to: counters can be attached before that program is there, as to one of
-//! our servers in `--hold`, and stay on it.
+//! Becomes another program when it is told to: counters can be attached before that program is
+//! there, as to one of our servers in `--hold`, and stay on it.
 
 use std::ffi::OsString;
 use std::io::{self, BufRead};

@@ -1,5 +1,6 @@
-//! Stands between `ringmark` and a server that is not ours, and ends all of its processes: those that it leaves behind
-//! become children of this one, and once stdin ends, as it does when `ringmark` is killed, none is left.
+//! Stands between `ringmark` and a server that is not ours, and ends all of its processes: those
+//! that it leaves behind become children of this one, and once stdin ends, as it does when
+//! `ringmark` is killed, none is left.
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -15,7 +16,8 @@ use crate::instruments::process_tree::children_of;
 /// The verb of `ringmark` that does it, which is not for people.
 pub const VERB: &str = "supervise";
 
-/// What it says on stdout once the server's first process was stopped by a signal, or continued after that.
+/// What it says on stdout once the server's first process was stopped by a signal, or continued
+/// after that.
 pub const SUSPENDED: &str = "ringmark supervise: the server was suspended";
 
 /// Starts a server, says its number, and ends all that comes of it once stdin ends.
@@ -30,10 +32,12 @@ pub struct Options {
 
 /// Ends as the server does, by its exit status or by its signal.
 pub fn run(options: &Options) -> Result<()> {
-    // Whoever is killed together with the one that it was to watch could end nothing: the end of stdin tells.
+    // Whoever is killed together with the one that it was to watch could end nothing: the end of
+    // stdin tells.
     set(libc::PR_SET_PDEATHSIG, 0).context("PR_SET_PDEATHSIG")?;
     set(libc::PR_SET_CHILD_SUBREAPER, 1).context("PR_SET_CHILD_SUBREAPER")?;
-    let signals = Signals::block(&[libc::SIGCHLD]).and_then(|signals| signals.open()).context("SIGCHLD")?;
+    let signals =
+        Signals::block(&[libc::SIGCHLD]).and_then(|signals| signals.open()).context("SIGCHLD")?;
     let mut command = Command::new(std::env::current_exe().context("find this program")?);
     command.args(&options.arguments).process_group(0).stdin(Stdio::piped());
     end_with_parent(&mut command);
@@ -73,10 +77,11 @@ pub fn run(options: &Options) -> Result<()> {
     }
 }
 
-/// The mask of this process would be the server's too, who waits for its own children by what is blocked here.
+/// The mask of this process would be the server's too, who waits for its own children by what is
+/// blocked here.
 fn unblock_signals(command: &mut Command) {
-    // SAFETY: sigemptyset and pthread_sigmask write to and read a local that lives through both calls, and may be
-    // called between fork and exec.
+    // SAFETY: sigemptyset and pthread_sigmask write to and read a local that lives through both
+    // calls, and may be called between fork and exec.
     unsafe {
         command.pre_exec(|| {
             let mut none = std::mem::zeroed();
@@ -114,19 +119,22 @@ fn reap(pid: libc::pid_t, options: libc::c_int) -> bool {
     unsafe { libc::waitpid(pid, std::ptr::null_mut(), options) > 0 }
 }
 
-/// What is dead would be taken for a process of the server. All children but the server were left by it.
+/// What is dead would be taken for a process of the server. All children but the server were left
+/// by it.
 fn reap_orphans(server: &Child) {
     for orphan in own_children().into_iter().filter(|&pid| pid != server.id()) {
         reap(orphan as libc::pid_t, libc::WNOHANG);
     }
 }
 
-/// Kills and reaps until there are no more: with each that ends, its own children come to this process. One that
-/// cannot be killed is waited for, however long; `ringmark` waits no longer than it wants to.
+/// Kills and reaps until there are no more: with each that ends, its own children come to this
+/// process. One that cannot be killed is waited for, however long; `ringmark` waits no longer than
+/// it wants to.
 fn end_children() {
     loop {
         for pid in own_children() {
-            // SAFETY: takes no pointer. A child that only this thread reaps, and has not, so the number is its own.
+            // SAFETY: takes no pointer. A child that only this thread reaps, and has not, so the
+            // number is its own.
             unsafe { libc::kill(pid as libc::pid_t, libc::SIGKILL) };
         }
         if !reap(-1, 0) {

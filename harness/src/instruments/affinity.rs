@@ -11,17 +11,19 @@ use serde::{Deserialize, Serialize};
 #[serde(into = "String", try_from = "String")]
 pub struct CpuList(Vec<usize>);
 
-/// The highest CPU number that is understood, above what any kernel is built for (NR_CPUS is at most 8192).
+/// The highest CPU number that is understood, above what any kernel is built for (NR_CPUS is at
+/// most 8192).
 const MAX_CPUS: usize = 8192;
 
 impl CpuList {
     /// The CPUs on which the calling thread may run (sched_getaffinity(2)).
     pub fn allowed() -> io::Result<Self> {
         let mut mask = [0u64; MAX_CPUS / 64];
-        // SAFETY: the pointer and the size describe `mask`, which lives through the call; the kernel writes
-        // at most that many bytes, and any bit pattern is a valid u64. cpu_set_t is an array of the same
-        // words.
-        let done = unsafe { libc::sched_getaffinity(0, size_of_val(&mask), mask.as_mut_ptr().cast()) };
+        // SAFETY: the pointer and the size describe `mask`, which lives through the call; the
+        // kernel writes at most that many bytes, and any bit pattern is a valid u64. cpu_set_t is
+        // an array of the same words.
+        let done =
+            unsafe { libc::sched_getaffinity(0, size_of_val(&mask), mask.as_mut_ptr().cast()) };
         if done != 0 {
             return Err(io::Error::last_os_error());
         }
@@ -44,14 +46,15 @@ impl CpuList {
     }
 }
 
-/// Lets the calling thread, and what it starts or becomes, run on these CPUs only (sched_setaffinity(2)).
+/// Lets the calling thread, and what it starts or becomes, run on these CPUs only
+/// (sched_setaffinity(2)).
 pub fn pin(cpus: &[usize]) -> io::Result<()> {
     let mut mask = [0u64; MAX_CPUS / 64];
     for &cpu in cpus {
         *mask.get_mut(cpu / 64).ok_or(io::ErrorKind::InvalidInput)? |= 1 << (cpu % 64);
     }
-    // SAFETY: 0 is the calling thread; the kernel reads `mask`, of the given size, which lives through the call.
-    // cpu_set_t is an array of the same words.
+    // SAFETY: 0 is the calling thread; the kernel reads `mask`, of the given size, which lives
+    // through the call. cpu_set_t is an array of the same words.
     match unsafe { libc::sched_setaffinity(0, size_of_val(&mask), mask.as_ptr().cast()) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),

@@ -2,8 +2,8 @@
 
 use crate::load::result::LoadResult;
 
-/// A moment, by two clocks that all processes of a machine share, in ns: the one stands still while the machine sleeps,
-/// the other does not (clock_gettime(2)).
+/// A moment, by two clocks that all processes of a machine share, in ns: the one stands still while
+/// the machine sleeps, the other does not (clock_gettime(2)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moment {
     monotonic_ns: u64,
@@ -29,13 +29,15 @@ impl Moment {
 
 fn ns_of(clock: libc::clockid_t) -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the kernel writes to a local that lives through the call, which cannot fail: both clocks exist.
+    // SAFETY: the kernel writes to a local that lives through the call, which cannot fail: both
+    // clocks exist.
     unsafe { libc::clock_gettime(clock, &mut time) };
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
-/// The server's CPU clock may be read so much later than an end of the window, in ns: a hundredth of it, and 10 ms in a
-/// window of less than a second, because a program that waits for a CPU gets none sooner.
+/// The server's CPU clock may be read so much later than an end of the window, in ns: a hundredth
+/// of it, and 10 ms in a window of less than a second, because a program that waits for a CPU gets
+/// none sooner.
 fn bound_ns(window_ns: u64) -> u64 {
     (window_ns / 100).max(10_000_000)
 }
@@ -64,10 +66,11 @@ impl OfLoad {
 }
 
 /// Of a load that tells nothing of its window.
-const UNTOLD: &str = "the load does not tell when its window was: copy this version of ringmark to its side";
+const UNTOLD: &str =
+    "the load does not tell when its window was: copy this version of ringmark to its side";
 
-/// Why what was read at `begin` and at `end` is not of the load's window. The two clocks are one only where the load is
-/// on this machine.
+/// Why what was read at `begin` and at `end` is not of the load's window. The two clocks are one
+/// only where the load is on this machine.
 pub fn not_of_window(
     window: Option<OfLoad>,
     begin: &Moment,
@@ -95,8 +98,10 @@ pub fn not_of_window(
         let span_ns = end.ns_since(begin).abs_diff(window.ns());
         expect("sooner or later than at the window's ends", span_ns);
     }
-    let asleep_ns =
-        end.boot_ns.saturating_sub(begin.boot_ns).saturating_sub(end.monotonic_ns - begin.monotonic_ns);
+    let asleep_ns = end
+        .boot_ns
+        .saturating_sub(begin.boot_ns)
+        .saturating_sub(end.monotonic_ns - begin.monotonic_ns);
     if asleep_ns > bound_ns {
         reasons.push(format!("the machine slept for {:.1} ms within the window", ms(asleep_ns)));
     }
@@ -124,9 +129,16 @@ mod tests {
     const MS: u64 = 1_000_000;
 
     /// A window of 3 s, and moments that are so many ms late; the machine sleeps so many ms.
-    fn reasons(begin_late: u64, end_late: u64, asleep: u64, gap: u64, is_one_clock: bool) -> String {
+    fn reasons(
+        begin_late: u64,
+        end_late: u64,
+        asleep: u64,
+        gap: u64,
+        is_one_clock: bool,
+    ) -> String {
         let window = OfLoad { start_ns: 1000 * MS, end_ns: 4000 * MS, longest_gap_ns: gap * MS };
-        let moment = |ms: u64, asleep: u64| Moment { monotonic_ns: ms * MS, boot_ns: (ms + asleep) * MS };
+        let moment =
+            |ms: u64, asleep: u64| Moment { monotonic_ns: ms * MS, boot_ns: (ms + asleep) * MS };
         let (begin, end) = (moment(1000 + begin_late, 7), moment(4000 + end_late, 7 + asleep));
         not_of_window(Some(window), &begin, &end, is_one_clock).join("; ")
     }
@@ -138,7 +150,10 @@ mod tests {
             (reasons(31, 0, 0, 0, true), "31.0 ms after the window began (bound: 30.0 ms)"),
             (reasons(0, 31, 0, 0, true), "31.0 ms after the window ended"),
             (reasons(0, 0, 31, 0, true), "the machine slept for 31.0 ms"),
-            (reasons(0, 0, 0, 81, true), "the load did not look at its clock for 81.0 ms (bound: 80.0 ms)"),
+            (
+                reasons(0, 0, 0, 81, true),
+                "the load did not look at its clock for 81.0 ms (bound: 80.0 ms)",
+            ),
             (reasons(40, 0, 0, 0, false), "40.0 ms sooner or later"),
         ] {
             assert!(found.contains(words) && !found.contains("; "), "{words}: {found}");

@@ -1,5 +1,5 @@
-//! Who else takes the CPUs' time: every CPU is kept busy for a moment, and what it was kept from is read. An
-//! idle CPU would show neither, because nothing is taken from who wants nothing.
+//! Who else takes the CPUs' time: every CPU is kept busy for a moment, and what it was kept from is
+//! read. An idle CPU would show neither, because nothing is taken from who wants nothing.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -48,7 +48,8 @@ impl Contention {
     }
 }
 
-/// How long the calling thread waited for the CPU that it wanted, in ns, and for how long it wanted it.
+/// How long the calling thread waited for the CPU that it wanted, in ns, and for how long it wanted
+/// it.
 fn spin(cpu: usize, over: &AtomicBool) -> io::Result<(u64, Duration)> {
     ringmark::sys::pin_to_cpu(cpu)?;
     let begin = Instant::now();

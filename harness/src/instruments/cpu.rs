@@ -7,8 +7,8 @@ use std::ops::AddAssign;
 use super::affinity::CpuList;
 use super::procfs;
 
-/// CPU time of a process in ns, user and kernel, from its start. Threads that have ended, SQPOLL threads and
-/// io-wq workers are in it; interrupts that hit it are in it too unless the kernel has
+/// CPU time of a process in ns, user and kernel, from its start. Threads that have ended, SQPOLL
+/// threads and io-wq workers are in it; interrupts that hit it are in it too unless the kernel has
 /// CONFIG_IRQ_TIME_ACCOUNTING.
 pub fn process_cpu_ns(pid: u32) -> io::Result<u64> {
     let pid = libc::pid_t::try_from(pid).map_err(|_| io::Error::from_raw_os_error(libc::ESRCH))?;
@@ -26,23 +26,24 @@ pub fn process_cpu_ns(pid: u32) -> io::Result<u64> {
     Ok(time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned())
 }
 
-/// How a process's CPU time divides into user and kernel, as the kernel tells it: in ticks (USER_HZ, mostly 10
-/// ms), all threads, those that have ended too.
+/// How a process's CPU time divides into user and kernel, as the kernel tells it: in ticks
+/// (USER_HZ, mostly 10 ms), all threads, those that have ended too.
 ///
-/// Unless it was built with CONFIG_VIRT_CPU_ACCOUNTING_NATIVE, or counts every change between the two
-/// (CONFIG_VIRT_CPU_ACCOUNTING_GEN, in use on nohz_full CPUs), the kernel only looks at each of its own ticks
-/// (CONFIG_HZ) in which of the two it is, and divides the exact sum in that proportion (`cputime_adjust` in
-/// kernel/sched/cputime.c): a sample, not a measurement.
+/// Unless it was built with CONFIG_VIRT_CPU_ACCOUNTING_NATIVE, or counts every change between the
+/// two (CONFIG_VIRT_CPU_ACCOUNTING_GEN, in use on nohz_full CPUs), the kernel only looks at each of
+/// its own ticks (CONFIG_HZ) in which of the two it is, and divides the exact sum in that
+/// proportion (`cputime_adjust` in kernel/sched/cputime.c): a sample, not a measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProcessTicks {
     /// In the program.
     pub user: u64,
-    /// In the kernel on its behalf. Interrupts that hit it, softirqs among them, are in it too unless the kernel
-    /// has CONFIG_IRQ_TIME_ACCOUNTING.
+    /// In the kernel on its behalf. Interrupts that hit it, softirqs among them, are in it too
+    /// unless the kernel has CONFIG_IRQ_TIME_ACCOUNTING.
     pub kernel: u64,
 }
 
-/// Fewer ticks than this say too little: the standard error of a share of 25 samples is up to 10 in 100.
+/// Fewer ticks than this say too little: the standard error of a share of 25 samples is up to 10 in
+/// 100.
 const TICKS_MIN: u64 = 25;
 
 impl ProcessTicks {
@@ -51,16 +52,26 @@ impl ProcessTicks {
         Self::parse(&procfs::read(format!("/proc/{pid}/stat"))?)
     }
 
-    /// proc_pid_stat(5): utime and stime are fields 14 and 15; the name, field 2, may hold anything.
+    /// proc_pid_stat(5): utime and stime are fields 14 and 15; the name, field 2, may hold
+    /// anything.
     fn parse(stat: &str) -> io::Result<Self> {
-        let mut fields =
-            stat.rsplit_once(") ").map(|(_, rest)| rest.split_whitespace()).into_iter().flatten().skip(11);
-        let mut next =
-            || fields.next().and_then(|ticks| ticks.parse().ok()).ok_or_else(|| procfs::missing("utime"));
+        let mut fields = stat
+            .rsplit_once(") ")
+            .map(|(_, rest)| rest.split_whitespace())
+            .into_iter()
+            .flatten()
+            .skip(11);
+        let mut next = || {
+            fields
+                .next()
+                .and_then(|ticks| ticks.parse().ok())
+                .ok_or_else(|| procfs::missing("utime"))
+        };
         Ok(Self { user: next()?, kernel: next()? })
     }
 
-    /// The ticks since an earlier reading, and which share of them was the program's; none if they are too few.
+    /// The ticks since an earlier reading, and which share of them was the program's; none if they
+    /// are too few.
     pub fn user_share_since(&self, earlier: &Self) -> Option<(u64, f64)> {
         let user = self.user.saturating_sub(earlier.user);
         let ticks = user + self.kernel.saturating_sub(earlier.kernel);
@@ -99,9 +110,9 @@ impl Tasks {
     pub fn read(pid: u32) -> io::Result<Self> {
         let directory = format!("/proc/{pid}/task");
         let mut sum = Self { all_sleeping: true, ..Self::default() };
-        for entry in std::fs::read_dir(&directory)
-            .map_err(|error| io::Error::new(error.kind(), format!("cannot list {directory}: {error}")))?
-        {
+        for entry in std::fs::read_dir(&directory).map_err(|error| {
+            io::Error::new(error.kind(), format!("cannot list {directory}: {error}"))
+        })? {
             let task = entry?.path();
             let files = procfs::read(task.join("status"))
                 .and_then(|status| Ok((status, procfs::read(task.join("schedstat"))?)));
@@ -160,14 +171,15 @@ fn run_delay_ns(schedstat: &str) -> io::Result<u64> {
         .ok_or_else(|| procfs::missing("schedstat"))
 }
 
-/// CPU time of all CPUs together from boot, in ns, to the precision of the kernel's tick (USER_HZ, mostly 10
-/// ms).
+/// CPU time of all CPUs together from boot, in ns, to the precision of the kernel's tick (USER_HZ,
+/// mostly 10 ms).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MachineCpu {
     /// Spent on anything but idling: user, nice, system, irq and softirq.
     pub busy_ns: u64,
-    /// Of that, in softirqs, where most of TCP's work is done. A kernel without CONFIG_IRQ_TIME_ACCOUNTING looks at
-    /// each tick whether there is one, and charges it to the interrupted task too.
+    /// Of that, in softirqs, where most of TCP's work is done. A kernel without
+    /// CONFIG_IRQ_TIME_ACCOUNTING looks at each tick whether there is one, and charges it to the
+    /// interrupted task too.
     pub softirq_ns: u64,
     /// Taken by the hypervisor for others while a CPU had work.
     pub steal_ns: u64,
@@ -187,7 +199,8 @@ impl MachineCpu {
         Self::parse(&procfs::read("/proc/stat")?, ns_per_tick)
     }
 
-    /// proc_stat(5): user nice system idle iowait irq softirq steal guest guest_nice; user includes guest.
+    /// proc_stat(5): user nice system idle iowait irq softirq steal guest guest_nice; user includes
+    /// guest.
     pub fn parse(stat: &str, ns_per_tick: u64) -> io::Result<Self> {
         let line = stat.lines().find_map(|line| line.strip_prefix("cpu ")).unwrap_or_default();
         let ticks: Vec<u64> = line.split_whitespace().map_while(|tick| tick.parse().ok()).collect();
@@ -216,7 +229,8 @@ impl MachineCpu {
     }
 }
 
-/// Less than this is too few ticks to say anything, or of a kernel that does not tell softirqs apart.
+/// Less than this is too few ticks to say anything, or of a kernel that does not tell softirqs
+/// apart.
 const SOFTIRQ_NS_MIN: u64 = TICKS_MIN * 10_000_000;
 
 /// CPU time of all CPUs together between two readings, in ns.
@@ -274,7 +288,8 @@ mod tests {
 
     #[test]
     fn a_waiting_child_sleeps() {
-        let mut child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let mut child =
+            Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
         let deadline = Instant::now() + Duration::from_secs(10);
         let mut tasks = Tasks::read(child.id()).unwrap();
         while !tasks.all_sleeping && Instant::now() < deadline {
@@ -315,7 +330,9 @@ mod tests {
     #[test]
     fn user_and_kernel_are_told_apart_if_the_ticks_are_many() {
         let stat = |name: &str, user: u64, kernel: u64| {
-            format!("7 ({name}) S 1 7 7 0 -1 4194560 100 0 0 0 {user} {kernel} 3 4 20 0 1 0 9 10 11\n")
+            format!(
+                "7 ({name}) S 1 7 7 0 -1 4194560 100 0 0 0 {user} {kernel} 3 4 20 0 1 0 9 10 11\n"
+            )
         };
         let before = ProcessTicks::parse(&stat("a) S 1 (b", 100, 200)).unwrap();
         assert_eq!(before, ProcessTicks { user: 100, kernel: 200 });
@@ -331,7 +348,8 @@ mod tests {
         spin(50_000_000);
         let ticks = ProcessTicks::read(std::process::id()).unwrap();
         // SAFETY: sysconf takes no pointers.
-        let ns_per_tick = 1_000_000_000 / unsafe { libc::sysconf(libc::_SC_CLK_TCK) }.cast_unsigned();
+        let ns_per_tick =
+            1_000_000_000 / unsafe { libc::sysconf(libc::_SC_CLK_TCK) }.cast_unsigned();
         let clock_ns = process_cpu_ns(std::process::id()).unwrap();
         // Both are cut down to whole ticks, and were read before the clock.
         let all = ticks.user + ticks.kernel;
@@ -342,7 +360,10 @@ mod tests {
     fn the_machine_is_split_and_steal_is_a_share_of_all() {
         let early = MachineCpu::parse("cpu  10 0 5 80 1 1 2 1 4 0\ncpu0 1 1\n", 10).unwrap();
         let late = MachineCpu::parse("cpu  20 0 10 155 1 1 3 10 4 0\n", 10).unwrap();
-        assert_eq!(early, MachineCpu { busy_ns: 180, softirq_ns: 20, steal_ns: 10, total_ns: 1000 });
+        assert_eq!(
+            early,
+            MachineCpu { busy_ns: 180, softirq_ns: 20, steal_ns: 10, total_ns: 1000 }
+        );
         let spent = late.since(&early);
         assert_eq!(
             spent,
@@ -350,8 +371,9 @@ mod tests {
         );
         assert_eq!(spent.steal_percent(), Some(9.0));
         assert_eq!(early.since(&early).steal_percent(), None);
-        let after =
-            |softirq_ns| MachineCpu { softirq_ns: early.softirq_ns + softirq_ns, ..early }.since(&early);
+        let after = |softirq_ns| {
+            MachineCpu { softirq_ns: early.softirq_ns + softirq_ns, ..early }.since(&early)
+        };
         assert_eq!(after(250_000_000).softirq_ns, Some(250_000_000));
         assert_eq!(after(240_000_000).softirq_ns, None);
         assert!(MachineCpu::read().unwrap().busy_ns > 0);

@@ -1,6 +1,7 @@
-//! Keeps CPUs from halting: on each of them a thread of the lowest priority spins, and gives way to whatever else
-//! wants to run there. A CPU of a virtual machine that has halted for long enough takes tens of µs to wake up; at a low
-//! load that may be half of an echo's latency, and none of it is the server's.
+//! Keeps CPUs from halting: on each of them a thread of the lowest priority spins, and gives way to
+//! whatever else wants to run there. A CPU of a virtual machine that has halted for long enough
+//! takes tens of µs to wake up; at a low load that may be half of an echo's latency, and none of it
+//! is the server's.
 
 use std::io::{self, Read, Write};
 use std::sync::mpsc;
@@ -53,8 +54,8 @@ pub fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Makes the calling thread run only where nothing else wants to (SCHED_IDLE, sched(7)); whoever wakes up there
-/// takes its place at once.
+/// Makes the calling thread run only where nothing else wants to (SCHED_IDLE, sched(7)); whoever
+/// wakes up there takes its place at once.
 fn yield_to_all() -> io::Result<()> {
     let parameters = libc::sched_param { sched_priority: 0 };
     // SAFETY: 0 is the calling thread; the kernel reads `parameters`, which lives through the call.

@@ -1,8 +1,9 @@
 //! Everything that a connection can cost: kernel objects, page tables, and the server's own pages.
 //!
-//! Both ends of a loopback connection live in one kernel, and the kernel's objects are the machine's, not the
-//! server's: what a connection costs is the slope over a number of connections, not one reading. The files
-//! are opened once and read again in place, because opening them would itself make kernel objects.
+//! Both ends of a loopback connection live in one kernel, and the kernel's objects are the
+//! machine's, not the server's: what a connection costs is the slope over a number of connections,
+//! not one reading. The files are opened once and read again in place, because opening them would
+//! itself make kernel objects.
 
 mod slabs;
 
@@ -20,11 +21,12 @@ use super::{Unavailable, procfs};
 pub use slabs::Slab;
 use slabs::Slabs;
 
-/// Between two readings that must agree: longer than the grace period of RCU (some 20 ms on an idle machine),
-/// after which the kernel frees sockets, epoll items and files that were closed.
+/// Between two readings that must agree: longer than the grace period of RCU (some 20 ms on an idle
+/// machine), after which the kernel frees sockets, epoll items and files that were closed.
 const SETTLING_INTERVAL: Duration = Duration::from_millis(50);
 
-/// How many readings in a row must agree; a single agreement may lie before the end of a grace period.
+/// How many readings in a row must agree; a single agreement may lie before the end of a grace
+/// period.
 const AGREEING_READINGS: u32 = 3;
 
 /// What readings that agree may differ by: less than one process that comes or goes.
@@ -42,11 +44,11 @@ pub struct MemoryInstrument {
 /// One reading. Objects and `machine` are of the whole machine, the rest is of the process.
 #[derive(Clone, Debug, Serialize)]
 pub struct MemoryReading {
-    /// Kernel caches that hold objects, by name; none if they cannot be read. A cache that is not listed is
-    /// empty.
+    /// Kernel caches that hold objects, by name; none if they cannot be read. A cache that is not
+    /// listed is empty.
     pub slabs: Option<Vec<Slab>>,
-    /// Whether the caches were shrunk just before, without which each count is too high by the free objects
-    /// in the slabs that the CPUs keep: tens to some hundreds.
+    /// Whether the caches were shrunk just before, without which each count is too high by the free
+    /// objects in the slabs that the CPUs keep: tens to some hundreds.
     pub shrunk: bool,
     /// Whether this is the last of several readings that agreed; false for a single one.
     pub settled: bool,
@@ -78,8 +80,9 @@ pub struct UserMemory {
 pub struct MachineMemory {
     /// `MemAvailable`.
     pub available_bytes: u64,
-    /// `MemTotal` less `MemFree`: pages that are used for anything. It tells more of sockets than what is available,
-    /// because the kernel takes their inodes and dentries for memory that it could reclaim.
+    /// `MemTotal` less `MemFree`: pages that are used for anything. It tells more of sockets than
+    /// what is available, because the kernel takes their inodes and dentries for memory that it
+    /// could reclaim.
     pub used_bytes: u64,
     /// `Slab`: pages of all caches, their free objects included.
     pub slab_bytes: u64,
@@ -110,8 +113,8 @@ impl MachineMemory {
         })
     }
 
-    /// Used pages that no other figure here tells the use of: the kernel's own data, pages that the CPUs keep for
-    /// themselves, and what drivers and rings have taken page by page.
+    /// Used pages that no other figure here tells the use of: the kernel's own data, pages that the
+    /// CPUs keep for themselves, and what drivers and rings have taken page by page.
     pub fn unexplained_bytes(&self) -> u64 {
         let explained = self.slab_bytes
             + self.page_tables_bytes
@@ -124,7 +127,8 @@ impl MachineMemory {
 }
 
 impl MemoryReading {
-    /// The kernel's objects but those of file systems, and the process's page tables; none without slabs.
+    /// The kernel's objects but those of file systems, and the process's page tables; none without
+    /// slabs.
     pub fn kernel_bytes(&self) -> Option<u64> {
         let slabs = self.slabs.as_ref()?;
         let objects: u64 = slabs.iter().filter(|slab| !slab.filesystem).map(Slab::bytes).sum();
@@ -132,14 +136,16 @@ impl MemoryReading {
     }
 
     fn agrees_with(&self, other: &Self) -> bool {
-        let bytes = |reading: &Self| reading.kernel_bytes().unwrap_or_default() + reading.user.private_bytes;
+        let bytes = |reading: &Self| {
+            reading.kernel_bytes().unwrap_or_default() + reading.user.private_bytes
+        };
         bytes(self).abs_diff(bytes(other)) <= AGREEMENT_BYTES
     }
 }
 
 impl MemoryInstrument {
-    /// Opens everything that is read. The process must have done its exec: its memory is the one that it has
-    /// now.
+    /// Opens everything that is read. The process must have done its exec: its memory is the one
+    /// that it has now.
     pub fn new(pid: u32) -> io::Result<Self> {
         let process = Path::new("/proc").join(pid.to_string());
         Ok(Self {
@@ -178,7 +184,8 @@ impl MemoryInstrument {
         })
     }
 
-    /// Reads until three readings in a row, 50 ms apart, agree within 16 KiB, but no longer than `limit`.
+    /// Reads until three readings in a row, 50 ms apart, agree within 16 KiB, but no longer than
+    /// `limit`.
     pub fn settle(&self, limit: Duration) -> io::Result<MemoryReading> {
         let deadline = Instant::now() + limit;
         let mut last = self.read()?;
@@ -194,14 +201,16 @@ impl MemoryInstrument {
     }
 }
 
-/// Whether the kernel's objects can be read, and if so, whether exactly: with the caches shrunk before.
+/// Whether the kernel's objects can be read, and if so, whether exactly: with the caches shrunk
+/// before.
 pub fn try_slabs() -> Result<bool, Unavailable> {
     Slabs::open().map(|slabs| slabs.shrinks())
 }
 
 fn open(path: &Path) -> io::Result<File> {
-    File::open(path)
-        .map_err(|error| io::Error::new(error.kind(), format!("cannot open {}: {error}", path.display())))
+    File::open(path).map_err(|error| {
+        io::Error::new(error.kind(), format!("cannot open {}: {error}", path.display()))
+    })
 }
 
 /// The whole file from its beginning, generated anew. A file of /proc returns some pages at a time.

@@ -7,13 +7,15 @@ use super::procfs;
 /// TCP's counters and sockets in one network namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NetworkReading {
-    /// Segments sent since the namespace was made, those that were sent again not counted (`Tcp: OutSegs`, RFC 4022).
+    /// Segments sent since the namespace was made, those that were sent again not counted (`Tcp:
+    /// OutSegs`, RFC 4022).
     pub sent_segments: u64,
     /// Segments sent again (`Tcp: RetransSegs`).
     pub retransmitted_segments: u64,
     /// Connections dropped because an accept queue was full (`TcpExt: ListenOverflows`).
     pub listen_overflows: u64,
-    /// Connections dropped in a listener for any reason, overflows included (`TcpExt: ListenDrops`).
+    /// Connections dropped in a listener for any reason, overflows included (`TcpExt:
+    /// ListenDrops`).
     pub listen_drops: u64,
     /// TCP sockets now.
     pub sockets: SocketReading,
@@ -26,8 +28,8 @@ pub struct SocketReading {
     pub in_use: u64,
     /// Sockets in TIME_WAIT in the namespace.
     pub time_wait: u64,
-    /// Pages that TCP has reserved for data in queues. This one is of the whole machine: the kernel keeps it
-    /// per protocol, not per namespace (net/ipv4/proc.c, `proto_memory_allocated`).
+    /// Pages that TCP has reserved for data in queues. This one is of the whole machine: the kernel
+    /// keeps it per protocol, not per namespace (net/ipv4/proc.c, `proto_memory_allocated`).
     pub memory_pages: u64,
 }
 
@@ -84,7 +86,8 @@ impl SocketReading {
     }
 }
 
-/// What the kernel's list of TCP sockets tells of a server's port (proc_pid_net(5), `tcp` and `tcp6`).
+/// What the kernel's list of TCP sockets tells of a server's port (proc_pid_net(5), `tcp` and
+/// `tcp6`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PortReading {
     /// Whether there is a listener.
@@ -101,8 +104,8 @@ impl PortReading {
         Ok(Self::parse(&(file("tcp")? + &file("tcp6").unwrap_or_default()), port))
     }
 
-    /// Of a connection in the list, the server has accepted it or it waits in its listener's queue, whose length
-    /// stands where others have the bytes that were not read.
+    /// Of a connection in the list, the server has accepted it or it waits in its listener's queue,
+    /// whose length stands where others have the bytes that were not read.
     fn parse(list: &str, port: u16) -> Self {
         let port = format!(":{port:04X}");
         let (mut is_listening, mut stand, mut queued) = (false, 0, 0);
@@ -111,11 +114,13 @@ impl PortReading {
             let &[_, local, _, state, queues, ..] = fields.as_slice() else { continue };
             match state {
                 _ if !local.ends_with(&port) => {}
-                // ESTABLISHED, and CLOSE_WAIT: the client has closed, the server has not (net/tcp_states.h).
+                // ESTABLISHED, and CLOSE_WAIT: the client has closed, the server has not
+                // (net/tcp_states.h).
                 "01" | "08" => stand += 1,
                 "0A" => {
                     is_listening = true;
-                    let length = queues.split_once(':').map(|(_, length)| u64::from_str_radix(length, 16));
+                    let length =
+                        queues.split_once(':').map(|(_, length)| u64::from_str_radix(length, 16));
                     queued += length.and_then(Result::ok).unwrap_or_default();
                 }
                 _ => {}
@@ -126,9 +131,11 @@ impl PortReading {
     }
 }
 
-/// A value of `snmp` and `netstat`: a line of names, then a line of values, both under the same prefix.
+/// A value of `snmp` and `netstat`: a line of names, then a line of values, both under the same
+/// prefix.
 fn counter(file: &str, prefix: &str, name: &str) -> io::Result<u64> {
-    let mut lines = file.lines().filter_map(|line| line.strip_prefix(prefix)).map(str::split_whitespace);
+    let mut lines =
+        file.lines().filter_map(|line| line.strip_prefix(prefix)).map(str::split_whitespace);
     lines
         .next()
         .zip(lines.next())
@@ -147,10 +154,15 @@ mod tests {
 
     #[test]
     fn parses_lines_of_names_and_values() {
-        let netstat = "TcpExt: A ListenOverflows B\nTcpExt: 1 22 3\nIpExt: ListenOverflows\nIpExt: 9\n";
+        let netstat =
+            "TcpExt: A ListenOverflows B\nTcpExt: 1 22 3\nIpExt: ListenOverflows\nIpExt: 9\n";
         assert_eq!(counter(netstat, "TcpExt:", "ListenOverflows").unwrap(), 22);
-        assert_eq!(counter(netstat, "TcpExt:", "C").unwrap_err().kind(), io::ErrorKind::InvalidData);
-        let sockstat = "sockets: used 9\nTCP: inuse 5 orphan 0 tw 7 alloc 6 mem 2\nUDP: inuse 1 mem 0\n";
+        assert_eq!(
+            counter(netstat, "TcpExt:", "C").unwrap_err().kind(),
+            io::ErrorKind::InvalidData
+        );
+        let sockstat =
+            "sockets: used 9\nTCP: inuse 5 orphan 0 tw 7 alloc 6 mem 2\nUDP: inuse 1 mem 0\n";
         assert_eq!(
             SocketReading::parse(sockstat).unwrap(),
             SocketReading { in_use: 5, time_wait: 7, memory_pages: 2 }

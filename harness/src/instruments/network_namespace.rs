@@ -1,4 +1,5 @@
-//! A network of its own for a trial: no conntrack, no TIME_WAIT of the trial before, its own counters.
+//! A network of its own for a trial: no conntrack, no TIME_WAIT of the trial before, its own
+//! counters.
 
 use std::fs::File;
 use std::io;
@@ -17,10 +18,12 @@ use super::rights::{NAMESPACE, Rights};
 pub struct NetworkNamespace(Arc<File>);
 
 impl NetworkNamespace {
-    /// A new namespace. It is made on a thread of its own, so that the calling thread stays where it is.
+    /// A new namespace. It is made on a thread of its own, so that the calling thread stays where
+    /// it is.
     pub fn create() -> Result<Self, Unavailable> {
         let made = on_helper_thread(|| {
-            // SAFETY: unshare takes no pointers, and moves only this thread, which ends with this closure.
+            // SAFETY: unshare takes no pointers, and moves only this thread, which ends with this
+            // closure.
             checked(unsafe { libc::unshare(libc::CLONE_NEWNET) })?;
             bring_loopback_up()?;
             File::open("/proc/thread-self/ns/net")
@@ -30,8 +33,10 @@ impl NetworkNamespace {
                 Unavailable::new(format!("a network namespace needs {}", NAMESPACE.capability))
                     .advising(Rights::read().how_to_get(NAMESPACE))
             }
-            Some(libc::EINVAL) => Unavailable::new("this kernel has no network namespaces (CONFIG_NET_NS)")
-                .advising("boot one that has"),
+            Some(libc::EINVAL) => {
+                Unavailable::new("this kernel has no network namespaces (CONFIG_NET_NS)")
+                    .advising("boot one that has")
+            }
             Some(libc::ENOSPC) => Unavailable::new("no more network namespaces are allowed")
                 .advising("`sysctl -w user.max_net_namespaces=1000`, as root"),
             _ => Unavailable::new(format!("a network namespace could not be made: {error}")),
@@ -41,9 +46,9 @@ impl NetworkNamespace {
     /// Makes the command's process start inside of this namespace.
     pub fn apply(&self, command: &mut Command) {
         let namespace = Arc::clone(&self.0);
-        // SAFETY: between fork and exec only setns(2) is called, which is a plain system call, and an
-        // io::Error is made from errno, which does not allocate: both are async-signal-safe. The closure owns
-        // the file.
+        // SAFETY: between fork and exec only setns(2) is called, which is a plain system call, and
+        // an io::Error is made from errno, which does not allocate: both are async-signal-safe. The
+        // closure owns the file.
         unsafe { command.pre_exec(move || enter(&namespace)) };
     }
 
@@ -64,7 +69,8 @@ fn on_helper_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io:
 }
 
 fn enter(namespace: &File) -> io::Result<()> {
-    // SAFETY: the descriptor is open through the borrow; setns takes no pointers and moves only this thread.
+    // SAFETY: the descriptor is open through the borrow; setns takes no pointers and moves only
+    // this thread.
     checked(unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) })
 }
 
@@ -81,8 +87,8 @@ fn bring_loopback_up() -> io::Result<()> {
     for (to, from) in request.ifr_name.iter_mut().zip(c"lo".to_bytes()) {
         *to = from.cast_signed();
     }
-    // SAFETY: both ioctls read and write one ifreq, which `request` is, through a pointer valid for the
-    // calls; the union's flags member is written by the first before it is read.
+    // SAFETY: both ioctls read and write one ifreq, which `request` is, through a pointer valid for
+    // the calls; the union's flags member is written by the first before it is read.
     unsafe {
         checked(libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS, &mut request))?;
         request.ifr_ifru.ifru_flags |= libc::IFF_UP as libc::c_short;

@@ -1,8 +1,9 @@
-//! All processes of a server that forks: a process for each connection, or a shell around the server.
+//! All processes of a server that forks: a process for each connection, or a shell around the
+//! server.
 //!
-//! Counters that are inherited follow the children by themselves; clocks do not, and are read of each process. That
-//! is exact as long as none begins or ends between two readings, and [`Tree`]s of two moments that are equal say so, as
-//! far as the kernel tells (`faults_of_ended`).
+//! Counters that are inherited follow the children by themselves; clocks do not, and are read of
+//! each process. That is exact as long as none begins or ends between two readings, and [`Tree`]s
+//! of two moments that are equal say so, as far as the kernel tells (`faults_of_ended`).
 
 use std::io;
 
@@ -15,9 +16,10 @@ pub struct Tree {
     pids: Vec<u32>,
     /// Those that have ended and were not waited for: they use nothing any more.
     dead: Vec<u32>,
-    /// Page faults of children that have ended and were waited for, of all of these: any child that came, went and
-    /// was waited for has had some. Nothing is seen of one that came and went while its parent ignored SIGCHLD: nobody
-    /// waits for it, and the kernel adds what it had used to nothing (wait(2)).
+    /// Page faults of children that have ended and were waited for, of all of these: any child that
+    /// came, went and was waited for has had some. Nothing is seen of one that came and went while
+    /// its parent ignored SIGCHLD: nobody waits for it, and the kernel adds what it had used to
+    /// nothing (wait(2)).
     faults_of_ended: u64,
 }
 
@@ -27,7 +29,8 @@ impl Tree {
         Self { pids: vec![pid], dead: Vec::new(), faults_of_ended: 0 }
     }
 
-    /// A process with all others below its supervisor: its descendants, and what they have left to that one.
+    /// A process with all others below its supervisor: its descendants, and what they have left to
+    /// that one.
     pub fn read(root: u32, supervisor: u32) -> io::Result<Self> {
         let mut others = children_of(supervisor)?;
         let mut next = 0;
@@ -40,7 +43,8 @@ impl Tree {
         others.retain(|&pid| pid != root);
         let all = [supervisor, root].into_iter().chain(others.iter().copied());
         let faults_of_ended = all.filter_map(Stat::read).map(|stat| stat.faults_of_ended).sum();
-        let (dead, living): (Vec<u32>, Vec<u32>) = others.into_iter().partition(|&pid| has_ended(pid));
+        let (dead, living): (Vec<u32>, Vec<u32>) =
+            others.into_iter().partition(|&pid| has_ended(pid));
         let pids = std::iter::once(root).chain(living).collect();
         Ok(Self { pids, dead, faults_of_ended })
     }
@@ -55,8 +59,12 @@ impl Tree {
         self.pids.len()
     }
 
-    /// A figure over all of them. One that has ended since has none; the next tree will then be another.
-    pub fn sum<T: std::ops::AddAssign>(&self, read: impl Fn(u32) -> io::Result<T>) -> io::Result<T> {
+    /// A figure over all of them. One that has ended since has none; the next tree will then be
+    /// another.
+    pub fn sum<T: std::ops::AddAssign>(
+        &self,
+        read: impl Fn(u32) -> io::Result<T>,
+    ) -> io::Result<T> {
         let (&root, others) = self.pids.split_first().ok_or(io::ErrorKind::NotFound)?;
         let mut sum = read(root)?;
         for &pid in others {
@@ -82,7 +90,9 @@ pub fn children_of(pid: u32) -> io::Result<Vec<u32>> {
         let Ok(task) = task else { break };
         let file = task.path().join("children");
         match procfs::read(&file) {
-            Ok(text) => children.extend(text.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok())),
+            Ok(text) => {
+                children.extend(text.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()))
+            }
             Err(_) if !task.path().join("stat").exists() => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(procfs::missing("task/TID/children (CONFIG_PROC_CHILDREN)"));
@@ -108,7 +118,8 @@ impl Stat {
         Self::parse(&procfs::read(format!("/proc/{pid}/stat")).ok()?)
     }
 
-    /// proc_pid_stat(5): state, cminflt and num_threads are fields 3, 11 and 20; the name, field 2, may hold anything.
+    /// proc_pid_stat(5): state, cminflt and num_threads are fields 3, 11 and 20; the name, field 2,
+    /// may hold anything.
     fn parse(stat: &str) -> Option<Self> {
         let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split_whitespace().collect();
         // The state is that of the first thread, which others may outlive.
@@ -128,7 +139,8 @@ mod tests {
     use std::os::unix::process::CommandExt;
     use std::process::{Child, Command, Stdio};
 
-    /// A shell that does what it is told, line by line, and answers each with a line. What it starts ends with it.
+    /// A shell that does what it is told, line by line, and answers each with a line. What it
+    /// starts ends with it.
     struct Shell(Child, BufReader<std::process::ChildStdout>);
 
     impl Shell {
@@ -150,7 +162,8 @@ mod tests {
 
     impl Drop for Shell {
         fn drop(&mut self) {
-            // SAFETY: takes no pointer. The shell is not reaped yet, so the number is that of its group.
+            // SAFETY: takes no pointer. The shell is not reaped yet, so the number is that of its
+            // group.
             unsafe { libc::kill(-(self.0.id() as libc::pid_t), libc::SIGKILL) };
             let _ = self.0.wait();
         }
@@ -215,8 +228,9 @@ mod tests {
     #[test]
     fn the_fields_are_found_behind_any_name() {
         let parse = |state: &str, threads: u32| {
-            let stat =
-                format!("7 (a) S 1 (b) {state} 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 {threads} 20 21\n");
+            let stat = format!(
+                "7 (a) S 1 (b) {state} 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 {threads} 20 21\n"
+            );
             Stat::parse(&stat).unwrap()
         };
         assert_eq!((parse("Z", 1).is_dead, parse("Z", 1).faults_of_ended), (true, 10));

@@ -6,11 +6,13 @@ use std::path::Path;
 /// The whole file; an error names its path.
 pub fn read(path: impl AsRef<Path>) -> io::Result<String> {
     let path = path.as_ref();
-    std::fs::read_to_string(path)
-        .map_err(|error| io::Error::new(error.kind(), format!("cannot read {}: {error}", path.display())))
+    std::fs::read_to_string(path).map_err(|error| {
+        io::Error::new(error.kind(), format!("cannot read {}: {error}", path.display()))
+    })
 }
 
-/// What stands after `name:` on the first line that begins so (`status`, `meminfo`, `smaps_rollup`).
+/// What stands after `name:` on the first line that begins so (`status`, `meminfo`,
+/// `smaps_rollup`).
 pub fn text<'a>(file: &'a str, name: &str) -> Option<&'a str> {
     file.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
 }

@@ -42,7 +42,8 @@ impl Rights {
     }
 
     fn parse(status: &str, uid_map: &str) -> Self {
-        let effective = procfs::text(status, "CapEff").and_then(|mask| u64::from_str_radix(mask, 16).ok());
+        let effective =
+            procfs::text(status, "CapEff").and_then(|mask| u64::from_str_radix(mask, 16).ok());
         let uid = procfs::text(status, "Uid").and_then(|uids| uids.split_whitespace().nth(1));
         let ids: Vec<_> = uid_map.split_whitespace().collect();
         Self {
@@ -53,7 +54,8 @@ impl Rights {
         }
     }
 
-    /// Whether this is a user whom root can allow more by the host's settings: not root, and not in a container.
+    /// Whether this is a user whom root can allow more by the host's settings: not root, and not in
+    /// a container.
     pub fn is_users(self) -> bool {
         !self.is_root && !self.is_filtered
     }
@@ -74,9 +76,12 @@ impl Rights {
         }
         match (self.capabilities >> bit & 1 == 1, self.is_root) {
             (true, _) if self.is_filtered => {
-                "a seccomp filter refuses it: `docker run --security-opt seccomp=unconfined`".to_owned()
+                "a seccomp filter refuses it: `docker run --security-opt seccomp=unconfined`"
+                    .to_owned()
             }
-            (true, _) => "a security module, as SELinux or AppArmor, may refuse it: see `dmesg`".to_owned(),
+            (true, _) => {
+                "a security module, as SELinux or AppArmor, may refuse it: see `dmesg`".to_owned()
+            }
             (false, true) => format!(
                 "root is here without {capability}: in a container `docker run --privileged`, or `--cap-add {short}`"
             ),
@@ -104,7 +109,8 @@ mod tests {
     const OF_DOCKER: &str = "00000000a80425fb";
 
     fn rights(uid: u32, capabilities: &str, seccomp: u32, uid_map: &str) -> Rights {
-        let status = format!("Uid:\t1\t{uid}\t1\t1\nCapEff:\t{capabilities}\nSeccomp:\t{seccomp}\n");
+        let status =
+            format!("Uid:\t1\t{uid}\t1\t1\nCapEff:\t{capabilities}\nSeccomp:\t{seccomp}\n");
         Rights::parse(&status, uid_map)
     }
 
@@ -113,7 +119,11 @@ mod tests {
         let own = "0 1000 1\n";
         for (rights, need, words) in [
             (rights(1000, "0", 0, HOST), MOUNT, "run as root"),
-            (rights(1000, "0", 2, HOST), MOUNT, "run as root, in a container with `docker run --privileged`"),
+            (
+                rights(1000, "0", 2, HOST),
+                MOUNT,
+                "run as root, in a container with `docker run --privileged`",
+            ),
             (rights(0, OF_DOCKER, 2, HOST), MOUNT, "without CAP_SYS_ADMIN: in a container"),
             (rights(0, OF_DOCKER, 0, HOST), COUNT, "`--cap-add PERFMON`"),
             (rights(0, ALL, 2, HOST), NAMESPACE, "--security-opt seccomp=unconfined"),

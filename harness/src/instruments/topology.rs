@@ -1,7 +1,9 @@
-//! Which CPUs are hyperthreads of one core, and which lie in one package, NUMA node or cache, as /sys tells.
+//! Which CPUs are hyperthreads of one core, and which lie in one package, NUMA node or cache, as
+//! /sys tells.
 //!
-//! Hyperthreads share a core's execution units and first caches: each runs slower while the other is busy, and neither's
-//! clock nor its run delay shows it. So two threads that are measured get cores of their own.
+//! Hyperthreads share a core's execution units and first caches: each runs slower while the other
+//! is busy, and neither's clock nor its run delay shows it. So two threads that are measured get
+//! cores of their own.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,7 +16,8 @@ use super::affinity::CpuList;
 /// Where Linux tells of it.
 pub const SYS: &str = "/sys";
 
-/// Groups of CPUs, those that this process may not use included; null where the machine does not tell.
+/// Groups of CPUs, those that this process may not use included; null where the machine does not
+/// tell.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Topology {
     /// The hyperthreads of each core.
@@ -35,9 +38,12 @@ impl Topology {
         // Kernels before 5.3 have the second name of each only.
         let named = |names: [&'static str; 2]| {
             grouped(cpus, |cpu| {
-                let lists: Vec<_> =
-                    names.iter().filter_map(|name| list(&of_cpu(cpu).join("topology").join(name))).collect();
-                // A name that is hidden or made up by a container's engine does not hide what the other tells.
+                let lists: Vec<_> = names
+                    .iter()
+                    .filter_map(|name| list(&of_cpu(cpu).join("topology").join(name)))
+                    .collect();
+                // A name that is hidden or made up by a container's engine does not hide what the
+                // other tells.
                 lists.into_iter().max_by_key(|list| list.cpus().len())
             })
         };
@@ -45,7 +51,9 @@ impl Topology {
         Self {
             cores: named(["core_cpus_list", "thread_siblings_list"]),
             packages: named(["package_cpus_list", "core_siblings_list"]),
-            numa_nodes: grouped(cpus, |cpu| nodes.iter().find(|node| node.cpus().contains(&cpu)).cloned()),
+            numa_nodes: grouped(cpus, |cpu| {
+                nodes.iter().find(|node| node.cpus().contains(&cpu)).cloned()
+            }),
             l3_caches: grouped(cpus, |cpu| {
                 let third = |cache: &Path| {
                     let level = fs::read_to_string(cache.join("level")).ok()?;
@@ -58,10 +66,12 @@ impl Topology {
 
     /// Whether two CPUs are one, or hyperthreads of one core as far as that is known.
     pub fn is_one_core(&self, one: usize, other: usize) -> bool {
-        one == other || index(&self.cores, one).is_some_and(|core| index(&self.cores, other) == Some(core))
+        one == other
+            || index(&self.cores, one).is_some_and(|core| index(&self.cores, other) == Some(core))
     }
 
-    /// Whether one of the first and another of the second are hyperthreads of one core; none if the cores are not known.
+    /// Whether one of the first and another of the second are hyperthreads of one core; none if the
+    /// cores are not known.
     pub fn share_a_core(&self, first: &[usize], second: &[usize]) -> Option<bool> {
         self.cores.as_ref()?;
         let are_siblings = |one: usize, other: usize| one != other && self.is_one_core(one, other);
@@ -70,13 +80,15 @@ impl Topology {
 
     /// These CPUs, with those of a package, a node and a cache beside each other.
     pub fn nearest(&self, cpus: &[usize]) -> Vec<usize> {
-        let place = |cpu| [&self.packages, &self.numa_nodes, &self.l3_caches].map(|of| index(of, cpu));
+        let place =
+            |cpu| [&self.packages, &self.numa_nodes, &self.l3_caches].map(|of| index(of, cpu));
         let mut ordered = cpus.to_vec();
         ordered.sort_by_key(|&cpu| (place(cpu), cpu));
         ordered
     }
 
-    /// The first of each core of these CPUs, in the same order; all of them if the cores are not known.
+    /// The first of each core of these CPUs, in the same order; all of them if the cores are not
+    /// known.
     pub fn one_of_each_core(&self, cpus: &[usize]) -> Vec<usize> {
         let mut chosen: Vec<usize> = Vec::new();
         for &cpu in cpus {
@@ -89,7 +101,8 @@ impl Topology {
 
     /// Over how many packages these CPUs are spread, if that is known.
     pub fn packages_of(&self, cpus: &[usize]) -> Option<usize> {
-        let packages: Option<BTreeSet<_>> = cpus.iter().map(|&cpu| index(&self.packages, cpu)).collect();
+        let packages: Option<BTreeSet<_>> =
+            cpus.iter().map(|&cpu| index(&self.packages, cpu)).collect();
         packages.map(|packages| packages.len())
     }
 }
@@ -98,7 +111,8 @@ fn index(groups: &Option<Vec<CpuList>>, cpu: usize) -> Option<usize> {
     groups.as_ref()?.iter().position(|group| group.cpus().contains(&cpu))
 }
 
-/// The groups that `group_of` tells of these CPUs, each once; none if it does not tell of each CPU that it is in one.
+/// The groups that `group_of` tells of these CPUs, each once; none if it does not tell of each CPU
+/// that it is in one.
 fn grouped(cpus: &[usize], group_of: impl Fn(usize) -> Option<CpuList>) -> Option<Vec<CpuList>> {
     let mut groups: Vec<CpuList> = Vec::new();
     for &cpu in cpus {
@@ -115,7 +129,8 @@ fn list(path: &Path) -> Option<CpuList> {
 
 /// What is found in each entry of a folder whose name is `prefix` and a number.
 fn lists_in(folder: &Path, prefix: &str, found: impl Fn(&Path) -> Option<CpuList>) -> Vec<CpuList> {
-    let is_numbered = |name: &str| name.strip_prefix(prefix).is_some_and(|rest| rest.parse::<u32>().is_ok());
+    let is_numbered =
+        |name: &str| name.strip_prefix(prefix).is_some_and(|rest| rest.parse::<u32>().is_ok());
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     entries
         .filter(|entry| entry.file_name().to_str().is_some_and(is_numbered))
@@ -156,7 +171,8 @@ pub mod tests {
         }
     }
 
-    /// 64 CPUs, the hyperthreads of 32 cores, in two packages whose cores alternate, as some firmware numbers them.
+    /// 64 CPUs, the hyperthreads of 32 cores, in two packages whose cores alternate, as some
+    /// firmware numbers them.
     pub fn two_packages() -> Sys {
         let sys = Sys::new();
         let every_second = |first: usize| {
@@ -198,7 +214,10 @@ pub mod tests {
         assert_eq!((&cores[..3], &cores[16..19]), (&[0, 2, 4][..], &[1, 3, 5][..]));
         let share = |one: &[usize], other: &[usize]| topology.share_a_core(one, other);
         assert_eq!((share(&[0, 1], &[0, 31]), share(&[0, 1], &[33])), (Some(false), Some(true)));
-        assert_eq!((topology.packages_of(&[0, 2, 34]), topology.packages_of(&[0, 1])), (Some(1), Some(2)));
+        assert_eq!(
+            (topology.packages_of(&[0, 2, 34]), topology.packages_of(&[0, 1])),
+            (Some(1), Some(2))
+        );
         assert!(topology.is_one_core(3, 35) && !topology.is_one_core(3, 4));
         let json = serde_json::to_value(&topology).unwrap();
         assert_eq!(json["cores"][5], "5,37");

@@ -1,10 +1,10 @@
 //! Counts what another process does in the kernel, by the kernel's own tracepoints.
 //!
-//! There are two groups: a [`Syscall`] is entered, and a [`RingEvent`] happens within io_uring. The counters
-//! are opened on a process that has one thread and are inherited by the threads that it starts, those of the
-//! kernel's for it included (SQPOLL and io-wq). The sums keep what threads had counted that have ended
-//! (perf_event_open(2), `inherit`). A counted event costs some 0.1 to 0.3 µs, so that a trial that counts
-//! measures nothing else.
+//! There are two groups: a [`Syscall`] is entered, and a [`RingEvent`] happens within io_uring. The
+//! counters are opened on a process that has one thread and are inherited by the threads that it
+//! starts, those of the kernel's for it included (SQPOLL and io-wq). The sums keep what threads had
+//! counted that have ended (perf_event_open(2), `inherit`). A counted event costs some 0.1 to 0.3
+//! µs, so that a trial that counts measures nothing else.
 
 mod ring_event;
 mod syscall;
@@ -50,8 +50,8 @@ pub struct Reading<T> {
 }
 
 impl<T: Tracepoint> Counters<T> {
-    /// Opens the counters on a process that has a single thread, and on all threads that it will start. It may
-    /// be blocked in a system call: only what begins from now on is counted.
+    /// Opens the counters on a process that has a single thread, and on all threads that it will
+    /// start. It may be blocked in a system call: only what begins from now on is counted.
     pub fn attach(pid: u32) -> Result<Self, Unavailable> {
         let threads = procfs::read(format!("/proc/{pid}/status"))
             .and_then(|status| procfs::number(&status, "Threads"))
@@ -75,19 +75,23 @@ impl<T: Tracepoint> Counters<T> {
         let count = ids.iter().filter(|(_, id)| id.is_some()).count();
         let open = |id| {
             open(pid, id, inherit).map_err(|error| match error.raw_os_error() {
-                Some(libc::EMFILE) => {
-                    Unavailable::new(format!("{count} counters need as many descriptors: raise `ulimit -n`"))
-                }
+                Some(libc::EMFILE) => Unavailable::new(format!(
+                    "{count} counters need as many descriptors: raise `ulimit -n`"
+                )),
                 _ => refused(&error),
             })
         };
-        let counters = ids.into_iter().map(|(tracepoint, id)| Ok((tracepoint, id.map(open).transpose()?)));
+        let counters =
+            ids.into_iter().map(|(tracepoint, id)| Ok((tracepoint, id.map(open).transpose()?)));
         Ok(Self { counters: counters.collect::<Result<_, Unavailable>>()? })
     }
 
     /// The tracepoints that this kernel does not have.
     pub fn unavailable(&self) -> impl Iterator<Item = T> {
-        self.counters.iter().filter(|(_, counter)| counter.is_none()).map(|&(tracepoint, _)| tracepoint)
+        self.counters
+            .iter()
+            .filter(|(_, counter)| counter.is_none())
+            .map(|&(tracepoint, _)| tracepoint)
     }
 
     /// Reads every counter, at any moment, one after the other.
@@ -141,7 +145,9 @@ pub(super) fn refused(error: &io::Error) -> Unavailable {
             true => format!("{}, or have root set `{LESS_PARANOID}`", rights.how_to_get(COUNT)),
             false => rights.how_to_get(COUNT),
         }),
-        Some(libc::ENOSYS) => Unavailable::new("this kernel has no perf_event_open (CONFIG_PERF_EVENTS)"),
+        Some(libc::ENOSYS) => {
+            Unavailable::new("this kernel has no perf_event_open (CONFIG_PERF_EVENTS)")
+        }
         _ => Unavailable::new(format!("perf_event_open failed: {error}")),
     }
 }
@@ -157,8 +163,8 @@ fn lets_everybody(paranoid: Option<i32>) -> bool {
     paranoid.is_some_and(|level| level <= 1)
 }
 
-/// The numbers by which perf_event_open knows the tracepoints, where the kernel has them; they differ from
-/// boot to boot.
+/// The numbers by which perf_event_open knows the tracepoints, where the kernel has them; they
+/// differ from boot to boot.
 fn ids<T: Tracepoint>() -> Result<Vec<(T, Option<u64>)>, Unavailable> {
     let [by_itself, by_debugfs] = MOUNT_POINTS.map(Path::new);
     let is_there = |tracefs: &Path| tracefs.join("events").try_exists();
@@ -208,22 +214,31 @@ fn have_root_mount(need: Need, options: &str) -> String {
         true => String::new(),
         false => format!(" and `{LESS_PARANOID}`"),
     };
-    format!("{}, or have root do `mount {options}mode=750,gid={group} {mount}`{and}", rights.how_to_get(need))
+    format!(
+        "{}, or have root do `mount {options}mode=750,gid={group} {mount}`{and}",
+        rights.how_to_get(need)
+    )
 }
 
-/// Mounts tracefs where only the calling thread sees it. The mount goes when the thread ends, and the host
-/// keeps none.
+/// Mounts tracefs where only the calling thread sees it. The mount goes when the thread ends, and
+/// the host keeps none.
 fn mount_privately() -> Result<(), Unavailable> {
-    let target =
-        std::ffi::CString::new(MOUNT_POINTS[0]).map_err(|error| Unavailable::new(error.to_string()))?;
+    let target = std::ffi::CString::new(MOUNT_POINTS[0])
+        .map_err(|error| Unavailable::new(error.to_string()))?;
     let private = libc::MS_REC | libc::MS_PRIVATE;
-    // SAFETY: unshare takes no pointers and moves only this thread into a copy of the mounts. The strings are
-    // NUL-terminated and live through the calls; mount(2) takes null for a source, type or data that it does
-    // not use.
+    // SAFETY: unshare takes no pointers and moves only this thread into a copy of the mounts. The
+    // strings are NUL-terminated and live through the calls; mount(2) takes null for a source, type
+    // or data that it does not use.
     let mounted = unsafe {
         libc::unshare(libc::CLONE_NEWNS) == 0
             && libc::mount(ptr::null(), c"/".as_ptr(), ptr::null(), private, ptr::null()) == 0
-            && libc::mount(c"tracefs".as_ptr(), target.as_ptr(), c"tracefs".as_ptr(), 0, ptr::null()) == 0
+            && libc::mount(
+                c"tracefs".as_ptr(),
+                target.as_ptr(),
+                c"tracefs".as_ptr(),
+                0,
+                ptr::null(),
+            ) == 0
     };
     if mounted {
         return Ok(());

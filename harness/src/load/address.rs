@@ -1,18 +1,22 @@
-//! Where the server is: every address that a name has, in every form that the system's resolver takes.
+//! Where the server is: every address that a name has, in every form that the system's resolver
+//! takes.
 
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// The addresses of `HOST:PORT`, IPv4 first, otherwise in the resolver's order. An IPv6 literal stands in brackets and may
-/// have a scope: `[fe80::1%eth0]:8888`.
+/// The addresses of `HOST:PORT`, IPv4 first, otherwise in the resolver's order. An IPv6 literal
+/// stands in brackets and may have a scope: `[fe80::1%eth0]:8888`.
 fn resolve(connect: &str) -> Result<Vec<SocketAddr>> {
     let example = "write HOST:PORT, for example 127.0.0.1:8888, [::1]:8888 or [fe80::1%eth0]:8888";
-    let (host, port) =
-        connect.rsplit_once(':').with_context(|| format!("--connect {connect}: no address; {example}"))?;
+    let (host, port) = connect
+        .rsplit_once(':')
+        .with_context(|| format!("--connect {connect}: no address; {example}"))?;
     let port: u16 = port.parse().map_err(|_| {
-        anyhow::anyhow!("--connect {connect}: no address: `{port}` is no port, 1 to 65535; {example}")
+        anyhow::anyhow!(
+            "--connect {connect}: no address: `{port}` is no port, 1 to 65535; {example}"
+        )
     })?;
     let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     ensure!(!host.is_empty(), "--connect {connect}: no address: no host; {example}");
@@ -31,8 +35,8 @@ fn resolve(connect: &str) -> Result<Vec<SocketAddr>> {
     Ok(addresses)
 }
 
-/// The first address of `connect` at which something accepts connections. One that is alone is not tried, so that a server
-/// sees no connection but those of the load.
+/// The first address of `connect` at which something accepts connections. One that is alone is not
+/// tried, so that a server sees no connection but those of the load.
 pub fn first_that_answers(connect: &str, time: Duration) -> Result<SocketAddr> {
     match resolve(connect)?[..] {
         [only] => Ok(only),
@@ -51,7 +55,10 @@ fn try_each(connect: &str, addresses: &[SocketAddr], time: Duration) -> Result<S
             }
             Err(error) => {
                 let text = error.to_string();
-                said.push(format!("{address}: {}", text.split(" (os error").next().unwrap_or(&text)));
+                said.push(format!(
+                    "{address}: {}",
+                    text.split(" (os error").next().unwrap_or(&text)
+                ));
             }
         }
     }
@@ -102,9 +109,16 @@ mod tests {
 
     #[test]
     fn what_is_no_address_is_refused_with_an_example() {
-        for text in
-            ["", "nonsense", "127.0.0.1", "127.0.0.1:", "127.0.0.1:x", "127.0.0.1:99999", ":8888", "[]:8888"]
-        {
+        for text in [
+            "",
+            "nonsense",
+            "127.0.0.1",
+            "127.0.0.1:",
+            "127.0.0.1:x",
+            "127.0.0.1:99999",
+            ":8888",
+            "[]:8888",
+        ] {
             let line = format!("{:#}", resolve(text).unwrap_err());
             assert!(line.starts_with(&format!("--connect {text}: no address")), "{line}");
             assert!(line.contains("[fe80::1%eth0]:8888"), "{line}");

@@ -1,10 +1,11 @@
 //! Churn: connections that are replaced while the load runs.
 //!
-//! After a given number of echoes an active connection is reset like any other, once all of them are back, and
-//! another is opened to the same port in its place. So as many stand as were asked for, or are being opened, and
-//! when a run ends all stand again. The latency of an echo does not include the opening, which is recorded for
-//! itself: from before connect() until the event that the connection stands is taken. The kernel shakes hands
-//! before a server accepts, so a server that is slow to accept shows in the latency of the first echo instead.
+//! After a given number of echoes an active connection is reset like any other, once all of them
+//! are back, and another is opened to the same port in its place. So as many stand as were asked
+//! for, or are being opened, and when a run ends all stand again. The latency of an echo does not
+//! include the opening, which is recorded for itself: from before connect() until the event that
+//! the connection stands is taken. The kernel shakes hands before a server accepts, so a server
+//! that is slow to accept shows in the latency of the first echo instead.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -20,11 +21,12 @@ impl Worker {
     pub(super) fn replace(&mut self, index: usize) -> Result<()> {
         let plan = &self.shared.plan;
         // Each connection has bytes of its own. Those with the lowest numbers were the first ones'.
-        let turn = (self.opened + self.under_way.len() as u64) * plan.threads as u64 + self.thread as u64;
+        let turn =
+            (self.opened + self.under_way.len() as u64) * plan.threads as u64 + self.thread as u64;
         let stream = plan.seed.wrapping_add(plan.connections as u64 + turn);
         self.flights[index].renew(stream, plan.churn.unwrap_or(u64::MAX));
-        // Closed before the next is opened, so that never more stand than were asked for. A batch of events has one
-        // of each descriptor at most: none of the old connection's can follow.
+        // Closed before the next is opened, so that never more stand than were asked for. A batch
+        // of events has one of each descriptor at most: none of the old connection's can follow.
         drop(self.sockets.swap_remove(index));
         self.shared.connected.fetch_sub(1, Relaxed);
         let (socket, since_ns) = self.start(index).map_err(|error| self.explain(index, &error))?;
@@ -35,8 +37,8 @@ impl Worker {
         Ok(())
     }
 
-    /// Takes the first event of a connection that was being opened since `since_ns`, which comes when it stands
-    /// or has failed, and begins to use it.
+    /// Takes the first event of a connection that was being opened since `since_ns`, which comes
+    /// when it stands or has failed, and begins to use it.
     pub(super) fn replaced(
         &mut self,
         event: &Event,

@@ -69,10 +69,17 @@ pub struct Crew {
 
 impl Crew {
     /// Starts the threads. `sender` feeds `messages`.
-    pub fn start(plan: Plan, sender: &Sender<Message>, messages: Receiver<Message>) -> Result<Self> {
+    pub fn start(
+        plan: Plan,
+        sender: &Sender<Message>,
+        messages: Receiver<Message>,
+    ) -> Result<Self> {
         if !plan.cpus.is_empty() {
             affinity::pin(&plan.cpus).with_context(|| {
-                format!("--cpus: this process may not run on any of {:?}; see `taskset -p $$`", plan.cpus)
+                format!(
+                    "--cpus: this process may not run on any of {:?}; see `taskset -p $$`",
+                    plan.cpus
+                )
             })?;
         }
         let cpus = CpuList::allowed().context("sched_getaffinity")?.cpus().len().min(plan.threads);
@@ -113,7 +120,10 @@ impl Crew {
     /// Opens or closes connections until `connections` stand.
     pub fn set_connections(&mut self, connections: usize) -> Result<LoadEvent> {
         let most = self.shared.plan.connections;
-        ensure!(connections <= most, "connections {connections}: more than the {most} of --connections");
+        ensure!(
+            connections <= most,
+            "connections {connections}: more than the {most} of --connections"
+        );
         let start = Instant::now();
         self.tell(Order::Connections(connections));
         let mut connect_ns = latency::histogram()?;
@@ -138,8 +148,9 @@ impl Crew {
         })
     }
 
-    /// Makes one run: sends what `budget` allows, by the schedule of `open` if it is given, reports the ends of
-    /// the window to `report`, and returns when every echo is back. Only timed runs warm up.
+    /// Makes one run: sends what `budget` allows, by the schedule of `open` if it is given, reports
+    /// the ends of the window to `report`, and returns when every echo is back. Only timed runs
+    /// warm up.
     pub fn run(
         &mut self,
         budget: Budget,
@@ -175,10 +186,12 @@ impl Crew {
         if timed.is_none() {
             self.tell(Order::Run { budget, active, open, start_ns });
         }
-        let until = timed
-            .map(|_| Instant::now() + Duration::from_nanos(planned_end_ns.saturating_sub(monotonic_ns())));
+        let until = timed.map(|_| {
+            Instant::now() + Duration::from_nanos(planned_end_ns.saturating_sub(monotonic_ns()))
+        });
         self.collect(&mut run, until)?;
-        let client_cpu_ns = ringmark::sys::process_cpu_ns().context("process CPU clock")? - cpu_before_ns;
+        let client_cpu_ns =
+            ringmark::sys::process_cpu_ns().context("process CPU clock")? - cpu_before_ns;
         // The CPU of what came after the window is in that clock too.
         let late_ns = monotonic_ns().saturating_sub(shared.window.end_ns());
         report(LoadEvent::Measured)?;
@@ -188,7 +201,11 @@ impl Crew {
             warmup_s: if timed.is_some() { (start_ns - warmup_start_ns) as f64 / 1e9 } else { 0.0 },
             start_ns,
             // A fixed number of echoes ends with its last one.
-            end_ns: if timed.is_some() { shared.window.end_ns() } else { run.last_ns().unwrap_or(start_ns) },
+            end_ns: if timed.is_some() {
+                shared.window.end_ns()
+            } else {
+                run.last_ns().unwrap_or(start_ns)
+            },
             ended_ns: monotonic_ns(),
             late_ns,
         };
@@ -214,7 +231,9 @@ impl Crew {
         let window_ns = end_ns.saturating_sub(start_ns).max(1);
         let duration_s = window_ns as f64 / 1e9;
         let histogram_log = match &plan.histogram {
-            Some(_) => Some(latency::log(&latencies.latency_ns, wall, Duration::from_nanos(window_ns))?),
+            Some(_) => {
+                Some(latency::log(&latencies.latency_ns, wall, Duration::from_nanos(window_ns))?)
+            }
             None => None,
         };
         let echoes = run.sum(|tally| tally.echoes);
@@ -226,8 +245,11 @@ impl Crew {
             rate_per_s: open.rate_per_s,
             offered_per_s: match is_timed {
                 true => latencies.latency_ns.len() as f64 / duration_s,
-                // A number that is given is offered until the last one is due, whenever it comes back.
-                false => latencies.latency_ns.len() as f64 / (run.asked_s() + 1.0 / open.rate_per_s),
+                // A number that is given is offered until the last one is due, whenever it comes
+                // back.
+                false => {
+                    latencies.latency_ns.len() as f64 / (run.asked_s() + 1.0 / open.rate_per_s)
+                }
             },
             late_sends: run.sum(|tally| tally.late_sends),
             unsent: run.sum(|tally| tally.unsent),
@@ -239,7 +261,10 @@ impl Crew {
             active_connections: active,
             message_bytes: plan.message_bytes,
             pipeline_depth: plan.pipeline,
-            arrival: plan.open.filter(|_| open.is_some()).map_or(Arrival::Closed, |open| open.arrival),
+            arrival: plan
+                .open
+                .filter(|_| open.is_some())
+                .map_or(Arrival::Closed, |open| open.arrival),
             duration_s,
             warmup_s,
             warmup_echoes: run.sum(|tally| tally.warmup_echoes),
@@ -259,7 +284,12 @@ impl Crew {
             saturated: None,
             window_start_ns: Some(start_ns),
             window_end_ns: Some(end_ns),
-            longest_gap_ns: run.tallies.iter().map(|tally| tally.longest_gap_ns).max().max(Some(late_ns)),
+            longest_gap_ns: run
+                .tallies
+                .iter()
+                .map(|tally| tally.longest_gap_ns)
+                .max()
+                .max(Some(late_ns)),
             histogram_log,
         };
         result.saturated = result.saturation(run.owed(), run.drained_s(is_timed));
@@ -291,8 +321,9 @@ impl Crew {
         }
     }
 
-    /// Waits for the longest warm-up, or in a closed loop, of so many active connections, until the rate has settled
-    /// and each has made two echoes on average: the first are all begun at once. An open loop's rate is given.
+    /// Waits for the longest warm-up, or in a closed loop, of so many active connections, until the
+    /// rate has settled and each has made two echoes on average: the first are all begun at once.
+    /// An open loop's rate is given.
     fn warm_up(&mut self, closed: Option<usize>, run: &mut Run) -> Result<()> {
         let deadline = Instant::now() + self.shared.plan.warmup_max;
         let mut settling = Settling::default();
@@ -308,8 +339,8 @@ impl Crew {
                 Woken::Timeout => {
                     let (now, count) = (Instant::now(), self.shared.echoes());
                     let rate_per_s = (count - before) as f64 / (now - since).as_secs_f64();
-                    let is_settled =
-                        settling.push(rate_per_s) && closed.is_some_and(|active| count >= 2 * active as u64);
+                    let is_settled = settling.push(rate_per_s)
+                        && closed.is_some_and(|active| count >= 2 * active as u64);
                     if now >= deadline || is_settled {
                         return Ok(());
                     }
@@ -319,8 +350,8 @@ impl Crew {
         }
     }
 
-    /// Gathers what the threads have measured, until all have answered or until `until`. SIGINT ends the
-    /// window, or what comes after it.
+    /// Gathers what the threads have measured, until all have answered or until `until`. SIGINT
+    /// ends the window, or what comes after it.
     fn collect(&mut self, run: &mut Run, until: Option<Instant>) -> Result<()> {
         while run.tallies.len() < self.threads.len() {
             match self.wait(until)? {
@@ -354,7 +385,10 @@ impl Crew {
             let message = match until {
                 None => self.messages.recv()?,
                 Some(until) => {
-                    match self.messages.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                    match self
+                        .messages
+                        .recv_timeout(until.saturating_duration_since(Instant::now()))
+                    {
                         Err(RecvTimeoutError::Timeout) => return Ok(Woken::Timeout),
                         message => message?,
                     }
@@ -411,7 +445,8 @@ impl Run {
 
     /// From the window's start until the last message of an open loop was due.
     fn asked_s(&self) -> f64 {
-        let last_due_ns = self.tallies.iter().map(|tally| tally.last_due_ns).max().unwrap_or_default();
+        let last_due_ns =
+            self.tallies.iter().map(|tally| tally.last_due_ns).max().unwrap_or_default();
         last_due_ns.saturating_sub(self.times.start_ns) as f64 / 1e9
     }
 
@@ -451,9 +486,9 @@ fn work(shared: Arc<Shared>, thread: usize, orders: &Receiver<Order>, answers: &
         while let Ok(order) = orders.recv() {
             let outcome = match order {
                 Order::Connections(total) => worker.set_connections(total).map(Answer::Stand),
-                Order::Run { budget, active, open, start_ns } => {
-                    worker.run(budget, active, open, start_ns).map(|tally| Answer::Ran(Box::new(tally)))
-                }
+                Order::Run { budget, active, open, start_ns } => worker
+                    .run(budget, active, open, start_ns)
+                    .map(|tally| Answer::Ran(Box::new(tally))),
             };
             // The main thread listens as long as it gives orders.
             let _ = answers.send(Message::Done(Ok(outcome?)));

@@ -2,16 +2,18 @@
 
 use super::result::Fairness;
 
-/// Jain's index of fairness, (Σx)² / (n Σx²): 1 when all shares are equal, k/n when k of n have all of it evenly
-/// (R. Jain, D.-M. Chiu, W. Hawe, "A Quantitative Measure of Fairness and Discrimination for Resource Allocation in
-/// Shared Computer Systems", DEC-TR-301, 1984). None if there is nothing to share.
+/// Jain's index of fairness, (Σx)² / (n Σx²): 1 when all shares are equal, k/n when k of n have all
+/// of it evenly (R. Jain, D.-M. Chiu, W. Hawe, "A Quantitative Measure of Fairness and
+/// Discrimination for Resource Allocation in Shared Computer Systems", DEC-TR-301, 1984). None if
+/// there is nothing to share.
 fn jain(shares: &[u64]) -> Option<f64> {
     let sum: f64 = shares.iter().map(|&share| share as f64).sum();
     let squares: f64 = shares.iter().map(|&share| (share as f64).powi(2)).sum();
     (sum > 0.0).then(|| sum * sum / (shares.len() as f64 * squares))
 }
 
-/// Of the echoes of each active connection, by its number; connections were dealt over `ports` in turn.
+/// Of the echoes of each active connection, by its number; connections were dealt over `ports` in
+/// turn.
 pub fn of(echoes: &[u64], ports: usize) -> Option<Fairness> {
     let connections = jain(echoes)?;
     let mean = echoes.iter().sum::<u64>() as f64 / echoes.len() as f64;
@@ -52,12 +54,21 @@ mod tests {
         let even = of(&[4, 4, 4, 4], 2).unwrap();
         assert_eq!(
             even,
-            Fairness { connections: 1.0, slowest_over_mean: 1.0, fastest_over_mean: 1.0, ports: 1.0 }
+            Fairness {
+                connections: 1.0,
+                slowest_over_mean: 1.0,
+                fastest_over_mean: 1.0,
+                ports: 1.0
+            }
         );
         // Ports have 1 + 1 and 3 + 3: 8² / (2 · 40), and of the connections 8² / (4 · 20).
         let lame = of(&[1, 3, 1, 3], 2).unwrap();
-        let expected =
-            Fairness { connections: 0.8, slowest_over_mean: 0.5, fastest_over_mean: 1.5, ports: 0.8 };
+        let expected = Fairness {
+            connections: 0.8,
+            slowest_over_mean: 0.5,
+            fastest_over_mean: 1.5,
+            ports: 0.8,
+        };
         assert_eq!(lame, expected);
         // Unfair to connections, and yet the ports are even.
         let crossed = of(&[1, 3, 3, 1], 2).unwrap();

@@ -38,8 +38,8 @@ const SAMPLE_MIN: usize = 6;
 impl Fault {
     /// Judges a mismatch in `bytes`, which began at stream `offset`, where `stream` stood.
     ///
-    /// `sent_ahead` and `kept_behind` are how many bytes beyond and before this place the server can
-    /// have had in its hands.
+    /// `sent_ahead` and `kept_behind` are how many bytes beyond and before this place the server
+    /// can have had in its hands.
     pub fn wrong(
         mismatch: Mismatch,
         bytes: &[u8],
@@ -112,13 +112,19 @@ impl fmt::Display for Fault {
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Lost(bytes) => write!(f, "the stream goes on {bytes} B later: the server lost them"),
+            Self::Lost(bytes) => {
+                write!(f, "the stream goes on {bytes} B later: the server lost them")
+            }
             Self::Repeated(bytes) => {
                 write!(f, "the stream goes on {bytes} B earlier: the server repeated them")
             }
-            Self::Crossed => write!(f, "the bytes are from elsewhere: the server crossed connections"),
+            Self::Crossed => {
+                write!(f, "the bytes are from elsewhere: the server crossed connections")
+            }
             Self::Altered => write!(f, "the bytes are in no stream: the server altered them"),
-            Self::Unclear => write!(f, "too few bytes followed to tell lost, repeated and crossed apart"),
+            Self::Unclear => {
+                write!(f, "too few bytes followed to tell lost, repeated and crossed apart")
+            }
         }
     }
 }

@@ -1,4 +1,5 @@
-//! How many connections the threads of a load can hold: each thread in a file table of its own, or all in one.
+//! How many connections the threads of a load can hold: each thread in a file table of its own, or
+//! all in one.
 
 use std::io;
 
@@ -14,16 +15,19 @@ pub const FILES_OF_A_THREAD: u64 = 4;
 pub struct FileTables {
     /// Files in one of them (RLIMIT_NOFILE).
     pub files: u64,
-    /// Why all threads have to share one: what unshare(CLONE_FILES) said. The seccomp profile of a container may refuse it.
+    /// Why all threads have to share one: what unshare(CLONE_FILES) said. The seccomp profile of a
+    /// container may refuse it.
     pub refused: Option<String>,
 }
 
 impl FileTables {
-    /// Raises the limit of open files, and tries on a thread of its own whether it may have a table of its own.
+    /// Raises the limit of open files, and tries on a thread of its own whether it may have a table
+    /// of its own.
     pub fn look() -> io::Result<Self> {
         let files = ringmark::sys::raise_open_files_limit()?;
         let tried = std::thread::Builder::new().spawn(ringmark::sys::unshare_files)?.join();
-        let tried = tried.unwrap_or_else(|_| Err(io::Error::other("the thread that tries it panicked")));
+        let tried =
+            tried.unwrap_or_else(|_| Err(io::Error::other("the thread that tries it panicked")));
         Ok(Self { files, refused: tried.err().map(|error| error.to_string()) })
     }
 
@@ -37,12 +41,14 @@ impl FileTables {
         let (threads, connections) = (threads as u64, self.files.saturating_sub(OTHER_FILES));
         let room = match self.are_own() {
             true => connections.saturating_mul(threads),
-            false => connections.saturating_sub(FILES_OF_A_THREAD.saturating_mul(threads.saturating_sub(1))),
+            false => connections
+                .saturating_sub(FILES_OF_A_THREAD.saturating_mul(threads.saturating_sub(1))),
         };
         usize::try_from(room).unwrap_or(usize::MAX)
     }
 
-    /// The fewest threads that hold so many connections; in one table more threads do not hold more.
+    /// The fewest threads that hold so many connections; in one table more threads do not hold
+    /// more.
     pub fn threads_for(&self, connections: usize) -> usize {
         match self.are_own() {
             true => connections.div_ceil(self.room(1).max(1)).max(1),
@@ -61,7 +67,10 @@ impl FileTables {
     /// How many threads hold so many connections, of which so many are asked for.
     pub(super) fn threads(&self, asked: Option<usize>, connections: usize) -> Result<usize> {
         let (files, needed) = (self.files, self.threads_for(connections));
-        ensure!(self.room(1) > 0, "RLIMIT_NOFILE {files}: too few files; raise it with `ulimit -n`");
+        ensure!(
+            self.room(1) > 0,
+            "RLIMIT_NOFILE {files}: too few files; raise it with `ulimit -n`"
+        );
         let threads = asked.unwrap_or(needed);
         ensure!(threads > 0, "--threads 0: at least one thread is needed");
         ensure!(
@@ -104,24 +113,39 @@ mod tests {
         assert_eq!((own.threads_for(960), own.threads_for(961), own.threads_for(2880)), (1, 2, 3));
         assert_eq!(own.threads(None, 2880).unwrap(), 3);
         let line = own.threads(Some(1), 961).unwrap_err().to_string();
-        assert!(line.starts_with("--threads 1 with --connections 961: a thread holds 960"), "{line}");
+        assert!(
+            line.starts_with("--threads 1 with --connections 961: a thread holds 960"),
+            "{line}"
+        );
         assert!(tables(64, None).threads(None, 1).is_err());
         assert_eq!(own.words(), "own");
     }
 
     #[test]
     fn threads_that_share_a_table_hold_what_fits_it() {
-        let shared = tables(1024, Some("unshare(CLONE_FILES): Operation not permitted (os error 1)"));
+        let shared =
+            tables(1024, Some("unshare(CLONE_FILES): Operation not permitted (os error 1)"));
         assert_eq!((shared.room(1), shared.room(3)), (960, 952));
-        assert_eq!((shared.threads(None, 960).unwrap(), shared.threads(Some(3), 952).unwrap()), (1, 3));
+        assert_eq!(
+            (shared.threads(None, 960).unwrap(), shared.threads(Some(3), 952).unwrap()),
+            (1, 3)
+        );
         for (asked, connections, fit) in [(None, 961, "960 fit"), (Some(3), 953, "952 fit")] {
             let line = shared.threads(asked, connections).unwrap_err().to_string();
-            for part in
-                [fit, "CLONE_FILES", "Operation not permitted", "seccomp", "CAP_SYS_ADMIN", "ulimit -n"]
-            {
+            for part in [
+                fit,
+                "CLONE_FILES",
+                "Operation not permitted",
+                "seccomp",
+                "CAP_SYS_ADMIN",
+                "ulimit -n",
+            ] {
                 assert!(line.contains(part), "`{part}` is not in: {line}");
             }
         }
-        assert_eq!(shared.words(), "shared: unshare(CLONE_FILES): Operation not permitted (os error 1)");
+        assert_eq!(
+            shared.words(),
+            "shared: unshare(CLONE_FILES): Operation not permitted (os error 1)"
+        );
     }
 }

@@ -114,8 +114,8 @@ impl Flight {
         self.unsent -= length as u64;
     }
 
-    /// Verifies bytes that came back and hands over the stamps of the messages that they complete; returns how
-    /// many those are.
+    /// Verifies bytes that came back and hands over the stamps of the messages that they complete;
+    /// returns how many those are.
     pub fn receive(
         &mut self,
         bytes: &[u8],
@@ -230,7 +230,10 @@ mod tests {
         flight.receive(&first, MESSAGE, |_| {}).unwrap();
         assert_eq!((flight.missing_bytes(MESSAGE), flight.stamps().count()), (70, 1));
         flight.renew(2, u64::MAX);
-        assert_eq!((flight.missing_bytes(MESSAGE), flight.in_flight(), flight.received()), (0, 0, 0));
+        assert_eq!(
+            (flight.missing_bytes(MESSAGE), flight.in_flight(), flight.received()),
+            (0, 0, 0)
+        );
         flight.begin(1, MESSAGE, at(1));
         let second = send(&mut flight);
         assert_eq!(flight.receive(&second, MESSAGE, |_| {}).unwrap(), 1);

@@ -8,15 +8,17 @@ use anyhow::{Context, Result, anyhow};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use hdrhistogram::Histogram;
-use hdrhistogram::serialization::interval_log::{IntervalLogIterator, IntervalLogWriterBuilder, LogEntry};
+use hdrhistogram::serialization::interval_log::{
+    IntervalLogIterator, IntervalLogWriterBuilder, LogEntry,
+};
 use hdrhistogram::serialization::{Deserializer, V2DeflateSerializer};
 use serde::{Deserialize, Serialize};
 
 use super::DURATION_MAX;
 use super::flight::Stamp;
 
-/// The longest latency that is told apart, in ns: the longest warm-up, window and wait for what is owed that there can
-/// be, with a day to spare.
+/// The longest latency that is told apart, in ns: the longest warm-up, window and wait for what is
+/// owed that there can be, with a day to spare.
 const MAX_NS: u64 = 4 * DURATION_MAX.as_nanos() as u64;
 
 /// Latencies in µs. A percentile is null when the sample is too small to bound it: see [`carries`].
@@ -36,7 +38,8 @@ pub struct LatencyUs {
     pub p9999: Option<f64>,
     /// The longest; null without echoes.
     pub max: Option<f64>,
-    /// Lower bounds of the figures that are null above because they lie among messages that never came back.
+    /// Lower bounds of the figures that are null above because they lie among messages that never
+    /// came back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at_least: Option<Box<LatencyUs>>,
 }
@@ -46,7 +49,8 @@ impl LatencyUs {
         Self::with_owed(histogram_ns, u64::MAX)
     }
 
-    /// Of a sample whose messages that never came back count with the time that they had waited: `owed_ns` or more.
+    /// Of a sample whose messages that never came back count with the time that they had waited:
+    /// `owed_ns` or more.
     pub fn with_owed(histogram_ns: &Histogram<u64>, owed_ns: u64) -> Self {
         let samples = histogram_ns.len();
         let at = |q: f64| carries(samples, q).then(|| histogram_ns.value_at_quantile(q));
@@ -64,14 +68,18 @@ impl LatencyUs {
         if is_exact {
             return exact;
         }
-        let at_least = figures(&|ns| (ns >= owed_ns).then(|| histogram_ns.lowest_equivalent(ns)), mean);
+        let at_least =
+            figures(&|ns| (ns >= owed_ns).then(|| histogram_ns.lowest_equivalent(ns)), mean);
         Self { at_least: Some(Box::new(at_least)), ..exact }
     }
 }
 
 impl fmt::Display for LatencyUs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let figure = |of: fn(&Self) -> Option<f64>| match (of(self), self.at_least.as_deref().and_then(of)) {
+        let figure = |of: fn(&Self) -> Option<f64>| match (
+            of(self),
+            self.at_least.as_deref().and_then(of),
+        ) {
             (Some(us), _) => format!("{us:.1}"),
             (None, Some(us)) => format!("at least {us:.1}"),
             (None, None) => "-".to_owned(),
@@ -91,7 +99,8 @@ pub struct Latencies {
     pub service_ns: Histogram<u64>,
     /// From when it was due until it was sent.
     pub send_lag_ns: Histogram<u64>,
-    /// Of the messages that never came back, how long that had waited which had waited least; `u64::MAX`: all came back.
+    /// Of the messages that never came back, how long that had waited which had waited least;
+    /// `u64::MAX`: all came back.
     pub owed_latency_ns: u64,
     /// The same from when it was sent.
     pub owed_service_ns: u64,
@@ -157,8 +166,8 @@ pub fn histogram() -> Result<Histogram<u64>> {
 /// Whether `samples` are enough for a finite 95 % interval of quantile `q`.
 ///
 /// The interval has an upper end only if the largest sample lies above the quantile with a
-/// probability of 97.5 %: 1 − qⁿ ≥ 0.975. That takes 368 samples for p99, 3,688 for p99.9 and 36,887 for
-/// p99.99.
+/// probability of 97.5 %: 1 − qⁿ ≥ 0.975. That takes 368 samples for p99, 3,688 for p99.9 and
+/// 36,887 for p99.99.
 pub fn carries(samples: u64, q: f64) -> bool {
     samples as f64 >= (0.025_f64.ln() / q.ln()).ceil()
 }
@@ -191,8 +200,11 @@ pub fn read_log(path: &Path) -> Result<Histogram<u64>> {
             Err(error) => Some(Err(anyhow!("no log of a histogram: {error:?}"))),
         });
         let encoded = encoded.context("it holds no histogram")??;
-        let bytes = BASE64_STANDARD.decode(encoded).map_err(|error| anyhow!("no histogram: {error}"))?;
-        Deserializer::new().deserialize(&mut &bytes[..]).map_err(|error| anyhow!("no histogram: {error}"))
+        let bytes =
+            BASE64_STANDARD.decode(encoded).map_err(|error| anyhow!("no histogram: {error}"))?;
+        Deserializer::new()
+            .deserialize(&mut &bytes[..])
+            .map_err(|error| anyhow!("no histogram: {error}"))
     };
     read().with_context(|| path.display().to_string())
 }
@@ -220,9 +232,11 @@ mod tests {
         let text = log(&written, SystemTime::UNIX_EPOCH, Duration::from_secs(1)).unwrap();
         std::fs::write(&path, &text).unwrap();
         assert!(read_log(&path).unwrap() == written);
-        for (broken, words) in
-            [("", "holds no histogram"), (&text[..text.len() - 90], "histogram"), ("no, log", "no log")]
-        {
+        for (broken, words) in [
+            ("", "holds no histogram"),
+            (&text[..text.len() - 90], "histogram"),
+            ("no, log", "no log"),
+        ] {
             std::fs::write(&path, broken).unwrap();
             let error = format!("{:#}", read_log(&path).unwrap_err());
             assert!(error.contains("a.hlog") && error.contains(words), "{error}");
@@ -249,7 +263,10 @@ mod tests {
         assert_eq!((latency.mean, latency.p99, latency.max), (None, None, None));
         assert_eq!((at_least.p50, at_least.p90), (None, None));
         assert!(at_least.p99.is_some_and(|us| (2800.0..2930.0).contains(&us)), "{at_least:?}");
-        assert!(at_least.max.is_some_and(|us| us <= 3000.0) && at_least.mean.is_some(), "{at_least:?}");
+        assert!(
+            at_least.max.is_some_and(|us| us <= 3000.0) && at_least.mean.is_some(),
+            "{at_least:?}"
+        );
         let line = latency.to_string();
         assert!(line.contains("p99 at least 2") && line.contains("max at least 299"), "{line}");
         assert!(!line.contains("p90 at least"), "{line}");

@@ -23,8 +23,8 @@ pub(super) const UNDER_WAY: usize = 256;
 const TICK: Duration = Duration::from_millis(100);
 
 impl Worker {
-    /// Opens connections until this thread has `count`, and all of them stand; how long each took, from before connect() until the event
-    /// that it stands is taken, in ns.
+    /// Opens connections until this thread has `count`, and all of them stand; how long each took,
+    /// from before connect() until the event that it stands is taken, in ns.
     pub(super) fn open(&mut self, count: usize) -> Result<Histogram<u64>> {
         let mut events = Events::with_capacity(EVENTS);
         let mut connect_ns = latency::histogram()?;
@@ -32,7 +32,8 @@ impl Worker {
         while self.sockets.len() < count || !self.under_way.is_empty() {
             while self.sockets.len() < count && self.under_way.len() < UNDER_WAY {
                 let index = self.sockets.len();
-                let (socket, since_ns) = self.start(index).map_err(|error| self.explain(index, &error))?;
+                let (socket, since_ns) =
+                    self.start(index).map_err(|error| self.explain(index, &error))?;
                 self.sockets.push(socket);
                 self.under_way.insert(index, since_ns);
             }
@@ -73,8 +74,8 @@ impl Worker {
         let target = self.shared.plan.target(number);
         let socket = Socket::new(Domain::for_address(target), Type::STREAM.nonblocking(), None)?;
         socket.set_tcp_nodelay(true)?;
-        // close() resets: every echo owed has been verified by then, and no TIME_WAIT is left to take
-        // ports from the next run.
+        // close() resets: every echo owed has been verified by then, and no TIME_WAIT is left to
+        // take ports from the next run.
         socket.set_linger(Some(Duration::ZERO))?;
         if let Some(source) = self.shared.plan.source(number) {
             bind_address_no_port(&socket)?;
@@ -86,7 +87,8 @@ impl Worker {
             _ => {}
         }
         let mut stream = TcpStream::from_std(socket.into());
-        // Both at once and once for all: an edge-triggered write event comes only after a full socket.
+        // Both at once and once for all: an edge-triggered write event comes only after a full
+        // socket.
         let interests = Interest::READABLE | Interest::WRITABLE;
         self.poll.registry().register(&mut stream, Token(index), interests)?;
         Ok((stream, since_ns))
@@ -100,7 +102,9 @@ impl Worker {
         let connected = self.shared.connected.load(Relaxed) as usize + self.just_connected();
         let cause = cause(error.raw_os_error(), &self.shared.plan, target, connected);
         match error.raw_os_error() {
-            Some(libc::ECONNREFUSED) if connected == 0 => anyhow!("connect {target}: {reason}: {cause}"),
+            Some(libc::ECONNREFUSED) if connected == 0 => {
+                anyhow!("connect {target}: {reason}: {cause}")
+            }
             errno => anyhow!(
                 "connect {target}: {reason}: {cause} ({connected} of {} are connected, errno {})",
                 self.asked,
@@ -109,10 +113,12 @@ impl Worker {
         }
     }
 
-    /// Connections of this thread that stand although the event that says so has not been taken yet.
+    /// Connections of this thread that stand although the event that says so has not been taken
+    /// yet.
     fn just_connected(&self) -> usize {
-        let stands =
-            |index: &&usize| self.sockets.get(**index).is_some_and(|socket| socket.peer_addr().is_ok());
+        let stands = |index: &&usize| {
+            self.sockets.get(**index).is_some_and(|socket| socket.peer_addr().is_ok())
+        };
         self.under_way.keys().filter(stands).count()
     }
 }
@@ -163,7 +169,8 @@ fn cause(errno: Option<i32>, plan: &Plan, target: SocketAddr, connected: usize) 
 /// What to do when no source port is free for one more connection to a port of the target.
 fn no_port(target: SocketAddr) -> String {
     // The setting is that of IPv6 too.
-    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let range =
+        std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
     let more = match is_spreadable(target.ip()) {
         true => "more --ports of the server, or more --source-addresses",
         false => "more --ports of the server",
@@ -183,11 +190,13 @@ mod tests {
 
     #[test]
     fn the_advice_works_where_it_is_given() {
-        let arguments = ["load", "--connect=127.0.0.1:8888", "--connections=9", "--message-bytes=1"];
+        let arguments =
+            ["load", "--connect=127.0.0.1:8888", "--connections=9", "--message-bytes=1"];
         let mut plan = Plan::new(&crate::load::parse(arguments)).unwrap();
         plan.file_tables.refused = None;
         let at = |address: &str| -> SocketAddr { address.parse().unwrap() };
-        let of = |errno, address: &str, connected| cause(Some(errno), &plan, at(address), connected);
+        let of =
+            |errno, address: &str, connected| cause(Some(errno), &plan, at(address), connected);
         for errno in [libc::EADDRNOTAVAIL, libc::EADDRINUSE, libc::EAGAIN] {
             assert!(of(errno, "127.0.0.1:1", 5).contains("--source-addresses"));
             for address in ["10.0.0.1:1", "[::1]:1", "[fd00::1]:1"] {

@@ -21,16 +21,21 @@ impl Output {
         Ok(Self { is_json, histogram: path.map(HistogramFile::open).transpose()? })
     }
 
-    /// Prints the result, as that event if it is JSON, and writes its histogram; fails after both if either failed, or
-    /// the run was interrupted.
-    pub fn publish(&mut self, mut result: LoadResult, event: fn(LoadResult) -> LoadEvent) -> Result<()> {
+    /// Prints the result, as that event if it is JSON, and writes its histogram; fails after both
+    /// if either failed, or the run was interrupted.
+    pub fn publish(
+        &mut self,
+        mut result: LoadResult,
+        event: fn(LoadResult) -> LoadEvent,
+    ) -> Result<()> {
         let interrupted = result.interrupted;
         let log = self.histogram.as_ref().and_then(|_| result.histogram_log.take());
         let printed = match self.is_json {
             true => print(&event(result)),
             false => crate::output::say(&format!("{result}\n")),
         };
-        let written = self.histogram.as_mut().zip(log).map_or(Ok(()), |(file, log)| file.write(&log));
+        let written =
+            self.histogram.as_mut().zip(log).map_or(Ok(()), |(file, log)| file.write(&log));
         match (printed, written) {
             (Err(printed), Err(written)) => bail!("{printed:#}; {written:#}"),
             (printed, written) => printed.and(written)?,

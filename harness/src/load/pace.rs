@@ -27,8 +27,9 @@ impl Budget {
     }
 }
 
-/// The measuring window, which all threads see: echoes that end within it count, and no message is due
-/// after it. Its ends are instants, not a flag, so that it does not depend on when a thread looks.
+/// The measuring window, which all threads see: echoes that end within it count, and no message is
+/// due after it. Its ends are instants, not a flag, so that it does not depend on when a thread
+/// looks.
 #[derive(Debug)]
 pub struct Window {
     start_ns: AtomicU64,
@@ -37,8 +38,9 @@ pub struct Window {
     drain_ns: AtomicU64,
 }
 
-/// The longest time that a thread did not look at its clock within the window. It looks in every turn of its loop, and
-/// waits for a tick at most in between: beyond that the thread was stopped, starved, or had a long batch of events.
+/// The longest time that a thread did not look at its clock within the window. It looks in every
+/// turn of its loop, and waits for a tick at most in between: beyond that the thread was stopped,
+/// starved, or had a long batch of events.
 #[derive(Debug)]
 pub struct Gap {
     last_ns: u64,
@@ -70,7 +72,8 @@ pub struct Quiet {
     quiet_ns: u64,
 }
 
-/// A thread looks far more often. Of a longer time it was itself stopped, and so perhaps was the server.
+/// A thread looks far more often. Of a longer time it was itself stopped, and so perhaps was the
+/// server.
 const LOOK_NS: u64 = 1_000_000_000;
 
 impl Quiet {
@@ -79,7 +82,8 @@ impl Quiet {
         Self { looked_ns: now_ns, moved_ns: now_ns, quiet_ns: 0 }
     }
 
-    /// The thread looks, and the last thing has moved at `moved_ns`; returns for how long nothing has.
+    /// The thread looks, and the last thing has moved at `moved_ns`; returns for how long nothing
+    /// has.
     pub fn look(&mut self, now_ns: u64, moved_ns: u64) -> u64 {
         let looked_ns = std::mem::replace(&mut self.looked_ns, now_ns);
         if moved_ns > self.moved_ns {
@@ -146,8 +150,9 @@ impl Window {
         }
     }
 
-    /// The closed loop's answer to "how many messages may this connection begin now": as many as its
-    /// pipeline has room for, until its quota is used or the window ends. An open loop's is its schedule.
+    /// The closed loop's answer to "how many messages may this connection begin now": as many as
+    /// its pipeline has room for, until its quota is used or the window ends. An open loop's is its
+    /// schedule.
     pub fn grant(&self, quota: &mut u64, room: usize, now_ns: u64) -> usize {
         if now_ns >= self.end_ns() {
             return 0;

@@ -42,7 +42,8 @@ pub fn drain_max(duration: Duration) -> Duration {
     duration.max(DRAIN_MIN)
 }
 
-/// Everything that the threads need to know; connections are numbered from 0 in the order of opening.
+/// Everything that the threads need to know; connections are numbered from 0 in the order of
+/// opening.
 #[derive(Debug)]
 pub struct Plan {
     /// The server's first.
@@ -114,7 +115,10 @@ impl Plan {
             (_, None, Some(each)) => Budget::Each(each),
             (duration, ..) => Budget::Timed(duration.unwrap_or(Duration::from_secs(5))),
         };
-        ensure!(budget != Budget::Timed(Duration::ZERO), "--duration 0s: nothing can be measured in no time");
+        ensure!(
+            budget != Budget::Timed(Duration::ZERO),
+            "--duration 0s: nothing can be measured in no time"
+        );
 
         if let Some(rate) = options.rate {
             if let Some(churn) = options.churn {
@@ -135,7 +139,9 @@ impl Plan {
             );
         }
         ensure!(
-            options.histogram.as_deref() != Some(Path::new("-")) || options.json || options.commands,
+            options.histogram.as_deref() != Some(Path::new("-"))
+                || options.json
+                || options.commands,
             "--histogram -: into the JSON of a result, so only with --json or --commands"
         );
         let arrival = match options.arrival {
@@ -187,8 +193,8 @@ impl Plan {
         target
     }
 
-    /// Where connection `number` comes from, unless the kernel may choose: the connections of one port
-    /// over 127.0.0.1, 127.0.0.2 … in turn.
+    /// Where connection `number` comes from, unless the kernel may choose: the connections of one
+    /// port over 127.0.0.1, 127.0.0.2 … in turn.
     pub fn source(&self, number: usize) -> Option<Ipv4Addr> {
         let turn = (number / self.ports) % self.sources;
         (self.sources > 1).then(|| Ipv4Addr::new(127, 0, 0, 1 + turn as u8))
@@ -201,8 +207,8 @@ pub fn share(total: u64, receivers: usize, index: usize) -> u64 {
     total / receivers + u64::from((index as u64) < total % receivers)
 }
 
-/// Whether connections can come from several addresses without one being set up: from all of 127.0.0.0/8, but IPv6 has no
-/// more than ::1.
+/// Whether connections can come from several addresses without one being set up: from all of
+/// 127.0.0.0/8, but IPv6 has no more than ::1.
 pub fn is_spreadable(destination: IpAddr) -> bool {
     matches!(destination, IpAddr::V4(address) if address.is_loopback())
 }
@@ -212,7 +218,9 @@ fn sources(asked: Option<usize>, destination: IpAddr, per_port: usize) -> Result
     let needed = if spreadable { per_port.div_ceil(CONNECTIONS_PER_SOURCE) } else { 1 };
     let sources = asked.unwrap_or(needed);
     if sources > 1 && !spreadable {
-        bail!("--source-addresses {sources}: only for destinations in 127.0.0.0/8, not {destination}");
+        bail!(
+            "--source-addresses {sources}: only for destinations in 127.0.0.0/8, not {destination}"
+        );
     }
     if asked.is_none() {
         ensure!(
@@ -220,7 +228,10 @@ fn sources(asked: Option<usize>, destination: IpAddr, per_port: usize) -> Result
             "{per_port} connections to one port: more than 254 source addresses can carry; pass more --ports"
         );
     }
-    ensure!((1..=SOURCES_MAX).contains(&sources), "--source-addresses {sources}: between 1 and 254");
+    ensure!(
+        (1..=SOURCES_MAX).contains(&sources),
+        "--source-addresses {sources}: between 1 and 254"
+    );
     ensure!(
         sources >= needed,
         "--source-addresses {sources}: {per_port} connections to one port are more than \

@@ -23,7 +23,8 @@ pub enum LoadEvent {
         connect_s: f64,
         /// How many of them were opened for it.
         opened: u64,
-        /// From before connect() until the event that the connection stands is taken, in µs, of those.
+        /// From before connect() until the event that the connection stands is taken, in µs, of
+        /// those.
         connect_us: LatencyUs,
     },
     /// The warm-up has ended and the measuring window begins.
@@ -61,27 +62,28 @@ pub struct LoadResult {
     pub bytes: u64,
     /// Echoes per second of the window.
     pub achieved_per_s: f64,
-    /// Until a message's last byte is back and verified, in µs, of the messages that were due within the window, whenever
-    /// they came back. In a closed loop a message is due when it begins, right before it is written.
+    /// Until a message's last byte is back and verified, in µs, of the messages that were due
+    /// within the window, whenever they came back. In a closed loop a message is due when it
+    /// begins, right before it is written.
     pub latency_us: LatencyUs,
     /// What only an open loop has.
     pub open: Option<OpenResult>,
     /// What only a load with churn has.
     pub churn: Option<ChurnResult>,
-    /// How evenly the echoes of a timed run fell to connections and ports. In an open loop, or with a number of
-    /// echoes that is given, that is not the server's doing, and there is none.
+    /// How evenly the echoes of a timed run fell to connections and ports. In an open loop, or with
+    /// a number of echoes that is given, that is not the server's doing, and there is none.
     pub fairness: Option<Fairness>,
     /// CPU that the load used within the window, user and system, all threads, in ns.
     pub client_cpu_ns: u64,
-    /// That as a share of the window times the CPUs that it can use (threads or allowed CPUs, whichever
-    /// are fewer): near 1 the load is the bottleneck.
+    /// That as a share of the window times the CPUs that it can use (threads or allowed CPUs,
+    /// whichever are fewer): near 1 the load is the bottleneck.
     pub client_cpu_ratio: f64,
     /// Threads of the load.
     pub threads: usize,
     /// The seed: it chooses which bytes are sent.
     pub seed: u64,
-    /// Whether the threads had file tables of their own: `own`, or `shared` with the reason, and then each call has to
-    /// take a reference to its file.
+    /// Whether the threads had file tables of their own: `own`, or `shared` with the reason, and
+    /// then each call has to take a reference to its file.
     #[serde(default)]
     pub file_table: String,
     /// Whether SIGINT ended the run early; all figures are of the part before.
@@ -89,15 +91,15 @@ pub struct LoadResult {
     /// If more was asked than was answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub saturated: Option<Saturation>,
-    /// When the window began and ended, by CLOCK_MONOTONIC of the load's machine in ns: the same clock that others on
-    /// that machine read.
+    /// When the window began and ended, by CLOCK_MONOTONIC of the load's machine in ns: the same
+    /// clock that others on that machine read.
     #[serde(default)]
     pub window_start_ns: Option<u64>,
     #[serde(default)]
     pub window_end_ns: Option<u64>,
-    /// The longest time that a thread of the load did not look at its clock within the window, or from the window's end
-    /// until the main one read the CPU clock, in ns. A thread waits for 50 ms at most: beyond that it was stopped
-    /// (SIGSTOP, a machine that paused) or had no CPU.
+    /// The longest time that a thread of the load did not look at its clock within the window, or
+    /// from the window's end until the main one read the CPU clock, in ns. A thread waits for 50 ms
+    /// at most: beyond that it was stopped (SIGSTOP, a machine that paused) or had no CPU.
     #[serde(default)]
     pub longest_gap_ns: Option<u64>,
     /// The latencies as an HdrHistogram log, with `--histogram -`.
@@ -105,8 +107,8 @@ pub struct LoadResult {
     pub histogram_log: Option<String>,
 }
 
-/// More was asked than was answered: messages were still owed when the load waited no longer, or an open loop's came
-/// back more slowly than they were due.
+/// More was asked than was answered: messages were still owed when the load waited no longer, or an
+/// open loop's came back more slowly than they were due.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Saturation {
     /// Who was the limit.
@@ -142,8 +144,8 @@ pub struct OpenResult {
     pub offered_per_s: f64,
     /// Of these, those that were sent more than 1 ms after they were due.
     pub late_sends: u64,
-    /// Of these, those that were not sent yet when the window ended. They were sent after it, and their lateness
-    /// counts.
+    /// Of these, those that were not sent yet when the window ended. They were sent after it, and
+    /// their lateness counts.
     pub unsent: u64,
     /// From when a message was sent until its last byte is back and verified, in µs.
     pub service_us: LatencyUs,
@@ -162,13 +164,13 @@ pub struct ChurnResult {
     pub connections_per_s: f64,
     /// From before connect() until the event that the connection stands is taken, in µs, of those.
     pub connect_us: LatencyUs,
-    /// Connections that were opened since the load began, the first ones included: so many the server has accepted
-    /// once it has come to rest.
+    /// Connections that were opened since the load began, the first ones included: so many the
+    /// server has accepted once it has come to rest.
     pub opened_in_all: u64,
 }
 
-/// How evenly the echoes fell to those who shared the server. Of connections that replaced each other, the echoes
-/// of one place count together.
+/// How evenly the echoes fell to those who shared the server. Of connections that replaced each
+/// other, the echoes of one place count together.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Fairness {
     /// Jain's index over the active connections: (Σx)² / (n Σx²), 1 when all had equally many.
@@ -204,8 +206,8 @@ impl Arrival {
     }
 }
 
-/// What is on its way when a window ends is back soon: after no more than this share of the window, or so many s, or so many
-/// times the median latency, it shows no queue.
+/// What is on its way when a window ends is back soon: after no more than this share of the window,
+/// or so many s, or so many times the median latency, it shows no queue.
 const ON_ITS_WAY: (f64, f64, f64) = (0.01, 0.01, 1.5);
 
 impl LoadResult {
@@ -235,7 +237,8 @@ impl LoadResult {
         let is_late = self.open.as_ref().is_some_and(|open| {
             let both = open.send_lag_us.p50.zip(self.latency_p50_at_least());
             let sends_late = both.is_some_and(|(lag, all)| lag > all / 2.0);
-            sends_late || open.unsent as f64 > (1.0 - OFFERED_SHARE) * open.offered_per_s * self.duration_s
+            sends_late
+                || open.unsent as f64 > (1.0 - OFFERED_SHARE) * open.offered_per_s * self.duration_s
         });
         is_late || self.client_cpu_ratio * 100.0 > CLIENT_BUSY_PERCENT
     }
@@ -276,7 +279,8 @@ impl fmt::Display for Saturation {
             Limit::Server => "the server answered more slowly than it was asked",
             Limit::Client => "the load itself was the limit: its CPU was used up, or it sent late",
         };
-        let Self { drained_s, owed, owed_bytes, owed_connections, unanswered_connections, .. } = *self;
+        let Self { drained_s, owed, owed_bytes, owed_connections, unanswered_connections, .. } =
+            *self;
         if owed_connections == 0 {
             return write!(f, "{who}; all was back {drained_s:.1} s after the last was due");
         }
@@ -303,7 +307,11 @@ impl fmt::Display for LoadResult {
             "connections  {} ({} active), {}messages of {} B",
             self.connections,
             self.active_connections,
-            if self.open.is_some() { String::new() } else { format!("pipeline {}, ", self.pipeline_depth) },
+            if self.open.is_some() {
+                String::new()
+            } else {
+                format!("pipeline {}, ", self.pipeline_depth)
+            },
             self.message_bytes
         )?;
         write!(f, "echoes       {} in {:.3} s", self.echoes, self.duration_s)?;
@@ -346,13 +354,20 @@ impl fmt::Display for LoadResult {
                 fairness.connections, fairness.slowest_over_mean, fairness.fastest_over_mean
             )?;
         }
-        writeln!(f, "client CPU   {:.0} % of what its threads can use", self.client_cpu_ratio * 100.0)?;
+        writeln!(
+            f,
+            "client CPU   {:.0} % of what its threads can use",
+            self.client_cpu_ratio * 100.0
+        )?;
         if self.file_table.starts_with("shared") {
             writeln!(f, "file table   {}", self.file_table)?;
         }
         match self.arrival {
             Arrival::Closed => write!(f, "closed loop: capacity, not latency under a given load"),
-            _ => write!(f, "open loop: latency from when a message was due, service from when it was sent"),
+            _ => write!(
+                f,
+                "open loop: latency from when a message was due, service from when it was sent"
+            ),
         }
     }
 }

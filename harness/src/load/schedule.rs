@@ -1,9 +1,10 @@
-//! An open loop's schedule: when each message is due and on which connection, decided by a seed beforehand and
-//! not by what the server does.
+//! An open loop's schedule: when each message is due and on which connection, decided by a seed
+//! beforehand and not by what the server does.
 //!
-//! A message is sent when it is due although earlier ones are still away, on the same connection too. So a
-//! server that stalls finds its queue grown, and the time that a message waits counts from when it was due
-//! (the closed loop's omission of just those messages is known as coordinated omission).
+//! A message is sent when it is due although earlier ones are still away, on the same connection
+//! too. So a server that stalls finds its queue grown, and the time that a message waits counts
+//! from when it was due (the closed loop's omission of just those messages is known as coordinated
+//! omission).
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -52,8 +53,8 @@ pub struct Message {
 
 #[derive(Debug)]
 enum Arrivals {
-    /// Independent users: exponential gaps, each message on a connection drawn at random. The schedules of
-    /// several threads together are a Poisson process of the whole rate.
+    /// Independent users: exponential gaps, each message on a connection drawn at random. The
+    /// schedules of several threads together are a Poisson process of the whole rate.
     Poisson { random: Box<StdRng>, mean_gap_ns: f64, since_start_ns: f64, own: usize },
     /// Evenly spaced over all threads together, the connections in turn.
     Uniform { gap_ns: f64, round: u64, index: usize, place: Place },
@@ -67,14 +68,17 @@ impl Schedule {
             Arrival::Uniform => Arrivals::Uniform { gap_ns, round: 0, index: 0, place },
             _ => Arrivals::Poisson {
                 // Any function of both that differs from thread to thread.
-                random: Box::new(StdRng::seed_from_u64(seed.wrapping_add((place.thread as u64) << 32))),
+                random: Box::new(StdRng::seed_from_u64(
+                    seed.wrapping_add((place.thread as u64) << 32),
+                )),
                 mean_gap_ns: gap_ns * place.active as f64 / place.own.max(1) as f64,
                 since_start_ns: 0.0,
                 own: place.own,
             },
         };
         let left = if place.own == 0 { 0 } else { messages };
-        let mut schedule = Self { start_ns, left, next: Message { due_ns: start_ns, index: 0 }, arrivals };
+        let mut schedule =
+            Self { start_ns, left, next: Message { due_ns: start_ns, index: 0 }, arrivals };
         if left > 0 {
             schedule.advance();
         }
@@ -104,7 +108,8 @@ impl Schedule {
             }
             Arrivals::Uniform { gap_ns, round, index, place } => {
                 let number = *index * place.threads + place.thread;
-                let since_start_ns = *gap_ns * (*round as f64 * place.active as f64 + number as f64);
+                let since_start_ns =
+                    *gap_ns * (*round as f64 * place.active as f64 + number as f64);
                 let message = (since_start_ns, *index);
                 *index += 1;
                 if *index == place.own {
@@ -125,7 +130,13 @@ mod tests {
     const START_NS: u64 = 1_000_000;
 
     /// All messages of all threads before `end_ns`, with the numbers of their connections.
-    fn messages(open: OpenLoop, seed: u64, threads: usize, active: usize, end_ns: u64) -> Vec<(u64, usize)> {
+    fn messages(
+        open: OpenLoop,
+        seed: u64,
+        threads: usize,
+        active: usize,
+        end_ns: u64,
+    ) -> Vec<(u64, usize)> {
         let mut all = Vec::new();
         for thread in 0..threads {
             let own = share(active as u64, threads, thread) as usize;
@@ -157,8 +168,8 @@ mod tests {
 
     #[test]
     fn poisson_arrivals_have_the_rate_the_spread_and_all_connections() {
-        // 100,000 messages expected; the counts are exact for a seed, and the bounds those of six standard
-        // deviations, which a sound generator misses once in 500 million seeds.
+        // 100,000 messages expected; the counts are exact for a seed, and the bounds those of six
+        // standard deviations, which a sound generator misses once in 500 million seeds.
         let all = messages(open(10_000.0, Arrival::Poisson), 7, 3, 50, START_NS + 10_000_000_000);
         let expected = 100_000.0_f64;
         assert!((all.len() as f64 - expected).abs() < 6.0 * expected.sqrt(), "{}", all.len());
@@ -169,12 +180,15 @@ mod tests {
         assert!((variance.sqrt() / mean - 1.0).abs() < 0.03, "{}", variance.sqrt() / mean);
         let mut counts = [0_u32; 50];
         all.iter().for_each(|&(_, connection)| counts[connection] += 1);
-        assert!(counts.iter().all(|&count| (f64::from(count) - 2000.0).abs() < 6.0 * 2000_f64.sqrt()));
+        assert!(
+            counts.iter().all(|&count| (f64::from(count) - 2000.0).abs() < 6.0 * 2000_f64.sqrt())
+        );
     }
 
     #[test]
     fn a_seed_repeats_the_schedule_and_another_does_not() {
-        let of = |seed| messages(open(1000.0, Arrival::Poisson), seed, 2, 5, START_NS + 100_000_000);
+        let of =
+            |seed| messages(open(1000.0, Arrival::Poisson), seed, 2, 5, START_NS + 100_000_000);
         assert_eq!(of(1), of(1));
         assert_ne!(of(1), of(2));
     }

@@ -36,15 +36,15 @@ const TICK: Duration = Duration::from_millis(50);
 /// The event of an open loop's timer; connections have the tokens below.
 const TIMER: Token = Token(usize::MAX);
 
-/// Messages that an open loop sends before it looks for what has come back. One that is behind its schedule has always
-/// more to send.
+/// Messages that an open loop sends before it looks for what has come back. One that is behind its
+/// schedule has always more to send.
 const SENDS_PER_TURN: usize = 32;
 
 /// A send is late from so long after it was due on: well beyond what waking up takes.
 const LATE_NS: u64 = 1_000_000;
 
-/// What the threads share: all is read often and written rarely, but for `progress`, of which each is written by
-/// its thread alone.
+/// What the threads share: all is read often and written rarely, but for `progress`, of which each
+/// is written by its thread alone.
 #[derive(Debug)]
 pub struct Shared {
     pub plan: Plan,
@@ -63,7 +63,11 @@ impl Shared {
 
     /// When anything moved last on any thread's connections.
     fn moved_ns(&self) -> u64 {
-        self.progress.iter().map(|of_thread| of_thread.moved_ns.load(Relaxed)).max().unwrap_or_default()
+        self.progress
+            .iter()
+            .map(|of_thread| of_thread.moved_ns.load(Relaxed))
+            .max()
+            .unwrap_or_default()
     }
 }
 
@@ -80,8 +84,9 @@ pub struct Progress {
 /// What one thread has measured in one run.
 #[derive(Debug)]
 pub struct Tally {
-    /// Of the messages that were due within the window, whenever they came back, or how long they were owed: the
-    /// slowest are not to be left out. In a closed loop a message is due when it begins.
+    /// Of the messages that were due within the window, whenever they came back, or how long they
+    /// were owed: the slowest are not to be left out. In a closed loop a message is due when it
+    /// begins.
     pub latencies: Latencies,
     /// Echoes that came back within the window.
     pub echoes: u64,
@@ -99,7 +104,8 @@ pub struct Tally {
     pub owed: Owed,
     /// The longest time within the window that the thread did not look at its clock.
     pub longest_gap_ns: u64,
-    /// Of the connections that were opened within the window in place of others, how long that took.
+    /// Of the connections that were opened within the window in place of others, how long that
+    /// took.
     pub connect_ns: Option<Histogram<u64>>,
     /// The thread.
     pub thread: usize,
@@ -121,7 +127,8 @@ pub struct Owed {
 }
 
 /// One thread's connections. Connection `number` belongs to thread `number % threads`, as its
-/// `number / threads`th; the active ones are those with the lowest numbers, hence the first here too.
+/// `number / threads`th; the active ones are those with the lowest numbers, hence the first here
+/// too.
 pub struct Worker {
     pub(super) shared: Arc<Shared>,
     pub(super) thread: usize,
@@ -140,7 +147,8 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Makes the calling thread a worker: gives it a file table of its own if that is allowed, and a CPU if asked.
+    /// Makes the calling thread a worker: gives it a file table of its own if that is allowed, and
+    /// a CPU if asked.
     pub fn new(shared: Arc<Shared>, thread: usize) -> Result<Self> {
         if shared.plan.file_tables.are_own() {
             ringmark::sys::unshare_files().context("unshare(CLONE_FILES)")?;
@@ -183,8 +191,8 @@ impl Worker {
         share(total as u64, self.shared.plan.threads, self.thread) as usize
     }
 
-    /// Opens or closes connections until `total` stand in all threads together; how long the opening of each took,
-    /// in ns.
+    /// Opens or closes connections until `total` stand in all threads together; how long the
+    /// opening of each took, in ns.
     pub fn set_connections(&mut self, total: usize) -> Result<Histogram<u64>> {
         self.asked = total;
         self.reopen_owing()?;
@@ -198,7 +206,8 @@ impl Worker {
         self.open(connections)
     }
 
-    /// Makes the first `active` connections of all threads those that send, each with bytes of its own.
+    /// Makes the first `active` connections of all threads those that send, each with bytes of its
+    /// own.
     fn activate(&mut self, active: usize) {
         let own = self.own(active);
         for index in self.flights.len()..own {
@@ -207,9 +216,9 @@ impl Worker {
         }
     }
 
-    /// Sends what `budget` allows on the first `active` connections of all threads, until the window
-    /// ends, and returns when all that was sent is back, or has been owed for too long. An open loop's schedule begins
-    /// at `start_ns`.
+    /// Sends what `budget` allows on the first `active` connections of all threads, until the
+    /// window ends, and returns when all that was sent is back, or has been owed for too long. An
+    /// open loop's schedule begins at `start_ns`.
     pub fn run(
         &mut self,
         budget: Budget,
@@ -254,11 +263,12 @@ impl Worker {
                 in_flight += self.send_due(pacer, &mut tally)?;
                 wait = self.time_to(pacer)?;
             }
-            // In a closed loop a connection begins as soon as it may, so nothing in flight, and none to come,
-            // means done.
+            // In a closed loop a connection begins as soon as it may, so nothing in flight, and
+            // none to come, means done.
             let end_ns = self.shared.window.end_ns();
             let is_idle = in_flight == 0 && self.under_way.is_empty();
-            let is_over = pacer.as_ref().is_none_or(|pacer| pacer.schedule.next_ns(end_ns).is_none());
+            let is_over =
+                pacer.as_ref().is_none_or(|pacer| pacer.schedule.next_ns(end_ns).is_none());
             if is_idle && is_over || self.is_given_up(quiet.moved_ns()) {
                 self.take_stock(&mut tally, monotonic_ns());
                 tally.longest_gap_ns = gap.longest_ns();
@@ -299,8 +309,8 @@ impl Worker {
         }
     }
 
-    /// Whether what is owed has been waited for long enough, although something has still moved after that: a server
-    /// on which nothing moves has stalled.
+    /// Whether what is owed has been waited for long enough, although something has still moved
+    /// after that: a server on which nothing moves has stalled.
     fn is_given_up(&self, moved_ns: u64) -> bool {
         moved_ns >= self.shared.window.give_up_ns()
     }
@@ -324,8 +334,8 @@ impl Worker {
         }
     }
 
-    /// Opens a connection anew in place of each on which the run before has left something owed, which would come back
-    /// in this one.
+    /// Opens a connection anew in place of each on which the run before has left something owed,
+    /// which would come back in this one.
     fn reopen_owing(&mut self) -> Result<()> {
         for index in 0..self.flights.len() {
             if self.flights[index].in_flight() > 0 {
@@ -348,7 +358,8 @@ impl Worker {
         Pacer { schedule: Schedule::new(open, seed, start_ns, messages, place), armed_for_ns: None }
     }
 
-    /// Sends the messages that are due, but not so many that what has come back must wait; returns how many were begun.
+    /// Sends the messages that are due, but not so many that what has come back must wait; returns
+    /// how many were begun.
     fn send_due(&mut self, pacer: &mut Pacer, tally: &mut Tally) -> Result<usize> {
         let mut begun = 0;
         while begun < SENDS_PER_TURN {
@@ -367,8 +378,8 @@ impl Worker {
         Ok(begun)
     }
 
-    /// How long to wait for events before the next message is due, if one will be sent; sets the timer if that is worth
-    /// it.
+    /// How long to wait for events before the next message is due, if one will be sent; sets the
+    /// timer if that is worth it.
     fn time_to(&self, pacer: &mut Pacer) -> Result<Duration> {
         let due_ns = pacer.schedule.next_ns(self.shared.window.end_ns());
         let (Some(due_ns), Some(timer)) = (due_ns, &self.timer) else { return Ok(TICK) };
@@ -436,28 +447,29 @@ impl Worker {
         Ok(served)
     }
 
-    /// Verifies `length` bytes of the buffer and records how long the messages that they complete were away;
-    /// returns how many those are.
+    /// Verifies `length` bytes of the buffer and records how long the messages that they complete
+    /// were away; returns how many those are.
     fn receive(&mut self, index: usize, length: usize, tally: &mut Tally) -> Result<usize, Fault> {
         let Shared { plan, window, .. } = &*self.shared;
         // Read once for all that one receive completes, and only if it completes any.
         let mut back = None;
         let Tally { latencies, echoes, warmup_echoes, last_ns, .. } = tally;
-        let completed = self.flights[index].receive(&self.buffer[..length], plan.message_bytes, |stamp| {
-            let (now_ns, moment) = *back.get_or_insert_with(|| {
-                let now_ns = monotonic_ns();
-                (now_ns, window.moment(now_ns))
-            });
-            match moment {
-                Moment::Before => *warmup_echoes += 1,
-                Moment::Within => *echoes += 1,
-                Moment::After => {}
-            }
-            *last_ns = now_ns;
-            if window.moment(stamp.due_ns) == Moment::Within {
-                latencies.record(stamp, now_ns);
-            }
-        })?;
+        let completed =
+            self.flights[index].receive(&self.buffer[..length], plan.message_bytes, |stamp| {
+                let (now_ns, moment) = *back.get_or_insert_with(|| {
+                    let now_ns = monotonic_ns();
+                    (now_ns, window.moment(now_ns))
+                });
+                match moment {
+                    Moment::Before => *warmup_echoes += 1,
+                    Moment::Within => *echoes += 1,
+                    Moment::After => {}
+                }
+                *last_ns = now_ns;
+                if window.moment(stamp.due_ns) == Moment::Within {
+                    latencies.record(stamp, now_ns);
+                }
+            })?;
         if let Some((_, Moment::Within)) = back {
             self.flights[index].echoes += completed as u64;
         }
@@ -476,8 +488,8 @@ impl Worker {
         granted
     }
 
-    /// Writes what the socket takes of the messages begun: all of them in one call if they fit into the
-    /// pattern's longest slice. Returns whether anything moved.
+    /// Writes what the socket takes of the messages begun: all of them in one call if they fit into
+    /// the pattern's longest slice. Returns whether anything moved.
     pub(super) fn send(&mut self, index: usize) -> Result<bool> {
         let mut moved = false;
         loop {
@@ -536,7 +548,8 @@ impl Worker {
                 plan.target(first),
             );
         }
-        let waiting = || (0..self.flights.len()).filter(|&index| self.flights[index].in_flight() > 0);
+        let waiting =
+            || (0..self.flights.len()).filter(|&index| self.flights[index].in_flight() > 0);
         let unanswered = waiting().filter(|&index| self.flights[index].received() == 0).count();
         let first = self.number(waiting().next().unwrap_or_default());
         anyhow!(
@@ -551,8 +564,8 @@ impl Worker {
 /// What bounds a server's accept queue.
 pub(super) const QUEUE: &str = "listen()'s backlog and net.core.somaxconn bound it";
 
-/// The likely cause of echoes that are owed on so many connections, on some of which no echo ever came: the kernel opens
-/// a connection before the server accepts it.
+/// The likely cause of echoes that are owed on so many connections, on some of which no echo ever
+/// came: the kernel opens a connection before the server accepts it.
 fn why_owed(connections: usize, unanswered: usize) -> String {
     let lost = "the server lost bytes, is stuck or is gone";
     let never = format!(

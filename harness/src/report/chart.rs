@@ -1,10 +1,13 @@
-//! Pictures in SVG: the paper that they are drawn on, with title, legend and notes. `lines` and `rows` draw on it.
+//! Pictures in SVG: the paper that they are drawn on, with title, legend and notes. `lines` and
+//! `rows` draw on it.
 //!
-//! Why not `plotters`: its SVG backend places everything on whole pixels, writes colours as numbers where a page that
-//! is light or dark needs classes, takes every byte of a text for 0.45 of its size and writes a legend over the data.
-//! What these pictures need of it, axes and marks, is little.
+//! Why not `plotters`: its SVG backend places everything on whole pixels, writes colours as numbers
+//! where a page that is light or dark needs classes, takes every byte of a text for 0.45 of its
+//! size and writes a legend over the data. What these pictures need of it, axes and marks, is
+//! little.
 //!
-//! A picture is as wide as a telephone's screen, so that its text is still 11 px there; nothing is written across.
+//! A picture is as wide as a telephone's screen, so that its text is still 11 px there; nothing is
+//! written across.
 
 pub mod axis;
 pub mod lines;
@@ -128,7 +131,12 @@ impl Canvas {
     }
 
     /// Samples with their names beside them.
-    fn flow<T>(&mut self, items: &[(T, &str)], sample: f64, draw: impl Fn(&mut Self, &T, f64, f64)) {
+    fn flow<T>(
+        &mut self,
+        items: &[(T, &str)],
+        sample: f64,
+        draw: impl Fn(&mut Self, &T, f64, f64),
+    ) {
         let mut x = MARGIN;
         self.y += LINE;
         for (item, label) in items {
@@ -155,8 +163,12 @@ impl Canvas {
 
     pub fn text(&mut self, x: f64, y: f64, class: &str, text: &str) {
         let class = painted(&format!("text {class}"));
-        self.drawn +=
-            &format!("<text{class} x=\"{}\" y=\"{}\">{}</text>\n", short(x), short(y), escape(text));
+        self.drawn += &format!(
+            "<text{class} x=\"{}\" y=\"{}\">{}</text>\n",
+            short(x),
+            short(y),
+            escape(text)
+        );
     }
 
     pub fn line(&mut self, class: &str, (x1, y1): (f64, f64), (x2, y2): (f64, f64)) {
@@ -168,7 +180,8 @@ impl Canvas {
     pub fn rect(&mut self, class: &str, (x, y): (f64, f64), (width, height): (f64, f64)) {
         let [x, y, width, height] = [x, y, width.max(0.0), height.max(0.0)].map(short);
         let class = painted(class);
-        self.drawn += &format!("<rect{class} x=\"{x}\" y=\"{y}\" width=\"{width}\" height=\"{height}\"/>\n");
+        self.drawn +=
+            &format!("<rect{class} x=\"{x}\" y=\"{y}\" width=\"{width}\" height=\"{height}\"/>\n");
     }
 
     /// A line through points, dashed as the arm's are.
@@ -178,7 +191,8 @@ impl Canvas {
             "" => String::new(),
             dash => format!(" stroke-dasharray=\"{dash}\""),
         };
-        let points: Vec<String> = points.iter().map(|&(x, y)| format!("{},{}", short(x), short(y))).collect();
+        let points: Vec<String> =
+            points.iter().map(|&(x, y)| format!("{},{}", short(x), short(y))).collect();
         self.drawn += &format!(
             "<polyline{}{dash} points=\"{}\"/>\n",
             painted(&format!("line {}", look.colour.class())),
@@ -257,14 +271,19 @@ fn cross(path: &impl Fn(&[(f64, f64)]) -> String, turn: f64) -> String {
 fn short(value: f64) -> String {
     debug_assert!(value.is_finite());
     let tenths = (value * 10.0).round() + 0.0;
-    if tenths % 10.0 == 0.0 { format!("{:.0}", tenths / 10.0) } else { format!("{:.1}", tenths / 10.0) }
+    if tenths % 10.0 == 0.0 {
+        format!("{:.0}", tenths / 10.0)
+    } else {
+        format!("{:.1}", tenths / 10.0)
+    }
 }
 
 /// How wide a text is at most, in the widest of the usual fonts.
 pub fn width(text: &str, size: f64) -> f64 {
     let of_letter = |letter: char| match letter {
         'i' | 'j' | 'l' | '\'' | '|' => 0.3,
-        ' ' | '.' | ',' | ':' | ';' | 'f' | 't' | 'r' | '(' | ')' | '[' | ']' | '/' | '-' | '`' | 'I' => 0.4,
+        ' ' | '.' | ',' | ':' | ';' | 'f' | 't' | 'r' | '(' | ')' | '[' | ']' | '/' | '-' | '`'
+        | 'I' => 0.4,
         'm' | 'w' | 'M' | 'W' | '@' | '%' => 0.97,
         'A'..='Z' | '=' | '<' | '>' | '+' => 0.78,
         _ => 0.63,
@@ -286,7 +305,12 @@ fn wrapped(text: &str, room: f64, size: f64) -> Vec<String> {
             if line.is_empty() {
                 let fits = |&count: &usize| width(&word[..count], size) <= room;
                 let ends = word.char_indices().map(|(index, letter)| index + letter.len_utf8());
-                let end = ends.clone().take_while(fits).last().or(ends.clone().next()).unwrap_or(word.len());
+                let end = ends
+                    .clone()
+                    .take_while(fits)
+                    .last()
+                    .or(ends.clone().next())
+                    .unwrap_or(word.len());
                 *line = word[..end].to_owned();
                 word = word[end..].to_owned();
             }
@@ -298,8 +322,9 @@ fn wrapped(text: &str, room: f64, size: f64) -> Vec<String> {
 
 /// A name that is one file's, whatever a file says: letters, digits and `-_.@`.
 fn file_name(name: &str) -> String {
-    let plain =
-        |letter: char| if letter.is_ascii_alphanumeric() || "-_.@".contains(letter) { letter } else { '-' };
+    let plain = |letter: char| {
+        if letter.is_ascii_alphanumeric() || "-_.@".contains(letter) { letter } else { '-' }
+    };
     name.chars().map(plain).take(120).collect()
 }
 
@@ -320,10 +345,12 @@ mod tests {
     fn drawn(svg: &str) -> Vec<&str> {
         let shapes = ["rect", "line", "polyline", "circle", "path", "text"];
         let tags = svg.split('<').filter_map(|rest| rest.split('>').next());
-        tags.filter(|tag| shapes.contains(&tag.split([' ', '/']).next().unwrap_or_default())).collect()
+        tags.filter(|tag| shapes.contains(&tag.split([' ', '/']).next().unwrap_or_default()))
+            .collect()
     }
 
-    /// Many programs that draw SVG know no custom properties: they ignore the style's rules, or take them for black.
+    /// Many programs that draw SVG know no custom properties: they ignore the style's rules, or
+    /// take them for black.
     #[test]
     fn everything_has_colours_that_every_program_knows() {
         let mut canvas = Canvas::new("name", "title");
@@ -362,11 +389,20 @@ mod tests {
             assert!(!tag.starts_with("text") || tag.contains(" font-size=\""), "{tag}");
             colours.extend(found.into_iter().flatten());
         }
-        assert_eq!(colours.len(), 13, "eight hues, ground, band, rule, ink and what is softer: {colours:?}");
-        // Whoever reads the rules of a style and knows no custom properties is to find none outside of this.
+        assert_eq!(
+            colours.len(),
+            13,
+            "eight hues, ground, band, rule, ink and what is softer: {colours:?}"
+        );
+        // Whoever reads the rules of a style and knows no custom properties is to find none outside
+        // of this.
         let (_, style) = svg.split_once("<style>").expect("one");
         let (before, within) = style.split_once("@supports").expect("one");
-        assert!(!before.contains("var(") && within.contains("var(--ink)") && !style.contains("currentColor"));
+        assert!(
+            !before.contains("var(")
+                && within.contains("var(--ink)")
+                && !style.contains("currentColor")
+        );
     }
 
     #[test]

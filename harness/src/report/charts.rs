@@ -1,4 +1,5 @@
-//! What is drawn of a run. A picture that a run has nothing for is not drawn, and the page says why.
+//! What is drawn of a run. A picture that a run has nothing for is not drawn, and the page says
+//! why.
 
 mod connections;
 mod counts;
@@ -53,7 +54,9 @@ const MOST_ROWS: usize = 36;
 fn nothing_of(run: &Run, pass: Pass) -> String {
     let name = pass.name();
     match run.trials.iter().any(|row| row.pass == Some(pass)) {
-        true => format!("no figures of the {name} pass may be used; the reasons stand under its gates"),
+        true => {
+            format!("no figures of the {name} pass may be used; the reasons stand under its gates")
+        }
         false => format!("the run has no {name} pass"),
     }
 }
@@ -94,4 +97,5 @@ impl Spread {
 }
 
 /// What the whiskers of such medians are.
-const SPREAD: &str = "Whiskers: 95 % interval of the median over the blocks; below six blocks, their range.";
+const SPREAD: &str =
+    "Whiskers: 95 % interval of the median over the blocks; below six blocks, their range.";

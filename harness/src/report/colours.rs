@@ -1,8 +1,9 @@
 //! Who has which colour and mark, everywhere; and the colours on a light and on a dark ground.
 //!
-//! The hues are those of M. Okabe and K. Ito ("Color Universal Design", 2008), which readers tell apart who see
-//! fewer colours than others; made darker or lighter until each stands out from its ground by 3 to 1. Nothing is
-//! told by colour alone: a backend has a mark of its own shape too, and lines are dashed.
+//! The hues are those of M. Okabe and K. Ito ("Color Universal Design", 2008), which readers tell
+//! apart who see fewer colours than others; made darker or lighter until each stands out from its
+//! ground by 3 to 1. Nothing is told by colour alone: a backend has a mark of its own shape too,
+//! and lines are dashed.
 
 use crate::results::Run;
 
@@ -64,7 +65,8 @@ pub enum Shape {
 pub struct Look {
     pub colour: Colour,
     pub shape: Shape,
-    /// Which of its backend's arms it is, from 0: it decides how the mark is filled and how the line is dashed.
+    /// Which of its backend's arms it is, from 0: it decides how the mark is filled and how the
+    /// line is dashed.
     pub variant: usize,
 }
 
@@ -84,19 +86,30 @@ const BACKENDS: [(&str, Colour, Shape); 13] = [
     ("null", Colour::Grey, Shape::Circle),
 ];
 
-/// Colours and shapes of servers that are not ours, in their order: as few of one colour as there can be.
-const OF_OTHERS: [Colour; 5] = [Colour::Purple, Colour::Orange, Colour::Olive, Colour::Grey, Colour::Sky];
+/// Colours and shapes of servers that are not ours, in their order: as few of one colour as there
+/// can be.
+const OF_OTHERS: [Colour; 5] =
+    [Colour::Purple, Colour::Orange, Colour::Olive, Colour::Grey, Colour::Sky];
 
-const SHAPES: [Shape; 7] =
-    [Shape::Cross, Shape::Square, Shape::Plus, Shape::Circle, Shape::Down, Shape::Diamond, Shape::Up];
+const SHAPES: [Shape; 7] = [
+    Shape::Cross,
+    Shape::Square,
+    Shape::Plus,
+    Shape::Circle,
+    Shape::Down,
+    Shape::Diamond,
+    Shape::Up,
+];
 
 /// What no backend of ours looks like; one look comes back only after all of them.
 fn of_other(index: usize) -> (Colour, Shape) {
-    let is_free =
-        |look: &(Colour, Shape)| !BACKENDS.iter().any(|(_, colour, shape)| *look == (*colour, *shape));
+    let is_free = |look: &(Colour, Shape)| {
+        !BACKENDS.iter().any(|(_, colour, shape)| *look == (*colour, *shape))
+    };
     // Each colour once, then each with its next shape.
-    let all = (0..OF_OTHERS.len() * SHAPES.len())
-        .map(|at| (OF_OTHERS[at % OF_OTHERS.len()], SHAPES[(at + at / OF_OTHERS.len()) % SHAPES.len()]));
+    let all = (0..OF_OTHERS.len() * SHAPES.len()).map(|at| {
+        (OF_OTHERS[at % OF_OTHERS.len()], SHAPES[(at + at / OF_OTHERS.len()) % SHAPES.len()])
+    });
     let free: Vec<_> = all.filter(is_free).collect();
     free[index % free.len()]
 }
@@ -109,18 +122,21 @@ pub fn look(run: &Run, arm: &str) -> Look {
         Some(place) => contenders[place].backend.as_str(),
         None => arm.split(' ').next().unwrap_or_default(),
     };
-    let before = contenders[..found.unwrap_or(0)].iter().filter(|contender| contender.backend == backend);
+    let before =
+        contenders[..found.unwrap_or(0)].iter().filter(|contender| contender.backend == backend);
     let of_table = BACKENDS.iter().find(|(name, ..)| *name == backend);
     let (colour, shape) = match of_table {
         Some((_, colour, shape)) => (*colour, *shape),
         // What is no external either, only another version knows.
-        None => of_other(run.matrix.externals.iter().position(|of| of.name == backend).unwrap_or_default()),
+        None => of_other(
+            run.matrix.externals.iter().position(|of| of.name == backend).unwrap_or_default(),
+        ),
     };
     Look { colour, shape, variant: before.count() }
 }
 
-/// System calls of which each has its colour in every picture; the others share grey. Calls of one colour are of servers
-/// and loads that no matrix has together.
+/// System calls of which each has its colour in every picture; the others share grey. Calls of one
+/// colour are of servers and loads that no matrix has together.
 const CALLS: [(&str, Colour); 10] = [
     ("epoll_wait", Colour::Blue),
     ("recvfrom", Colour::Purple),
@@ -139,8 +155,8 @@ pub fn of_call(name: &str) -> Colour {
     CALLS.iter().find(|(call, _)| *call == name).map_or(Colour::Grey, |(_, colour)| *colour)
 }
 
-/// Objects of the kernel of which each has its colour in every picture, or none there: of two of one colour the smaller
-/// is among the others. Vermillion is of the server's own pages.
+/// Objects of the kernel of which each has its colour in every picture, or none there: of two of
+/// one colour the smaller is among the others. Vermillion is of the server's own pages.
 const OBJECTS: [(&str, Colour); 9] = [
     ("kmalloc-512", Colour::Blue),
     ("io_kiocb", Colour::Green),
@@ -158,9 +174,11 @@ pub fn of_object(name: &str) -> Option<Colour> {
     OBJECTS.iter().find(|(object, _)| *object == name).map(|(_, colour)| *colour)
 }
 
-/// Colours and sizes, for the page and for a picture that stands alone: those of the ground that the reader prefers.
+/// Colours and sizes, for the page and for a picture that stands alone: those of the ground that
+/// the reader prefers.
 ///
-/// A program that knows no custom properties leaves out what stands within `@supports`; what it draws is as [`painted`].
+/// A program that knows no custom properties leaves out what stands within `@supports`; what it
+/// draws is as [`painted`].
 pub const STYLE: &str = "\
 :root{color-scheme:light dark;--ground:#fff;--ink:#1b1f24;--soft:#57606a;--rule:#d8dee4;--band:#e4e8ec;
 --blue:#0064a4;--vermillion:#c24e00;--green:#007a5a;--purple:#a8467e;--orange:#9a6500;--sky:#1f78ad;--olive:#736a00;--grey:#5c636b}
@@ -189,8 +207,8 @@ fn light(name: &str) -> &'static str {
     rest.split([';', '}']).next().unwrap_or_default()
 }
 
-/// What the words of a class draw with, on a light ground, as attributes that every program knows; and the class, by
-/// which [`STYLE`] has the colours of either ground.
+/// What the words of a class draw with, on a light ground, as attributes that every program knows;
+/// and the class, by which [`STYLE`] has the colours of either ground.
 pub fn painted(class: &str) -> String {
     let words = || class.split_whitespace();
     let is_hue = |word: &&str| PALETTE.iter().any(|colour| colour.class() == *word);
@@ -223,7 +241,8 @@ pub fn painted(class: &str) -> String {
         attributes.extend(drawn.iter().copied());
     }
     let class: Vec<&str> = words().filter(|word| *word != "text").collect();
-    let class = if class.is_empty() { String::new() } else { format!(" class=\"{}\"", class.join(" ")) };
+    let class =
+        if class.is_empty() { String::new() } else { format!(" class=\"{}\"", class.join(" ")) };
     attributes.iter().fold(class, |all, (name, value)| format!("{all} {name}=\"{value}\""))
 }
 
@@ -247,7 +266,10 @@ mod tests {
         let looks: Vec<_> = (0..24).map(of_other).collect();
         for (index, look) in looks.iter().enumerate() {
             assert!(!looks[..index].contains(look), "{look:?}");
-            assert!(BACKENDS.iter().all(|(_, colour, shape)| *look != (*colour, *shape)), "{look:?}");
+            assert!(
+                BACKENDS.iter().all(|(_, colour, shape)| *look != (*colour, *shape)),
+                "{look:?}"
+            );
         }
     }
 

@@ -1,4 +1,5 @@
-//! The ladder: arms of which each stands on another and changes one thing, and what that one thing does.
+//! The ladder: arms of which each stands on another and changes one thing, and what that one thing
+//! does.
 
 use super::section::Body;
 use super::table::{MISSING, Table, number};
@@ -12,7 +13,8 @@ use crate::trial::memory_states::{KERNEL_SUM, NEVER_USED, USER_SUM};
 
 const CPU: &str = "server_cpu_ns_per_echo";
 
-/// Two tables, of counts and of CPU, and what is missing in them; nothing for a matrix without rungs.
+/// Two tables, of counts and of CPU, and what is missing in them; nothing for a matrix without
+/// rungs.
 pub fn tables(run: &Run, folder: &str) -> Body {
     let is_rung = |contender: &Contender| contender.over.is_some() || contender.changes.is_some();
     if !run.matrix.backends.iter().any(is_rung) {
@@ -29,7 +31,8 @@ pub fn tables(run: &Run, folder: &str) -> Body {
 
 /// Which run this is of.
 fn source(run: &Run, folder: &str) -> String {
-    let revision = run.manifest.pointer("/machine/git_revision").and_then(|revision| revision.as_str());
+    let revision =
+        run.manifest.pointer("/machine/git_revision").and_then(|revision| revision.as_str());
     let stood = run.trials.iter().filter(|row| row.status.is_usable()).count();
     format!(
         "Run `{folder}`, revision {}: {stood} of {} trials passed the gates.\n",
@@ -52,28 +55,43 @@ fn counts(run: &Run) -> Body {
         let text = |text: &Option<String>| text.clone().unwrap_or_else(|| MISSING.to_owned());
         let mut cells = vec![arm.clone(), text(&contender.over), text(&contender.changes)];
         cells.extend(workloads.iter().map(|workload| {
-            let calls = counted_trial(run, &workload.name, &arm).and_then(|row| row.syscalls_per_echo);
+            let calls =
+                counted_trial(run, &workload.name, &arm).and_then(|row| row.syscalls_per_echo);
             calls.map_or(MISSING.to_owned(), number)
         }));
         cells.extend([KERNEL_SUM, USER_SUM].map(|object| {
             let row = run.memory.iter().find(|row| {
-                row.status == Status::Ok && row.arm == arm && row.object == object && row.state == NEVER_USED
+                row.status == Status::Ok
+                    && row.arm == arm
+                    && row.object == object
+                    && row.state == NEVER_USED
             });
             row.and_then(|row| row.over_null_bytes_per_connection).map_or(MISSING.to_owned(), whole)
         }));
         table.push(cells);
     }
-    let bytes = "\nBytes are those of a connection that was never used, over two bare TCP endpoints.\n";
+    let bytes =
+        "\nBytes are those of a connection that was never used, over two bare TCP endpoints.\n";
     Body::from(table).notes(if run.memory.is_empty() { "" } else { bytes })
 }
 
-/// Server CPU per echo against the arm that a rung stands on, and against the baseline, in the same blocks.
+/// Server CPU per echo against the arm that a rung stands on, and against the baseline, in the same
+/// blocks.
 fn cpu(run: &Run) -> Body {
     let baseline = &run.matrix.baseline;
     let bounds = bounds(run, CPU);
-    let (against_over, against) = (format!("CPU/echo against it ({bounds})"), format!("against {baseline}"));
-    let heading =
-        ["workload", "arm", "over", &against_over, &against, "server ns/echo", "events/wait", "blocks"];
+    let (against_over, against) =
+        (format!("CPU/echo against it ({bounds})"), format!("against {baseline}"));
+    let heading = [
+        "workload",
+        "arm",
+        "over",
+        &against_over,
+        &against,
+        "server ns/echo",
+        "events/wait",
+        "blocks",
+    ];
     let mut table = Table::new(3, &heading);
     for workload in &run.matrix.workloads {
         for contender in &run.matrix.backends {
@@ -119,7 +137,8 @@ fn notes(run: &Run) -> String {
         );
     }
     let is_shared = |arm: &String| run.trials.iter().any(|row| row.arm == *arm && row.shared_cpu);
-    let shared: Vec<String> = run.matrix.backends.iter().map(Contender::arm).filter(is_shared).collect();
+    let shared: Vec<String> =
+        run.matrix.backends.iter().map(Contender::arm).filter(is_shared).collect();
     if !shared.is_empty() {
         text += &format!(
             "- `{}`: shared-cpu: not every thread had a CPU of its own, so that there is no verdict\n",
@@ -128,7 +147,8 @@ fn notes(run: &Run) -> String {
     }
     let is_on_one_core = |arm: &String| {
         let rows = run.trials.iter().filter(|row| row.arm == *arm);
-        rows.filter_map(|row| run.matrix.no_verdict(row)).any(|verdict| verdict == Verdict::SharedCore)
+        rows.filter_map(|row| run.matrix.no_verdict(row))
+            .any(|verdict| verdict == Verdict::SharedCore)
     };
     let on_one_core: Vec<String> =
         run.matrix.backends.iter().map(Contender::arm).filter(is_on_one_core).collect();
@@ -139,7 +159,8 @@ fn notes(run: &Run) -> String {
         );
     }
     // A reason may hold in several passes.
-    let absent: Vec<String> = run.matrix.passes().into_iter().map(|pass| absent(run, pass)).collect();
+    let absent: Vec<String> =
+        run.matrix.passes().into_iter().map(|pass| absent(run, pass)).collect();
     for line in absent.iter().flat_map(|lines| lines.lines()).filter(|line| !line.is_empty()) {
         if !text.contains(line) {
             text += line;

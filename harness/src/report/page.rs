@@ -1,4 +1,5 @@
-//! A run as one HTML page that needs nothing else: the decision, pictures, tables, how it was measured and where.
+//! A run as one HTML page that needs nothing else: the decision, pictures, tables, how it was
+//! measured and where.
 
 use serde_json::Value;
 
@@ -91,7 +92,8 @@ fn title(run: &Run) -> String {
         ..=NAMED_ARMS => arms.join(", "),
         count => format!("{count} arms"),
     };
-    let (name, machine) = (text_of(&run.manifest, "/name"), text_of(run.server_machine(), "/description"));
+    let (name, machine) =
+        (text_of(&run.manifest, "/name"), text_of(run.server_machine(), "/description"));
     format!("{name}: {arms} on {machine}, {}", run.traffic())
 }
 
@@ -114,15 +116,22 @@ fn to_mind(run: &Run) -> Vec<String> {
     }
     let (wrote, shows) = (text_of(&run.manifest, "/ringmark"), env!("CARGO_PKG_VERSION"));
     if wrote != shows {
-        lines.push(format!("Version {wrote} of ringmark wrote this run, and version {shows} shows it."));
+        lines.push(format!(
+            "Version {wrote} of ringmark wrote this run, and version {shows} shows it."
+        ));
     }
     lines
 }
 
 fn contents(gallery: &Gallery, sections: &[Section]) -> String {
-    let link = |id: &str, text: &str| format!("<li><a href=\"#{}\">{}</a></li>\n", escape(id), inline(text));
-    let charts: String =
-        gallery.charts.iter().map(|chart| link(&format!("chart-{}", chart.name), &chart.title)).collect();
+    let link = |id: &str, text: &str| {
+        format!("<li><a href=\"#{}\">{}</a></li>\n", escape(id), inline(text))
+    };
+    let charts: String = gallery
+        .charts
+        .iter()
+        .map(|chart| link(&format!("chart-{}", chart.name), &chart.title))
+        .collect();
     let tables: String = sections
         .iter()
         .filter(|section| !section.body.is_empty())
@@ -142,7 +151,8 @@ fn contents(gallery: &Gallery, sections: &[Section]) -> String {
 fn decision(run: &Run) -> String {
     let rules = rules::all(run);
     let unanswered = unanswered::lines(run, &rules);
-    let unanswered: String = unanswered.iter().map(|line| format!("<p>{}</p>\n", inline(line))).collect();
+    let unanswered: String =
+        unanswered.iter().map(|line| format!("<p>{}</p>\n", inline(line))).collect();
     if rules.is_empty() {
         return unanswered;
     }
@@ -160,7 +170,10 @@ fn decision(run: &Run) -> String {
             inline(statement)
         )
     };
-    format!("{unanswered}<div class=\"rules\">\n{}</div>\n", rules.iter().map(one).collect::<String>())
+    format!(
+        "{unanswered}<div class=\"rules\">\n{}</div>\n",
+        rules.iter().map(one).collect::<String>()
+    )
 }
 
 fn charts(gallery: &Gallery) -> String {
@@ -221,7 +234,8 @@ fn method(run: &Run) -> Body {
         ));
     }
     let counts = |counts: &[usize]| {
-        let counts: Vec<String> = counts.iter().map(|&connections| count(connections as u64)).collect();
+        let counts: Vec<String> =
+            counts.iter().map(|&connections| count(connections as u64)).collect();
         counts.join(", ")
     };
     if let Some(memory) = &matrix.memory {
@@ -288,14 +302,16 @@ fn flatten(name: &str, value: &Value, facts: &mut Vec<(String, String)>) {
             }
         }
         Value::Array(parts) => {
-            let words =
-                parts.iter().map(|part| part.as_str().map_or_else(|| part.to_string(), str::to_owned));
+            let words = parts
+                .iter()
+                .map(|part| part.as_str().map_or_else(|| part.to_string(), str::to_owned));
             facts.push((name.to_owned(), words.collect::<Vec<_>>().join(" ")));
         }
         Value::String(text) => facts.push((name.to_owned(), text.clone())),
         Value::Number(of) => {
-            let text =
-                of.as_u64().map_or_else(|| of.as_f64().map_or(of.to_string(), number), |of| of.to_string());
+            let text = of
+                .as_u64()
+                .map_or_else(|| of.as_f64().map_or(of.to_string(), number), |of| of.to_string());
             facts.push((name.to_owned(), text));
         }
         Value::Bool(of) => facts.push((name.to_owned(), of.to_string())),

@@ -2,7 +2,9 @@
 
 use super::section::Body;
 use super::table::{MISSING, Table, number};
-use super::tables::{absent, bounds, comparison, counted_trial, in_complete_blocks, median_of, noise, ratio};
+use super::tables::{
+    absent, bounds, comparison, counted_trial, in_complete_blocks, median_of, noise, ratio,
+};
 use crate::comparisons::{METRICS, blocks_with};
 use crate::matrix::Contender;
 use crate::measurement::{Pass, Status, TrialRow, Verdict};
@@ -22,8 +24,8 @@ struct Place<'a> {
 }
 
 impl Place<'_> {
-    /// Whether nothing shows that one of the two costs less: their intervals overlap. Of an arm and the baseline the
-    /// verdict says so.
+    /// Whether nothing shows that one of the two costs less: their intervals overlap. Of an arm and
+    /// the baseline the verdict says so.
     fn ties_with(&self, other: &Self, baseline: &str) -> bool {
         match (self.contender.arm() == baseline, other.contender.arm() == baseline) {
             (true, _) => !other.differs,
@@ -33,7 +35,8 @@ impl Place<'_> {
     }
 }
 
-/// A table for each workload in one, and what is missing in it; nothing for a matrix of our servers alone.
+/// A table for each workload in one, and what is missing in it; nothing for a matrix of our servers
+/// alone.
 pub fn tables(run: &Run) -> Body {
     if run.matrix.externals.is_empty() {
         return Body::default();
@@ -58,7 +61,8 @@ pub fn tables(run: &Run) -> Body {
             let rows = compared_rows(run, &workload.name, &arm);
             let limited = rows.iter().filter(|row| row.status == Status::ClientLimited).count();
             let compared = comparison(run, &workload.name, CPU, &arm, baseline);
-            let calls = counted_trial(run, &workload.name, &arm).and_then(|row| row.syscalls_per_echo);
+            let calls =
+                counted_trial(run, &workload.name, &arm).and_then(|row| row.syscalls_per_echo);
             table.push(vec![
                 workload.name.clone(),
                 rank,
@@ -112,7 +116,13 @@ fn places<'a>(run: &'a Run, workload: &str) -> Vec<Place<'a>> {
             // Without a verdict the range is what there is.
             _ => row.ratio_high < 1.0 || row.ratio_low > 1.0,
         };
-        Some(Place { contender, ratio: row.ratio, low: row.ratio_low, high: row.ratio_high, differs })
+        Some(Place {
+            contender,
+            ratio: row.ratio,
+            low: row.ratio_low,
+            high: row.ratio_high,
+            differs,
+        })
     };
     let mut places: Vec<_> = run.matrix.backends.iter().filter_map(place).collect();
     if places.len() < 2 {
@@ -134,8 +144,9 @@ fn ranked<'a>(places: Vec<Place<'a>>, baseline: &str) -> Vec<(String, Place<'a>)
         })
         .collect();
     let is_shared = |first: usize| firsts.iter().filter(|&&other| other == first).count() > 1;
-    let ranks =
-        firsts.iter().map(|&first| format!("{}{}", if is_shared(first) { "=" } else { "" }, first + 1));
+    let ranks = firsts
+        .iter()
+        .map(|&first| format!("{}{}", if is_shared(first) { "=" } else { "" }, first + 1));
     let ranks: Vec<String> = ranks.collect();
     ranks.into_iter().zip(places).collect()
 }
@@ -174,7 +185,8 @@ mod tests {
     #[test]
     fn who_ties_with_the_first_of_a_place_shares_it() {
         let names = ["a", "b", "c", "d", "e", "f"];
-        let contenders = names.map(|name| Contender { backend: name.to_owned(), ..Contender::default() });
+        let contenders =
+            names.map(|name| Contender { backend: name.to_owned(), ..Contender::default() });
         let values = [
             (0.80, 0.70, 0.90, true),
             (0.85, 0.82, 0.97, true),
@@ -184,7 +196,13 @@ mod tests {
             (1.01, 0.90, 1.12, false),
             (2.0, 1.9, 2.1, true),
         ];
-        let place = |(contender, (ratio, low, high, differs))| Place { contender, ratio, low, high, differs };
+        let place = |(contender, (ratio, low, high, differs))| Place {
+            contender,
+            ratio,
+            low,
+            high,
+            differs,
+        };
         let places: Vec<_> = contenders.iter().zip(values).map(place).collect();
         let ranks: Vec<String> = ranked(places, "d").into_iter().map(|(rank, _)| rank).collect();
         assert_eq!(ranks, ["=1", "=1", "3", "=4", "=4", "6"]);

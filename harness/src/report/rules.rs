@@ -1,6 +1,6 @@
-//! Sentences that a person decides by, made from the verdicts of a run. Each is written from an arm, the baseline and a
-//! verdict, whichever of them it favours. What has no verdict (a range, a shared CPU, a client that lags, trials that
-//! were turned away) says nothing here.
+//! Sentences that a person decides by, made from the verdicts of a run. Each is written from an
+//! arm, the baseline and a verdict, whichever of them it favours. What has no verdict (a range, a
+//! shared CPU, a client that lags, trials that were turned away) says nothing here.
 
 mod choices;
 mod crowds;
@@ -40,25 +40,30 @@ enum Kind {
     Other,
 }
 
-/// Every rule that the run supports: first what answers the matrix's own question, then what is of a load, then what a
-/// connection at rest takes. Within these first what holds for most, the rule before the exception; of what holds for as
-/// much, first what to choose.
+/// Every rule that the run supports: first what answers the matrix's own question, then what is of
+/// a load, then what a connection at rest takes. Within these first what holds for most, the rule
+/// before the exception; of what holds for as much, first what to choose.
 pub fn all(run: &Run) -> Vec<Rule> {
     let series = Series::all(&run.matrix);
     let mut rules = choices::rules(run, &series);
     for (words, says_none) in [(&CPU, true), (&THROUGHPUT, false), (&P99, false)] {
-        rules.extend(series.iter().flat_map(|series| differences::rules(run, series, words, says_none)));
+        rules.extend(
+            series.iter().flat_map(|series| differences::rules(run, series, words, says_none)),
+        );
     }
     rules.extend(crowds::rule(run));
     rules.extend(limits::capacities(run, &series));
     rules.extend(limits::memory(run));
     let is_under_load = |kind| matches!(kind, Kind::Capacity | Kind::Other);
-    rules.sort_by_key(|rule| (!answers(run, rule.kind), !is_under_load(rule.kind), Reverse(rule.covers)));
+    rules.sort_by_key(|rule| {
+        (!answers(run, rule.kind), !is_under_load(rule.kind), Reverse(rule.covers))
+    });
     rules
 }
 
-/// Whether a kind of rule answers the question of a matrix, as far as its passes tell. A sweep with an objective asks for
-/// a rate; walks without a load ask for memory, or for the cost of a crowd. Other questions have no kind of their own.
+/// Whether a kind of rule answers the question of a matrix, as far as its passes tell. A sweep with
+/// an objective asks for a rate; walks without a load ask for memory, or for the cost of a crowd.
+/// Other questions have no kind of their own.
 fn answers(run: &Run, kind: Kind) -> bool {
     let matrix = &run.matrix;
     let is_swept = matrix.workloads.iter().any(|workload| workload.sweep_of.is_some())
@@ -107,26 +112,47 @@ const CPU: Words = Words {
     less: "less",
     unit: "ns",
 };
-const THROUGHPUT: Words =
-    Words { metric: "achieved_per_s", noun: "echoes per second", verb: "carries", less: "fewer", unit: "/s" };
-const P50: Words =
-    Words { metric: "latency_p50_us", noun: "median latency", verb: "has", less: "less", unit: "µs" };
+const THROUGHPUT: Words = Words {
+    metric: "achieved_per_s",
+    noun: "echoes per second",
+    verb: "carries",
+    less: "fewer",
+    unit: "/s",
+};
+const P50: Words = Words {
+    metric: "latency_p50_us",
+    noun: "median latency",
+    verb: "has",
+    less: "less",
+    unit: "µs",
+};
 const P99: Words =
     Words { metric: "latency_p99_us", noun: "p99 latency", verb: "has", less: "less", unit: "µs" };
-const P999: Words =
-    Words { metric: "latency_p999_us", noun: "p99.9 latency", verb: "has", less: "less", unit: "µs" };
+const P999: Words = Words {
+    metric: "latency_p999_us",
+    noun: "p99.9 latency",
+    verb: "has",
+    less: "less",
+    unit: "µs",
+};
 
 /// By what a service judges a server under load.
 const LOADS: [&Words; 5] = [&CPU, &THROUGHPUT, &P50, &P99, &P999];
 
-/// The arm against the baseline, if that has a verdict. What an open loop returns is what it is offered, and says
-/// nothing of a server.
-fn judged<'a>(run: &'a Run, workload: &Workload, words: &Words, arm: &str) -> Option<&'a ComparisonRow> {
+/// The arm against the baseline, if that has a verdict. What an open loop returns is what it is
+/// offered, and says nothing of a server.
+fn judged<'a>(
+    run: &'a Run,
+    workload: &Workload,
+    words: &Words,
+    arm: &str,
+) -> Option<&'a ComparisonRow> {
     if words.metric == THROUGHPUT.metric && workload.rate_per_s.is_some() {
         return None;
     }
-    comparison(run, &workload.name, words.metric, arm, &run.matrix.baseline)
-        .filter(|row| matches!(row.verdict, Verdict::Lower | Verdict::Higher | Verdict::NoDifferenceShown))
+    comparison(run, &workload.name, words.metric, arm, &run.matrix.baseline).filter(|row| {
+        matches!(row.verdict, Verdict::Lower | Verdict::Higher | Verdict::NoDifferenceShown)
+    })
 }
 
 /// The arms beside the baseline.
@@ -137,7 +163,8 @@ fn others(run: &Run) -> impl Iterator<Item = String> + '_ {
 /// Clauses as a sentence.
 fn sentence(text: &str) -> String {
     let mut letters = text.chars();
-    let first = letters.next().map(|first| first.to_uppercase().collect::<String>()).unwrap_or_default();
+    let first =
+        letters.next().map(|first| first.to_uppercase().collect::<String>()).unwrap_or_default();
     format!("{first}{}.", letters.as_str())
 }
 
@@ -195,7 +222,8 @@ mod tests {
             let mut trials = Vec::new();
             for (at, rate) in RATES.iter().enumerate() {
                 for block in 1..=self.blocks {
-                    let arms = [(base, 1.0, 1.0), (&again, 1.0, 1.0), (other, self.cpu[at], self.p99[at])];
+                    let arms =
+                        [(base, 1.0, 1.0), (&again, 1.0, 1.0), (other, self.cpu[at], self.p99[at])];
                     for (step, (arm, cpu, p99)) in arms.into_iter().enumerate() {
                         let wobble = f64::from(block * (step as u32 + 1) % 5) / 2.0 - 1.0;
                         let wobble = 1.0 + self.scatter * wobble;
@@ -247,7 +275,8 @@ mod tests {
                 |of: &String| ["% less", "% more", "times"].iter().any(|words| of.contains(words));
             assert!(!all.iter().any(is_difference), "{all:#?}");
             assert!(
-                all.iter().any(|of| of.contains("no difference") || of.starts_with("No difference")),
+                all.iter()
+                    .any(|of| of.contains("no difference") || of.starts_with("No difference")),
                 "{all:#?}"
             );
         }
@@ -255,11 +284,13 @@ mod tests {
 
     #[test]
     fn the_same_is_said_of_either_side() {
-        let swapped = |text: String| text.replace(BASE, "(").replace(OTHER, BASE).replace('(', OTHER);
+        let swapped =
+            |text: String| text.replace(BASE, "(").replace(OTHER, BASE).replace('(', OTHER);
         for cpu in [[0.8; 3], [1.3; 3], [1.0; 3], [0.8, 1.0, 1.3], [3.0, 1.0, 0.5]] {
             let made = Made { cpu, p99: [1.2, 1.0, 0.8], ..MADE };
             let other = Made { arms: [OTHER, BASE], ..made };
-            let statements = |made: Made| made.statements().into_iter().map(|of| of.replace('(', "["));
+            let statements =
+                |made: Made| made.statements().into_iter().map(|of| of.replace('(', "["));
             let all: Vec<String> = statements(made).map(swapped).collect();
             assert_eq!(statements(other).collect::<Vec<_>>(), all);
             assert!(all.len() > 1, "{all:?}");
@@ -276,7 +307,10 @@ mod tests {
             .filter(|row| row.arm == OTHER && row.block > 1)
             .for_each(|row| row.status = Status::Rejected);
         let line = lines(&run).remove(0);
-        assert!(line.contains("in `w@1000`, where") && line.contains("9 of 90 latency trials"), "{line}");
+        assert!(
+            line.contains("in `w@1000`, where") && line.contains("9 of 90 latency trials"),
+            "{line}"
+        );
         assert!(body(&run).markdown().starts_with(&line));
     }
 
@@ -292,7 +326,11 @@ mod tests {
             row.verdict = Verdict::SendLag;
         }
         run.capacities.clear();
-        assert!(body(&run).markdown().starts_with("**Nothing is decided:** no difference and no likeness"));
+        assert!(
+            body(&run)
+                .markdown()
+                .starts_with("**Nothing is decided:** no difference and no likeness")
+        );
     }
 
     #[test]
@@ -360,7 +398,8 @@ mod tests {
         alone.matrix.backends.truncate(1);
         alone.matrix.latency.as_mut().expect("a pass").objective_p99_us = None;
         assert!(
-            text(&Run::of(alone.matrix, alone.trials, Vec::new())).contains("`epoll-et` is the only arm")
+            text(&Run::of(alone.matrix, alone.trials, Vec::new()))
+                .contains("`epoll-et` is the only arm")
         );
     }
 
@@ -382,7 +421,10 @@ mod tests {
                 "`uring-multishot` takes 57–63 %, falling to 18–22 %, more server CPU per echo than `epoll-et`.",
             ),
             // Not steadily.
-            ([1.2, 1.6, 1.4], "`uring-multishot` takes 18–63 % more server CPU per echo than `epoll-et`."),
+            (
+                [1.2, 1.6, 1.4],
+                "`uring-multishot` takes 18–63 % more server CPU per echo than `epoll-et`.",
+            ),
         ] {
             assert_eq!(Made { cpu, ..MADE }.statement("takes"), statement);
         }
@@ -393,7 +435,9 @@ mod tests {
         let choices = |made: Made| -> Vec<(String, String)> {
             let rules = all(&made.run()).into_iter().map(|rule| (rule.subject, rule.statement));
             rules
-                .filter(|(_, of)| ["enough", "choice", "trade"].iter().any(|words| of.contains(words)))
+                .filter(|(_, of)| {
+                    ["enough", "choice", "trade"].iter().any(|words| of.contains(words))
+                })
                 .collect()
         };
         let shape = |rates: &str| format!("64 connections, open loop, {rates}/s, 64 B messages");
@@ -411,7 +455,10 @@ mod tests {
         assert_eq!(choices(made), expected(&[("1,000 and 2,000", enough), ("3,000", better)]));
         let made = Made { p99: [1.0, 1.0, 1.2], ..made };
         assert_eq!(choices(made), expected(&[("1,000 and 2,000", enough), ("3,000", trade)]));
-        assert_eq!(choices(Made { cpu: [0.8; 3], ..MADE }), expected(&[("1,000 to 3,000", better)]));
+        assert_eq!(
+            choices(Made { cpu: [0.8; 3], ..MADE }),
+            expected(&[("1,000 to 3,000", better)])
+        );
         assert_eq!(choices(MADE), expected(&[("1,000 to 3,000", enough)]));
     }
 
@@ -421,12 +468,15 @@ mod tests {
             let made = Made { p99: [1.0, 1.2, p99], ..MADE };
             // The table says the same.
             let run = made.run();
-            let kept = run.capacities.iter().find(|row| row.arm == OTHER).and_then(|row| row.kept_per_s);
+            let kept =
+                run.capacities.iter().find(|row| row.arm == OTHER).and_then(|row| row.kept_per_s);
             let statement = made.statement("keep");
             let rate = crate::report::table::number(kept.expect("a rate"));
             assert!(statement.contains(&format!("up to {rate}/s")), "{statement} {rate}");
             assert!(
-                run.capacities.iter().all(|row| row.bounds == Some(crate::measurement::Bounds::Interval95))
+                run.capacities
+                    .iter()
+                    .all(|row| row.bounds == Some(crate::measurement::Bounds::Interval95))
             );
             assert_eq!(made.statements()[0], statement, "it answers the question of a sweep");
             statement
@@ -467,8 +517,13 @@ mod tests {
     fn what_a_connection_takes_is_said_where_the_intervals_of_its_slopes_lie_apart() {
         let statements = |made: Made, interval| -> Vec<String> {
             let mut run = made.run();
-            run.memory = vec![slope(BASE, 200.0, Some((195.0, 205.0))), slope(OTHER, 840.0, interval)];
-            all(&run).into_iter().map(|rule| rule.statement).filter(|of| of.contains("memory")).collect()
+            run.memory =
+                vec![slope(BASE, 200.0, Some((195.0, 205.0))), slope(OTHER, 840.0, interval)];
+            all(&run)
+                .into_iter()
+                .map(|rule| rule.statement)
+                .filter(|of| of.contains("memory"))
+                .collect()
         };
         for (interval, expected) in [
             (
@@ -499,8 +554,7 @@ mod tests {
         let saves = Made { cpu: [0.8; 3], ..MADE };
         assert_eq!(statements(saves, Some((830.0, 850.0)))[0], trade);
         let better = statements(saves, Some((15.0, 20.0)));
-        let words =
-            "better in server CPU per echo and kernel memory per idle connection, and worse in nothing";
+        let words = "better in server CPU per echo and kernel memory per idle connection, and worse in nothing";
         assert!(better[0].contains(words), "{better:?}");
     }
 }

@@ -16,7 +16,8 @@ use crate::trial::{ALONE, CROWDED};
 /// Servers that wait with epoll and hold nothing else in the kernel.
 const EPOLL: [&str; 2] = ["epoll-et", "epoll-lt"];
 
-/// Steps of opening up to this share of the largest count are the first ones, and those beyond the rest the last.
+/// Steps of opening up to this share of the largest count are the first ones, and those beyond the
+/// rest the last.
 const FIRST_SHARE: f64 = 0.2;
 
 /// Where an arm stands in the matrix; the floor stands in none and comes last.
@@ -33,7 +34,11 @@ pub fn trials(run: &Run) -> Vec<&TrialRow> {
 }
 
 /// The steps of that name in a trial, in their order.
-pub fn steps<'a>(run: &'a Run, trial: &TrialRow, step: &'static str) -> impl Iterator<Item = &'a ScaleRow> {
+pub fn steps<'a>(
+    run: &'a Run,
+    trial: &TrialRow,
+    step: &'static str,
+) -> impl Iterator<Item = &'a ScaleRow> {
     let run_id = trial.run_id;
     run.scale.iter().filter(move |row| row.run_id == run_id && row.step == step)
 }
@@ -46,7 +51,8 @@ fn mebibytes(bytes: f64) -> String {
     number(bytes / f64::from(1 << 20))
 }
 
-/// The steps that led beyond every earlier count, without those that open again what had made room for active ones.
+/// The steps that led beyond every earlier count, without those that open again what had made room
+/// for active ones.
 pub fn opened<'a>(run: &'a Run, trial: &TrialRow) -> Vec<&'a ScaleRow> {
     let mut most = 0;
     let mut opened: Vec<&ScaleRow> = Vec::new();
@@ -131,8 +137,9 @@ pub fn opening(run: &Run) -> Body {
 
 fn absent(run: &Run) -> String {
     let unusable = trials(run).into_iter().filter(|row| !row.status.is_usable());
-    let line =
-        |row: &TrialRow| format!("- `{}` has no figures: {}: {}\n", row.arm, row.status.word(), row.reason);
+    let line = |row: &TrialRow| {
+        format!("- `{}` has no figures: {}: {}\n", row.arm, row.status.word(), row.reason)
+    };
     let lines: String = unusable.map(line).collect();
     if lines.is_empty() { lines } else { format!("\n{lines}") }
 }
@@ -146,19 +153,21 @@ fn median_and_range(mut values: Vec<f64>) -> String {
     }
 }
 
-/// What a load with a crowd beside it has over one without: the mean over the repeats in which both servers' figures may
-/// be used, and its interval, or its range if they are few.
+/// What a load with a crowd beside it has over one without: the mean over the repeats in which both
+/// servers' figures may be used, and its interval, or its range if they are few.
 pub fn crowding(
     rows: &[&ScaleRow],
     may_be_used: fn(&ScaleRow) -> bool,
     value: fn(&ScaleRow) -> Option<f64>,
 ) -> Option<(f64, Spread)> {
     let of = |server: &'static str, repeat: Option<u32>| {
-        let mut of_server = rows.iter().filter(move |row| row.server == server && row.repeat == repeat);
+        let mut of_server =
+            rows.iter().filter(move |row| row.server == server && row.repeat == repeat);
         of_server.find(|row| may_be_used(row)).and_then(|row| value(row))
     };
     let repeats = rows.iter().filter(|row| row.server == CROWDED).map(|row| row.repeat);
-    let ratio = |repeat| Some(of(CROWDED, repeat)? / of(ALONE, repeat)?).filter(|ratio| ratio.is_finite());
+    let ratio =
+        |repeat| Some(of(CROWDED, repeat)? / of(ALONE, repeat)?).filter(|ratio| ratio.is_finite());
     let ratios: Vec<f64> = repeats.filter_map(ratio).collect();
     geometric_mean(&ratios).zip(spread(&ratios))
 }
@@ -171,13 +180,16 @@ fn crowded_over_alone(
     let repeats = rows.iter().filter(|row| row.server == CROWDED).count();
     match crowding(rows, may_be_used, value) {
         Some((mean, _)) if repeats == 1 => format!("{mean:.2}"),
-        Some((mean, (Bounds::Interval95, low, high))) => format!("**{mean:.2}** ({low:.2} to {high:.2})"),
+        Some((mean, (Bounds::Interval95, low, high))) => {
+            format!("**{mean:.2}** ({low:.2} to {high:.2})")
+        }
         Some((mean, (_, low, high))) => format!("{mean:.2} ({low:.2}–{high:.2})"),
         None => MISSING.to_owned(),
     }
 }
 
-/// One figure of a load, arm by arm, against how many connections stand beside it and how many are active.
+/// One figure of a load, arm by arm, against how many connections stand beside it and how many are
+/// active.
 fn against_connections(
     run: &Run,
     title: &str,
@@ -195,7 +207,8 @@ fn against_connections(
             _ => format!("{} ({} active)", count(connections), count(active)),
         })
         .collect();
-    let heading: Vec<&str> = std::iter::once("arm").chain(heading.iter().map(String::as_str)).collect();
+    let heading: Vec<&str> =
+        std::iter::once("arm").chain(heading.iter().map(String::as_str)).collect();
     let mut table = Table::new(1, &heading);
     for trial in trials(run) {
         let of_arm = || run.scale.iter().filter(|row| row.run_id == trial.run_id && is_wanted(row));
@@ -219,7 +232,9 @@ pub fn loads(run: &Run) -> Body {
         move |row: &ScaleRow| row.step == "load" && row.arrival == arrival && row.server != ALONE
     };
     let of = |value: fn(&ScaleRow) -> Option<f64>| {
-        move |rows: &[&ScaleRow]| median_and_range(rows.iter().filter_map(|row| value(row)).collect())
+        move |rows: &[&ScaleRow]| {
+            median_and_range(rows.iter().filter_map(|row| value(row)).collect())
+        }
     };
     let in_time = |value: fn(&ScaleRow) -> Option<f64>| {
         move |rows: &[&ScaleRow]| {
@@ -227,7 +242,8 @@ pub fn loads(run: &Run) -> Body {
             median_and_range(ok.filter_map(|row| value(row)).collect())
         }
     };
-    let rate = run.matrix.scale.as_ref().map_or(MISSING.to_owned(), |scale| number(scale.rate_per_s));
+    let rate =
+        run.matrix.scale.as_ref().map_or(MISSING.to_owned(), |scale| number(scale.rate_per_s));
     let open = format!("Open loop, {rate} messages a second in all");
     let beside = |row: &ScaleRow| row.step == "load" && !row.server.is_empty();
     let over_alone = "with a crowd, over a second server's without one, measured in turn";
@@ -236,13 +252,21 @@ pub fn loads(run: &Run) -> Body {
             run,
             &format!("{open}: server CPU per echo {over_alone}"),
             move |row| beside(row) && row.arrival == "poisson",
-            |rows| crowded_over_alone(rows, |row| row.status.is_usable(), |row| row.server_cpu_ns_per_echo),
+            |rows| {
+                crowded_over_alone(
+                    rows,
+                    |row| row.status.is_usable(),
+                    |row| row.server_cpu_ns_per_echo,
+                )
+            },
         ),
         against_connections(
             run,
             &format!("{open}: median latency {over_alone}"),
             move |row| beside(row) && row.arrival == "poisson",
-            |rows| crowded_over_alone(rows, |row| row.status == Status::Ok, |row| row.latency_p50_us),
+            |rows| {
+                crowded_over_alone(rows, |row| row.status == Status::Ok, |row| row.latency_p50_us)
+            },
         ),
         against_connections(
             run,
@@ -250,7 +274,13 @@ pub fn loads(run: &Run) -> Body {
                 "Closed loop, one message in flight on each active connection: server CPU per echo {over_alone}"
             ),
             move |row| beside(row) && row.arrival == "closed",
-            |rows| crowded_over_alone(rows, |row| row.status.is_usable(), |row| row.server_cpu_ns_per_echo),
+            |rows| {
+                crowded_over_alone(
+                    rows,
+                    |row| row.status.is_usable(),
+                    |row| row.server_cpu_ns_per_echo,
+                )
+            },
         ),
         against_connections(
             run,
@@ -307,7 +337,8 @@ fn slope<'a>(run: &'a Run, arm: &str, state: &str, object: &str) -> Option<&'a M
 /// The widest interval of the pages in use, over them.
 const WIDEST_SHARE: f64 = 0.5;
 
-/// Pages are read one after the other: so much may be below zero, and more is another program's doing.
+/// Pages are read one after the other: so much may be below zero, and more is another program's
+/// doing.
 const NEGATIVE_SHARE: f64 = 0.05;
 
 /// A walk whose pages are shown.
@@ -326,27 +357,37 @@ impl Pages<'_> {
         let used = self.used.bytes_per_connection;
         let Some(kernel) = self.bytes(KERNEL_SUM) else {
             return Some(
-                "without the kernel's objects it is not known whether the machine was at rest".to_owned(),
+                "without the kernel's objects it is not known whether the machine was at rest"
+                    .to_owned(),
             );
         };
-        let (Some(slab), Some(unexplained)) = (self.bytes("slab pages"), self.bytes(UNEXPLAINED)) else {
-            return Some("memory.csv has no rows of slab pages, or none of what is unexplained".to_owned());
+        let (Some(slab), Some(unexplained)) = (self.bytes("slab pages"), self.bytes(UNEXPLAINED))
+        else {
+            return Some(
+                "memory.csv has no rows of slab pages, or none of what is unexplained".to_owned(),
+            );
         };
         // The objects are in the pages of slabs, and these are pages in use.
         let ends = [kernel - self.bytes(PAGE_TABLES).unwrap_or_default(), slab, used];
         let is_less = |pair: &[f64]| pair[1] < (1.0 - NEGATIVE_SHARE) * pair[0];
-        let width = slopes::bounds(self.used, &self.run.memory_points).map(|(low, high)| high - low);
+        let width =
+            slopes::bounds(self.used, &self.run.memory_points).map(|(low, high)| high - low);
         let is_wide = width.is_none_or(|width| width > WIDEST_SHARE * used);
-        let disturbed =
-            used <= 0.0 || is_wide || ends.windows(2).any(is_less) || unexplained < -NEGATIVE_SHARE * used;
-        disturbed.then(|| "the machine's pages do not add up: something else took or gave memory".to_owned())
+        let disturbed = used <= 0.0
+            || is_wide
+            || ends.windows(2).any(is_less)
+            || unexplained < -NEGATIVE_SHARE * used;
+        disturbed.then(|| {
+            "the machine's pages do not add up: something else took or gave memory".to_owned()
+        })
     }
 
     fn cells(&self) -> Vec<String> {
         let plain = |value: Option<f64>| value.map_or(MISSING.to_owned(), whole);
         // What hardly changed has no row.
         let or_none = |object: &str| self.bytes(object).map_or("0".to_owned(), whole);
-        let objects = self.bytes(KERNEL_SUM).map(|sum| sum - self.bytes(PAGE_TABLES).unwrap_or_default());
+        let objects =
+            self.bytes(KERNEL_SUM).map(|sum| sum - self.bytes(PAGE_TABLES).unwrap_or_default());
         let between = self.bytes("slab pages").zip(objects).map(|(pages, objects)| pages - objects);
         let used = self.used.bytes_per_connection;
         let share = self.bytes(UNEXPLAINED).map(|rest| format!("{:.1} %", 100.0 * rest / used));
@@ -386,8 +427,9 @@ pub fn account(run: &Run) -> Body {
             "of all",
         ],
     );
-    let is_shown =
-        |row: &&MemoryRow| row.object == USED_SUM && row.state != ACTIVE && row.status == Status::Ok;
+    let is_shown = |row: &&MemoryRow| {
+        row.object == USED_SUM && row.state != ACTIVE && row.status == Status::Ok
+    };
     let mut rows: Vec<_> = run.memory.iter().filter(is_shown).collect();
     rows.sort_by_key(|row| (row.state != NEVER_USED, place(run, &row.arm)));
     let (mut shown, mut not_shown) = (Vec::new(), Vec::<(String, Vec<String>)>::new());
@@ -407,7 +449,8 @@ pub fn account(run: &Run) -> Body {
             }
         }
     }
-    let line = |(why, walks): (String, Vec<String>)| format!("- No account of {}: {why}\n", list(&walks));
+    let line =
+        |(why, walks): (String, Vec<String>)| format!("- No account of {}: {why}\n", list(&walks));
     let lines: String = not_shown.into_iter().map(line).collect();
     let lines = if lines.is_empty() || table.is_empty() { lines } else { format!("\n{lines}") };
     match table.is_empty() {
@@ -428,7 +471,9 @@ fn residuals(run: &Run, shown: &[&MemoryRow]) -> String {
         });
         distances.reduce(f64::max)
     };
-    let (Some(objects), Some(pages)) = (most(KERNEL_SUM), most(USED_SUM)) else { return String::new() };
+    let (Some(objects), Some(pages)) = (most(KERNEL_SUM), most(USED_SUM)) else {
+        return String::new();
+    };
     format!(
         "\nOn the way up no reading of the kernel's objects lies farther from its line than {} MiB, none of the pages in \
          use farther than {} MiB.\n",
@@ -437,17 +482,21 @@ fn residuals(run: &Run, shown: &[&MemoryRow]) -> String {
     )
 }
 
-/// How many connections that were used and rest fit into a server's memory, when the other ends are elsewhere.
+/// How many connections that were used and rest fit into a server's memory, when the other ends are
+/// elsewhere.
 ///
-/// `null` shows two bare ends and the load's epoll registration of one of them. What such a registration takes is what
-/// an epoll server adds to that.
+/// `null` shows two bare ends and the load's epoll registration of one of them. What such a
+/// registration takes is what an epoll server adds to that.
 pub fn fit(run: &Run) -> Body {
-    let over =
-        |arm: &str, object: &str| slope(run, arm, USED_THEN_IDLE, object)?.over_null_bytes_per_connection;
+    let over = |arm: &str, object: &str| {
+        slope(run, arm, USED_THEN_IDLE, object)?.over_null_bytes_per_connection
+    };
     let arms: Vec<_> = run.matrix.backends.iter().map(|contender| contender.arm()).collect();
     let registration = EPOLL.iter().find_map(|arm| over(arm, KERNEL_SUM));
     let floor = slope(run, "null", NEVER_USED, KERNEL_SUM).map(|row| row.bytes_per_connection);
-    let Some(bare) = floor.zip(registration).map(|(floor, registration)| (floor - registration) / 2.0) else {
+    let Some(bare) =
+        floor.zip(registration).map(|(floor, registration)| (floor - registration) / 2.0)
+    else {
         return Body::default();
     };
     let mut table = Table::new(
@@ -505,7 +554,11 @@ mod tests {
             .collect();
         let shown = |rows: &[ScaleRow]| {
             let rows: Vec<&ScaleRow> = rows.iter().collect();
-            crowded_over_alone(&rows, |row| row.status.is_usable(), |row| row.server_cpu_ns_per_echo)
+            crowded_over_alone(
+                &rows,
+                |row| row.status.is_usable(),
+                |row| row.server_cpu_ns_per_echo,
+            )
         };
         assert_eq!(shown(&rows), "**1.10** (1.10 to 1.10)");
         // Without one of a pair the other does not count, and nine are too few for an interval.

@@ -200,13 +200,19 @@ mod tests {
     fn the_same_parts_are_markdown_and_html() {
         let mut table = Table::new(1, &["name", "n"]);
         table.push(vec!["a".to_owned(), "1".to_owned()]);
-        let body = Body::default().heading("Over it").table(table).then(Body::default().notes("Under it.\n"));
+        let body = Body::default()
+            .heading("Over it")
+            .table(table)
+            .then(Body::default().notes("Under it.\n"));
         assert_eq!(
             body.markdown(),
             "Over it\n\n| name |   n |\n|------|----:|\n| a    |   1 |\n\nUnder it.\n"
         );
         let html = body.html("x");
-        assert!(html.starts_with("<h3>Over it</h3>\n") && html.contains("aria-label=\"Over it\""), "{html}");
+        assert!(
+            html.starts_with("<h3>Over it</h3>\n") && html.contains("aria-label=\"Over it\""),
+            "{html}"
+        );
         assert!(html.ends_with("<p>Under it.</p>\n"), "{html}");
         assert!(Body::default().table(Table::new(1, &["name"])).is_empty());
     }

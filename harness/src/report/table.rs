@@ -58,9 +58,11 @@ impl Table {
         let columns = self.rows[0].len();
         // A bar would begin another cell.
         let in_cell = |cell: &String| cell.replace('|', "\\|").replace('\n', " ");
-        let rows: Vec<Vec<String>> = self.rows.iter().map(|row| row.iter().map(in_cell).collect()).collect();
-        let width =
-            |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0).max(3);
+        let rows: Vec<Vec<String>> =
+            self.rows.iter().map(|row| row.iter().map(in_cell).collect()).collect();
+        let width = |column: usize| {
+            rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0).max(3)
+        };
         let widths: Vec<usize> = (0..columns).map(width).collect();
         let mut text = String::new();
         for (index, row) in rows.iter().enumerate() {
@@ -109,7 +111,8 @@ pub fn number(value: f64) -> String {
     }
 }
 
-/// The same with three significant digits of small numbers too, so that ratios of what is shown are those beside it.
+/// The same with three significant digits of small numbers too, so that ratios of what is shown are
+/// those beside it.
 pub fn significant(value: f64) -> String {
     let magnitude = value.abs();
     if !(1e-9..1.0).contains(&magnitude) {
@@ -144,8 +147,13 @@ mod tests {
 
     #[test]
     fn numbers_are_short() {
-        let cases =
-            [(1234567.8, "1,234,568"), (-4096.0, "-4,096"), (100.4, "100"), (12.34, "12.3"), (1.234, "1.23")];
+        let cases = [
+            (1234567.8, "1,234,568"),
+            (-4096.0, "-4,096"),
+            (100.4, "100"),
+            (12.34, "12.3"),
+            (1.234, "1.23"),
+        ];
         for (value, text) in cases {
             assert_eq!(number(value), text);
         }
@@ -153,9 +161,13 @@ mod tests {
 
     #[test]
     fn small_numbers_keep_three_digits_where_they_are_divided() {
-        for (value, text) in
-            [(0.0, "0.00"), (0.0471, "0.0471"), (0.000_347_2, "0.000347"), (0.234, "0.234"), (12.34, "12.3")]
-        {
+        for (value, text) in [
+            (0.0, "0.00"),
+            (0.0471, "0.0471"),
+            (0.000_347_2, "0.000347"),
+            (0.234, "0.234"),
+            (12.34, "12.3"),
+        ] {
             assert_eq!(significant(value), text);
         }
     }

@@ -1,4 +1,5 @@
-//! What is shown of a run. Everything here comes from its files, and the same files give the same text.
+//! What is shown of a run. Everything here comes from its files, and the same files give the same
+//! text.
 
 use std::collections::BTreeSet;
 
@@ -21,7 +22,8 @@ use crate::trial::memory_states::{ACTIVE, KERNEL_SUM, NEVER_USED, USED_THEN_IDLE
 pub const SHOWN_BYTES: f64 = 8.0;
 
 /// Over the trials that do not count, or not in all.
-pub const GATES_TITLE: &str = "Trials that were rejected, unsupported, client-limited, or carry a remark";
+pub const GATES_TITLE: &str =
+    "Trials that were rejected, unsupported, client-limited, or carry a remark";
 
 /// Every section, in the order of the terminal.
 pub(super) fn all(run: &Run, folder: &str) -> Vec<Section> {
@@ -50,8 +52,16 @@ pub(super) fn all(run: &Run, folder: &str) -> Vec<Section> {
             title: "Open loop: latency at a given rate, from when a message was due",
             body: open_loop(run),
         },
-        Section { name: "capacity", title: "Capacity at the latency objective", body: capacity(run) },
-        Section { name: "churn", title: "Connections that are replaced all the time", body: churn(run) },
+        Section {
+            name: "capacity",
+            title: "Capacity at the latency objective",
+            body: capacity(run),
+        },
+        Section {
+            name: "churn",
+            title: "Connections that are replaced all the time",
+            body: churn(run),
+        },
         Section {
             name: "fairness",
             title: "Fairness: echoes of each connection and worker over the mean, and Jain's index (1: all equal)",
@@ -130,16 +140,25 @@ fn about(run: &Run, folder: &str) -> String {
             let namespace = match row.network_namespace.as_str() {
                 "fresh" => "a fresh network namespace for each trial".to_owned(),
                 other => match other.strip_prefix("host: ") {
-                    Some(why) => format!("in the host's network, with whatever else is in it ({why})"),
+                    Some(why) => {
+                        format!("in the host's network, with whatever else is in it ({why})")
+                    }
                     None => other.to_owned(),
                 },
             };
-            let core = match (manifest["placement"]["shared_core"].as_bool(), run.matrix.hyperthreads) {
-                (Some(true), false) => " (hyperthreads of one core: no verdict on what takes time)",
-                (Some(true), true) => " (hyperthreads of one core, as the matrix allows)",
-                _ => "",
-            };
-            format!("server {}, client {}{core}, {namespace}", cpus(&row.server_cpus), cpus(&row.client_cpus))
+            let core =
+                match (manifest["placement"]["shared_core"].as_bool(), run.matrix.hyperthreads) {
+                    (Some(true), false) => {
+                        " (hyperthreads of one core: no verdict on what takes time)"
+                    }
+                    (Some(true), true) => " (hyperthreads of one core, as the matrix allows)",
+                    _ => "",
+                };
+            format!(
+                "server {}, client {}{core}, {namespace}",
+                cpus(&row.server_cpus),
+                cpus(&row.client_cpus)
+            )
         },
     );
     let finished = match (run.state.caveat(), run.gap()) {
@@ -149,8 +168,11 @@ fn about(run: &Run, folder: &str) -> String {
             format!("finished {}{gap}", text_of(manifest, "/finished_utc"))
         }
     };
-    let dirty =
-        if manifest["machine"]["git_dirty"] == Value::Bool(true) { ", with local changes" } else { "" };
+    let dirty = if manifest["machine"]["git_dirty"] == Value::Bool(true) {
+        ", with local changes"
+    } else {
+        ""
+    };
     let fresh = first.is_some_and(|row| row.network_namespace == "fresh");
     let profile = match text_of(manifest, "/build_profile") {
         "release" => "",
@@ -168,9 +190,10 @@ fn about(run: &Run, folder: &str) -> String {
         text_of(manifest, "/machine/description"),
         text_of(manifest, "/machine/cpu_model"),
         text_of(manifest, "/machine/kernel_release"),
-        manifest["machine"]["memory_total_bytes"]
-            .as_u64()
-            .map_or("unknown".to_owned(), |bytes| format!("{:.0} GiB", bytes as f64 / f64::from(1 << 30))),
+        manifest["machine"]["memory_total_bytes"].as_u64().map_or(
+            "unknown".to_owned(),
+            |bytes| format!("{:.0} GiB", bytes as f64 / f64::from(1 << 30))
+        ),
         text_of(manifest, "/machine/idle_driver"),
         if run.sides.is_some() { String::new() } else { congestion(&manifest["machine"], fresh) },
         revision(manifest),
@@ -236,8 +259,9 @@ fn calibration(manifest: &Value) -> String {
 fn revision(manifest: &Value) -> String {
     let short = |path: &str| manifest.pointer(path)?.as_str()?.get(..12).map(str::to_owned);
     let reason = || manifest.pointer("/machine/git_reason").and_then(Value::as_str);
-    let own = short("/machine/git_revision")
-        .unwrap_or_else(|| reason().map_or("unknown".to_owned(), |reason| format!("unknown ({reason})")));
+    let own = short("/machine/git_revision").unwrap_or_else(|| {
+        reason().map_or("unknown".to_owned(), |reason| format!("unknown ({reason})"))
+    });
     match short("/programs/server/revision") {
         Some(of_server) if of_server != own => format!("{own}, the server's program {of_server}"),
         _ => own,
@@ -280,7 +304,11 @@ fn questions(run: &Run) -> Body {
         table.push(vec![
             workload.name.clone(),
             workload.connections.to_string()
-                + &if idle > 0 { format!(", and {} idle", number(idle as f64)) } else { String::new() },
+                + &if idle > 0 {
+                    format!(", and {} idle", number(idle as f64))
+                } else {
+                    String::new()
+                },
             format!("{} B", workload.message_bytes),
             load(workload),
             workload.question.clone(),
@@ -329,7 +357,8 @@ pub fn by_arm(run: &Run, pass: Pass) -> Vec<(&str, String, Vec<&TrialRow>)> {
     let mut found = Vec::new();
     for workload in workloads {
         for arm in arms(run) {
-            let rows: Vec<_> = of_pass().filter(|row| row.workload == workload && row.arm == arm).collect();
+            let rows: Vec<_> =
+                of_pass().filter(|row| row.workload == workload && row.arm == arm).collect();
             if !rows.is_empty() {
                 found.push((workload, arm, rows));
             }
@@ -366,10 +395,12 @@ impl Absence<'_> {
     }
 }
 
-/// Which arms have no figures in a pass, and why: one for each arm and kind of reason. Reasons that differ in
-/// their numbers alone are of one kind, and the first stands for all.
+/// Which arms have no figures in a pass, and why: one for each arm and kind of reason. Reasons that
+/// differ in their numbers alone are of one kind, and the first stands for all.
 pub fn absences(run: &Run, pass: Pass) -> Vec<Absence<'_>> {
-    let kind = |row: &TrialRow| row.reason.split(|letter: char| letter.is_ascii_digit()).collect::<String>();
+    let kind = |row: &TrialRow| {
+        row.reason.split(|letter: char| letter.is_ascii_digit()).collect::<String>()
+    };
     let mut absences: Vec<Absence> = Vec::new();
     for row in run.trials.iter().filter(|row| row.pass == Some(pass) && !row.status.is_usable()) {
         let of_arm = |other: &&TrialRow| {
@@ -396,7 +427,8 @@ pub fn absences(run: &Run, pass: Pass) -> Vec<Absence<'_>> {
 
 /// The same, a line for each.
 pub fn absent(run: &Run, pass: Pass) -> String {
-    let line = |absence: &Absence| format!("- `{}` has no figures {}\n", absence.arm(), absence.why());
+    let line =
+        |absence: &Absence| format!("- `{}` has no figures {}\n", absence.arm(), absence.why());
     let lines: String = absences(run, pass).iter().map(line).collect();
     if lines.is_empty() { lines } else { format!("\n{lines}") }
 }
@@ -415,12 +447,15 @@ pub fn median_of(rows: &[&TrialRow], value: fn(&TrialRow) -> Option<f64>) -> Str
 }
 
 fn syscalls(run: &Run) -> Body {
-    let mut table =
-        Table::new(4, &["workload", "arm", "calls by name", "source", "calls per echo", "events per wait"]);
+    let mut table = Table::new(
+        4,
+        &["workload", "arm", "calls by name", "source", "calls per echo", "events per wait"],
+    );
     for (workload, arm, rows) in by_arm(run, Pass::Syscalls) {
         // The block that was run again, if one was.
         let Some(row) = counted(&rows) else { continue };
-        let mut calls: Vec<_> = run.syscalls.iter().filter(|call| call.run_id == row.run_id).collect();
+        let mut calls: Vec<_> =
+            run.syscalls.iter().filter(|call| call.run_id == row.run_id).collect();
         calls.sort_by(|a, b| b.calls.cmp(&a.calls).then_with(|| a.syscall.cmp(&b.syscall)));
         // What makes less than a hundredth of a call is in syscalls.csv.
         let named: Vec<String> = calls
@@ -429,7 +464,8 @@ fn syscalls(run: &Run) -> Body {
             .map(|call| format!("{} {}", call.syscall, number(call.calls_per_echo)))
             .collect();
         let usable = row.status == Status::Ok;
-        let shown = |value: Option<f64>| value.filter(|_| usable).map_or(MISSING.to_owned(), number);
+        let shown =
+            |value: Option<f64>| value.filter(|_| usable).map_or(MISSING.to_owned(), number);
         table.push(vec![
             workload.to_owned(),
             arm,
@@ -451,7 +487,8 @@ fn events(run: &Run) -> Body {
         }
     }
     let short = names.iter().map(|name| name.trim_start_matches("io_uring_"));
-    let mut table = Table::new(2, &["workload", "arm"].into_iter().chain(short).collect::<Vec<_>>());
+    let mut table =
+        Table::new(2, &["workload", "arm"].into_iter().chain(short).collect::<Vec<_>>());
     let mut reasons: Vec<String> = Vec::new();
     for (workload, arm, rows) in by_arm(run, Pass::Syscalls) {
         let Some(trial) = counted(&rows).filter(|row| row.status == Status::Ok) else { continue };
@@ -460,7 +497,8 @@ fn events(run: &Run) -> Body {
             continue;
         }
         let cell = |name: &&str| {
-            let per_echo = of_trial.iter().find(|row| row.event == **name).and_then(|row| row.count_per_echo);
+            let per_echo =
+                of_trial.iter().find(|row| row.event == **name).and_then(|row| row.count_per_echo);
             // What never happened is told from what hardly did.
             let shown = |value: f64| if value == 0.0 { "0".to_owned() } else { number(value) };
             per_echo.map_or(MISSING.to_owned(), shown)
@@ -488,9 +526,11 @@ fn counted<'a>(rows: &[&'a TrialRow]) -> Option<&'a TrialRow> {
 
 /// The trial in which an arm's calls under a workload were counted.
 pub fn counted_trial<'a>(run: &'a Run, workload: &str, arm: &str) -> Option<&'a TrialRow> {
-    let is_of_arm =
-        |row: &&TrialRow| row.pass == Some(Pass::Syscalls) && row.workload == workload && row.arm == arm;
-    counted(&run.trials.iter().filter(is_of_arm).collect::<Vec<_>>()).filter(|row| row.status == Status::Ok)
+    let is_of_arm = |row: &&TrialRow| {
+        row.pass == Some(Pass::Syscalls) && row.workload == workload && row.arm == arm
+    };
+    counted(&run.trials.iter().filter(is_of_arm).collect::<Vec<_>>())
+        .filter(|row| row.status == Status::Ok)
 }
 
 pub fn comparison<'a>(
@@ -500,7 +540,8 @@ pub fn comparison<'a>(
     arm: &str,
     baseline: &str,
 ) -> Option<&'a ComparisonRow> {
-    let mut of_metric = run.comparisons.iter().filter(|row| row.workload == workload && row.metric == metric);
+    let mut of_metric =
+        run.comparisons.iter().filter(|row| row.workload == workload && row.metric == metric);
     of_metric.find(|row| row.arm == arm && row.baseline == baseline)
 }
 
@@ -526,8 +567,10 @@ pub fn ratio_of_bounds(ratio: f64, low: f64, high: f64, verdict: Option<Verdict>
 /// What stands in brackets after the ratios of a metric.
 pub fn bounds(run: &Run, metric: &str) -> &'static str {
     let mut all = run.comparisons.iter().filter(|row| row.metric == metric).map(|row| row.bounds);
-    match (all.clone().any(|bounds| bounds == Bounds::Range), all.any(|bounds| bounds == Bounds::Interval95))
-    {
+    match (
+        all.clone().any(|bounds| bounds == Bounds::Range),
+        all.any(|bounds| bounds == Bounds::Interval95),
+    ) {
         (true, true) => "95 % interval, or range below 10 blocks",
         (false, true) => "95 % interval",
         _ => "range",
@@ -536,7 +579,8 @@ pub fn bounds(run: &Run, metric: &str) -> &'static str {
 
 /// How far the baseline's two readings lie apart.
 pub fn noise(run: &Run, workload: &str, metric: &str) -> Option<(f64, f64)> {
-    let mut of_metric = run.comparisons.iter().filter(|row| row.workload == workload && row.metric == metric);
+    let mut of_metric =
+        run.comparisons.iter().filter(|row| row.workload == workload && row.metric == metric);
     of_metric.find_map(|row| Some((row.noise_low?, row.noise_high?)))
 }
 
@@ -545,9 +589,11 @@ fn ratio_of(run: &Run, workload: &str, metric: &str, arm: &str, baseline: &str) 
         return "1 (baseline)".to_owned();
     }
     if arm == comparisons::again(baseline) {
-        return noise(run, workload, metric).map_or(MISSING.to_owned(), |(low, high)| match low == high {
-            true => format!("noise: {low:.2}"),
-            false => format!("noise: {low:.2}–{high:.2}"),
+        return noise(run, workload, metric).map_or(MISSING.to_owned(), |(low, high)| {
+            match low == high {
+                true => format!("noise: {low:.2}"),
+                false => format!("noise: {low:.2}–{high:.2}"),
+            }
         });
     }
     comparison(run, workload, metric, arm, baseline).map_or(MISSING.to_owned(), ratio)
@@ -561,7 +607,10 @@ fn endings(run: &Run) -> String {
         let blocks = comparisons::complete_blocks(&run.trials, Pass::Latency, &workload.name).len();
         let why = match comparisons::precision_percent(&run.trials, &workload.name, &run.matrix) {
             Some(reached) if reached <= asked => {
-                format!("every interval is within {} % of its ratio, which was asked for", number(asked))
+                format!(
+                    "every interval is within {} % of its ratio, which was asked for",
+                    number(asked)
+                )
             }
             Some(reached) => {
                 format!(
@@ -581,8 +630,15 @@ fn cpu(run: &Run) -> Body {
     let baseline = run.matrix.baseline.as_str();
     let against = format!("against {baseline} ({})", bounds(run, "server_cpu_ns_per_echo"));
     // What is read off clocks alone: what the kernel samples at its tick is in trials.csv.
-    let heading =
-        ["workload", "arm", "server ns/echo", &against, "client ns/echo", "switches/echo", "blocks"];
+    let heading = [
+        "workload",
+        "arm",
+        "server ns/echo",
+        &against,
+        "client ns/echo",
+        "switches/echo",
+        "blocks",
+    ];
     let mut table = Table::new(2, &heading);
     for (workload, arm, _) in by_arm(run, Pass::Latency) {
         // The same blocks for every arm and every column: those that the ratio is over.
@@ -693,8 +749,16 @@ fn capacity(run: &Run) -> Body {
         true => "p99 ms there (95 % interval, or range below 10 blocks)",
         false => "p99 ms there (95 % interval)",
     };
-    let heading =
-        ["sweep", "arm", "objective", "kept up to /s", p99, "not shown to be kept at /s", p99, "because"];
+    let heading = [
+        "sweep",
+        "arm",
+        "objective",
+        "kept up to /s",
+        p99,
+        "not shown to be kept at /s",
+        p99,
+        "because",
+    ];
     let mut table = Table::new(2, &heading);
     let shown = |value: Option<f64>| value.map_or(MISSING.to_owned(), number);
     let p99 = |mean: Option<f64>, low: Option<f64>, high: Option<f64>| match (mean, low, high) {
@@ -756,8 +820,9 @@ fn fairness(run: &Run) -> Body {
     let mut table = Table::new(2, &heading);
     for (workload, arm) in by_arm_and_loop(run, false) {
         let rows = in_complete_blocks(run, workload, &arm);
-        let is_shown =
-            |row: &&TrialRow| row.fairness_connections.is_some() && row.active_connections > Some(1);
+        let is_shown = |row: &&TrialRow| {
+            row.fairness_connections.is_some() && row.active_connections > Some(1)
+        };
         if !rows.iter().any(is_shown) {
             continue;
         }
@@ -779,8 +844,8 @@ fn fairness(run: &Run) -> Body {
     table.into()
 }
 
-/// Object by arm: what a connection costs over `null`, in each state, and the sums. `MemAvailable` is not
-/// shown: at a few thousand connections the rest of the machine moves it more than they do.
+/// Object by arm: what a connection costs over `null`, in each state, and the sums. `MemAvailable`
+/// is not shown: at a few thousand connections the rest of the machine moves it more than they do.
 fn memory(run: &Run) -> Body {
     let mut columns: Vec<(&str, &str)> = Vec::new();
     let usable = || run.memory.iter().filter(|row| row.status == Status::Ok);
@@ -792,7 +857,8 @@ fn memory(run: &Run) -> Body {
     let states = [NEVER_USED, USED_THEN_IDLE, ACTIVE];
     let of_state = |state: &str| states.iter().position(|other| *other == state);
     let arms = arms(run);
-    columns.sort_by_key(|&(arm, state)| (of_state(state), arms.iter().position(|other| other == arm)));
+    columns
+        .sort_by_key(|&(arm, state)| (of_state(state), arms.iter().position(|other| other == arm)));
     let find = |(arm, state): (&str, &str), object: &str| {
         usable().find(|row| row.arm == arm && row.state == state && row.object == object)
     };
@@ -805,22 +871,29 @@ fn memory(run: &Run) -> Body {
             _ => (*arm).to_owned(),
         })
         .collect();
-    let heading: Vec<&str> =
-        [&["object", "two bare endpoints"][..], &heading.iter().map(String::as_str).collect::<Vec<_>>()]
-            .concat();
+    let heading: Vec<&str> = [
+        &["object", "two bare endpoints"][..],
+        &heading.iter().map(String::as_str).collect::<Vec<_>>(),
+    ]
+    .concat();
     let mut table = Table::new(1, &heading);
-    let floor = |object: &str| find(("null", NEVER_USED), object).map(|row| row.bytes_per_connection);
-    let stands =
-        |column| find(column, KERNEL_SUM).is_some_and(|row| row.over_null_bytes_per_connection.is_some());
+    let floor =
+        |object: &str| find(("null", NEVER_USED), object).map(|row| row.bytes_per_connection);
+    let stands = |column| {
+        find(column, KERNEL_SUM).is_some_and(|row| row.over_null_bytes_per_connection.is_some())
+    };
     let mut objects: BTreeSet<&str> = BTreeSet::new();
     if columns.iter().any(|&column| stands(column)) {
         let is_shown = |row: &&MemoryRow| {
-            row.space == "kernel" && row.object != KERNEL_SUM && row.bytes_per_connection.abs() >= SHOWN_BYTES
+            row.space == "kernel"
+                && row.object != KERNEL_SUM
+                && row.bytes_per_connection.abs() >= SHOWN_BYTES
         };
         objects.extend(usable().filter(is_shown).map(|row| row.object.as_str()));
     }
     let plain = |value: Option<f64>| value.map_or(MISSING.to_owned(), whole);
-    // An object without a row is one that hardly changed: it costs nothing, less what `null` has of it.
+    // An object without a row is one that hardly changed: it costs nothing, less what `null` has of
+    // it.
     let cell = |column, object: &str| match find(column, object) {
         _ if !stands(column) => MISSING.to_owned(),
         Some(row) => plain(row.over_null_bytes_per_connection),
@@ -831,17 +904,22 @@ fn memory(run: &Run) -> Body {
         cells.extend(columns.iter().map(|&column| cell(column, object)));
         table.push(cells);
     }
-    let interval =
-        |row: &MemoryRow| match (row.over_null_low, row.over_null_bytes_per_connection, row.over_null_high) {
-            (Some(low), Some(over), Some(high)) => {
-                format!("**{}** ({} to {})", whole(over), whole(low), whole(high))
-            }
-            (_, over, _) => plain(over),
-        };
+    let interval = |row: &MemoryRow| match (
+        row.over_null_low,
+        row.over_null_bytes_per_connection,
+        row.over_null_high,
+    ) {
+        (Some(low), Some(over), Some(high)) => {
+            format!("**{}** ({} to {})", whole(over), whole(low), whole(high))
+        }
+        (_, over, _) => plain(over),
+    };
     for object in [KERNEL_SUM, USER_SUM] {
         let bare = if object == USER_SUM { MISSING.to_owned() } else { plain(floor(object)) };
         let mut cells = vec![format!("**{object}**"), bare];
-        cells.extend(columns.iter().map(|&column| find(column, object).map_or(MISSING.to_owned(), interval)));
+        cells.extend(
+            columns.iter().map(|&column| find(column, object).map_or(MISSING.to_owned(), interval)),
+        );
         if columns.iter().any(|&column| find(column, object).is_some()) {
             table.push(cells);
         }
@@ -869,12 +947,14 @@ fn gates(run: &Run) -> Body {
     let mut found: Vec<(&TrialRow, Vec<String>)> = Vec::new();
     for row in &run.trials {
         // The first of several reasons is not that the client was the limit.
-        let is_only_limited = row.status == Status::ClientLimited && row.reason.starts_with("client-limited");
+        let is_only_limited =
+            row.status == Status::ClientLimited && row.reason.starts_with("client-limited");
         if (row.status == Status::Ok && row.reason.is_empty()) || is_only_limited {
             continue;
         }
         let alike = |other: &TrialRow| {
-            let what = |row: &TrialRow| (row.pass, row.status, row.workload.clone(), row.arm.clone());
+            let what =
+                |row: &TrialRow| (row.pass, row.status, row.workload.clone(), row.arm.clone());
             what(row) == what(other) && row.reason == other.reason
         };
         match found.iter_mut().find(|(other, _)| alike(other)) {
@@ -907,8 +987,11 @@ fn gates(run: &Run) -> Body {
         ));
     }
     if unsettled > 0 {
-        let trials = if unsettled == 1 { "1 trial".to_owned() } else { format!("{unsettled} trials") };
-        notes.push(format!("In {trials} the rate had not settled when the longest warm-up was over."));
+        let trials =
+            if unsettled == 1 { "1 trial".to_owned() } else { format!("{unsettled} trials") };
+        notes.push(format!(
+            "In {trials} the rate had not settled when the longest warm-up was over."
+        ));
     }
     let before = if table.is_empty() || notes.is_empty() { "" } else { "\n" };
     let after = if notes.is_empty() { "" } else { "\n" };

@@ -1,9 +1,10 @@
 //! What a run that was broken off left behind, and how its files are taken up again.
 //!
-//! Every file but `trials.csv` gets its rows before that one gets the trial's, so a row there says that the trial's
-//! others are complete. Whatever else there is of a trial without a row was written by halves, and is dropped.
-//! A process that is killed loses nothing that it has written. A machine that loses its power may, and in any
-//! order, because nothing waits for the disk: the last rows are looked at for that.
+//! Every file but `trials.csv` gets its rows before that one gets the trial's, so a row there says
+//! that the trial's others are complete. Whatever else there is of a trial without a row was
+//! written by halves, and is dropped. A process that is killed loses nothing that it has written. A
+//! machine that loses its power may, and in any order, because nothing waits for the disk: the last
+//! rows are looked at for that.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::ErrorKind;
@@ -15,7 +16,9 @@ use serde::de::DeserializeOwned;
 
 use super::{NEW_ENDING, Results, replace, write_all};
 use crate::comparisons;
-use crate::measurement::{EventRow, MemoryPointRow, MemoryRow, Pass, ScaleRow, SyscallRow, TrialRow};
+use crate::measurement::{
+    EventRow, MemoryPointRow, MemoryRow, Pass, ScaleRow, SyscallRow, TrialRow,
+};
 
 /// A file of rows with the bytes of each.
 struct Table<T> {
@@ -114,7 +117,11 @@ impl BrokenOff {
         }
         for ((row, _), number) in left.trials.rows.iter().zip(1..) {
             let path = left.trials.path.display();
-            ensure!(row.run_id == number, "{path}: trial {} stands in the place of {number}", row.run_id);
+            ensure!(
+                row.run_id == number,
+                "{path}: trial {} stands in the place of {number}",
+                row.run_id
+            );
             ensure!(
                 left.has_details(row),
                 "{path}: of trial {number} the rows in the other files are missing, and later ones are there"
@@ -135,7 +142,8 @@ impl BrokenOff {
         Ok(left)
     }
 
-    /// Whether the trial's rows in the other files are there, as far as its own row tells what there should be.
+    /// Whether the trial's rows in the other files are there, as far as its own row tells what
+    /// there should be.
     fn has_details(&self, row: &TrialRow) -> bool {
         let calls = || -> u64 {
             let of_trial = self.syscalls.rows.iter().filter(|(call, _)| call.run_id == row.run_id);
@@ -150,7 +158,11 @@ impl BrokenOff {
         // Its last step is the one after the server.
         let has_scale = row.pass != Some(Pass::Scale)
             || !row.status.is_usable()
-            || self.scale.rows.iter().any(|(step, _)| step.run_id == row.run_id && step.step == "after");
+            || self
+                .scale
+                .rows
+                .iter()
+                .any(|(step, _)| step.run_id == row.run_id && step.step == "after");
         has_calls && has_memory && has_scale
     }
 
@@ -159,18 +171,21 @@ impl BrokenOff {
         self.trials.rows.iter().map(|(row, _)| row.clone()).collect()
     }
 
-    /// Drops what was written by halves, and opens the files for more. It may itself be broken off at any moment.
+    /// Drops what was written by halves, and opens the files for more. It may itself be broken off
+    /// at any moment.
     pub fn reopen(self) -> Result<Results> {
         let histograms = self.folder.join("histograms");
-        fs::create_dir_all(&histograms).with_context(|| format!("make {}", histograms.display()))?;
+        fs::create_dir_all(&histograms)
+            .with_context(|| format!("make {}", histograms.display()))?;
         let is_of_no_trial = |name: &str| {
             let number = name.split_once('-').and_then(|(number, _)| number.parse::<usize>().ok());
             name.ends_with(".hlog") && number.is_some_and(|number| number > self.trials.rows.len())
         };
         remove(&histograms, is_of_no_trial)?;
         // That of the rows before; a new one is made of all.
-        let is_of_before =
-            |name: &str| matches!(name, "comparisons.csv" | "capacity.csv") || name.ends_with(NEW_ENDING);
+        let is_of_before = |name: &str| {
+            matches!(name, "comparisons.csv" | "capacity.csv") || name.ends_with(NEW_ENDING)
+        };
         remove(&self.folder, is_of_before)?;
         let memory = self.folder.join("memory.csv");
         if memory.exists() {
@@ -246,13 +261,21 @@ mod tests {
                         ..SyscallRow::default()
                     })
                     .into();
-                let event =
-                    |event| EventRow { run_id, event: text(event), count: Some(7), ..EventRow::default() };
+                let event = |event| EventRow {
+                    run_id,
+                    event: text(event),
+                    count: Some(7),
+                    ..EventRow::default()
+                };
                 outcome.events = vec![event("io_uring_submit_req"), event("io_uring_complete")];
             }
             Pass::Scale => {
-                let step =
-                    |step| ScaleRow { run_id, step: text(step), repeat: Some(7), ..ScaleRow::default() };
+                let step = |step| ScaleRow {
+                    run_id,
+                    step: text(step),
+                    repeat: Some(7),
+                    ..ScaleRow::default()
+                };
                 outcome.scale = ["before", "open", "after"].map(step).into();
             }
             Pass::Memory => {
@@ -299,7 +322,11 @@ mod tests {
     ];
 
     fn outcomes() -> Vec<Outcome> {
-        TRIALS.iter().zip(1..).map(|(&(pass, backend), run_id)| outcome(run_id, pass, backend)).collect()
+        TRIALS
+            .iter()
+            .zip(1..)
+            .map(|(&(pass, backend), run_id)| outcome(run_id, pass, backend))
+            .collect()
     }
 
     fn histogram(run_id: u32) -> String {
@@ -319,7 +346,8 @@ mod tests {
 
     fn files(folder: &Path) -> Files {
         let mut files = Files::new();
-        for (part, folder) in [("", folder.to_owned()), ("histograms/", folder.join("histograms"))] {
+        for (part, folder) in [("", folder.to_owned()), ("histograms/", folder.join("histograms"))]
+        {
             for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
                 if path.is_file() {
                     let name = path.file_name().unwrap().to_str().unwrap();
@@ -357,7 +385,8 @@ mod tests {
         BrokenOff::read(folder, lock(folder).unwrap())
     }
 
-    /// Takes up the folder of these files, in which `done` trials are finished, and adds the next one.
+    /// Takes up the folder of these files, in which `done` trials are finished, and adds the next
+    /// one.
     #[track_caller]
     fn assert_goes_on(broken: &Files, done: usize, states: &[Files], what: &str) {
         let folder = folder_of(broken);
@@ -396,13 +425,19 @@ mod tests {
                     // It is put in its place as a whole.
                     for length in [0, new.len() / 2, new.len()] {
                         let mut broken = broken.clone();
-                        broken.insert(".memory.csv.ringmark-new".to_owned(), new[..length].to_vec());
+                        broken
+                            .insert(".memory.csv.ringmark-new".to_owned(), new[..length].to_vec());
                         assert_goes_on(&broken, done, &states, name);
                     }
                 } else {
                     for length in old.len()..new.len() {
                         broken.insert(name.clone(), new[..length].to_vec());
-                        assert_goes_on(&broken, done, &states, &format!("{name} of {length} bytes"));
+                        assert_goes_on(
+                            &broken,
+                            done,
+                            &states,
+                            &format!("{name} of {length} bytes"),
+                        );
                     }
                 }
                 broken.insert(name.clone(), new.clone());
@@ -414,7 +449,8 @@ mod tests {
 
     #[test]
     fn a_trial_has_its_row_only_after_its_details() {
-        let full = || csv::Writer::from_writer(OpenOptions::new().write(true).open("/dev/full").unwrap());
+        let full =
+            || csv::Writer::from_writer(OpenOptions::new().write(true).open("/dev/full").unwrap());
         type Obstacle<'a> = &'a dyn Fn(&mut Results);
         let obstacles: [(usize, Obstacle<'_>); 3] = [
             (0, &|results| results.syscalls = full()),
@@ -459,9 +495,12 @@ mod tests {
     #[test]
     fn a_row_whose_details_were_lost_is_dropped_if_it_is_the_last() {
         let states = states();
-        for (done, name, length) in
-            [(3, "syscalls.csv", 10), (1, "memory_points.csv", 0), (2, "memory.csv", 0), (5, "scale.csv", 9)]
-        {
+        for (done, name, length) in [
+            (3, "syscalls.csv", 10),
+            (1, "memory_points.csv", 0),
+            (2, "memory.csv", 0),
+            (5, "scale.csv", 9),
+        ] {
             let mut broken = states[done + 1].clone();
             // As it was before, and a bit of what came then.
             let mut bytes = states[done].get(name).cloned().unwrap_or_default();
@@ -473,7 +512,10 @@ mod tests {
         let mut broken = states[TRIALS.len()].clone();
         broken.insert("syscalls.csv".to_owned(), Vec::new());
         let message = format!("{:#}", read(folder_of(&broken).path()).err().unwrap());
-        assert!(message.contains("of trial 1 the rows in the other files are missing"), "{message}");
+        assert!(
+            message.contains("of trial 1 the rows in the other files are missing"),
+            "{message}"
+        );
     }
 
     #[test]

@@ -11,10 +11,12 @@ use crate::matrix::Matrix;
 /// A run of so many connections takes a gigabyte.
 const CONNECTIONS: usize = 100_000;
 
-/// A name that no file stands for, so that nothing is left behind by whoever is killed (unix(7), "abstract").
+/// A name that no file stands for, so that nothing is left behind by whoever is killed (unix(7),
+/// "abstract").
 const NAME: &str = "ringmark-large-run";
 
-/// Holds the place of a run that holds many connections, as long as it lives; a smaller one needs none.
+/// Holds the place of a run that holds many connections, as long as it lives; a smaller one needs
+/// none.
 pub fn alone(matrix: &Matrix) -> Result<Option<UnixListener>> {
     if matrix.most_connections() >= CONNECTIONS { hold(NAME).map(Some) } else { Ok(None) }
 }

@@ -1,4 +1,5 @@
-//! What made a run's figures: the programs and the machine, and in what they differ from those of another run.
+//! What made a run's figures: the programs and the machine, and in what they differ from those of
+//! another run.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -72,15 +73,15 @@ impl Program {
     }
 }
 
-/// The revision that a program of ours would tell with `--version`. It is not started for that: a script in its place
-/// would do whatever it does.
+/// The revision that a program of ours would tell with `--version`. It is not started for that: a
+/// script in its place would do whatever it does.
 fn revision_in(program: &[u8]) -> Option<String> {
     const BEFORE: &[u8] = b", revision ";
     const DIGITS: usize = 40;
     let digits = |at: usize| program.get(at + BEFORE.len()..at + BEFORE.len() + DIGITS);
     let mut found = memchr::memmem::find_iter(program, BEFORE);
-    let revision =
-        found.find_map(|at| digits(at).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit)))?;
+    let revision = found
+        .find_map(|at| digits(at).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit)))?;
     String::from_utf8(revision.to_vec()).ok()
 }
 
@@ -105,7 +106,8 @@ impl Programs {
 
     /// What to say if they were built from different sources.
     pub fn are_of_two_revisions(&self) -> Option<String> {
-        let told = |program: &Program| program.revision.clone().unwrap_or_else(|| "unknown".to_owned());
+        let told =
+            |program: &Program| program.revision.clone().unwrap_or_else(|| "unknown".to_owned());
         (self.ringmark.revision != self.server.revision).then(|| {
             format!(
                 "{} is of revision {}, {} of revision {}: build both from one checkout (`cargo build --release --workspace`)",
@@ -171,13 +173,14 @@ fn has_sides(manifest: &Value) -> bool {
     manifest.get("sides").is_some_and(Value::is_object)
 }
 
-/// The same manifest with both sides on its machine, where a run without a command for either has them.
+/// The same manifest with both sides on its machine, where a run without a command for either has
+/// them.
 fn with_sides(manifest: &Value) -> Value {
     let mut whole = manifest.clone();
     if !has_sides(manifest) {
-        let side =
-            |program: &str| json!({"machine": manifest["machine"], "program": manifest["programs"][program]});
-        whole["sides"] = json!({"over_loopback": true, "server": side("server"), "load": side("ringmark")});
+        let side = |program: &str| json!({"machine": manifest["machine"], "program": manifest["programs"][program]});
+        whole["sides"] =
+            json!({"over_loopback": true, "server": side("server"), "load": side("ringmark")});
     }
     whole
 }
@@ -185,8 +188,8 @@ fn with_sides(manifest: &Value) -> Value {
 /// As many digits of a revision or a sum as tell it from others.
 const DIGITS: usize = 12;
 
-/// In what the origin of a run differs from what it would be now. What the earlier manifest does not tell is
-/// no difference.
+/// In what the origin of a run differs from what it would be now. What the earlier manifest does
+/// not tell is no difference.
 pub fn differences(then: &Manifest, now: &Manifest) -> Result<Vec<String>> {
     Ok(between(&serde_json::to_value(then)?, &serde_json::to_value(now)?))
 }
@@ -196,7 +199,8 @@ pub fn between(then: &Value, now: &Value) -> Vec<String> {
     let has_sides = has_sides(then) || has_sides(now);
     let (then, now) = (with_sides(then), with_sides(now));
     let differences = compared(has_sides).into_iter().filter_map(|(path, name)| {
-        let find = |manifest: &Value| manifest.pointer(&path).filter(|value| !value.is_null()).cloned();
+        let find =
+            |manifest: &Value| manifest.pointer(&path).filter(|value| !value.is_null()).cloned();
         let (was, is) = (find(&then)?, find(&now));
         let word = |value: &Value| {
             let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
@@ -230,7 +234,11 @@ fn of_files(then: &Value, now: &Value) -> Vec<String> {
             files.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ")
         };
         if names(&was) != names(&is) {
-            differences.push(format!("the files of {server} were {}, are {}", names(&was), names(&is)));
+            differences.push(format!(
+                "the files of {server} were {}, are {}",
+                names(&was),
+                names(&is)
+            ));
             continue;
         }
         for ((name, was), (_, is)) in was.iter().zip(&is).filter(|(was, is)| was != is) {
@@ -254,7 +262,8 @@ mod tests {
 
     /// A run that has a command for a side.
     fn commanded() -> Value {
-        let side = |sum: &str| json!({"machine": machine(), "program": {"sha256": sum, "bytes": 3}});
+        let side =
+            |sum: &str| json!({"machine": machine(), "program": {"sha256": sum, "bytes": 3}});
         json!({
             "machine": machine(),
             "programs": {"ringmark": {"sha256": "a", "bytes": 3}, "server": {"sha256": "b", "bytes": 3}},
@@ -265,7 +274,8 @@ mod tests {
     #[test]
     fn a_revision_is_read_out_of_a_program() {
         let revision = "0123456789abcdef0123456789abcdef01234567";
-        let program = format!("\0, revision unknown\00.1.0, revision {revision}, with local changes\0");
+        let program =
+            format!("\0, revision unknown\00.1.0, revision {revision}, with local changes\0");
         assert_eq!(revision_in(program.as_bytes()).as_deref(), Some(revision));
         assert_eq!(revision_in(b"#!/bin/sh\nexec x, revision 0123"), None);
     }
@@ -284,8 +294,10 @@ mod tests {
                 (format!("{side}/{path}"), format!("the {side}'s {name} was one {field}, is x"))
             })
         });
-        for (path, difference) in
-            of_load.map(|(path, text)| (path.to_owned(), text.to_owned())).into_iter().chain(of_machines)
+        for (path, difference) in of_load
+            .map(|(path, text)| (path.to_owned(), text.to_owned()))
+            .into_iter()
+            .chain(of_machines)
         {
             let mut now = commanded();
             *now["sides"].pointer_mut(&format!("/{path}")).unwrap() = json!("x");

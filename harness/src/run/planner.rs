@@ -1,5 +1,5 @@
-//! Which trials a run makes, and in which order. The matrix, the seed and the rows so far decide, and nothing
-//! else, so that a run that was broken off goes on as it would have.
+//! Which trials a run makes, and in which order. The matrix, the seed and the rows so far decide,
+//! and nothing else, so that a run that was broken off goes on as it would have.
 
 use std::collections::VecDeque;
 
@@ -34,8 +34,8 @@ pub struct Planner {
     order: u32,
 }
 
-/// So often a trial that the gates turned away is run again at the end of its block, where its neighbours still are.
-/// If that does not help either, the block is lost.
+/// So often a trial that the gates turned away is run again at the end of its block, where its
+/// neighbours still are. If that does not help either, the block is lost.
 const TRIES: u32 = 2;
 
 impl Planner {
@@ -75,8 +75,8 @@ impl Planner {
         self.ahead.iter().map(|(_, task)| (task, self.arms(task.pass()).len()))
     }
 
-    /// The next block, or those of the last one that are to be run again, now that there are these rows; none when the
-    /// run is complete.
+    /// The next block, or those of the last one that are to be run again, now that there are these
+    /// rows; none when the run is complete.
     ///
     /// # Errors
     /// When the baseline gave no capacity from which the rates of a sweep could follow.
@@ -113,8 +113,8 @@ impl Planner {
         self.ahead = planned(&self.matrix);
     }
 
-    /// All that would be dealt if no trial was turned away and no workload ended early; without what a sweep's rates
-    /// are needed for, if they are not given.
+    /// All that would be dealt if no trial was turned away and no workload ended early; without
+    /// what a sweep's rates are needed for, if they are not given.
     pub fn undisturbed(mut self) -> Vec<Trial> {
         let mut trials = Vec::new();
         loop {
@@ -131,8 +131,12 @@ impl Planner {
     /// The arms of a block of that pass, in the order of the matrix.
     fn arms(&self, pass: Pass) -> Vec<(String, Contender)> {
         let baseline = &self.matrix.baseline;
-        let mut arms: Vec<_> =
-            self.matrix.backends.iter().map(|contender| (contender.arm(), contender.clone())).collect();
+        let mut arms: Vec<_> = self
+            .matrix
+            .backends
+            .iter()
+            .map(|contender| (contender.arm(), contender.clone()))
+            .collect();
         match pass {
             Pass::Syscalls => {}
             Pass::Memory | Pass::Scale => {
@@ -155,8 +159,9 @@ impl Planner {
         self.tries = tries;
         let is_turned_away = |trial: &&Trial| {
             let row = rows.iter().rev().find(|row| row.run_id == trial.run_id);
-            let is_given_up =
-                || comparisons::is_given_up(rows, trial.task.pass(), trial.task.workload(), &trial.arm);
+            let is_given_up = || {
+                comparisons::is_given_up(rows, trial.task.pass(), trial.task.workload(), &trial.arm)
+            };
             row.is_some_and(|row| row.status == Status::Rejected) && !is_given_up()
         };
         let again: Vec<Trial> = self.last.iter().filter(is_turned_away).cloned().collect();
@@ -194,8 +199,14 @@ impl Planner {
             let (planned, additional) = self.matrix.blocks(pass);
             for task in tasks(&self.matrix, pass) {
                 let workload = task.workload();
-                let is_of_workload = |row: &&TrialRow| row.pass == Some(pass) && row.workload == workload;
-                let last = rows.iter().filter(is_of_workload).map(|row| row.block).max().unwrap_or_default();
+                let is_of_workload =
+                    |row: &&TrialRow| row.pass == Some(pass) && row.workload == workload;
+                let last = rows
+                    .iter()
+                    .filter(is_of_workload)
+                    .map(|row| row.block)
+                    .max()
+                    .unwrap_or_default();
                 // What is unsupported stays so.
                 if rows.iter().filter(is_of_workload).all(|row| row.status == Status::Unsupported) {
                     continue;
@@ -213,22 +224,27 @@ impl Planner {
 /// What each workload is in a pass.
 fn tasks(matrix: &Matrix, pass: Pass) -> Vec<Task> {
     let Matrix { workloads, syscalls, memory, scale, latency, .. } = matrix;
-    let of_each =
-        |task: &dyn Fn(Workload) -> Option<Task>| workloads.iter().cloned().filter_map(task).collect();
+    let of_each = |task: &dyn Fn(Workload) -> Option<Task>| {
+        workloads.iter().cloned().filter_map(task).collect()
+    };
     match pass {
-        Pass::Syscalls => of_each(&|workload| Some(Task::Syscalls(workload, syscalls.as_ref()?.echoes))),
+        Pass::Syscalls => {
+            of_each(&|workload| Some(Task::Syscalls(workload, syscalls.as_ref()?.echoes)))
+        }
         Pass::Memory => memory.iter().cloned().map(Task::Memory).collect(),
         Pass::Scale => scale.iter().cloned().map(Task::Scale).collect(),
         Pass::Capacity => {
             let unknown = sweep::unknown(matrix).cloned();
-            unknown.filter_map(|workload| Some(Task::Capacity(workload, latency.clone()?))).collect()
+            unknown
+                .filter_map(|workload| Some(Task::Capacity(workload, latency.clone()?)))
+                .collect()
         }
         Pass::Latency => of_each(&|workload| Some(Task::Latency(workload, latency.clone()?))),
     }
 }
 
-/// The blocks that a matrix asks for, in the order in which they run. While the rates of its sweeps are not known,
-/// these are the ones that find them.
+/// The blocks that a matrix asks for, in the order in which they run. While the rates of its sweeps
+/// are not known, these are the ones that find them.
 fn planned(matrix: &Matrix) -> VecDeque<(u32, Task)> {
     let mut blocks = VecDeque::new();
     for pass in matrix.passes() {
@@ -275,7 +291,10 @@ mod tests {
             rows.extend(trials.iter().map(|trial| row(trial, lost)));
             assert_eq!(rows.len(), planner.count());
         }
-        assert!(rows.iter().zip(1..).all(|(row, number)| row.run_id == number), "numbered in their order");
+        assert!(
+            rows.iter().zip(1..).all(|(row, number)| row.run_id == number),
+            "numbered in their order"
+        );
         rows
     }
 
@@ -286,8 +305,9 @@ mod tests {
         let matrix = quick();
         let all = rows(&matrix, 7, &[]);
         let arms = |pass, block, workload: &str| -> Vec<&str> {
-            let is_of_block =
-                |row: &&TrialRow| row.pass == Some(pass) && row.block == block && row.workload == workload;
+            let is_of_block = |row: &&TrialRow| {
+                row.pass == Some(pass) && row.block == block && row.workload == workload
+            };
             all.iter().filter(is_of_block).map(|row| row.arm.as_str()).collect()
         };
         let mut orders = Vec::new();
@@ -308,8 +328,10 @@ mod tests {
 
     /// The blocks of a workload in the latency pass, with how many trials each has.
     fn blocks(rows: &[TrialRow], workload: &str) -> Vec<(u32, usize)> {
-        let of_workload: Vec<_> =
-            rows.iter().filter(|row| row.pass == Some(Pass::Latency) && row.workload == workload).collect();
+        let of_workload: Vec<_> = rows
+            .iter()
+            .filter(|row| row.pass == Some(Pass::Latency) && row.workload == workload)
+            .collect();
         let runs = of_workload.chunk_by(|a, b| a.block == b.block);
         runs.map(|block| (block[0].block, block.len())).collect()
     }

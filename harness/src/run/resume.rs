@@ -1,7 +1,8 @@
-//! `ringmark run --resume`: the trials that a broken-off run still lacks, and `--replay`: all of them once more.
+//! `ringmark run --resume`: the trials that a broken-off run still lacks, and `--replay`: all of
+//! them once more.
 //!
-//! A run's seed decides the order of its trials, and the rows so far decide which blocks are added. So the same
-//! is planned again, and what has a row is left out.
+//! A run's seed decides the order of its trials, and the rows so far decide which blocks are added.
+//! So the same is planned again, and what has a row is left out.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -46,8 +47,15 @@ pub struct Replayed {
     pub differences: Vec<String>,
 }
 
-/// The manifest of a run that goes on after `done` trials, where a new one would have the manifest `now`.
-pub fn resumed(folder: &Path, then: Manifest, now: &Manifest, done: usize, anyway: bool) -> Result<Manifest> {
+/// The manifest of a run that goes on after `done` trials, where a new one would have the manifest
+/// `now`.
+pub fn resumed(
+    folder: &Path,
+    then: Manifest,
+    now: &Manifest,
+    done: usize,
+    anyway: bool,
+) -> Result<Manifest> {
     ensure!(
         then.programs.is_some(),
         "{}: a version of ringmark that could not resume began this run; --replay repeats it",
@@ -73,16 +81,25 @@ pub fn resumed(folder: &Path, then: Manifest, now: &Manifest, done: usize, anywa
 }
 
 /// What is said of a run that repeats another, and is planned.
-pub fn replayed(folder: &Path, then: &Manifest, now: &Manifest, again: &[Trial]) -> Result<Replayed> {
+pub fn replayed(
+    folder: &Path,
+    then: &Manifest,
+    now: &Manifest,
+    again: &[Trial],
+) -> Result<Replayed> {
     let mut differences = differences(then, now)?;
     let again: Vec<String> = again.iter().map(describe).collect();
     let (again, before) = (dealt(&again), dealt(&then.order));
     let same = again.iter().zip(&before).take_while(|(again, before)| again == before).count();
-    // Which blocks were added at the end, and where one ended early, depends on what the machine did.
-    let ends_early = then.matrix.latency.as_ref().is_some_and(|latency| latency.precision_percent.is_some());
+    // Which blocks were added at the end, and where one ended early, depends on what the machine
+    // did.
+    let ends_early =
+        then.matrix.latency.as_ref().is_some_and(|latency| latency.precision_percent.is_some());
     if same < again.len().min(before.len()) && !ends_early {
-        differences
-            .push(format!("the order is another from trial {} on: this build deals otherwise", same + 1));
+        differences.push(format!(
+            "the order is another from trial {} on: this build deals otherwise",
+            same + 1
+        ));
     }
     let name = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
     Ok(Replayed {
@@ -100,9 +117,13 @@ fn dealt(order: &[String]) -> Vec<&str> {
     without_number.filter(|line| seen.insert(*line)).collect()
 }
 
-/// Deals up to the first trial that has no row, and returns it with the others of its block. The order becomes
-/// what is dealt.
-pub fn catch_up(planner: &mut Planner, rows: &[TrialRow], order: &mut Vec<String>) -> Result<Vec<Trial>> {
+/// Deals up to the first trial that has no row, and returns it with the others of its block. The
+/// order becomes what is dealt.
+pub fn catch_up(
+    planner: &mut Planner,
+    rows: &[TrialRow],
+    order: &mut Vec<String>,
+) -> Result<Vec<Trial>> {
     let mut dealt = Vec::new();
     let mut left = Vec::new();
     while left.is_empty() {
@@ -196,7 +217,10 @@ mod tests {
     #[test]
     fn a_run_that_is_broken_off_after_any_trial_gets_the_trials_that_it_lacks() {
         let (rows, order) = rest(&mut planner(7), Vec::new(), Vec::new(), Vec::new());
-        assert!(rows.len() > planner(7).undisturbed().len() + 4, "trials were run again, and blocks added");
+        assert!(
+            rows.len() > planner(7).undisturbed().len() + 4,
+            "trials were run again, and blocks added"
+        );
         for done in 0..=rows.len() {
             // The manifest knows of a block as soon as it is dealt, or not yet.
             for known in [done, order.len()] {
@@ -217,10 +241,16 @@ mod tests {
         let (all, order) = rest(&mut planner(7), Vec::new(), Vec::new(), Vec::new());
         let rows = all[..5].to_vec();
         let refusal = |seed, rows: &[TrialRow], order: &[String]| {
-            catch_up(&mut planner(seed), rows, &mut order.to_vec()).err().map(|error| error.to_string())
+            catch_up(&mut planner(seed), rows, &mut order.to_vec())
+                .err()
+                .map(|error| error.to_string())
         };
         assert_eq!(refusal(7, &rows, &order), None);
-        assert!(refusal(8, &[], &order).unwrap().contains("its order is not that of its matrix and seed"));
+        assert!(
+            refusal(8, &[], &order)
+                .unwrap()
+                .contains("its order is not that of its matrix and seed")
+        );
         assert!(refusal(8, &rows, &[]).unwrap().contains("stands where its matrix and seed have"));
         let mut other = rows.clone();
         other[2].arm = "epoll-lt".to_owned();
@@ -271,7 +301,11 @@ mod tests {
             ("/machine/description", json!("vm-4cpu"), "the machine was vm-2cpu, is vm-4cpu"),
             ("/machine/git_revision", json!("def"), "the source's revision was abc, is def"),
             ("/machine/git_revision", json!(null), "the source's revision was abc, is unknown"),
-            ("/programs/server/sha256", json!("f123456789abcdef"), "was 0123456789ab, is f123456789ab"),
+            (
+                "/programs/server/sha256",
+                json!("f123456789abcdef"),
+                "was 0123456789ab, is f123456789ab",
+            ),
             ("/programs/server/bytes", json!(4), "the size of the server's program was 3, is 4"),
             ("/placement/client_cpus", json!("2"), "the client's CPUs was 1, is 2"),
         ] {
@@ -283,11 +317,14 @@ mod tests {
             assert!(refusal.starts_with("out: ") && !refusal.contains('\n'), "{refusal}");
             let anyway = resumed(folder, manifest(), &now, 2, true).unwrap();
             assert_eq!(anyway.resumed[0].differences.len(), 1);
-            assert!(replayed(folder, &manifest(), &now, &[]).unwrap().differences[0].contains(words));
+            assert!(
+                replayed(folder, &manifest(), &now, &[]).unwrap().differences[0].contains(words)
+            );
         }
 
         let early = Manifest { programs: None, ..manifest() };
-        let refusal = resumed(folder, early.clone(), &manifest(), 2, true).err().unwrap().to_string();
+        let refusal =
+            resumed(folder, early.clone(), &manifest(), 2, true).err().unwrap().to_string();
         assert!(refusal.contains("--replay repeats it"), "{refusal}");
         assert!(replayed(folder, &early, &manifest(), &[]).unwrap().differences.is_empty());
     }
@@ -321,7 +358,8 @@ mod tests {
                 continue;
             }
             let then = Manifest::read(&folder).unwrap();
-            let again = Planner::new(then.matrix.clone(), then.expanded.clone(), then.seed).undisturbed();
+            let again =
+                Planner::new(then.matrix.clone(), then.expanded.clone(), then.seed).undisturbed();
             let replayed = replayed(&folder, &then, &then, &again).unwrap();
             assert_eq!(replayed.differences, [""; 0], "{}", folder.display());
             count += 1;

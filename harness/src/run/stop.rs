@@ -16,12 +16,13 @@ pub struct Stop {
 }
 
 impl Stop {
-    /// Takes SIGINT and SIGTERM from now on, and SIGCONT. `first` is called at the first of the former, on another
-    /// thread.
+    /// Takes SIGINT and SIGTERM from now on, and SIGCONT. `first` is called at the first of the
+    /// former, on another thread.
     pub fn listen(first: impl Fn() + Send + 'static) -> Result<Self> {
         let mut signals = Signals::new([SIGINT, SIGTERM, SIGCONT]).context("take Ctrl-C")?;
         let stop = Self { after_trial: Arc::default(), interruptions: Interruptions::default() };
-        let (after_trial, interruptions) = (Arc::clone(&stop.after_trial), stop.interruptions.clone());
+        let (after_trial, interruptions) =
+            (Arc::clone(&stop.after_trial), stop.interruptions.clone());
         std::thread::spawn(move || {
             let mut count = 0;
             for signal in signals.forever() {

@@ -1,8 +1,8 @@
-//! What a manifest names is what every trial runs: the files are looked at before and after each trial, and a side
-//! that is elsewhere tells which file it runs.
+//! What a manifest names is what every trial runs: the files are looked at before and after each
+//! trial, and a side that is elsewhere tells which file it runs.
 //!
-//! A look is a call of stat(2). Only where that shows a change the file is read once more: a link that is added to it,
-//! or a copy that takes its place, changes nothing.
+//! A look is a call of stat(2). Only where that shows a change the file is read once more: a link
+//! that is added to it, or a copy that takes its place, changes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -45,7 +45,8 @@ struct Watched {
 }
 
 impl Watched {
-    /// `program` is what was read of it. If it cannot be known by its sum, it is by its stamp alone.
+    /// `program` is what was read of it. If it cannot be known by its sum, it is by its stamp
+    /// alone.
     fn new(path: &Path, program: Program) -> Self {
         let stamp = program.stamp.clone();
         Self { path: path.to_owned(), stamp, program, is_executable: is_executable(path) }
@@ -57,7 +58,9 @@ impl Watched {
             None => "is gone",
             Some(_) if stamp == self.stamp => return Ok(()),
             Some(_) => match Program::of_file(&self.path) {
-                Ok(_) if self.is_executable && !is_executable(&self.path) => "may not be executed any more",
+                Ok(_) if self.is_executable && !is_executable(&self.path) => {
+                    "may not be executed any more"
+                }
                 Ok(now) if now.has_contents_of(&self.program) => {
                     // Of before it was read: whatever is written meanwhile shows at the next look.
                     self.stamp = stamp;
@@ -102,7 +105,10 @@ impl Watch {
         for (external, paths) in &externals {
             let programs = external_files.get(&external.name).into_iter().flatten();
             files.extend(
-                paths.iter().zip(programs).map(|(path, program)| Watched::new(path, program.clone())),
+                paths
+                    .iter()
+                    .zip(programs)
+                    .map(|(path, program)| Watched::new(path, program.clone())),
             );
         }
         Ok(Self { files, externals, sides: sides.cloned(), server: server.to_owned() })
@@ -126,7 +132,9 @@ impl Watch {
 
 /// Asks a side what its program is now, if what it has started is another file than before.
 fn look_at(side: &Side, name: &str, program: Option<&Path>) -> Result<()> {
-    let (Some(of_manifest), true) = (&side.program, side.has_started_another()) else { return Ok(()) };
+    let (Some(of_manifest), true) = (&side.program, side.has_started_another()) else {
+        return Ok(());
+    };
     let now = side.program_now(program).with_context(|| format!("look at {name}"))?;
     if !now.has_contents_of(of_manifest) {
         let how = "was replaced or written to on its side";
@@ -139,7 +147,8 @@ fn look_at(side: &Side, name: &str, program: Option<&Path>) -> Result<()> {
 /// The files that the commands of servers that are not ours name, by the servers' names.
 pub fn external_files(externals: &[External]) -> Result<BTreeMap<String, Vec<Program>>> {
     let files = |external: &External| -> Result<_> {
-        let files: Result<Vec<_>> = external.files().iter().map(|path| Program::of_file(path)).collect();
+        let files: Result<Vec<_>> =
+            external.files().iter().map(|path| Program::of_file(path)).collect();
         Ok((external.name.clone(), files?))
     };
     externals.iter().map(files).collect()

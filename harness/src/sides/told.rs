@@ -1,5 +1,6 @@
-//! What results tell of the commands that start the sides. Results are published, and a command may name hosts, people
-//! and passwords: what is told is its beginning, as far as that is known to say nothing of anyone.
+//! What results tell of the commands that start the sides. Results are published, and a command may
+//! name hosts, people and passwords: what is told is its beginning, as far as that is known to say
+//! nothing of anyone.
 
 use std::collections::HashSet;
 
@@ -68,7 +69,8 @@ fn is_number(word: &str) -> bool {
         && list.chars().all(|c| c.is_ascii_digit() || c == ',' || c == '-')
 }
 
-/// A command as results tell it. One that is told in full is split into its words again by a shell's rules.
+/// A command as results tell it. One that is told in full is split into its words again by a
+/// shell's rules.
 pub fn told(words: &[String]) -> String {
     let (kept, hidden) = words.split_at(harmless(words));
     let mut told: Vec<String> = kept.iter().map(|word| without_its_folder(word)).collect();
@@ -89,7 +91,9 @@ pub fn told_arguments(arguments: impl Iterator<Item = String>) -> Vec<String> {
     let mut before = String::new();
     let tell = |argument: String| {
         let (start, option, value) = match argument.split_once('=') {
-            Some((option, value)) if option.starts_with("--") => (format!("{option}="), option, value),
+            Some((option, value)) if option.starts_with("--") => {
+                (format!("{option}="), option, value)
+            }
             _ => (String::new(), before.as_str(), argument.as_str()),
         };
         let told = match option {
@@ -105,13 +109,15 @@ pub fn told_arguments(arguments: impl Iterator<Item = String>) -> Vec<String> {
     arguments.map(tell).collect()
 }
 
-/// A text without the names in a command that are not told, and without those in `more`. Whole names only: whatever
-/// else they are part of stays.
+/// A text without the names in a command that are not told, and without those in `more`. Whole
+/// names only: whatever else they are part of stays.
 pub fn hide(words: &[String], more: Option<&str>, text: String) -> String {
     let (kept, hidden) = words.split_at(harmless(words));
     let with_folders = kept.iter().filter(|word| word.contains('/'));
-    let text = with_folders.fold(text, |text, word| text.replace(word.as_str(), &without_its_folder(word)));
-    let hidden: HashSet<String> = hidden.iter().map(String::as_str).chain(more).flat_map(names).collect();
+    let text = with_folders
+        .fold(text, |text, word| text.replace(word.as_str(), &without_its_folder(word)));
+    let hidden: HashSet<String> =
+        hidden.iter().map(String::as_str).chain(more).flat_map(names).collect();
     let is_hidden = |name: &str| {
         // ssh writes a host in small letters, and may know the rest of its name.
         let name = name.to_lowercase();
@@ -132,13 +138,18 @@ fn is_of_name(c: char) -> bool {
     c.is_alphanumeric() || "-_.".contains(c)
 }
 
-/// What a host may also be called: the first label of its whole name, which a shell there prints, and the domain.
+/// What a host may also be called: the first label of its whole name, which a shell there prints,
+/// and the domain.
 fn parts(name: &str) -> impl Iterator<Item = &str> {
     let is_address = name.chars().all(|c| c.is_ascii_digit() || c == '.');
-    name.split_once('.').filter(|_| !is_address).into_iter().flat_map(|(first, domain)| [first, domain])
+    name.split_once('.')
+        .filter(|_| !is_address)
+        .into_iter()
+        .flat_map(|(first, domain)| [first, domain])
 }
 
-/// The names, numbers and options in a word, and what is attached to an option of one letter; none of known programs.
+/// The names, numbers and options in a word, and what is attached to an option of one letter; none
+/// of known programs.
 fn names(word: &str) -> impl Iterator<Item = String> {
     let names = word.split(|c| !is_of_name(c)).map(|name| name.trim_matches('.').to_lowercase());
     names
@@ -149,7 +160,9 @@ fn names(word: &str) -> impl Iterator<Item = String> {
             [Some(name), attached].into_iter().flatten().chain(parts)
         })
         .filter(|name| name.contains(char::is_alphanumeric))
-        .filter(|name| !BEFORE_OTHERS.contains(&name.as_str()) && !NAMES_ONLY.contains(&name.as_str()))
+        .filter(|name| {
+            !BEFORE_OTHERS.contains(&name.as_str()) && !NAMES_ONLY.contains(&name.as_str())
+        })
 }
 
 #[cfg(test)]
@@ -262,12 +275,19 @@ mod tests {
             ("sh -c 'exec docker exec -i acme-1 \"$@\"'", "no acme-1", "no …"),
             ("/home/me/taskset -c 3", "/home/me/taskset: 3 is no CPU", "…/taskset: 3 is no CPU"),
             ("taskset -c 3", "taskset: no CPU 3", "taskset: no CPU 3"),
-            ("ssh bench taskset -c 3", "sh: taskset: not found on bench", "sh: taskset: not found on …"),
+            (
+                "ssh bench taskset -c 3",
+                "sh: taskset: not found on bench",
+                "sh: taskset: not found on …",
+            ),
         ] {
             assert_eq!(hide(&words(command), None, error.to_owned()), shown, "{command}");
         }
         let error = "sh: work/acme/ringmark-server: not found".to_owned();
-        assert_eq!(hide(&words("ssh b"), Some("work/acme"), error), "sh: …/…/ringmark-server: not found");
+        assert_eq!(
+            hide(&words("ssh b"), Some("work/acme"), error),
+            "sh: …/…/ringmark-server: not found"
+        );
         assert_eq!(hide(&[], None, "a, b.".to_owned()), "a, b.");
     }
 }

@@ -50,8 +50,9 @@ fn judged(mut memory: Vec<MemoryRow>, points: &[MemoryPointRow]) -> (Vec<Option<
     subtract_null(&mut memory);
     let flaws = judge(&mut memory, points, &trials());
     let sums = memory.iter().filter(|row| row.object == KERNEL_SUM && row.backend != "null");
-    let over =
-        sums.map(|row| row.over_null_bytes_per_connection.filter(|_| row.status == Status::Ok)).collect();
+    let over = sums
+        .map(|row| row.over_null_bytes_per_connection.filter(|_| row.status == Status::Ok))
+        .collect();
     let said: Vec<_> =
         flaws.iter().map(|flaw| format!("{} {}: {}", flaw.arm, flaw.state, flaw.why)).collect();
     (over, said.join("\n"))
@@ -77,11 +78,17 @@ fn nothing_speaks_against_quiet_walks() {
 #[test]
 fn a_floor_that_is_no_line_is_none() {
     let mut memory = quiet();
-    memory[2] =
-        MemoryRow { low: Some(7868.0), high: Some(13_100.0), ..row("null", KERNEL_SUM, 10_958.0, 0.0) };
+    memory[2] = MemoryRow {
+        low: Some(7868.0),
+        high: Some(13_100.0),
+        ..row("null", KERNEL_SUM, 10_958.0, 0.0)
+    };
     let (over, said) = judged(memory, &[]);
     assert_eq!(over, NOTHING);
-    assert!(said.starts_with("null never-used: the kernel's objects had not come to rest: "), "{said}");
+    assert!(
+        said.starts_with("null never-used: the kernel's objects had not come to rest: "),
+        "{said}"
+    );
 }
 
 #[test]
@@ -126,7 +133,9 @@ fn what_is_not_told_from_nothing_is_no_figure_unless_it_is_known_to_be_small() {
     let (over, said) = with(585.0, -100.0, 600.0);
     assert_eq!(over, [Some(8.0), None, Some(870.0)]);
     assert!(
-        said.starts_with("epoll-et never-used: all kernel objects: the readings bound it within 720 bytes"),
+        said.starts_with(
+            "epoll-et never-used: all kernel objects: the readings bound it within 720 bytes"
+        ),
         "{said}"
     );
     assert_eq!(with(30.0, 1.0, 200.0).0[1], None, "wider than it is large");
@@ -144,13 +153,19 @@ fn what_connections_do_not_give_back_twice_was_not_theirs() {
     for (up, down) in [(7860.0, 7874.0), (8733.0, 8467.0), (13_458.0, 7860.0)] {
         assert_eq!(disturbance(&sum(up, down)), None, "{up} {down}");
     }
-    assert!(disturbance(&sum(6860.0, 8860.0)).unwrap().contains("took 6860 bytes each and gave back 8860"));
+    assert!(
+        disturbance(&sum(6860.0, 8860.0))
+            .unwrap()
+            .contains("took 6860 bytes each and gave back 8860")
+    );
     assert!(disturbance(&row("null", KERNEL_SUM, -20.0, 1.0)).is_some());
-    let active = MemoryRow { state: ACTIVE.to_owned(), ..row("epoll-et", KERNEL_SUM, 8900.0, 900.0) };
+    let active =
+        MemoryRow { state: ACTIVE.to_owned(), ..row("epoll-et", KERNEL_SUM, 8900.0, 900.0) };
     assert_eq!(disturbance(&active), None, "what is on its way comes and goes");
 }
 
-/// Slopes and readings of walks without an interval, each reading off its line by so many bytes, up and down in turn.
+/// Slopes and readings of walks without an interval, each reading off its line by so many bytes, up
+/// and down in turn.
 fn few(count: u64, off: f64) -> (Vec<MemoryRow>, Vec<MemoryPointRow>) {
     let mut memory = quiet();
     memory.iter_mut().for_each(|row| (row.low, row.high) = (None, None));
@@ -166,13 +181,16 @@ fn few(count: u64, off: f64) -> (Vec<MemoryRow>, Vec<MemoryPointRow>) {
             + if step.is_multiple_of(2) { off } else { -off }) as u64,
         ..MemoryPointRow::default()
     };
-    let points = memory.iter().flat_map(|row| (1..=count).map(move |step| point(row, step))).collect();
+    let points =
+        memory.iter().flat_map(|row| (1..=count).map(move |step| point(row, step))).collect();
     (memory, points)
 }
 
 #[test]
 fn few_readings_are_bounded_by_all_of_their_slopes() {
-    for (count, off, told) in [(3, 1000.0, true), (4, 1000.0, true), (3, 300_000.0, false), (2, 0.0, false)] {
+    for (count, off, told) in
+        [(3, 1000.0, true), (4, 1000.0, true), (3, 300_000.0, false), (2, 0.0, false)]
+    {
         let (memory, points) = few(count, off);
         let (over, said) = judged(memory, &points);
         assert_eq!(over.iter().all(Option::is_some), told, "{count} {off}: {over:?} {said}");
@@ -186,7 +204,10 @@ fn a_walk_of_which_rows_are_lost_is_not_used_and_it_is_said_which() {
     memory.retain(|row| !(row.arm == "epoll-et" && row.object == "filp"));
     let (over, said) = judged(memory.clone(), &points);
     assert_eq!(over, [Some(8.0), None, Some(870.0)]);
-    assert!(said.starts_with("epoll-et never-used: memory.csv has no rows of 'filp' of trial 101"), "{said}");
+    assert!(
+        said.starts_with("epoll-et never-used: memory.csv has no rows of 'filp' of trial 101"),
+        "{said}"
+    );
 
     let memory_trial = |arm: &str| TrialRow {
         pass: Some(Pass::Memory),
@@ -196,13 +217,17 @@ fn a_walk_of_which_rows_are_lost_is_not_used_and_it_is_said_which() {
         ..TrialRow::default()
     };
     let mut without: Vec<_> = memory.iter().filter(|row| row.arm != "uring").cloned().collect();
-    let flaws = judge(&mut without, &points, &["null", "poll", "epoll-et", "uring"].map(memory_trial));
+    let flaws =
+        judge(&mut without, &points, &["null", "poll", "epoll-et", "uring"].map(memory_trial));
     assert!(
         flaws.iter().any(|flaw| flaw.arm == "uring" && flaw.why.contains("no rows of trial 117")),
         "{flaws:?}"
     );
     let flaws = judge(&mut memory, &points, &[]);
-    assert!(flaws.iter().any(|flaw| flaw.why.starts_with("trials.csv has no trial 101")), "{flaws:?}");
+    assert!(
+        flaws.iter().any(|flaw| flaw.why.starts_with("trials.csv has no trial 101")),
+        "{flaws:?}"
+    );
     assert!(
         memory.iter().all(|row| row.status == Status::Rejected),
         "nobody says that they passed the gates"
@@ -219,7 +244,10 @@ fn own_pages_need_no_floor_and_walks_of_one_state_leave_the_other() {
     memory.extend(used);
     let (over, said) = judged(memory.clone(), &[]);
     assert_eq!(over, [Some(8.0), Some(235.0), Some(870.0), None]);
-    assert!(said.starts_with("epoll-et used-then-idle: the kernel's objects had not come to rest"), "{said}");
+    assert!(
+        said.starts_with("epoll-et used-then-idle: the kernel's objects had not come to rest"),
+        "{said}"
+    );
 
     memory.iter_mut().filter(|row| row.arm == "null").for_each(|row| row.status = Status::Rejected);
     subtract_null(&mut memory);

@@ -9,7 +9,9 @@ use super::{Ground, Outcome, Trial, miscounted};
 use crate::children::{IdleSpinner, Load, Server};
 use crate::gates::{self, Evidence, Offered, Sharing};
 use crate::instruments::clock::{self, Moment, OfLoad};
-use crate::instruments::cpu::{MachineCpu, MachineCpuDifference, ProcessTicks, Tasks, process_cpu_ns};
+use crate::instruments::cpu::{
+    MachineCpu, MachineCpuDifference, ProcessTicks, Tasks, process_cpu_ns,
+};
 use crate::instruments::network::{NetworkDifference, NetworkReading};
 use crate::instruments::network_namespace::NetworkNamespace;
 use crate::instruments::process_tree::Tree;
@@ -42,8 +44,9 @@ pub struct Clocks {
 }
 
 impl Clocks {
-    /// At the beginning of the window. The server's threads come first: one for each connection makes that long,
-    /// on the client's CPU, and what the client waits meanwhile must not count as the window's.
+    /// At the beginning of the window. The server's threads come first: one for each connection
+    /// makes that long, on the client's CPU, and what the client waits meanwhile must not count as
+    /// the window's.
     pub fn begin(server: &mut Server, load: &Load) -> Result<Self> {
         let processes = server.processes()?;
         let tasks = sum(processes.as_ref(), Tasks::read)?;
@@ -52,10 +55,18 @@ impl Clocks {
         let ticks = sum(processes.as_ref(), ProcessTicks::read)?;
         let server_cpu_ns = server_cpu_ns(server, processes.as_ref())?;
         let read_at = Moment::now();
-        Ok(Self { processes, server_cpu_ns, server: ticks.zip(tasks), client_tasks, machine, read_at })
+        Ok(Self {
+            processes,
+            server_cpu_ns,
+            server: ticks.zip(tasks),
+            client_tasks,
+            machine,
+            read_at,
+        })
     }
 
-    /// At its end, the other way round: of the processes that there were `before`, and then of what there is now.
+    /// At its end, the other way round: of the processes that there were `before`, and then of what
+    /// there is now.
     pub fn end(server: &mut Server, load: &Load, before: &Self) -> Result<Self> {
         let processes = before.processes.as_ref();
         let server_cpu_ns = server_cpu_ns(server, processes)?;
@@ -65,7 +76,14 @@ impl Clocks {
         let client_tasks = load.pid().map(Tasks::read).transpose()?;
         let tasks = sum(processes, Tasks::read)?;
         let processes = server.processes()?;
-        Ok(Self { processes, server_cpu_ns, server: ticks.zip(tasks), client_tasks, machine, read_at })
+        Ok(Self {
+            processes,
+            server_cpu_ns,
+            server: ticks.zip(tasks),
+            client_tasks,
+            machine,
+            read_at,
+        })
     }
 
     /// What the machine's CPUs did since an earlier moment, or why that is not known.
@@ -83,8 +101,8 @@ impl Clocks {
         self.server.as_ref().map(|(_, tasks)| tasks.io_workers)
     }
 
-    /// What is to be minded about figures between an earlier moment and this one that are sums over processes; an
-    /// error if they cannot be made.
+    /// What is to be minded about figures between an earlier moment and this one that are sums over
+    /// processes; an error if they cannot be made.
     fn summed_since(&self, before: &Self) -> Result<Option<String>, String> {
         if self.processes != before.processes {
             return Err(
@@ -94,8 +112,9 @@ impl Clocks {
             );
         }
         let count = self.processes.as_ref().map_or(1, Tree::count);
-        Ok((count > 1)
-            .then(|| format!("CPU and context switches are those of the server's {count} processes")))
+        Ok((count > 1).then(|| {
+            format!("CPU and context switches are those of the server's {count} processes")
+        }))
     }
 }
 
@@ -106,7 +125,8 @@ fn sum<T: std::ops::AddAssign>(
     processes.map(|processes| processes.sum(read)).transpose()
 }
 
-/// By the clock of its processes; of one that is not to be seen here, by its own report, which is a line's way away.
+/// By the clock of its processes; of one that is not to be seen here, by its own report, which is a
+/// line's way away.
 fn server_cpu_ns(server: &mut Server, processes: Option<&Tree>) -> Result<u64> {
     match sum(processes, process_cpu_ns)? {
         Some(ns) => Ok(ns),
@@ -184,8 +204,9 @@ pub fn client_limits(result: &LoadResult) -> Vec<String> {
         .collect()
 }
 
-/// What the threads of a load can have waited for each other, in percent of the window and as a mean over them, when they
-/// are more than its CPUs: on one CPU each waits at most as long as the others run.
+/// What the threads of a load can have waited for each other, in percent of the window and as a
+/// mean over them, when they are more than its CPUs: on one CPU each waits at most as long as the
+/// others run.
 fn own_delay_percent(result: &LoadResult, cpus: usize) -> f64 {
     let others = result.threads.div_ceil(cpus.max(1)).saturating_sub(1) as f64;
     let ns = result.client_cpu_ns as f64 * others / result.threads as f64;
@@ -193,8 +214,12 @@ fn own_delay_percent(result: &LoadResult, cpus: usize) -> f64 {
 }
 
 /// What TCP has counted, if that is the trial's own.
-pub fn network(server: &mut Server, namespace: Option<&NetworkNamespace>) -> Result<Option<NetworkReading>> {
-    server.blaming(|server| Ok(namespace.and(server.pid()).map(NetworkReading::read).transpose()?))
+pub fn network(
+    server: &mut Server,
+    namespace: Option<&NetworkNamespace>,
+) -> Result<Option<NetworkReading>> {
+    server
+        .blaming(|server| Ok(namespace.and(server.pid()).map(NetworkReading::read).transpose()?))
 }
 
 /// What has happened in it since.
@@ -231,7 +256,8 @@ pub fn measure(
         Ramp::begin()?.to(workload.idle_connections, 0, &mut server, &mut load, |_| {})?;
         idle = Some(load);
     }
-    let mut load = trial.load(ground, namespace.as_ref(), &server, row, workload.connections, &more)?;
+    let mut load =
+        trial.load(ground, namespace.as_ref(), &server, row, workload.connections, &more)?;
     load.set_connections(workload.connections).map_err(|error| server.blame(error))?;
     server.await_open(all_connections)?;
     row.idle_spinner = workload.idle_spinner;
@@ -261,7 +287,8 @@ pub fn measure(
     let per_echo = |amount: u64| (echoes > 0.0).then(|| amount as f64 / echoes);
     let summed = after.summed_since(&before);
     let of_server = |amount: u64| per_echo(amount).filter(|_| summed.is_ok());
-    // Where a side is on another machine, this one's time is not that of the trial, and steal is only if a side is here.
+    // Where a side is on another machine, this one's time is not that of the trial, and steal is
+    // only if a side is here.
     let (both_here, one_here) =
         ground.sides.as_ref().map_or((true, true), |sides| (sides.are_here(), sides.is_one_here()));
     let (machine, machine_unread) = match after.machine_since(&before) {
@@ -282,7 +309,8 @@ pub fn measure(
     row.duration_s = Some(result.duration_s);
     row.warmup_s = Some(result.warmup_s);
     // An open loop's rate is given from the beginning.
-    row.warmup_settled = Some(result.open.is_some() || result.warmup_s < latency.warmup_max.as_secs_f64());
+    row.warmup_settled =
+        Some(result.open.is_some() || result.warmup_s < latency.warmup_max.as_secs_f64());
     row.warmup_echoes = Some(result.warmup_echoes);
     row.latency_p50_us = result.latency_us.p50;
     row.latency_p90_us = result.latency_us.p90;
@@ -303,8 +331,8 @@ pub fn measure(
         row.connections_per_s = Some(churn.connections_per_s);
         row.connect_p50_us = churn.connect_us.p50;
         row.connect_p99_us = churn.connect_us.p99;
-        row.server_cpu_ns_per_connection =
-            (churn.opened > 0 && summed.is_ok()).then(|| server_cpu_ns as f64 / churn.opened as f64);
+        row.server_cpu_ns_per_connection = (churn.opened > 0 && summed.is_ok())
+            .then(|| server_cpu_ns as f64 / churn.opened as f64);
     }
     if let Some(fairness) = &result.fairness {
         row.fairness_connections = Some(fairness.connections);
@@ -315,8 +343,10 @@ pub fn measure(
     }
     row.server_cpu_ns_per_echo = of_server(server_cpu_ns);
     let server_tasks = before.server.as_ref().zip(after.server.as_ref());
-    row.server_cpu_source = if server_tasks.is_some() { PROCESS_CLOCK } else { SELF_REPORTED }.to_owned();
-    let division = server_tasks.and_then(|((before, _), (after, _))| after.user_share_since(before));
+    row.server_cpu_source =
+        if server_tasks.is_some() { PROCESS_CLOCK } else { SELF_REPORTED }.to_owned();
+    let division =
+        server_tasks.and_then(|((before, _), (after, _))| after.user_share_since(before));
     if let Some((ticks, user_share)) = division.filter(|_| summed.is_ok()) {
         let part = |share: f64| row.server_cpu_ns_per_echo.map(|all| all * share);
         row.server_cpu_user_ns_per_echo = part(user_share);
@@ -327,13 +357,15 @@ pub fn measure(
     let of_both = machine.filter(|_| both_here);
     row.machine_cpu_ns_per_echo =
         of_both.and_then(|machine| per_echo(machine.busy_ns)).filter(|_| !workload.idle_spinner);
-    row.machine_softirq_ns_per_echo = of_both.and_then(|machine| machine.softirq_ns).and_then(per_echo);
+    row.machine_softirq_ns_per_echo =
+        of_both.and_then(|machine| machine.softirq_ns).and_then(per_echo);
     row.client_cpu_percent = Some(result.client_cpu_ratio * 100.0);
     row.context_switches_per_echo = server_tasks.and_then(|((_, before), (_, after))| {
         of_server(after.context_switches.saturating_sub(before.context_switches))
     });
-    row.server_run_delay_percent = server_tasks
-        .and_then(|((_, before), (_, after))| run_delay_percent(before, after, usize::from(ground.workers)));
+    row.server_run_delay_percent = server_tasks.and_then(|((_, before), (_, after))| {
+        run_delay_percent(before, after, usize::from(ground.workers))
+    });
     let client_tasks = before.client_tasks.as_ref().zip(after.client_tasks.as_ref());
     row.client_run_delay_percent =
         client_tasks.and_then(|(before, after)| run_delay_percent(before, after, result.threads));
@@ -349,8 +381,8 @@ pub fn measure(
     };
     // What more threads of the load than it has CPUs waited for each other, no one else took.
     let client_delay = beyond(row.client_run_delay_percent, server_cpu_ns);
-    let own_delay =
-        own_delay_percent(&result, ground.placement.client_threads).min(client_delay.unwrap_or(0.0));
+    let own_delay = own_delay_percent(&result, ground.placement.client_threads)
+        .min(client_delay.unwrap_or(0.0));
     let mut client_limits = client_limits(&result);
     if own_delay > gates::RUN_DELAY_PERCENT {
         client_limits.push(format!(
@@ -430,14 +462,21 @@ mod tests {
         assert_eq!(own_delay_percent(&result(2, second / 2), 1), 25.0);
         assert_eq!(own_delay_percent(&result(4, 2 * second), 2), 50.0);
         for (threads, cpus) in [(1, 1), (2, 2), (2, 3), (1, 0)] {
-            assert_eq!(own_delay_percent(&result(threads, second), cpus), 0.0, "{threads} threads on {cpus}");
+            assert_eq!(
+                own_delay_percent(&result(threads, second), cpus),
+                0.0,
+                "{threads} threads on {cpus}"
+            );
         }
     }
 
     #[test]
     fn a_load_that_was_behind_limits_itself_and_a_server_that_was_does_not() {
         let mut result = result(1, 1);
-        assert_eq!((client_limits(&result).len(), owed(&result), load_notes(&result).len()), (0, None, 0));
+        assert_eq!(
+            (client_limits(&result).len(), owed(&result), load_notes(&result).len()),
+            (0, None, 0)
+        );
         let saturated = |limit: &str| {
             serde_json::from_value(serde_json::json!({
                 "limit": limit, "drained_s": 20.0, "owed": 7, "owed_bytes": 448, "owed_connections": 2,

@@ -1,8 +1,8 @@
-//! What a connection costs, as a slope: one server is walked through several connection counts, up and
-//! down, and everything that could hold a connection's memory is read at each, at rest.
+//! What a connection costs, as a slope: one server is walked through several connection counts, up
+//! and down, and everything that could hold a connection's memory is read at each, at rest.
 //!
-//! The cost is the slope of the way up. The way down has a slope of its own: where it is smaller, the
-//! server or its ring keeps what it once needed, as io_uring keeps its requests for reuse.
+//! The cost is the slope of the way up. The way down has a slope of its own: where it is smaller,
+//! the server or its ring keeps what it once needed, as io_uring keeps its requests for reuse.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -28,8 +28,8 @@ pub const KERNEL_SUM: &str = "all kernel objects";
 pub const PAGE_TABLES: &str = "server's page tables";
 /// The server's private pages.
 pub const USER_SUM: &str = "server's private pages";
-/// What the machine has less of as it says itself: the load's pages too, but not all that sockets take, because it
-/// counts their inodes and dentries among what it could reclaim.
+/// What the machine has less of as it says itself: the load's pages too, but not all that sockets
+/// take, because it counts their inodes and dentries among what it could reclaim.
 pub const MACHINE_SUM: &str = "MemAvailable";
 /// Pages of the machine that are in use for anything.
 pub const USED_SUM: &str = "used pages";
@@ -140,9 +140,9 @@ fn measure_state(
         ..Evidence::default()
     };
     if let Some(unavailable) = instrument.slabs_unavailable() {
-        evidence
-            .notes
-            .push(format!("the server's own pages only, kernel objects cannot be read: {unavailable}"));
+        evidence.notes.push(format!(
+            "the server's own pages only, kernel objects cannot be read: {unavailable}"
+        ));
     }
     Ok(gates::judge(&evidence))
 }
@@ -179,11 +179,18 @@ fn walk(
     Ok(())
 }
 
-/// The median of some readings while every connection is active; not settled if the readings took longer than that.
-fn read_active(server: &mut Server, load: &mut Load, instrument: &MemoryInstrument) -> Result<MemoryReading> {
-    let expect = |event: Result<LoadEvent>, server: &mut Server| event.map_err(|error| server.blame(error));
+/// The median of some readings while every connection is active; not settled if the readings took
+/// longer than that.
+fn read_active(
+    server: &mut Server,
+    load: &mut Load,
+    instrument: &MemoryInstrument,
+) -> Result<MemoryReading> {
+    let expect =
+        |event: Result<LoadEvent>, server: &mut Server| event.map_err(|error| server.blame(error));
     expect(load.command("run", ECHO_TIME), server)?;
-    let mut readings = (0..ACTIVE_READINGS).map(|_| instrument.read()).collect::<Result<Vec<_>, _>>()?;
+    let mut readings =
+        (0..ACTIVE_READINGS).map(|_| instrument.read()).collect::<Result<Vec<_>, _>>()?;
     let read_at = Moment::now();
     // That the window has ended, and what came of it.
     expect(load.next(ECHO_TIME), server)?;
@@ -239,21 +246,30 @@ fn record(
             .iter()
             .map(|point| {
                 // A cache that is not listed is empty.
-                let found = objects(&point.reading).into_iter().find(|(s, o, _)| (*s, *o) == (space, object));
+                let found = objects(&point.reading)
+                    .into_iter()
+                    .find(|(s, o, _)| (*s, *o) == (space, object));
                 (point.connections as f64, found.map_or(0, |(.., bytes)| bytes))
             })
             .collect();
         let fit = |wanted: &str| {
-            let of_direction = points.iter().zip(&series).filter(|(point, _)| point.direction == wanted);
+            let of_direction =
+                points.iter().zip(&series).filter(|(point, _)| point.direction == wanted);
             // What is available less is used more.
             let sign = if object == MACHINE_SUM { -1.0 } else { 1.0 };
-            TheilSen::fit(&of_direction.map(|(_, &(x, y))| (x, sign * y as f64)).collect::<Vec<_>>())
+            TheilSen::fit(
+                &of_direction.map(|(_, &(x, y))| (x, sign * y as f64)).collect::<Vec<_>>(),
+            )
         };
         let Some(line) = fit(UP) else { continue };
         let line_down = fit(DOWN);
         match object {
-            USER_SUM if state == NEVER_USED => row.memory_user_bytes_per_connection = Some(line.slope),
-            KERNEL_SUM if state == NEVER_USED => row.memory_kernel_bytes_per_connection = Some(line.slope),
+            USER_SUM if state == NEVER_USED => {
+                row.memory_user_bytes_per_connection = Some(line.slope)
+            }
+            KERNEL_SUM if state == NEVER_USED => {
+                row.memory_kernel_bytes_per_connection = Some(line.slope)
+            }
             _ => {}
         }
         let is_sum = [KERNEL_SUM, USER_SUM, MACHINE_SUM, USED_SUM, UNEXPLAINED].contains(&object);

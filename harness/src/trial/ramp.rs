@@ -1,5 +1,5 @@
-//! Many connections, opened or closed in steps, so that how fast that goes is seen as their number grows, and so
-//! that it ends before the machine's memory does.
+//! Many connections, opened or closed in steps, so that how fast that goes is seen as their number
+//! grows, and so that it ends before the machine's memory does.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -32,8 +32,8 @@ pub struct Step {
 const CONNECTION_BYTES: u64 = 16 * 1024;
 const MESSAGE_BYTES: u64 = 2 * 1024;
 
-/// How long the machine may take to get back what a closed server held: the kernel tears sockets and rings down after
-/// the process has ended.
+/// How long the machine may take to get back what a closed server held: the kernel tears sockets
+/// and rings down after the process has ended.
 const RELEASE_TIME: Duration = Duration::from_secs(30);
 
 /// No more has come back when it is less than this in a while.
@@ -58,8 +58,8 @@ impl Ramp {
         Ok(Self { before: Memory::read()? })
     }
 
-    /// Opens or closes connections of a load until it holds `target`, beside `others` that other loads hold; `each`
-    /// gets every step.
+    /// Opens or closes connections of a load until it holds `target`, beside `others` that other
+    /// loads hold; `each` gets every step.
     ///
     /// # Errors
     /// When the next step could leave less memory than the reserve.
@@ -73,9 +73,16 @@ impl Ramp {
     ) -> Result<()> {
         while load.connections() != target {
             let from = load.connections();
-            let next =
-                if from < target { target.min(from + STEP) } else { target.max(from.saturating_sub(STEP)) };
-            self.check(&Memory::read()?, from + others, next.saturating_sub(from) as u64 * CONNECTION_BYTES)?;
+            let next = if from < target {
+                target.min(from + STEP)
+            } else {
+                target.max(from.saturating_sub(STEP))
+            };
+            self.check(
+                &Memory::read()?,
+                from + others,
+                next.saturating_sub(from) as u64 * CONNECTION_BYTES,
+            )?;
             let begin = Instant::now();
             let connect_us = load.set_connections(next).map_err(|error| server.blame(error))?;
             server.await_open((next + others) as u64)?;
@@ -98,8 +105,8 @@ impl Ramp {
         self.check(&Memory::read()?, connections, connections as u64 * MESSAGE_BYTES)
     }
 
-    /// What is left, without the inodes and dentries of sockets, which the kernel takes for memory that it could
-    /// reclaim.
+    /// What is left, without the inodes and dentries of sockets, which the kernel takes for memory
+    /// that it could reclaim.
     fn left_bytes(&self, now: &Memory) -> u64 {
         let of_sockets = now.reclaimable_bytes.saturating_sub(self.before.reclaimable_bytes);
         now.available_bytes.saturating_sub(of_sockets)
@@ -125,7 +132,10 @@ impl Memory {
         let meminfo = procfs::read("/proc/meminfo")?;
         let of = |name| procfs::kibibytes(&meminfo, name);
         let allowed = ControlGroup::read().memory_left_bytes.unwrap_or(u64::MAX);
-        Ok(Self { available_bytes: of("MemAvailable")?.min(allowed), reclaimable_bytes: of("SReclaimable")? })
+        Ok(Self {
+            available_bytes: of("MemAvailable")?.min(allowed),
+            reclaimable_bytes: of("SReclaimable")?,
+        })
     }
 }
 
@@ -155,14 +165,16 @@ mod tests {
     #[test]
     fn it_stops_before_the_reserve_is_used() {
         let gibibyte = 1 << 30;
-        let memory = |available_bytes, reclaimable_bytes| Memory { available_bytes, reclaimable_bytes };
+        let memory =
+            |available_bytes, reclaimable_bytes| Memory { available_bytes, reclaimable_bytes };
         let ramp = Ramp { before: memory(64 * gibibyte, gibibyte) };
         let check = |memory: &Memory, more_bytes| ramp.check(memory, 5, more_bytes);
         check(&memory(gibibyte, gibibyte), 0).expect("connections may be closed at any time");
         check(&memory(2 * gibibyte, gibibyte), gibibyte).expect("the reserve is left");
-        check(&memory(2 * gibibyte, 0), gibibyte).expect("what the kernel has reclaimed is available");
-        let refused =
-            check(&memory(2 * gibibyte, gibibyte), gibibyte + 1).expect_err("less than the reserve");
+        check(&memory(2 * gibibyte, 0), gibibyte)
+            .expect("what the kernel has reclaimed is available");
+        let refused = check(&memory(2 * gibibyte, gibibyte), gibibyte + 1)
+            .expect_err("less than the reserve");
         assert!(refused.to_string().contains("at 5 connections, before"), "{refused}");
         // Of five that are said to be available sockets hold three.
         assert_eq!(ramp.left_bytes(&memory(5 * gibibyte, 4 * gibibyte)), 2 * gibibyte);

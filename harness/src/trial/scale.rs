@@ -1,21 +1,24 @@
-//! Ever more connections of which few or none are active: how fast they open, whether those that rest cost the others
-//! anything, and whether all of them are alive.
+//! Ever more connections of which few or none are active: how fast they open, whether those that
+//! rest cost the others anything, and whether all of them are alive.
 //!
-//! Two loads share the server. The *crowd* holds the connections that rest, and the other, begun anew for every
-//! measurement, has those that are active: what it measures is then its own doing alone, however many threads the crowd
-//! needs for its files. At the end every connection of the crowd, which then is all of them, sends one message and gets
-//! it back.
+//! Two loads share the server. The *crowd* holds the connections that rest, and the other, begun
+//! anew for every measurement, has those that are active: what it measures is then its own doing
+//! alone, however many threads the crowd needs for its files. At the end every connection of the
+//! crowd, which then is all of them, sends one message and gets it back.
 //!
-//! The counts only rise, and so does the time, in which a machine drifts by more than a crowd costs. So a second server of
-//! the same kind runs beside, without a crowd, and every load is measured on both, one right after the other, the first
-//! of them in turn: only their ratio tells what the crowd costs. At a count at which all are active it shows the noise.
+//! The counts only rise, and so does the time, in which a machine drifts by more than a crowd
+//! costs. So a second server of the same kind runs beside, without a crowd, and every load is
+//! measured on both, one right after the other, the first of them in turn: only their ratio tells
+//! what the crowd costs. At a count at which all are active it shows the noise.
 
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 use ringmark::backend;
 
-use super::latency::{Clocks, Window, client_limits, load_notes, network, network_since, owed, window};
+use super::latency::{
+    Clocks, Window, client_limits, load_notes, network, network_since, owed, window,
+};
 use super::ramp::{self, Ramp, available_bytes};
 use super::{Ground, Outcome, Trial};
 use crate::children::{Load, Server, ServerCounters};
@@ -30,8 +33,8 @@ use crate::statistics::percent_of;
 /// How long it may take until every connection has made an echo.
 const ALL_TIME: Duration = Duration::from_secs(600);
 
-/// What may be missing after the server has ended without a word: what other programs, and the kernel's caches, take
-/// meanwhile.
+/// What may be missing after the server has ended without a word: what other programs, and the
+/// kernel's caches, take meanwhile.
 const MISSING_BYTES: u64 = 200 << 20;
 
 /// Until many connections that are active at once have made two echoes each.
@@ -70,13 +73,16 @@ pub fn measure(
     scale: &Scale,
     outcome: &mut Outcome,
 ) -> Result<(Status, String)> {
-    let (counts, skipped) = match trial.room(ground, scale.connections.last().copied().unwrap_or_default())? {
-        Some((room, reason)) => (scale.up_to(room), Some(reason)),
-        None => (scale.connections.clone(), None),
-    };
+    let (counts, skipped) =
+        match trial.room(ground, scale.connections.last().copied().unwrap_or_default())? {
+            Some((room, reason)) => (scale.up_to(room), Some(reason)),
+            None => (scale.connections.clone(), None),
+        };
     // With fewer there would be none to be idle.
     let counts: Vec<usize> = counts.into_iter().filter(|&count| count >= scale.active).collect();
-    let Some(&most) = counts.last() else { return Ok((Status::Skipped, skipped.unwrap_or_default())) };
+    let Some(&most) = counts.last() else {
+        return Ok((Status::Skipped, skipped.unwrap_or_default()));
+    };
     let Outcome { row, scale: rows, .. } = outcome;
     let mut push = |step: ScaleRow| rows.push(step);
     let before_bytes = available_bytes()?;
@@ -128,7 +134,10 @@ pub fn measure(
     let mut notes: Vec<String> = skipped.into_iter().collect();
     let missing = before_bytes.saturating_sub(after_bytes);
     if missing > MISSING_BYTES {
-        notes.push(format!("{} MiB were not available again after the server had ended", missing >> 20));
+        notes.push(format!(
+            "{} MiB were not available again after the server had ended",
+            missing >> 20
+        ));
     }
     let loads = || rows.iter().filter(|row| row.step == "load");
     let unusable = loads().filter(|row| !row.status.is_usable()).count();
@@ -174,7 +183,8 @@ impl Trial {
         available_bytes: u64,
     ) -> ScaleRow {
         let [before, after] = counters;
-        let per_echo = |amount: u64| (result.echoes > 0).then(|| amount as f64 / result.echoes as f64);
+        let per_echo =
+            |amount: u64| (result.echoes > 0).then(|| amount as f64 / result.echoes as f64);
         ScaleRow {
             active_connections: result.active_connections as u64,
             duration_s: Some(result.duration_s),
@@ -281,7 +291,10 @@ impl Walk<'_> {
             format!("--warmup-max={}", humantime::format_duration(warmup_max)),
         ];
         if arrival != Arrival::Closed {
-            more.extend([format!("--rate={}", scale.rate_per_s), format!("--arrival={}", arrival.name())]);
+            more.extend([
+                format!("--rate={}", scale.rate_per_s),
+                format!("--arrival={}", arrival.name()),
+            ]);
         }
         let mut load = trial.load(ground, namespace.as_ref(), server, row, active, &more)?;
         let network_before = network(server, namespace.as_ref())?;
@@ -299,8 +312,9 @@ impl Walk<'_> {
         let machine = after.machine_since(&before);
         let both_ns = server_cpu_ns + result.client_cpu_ns;
         let capacity_ns = result.duration_s * 1e9 * ground.placement.cpus()?.cpus().len() as f64;
-        let other_cpu_percent = (machine.as_ref().ok())
-            .and_then(|machine| percent_of(machine.busy_ns.saturating_sub(both_ns) as f64, capacity_ns));
+        let other_cpu_percent = (machine.as_ref().ok()).and_then(|machine| {
+            percent_of(machine.busy_ns.saturating_sub(both_ns) as f64, capacity_ns)
+        });
         let (mut status, mut reason) = gates::judge(&Evidence {
             connections: ((idle + active) as u64, counters.of_loop("open")),
             echoes: Some(result.echoes),
@@ -323,8 +337,9 @@ impl Walk<'_> {
         if let Some(percent) = other_cpu_percent.filter(|&percent| percent > OTHERS_PERCENT) {
             status = Status::Rejected;
             // To the kernel's tick, which is 2.5 % of two CPUs' 200 ms.
-            reason =
-                format!("others took {percent:.0} % of the CPUs' time (bound: {OTHERS_PERCENT} %); {reason}");
+            reason = format!(
+                "others took {percent:.0} % of the CPUs' time (bound: {OTHERS_PERCENT} %); {reason}"
+            );
         }
         let service = result.open.as_ref().map(|open| open.service_us.clone()).unwrap_or_default();
         let calls = [&counters_before, &counters];
@@ -370,7 +385,11 @@ impl Walk<'_> {
 }
 
 /// Calls of the server's workers over the echoes that it sent, the warm-up's too.
-fn calls_per_echo(before: &ServerCounters, after: &ServerCounters, message_bytes: u64) -> Option<f64> {
+fn calls_per_echo(
+    before: &ServerCounters,
+    after: &ServerCounters,
+    message_bytes: u64,
+) -> Option<f64> {
     let calls = |counters: &ServerCounters| counters.calls.values().sum::<u64>();
     let sent = |counters: &ServerCounters| counters.of_loop("bytes_sent");
     let echoes = (sent(after) - sent(before)) / message_bytes;

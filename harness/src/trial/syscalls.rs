@@ -1,5 +1,5 @@
-//! System calls by name, and the events within io_uring, over a fixed number of echoes between two moments of
-//! rest.
+//! System calls by name, and the events within io_uring, over a fixed number of echoes between two
+//! moments of rest.
 
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,8 @@ use crate::measurement::{EventRow, Status, SyscallRow};
 /// Calls that come from the allocator and the runtime, which the server's own counters do not see.
 const NOT_SELF_COUNTED: [Call; 3] = [Call::Mmap, Call::Munmap, Call::Futex];
 
-/// More calls without a name than this, for each echo, would be calls that the server does not count.
+/// More calls without a name than this, for each echo, would be calls that the server does not
+/// count.
 const OTHER_PER_ECHO: f64 = 0.01;
 
 /// How long a server may take to come to rest. An SQPOLL thread polls on for as long as
@@ -52,13 +53,15 @@ pub fn measure(
         };
     })?;
     if let (true, Err(unavailable)) = (is_external, &tracepoints.calls) {
-        let reason = format!("it has no counters of its own, and there are no others: {unavailable}");
+        let reason =
+            format!("it has no counters of its own, and there are no others: {unavailable}");
         return Ok((Status::Unsupported, reason));
     }
     let each = (echoes / workload.connections as u64).max(1);
     let all = each * workload.connections as u64;
     let more = if is_open { vec![format!("--echoes={all}")] } else { Vec::new() };
-    let mut load = trial.load(ground, namespace.as_ref(), &server, row, workload.connections, &more)?;
+    let mut load =
+        trial.load(ground, namespace.as_ref(), &server, row, workload.connections, &more)?;
     load.set_connections(workload.connections).map_err(|error| server.blame(error))?;
     server.await_open(workload.connections as u64)?;
     // Everything is touched once, so that growth of tables and buffers is not counted.
@@ -69,15 +72,17 @@ pub fn measure(
     };
 
     let before = server.blaming(|server| Rest::find(server, &mut tracepoints))?;
-    let patience =
-        PATIENCE + Duration::from_secs_f64(workload.rate_per_s.map_or(0.0, |rate| all as f64 / rate));
+    let patience = PATIENCE
+        + Duration::from_secs_f64(workload.rate_per_s.map_or(0.0, |rate| all as f64 / rate));
     let mut event = load
         .command(&if is_open { "run".to_owned() } else { format!("echo {each}") }, patience)
         .map_err(|error| server.blame(error))?;
     while let LoadEvent::Measuring | LoadEvent::Measured = event {
         event = load.next(patience).map_err(|error| server.blame(error))?;
     }
-    let (LoadEvent::Echoed(result) | LoadEvent::Result(result)) = event else { bail!("no result came back") };
+    let (LoadEvent::Echoed(result) | LoadEvent::Result(result)) = event else {
+        bail!("no result came back")
+    };
     let after = server.blaming(|server| Rest::find(server, &mut tracepoints))?;
     let stood = after.own.of_loop("open");
     let io_workers = match server.tasks()? {
@@ -101,10 +106,13 @@ pub fn measure(
             let missing: Vec<&str> = counters.all.unavailable().map(Syscall::name).collect();
             row.syscalls_source = match missing[..] {
                 _ if is_external => {
-                    "tracepoints: not checked against counters of its own, of which it has none".to_owned()
+                    "tracepoints: not checked against counters of its own, of which it has none"
+                        .to_owned()
                 }
                 [] => "tracepoints".to_owned(),
-                _ => format!("tracepoints, but self-reported for want of one: {}", missing.join(" ")),
+                _ => {
+                    format!("tracepoints, but self-reported for want of one: {}", missing.join(" "))
+                }
             };
             source = "tracepoints";
             let traced = last.since(first);
@@ -118,7 +126,11 @@ pub fn measure(
                 }
                 counts.push((call.name(), traced.unwrap_or(own)));
                 if traced.is_some_and(|traced| traced != own) && !NOT_SELF_COUNTED.contains(&call) {
-                    disagreements.push(format!("{} {}≠{own}", call.name(), traced.unwrap_or_default()));
+                    disagreements.push(format!(
+                        "{} {}≠{own}",
+                        call.name(),
+                        traced.unwrap_or_default()
+                    ));
                 }
             }
             counts.push(("other", traced.other()));
@@ -127,13 +139,15 @@ pub fn measure(
             }
         }
         (tracepoints, ..) => {
-            let reason = tracepoints.as_ref().err().map(|error| error.reason.as_str()).unwrap_or("not read");
+            let reason =
+                tracepoints.as_ref().err().map(|error| error.reason.as_str()).unwrap_or("not read");
             row.syscalls_source = format!("self-reported: {reason}");
             source = "self-reported";
             counts.extend(Call::ALL.into_iter().map(|call| (call.name(), own(call))));
         }
     }
-    row.syscalls_per_echo = Some(counts.iter().map(|(_, calls)| calls).sum::<u64>() as f64 / echoes);
+    row.syscalls_per_echo =
+        Some(counts.iter().map(|(_, calls)| calls).sum::<u64>() as f64 / echoes);
     row.events_per_wait = after.own.events_per_wait_since(&before.own);
     outcome.syscalls = counts
         .into_iter()
@@ -153,8 +167,10 @@ pub fn measure(
         outcome.events = event_rows(trial, workload, counters, (&before, &after), echoes);
     }
     if !disagreements.is_empty() {
-        let reason =
-            format!("tracepoints and the server's own counters differ: {}", disagreements.join(", "));
+        let reason = format!(
+            "tracepoints and the server's own counters differ: {}",
+            disagreements.join(", ")
+        );
         return Ok((Status::Rejected, reason));
     }
     if let Some(reason) = miscounted(result.churn.as_ref(), &after.own) {
@@ -171,8 +187,9 @@ pub fn measure(
     Ok(gates::judge(&evidence))
 }
 
-/// Counts the calls of the server's workers: those of all its threads and of the processes that it forks, of one of
-/// ours less those of the main thread, which does nothing for the connections but tell how they fare.
+/// Counts the calls of the server's workers: those of all its threads and of the processes that it
+/// forks, of one of ours less those of the main thread, which does nothing for the connections but
+/// tell how they fare.
 struct WorkerCounters {
     all: Counters<Syscall>,
     main: Option<Counters<Syscall>>,
@@ -180,7 +197,8 @@ struct WorkerCounters {
 
 impl WorkerCounters {
     fn attach(pid: u32, main_is_idle: bool) -> Result<Self, Unavailable> {
-        // All first: the main thread may still be on its way to where it holds, and is never to have more than all.
+        // All first: the main thread may still be on its way to where it holds, and is never to
+        // have more than all.
         let all = Counters::attach(pid)?;
         let main = main_is_idle.then(|| Counters::attach_to_main_thread(pid)).transpose()?;
         Ok(Self { all, main })
@@ -204,7 +222,8 @@ impl WorkerCounters {
 /// The counters that are open on a server from outside.
 struct Traced {
     calls: Result<WorkerCounters, Unavailable>,
-    /// Of a server that uses io_uring. The main thread, which may have tried a ring, does nothing on one later.
+    /// Of a server that uses io_uring. The main thread, which may have tried a ring, does nothing
+    /// on one later.
     ring: Option<Result<Counters<RingEvent>, Unavailable>>,
 }
 
@@ -223,7 +242,8 @@ impl Traced {
 
     fn read(&mut self) -> Result<TracedReading> {
         let calls = self.calls.as_mut().ok().map(WorkerCounters::read).transpose();
-        let ring = self.ring.as_mut().and_then(|ring| ring.as_mut().ok()).map(Counters::read).transpose();
+        let ring =
+            self.ring.as_mut().and_then(|ring| ring.as_mut().ok()).map(Counters::read).transpose();
         Ok(TracedReading {
             calls: calls.context("read the tracepoints")?,
             ring: ring.context("read the tracepoints of io_uring")?,
@@ -240,8 +260,13 @@ struct TracedReading {
 impl TracedReading {
     /// Whether no call was made since an earlier reading, and nothing happened on a ring.
     fn is_still_since(&self, earlier: &Self) -> bool {
-        fn is_same<T: Tracepoint>(now: &Option<Reading<T>>, then: &Option<Reading<T>>, of: T) -> bool {
-            now.as_ref().map(|reading| reading.of(of)) == then.as_ref().map(|reading| reading.of(of))
+        fn is_same<T: Tracepoint>(
+            now: &Option<Reading<T>>,
+            then: &Option<Reading<T>>,
+            of: T,
+        ) -> bool {
+            now.as_ref().map(|reading| reading.of(of))
+                == then.as_ref().map(|reading| reading.of(of))
         }
         Syscall::all().all(|call| is_same(&self.calls, &earlier.calls, call))
             && RingEvent::ALL.into_iter().all(|event| is_same(&self.ring, &earlier.ring, event))
@@ -255,9 +280,9 @@ struct Rest {
 }
 
 impl Rest {
-    /// Reads the tracepoints, the server's counters, and the tracepoints again, until no worker has done
-    /// anything in between and all threads sleep: then both counts are of the same moment. Of a server that is not to
-    /// be seen its own counters tell whether it rests, a while apart.
+    /// Reads the tracepoints, the server's counters, and the tracepoints again, until no worker has
+    /// done anything in between and all threads sleep: then both counts are of the same moment. Of
+    /// a server that is not to be seen its own counters tell whether it rests, a while apart.
     fn find(server: &mut Server, tracepoints: &mut Traced) -> Result<Self> {
         let deadline = Instant::now() + REST_TIME;
         while Instant::now() < deadline {
@@ -278,7 +303,9 @@ impl Rest {
             }
             std::thread::sleep(Duration::from_millis(5));
         }
-        bail!("the server did not come to rest: its threads went on making calls with no echo under way")
+        bail!(
+            "the server did not come to rest: its threads went on making calls with no echo under way"
+        )
     }
 }
 
@@ -312,14 +339,15 @@ fn event_rows(
             event: event.name().to_owned(),
             count: count.ok(),
             count_per_echo: count.ok().map(|count| count as f64 / echoes),
-            source: count.map_or_else(|why| format!("unavailable: {why}"), |_| "tracepoints".to_owned()),
+            source: count
+                .map_or_else(|why| format!("unavailable: {why}"), |_| "tracepoints".to_owned()),
         }
     };
     RingEvent::ALL.into_iter().map(row).collect()
 }
 
-/// Between two moments of rest a server takes every completion that the kernel makes. Those that found the
-/// queue full are not among the others on every kernel.
+/// Between two moments of rest a server takes every completion that the kernel makes. Those that
+/// found the queue full are not among the others on every kernel.
 fn disagreement(since: &Reading<RingEvent>, taken: u64) -> Option<String> {
     let made = since.of(RingEvent::Complete)?;
     let overflowed = since.of(RingEvent::CqeOverflow).unwrap_or_default();

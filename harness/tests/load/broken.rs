@@ -30,21 +30,30 @@ fn first_connection(server: &Server) -> String {
 fn a_byte_is_lost() {
     let server = spoiling(|bytes| _ = bytes.remove(10));
     let line = failure(&server, ONE);
-    assert_has(&line, &[&first_connection(&server), "offset 10: ", "1 B later: the server lost them"]);
+    assert_has(
+        &line,
+        &[&first_connection(&server), "offset 10: ", "1 B later: the server lost them"],
+    );
 }
 
 #[test]
 fn a_byte_is_repeated() {
     let server = spoiling(|bytes| bytes.insert(10, bytes[10]));
     let line = failure(&server, ONE);
-    assert_has(&line, &[&first_connection(&server), "offset 11: ", "1 B earlier: the server repeated them"]);
+    assert_has(
+        &line,
+        &[&first_connection(&server), "offset 11: ", "1 B earlier: the server repeated them"],
+    );
 }
 
 #[test]
 fn the_last_byte_is_repeated() {
     let server = spoiling(|bytes| bytes.push(bytes[bytes.len() - 1]));
     let line = failure(&server, "--connections 1 --message-bytes 1000 --echoes 1");
-    assert_has(&line, &[&first_connection(&server), "offset 1000: ", "beyond those sent (1 or more)"]);
+    assert_has(
+        &line,
+        &[&first_connection(&server), "offset 1000: ", "beyond those sent (1 or more)"],
+    );
 }
 
 #[test]
@@ -80,7 +89,10 @@ fn the_server_closes_early() {
         let _ = connection.stream.write_all(&bytes[..400]);
     });
     let line = failure(&server, "--connections 1 --message-bytes 1000 --echoes 100");
-    assert_has(&line, &[&first_connection(&server), "offset 400: expected 600 more bytes", "an early end"]);
+    assert_has(
+        &line,
+        &[&first_connection(&server), "offset 400: expected 600 more bytes", "an early end"],
+    );
 }
 
 #[test]
@@ -90,7 +102,10 @@ fn the_server_resets() {
         socket2::SockRef::from(&connection.stream).set_linger(Some(Duration::ZERO)).unwrap();
     });
     let line = failure(&server, "--connections 1 --message-bytes 1000 --echoes 100");
-    assert_has(&line, &[&first_connection(&server), "offset 0: expected 1000 more bytes", "reset by peer"]);
+    assert_has(
+        &line,
+        &[&first_connection(&server), "offset 0: expected 1000 more bytes", "reset by peer"],
+    );
 }
 
 #[test]
@@ -117,14 +132,18 @@ fn the_server_never_answers() {
         let line = failure(&server, &format!("{options} {budget}"));
         assert_has(
             &line,
-            &["ringmark: stalled for 200ms: ", "echoes owed 6, on connections 3, first connection 0 to"],
+            &[
+                "ringmark: stalled for 200ms: ",
+                "echoes owed 6, on connections 3, first connection 0 to",
+            ],
         );
     }
 }
 
 #[test]
 fn the_server_does_not_accept() {
-    let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    let listener =
+        socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     listener.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
     listener.listen(1).unwrap();
     let port = listener.local_addr().unwrap().as_socket().unwrap().port();

@@ -55,11 +55,19 @@ fn each_connection_carries_as_many_echoes_as_asked_for() {
             ),
         );
         // After 3, 6 and 9 of the 10.
-        assert_eq!((&result["echoes"], &result["connections"]), (&50.into(), &7.into()), "{result}");
+        assert_eq!(
+            (&result["echoes"], &result["connections"]),
+            (&50.into(), &7.into()),
+            "{result}"
+        );
         let churn = &result["churn"];
-        let counts = ["echoes_each", "opened", "opened_in_all"].map(|name| churn[name].as_u64().unwrap());
+        let counts =
+            ["echoes_each", "opened", "opened_in_all"].map(|name| churn[name].as_u64().unwrap());
         assert_eq!(counts, [3, 15, 22], "{result}");
-        assert!(churn["connect_us"]["p50"].is_f64() && churn["connections_per_s"].is_f64(), "{result}");
+        assert!(
+            churn["connect_us"]["p50"].is_f64() && churn["connections_per_s"].is_f64(),
+            "{result}"
+        );
         assert_eq!(server.peers().len(), 22);
         let expected = [vec![0; 2], vec![333; 5], vec![999; 15]].concat();
         assert_eq!(lengths(&server, &sent), expected);
@@ -75,7 +83,8 @@ fn each_connection_carries_as_many_echoes_as_asked_for() {
 #[test]
 fn what_is_left_of_a_connection_is_left_for_the_next_run_and_all_stand_at_its_end() {
     let (server, sent) = recording(1);
-    let options = "--connections 40 --message-bytes 10 --churn 4 --threads 3 --echoes-per-connection 3";
+    let options =
+        "--connections 40 --message-bytes 10 --churn 4 --threads 3 --echoes-per-connection 3";
     let mut load = Dialogue::start(&server, options);
     let opened = |reply: &Value| reply["churn"]["opened_in_all"].as_u64().unwrap();
     load.ask("connections 40");
@@ -96,14 +105,16 @@ fn what_is_left_of_a_connection_is_left_for_the_next_run_and_all_stand_at_its_en
     load.say("quit");
     assert_eq!(load.end(), (Some(0), String::new()));
     assert_eq!(server.peers().len(), 140);
-    // Two lives of forty and one of ten were full; thirty were closed unused, and twenty after one echo.
+    // Two lives of forty and one of ten were full; thirty were closed unused, and twenty after one
+    // echo.
     assert_eq!(lengths(&server, &sent), [vec![0; 30], vec![10; 20], vec![40; 90]].concat());
 }
 
 #[test]
 fn connections_stay_with_their_port_and_source() {
     let (server, sent) = recording(2);
-    let options = "--ports 2 --connections 4 --source-addresses 2 --message-bytes 9 --churn 1 --echoes 40";
+    let options =
+        "--ports 2 --connections 4 --source-addresses 2 --message-bytes 9 --churn 1 --echoes 40";
     assert_eq!(result(&server, options)["churn"]["opened_in_all"], 44);
     let mut tuples = server.peers();
     tuples.sort();
@@ -120,10 +131,10 @@ fn connections_stay_with_their_port_and_source() {
 #[test]
 fn a_timed_run_counts_as_many_connections_as_the_server() {
     let (server, _) = recording(1);
-    let options =
-        "--connections 4 --message-bytes 64 --churn 1 --duration 200ms --warmup-max 50ms --threads 2";
+    let options = "--connections 4 --message-bytes 64 --churn 1 --duration 200ms --warmup-max 50ms --threads 2";
     let result = result(&server, options);
-    let [opened, in_all] = ["opened", "opened_in_all"].map(|name| result["churn"][name].as_u64().unwrap());
+    let [opened, in_all] =
+        ["opened", "opened_in_all"].map(|name| result["churn"][name].as_u64().unwrap());
     assert_eq!(server.peers().len() as u64, in_all);
     // Each echo uses a connection up.
     assert_eq!(server.bytes.load(SeqCst) / 64, in_all - 4);
@@ -153,7 +164,10 @@ const ONE: &str = "--connections 1 --message-bytes 1000 --churn 2 --echoes 1000"
 #[test]
 fn a_wrong_byte_on_a_replaced_connection_is_found() {
     let server = spoiling(5, |bytes| bytes[500] ^= 4);
-    assert_has(&failure(&server, ONE), &["ringmark: connection 0 to ", "offset 500: ", "altered them"]);
+    assert_has(
+        &failure(&server, ONE),
+        &["ringmark: connection 0 to ", "offset 500: ", "altered them"],
+    );
     // The sixth connection is the first that is wrong.
     assert_eq!(server.peers().len(), 6);
 }
@@ -185,7 +199,8 @@ fn a_replaced_connection_that_is_closed_at_once_is_a_fault() {
     assert_has(&line, &["ringmark: connect"]);
 }
 
-/// A handshake that the kernel leaves unanswered, because the accept queue is full, is no silence without end.
+/// A handshake that the kernel leaves unanswered, because the accept queue is full, is no silence
+/// without end.
 #[test]
 fn a_connection_that_cannot_be_opened_stalls_the_run() {
     let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
@@ -193,7 +208,13 @@ fn a_connection_that_cannot_be_opened_stalls_the_run() {
     listener.listen(0).unwrap();
     let address: SockAddr = listener.local_addr().unwrap();
     let child = Command::new(env!("CARGO_BIN_EXE_ringmark"))
-        .args(["load", "--connect", &address.as_socket().unwrap().to_string(), "--connections", "1"])
+        .args([
+            "load",
+            "--connect",
+            &address.as_socket().unwrap().to_string(),
+            "--connections",
+            "1",
+        ])
         .args(["--message-bytes", "64", "--churn", "1", "--echoes", "2", "--stall-after", "300ms"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -224,7 +245,8 @@ fn a_connection_that_cannot_be_opened_stalls_the_run() {
 #[test]
 fn the_text_tells_of_connections() {
     let (server, _) = recording(1);
-    let output = load(&server, "--connections 2 --message-bytes 64 --churn 2 --echoes 40").output().unwrap();
+    let output =
+        load(&server, "--connections 2 --message-bytes 64 --churn 2 --echoes 40").output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
     let text = String::from_utf8(output.stdout).unwrap();
     assert_has(&text, &["connections/s ", "echoes per connection 2", "connect µs   p50 "]);
@@ -292,19 +314,27 @@ fn counts_agree(backend: &str, connections: u64, churn: u64, echoes: u64) {
     let text = String::from_utf8(output.stdout).unwrap();
     let result: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
     let opened = connections + connections * (echoes / connections / churn);
-    assert_eq!((&result["echoes"], &result["churn"]["opened_in_all"]), (&echoes.into(), &opened.into()));
+    assert_eq!(
+        (&result["echoes"], &result["churn"]["opened_in_all"]),
+        (&echoes.into(), &opened.into())
+    );
     let end = server.end();
     let counted = |name: &str| end["loop"][name].as_u64().unwrap();
     assert_eq!((counted("accepted"), counted("closed")), (opened, opened), "{backend}: {end}");
-    assert_eq!((counted("bytes_received"), counted("bytes_sent")), (echoes * 64, echoes * 64), "{backend}");
+    assert_eq!(
+        (counted("bytes_received"), counted("bytes_sent")),
+        (echoes * 64, echoes * 64),
+        "{backend}"
+    );
 }
 
 #[test]
 fn every_backend_accepts_as_many_as_are_opened() {
-    let list = Command::new(Path::new(env!("CARGO_BIN_EXE_ringmark")).with_file_name("ringmark-server"))
-        .args(["--list", "--json"])
-        .output()
-        .unwrap();
+    let list =
+        Command::new(Path::new(env!("CARGO_BIN_EXE_ringmark")).with_file_name("ringmark-server"))
+            .args(["--list", "--json"])
+            .output()
+            .unwrap();
     let list: Value = serde_json::from_slice(&list.stdout).unwrap();
     let backends: Vec<&str> =
         list.as_array().unwrap().iter().filter_map(|backend| backend["name"].as_str()).collect();
@@ -315,7 +345,8 @@ fn every_backend_accepts_as_many_as_are_opened() {
     }
 }
 
-/// One address has 28,232 ports by default, and a connection in TIME_WAIT would keep its port for a minute.
+/// One address has 28,232 ports by default, and a connection in TIME_WAIT would keep its port for a
+/// minute.
 #[test]
 fn more_connections_than_there_are_ports() {
     counts_agree("epoll-et", 10, 1, 40_000);

@@ -28,7 +28,10 @@ impl Dialogue {
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let mut dialogue = Self { child, stdin, stdout };
         let started = dialogue.hear();
-        assert_eq!((&started["event"], &started["pid"]), (&"started".into(), &dialogue.child.id().into()));
+        assert_eq!(
+            (&started["event"], &started["pid"]),
+            (&"started".into(), &dialogue.child.id().into())
+        );
         dialogue
     }
 
@@ -48,7 +51,8 @@ impl Dialogue {
     }
 
     pub fn interrupt(&self) {
-        let kill = Command::new("kill").args(["-INT", &self.child.id().to_string()]).status().unwrap();
+        let kill =
+            Command::new("kill").args(["-INT", &self.child.id().to_string()]).status().unwrap();
         assert!(kill.success());
     }
 
@@ -71,7 +75,8 @@ impl Drop for Dialogue {
 #[test]
 fn a_dialogue_up_and_down() {
     let server = Server::start(1, echo);
-    let options = "--connections 100 --active 40 --message-bytes 64 --pipeline 2 --threads 3 --echoes 77";
+    let options =
+        "--connections 100 --active 40 --message-bytes 64 --pipeline 2 --threads 3 --echoes 77";
     let mut load = Dialogue::start(&server, options);
     for (connections, active) in [(10, 10), (100, 40), (30, 30), (0, 0), (50, 40)] {
         let reply = load.ask(&format!("connections {connections}"));
@@ -130,8 +135,10 @@ fn wrong_commands_end_the_dialogue() {
 #[test]
 fn an_interrupt_ends_the_run_and_still_reports() {
     let server = Server::start(1, echo);
-    let mut load =
-        Dialogue::start(&server, "--connections 2 --message-bytes 64 --duration 60s --warmup-max 0s");
+    let mut load = Dialogue::start(
+        &server,
+        "--connections 2 --message-bytes 64 --duration 60s --warmup-max 0s",
+    );
     load.ask("connections 2");
     assert_eq!(load.ask("run")["event"], "measuring");
     std::thread::sleep(std::time::Duration::from_millis(50));

@@ -73,7 +73,8 @@ impl Server {
         let handler = Arc::new(handler);
         for listener in listeners {
             let (bytes, open) = (server.bytes.clone(), server.open.clone());
-            let (peers, stop, handler) = (server.peers.clone(), server.stop.clone(), handler.clone());
+            let (peers, stop, handler) =
+                (server.peers.clone(), server.stop.clone(), handler.clone());
             let port = listener.local_addr().unwrap().port();
             server.acceptors.push(std::thread::spawn(move || {
                 let mut threads = Vec::new();

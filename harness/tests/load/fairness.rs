@@ -34,7 +34,9 @@ fn rigged(ports: u16) -> Server {
                 let turn = 10 * (CONNECTIONS - 1) * (counts.lame + 1);
                 // At the end of the run the others rest, and then this one must not wait for them.
                 counts = changed
-                    .wait_timeout_while(counts, Duration::from_secs(1), |counts| counts.others < turn)
+                    .wait_timeout_while(counts, Duration::from_secs(1), |counts| {
+                        counts.others < turn
+                    })
                     .unwrap()
                     .0;
                 counts.lame += 1;
@@ -60,11 +62,12 @@ fn a_connection_that_gets_a_tenth_shows() {
     let server = rigged(1);
     let result = result(&server, TIMED);
     let [connections, slowest, fastest, ports] = figures(&result);
-    // With 1 : 10 : 10 : 10 the index is 31² / (4 · 301) = 0.798, and the mean 31 / 4. How the other three share is
-    // not given, so that it may be less; and a window of few echoes may hold one more of the lame connection.
+    // With 1 : 10 : 10 : 10 the index is 31² / (4 · 301) = 0.798, and the mean 31 / 4. How the
+    // other three share is not given, so that it may be less; and a window of few echoes may hold
+    // one more of the lame connection.
     assert!(connections < 0.9 && slowest < 0.5 && fastest > 1.1, "{result}");
-    // It is served once while the others are thirty times, for which the window is long; and with all echoes in one
-    // place the index would be 0.25.
+    // It is served once while the others are thirty times, for which the window is long; and with
+    // all echoes in one place the index would be 0.25.
     assert!(connections > 0.3 && slowest > 0.0, "{result}");
     assert_eq!(ports, 1.0, "there is but one: {result}");
 }

@@ -41,7 +41,10 @@ fn the_histogram_is_written_whatever_becomes_of_the_result() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("a.hlog");
     let mut command = load(&server, FEW);
-    command.arg("--histogram").arg(&file).stdout(File::options().write(true).open("/dev/full").unwrap());
+    command
+        .arg("--histogram")
+        .arg(&file)
+        .stdout(File::options().write(true).open("/dev/full").unwrap());
     let output = command.stderr(Stdio::piped()).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let line = stderr(&output);
@@ -64,8 +67,8 @@ fn a_run_that_fails_leaves_a_histogram_as_it_was() {
     assert!(!new.exists());
 }
 
-/// Lets the command's process make no file table of its own, as the profile that Docker has by default, and open no more
-/// than so many files.
+/// Lets the command's process make no file table of its own, as the profile that Docker has by
+/// default, and open no more than so many files.
 fn confine(command: &mut Command, files: u64) {
     let statement = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
     let jump = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
@@ -81,7 +84,8 @@ fn confine(command: &mut Command, files: u64) {
         let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
         let limit = libc::rlimit { rlim_cur: files, rlim_max: files };
         let check = |result| if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) };
-        // SAFETY: `limit`, `program` and the filter that it points to live through the calls, which read them.
+        // SAFETY: `limit`, `program` and the filter that it points to live through the calls, which
+        // read them.
         unsafe {
             check(libc::setrlimit(libc::RLIMIT_NOFILE, &limit))?;
             check(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))?;
@@ -96,8 +100,9 @@ fn confine(command: &mut Command, files: u64) {
 fn where_unshare_is_refused_the_threads_share_a_file_table() {
     let server = Server::start(1, echo);
     for threads in [1, 3] {
-        let options =
-            format!("--connections 100 --message-bytes 64 --echoes 1000 --json --threads {threads}");
+        let options = format!(
+            "--connections 100 --message-bytes 64 --echoes 1000 --json --threads {threads}"
+        );
         let mut command = load(&server, &options);
         confine(&mut command, 200);
         let output = command.output().unwrap();
@@ -119,13 +124,19 @@ fn where_unshare_is_refused_and_too_few_files_are_allowed_it_is_said_how_many_co
     confine(&mut command, 200);
     let output = command.output().unwrap();
     assert_eq!(output.status.code(), Some(1));
-    let parts =
-        ["--connections 137: 136 fit", "unshare(CLONE_FILES)", "seccomp", "CAP_SYS_ADMIN", "ulimit -n"];
+    let parts = [
+        "--connections 137: 136 fit",
+        "unshare(CLONE_FILES)",
+        "seccomp",
+        "CAP_SYS_ADMIN",
+        "ulimit -n",
+    ];
     assert_has(&stderr(&output), &parts);
     assert!(server.peers().is_empty());
 }
 
-/// In a network of its own, with a hundred ports for clients and an address that is not one of loopback's.
+/// In a network of its own, with a hundred ports for clients and an address that is not one of
+/// loopback's.
 #[test]
 fn source_ports_that_run_out_off_loopback_are_counted_and_get_advice_that_works() {
     let of_thread = || -> Option<String> {
@@ -137,11 +148,22 @@ fn source_ports_that_run_out_off_loopback_are_counted_and_get_advice_that_works(
         for words in ["link set lo up", "address add 10.99.0.1/32 dev lo"] {
             assert!(Command::new("ip").args(words.split(' ')).status().unwrap().success());
         }
-        std::fs::write("/proc/thread-self/root/proc/sys/net/ipv4/ip_local_port_range", "40000 40099")
-            .unwrap();
+        std::fs::write(
+            "/proc/thread-self/root/proc/sys/net/ipv4/ip_local_port_range",
+            "40000 40099",
+        )
+        .unwrap();
         let listener = TcpListener::bind("10.99.0.1:8888").unwrap();
         let output = Command::new(env!("CARGO_BIN_EXE_ringmark"))
-            .args(["load", "--connect", "10.99.0.1:8888", "--connections", "200", "--message-bytes", "1"])
+            .args([
+                "load",
+                "--connect",
+                "10.99.0.1:8888",
+                "--connections",
+                "200",
+                "--message-bytes",
+                "1",
+            ])
             .output()
             .unwrap();
         drop(listener);

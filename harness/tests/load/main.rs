@@ -61,7 +61,10 @@ fn assert_has(line: &str, parts: &[&str]) {
 #[test]
 fn echoes_are_counted_exactly() {
     let server = Server::start(1, echo);
-    let all = events(&server, "--connections 7 --active 5 --message-bytes 333 --pipeline 3 --echoes 1003");
+    let all = events(
+        &server,
+        "--connections 7 --active 5 --message-bytes 333 --pipeline 3 --echoes 1003",
+    );
     let names: Vec<&str> = all.iter().map(|event| event["event"].as_str().unwrap()).collect();
     assert_eq!(names, ["connections", "measuring", "measured", "result"]);
     let result = all.last().unwrap();
@@ -80,14 +83,18 @@ fn echoes_are_counted_exactly() {
 #[test]
 fn fewer_echoes_than_connections() {
     let server = Server::start(1, echo);
-    assert_eq!(result(&server, "--connections 9 --message-bytes 1 --echoes 4 --threads 3")["echoes"], 4);
+    assert_eq!(
+        result(&server, "--connections 9 --message-bytes 1 --echoes 4 --threads 3")["echoes"],
+        4
+    );
     assert_eq!(server.bytes.load(SeqCst), 4);
 }
 
 #[test]
 fn echoes_per_connection_on_several_threads() {
     let server = Server::start(1, echo);
-    let options = "--connections 11 --message-bytes 100 --echoes-per-connection 40 --threads 3 --pipeline 16";
+    let options =
+        "--connections 11 --message-bytes 100 --echoes-per-connection 40 --threads 3 --pipeline 16";
     let result = result(&server, options);
     assert_eq!(result["echoes"], 440);
     assert_eq!(result["threads"], 3);
@@ -113,7 +120,8 @@ fn messages_larger_than_any_buffer() {
 #[test]
 fn a_timed_run_verifies_all_that_it_sends() {
     let server = Server::start(1, echo);
-    let options = "--connections 4 --message-bytes 64 --pipeline 16 --duration 300ms --warmup-max 100ms";
+    let options =
+        "--connections 4 --message-bytes 64 --pipeline 16 --duration 300ms --warmup-max 100ms";
     let result = result(&server, options);
     let echoes = result["echoes"].as_u64().unwrap();
     let warmup_echoes = result["warmup_echoes"].as_u64().unwrap();
@@ -151,7 +159,10 @@ fn the_text_is_labelled_and_the_histogram_is_a_log() {
     let output = command.arg("--histogram").arg(&file).output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
     let text = String::from_utf8(output.stdout).unwrap();
-    assert_has(&text, &["echoes       100 in ", "p90 ", "p99 -", "closed loop: capacity, not latency"]);
+    assert_has(
+        &text,
+        &["echoes       100 in ", "p90 ", "p99 -", "closed loop: capacity, not latency"],
+    );
 
     use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
     let log = std::fs::read(&file).unwrap();
@@ -168,7 +179,10 @@ fn bad_input_is_refused_in_one_line() {
         ("--connections 1 --message-bytes 0", "--message-bytes 0: "),
         ("--connections 1 --message-bytes 1 --pipeline 0", "--pipeline 0: "),
         ("--connections 1 --message-bytes 1 --pipeline 70000", "--pipeline 70000: at most"),
-        ("--connections 1 --message-bytes 1 --active 2", "--active 2: more than the 1 of --connections"),
+        (
+            "--connections 1 --message-bytes 1 --active 2",
+            "--active 2: more than the 1 of --connections",
+        ),
         ("--connections 1 --message-bytes 1 --active 0", "--active 0: "),
         ("--connections 1 --message-bytes 1 --threads 2", "--threads 2: more than the 1"),
         ("--connections 1 --message-bytes 1 --cpus x", "--cpus x: "),
@@ -176,7 +190,10 @@ fn bad_input_is_refused_in_one_line() {
         ("--connections 1 --message-bytes 1 --ports 65535", "--ports 65535: at most"),
         ("--connections 1 --message-bytes 1 --churn 0", "--churn 0: "),
         ("--connections 1 --message-bytes 1 --churn 5000000000", "--churn 5000000000: at most"),
-        ("--connections 1 --message-bytes 1 --churn 2 --rate 10", "--churn 2: for a closed loop only"),
+        (
+            "--connections 1 --message-bytes 1 --churn 2 --rate 10",
+            "--churn 2: for a closed loop only",
+        ),
         ("--connections 1 --message-bytes 1 --echoes 0", "--echoes 0: "),
         ("--connections 1 --message-bytes 1 --histogram -", "--histogram -: into the JSON"),
         (
@@ -185,7 +202,10 @@ fn bad_input_is_refused_in_one_line() {
         ),
         ("--connections 1 --message-bytes 1 --duration 0s", "--duration 0s: "),
         ("--connections 1 --message-bytes 1 --source-addresses 300", "--source-addresses 300: "),
-        ("--connections 30000000 --message-bytes 1 --threads 1", "--threads 1 with --connections 30000000: "),
+        (
+            "--connections 30000000 --message-bytes 1 --threads 1",
+            "--threads 1 with --connections 30000000: ",
+        ),
         ("--connections 18446744073709551615 --message-bytes 1", "at most 100000000"),
         ("--connections 1 --message-bytes 1 --warmup-max 9999999999y", "--warmup-max "),
         ("--connections 1 --message-bytes 1 --ports 18446744073709551615", "at most"),

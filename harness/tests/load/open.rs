@@ -21,7 +21,8 @@ fn as_many_are_sent_as_asked_for() {
         assert_eq!((&result["echoes"], &result["arrival"]), (&1003.into(), &arrival.into()));
         assert_eq!(result["open"]["rate_per_s"], 20_000.0);
         assert!(
-            result["open"]["send_lag_us"]["p50"].is_f64() && result["open"]["service_us"]["p99"].is_f64()
+            result["open"]["send_lag_us"]["p50"].is_f64()
+                && result["open"]["service_us"]["p99"].is_f64()
         );
         assert_eq!(server.bytes.load(SeqCst), 1003 * 333);
     }
@@ -90,8 +91,9 @@ fn p999_us(result: &Value) -> f64 {
     result["latency_us"]["p999"].as_f64().unwrap()
 }
 
-/// The stall meets 40 messages a millisecond that are due, of which those of its first 10 ms wait at least 90 ms:
-/// more than the slowest thousandth. In a closed loop it meets one message of each connection.
+/// The stall meets 40 messages a millisecond that are due, of which those of its first 10 ms wait
+/// at least 90 ms: more than the slowest thousandth. In a closed loop it meets one message of each
+/// connection.
 #[test]
 fn a_stall_shows_in_the_open_loop_and_hides_in_the_closed_one() {
     let most_of_it_us = 0.9 * STALL.as_micros() as f64;
@@ -123,8 +125,7 @@ fn more_than_the_server_can_do_is_sent_all_the_same() {
             }
         }
     });
-    let options =
-        "--connections 1 --message-bytes 64 --rate 1000 --arrival uniform --duration 200ms --warmup-max 0s";
+    let options = "--connections 1 --message-bytes 64 --rate 1000 --arrival uniform --duration 200ms --warmup-max 0s";
     let result = result(&server, options);
     // And those that were due before the window began.
     let sent = server.bytes.load(SeqCst) / 64;
@@ -139,13 +140,20 @@ fn more_than_the_server_can_do_is_sent_all_the_same() {
 #[test]
 fn the_text_tells_latency_from_service() {
     let server = Server::start(1, echo);
-    let output =
-        load(&server, "--connections 2 --message-bytes 64 --rate 5000 --echoes 500").output().unwrap();
+    let output = load(&server, "--connections 2 --message-bytes 64 --rate 5000 --echoes 500")
+        .output()
+        .unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
     let text = String::from_utf8(output.stdout).unwrap();
     assert_has(
         &text,
-        &["offered (5000 asked for)", "service µs   p50", "send lag µs", "late sends", "open loop: "],
+        &[
+            "offered (5000 asked for)",
+            "service µs   p50",
+            "send lag µs",
+            "late sends",
+            "open loop: ",
+        ],
     );
 }
 

@@ -1,5 +1,5 @@
-//! A server that answers more slowly than it is asked is saturated, which is a result; one that answers nothing has
-//! stalled, which is not.
+//! A server that answers more slowly than it is asked is saturated, which is a result; one that
+//! answers nothing has stalled, which is not.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
@@ -27,12 +27,16 @@ fn paced() -> Server {
     })
 }
 
-const SLOW: &str = "--connections 4 --message-bytes 64 --duration 300ms --warmup-max 0s --drain-max 100ms";
+const SLOW: &str =
+    "--connections 4 --message-bytes 64 --duration 300ms --warmup-max 0s --drain-max 100ms";
 
 /// What is said of messages that were still owed.
 fn owed(result: &Value) -> u64 {
     let saturated = &result["saturated"];
-    assert!(saturated["limit"].is_string() && saturated["drained_s"].as_f64().unwrap() >= 0.1, "{result}");
+    assert!(
+        saturated["limit"].is_string() && saturated["drained_s"].as_f64().unwrap() >= 0.1,
+        "{result}"
+    );
     let owed = saturated["owed"].as_u64().unwrap();
     assert!(saturated["owed_bytes"].as_u64().unwrap() > 63 * owed, "{result}");
     owed
@@ -45,7 +49,10 @@ fn an_open_loop_that_is_owed_messages_ends_with_what_was_answered() {
     // 300 are due, of which no more than 40 can be back in 400 ms.
     assert!((1..=31).contains(&echoes) && (259..=300).contains(&owed), "{result}");
     let latency = &result["latency_us"];
-    assert!(latency["p50"].is_null() && latency["mean"].is_null() && latency["max"].is_null(), "{result}");
+    assert!(
+        latency["p50"].is_null() && latency["mean"].is_null() && latency["max"].is_null(),
+        "{result}"
+    );
     // The last one was due when the window ended.
     assert!(latency["at_least"]["p50"].as_f64().unwrap() >= 100_000.0, "{result}");
     assert!(latency["at_least"]["max"].as_f64().unwrap() >= 300_000.0, "{result}");
@@ -73,9 +80,11 @@ fn the_text_says_at_least() {
 
 #[test]
 fn a_number_of_echoes_comes_to_its_end_however_slow_the_server_is() {
-    for options in
-        ["--echoes 40 --rate 4000", "--echoes 40 --pipeline 10", "--echoes 40 --churn 4 --threads 2"]
-    {
+    for options in [
+        "--echoes 40 --rate 4000",
+        "--echoes 40 --pipeline 10",
+        "--echoes 40 --churn 4 --threads 2",
+    ] {
         let options = format!("--connections 4 --message-bytes 64 --stall-after 300ms {options}");
         let result = result(&paced(), &options);
         assert_eq!(
@@ -129,8 +138,7 @@ fn a_message_that_comes_by_bytes_has_not_stalled() {
         }
         echo(connection);
     });
-    let options =
-        "--connections 1 --message-bytes 20 --duration 100ms --warmup-max 0s --stall-after 300ms --json";
+    let options = "--connections 1 --message-bytes 20 --duration 100ms --warmup-max 0s --stall-after 300ms --json";
     let output = load(&server, options).output().unwrap();
     // None is back within the window, so that nothing is measured; that is said, beside the result.
     assert_eq!(output.status.code(), Some(1));
@@ -142,7 +150,8 @@ fn a_message_that_comes_by_bytes_has_not_stalled() {
 
 #[test]
 fn an_interrupt_ends_the_wait_for_what_is_owed() {
-    let options = "--connections 4 --message-bytes 64 --duration 200ms --warmup-max 0s --pipeline 500";
+    let options =
+        "--connections 4 --message-bytes 64 --duration 200ms --warmup-max 0s --pipeline 500";
     let server = paced();
     let mut load = Dialogue::start(&server, options);
     load.ask("connections 4");
@@ -152,7 +161,8 @@ fn an_interrupt_ends_the_wait_for_what_is_owed() {
     let result = load.hear();
     assert_eq!(result["interrupted"], true);
     assert!(
-        result["echoes"].as_u64().unwrap() > 0 && result["saturated"]["owed"].as_u64().unwrap() > 1000,
+        result["echoes"].as_u64().unwrap() > 0
+            && result["saturated"]["owed"].as_u64().unwrap() > 1000,
         "{result}"
     );
 }
@@ -167,15 +177,20 @@ fn where_no_first_echo_came_the_accept_queue_is_named() {
         let mut message = [0; 64];
         while stream.read_exact(&mut message).is_ok() && stream.write_all(&message).is_ok() {}
     });
-    let options = "--connections 4 --message-bytes 64 --echoes-per-connection 2 --stall-after 300ms";
+    let options =
+        "--connections 4 --message-bytes 64 --echoes-per-connection 2 --stall-after 300ms";
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_ringmark"))
         .args(["load", "--connect", &address])
         .args(options.split_whitespace())
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(1));
-    let parts =
-        ["echoes owed 3, on connections 3", "no echo ever came on them", "net.core.somaxconn", "ulimit -n"];
+    let parts = [
+        "echoes owed 3, on connections 3",
+        "no echo ever came on them",
+        "net.core.somaxconn",
+        "ulimit -n",
+    ];
     assert_has(&stderr(&output), &parts);
     one.join().unwrap();
 }

@@ -15,14 +15,23 @@ const PERFMON: &str = "--inh-caps +perfmon --ambient-caps +perfmon";
 fn line(command: &mut Command, name: &str) -> Value {
     let said: Value = serde_json::from_str(&stdout(&success(command))).unwrap();
     let lines = said["lines"].as_array().unwrap();
-    lines.iter().find(|line| line["name"] == name).unwrap_or_else(|| panic!("no {name} in {said:#}")).clone()
+    lines
+        .iter()
+        .find(|line| line["name"] == name)
+        .unwrap_or_else(|| panic!("no {name} in {said:#}"))
+        .clone()
 }
 
 /// What stands in backquotes and begins so.
 fn quoted<'a>(advice: &'a str, beginning: &str) -> &'a str {
-    advice.split('`').skip(1).step_by(2).find(|command| command.starts_with(beginning)).unwrap_or_else(|| {
-        panic!("no `{beginning} …` in: {advice}");
-    })
+    advice
+        .split('`')
+        .skip(1)
+        .step_by(2)
+        .find(|command| command.starts_with(beginning))
+        .unwrap_or_else(|| {
+            panic!("no `{beginning} …` in: {advice}");
+        })
 }
 
 #[test]
@@ -38,7 +47,8 @@ fn tracefs_mounted_as_advised_lets_a_user_count() {
     if refused["status"] == "ok" {
         return eprintln!("skipped: anybody may count here");
     }
-    // As root does it, where only this process sees it; tracefs is one, and so gets back what it had.
+    // As root does it, where only this process sees it; tracefs is one, and so gets back what it
+    // had.
     let after = |mount: &str, capabilities: &str| {
         let program = commons.place.path("ringmark");
         let script = format!(

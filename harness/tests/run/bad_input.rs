@@ -30,14 +30,20 @@ fn a_bad_matrix_is_refused() {
         (with("blocks = 1", "blocks = = 1"), "line "),
         ("[latency".to_owned(), "line 1"),
         (with("blocks", "blokcs"), "unknown field `blokcs`"),
-        (with("question = \"q\"", "question = \"q\"\nthreads = 3"), "line 2: unknown field `threads`"),
+        (
+            with("question = \"q\"", "question = \"q\"\nthreads = 3"),
+            "line 2: unknown field `threads`",
+        ),
         (with("question = \"q\"", "question = \"q\\u001b[2J\""), "is not to be seen"),
         (with("warmup_max = \"50ms\"\n", ""), "warmup_max"),
         (with("\"uring-multishot\"", "\"uring-manyshot\""), "uring-manyshot"),
         (with("\"uring-multishot\"", "\"epoll-et\""), "stands twice"),
         (with("{ backend = \"uring-multishot\" }", knob), "no_such_knob"),
         (with("{ backend = \"uring-multishot\" }", wide), "buffers"),
-        (with("baseline = \"epoll-et\"", "baseline = \"epoll-document\""), "not among the backends"),
+        (
+            with("baseline = \"epoll-et\"", "baseline = \"epoll-document\""),
+            "not among the backends",
+        ),
         (with("connections = 4", "connections = 0"), "connections must be from 1"),
         (with("connections = 4", "connections = -1"), "line "),
         (with("message_bytes = 64", "message_bytes = 0"), "message_bytes is 0"),
@@ -71,7 +77,8 @@ fn a_run_never_writes_over_another() {
     fs::create_dir(place.out()).unwrap();
     fs::write(place.out().join("trials.csv"), "precious").unwrap();
     assert_has(&failure(&mut place.run()), &["out exists", "give --out a new folder"]);
-    let names: Vec<_> = fs::read_dir(place.out()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let names: Vec<_> =
+        fs::read_dir(place.out()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(names, ["trials.csv"]);
     assert_eq!(fs::read_to_string(place.out().join("trials.csv")).unwrap(), "precious");
 }

@@ -1,4 +1,5 @@
-//! Several runs at once where none has a network of its own: each server takes ports that nobody has.
+//! Several runs at once where none has a network of its own: each server takes ports that nobody
+//! has.
 
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -11,7 +12,8 @@ const CAP_SYS_ADMIN: libc::c_ulong = 21;
 
 #[test]
 fn four_runs_in_one_network_do_not_take_each_others_ports() {
-    let server = std::path::Path::new(env!("CARGO_BIN_EXE_ringmark")).with_file_name("ringmark-server");
+    let server =
+        std::path::Path::new(env!("CARGO_BIN_EXE_ringmark")).with_file_name("ringmark-server");
     let external = format!(
         "[[external]]\nname = \"mine\"\ncommand = [\"{0}\", \"--backend\", \"poll\", \"--listen\", \
          \"127.0.0.1:{{port}}\"]\nready = \"port\"\nversion = [\"{0}\", \"--version\"]\n",
@@ -25,7 +27,8 @@ fn four_runs_in_one_network_do_not_take_each_others_ports() {
         .map(|_| {
             let place = Place::with(&matrix);
             let mut command = place.run();
-            // SAFETY: prctl is a single system call, safe between fork and exec. Who is not root has no such right.
+            // SAFETY: prctl is a single system call, safe between fork and exec. Who is not root
+            // has no such right.
             unsafe {
                 command.pre_exec(|| {
                     libc::prctl(libc::PR_CAPBSET_DROP, CAP_SYS_ADMIN);

@@ -18,9 +18,11 @@ use serde_json::json;
 /// What the stand-in does wrong.
 const FAULT: &str = "RINGMARK_TEST_FAULT";
 
-/// Runs a matrix on a server that is this script; returns the reasons of the rows, which have all failed.
+/// Runs a matrix on a server that is this script; returns the reasons of the rows, which have all
+/// failed.
 fn reasons(script: &str) -> Vec<String> {
-    let matrix = format!("{}{LATENCY}[syscalls]\nechoes = 20\n{FOUR_CONNECTIONS}", heading(&["epoll-et"]));
+    let matrix =
+        format!("{}{LATENCY}[syscalls]\nechoes = 20\n{FOUR_CONNECTIONS}", heading(&["epoll-et"]));
     let place = Place::with(&matrix);
     let line = failure(place.run().arg("--server").arg(server_of(&place, script)));
     assert_has(&line, &["no trial of 6 gave figures that can be used", "trials.csv says why"]);
@@ -30,7 +32,10 @@ fn reasons(script: &str) -> Vec<String> {
     assert_eq!(rows.len(), 2 * 3);
     // What was in force is known of every server that was ready, whatever came of it.
     let in_force = if script.contains(FAULT) { "{}" } else { "" };
-    assert!(rows.iter().all(|row| row["in_force"] == in_force && row["knobs"] == in_force), "{rows:?}");
+    assert!(
+        rows.iter().all(|row| row["in_force"] == in_force && row["knobs"] == in_force),
+        "{rows:?}"
+    );
     assert_reasons(&rows);
     assert!(rows.iter().all(|row| row["status"] == "failed"), "{rows:?}");
     assert!(place.rows("syscalls.csv").is_empty());
@@ -55,8 +60,8 @@ pub fn server_of(place: &Place, script: &str) -> PathBuf {
     server
 }
 
-/// A script that becomes the stand-in below. Its lines go through descriptor 3, because the test program
-/// says things of its own on stdout.
+/// A script that becomes the stand-in below. Its lines go through descriptor 3, because the test
+/// program says things of its own on stdout.
 pub fn stand_in_with(fault: &str) -> String {
     let program = std::env::current_exe().unwrap();
     format!(
@@ -67,7 +72,10 @@ pub fn stand_in_with(fault: &str) -> String {
 
 #[test]
 fn a_bit_is_flipped() {
-    assert_each_has(&reasons(&stand_in_with("flip")), &["connection ", "offset 10: ", "altered them"]);
+    assert_each_has(
+        &reasons(&stand_in_with("flip")),
+        &["connection ", "offset 10: ", "altered them"],
+    );
 }
 
 #[test]
@@ -129,7 +137,11 @@ fn stand_in() {
         }
         for (number, stream) in listener.incoming().map_while(Result::ok).enumerate() {
             // Some faults are those of the first connection alone.
-            let fault = if number > 0 && fault.starts_with("first-") { String::new() } else { fault.clone() };
+            let fault = if number > 0 && fault.starts_with("first-") {
+                String::new()
+            } else {
+                fault.clone()
+            };
             if fault == "lossy" {
                 lose_what_comes(&stream);
             }
@@ -138,7 +150,8 @@ fn stand_in() {
             thread::spawn(move || serve(stream, &fault, &open));
         }
     });
-    let ready = json!({"event": "ready", "knobs": knobs, "in_force": in_force, "addresses": [address]});
+    let ready =
+        json!({"event": "ready", "knobs": knobs, "in_force": in_force, "addresses": [address]});
     writeln!(lines, "{ready}").unwrap();
     for line in told {
         let event = if line == "stop" { "end" } else { "counters" };
@@ -155,7 +168,8 @@ fn await_count(file: &str, prefix: &str, name: &str) {
     let deadline = Instant::now() + Duration::from_secs(10);
     let count = || {
         let text = fs::read_to_string(format!("/proc/self/net/{file}")).ok()?;
-        let mut lines = text.lines().filter_map(|line| line.strip_prefix(prefix)).map(str::split_whitespace);
+        let mut lines =
+            text.lines().filter_map(|line| line.strip_prefix(prefix)).map(str::split_whitespace);
         let mut pairs = lines.next()?.zip(lines.next()?);
         pairs.find_map(|(found, value)| (found == name).then(|| value.parse::<u64>().ok())?)
     };
@@ -164,10 +178,11 @@ fn await_count(file: &str, prefix: &str, name: &str) {
     }
 }
 
-/// Makes the kernel drop one in eight of the segments that come on a connection, at random, as if they were lost on
-/// the way.
+/// Makes the kernel drop one in eight of the segments that come on a connection, at random, as if
+/// they were lost on the way.
 fn lose_what_comes(stream: &TcpStream) {
-    // Classic BPF (socket(7), SO_ATTACH_FILTER): of a random number the last three bits; none set: keep 0 bytes.
+    // Classic BPF (socket(7), SO_ATTACH_FILTER): of a random number the last three bits; none set:
+    // keep 0 bytes.
     let step = |code: u32, jf: u8, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf, k };
     let random = (libc::SKF_AD_OFF + libc::SKF_AD_RANDOM) as u32;
     let mut program = [
@@ -184,10 +199,16 @@ fn lose_what_comes(stream: &TcpStream) {
 /// Sets an option of socket(7).
 fn set_option<T>(stream: &TcpStream, option: libc::c_int, value: &T) {
     let bytes = size_of_val(value) as libc::socklen_t;
-    // SAFETY: the descriptor is open through the borrow; the kernel only reads `value`, whose size is the one given,
-    // and of a filter's program the instructions, which the caller still has.
+    // SAFETY: the descriptor is open through the borrow; the kernel only reads `value`, whose size
+    // is the one given, and of a filter's program the instructions, which the caller still has.
     let outcome = unsafe {
-        libc::setsockopt(stream.as_raw_fd(), libc::SOL_SOCKET, option, (&raw const *value).cast(), bytes)
+        libc::setsockopt(
+            stream.as_raw_fd(),
+            libc::SOL_SOCKET,
+            option,
+            (&raw const *value).cast(),
+            bytes,
+        )
     };
     assert_eq!(outcome, 0, "{}", std::io::Error::last_os_error());
 }

@@ -8,8 +8,14 @@ use crate::{Place, assert_has, failure, stdout, success};
 #[test]
 fn too_little_time_is_refused_with_how_much_is_enough() {
     let place = Place::with("");
-    let line =
-        failure(place.command("calibrate").args(["--time", "1s", "--window", "20ms", "--connections", "4"]));
+    let line = failure(place.command("calibrate").args([
+        "--time",
+        "1s",
+        "--window",
+        "20ms",
+        "--connections",
+        "4",
+    ]));
     assert_has(&line, &["--time 1s", "a verdict takes 10", "or more"]);
     assert!(!place.path("results").exists(), "nothing was begun");
     for bad in ["0", "-1", "nan"] {

@@ -37,7 +37,8 @@ fn blocks(place: &Place) -> usize {
 #[track_caller]
 fn cells<'a>(printed: &'a str, arm: &str, metric: &str) -> Vec<&'a str> {
     let rows = printed.lines().filter(|line| line.starts_with("| "));
-    let mut cells = rows.map(|line| line.trim_matches('|').split('|').map(str::trim).collect::<Vec<_>>());
+    let mut cells =
+        rows.map(|line| line.trim_matches('|').split('|').map(str::trim).collect::<Vec<_>>());
     cells.find(|cells| cells[1] == arm && cells[2] == metric).unwrap_or_else(|| panic!("{printed}"))
 }
 
@@ -66,15 +67,22 @@ fn a_server_that_works_more_is_slower_than_it_was_and_than_none_is_itself() {
         return eprintln!("skipped: this machine was too busy for ten blocks");
     }
     let cpu = ["--metric", "server_cpu_ns_per_echo"];
-    success(compare(&before, &before.out(), &before.out()).args(["--fail-if-slower", "0%"]).args(cpu));
-    assert!(cells(&itself, "epoll-lt", "server_cpu_ns_per_echo")[7].starts_with("1.00 ("), "{itself}");
+    success(
+        compare(&before, &before.out(), &before.out()).args(["--fail-if-slower", "0%"]).args(cpu),
+    );
+    assert!(
+        cells(&itself, "epoll-lt", "server_cpu_ns_per_echo")[7].starts_with("1.00 ("),
+        "{itself}"
+    );
     let of_cpu = cells(&printed, "epoll-lt", "server_cpu_ns_per_echo");
     assert!(of_cpu[7].ends_with(" higher"), "{printed}");
     assert_eq!(cells(&printed, "epoll-et", "server_cpu_ns_per_echo")[7], "–", "it is the baseline");
     // An echo takes some ten microseconds, and fifty more now.
     let mut judged = compare(&before, &before.out(), &after.out());
-    let output =
-        judged.args(["--fail-if-slower", "50%", "--metric", "server_cpu_ns_per_echo"]).output().unwrap();
+    let output = judged
+        .args(["--fail-if-slower", "50%", "--metric", "server_cpu_ns_per_echo"])
+        .output()
+        .unwrap();
     assert!(stdout(&output).contains("server_cpu_ns_per_echo"), "the table stands all the same");
     assert_has(
         &one_line(&output),
@@ -98,10 +106,13 @@ fn a_server_that_works_more_is_slower_than_it_was_and_than_none_is_itself() {
 
 /// A run of counted calls, which takes no time.
 fn counted(connections: u32) -> Place {
-    let workload =
-        format!("name = \"w\"\nquestion = \"q\"\nconnections = {connections}\nmessage_bytes = 64\n");
-    let place =
-        Place::with(&format!("{}[syscalls]\nechoes = 20\n[[workload]]\n{workload}", heading(&["epoll-et"])));
+    let workload = format!(
+        "name = \"w\"\nquestion = \"q\"\nconnections = {connections}\nmessage_bytes = 64\n"
+    );
+    let place = Place::with(&format!(
+        "{}[syscalls]\nechoes = 20\n[[workload]]\n{workload}",
+        heading(&["epoll-et"])
+    ));
     success(&mut place.run());
     place
 }
@@ -150,7 +161,9 @@ fn what_is_not_comparable_is_refused_with_the_reason() {
 #[test]
 fn a_wrong_command_line_is_told_from_a_slower_server() {
     let place = counted(1);
-    for arguments in [["--fail-if-slower", "much"], ["--fail-if-slower", "-1%"], ["--metric", "speed"]] {
+    for arguments in
+        [["--fail-if-slower", "much"], ["--fail-if-slower", "-1%"], ["--metric", "speed"]]
+    {
         let output = compare(&place, &place.out(), &place.out()).args(arguments).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
     }
@@ -191,8 +204,9 @@ fn multiply(row: &mut Row, column: &str, factor: f64) {
 /// A copy of a committed run in which the CPU of an arm is multiplied.
 fn with_more_cpu(run: &Path, place: &Place, arm: &str, factor: f64) -> PathBuf {
     edited(run, place, |rows| {
-        for row in
-            rows.iter_mut().filter(|row| arm == "all" || row["arm"].trim_end_matches(" (again)") == arm)
+        for row in rows
+            .iter_mut()
+            .filter(|row| arm == "all" || row["arm"].trim_end_matches(" (again)") == arm)
         {
             multiply(row, "server_cpu_ns_per_echo", factor);
         }
@@ -218,7 +232,8 @@ fn a_slower_machine_is_no_slower_server() {
     let place = Place::with("");
     let fails_beyond = |copy: &Path, percent: &str| {
         let mut command = compare(&place, &run, copy);
-        let command = command.args(["--metric", "server_cpu_ns_per_echo", "--fail-if-slower", percent]);
+        let command =
+            command.args(["--metric", "server_cpu_ns_per_echo", "--fail-if-slower", percent]);
         command.output().unwrap().status.code()
     };
     // Nothing differs from itself.
@@ -231,7 +246,10 @@ fn a_slower_machine_is_no_slower_server() {
     let copy = with_more_cpu(&run, &place, "all", 1.4);
     let printed = stdout(&success(&mut compare(&place, &run, &copy)));
     let of_cpu = cells(&printed, "uring-multishot", "server_cpu_ns_per_echo");
-    assert!(of_cpu[6].starts_with("1.40 (") && of_cpu[7].ends_with(" no difference shown"), "{of_cpu:?}");
+    assert!(
+        of_cpu[6].starts_with("1.40 (") && of_cpu[7].ends_with(" no difference shown"),
+        "{of_cpu:?}"
+    );
     assert_eq!(fails_beyond(&copy, "0%"), Some(0));
     // One of them.
     let copy = with_more_cpu(&run, &place, "uring-multishot", 1.4);
@@ -246,13 +264,18 @@ fn a_part_is_not_taken_for_the_whole() {
     assert_eq!((itself.status.code(), stderr(&itself).as_str()), (Some(0), ""));
     assert_has(
         &stdout(&itself),
-        &["worse in B by more than 10 %; judged 89 of 148 figures: CPU 20 of 20, latency ", "calls 3 of 30"],
+        &[
+            "worse in B by more than 10 %; judged 89 of 148 figures: CPU 20 of 20, latency ",
+            "calls 3 of 30",
+        ],
     );
     let b = |edit: &dyn Fn(&mut Vec<Row>)| judged(&place, &run, &edited(&run, &place, edit), &[]);
     let of_multishot = |rows: &mut Vec<Row>, edit: &dyn Fn(&mut Row)| {
         rows.iter_mut().filter(|row| row["arm"] == "uring-multishot").for_each(edit);
     };
-    let set = |row: &mut Row, column: &str, cell: &str| drop(row.insert(column.to_owned(), cell.to_owned()));
+    let set = |row: &mut Row, column: &str, cell: &str| {
+        drop(row.insert(column.to_owned(), cell.to_owned()))
+    };
 
     // Its end is missing, or one arm's blocks, or what an instrument gave.
     let cut = b(&|rows| rows.truncate(40));
@@ -264,7 +287,10 @@ fn a_part_is_not_taken_for_the_whole() {
             "judged 3 of 148 figures",
         ],
     );
-    assert_has(&stdout(&cut), &["They are one run by their manifests, but their trials.csv differ"]);
+    assert_has(
+        &stdout(&cut),
+        &["They are one run by their manifests, but their trials.csv differ"],
+    );
     let rejected = b(&|rows| {
         of_multishot(rows, &|row| {
             multiply(row, "server_cpu_ns_per_echo", 3.0);
@@ -293,13 +319,20 @@ fn a_part_is_not_taken_for_the_whole() {
         &uncounted,
         &["no figure of calls (", "no syscalls_per_echo in B, although its trials passed"],
     );
-    let by_itself =
-        b(&|rows| rows.iter_mut().for_each(|row| set(row, "syscalls_source", "self-reported: no tracefs")));
-    assert_not_judged(&by_itself, &["the means of counting differ: tracepoints in A, self-reported in B"]);
+    let by_itself = b(&|rows| {
+        rows.iter_mut().for_each(|row| set(row, "syscalls_source", "self-reported: no tracefs"))
+    });
+    assert_not_judged(
+        &by_itself,
+        &["the means of counting differ: tracepoints in A, self-reported in B"],
+    );
     let twice = b(&|rows| rows.extend(rows.clone()));
     assert_not_judged(&twice, &["trial 1 stands in it twice"]);
     assert_not_judged(&b(&Vec::clear), &["no trial gave figures that can be used"]);
-    assert_not_judged(&judged(&place, &run, Path::new("missing"), &[]), &["not the folder of a run"]);
+    assert_not_judged(
+        &judged(&place, &run, Path::new("missing"), &[]),
+        &["not the folder of a run"],
+    );
     // The same of A.
     let copy = edited(&run, &place, |rows| rows.truncate(40));
     assert_not_judged(&judged(&place, &copy, &run, &[]), &["A is not whole: "]);
@@ -316,7 +349,9 @@ fn a_part_is_not_taken_for_the_whole() {
     assert_eq!(alike.status.code(), Some(0), "{}", stderr(&alike));
     let worse = edited(&run, &place, |rows| {
         lose(rows);
-        rows.iter_mut().filter(|row| few(row)).for_each(|row| multiply(row, "server_cpu_ns_per_echo", 5.0));
+        rows.iter_mut()
+            .filter(|row| few(row))
+            .for_each(|row| multiply(row, "server_cpu_ns_per_echo", 5.0));
     });
     assert_not_judged(
         &judged(&place, &a, &worse, &[]),
@@ -325,9 +360,14 @@ fn a_part_is_not_taken_for_the_whole() {
         ],
     );
     // A part that is asked for by name can be judged without the rest.
-    let copy = edited(&run, &place, |rows| of_multishot(rows, &|row| set(row, "status", "unsupported")));
-    let other =
-        judged(&place, &run, &copy, &["--arm", "epoll-document", "--metric", "server_cpu_ns_per_echo"]);
+    let copy =
+        edited(&run, &place, |rows| of_multishot(rows, &|row| set(row, "status", "unsupported")));
+    let other = judged(
+        &place,
+        &run,
+        &copy,
+        &["--arm", "epoll-document", "--metric", "server_cpu_ns_per_echo"],
+    );
     assert_eq!(other.status.code(), Some(0), "{}", stderr(&other));
     assert_has(&stdout(&other), &["judged 10 of 10 figures: CPU 10 of 10"]);
     let alone = judged(&place, &run, &run, &["--metric", "context_switches_per_echo"]);
@@ -364,7 +404,10 @@ fn three_blocks_are_no_pass_whatever_else_is_judged() {
             }
         }
     });
-    assert_not_judged(&judged(&place, &run, &copy, &[]), &["no figure of CPU (3 blocks, ten are needed)"]);
+    assert_not_judged(
+        &judged(&place, &run, &copy, &[]),
+        &["no figure of CPU (3 blocks, ten are needed)"],
+    );
     // No figure is of a walk, which is said.
     let (million, crowd) = (committed("-million"), committed("-crowd"));
     let walks = "the walks of the scale pass in A and B: they are not compared";
@@ -398,11 +441,17 @@ fn what_differs_is_said_and_what_is_not_whole_is_not_judged() {
     let longer = with(&|matrix| matrix["latency"]["duration"] = "7s".into());
     assert_has(&stdout(&longer), &["From A to B: latency.duration was \"1s\", is \"7s\""]);
     let baseline = with(&|matrix| matrix["baseline"] = "epoll-document".into());
-    assert_not_judged(&baseline, &["no figure of CPU (the baselines differ)", "86: the baselines differ"]);
+    assert_not_judged(
+        &baseline,
+        &["no figure of CPU (the baselines differ)", "86: the baselines differ"],
+    );
     let fewer = with(&|matrix| matrix["backends"].as_array_mut().unwrap().truncate(2));
     assert_not_judged(&fewer, &["B lacks `uring-multishot`", "45: B has no such arm"]);
     let fewer = with(&|matrix| matrix["workload"].as_array_mut().unwrap().truncate(4));
-    assert_not_judged(&fewer, &["B lacks `", "(`ringmark run --replay` keeps the rates of a sweep)"]);
+    assert_not_judged(
+        &fewer,
+        &["B lacks `", "(`ringmark run --replay` keeps the rates of a sweep)"],
+    );
     let mut manifest = written.clone();
     manifest["finished_utc"] = serde_json::Value::Null;
     fs::write(&file, manifest.to_string()).unwrap();
@@ -437,14 +486,16 @@ fn a_baseline_that_changed_alone_is_no_pass() {
 /// Divides two cells as a reader's calculator does.
 #[test]
 fn the_columns_agree_with_their_ratios() {
-    let quick: Vec<PathBuf> = ["1421Z-vm-2cpu-quick", "1226Z-vm-2cpu-quick"].map(committed).to_vec();
+    let quick: Vec<PathBuf> =
+        ["1421Z-vm-2cpu-quick", "1226Z-vm-2cpu-quick"].map(committed).to_vec();
     let place = Place::with("");
     let printed = stdout(&success(&mut compare(&place, &quick[0], &quick[1])));
     let figure = |cell: &str| cell.split(' ').next().unwrap().replace(',', "").parse::<f64>();
     let mut count = 0;
     for line in printed.lines().filter(|line| line.starts_with("| ") && line.contains("_")) {
         let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
-        let (Ok(a), Ok(b), Ok(ratio)) = (figure(cells[3]), figure(cells[4]), figure(cells[6])) else {
+        let (Ok(a), Ok(b), Ok(ratio)) = (figure(cells[3]), figure(cells[4]), figure(cells[6]))
+        else {
             continue;
         };
         assert!((b / a / ratio - 1.0).abs() < 0.02, "{line}");

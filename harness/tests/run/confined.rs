@@ -1,4 +1,5 @@
-//! A process with fewer rights than the test: what containers' engines and other users' shells start.
+//! A process with fewer rights than the test: what containers' engines and other users' shells
+//! start.
 
 use std::fs;
 use std::io;
@@ -12,8 +13,8 @@ use crate::Place;
 /// Who owns nothing and may nothing.
 pub const NOBODY: u32 = 65_534;
 
-/// What the default profile of Docker and of Podman refuses to processes without CAP_SYS_ADMIN, of what ringmark calls
-/// (github.com/moby/profiles, seccomp/default.json).
+/// What the default profile of Docker and of Podman refuses to processes without CAP_SYS_ADMIN, of
+/// what ringmark calls (github.com/moby/profiles, seccomp/default.json).
 const REFUSED_IN_CONTAINERS: [libc::c_long; 9] = [
     libc::SYS_io_uring_setup,
     libc::SYS_io_uring_enter,
@@ -26,10 +27,12 @@ const REFUSED_IN_CONTAINERS: [libc::c_long; 9] = [
     libc::SYS_bpf,
 ];
 
-/// CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET.
+/// CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID,
+/// CLONE_NEWNET.
 const NEW_NAMESPACES: u32 = 0x7E02_0000;
 
-/// Where seccomp_data has the number of the call, and the lower half of its first argument (seccomp(2)).
+/// Where seccomp_data has the number of the call, and the lower half of its first argument
+/// (seccomp(2)).
 const NUMBER: u32 = 0;
 const FIRST_ARGUMENT: u32 = 16;
 
@@ -54,14 +57,18 @@ pub fn refuse(command: &mut Command, calls: &[libc::c_long]) {
     let refusal = |index: usize| jump_if_equal(calls[index], calls.len() - index, 0);
     let mut filter = vec![load(NUMBER)];
     filter.extend((0..calls.len()).map(refusal));
-    filter.extend([answer(libc::SECCOMP_RET_ALLOW), answer(libc::SECCOMP_RET_ERRNO | libc::EPERM as u32)]);
+    filter.extend([
+        answer(libc::SECCOMP_RET_ALLOW),
+        answer(libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
+    ]);
     install(command, filter);
 }
 
 /// Makes the command's process one of a container, as far as its calls go.
 pub fn confine(command: &mut Command) {
     refuse(command, &REFUSED_IN_CONTAINERS);
-    // A process in a namespace of its own is refused; clone3, whose flags a filter cannot read, is said to be missing.
+    // A process in a namespace of its own is refused; clone3, whose flags a filter cannot read, is
+    // said to be missing.
     install(
         command,
         vec![
@@ -78,13 +85,18 @@ pub fn confine(command: &mut Command) {
 }
 
 fn install(command: &mut Command, mut filter: Vec<libc::sock_filter>) {
-    // SAFETY: between fork and exec only prctl(2) is called, with a program that the closure owns and whose
-    // length is the one given; an io::Error from errno does not allocate.
+    // SAFETY: between fork and exec only prctl(2) is called, with a program that the closure owns
+    // and whose length is the one given; an io::Error from errno does not allocate.
     unsafe {
         command.pre_exec(move || {
-            let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+            let program =
+                libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
             checked(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))?;
-            checked(libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program))
+            checked(libc::prctl(
+                libc::PR_SET_SECCOMP,
+                libc::SECCOMP_MODE_FILTER,
+                &raw const program,
+            ))
         });
     }
 }
@@ -110,16 +122,19 @@ pub fn become_user(command: &mut Command, id: u32) {
 
 /// Takes a capability from root's process.
 pub fn drop_capability(command: &mut Command, capability: libc::c_ulong) {
-    // SAFETY: between fork and exec one plain system call is made, which takes no pointer. What the bounding set lacks,
-    // root does not have after exec (capabilities(7)).
-    unsafe { command.pre_exec(move || checked(libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0))) };
+    // SAFETY: between fork and exec one plain system call is made, which takes no pointer. What the
+    // bounding set lacks, root does not have after exec (capabilities(7)).
+    unsafe {
+        command.pre_exec(move || checked(libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0)))
+    };
 }
 
 fn checked(returned: libc::c_int) -> io::Result<()> {
     if returned == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Bounds the memory that the command's process may lock, if it has no capability to do so all the same.
+/// Bounds the memory that the command's process may lock, if it has no capability to do so all the
+/// same.
 pub fn limit_locked_memory(command: &mut Command, bytes: u64) {
     // SAFETY: between fork and exec one plain system call is made, which reads a local.
     unsafe {

@@ -1,4 +1,5 @@
-//! By the rules of a container's engine, as an unprivileged user: io_uring is refused, and the rest is measured.
+//! By the rules of a container's engine, as an unprivileged user: io_uring is refused, and the rest
+//! is measured.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -8,7 +9,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::confined::{Commons, become_user, confine, drop_capability, is_root, limit_locked_memory};
+use crate::confined::{
+    Commons, become_user, confine, drop_capability, is_root, limit_locked_memory,
+};
 use crate::{assert_has, assert_reasons, stdout, success};
 
 /// The number of CAP_SYS_ADMIN (capability.h).
@@ -25,7 +28,11 @@ fn a_container_measures_what_it_may() {
     let printed = stdout(&success(command.args(["run", "matrix.toml", "--out", "out"])));
     assert_has(
         &printed,
-        &["and so `unsupported`: uring-multishot\n", "seccomp=unconfined", "The results are in out"],
+        &[
+            "and so `unsupported`: uring-multishot\n",
+            "seccomp=unconfined",
+            "The results are in out",
+        ],
     );
 
     let rows = commons.place.rows("trials.csv");
@@ -35,7 +42,10 @@ fn a_container_measures_what_it_may() {
             let is_one = |row: &&crate::Row| row["pass"] == pass && row["arm"] == arm;
             let all: Vec<_> = rows.iter().filter(is_one).collect();
             assert!(!all.is_empty(), "{pass} {arm}");
-            assert!(all.iter().all(|row| !["unsupported", "failed"].contains(&&*row["status"])), "{all:?}");
+            assert!(
+                all.iter().all(|row| !["unsupported", "failed"].contains(&&*row["status"])),
+                "{all:?}"
+            );
         }
     }
     for row in rows.iter().filter(|row| row["backend"] == "uring-multishot") {
@@ -46,10 +56,14 @@ fn a_container_measures_what_it_may() {
         );
     }
     let calls = commons.place.rows("syscalls.csv");
-    assert!(!calls.is_empty() && calls.iter().all(|row| row["source"] == "self-reported"), "{calls:?}");
+    assert!(
+        !calls.is_empty() && calls.iter().all(|row| row["source"] == "self-reported"),
+        "{calls:?}"
+    );
     // The kernel's objects are for root only; the server's own pages are for who started it.
     let memory = commons.place.rows("memory.csv");
-    let is_own = |row: &crate::Row| row["object"] == "server's private pages" && row["arm"] == "epoll-et";
+    let is_own =
+        |row: &crate::Row| row["object"] == "server's private pages" && row["arm"] == "epoll-et";
     assert!(memory.iter().any(is_own), "{memory:?}");
     let manifest = commons.place.manifest();
     assert!(!manifest["finished_utc"].is_null());
@@ -59,11 +73,16 @@ fn a_container_measures_what_it_may() {
 fn doctor_and_the_list_of_backends_say_what_a_container_refuses() {
     let commons = Commons::with("");
     let mut command = commons.confined("ringmark");
-    let said: Value = serde_json::from_str(&stdout(&success(command.args(["doctor", "--json"])))).unwrap();
+    let said: Value =
+        serde_json::from_str(&stdout(&success(command.args(["doctor", "--json"])))).unwrap();
     assert!(said["impossible"].is_null(), "{said:#}");
     let line = |name: &str| -> String {
         let lines = said["lines"].as_array().unwrap();
-        lines.iter().find(|line| line["name"] == name).unwrap_or_else(|| panic!("no {name}")).to_string()
+        lines
+            .iter()
+            .find(|line| line["name"] == name)
+            .unwrap_or_else(|| panic!("no {name}"))
+            .to_string()
     };
     assert_has(
         &line("io_uring backends"),
@@ -73,7 +92,8 @@ fn doctor_and_the_list_of_backends_say_what_a_container_refuses() {
     assert_has(&line("open files"), &["limits results", "share"]);
 
     let mut command = commons.confined("ringmark-server");
-    let listed: Value = serde_json::from_str(&stdout(&success(command.args(["--list", "--json"])))).unwrap();
+    let listed: Value =
+        serde_json::from_str(&stdout(&success(command.args(["--list", "--json"])))).unwrap();
     for backend in listed.as_array().unwrap() {
         assert_eq!(backend["supported"], backend["needs"]["default_container"], "{backend:#}");
     }
@@ -115,7 +135,10 @@ fn where_the_machines_cpu_is_masked_the_rest_is_measured() {
         assert_ne!(row["status"], "failed", "{row:?}");
         assert_eq!(row["steal_percent"], "", "{row:?}");
         if row["status"] != "rejected" {
-            assert_has(&row["reason"], &["the machine's CPU and the hypervisor's share are not known: "]);
+            assert_has(
+                &row["reason"],
+                &["the machine's CPU and the hypervisor's share are not known: "],
+            );
         }
     }
 }
@@ -128,7 +151,11 @@ fn user() -> u32 {
 /// Whether a server with so many workers starts.
 fn starts(commons: &Commons, workers: u32, locked_bytes: u64) -> bool {
     let mut command = commons.command("ringmark-server");
-    command.args(["--backend=uring-multishot", "--listen=127.0.0.1:0", &format!("--workers={workers}")]);
+    command.args([
+        "--backend=uring-multishot",
+        "--listen=127.0.0.1:0",
+        &format!("--workers={workers}"),
+    ]);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
     limit_locked_memory(&mut command, locked_bytes);
     become_user(&mut command, user());
@@ -150,7 +177,8 @@ fn doctor_says_for_how_many_workers_memory_may_be_locked() {
     let mut command = commons.command("ringmark");
     limit_locked_memory(&mut command, LIMIT);
     become_user(&mut command, user());
-    let said: Value = serde_json::from_str(&stdout(&success(command.args(["doctor", "--json"])))).unwrap();
+    let said: Value =
+        serde_json::from_str(&stdout(&success(command.args(["doctor", "--json"])))).unwrap();
     let lines = said["lines"].as_array().unwrap();
     let line = lines.iter().find(|line| line["name"] == "locked memory").unwrap();
     if line["status"] == "ok" {
@@ -160,7 +188,8 @@ fn doctor_says_for_how_many_workers_memory_may_be_locked() {
         line["found"].as_str().unwrap(),
         &["512 KiB for all rings of this user: 4 workers of 116 KiB"],
     );
-    // A ring is given back a little after it is closed: doctor's, and the one by which the server asks the kernel.
+    // A ring is given back a little after it is closed: doctor's, and the one by which the server
+    // asks the kernel.
     let patiently = || {
         std::thread::sleep(Duration::from_millis(100));
         starts(&commons, 3, LIMIT)

@@ -39,12 +39,18 @@ fn it_agrees_with_the_kernel_and_the_server() {
     assert!(said["impossible"].is_null());
     let line = |name: &str| {
         let lines = said["lines"].as_array().unwrap();
-        lines.iter().find(|line| line["name"] == name).unwrap_or_else(|| panic!("no {name} in {said:#}"))
+        lines
+            .iter()
+            .find(|line| line["name"] == name)
+            .unwrap_or_else(|| panic!("no {name} in {said:#}"))
     };
     let found = |name: &str| line(name)["found"].as_str().unwrap();
     for line in said["lines"].as_array().unwrap() {
         let is_ok = line["status"] == "ok";
-        assert!(is_ok || ["limits results", "missing"].contains(&line["status"].as_str().unwrap()), "{line}");
+        assert!(
+            is_ok || ["limits results", "missing"].contains(&line["status"].as_str().unwrap()),
+            "{line}"
+        );
         assert!(line["cost"].is_null() == is_ok && line["advice"].is_null() == is_ok, "{line}");
     }
 
@@ -67,8 +73,12 @@ fn it_agrees_with_the_kernel_and_the_server() {
     let listed: Value = serde_json::from_slice(&listed.stdout).unwrap();
     let is_uring = |entry: &&Value| entry["name"].as_str().unwrap().starts_with("uring-");
     let all = listed.as_array().unwrap().iter().filter(is_uring).count();
-    let supported =
-        listed.as_array().unwrap().iter().filter(is_uring).filter(|entry| entry["supported"] == true);
+    let supported = listed
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(is_uring)
+        .filter(|entry| entry["supported"] == true);
     let expected = match supported.count() {
         count if count == all => format!("all {all} run here"),
         count => format!("{count} of {all} run here"),
@@ -98,13 +108,19 @@ fn a_run_that_cannot_work_is_refused_before_anything_is_written() {
     let place = all("connections = 1000", "epoll-et");
     let mut command = place.run();
     limit_open_files(&mut command, 500);
-    assert_has(&failure(&mut command), &["workload 'four': 1,000 connections", "RLIMIT_NOFILE 500"]);
+    assert_has(
+        &failure(&mut command),
+        &["workload 'four': 1,000 connections", "RLIMIT_NOFILE 500"],
+    );
     assert!(!place.out().exists());
 
     let place = all("connections = 4", "uring-multishot");
     let mut command = place.run();
     refuse_io_uring(&mut command);
-    assert_has(&failure(&mut command), &["no backend of this matrix runs here", "io_uring_setup: EPERM"]);
+    assert_has(
+        &failure(&mut command),
+        &["no backend of this matrix runs here", "io_uring_setup: EPERM"],
+    );
     assert!(!place.out().exists());
 }
 
@@ -114,7 +130,8 @@ fn hyperthreads_of_one_core_are_said_and_get_no_verdict() {
     let matrix = format!("{}{LATENCY}{FOUR_CONNECTIONS}", heading(&["epoll-et", "epoll-lt"]));
     let place = Place::with(&matrix);
     fs::write(place.path("siblings"), "0-1\n").unwrap();
-    let list = |cpu: usize| format!("/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list");
+    let list =
+        |cpu: usize| format!("/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list");
     let script = format!(
         "mount --bind siblings {} && mount --bind siblings {} && exec taskset -c 0,1 \"$@\"",
         list(0),
@@ -122,7 +139,10 @@ fn hyperthreads_of_one_core_are_said_and_get_no_verdict() {
     );
     let inside = |arguments: &[&str]| {
         let mut command = Command::new("unshare");
-        command.current_dir(place.path("")).args(["--mount", "sh", "-c", &script, "sh"]).args(arguments);
+        command
+            .current_dir(place.path(""))
+            .args(["--mount", "sh", "-c", &script, "sh"])
+            .args(arguments);
         command
     };
     if cpus < 2 || !inside(&["true"]).output().is_ok_and(|output| output.status.success()) {

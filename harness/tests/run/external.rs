@@ -1,5 +1,6 @@
-//! Servers that are not ours, in a matrix beside one that is. On a busy machine the gates may turn any trial away, which
-//! leaves its figures and takes its notes: what is told by a note is looked for in the rows that stand.
+//! Servers that are not ours, in a matrix beside one that is. On a busy machine the gates may turn
+//! any trial away, which leaves its figures and takes its notes: what is told by a note is looked
+//! for in the rows that stand.
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
@@ -12,10 +13,12 @@ use std::time::Duration;
 use crate::broken_server::serve;
 use crate::interruption::wait_for;
 use crate::scale::limited;
-use crate::{FOUR_CONNECTIONS, LATENCY, Place, Row, Running, assert_has, failure, heading, one_line, stdout};
+use crate::{
+    FOUR_CONNECTIONS, LATENCY, Place, Row, Running, assert_has, failure, heading, one_line, stdout,
+};
 
-/// What the stand-in does, and the file that it shows where it runs, in one variable of its environment. Processes
-/// of one test are told by it from those of all others.
+/// What the stand-in does, and the file that it shows where it runs, in one variable of its
+/// environment. Processes of one test are told by it from those of all others.
 const ROLE: &str = "RINGMARK_TEST_ROLE";
 const PORT: &str = "RINGMARK_TEST_PORT";
 
@@ -59,7 +62,8 @@ impl Trials {
             "--ignored",
             "--nocapture",
         ];
-        let matrix = format!("{}{passes}{}", heading(&["epoll-et"]), external(&command, "\"port\""));
+        let matrix =
+            format!("{}{passes}{}", heading(&["epoll-et"]), external(&command, "\"port\""));
         fs::write(place.path("matrix.toml"), matrix).unwrap();
         Self { place, role }
     }
@@ -117,7 +121,8 @@ fn one_of_ours_from_outside_costs_what_it_costs_from_inside() {
         ];
         let ready = "{ line = '\"event\":\"ready\"' }";
         let passes = format!("{SYSCALLS}{LATENCY}{ONE_CONNECTION}");
-        let place = Place::with(&format!("{}{passes}{}", heading(&[backend]), external(&command, ready)));
+        let place =
+            Place::with(&format!("{}{passes}{}", heading(&[backend]), external(&command, ready)));
         let printed = stdout(&place.run().output().unwrap());
         assert_eq!(place.manifest()["externals"]["other"], "other 1.2");
 
@@ -138,9 +143,12 @@ fn one_of_ours_from_outside_costs_what_it_costs_from_inside() {
         }
         let outside = of("latency", "other");
         assert_eq!(outside["connections"], "1");
-        for column in
-            ["server_cpu_ns_per_echo", "context_switches_per_echo", "latency_p50_us", "achieved_per_s"]
-        {
+        for column in [
+            "server_cpu_ns_per_echo",
+            "context_switches_per_echo",
+            "latency_p50_us",
+            "achieved_per_s",
+        ] {
             assert!(outside[column].parse::<f64>().unwrap() > 0.0, "{column}: {outside:?}");
         }
         // What it cannot tell is empty, and it is said.
@@ -159,7 +167,9 @@ fn it_runs_where_ours_do() {
     trials.place.run().output().unwrap();
     let row = &trials.rows()[0];
     let seen = fs::read_to_string(trials.place.path("seen")).unwrap();
-    let [cpus, blocked, network] = seen.split_whitespace().collect::<Vec<_>>()[..] else { panic!("{seen}") };
+    let [cpus, blocked, network] = seen.split_whitespace().collect::<Vec<_>>()[..] else {
+        panic!("{seen}")
+    };
     assert_eq!(u64::from_str_radix(blocked, 16).unwrap(), 0, "no signal that it may wait for");
     if !row["server_cpus"].is_empty() {
         assert_eq!(cpus, row["server_cpus"]);
@@ -208,8 +218,16 @@ fn one_that_dies_under_load_is_blamed() {
 #[test]
 fn one_that_never_gets_ready_is_given_up() {
     for (command, ready, parts) in [
-        (["sleep", "600{port}"], "\"port\"", ["not ready within 100ms: ", "does not listen on port "]),
-        (["tail", "-f/dev/null{port}"], "\"port\"", ["the server ended before it was ready: ", "tail"]),
+        (
+            ["sleep", "600{port}"],
+            "\"port\"",
+            ["not ready within 100ms: ", "does not listen on port "],
+        ),
+        (
+            ["tail", "-f/dev/null{port}"],
+            "\"port\"",
+            ["the server ended before it was ready: ", "tail"],
+        ),
         (
             ["sleep", "600{port}"],
             "{ line = \"here I am\" }",
@@ -219,7 +237,8 @@ fn one_that_never_gets_ready_is_given_up() {
         let text = format!(
             "{}{LATENCY}{FOUR_CONNECTIONS}{}",
             heading(&["epoll-et"]),
-            external(&command, ready).replace("20s", if command[0] == "sleep" { "100ms" } else { "20s" })
+            external(&command, ready)
+                .replace("20s", if command[0] == "sleep" { "100ms" } else { "20s" })
         );
         let place = Place::with(&text);
         failure(&mut place.run());
@@ -248,10 +267,18 @@ fn one_that_never_stands_costs_no_other_blocks_and_its_words_move_no_cursor() {
         5,
         "one for each planned block"
     );
-    assert_eq!(others.iter().filter(|row| !row["reason"].starts_with("not run: 4 times before")).count(), 4);
-    assert!(others.iter().all(|row| row["status"] == "failed" && row["reason"].contains("no: a|b")));
+    assert_eq!(
+        others.iter().filter(|row| !row["reason"].starts_with("not run: 4 times before")).count(),
+        4
+    );
+    assert!(
+        others.iter().all(|row| row["status"] == "failed" && row["reason"].contains("no: a|b"))
+    );
     assert!(of("epoll-et").iter().all(|row| row["block"].parse::<u32>().unwrap() <= 3));
-    assert_eq!(place.manifest()["externals"]["other"], "unknown: the matrix names no version command");
+    assert_eq!(
+        place.manifest()["externals"]["other"],
+        "unknown: the matrix names no version command"
+    );
     for file in ["trials.csv", "manifest.json", "report.html"] {
         let text = fs::read_to_string(place.out().join(file)).unwrap();
         assert!(!text.chars().any(|c| c.is_control() && c != '\n'), "{file}");
@@ -275,7 +302,10 @@ fn one_that_is_missing_is_unsupported_and_the_others_are_measured() {
 
     // With nothing to compare with there is no use in a run.
     let place = Place::with(&format!("{}{missing}", with_it_as_baseline(&matrix)));
-    assert_has(&failure(&mut place.run()), &["the baseline 'other' is `unsupported`, and nothing", reason]);
+    assert_has(
+        &failure(&mut place.run()),
+        &["the baseline 'other' is `unsupported`, and nothing", reason],
+    );
 }
 
 fn with_it_as_baseline(matrix: &str) -> String {
@@ -327,7 +357,10 @@ fn a_process_for_each_connection_is_counted_with_the_others_and_reaped() {
         let echoes = of("syscalls")["echoes"].clone();
         let calls = calls(&trials.place, "other");
         for call in ["recvfrom", "sendto"] {
-            assert!(calls.contains(&(call.to_owned(), echoes.clone())), "{call} {echoes}: {calls:?}");
+            assert!(
+                calls.contains(&(call.to_owned(), echoes.clone())),
+                "{call} {echoes}: {calls:?}"
+            );
         }
     }
     trials.assert_gone();
@@ -339,12 +372,13 @@ fn the_cpu_of_processes_that_come_and_go_is_left_out() {
     let printed = stdout(&trials.place.run().output().unwrap());
     let rows = trials.rows();
     let row = rows.iter().find(|row| stands(row)).unwrap_or(&rows[0]);
-    for column in ["server_cpu_ns_per_echo", "server_cpu_user_ns_per_echo", "context_switches_per_echo"] {
+    for column in
+        ["server_cpu_ns_per_echo", "server_cpu_user_ns_per_echo", "context_switches_per_echo"]
+    {
         assert_eq!(row[column], "", "{column}");
     }
     assert!(row["achieved_per_s"].parse::<f64>().unwrap() > 0.0);
-    let reason =
-        "CPU and context switches are left out: processes of the server began or ended within the window";
+    let reason = "CPU and context switches are left out: processes of the server began or ended within the window";
     if stands(row) {
         assert_has(&row["reason"], &[reason]);
         assert_has(&printed, &[reason]);
@@ -359,7 +393,10 @@ fn dead_processes_are_none_of_the_servers() {
     let rows = trials.rows();
     // It comes to rest, and is alone.
     if has_tracepoints(&trials.place) {
-        assert!(rows.iter().any(|row| row["pass"] == "syscalls" && row["status"] == "ok"), "{rows:?}");
+        assert!(
+            rows.iter().any(|row| row["pass"] == "syscalls" && row["status"] == "ok"),
+            "{rows:?}"
+        );
     }
     for row in rows.iter().filter(|row| row["pass"] == "latency") {
         assert!(!row["server_cpu_ns_per_echo"].is_empty(), "{row:?}");
@@ -381,18 +418,23 @@ fn several_workers_of_it_are_given_no_more_than_one_table_of_files() {
     ];
     // Of so few files the walk loses its first count, and cannot be.
     let memory = "[memory]\nquestion = \"q\"\nconnections = [1, 400]\nmessage_bytes = 64\n";
-    let matrix = format!("workers = 2\n{}{memory}{}", heading(&["other"]), external(&command, "\"port\""));
+    let matrix =
+        format!("workers = 2\n{}{memory}{}", heading(&["other"]), external(&command, "\"port\""));
     let place = Place::with(&matrix);
     limited(&mut place.run(), 300).output().unwrap();
     let rows = place.rows("trials.csv");
     let row = rows.iter().find(|row| row["arm"] == "other").unwrap();
     assert_eq!(row["status"], "skipped");
-    assert_has(&row["reason"], &["room for 267 by open files (RLIMIT_NOFILE 300, for all of a process)"]);
+    assert_has(
+        &row["reason"],
+        &["room for 267 by open files (RLIMIT_NOFILE 300, for all of a process)"],
+    );
 }
 
 /// A run in the midst of a trial of the stand-in.
 fn in_the_midst(role: &str) -> (Trials, Running) {
-    let passes = format!("{LATENCY}{FOUR_CONNECTIONS}").replace("duration = \"50ms\"", "duration = \"600s\"");
+    let passes = format!("{LATENCY}{FOUR_CONNECTIONS}")
+        .replace("duration = \"50ms\"", "duration = \"600s\"");
     let trials = Trials::of(role, &passes);
     let mut command = trials.place.run();
     // Of the two orders, the one that begins with the stand-in.
@@ -418,7 +460,9 @@ fn in_the_midst(role: &str) -> (Trials, Running) {
         command = trials.place.run();
         None
     });
-    wait_for("the stand-in", || (trials.place.path("seen").exists() && trials.runs()).then_some(()));
+    wait_for("the stand-in", || {
+        (trials.place.path("seen").exists() && trials.runs()).then_some(())
+    });
     (trials, running.unwrap())
 }
 
@@ -455,7 +499,8 @@ fn stand_in() {
     let Ok(role) = std::env::var(ROLE) else { return };
     let (role, seen) = role.split_once(' ').unwrap();
     if std::env::var_os(PORT).is_none() {
-        // SAFETY: a child of the role `fork` gets its connection as descriptor 0, which nobody else uses.
+        // SAFETY: a child of the role `fork` gets its connection as descriptor 0, which nobody else
+        // uses.
         let stream = TcpStream::from(unsafe { OwnedFd::from_raw_fd(0) });
         serve(stream, "", &Default::default());
         // Not back through the test's own runtime, which would print.
@@ -463,7 +508,8 @@ fn stand_in() {
     }
     let port: u16 = std::env::var(PORT).unwrap().parse().unwrap();
     let status = fs::read_to_string("/proc/self/status").unwrap();
-    let cpus = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap().trim();
+    let cpus =
+        status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap().trim();
     let network = fs::read_link("/proc/self/ns/net").unwrap();
     // Of this thread: the first one blocks all while it makes others.
     let own = fs::read_to_string("/proc/thread-self/status").unwrap();

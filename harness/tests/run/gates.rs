@@ -1,5 +1,5 @@
-//! What spoils a trial, done to real runs: its rows stay and say why, no comparison is made of them, and the block is
-//! run again a bounded number of times.
+//! What spoils a trial, done to real runs: its rows stay and say why, no comparison is made of
+//! them, and the block is run again a bounded number of times.
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -31,7 +31,8 @@ fn rejected(place: &Place, command: &mut Command) -> Vec<Row> {
     assert_has(&line, &[NONE_STANDS, "trials.csv says why"]);
     let rows = place.rows("trials.csv");
     assert_eq!(rows.len(), ROWS);
-    let places: Vec<_> = rows.iter().map(|row| (row["block"].as_str(), row["order"].as_str())).collect();
+    let places: Vec<_> =
+        rows.iter().map(|row| (row["block"].as_str(), row["order"].as_str())).collect();
     let orders = ["1", "2", "3", "4", "5", "6"];
     assert_eq!(places, ["1", "2"].map(|block| orders.map(|order| (block, order))).concat());
     assert!(rows.iter().all(|row| row["status"] == "rejected"), "{rows:?}");
@@ -58,8 +59,8 @@ fn rejected_with(fault: &str) -> Vec<Row> {
     rejected(&place, place.run().arg("--server").arg(server))
 }
 
-/// Whether the trials had network namespaces of their own; TCP's counts of the host are everybody's, and judged by
-/// no gate.
+/// Whether the trials had network namespaces of their own; TCP's counts of the host are
+/// everybody's, and judged by no gate.
 fn had_namespaces(rows: &[Row]) -> bool {
     let namespace = &rows[0]["network_namespace"];
     if namespace != "fresh" {
@@ -68,7 +69,8 @@ fn had_namespaces(rows: &[Row]) -> bool {
     namespace == "fresh"
 }
 
-/// Runs a matrix on a faulty server, whose rows may be used where no namespace tells TCP's counts apart.
+/// Runs a matrix on a faulty server, whose rows may be used where no namespace tells TCP's counts
+/// apart.
 fn with_fault_of_tcp(fault: &str, words: &str) {
     let place = one_block();
     let server = server_of(&place, &stand_in_with(fault));
@@ -95,7 +97,10 @@ fn a_network_that_loses_segments_rejects() {
 
 #[test]
 fn a_connection_that_the_server_no_longer_has_rejects() {
-    assert_each_says(&rejected_with("first-forgotten"), "3 connections stood where 4 were asked for");
+    assert_each_says(
+        &rejected_with("first-forgotten"),
+        "3 connections stood where 4 were asked for",
+    );
 }
 
 #[test]
@@ -105,7 +110,8 @@ fn a_feature_that_is_not_in_force_rejects() {
     assert_eq!(rows[0]["knobs"], "{\"registered_ring\":\"on\"}");
 }
 
-/// Two CPUs, of which a run that may use no other gives the first to its server and the second to its client.
+/// Two CPUs, of which a run that may use no other gives the first to its server and the second to
+/// its client.
 pub fn two_cpus() -> Option<[usize; 2]> {
     let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
     let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap();
@@ -127,7 +133,8 @@ fn confine(command: &mut Command, cpus: [usize; 2]) {
         // SAFETY: `cpu` lies within the set.
         unsafe { libc::CPU_SET(cpu, &mut set) };
     }
-    // SAFETY: between fork and exec one plain system call is made, which reads a set that the closure owns.
+    // SAFETY: between fork and exec one plain system call is made, which reads a set that the
+    // closure owns.
     unsafe {
         command.pre_exec(move || match libc::sched_setaffinity(0, size_of_val(&set), &set) {
             0 => Ok(()),
@@ -176,7 +183,10 @@ fn beside_busy_process(on: impl Fn([usize; 2]) -> usize, words: &str) {
     confine(&mut command, cpus);
     let rows = while_busy(on(cpus), || rejected(&place, &mut command));
     let [server, client] = cpus.map(|cpu| cpu.to_string());
-    assert!(rows.iter().all(|row| row["server_cpus"] == server && row["client_cpus"] == client), "{rows:?}");
+    assert!(
+        rows.iter().all(|row| row["server_cpus"] == server && row["client_cpus"] == client),
+        "{rows:?}"
+    );
     assert_each_says(&rows, words);
 }
 
@@ -213,7 +223,8 @@ fn a_client_that_cannot_send_what_is_due_is_the_limit_and_its_latency_is_not_com
     let rows = place.rows("trials.csv");
     assert_reasons(&rows);
     for row in &rows {
-        // Rejected if it did not even come to read within the window, or if the machine was too busy.
+        // Rejected if it did not even come to read within the window, or if the machine was too
+        // busy.
         assert!(["client-limited", "rejected"].contains(&row["status"].as_str()), "{row:?}");
         assert_has(
             &row["reason"],
@@ -224,7 +235,8 @@ fn a_client_that_cannot_send_what_is_due_is_the_limit_and_its_latency_is_not_com
     assert_eq!(output.status.success(), stands, "{output:?}");
     for row in place.rows("comparisons.csv") {
         assert!(
-            ["server_cpu_ns_per_echo", "context_switches_per_echo"].contains(&row["metric"].as_str()),
+            ["server_cpu_ns_per_echo", "context_switches_per_echo"]
+                .contains(&row["metric"].as_str()),
             "{row:?}"
         );
     }
@@ -239,16 +251,26 @@ fn stat_text(ticks: u64) -> String {
 /// Puts a file in the place of /proc/stat for the command's process and all that it starts.
 fn replace_proc_stat(command: &mut Command, file: &std::path::Path) {
     let file = CString::new(file.as_os_str().as_bytes()).unwrap();
-    // SAFETY: between fork and exec three plain system calls are made, on strings that the closure owns or that are
-    // constant; an io::Error from errno does not allocate.
+    // SAFETY: between fork and exec three plain system calls are made, on strings that the closure
+    // owns or that are constant; an io::Error from errno does not allocate.
     unsafe {
         command.pre_exec(move || {
             let nothing = ptr::null();
             if libc::unshare(libc::CLONE_NEWNS) != 0
-                || libc::mount(nothing, c"/".as_ptr(), nothing, libc::MS_REC | libc::MS_PRIVATE, ptr::null())
-                    != 0
-                || libc::mount(file.as_ptr(), c"/proc/stat".as_ptr(), nothing, libc::MS_BIND, ptr::null())
-                    != 0
+                || libc::mount(
+                    nothing,
+                    c"/".as_ptr(),
+                    nothing,
+                    libc::MS_REC | libc::MS_PRIVATE,
+                    ptr::null(),
+                ) != 0
+                || libc::mount(
+                    file.as_ptr(),
+                    c"/proc/stat".as_ptr(),
+                    nothing,
+                    libc::MS_BIND,
+                    ptr::null(),
+                ) != 0
             {
                 return Err(io::Error::last_os_error());
             }
@@ -287,19 +309,26 @@ fn stolen_time_rejects() {
     let rows = place.rows("trials.csv");
     assert_eq!(rows.len(), ROWS);
     assert_each_says(&rows, "the hypervisor took 10.0 % of the time (bound: 5 %)");
-    assert!(rows.iter().all(|row| row["status"] == "rejected" && row["steal_percent"] == "10.0"), "{rows:?}");
+    assert!(
+        rows.iter().all(|row| row["status"] == "rejected" && row["steal_percent"] == "10.0"),
+        "{rows:?}"
+    );
 }
 
-/// The first trial alone is spoiled by us; what the machine spoils by itself beside it is bounded too.
+/// The first trial alone is spoiled by us; what the machine spoils by itself beside it is bounded
+/// too.
 #[test]
 fn a_rejected_trial_stays_and_is_run_again_a_bounded_number_of_times() {
     let blocks = 4;
     let matrix = format!("{}{LATENCY}{FOUR_CONNECTIONS}", heading(&["epoll-et", "epoll-lt"]));
     let place = Place::with(&matrix.replace("blocks = 1", &format!("blocks = {blocks}")));
-    let real = std::path::Path::new(env!("CARGO_BIN_EXE_ringmark")).with_file_name("ringmark-server");
+    let real =
+        std::path::Path::new(env!("CARGO_BIN_EXE_ringmark")).with_file_name("ringmark-server");
     let faulty = stand_in_with("first-forgotten");
-    let script =
-        format!("if mkdir was-started 2>/dev/null\nthen {faulty}\nelse exec '{}' \"$@\"\nfi", real.display());
+    let script = format!(
+        "if mkdir was-started 2>/dev/null\nthen {faulty}\nelse exec '{}' \"$@\"\nfi",
+        real.display()
+    );
     let server = server_of(&place, &script);
     let _alone = alone();
     // A machine that is too busy for any trial makes the run fail, at its end.

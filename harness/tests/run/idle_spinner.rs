@@ -1,4 +1,5 @@
-//! The program that keeps CPUs from halting: what it runs as, what its rows say, and that nothing keeps it alive.
+//! The program that keeps CPUs from halting: what it runs as, what its rows say, and that nothing
+//! keeps it alive.
 
 use std::fs;
 use std::process::Stdio;
@@ -12,12 +13,17 @@ fn spinning() -> String {
 
 #[test]
 fn its_rows_say_so_and_lack_what_it_spoils() {
-    let place = Place::with(&format!("{}{LATENCY}{FOUR_CONNECTIONS}{}", heading(&["epoll-et"]), spinning()));
+    let place = Place::with(&format!(
+        "{}{LATENCY}{FOUR_CONNECTIONS}{}",
+        heading(&["epoll-et"]),
+        spinning()
+    ));
     // A busy machine may cost every trial.
     place.run().output().unwrap();
     let rows = place.rows("trials.csv");
     assert_reasons(&rows);
-    let (with, without): (Vec<&Row>, Vec<&Row>) = rows.iter().partition(|row| row["workload"] == "spinning");
+    let (with, without): (Vec<&Row>, Vec<&Row>) =
+        rows.iter().partition(|row| row["workload"] == "spinning");
     assert!(with.len() >= 2 && without.len() >= 2);
     for row in with {
         assert_eq!(
@@ -36,7 +42,8 @@ fn its_rows_say_so_and_lack_what_it_spoils() {
 /// The CPUs on which a thread may run, and its policy (proc_pid_stat(5), field 41).
 fn thread_facts(pid: u32, thread: &str) -> Option<(String, String)> {
     let status = fs::read_to_string(format!("/proc/{pid}/task/{thread}/status")).ok()?;
-    let cpus = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?.trim().to_owned();
+    let cpus =
+        status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?.trim().to_owned();
     Some((cpus, stat(thread.parse().ok()?)?[41 - 3].clone()))
 }
 
@@ -51,8 +58,9 @@ fn it_gives_way_to_all_and_dies_with_the_run() {
     let running = place.run().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let running = Running(Some(running));
     let is_spinner = |pid: u32| {
-        fs::read(format!("/proc/{pid}/cmdline"))
-            .is_ok_and(|line| line.split(|byte| *byte == 0).any(|argument| argument == b"spin-when-idle"))
+        fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| {
+            line.split(|byte| *byte == 0).any(|argument| argument == b"spin-when-idle")
+        })
     };
     // Its main thread waits; the others have taken their CPUs and the policy when all are idle.
     let idle = libc::SCHED_IDLE.to_string();

@@ -1,4 +1,5 @@
-//! A run that is broken off keeps what it measured, says how to go on, and leaves no program behind.
+//! A run that is broken off keeps what it measured, says how to go on, and leaves no program
+//! behind.
 
 use std::fs;
 use std::process::Stdio;
@@ -56,7 +57,8 @@ impl Children {
 impl Drop for Children {
     fn drop(&mut self) {
         for child in self.0.iter().filter(|child| child.runs()) {
-            // SAFETY: takes no pointer. The number was just found to be still that of the same process.
+            // SAFETY: takes no pointer. The number was just found to be still that of the same
+            // process.
             unsafe { libc::kill(child.0 as libc::pid_t, libc::SIGKILL) };
         }
     }

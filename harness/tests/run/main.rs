@@ -1,5 +1,6 @@
-//! `ringmark run` and `ringmark report` as a person uses them: the built programs, real servers, the files
-//! that they leave. The files are read by their column names, not through the program's own types.
+//! `ringmark run` and `ringmark report` as a person uses them: the built programs, real servers,
+//! the files that they leave. The files are read by their column names, not through the program's
+//! own types.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod advice;
@@ -57,7 +58,8 @@ message_bytes = 64
 
 /// What every matrix begins with; the first backend is the baseline.
 fn heading(backends: &[&str]) -> String {
-    let list: Vec<String> = backends.iter().map(|name| format!("{{ backend = \"{name}\" }}")).collect();
+    let list: Vec<String> =
+        backends.iter().map(|name| format!("{{ backend = \"{name}\" }}")).collect();
     let baseline = backends[0];
     format!("question = \"q\"\nbaseline = \"{baseline}\"\nbackends = [{}]\n", list.join(", "))
 }
@@ -111,7 +113,8 @@ impl Place {
     }
 }
 
-/// Whether a reader of this machine gets at the kernel's caches, without which there is no memory pass.
+/// Whether a reader of this machine gets at the kernel's caches, without which there is no memory
+/// pass.
 fn slabs_are_readable() -> bool {
     fs::File::open("/proc/slabinfo").is_ok()
 }

@@ -1,4 +1,5 @@
-//! What the report makes of memory that something disturbed, that could not be read, or of which files are cut.
+//! What the report makes of memory that something disturbed, that could not be read, or of which
+//! files are cut.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,7 +14,8 @@ fn copied(place: &Place) -> PathBuf {
     let copy = place.path("copy");
     fs::create_dir_all(&copy).unwrap();
     for file in ["manifest.json", "trials.csv", "memory.csv", "memory_points.csv"] {
-        fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join(QUICK).join(file), copy.join(file)).unwrap();
+        fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join(QUICK).join(file), copy.join(file))
+            .unwrap();
     }
     copy
 }
@@ -59,7 +61,12 @@ fn nothing_is_computed_from_a_floor_that_something_disturbed() {
     let is_sum = |row: &Row| row["backend"] == "null" && row["object"] == "all kernel objects";
     for (slope, low, high, why) in [
         ("10958", "7868", "13100", "`null` never-used: the kernel's objects had not come to rest"),
-        ("10958", "10950", "10960", "`null` never-used: 6 of 6 walks have less of 'all kernel objects'"),
+        (
+            "10958",
+            "10950",
+            "10960",
+            "`null` never-used: 6 of 6 walks have less of 'all kernel objects'",
+        ),
         (
             "5000",
             "4990",
@@ -69,7 +76,9 @@ fn nothing_is_computed_from_a_floor_that_something_disturbed() {
     ] {
         edit(&run.join("memory.csv"), |mut row| {
             if is_sum(&row) {
-                for (column, value) in [("bytes_per_connection", slope), ("low", low), ("high", high)] {
+                for (column, value) in
+                    [("bytes_per_connection", slope), ("low", low), ("high", high)]
+                {
                     row.insert(column.to_owned(), value.to_owned());
                 }
             } else if row["object"] == "all kernel objects" {
@@ -117,7 +126,8 @@ fn a_walk_that_something_disturbed_has_no_figures_and_the_others_keep_theirs() {
         Some(row)
     });
     let (printed, chart) = reported(&place, &run);
-    let said = "`epoll-et` never-used: all kernel objects: the readings bound it within 1294 bytes only";
+    let said =
+        "`epoll-et` never-used: all kernel objects: the readings bound it within 1294 bytes only";
     assert_has(&printed, &[said, "| **225** (210 to 242) |", "connections in 1 GiB"]);
     assert!(!printed.contains("585") && !chart.contains("585"), "{printed}");
     assert!(chart.contains("1294 bytes"), "{chart}");
@@ -129,12 +139,17 @@ fn what_could_not_be_read_is_neither_zero_nor_a_rest_of_it() {
     let run = copied(&place);
     // As a user has it, who may not read /proc/slabinfo.
     for file in ["memory.csv", "memory_points.csv"] {
-        let is_read = |row: &Row| row["space"] != "kernel" || row["object"] == "server's page tables";
+        let is_read =
+            |row: &Row| row["space"] != "kernel" || row["object"] == "server's page tables";
         edit(&run.join(file), |row| is_read(&row).then_some(row));
     }
     let (printed, _) = reported(&place, &run);
-    assert_has(&printed, &["without the kernel's objects it is not known whether the machine was at rest"]);
-    for absent in ["| unexplained |", "MiB, none of the pages", "connections in 1 GiB", "all kernel objects"]
+    assert_has(
+        &printed,
+        &["without the kernel's objects it is not known whether the machine was at rest"],
+    );
+    for absent in
+        ["| unexplained |", "MiB, none of the pages", "connections in 1 GiB", "all kernel objects"]
     {
         assert!(!printed.contains(absent), "{absent}: {printed}");
     }
@@ -152,7 +167,10 @@ fn pages_that_do_not_add_up_have_no_shares() {
             Some(row)
         });
         let (printed, _) = reported(&place, &run);
-        assert_has(&printed, &["the machine's pages do not add up: something else took or gave memory"]);
+        assert_has(
+            &printed,
+            &["the machine's pages do not add up: something else took or gave memory"],
+        );
         assert!(!printed.contains("| of all |"), "{used}: {printed}");
     }
 }
@@ -162,7 +180,11 @@ fn what_is_missing_of_a_cut_file_is_said() {
     let place = Place::with("");
     for (file, keep, why) in [
         ("memory.csv", 120, "part of it is missing"),
-        ("memory.csv", 30, "`epoll-et`: memory.csv has no rows of trial 21: a part of it is missing"),
+        (
+            "memory.csv",
+            30,
+            "`epoll-et`: memory.csv has no rows of trial 21: a part of it is missing",
+        ),
         ("memory.csv", 1, "`null`: memory.csv has no rows of trial 19: a part of it is missing"),
         ("trials.csv", 1, "**Nothing is decided:** trials.csv is missing or has no row"),
     ] {

@@ -54,14 +54,16 @@ fn chromium() -> Option<&'static str> {
 fn the_committed_pages_stand_on_a_telephone() {
     let Some(chromium) = chromium() else { return eprintln!("skipped: there is no Chromium") };
     let results = Path::new(env!("CARGO_MANIFEST_DIR")).join("../results");
-    let pages = fs::read_dir(results).unwrap().map(|entry| entry.unwrap().path().join("report.html"));
+    let pages =
+        fs::read_dir(results).unwrap().map(|entry| entry.unwrap().path().join("report.html"));
     let pages: Vec<PathBuf> = pages.filter(|page| page.is_file()).collect();
     assert!(!pages.is_empty());
     for page in pages {
         let place = Place::with("");
         let text = fs::read_to_string(&page).unwrap();
         assert!(text.contains("<script>"));
-        fs::write(place.path("page.html"), text.replacen("</head>", &format!("{LOOK}</head>"), 1)).unwrap();
+        fs::write(place.path("page.html"), text.replacen("</head>", &format!("{LOOK}</head>"), 1))
+            .unwrap();
         fs::write(place.path("around.html"), AROUND).unwrap();
         let mut command = Command::new(chromium);
         command.args([
@@ -73,10 +75,18 @@ fn the_committed_pages_stand_on_a_telephone() {
             "--dump-dom",
         ]);
         command.arg(format!("--user-data-dir={}", place.path("profile").display()));
-        let output = command.arg(format!("file://{}", place.path("around.html").display())).output().unwrap();
+        let output = command
+            .arg(format!("file://{}", place.path("around.html").display()))
+            .output()
+            .unwrap();
         let dumped = stdout(&output);
-        let found = dumped.split("<pre id=\"found\">").nth(1).and_then(|rest| rest.split("</pre>").next());
-        let found = found.unwrap_or_default().replace("&amp;", "&").replace("&lt;", "<").replace("&gt;", ">");
+        let found =
+            dumped.split("<pre id=\"found\">").nth(1).and_then(|rest| rest.split("</pre>").next());
+        let found = found
+            .unwrap_or_default()
+            .replace("&amp;", "&")
+            .replace("&lt;", "<")
+            .replace("&gt;", ">");
         let found: serde_json::Value = serde_json::from_str(&found).unwrap_or_else(|error| {
             panic!("{}: {error}: {found}: {}", page.display(), stderr(&output));
         });
@@ -88,16 +98,21 @@ fn the_committed_pages_stand_on_a_telephone() {
     }
 }
 
-/// By librsvg, which knows no custom properties: what it draws is told by the colours in a picture that it writes.
+/// By librsvg, which knows no custom properties: what it draws is told by the colours in a picture
+/// that it writes.
 #[test]
 fn pictures_have_their_colours_outside_of_a_browser() {
     let render = |file: &Path| Command::new("rsvg-convert").args(["-f", "svg"]).arg(file).output();
     let place = Place::with("");
-    let run = Path::new(env!("CARGO_MANIFEST_DIR")).join("../results/20261124T191226Z-vm-2cpu-quick");
+    let run =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../results/20261124T191226Z-vm-2cpu-quick");
     stdout(&place.command("report").arg(run).args(["--out", "drawn"]).output().unwrap());
     let mut count = 0;
-    for file in fs::read_dir(place.path("drawn/charts")).unwrap().map(|entry| entry.unwrap().path()) {
-        let Ok(output) = render(&file) else { return eprintln!("skipped: there is no rsvg-convert") };
+    for file in fs::read_dir(place.path("drawn/charts")).unwrap().map(|entry| entry.unwrap().path())
+    {
+        let Ok(output) = render(&file) else {
+            return eprintln!("skipped: there is no rsvg-convert");
+        };
         let rendered = stdout(&output).replace(", ", ",");
         let rest = rendered.split("rgb(").skip(1).filter_map(|rest| rest.split(')').next());
         let colours: std::collections::BTreeSet<&str> = rest.collect();

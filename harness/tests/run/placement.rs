@@ -1,5 +1,5 @@
-//! Sides that a command starts elsewhere: in two network namespaces with a wire between them, in another pid namespace,
-//! behind what names another host, and behind what is no way at all.
+//! Sides that a command starts elsewhere: in two network namespaces with a wire between them, in
+//! another pid namespace, behind what names another host, and behind what is no way at all.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 use crate::gates::two_cpus;
 use crate::interruption::{children_of, wait_for};
 use crate::{
-    FOUR_CONNECTIONS, Place, Row, Running, assert_has, assert_reasons, failure, heading, stdout, success,
+    FOUR_CONNECTIONS, Place, Row, Running, assert_has, assert_reasons, failure, heading, stdout,
+    success,
 };
 
 /// Calls and latency. Over a slow wire a window must be long to have echoes.
@@ -31,8 +32,9 @@ fn matrix(window: &str) -> String {
 /// The ends of the wire.
 const ADDRESSES: [&str; 2] = ["10.77.0.1", "10.77.0.2"];
 
-/// Two network namespaces, and a wire between them whose packets go through this test's hands. All of it ends with the
-/// test, however that ends: each namespace is held by a program that waits for the end of its stdin.
+/// Two network namespaces, and a wire between them whose packets go through this test's hands. All
+/// of it ends with the test, however that ends: each namespace is held by a program that waits for
+/// the end of its stdin.
 struct Wire {
     holders: [Holder; 2],
     over: Arc<AtomicBool>,
@@ -46,7 +48,8 @@ impl Holder {
     fn start() -> io::Result<Self> {
         let mut command = Command::new("cat");
         command.stdin(Stdio::piped()).stdout(Stdio::null());
-        // SAFETY: between fork and exec one plain system call is made; an io::Error from errno does not allocate.
+        // SAFETY: between fork and exec one plain system call is made; an io::Error from errno does
+        // not allocate.
         unsafe {
             command.pre_exec(|| match libc::unshare(libc::CLONE_NEWNET) {
                 0 => Ok(()),
@@ -68,20 +71,25 @@ impl Holder {
         let output = Command::new(words.next().unwrap()).args(words).output()?;
         match output.status.success() {
             true => Ok(()),
-            false => Err(io::Error::other(format!("ip {arguments}: {}", crate::stderr(&output).trim()))),
+            false => {
+                Err(io::Error::other(format!("ip {arguments}: {}", crate::stderr(&output).trim())))
+            }
         }
     }
 
-    /// Makes the end of a wire in there: what the kernel sends over it can be read, and what is written it receives.
+    /// Makes the end of a wire in there: what the kernel sends over it can be read, and what is
+    /// written it receives.
     fn end_of_wire(&self) -> io::Result<File> {
         let namespace = File::open(format!("/proc/{}/ns/net", self.0.id()))?;
         let make = || -> io::Result<File> {
-            // SAFETY: setns takes no pointer and moves only this thread, which ends with this closure.
+            // SAFETY: setns takes no pointer and moves only this thread, which ends with this
+            // closure.
             if unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) } != 0 {
                 return Err(io::Error::last_os_error());
             }
             let tun = OpenOptions::new().read(true).write(true).open("/dev/net/tun")?;
-            // SAFETY: ifreq is a plain C struct of integers and bytes, for which zero is a valid value.
+            // SAFETY: ifreq is a plain C struct of integers and bytes, for which zero is a valid
+            // value.
             let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
             for (to, from) in request.ifr_name.iter_mut().zip(c"wire".to_bytes()) {
                 *to = from.cast_signed();
@@ -99,7 +107,8 @@ impl Holder {
     /// Segments that TCP has sent again in there.
     fn retransmitted(&self) -> u64 {
         let snmp = fs::read_to_string(format!("/proc/{}/net/snmp", self.0.id())).unwrap();
-        let mut lines = snmp.lines().filter_map(|line| line.strip_prefix("Tcp:")).map(str::split_whitespace);
+        let mut lines =
+            snmp.lines().filter_map(|line| line.strip_prefix("Tcp:")).map(str::split_whitespace);
         let mut pairs = lines.next().unwrap().zip(lines.next().unwrap());
         pairs.find(|(name, _)| *name == "RetransSegs").unwrap().1.parse().unwrap()
     }
@@ -113,8 +122,8 @@ impl Drop for Holder {
 }
 
 impl Wire {
-    /// One on which each packet takes `delay`, and one in `drop_every` is lost on either way; none, with the reason
-    /// said, where that is not permitted or `ip` and `nsenter` are missing.
+    /// One on which each packet takes `delay`, and one in `drop_every` is lost on either way; none,
+    /// with the reason said, where that is not permitted or `ip` and `nsenter` are missing.
     fn lay(delay: Duration, drop_every: Option<usize>) -> Option<Self> {
         let lay = || -> io::Result<Self> {
             let holders = [Holder::start()?, Holder::start()?];
@@ -140,7 +149,8 @@ impl Wire {
                         let Ok(length) = from.read(&mut buffer) else { return };
                         count += 1;
                         if drop_every.is_none_or(|every| !count.is_multiple_of(every)) {
-                            let _ = sender.send((Instant::now() + delay, buffer[..length].to_vec()));
+                            let _ =
+                                sender.send((Instant::now() + delay, buffer[..length].to_vec()));
                         }
                     }
                 }));
@@ -154,7 +164,9 @@ impl Wire {
             }
             Ok(Self { holders, over, threads })
         };
-        lay().inspect_err(|why| eprintln!("skipped: no wire between two network namespaces: {why}")).ok()
+        lay()
+            .inspect_err(|why| eprintln!("skipped: no wire between two network namespaces: {why}"))
+            .ok()
     }
 
     /// A run with the server at one end and the load at the other.
@@ -192,7 +204,8 @@ fn measured<'a>(rows: &[&'a Row]) -> Vec<&'a Row> {
     for row in rows {
         assert!(["ok", "client-limited", "rejected"].contains(&row["status"].as_str()), "{row:?}");
     }
-    let rows: Vec<&Row> = rows.iter().copied().filter(|row| !row["latency_p50_us"].is_empty()).collect();
+    let rows: Vec<&Row> =
+        rows.iter().copied().filter(|row| !row["latency_p50_us"].is_empty()).collect();
     assert!(!rows.is_empty(), "no echo in any window");
     rows
 }
@@ -213,8 +226,10 @@ fn assert_calls(place: &Place) {
 
 /// Whether a run here has tracepoints.
 fn has_tracepoints() -> bool {
-    let place =
-        Place::with(&format!("{}[syscalls]\nechoes = 20\n{FOUR_CONNECTIONS}", heading(&["epoll-et"])));
+    let place = Place::with(&format!(
+        "{}[syscalls]\nechoes = 20\n{FOUR_CONNECTIONS}",
+        heading(&["epoll-et"])
+    ));
     success(&mut place.run());
     place.rows("trials.csv")[0]["syscalls_source"] == "tracepoints"
 }
@@ -230,11 +245,17 @@ fn two_network_namespaces_are_measured_as_this_one() {
     let printed = stdout(&success(wire.run(&place).args(["--server-address", ADDRESSES[0]])));
     let traffic = "to 10.77.0.1, not over loopback but between two networks of one machine; server started by \
                    `nsenter …`, load by `nsenter …`";
-    assert_has(&printed, &[&format!("Traffic goes {traffic}.\n"), &format!("- Traffic: {traffic}\n")]);
+    assert_has(
+        &printed,
+        &[&format!("Traffic goes {traffic}.\n"), &format!("- Traffic: {traffic}\n")],
+    );
     let rows = place.rows("trials.csv");
     assert_reasons(&rows);
     for row in &rows {
-        assert_eq!((&*row["network_namespace"], &*row["retransmitted_segments"]), ("as commanded", ""));
+        assert_eq!(
+            (&*row["network_namespace"], &*row["retransmitted_segments"]),
+            ("as commanded", "")
+        );
     }
     let source = if has_tracepoints() { "tracepoints" } else { "self-reported: " };
     for row in of_pass(&rows, "syscalls") {
@@ -245,7 +266,9 @@ fn two_network_namespaces_are_measured_as_this_one() {
     for row in measured(&of_pass(&rows, "latency")) {
         assert!(number(row, "latency_p50_us") >= 10_000.0, "both ways take 10 ms: {row:?}");
         assert_eq!(row["server_cpu_source"], "process clock");
-        for column in ["server_run_delay_percent", "client_run_delay_percent", "context_switches_per_echo"] {
+        for column in
+            ["server_run_delay_percent", "client_run_delay_percent", "context_switches_per_echo"]
+        {
             assert!(number(row, column) >= 0.0);
         }
         let histogram =
@@ -308,9 +331,14 @@ fn a_process_that_is_not_to_be_seen_reports_itself() {
     }
     let memory = "[memory]\nquestion = \"q\"\nconnections = [8, 16]\nmessage_bytes = 64\n";
     let place = Place::with(&matrix("100ms").replace("[latency]", &format!("{memory}[latency]")));
-    let printed =
-        stdout(&success(place.run().args(["--server-command", ELSEWHERE, "--load-command", ELSEWHERE])));
-    let unseen = "memory and walks through connection counts: the server is in another pid namespace";
+    let printed = stdout(&success(place.run().args([
+        "--server-command",
+        ELSEWHERE,
+        "--load-command",
+        ELSEWHERE,
+    ])));
+    let unseen =
+        "memory and walks through connection counts: the server is in another pid namespace";
     assert_has(
         &printed,
         &[
@@ -328,13 +356,19 @@ fn a_process_that_is_not_to_be_seen_reports_itself() {
     assert!(place.rows("memory.csv").is_empty());
     for row in of_pass(&rows, "syscalls") {
         assert_eq!(row["status"], "ok", "{row:?}");
-        assert_has(&row["syscalls_source"], &["self-reported: the server's process is not to be seen here"]);
+        assert_has(
+            &row["syscalls_source"],
+            &["self-reported: the server's process is not to be seen here"],
+        );
     }
     assert_calls(&place);
     assert!(place.rows("events.csv").iter().all(|row| row["source"].starts_with("unavailable: ")));
     for row in measured(&of_pass(&rows, "latency")) {
         assert_eq!(row["server_cpu_source"], "self-reported");
-        assert!(number(row, "server_cpu_ns_per_echo") > 0.0 && number(row, "client_cpu_ns_per_echo") > 0.0);
+        assert!(
+            number(row, "server_cpu_ns_per_echo") > 0.0
+                && number(row, "client_cpu_ns_per_echo") > 0.0
+        );
         for column in [
             "server_run_delay_percent",
             "client_run_delay_percent",
@@ -369,15 +403,23 @@ fn two_sides_on_another_machine_are_apart_only_by_their_commands() {
     let Some([one, other]) = two_cpus().filter(|_| another_machine(&place)) else { return };
     let on = |cpu: usize| format!("taskset -c {cpu} ./away");
     let apart = [on(one), on(other)];
-    for ([server, load], is_shared) in [(["./away"; 2], "true"), (apart.each_ref().map(|on| &**on), "false")]
+    for ([server, load], is_shared) in
+        [(["./away"; 2], "true"), (apart.each_ref().map(|on| &**on), "false")]
     {
         let _ = fs::remove_dir_all(place.out());
         success(place.run().args(["--server-command", server, "--load-command", load]));
         assert_eq!(place.manifest()["sides"]["one_machine"], true);
         let rows = place.rows("trials.csv");
         for row in measured(&of_pass(&rows, "latency")) {
-            assert_eq!((&*row["server_cpus"], &*row["client_cpus"]), ("", ""), "not pinned from here");
-            assert_eq!((&*row["server_cpu_source"], &*row["shared_cpu"]), ("self-reported", is_shared));
+            assert_eq!(
+                (&*row["server_cpus"], &*row["client_cpus"]),
+                ("", ""),
+                "not pinned from here"
+            );
+            assert_eq!(
+                (&*row["server_cpu_source"], &*row["shared_cpu"]),
+                ("self-reported", is_shared)
+            );
         }
     }
 }
@@ -408,9 +450,11 @@ fn a_lost_way_leaves_no_server_behind() {
     let place = Place::with(&matrix("300ms").replace("blocks = 1", "blocks = 100"));
     let mut command = place.run();
     command.args(["--server-command", ELSEWHERE, "--load-command", ELSEWHERE]);
-    let running = Running(Some(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()));
+    let running =
+        Running(Some(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()));
     let programs = wait_for("server and load behind their commands", || {
-        let behind: Vec<_> = children_of(running.pid()).iter().flat_map(|way| children_of(way.0)).collect();
+        let behind: Vec<_> =
+            children_of(running.pid()).iter().flat_map(|way| children_of(way.0)).collect();
         let is_program = |name: &str| {
             behind.iter().any(|program| {
                 let line = fs::read(format!("/proc/{}/cmdline", program.0)).unwrap_or_default();
@@ -421,7 +465,9 @@ fn a_lost_way_leaves_no_server_behind() {
     });
     running.signal(libc::SIGKILL);
     running.end();
-    wait_for("the end of server and load", || (!programs.iter().any(|program| program.runs())).then_some(()));
+    wait_for("the end of server and load", || {
+        (!programs.iter().any(|program| program.runs())).then_some(())
+    });
 }
 
 #[test]
@@ -458,13 +504,17 @@ fn a_repeated_run_is_where_it_was() {
     let mut again = place.command("run");
     success(again.args(["--replay", "out", "--out", "again"]));
     let manifest = |folder: &str| -> serde_json::Value {
-        serde_json::from_slice(&fs::read(place.path(folder).join("manifest.json")).unwrap()).unwrap()
+        serde_json::from_slice(&fs::read(place.path(folder).join("manifest.json")).unwrap())
+            .unwrap()
     };
     assert_eq!(manifest("again")["sides"]["server"]["command"], "nice -n 1");
     assert_eq!(manifest("again")["sides"]["load"]["command"], serde_json::Value::Null);
     let refused = |arguments: &[&str], words: &[&str]| {
         let mut command = place.command("run");
-        assert_has(&failure(command.args(["--replay", "out", "--out", "other"]).args(arguments)), words);
+        assert_has(
+            &failure(command.args(["--replay", "out", "--out", "other"]).args(arguments)),
+            words,
+        );
     };
     refused(
         &["--server-command", "nice -n 2"],
@@ -542,14 +592,18 @@ fn a_lost_way_does_not_tell_whose_it_was() {
     let place = Place::with(&calls());
     // It is there when it is asked, and then no more.
     let refused = "ssh: connect to host zq.example.org port 22: refused";
-    let text =
-        format!("shift 3\ncase \"$*\" in *describe-side*) {AS_SSH};; esac\necho {refused} >&2\nexit 255");
+    let text = format!(
+        "shift 3\ncase \"$*\" in *describe-side*) {AS_SSH};; esac\necho {refused} >&2\nexit 255"
+    );
     script(&place, "ssh", &text);
     failure(place.run().args(["--server-command", "./ssh -p 22 zq"]));
     let rows = place.rows("trials.csv");
     for row in &rows {
         assert_eq!(row["status"], "failed");
-        assert_has(&row["reason"], &["--server-command `…/ssh", "ssh: connect to host … port …: refused"]);
+        assert_has(
+            &row["reason"],
+            &["--server-command `…/ssh", "ssh: connect to host … port …: refused"],
+        );
     }
     assert_untold(&place, "example.org");
 }

@@ -4,8 +4,8 @@ use std::process::Command;
 
 use crate::confined::refuse;
 use crate::{
-    FOUR_CONNECTIONS, LATENCY, Place, assert_has, assert_reasons, heading, slabs_are_readable, stdout,
-    success,
+    FOUR_CONNECTIONS, LATENCY, Place, assert_has, assert_reasons, heading, slabs_are_readable,
+    stdout, success,
 };
 
 /// Makes io_uring_setup(2) fail with EPERM in the command's process and in all that it starts.
@@ -27,7 +27,11 @@ fn its_rows_are_unsupported_and_the_others_are_measured() {
     assert_has(&printed, &["and so `unsupported`: uring-multishot\n"]);
     assert_has(
         &printed,
-        &[" unsupported", "- `uring-multishot` has no figures in four: unsupported: ", "io_uring_setup"],
+        &[
+            " unsupported",
+            "- `uring-multishot` has no figures in four: unsupported: ",
+            "io_uring_setup",
+        ],
     );
 
     let rows = place.rows("trials.csv");
@@ -42,8 +46,9 @@ fn its_rows_are_unsupported_and_the_others_are_measured() {
             assert!(!["unsupported", "failed"].contains(&row["status"].as_str()), "{row:?}");
         }
     }
-    let backends =
-        |file: &str| place.rows(file).into_iter().map(|row| row["backend"].clone()).collect::<Vec<_>>();
+    let backends = |file: &str| {
+        place.rows(file).into_iter().map(|row| row["backend"].clone()).collect::<Vec<_>>()
+    };
     assert!(backends("syscalls.csv").iter().all(|backend| backend == "epoll-et"));
     assert!(!backends("syscalls.csv").is_empty());
     assert!(!backends("memory.csv").contains(&"uring-multishot".to_owned()));

@@ -1,5 +1,5 @@
-//! What a run's manifest names is what every trial ran: once a program is another, the run stops and can be gone on
-//! with.
+//! What a run's manifest names is what every trial ran: once a program is another, the run stops
+//! and can be gone on with.
 
 use std::fs;
 use std::io::Write;
@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::interruption::wait_for;
-use crate::{FOUR_CONNECTIONS, Place, Running, assert_has, failure, heading, one_line, stdout, success};
+use crate::{
+    FOUR_CONNECTIONS, Place, Running, assert_has, failure, heading, one_line, stdout, success,
+};
 
 /// Sixteen trials of a kind that a busy machine does not spoil.
 fn matrix() -> String {
@@ -34,7 +36,11 @@ fn command(place: &Place, arguments: &[&str]) -> Command {
 }
 
 fn rows(place: &Place) -> usize {
-    fs::read_to_string(place.out().join("trials.csv")).unwrap_or_default().lines().count().saturating_sub(1)
+    fs::read_to_string(place.out().join("trials.csv"))
+        .unwrap_or_default()
+        .lines()
+        .count()
+        .saturating_sub(1)
 }
 
 /// What a build does: the old file loses its name, and a new one gets it. It holds a byte more.
@@ -49,8 +55,9 @@ fn replace(path: &Path) {
 
 /// The file stays and gets a byte more, as soon as nobody runs it.
 fn rewrite(path: &Path) {
-    let mut file =
-        wait_for("a moment in which it does not run", || fs::OpenOptions::new().append(true).open(path).ok());
+    let mut file = wait_for("a moment in which it does not run", || {
+        fs::OpenOptions::new().append(true).open(path).ok()
+    });
     file.write_all(b"\n").unwrap();
 }
 
@@ -64,7 +71,8 @@ fn stopped_by(place: &Place, change: impl FnOnce(&Path), file: &str) -> String {
 #[track_caller]
 fn stopped_with(place: &Place, options: &[&str], change: impl FnOnce(&Path), file: &str) -> String {
     let mut command = command(place, &[&["matrix.toml", "--out", "out"], options].concat());
-    let running = Running(Some(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()));
+    let running =
+        Running(Some(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()));
     wait_for("a third row", || (rows(place) >= 3).then_some(()));
     change(&place.path(file));
     let line = one_line(&running.end());
@@ -107,7 +115,8 @@ fn a_server_that_is_written_to_in_its_place_stops_the_run() {
 #[test]
 fn a_server_that_may_not_be_executed_any_more_stops_the_run() {
     let place = place_with_programs(&matrix());
-    let forbid = |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0o000)).unwrap();
+    let forbid =
+        |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0o000)).unwrap();
     assert_has(&stopped_by(&place, forbid, "ringmark-server"), &["may not be executed any more"]);
 }
 
@@ -130,7 +139,8 @@ fn a_server_behind_a_command_tells_which_file_it_runs() {
 fn a_copy_that_holds_the_same_stops_nothing() {
     let place = place_with_programs(&matrix());
     let mut command = command(&place, &["matrix.toml", "--out", "out"]);
-    let running = Running(Some(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()));
+    let running =
+        Running(Some(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()));
     wait_for("a third row", || (rows(&place) >= 3).then_some(()));
     fs::copy(place.path("ringmark-server"), place.path("copy")).unwrap();
     fs::rename(place.path("copy"), place.path("ringmark-server")).unwrap();
@@ -162,13 +172,15 @@ fn a_script_that_is_edited_stops_the_run_and_its_sum_is_in_the_manifest() {
     let put_back = kept(&place, "server.py");
     stopped_by(&place, rewrite, "server.py");
     let files = &place.manifest()["external_files"]["mine"];
-    let names: Vec<_> = files.as_array().unwrap().iter().map(|file| file["file"].as_str().unwrap()).collect();
+    let names: Vec<_> =
+        files.as_array().unwrap().iter().map(|file| file["file"].as_str().unwrap()).collect();
     assert!(names.contains(&"server.py") && names.contains(&"python3"), "{names:?}");
     assert!(files.as_array().unwrap().iter().all(|file| file["sha256"].is_string()), "{files}");
     assert_has(&failure(&mut command(&place, &["--resume", "out"])), &["server.py of mine was "]);
     put_back();
     let mut command = command(&place, &["--resume", "out"]);
-    let running = Running(Some(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()));
+    let running =
+        Running(Some(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()));
     let before = rows(&place);
     wait_for("a row more", || (rows(&place) > before).then_some(()));
     drop(running);
@@ -181,7 +193,8 @@ fn the_revision_is_that_of_the_programs_wherever_they_are_started() {
         heading(&["epoll-et"])
     ));
     // Without git, and without a compiler.
-    let printed = stdout(&success(command(&place, &["matrix.toml", "--out", "out"]).env("PATH", "/nowhere")));
+    let printed =
+        stdout(&success(command(&place, &["matrix.toml", "--out", "out"]).env("PATH", "/nowhere")));
     let manifest = place.manifest();
     let expected = option_env!("RINGMARK_REVISION");
     assert_eq!(manifest["machine"]["git_revision"].as_str(), expected);

@@ -60,7 +60,8 @@ fn splicing_twice_is_splicing_once() {
     };
     let once = splice();
     assert!(
-        once.starts_with("# Before\n\n<!-- ringmark:run out -->\n") && once.ends_with("\n\nAfter\n"),
+        once.starts_with("# Before\n\n<!-- ringmark:run out -->\n")
+            && once.ends_with("\n\nAfter\n"),
         "{once}"
     );
     assert_has(&once, &["| four     | epoll-et | ", "This run did not measure it."]);
@@ -93,8 +94,10 @@ fn who_reads_no_more_gets_no_error() {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     let place = Place::with("");
-    let run = Path::new(env!("CARGO_MANIFEST_DIR")).join("../results/20261124T164910Z-vm-2cpu-crowd");
-    let said = place.command("report").arg(run).args(["--out", "drawn"]).stdout(writer).output().unwrap();
+    let run =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../results/20261124T164910Z-vm-2cpu-crowd");
+    let said =
+        place.command("report").arg(run).args(["--out", "drawn"]).stdout(writer).output().unwrap();
     assert_eq!(String::from_utf8(said.stderr).unwrap(), "");
     assert!(said.status.success(), "{}", said.status);
     // The files do not hang on who reads the tables.
@@ -122,10 +125,17 @@ fn a_run_of_which_nobody_reads_is_measured_all_the_same() {
     assert_eq!((place.rows("trials.csv").len(), drawn(&place.out()).len()), (1, 2));
     fs::remove_dir_all(place.out()).unwrap();
     assert_has(&failure(place.run().stdout(full())), &["stdout: No space left"]);
-    assert_eq!((place.rows("trials.csv").len(), drawn(&place.out()).len()), (1, 2), "its files are whole");
+    assert_eq!(
+        (place.rows("trials.csv").len(), drawn(&place.out()).len()),
+        (1, 2),
+        "its files are whole"
+    );
     assert!(place.manifest()["finished_utc"].is_string());
     fs::remove_file(place.out().join("report.html")).unwrap();
-    assert_has(&failure(place.command("report").arg("out").stdout(full())), &["stdout: No space left"]);
+    assert_has(
+        &failure(place.command("report").arg("out").stdout(full())),
+        &["stdout: No space left"],
+    );
     assert_eq!(drawn(&place.out()).len(), 2);
 }
 
@@ -134,7 +144,8 @@ fn a_run_of_which_nobody_reads_is_measured_all_the_same() {
 fn what_three_blocks_show_stands_first_and_the_question_above_it() {
     let results = Path::new(env!("CARGO_MANIFEST_DIR")).join("../results");
     let place = Place::with("");
-    let report = |run: &Path| stdout(&success(place.command("report").arg(run).args(["--out", "drawn"])));
+    let report =
+        |run: &Path| stdout(&success(place.command("report").arg(run).args(["--out", "drawn"])));
     let quick = report(&results.join("20261124T191226Z-vm-2cpu-quick"));
     let mut lines = quick.lines().filter(|line| !line.is_empty());
     assert_has(
@@ -174,7 +185,8 @@ fn what_three_blocks_show_stands_first_and_the_question_above_it() {
 
 #[test]
 fn rows_without_their_trial_decide_nothing() {
-    let run = Path::new(env!("CARGO_MANIFEST_DIR")).join("../results/20261124T191226Z-vm-2cpu-quick");
+    let run =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../results/20261124T191226Z-vm-2cpu-quick");
     let place = Place::with("");
     fs::create_dir(place.path("copy")).unwrap();
     for file in ["manifest.json", "memory.csv", "memory_points.csv", "trials.csv"] {
@@ -183,10 +195,16 @@ fn rows_without_their_trial_decide_nothing() {
     let report = || place.command("report").arg("copy").output().unwrap();
     let printed = stdout(&report());
     assert_has(&printed, &["more kernel memory than"]);
-    assert!(!printed.contains("- - ") && !printed.contains("\n- – "), "a list of dashes: {printed}");
+    assert!(
+        !printed.contains("- - ") && !printed.contains("\n- – "),
+        "a list of dashes: {printed}"
+    );
     let trials = fs::read_to_string(place.path("copy/trials.csv")).unwrap();
-    fs::write(place.path("copy/trials.csv"), format!("{trials}{}\n", trials.lines().last().unwrap()))
-        .unwrap();
+    fs::write(
+        place.path("copy/trials.csv"),
+        format!("{trials}{}\n", trials.lines().last().unwrap()),
+    )
+    .unwrap();
     assert_has(&crate::one_line(&report()), &["copy/trials.csv: trial ", " stands in it twice"]);
     let most: Vec<&str> = trials.lines().take(41).collect();
     fs::write(place.path("copy/trials.csv"), most.join("\n")).unwrap();
@@ -232,7 +250,8 @@ fn every_committed_run_is_still_read() {
 fn drawn(folder: &Path) -> BTreeMap<PathBuf, String> {
     let charts = fs::read_dir(folder.join("charts")).into_iter().flatten();
     let charts = charts.map(|entry| Path::new("charts").join(entry.unwrap().file_name()));
-    let names = charts.chain([PathBuf::from("report.html")]).filter(|name| folder.join(name).exists());
+    let names =
+        charts.chain([PathBuf::from("report.html")]).filter(|name| folder.join(name).exists());
     names.map(|name| (name.clone(), fs::read_to_string(folder.join(name)).unwrap())).collect()
 }
 
@@ -278,10 +297,12 @@ fn the_committed_report_is_that_of_the_committed_runs() {
     assert!(count > 30, "{count} pictures");
 }
 
-/// Well-formed, with words for those who do not see it, and everything drawn at a finite place within.
+/// Well-formed, with words for those who do not see it, and everything drawn at a finite place
+/// within.
 #[track_caller]
 fn assert_is_picture(name: &str, text: &str) {
-    let document = roxmltree::Document::parse(text).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let document =
+        roxmltree::Document::parse(text).unwrap_or_else(|error| panic!("{name}: {error}"));
     let root = document.root_element();
     let numbers = |text: &str| -> Vec<f64> {
         let pieces = text.split(|letter: char| letter.is_whitespace() || ",MLZ".contains(letter));
@@ -290,10 +311,13 @@ fn assert_is_picture(name: &str, text: &str) {
             .map(|piece| piece.parse().unwrap_or_else(|_| panic!("{name}: '{piece}' in '{text}'")))
             .collect()
     };
-    let [_, _, width, height] = numbers(root.attribute("viewBox").unwrap())[..] else { panic!("{name}") };
+    let [_, _, width, height] = numbers(root.attribute("viewBox").unwrap())[..] else {
+        panic!("{name}")
+    };
     for element in ["title", "desc"] {
-        let words =
-            root.children().find(|child| child.has_tag_name((root.tag_name().namespace().unwrap(), element)));
+        let words = root
+            .children()
+            .find(|child| child.has_tag_name((root.tag_name().namespace().unwrap(), element)));
         assert!(
             words.and_then(|words| words.text()).is_some_and(|text| !text.is_empty()),
             "{name}: no {element}"
@@ -302,11 +326,13 @@ fn assert_is_picture(name: &str, text: &str) {
     let mut count = 0;
     for element in root.descendants().filter(roxmltree::Node::is_element).skip(1) {
         let of = |attribute: &str| element.attribute(attribute).map(numbers).unwrap_or_default();
-        let [x, y] = [["x", "x1", "x2", "cx"], ["y", "y1", "y2", "cy"]].map(|names| names.map(of).concat());
+        let [x, y] =
+            [["x", "x1", "x2", "cx"], ["y", "y1", "y2", "cy"]].map(|names| names.map(of).concat());
         let points = [of("points"), of("d")].concat();
         let (xs, ys) = (points.iter().step_by(2), points.iter().skip(1).step_by(2));
         let right = of("x").iter().zip(of("width")).map(|(x, width)| x + width).collect::<Vec<_>>();
-        let bottom = of("y").iter().zip(of("height")).map(|(y, height)| y + height).collect::<Vec<_>>();
+        let bottom =
+            of("y").iter().zip(of("height")).map(|(y, height)| y + height).collect::<Vec<_>>();
         let xs: Vec<f64> = x.iter().chain(xs).chain(&right).copied().collect();
         let ys: Vec<f64> = y.iter().chain(ys).chain(&bottom).copied().collect();
         for (values, most) in [(xs, width), (ys, height)] {
@@ -324,7 +350,10 @@ fn assert_is_picture(name: &str, text: &str) {
 fn a_run_ends_with_a_page_and_pictures_and_a_report_makes_the_same() {
     let place = finished();
     let made = drawn(&place.out());
-    assert_eq!(made.keys().collect::<Vec<_>>(), [Path::new("charts/syscalls.svg"), Path::new("report.html")]);
+    assert_eq!(
+        made.keys().collect::<Vec<_>>(),
+        [Path::new("charts/syscalls.svg"), Path::new("report.html")]
+    );
     let page = &made[Path::new("report.html")];
     assert_has(
         page,
@@ -344,7 +373,10 @@ fn a_run_ends_with_a_page_and_pictures_and_a_report_makes_the_same() {
     }
     let picture = &made[Path::new("charts/syscalls.svg")];
     assert_is_picture("syscalls", picture);
-    assert_has(picture, &["Which system calls does an echo take?", "epoll-et", "recvfrom", "per echo"]);
+    assert_has(
+        picture,
+        &["Which system calls does an echo take?", "epoll-et", "recvfrom", "per echo"],
+    );
     fs::remove_dir_all(place.out().join("charts")).unwrap();
     fs::remove_file(place.out().join("report.html")).unwrap();
     success(place.command("report").arg("out"));
@@ -394,7 +426,12 @@ fn edit(file: &Path, column: &str, cell: &str) {
 fn what_was_edited_is_named() {
     for (file, column, cell, words) in [
         ("trials.csv", "echoes", "many", "line 2, column 'echoes': 'many'"),
-        ("trials.csv", "syscalls_per_echo", "NaN", "line 2, column 'syscalls_per_echo': 'NaN' is no figure"),
+        (
+            "trials.csv",
+            "syscalls_per_echo",
+            "NaN",
+            "line 2, column 'syscalls_per_echo': 'NaN' is no figure",
+        ),
         ("trials.csv", "latency_p50_us", "1,5", "line 2, column 'latency_p50_us': '1,5'"),
         ("trials.csv", "status", "good", "line 2: unknown variant `good`"),
         ("syscalls.csv", "calls", "-3", "line 2, column 'calls': '-3'"),
@@ -422,8 +459,9 @@ fn a_run_without_figures_says_so_in_their_place() {
     edit(&place.out().join("trials.csv"), "status", "rejected");
     edit(&place.out().join("trials.csv"), "reason", "<b>busy</b> & \"loud\"");
     let manifest = fs::read_to_string(place.out().join("manifest.json")).unwrap();
-    let other =
-        manifest.replacen("\"ringmark\": \"0.", "\"ringmark\": \"9.", 1).replace("\"q\"", "\"<script>q\"");
+    let other = manifest
+        .replacen("\"ringmark\": \"0.", "\"ringmark\": \"9.", 1)
+        .replace("\"q\"", "\"<script>q\"");
     assert_ne!(manifest, other);
     fs::write(place.out().join("manifest.json"), other).unwrap();
     assert_has(&stdout(&success(place.command("report").arg("out"))), &["Trials: 1: 1 rejected"]);
@@ -460,18 +498,24 @@ fn what_is_no_run_is_refused() {
 fn a_full_stdout_is_an_error_and_no_panic() {
     let place = finished();
     let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-    assert_has(&failure(place.command("report").arg("out").stdout(full)), &["stdout: No space left"]);
+    assert_has(
+        &failure(place.command("report").arg("out").stdout(full)),
+        &["stdout: No space left"],
+    );
 }
 
-/// Of these the kernel knows no more than what it finds at its ticks: they were less than server and client together.
+/// Of these the kernel knows no more than what it finds at its ticks: they were less than server
+/// and client together.
 #[test]
 fn what_is_sampled_at_the_tick_is_shown_nowhere() {
-    let run = Path::new(env!("CARGO_MANIFEST_DIR")).join("../results/20261124T191226Z-vm-2cpu-quick");
+    let run =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../results/20261124T191226Z-vm-2cpu-quick");
     let place = Place::with("");
     let printed = stdout(&success(place.command("report").arg(run).args(["--out", "drawn"])));
     let page = fs::read_to_string(place.path("drawn/report.html")).unwrap();
     assert_has(&printed, &["| server ns/echo | ", " client ns/echo | switches/echo | blocks |"]);
-    for column in ["machine ns/echo", "server's program", "server's kernel ns", "softirqs ns/echo"] {
+    for column in ["machine ns/echo", "server's program", "server's kernel ns", "softirqs ns/echo"]
+    {
         assert!(!printed.contains(column) && !page.contains(column), "{column}");
     }
 }

@@ -12,7 +12,8 @@ use serde_json::{Value, json};
 
 use crate::interruption::{children_of, wait_for};
 use crate::{
-    FOUR_CONNECTIONS, Place, Row, Running, as_dealt, assert_has, failure, heading, stderr, stdout, success,
+    FOUR_CONNECTIONS, Place, Row, Running, as_dealt, assert_has, failure, heading, stderr, stdout,
+    success,
 };
 
 /// Calls only: a busy machine spoils no trial of theirs. Three trials.
@@ -48,7 +49,10 @@ fn order(manifest: &Value) -> Vec<&str> {
 }
 
 fn names(folder: &Path) -> BTreeSet<String> {
-    fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect()
 }
 
 fn number(row: &Row, column: &str) -> f64 {
@@ -60,7 +64,8 @@ fn broken_off() -> Place {
     let place = Place::with(&calls());
     success(place.run().args(["--seed", "5"]));
     let trials = place.out().join("trials.csv");
-    let lines: Vec<String> = fs::read_to_string(&trials).unwrap().lines().map(str::to_owned).collect();
+    let lines: Vec<String> =
+        fs::read_to_string(&trials).unwrap().lines().map(str::to_owned).collect();
     fs::write(&trials, format!("{}\n{}\n{}", lines[0], lines[1], &lines[2][..20])).unwrap();
     change_manifest(&place, |manifest| manifest["finished_utc"] = Value::Null);
     place
@@ -90,8 +95,10 @@ fn assert_whole(place: &Place) {
     }
     let keys = |file: &str, columns: &[&str]| {
         let rows = place.rows(file);
-        let keys: BTreeSet<Vec<String>> =
-            rows.iter().map(|row| columns.iter().map(|&column| row[column].clone()).collect()).collect();
+        let keys: BTreeSet<Vec<String>> = rows
+            .iter()
+            .map(|row| columns.iter().map(|&column| row[column].clone()).collect())
+            .collect();
         assert_eq!(keys.len(), rows.len(), "{file} has a row twice");
         assert!(rows.iter().all(|row| ids.contains(&row["run_id"])));
     };
@@ -122,7 +129,8 @@ fn assert_whole(place: &Place) {
     assert!(!place.rows("comparisons.csv").is_empty());
 }
 
-/// Each time so many rows are there, and so many ms after that: between trials, within them, before the first.
+/// Each time so many rows are there, and so many ms after that: between trials, within them, before
+/// the first.
 const KILLS: [(usize, u64); 7] = [(0, 0), (0, 130), (2, 10), (4, 700), (5, 90), (9, 0), (14, 160)];
 
 #[test]
@@ -133,20 +141,25 @@ fn a_run_that_is_killed_again_and_again_ends_as_if_it_had_not_been() {
     let mut command = place.run();
     command.args(["--seed", "11"]);
     for (kills, (rows, delay_ms)) in KILLS.into_iter().enumerate() {
-        let running = Running(Some(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()));
+        let running =
+            Running(Some(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()));
         wait_for("the manifest", || {
             let is_there = place.out().join("manifest.json").exists();
             let resumed = |manifest: &Value| manifest["resumed"].as_array().map_or(0, Vec::len);
             (is_there && resumed(&place.manifest()) == kills).then_some(())
         });
         // Beside the header.
-        wait_for("the rows", || (rows == 0 || whole_lines(&trials).lines().count() > rows).then_some(()));
+        wait_for("the rows", || {
+            (rows == 0 || whole_lines(&trials).lines().count() > rows).then_some(())
+        });
         sleep(Duration::from_millis(delay_ms));
         let children = children_of(running.pid());
         running.signal(libc::SIGKILL);
         let said = stderr(&running.end());
         assert_eq!(said, "");
-        wait_for("the end of its children", || (!children.iter().any(|child| child.runs())).then_some(()));
+        wait_for("the end of its children", || {
+            (!children.iter().any(|child| child.runs())).then_some(())
+        });
         let now = whole_lines(&trials);
         assert!(now.starts_with(&before), "{now}\nhas not what stood before:\n{before}");
         before = now;
@@ -168,7 +181,8 @@ fn a_run_that_is_killed_again_and_again_ends_as_if_it_had_not_been() {
     assert_has(&printed, &[&format!("gone on with {} times", KILLS.len())]);
 
     let files: Vec<_> = names(&place.out()).into_iter().collect();
-    let contents = || -> Vec<_> { files.iter().map(|file| fs::read(place.out().join(file)).ok()).collect() };
+    let contents =
+        || -> Vec<_> { files.iter().map(|file| fs::read(place.out().join(file)).ok()).collect() };
     let finished = contents();
     let printed = stdout(&success(&mut resume(&place)));
     assert_has(&printed, &["System calls per echo", "The run in out is complete since"]);
@@ -177,13 +191,15 @@ fn a_run_that_is_killed_again_and_again_ends_as_if_it_had_not_been() {
 
 #[test]
 fn the_command_that_an_interrupted_run_names_goes_on_with_it() {
-    let twenty = FOUR_CONNECTIONS.replace("connections = 4", "connections = 20").replace("four", "twenty");
+    let twenty =
+        FOUR_CONNECTIONS.replace("connections = 4", "connections = 20").replace("four", "twenty");
     let latency = "[latency]\nblocks = 1\nduration = \"300ms\"\nwarmup_max = \"0s\"\n";
     let place = Place::with(&(calls() + latency + &twenty));
     let out = place.path("my runs").join("it's one");
     let mut command = place.command("run");
     command.args(["matrix.toml", "--out"]).arg("my runs/it's one");
-    let running = Running(Some(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()));
+    let running =
+        Running(Some(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()));
     wait_for("a timed trial", || {
         let rows = whole_lines(&out.join("trials.csv"));
         rows.contains(",latency,").then_some(())
@@ -196,7 +212,8 @@ fn the_command_that_an_interrupted_run_names_goes_on_with_it() {
     let mut shell = Command::new("sh");
     success(shell.current_dir(place.path("")).args(["-c", command]));
     assert!(fs::read_to_string(out.join("trials.csv")).unwrap().starts_with(&rows));
-    let manifest: Value = serde_json::from_slice(&fs::read(out.join("manifest.json")).unwrap()).unwrap();
+    let manifest: Value =
+        serde_json::from_slice(&fs::read(out.join("manifest.json")).unwrap()).unwrap();
     assert!(manifest["finished_utc"].is_string());
     assert_eq!(manifest["resumed"].as_array().unwrap().len(), 1);
 }
@@ -222,7 +239,9 @@ fn another_kernel_server_or_build_is_refused_and_the_folder_stays() {
         assert_has(&line, &["out: going on here would mix", "--anyway", "--replay"]);
     }
 
-    change_manifest(&place, |manifest| manifest["machine"]["kernel_release"] = json!("5.4.0-other"));
+    change_manifest(&place, |manifest| {
+        manifest["machine"]["kernel_release"] = json!("5.4.0-other")
+    });
     let before = contents();
     assert_refused(
         &mut resume(&place),
@@ -249,7 +268,10 @@ fn another_kernel_server_or_build_is_refused_and_the_folder_stays() {
     let real = Path::new(env!("CARGO_BIN_EXE_ringmark")).with_file_name("ringmark-server");
     fs::write(&server, format!("#!/bin/sh\nexec '{}' \"$@\"\n", real.display())).unwrap();
     fs::set_permissions(&server, fs::Permissions::from_mode(0o755)).unwrap();
-    assert_refused(resume(&place).args(["--server", "server"]), &["the size of the server's program was "]);
+    assert_refused(
+        resume(&place).args(["--server", "server"]),
+        &["the size of the server's program was "],
+    );
 
     // Whoever knows better says so, and the manifest too.
     let trials = place.out().join("trials.csv");
@@ -270,9 +292,12 @@ fn what_cannot_be_gone_on_with_is_refused_in_one_line() {
     for verb in ["--resume", "--replay"] {
         let refused = || failure(place.command("run").args([verb, "out"]));
         assert_has(&refused(), &["manifest.json: not the folder of a run"]);
-        for (text, complaint) in
-            [("", "EOF"), ("{\"ringmark\": \"0.1.0\"", "line 1"), ("{}", "missing field"), ("[1]", "invalid")]
-        {
+        for (text, complaint) in [
+            ("", "EOF"),
+            ("{\"ringmark\": \"0.1.0\"", "line 1"),
+            ("{}", "missing field"),
+            ("[1]", "invalid"),
+        ] {
             fs::write(place.out().join("manifest.json"), text).unwrap();
             assert_has(&refused(), &["out/manifest.json: ", complaint]);
         }
@@ -298,8 +323,13 @@ fn what_cannot_be_gone_on_with_is_refused_in_one_line() {
     let place = broken_off();
     change_manifest(&place, |manifest| manifest["order"].as_array_mut().unwrap().swap(1, 2));
     let line = failure(&mut resume(&place));
-    assert_has(&line, &["out: manifest.json: its order is not that of its matrix and seed, from trial 2 on"]);
-    change_manifest(&place, |manifest| manifest["matrix"]["backends"][0]["backend"] = json!("epol"));
+    assert_has(
+        &line,
+        &["out: manifest.json: its order is not that of its matrix and seed, from trial 2 on"],
+    );
+    change_manifest(&place, |manifest| {
+        manifest["matrix"]["backends"][0]["backend"] = json!("epol")
+    });
     assert_has(&failure(&mut resume(&place)), &["the matrix in out/manifest.json", "epol"]);
 }
 
@@ -307,20 +337,25 @@ fn what_cannot_be_gone_on_with_is_refused_in_one_line() {
 fn a_run_that_is_under_way_is_left_alone() {
     let many = calls() + "[latency]\nblocks = 500\nduration = \"1s\"\nwarmup_max = \"0s\"\n";
     let place = Place::with(&many);
-    let running = Running(Some(place.run().stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()));
+    let running =
+        Running(Some(place.run().stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()));
     wait_for("the manifest", || place.out().join("manifest.json").exists().then_some(()));
     assert_has(&failure(&mut resume(&place)), &["out: this run is still under way"]);
     let printed = stdout(&success(place.command("report").arg("out")));
     assert_has(&printed, &["under way: what follows is of the trials so far"]);
     assert!(!printed.contains("broken off"), "{printed}");
     drop(running);
-    assert_has(&stdout(&success(place.command("report").arg("out"))), &["broken off: what follows"]);
+    assert_has(
+        &stdout(&success(place.command("report").arg("out"))),
+        &["broken off: what follows"],
+    );
 }
 
 #[test]
 fn a_replay_has_the_order_of_the_run_that_it_repeats() {
     let place = broken_off();
-    let printed = stdout(&success(place.command("run").args(["--replay", "out", "--out", "again"])));
+    let printed =
+        stdout(&success(place.command("run").args(["--replay", "out", "--out", "again"])));
     assert!(!printed.contains("as it was"), "{printed}");
     assert_has(&printed, &["repeats out, begun "]);
     let manifest = |folder: &Path| -> Value {
@@ -346,7 +381,10 @@ fn a_replay_has_the_order_of_the_run_that_it_repeats() {
         }
     });
     let printed = stdout(&success(place.command("run").args(["--replay", "out"])));
-    assert_has(&printed, &["This repeats out, but not all is as it was:\n  the kernel was 5.4.0-other, is "]);
+    assert_has(
+        &printed,
+        &["This repeats out, but not all is as it was:\n  the kernel was 5.4.0-other, is "],
+    );
     let made = names(&place.path("results"));
     assert_eq!(made.len(), 1);
     let name = made.first().unwrap();

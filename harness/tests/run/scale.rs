@@ -1,4 +1,5 @@
-//! Walks through connection counts over several tables of files, on both sides: what the million does, smaller.
+//! Walks through connection counts over several tables of files, on both sides: what the million
+//! does, smaller.
 
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
@@ -8,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use crate::{Place, Row, heading, slabs_are_readable, stderr, stdout, success};
 
-/// Of which a worker needs some for itself: 2,000 connections take four workers, and as many threads of the load.
+/// Of which a worker needs some for itself: 2,000 connections take four workers, and as many
+/// threads of the load.
 const OPEN_FILES: u64 = 600;
 
 const SCALE: &str = "
@@ -37,8 +39,8 @@ active = [200, 400]
 /// Runs it with so few files.
 pub fn limited(command: &mut Command, files: u64) -> &mut Command {
     let limit = libc::rlimit { rlim_cur: files, rlim_max: files };
-    // SAFETY: setrlimit reads the struct, which the closure owns, and is a single system call, safe between fork and
-    // exec.
+    // SAFETY: setrlimit reads the struct, which the closure owns, and is a single system call, safe
+    // between fork and exec.
     unsafe {
         command.pre_exec(move || match libc::setrlimit(libc::RLIMIT_NOFILE, &limit) {
             0 => Ok(()),
@@ -70,7 +72,9 @@ fn two_thousand_connections_over_four_tables_are_walked_loaded_and_all_alive() {
     let all = place.rows("scale.csv");
     for trial in &trials {
         let steps = |name: &str| -> Vec<&Row> {
-            all.iter().filter(|row| row["run_id"] == trial["run_id"] && row["step"] == name).collect()
+            all.iter()
+                .filter(|row| row["run_id"] == trial["run_id"] && row["step"] == name)
+                .collect()
         };
         let count = |name| steps(name).len();
         assert_eq!((count("before"), count("rest"), count("after")), (1, 2, 1));
@@ -82,20 +86,32 @@ fn two_thousand_connections_over_four_tables_are_walked_loaded_and_all_alive() {
             assert_eq!((loads.len(), count("all")), (0, 0));
             continue;
         }
-        // Two loads, twice, on two servers, with 40 active at each count, and with 200 at the larger one.
+        // Two loads, twice, on two servers, with 40 active at each count, and with 200 at the
+        // larger one.
         assert_eq!(loads, [vec!["400"; 8], vec!["2000"; 16]].concat());
         let in_turn: Vec<_> = steps("load").iter().map(|row| row["server"].clone()).collect();
-        let of_one_active =
-            [["crowded", "alone"], ["crowded", "alone"], ["alone", "crowded"], ["alone", "crowded"]].concat();
+        let of_one_active = [
+            ["crowded", "alone"],
+            ["crowded", "alone"],
+            ["alone", "crowded"],
+            ["alone", "crowded"],
+        ]
+        .concat();
         assert_eq!(in_turn, of_one_active.repeat(3));
         for load in steps("load") {
-            assert!(number(load, "echoes") > 0.0 && number(load, "syscalls_per_echo") > 0.0, "{load:?}");
+            assert!(
+                number(load, "echoes") > 0.0 && number(load, "syscalls_per_echo") > 0.0,
+                "{load:?}"
+            );
         }
         // The crowd makes room for those that are active, and is whole in the end.
         assert_eq!(opened, ["400", "2000", "2000"]);
         let everyone = steps("all");
         let [everyone] = everyone[..] else { panic!("{everyone:?}") };
-        assert_eq!((everyone["echoes"].as_str(), everyone["connections"].as_str()), ("2000", "2000"));
+        assert_eq!(
+            (everyone["echoes"].as_str(), everyone["connections"].as_str()),
+            ("2000", "2000")
+        );
         assert_eq!(steps("close").last().unwrap()["connections"], "0");
     }
     let text = stdout(&output);
@@ -111,7 +127,8 @@ fn two_thousand_connections_over_four_tables_are_walked_loaded_and_all_alive() {
 
 #[test]
 fn memory_is_walked_over_four_tables_and_while_all_are_active() {
-    let place = Place::with(&(heading(&["epoll-et"]) + SCALE.split("[scale]").next().unwrap() + MEMORY));
+    let place =
+        Place::with(&(heading(&["epoll-et"]) + SCALE.split("[scale]").next().unwrap() + MEMORY));
     if !slabs_are_readable() {
         return;
     }
@@ -127,7 +144,8 @@ fn memory_is_walked_over_four_tables_and_while_all_are_active() {
     if trials.iter().any(is_restless) {
         return;
     }
-    // What other tests do meanwhile is in the kernel's objects too: only that they are there is looked at.
+    // What other tests do meanwhile is in the kernel's objects too: only that they are there is
+    // looked at.
     let (slopes, points) = (place.rows("memory.csv"), place.rows("memory_points.csv"));
     for (arm, state, counts) in [
         ("null", "never-used", "500 1000 1500 2000 2000 1500 1000 500"),
@@ -138,8 +156,13 @@ fn memory_is_walked_over_four_tables_and_while_all_are_active() {
         let is_of = |row: &&Row, object: &str| {
             (&*row["arm"], &*row["state"], &*row["object"]) == (arm, state, object)
         };
-        for object in ["all kernel objects", "server's private pages", "used pages", "unexplained"] {
-            assert_eq!(slopes.iter().filter(|row| is_of(row, object)).count(), 1, "{arm} {state} {object}");
+        for object in ["all kernel objects", "server's private pages", "used pages", "unexplained"]
+        {
+            assert_eq!(
+                slopes.iter().filter(|row| is_of(row, object)).count(),
+                1,
+                "{arm} {state} {object}"
+            );
         }
         let walked = points.iter().filter(|row| is_of(row, "used pages"));
         let walked: Vec<_> = walked.map(|row| row["connections"].as_str()).collect();
@@ -171,7 +194,11 @@ fn what_the_machine_has_no_room_for_is_skipped_with_the_reason() {
     assert!(fewer.rows("trials.csv").iter().all(|trial| trial["connections"] == "500"));
     let none = Place::with(&(heading(&["epoll-et"]) + crate::LATENCY + crate::FOUR_CONNECTIONS));
     let refused = none.run().args(["--connections", "500"]).output().unwrap();
-    assert!(!refused.status.success() && stderr(&refused).contains("--connections"), "{}", stderr(&refused));
+    assert!(
+        !refused.status.success() && stderr(&refused).contains("--connections"),
+        "{}",
+        stderr(&refused)
+    );
 }
 
 #[test]
@@ -190,10 +217,13 @@ fn when_a_side_is_killed_the_steps_so_far_stay_and_the_run_fails() {
             }
             thread::sleep(Duration::from_millis(20));
         };
-        let all = children(harness, "ringmark-server").into_iter().chain(children(harness, "ringmark load"));
+        let all = children(harness, "ringmark-server")
+            .into_iter()
+            .chain(children(harness, "ringmark load"));
         let all: Vec<_> = all.collect();
         assert_eq!(all.len(), 4, "two servers and two loads");
-        // SAFETY: takes no pointer; the process is a child of our own child, which has not reaped it.
+        // SAFETY: takes no pointer; the process is a child of our own child, which has not reaped
+        // it.
         unsafe { libc::kill(pid, libc::SIGKILL) };
         let output = run.wait_with_output().unwrap();
         assert!(!output.status.success(), "{victim}");
@@ -203,7 +233,10 @@ fn when_a_side_is_killed_the_steps_so_far_stay_and_the_run_fails() {
         let failed: Vec<_> = trials.iter().filter(|row| row["status"] == "failed").collect();
         assert!(failed.len() == 1 && failed[0]["backend"] == "epoll-et", "{victim}: {trials:?}");
         let steps = place.rows("scale.csv");
-        assert!(steps.iter().any(|row| row["step"] == "open" && row["connections"] == "400"), "{steps:?}");
+        assert!(
+            steps.iter().any(|row| row["step"] == "open" && row["connections"] == "400"),
+            "{steps:?}"
+        );
     }
 }
 
@@ -211,16 +244,19 @@ fn child(parent: u32, name: &str) -> Option<i32> {
     children(parent, name).first().copied()
 }
 
-/// The processes of that parent whose program, and first argument if one is given after a space, are these.
+/// The processes of that parent whose program, and first argument if one is given after a space,
+/// are these.
 fn children(parent: u32, name: &str) -> Vec<i32> {
     let pids = std::fs::read_dir("/proc").unwrap().flatten();
     let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     pids.filter(|pid| {
-        let text = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+        let text =
+            |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
         // The name is in parentheses; state and parent follow it (proc_pid_stat(5)).
         let stat = text("stat");
-        let is_child = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1)?.parse().ok())
-            == Some(parent);
+        let is_child =
+            stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1)?.parse().ok())
+                == Some(parent);
         let line = text("cmdline");
         let mut arguments = line.split('\0');
         let program = arguments.next().and_then(|path| path.rsplit('/').next()).unwrap_or_default();

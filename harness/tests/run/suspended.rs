@@ -1,5 +1,5 @@
-//! A program that is stopped by a signal and goes on later, as by Ctrl-Z and `fg`, spoils the trial in which that
-//! happened: time passed without it.
+//! A program that is stopped by a signal and goes on later, as by Ctrl-Z and `fg`, spoils the trial
+//! in which that happened: time passed without it.
 
 use std::fs;
 use std::process::Stdio;
@@ -9,16 +9,19 @@ use std::time::Duration;
 use crate::interruption::{Process, children_of, stat, wait_for};
 use crate::{FOUR_CONNECTIONS, Place, Row, Running, assert_has, heading};
 
-/// Trials of about so long, of a given rate, so that the load does the same before its window as within.
+/// Trials of about so long, of a given rate, so that the load does the same before its window as
+/// within.
 fn place(warmup: &str, duration: &str, external: &str) -> Place {
     let workload = FOUR_CONNECTIONS.to_owned() + "rate_per_s = 20000\n";
     let backends = heading(&[if external.is_empty() { "epoll-et" } else { "mine" }]);
-    let latency = format!("[latency]\nblocks = 1\nduration = \"{duration}\"\nwarmup_max = \"{warmup}\"\n");
+    let latency =
+        format!("[latency]\nblocks = 1\nduration = \"{duration}\"\nwarmup_max = \"{warmup}\"\n");
     Place::with(&(backends + &latency + external + &workload))
 }
 
 fn signal(pid: u32, signal: libc::c_int) {
-    // SAFETY: takes no pointer. The number is that of a process below a child that is not reaped yet.
+    // SAFETY: takes no pointer. The number is that of a process below a child that is not reaped
+    // yet.
     assert_eq!(unsafe { libc::kill(pid as libc::pid_t, signal) }, 0);
 }
 
@@ -36,14 +39,17 @@ fn arguments(pid: u32) -> Vec<String> {
 
 /// Ticks of CPU that a process has used: fields 14 and 15 of its stat.
 fn ticks(pid: u32) -> u64 {
-    stat(pid).map_or(0, |fields| fields[11..13].iter().map(|ticks| ticks.parse::<u64>().unwrap_or(0)).sum())
+    stat(pid).map_or(0, |fields| {
+        fields[11..13].iter().map(|ticks| ticks.parse::<u64>().unwrap_or(0)).sum()
+    })
 }
 
 /// The load and the process beside it, once the load has been at work for a moment.
 fn at_work(running: &Running) -> (u32, u32) {
     let (load, other) = wait_for("server and load", || {
         let children: Vec<Process> = children_of(running.pid());
-        let is_load = |child: &&Process| arguments(child.0).get(1).is_some_and(|verb| verb == "load");
+        let is_load =
+            |child: &&Process| arguments(child.0).get(1).is_some_and(|verb| verb == "load");
         let load = children.iter().find(is_load)?.0;
         Some((load, children.iter().find(|child| child.0 != load)?.0))
     });
@@ -51,15 +57,18 @@ fn at_work(running: &Running) -> (u32, u32) {
     (load, other)
 }
 
-/// The row of the first trial of a run to which `disturb` does something once the load is at work; gets the load's
-/// number and that of the process beside it.
+/// The row of the first trial of a run to which `disturb` does something once the load is at work;
+/// gets the load's number and that of the process beside it.
 fn first_row(place: &Place, disturb: impl FnOnce(&Running, u32, u32)) -> Row {
     let mut command = place.run();
-    let running = Running(Some(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()));
+    let running =
+        Running(Some(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()));
     let (load, other) = at_work(&running);
     disturb(&running, load, other);
     let trials = place.out().join("trials.csv");
-    wait_for("a row", || (fs::read_to_string(&trials).ok()?.matches('\n').count() > 1).then_some(()));
+    wait_for("a row", || {
+        (fs::read_to_string(&trials).ok()?.matches('\n').count() > 1).then_some(())
+    });
     drop(running);
     place.rows("trials.csv").remove(0)
 }
@@ -83,19 +92,26 @@ fn a_harness_that_is_stopped_where_the_window_begins_has_no_cpu_of_it() {
 
 #[test]
 fn a_load_that_is_stopped_within_its_window_is_none() {
-    let row = first_row(&place("0s", "1s", ""), |_, load, _| suspend(load, Duration::from_millis(300)));
+    let row =
+        first_row(&place("0s", "1s", ""), |_, load, _| suspend(load, Duration::from_millis(300)));
     assert_rejected(&row, &["the load was stopped by a signal", "did not look at its clock"]);
 }
 
 #[test]
 fn a_server_that_is_stopped_within_the_window_is_not_slow() {
-    let row = first_row(&place("0s", "1s", ""), |_, _, server| suspend(server, Duration::from_millis(100)));
-    assert_rejected(&row, &["the server was stopped by a signal (SIGSTOP, Ctrl-Z) within the trial"]);
+    let row = first_row(&place("0s", "1s", ""), |_, _, server| {
+        suspend(server, Duration::from_millis(100))
+    });
+    assert_rejected(
+        &row,
+        &["the server was stopped by a signal (SIGSTOP, Ctrl-Z) within the trial"],
+    );
 }
 
 #[test]
 fn nor_is_one_that_is_not_ours() {
-    let server = std::path::Path::new(env!("CARGO_BIN_EXE_ringmark")).with_file_name("ringmark-server");
+    let server =
+        std::path::Path::new(env!("CARGO_BIN_EXE_ringmark")).with_file_name("ringmark-server");
     let server = server.display();
     let external = format!(
         "[[external]]\nname = \"mine\"\ncommand = [\"{server}\", \"--backend\", \"epoll-et\", \"--listen\", \

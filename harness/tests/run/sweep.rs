@@ -1,4 +1,5 @@
-//! A sweep: its rates follow from a capacity that is measured first, and a run that goes on or is repeated keeps them.
+//! A sweep: its rates follow from a capacity that is measured first, and a run that goes on or is
+//! repeated keeps them.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -64,9 +65,15 @@ fn the_rates_follow_from_the_baselines_capacity() {
 
     // Nobody misses an objective of ten seconds.
     for row in place.rows("capacity.csv").iter().filter(|row| row["missed_per_s"].is_empty()) {
-        assert!(rates.contains(&format!("four@{}", row["kept_per_s"].parse::<f64>().unwrap())), "{row:?}");
+        assert!(
+            rates.contains(&format!("four@{}", row["kept_per_s"].parse::<f64>().unwrap())),
+            "{row:?}"
+        );
     }
-    assert_has(&printed, &["Capacity at the latency objective", "Open loop: latency at a given rate"]);
+    assert_has(
+        &printed,
+        &["Capacity at the latency objective", "Open loop: latency at a given rate"],
+    );
 
     // A repetition measures the capacity too, but keeps the rates.
     success(place.command("run").args(["--replay", "out", "--out", "again"]));

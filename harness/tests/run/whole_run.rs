@@ -8,7 +8,8 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::{
-    FOUR_CONNECTIONS, Place, Row, as_dealt, assert_has, assert_reasons, slabs_are_readable, stdout, success,
+    FOUR_CONNECTIONS, Place, Row, as_dealt, assert_has, assert_reasons, slabs_are_readable, stdout,
+    success,
 };
 
 const BACKENDS: [&str; 3] = ["epoll-document", "epoll-et", "uring-multishot"];
@@ -76,8 +77,8 @@ fn every_pass_leaves_its_files() {
     let output = success(&mut command);
     let trials = place.rows("trials.csv");
     let all = trials.len();
-    // A busy machine costs trials, which are run again twice at most, and blocks, for which others are run: one for
-    // each pass and workload at most. Those for memory are not among them.
+    // A busy machine costs trials, which are run again twice at most, and blocks, for which others
+    // are run: one for each pass and workload at most. Those for memory are not among them.
     assert!((37..=4 + 3 * (33 + 3 * 3 + 3 * 4)).contains(&all), "{all}");
     assert_has(
         &stdout(&output),
@@ -93,15 +94,20 @@ fn every_pass_leaves_its_files() {
         assert!(trials[0].contains_key(column), "{column}");
     }
     assert_reasons(&trials);
-    let of_pass = |pass: &str| -> Vec<&Row> { trials.iter().filter(|row| row["pass"] == pass).collect() };
+    let of_pass =
+        |pass: &str| -> Vec<&Row> { trials.iter().filter(|row| row["pass"] == pass).collect() };
     let planned = |pass: &str, blocks: u32| {
         let is_planned = |row: &&&Row| row["block"].parse::<u32>().unwrap() <= blocks;
         let trials = of_pass(pass);
-        let arms = trials.iter().filter(is_planned).map(|row| (&row["workload"], &row["block"], &row["arm"]));
+        let arms = trials
+            .iter()
+            .filter(is_planned)
+            .map(|row| (&row["workload"], &row["block"], &row["arm"]));
         arms.collect::<BTreeSet<_>>().len()
     };
     assert_eq!(
-        [("syscalls", 1), ("memory", 1), ("latency", 2)].map(|(pass, blocks)| planned(pass, blocks)),
+        [("syscalls", 1), ("memory", 1), ("latency", 2)]
+            .map(|(pass, blocks)| planned(pass, blocks)),
         [9, 4, 24]
     );
 
@@ -123,13 +129,17 @@ fn check_manifest(place: &Place, trials: &[Row]) {
     let examined = manifest["doctor"].as_array().unwrap();
     assert_eq!(examined[0]["name"], "kernel");
     assert_eq!(examined[0]["found"], manifest["machine"]["kernel_release"]);
-    assert!(manifest["finished_utc"].as_str().is_some_and(|time| time.ends_with('Z')), "{manifest}");
+    assert!(
+        manifest["finished_utc"].as_str().is_some_and(|time| time.ends_with('Z')),
+        "{manifest}"
+    );
     let order: Vec<&str> =
         manifest["order"].as_array().unwrap().iter().map(|line| line.as_str().unwrap()).collect();
     assert_eq!(order, as_dealt(trials));
 }
 
-/// The exact counts stand for one connection with one message in flight, where no two can share a wait.
+/// The exact counts stand for one connection with one message in flight, where no two can share a
+/// wait.
 fn check_syscalls(place: &Place, trials: &[&Row]) {
     assert_eq!(arms_by_block(trials).len(), WORKLOADS.len());
     for (block, arms) in arms_by_block(trials) {
@@ -137,7 +147,11 @@ fn check_syscalls(place: &Place, trials: &[&Row]) {
     }
     let all = place.rows("syscalls.csv");
     for trial in trials {
-        assert_eq!((trial["status"].as_str(), trial["echoes"].as_str()), ("ok", "100"), "{trial:?}");
+        assert_eq!(
+            (trial["status"].as_str(), trial["echoes"].as_str()),
+            ("ok", "100"),
+            "{trial:?}"
+        );
         assert_connections(trial);
         let source = trial["syscalls_source"].split([':', ',']).next().unwrap();
         let mut calls = BTreeMap::new();
@@ -161,7 +175,9 @@ fn check_syscalls(place: &Place, trials: &[&Row]) {
         };
         assert!(expected_waits.contains(&waits), "{waits}: {trial:?}");
         let expected: &[(&str, u64)] = match trial["backend"].as_str() {
-            "epoll-document" => &[("epoll_ctl", 4 * ECHOES), ("recvfrom", ECHOES), ("sendto", ECHOES)],
+            "epoll-document" => {
+                &[("epoll_ctl", 4 * ECHOES), ("recvfrom", ECHOES), ("sendto", ECHOES)]
+            }
             "epoll-et" => &[("recvfrom", ECHOES), ("sendto", ECHOES)],
             _ => &[("io_uring_enter", ECHOES)],
         };
@@ -169,9 +185,9 @@ fn check_syscalls(place: &Place, trials: &[&Row]) {
     }
 }
 
-/// With one message in flight a multishot receive completes once for each, and a send is submitted for it that
-/// skips its completion. That no row lacks its count for another reason than the kernel's want of a tracepoint
-/// says that the completions are those that the server took.
+/// With one message in flight a multishot receive completes once for each, and a send is submitted
+/// for it that skips its completion. That no row lacks its count for another reason than the
+/// kernel's want of a tracepoint says that the completions are those that the server took.
 fn check_events(place: &Place, trials: &[&Row]) {
     let all = place.rows("events.csv");
     for trial in trials {
@@ -181,14 +197,19 @@ fn check_events(place: &Place, trials: &[&Row]) {
             assert_eq!((&row["workload"], &row["arm"]), (&trial["workload"], &trial["arm"]));
             if row["count"].is_empty() {
                 let has_none = row["source"].contains("this kernel has no");
-                assert!(has_none || trial["syscalls_source"].starts_with("self-reported"), "{row:?}");
+                assert!(
+                    has_none || trial["syscalls_source"].starts_with("self-reported"),
+                    "{row:?}"
+                );
                 continue;
             }
             assert_eq!(row["source"], "tracepoints");
             let count: u64 = row["count"].parse().unwrap();
             assert_eq!(number(row, "count_per_echo"), count as f64 / ECHOES as f64);
             let expected = match row["event"].as_str() {
-                "io_uring_submit_req" | "io_uring_complete" | "io_uring_file_get" => ECHOES..=ECHOES,
+                "io_uring_submit_req" | "io_uring_complete" | "io_uring_file_get" => {
+                    ECHOES..=ECHOES
+                }
                 // None is needed for a message that has come before the server looks for it.
                 "io_uring_cqring_wait" => 0..=ECHOES,
                 "io_uring_local_work_run" => 0..=u64::MAX,
@@ -209,11 +230,17 @@ fn check_memory(place: &Place, trials: &[&Row]) {
         }
         return;
     }
-    // What else the machine does may use memory all the time: then there is a reason, and no figure.
-    let is_restless =
-        |trial: &Row| trial["status"] == "rejected" && trial["reason"].contains("had not come to rest");
+    // What else the machine does may use memory all the time: then there is a reason, and no
+    // figure.
+    let is_restless = |trial: &Row| {
+        trial["status"] == "rejected" && trial["reason"].contains("had not come to rest")
+    };
     for trial in trials.iter().filter(|trial| !is_restless(trial)) {
-        assert_eq!((trial["status"].as_str(), trial["connections"].as_str()), ("ok", "96"), "{trial:?}");
+        assert_eq!(
+            (trial["status"].as_str(), trial["connections"].as_str()),
+            ("ok", "96"),
+            "{trial:?}"
+        );
     }
     if trials.iter().any(|trial| is_restless(trial)) {
         eprintln!("the memory of this machine did not come to rest: its slopes are not looked at");
@@ -222,8 +249,9 @@ fn check_memory(place: &Place, trials: &[&Row]) {
     let slopes = place.rows("memory.csv");
     let points = place.rows("memory_points.csv");
     let find = |backend: &str, object: &str| {
-        let wanted =
-            |row: &&Row| row["backend"] == backend && row["object"] == object && row["state"] == "never-used";
+        let wanted = |row: &&Row| {
+            row["backend"] == backend && row["object"] == object && row["state"] == "never-used"
+        };
         slopes.iter().find(wanted).unwrap_or_else(|| panic!("no {object} of {backend}"))
     };
     find("epoll-document", "eventpoll_epi");
@@ -255,7 +283,9 @@ fn check_memory(place: &Place, trials: &[&Row]) {
         for sum in ["all kernel objects", "server's private pages", "MemAvailable"] {
             find(backend, sum);
         }
-        assert!(slopes.iter().any(|row| row["backend"] == backend && row["state"] == "used-then-idle"));
+        assert!(
+            slopes.iter().any(|row| row["backend"] == backend && row["state"] == "used-then-idle")
+        );
     }
 }
 
@@ -263,7 +293,11 @@ fn check_latency(place: &Place, trials: &[&Row]) {
     let blocks = arms_by_block(trials);
     assert!((BLOCKS * WORKLOADS.len()..=(BLOCKS + 1) * WORKLOADS.len()).contains(&blocks.len()));
     for (block, arms) in blocks {
-        assert_eq!(arms, ["epoll-document", "epoll-et", "epoll-et (again)", "uring-multishot"], "{block:?}");
+        assert_eq!(
+            arms,
+            ["epoll-document", "epoll-et", "epoll-et (again)", "uring-multishot"],
+            "{block:?}"
+        );
     }
     let mut histograms: Vec<String> = fs::read_dir(place.out().join("histograms"))
         .unwrap()
@@ -273,7 +307,10 @@ fn check_latency(place: &Place, trials: &[&Row]) {
     assert_eq!(histograms.len(), trials.len());
     for (trial, histogram) in trials.iter().zip(histograms) {
         // A busy machine makes the gates reject; the trial must have come to its end all the same.
-        assert!(["ok", "client-limited", "rejected"].contains(&trial["status"].as_str()), "{trial:?}");
+        assert!(
+            ["ok", "client-limited", "rejected"].contains(&trial["status"].as_str()),
+            "{trial:?}"
+        );
         assert_connections(trial);
         assert!(histogram.starts_with(&format!("{:04}-", trial["run_id"].parse::<u32>().unwrap())));
         assert!(fs::metadata(place.out().join("histograms").join(histogram)).unwrap().len() > 0);
@@ -296,7 +333,10 @@ fn check_comparisons(place: &Place) {
         assert_eq!(row["baseline"], BASELINE);
         assert!(number(row, "ratio").is_finite(), "{row:?}");
         assert!(!row["verdict"].is_empty());
-        assert!(!["lower", "higher"].iter().any(|word| row["verdict"].contains(word)), "two blocks: {row:?}");
+        assert!(
+            !["lower", "higher"].iter().any(|word| row["verdict"].contains(word)),
+            "two blocks: {row:?}"
+        );
     }
 }
 
@@ -354,20 +394,24 @@ fn one_backend_runs_as_several_arms_and_the_ladder_sets_them_beside_each_other()
     }
     let comparisons = place.rows("comparisons.csv");
     assert_eq!(comparisons.len(), 1);
-    let keys =
-        ["arm", "backend", "baseline", "bounds", "verdict"].map(|column| comparisons[0][column].as_str());
+    let keys = ["arm", "backend", "baseline", "bounds", "verdict"]
+        .map(|column| comparisons[0][column].as_str());
     assert_eq!(keys, [narrow, "epoll-et", "epoll-et", "range", "counted"]);
 }
 
 #[test]
 fn an_arm_that_cannot_hold_the_connections_is_unsupported_and_takes_no_block_out() {
-    let many = FOUR_CONNECTIONS.replace("connections = 4", "connections = 1100").replace("four", "many");
+    let many =
+        FOUR_CONNECTIONS.replace("connections = 4", "connections = 1100").replace("four", "many");
     let heading = crate::heading(&["epoll-et", "epoll-document", "select"]);
-    let place = Place::with(&format!("{heading}[syscalls]\nechoes = 1100\n{FOUR_CONNECTIONS}{many}"));
+    let place =
+        Place::with(&format!("{heading}[syscalls]\nechoes = 1100\n{FOUR_CONNECTIONS}{many}"));
     let printed = stdout(&success(&mut place.run()));
     assert_has(
         &printed,
-        &["- `select` has no figures in many: unsupported: a worker holds 1024 descriptors at most"],
+        &[
+            "- `select` has no figures in many: unsupported: a worker holds 1024 descriptors at most",
+        ],
     );
     let trials = place.rows("trials.csv");
     assert_eq!(trials.len(), 6, "no block is run again for it");
@@ -395,7 +439,8 @@ fn the_seed_repeats_the_order() {
         let output = place.run().args(["--seed", seed]).output().unwrap();
         let manifest = place.manifest();
         assert!(manifest["finished_utc"].is_string(), "{output:?}");
-        // Without the numbers, the trials that were run again, and blocks in place of those that were lost.
+        // Without the numbers, the trials that were run again, and blocks in place of those that
+        // were lost.
         let order = manifest["order"].as_array().unwrap().iter();
         let mut dealt: Vec<String> = Vec::new();
         for line in order.map(|line| line.as_str().unwrap().split_once(' ').unwrap().1.to_owned()) {
@@ -430,7 +475,8 @@ fn arms_by_block<'a>(trials: &[&'a Row]) -> BTreeMap<(&'a str, &'a str), Vec<&'a
 
 #[track_caller]
 fn assert_connections(trial: &Row) {
-    let (_, connections) = WORKLOADS.into_iter().find(|(name, _)| trial["workload"] == *name).unwrap();
+    let (_, connections) =
+        WORKLOADS.into_iter().find(|(name, _)| trial["workload"] == *name).unwrap();
     assert_eq!(trial["connections"], connections);
     assert_eq!(trial["active_connections"], connections);
 }

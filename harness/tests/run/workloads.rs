@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use crate::{FOUR_CONNECTIONS, LATENCY, Place, Row, assert_has, assert_reasons, heading, stdout, success};
+use crate::{
+    FOUR_CONNECTIONS, LATENCY, Place, Row, assert_has, assert_reasons, heading, stdout, success,
+};
 
 const WORKLOADS: &str = "
 [syscalls]
@@ -32,7 +34,8 @@ workers = 4096
 
 #[test]
 fn churn_work_and_workers_are_a_workloads_own() {
-    let place = Place::with(&format!("{}{LATENCY}{WORKLOADS}", heading(&["epoll-et", "uring-multishot"])));
+    let place =
+        Place::with(&format!("{}{LATENCY}{WORKLOADS}", heading(&["epoll-et", "uring-multishot"])));
     let printed = stdout(&success(&mut place.run()));
     assert_has(
         &printed,
@@ -55,13 +58,23 @@ fn churn_work_and_workers_are_a_workloads_own() {
         assert_eq!(arms, BTreeSet::from(["epoll-et", "epoll-et (again)", "uring-multishot"]));
         for row in rows {
             // A busy machine may make the gates reject; but both sides have counted the same.
-            assert!(["ok", "client-limited", "rejected"].contains(&row["status"].as_str()), "{row:?}");
+            assert!(
+                ["ok", "client-limited", "rejected"].contains(&row["status"].as_str()),
+                "{row:?}"
+            );
             assert!(!row["reason"].contains("where the client opened"), "{row:?}");
-            assert_eq!((row["connections"].as_str(), row["workers"].as_str()), ("4", "1"), "{row:?}");
+            assert_eq!(
+                (row["connections"].as_str(), row["workers"].as_str()),
+                ("4", "1"),
+                "{row:?}"
+            );
             assert_has(&row["knobs"], &[if works { "\"work_ns\":20000" } else { "\"work_ns\":0" }]);
-            for column in
-                ["connections_per_s", "connect_p50_us", "connect_p99_us", "server_cpu_ns_per_connection"]
-            {
+            for column in [
+                "connections_per_s",
+                "connect_p50_us",
+                "connect_p99_us",
+                "server_cpu_ns_per_connection",
+            ] {
                 // A p99 needs 368 connections, for which there may be no time.
                 let may_lack = column == "connect_p99_us";
                 assert!(churns || row[column].is_empty(), "{column}: {row:?}");
@@ -79,8 +92,8 @@ fn churn_work_and_workers_are_a_workloads_own() {
     for row in of("churning", "syscalls").into_iter().chain(of("working", "syscalls")) {
         assert_eq!((row["status"].as_str(), row["echoes"].as_str()), ("ok", "100"), "{row:?}");
     }
-    // 100 echoes, after the one on each connection that is not counted: 25 in each place, of which five end a
-    // connection. (io_uring closes by requests.)
+    // 100 echoes, after the one on each connection that is not counted: 25 in each place, of which
+    // five end a connection. (io_uring closes by requests.)
     let calls = place.rows("syscalls.csv");
     let closes = calls.iter().find(|row| {
         ["workload", "backend", "syscall"].map(|column| row[column].as_str())
@@ -90,7 +103,11 @@ fn churn_work_and_workers_are_a_workloads_own() {
 
     for pass in ["latency", "syscalls"] {
         let rows = of("crowded", pass);
-        assert_eq!(rows.len(), if pass == "latency" { 3 } else { 2 }, "no block is run again for it");
+        assert_eq!(
+            rows.len(),
+            if pass == "latency" { 3 } else { 2 },
+            "no block is run again for it"
+        );
         for row in rows {
             assert_eq!((row["status"].as_str(), row["workers"].as_str()), ("unsupported", "4096"));
             assert_has(&row["reason"], &["needs 4096 CPUs for the server, has "]);
@@ -106,9 +123,11 @@ fn number(row: &Row, column: &str) -> f64 {
 
 #[test]
 fn idle_connections_stand_beside_those_that_send() {
-    let workload = FOUR_CONNECTIONS.replace("connections = 4", "connections = 4\nidle_connections = 300");
+    let workload =
+        FOUR_CONNECTIONS.replace("connections = 4", "connections = 4\nidle_connections = 300");
     // Of a machine that is busy with other tests the latency pass may have no figures to use.
-    let place = Place::with(&(heading(&["epoll-et"]) + LATENCY + "[syscalls]\nechoes = 100\n" + &workload));
+    let place =
+        Place::with(&(heading(&["epoll-et"]) + LATENCY + "[syscalls]\nechoes = 100\n" + &workload));
     let output = success(&mut place.run());
     for trial in place.rows("trials.csv").iter().filter(|trial| trial["pass"] == "latency") {
         let counts = ["connections", "active_connections"].map(|column| trial[column].as_str());

@@ -11,7 +11,8 @@ use std::os::fd::{AsRawFd, IntoRawFd, RawFd};
 /// The reactor behind a callback's `arg`.
 ///
 /// # Safety
-/// `arg` must be what [`Reactor::add_listener`] was given, and no other reference to the reactor may be in use.
+/// `arg` must be what [`Reactor::add_listener`] was given, and no other reference to the reactor
+/// may be in use.
 unsafe fn reactor<'a>(arg: *mut c_void) -> &'a mut Reactor<'a> {
     // SAFETY: the caller's promise.
     unsafe { &mut *arg.cast() }
@@ -110,7 +111,8 @@ pub unsafe fn send_cb(fd: RawFd, _events: c_int, arg: *mut c_void) -> c_int {
     };
     counters.bytes_sent.add(sent as u64);
     if sent < owed {
-        // The rest moves to the front and waits for the next EPOLLOUT, for which it is registered already.
+        // The rest moves to the front and waits for the next EPOLLOUT, for which it is registered
+        // already.
         counters.short_sends.add(1);
         ev.buffer.copy_within(sent..owed, 0);
         ev.length = (owed - sent) as c_int;
@@ -140,8 +142,8 @@ pub unsafe fn stop_cb(_fd: RawFd, _events: c_int, arg: *mut c_void) -> c_int {
 /// Closes a connection whose event is no longer registered.
 fn close(r: &mut Reactor<'_>, fd: RawFd, abandoned: usize) {
     r.counters.bytes_abandoned.add(abandoned as u64);
-    // SAFETY: accept_cb gave this descriptor to the table, and only a callback of its own event, which
-    // is not called again, closes it.
+    // SAFETY: accept_cb gave this descriptor to the table, and only a callback of its own event,
+    // which is not called again, closes it.
     sys::close(r.counters, unsafe { sys::own(fd) });
     r.counters.closed.add(1);
 }

@@ -1,10 +1,11 @@
 //! The document's table of events: a linked list of blocks, found by walking it.
 //!
-//! The point of the blocks is that an event never moves once it exists, however far the table grows, so
-//! that its address can stand in `epoll_event.data.ptr`. An array that is made anew when it grows would
-//! leave the kernel with dangling pointers. The price is the walk: the event of descriptor *n* is
-//! reached over *n* / 1024 links. An index of the same blocks, which the document does not have, reaches it
-//! with one load, and moves no event either: what grows and moves is only the array of their addresses.
+//! The point of the blocks is that an event never moves once it exists, however far the table
+//! grows, so that its address can stand in `epoll_event.data.ptr`. An array that is made anew when
+//! it grows would leave the kernel with dangling pointers. The price is the walk: the event of
+//! descriptor *n* is reached over *n* / 1024 links. An index of the same blocks, which the document
+//! does not have, reaches it with one load, and moves no event either: what grows and moves is only
+//! the array of their addresses.
 //!
 //! This is a data structure of its own; it knows nothing of epoll.
 
@@ -52,9 +53,9 @@ struct EventBlock {
 
 /// How the block of a descriptor is found.
 ///
-/// Decided when a table is made, and tested at each lookup: a branch that always goes the same way. It does not slow
-/// the walk (`benches/event_table.rs` cannot tell it from a walk without), and a type parameter instead would
-/// run through the reactor and all its callbacks.
+/// Decided when a table is made, and tested at each lookup: a branch that always goes the same way.
+/// It does not slow the walk (`benches/event_table.rs` cannot tell it from a walk without), and a
+/// type parameter instead would run through the reactor and all its callbacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lookup {
     /// Along the links from the first block, as in the document.
@@ -77,15 +78,17 @@ const BLOCK_LAYOUT: Layout = match Layout::array::<Event>(MAX_EPOLL_EVENTS) {
     Err(_) => panic!("a block fits into memory"),
 };
 
-/// A zeroed block that nothing follows. What is not touched is not resident: compilers make the same
-/// zeroed allocation of the document's malloc and memset.
+/// A zeroed block that nothing follows. What is not touched is not resident: compilers make the
+/// same zeroed allocation of the document's malloc and memset.
 fn new_block() -> io::Result<NonNull<EventBlock>> {
     let out_of_memory = || io::Error::from_raw_os_error(libc::ENOMEM);
     // SAFETY: the layout is not empty.
-    let events = NonNull::new(unsafe { alloc::alloc_zeroed(BLOCK_LAYOUT) }).ok_or_else(out_of_memory)?;
+    let events =
+        NonNull::new(unsafe { alloc::alloc_zeroed(BLOCK_LAYOUT) }).ok_or_else(out_of_memory)?;
     let events = events.cast::<Event>();
-    // The kernel keeps the addresses of events as numbers. What comes back from it may be made a pointer
-    // again because the whole block is exposed, whatever references were made into it since.
+    // The kernel keeps the addresses of events as numbers. What comes back from it may be made a
+    // pointer again because the whole block is exposed, whatever references were made into it
+    // since.
     let _ = events.as_ptr().expose_provenance();
     // SAFETY: the layout is not empty.
     let block = NonNull::new(unsafe { alloc::alloc(Layout::new::<EventBlock>()) });
@@ -123,7 +126,8 @@ impl EventTable {
     /// Appends a block (`event_alloc`), after walking to the last one.
     fn event_alloc(&mut self) -> io::Result<()> {
         let mut block = self.evblk;
-        // SAFETY: every link of the list is a block that this table owns, until the null of the last.
+        // SAFETY: every link of the list is a block that this table owns, until the null of the
+        // last.
         while let Some(next) = NonNull::new(unsafe { block.as_ref() }.next) {
             block = next;
         }
@@ -141,7 +145,8 @@ impl EventTable {
         Ok(())
     }
 
-    /// The event of `fd` (`find_event_byfd`). The table grows until it has one, and it is always the same one.
+    /// The event of `fd` (`find_event_byfd`). The table grows until it has one, and it is always
+    /// the same one.
     ///
     /// # Errors
     /// EBADF for a negative descriptor, ENOMEM when the table cannot grow.
@@ -155,8 +160,8 @@ impl EventTable {
             None => self.walk(blkid),
             Some(index) => index[blkid],
         };
-        // SAFETY: the block holds MAX_EPOLL_EVENTS events, made valid by zeroing: integers, a null pointer
-        // and a None. `&mut self` makes the reference exclusive.
+        // SAFETY: the block holds MAX_EPOLL_EVENTS events, made valid by zeroing: integers, a null
+        // pointer and a None. `&mut self` makes the reference exclusive.
         Ok(unsafe { events.add(fd % MAX_EPOLL_EVENTS).as_mut() })
     }
 
@@ -180,7 +185,8 @@ impl EventTable {
             // SAFETY: every link is a block that this table owns.
             let block = unsafe { next?.as_ref() };
             next = NonNull::new(block.next);
-            // SAFETY: the block's events are valid, and each block is visited once under `&mut self`.
+            // SAFETY: the block's events are valid, and each block is visited once under `&mut
+            // self`.
             Some(unsafe { std::slice::from_raw_parts_mut(block.events.as_ptr(), MAX_EPOLL_EVENTS) })
         })
         .flatten()
@@ -233,7 +239,8 @@ mod tests {
         assert_eq!(BLOCK_LAYOUT.size(), 1024 * 1056);
     }
 
-    /// Fault 1: the document indexes a block with the block's number, so all its descriptors share one event.
+    /// Fault 1: the document indexes a block with the block's number, so all its descriptors share
+    /// one event.
     #[test]
     fn every_descriptor_has_an_event_of_its_own() {
         for lookup in LOOKUPS {
@@ -253,14 +260,22 @@ mod tests {
         }
     }
 
-    /// Fault 4: the document indexes the first block with the listening descriptor, beyond its end from 1024 on.
+    /// Fault 4: the document indexes the first block with the listening descriptor, beyond its end
+    /// from 1024 on.
     #[test]
     fn grows_at_the_block_boundary_and_only_there() {
         for lookup in LOOKUPS {
             let mut table = table(lookup);
-            for (fd, blocks) in
-                [(0, 1), (1023, 1), (1024, 2), (2047, 2), (2048, 3), (10, 3), (10_239, 10), (10_240, 11)]
-            {
+            for (fd, blocks) in [
+                (0, 1),
+                (1023, 1),
+                (1024, 2),
+                (2047, 2),
+                (2048, 3),
+                (10, 3),
+                (10_239, 10),
+                (10_240, 11),
+            ] {
                 table.find_event(fd).expect("memory");
                 assert_eq!(table.blocks(), blocks, "after fd {fd}");
             }
@@ -300,12 +315,16 @@ mod tests {
         assert_eq!(indexed, addresses(&mut table));
     }
 
-    /// A bad descriptor must not grow the table. (Fault 10, a table that cannot grow, ends by the same `?`.)
+    /// A bad descriptor must not grow the table. (Fault 10, a table that cannot grow, ends by the
+    /// same `?`.)
     #[test]
     fn what_is_no_descriptor_is_refused() {
         for lookup in LOOKUPS {
             let mut table = table(lookup);
-            assert_eq!(table.find_event(-1).err().and_then(|error| error.raw_os_error()), Some(libc::EBADF));
+            assert_eq!(
+                table.find_event(-1).err().and_then(|error| error.raw_os_error()),
+                Some(libc::EBADF)
+            );
             assert_eq!(table.blocks(), 1);
         }
     }

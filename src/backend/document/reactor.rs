@@ -13,7 +13,8 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 /// How long one wait lasts at most, in milliseconds.
 const WAIT_MS: c_int = 1000;
 
-/// `struct reactor`: the epoll instance and the table of events. What follows them is not the document's.
+/// `struct reactor`: the epoll instance and the table of events. What follows them is not the
+/// document's.
 pub struct Reactor<'a> {
     /// The epoll instance.
     pub epfd: OwnedFd,
@@ -41,9 +42,14 @@ pub fn event_set(ev: &mut Event, fd: RawFd, callback: NCallback, arg: *mut c_voi
     ev.arg = arg;
 }
 
-/// `event_add`: registers the event, or changes its registration. The kernel keeps its address, which is
-/// valid for as long as the table is.
-pub fn event_add(counters: &Counters, epfd: RawFd, events: c_int, ev: &mut Event) -> io::Result<()> {
+/// `event_add`: registers the event, or changes its registration. The kernel keeps its address,
+/// which is valid for as long as the table is.
+pub fn event_add(
+    counters: &Counters,
+    epfd: RawFd,
+    events: c_int,
+    ev: &mut Event,
+) -> io::Result<()> {
     let operation = if ev.status == 1 { libc::EPOLL_CTL_MOD } else { libc::EPOLL_CTL_ADD };
     let address = std::ptr::from_mut(ev).addr() as u64;
     sys::epoll_ctl(counters, epfd, operation, ev.fd, events as u32, address)?;
@@ -62,17 +68,19 @@ pub fn event_del(counters: &Counters, epfd: RawFd, ev: &mut Event) -> io::Result
 }
 
 impl Reactor<'_> {
-    /// `reactor_addlistener`: has `acceptor` called when `fd` is readable. `r` becomes the event's `arg`.
+    /// `reactor_addlistener`: has `acceptor` called when `fd` is readable. `r` becomes the event's
+    /// `arg`.
     ///
     /// # Safety
-    /// `r` must point to a reactor that lives, and stays in its place, for as long as it runs, and no
-    /// reference to it or into it may be in use.
+    /// `r` must point to a reactor that lives, and stays in its place, for as long as it runs, and
+    /// no reference to it or into it may be in use.
     pub unsafe fn add_listener(r: *mut Self, fd: RawFd, acceptor: NCallback) -> io::Result<()> {
         // SAFETY: the caller's promise; the reference ends before `r` is used again.
         let reactor = unsafe { &mut *r };
         let ev = reactor.table.find_event(fd)?;
         event_set(ev, fd, acceptor, r.cast());
-        event_add(reactor.counters, reactor.epfd.as_raw_fd(), libc::EPOLLIN, ev).map_err(named("epoll_ctl"))
+        event_add(reactor.counters, reactor.epfd.as_raw_fd(), libc::EPOLLIN, ev)
+            .map_err(named("epoll_ctl"))
     }
 
     /// `reactor_run`: waits and calls back until `stopping`.
@@ -87,11 +95,14 @@ impl Reactor<'_> {
         while !unsafe { (*r).stopping } {
             let ready = sys::epoll_wait(counters, epfd, &mut events[..MAX_EPOLL_EVENTS], WAIT_MS)?;
             for event in &events[..ready] {
-                // SAFETY: the address was registered by event_add, so it is that of an event in the table, whose
-                // blocks are exposed; events never move and the table lives as long as the reactor. No
-                // reference into the table is in use.
+                // SAFETY: the address was registered by event_add, so it is that of an event in the
+                // table, whose blocks are exposed; events never move and the table lives as long as
+                // the reactor. No reference into the table is in use.
                 unsafe {
-                    dispatch(event.events as c_int, std::ptr::with_exposed_provenance(event.u64 as usize))
+                    dispatch(
+                        event.events as c_int,
+                        std::ptr::with_exposed_provenance(event.u64 as usize),
+                    )
                 };
             }
             // SAFETY: as above.
@@ -104,8 +115,8 @@ impl Reactor<'_> {
         Ok(())
     }
 
-    /// Takes the listeners out of the epoll set: level-triggered, they would report at once and for ever
-    /// that there is a connection which cannot be accepted.
+    /// Takes the listeners out of the epoll set: level-triggered, they would report at once and for
+    /// ever that there is a connection which cannot be accepted.
     pub fn pause_accepting(&mut self) -> io::Result<()> {
         self.rest.begin(self.counters.closed.get());
         for &fd in &self.listeners {
@@ -136,8 +147,8 @@ impl Reactor<'_> {
 /// Calls back for one ready event.
 ///
 /// # Safety
-/// `ev` must point to an event of the running reactor's table, and no reference to the reactor or into its
-/// table may be in use.
+/// `ev` must point to an event of the running reactor's table, and no reference to the reactor or
+/// into its table may be in use.
 unsafe fn dispatch(ready: c_int, ev: *const Event) {
     // What the event wants is copied before the callback runs, because the callback changes it: the
     // document's test for EPOLLOUT looks at what its callback for EPOLLIN has just set.
@@ -149,8 +160,8 @@ unsafe fn dispatch(ready: c_int, ev: *const Event) {
         && status == 1
         && ready & (wanted | ends) != 0
     {
-        // SAFETY: the callback was set together with its `arg`, a pointer to the reactor that add_listener's
-        // caller vouched for, and no reference to it is in use.
+        // SAFETY: the callback was set together with its `arg`, a pointer to the reactor that
+        // add_listener's caller vouched for, and no reference to it is in use.
         unsafe { callback(fd, ready, arg) };
     }
 }

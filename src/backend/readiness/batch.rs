@@ -1,8 +1,9 @@
-//! What a worker receives into: one buffer, in which the answers that are held back wait for the end of a batch.
+//! What a worker receives into: one buffer, in which the answers that are held back wait for the
+//! end of a batch.
 //!
-//! The held answers stand in it one behind the other, in the order in which they were received, and a receive
-//! takes what comes after them. Every receive has room for [`RECEIVE_BYTES`], as without held answers: the buffer is
-//! twice as long, and full once more than one half is held.
+//! The held answers stand in it one behind the other, in the order in which they were received, and
+//! a receive takes what comes after them. Every receive has room for [`RECEIVE_BYTES`], as without
+//! held answers: the buffer is twice as long, and full once more than one half is held.
 
 use super::RECEIVE_BYTES;
 use crate::backend::{Knob, Knobs};
@@ -68,10 +69,13 @@ impl Batch {
         &self.bytes[place]
     }
 
-    /// Holds the last receive, of so many bytes, as the answer to a connection that has none here yet. Whether
-    /// there is no room for another receive then.
+    /// Holds the last receive, of so many bytes, as the answer to a connection that has none here
+    /// yet. Whether there is no room for another receive then.
     pub fn hold(&mut self, fd: RawFd, length: usize) -> bool {
-        debug_assert!(self.held.iter().all(|&(other, _)| other != fd), "read on before its answer was sent");
+        debug_assert!(
+            self.held.iter().all(|&(other, _)| other != fd),
+            "read on before its answer was sent"
+        );
         self.held.push((fd, self.held_bytes() + length));
         self.held_bytes() > self.receive_bytes
     }
@@ -109,7 +113,10 @@ mod tests {
         assert_eq!([1, 63, 62].map(|length| receive(&mut batch, length)), [false, false, true]);
         for (index, length) in [1, 63, 62].into_iter().enumerate() {
             let (fd, place) = batch.held(index).expect("is held");
-            assert_eq!((fd, batch.bytes(place)), (length.into(), vec![length; length.into()].as_slice()));
+            assert_eq!(
+                (fd, batch.bytes(place)),
+                (length.into(), vec![length; length.into()].as_slice())
+            );
         }
         assert!(batch.held(3).is_none());
         batch.clear();

@@ -27,7 +27,8 @@ const INPUT: u32 = libc::EPOLLIN as u32;
 const OUTPUT: u32 = libc::EPOLLOUT as u32;
 const EVERY_EDGE: u32 =
     (libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLPRI | libc::EPOLLRDHUP | libc::EPOLLET) as u32;
-/// Events with which more may be there although a receive was short: the peer's end, an error, an urgent mark.
+/// Events with which more may be there although a receive was short: the peer's end, an error, an
+/// urgent mark.
 const CUT: u32 = (libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR | libc::EPOLLPRI) as u32;
 
 const BUSY_POLL_US: &str = "busy_poll_us";
@@ -45,7 +46,8 @@ fn create() -> Result<OwnedFd, Unsupported> {
 /// Asks for busy polling, unless for none; the kernel's own budget of packets is kept.
 fn set_busy_poll(epoll: &OwnedFd, knobs: &Knobs) -> io::Result<Option<libc::epoll_params>> {
     let Ok(busy_poll_usecs @ 1..) = u32::try_from(knobs.get(BUSY_POLL_US)) else { return Ok(None) };
-    let wanted = libc::epoll_params { busy_poll_usecs, busy_poll_budget: 0, prefer_busy_poll: 0, __pad: 0 };
+    let wanted =
+        libc::epoll_params { busy_poll_usecs, busy_poll_budget: 0, prefer_busy_poll: 0, __pad: 0 };
     sys::set_busy_poll(epoll.as_raw_fd(), wanted).map(Some)
 }
 
@@ -66,7 +68,8 @@ impl<const EDGE: bool> Selector for Epoll<EDGE> {
     } else {
         "level-triggered, one receive buffer a worker, sent at once, EPOLLOUT only while something is owed"
     };
-    const NEEDS: Needs = Needs { linux: "3.2", default_container: true, limits: "fs.epoll.max_user_watches" };
+    const NEEDS: Needs =
+        Needs { linux: "3.2", default_container: true, limits: "fs.epoll.max_user_watches" };
     const KNOBS: &'static [Knob] = &[
         RECEIVE_BYTES,
         SEND,
@@ -83,13 +86,15 @@ impl<const EDGE: bool> Selector for Epoll<EDGE> {
     const EDGE_TRIGGERED: bool = EDGE;
 
     fn probe(knobs: &Knobs) -> Result<(), Unsupported> {
-        set_busy_poll(&create()?, knobs).map(drop).map_err(|error| Unsupported { reason: explain(&error) })
+        set_busy_poll(&create()?, knobs)
+            .map(drop)
+            .map_err(|error| Unsupported { reason: explain(&error) })
     }
 
     fn new(knobs: &Knobs) -> io::Result<Self> {
         let epoll = sys::epoll_create()?;
-        let busy_poll =
-            set_busy_poll(&epoll, knobs).map_err(|error| io::Error::new(error.kind(), explain(&error)))?;
+        let busy_poll = set_busy_poll(&epoll, knobs)
+            .map_err(|error| io::Error::new(error.kind(), explain(&error)))?;
         let events = vec![libc::epoll_event { events: 0, u64: 0 }; knobs.size(EVENTS_PER_WAIT)];
         Ok(Self { epoll, events, busy_poll })
     }
@@ -142,7 +147,13 @@ impl<const EDGE: bool> Selector for Epoll<EDGE> {
 }
 
 impl<const EDGE: bool> Epoll<EDGE> {
-    fn control(&self, counters: &Counters, operation: i32, fd: RawFd, events: u32) -> io::Result<()> {
+    fn control(
+        &self,
+        counters: &Counters,
+        operation: i32,
+        fd: RawFd,
+        events: u32,
+    ) -> io::Result<()> {
         sys::epoll_ctl(counters, self.epoll.as_raw_fd(), operation, fd, events, fd as u64)
     }
 }

@@ -1,4 +1,5 @@
-//! poll(2): an array of all descriptors, which the kernel reads through at every wait, and so do we.
+//! poll(2): an array of all descriptors, which the kernel reads through at every wait, and so do
+//! we.
 
 use super::{Interest, RECEIVE_BYTES, Readiness, Ready, SEND, Selector};
 use crate::backend::{Knob, Knobs, Needs};
@@ -87,8 +88,9 @@ mod tests {
     fn entries_are_found_after_others_have_left() {
         let counters = Counters::default();
         let mut array = PollArray { entries: Vec::new(), places: Vec::new(), ready: Vec::new() };
-        let add =
-            |array: &mut PollArray, fd| array.add_connection(&counters, fd).expect("needs no system call");
+        let add = |array: &mut PollArray, fd| {
+            array.add_connection(&counters, fd).expect("needs no system call")
+        };
         (3..9).for_each(|fd| add(&mut array, fd));
         for fd in [3, 8, 5] {
             array.closing(fd);

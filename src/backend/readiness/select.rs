@@ -1,9 +1,9 @@
 //! select(2): a bit for each descriptor, and no more than 1024 of them.
 //!
-//! An `fd_set` has no room for a descriptor from FD_SETSIZE on; setting its bit would write beyond it. So the
-//! process may not have such a descriptor: the soft limit of open files is lowered to FD_SETSIZE, accept
-//! fails with EMFILE as it does wherever files run out, and the loop rests from accepting until a connection
-//! closes. Connections beyond that wait in the listener's queue.
+//! An `fd_set` has no room for a descriptor from FD_SETSIZE on; setting its bit would write beyond
+//! it. So the process may not have such a descriptor: the soft limit of open files is lowered to
+//! FD_SETSIZE, accept fails with EMFILE as it does wherever files run out, and the loop rests from
+//! accepting until a connection closes. Connections beyond that wait in the listener's queue.
 
 use super::{Interest, RECEIVE_BYTES, Readiness, Ready, SEND, Selector};
 use crate::backend::{Facts, Knob, Knobs, Needs};
@@ -31,15 +31,20 @@ pub struct Sets {
 
 impl Selector for Sets {
     const NAME: &'static str = "select";
-    const SUMMARY: &'static str =
-        "select(2) over sets of at most 1024 descriptors, one receive buffer a worker, sent at once";
+    const SUMMARY: &'static str = "select(2) over sets of at most 1024 descriptors, one receive buffer a worker, sent at once";
     const NEEDS: Needs = Needs { linux: "3.2", default_container: true, limits: "1024 open files" };
     const KNOBS: &'static [Knob] = &[RECEIVE_BYTES, SEND, WORK_NS];
     const DESCRIPTORS_PER_WORKER: Option<usize> = Some(libc::FD_SETSIZE);
 
     fn new(_knobs: &Knobs) -> io::Result<Self> {
         let descriptors = sys::lower_open_files_limit(libc::FD_SETSIZE as u64)?;
-        Ok(Self { input: FdSet::default(), output: FdSet::default(), end: 0, ready: Vec::new(), descriptors })
+        Ok(Self {
+            input: FdSet::default(),
+            output: FdSet::default(),
+            end: 0,
+            ready: Vec::new(),
+            descriptors,
+        })
     }
 
     fn admit(&self, fd: RawFd) -> io::Result<()> {
@@ -61,7 +66,8 @@ impl Selector for Sets {
     }
 
     fn add_connection(&mut self, _counters: &Counters, fd: RawFd) -> io::Result<()> {
-        // The limit does not hold for what was open before it was lowered, and others may raise it (prlimit(1)).
+        // The limit does not hold for what was open before it was lowered, and others may raise it
+        // (prlimit(1)).
         self.admit(fd)?;
         let (word, bit) = place(fd);
         self.input[word] |= bit;

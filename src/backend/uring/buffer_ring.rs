@@ -1,5 +1,6 @@
-//! Provided buffers: memory that the kernel picks from when data arrives, so that a connection that waits
-//! holds none. And rings without memory of their own, through which several of them are sent at once.
+//! Provided buffers: memory that the kernel picks from when data arrives, so that a connection that
+//! waits holds none. And rings without memory of their own, through which several of them are sent
+//! at once.
 
 use super::ring::{self, Ring};
 use crate::backend::{Knob, Unsupported};
@@ -34,26 +35,28 @@ pub const INCREMENTAL: Knob = Knob::word(
 /// The buffer group that receives pick from.
 pub const GROUP: u16 = 0;
 
-/// Buffers that are in the ring from the start. An enter makes the completions of 40 receives at most (twice
-/// IO_LOCAL_TW_DEFAULT_MAX of the kernel's io_uring.c), while those of 40 before them are being sent. Kernels without
-/// that bound ask for another [growth](Growth).
+/// Buffers that are in the ring from the start. An enter makes the completions of 40 receives at
+/// most (twice IO_LOCAL_TW_DEFAULT_MAX of the kernel's io_uring.c), while those of 40 before them
+/// are being sent. Kernels without that bound ask for another [growth](Growth).
 const FIRST: u16 = 96;
 
-/// When more buffers are put into the ring. What is in it can be taken by one connection in one go where the kernel
-/// does not bound that, and all connections may want one in one go where the kernel makes all completions at once.
+/// When more buffers are put into the ring. What is in it can be taken by one connection in one go
+/// where the kernel does not bound that, and all connections may want one in one go where the
+/// kernel makes all completions at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Growth {
     /// When hardly any are left.
     Used,
     /// The same, and so that there are two for each connection.
     UsedOrConnected,
-    /// Only so that there are two for each connection: else a connection could have the ring grow, and take all that is in it.
+    /// Only so that there are two for each connection: else a connection could have the ring grow,
+    /// and take all that is in it.
     Connected,
 }
 
 impl Growth {
-    /// What fits a kernel of this version. `bounded` is from which on it bounds what a receive of the kind takes in
-    /// one go; `in_bursts` says that the ring asks for all completions at once.
+    /// What fits a kernel of this version. `bounded` is from which on it bounds what a receive of
+    /// the kind takes in one go; `in_bursts` says that the ring asks for all completions at once.
     pub fn of(kernel: Version, bounded: Version, in_bursts: bool) -> Self {
         // IO_LOCAL_TW_DEFAULT_MAX.
         const BOUNDS_COMPLETIONS: Version = (6, 13);
@@ -75,8 +78,8 @@ struct Entries {
 }
 
 impl Entries {
-    /// Registers `count` entries (a power of two, at most 32,768) as `group` (IORING_REGISTER_PBUF_RING,
-    /// kernel 5.19).
+    /// Registers `count` entries (a power of two, at most 32,768) as `group`
+    /// (IORING_REGISTER_PBUF_RING, kernel 5.19).
     fn register(submitter: &Submitter<'_>, group: u16, count: u16, flags: u16) -> io::Result<Self> {
         debug_assert!(count.is_power_of_two());
         let bytes = usize::from(count) * size_of::<BufRingEntry>();
@@ -87,8 +90,9 @@ impl Entries {
 
     fn register_again(&self, submitter: &Submitter<'_>, group: u16, flags: u16) -> io::Result<()> {
         let address = self.memory.start().as_ptr().expose_provenance() as u64;
-        // SAFETY: the memory is mapped, page-aligned as the call asks, and long enough for `count` entries. The
-        // kernel pins its pages for as long as they are registered, so that they may be unmapped here before.
+        // SAFETY: the memory is mapped, page-aligned as the call asks, and long enough for `count`
+        // entries. The kernel pins its pages for as long as they are registered, so that they may
+        // be unmapped here before.
         unsafe { submitter.register_buf_ring_with_flags(address, self.count, group, flags) }
     }
 
@@ -100,9 +104,9 @@ impl Entries {
     fn put(&mut self, address: NonNull<u8>, length: u32, id: u16) {
         let slot = usize::from(self.tail & self.mask());
         let entries = self.memory.start().cast::<BufRingEntry>();
-        // SAFETY: `slot` is below `count`, and the mapping holds as many entries. The kernel reads an
-        // entry only once the tail has passed it, and the setters leave alone the tail, which overlays the
-        // first entry's reserved field.
+        // SAFETY: `slot` is below `count`, and the mapping holds as many entries. The kernel reads
+        // an entry only once the tail has passed it, and the setters leave alone the tail, which
+        // overlays the first entry's reserved field.
         unsafe {
             let entry = entries.add(slot).as_mut();
             entry.set_addr(address.as_ptr().expose_provenance() as u64);
@@ -115,15 +119,15 @@ impl Entries {
     /// What was put at this place last.
     fn id(&self, slot: u16) -> u16 {
         let slot = usize::from(slot & self.mask());
-        // SAFETY: `slot` is below `count`, and the mapping, which began as zeros, holds as many entries. The kernel only
-        // reads them.
+        // SAFETY: `slot` is below `count`, and the mapping, which began as zeros, holds as many
+        // entries. The kernel only reads them.
         unsafe { self.memory.start().cast::<BufRingEntry>().add(slot).as_ref() }.bid()
     }
 
     fn publish(&mut self) {
         let entries = self.memory.start().cast::<BufRingEntry>();
-        // SAFETY: the tail lies within the first entry, aligned to its two bytes; only this thread writes
-        // it, and the kernel reads it with acquire semantics.
+        // SAFETY: the tail lies within the first entry, aligned to its two bytes; only this thread
+        // writes it, and the kernel reads it with acquire semantics.
         let tail = unsafe { AtomicU16::from_ptr(BufRingEntry::tail(entries.as_ptr()).cast_mut()) };
         tail.store(self.tail, Ordering::Release);
     }
@@ -131,13 +135,14 @@ impl Entries {
 
 /// A ring of buffers that are given to the kernel and come back one by one with completions.
 ///
-/// A buffer is the kernel's, which may write to it at any time that a receive runs, or ours, from the
-/// completion that names it until all of its pieces are given back. An incremental buffer is both: ours is
-/// what completions have said to be filled, the kernel's is the rest. That is tracked, so that no use of
-/// it by us can overlap with the kernel's.
+/// A buffer is the kernel's, which may write to it at any time that a receive runs, or ours, from
+/// the completion that names it until all of its pieces are given back. An incremental buffer is
+/// both: ours is what completions have said to be filled, the kernel's is the rest. That is
+/// tracked, so that no use of it by us can overlap with the kernel's.
 ///
-/// The kernel picks from the ring in turn, so that each buffer in it becomes resident, however few are in use at
-/// a time. So only a few are in it at first, and twice as many whenever hardly any of them are left.
+/// The kernel picks from the ring in turn, so that each buffer in it becomes resident, however few
+/// are in use at a time. So only a few are in it at first, and twice as many whenever hardly any of
+/// them are left.
 pub struct BufferRing {
     entries: Entries,
     memory: AnonymousMemory,
@@ -175,8 +180,8 @@ pub struct Piece {
     pub end: u32,
 }
 
-/// A piece that is not ours was to be used. In a function of its own, and by number: who only hands a piece on need not
-/// put it into memory for this.
+/// A piece that is not ours was to be used. In a function of its own, and by number: who only hands
+/// a piece on need not put it into memory for this.
 #[cold]
 fn not_ours(buffer: u16) -> ! {
     panic!("a piece of buffer {buffer} is not ours")
@@ -186,9 +191,9 @@ impl BufferRing {
     /// Makes `count` buffers (a power of two, at most 32,768) and registers them as [`GROUP`].
     ///
     /// # Safety
-    /// When it is dropped, no receive that picks from this group may be under way. Until then [`Self::take`] and
-    /// [`Self::take_bundle`] must be told of what completions of such receives say, of each once, and a piece
-    /// must be given back only when no request reads it.
+    /// When it is dropped, no receive that picks from this group may be under way. Until then
+    /// [`Self::take`] and [`Self::take_bundle`] must be told of what completions of such receives
+    /// say, of each once, and a piece must be given back only when no request reads it.
     pub unsafe fn new(
         submitter: &Submitter<'_>,
         count: u16,
@@ -198,7 +203,9 @@ impl BufferRing {
     ) -> io::Result<Self> {
         let bytes = usize::from(count) * buffer_bytes;
         let memory = AnonymousMemory::new(bytes).map_err(|error| {
-            let text = format!("{bytes} bytes for provided buffers: {error}; lower buffers or buffer_bytes");
+            let text = format!(
+                "{bytes} bytes for provided buffers: {error}; lower buffers or buffer_bytes"
+            );
             io::Error::new(error.kind(), text)
         })?;
         let flags = if incremental { IOU_PBUF_RING_INC as u16 } else { 0 };
@@ -232,11 +239,12 @@ impl BufferRing {
         self.kernels
     }
 
-    /// Notes that a completion named this buffer and filled `length` more bytes of it. If the kernel is done with
-    /// it (`more` is false), it is given back with its last piece.
+    /// Notes that a completion named this buffer and filled `length` more bytes of it. If the
+    /// kernel is done with it (`more` is false), it is given back with its last piece.
     ///
     /// # Panics
-    /// When it was not the kernel's, or is not that long: then the kernel and we disagree about who may write.
+    /// When it was not the kernel's, or is not that long: then the kernel and we disagree about who
+    /// may write.
     #[inline]
     pub fn take(&mut self, id: u16, length: u32, more: bool) -> Piece {
         let state = &mut self.states[usize::from(id)];
@@ -255,8 +263,8 @@ impl BufferRing {
         Piece { buffer: id, start, end: start + length }
     }
 
-    /// The pieces of `length` bytes that one receive has filled, from this buffer on in the order of the ring.
-    /// All but the last are full.
+    /// The pieces of `length` bytes that one receive has filled, from this buffer on in the order
+    /// of the ring. All but the last are full.
     pub fn take_bundle(&mut self, first: u16, length: u32, mut each: impl FnMut(&mut Self, Piece)) {
         let mut left = length;
         let mut slot = self.states[usize::from(first)].slot;
@@ -284,10 +292,14 @@ impl BufferRing {
             not_ours(piece.buffer);
         }
         let length = (piece.end - piece.start) as usize;
-        // SAFETY: the range lies within what is filled of the buffer, which lies within the mapping. The
-        // kernel writes only behind it, or not at all; nothing of ours writes to buffers.
+        // SAFETY: the range lies within what is filled of the buffer, which lies within the
+        // mapping. The kernel writes only behind it, or not at all; nothing of ours writes to
+        // buffers.
         unsafe {
-            std::slice::from_raw_parts(self.address(piece.buffer).add(piece.start as usize).as_ptr(), length)
+            std::slice::from_raw_parts(
+                self.address(piece.buffer).add(piece.start as usize).as_ptr(),
+                length,
+            )
         }
     }
 
@@ -307,7 +319,8 @@ impl BufferRing {
         }
     }
 
-    /// Doubles the buffers that are in use, where the kernel found none: it may pick many before we see the first.
+    /// Doubles the buffers that are in use, where the kernel found none: it may pick many before we
+    /// see the first.
     #[cold]
     pub fn begin_more(&mut self) {
         if self.growth != Growth::Connected {
@@ -315,7 +328,8 @@ impl BufferRing {
         }
     }
 
-    /// Notes how many connections there are. Each may have one buffer that is being sent while it fills the next.
+    /// Notes how many connections there are. Each may have one buffer that is being sent while it
+    /// fills the next.
     pub fn connected(&mut self, connections: u64) {
         if self.growth != Growth::Used {
             let wanted = u16::try_from(2 * connections).unwrap_or(u16::MAX);
@@ -343,18 +357,18 @@ impl BufferRing {
     }
 
     fn address(&self, id: u16) -> NonNull<u8> {
-        // SAFETY: every id is an index of `states`, checked by all callers, and the mapping holds as many
-        // buffers.
+        // SAFETY: every id is an index of `states`, checked by all callers, and the mapping holds
+        // as many buffers.
         unsafe { self.memory.start().add(usize::from(id) * self.buffer_bytes) }
     }
 }
 
-/// Groups of buffers without memory of their own: a bundled send takes all of one group's buffers, which are
-/// pieces of the [`BufferRing`], in their order.
+/// Groups of buffers without memory of their own: a bundled send takes all of one group's buffers,
+/// which are pieces of the [`BufferRing`], in their order.
 ///
-/// A group is made when there are more sends at once than ever before, and lent to one at a time. After a send that
-/// succeeded it is empty. After one that failed or took only a part, the kernel's place in it is not ours to set, so
-/// it is registered anew.
+/// A group is made when there are more sends at once than ever before, and lent to one at a time.
+/// After a send that succeeded it is empty. After one that failed or took only a part, the kernel's
+/// place in it is not ours to set, so it is registered anew.
 pub struct SendGroups {
     groups: Vec<Entries>,
     most: u16,
@@ -372,12 +386,21 @@ impl SendGroups {
     }
 
     /// Lends a group, if one is idle or can be made.
-    pub fn lend(&mut self, submitter: &Submitter<'_>, counters: &Counters) -> io::Result<Option<u16>> {
+    pub fn lend(
+        &mut self,
+        submitter: &Submitter<'_>,
+        counters: &Counters,
+    ) -> io::Result<Option<u16>> {
         let made = self.groups.len() as u16;
         if self.idle.is_empty() && made < self.most {
             counters.count(Call::Mmap);
             counters.count(Call::IoUringRegister);
-            self.groups.push(Entries::register(submitter, Self::group(made), BUNDLE_MOST as u16, 0)?);
+            self.groups.push(Entries::register(
+                submitter,
+                Self::group(made),
+                BUNDLE_MOST as u16,
+                0,
+            )?);
             return Ok(Some(made));
         }
         Ok(self.idle.pop())
@@ -408,7 +431,12 @@ impl SendGroups {
     }
 
     /// Takes a group back from a send that did not.
-    pub fn renew(&mut self, submitter: &Submitter<'_>, counters: &Counters, lent: u16) -> io::Result<()> {
+    pub fn renew(
+        &mut self,
+        submitter: &Submitter<'_>,
+        counters: &Counters,
+        lent: u16,
+    ) -> io::Result<()> {
         let group = Self::group(lent);
         counters.count(Call::IoUringRegister);
         submitter.unregister_buf_ring(group)?;
@@ -455,7 +483,11 @@ mod tests {
         growing_ring(count, incremental, Growth::Used)
     }
 
-    fn growing_ring(count: u16, incremental: bool, growth: Growth) -> Option<(IoUring, BufferRing)> {
+    fn growing_ring(
+        count: u16,
+        incremental: bool,
+        growth: Growth,
+    ) -> Option<(IoUring, BufferRing)> {
         let uring = match IoUring::new(4) {
             Ok(uring) => uring,
             Err(error) => {
@@ -464,7 +496,8 @@ mod tests {
             }
         };
         // SAFETY: nothing receives: what the tests take are zeros.
-        let buffers = unsafe { BufferRing::new(&uring.submitter(), count, 64, incremental, growth) };
+        let buffers =
+            unsafe { BufferRing::new(&uring.submitter(), count, 64, incremental, growth) };
         if incremental && buffers.is_err() {
             eprintln!("skipped: incremental buffers need Linux 6.12");
             return None;
@@ -543,7 +576,9 @@ mod tests {
             buffers.connected(3);
             assert_eq!(buffers.available(), usize::from(begun), "{growth:?}");
         }
-        let Some((_uring, mut buffers)) = growing_ring(256, false, Growth::Connected) else { return };
+        let Some((_uring, mut buffers)) = growing_ring(256, false, Growth::Connected) else {
+            return;
+        };
         buffers.connected(100_000);
         assert_eq!(buffers.available(), 256, "there are no more");
     }
@@ -565,8 +600,8 @@ mod tests {
         assert_eq!(buffers.take(1, 5, true).start, 5);
     }
 
-    /// Kernels differ in whether the end of a stream names the buffer that it did not use, and in whether they go
-    /// on filling that one.
+    /// Kernels differ in whether the end of a stream names the buffer that it did not use, and in
+    /// whether they go on filling that one.
     #[test]
     fn a_receive_of_nothing_loses_no_buffer() {
         for (incremental, more) in [(false, false), (false, true), (true, false), (true, true)] {

@@ -1,9 +1,10 @@
 //! Direct descriptors: whether the kernel lets go of one that is closed.
 //!
-//! Before Linux 6.13 the files that were removed from a ring's table were let go in the order of their removal, and none
-//! while a request that was older than its removal was under way on any other (`io_rsrc_node` in the kernel's
-//! rsrc.c). A server that waits for input on all its connections would close one, and its peer would not hear of it
-//! until the oldest connection left. No flag tells of that, so it is tried.
+//! Before Linux 6.13 the files that were removed from a ring's table were let go in the order of
+//! their removal, and none while a request that was older than its removal was under way on any
+//! other (`io_rsrc_node` in the kernel's rsrc.c). A server that waits for input on all its
+//! connections would close one, and its peer would not hear of it until the oldest connection left.
+//! No flag tells of that, so it is tried.
 
 use super::request::{Request, Socket};
 use super::ring::{Ring, Want};
@@ -15,7 +16,8 @@ use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-/// How long the end of a closed connection may take to be heard of. It is there at once, or not at all.
+/// How long the end of a closed connection may take to be heard of. It is there at once, or not at
+/// all.
 const PATIENCE: Duration = Duration::from_millis(200);
 
 /// Whether a ring has a table of direct descriptors, and lets go of one that is closed.

@@ -1,13 +1,14 @@
-//! Locked memory. Since Linux 6.14 rings and rings of buffers count towards RLIMIT_MEMLOCK again, as rings did before
-//! 5.12, for all processes of a user together (`io_create_region` in the kernel's memmap.c).
+//! Locked memory. Since Linux 6.14 rings and rings of buffers count towards RLIMIT_MEMLOCK again,
+//! as rings did before 5.12, for all processes of a user together (`io_create_region` in the
+//! kernel's memmap.c).
 
 use crate::sys;
 use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long memory may take to come that an ended server, or the probe, had locked: a ring gives it back a little
-/// after it is closed.
+/// How long memory may take to come that an ended server, or the probe, had locked: a ring gives it
+/// back a little after it is closed.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Pages are locked whole; those of other sizes are larger.
@@ -34,7 +35,8 @@ impl Need {
         loop {
             match make() {
                 Err(error)
-                    if error.kind() == io::ErrorKind::OutOfMemory && self.may_come(begun.elapsed()) =>
+                    if error.kind() == io::ErrorKind::OutOfMemory
+                        && self.may_come(begun.elapsed()) =>
                 {
                     thread::sleep(Duration::from_millis(5));
                 }
@@ -50,13 +52,20 @@ impl Need {
     /// Says in words that ENOMEM is this limit, if there is one, and how to raise it.
     pub fn explain(self, limit: Option<u64>) -> String {
         let Some(limit) = limit else {
-            return "the kernel has no memory for it; a cgroup's memory.max may be the limit".to_owned();
+            return "the kernel has no memory for it; a cgroup's memory.max may be the limit"
+                .to_owned();
         };
         let kib = |bytes: u64| bytes.div_ceil(1024);
-        let workers =
-            if self.workers == 1 { "1 worker needs" } else { &format!("{} workers need", self.workers) };
-        let others =
-            if self.bytes() > limit { "" } else { ", of which other processes of this user hold a part" };
+        let workers = if self.workers == 1 {
+            "1 worker needs"
+        } else {
+            &format!("{} workers need", self.workers)
+        };
+        let others = if self.bytes() > limit {
+            ""
+        } else {
+            ", of which other processes of this user hold a part"
+        };
         format!(
             "locked memory ran out: RLIMIT_MEMLOCK (`ulimit -l`) is {} KiB{others}, and {workers} {} KiB ({} KiB each); \
              raise it as root: `ulimit -l unlimited`, memlock in /etc/security/limits.conf, LimitMEMLOCK= of systemd, or \
@@ -105,6 +114,9 @@ mod tests {
         };
         assert_eq!(refuse(libc::EPERM), Some(libc::EPERM));
         assert_eq!(calls, 1);
-        assert!(!Need { bytes_each: u64::MAX, workers: 2 }.may_come(Duration::ZERO), "more than any limit");
+        assert!(
+            !Need { bytes_each: u64::MAX, workers: 2 }.may_come(Duration::ZERO),
+            "more than any limit"
+        );
     }
 }

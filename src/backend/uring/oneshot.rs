@@ -1,9 +1,11 @@
-//! `uring-oneshot`: the naive port of a readiness server. A receive is asked for, its completion brings
-//! one send, the send's completion brings the next receive; each connection has a buffer of its own.
+//! `uring-oneshot`: the naive port of a readiness server. A receive is asked for, its completion
+//! brings one send, the send's completion brings the next receive; each connection has a buffer of
+//! its own.
 //!
-//! So an echo takes two turns of the loop. With `link=on` it takes one: the send and the receive behind it
-//! are queued together, linked, so that the receive begins when the send has succeeded, and the send has a
-//! completion only if it fails. The kernel then waits for a peer that does not read.
+//! So an echo takes two turns of the loop. With `link=on` it takes one: the send and the receive
+//! behind it are queued together, linked, so that the receive begins when the send has succeeded,
+//! and the send has a completion only if it fails. The kernel then waits for a peer that does not
+//! read.
 //!
 //! A connection is not read while anything is owed on it, so it never holds more than its buffer.
 
@@ -40,8 +42,8 @@ struct Connection {
     open: bool,
 }
 
-/// A buffer for each connection. They are made in chunks that never move, because receives are under way
-/// into them, and stay with their index when a connection ends.
+/// A buffer for each connection. They are made in chunks that never move, because receives are
+/// under way into them, and stay with their index when a connection ends.
 struct Buffers {
     chunks: Vec<AnonymousMemory>,
     bytes_each: usize,
@@ -72,14 +74,18 @@ impl Buffers {
         assert!(start <= end && end as usize <= self.bytes_each);
         // SAFETY: the range lies within the buffer, checked above; only receives write to it.
         unsafe {
-            std::slice::from_raw_parts(self.start(index).add(start as usize).as_ptr(), (end - start) as usize)
+            std::slice::from_raw_parts(
+                self.start(index).add(start as usize).as_ptr(),
+                (end - start) as usize,
+            )
         }
     }
 }
 
 impl Rung for Oneshot {
     const NAME: &'static str = "uring-oneshot";
-    const SUMMARY: &'static str = "the naive port: a receive for each message, a buffer for each connection";
+    const SUMMARY: &'static str =
+        "the naive port: a receive for each message, a buffer for each connection";
     const NEEDS: Needs = Needs {
         linux: "6.1",
         default_container: false,
@@ -97,7 +103,12 @@ impl Rung for Oneshot {
         ring::REGISTERED_RING,
         ring::MIN_WAIT_US,
         ring::MIN_WAIT_EVENTS,
-        Knob::number("receive_bytes", 4096, 64..=1_048_576, "receive buffer of a connection, in bytes"),
+        Knob::number(
+            "receive_bytes",
+            4096,
+            64..=1_048_576,
+            "receive buffer of a connection, in bytes",
+        ),
         WORK_NS,
     ];
     const ACCEPT: Accept = Accept::Once;
@@ -141,14 +152,24 @@ impl Rung for Oneshot {
         self.receive(core, index)
     }
 
-    fn received(&mut self, core: &mut Core, token: Token, completion: &Completion) -> io::Result<()> {
+    fn received(
+        &mut self,
+        core: &mut Core,
+        token: Token,
+        completion: &Completion,
+    ) -> io::Result<()> {
         if self.is_late(core, token) {
             return Ok(());
         }
         self.received(core, token.index, completion.result)
     }
 
-    fn completed(&mut self, core: &mut Core, token: Token, completion: &Completion) -> io::Result<()> {
+    fn completed(
+        &mut self,
+        core: &mut Core,
+        token: Token,
+        completion: &Completion,
+    ) -> io::Result<()> {
         let index = token.index;
         if self.is_late(core, token) {
             return Ok(());
@@ -179,8 +200,8 @@ impl Rung for Oneshot {
                     // SAFETY: every request has ended.
                     unsafe { self.buffers.contents(index, start, end) }.to_vec()
                 };
-                // SAFETY: an open slot owns its descriptor, no request refers to it any more, and the slot
-                // owns it no longer.
+                // SAFETY: an open slot owns its descriptor, no request refers to it any more, and
+                // the slot owns it no longer.
                 owed.push(Owed { fd: unsafe { sys::own(index as RawFd) }, unsent });
             }
         }
@@ -212,15 +233,18 @@ impl Oneshot {
 
     fn receive(&mut self, core: &mut Core, index: u32) -> io::Result<()> {
         let bytes = self.buffers.bytes_each as u32;
-        let entry = opcode::Recv::new(Fd(index as RawFd), self.buffers.start(index).as_ptr(), bytes).build();
-        // SAFETY: the buffer stays where it is until the loop has ended, and nothing else uses it while
-        // nothing is owed from it: it is read only from this receive's completion on, until the next
-        // receive, or, when one is linked behind a send, by that send alone.
+        let entry =
+            opcode::Recv::new(Fd(index as RawFd), self.buffers.start(index).as_ptr(), bytes)
+                .build();
+        // SAFETY: the buffer stays where it is until the loop has ended, and nothing else uses it
+        // while nothing is owed from it: it is read only from this receive's completion on, until
+        // the next receive, or, when one is linked behind a send, by that send alone.
         unsafe { core.push(self.token(Kind::Receive, index), entry)? };
         Ok(())
     }
 
-    /// Sends what is owed. MSG_WAITALL: the kernel goes on until all is sent, because a link goes on only then.
+    /// Sends what is owed. MSG_WAITALL: the kernel goes on until all is sent, because a link goes
+    /// on only then.
     fn send(&mut self, core: &mut Core, index: u32) -> io::Result<()> {
         let connection = &self.connections[index as usize];
         let (start, end) = (connection.start, connection.end);
@@ -262,9 +286,10 @@ impl Oneshot {
         }
     }
 
-    /// A send with a receive linked behind it that did not take everything: `result` is how much. The receive is
-    /// cancelled, and nothing else tells of that: what follows a failed request with IOSQE_CQE_SKIP_SUCCESS
-    /// in a link has no completion, whatever its own flags (Linux commit 04c76b41ca97, since 5.17).
+    /// A send with a receive linked behind it that did not take everything: `result` is how much.
+    /// The receive is cancelled, and nothing else tells of that: what follows a failed request with
+    /// IOSQE_CQE_SKIP_SUCCESS in a link has no completion, whatever its own flags (Linux commit
+    /// 04c76b41ca97, since 5.17).
     fn linked_send_failed(&mut self, core: &mut Core, index: u32, result: i32) -> io::Result<()> {
         core.ended()?;
         let connection = &self.connections[index as usize];

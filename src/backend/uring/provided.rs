@@ -1,47 +1,51 @@
-//! The rungs that receive into provided buffers and send the echo straight from the buffer that it came in.
+//! The rungs that receive into provided buffers and send the echo straight from the buffer that it
+//! came in.
 //!
 //! # One system call an echo
-//! The loop submits the sends of a batch and waits for the next batch in the same `io_uring_enter`. With
-//! MSG_DONTWAIT a send completes while it is submitted, whatever comes of it; with MSG_WAITALL one that
-//! takes only a part counts as failed; with CQE_SKIP_SUCCESS only a failed one has a completion. So once
-//! a send is [decided](super::ring::Ring::decided) and all completions are taken, it has succeeded if it has
-//! none. A send's own completion does not end the wait, and a failed send does not wait for input that may
-//! never come.
+//! The loop submits the sends of a batch and waits for the next batch in the same `io_uring_enter`.
+//! With MSG_DONTWAIT a send completes while it is submitted, whatever comes of it; with MSG_WAITALL
+//! one that takes only a part counts as failed; with CQE_SKIP_SUCCESS only a failed one has a
+//! completion. So once a send is [decided](super::ring::Ring::decided) and all completions are
+//! taken, it has succeeded if it has none. A send's own completion does not end the wait, and a
+//! failed send does not wait for input that may never come.
 //!
-//! Where something is to follow a send, another buffer, the close, a receive that waits for a buffer, the
-//! loop only submits, does that, and waits after it. A submission thread cannot be told to submit at once:
-//! there a fence, a request that does nothing, is queued behind the send, and its completion ends the wait.
+//! Where something is to follow a send, another buffer, the close, a receive that waits for a
+//! buffer, the loop only submits, does that, and waits after it. A submission thread cannot be told
+//! to submit at once: there a fence, a request that does nothing, is queued behind the send, and
+//! its completion ends the wait.
 //!
 //! # Order and bounds
-//! A connection has one send in flight at most, or its bytes could be reordered. What arrives meanwhile
-//! queues in its buffers; past a limit its receive is cancelled until the queue is down to half. A peer
-//! that does not read makes a send fail with EAGAIN: then what it is owed moves to the heap, its buffers go
-//! back to the ring, so that slow readers cannot starve the others of buffers, and it is not read until it
-//! has taken everything.
+//! A connection has one send in flight at most, or its bytes could be reordered. What arrives
+//! meanwhile queues in its buffers; past a limit its receive is cancelled until the queue is down
+//! to half. A peer that does not read makes a send fail with EAGAIN: then what it is owed moves to
+//! the heap, its buffers go back to the ring, so that slow readers cannot starve the others of
+//! buffers, and it is not read until it has taken everything.
 //!
-//! A receive that finds no buffer ends (ENOBUFS). Its connection goes to the end of a queue and is armed
-//! again when a buffer is back; arming it at once would only fail again. Only as many are armed at a time as there
-//! are buffers for all that each may take at once: else the first takes those of the others, ends before they do,
-//! and so stands before them in the queue again, for ever.
+//! A receive that finds no buffer ends (ENOBUFS). Its connection goes to the end of a queue and is
+//! armed again when a buffer is back; arming it at once would only fail again. Only as many are
+//! armed at a time as there are buffers for all that each may take at once: else the first takes
+//! those of the others, ends before they do, and so stands before them in the queue again, for
+//! ever.
 //!
 //! # Poll, then receive
-//! A multishot poll reports each arrival of data once. The receive that follows does not wait: it may find
-//! that an earlier one has taken all (EAGAIN). After one that says that the socket has more, or fills its
-//! buffer, the next follows at once; otherwise the next report is waited for.
+//! A multishot poll reports each arrival of data once. The receive that follows does not wait: it
+//! may find that an earlier one has taken all (EAGAIN). After one that says that the socket has
+//! more, or fills its buffer, the next follows at once; otherwise the next report is waited for.
 //!
 //! # Bundles
-//! A receive fills as many buffers as there are bytes for, and one completion names the first. A send of
-//! several buffers takes them from a group of its own, lent for that send. One buffer is sent as elsewhere,
-//! so small messages cost what they cost without bundles.
+//! A receive fills as many buffers as there are bytes for, and one completion names the first. A
+//! send of several buffers takes them from a group of its own, lent for that send. One buffer is
+//! sent as elsewhere, so small messages cost what they cost without bundles.
 //!
-//! A multishot receive of bundles goes on for as long as there are bytes and buffers, before its first completion
-//! is seen: 256 buffers at a time, 32 times. From kernel 6.17 on it is told to take as many bytes in one go as
-//! `buffers_per_connection` allows.
+//! A multishot receive of bundles goes on for as long as there are bytes and buffers, before its
+//! first completion is seen: 256 buffers at a time, 32 times. From kernel 6.17 on it is told to
+//! take as many bytes in one go as `buffers_per_connection` allows.
 //!
 //! # Kernels that do not bound what a receive takes
-//! Before 6.17 a receive of bundles takes all that is in the ring of buffers, before 6.8 any multishot receive does. There the
-//! ring holds only as many buffers [as there are connections](Growth::Connected), 96 at least: that bounds what one
-//! connection can take beyond `buffers_per_connection`.
+//! Before 6.17 a receive of bundles takes all that is in the ring of buffers, before 6.8 any
+//! multishot receive does. There the ring holds only as many buffers [as there are
+//! connections](Growth::Connected), 96 at least: that bounds what one connection can take beyond
+//! `buffers_per_connection`.
 
 use super::buffer_ring::{self, BufferRing, Growth, Piece, SendGroups};
 use super::direct;
@@ -62,11 +66,12 @@ use std::io;
 use std::marker::PhantomData;
 use std::os::fd::RawFd;
 
-/// Groups that bundled sends borrow. A send holds one from its submission to the end of the turn; one that
-/// finds none sends a single buffer.
+/// Groups that bundled sends borrow. A send holds one from its submission to the end of the turn;
+/// one that finds none sends a single buffer.
 const SEND_GROUPS: u16 = 64;
 
-/// Descriptors of a worker that are no connections: standard streams, stop signal, ring, and some to spare.
+/// Descriptors of a worker that are no connections: standard streams, stop signal, ring, and some
+/// to spare.
 const OTHER_FILES: usize = 32;
 
 /// See [the top](self#one-system-call-an-echo).
@@ -75,7 +80,8 @@ const SEND: libc::c_int = libc::MSG_NOSIGNAL | libc::MSG_WAITALL | libc::MSG_DON
 /// The kernel's name for what a multishot receive that takes a buffer at a time takes in one go.
 const MULTISHOT_MAX_RETRY: usize = 32;
 
-/// A table of direct descriptors has no more than this, even where files are not limited: 8 bytes each.
+/// A table of direct descriptors has no more than this, even where files are not limited: 8 bytes
+/// each.
 const DIRECT_MOST: usize = 65_536;
 
 /// What one rung does differently from another.
@@ -96,8 +102,9 @@ pub trait Technique {
     const BUNDLE: bool = false;
     /// The ring has a submission thread.
     const SUBMISSION_THREAD: bool = false;
-    /// From which kernel on there is a bound to what a receive takes in one go. A multishot one that takes a buffer at
-    /// a time has one since MULTISHOT_MAX_RETRY came into the kernel's net.c; one of bundles is told it.
+    /// From which kernel on there is a bound to what a receive takes in one go. A multishot one
+    /// that takes a buffer at a time has one since MULTISHOT_MAX_RETRY came into the kernel's
+    /// net.c; one of bundles is told it.
     const BOUNDED: Version = if Self::BUNDLE {
         (6, 17)
     } else if Self::POLL {
@@ -105,7 +112,8 @@ pub trait Technique {
     } else {
         (6, 8)
     };
-    /// [`Rung::OPERATIONS`]. IORING_OP_SEND_ZC came with multishot receives (kernel 6.0), which have no probe.
+    /// [`Rung::OPERATIONS`]. IORING_OP_SEND_ZC came with multishot receives (kernel 6.0), which
+    /// have no probe.
     const OPERATIONS: &'static [(&'static str, u8)] = &[("SEND_ZC", opcode::SendZc::CODE)];
 }
 
@@ -165,8 +173,7 @@ pub struct PollMultishot;
 
 impl Technique for PollMultishot {
     const NAME: &'static str = "uring-poll-multishot";
-    const SUMMARY: &'static str =
-        "multishot poll, then a receive into a provided buffer: an idle connection holds the least memory";
+    const SUMMARY: &'static str = "multishot poll, then a receive into a provided buffer: an idle connection holds the least memory";
     const NEEDS: Needs = Needs {
         linux: "6.1",
         default_container: false,
@@ -234,7 +241,8 @@ impl Technique for SubmissionThread {
 pub struct Provided<T: Technique> {
     buffers: BufferRing,
     groups: Option<SendGroups>,
-    /// By index: the descriptor or the direct descriptor. The kernel gives low numbers, so this stays dense.
+    /// By index: the descriptor or the direct descriptor. The kernel gives low numbers, so this
+    /// stays dense.
     connections: Vec<Connection>,
     /// Pieces of buffers that are owed, linked to a queue for each connection.
     segments: Segments,
@@ -321,7 +329,8 @@ impl Connection {
         }
     }
 
-    /// Appends what a receive has filled to what the connection is owed; false if it picked no buffer.
+    /// Appends what a receive has filled to what the connection is owed; false if it picked no
+    /// buffer.
     #[inline]
     fn enqueue<T: Technique>(
         &mut self,
@@ -353,7 +362,10 @@ impl Connection {
     #[inline]
     fn need<T: Technique>(&self, limit: u32) -> Need {
         let armed = if T::POLL { State::Polling } else { State::Receiving };
-        if self.states != State::Open as u8 | armed as u8 || self.blocked.is_some() || self.length > limit {
+        if self.states != State::Open as u8 | armed as u8
+            || self.blocked.is_some()
+            || self.length > limit
+        {
             Need::Other
         } else if self.sending > 0 || self.length == 0 {
             Need::Nothing
@@ -396,8 +408,8 @@ struct Sending {
     group: Option<u16>,
 }
 
-/// Sends that are not decided yet, in their order. A plain queue, of which most turns take all that it has and look
-/// at each once more.
+/// Sends that are not decided yet, in their order. A plain queue, of which most turns take all that
+/// it has and look at each once more.
 #[derive(Default)]
 struct Sends {
     sends: Vec<Sending>,
@@ -460,8 +472,8 @@ impl Sends {
 #[derive(Default)]
 struct Segments {
     segments: Vec<Segment>,
-    /// The first of those that are in no queue, each of which names the next; behind the last stands the one that is
-    /// made next.
+    /// The first of those that are in no queue, each of which names the next; behind the last
+    /// stands the one that is made next.
     free: u32,
 }
 
@@ -568,15 +580,18 @@ impl<T: Technique> Rung for Provided<T> {
         let bounded = kernel >= T::BOUNDED;
         let growth = Growth::of(kernel, T::BOUNDED, ring.completes_in_bursts());
         let buffers_per_connection = knobs.size("buffers_per_connection");
-        // SAFETY: the loop frees it when every request has ended. Each completion of a receive is handed on once,
-        // and what it filled is taken then; it is given back unsent, or after its send is decided.
-        let buffers =
-            unsafe { BufferRing::new(&submitter, count as u16, buffer_bytes, incremental, growth)? };
+        // SAFETY: the loop frees it when every request has ended. Each completion of a receive is
+        // handed on once, and what it filled is taken then; it is given back unsent, or after its
+        // send is decided.
+        let buffers = unsafe {
+            BufferRing::new(&submitter, count as u16, buffer_bytes, incremental, growth)?
+        };
         let mut direct_files = 0;
         if T::DIRECT {
             // The drain needs a file for each of them.
             let files = sys::open_files_limit()? as usize;
-            direct_files = files.saturating_sub(listeners + OTHER_FILES).clamp(1, DIRECT_MOST) as u32;
+            direct_files =
+                files.saturating_sub(listeners + OTHER_FILES).clamp(1, DIRECT_MOST) as u32;
             submitter.register_files_sparse(direct_files)?;
         }
         Ok(Self {
@@ -628,14 +643,20 @@ impl<T: Technique> Rung for Provided<T> {
     }
 
     #[inline(always)]
-    fn received(&mut self, core: &mut Core, token: Token, completion: &Completion) -> io::Result<()> {
+    fn received(
+        &mut self,
+        core: &mut Core,
+        token: Token,
+        completion: &Completion,
+    ) -> io::Result<()> {
         let Token { index, .. } = token;
         let Self { connections, buffers, segments, buffers_per_connection, .. } = self;
         let connection = &mut connections[index as usize];
         if completion.result <= 0 || is_late(connection, token) {
             return self.received_nothing(core, token, completion);
         }
-        // All that is done here with the connection is done at one place, because finding it takes about as long.
+        // All that is done here with the connection is done at one place, because finding it takes
+        // about as long.
         if !connection.enqueue::<T>(buffers, segments, completion) {
             return Err(io::Error::other("a receive that names no buffer"));
         }
@@ -653,14 +674,20 @@ impl<T: Technique> Rung for Provided<T> {
         core.work.perform();
         let need = connection.need::<T>(*buffers_per_connection);
         if matches!(need, Need::Nothing) {
-            // What has just come waits for a send. One that is decided ends this turn, and is followed then.
+            // What has just come waits for a send. One that is decided ends this turn, and is
+            // followed then.
             self.may_be_followed |= !self.sends.are_all_below(core.decided());
             return Ok(());
         }
         self.supply(core, index, need)
     }
 
-    fn completed(&mut self, core: &mut Core, token: Token, completion: &Completion) -> io::Result<()> {
+    fn completed(
+        &mut self,
+        core: &mut Core,
+        token: Token,
+        completion: &Completion,
+    ) -> io::Result<()> {
         if is_late(&self.connections[token.index as usize], token) {
             core.came_late(token);
             return Ok(());
@@ -687,8 +714,8 @@ impl<T: Technique> Rung for Provided<T> {
         if !self.may_be_followed {
             return Ok(false);
         }
-        // The last turn may have fed connections that have nothing to say, and the next in the queue must
-        // not wait for them.
+        // The last turn may have fed connections that have nothing to say, and the next in the
+        // queue must not wait for them.
         if !self.starved.is_empty() && self.buffers.available() > 0 {
             return Ok(true);
         }
@@ -714,8 +741,8 @@ impl<T: Technique> Rung for Provided<T> {
             .map(|(index, fd)| {
                 let unsent = self.take_unsent(index);
                 self.connections[index as usize].clear(State::Open);
-                // SAFETY: an open slot owns its descriptor, or had it made above, no request refers to it any
-                // more, and the slot owns it no longer.
+                // SAFETY: an open slot owns its descriptor, or had it made above, no request refers
+                // to it any more, and the slot owns it no longer.
                 Owed { fd: unsafe { sys::own(fd) }, unsent }
             })
             .collect())
@@ -751,7 +778,8 @@ fn admit(connections: &mut Vec<Connection>, index: u32) {
         connections.resize_with(slot + 1, Connection::default);
     }
     let generation = (connections[slot].generation + 1) & GENERATION_MASK;
-    connections[slot] = Connection { generation, states: State::Open as u8, ..Connection::default() };
+    connections[slot] =
+        Connection { generation, states: State::Open as u8, ..Connection::default() };
 }
 
 /// Whether a completion belongs to a connection that had the index before.
@@ -795,7 +823,8 @@ impl<T: Technique> Provided<T> {
     /// Takes back the request that brings input, the receive or the poll.
     fn cancel_input(&mut self, core: &mut Core, index: u32) -> io::Result<()> {
         let connection = &mut self.connections[index as usize];
-        let armed = if T::POLL { connection.is(State::Polling) } else { connection.is(State::Receiving) };
+        let armed =
+            if T::POLL { connection.is(State::Polling) } else { connection.is(State::Receiving) };
         if !armed || connection.is(State::Cancelling) {
             return Ok(());
         }
@@ -816,17 +845,22 @@ impl<T: Technique> Provided<T> {
             let bytes = &blocked.sending[blocked.sent..];
             // What is more than a request can say is sent after it.
             let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-            let entry =
-                opcode::Send::new(socket.fd(), bytes.as_ptr(), length).flags(libc::MSG_NOSIGNAL).build();
+            let entry = opcode::Send::new(socket.fd(), bytes.as_ptr(), length)
+                .flags(libc::MSG_NOSIGNAL)
+                .build();
             self.connections[index as usize].sending = 1;
-            // SAFETY: the bytes are a boxed slice's, which is dropped only after the send's completion.
-            unsafe { core.push(self.token(Kind::PatientSend, index), entry.flags(socket.flags()))? };
+            // SAFETY: the bytes are a boxed slice's, which is dropped only after the send's
+            // completion.
+            unsafe {
+                core.push(self.token(Kind::PatientSend, index), entry.flags(socket.flags()))?
+            };
             return Ok(());
         }
         if connection.length == 0 { Ok(()) } else { self.send_from_buffers(core, index) }
     }
 
-    /// Sends a buffer, or a bundle of them, of a connection that owes some, and has no send in flight.
+    /// Sends a buffer, or a bundle of them, of a connection that owes some, and has no send in
+    /// flight.
     #[inline(always)]
     fn send_from_buffers(&mut self, core: &mut Core, index: u32) -> io::Result<()> {
         let socket = Self::socket(index).fd();
@@ -844,7 +878,8 @@ impl<T: Technique> Provided<T> {
             }
             Some(group) => {
                 let (segments, bytes) = self.fill(group, index);
-                let entry = opcode::SendBundle::new(socket, SendGroups::group(group)).flags(SEND).build();
+                let entry =
+                    opcode::SendBundle::new(socket, SendGroups::group(group)).flags(SEND).build();
                 (entry, segments, bytes, Some(group))
             }
         };
@@ -854,10 +889,11 @@ impl<T: Technique> Provided<T> {
         connection.sending = segments;
         self.may_be_followed |= connection.length > segments.into();
         let token = Token { kind: Kind::Send, generation: connection.generation, index };
-        // SAFETY: the bytes are in pieces of buffers that stay ours until the send is decided. So does the
-        // group that it takes them from.
-        let number =
-            unsafe { core.push(token, entry.flags(Flags::SKIP_SUCCESS | Self::socket(index).flags()))? };
+        // SAFETY: the bytes are in pieces of buffers that stay ours until the send is decided. So
+        // does the group that it takes them from.
+        let number = unsafe {
+            core.push(token, entry.flags(Flags::SKIP_SUCCESS | Self::socket(index).flags()))?
+        };
         self.sends.push(Sending { number, index, group });
         Ok(())
     }
@@ -910,9 +946,10 @@ impl<T: Technique> Provided<T> {
         core.counters.count(Call::IoUringRegister);
         core.ring().submitter().unregister_files()?;
         match failed {
-            Some(error) => {
-                Err(io::Error::new(error.kind(), format!("a file for a direct descriptor: {error}")))
-            }
+            Some(error) => Err(io::Error::new(
+                error.kind(),
+                format!("a file for a direct descriptor: {error}"),
+            )),
             None => Ok(installed),
         }
     }
@@ -927,7 +964,8 @@ impl<T: Technique> Provided<T> {
         }
         if !completion.more() {
             connection.clear(State::Polling);
-            let wanted = !connection.is(State::Cancelling) && !connection.is_over() && !core.stopping;
+            let wanted =
+                !connection.is(State::Cancelling) && !connection.is_over() && !core.stopping;
             connection.clear(State::Cancelling);
             if wanted {
                 core.counters.rearms.add(1);
@@ -939,7 +977,12 @@ impl<T: Technique> Provided<T> {
 
     /// A receive that has ended without bytes, or whose connection has.
     #[cold]
-    fn received_nothing(&mut self, core: &mut Core, token: Token, completion: &Completion) -> io::Result<()> {
+    fn received_nothing(
+        &mut self,
+        core: &mut Core,
+        token: Token,
+        completion: &Completion,
+    ) -> io::Result<()> {
         let index = token.index;
         self.discard(completion);
         let connection = &mut self.connections[index as usize];
@@ -980,7 +1023,8 @@ impl<T: Technique> Provided<T> {
         let Self { connections, buffers, segments, buffers_per_connection, .. } = self;
         let connection = &mut connections[sending.index as usize];
         let sent = std::mem::take(&mut connection.sending);
-        // A failure of this connection's own may have come between, and taken all that it owes away.
+        // A failure of this connection's own may have come between, and taken all that it owes
+        // away.
         if T::BUNDLE {
             (0..sent).for_each(|_| connection.dequeue(buffers, segments));
         } else if sent > 0 {
@@ -1043,11 +1087,12 @@ impl<T: Technique> Provided<T> {
         self.advance(core, index)
     }
 
-    /// The peer does not read: what it is owed, but for the first `sent` bytes, moves to the heap, and its
-    /// input waits.
+    /// The peer does not read: what it is owed, but for the first `sent` bytes, moves to the heap,
+    /// and its input waits.
     fn block(&mut self, core: &mut Core, index: u32, sent: usize) -> io::Result<()> {
         let sending = self.take_queue(index, sent).into_boxed_slice();
-        self.connections[index as usize].blocked = Some(Box::new(Blocked { sending, ..Blocked::default() }));
+        self.connections[index as usize].blocked =
+            Some(Box::new(Blocked { sending, ..Blocked::default() }));
         core.counters.backpressure_pauses.add(1);
         // A poll may stay: what it reports waits until the peer has taken everything.
         if T::POLL { Ok(()) } else { self.cancel_input(core, index) }
@@ -1130,12 +1175,14 @@ impl<T: Technique> Provided<T> {
         Ok(())
     }
 
-    /// Whether the loop has more to do once the queued sends are done, without any input from outside.
+    /// Whether the loop has more to do once the queued sends are done, without any input from
+    /// outside.
     fn something_follows_a_send(&mut self) -> bool {
         let follows = |sending: &Sending| {
             let connection = &self.connections[sending.index as usize];
             // A receive completes by itself, and a poll that is armed reports what arrives.
-            let polling = T::POLL && connection.is(State::Polling) && !connection.is(State::Readable);
+            let polling =
+                T::POLL && connection.is(State::Polling) && !connection.is(State::Readable);
             let waits = connection.is(State::Receiving) || polling;
             connection.length > connection.sending.into() || connection.is_over() || !waits
         };
@@ -1152,7 +1199,8 @@ impl<T: Technique> Provided<T> {
         self.starved.push_back((index, connection.generation));
     }
 
-    /// Arms the receives that found no buffer, as far as the buffers that are back are enough for them.
+    /// Arms the receives that found no buffer, as far as the buffers that are back are enough for
+    /// them.
     fn feed_the_starved(&mut self, core: &mut Core) -> io::Result<()> {
         let available = self.buffers.available();
         let most = if available == 0 { 0 } else { (available / self.buffers_at_once).max(1) };
@@ -1178,7 +1226,8 @@ mod tests {
     #[test]
     fn only_the_connection_itself_is_in_time() {
         let token = Token { kind: Kind::Receive, generation: 2, index: 0 };
-        let connection = |generation, states| Connection { generation, states, ..Connection::default() };
+        let connection =
+            |generation, states| Connection { generation, states, ..Connection::default() };
         let open = State::Open as u8;
         assert!(!is_late(&connection(2, open), token));
         assert!(is_late(&connection(3, open), token), "the next owner of the index");
@@ -1236,12 +1285,20 @@ mod tests {
             assert!(!connection.is(state), "{state:?}");
             connection.set(state);
             assert!(connection.is(state), "{state:?}");
-            assert_eq!(connection.states.count_ones() as usize, count + 1, "{state:?} alone was set");
+            assert_eq!(
+                connection.states.count_ones() as usize,
+                count + 1,
+                "{state:?} alone was set"
+            );
         }
         for (count, state) in all.into_iter().enumerate() {
             connection.clear(state);
             assert!(!connection.is(state), "{state:?}");
-            assert_eq!(connection.states.count_zeros() as usize, count + 1, "{state:?} alone was cleared");
+            assert_eq!(
+                connection.states.count_zeros() as usize,
+                count + 1,
+                "{state:?} alone was cleared"
+            );
         }
     }
 

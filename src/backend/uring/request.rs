@@ -1,5 +1,6 @@
-//! Requests that point to no memory of ours, so that queueing them is safe. Those that do point to some, sends
-//! and receives without provided buffers, are built where it is known how long that memory stays.
+//! Requests that point to no memory of ours, so that queueing them is safe. Those that do point to
+//! some, sends and receives without provided buffers, are built where it is known how long that
+//! memory stays.
 
 use super::buffer_ring::GROUP;
 use super::token::Token;
@@ -21,8 +22,8 @@ fn set_length(entry: &mut Entry, length: u32) {
         length: u32,
     }
     const { assert!(size_of::<Entry>() == 64 && align_of::<Entry>() >= align_of::<Head>()) };
-    // SAFETY: an entry is the kernel's structure of 64 bytes, in which any value of the length is valid, and it is ours
-    // alone here.
+    // SAFETY: an entry is the kernel's structure of 64 bytes, in which any value of the length is
+    // valid, and it is ours alone here.
     unsafe { (*ptr::from_mut(entry).cast::<Head>()).length = length };
 }
 
@@ -36,7 +37,8 @@ pub enum Socket {
 }
 
 impl Socket {
-    /// What stands in a request's place for a descriptor. A direct one also wants [`Socket::flags`].
+    /// What stands in a request's place for a descriptor. A direct one also wants
+    /// [`Socket::flags`].
     pub fn fd(self) -> Fd {
         let (Socket::File(index) | Socket::Direct(index)) = self;
         Fd(index as RawFd)
@@ -101,10 +103,11 @@ impl Request {
         Self(opcode::RecvMulti::new(socket.fd(), GROUP).build().flags(socket.flags()))
     }
 
-    /// The same, several buffers at a time (kernel 6.10), and of those no more bytes in one go than `most` (kernel
-    /// 6.17), if that is given.
+    /// The same, several buffers at a time (kernel 6.10), and of those no more bytes in one go than
+    /// `most` (kernel 6.17), if that is given.
     pub fn receive_bundles(socket: Socket, most: Option<u32>) -> Self {
-        let mut entry = opcode::RecvMultiBundle::new(socket.fd(), GROUP).build().flags(socket.flags());
+        let mut entry =
+            opcode::RecvMultiBundle::new(socket.fd(), GROUP).build().flags(socket.flags());
         if let Some(most) = most {
             set_length(&mut entry, most);
         }

@@ -75,8 +75,9 @@ pub const SQ_CPU: Knob = Knob::number(
     "CPU of the submission thread, counted from 1; 0: wherever the worker may run",
 );
 
-/// A wait of min_wait_us without any other bound would end by time-out again and again while nothing happens
-/// (`io_cqring_min_timer_wakeup` in the kernel's io_uring.c): it gets one that hardly ever comes.
+/// A wait of min_wait_us without any other bound would end by time-out again and again while
+/// nothing happens (`io_cqring_min_timer_wakeup` in the kernel's io_uring.c): it gets one that
+/// hardly ever comes.
 const LONG: Duration = Duration::from_secs(3600);
 
 /// An enter that waits for nothing.
@@ -167,7 +168,11 @@ impl Setup {
 
     /// The same with a submission queue for `count` requests at least.
     pub fn with_room_for(self, count: u32) -> Self {
-        Self { sq_entries: self.sq_entries.max(count), cq_entries: self.cq_entries.max(count), ..self }
+        Self {
+            sq_entries: self.sq_entries.max(count),
+            cq_entries: self.cq_entries.max(count),
+            ..self
+        }
     }
 
     /// The same for one of so many workers, each of which locks `bytes` beside its ring.
@@ -180,14 +185,14 @@ impl Setup {
         Self { registered: false, ..self }
     }
 
-    /// The memory that the workers lock, by the layout of a ring: 64 bytes for a request and, in an area with the heads
-    /// and tails, 4 more for it and 16 for a completion (io_uring_setup(2)).
+    /// The memory that the workers lock, by the layout of a ring: 64 bytes for a request and, in an
+    /// area with the heads and tails, 4 more for it and 16 for a completion (io_uring_setup(2)).
     pub fn need(&self) -> Need {
         const HEADS_AND_TAILS: u64 = 320;
         let requests = u64::from(self.sq_entries.next_power_of_two());
         let completions = u64::from(self.cq_entries.next_power_of_two()).max(requests);
-        let ring =
-            whole_pages(64 * requests) + whole_pages(HEADS_AND_TAILS + 16 * completions + 4 * requests);
+        let ring = whole_pages(64 * requests)
+            + whole_pages(HEADS_AND_TAILS + 16 * completions + 4 * requests);
         Need { bytes_each: ring + self.beside.bytes_each, ..self.beside }
     }
 
@@ -247,9 +252,9 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// SINGLE_ISSUER (kernel 6.0), and by default DEFER_TASKRUN (6.1): completions are made while this
-    /// thread waits for them, in one batch, instead of interrupting it. SUBMIT_ALL (5.18): a bad request does
-    /// not hold up the ones behind it.
+    /// SINGLE_ISSUER (kernel 6.0), and by default DEFER_TASKRUN (6.1): completions are made while
+    /// this thread waits for them, in one batch, instead of interrupting it. SUBMIT_ALL (5.18): a
+    /// bad request does not hold up the ones behind it.
     pub fn new(setup: Setup) -> io::Result<Self> {
         let mut builder = IoUring::builder();
         builder.setup_single_issuer().setup_submit_all().setup_cqsize(setup.cq_entries);
@@ -310,9 +315,9 @@ impl Ring {
     pub fn probe(setup: Setup, needed: &[(&str, u8)]) -> Result<Self, Unsupported> {
         let ring = Self::new(setup).map_err(|error| explain(&error, &setup))?;
         let mut known = io_uring::Probe::new();
-        ring.submitter()
-            .register_probe(&mut known)
-            .map_err(|error| Unsupported { reason: format!("io_uring_register(PROBE): {error}") })?;
+        ring.submitter().register_probe(&mut known).map_err(|error| Unsupported {
+            reason: format!("io_uring_register(PROBE): {error}"),
+        })?;
         if let Some((name, _)) = needed.iter().find(|(_, code)| !known.is_supported(*code)) {
             return Err(Unsupported {
                 reason: format!(
@@ -322,7 +327,8 @@ impl Ring {
         }
         if setup.min_wait_us > 0 && !ring.uring.params().is_feature_min_timeout() {
             return Err(Unsupported {
-                reason: "min_wait_us: IORING_FEAT_MIN_TIMEOUT is not there; needs Linux 6.12".to_owned(),
+                reason: "min_wait_us: IORING_FEAT_MIN_TIMEOUT is not there; needs Linux 6.12"
+                    .to_owned(),
             });
         }
         Ok(ring)
@@ -387,7 +393,8 @@ impl Ring {
             Some((_, Some(_))) => "|SQPOLL|SQ_AFF",
         };
         // An SQE has 64 bytes, its slot in the index array 4, a CQE 16 (io_uring_setup(2)).
-        let ring_bytes = u64::from(params.sq_entries()) * (64 + 4) + u64::from(params.cq_entries()) * 16;
+        let ring_bytes =
+            u64::from(params.sq_entries()) * (64 + 4) + u64::from(params.cq_entries()) * 16;
         let mut facts = Facts::from_iter([
             ("setup".to_owned(), format!("SINGLE_ISSUER|SUBMIT_ALL|CQSIZE{task_run}{poll}").into()),
             ("features".to_owned(), features.into()),
@@ -405,8 +412,9 @@ impl Ring {
     /// Queues a request; submits the queue first if it is full. Returns its number, counted from 0.
     ///
     /// # Safety
-    /// Memory that the request points to must stay valid and, if the kernel writes to it, untouched,
-    /// until the request's last completion was taken, or, if it has none, until it is [decided](Ring::decided).
+    /// Memory that the request points to must stay valid and, if the kernel writes to it,
+    /// untouched, until the request's last completion was taken, or, if it has none, until it is
+    /// [decided](Ring::decided).
     #[inline]
     pub unsafe fn push(&mut self, counters: &Counters, entry: &squeue::Entry) -> io::Result<u64> {
         // SAFETY: the caller's promise.
@@ -417,7 +425,8 @@ impl Ring {
         Ok(self.pushed - 1)
     }
 
-    /// Submits what is queued, or waits for the thread that does, until `count` more requests fit into the queue.
+    /// Submits what is queued, or waits for the thread that does, until `count` more requests fit
+    /// into the queue.
     pub fn make_room(&mut self, counters: &Counters, count: u32) -> io::Result<()> {
         loop {
             let queue = self.uring.submission();
@@ -434,13 +443,14 @@ impl Ring {
         }
     }
 
-    /// Requests with a lower number have been submitted, and what they completed while that was done is
-    /// among the completions of the last turn. Once those are taken, a request that completes inline and skips the completion of
-    /// its success has succeeded if it had none.
+    /// Requests with a lower number have been submitted, and what they completed while that was
+    /// done is among the completions of the last turn. Once those are taken, a request that
+    /// completes inline and skips the completion of its success has succeeded if it had none.
     ///
-    /// Without a submission thread that is what the return from io_uring_enter means. With one, the queue's
-    /// head says it: the thread moves the head only after it has posted the inline completions of the batch
-    /// (`io_submit_sqes` in the kernel's io_uring.c), and the head is read here before the completions are.
+    /// Without a submission thread that is what the return from io_uring_enter means. With one, the
+    /// queue's head says it: the thread moves the head only after it has posted the inline
+    /// completions of the batch (`io_submit_sqes` in the kernel's io_uring.c), and the head is read
+    /// here before the completions are.
     pub fn decided(&self) -> u64 {
         self.decided
     }
@@ -450,13 +460,19 @@ impl Ring {
         self.decided == self.pushed
     }
 
-    /// Submits all that is queued, and waits until as many completions are there as `want` says, a signal comes or
-    /// `timeout` is over. Returns how many are to be [taken](Self::take) before those that were
-    /// [collected](Self::take_collected).
+    /// Submits all that is queued, and waits until as many completions are there as `want` says, a
+    /// signal comes or `timeout` is over. Returns how many are to be [taken](Self::take) before
+    /// those that were [collected](Self::take_collected).
     ///
-    /// Inlined, as the steps of it are, because a loop with one connection makes a turn for each echo.
+    /// Inlined, as the steps of it are, because a loop with one connection makes a turn for each
+    /// echo.
     #[inline(always)]
-    pub fn turn(&mut self, counters: &Counters, want: Want, timeout: Option<Duration>) -> io::Result<usize> {
+    pub fn turn(
+        &mut self,
+        counters: &Counters,
+        want: Want,
+        timeout: Option<Duration>,
+    ) -> io::Result<usize> {
         if self.has_submission_thread() {
             self.turn_of_thread(counters, want, timeout)?;
         } else {
@@ -488,12 +504,13 @@ impl Ring {
         std::mem::take(&mut self.collected)
     }
 
-    /// Sees what is decided, and whether the turn has more completions than are in the queue: those that did not fit
-    /// wait in the kernel (IORING_FEAT_NODROP), or requests wait here that it did not take, because memory is short
-    /// or a signal came first.
+    /// Sees what is decided, and whether the turn has more completions than are in the queue: those
+    /// that did not fit wait in the kernel (IORING_FEAT_NODROP), or requests wait here that it did
+    /// not take, because memory is short or a signal came first.
     #[inline]
     fn look(&mut self, counters: &Counters) -> bool {
-        // Before the completions: those of decided requests are in the queue by then, or the flag is set.
+        // Before the completions: those of decided requests are in the queue by then, or the flag
+        // is set.
         let (queued, overflow) = {
             let queue = self.uring.submission();
             (queue.len(), queue.cq_overflow())
@@ -505,8 +522,9 @@ impl Ring {
         overflow || queued > 0 && !self.has_submission_thread()
     }
 
-    /// Takes all completions of a turn that has more than are in the queue. None is handed on before the last is
-    /// here: what they bring about may complete at once, again and again, and the turn would never end.
+    /// Takes all completions of a turn that has more than are in the queue. None is handed on
+    /// before the last is here: what they bring about may complete at once, again and again, and
+    /// the turn would never end.
     #[cold]
     fn collect(&mut self, counters: &Counters) -> io::Result<()> {
         let mut unfinished = true;
@@ -547,8 +565,9 @@ impl Ring {
         }
     }
 
-    /// Every enter of a ring without a submission thread carries GETEVENTS: under DEFER_TASKRUN only such an
-    /// enter runs what is pending, and a loop that only submitted would never hear of anything new.
+    /// Every enter of a ring without a submission thread carries GETEVENTS: under DEFER_TASKRUN
+    /// only such an enter runs what is pending, and a loop that only submitted would never hear of
+    /// anything new.
     #[inline(always)]
     fn enter(
         &mut self,
@@ -590,8 +609,8 @@ impl Ring {
 }
 
 impl Drop for Ring {
-    /// A registered ring lives on after its descriptor is closed, until its thread ends. This is not counted, as
-    /// in no backend what frees the means of waiting is.
+    /// A registered ring lives on after its descriptor is closed, until its thread ends. This is
+    /// not counted, as in no backend what frees the means of waiting is.
     fn drop(&mut self) {
         if let Some(index) = self.registered {
             sys::unregister_ring_fd(self.uring.as_raw_fd(), index);
@@ -604,7 +623,10 @@ pub fn explain_set_up(error: &io::Error, setup: &Setup) -> Unsupported {
     Unsupported {
         reason: match error.raw_os_error() {
             Some(libc::ENOMEM) => {
-                format!("io_uring_register: ENOMEM: {}", setup.need().explain(sys::locked_memory_limit()))
+                format!(
+                    "io_uring_register: ENOMEM: {}",
+                    setup.need().explain(sys::locked_memory_limit())
+                )
             }
             Some(_) => format!("io_uring_register: {error}"),
             // It names the call itself.
@@ -621,7 +643,8 @@ pub fn explain(error: &io::Error, setup: &Setup) -> Unsupported {
     };
     let disabled = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled");
     let disabled = disabled.as_deref().map(str::trim).unwrap_or("absent");
-    // SINGLE_ISSUER is the youngest flag without DEFER_TASKRUN: COOP_TASKRUN has been there since 5.19.
+    // SINGLE_ISSUER is the youngest flag without DEFER_TASKRUN: COOP_TASKRUN has been there since
+    // 5.19.
     let (flags, linux) = match setup.task_run {
         "defer" => ("SINGLE_ISSUER or DEFER_TASKRUN", "6.1"),
         _ => ("SINGLE_ISSUER", "6.0"),
@@ -675,7 +698,11 @@ mod tests {
         let micros = Duration::from_micros;
         assert_eq!(wait(Want::Batch, None), (32, Some((LONG, 1000))));
         assert_eq!(wait(Want::Batch, Some(5000)), (32, Some((micros(5000), 1000))));
-        assert_eq!(wait(Want::Batch, Some(70)), (32, Some((micros(70), 70))), "never beyond the time-out");
+        assert_eq!(
+            wait(Want::Batch, Some(70)),
+            (32, Some((micros(70), 70))),
+            "never beyond the time-out"
+        );
         assert_eq!(wait(Want::Just(1), None), (1, None));
         assert_eq!(wait(Want::Just(7), Some(70)), (7, Some((micros(70), 0))));
         assert_eq!(wait(Want::Just(0), Some(70)), (0, None));
@@ -686,13 +713,17 @@ mod tests {
 
     #[test]
     fn names_the_flags_that_were_asked_for() {
-        let refused = |errno, setup: Setup| explain(&io::Error::from_raw_os_error(errno), &setup).reason;
+        let refused =
+            |errno, setup: Setup| explain(&io::Error::from_raw_os_error(errno), &setup).reason;
         let of = |task_run| Setup { task_run, ..Setup::default() };
         for errno in [libc::EINVAL, libc::ENOSYS] {
             assert!(refused(errno, of("defer")).ends_with("needs Linux 6.1"));
             for task_run in ["coop", "default"] {
                 let reason = refused(errno, of(task_run));
-                assert!(reason.ends_with("needs Linux 6.0") && !reason.contains("DEFER"), "{reason}");
+                assert!(
+                    reason.ends_with("needs Linux 6.0") && !reason.contains("DEFER"),
+                    "{reason}"
+                );
             }
         }
         let on = |cpu| Setup { submission_thread: Some((10, cpu)), ..of("default") };

@@ -29,7 +29,8 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Whether the request has a last completion whatever comes of it; the others have one only if they fail.
+    /// Whether the request has a last completion whatever comes of it; the others have one only if
+    /// they fail.
     pub fn completes_always(self) -> bool {
         !matches!(self, Kind::Send | Kind::Close)
     }
@@ -54,8 +55,8 @@ const KINDS: [Kind; 11] = [
 pub struct Token {
     /// What the request is for.
     pub kind: Kind,
-    /// Which owner of the index it belongs to, modulo 2^24: a completion that comes late must not touch
-    /// a connection that got the same descriptor since.
+    /// Which owner of the index it belongs to, modulo 2^24: a completion that comes late must not
+    /// touch a connection that got the same descriptor since.
     pub generation: u32,
     /// Which listener or connection.
     pub index: u32,
@@ -92,7 +93,11 @@ impl Token {
 
     #[inline]
     fn of_kind(kind: Kind, user_data: u64) -> Self {
-        Self { kind, generation: (user_data >> 32) as u32 & GENERATION_MASK, index: user_data as u32 }
+        Self {
+            kind,
+            generation: (user_data >> 32) as u32 & GENERATION_MASK,
+            index: user_data as u32,
+        }
     }
 }
 

@@ -1,5 +1,5 @@
-//! What all peers have in common: their arguments, their listening socket and their ready line. The loop is each
-//! one's own.
+//! What all peers have in common: their arguments, their listening socket and their ready line. The
+//! loop is each one's own.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::exit;
@@ -36,8 +36,8 @@ pub fn address(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, port))
 }
 
-/// A listener with the options of our own servers: SO_REUSEADDR, TCP_NODELAY, which accepted sockets inherit, and
-/// their backlog.
+/// A listener with the options of our own servers: SO_REUSEADDR, TCP_NODELAY, which accepted
+/// sockets inherit, and their backlog.
 pub fn listen(port: u16) -> TcpListener {
     let listen = || {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;

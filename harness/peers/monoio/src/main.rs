@@ -25,7 +25,8 @@ fn main() {
     });
 }
 
-/// Until the client has closed, or the connection is broken. The kernel owns the buffer while a request is under way.
+/// Until the client has closed, or the connection is broken. The kernel owns the buffer while a
+/// request is under way.
 async fn echo(mut stream: TcpStream) {
     let mut buffer = vec![0; BUFFER_BYTES];
     loop {

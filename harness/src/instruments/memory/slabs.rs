@@ -1,7 +1,8 @@
 //! The kernel's object caches: /proc/slabinfo, with the names that /sys/kernel/slab knows.
 //!
-//! SLUB merges caches of like objects and lists them under the name that came first: `eventpoll_epi` may be
-//! counted under `tcp_bind_bucket`. In /sys/kernel/slab each name is a link to the merged cache.
+//! SLUB merges caches of like objects and lists them under the name that came first:
+//! `eventpoll_epi` may be counted under `tcp_bind_bucket`. In /sys/kernel/slab each name is a link
+//! to the merged cache.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -17,7 +18,8 @@ use crate::instruments::rights::{READ, Rights};
 
 const SYSFS: &str = "/sys/kernel/slab";
 
-/// Of the names of a merged cache, the one that a reader of ours looks for. What stands first is preferred.
+/// Of the names of a merged cache, the one that a reader of ours looks for. What stands first is
+/// preferred.
 const WELL_KNOWN: [&str; 24] = [
     "eventpoll_epi",
     "eventpoll_pwq",
@@ -45,8 +47,9 @@ const WELL_KNOWN: [&str; 24] = [
     "pid",
 ];
 
-/// Beginnings of the names of file systems' objects. They come and go with any file that anyone on the
-/// machine looks at, among them /proc as the harness itself reads it, and no connection has any.
+/// Beginnings of the names of file systems' objects. They come and go with any file that anyone on
+/// the machine looks at, among them /proc as the harness itself reads it, and no connection has
+/// any.
 const FILESYSTEM: [&str; 24] = [
     "proc_inode_cache",
     "pde_opener",
@@ -81,8 +84,8 @@ pub struct Slab {
     pub name: String,
     /// All of its names, sorted: objects of each are among those counted.
     pub aliases: Vec<String>,
-    /// Objects in use, those of /proc left out of `dentry` and `lsm_inode_cache`. Exact after a shrink,
-    /// except that each CPU that has begun a slab since counts as using all of it.
+    /// Objects in use, those of /proc left out of `dentry` and `lsm_inode_cache`. Exact after a
+    /// shrink, except that each CPU that has begun a slab since counts as using all of it.
     pub objects: u64,
     /// What one takes in its slab, alignment included.
     pub object_bytes: u64,
@@ -114,7 +117,9 @@ impl Names {
     }
 
     fn filesystem(&self) -> bool {
-        self.aliases.iter().all(|alias| FILESYSTEM.iter().any(|beginning| alias.starts_with(beginning)))
+        self.aliases
+            .iter()
+            .all(|alias| FILESYSTEM.iter().any(|beginning| alias.starts_with(beginning)))
     }
 }
 
@@ -140,15 +145,17 @@ impl Slabs {
         let caches = caches(Path::new(SYSFS)).unwrap_or_default();
         let shrinkers: io::Result<_> = caches
             .iter()
-            .map(|names| File::options().write(true).open(Path::new(SYSFS).join(&names.best).join("shrink")))
+            .map(|names| {
+                File::options().write(true).open(Path::new(SYSFS).join(&names.best).join("shrink"))
+            })
             .collect();
         // SAFETY: sysconf takes no pointers.
         let page_bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) }.cast_unsigned();
         Ok(Self { info, caches, shrinkers: shrinkers.unwrap_or_default(), page_bytes })
     }
 
-    /// Gives back what the CPUs hold of each cache, after which the kernel's counts are exact (some 10 ms for
-    /// all). False if the kernel does not allow it.
+    /// Gives back what the CPUs hold of each cache, after which the kernel's counts are exact (some
+    /// 10 ms for all). False if the kernel does not allow it.
     pub(super) fn shrink(&self) -> bool {
         self.shrinks() && self.shrinkers.iter().all(|file| file.write_all_at(b"1", 0).is_ok())
     }
@@ -167,40 +174,49 @@ impl Slabs {
     }
 }
 
-/// The caches of /sys/kernel/slab: a merged one is a directory such as `:A-0000064`, with a link for each
-/// name.
+/// The caches of /sys/kernel/slab: a merged one is a directory such as `:A-0000064`, with a link
+/// for each name.
 fn caches(sysfs: &Path) -> io::Result<Vec<Names>> {
     let mut by_directory: HashMap<OsString, Vec<String>> = HashMap::new();
     for entry in fs::read_dir(sysfs)? {
         let entry = entry?;
         let Ok(name) = entry.file_name().into_string() else { continue };
         if !name.starts_with(':') {
-            let directory = fs::read_link(entry.path()).map_or_else(|_| entry.file_name(), OsString::from);
+            let directory =
+                fs::read_link(entry.path()).map_or_else(|_| entry.file_name(), OsString::from);
             by_directory.entry(directory).or_default().push(name);
         }
     }
     Ok(by_directory.into_values().filter_map(Names::new).collect())
 }
 
-/// slabinfo(5): name active_objs num_objs objsize objperslab pagesperslab : tunables … : slabdata active num
-/// shared.
+/// slabinfo(5): name active_objs num_objs objsize objperslab pagesperslab : tunables … : slabdata
+/// active num shared.
 fn parse(slabinfo: &str, caches: &[Names], page_bytes: u64) -> io::Result<Vec<Slab>> {
     let unexpected = |line: &str| {
         io::Error::new(io::ErrorKind::InvalidData, format!("/proc/slabinfo has the line `{line}`"))
     };
     let mut slabs = Vec::new();
-    for line in slabinfo.lines().filter(|line| !line.starts_with("slabinfo") && !line.starts_with('#')) {
+    for line in
+        slabinfo.lines().filter(|line| !line.starts_with("slabinfo") && !line.starts_with('#'))
+    {
         let words: Vec<&str> = line.split_whitespace().collect();
         let number = |index: usize| words.get(index).and_then(|word| word.parse::<u64>().ok());
-        let (Some(&listed), Some(objects), Some(object_bytes), Some(pages_per_slab), Some(slab_count)) =
-            (words.first(), number(1), number(3), number(5), number(14))
+        let (
+            Some(&listed),
+            Some(objects),
+            Some(object_bytes),
+            Some(pages_per_slab),
+            Some(slab_count),
+        ) = (words.first(), number(1), number(3), number(5), number(14))
         else {
             return Err(unexpected(line));
         };
         if slab_count == 0 {
             continue;
         }
-        let names = caches.iter().find(|names| names.aliases.iter().any(|alias| alias == listed)).cloned();
+        let names =
+            caches.iter().find(|names| names.aliases.iter().any(|alias| alias == listed)).cloned();
         let Some(names) = names.or_else(|| Names::new(vec![listed.to_owned()])) else {
             return Err(unexpected(line));
         };
@@ -216,12 +232,15 @@ fn parse(slabinfo: &str, caches: &[Names], page_bytes: u64) -> io::Result<Vec<Sl
     Ok(slabs)
 }
 
-/// Takes the objects of /proc off the caches that it shares with sockets. An inode of /proc has one dentry,
-/// and one blob of the security modules. A supervisor that lists /proc/PID/fd makes them for each descriptor
-/// of a server.
+/// Takes the objects of /proc off the caches that it shares with sockets. An inode of /proc has one
+/// dentry, and one blob of the security modules. A supervisor that lists /proc/PID/fd makes them
+/// for each descriptor of a server.
 fn leave_out_proc(slabs: &mut [Slab]) {
-    let of_proc = slabs.iter().find(|slab| slab.name == "proc_inode_cache").map_or(0, |slab| slab.objects);
-    for slab in slabs.iter_mut().filter(|slab| ["dentry", "lsm_inode_cache"].contains(&slab.name.as_str())) {
+    let of_proc =
+        slabs.iter().find(|slab| slab.name == "proc_inode_cache").map_or(0, |slab| slab.objects);
+    for slab in
+        slabs.iter_mut().filter(|slab| ["dentry", "lsm_inode_cache"].contains(&slab.name.as_str()))
+    {
         slab.objects = slab.objects.saturating_sub(of_proc);
     }
 }
@@ -266,7 +285,8 @@ empty 0 0 16 256 1 : tunables 0 0 0 : slabdata 0 0 0
 
     #[test]
     fn a_cache_that_is_merged_with_a_file_systems_is_kept() {
-        let names = |aliases: &[&str]| Names::new(aliases.iter().map(|&alias| alias.to_owned()).collect());
+        let names =
+            |aliases: &[&str]| Names::new(aliases.iter().map(|&alias| alias.to_owned()).collect());
         assert!(names(&["ext4_io_end", "jbd2_inode"]).unwrap().filesystem());
         assert!(!names(&["ext4_io_end", "mm_slot"]).unwrap().filesystem());
         assert!(!names(&["dentry"]).unwrap().filesystem());

@@ -18,7 +18,8 @@ fn affordable_pairs() -> usize {
     PAIRS.min(usize::try_from(limit.rlim_max).unwrap().saturating_sub(1000) / 2)
 }
 
-/// The reading, or none with the reason printed if this machine or its user does not allow an exact one.
+/// The reading, or none with the reason printed if this machine or its user does not allow an exact
+/// one.
 fn settled(instrument: &MemoryInstrument) -> Option<MemoryReading> {
     if let Some(why) = instrument.slabs_unavailable() {
         eprintln!("skipped: {why}");
@@ -35,17 +36,23 @@ fn settled(instrument: &MemoryInstrument) -> Option<MemoryReading> {
 /// How many objects of the named cache, and bytes of one object, came with each of `count` things.
 fn each(before: &MemoryReading, after: &MemoryReading, name: &str, count: usize) -> (f64, u64) {
     let find = |reading: &MemoryReading| {
-        let slab =
-            reading.slabs.iter().flatten().find(|slab| slab.aliases.iter().any(|alias| alias == name))?;
+        let slab = reading
+            .slabs
+            .iter()
+            .flatten()
+            .find(|slab| slab.aliases.iter().any(|alias| alias == name))?;
         Some((slab.objects as f64, slab.object_bytes))
     };
     let (earlier, later) = (find(before), find(after));
     let objects = |found: Option<(f64, u64)>| found.map_or(0.0, |(objects, _)| objects);
-    ((objects(later) - objects(earlier)) / count as f64, later.or(earlier).map_or(0, |(_, bytes)| bytes))
+    (
+        (objects(later) - objects(earlier)) / count as f64,
+        later.or(earlier).map_or(0, |(_, bytes)| bytes),
+    )
 }
 
-/// The objects of which there are not so many more for each of `count` things, within 1 %: of 4,000 that is 40,
-/// about one slab that a CPU has begun since the shrink.
+/// The objects of which there are not so many more for each of `count` things, within 1 %: of 4,000
+/// that is 40, about one slab that a CPU has begun since the shrink.
 fn deviations(
     before: &MemoryReading,
     after: &MemoryReading,
@@ -61,8 +68,8 @@ fn deviations(
         .collect()
 }
 
-/// Others on this machine open sockets and files too, the other tests of this program among them: an attempt that they
-/// disturbed is made again, for longer than those take.
+/// Others on this machine open sockets and files too, the other tests of this program among them:
+/// an attempt that they disturbed is made again, for longer than those take.
 #[test]
 fn a_connection_and_an_epoll_item_cost_what_the_kernel_allocates() {
     if affordable_pairs() < PAIRS {
@@ -78,7 +85,8 @@ fn a_connection_and_an_epoll_item_cost_what_the_kernel_allocates() {
     panic!("no attempt was exact: {disturbed:#?}");
 }
 
-/// Opens pairs, adds one end of each to an epoll, closes all. What deviates; none if it cannot be told.
+/// Opens pairs, adds one end of each to an epoll, closes all. What deviates; none if it cannot be
+/// told.
 fn open_add_and_close() -> Option<Vec<String>> {
     const OF_AN_END: [&str; 4] = ["TCP", "sock_inode_cache", "dentry", "filp"];
     const OF_AN_ITEM: [&str; 3] = ["eventpoll_epi", "eventpoll_pwq", "ep_head"];
@@ -94,13 +102,15 @@ fn open_add_and_close() -> Option<Vec<String>> {
     }
     let connected = settled(&instrument)?;
 
-    // SAFETY: epoll_create1 takes no pointers; the descriptor that it returns belongs to nobody else.
+    // SAFETY: epoll_create1 takes no pointers; the descriptor that it returns belongs to nobody
+    // else.
     let epoll = unsafe { OwnedFd::from_raw_fd(libc::epoll_create1(libc::EPOLL_CLOEXEC)) };
     for end in ends.iter().step_by(2) {
         let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: 0 };
         // SAFETY: both descriptors are open, and the event is a local that lives through the call.
-        let added =
-            unsafe { libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, end.as_raw_fd(), &mut event) };
+        let added = unsafe {
+            libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, end.as_raw_fd(), &mut event)
+        };
         assert_eq!(added, 0, "{}", io::Error::last_os_error());
     }
     let waiting = settled(&instrument)?;
@@ -131,7 +141,11 @@ fn print(before: &MemoryReading, after: &MemoryReading, count: usize, what: &str
         }
     }
     let kernel_bytes = after.kernel_bytes().unwrap() as f64 - before.kernel_bytes().unwrap() as f64;
-    println!("per {what}: {:.1} kernel bytes, settled {}", kernel_bytes / count as f64, after.settled);
+    println!(
+        "per {what}: {:.1} kernel bytes, settled {}",
+        kernel_bytes / count as f64,
+        after.settled
+    );
 }
 
 #[test]
@@ -147,6 +161,12 @@ fn user_pages_and_page_tables_of_a_process_grow_as_it_touches_memory() {
     assert!(grown.abs_diff(BYTES as u64) < 16 << 20, "{grown}");
     assert!(after.user.private_bytes > before.user.private_bytes);
     assert!(after.user.rss_bytes >= after.user.anonymous_bytes);
-    assert!(after.page_tables_bytes > before.page_tables_bytes, "huge pages still need tables of their own");
-    assert!(after.machine.available_bytes > 0 && after.machine.page_tables_bytes >= after.page_tables_bytes);
+    assert!(
+        after.page_tables_bytes > before.page_tables_bytes,
+        "huge pages still need tables of their own"
+    );
+    assert!(
+        after.machine.available_bytes > 0
+            && after.machine.page_tables_bytes >= after.page_tables_bytes
+    );
 }

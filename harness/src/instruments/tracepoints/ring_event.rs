@@ -4,29 +4,32 @@ use super::Tracepoint;
 
 /// Something happens within io_uring.
 ///
-/// Each of these fires in the task that does it: a thread that submits or waits, its SQPOLL thread, or an
-/// io-wq worker. A counter that is inherited follows all three, so that the counts are exact. Two tracepoints
-/// that one may look for are not here. `io_uring_task_add` tells that a request has become ready, and fires in
-/// whatever task made it so: of an echo server that is its client, which the server's counters do not see.
-/// `io_uring_register` says no more than the count of the call of that name.
+/// Each of these fires in the task that does it: a thread that submits or waits, its SQPOLL thread,
+/// or an io-wq worker. A counter that is inherited follows all three, so that the counts are exact.
+/// Two tracepoints that one may look for are not here. `io_uring_task_add` tells that a request has
+/// become ready, and fires in whatever task made it so: of an echo server that is its client, which
+/// the server's counters do not see. `io_uring_register` says no more than the count of the call of
+/// that name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RingEvent {
-    /// A request is taken from the submission queue. Older kernels have another name for it (`io_uring_submit_sqe`).
+    /// A request is taken from the submission queue. Older kernels have another name for it
+    /// (`io_uring_submit_sqe`).
     SubmitReq,
-    /// A completion is put into the completion queue, each of a multishot request's too; not of a request that
-    /// skips it (CQE_SKIP_SUCCESS). Older kernels count one for which the queue has no room here too.
+    /// A completion is put into the completion queue, each of a multishot request's too; not of a
+    /// request that skips it (CQE_SKIP_SUCCESS). Older kernels count one for which the queue has no
+    /// room here too.
     Complete,
     /// A completion finds the completion queue full, and waits in the kernel.
     CqeOverflow,
-    /// A request that cannot go on at once waits for its file to become ready. A request to poll is not counted:
-    /// waiting is all that it does.
+    /// A request that cannot go on at once waits for its file to become ready. A request to poll is
+    /// not counted: waiting is all that it does.
     PollArm,
     /// A wait for completions finds fewer than it waits for, and goes to sleep.
     CqringWait,
     /// A thread works off what has become ready, on a ring with DEFER_TASKRUN.
     LocalWorkRun,
-    /// The same on a ring without it. An SQPOLL thread does so in each turn in which it looks for requests,
-    /// whether anything has become ready or not: there it counts the turns.
+    /// The same on a ring without it. An SQPOLL thread does so in each turn in which it looks for
+    /// requests, whether anything has become ready or not: there it counts the turns.
     TaskWorkRun,
     /// A request looks up the file of a descriptor; one on a direct descriptor does not.
     FileGet,

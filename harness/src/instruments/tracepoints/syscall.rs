@@ -9,8 +9,8 @@ use super::{Reading, Tracepoint};
 /// A system call is entered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Syscall {
-    /// A call that a server can make. Not all 360 have a counter: with all of them open a ping-pong took twice
-    /// as long.
+    /// A call that a server can make. Not all 360 have a counter: with all of them open a ping-pong
+    /// took twice as long.
     Named(Call),
     /// Any call, named or not. It is read last: the named calls never exceed it.
     Any,

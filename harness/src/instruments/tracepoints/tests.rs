@@ -33,8 +33,8 @@ struct Script {
 /// Makes the call `times` times with arguments that the kernel refuses at once.
 fn refused_calls(times: u64, number: libc::c_long) {
     for _ in 0..times {
-        // SAFETY: the callers pass calls whose first argument is a descriptor; -1 is none, so that the kernel
-        // returns EBADF before it looks at any other argument.
+        // SAFETY: the callers pass calls whose first argument is a descriptor; -1 is none, so that
+        // the kernel returns EBADF before it looks at any other argument.
         unsafe { libc::syscall(number, -1, 0, 0, 0, 0, 0) };
     }
 }
@@ -67,16 +67,20 @@ extern "C" fn second_thread(script: *mut libc::c_void) -> libc::c_int {
     0
 }
 
-/// The child of a fork: system calls only, since another thread of the tests may have held any lock.
+/// The child of a fork: system calls only, since another thread of the tests may have held any
+/// lock.
 fn child(script: &Script) -> ! {
     byte(libc::SYS_read, script.start);
     refused_calls(MAIN_CLOSES, libc::SYS_close);
     refused_calls(OTHERS, libc::SYS_fsync);
-    let flags =
-        libc::CLONE_VM | libc::CLONE_FS | libc::CLONE_FILES | libc::CLONE_SIGHAND | libc::CLONE_THREAD;
+    let flags = libc::CLONE_VM
+        | libc::CLONE_FS
+        | libc::CLONE_FILES
+        | libc::CLONE_SIGHAND
+        | libc::CLONE_THREAD;
     let argument = ptr::from_ref(script).cast_mut().cast();
-    // SAFETY: each thread gets the upper end of its own mapping of STACK_BYTES. The threads share the main
-    // thread's TLS, of which they touch only errno. `_exit` never returns.
+    // SAFETY: each thread gets the upper end of its own mapping of STACK_BYTES. The threads share
+    // the main thread's TLS, of which they touch only errno. `_exit` never returns.
     unsafe {
         libc::clone(first_thread, script.stacks[0].add(STACK_BYTES), flags, argument);
         libc::clone(second_thread, script.stacks[1].add(STACK_BYTES), flags, argument);
@@ -90,8 +94,8 @@ struct Reaped(libc::pid_t);
 
 impl Drop for Reaped {
     fn drop(&mut self) {
-        // SAFETY: the pid is of a child that nobody else waits for, so that it cannot have been given to
-        // another.
+        // SAFETY: the pid is of a child that nobody else waits for, so that it cannot have been
+        // given to another.
         unsafe {
             libc::kill(self.0, libc::SIGKILL);
             libc::waitpid(self.0, ptr::null_mut(), 0);
@@ -104,7 +108,8 @@ fn fork_child() -> (Reaped, PipeWriter, PipeReader) {
     let ((start, started), (reported, report), (never, _never_written)) =
         (pipe().unwrap(), pipe().unwrap(), pipe().unwrap());
     let stack = || {
-        // SAFETY: a new private mapping, which no one else knows; it is kept for the life of the test.
+        // SAFETY: a new private mapping, which no one else knows; it is kept for the life of the
+        // test.
         let stack = unsafe {
             let protection = libc::PROT_READ | libc::PROT_WRITE;
             libc::mmap(
@@ -217,8 +222,8 @@ const READY_RECEIVES: u64 = 30;
 const REQUESTS: u64 = NOPS + 2 * LINKED + PUNTED + 2 * WAITING_RECEIVES + READY_RECEIVES;
 const QUEUED: u32 = 64;
 
-/// Queues requests: nops, or receives into memory that is never freed. A submission thread may tell only after
-/// their completions that it has taken the ones before.
+/// Queues requests: nops, or receives into memory that is never freed. A submission thread may tell
+/// only after their completions that it has taken the ones before.
 fn push(ring: &mut IoUring, entries: &[Entry]) {
     // SAFETY: a nop has no address, and the receives' stays valid.
     while unsafe { ring.submission().push_multiple(entries) }.is_err() {
@@ -265,8 +270,8 @@ fn known_requests(ring: &mut IoUring) {
     }
 }
 
-/// Runs `work` in a thread with a ring, and counts what happens in it and in the threads that the kernel makes
-/// for it. None where that cannot be counted.
+/// Runs `work` in a thread with a ring, and counts what happens in it and in the threads that the
+/// kernel makes for it. None where that cannot be counted.
 fn counted(
     build: impl FnOnce() -> io::Result<IoUring> + Send,
     work: impl FnOnce(&mut IoUring) + Send,

@@ -73,9 +73,10 @@ impl Axis {
             _ => &[1.0],
         };
         let every = (decades / 6.0).ceil().max(1.0) as i32;
-        let powers =
-            (low.log10().floor() as i32..=high.log10().ceil() as i32).filter(|power| power % every == 0);
-        let ticks = powers.flat_map(|power| digits.iter().map(move |digit| digit * 10_f64.powi(power)));
+        let powers = (low.log10().floor() as i32..=high.log10().ceil() as i32)
+            .filter(|power| power % every == 0);
+        let ticks =
+            powers.flat_map(|power| digits.iter().map(move |digit| digit * 10_f64.powi(power)));
         ticks.filter(|tick| (low..=high).contains(tick)).collect()
     }
 }
@@ -126,7 +127,10 @@ mod tests {
         ] {
             let labels: Vec<String> = axis.ticks().into_iter().map(label).collect();
             assert_eq!(labels, ticks, "{axis:?}");
-            assert!(axis.ticks().iter().all(|&tick| (0.0..=1.0).contains(&axis.at(tick))), "{axis:?}");
+            assert!(
+                axis.ticks().iter().all(|&tick| (0.0..=1.0).contains(&axis.at(tick))),
+                "{axis:?}"
+            );
         }
     }
 

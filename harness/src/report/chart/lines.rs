@@ -56,12 +56,14 @@ const BESIDE: f64 = 5.0;
 
 /// Draws the panels that have values.
 pub fn draw(canvas: &mut Canvas, across: &Across, panels: &[Panel]) {
-    let names =
-        |panel: &Panel| -> Vec<String> { panel.lines.iter().map(|line| line.label.clone()).collect() };
+    let names = |panel: &Panel| -> Vec<String> {
+        panel.lines.iter().map(|line| line.label.clone()).collect()
+    };
     let has_one_legend = panels.windows(2).all(|pair| names(&pair[0]) == names(&pair[1]));
     for (index, panel) in panels.iter().enumerate() {
         if index == 0 || !has_one_legend {
-            let looks: Vec<_> = panel.lines.iter().map(|line| (line.look, line.label.as_str())).collect();
+            let looks: Vec<_> =
+                panel.lines.iter().map(|line| (line.look, line.label.as_str())).collect();
             canvas.legend(&looks, true);
         }
         draw_panel(canvas, across, panel);
@@ -93,7 +95,8 @@ fn draw_panel(canvas: &mut Canvas, across: &Across, panel: &Panel) {
     for (tick, text) in across.ticks.clone().unwrap_or_else(round) {
         let (x, half) = (across.axis.at(tick), width(&text, SIZE) / 2.0);
         canvas.line("rule", (x, top), (x, bottom));
-        // Numbers that would run into each other or over the edge are left out, their lines are not.
+        // Numbers that would run into each other or over the edge are left out, their lines are
+        // not.
         if x - half >= free && x + half <= WIDTH {
             canvas.text(x, bottom + 14.0, "soft mid", &text);
             free = x + half + 4.0;
@@ -112,15 +115,21 @@ fn draw_panel(canvas: &mut Canvas, across: &Across, panel: &Panel) {
         } else {
             0.0
         };
-        let place = |point: &Point| ((across.axis.at(point.x) + beside).clamp(LEFT, RIGHT), up.at(point.y));
-        let drawn: Vec<&Point> =
-            line.points.iter().filter(|point| across.axis.holds(point.x) && up.holds(point.y)).collect();
+        let place =
+            |point: &Point| ((across.axis.at(point.x) + beside).clamp(LEFT, RIGHT), up.at(point.y));
+        let drawn: Vec<&Point> = line
+            .points
+            .iter()
+            .filter(|point| across.axis.holds(point.x) && up.holds(point.y))
+            .collect();
         if drawn.len() > 1 {
             canvas.line_of(line.look, &drawn.iter().map(|point| place(point)).collect::<Vec<_>>());
         }
         for point in drawn.iter().filter(|point| point.is_marked) {
             let (x, y) = place(point);
-            if let Some((low, high)) = point.bounds.filter(|(low, high)| up.holds(*low) && up.holds(*high)) {
+            if let Some((low, high)) =
+                point.bounds.filter(|(low, high)| up.holds(*low) && up.holds(*high))
+            {
                 canvas.whisker((x, up.at(low)), (x, up.at(high)));
             }
             canvas.mark(line.look, x, y);
@@ -129,7 +138,8 @@ fn draw_panel(canvas: &mut Canvas, across: &Across, panel: &Panel) {
             }
         }
         let of_point = |point: &&Point| format!("{} at {}", label(point.y), label(point.x));
-        let told: Vec<String> = drawn.iter().filter(|point| point.is_marked).map(of_point).collect();
+        let told: Vec<String> =
+            drawn.iter().filter(|point| point.is_marked).map(of_point).collect();
         canvas.describe(format!("{}, {}: {}.", panel.title, line.label, told.join(", ")));
     }
 }

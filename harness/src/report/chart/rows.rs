@@ -1,4 +1,5 @@
-//! One arm a row, with its name and its figures above what is drawn: names may be long, and nothing is turned.
+//! One arm a row, with its name and its figures above what is drawn: names may be long, and nothing
+//! is turned.
 
 use super::axis::{Axis, label};
 use super::{BOLD, Canvas, LINE, MARGIN, SIZE, WIDTH, width, wrapped};
@@ -48,8 +49,8 @@ const HEIGHT: f64 = 12.0;
 /// Ratios on one axis for all groups if no group would be squeezed, else on one each.
 const COMMON_AXIS_BELOW: f64 = 4.0;
 
-/// A bar that is more than so many times as long as the middle one goes on beyond the picture, or it would leave no room
-/// for the others.
+/// A bar that is more than so many times as long as the middle one goes on beyond the picture, or
+/// it would leave no room for the others.
 const LONGEST: f64 = 8.0;
 
 /// Between a bar and the next name.
@@ -64,12 +65,14 @@ pub fn draw(canvas: &mut Canvas, groups: &[Group], axis_title: &str, are_of_one_
         });
     }
     let all: Vec<f64> = groups.iter().flat_map(values).collect();
-    let is_ratio =
-        groups.iter().flat_map(|group| &group.rows).any(|row| matches!(row.drawn, Drawn::Ratio { .. }));
+    let is_ratio = groups
+        .iter()
+        .flat_map(|group| &group.rows)
+        .any(|row| matches!(row.drawn, Drawn::Ratio { .. }));
     let common = match is_ratio {
-        true => {
-            Some(ratio_axis(&all)).filter(|(_, quotient)| *quotient < COMMON_AXIS_BELOW).map(|(axis, _)| axis)
-        }
+        true => Some(ratio_axis(&all))
+            .filter(|(_, quotient)| *quotient < COMMON_AXIS_BELOW)
+            .map(|(axis, _)| axis),
         false => are_of_one_kind.then(|| bar_axis(groups)),
     };
     let mut is_any_cut = false;
@@ -101,7 +104,8 @@ fn length(row: &Row) -> Option<f64> {
 /// From 0, as long as the longest bar that is not cut.
 fn bar_axis(groups: &[Group]) -> Axis {
     let rows = || groups.iter().flat_map(|group| &group.rows);
-    let mut lengths: Vec<f64> = rows().filter_map(length).filter(|length| length.is_finite()).collect();
+    let mut lengths: Vec<f64> =
+        rows().filter_map(length).filter(|length| length.is_finite()).collect();
     let most = median(&mut lengths).map_or(f64::INFINITY, |middle| middle * LONGEST);
     let whole = rows().filter(|row| length(row).is_some_and(|length| length <= most));
     let ends = whole.flat_map(|row| match &row.drawn {
@@ -139,8 +143,8 @@ fn values(group: &Group) -> Vec<f64> {
 /// With 1 on it, and the quotient of its ends.
 fn ratio_axis(values: &[f64]) -> (Axis, f64) {
     let values = values.iter().copied().filter(|value| super::axis::is_drawable(*value));
-    let (low, high) =
-        values.fold((0.98, 1.02), |(low, high): (f64, f64), value| (low.min(value), high.max(value)));
+    let (low, high) = values
+        .fold((0.98, 1.02), |(low, high): (f64, f64), value| (low.min(value), high.max(value)));
     (Axis::log(low, high, FROM, TO), high / low)
 }
 
@@ -162,7 +166,9 @@ fn draw_group(canvas: &mut Canvas, group: &Group, axis: &Axis, is_ratio: bool) {
         canvas.y = figures + HEIGHT + 4.0;
     }
     let bottom = canvas.y + 2.0;
-    if let Some((low, high)) = group.band.filter(|(low, high)| axis.holds(*low) && axis.holds(*high)) {
+    if let Some((low, high)) =
+        group.band.filter(|(low, high)| axis.holds(*low) && axis.holds(*high))
+    {
         canvas.rect("band", (axis.at(low), top), (axis.at(high) - axis.at(low), bottom - top));
     }
     let mut free = 0.0;
@@ -252,8 +258,11 @@ mod tests {
         let drawn = |all: Vec<Drawn>| {
             let mut canvas = Canvas::new("n", "t");
             let row = |drawn| Row { label: "arm".to_owned(), figures: String::new(), drawn };
-            let group =
-                Group { heading: String::new(), rows: all.into_iter().map(row).collect(), band: None };
+            let group = Group {
+                heading: String::new(),
+                rows: all.into_iter().map(row).collect(),
+                band: None,
+            };
             draw(&mut canvas, &[group], "axis", true);
             canvas.finish().file()
         };
@@ -261,7 +270,8 @@ mod tests {
         let ratio = |low, high| drawn(vec![Drawn::Ratio { look, at: 1.5, bounds: (low, high) }]);
         assert_eq!(marks(&ratio(1.5, 1.5), "whisker"), 0);
         assert_eq!(marks(&ratio(1.4, 1.6), "whisker"), 3);
-        let bars = [-5.0, f64::NAN, f64::INFINITY, 7.0].map(|to| Drawn::Bar { look, to, bounds: None });
+        let bars =
+            [-5.0, f64::NAN, f64::INFINITY, 7.0].map(|to| Drawn::Bar { look, to, bounds: None });
         assert_eq!(marks(&drawn(bars.into()), "bar"), 1, "only what has a length");
         let part = |size| Part { name: "p".to_owned(), colour: Colour::Blue, size };
         let stack = drawn(vec![Drawn::Stack(vec![part(-3.0), part(0.0), part(2.0)])]);

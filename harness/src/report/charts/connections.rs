@@ -83,7 +83,11 @@ pub fn costs(run: &Run) -> Found {
         true => vec![cpu, p99],
         false => vec![cpu, beside, p99],
     };
-    let xs = panels.iter().flat_map(|panel| &panel.lines).flat_map(|line| &line.points).map(|point| point.x);
+    let xs = panels
+        .iter()
+        .flat_map(|panel| &panel.lines)
+        .flat_map(|line| &line.points)
+        .map(|point| point.x);
     let Some(axis) = Axis::fitting(xs, LEFT + 12.0, RIGHT - 12.0) else {
         return Err(nothing_of(run, Pass::Scale));
     };
@@ -91,7 +95,8 @@ pub fn costs(run: &Run) -> Found {
         "cost-by-connections",
         "What does a load cost beside ever more connections that are idle?",
     );
-    let across = Across { title: "connections that stand".to_owned(), axis, ticks: None, has_places: true };
+    let across =
+        Across { title: "connections that stand".to_owned(), axis, ticks: None, has_places: true };
     lines::draw(&mut canvas, &across, &panels);
     let repeats = match matrix.repeats {
         1 => "One repeat in one walk, without a range".to_owned(),

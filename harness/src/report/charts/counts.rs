@@ -13,7 +13,9 @@ use crate::report::table::number;
 use crate::report::tables::{SHOWN_BYTES, counted_trial, whole};
 use crate::results::Run;
 use crate::slopes::Flaw;
-use crate::trial::memory_states::{ACTIVE, KERNEL_SUM, MACHINE_SUM, NEVER_USED, USED_THEN_IDLE, USER_SUM};
+use crate::trial::memory_states::{
+    ACTIVE, KERNEL_SUM, MACHINE_SUM, NEVER_USED, USED_THEN_IDLE, USER_SUM,
+};
 
 /// Less than this of a call for an echo is not drawn.
 const SHOWN_CALLS: f64 = 0.005;
@@ -29,9 +31,11 @@ pub fn syscalls(run: &Run) -> Found {
             .collect();
         calls.sort_by(|a, b| a.syscall.cmp(&b.syscall));
         let part = |name: &str, size| Part { name: name.to_owned(), colour: of_call(name), size };
-        let parts: Vec<Part> = calls.iter().map(|call| part(&call.syscall, call.calls_per_echo)).collect();
-        let waits =
-            trial.events_per_wait.map_or(String::new(), |events| format!(", {} a wait", number(events)));
+        let parts: Vec<Part> =
+            calls.iter().map(|call| part(&call.syscall, call.calls_per_echo)).collect();
+        let waits = trial
+            .events_per_wait
+            .map_or(String::new(), |events| format!(", {} a wait", number(events)));
         let source = trial.syscalls_source.split(':').next().unwrap_or_default();
         let source = if source == "tracepoints" { String::new() } else { format!(", {source}") };
         Some(Row {
@@ -45,13 +49,22 @@ pub fn syscalls(run: &Run) -> Found {
         let rows: Vec<Row> = arms.filter_map(|arm| row(workload, arm)).collect();
         (!rows.is_empty()).then(|| Group { heading: workload.name.clone(), rows, band: None })
     };
-    let groups: Vec<(&Workload, Group)> =
-        run.matrix.workloads.iter().filter_map(|workload| Some((workload, group(workload)?))).collect();
-    let charts =
-        pictures(run, "syscalls", "Which system calls does an echo take?", groups, |canvas, groups| {
+    let groups: Vec<(&Workload, Group)> = run
+        .matrix
+        .workloads
+        .iter()
+        .filter_map(|workload| Some((workload, group(workload)?)))
+        .collect();
+    let charts = pictures(
+        run,
+        "syscalls",
+        "Which system calls does an echo take?",
+        groups,
+        |canvas, groups| {
             rows::draw(canvas, groups, "system calls per echo; one trial of each, counted", false);
             canvas.note("Beside the sum: events or completions that one wait brings.");
-        });
+        },
+    );
     let charts = charts.into_iter().map(|(mut canvas, workloads)| {
         say_missing(&mut canvas, run, Pass::Syscalls, &workloads);
         canvas.finish()
@@ -73,14 +86,16 @@ pub fn memory(run: &Run) -> Found {
     if usable.is_empty() {
         return Err(nothing_of(run, Pass::Memory));
     }
-    let is_told = |row: &&MemoryRow| row.object == KERNEL_SUM && row.over_null_bytes_per_connection.is_some();
+    let is_told =
+        |row: &&MemoryRow| row.object == KERNEL_SUM && row.over_null_bytes_per_connection.is_some();
     if !usable.iter().any(is_told) {
         return Err("of no server the kernel's objects are told from those of 'null'; the reasons stand under the table \
                     of memory"
             .to_owned());
     }
     let colours = colours(&usable);
-    let states = [(NEVER_USED, "never used"), (USED_THEN_IDLE, "used, then idle"), (ACTIVE, "active")];
+    let states =
+        [(NEVER_USED, "never used"), (USED_THEN_IDLE, "used, then idle"), (ACTIVE, "active")];
     let group = |(state, words): (&str, &str)| {
         let arms = run.matrix.backends.iter().map(|contender| contender.arm());
         let of_arm = |arm: String| {
@@ -131,7 +146,9 @@ fn is_object(row: &MemoryRow) -> bool {
 
 /// Objects that have a colour; of two of one colour the larger.
 fn colours(rows: &[&MemoryRow]) -> BTreeMap<String, Colour> {
-    let sized = |row: &&&MemoryRow| is_object(row) && row.over_null_bytes_per_connection >= Some(SHOWN_BYTES);
+    let sized = |row: &&&MemoryRow| {
+        is_object(row) && row.over_null_bytes_per_connection >= Some(SHOWN_BYTES)
+    };
     let mut largest: Vec<&MemoryRow> = rows.iter().filter(sized).copied().collect();
     largest.sort_by(|a, b| {
         let bytes = |row: &MemoryRow| row.over_null_bytes_per_connection.unwrap_or_default();
@@ -139,7 +156,9 @@ fn colours(rows: &[&MemoryRow]) -> BTreeMap<String, Colour> {
     });
     let mut colours: BTreeMap<String, Colour> = BTreeMap::new();
     for row in largest {
-        if let Some(colour) = of_object(&row.object).filter(|of| !colours.values().any(|taken| taken == of)) {
+        if let Some(colour) =
+            of_object(&row.object).filter(|of| !colours.values().any(|taken| taken == of))
+        {
             colours.insert(row.object.clone(), colour);
         }
     }
@@ -152,7 +171,8 @@ fn row(arm: String, rows: &[&MemoryRow], colours: &BTreeMap<String, Colour>) -> 
     let kernel_bytes = kernel.over_null_bytes_per_connection?;
     let mut parts: Vec<Part> = Vec::new();
     for row in rows.iter().filter(|row| is_object(row)) {
-        let (Some(bytes), Some(&colour)) = (row.over_null_bytes_per_connection, colours.get(&row.object))
+        let (Some(bytes), Some(&colour)) =
+            (row.over_null_bytes_per_connection, colours.get(&row.object))
         else {
             continue;
         };
@@ -224,8 +244,9 @@ mod tests {
 
     #[test]
     fn what_waits_and_what_moves_bytes_is_told_apart_by_colour() {
-        let calls = ["epoll_wait", "recvfrom", "sendto", "io_uring_enter", "poll", "pselect6", "epoll_ctl"]
-            .map(of_call);
+        let calls =
+            ["epoll_wait", "recvfrom", "sendto", "io_uring_enter", "poll", "pselect6", "epoll_ctl"]
+                .map(of_call);
         for (index, colour) in calls.iter().enumerate() {
             assert!(!calls[..index].contains(colour) && *colour != Colour::Grey, "{colour:?}");
         }

@@ -66,8 +66,13 @@ pub fn ratios(run: &Run, compared: &Compared) -> Found {
     let charts: Vec<Chart> = charts.collect();
     match charts.is_empty() {
         false => Ok(charts),
-        true if run.trials.iter().any(|row| row.status.is_usable() && row.pass == Some(Pass::Latency)) => {
-            let all: Vec<&str> = run.matrix.workloads.iter().map(|workload| workload.name.as_str()).collect();
+        true if run
+            .trials
+            .iter()
+            .any(|row| row.status.is_usable() && row.pass == Some(Pass::Latency)) =>
+        {
+            let all: Vec<&str> =
+                run.matrix.workloads.iter().map(|workload| workload.name.as_str()).collect();
             Err(not_compared(run, compared, &all).join(" "))
         }
         true => Err(nothing_of(run, Pass::Latency)),
@@ -76,11 +81,13 @@ pub fn ratios(run: &Run, compared: &Compared) -> Found {
 
 fn ratios_of(run: &Run, compared: &Compared, workload: &Workload) -> Option<Group> {
     let arms = run.matrix.backends.iter().map(|contender| contender.arm());
-    let found = |arm: String| comparison(run, &workload.name, compared.column, &arm, &run.matrix.baseline);
+    let found =
+        |arm: String| comparison(run, &workload.name, compared.column, &arm, &run.matrix.baseline);
     let comparisons: Vec<&ComparisonRow> = arms.filter_map(found).collect();
     let row = |row: &&ComparisonRow| Row {
         label: row.arm.clone(),
-        figures: ratio_of_bounds(row.ratio, row.ratio_low, row.ratio_high, None) + word(row.verdict),
+        figures: ratio_of_bounds(row.ratio, row.ratio_low, row.ratio_high, None)
+            + word(row.verdict),
         drawn: Drawn::Ratio {
             look: look(run, &row.arm),
             at: row.ratio,
@@ -119,7 +126,10 @@ fn say_not_compared(canvas: &mut Canvas, run: &Run, compared: &Compared, workloa
     };
     for (verdict, words) in [
         (Verdict::SharedCpu, "Shared CPU: not every thread had one of its own; no verdict."),
-        (Verdict::SharedCore, "Shared core: its threads ran on hyperthreads of one core; no verdict."),
+        (
+            Verdict::SharedCore,
+            "Shared core: its threads ran on hyperthreads of one core; no verdict.",
+        ),
         (Verdict::SendLag, "Send lag: the client's own lateness differs; no verdict."),
         (Verdict::NoNoise, "No noise: the baseline's second reading is missing; no verdict."),
     ] {
@@ -137,10 +147,15 @@ fn say_not_compared(canvas: &mut Canvas, run: &Run, compared: &Compared, workloa
 fn not_compared(run: &Run, compared: &Compared, workloads: &[&str]) -> Vec<String> {
     let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
     for workload in workloads {
-        let rows =
-            || run.trials.iter().filter(|row| row.pass == Some(Pass::Latency) && row.workload == *workload);
-        let is_compared =
-            run.comparisons.iter().any(|row| row.metric == compared.column && row.workload == *workload);
+        let rows = || {
+            run.trials
+                .iter()
+                .filter(|row| row.pass == Some(Pass::Latency) && row.workload == *workload)
+        };
+        let is_compared = run
+            .comparisons
+            .iter()
+            .any(|row| row.metric == compared.column && row.workload == *workload);
         if is_compared || rows().next().is_none() {
             continue;
         }
@@ -169,8 +184,9 @@ pub fn absolute(run: &Run) -> Found {
             let rows = in_complete_blocks(run, &workload.name, &arm);
             let Spread { middle, bounds } =
                 Spread::of(rows.iter().filter_map(|row| row.server_cpu_ns_per_echo).collect())?;
-            let range =
-                bounds.map_or(String::new(), |(low, high)| format!(" ({}–{})", number(low), number(high)));
+            let range = bounds.map_or(String::new(), |(low, high)| {
+                format!(" ({}–{})", number(low), number(high))
+            });
             Some(Row {
                 figures: format!("{}{range}", number(middle)),
                 drawn: Drawn::Bar { look: look(run, &arm), to: middle, bounds },
@@ -182,11 +198,20 @@ pub fn absolute(run: &Run) -> Found {
         let heading = format!("{}: {}", workload.name, load(workload));
         (!rows.is_empty()).then_some(Group { heading, rows, band: None })
     };
-    let groups: Vec<(&Workload, Group)> =
-        run.matrix.workloads.iter().filter_map(|workload| Some((workload, of_workload(workload)?))).collect();
+    let groups: Vec<(&Workload, Group)> = run
+        .matrix
+        .workloads
+        .iter()
+        .filter_map(|workload| Some((workload, of_workload(workload)?)))
+        .collect();
     let title = "How much CPU does the server take for an echo?";
     let charts = pictures(run, "cpu", title, groups, |canvas, groups| {
-        rows::draw(canvas, groups, "server CPU, ns per echo; each workload has an axis of its own", false);
+        rows::draw(
+            canvas,
+            groups,
+            "server CPU, ns per echo; each workload has an axis of its own",
+            false,
+        );
         let is_spread = |row: &Row| matches!(row.drawn, Drawn::Bar { bounds: Some(_), .. });
         if groups.iter().flat_map(|group| &group.rows).any(is_spread) {
             canvas.note(SPREAD);
@@ -200,8 +225,8 @@ pub fn absolute(run: &Run) -> Found {
     if charts.is_empty() { Err(nothing_of(run, Pass::Latency)) } else { Ok(charts) }
 }
 
-/// One picture, or one for each workload if there are many rows; each with the workloads of which it has to say what
-/// is missing.
+/// One picture, or one for each workload if there are many rows; each with the workloads of which
+/// it has to say what is missing.
 pub fn pictures<'a>(
     run: &'a Run,
     name: &str,
@@ -231,7 +256,8 @@ pub fn pictures<'a>(
     let of_workload = |(workload, group): (&'a Workload, Group)| {
         let mut of = std::mem::take(&mut without);
         of.push(&workload.name);
-        let (name, title) = (format!("{name}-{}", workload.name), format!("{title} {}", workload.name));
+        let (name, title) =
+            (format!("{name}-{}", workload.name), format!("{title} {}", workload.name));
         picture(&name, &title, &[group], of)
     };
     groups.into_iter().map(of_workload).collect()

@@ -58,7 +58,12 @@ fn of_group(run: &Run, group: &[&Workload]) -> Option<Chart> {
     ];
     let panel = |(name, value): (&str, Percentile)| Panel {
         title: format!("{name} from when a message was due, µs"),
-        lines: run.matrix.backends.iter().map(|contender| line(run, group, contender, value)).collect(),
+        lines: run
+            .matrix
+            .backends
+            .iter()
+            .map(|contender| line(run, group, contender, value))
+            .collect(),
         goal: objective
             .filter(|_| name == "p99")
             .map(|goal| (goal, format!("objective: {} ms", number(goal / 1000.0)))),
@@ -120,7 +125,8 @@ const MOST_LINES: usize = 5;
 /// Steps for each nine.
 const STEPS: i32 = 8;
 
-/// Where a line has its marks: the quotient of all messages and those that took longer, and the percentile.
+/// Where a line has its marks: the quotient of all messages and those that took longer, and the
+/// percentile.
 const MARKED: [(f64, &str); 6] =
     [(2.0, "50"), (10.0, "90"), (100.0, "99"), (1e3, "99.9"), (1e4, "99.99"), (1e5, "99.999")];
 
@@ -128,9 +134,9 @@ const MARKED: [(f64, &str); 6] =
 pub fn by_percentile(run: &Run, folder: &Path) -> Found {
     let names = run.matrix.workloads.iter().map(|workload| workload.name.as_str());
     let of_pass = |name: &str| {
-        run.trials
-            .iter()
-            .any(|row| row.pass == Some(Pass::Latency) && row.workload == name && row.status.is_usable())
+        run.trials.iter().any(|row| {
+            row.pass == Some(Pass::Latency) && row.workload == name && row.status.is_usable()
+        })
     };
     let workloads: Vec<&str> = names.filter(|name| of_pass(name)).collect();
     if workloads.is_empty() {
@@ -153,8 +159,12 @@ struct Merged {
 }
 
 fn of_workload(run: &Run, folder: &Path, workload: &str) -> Option<Chart> {
-    let arms: Vec<Merged> =
-        run.matrix.backends.iter().filter_map(|contender| merged(run, folder, workload, contender)).collect();
+    let arms: Vec<Merged> = run
+        .matrix
+        .backends
+        .iter()
+        .filter_map(|contender| merged(run, folder, workload, contender))
+        .collect();
     let line_of = |merged: &Merged| line_by_percentile(run, merged);
     let is_baseline = |merged: &&Merged| merged.arm == run.matrix.baseline;
     let baseline = arms.iter().find(is_baseline);
@@ -162,7 +172,8 @@ fn of_workload(run: &Run, folder: &Path, workload: &str) -> Option<Chart> {
     let groups: Vec<Vec<&Merged>> = if drawn.len() <= MOST_LINES {
         vec![drawn]
     } else {
-        let others: Vec<&Merged> = drawn.into_iter().filter(|merged| !is_baseline(merged)).collect();
+        let others: Vec<&Merged> =
+            drawn.into_iter().filter(|merged| !is_baseline(merged)).collect();
         let groups = others.chunks(MOST_LINES - 1);
         groups.map(|group| baseline.into_iter().chain(group.iter().copied()).collect()).collect()
     };
@@ -188,7 +199,11 @@ fn of_workload(run: &Run, folder: &Path, workload: &str) -> Option<Chart> {
         title: "percentile: % of the messages took no longer".to_owned(),
         axis: Axis::log(1.0, most, LEFT, RIGHT),
         ticks: Some(
-            MARKED.iter().filter(|(x, _)| *x <= most).map(|(x, name)| (*x, (*name).to_owned())).collect(),
+            MARKED
+                .iter()
+                .filter(|(x, _)| *x <= most)
+                .map(|(x, name)| (*x, (*name).to_owned()))
+                .collect(),
         ),
         has_places: false,
     };
@@ -198,7 +213,11 @@ fn of_workload(run: &Run, folder: &Path, workload: &str) -> Option<Chart> {
         "The histograms of {blocks} blocks together, up to the last percentile that so many messages carry; no interval."
     ));
     for Merged { arm, missing, .. } in arms.iter().filter(|merged| !merged.missing.is_empty()) {
-        canvas.note(&format!("Of {arm} {} histograms could not be read: {}.", missing.len(), missing[0]));
+        canvas.note(&format!(
+            "Of {arm} {} histograms could not be read: {}.",
+            missing.len(),
+            missing[0]
+        ));
     }
     say_missing(&mut canvas, run, Pass::Latency, &[workload]);
     Some(canvas.finish())
@@ -221,18 +240,22 @@ fn merged(run: &Run, folder: &Path, workload: &str, contender: &Contender) -> Op
 }
 
 fn line_by_percentile(run: &Run, merged: &Merged) -> Line {
-    let steps = (0..STEPS * MARKED.len() as i32).map(|step| 10_f64.powf(f64::from(step) / f64::from(STEPS)));
+    let steps = (0..STEPS * MARKED.len() as i32)
+        .map(|step| 10_f64.powf(f64::from(step) / f64::from(STEPS)));
     let mut xs: Vec<(f64, bool)> =
         steps.map(|x| (x, false)).chain(MARKED.iter().map(|(x, _)| (*x, true))).collect();
     xs.sort_by(|a, b| a.0.total_cmp(&b.0));
     let quantile = |x: f64| 1.0 - 1.0 / x;
     let samples = merged.latency_ns.len();
-    let points = xs.into_iter().filter(|(x, _)| carries(samples, quantile(*x))).map(|(x, is_marked)| Point {
-        x,
-        y: merged.latency_ns.value_at_quantile(quantile(x)) as f64 / 1e3,
-        bounds: None,
-        is_marked,
-        is_ringed: false,
-    });
+    let points =
+        xs.into_iter().filter(|(x, _)| carries(samples, quantile(*x))).map(|(x, is_marked)| {
+            Point {
+                x,
+                y: merged.latency_ns.value_at_quantile(quantile(x)) as f64 / 1e3,
+                bounds: None,
+                is_marked,
+                is_ringed: false,
+            }
+        });
     Line { label: merged.arm.clone(), look: look(run, &merged.arm), points: points.collect() }
 }

@@ -1,4 +1,5 @@
-//! What to choose for each shape of service: where the baseline is enough, where another is better, where it is a trade.
+//! What to choose for each shape of service: where the baseline is enough, where another is better,
+//! where it is a trade.
 
 use super::series::Series;
 use super::{CPU, Kind, LOADS, Rule, Words, judged, limits, others, sentence};
@@ -25,7 +26,8 @@ impl Standing<'_> {
     /// In what it is better under load, or worse.
     fn under_load(&self, better: bool) -> impl Iterator<Item = &'static str> {
         let is_wanted = move |(words, row): &&(&'static Words, &ComparisonRow)| {
-            let good = METRICS.iter().find(|metric| metric.name == words.metric).and_then(|of| of.better);
+            let good =
+                METRICS.iter().find(|metric| metric.name == words.metric).and_then(|of| of.better);
             row.verdict != Verdict::NoDifferenceShown && (good == Some(row.verdict)) == better
         };
         self.rows.iter().filter(is_wanted).map(|(words, _)| words.noun)
@@ -53,7 +55,8 @@ pub fn rules(run: &Run, all: &[Series]) -> Vec<Rule> {
             None => kinds.push((standing.arm.clone(), kind, vec![standing])),
         }
     }
-    let points = |of: &[&Standing]| of.iter().map(|standing| standing.point).collect::<Vec<Point>>();
+    let points =
+        |of: &[&Standing]| of.iter().map(|standing| standing.point).collect::<Vec<Point>>();
     let mut merged: Vec<(Kind, Vec<Point>, Vec<&Standing>)> = Vec::new();
     for (_, kind, found) in kinds {
         match merged.iter_mut().find(|(of, at, _)| *of == kind && *at == points(&found)) {
@@ -77,8 +80,9 @@ fn standings<'a>(run: &'a Run, all: &[Series]) -> Vec<Standing<'a>> {
                 if judged(run, workload, &CPU, &arm).is_none() {
                     continue;
                 }
-                let rows =
-                    LOADS.iter().filter_map(|words| Some((*words, judged(run, workload, words, &arm)?)));
+                let rows = LOADS
+                    .iter()
+                    .filter_map(|words| Some((*words, judged(run, workload, words, &arm)?)));
                 found.push(Standing {
                     rows: rows.collect(),
                     point: (index, at),
@@ -94,7 +98,8 @@ fn standings<'a>(run: &'a Run, all: &[Series]) -> Vec<Standing<'a>> {
 /// The shapes of these workloads, one for each series.
 fn shapes(all: &[Series], points: &[Point]) -> String {
     let of_series = |(index, series): (usize, &Series)| {
-        let own: Vec<usize> = points.iter().filter(|(of, _)| *of == index).map(|(_, at)| *at).collect();
+        let own: Vec<usize> =
+            points.iter().filter(|(of, _)| *of == index).map(|(_, at)| *at).collect();
         (!own.is_empty()).then(|| series.shape(&own))
     };
     all.iter().enumerate().filter_map(of_series).collect::<Vec<_>>().join("; or ")
@@ -115,7 +120,8 @@ fn better_or_trade(
         }
     }
     let baseline = &run.matrix.baseline;
-    let in_words = |nouns: &[&str]| list(&nouns.iter().map(|noun| (*noun).to_owned()).collect::<Vec<_>>());
+    let in_words =
+        |nouns: &[&str]| list(&nouns.iter().map(|noun| (*noun).to_owned()).collect::<Vec<_>>());
     let (is, choice) = match arms.len() {
         1 => ("is", "a better choice"),
         _ => ("are", "better choices"),
@@ -123,8 +129,9 @@ fn better_or_trade(
     let statement = match worse {
         [] => {
             // Where the client was the limit, throughput and latency could not be.
-            let is_all =
-                found.iter().all(|standing| standing.rows.len() == standing.under_load(true).count());
+            let is_all = found
+                .iter()
+                .all(|standing| standing.rows.len() == standing.under_load(true).count());
             let rest = match is_all {
                 true => "which is all that could be compared",
                 false => "and worse in nothing that could be compared",
@@ -144,7 +151,8 @@ fn better_or_trade(
     };
     let ratios = |standing: &&Standing| {
         let (index, at) = standing.point;
-        let differing = standing.rows.iter().filter(|(_, row)| row.verdict != Verdict::NoDifferenceShown);
+        let differing =
+            standing.rows.iter().filter(|(_, row)| row.verdict != Verdict::NoDifferenceShown);
         let ratios: Vec<String> =
             differing.map(|(words, row)| format!("{} {}", words.noun, ratio(row))).collect();
         let shape = if points.len() > 1 { all[index].shape(&[at]) + ": " } else { String::new() };
@@ -188,8 +196,9 @@ fn enough(run: &Run, all: &[Series], standings: &[Standing]) -> Option<Rule> {
     };
     let evidence = |&(index, at): &Point| {
         let compared = LOADS.iter().filter_map(|words| {
-            let rows =
-                of((index, at)).flat_map(|of| of.rows.iter()).filter(|(own, _)| own.metric == words.metric);
+            let rows = of((index, at))
+                .flat_map(|of| of.rows.iter())
+                .filter(|(own, _)| own.metric == words.metric);
             let widest = rows.filter_map(|(_, row)| resolution_percent(row)).reduce(f64::max)?;
             Some(format!("{} ({} %)", words.noun, percent(widest)))
         });

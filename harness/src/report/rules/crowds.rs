@@ -1,5 +1,5 @@
-//! Whether connections that rest cost those that are active anything, in a walk through connection counts. A load beside
-//! none of them shows the noise: both servers then hold the same.
+//! Whether connections that rest cost those that are active anything, in a walk through connection
+//! counts. A load beside none of them shows the noise: both servers then hold the same.
 
 use super::series::bytes;
 use super::{CPU, Kind, Rule, sentence};
@@ -23,7 +23,9 @@ struct Crowded {
 pub fn rule(run: &Run) -> Option<Rule> {
     let scale = run.matrix.scale.as_ref()?;
     let loads = |row: &&ScaleRow| {
-        row.step == "load" && row.offered_per_s.is_some() && row.active_connections == scale.active as u64
+        row.step == "load"
+            && row.offered_per_s.is_some()
+            && row.active_connections == scale.active as u64
     };
     let most = run.scale.iter().filter(loads).map(|row| row.connections).max()?;
     // A file that was edited may say anything.
@@ -59,7 +61,8 @@ pub fn rule(run: &Run) -> Option<Rule> {
     }
     let alike: Vec<&Crowded> = with(Verdict::NoDifferenceShown).collect();
     if !alike.is_empty() {
-        let widest = alike.iter().map(|of| resolvable_percent(of.spread, of.noise)).fold(0.0, f64::max);
+        let widest =
+            alike.iter().map(|of| resolvable_percent(of.spread, of.noise)).fold(0.0, f64::max);
         clauses.push(format!(
             "no difference in {} to none beside them is shown for {} (one beyond {} % would have been shown)",
             CPU.noun,
@@ -69,7 +72,10 @@ pub fn rule(run: &Run) -> Option<Rule> {
     }
     let ratios = all.iter().map(|of| {
         let ((_, low, high), (_, noise_low, noise_high)) = (of.spread, of.noise);
-        format!("`{}` {:.2} ({low:.2}–{high:.2}), noise {noise_low:.2}–{noise_high:.2}", of.arm, of.ratio)
+        format!(
+            "`{}` {:.2} ({low:.2}–{high:.2}), noise {noise_low:.2}–{noise_high:.2}",
+            of.arm, of.ratio
+        )
     });
     (!clauses.is_empty()).then(|| Rule {
         subject: format!(
@@ -99,7 +105,8 @@ mod tests {
     const MOST: u64 = 1000;
     const ACTIVE: u64 = 8;
 
-    /// A walk of one arm whose readings of pairs lie `scatter` around `crowded` beside the crowd, and around 1 without.
+    /// A walk of one arm whose readings of pairs lie `scatter` around `crowded` beside the crowd,
+    /// and around 1 without.
     fn walk(crowded: f64, scatter: f64, repeats: u32) -> Run {
         let text = format!(
             "question = \"q\"\nbaseline = \"{ARM}\"\nbackends = [{{ backend = \"{ARM}\" }}]\n\
@@ -143,12 +150,20 @@ mod tests {
     fn what_a_crowd_costs_is_said_beyond_the_noise_and_only_with_an_interval() {
         let said = |crowded, scatter| statement(crowded, scatter, 10).expect("a rule");
         // The ends of the intervals by the table's t for nine degrees of freedom.
-        assert_eq!(said(1.3, 0.03), "`epoll-et` takes 28–32 % more server CPU per echo than beside none.");
-        assert_eq!(said(0.8, 0.03), "`epoll-et` takes 19–21 % less server CPU per echo than beside none.");
+        assert_eq!(
+            said(1.3, 0.03),
+            "`epoll-et` takes 28–32 % more server CPU per echo than beside none."
+        );
+        assert_eq!(
+            said(0.8, 0.03),
+            "`epoll-et` takes 19–21 % less server CPU per echo than beside none."
+        );
         for (crowded, scatter) in [(1.0, 0.03), (1.3, 0.5)] {
             let text = said(crowded, scatter);
             assert!(
-                text.starts_with("No difference in server CPU per echo to none beside them is shown"),
+                text.starts_with(
+                    "No difference in server CPU per echo to none beside them is shown"
+                ),
                 "{text}"
             );
         }

@@ -32,8 +32,8 @@ impl Arm<'_> {
         (low, self.at(points).map(|row| row.ratio_high).fold(0.0, f64::max))
     }
 
-    /// How far it lies from the baseline: one range, or where it changes steadily from one end of the points to the
-    /// other, and for certain, that of either end.
+    /// How far it lies from the baseline: one range, or where it changes steadily from one end of
+    /// the points to the other, and for certain, that of either end.
     fn amount(&self, points: &[usize], unit: &str, write: &dyn Fn(f64) -> String) -> String {
         let range = |points: &[usize]| {
             let (low, high) = self.bounds(points);
@@ -51,18 +51,25 @@ impl Arm<'_> {
             return range(points);
         }
         let rises = (high < last_low) == (low > 1.0);
-        format!("{}, {} to {},", range(&[first]), if rises { "rising" } else { "falling" }, range(&[last]))
+        format!(
+            "{}, {} to {},",
+            range(&[first]),
+            if rises { "rising" } else { "falling" },
+            range(&[last])
+        )
     }
 }
 
-/// A rule for the arms that have the same verdicts all along a series. Those that never differ have one only if
-/// `says_none`.
+/// A rule for the arms that have the same verdicts all along a series. Those that never differ have
+/// one only if `says_none`.
 pub fn rules(run: &Run, series: &Series, words: &Words, says_none: bool) -> Vec<Rule> {
     let mut groups: Vec<Vec<Arm>> = Vec::new();
     for name in others(run) {
         let judge = |workload| judged(run, workload, words, &name);
-        let arm = Arm { rows: series.workloads.iter().map(|workload| judge(workload)).collect(), name };
-        let is_shown = |row: &&ComparisonRow| says_none || row.verdict != Verdict::NoDifferenceShown;
+        let arm =
+            Arm { rows: series.workloads.iter().map(|workload| judge(workload)).collect(), name };
+        let is_shown =
+            |row: &&ComparisonRow| says_none || row.verdict != Verdict::NoDifferenceShown;
         if !arm.rows.iter().flatten().any(is_shown) {
             continue;
         }
@@ -111,8 +118,8 @@ fn rule(run: &Run, series: &Series, words: &Words, arms: &[Arm]) -> Rule {
     }
 }
 
-/// What one verdict says of the arms, at the points of the series that have it. The first clause of a sentence says
-/// of what.
+/// What one verdict says of the arms, at the points of the series that have it. The first clause of
+/// a sentence says of what.
 struct Clause<'a> {
     words: &'a Words,
     arms: &'a [Arm<'a>],
@@ -128,7 +135,10 @@ impl Clause<'_> {
         let of_what = match self.is_first {
             true => {
                 let arms = names(self.arms.iter().map(|arm| arm.name.as_str()));
-                format!("no difference in {} to `{}` is shown for {arms}", self.words.noun, self.baseline)
+                format!(
+                    "no difference in {} to `{}` is shown for {arms}",
+                    self.words.noun, self.baseline
+                )
             }
             false => "no difference is shown".to_owned(),
         };
@@ -152,8 +162,11 @@ impl Clause<'_> {
         let mut parts = Vec::new();
         if !shares.is_empty() {
             let share = |ratio: f64| percent(100.0 * (ratio - 1.0).abs());
-            let than =
-                if self.is_first { format!(" {noun} than `{}`", self.baseline) } else { String::new() };
+            let than = if self.is_first {
+                format!(" {noun} than `{}`", self.baseline)
+            } else {
+                String::new()
+            };
             parts.push(format!("{} {more}{than}", amounts(&shares, " %", &share)));
         }
         if !times.is_empty() {
@@ -175,7 +188,8 @@ fn evidence(run: &Run, series: &Series, words: &Words, arms: &[Arm], points: &[u
         let ratios: Vec<String> = rows
             .iter()
             .map(|row| {
-                let medians = format!("{} against {}", number(row.arm_median), number(row.baseline_median));
+                let medians =
+                    format!("{} against {}", number(row.arm_median), number(row.baseline_median));
                 format!("`{}` {}, {medians} {}", row.arm, ratio(row), words.unit)
             })
             .collect();

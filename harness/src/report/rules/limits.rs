@@ -11,7 +11,8 @@ use crate::results::Run;
 use crate::sweep::P99;
 use crate::trial::memory_states::{KERNEL_SUM, NEVER_USED, USED_THEN_IDLE};
 
-/// Up to which rate of a sweep an arm keeps the objective, as in `capacity.csv`, where there are intervals up to it.
+/// Up to which rate of a sweep an arm keeps the objective, as in `capacity.csv`, where there are
+/// intervals up to it.
 pub fn capacities(run: &Run, all: &[Series]) -> Vec<Rule> {
     let mut sweeps: Vec<&str> = Vec::new();
     for row in &run.capacities {
@@ -22,12 +23,13 @@ pub fn capacities(run: &Run, all: &[Series]) -> Vec<Rule> {
     sweeps.into_iter().filter_map(|sweep| capacity(run, all, sweep)).collect()
 }
 
-/// Mean and interval over the blocks of the 99th percentile, in µs, and how many they are. None of what gets no verdict.
+/// Mean and interval over the blocks of the 99th percentile, in µs, and how many they are. None of
+/// what gets no verdict.
 fn p99_us(run: &Run, workload: &str, arm: &str) -> Option<(f64, f64, f64, usize)> {
     let rows = in_complete_blocks(run, workload, arm);
     let P99 { mean_us, spread: (bounds, low, high) } = P99::of(&rows)?;
-    let has_verdict =
-        bounds == Bounds::Interval95 && !rows.iter().any(|row| run.matrix.no_verdict(row).is_some());
+    let has_verdict = bounds == Bounds::Interval95
+        && !rows.iter().any(|row| run.matrix.no_verdict(row).is_some());
     has_verdict.then_some((mean_us, low, high, rows.len()))
 }
 
@@ -45,7 +47,8 @@ fn capacity(run: &Run, all: &[Series], sweep: &str) -> Option<Rule> {
         if !loops.iter().take_while(is_kept).all(has_interval) {
             continue;
         }
-        // What the next rate shows too: to miss the objective is something else than not to be shown to keep it.
+        // What the next rate shows too: to miss the objective is something else than not to be
+        // shown to keep it.
         let from_last = loops.iter().skip_while(|workload| workload.name != last.name).take(2);
         let readings: Vec<String> = from_last
             .filter_map(|workload| {
@@ -122,8 +125,8 @@ fn excesses(run: &Run, object: &str, state: &str) -> Vec<Excess> {
     others(run).filter_map(excess).collect()
 }
 
-/// The memory of which an idle connection of the arm is shown to take another amount than one of the baseline, and
-/// whether it takes less.
+/// The memory of which an idle connection of the arm is shown to take another amount than one of
+/// the baseline, and whether it takes less.
 pub fn memory_that_differs(run: &Run, arm: &str) -> Vec<(&'static str, bool)> {
     let differs = |(object, _)| {
         let noun = if object == KERNEL_SUM {
@@ -155,7 +158,9 @@ fn memory_of(run: &Run, object: &str) -> Option<Rule> {
     let mut groups: Vec<Vec<Excess>> = Vec::new();
     for excess in found.iter().filter(|excess| excess.is_shown()) {
         match groups.last_mut() {
-            Some(group) if excess.low <= group[0].high && excess.low.signum() == group[0].low.signum() => {
+            Some(group)
+                if excess.low <= group[0].high && excess.low.signum() == group[0].low.signum() =>
+            {
                 group.push(excess.clone());
             }
             _ => groups.push(vec![excess.clone()]),
@@ -174,7 +179,8 @@ fn memory_of(run: &Run, object: &str) -> Option<Rule> {
             (least, most) => format!("{least}–{most}"),
         };
         let more = if low > 0.0 { "more" } else { "less" };
-        let of_what = if index == 0 { format!(" {share} than `{baseline}`") } else { String::new() };
+        let of_what =
+            if index == 0 { format!(" {share} than `{baseline}`") } else { String::new() };
         let mebibytes = |bytes: f64| number(1e6 * bytes / f64::from(1 << 20));
         let verb = if group.len() == 1 { "takes" } else { "take" };
         format!(
@@ -185,14 +191,24 @@ fn memory_of(run: &Run, object: &str) -> Option<Rule> {
         )
     };
     let mut clauses: Vec<String> = groups.iter().enumerate().map(clause).collect();
-    let alike: Vec<&str> =
-        found.iter().filter(|excess| !excess.is_shown()).map(|excess| excess.arm.as_str()).collect();
+    let alike: Vec<&str> = found
+        .iter()
+        .filter(|excess| !excess.is_shown())
+        .map(|excess| excess.arm.as_str())
+        .collect();
     if !alike.is_empty() {
-        let to = if clauses.is_empty() { format!(" in {noun} to `{baseline}`") } else { String::new() };
+        let to =
+            if clauses.is_empty() { format!(" in {noun} to `{baseline}`") } else { String::new() };
         clauses.push(format!("no difference{to} is shown for {}", names(alike)));
     }
     let bytes = |excess: &Excess| {
-        format!("`{}` {} ({} to {})", excess.arm, whole(excess.bytes), whole(excess.low), whole(excess.high))
+        format!(
+            "`{}` {} ({} to {})",
+            excess.arm,
+            whole(excess.bytes),
+            whole(excess.low),
+            whole(excess.high)
+        )
     };
     Some(Rule {
         subject: format!("An idle connection, {state}"),

@@ -1,4 +1,5 @@
-//! The shape of a service in words, from the fields of its workload; and series: workloads that differ in one field.
+//! The shape of a service in words, from the fields of its workload; and series: workloads that
+//! differ in one field.
 
 use crate::matrix::{Matrix, Workload};
 use crate::report::table::{count, list, number};
@@ -31,7 +32,8 @@ impl Field {
 
 /// All fields, in the order in which a shape names them.
 fn fields(workload: &Workload, matrix: &Matrix) -> Vec<Field> {
-    let counted = |value: u64, units, is_said| Field::new(count(value), units, value as f64, is_said);
+    let counted =
+        |value: u64, units, is_said| Field::new(count(value), units, value as f64, is_said);
     let rate = workload.rate_per_s;
     let kind = match rate {
         None => "closed loop",
@@ -69,7 +71,12 @@ fn fields(workload: &Workload, matrix: &Matrix) -> Vec<Field> {
                 rate.is_some(),
             )
         },
-        Field::new(bytes(workload.message_bytes), [" messages"; 2], workload.message_bytes as f64, true),
+        Field::new(
+            bytes(workload.message_bytes),
+            [" messages"; 2],
+            workload.message_bytes as f64,
+            true,
+        ),
         counted(workload.pipeline as u64, [" in flight on each"; 2], workload.pipeline > 1),
         Field::new(
             churn,
@@ -124,21 +131,26 @@ impl<'a> Series<'a> {
         let mut found: Vec<Self> = Vec::new();
         for workload in &matrix.workloads {
             let fields = fields(workload, matrix);
-            let continued = found.iter_mut().find_map(|series| Some((series.axis_with(&fields)?, series)));
+            let continued =
+                found.iter_mut().find_map(|series| Some((series.axis_with(&fields)?, series)));
             match continued {
                 Some((axis, series)) => {
-                    let place = series.fields.partition_point(|of| of[axis].order < fields[axis].order);
+                    let place =
+                        series.fields.partition_point(|of| of[axis].order < fields[axis].order);
                     series.axis = Some(axis);
                     series.workloads.insert(place, workload);
                     series.fields.insert(place, fields);
                 }
-                None => found.push(Self { workloads: vec![workload], fields: vec![fields], axis: None }),
+                None => {
+                    found.push(Self { workloads: vec![workload], fields: vec![fields], axis: None })
+                }
             }
         }
         found
     }
 
-    /// The one field in which one more workload would differ from all; none if it differs in others too, or in none.
+    /// The one field in which one more workload would differ from all; none if it differs in others
+    /// too, or in none.
     fn axis_with(&self, fields: &[Field]) -> Option<usize> {
         let differing: Vec<usize> =
             (0..fields.len()).filter(|&at| self.fields[0][at] != fields[at]).collect();
@@ -147,7 +159,8 @@ impl<'a> Series<'a> {
         (is_new && self.axis.is_none_or(|known| known == axis)).then_some(axis)
     }
 
-    /// Some of its workloads as a shape of service: `64 connections, open loop, 7,800 to 140,000/s, 64 B messages`.
+    /// Some of its workloads as a shape of service: `64 connections, open loop, 7,800 to 140,000/s,
+    /// 64 B messages`.
     pub fn shape(&self, points: &[usize]) -> String {
         let Some(&first) = points.first() else { return String::new() };
         let shown = self.fields[first].iter().enumerate().filter_map(|(at, field)| {
@@ -160,8 +173,8 @@ impl<'a> Series<'a> {
         shown.collect::<Vec<_>>().join(", ")
     }
 
-    /// Where in the series some of its workloads are, as the end of a sentence: ` at 7,800 and 23,000/s`. Nothing of a
-    /// series that has but one.
+    /// Where in the series some of its workloads are, as the end of a sentence: ` at 7,800 and
+    /// 23,000/s`. Nothing of a series that has but one.
     pub fn place(&self, points: &[usize]) -> String {
         let (Some(axis), Some(&first)) = (self.axis, points.first()) else { return String::new() };
         format!(" {}{}", self.fields[first][axis].preposition, self.values(axis, points))
@@ -190,9 +203,13 @@ mod tests {
 
     fn matrix(workloads: &str) -> Matrix {
         let rows = workloads.split(';').enumerate().map(|(index, fields)| {
-            format!("[[workload]]\nname = \"w{index}\"\nquestion = \"q\"\n{}\n", fields.replace(',', "\n"))
+            format!(
+                "[[workload]]\nname = \"w{index}\"\nquestion = \"q\"\n{}\n",
+                fields.replace(',', "\n")
+            )
         });
-        let head = "question = \"q\"\nbaseline = \"epoll-et\"\nbackends = [{ backend = \"epoll-et\" }]\n";
+        let head =
+            "question = \"q\"\nbaseline = \"epoll-et\"\nbackends = [{ backend = \"epoll-et\" }]\n";
         toml::from_str(&(head.to_owned() + &rows.collect::<String>())).expect("a matrix")
     }
 
@@ -224,7 +241,9 @@ mod tests {
             (
                 "connections = 64,message_bytes = 64;connections = 64,message_bytes = 64,churn = 10;\
                  connections = 64,message_bytes = 64,churn = 1",
-                &["64 connections, closed loop, 64 B messages, 1 to unlimited echoes on each connection"],
+                &[
+                    "64 connections, closed loop, 64 B messages, 1 to unlimited echoes on each connection",
+                ],
             ),
             (
                 "connections = 64,message_bytes = 64;connections = 64,message_bytes = 64,work_ns = 1000",

@@ -11,14 +11,17 @@ use crate::results::{Run, RunState};
 /// As many arms are named with the ratios that were seen of them.
 const NAMED: usize = 6;
 
-/// Paragraphs in Markdown: what was seen and has no verdict, what has no answer, and where there are no rules at all,
-/// why.
+/// Paragraphs in Markdown: what was seen and has no verdict, what has no answer, and where there
+/// are no rules at all, why.
 pub fn lines(run: &Run, rules: &[Rule]) -> Vec<String> {
     if let Some(why) = nothing(run) {
         return vec![format!("**Nothing is decided:** {why}")];
     }
-    let first = without_baseline(run).map(|why| format!("**Not compared:** {why}")).or_else(|| too_few(run));
-    let mut lines: Vec<String> = [first, turned_away(run), not_reached(run)].into_iter().flatten().collect();
+    let first = without_baseline(run)
+        .map(|why| format!("**Not compared:** {why}"))
+        .or_else(|| too_few(run));
+    let mut lines: Vec<String> =
+        [first, turned_away(run), not_reached(run)].into_iter().flatten().collect();
     if lines.is_empty() && rules.is_empty() {
         lines.push(format!("**Nothing is decided:** {}", why_no_rule(run)));
     }
@@ -89,15 +92,19 @@ fn advice(run: &Run) -> String {
     if asked >= BLOCKS_FOR_VERDICT {
         return unfinished(run).to_owned();
     }
-    format!("`scripts/run_matrix.sh standard` has them, or set `blocks = {BLOCKS_FOR_VERDICT}` in the matrix")
+    format!(
+        "`scripts/run_matrix.sh standard` has them, or set `blocks = {BLOCKS_FOR_VERDICT}` in the matrix"
+    )
 }
 
-/// `epoll-document` takes 1.80 to 8.50 times the CPU of `epoll-et`, `uring-multishot` 0.90 to 1.20 times: between which
-/// ratios each arm lies over the workloads, the farthest first.
+/// `epoll-document` takes 1.80 to 8.50 times the CPU of `epoll-et`, `uring-multishot` 0.90 to 1.20
+/// times: between which ratios each arm lies over the workloads, the farthest first.
 fn seen(run: &Run, workloads: &[&Workload], words: &Words, noun: &str) -> Option<String> {
     let baseline = &run.matrix.baseline;
     let of_arm = |arm: String| {
-        let rows = workloads.iter().filter_map(|of| comparison(run, &of.name, words.metric, &arm, baseline));
+        let rows = workloads
+            .iter()
+            .filter_map(|of| comparison(run, &of.name, words.metric, &arm, baseline));
         let ratios: Vec<f64> =
             rows.filter(|row| row.verdict == Verdict::Range).map(|row| row.ratio).collect();
         let (low, high) =
@@ -132,24 +139,26 @@ fn seen(run: &Run, workloads: &[&Workload], words: &Words, noun: &str) -> Option
 /// Workloads that a run has not come to.
 fn not_reached(run: &Run) -> Option<String> {
     let workloads = &run.matrix.workloads;
-    let is_missing = |workload: &&Workload| !latency_rows(run).any(|row| row.workload == workload.name);
+    let is_missing =
+        |workload: &&Workload| !latency_rows(run).any(|row| row.workload == workload.name);
     let missing = workloads.iter().filter(is_missing).count();
-    (missing > 0 && run.state != RunState::Finished && run.matrix.passes().contains(&Pass::Latency)).then(
-        || {
+    (missing > 0 && run.state != RunState::Finished && run.matrix.passes().contains(&Pass::Latency))
+        .then(|| {
             format!(
                 "**Not measured:** latency and CPU in {missing} of {} workloads: {}.",
                 workloads.len(),
                 unfinished(run)
             )
-        },
-    )
+        })
 }
 
 /// Says why the rest is missing, and the next step.
 fn unfinished(run: &Run) -> &'static str {
     match run.state {
         RunState::UnderWay => "the run goes on",
-        RunState::BrokenOff => "the run was broken off, and `ringmark run --resume` goes on with it",
+        RunState::BrokenOff => {
+            "the run was broken off, and `ringmark run --resume` goes on with it"
+        }
         RunState::Finished => {
             "the other blocks lost a trial to the gates; `ringmark doctor` says what disturbs this machine"
         }
@@ -193,7 +202,8 @@ fn why_no_rule(run: &Run) -> String {
             .to_owned();
     }
     if latency_rows(run).any(|row| row.shared_cpu) {
-        return "not every thread had a CPU of its own, so that CPU and latency have no verdict.".to_owned();
+        return "not every thread had a CPU of its own, so that CPU and latency have no verdict."
+            .to_owned();
     }
     "no difference and no likeness has a verdict; the tables have what was measured.".to_owned()
 }
