@@ -4,11 +4,9 @@
 //! [`screen`] prints them, and [`before_run`] picks those that bear on a matrix.
 
 mod before_run;
-mod cgroup;
 mod facts;
 mod judge;
 mod locked;
-mod room;
 mod screen;
 #[cfg(test)]
 mod tests;
@@ -18,13 +16,13 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use serde_json::json;
 
+use self::facts::Facts;
 use crate::machine::Machine;
 use crate::matrix::Matrix;
-use crate::sides::Sides;
-pub use cgroup::Bounds as ControlGroup;
-use facts::Facts;
-pub use judge::Line;
-pub use room::{Room, reserve_bytes};
+use crate::programs::sides::Sides;
+
+pub use crate::doctor::judge::Line;
+pub use crate::matrix::room::Room;
 
 /// How long all CPUs are kept busy to see who else wants them. The kernel counts in ticks of mostly
 /// 10 ms.
@@ -60,7 +58,7 @@ pub fn run(options: Options) -> Result<()> {
         }
         false => screen::print(&lines),
     };
-    crate::output::say(&text)?;
+    crate::terminal::say(&text)?;
     match impossible {
         Some(why) => bail!(why),
         None => Ok(()),
@@ -85,7 +83,7 @@ pub struct Examination {
 pub fn examine(machine: &Machine, matrix: &Matrix, sides: Option<&Sides>) -> Result<Examination> {
     let facts = Facts::read(machine, SPIN_TIME_BEFORE_RUN);
     let lines = judge::lines(&facts);
-    let room = Room::of(&facts);
+    let room = facts.room();
     let is_commanded = sides.is_some();
     if sides.is_some_and(|sides| !sides.are_here()) {
         before_run::refuse_baseline(matrix, is_commanded)?;
@@ -112,6 +110,6 @@ impl Examination {
         for line in &self.walks {
             text += &format!("{line}\n");
         }
-        crate::output::say(&text)
+        crate::terminal::say(&text)
     }
 }

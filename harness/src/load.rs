@@ -36,18 +36,18 @@ use anyhow::{Context, Result, bail};
 use signal_hook::consts::SIGINT;
 use signal_hook::iterator::Signals;
 
-use crew::{Crew, Message};
-use output::{Output, print};
-use pace::Budget;
-use plan::Plan;
-pub use plan::{
+use self::crew::{Crew, Message};
+use self::output::{Output, print};
+use self::pace::Budget;
+use self::plan::Plan;
+use self::result::LoadEvent;
+use self::schedule::OpenLoop;
+use crate::machine::whereabouts::Whereabouts;
+
+pub use crate::load::plan::{
     CHURN_MAX, CONNECTIONS_PER_SOURCE, DURATION_MAX, MESSAGE_BYTES_MAX, OTHER_FILES, PIPELINE_MAX,
     RATE_MAX_PER_S, RATE_MIN_PER_S, SOURCES_MAX, drain_max,
 };
-use result::LoadEvent;
-use schedule::OpenLoop;
-
-use crate::sides::Whereabouts;
 
 /// Loads an echo server and verifies every byte that comes back.
 ///

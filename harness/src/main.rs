@@ -1,31 +1,23 @@
 //! `ringmark`: loads, measures and reports.
 
-mod calibrate;
-mod calibration;
-mod children;
-mod compare;
-mod comparisons;
 mod doctor;
-mod external;
-mod gates;
-mod instruments;
 mod load;
 mod machine;
 mod matrix;
-mod measurement;
-mod output;
+mod programs;
 mod report;
 mod results;
+mod rows;
 mod run;
-mod sides;
-mod slopes;
 mod statistics;
-mod sweep;
+mod terminal;
+mod text;
 mod trial;
+mod verdict;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::instruments::idle_spinner;
+use crate::programs::idle_spinner;
 
 const COMPLETIONS: &str = "\
 Examples:
@@ -54,11 +46,11 @@ struct Cli {
 #[derive(Subcommand)]
 enum Verb {
     Doctor(doctor::Options),
-    Calibrate(calibrate::Options),
+    Calibrate(run::calibrate::Options),
     Run(Box<run::Options>),
     Load(Box<load::Options>),
     Report(report::Options),
-    Compare(compare::Options),
+    Compare(report::compare::Options),
     /// Prints the completions of a shell
     #[command(after_help = COMPLETIONS)]
     Completions {
@@ -68,11 +60,11 @@ enum Verb {
     #[command(hide = true)]
     SpinWhenIdle(idle_spinner::Options),
     #[command(hide = true)]
-    DescribeSide(sides::DescribeOptions),
+    DescribeSide(programs::sides::DescribeOptions),
     #[command(hide = true)]
-    ExecWhenTold(external::exec::Options),
+    ExecWhenTold(programs::exec::Options),
     #[command(hide = true)]
-    Supervise(external::supervisor::Options),
+    Supervise(programs::supervisor::Options),
 }
 
 /// The command line without the verbs that are not for people, which completions would offer.
@@ -91,28 +83,28 @@ fn has_no_reader(error: &anyhow::Error) -> bool {
 fn main() -> std::process::ExitCode {
     let outcome = match Cli::parse().verb {
         Verb::Doctor(options) => doctor::run(options),
-        Verb::Calibrate(options) => calibrate::run(options),
+        Verb::Calibrate(options) => run::calibrate::run(options),
         Verb::Run(options) => run::run(*options),
         Verb::Load(options) => load::run(*options),
         Verb::Report(options) => report::run(options),
-        Verb::Compare(options) => compare::run(&options),
+        Verb::Compare(options) => report::compare::run(&options),
         Verb::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut for_people(), "ringmark", &mut script);
-            output::say(&String::from_utf8_lossy(&script))
+            terminal::say(&String::from_utf8_lossy(&script))
         }
         Verb::SpinWhenIdle(options) => idle_spinner::run(&options),
-        Verb::DescribeSide(options) => sides::describe(&options),
-        Verb::ExecWhenTold(options) => external::exec::run(&options),
-        Verb::Supervise(options) => external::supervisor::run(&options),
+        Verb::DescribeSide(options) => programs::sides::describe(&options),
+        Verb::ExecWhenTold(options) => programs::exec::run(&options),
+        Verb::Supervise(options) => programs::supervisor::run(&options),
     };
     match outcome {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(error) if has_no_reader(&error) => std::process::ExitCode::FAILURE,
         Err(error) => {
             eprintln!("ringmark: {error:#}");
-            match error.is::<compare::NotJudged>() {
-                true => compare::NotJudged::STATUS.into(),
+            match error.is::<report::compare::NotJudged>() {
+                true => report::compare::NotJudged::STATUS.into(),
                 false => std::process::ExitCode::FAILURE,
             }
         }

@@ -3,6 +3,7 @@
 mod chart;
 mod charts;
 mod colours;
+pub mod compare;
 mod ladder;
 mod page;
 mod ranking;
@@ -19,9 +20,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::output;
+use self::section::Section;
 use crate::results::{self, Run};
-use section::Section;
+use crate::terminal;
 
 /// Makes the page of a run, report.html, and its pictures, charts/*.svg, in its folder, and prints
 /// its tables.
@@ -89,7 +90,7 @@ pub fn print(folder: &Path) -> Result<()> {
     {
         text += &format!("{}\n\n{}\n", section.title, section.body.markdown());
     }
-    output::say(&text)
+    terminal::say(&text)
 }
 
 /// Makes the page and the pictures of a run.

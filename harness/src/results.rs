@@ -2,6 +2,7 @@
 //! measured.
 
 mod broken_off;
+pub mod origin;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -13,20 +14,21 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::calibration::Calibration;
-use crate::comparisons;
+use self::origin::{Programs, Replayed, Resumption};
+use crate::machine::program_file::Program;
 use crate::matrix::Matrix;
-use crate::measurement::{
-    CapacityRow, ComparisonRow, EventRow, MemoryPointRow, MemoryRow, Pass, ScaleRow, SyscallRow,
-    TrialRow,
+use crate::programs::placement::Placement;
+use crate::programs::sides::Sides;
+use crate::rows::{
+    CapacityRow, ComparisonRow, EventRow, MemoryPointRow, MemoryRow, Outcome, Pass, ScaleRow,
+    SyscallRow, TrialRow,
 };
-use crate::run::{Program, Programs, Replayed, Resumption};
-use crate::sides::Sides;
-use crate::slopes::{self, Flaw};
 use crate::statistics::TheilSen;
-use crate::sweep;
-use crate::trial::{Outcome, Placement};
-pub use broken_off::BrokenOff;
+use crate::verdict::resolution::Calibration;
+use crate::verdict::slopes::{self, Flaw};
+use crate::verdict::{comparisons, sweep};
+
+pub use crate::results::broken_off::BrokenOff;
 
 /// What a run is, in `manifest.json`: enough to repeat it. Earlier versions wrote less.
 #[derive(Clone, Serialize, Deserialize)]

@@ -1,7 +1,7 @@
 //! `ringmark run`: drives a whole matrix, trial by trial.
 
+pub mod calibrate;
 mod exclusive;
-mod origin;
 mod planner;
 mod resume;
 mod stop;
@@ -13,24 +13,21 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::calibration::Calibration;
-use crate::children::FIRST_PORT;
-use crate::doctor;
-use crate::external;
-use crate::machine::{self, Machine};
+use self::planner::Planner;
+use self::stop::Stop;
+use self::watch::Watch;
+use crate::machine::{Machine, files};
 use crate::matrix::Matrix;
-use crate::measurement::{NOT_RUN, Pass, Status, TrialRow};
-use crate::output;
-use crate::report;
+use crate::programs::placement::Placement;
+use crate::programs::server::FIRST_PORT;
+use crate::programs::{external_server, sides};
+use crate::results::origin::Programs;
 use crate::results::{self, BrokenOff, Manifest, Results, Run};
-use crate::sides;
-use crate::sweep;
-use crate::trial::{Ground, Placement, Trial};
-pub use origin::{Program, Programs, between as differences};
-use planner::Planner;
-pub use resume::{Replayed, Resumption};
-use stop::Stop;
-use watch::Watch;
+use crate::rows::{NOT_RUN, Pass, Status, TrialRow};
+use crate::trial::{Ground, Trial};
+use crate::verdict::resolution::Calibration;
+use crate::verdict::sweep;
+use crate::{doctor, report, terminal};
 
 /// Runs a matrix and writes its results.
 ///
@@ -111,7 +108,7 @@ pub fn run(options: Options) -> Result<()> {
         report::print(folder)?;
         let trials = Run::read(folder)?.trials;
         let folder = folder.display();
-        output::say(&format!(
+        terminal::say(&format!(
             "The run in {folder} is complete since {time}: nothing is to be done\n"
         ))?;
         return have_figures(&trials);
@@ -169,7 +166,7 @@ pub fn run(options: Options) -> Result<()> {
         resumed: Vec::new(),
         programs: Some(programs.clone()),
         external_files: watch::external_files(&matrix.externals)?,
-        externals: external::versions(&matrix.externals),
+        externals: external_server::versions(&matrix.externals),
         placement: Some(placement.clone()),
         // One of this machine, over loopback.
         calibration: (folder.parent().filter(|_| sides.is_none()))
@@ -244,7 +241,7 @@ pub fn run(options: Options) -> Result<()> {
         .and_then(|()| {
             programs
                 .are_of_two_revisions()
-                .map_or(Ok(()), |line| output::say(&format!("{line}\n\n")))
+                .map_or(Ok(()), |line| terminal::say(&format!("{line}\n\n")))
         })
         .and_then(|()| say_estimate(&planner, &trials, results.trials().len()));
     bar.enable_steady_tick(Duration::from_millis(500));
@@ -266,7 +263,7 @@ pub fn run(options: Options) -> Result<()> {
             quoted(&folder)
         );
     }
-    said = said.and_then(|()| output::say(&format!("The results are in {}\n", folder.display())));
+    said = said.and_then(|()| terminal::say(&format!("The results are in {}\n", folder.display())));
     ensure!(
         end == End::Complete,
         "interrupted: the trials so far are in {}; to go on: {go_on}",
@@ -348,7 +345,7 @@ impl Course {
     fn conclude(mut self, end: End) -> Result<Vec<TrialRow>> {
         self.results.finish(self.planner.matrix())?;
         if end == End::Complete {
-            self.manifest.finished_utc = Some(machine::utc(SystemTime::now()));
+            self.manifest.finished_utc = Some(files::utc(SystemTime::now()));
             self.results.write_manifest(&self.manifest)?;
         }
         Ok(self.results.close())
@@ -419,7 +416,7 @@ fn given_up(rows: &[TrialRow]) -> Option<&TrialRow> {
 /// Where a run goes if nobody says: a folder that is not there, also if another began within the
 /// same second.
 pub fn new_folder(started: SystemTime, machine: &Machine, name: &str) -> PathBuf {
-    let time = machine::utc(started).replace([':', '-'], "");
+    let time = files::utc(started).replace([':', '-'], "");
     free_folder(
         &Path::new("results")
             .join(results::bounded(&format!("{time}-{}-{name}", machine.description))),
@@ -476,7 +473,7 @@ fn say_differences(manifest: &Manifest) -> Result<()> {
     for difference in differences {
         text += &format!("  {difference}\n");
     }
-    output::say(&text)
+    terminal::say(&text)
 }
 
 fn time_of(trials: &[Trial]) -> Duration {
@@ -498,7 +495,7 @@ fn say_estimate(planner: &Planner, left: &[Trial], done: usize) -> Result<()> {
         Some(_) => "to find the rates of the sweeps; then theirs",
         None => "and what the gates turn away once more",
     };
-    output::say(&format!("{there}{count} trials, about {minutes:.1} min, {more}\n\n"))
+    terminal::say(&format!("{there}{count} trials, about {minutes:.1} min, {more}\n\n"))
 }
 
 fn describe(trial: &Trial) -> String {
@@ -569,7 +566,7 @@ mod tests {
             task: task(name),
         };
         let row = |workload: &str, status: Status, reason: &str| TrialRow {
-            pass: Some(crate::measurement::Pass::Syscalls),
+            pass: Some(crate::rows::Pass::Syscalls),
             workload: workload.to_owned(),
             arm: "other".to_owned(),
             status,

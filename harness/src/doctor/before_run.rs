@@ -5,12 +5,11 @@ use anyhow::{Result, bail};
 use super::facts::{Facts, refusal};
 use super::judge::{Check, Line, Status, impossible};
 use super::locked;
-use super::room::{Bound, Room};
-use crate::external::External;
+use crate::matrix::external::External;
+use crate::matrix::room::{Bound, OWN_DESCRIPTORS, Room, own_descriptors};
 use crate::matrix::{Contender, Matrix, Workload};
-use crate::measurement::Pass;
-use crate::report::table::count;
-use crate::trial::{OWN_DESCRIPTORS, own_descriptors};
+use crate::rows::Pass;
+use crate::text::count;
 
 /// More lines than this would not be read.
 const LINES_MAX: usize = 6;
@@ -87,7 +86,7 @@ pub fn refuse(facts: &Facts, matrix: &Matrix, is_commanded: bool, refusal: Refus
     if let Some(why) = impossible(facts) {
         bail!(why);
     }
-    let room = Room::of(facts);
+    let room = facts.room();
     for (what, connections, workers, ports) in demands(matrix) {
         let own = OWN_DESCRIPTORS as u64;
         let bounds = room.bounds(u64::from(workers), u64::from(ports), own, has_document(matrix));
@@ -114,7 +113,7 @@ fn too_many_for_externals(facts: &Facts, matrix: &Matrix) -> Vec<String> {
     if matrix.externals.is_empty() {
         return Vec::new();
     }
-    let bounds = Room::of(facts).bounds_of_external(OWN_DESCRIPTORS as u64);
+    let bounds = facts.room().bounds_of_external(OWN_DESCRIPTORS as u64);
     let line = |(what, connections, ..): (String, usize, u16, u16)| {
         too_many(&format!("{what}, to a server that is not ours"), connections, bounds.clone())
     };

@@ -8,15 +8,18 @@ use std::time::{Duration, Instant};
 use ringmark::backend::{self, Knobs};
 use ringmark::sys::parse_version;
 
-use super::{cgroup, locked};
-use crate::instruments::affinity::CpuList;
-use crate::instruments::contention::Contention;
-use crate::instruments::network_namespace::NetworkNamespace;
-use crate::instruments::topology::Topology;
-use crate::instruments::tracepoints::{Counters, Syscall};
-use crate::instruments::{memory, pmu, procfs};
-use crate::load::files::FileTables;
-use crate::machine::{Machine, line};
+use super::locked;
+use crate::load::OTHER_FILES;
+use crate::load::files::{FILES_OF_A_THREAD, FileTables};
+use crate::machine::affinity::CpuList;
+use crate::machine::cgroup::ControlGroup;
+use crate::machine::contention::Contention;
+use crate::machine::files::line;
+use crate::machine::network_namespace::NetworkNamespace;
+use crate::machine::topology::Topology;
+use crate::machine::tracepoints::{Counters, Syscall};
+use crate::machine::{Machine, memory, pmu, procfs};
+use crate::matrix::room::Room;
 
 /// The facts. None where the machine does not tell; what ends in `_refused` says why something
 /// cannot be used, and is none if it can.
@@ -110,10 +113,28 @@ pub struct Support {
 }
 
 impl Facts {
+    /// How many connections the machine has room for.
+    pub fn room(&self) -> Room {
+        Room {
+            open_files: self.open_files_hard,
+            shared_with: self.file_table_refused.as_ref().map(|_| {
+                OTHER_FILES + FILES_OF_A_THREAD * self.cpus_allowed.unwrap_or_default() as u64
+            }),
+            files_of_machine: self.files_of_machine,
+            ports: self.ports,
+            memory_bytes: self.memory_bytes(),
+        }
+    }
+
+    /// Memory that is available and that the control group allows, in bytes.
+    pub fn memory_bytes(&self) -> Option<u64> {
+        self.memory_available_bytes.into_iter().chain(self.memory_bound_bytes).min()
+    }
+
     /// Tries and reads everything; keeps all CPUs busy for `spin`.
     pub fn read(machine: &Machine, spin: Duration) -> Self {
         let status = procfs::read("/proc/thread-self/status").ok();
-        let group = cgroup::Bounds::read();
+        let group = ControlGroup::read();
         let cpus = CpuList::allowed().ok();
         // A machine that can make namespaces has told what holds in a new one.
         let network =

@@ -5,9 +5,10 @@ use ringmark::sys::parse_version;
 use serde::{Serialize, Serializer};
 
 use super::facts::{Facts, Support};
-use super::{locked, room};
-use crate::gates::{RUN_DELAY_PERCENT, STEAL_PERCENT};
-use crate::report::table::{count, number};
+use super::locked;
+use crate::matrix::room;
+use crate::text::{count, number};
+use crate::trial::gates::{RUN_DELAY_PERCENT, STEAL_PERCENT};
 
 /// How good something is here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -470,7 +471,7 @@ const CONNECTIONS_WANTED: u64 = 20_000;
 
 fn memory(facts: &Facts) -> Line {
     let check = Check::Memory;
-    let Some(bytes) = room::memory_bytes(facts) else {
+    let Some(bytes) = facts.memory_bytes() else {
         return Line::unknown(check, "/proc/meminfo", "how many connections fit cannot be told");
     };
     let fit = bytes / room::bytes_per_connection(true);

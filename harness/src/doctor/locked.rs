@@ -8,7 +8,7 @@ use ringmark::backend::{self, Knobs};
 
 use super::facts::Facts;
 use crate::matrix::{Contender, Matrix};
-use crate::report::table::count;
+use crate::text::count;
 
 /// The first kernel that counts again, and the first that did not.
 const COUNTED_FROM: (u32, u32) = (6, 14);

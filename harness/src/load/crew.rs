@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
@@ -20,7 +21,7 @@ use super::schedule::OpenLoop;
 use super::warmup::{self, Settling};
 use super::worker::{Owed, Progress, Shared, Tally, Worker};
 use super::{fairness, latency};
-use crate::instruments::affinity::{self, CpuList};
+use crate::machine::affinity::{self, CpuList};
 
 /// What a thread is told to do. It rests between orders.
 #[derive(Clone, Copy)]

@@ -1,7 +1,6 @@
 //! What can be wrong with what a server sends back, and what it means.
 
-use std::fmt;
-use std::io;
+use std::{fmt, io};
 
 use ringmark::echo::{MAX_SLICE, Mismatch, PERIOD, Stream};
 

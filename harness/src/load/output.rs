@@ -32,7 +32,7 @@ impl Output {
         let log = self.histogram.as_ref().and_then(|_| result.histogram_log.take());
         let printed = match self.is_json {
             true => print(&event(result)),
-            false => crate::output::say(&format!("{result}\n")),
+            false => crate::terminal::say(&format!("{result}\n")),
         };
         let written =
             self.histogram.as_mut().zip(log).map_or(Ok(()), |(file, log)| file.write(&log));

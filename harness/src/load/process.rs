@@ -1,10 +1,9 @@
 //! What the load asks of the kernel for its own process and threads, each call made and checked in
 //! one place.
 
-use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::ptr;
 use std::time::Duration;
+use std::{io, ptr};
 
 use socket2::Socket;
 

@@ -4,10 +4,11 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-pub use super::latency::LatencyUs;
 use super::worker::{Owed, QUEUE};
-use crate::gates::{CLIENT_BUSY_PERCENT, OFFERED_SHARE};
-use crate::sides::Whereabouts;
+use crate::machine::whereabouts::Whereabouts;
+use crate::trial::gates::{CLIENT_BUSY_PERCENT, OFFERED_SHARE};
+
+pub use crate::load::latency::LatencyUs;
 
 /// A line of JSON on stdout.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

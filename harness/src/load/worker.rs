@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
@@ -22,7 +23,7 @@ use super::pace::{Budget, Gap, Moment, Quiet, Window};
 use super::plan::{Plan, share};
 use super::process::{Timer, monotonic_ns};
 use super::schedule::{OpenLoop, Place, Schedule};
-use crate::instruments::affinity;
+use crate::machine::affinity;
 
 /// How much one read takes at most, in bytes.
 const RECEIVE_BYTES: usize = 64 * 1024;

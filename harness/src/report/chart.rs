@@ -354,7 +354,7 @@ mod tests {
     #[test]
     fn everything_has_colours_that_every_program_knows() {
         let mut canvas = Canvas::new("name", "title");
-        for colour in super::super::colours::PALETTE {
+        for colour in crate::report::colours::PALETTE {
             for variant in 0..4 {
                 let look = Look { colour, shape: Shape::Up, variant };
                 canvas.mark(look, 1.0, 1.0);

@@ -10,8 +10,8 @@ use std::path::Path;
 
 use super::chart::{Canvas, Chart};
 use super::tables::absences;
-use crate::measurement::Pass;
 use crate::results::Run;
+use crate::rows::Pass;
 use crate::statistics::{median, median_interval};
 
 /// The pictures of a run.

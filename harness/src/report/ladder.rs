@@ -2,14 +2,14 @@
 //! does.
 
 use super::section::Body;
-use super::table::{MISSING, Table, number};
+use super::table::{MISSING, Table};
 use super::tables::{
-    absent, bounds, comparison, counted_trial, in_complete_blocks, median_of, noise, ratio, whole,
+    absent, bounds, comparison, counted_trial, in_complete_blocks, median_of, noise, ratio,
 };
 use crate::matrix::Contender;
-use crate::measurement::{Pass, Status, Verdict};
 use crate::results::Run;
-use crate::trial::memory_states::{KERNEL_SUM, NEVER_USED, USER_SUM};
+use crate::rows::{KERNEL_SUM, NEVER_USED, Pass, Status, USER_SUM, Verdict};
+use crate::text::{number, whole};
 
 const CPU: &str = "server_cpu_ns_per_echo";
 
@@ -174,7 +174,7 @@ fn notes(run: &Run) -> String {
 mod tests {
     use super::*;
     use crate::matrix::Matrix;
-    use crate::measurement::{MemoryRow, TrialRow};
+    use crate::rows::{MemoryRow, TrialRow};
 
     const MATRIX: &str = r#"
         question = "q"

@@ -7,10 +7,11 @@ use super::charts::Gallery;
 use super::colours;
 use super::rules::{self, Rule, unanswered};
 use super::section::{Body, EVIDENCE, SHORT_EVIDENCE, Section, escape, inline};
-use super::table::{Table, count, number};
+use super::table::Table;
 use super::tables::{self, text_of};
 use crate::matrix::{BLOCKS_FOR_VERDICT, Contender};
 use crate::results::Run;
+use crate::text::{count, number};
 
 /// Of a title that names every arm.
 const NAMED_ARMS: usize = 4;

@@ -1,14 +1,15 @@
 //! Our servers beside those that are not ours, in the order of what an echo costs them.
 
 use super::section::Body;
-use super::table::{MISSING, Table, number};
+use super::table::{MISSING, Table};
 use super::tables::{
     absent, bounds, comparison, counted_trial, in_complete_blocks, median_of, noise, ratio,
 };
-use crate::comparisons::{METRICS, blocks_with};
 use crate::matrix::Contender;
-use crate::measurement::{Pass, Status, TrialRow, Verdict};
 use crate::results::Run;
+use crate::rows::{Pass, Status, TrialRow, Verdict};
+use crate::text::number;
+use crate::verdict::comparisons::{METRICS, blocks_with};
 
 const CPU: &str = "server_cpu_ns_per_echo";
 

@@ -11,12 +11,12 @@ pub mod unanswered;
 
 use std::cmp::Reverse;
 
-use self::series::Series;
+use super::rules::series::Series;
 use super::section::Body;
 use super::tables::comparison;
 use crate::matrix::{Contender, Workload};
-use crate::measurement::{ComparisonRow, Verdict};
 use crate::results::Run;
+use crate::rows::{ComparisonRow, Verdict};
 
 /// A sentence that a person decides by, and what it stands on.
 pub struct Rule {
@@ -172,8 +172,8 @@ fn sentence(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::matrix::Matrix;
-    use crate::measurement::{MemoryRow, Pass, Status, TrialRow};
-    use crate::trial::memory_states::{KERNEL_SUM, USED_THEN_IDLE};
+    use crate::rows::{KERNEL_SUM, USED_THEN_IDLE};
+    use crate::rows::{MemoryRow, Pass, Status, TrialRow};
 
     const BASE: &str = "epoll-et";
     const OTHER: &str = "uring-multishot";
@@ -218,7 +218,7 @@ mod tests {
                      rate_per_s = {rate:.1}\nsweep_of = \"w\"\n"
                 );
             }
-            let again = crate::comparisons::again(base);
+            let again = crate::verdict::comparisons::again(base);
             let mut trials = Vec::new();
             for (at, rate) in RATES.iter().enumerate() {
                 for block in 1..=self.blocks {
@@ -471,12 +471,12 @@ mod tests {
             let kept =
                 run.capacities.iter().find(|row| row.arm == OTHER).and_then(|row| row.kept_per_s);
             let statement = made.statement("keep");
-            let rate = crate::report::table::number(kept.expect("a rate"));
+            let rate = crate::text::number(kept.expect("a rate"));
             assert!(statement.contains(&format!("up to {rate}/s")), "{statement} {rate}");
             assert!(
                 run.capacities
                     .iter()
-                    .all(|row| row.bounds == Some(crate::measurement::Bounds::Interval95))
+                    .all(|row| row.bounds == Some(crate::rows::Bounds::Interval95))
             );
             assert_eq!(made.statements()[0], statement, "it answers the question of a sweep");
             statement

@@ -1,17 +1,16 @@
 //! The tables of a walk through connection counts.
 
 use super::section::Body;
-use super::table::{MISSING, Table, count, list, number};
-use super::tables::whole;
-use crate::comparisons::{Spread, spread};
-use crate::measurement::{Bounds, MemoryRow, Pass, ScaleRow, Status, TrialRow};
+use super::table::{MISSING, Table};
 use crate::results::Run;
-use crate::slopes;
-use crate::statistics::{geometric_mean, median};
-use crate::trial::memory_states::{
-    ACTIVE, KERNEL_SUM, NEVER_USED, PAGE_TABLES, UNEXPLAINED, USED_SUM, USED_THEN_IDLE, USER_SUM,
+use crate::rows::{
+    ACTIVE, ALONE, Bounds, CROWDED, KERNEL_SUM, MemoryRow, NEVER_USED, PAGE_TABLES, Pass, ScaleRow,
+    Status, TrialRow, UNEXPLAINED, USED_SUM, USED_THEN_IDLE, USER_SUM,
 };
-use crate::trial::{ALONE, CROWDED};
+use crate::statistics::{geometric_mean, median};
+use crate::text::{count, list, number, whole};
+use crate::verdict::comparisons::{Spread, spread};
+use crate::verdict::slopes;
 
 /// Servers that wait with epoll and hold nothing else in the kernel.
 const EPOLL: [&str; 2] = ["epoll-et", "epoll-lt"];

@@ -6,17 +6,20 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::section::{Body, Section};
-use super::table::{MISSING, Table, count, number};
+use super::table::{MISSING, Table};
 use super::{ladder, ranking, rules, scale};
-use crate::calibration::{Calibration, Metric};
-use crate::comparisons;
 use crate::matrix::{Contender, Workload};
-use crate::measurement::{Bounds, ComparisonRow, MemoryRow, Pass, Status, TrialRow, Verdict};
+use crate::programs::sides::Sides;
 use crate::results::Run;
-use crate::sides::Sides;
-use crate::slopes::Flaw;
+use crate::rows::{
+    ACTIVE, Bounds, ComparisonRow, KERNEL_SUM, MemoryRow, NEVER_USED, Pass, Status, TrialRow,
+    USED_THEN_IDLE, USER_SUM, Verdict,
+};
 use crate::statistics::median;
-use crate::trial::memory_states::{ACTIVE, KERNEL_SUM, NEVER_USED, USED_THEN_IDLE, USER_SUM};
+use crate::text::{count, number, whole};
+use crate::verdict::comparisons;
+use crate::verdict::resolution::{Calibration, Metric};
+use crate::verdict::slopes::Flaw;
 
 /// Over this many bytes a connection an object has a row of its own; all are in memory.csv.
 pub const SHOWN_BYTES: f64 = 8.0;
@@ -935,11 +938,6 @@ fn flaws(run: &Run) -> String {
     };
     let lines: String = run.flaws.iter().map(line).collect();
     if lines.is_empty() { lines } else { format!("\n{lines}") }
-}
-
-/// Without a fraction, and without a sign before zero.
-pub fn whole(bytes: f64) -> String {
-    format!("{:.0}", bytes.round() + 0.0)
 }
 
 /// Trials of one arm with one reason are one row.

@@ -15,10 +15,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{NEW_ENDING, Results, replace, write_all};
-use crate::comparisons;
-use crate::measurement::{
-    EventRow, MemoryPointRow, MemoryRow, Pass, ScaleRow, SyscallRow, TrialRow,
-};
+use crate::rows::{EventRow, MemoryPointRow, MemoryRow, Pass, ScaleRow, SyscallRow, TrialRow};
+use crate::verdict::comparisons;
 
 /// A file of rows with the bytes of each.
 struct Table<T> {
@@ -110,7 +108,7 @@ impl BrokenOff {
             events: Table::read(folder.join("events.csv"))?,
             memory_points: Table::read(folder.join("memory_points.csv"))?,
             scale: Table::read(folder.join("scale.csv"))?,
-            memory: super::read(&folder.join("memory.csv"))?,
+            memory: crate::results::read(&folder.join("memory.csv"))?,
         };
         while left.trials.rows.last().is_some_and(|(row, _)| !left.has_details(row)) {
             left.trials.rows.pop();
@@ -224,9 +222,9 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::measurement::Status;
     use crate::results::lock;
-    use crate::trial::Outcome;
+    use crate::rows::Outcome;
+    use crate::rows::Status;
 
     /// With figures that are not round, and text that CSV has to quote.
     fn outcome(run_id: u32, pass: Pass, backend: &str) -> Outcome {

@@ -8,11 +8,10 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 
-use crate::comparisons;
 use crate::matrix::{Contender, Matrix, Workload};
-use crate::measurement::{Pass, Status, TrialRow};
-use crate::sweep;
+use crate::rows::{Pass, Status, TrialRow};
 use crate::trial::{Task, Trial};
+use crate::verdict::{comparisons, sweep};
 
 /// Deals a run's trials block by block: all arms of a workload once, in an order of their own.
 pub struct Planner {

@@ -8,44 +8,12 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use anyhow::{Result, ensure};
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
-use super::origin::differences;
 use super::{Planner, describe, line};
-use crate::measurement::TrialRow;
 use crate::results::Manifest;
+use crate::results::origin::{Replayed, Resumption, differences};
+use crate::rows::TrialRow;
 use crate::trial::Trial;
-
-/// When and on what a run was gone on with.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Resumption {
-    /// When, UTC.
-    pub at_utc: String,
-    /// How many trials had their rows.
-    pub after_trials: usize,
-    /// `uname -r`.
-    pub kernel_release: Value,
-    /// Another one than before: the machine was started again meanwhile.
-    pub boot_id: Value,
-    /// The revision of the source tree.
-    pub git_revision: Value,
-    /// What was not as in the beginning, although it should be.
-    pub differences: Vec<String>,
-}
-
-/// Which run is repeated.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Replayed {
-    /// The name of its folder.
-    pub folder: String,
-    /// When it began, UTC.
-    pub begun_utc: Value,
-    /// The revision of its source tree.
-    pub git_revision: Value,
-    /// What is not as it was then.
-    pub differences: Vec<String>,
-}
 
 /// The manifest of a run that goes on after `done` trials, where a new one would have the manifest
 /// `now`.
@@ -170,7 +138,7 @@ mod tests {
 
     use super::*;
     use crate::matrix::Matrix;
-    use crate::measurement::Status;
+    use crate::rows::Status;
 
     fn quick() -> Matrix {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("matrix/quick.toml");

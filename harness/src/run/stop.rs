@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use signal_hook::consts::{SIGCONT, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::children::Interruptions;
+use crate::programs::process::Interruptions;
 
 /// What the person asked for so far.
 pub struct Stop {

@@ -13,9 +13,10 @@ use anyhow::{Context, Result, bail};
 use ringmark::whereabouts;
 use serde_json::Value;
 
-use super::origin::{Program, Programs};
-use crate::external::External;
-use crate::sides::{Side, Sides};
+use crate::machine::program_file::Program;
+use crate::matrix::external::External;
+use crate::programs::sides::{Side, Sides};
+use crate::results::origin::Programs;
 
 /// A file of the manifest that is another now.
 #[derive(Debug, thiserror::Error)]

@@ -4,21 +4,21 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use super::gates::{self, Evidence, Offered, Sharing};
 use super::ramp::Ramp;
-use super::{Ground, Outcome, Trial, miscounted};
-use crate::children::{IdleSpinner, Load, Server};
-use crate::gates::{self, Evidence, Offered, Sharing};
-use crate::instruments::clock::{self, Moment, OfLoad};
-use crate::instruments::cpu::{
-    MachineCpu, MachineCpuDifference, ProcessTicks, Tasks, process_cpu_ns,
-};
-use crate::instruments::network::{NetworkDifference, NetworkReading};
-use crate::instruments::network_namespace::NetworkNamespace;
-use crate::instruments::process_tree::Tree;
+use super::{Ground, Trial, miscounted};
 use crate::load::drain_max;
 use crate::load::result::{Limit, LoadEvent, LoadResult};
+use crate::machine::clock::{self, Moment, OfLoad};
+use crate::machine::cpu::{MachineCpu, MachineCpuDifference, ProcessTicks, Tasks, process_cpu_ns};
+use crate::machine::network::{NetworkDifference, NetworkReading};
+use crate::machine::network_namespace::NetworkNamespace;
+use crate::machine::process_tree::Tree;
 use crate::matrix::{Latency, Workload};
-use crate::measurement::Status;
+use crate::programs::client::Load;
+use crate::programs::idle_spinner::IdleSpinner;
+use crate::programs::server::Server;
+use crate::rows::{Outcome, Status};
 use crate::statistics::percent_of;
 
 /// The server's main thread, which only waits to be told something.

@@ -10,38 +10,21 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use ringmark::backend;
 
+use super::gates::{self, Evidence};
 use super::ramp::{self, Ramp};
-use super::{Ground, Outcome, Trial, UNSEEN};
-use crate::children::{Load, Server};
-use crate::gates::{self, Evidence};
-use crate::instruments::clock::Moment;
-use crate::instruments::memory::{MemoryInstrument, MemoryReading};
+use super::{Ground, Trial, UNSEEN};
 use crate::load::result::LoadEvent;
+use crate::machine::clock::Moment;
+use crate::machine::memory::{MemoryInstrument, MemoryReading};
 use crate::matrix::Memory;
-use crate::measurement::{MemoryPointRow, MemoryRow, Status, TrialRow};
-use crate::slopes;
+use crate::programs::client::Load;
+use crate::programs::server::Server;
+use crate::rows::{
+    ACTIVE, KERNEL_SUM, MACHINE_SUM, MemoryPointRow, MemoryRow, NEVER_USED, Outcome, PAGE_TABLES,
+    Status, TrialRow, UNEXPLAINED, USED_SUM, USED_THEN_IDLE, USER_SUM,
+};
 use crate::statistics::TheilSen;
-
-/// The sum of all kernel objects and the server's page tables.
-pub const KERNEL_SUM: &str = "all kernel objects";
-/// Those of the server's process.
-pub const PAGE_TABLES: &str = "server's page tables";
-/// The server's private pages.
-pub const USER_SUM: &str = "server's private pages";
-/// What the machine has less of as it says itself: the load's pages too, but not all that sockets
-/// take, because it counts their inodes and dentries among what it could reclaim.
-pub const MACHINE_SUM: &str = "MemAvailable";
-/// Pages of the machine that are in use for anything.
-pub const USED_SUM: &str = "used pages";
-/// Those of them that no other object here accounts for.
-pub const UNEXPLAINED: &str = "unexplained";
-
-/// No connection has sent anything.
-pub const NEVER_USED: &str = "never-used";
-/// Each connection has made one echo and rests.
-pub const USED_THEN_IDLE: &str = "used-then-idle";
-/// Each connection of a closed loop has a message on its way.
-pub const ACTIVE: &str = "active";
+use crate::verdict::slopes;
 
 const UP: &str = "up";
 const DOWN: &str = "down";

@@ -6,10 +6,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
-use crate::children::{Load, Server};
-use crate::doctor::{ControlGroup, reserve_bytes};
-use crate::instruments::procfs;
 use crate::load::result::LatencyUs;
+use crate::machine::cgroup::ControlGroup;
+use crate::machine::procfs;
+use crate::matrix::room::reserve_bytes;
+use crate::programs::client::Load;
+use crate::programs::server::Server;
 
 /// Connections that are opened or closed at once: about two seconds' worth, and half a gigabyte.
 const STEP: usize = 51_200;

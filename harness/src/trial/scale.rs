@@ -16,18 +16,20 @@ use std::time::Duration;
 use anyhow::{Result, bail, ensure};
 use ringmark::backend;
 
+use super::gates::{self, Evidence, Offered};
 use super::latency::{
     Clocks, Window, client_limits, load_notes, network, network_since, owed, window,
 };
 use super::ramp::{self, Ramp, available_bytes};
-use super::{Ground, Outcome, Trial};
-use crate::children::{Load, Server, ServerCounters};
-use crate::gates::{self, Evidence, Offered};
-use crate::instruments::cpu::MachineCpuDifference;
-use crate::instruments::network_namespace::NetworkNamespace;
+use super::{Ground, Trial};
 use crate::load::result::{Arrival, LoadEvent, LoadResult};
+use crate::machine::cpu::MachineCpuDifference;
+use crate::machine::network_namespace::NetworkNamespace;
 use crate::matrix::Scale;
-use crate::measurement::{ScaleRow, Status, TrialRow};
+use crate::programs::client::Load;
+use crate::programs::counters::ServerCounters;
+use crate::programs::server::Server;
+use crate::rows::{ALONE, CROWDED, Outcome, ScaleRow, Status, TrialRow};
 use crate::statistics::percent_of;
 
 /// How long it may take until every connection has made an echo.
@@ -39,10 +41,6 @@ const MISSING_BYTES: u64 = 200 << 20;
 
 /// Until many connections that are active at once have made two echoes each.
 const CLOSED_WARMUP_MAX: Duration = Duration::from_secs(5);
-
-/// The servers, in `scale.csv`.
-pub const CROWDED: &str = "crowded";
-pub const ALONE: &str = "alone";
 
 /// Other programs may take this share of the machine's time.
 const OTHERS_PERCENT: f64 = 5.0;

@@ -6,15 +6,16 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use ringmark::sys::Call;
 
-use super::{Ground, Outcome, Trial, UNSEEN, miscounted};
-use crate::children::{Server, ServerCounters};
-use crate::gates::{self, Evidence};
-use crate::instruments::Unavailable;
-use crate::instruments::clock::{self, OfLoad};
-use crate::instruments::tracepoints::{Counters, Reading, RingEvent, Syscall, Tracepoint};
+use super::gates::{self, Evidence};
+use super::{Ground, Trial, UNSEEN, miscounted};
 use crate::load::result::LoadEvent;
+use crate::machine::Unavailable;
+use crate::machine::clock::{self, OfLoad};
+use crate::machine::tracepoints::{Counters, Reading, RingEvent, Syscall, Tracepoint};
 use crate::matrix::Workload;
-use crate::measurement::{EventRow, Status, SyscallRow};
+use crate::programs::counters::ServerCounters;
+use crate::programs::server::Server;
+use crate::rows::{EventRow, Outcome, Status, SyscallRow};
 
 /// Calls that come from the allocator and the runtime, which the server's own counters do not see.
 const NOT_SELF_COUNTED: [Call; 3] = [Call::Mmap, Call::Munmap, Call::Futex];

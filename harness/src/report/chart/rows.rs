@@ -142,7 +142,8 @@ fn values(group: &Group) -> Vec<f64> {
 
 /// With 1 on it, and the quotient of its ends.
 fn ratio_axis(values: &[f64]) -> (Axis, f64) {
-    let values = values.iter().copied().filter(|value| super::axis::is_drawable(*value));
+    let values =
+        values.iter().copied().filter(|value| crate::report::chart::axis::is_drawable(*value));
     let (low, high) = values
         .fold((0.98, 1.02), |(low, high): (f64, f64), value| (low.min(value), high.max(value)));
     (Axis::log(low, high, FROM, TO), high / low)

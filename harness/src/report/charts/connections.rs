@@ -1,16 +1,15 @@
 //! What ever more connections do: to a load beside them, and to how fast they open.
 
 use super::{Found, nothing_of, say_missing};
-use crate::measurement::{Pass, ScaleRow, Status, TrialRow};
 use crate::report::chart::Canvas;
 use crate::report::chart::axis::Axis;
 use crate::report::chart::lines::{self, Across, LEFT, Line, Panel, Point, RIGHT};
 use crate::report::colours::look;
 use crate::report::scale;
-use crate::report::table::{count, number};
 use crate::results::Run;
+use crate::rows::{ALONE, Pass, ScaleRow, Status, TrialRow};
 use crate::statistics::median;
-use crate::trial::ALONE;
+use crate::text::{count, number};
 
 /// The trials that stand.
 fn usable(run: &Run) -> Vec<&TrialRow> {

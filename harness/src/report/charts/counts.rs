@@ -5,17 +5,16 @@ use std::collections::BTreeMap;
 use super::cpu::pictures;
 use super::{Found, nothing_of, say_missing};
 use crate::matrix::Workload;
-use crate::measurement::{MemoryRow, Pass, Status};
 use crate::report::chart::rows::{self, Drawn, Group, Part, Row};
 use crate::report::chart::{Canvas, Chart};
 use crate::report::colours::{Colour, PALETTE, of_call, of_object};
-use crate::report::table::number;
-use crate::report::tables::{SHOWN_BYTES, counted_trial, whole};
+use crate::report::tables::{SHOWN_BYTES, counted_trial};
 use crate::results::Run;
-use crate::slopes::Flaw;
-use crate::trial::memory_states::{
-    ACTIVE, KERNEL_SUM, MACHINE_SUM, NEVER_USED, USED_THEN_IDLE, USER_SUM,
+use crate::rows::{
+    ACTIVE, KERNEL_SUM, MACHINE_SUM, MemoryRow, NEVER_USED, Pass, Status, USED_THEN_IDLE, USER_SUM,
 };
+use crate::text::{number, whole};
+use crate::verdict::slopes::Flaw;
 
 /// Less than this of a call for an echo is not drawn.
 const SHOWN_CALLS: f64 = 0.005;
@@ -122,7 +121,7 @@ pub fn memory(run: &Run) -> Found {
         say_flaws(&mut canvas, run);
         charts.push(canvas.finish());
     };
-    if rows > super::MOST_ROWS {
+    if rows > crate::report::charts::MOST_ROWS {
         for group in groups {
             let state = group.heading.replace(", ", "-").replace(' ', "-");
             picture(&format!("memory-{state}"), &format!("{title} {}", group.heading), &[group]);

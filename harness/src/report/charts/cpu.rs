@@ -1,15 +1,15 @@
 //! CPU per echo, and ratios to the baseline.
 
 use super::{Found, MOST_ROWS, SPREAD, Spread, nothing_of, say_missing};
-use crate::comparisons::complete_blocks;
 use crate::matrix::{BLOCKS_FOR_VERDICT, Workload};
-use crate::measurement::{Bounds, ComparisonRow, Pass, Status, Verdict};
 use crate::report::chart::rows::{self, Drawn, Group, Row};
 use crate::report::chart::{Canvas, Chart};
 use crate::report::colours::look;
-use crate::report::table::number;
 use crate::report::tables::{comparison, in_complete_blocks, load, noise, ratio_of_bounds};
 use crate::results::Run;
+use crate::rows::{Bounds, ComparisonRow, Pass, Status, Verdict};
+use crate::text::number;
+use crate::verdict::comparisons::complete_blocks;
 
 /// A column that is compared.
 pub struct Compared {

@@ -5,18 +5,17 @@ use std::path::Path;
 use hdrhistogram::Histogram;
 
 use super::{Found, SPREAD, Spread, nothing_of, say_missing};
-use crate::comparisons::complete_blocks;
 use crate::load::latency::{carries, histogram, merge, read_log};
 use crate::matrix::{Contender, Workload};
-use crate::measurement::{Pass, Status, TrialRow};
 use crate::report::chart::axis::Axis;
 use crate::report::chart::lines::{self, Across, LEFT, Line, Panel, Point, RIGHT};
 use crate::report::chart::{Canvas, Chart};
 use crate::report::colours::look;
-use crate::report::table::number;
 use crate::report::tables::in_complete_blocks;
-use crate::results::Run;
-use crate::results::histogram_file;
+use crate::results::{Run, histogram_file};
+use crate::rows::{Pass, Status, TrialRow};
+use crate::text::number;
+use crate::verdict::comparisons::complete_blocks;
 
 type Percentile = fn(&TrialRow) -> Option<f64>;
 

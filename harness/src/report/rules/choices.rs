@@ -3,12 +3,12 @@
 
 use super::series::Series;
 use super::{CPU, Kind, LOADS, Rule, Words, judged, limits, others, sentence};
-use crate::calibration::resolution_percent;
-use crate::comparisons::METRICS;
-use crate::measurement::{ComparisonRow, Verdict};
-use crate::report::table::{list, names, percent};
 use crate::report::tables::ratio;
 use crate::results::Run;
+use crate::rows::{ComparisonRow, Verdict};
+use crate::text::{list, names, percent};
+use crate::verdict::comparisons::METRICS;
+use crate::verdict::resolution::resolution_percent;
 
 /// Where a workload stands: its series, and its place in it.
 type Point = (usize, usize);

@@ -3,12 +3,12 @@
 
 use super::series::bytes;
 use super::{CPU, Kind, Rule, sentence};
-use crate::calibration::resolvable_percent;
-use crate::comparisons::{Spread, judge};
-use crate::measurement::{Bounds, ScaleRow, Verdict};
 use crate::report::scale::{crowding, steps, trials};
-use crate::report::table::{count, list, names, number, percent};
 use crate::results::Run;
+use crate::rows::{Bounds, ScaleRow, Verdict};
+use crate::text::{count, list, names, number, percent};
+use crate::verdict::comparisons::{Spread, judge};
+use crate::verdict::resolution::resolvable_percent;
 
 /// What an arm takes beside the largest crowd, over a second server that has none.
 struct Crowded {
@@ -98,8 +98,8 @@ pub fn rule(run: &Run) -> Option<Rule> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::measurement::{Pass, Status, TrialRow};
-    use crate::trial::{ALONE, CROWDED};
+    use crate::rows::{ALONE, CROWDED};
+    use crate::rows::{Pass, Status, TrialRow};
 
     const ARM: &str = "epoll-et";
     const MOST: u64 = 1000;

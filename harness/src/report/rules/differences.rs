@@ -2,11 +2,11 @@
 
 use super::series::Series;
 use super::{Kind, Rule, Words, judged, others, sentence};
-use crate::calibration::resolution_percent;
-use crate::measurement::{ComparisonRow, Verdict};
-use crate::report::table::{list, names, number, percent};
 use crate::report::tables::{noise, ratio};
 use crate::results::Run;
+use crate::rows::{ComparisonRow, Verdict};
+use crate::text::{list, names, number, percent};
+use crate::verdict::resolution::resolution_percent;
 
 /// From this ratio on people say how many times.
 const TIMES: f64 = 2.0;

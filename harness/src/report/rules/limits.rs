@@ -2,14 +2,13 @@
 
 use super::series::Series;
 use super::{Kind, Rule, others, sentence};
-use crate::comparisons::MEMORY_SUMS;
 use crate::matrix::Workload;
-use crate::measurement::{Bounds, MemoryRow, Status};
-use crate::report::table::{names, number};
-use crate::report::tables::{in_complete_blocks, whole};
+use crate::report::tables::in_complete_blocks;
 use crate::results::Run;
-use crate::sweep::P99;
-use crate::trial::memory_states::{KERNEL_SUM, NEVER_USED, USED_THEN_IDLE};
+use crate::rows::{Bounds, KERNEL_SUM, MemoryRow, NEVER_USED, Status, USED_THEN_IDLE};
+use crate::text::{names, number, whole};
+use crate::verdict::comparisons::MEMORY_SUMS;
+use crate::verdict::sweep::P99;
 
 /// Up to which rate of a sweep an arm keeps the objective, as in `capacity.csv`, where there are
 /// intervals up to it.

@@ -2,7 +2,7 @@
 //! differ in one field.
 
 use crate::matrix::{Matrix, Workload};
-use crate::report::table::{count, list, number};
+use crate::text::{count, list, number};
 
 /// A field of a workload in words.
 #[derive(Clone, PartialEq)]

@@ -1,12 +1,12 @@
 //! Says what a run does not answer, and why. Silence is not the answer that nothing differs.
 
 use super::{CPU, P99, Rule, Words, others};
-use crate::comparisons::complete_blocks;
 use crate::matrix::{BLOCKS_FOR_VERDICT, Workload};
-use crate::measurement::{Pass, Status, TrialRow, Verdict};
-use crate::report::table::{names, number};
 use crate::report::tables::{GATES_TITLE, absences, comparison};
 use crate::results::{Run, RunState};
+use crate::rows::{Pass, Status, TrialRow, Verdict};
+use crate::text::{names, number};
+use crate::verdict::comparisons::complete_blocks;
 
 /// As many arms are named with the ratios that were seen of them.
 const NAMED: usize = 6;

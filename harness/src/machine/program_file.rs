@@ -1,0 +1,98 @@
+//! The file of a program: its size, its sum and its revision.
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use ringmark::whereabouts;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::facts;
+use super::files::output;
+
+/// A program, without the folder that it lies in.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Program {
+    /// Its file's name.
+    pub file: String,
+    /// Its size.
+    pub bytes: u64,
+    /// What `sha256sum` says of it; null where there is no such command.
+    pub sha256: Option<String>,
+    /// The revision of the source that it was built from, as it tells; only of programs of ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
+    /// The file's stamp from before it was read, here: what is written meanwhile shows.
+    #[serde(skip)]
+    pub stamp: Option<Value>,
+}
+
+impl Program {
+    /// One that lies here.
+    pub fn of_file(path: &Path) -> Result<Self> {
+        Self::read(path, path)
+    }
+
+    /// This one.
+    pub fn of_this() -> Result<Self> {
+        let this = std::env::current_exe().context("find this program")?;
+        // The file that runs, even if another has taken its name since.
+        let running = format!("/proc/{}/exe", std::process::id());
+        Ok(Self { revision: facts::revision(), ..Self::read(Path::new(&running), &this)? })
+    }
+
+    /// The server's program, which lies here.
+    pub fn of_server(path: &Path) -> Result<Self> {
+        Ok(Self {
+            revision: fs::read(path).ok().and_then(|bytes| revision_in(&bytes)),
+            ..Self::of_file(path)?
+        })
+    }
+
+    /// Whether both files hold the same, as far as that is known.
+    pub fn has_contents_of(&self, other: &Self) -> bool {
+        self.bytes == other.bytes && self.sha256.is_some() && self.sha256 == other.sha256
+    }
+
+    fn read(path: &Path, name: &Path) -> Result<Self> {
+        let stamp = whereabouts::stamp(path);
+        let open = || File::open(path).with_context(|| format!("read {}", name.display()));
+        let bytes = open()?.metadata().with_context(|| format!("read {}", name.display()))?.len();
+        let sum = output(Command::new("sha256sum").stdin(open()?));
+        Ok(Self {
+            file: name.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            bytes,
+            sha256: sum.and_then(|line| line.split_whitespace().next().map(str::to_owned)),
+            revision: None,
+            stamp,
+        })
+    }
+}
+
+/// The revision that a program of ours would tell with `--version`. It is not started for that: a
+/// script in its place would do whatever it does.
+fn revision_in(program: &[u8]) -> Option<String> {
+    const BEFORE: &[u8] = b", revision ";
+    const DIGITS: usize = 40;
+    let digits = |at: usize| program.get(at + BEFORE.len()..at + BEFORE.len() + DIGITS);
+    let mut found = memchr::memmem::find_iter(program, BEFORE);
+    let revision = found
+        .find_map(|at| digits(at).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit)))?;
+    String::from_utf8(revision.to_vec()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_revision_is_read_out_of_a_program() {
+        let revision = "0123456789abcdef0123456789abcdef01234567";
+        let program =
+            format!("\0, revision unknown\00.1.0, revision {revision}, with local changes\0");
+        assert_eq!(revision_in(program.as_bytes()).as_deref(), Some(revision));
+        assert_eq!(revision_in(b"#!/bin/sh\nexec x, revision 0123"), None);
+    }
+}

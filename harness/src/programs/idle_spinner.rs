@@ -1,0 +1,96 @@
+//! Keeps CPUs from halting: on each of them a thread of the lowest priority spins, and gives way to
+//! whatever else wants to run there. A CPU of a virtual machine that has halted for long enough
+//! takes tens of µs to wake up; at a low load that may be half of an echo's latency, and none of it
+//! is the server's.
+
+use std::io::{self, Read, Write};
+use std::process::Command;
+use std::sync::mpsc;
+use std::thread;
+
+use anyhow::{Context, Result, bail};
+
+use super::process::{ANSWER_TIME, Interruptions, Process};
+use crate::machine::affinity::CpuList;
+
+/// The verb of `ringmark` that does it, which is not for people.
+pub const VERB: &str = "spin-when-idle";
+
+/// The line that says that a thread spins on each CPU.
+pub const READY: &str = "spinning";
+
+/// Keeps CPUs from halting until stdin ends.
+#[derive(clap::Args, Debug)]
+pub struct Options {
+    /// The CPUs, for example 0,2-3
+    #[arg(long, value_name = "LIST")]
+    cpus: CpuList,
+}
+
+/// Spins until stdin ends.
+pub fn run(options: &Options) -> Result<()> {
+    let (sender, outcomes) = mpsc::channel();
+    for &cpu in options.cpus.cpus() {
+        let sender = sender.clone();
+        let begin = move || {
+            let outcome = ringmark::sys::pin_to_cpu(cpu).and_then(|()| yield_to_all());
+            let failed = outcome.is_err();
+            // Nobody listens only if another thread has failed, and the process is about to end.
+            let _ = sender.send(outcome);
+            if failed {
+                return;
+            }
+            loop {
+                std::hint::spin_loop();
+            }
+        };
+        // It ends with the process.
+        thread::Builder::new().spawn(begin).context("start a thread")?;
+    }
+    drop(sender);
+    for outcome in outcomes.iter().take(options.cpus.cpus().len()) {
+        outcome.with_context(|| format!("spin at idle priority on the CPUs {}", options.cpus))?;
+    }
+    writeln!(io::stdout(), "{READY}").context("stdout")?;
+    io::stdin().read_to_end(&mut Vec::new()).context("stdin")?;
+    Ok(())
+}
+
+/// Makes the calling thread run only where nothing else wants to (SCHED_IDLE, sched(7)); whoever
+/// wakes up there takes its place at once.
+fn yield_to_all() -> io::Result<()> {
+    let parameters = libc::sched_param { sched_priority: 0 };
+    // SAFETY: 0 is the calling thread; the kernel reads `parameters`, which lives through the call.
+    match unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &parameters) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// The program that keeps CPUs from halting. It is none of the server's and the load's, so that its
+/// CPU is not theirs.
+pub struct IdleSpinner {
+    program: Process,
+}
+
+impl IdleSpinner {
+    /// Starts it, and returns once a thread spins on each of the CPUs.
+    pub fn start(cpus: &CpuList, interruptions: &Interruptions) -> Result<Self> {
+        let mut command = Command::new(std::env::current_exe().context("find this program")?);
+        command.args([VERB, "--cpus", &cpus.to_string()]);
+        let mut program = Process::start("idle spinner", command, None, interruptions)?;
+        match program.hear(ANSWER_TIME)?.as_str() {
+            READY => Ok(Self { program }),
+            other => bail!("the idle spinner should say that it spins, but says {other:?}"),
+        }
+    }
+
+    /// Ends it in order.
+    pub fn end(mut self) -> Result<()> {
+        self.program.stdin = None;
+        match self.program.wait(ANSWER_TIME)? {
+            status if status.success() => Ok(()),
+            _ => Err(self.program.ended()),
+        }
+    }
+}

@@ -1,0 +1,447 @@
+//! Deals the CPUs to the server and to the client.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use super::sides::{Side, Sides};
+use crate::machine::affinity::CpuList;
+use crate::machine::topology::{SYS, Topology};
+
+/// Which CPUs the two sides are pinned to, so that neither takes the other's time.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Placement {
+    /// The server's CPUs; empty: not pinned from here.
+    #[serde(rename = "server_cpus")]
+    pub server: String,
+    /// The client's CPUs; empty: not pinned from here.
+    #[serde(rename = "client_cpus")]
+    pub client: String,
+    /// Threads of the client: one for each of its CPUs.
+    pub client_threads: usize,
+    /// Whether the two sides, or the workers among themselves, have to share a CPU, or are not
+    /// known not to.
+    pub shared_cpu: bool,
+    /// Whether two of these CPUs are hyperthreads of one core, which slow each other down; null if
+    /// that is not known.
+    #[serde(default)]
+    pub shared_core: Option<bool>,
+    /// Over how many packages these CPUs are spread; null if that is not known.
+    #[serde(default)]
+    pub packages: Option<usize>,
+    /// How many CPUs the server has, if it is on another machine, so that it is not pinned from
+    /// here, and tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_cpus_elsewhere: Option<usize>,
+}
+
+impl Placement {
+    /// Deals the CPUs that this process may use, or those that a side says that its command leaves
+    /// it: one of each core, or with `hyperthreads` all of them.
+    pub fn deal(workers: u16, hyperthreads: bool, sides: Option<&Sides>) -> Result<Self> {
+        let allowed = allowed()?;
+        let topology = Topology::read(Path::new(SYS), allowed.cpus());
+        Ok(Self::out_of(&allowed, &topology, workers, hyperthreads, sides))
+    }
+
+    /// One for each worker, but half of them at most; the rest to the client. A side on another
+    /// machine is not pinned, nor is one whose CPUs are not known.
+    pub fn out_of(
+        allowed: &CpuList,
+        topology: &Topology,
+        workers: u16,
+        hyperthreads: bool,
+        sides: Option<&Sides>,
+    ) -> Self {
+        let has = |side: fn(&Sides) -> &Side| match sides.map(side) {
+            None => {
+                Has { cpus: allowed.cpus().to_vec(), topology: topology.clone(), is_here: true }
+            }
+            Some(side) => Has {
+                cpus: side.cpus.as_ref().map_or_else(Vec::new, |cpus| cpus.cpus().to_vec()),
+                topology: side.topology(),
+                is_here: side.is_here,
+            },
+        };
+        let (server_has, client_has) = (has(|sides| &sides.server), has(|sides| &sides.load));
+        let one_machine = sides.is_none_or(|sides| sides.one_machine);
+        let (server, client) = divide(workers, &server_has, &client_has, one_machine, hyperthreads);
+        // What is not pinned may run on all that it has.
+        let at_server = if server_has.is_here { &server } else { &server_has.cpus };
+        let at_client = if client_has.is_here { &client } else { &client_has.cpus };
+        let are_apart =
+            !at_client.is_empty() && !at_server.iter().any(|cpu| at_client.contains(cpu));
+        let list = |cpus: &[usize], is_here: bool| match is_here {
+            true => cpus.iter().map(usize::to_string).collect::<Vec<_>>().join(","),
+            false => String::new(),
+        };
+        let pinned =
+            |has: &Has, cpus: &[usize]| if has.is_here { cpus.to_vec() } else { Vec::new() };
+        let (pinned_server, pinned_client) =
+            (pinned(&server_has, &server), pinned(&client_has, &client));
+        let (at, there) = (&server_has.topology, &client_has.topology);
+        let shared_cores = [
+            at.share_a_core(&pinned_server, &pinned_server),
+            there.share_a_core(&pinned_client, &pinned_client),
+            if one_machine { at.share_a_core(at_server, at_client) } else { Some(false) },
+        ];
+        let is_spread = one_machine && server_has.is_here && client_has.is_here;
+        Self {
+            server: list(&server, server_has.is_here),
+            client: list(&client, client_has.is_here),
+            client_threads: client.len().max(1),
+            shared_cpu: at_server.len() < usize::from(workers) || one_machine && !are_apart,
+            shared_core: any(&shared_cores),
+            packages: at
+                .packages_of(&[pinned_server, pinned_client].concat())
+                .filter(|_| is_spread),
+            server_cpus_elsewhere: Some(server_has.cpus.len())
+                .filter(|&cpus| !server_has.is_here && cpus > 0),
+        }
+    }
+
+    /// What to mind of figures that were taken on hyperthreads of one core.
+    pub fn note(&self) -> Option<String> {
+        (self.shared_core == Some(true)).then(|| {
+            "shared-core: two of its CPUs are hyperthreads of one core, and slow each other down".to_owned()
+        })
+    }
+
+    /// Whether both sides have one CPU together.
+    pub fn is_one_cpu(&self) -> bool {
+        self.server == self.client
+            && self.server.parse::<CpuList>().is_ok_and(|list| list.cpus().len() == 1)
+    }
+
+    /// Whether both sides are pinned, and the client to CPUs of its own.
+    pub fn is_client_apart(&self) -> bool {
+        let both = self.server.parse::<CpuList>().ok().zip(self.client.parse::<CpuList>().ok());
+        both.is_some_and(|(server, client)| {
+            !client.cpus().iter().any(|cpu| server.cpus().contains(cpu))
+        })
+    }
+
+    /// How many CPUs the server has, if that is known.
+    pub fn server_cpus(&self) -> Option<usize> {
+        let pinned = || self.server.parse::<CpuList>().ok().map(|list| list.cpus().len());
+        self.server_cpus_elsewhere.or_else(pinned)
+    }
+
+    /// The CPUs of both sides; all that are allowed if one is not pinned.
+    pub fn cpus(&self) -> Result<CpuList> {
+        if self.server.is_empty() || self.client.is_empty() {
+            return allowed();
+        }
+        [self.server.as_str(), self.client.as_str()].join(",").parse().map_err(anyhow::Error::msg)
+    }
+
+    /// How many of the CPUs are left by both sides.
+    pub fn free_of(&self, cpus: &BTreeSet<usize>) -> u64 {
+        let of_side = |list: &String| {
+            list.parse().map(|list: CpuList| list.cpus().to_vec()).unwrap_or_default()
+        };
+        let taken = [&self.server, &self.client].map(of_side).concat();
+        cpus.iter().filter(|cpu| !taken.contains(cpu)).count() as u64
+    }
+
+    /// How many CPUs of a server that is not to be seen are left by its workers for kernel threads,
+    /// which inherit their pinning.
+    pub fn left_by(&self, workers: u16) -> u64 {
+        let cpus = self.server_cpus_elsewhere.unwrap_or_default();
+        cpus.saturating_sub(workers.into()) as u64
+    }
+}
+
+fn allowed() -> Result<CpuList> {
+    CpuList::allowed().context("CPUs that this process may use")
+}
+
+/// The CPUs that a side may use.
+struct Has {
+    cpus: Vec<usize>,
+    topology: Topology,
+    is_here: bool,
+}
+
+impl Has {
+    /// One CPU of each core of those that `taken` is not on, in the order of their nearness. If
+    /// there is no such core, then another CPU of one; if there is none, what there is.
+    fn without(&self, taken: &[usize], hyperthreads: bool) -> Vec<usize> {
+        let all = self.topology.nearest(&self.cpus);
+        let those = |is_left: &dyn Fn(usize) -> bool| -> Vec<usize> {
+            let left: Vec<_> = all.iter().copied().filter(|&cpu| is_left(cpu)).collect();
+            if hyperthreads { left } else { self.topology.one_of_each_core(&left) }
+        };
+        let is_near =
+            |cpu| !hyperthreads && taken.iter().any(|&taken| self.topology.is_one_core(taken, cpu));
+        let left = [
+            those(&|cpu| !taken.contains(&cpu) && !is_near(cpu)),
+            those(&|cpu| !taken.contains(&cpu)),
+        ];
+        left.into_iter().find(|cpus| !cpus.is_empty()).unwrap_or_else(|| those(&|_| true))
+    }
+}
+
+/// Whether any of them is true; none if none is known to be, and some are not known.
+fn any(parts: &[Option<bool>]) -> Option<bool> {
+    let is_known = !parts.contains(&None);
+    parts.contains(&Some(true)).then_some(true).or(is_known.then_some(false))
+}
+
+/// The CPUs of the server and of the client, each out of those that it may use.
+fn divide(
+    workers: u16,
+    server: &Has,
+    client: &Has,
+    one_machine: bool,
+    hyperthreads: bool,
+) -> (Vec<usize>, Vec<usize>) {
+    let workers = usize::from(workers);
+    let first = |cpus: Vec<usize>, most: usize| cpus.into_iter().take(most).collect::<Vec<_>>();
+    let all = |has: &Has| has.without(&[], hyperthreads);
+    if !one_machine {
+        return (first(all(server), workers), all(client));
+    }
+    let server = match server.cpus == client.cpus {
+        true => {
+            let cpus = all(server);
+            let half = (cpus.len() / 2).max(1);
+            first(cpus, workers.min(half))
+        }
+        false => first(server.without(&client.cpus, hyperthreads), workers),
+    };
+    let client = client.without(&server, hyperthreads);
+    (server, client)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::topology::tests::two_packages;
+
+    #[test]
+    fn cpus_are_dealt_out_of_those_that_each_side_may_use() {
+        for (workers, server, client, one_machine, of_server, of_client) in [
+            (1, &[0, 1][..], &[0, 1][..], true, &[0][..], &[1][..]),
+            (2, &[0, 1], &[0, 1], true, &[0], &[1]),
+            (3, &[0, 1, 2, 5], &[0, 1, 2, 5], true, &[0, 1], &[2, 5]),
+            (1, &[3], &[3], true, &[3], &[3]),
+            // `taskset` on one side, and on both.
+            (1, &[1], &[0, 1], true, &[1], &[0]),
+            (1, &[0, 1], &[0], true, &[1], &[0]),
+            (2, &[0, 1], &[0, 1, 2], true, &[0, 1], &[2]),
+            (1, &[0, 1], &[2, 3], true, &[0], &[2, 3]),
+            (2, &[0, 1, 2], &[0, 1], false, &[0, 1], &[0, 1]),
+        ] {
+            let expected = (of_server.to_vec(), of_client.to_vec());
+            let has = |cpus: &[usize]| Has {
+                cpus: cpus.to_vec(),
+                topology: Topology::default(),
+                is_here: true,
+            };
+            let dealt = divide(workers, &has(server), &has(client), one_machine, false);
+            assert_eq!(dealt, expected, "{server:?} {client:?}");
+        }
+    }
+
+    #[test]
+    fn a_cpu_is_free_that_neither_side_has() {
+        let placement = Placement {
+            server: "0,1".to_owned(),
+            client: "2".to_owned(),
+            client_threads: 1,
+            shared_cpu: false,
+            shared_core: Some(false),
+            packages: Some(1),
+            server_cpus_elsewhere: None,
+        };
+        let free = |cpus: &[usize]| placement.free_of(&cpus.iter().copied().collect());
+        assert_eq!((free(&[0]), free(&[0, 2]), free(&[3]), free(&[0, 3, 4])), (0, 0, 1, 2));
+        assert_eq!(placement.cpus().expect("a list").cpus(), [0, 1, 2]);
+        // One that is not pinned may run on any.
+        let unpinned = Placement { server: String::new(), ..placement };
+        assert_eq!(unpinned.cpus().expect("a list"), CpuList::allowed().expect("a list"));
+    }
+
+    fn list(text: &str) -> CpuList {
+        text.parse().expect("a list")
+    }
+
+    /// Out of these CPUs, of which nothing more is known.
+    fn out_of(cpus: &str, workers: u16, sides: Option<&Sides>) -> Placement {
+        Placement::out_of(&list(cpus), &Topology::default(), workers, false, sides)
+    }
+
+    /// Sides that may use these CPUs, if they tell.
+    fn sides(one_machine: bool, server: (bool, Option<&str>), load: (bool, Option<&str>)) -> Sides {
+        let side = |(is_here, cpus): (bool, Option<&str>)| Side {
+            is_here,
+            cpus: cpus.map(list),
+            ..Side::default()
+        };
+        Sides {
+            server_address: std::net::Ipv4Addr::LOCALHOST.into(),
+            over_loopback: one_machine,
+            one_machine,
+            has_remote_bin: false,
+            server: side(server),
+            load: side(load),
+        }
+    }
+
+    #[test]
+    fn two_sides_share_a_cpu_unless_they_are_known_to_be_kept_apart() {
+        const HERE: bool = true;
+        const ELSEWHERE: bool = false;
+        let deal = |workers, sides: &Sides| {
+            let placement = out_of("0-3", workers, Some(sides));
+            (
+                placement.server.clone(),
+                placement.client.clone(),
+                placement.client_threads,
+                placement.shared_cpu,
+            )
+        };
+        let dealt = |server: &str, client: &str, threads, shared| {
+            (server.to_owned(), client.to_owned(), threads, shared)
+        };
+        for (workers, one_machine, server, load, expected) in [
+            // `taskset` on one of them, and on both.
+            (1, true, (HERE, Some("3")), (HERE, Some("0-3")), dealt("3", "0,1,2", 3, false)),
+            (1, true, (HERE, Some("3")), (HERE, Some("3")), dealt("3", "3", 1, true)),
+            (2, true, (HERE, Some("3")), (HERE, Some("1")), dealt("3", "1", 1, true)),
+            // Both on another machine: nothing but their commands keeps them apart.
+            (1, true, (ELSEWHERE, Some("0-3")), (ELSEWHERE, Some("0-3")), dealt("", "", 3, true)),
+            (1, true, (ELSEWHERE, Some("0-1")), (ELSEWHERE, Some("1-3")), dealt("", "", 3, true)),
+            (2, true, (ELSEWHERE, Some("0-1")), (ELSEWHERE, Some("2-3")), dealt("", "", 2, false)),
+            (3, true, (ELSEWHERE, Some("0-1")), (ELSEWHERE, Some("2-3")), dealt("", "", 2, true)),
+            (2, false, (ELSEWHERE, Some("0-1")), (ELSEWHERE, Some("0-1")), dealt("", "", 2, false)),
+            (
+                2,
+                false,
+                (ELSEWHERE, Some("0-1")),
+                (HERE, Some("0-3")),
+                dealt("", "0,1,2,3", 4, false),
+            ),
+            // Of whom it is not known.
+            (1, false, (ELSEWHERE, None), (HERE, Some("0-3")), dealt("", "0,1,2,3", 4, true)),
+            (1, false, (HERE, Some("0-3")), (ELSEWHERE, None), dealt("0", "", 1, false)),
+            (1, true, (ELSEWHERE, Some("0-3")), (ELSEWHERE, None), dealt("", "", 1, true)),
+            (1, true, (ELSEWHERE, None), (ELSEWHERE, Some("7")), dealt("", "", 1, true)),
+            (1, true, (HERE, None), (HERE, None), dealt("", "", 1, true)),
+        ] {
+            let sides = sides(one_machine, server, load);
+            assert_eq!(
+                deal(workers, &sides),
+                expected,
+                "{workers} {one_machine} {server:?} {load:?}"
+            );
+        }
+        let elsewhere = |server| {
+            let sides = sides(false, (ELSEWHERE, server), (HERE, Some("0-3")));
+            out_of("0-3", 1, Some(&sides)).server_cpus()
+        };
+        assert_eq!((elsewhere(Some("0-7")), elsewhere(None)), (Some(8), None));
+    }
+
+    #[test]
+    fn without_a_command_the_allowed_cpus_are_dealt() {
+        let placement = out_of("4-7", 2, None);
+        assert_eq!(
+            (&*placement.server, &*placement.client, placement.shared_cpu),
+            ("4,5", "6,7", false)
+        );
+        assert_eq!(placement.server_cpus_elsewhere, None);
+        assert!(!placement.is_one_cpu() && placement.is_client_apart());
+        // Three workers on one CPU, beside a client on another.
+        let crowded = out_of("0-1", 3, None);
+        assert!(crowded.shared_cpu && crowded.is_client_apart());
+    }
+
+    #[test]
+    fn one_cpu_of_many_may_be_that_of_both() {
+        for sides in [None, Some(sides(true, (true, Some("3")), (true, Some("3"))))] {
+            let allowed = if sides.is_none() { "3" } else { "0-3" };
+            let placement = out_of(allowed, 1, sides.as_ref());
+            assert!(placement.is_one_cpu() && placement.shared_cpu, "{placement:?}");
+            assert!(!placement.is_client_apart());
+            assert_eq!(placement.cpus().expect("a list"), list("3"));
+            assert_eq!(placement.free_of(&[3].into()), 0);
+        }
+        let apart = out_of("0-3", 1, Some(&sides(true, (true, Some("3")), (true, Some("1")))));
+        assert!(!apart.is_one_cpu() && !apart.shared_cpu);
+        assert_eq!(apart.cpus().expect("a list"), list("1,3"));
+    }
+
+    /// Two packages of 16 cores each, with two hyperthreads a core.
+    fn large() -> Topology {
+        two_packages().read("0-63")
+    }
+
+    fn dealt(cpus: &str, topology: &Topology, workers: u16, hyperthreads: bool) -> Placement {
+        Placement::out_of(&list(cpus), topology, workers, hyperthreads, None)
+    }
+
+    #[test]
+    fn the_hyperthreads_beside_server_and_client_stay_empty() {
+        let one = dealt("0-63", &large(), 1, false);
+        assert_eq!((&*one.server, one.client_threads), ("0", 31));
+        assert_eq!((one.shared_cpu, one.shared_core, one.packages), (false, Some(false), Some(2)));
+        // The server's workers in one package, and of the client as many as fit beside them.
+        let four = dealt("0-63", &large(), 4, false);
+        assert_eq!(four.server, "0,2,4,6");
+        assert!(four.client.starts_with("8,10,") && four.client.ends_with(",29,31"), "{four:?}");
+        assert_eq!(list(&four.client).cpus().iter().filter(|&&cpu| cpu >= 32).count(), 0);
+        // A cpuset, with holes in it: the siblings of 3 are whole, of 4 and 40 is one each.
+        let some = dealt("3,4,35,40", &large(), 1, false);
+        assert_eq!((&*some.server, &*some.client, some.shared_core), ("4", "40,3", Some(false)));
+        // Of one package.
+        assert_eq!(dealt("0,2,32,34", &large(), 1, false).packages, Some(1));
+    }
+
+    #[test]
+    fn hyperthreads_are_shared_if_that_is_asked_for_or_there_is_one_core() {
+        let asked = dealt("0-63", &large(), 40, true);
+        assert_eq!((list(&asked.server).cpus().len(), asked.client_threads), (32, 32));
+        assert_eq!(asked.shared_core, Some(true), "of two workers");
+        let asked = dealt("0-63", &large(), 1, true);
+        assert_eq!((asked.client_threads, asked.shared_core), (63, Some(true)));
+        for hyperthreads in [true, false] {
+            let one = dealt("5,37", &large(), 1, hyperthreads);
+            assert_eq!((&*one.server, &*one.client), ("5", "37"));
+            assert_eq!((one.shared_cpu, one.shared_core), (false, Some(true)));
+        }
+        let unknown = out_of("0-3", 1, None);
+        assert_eq!(
+            (unknown.client_threads, unknown.shared_core, unknown.packages),
+            (3, None, None)
+        );
+    }
+
+    #[test]
+    fn sides_with_cpus_of_their_own_get_cores_of_their_own() {
+        let deal = |one_machine, server, load| {
+            let mut sides = sides(one_machine, server, load);
+            let topology = serde_json::to_value(large()).expect("JSON");
+            for side in [&mut sides.server, &mut sides.load] {
+                side.machine = serde_json::json!({ "topology": topology });
+            }
+            let placement = out_of("0-63", 1, Some(&sides));
+            (placement.server, placement.client, placement.shared_core)
+        };
+        let expected =
+            |server: &str, client: &str, shared| (server.to_owned(), client.to_owned(), shared);
+        for (one_machine, server, load, dealt) in [
+            (true, (true, Some("7")), (true, Some("6-8,38-40")), expected("7", "6,8", Some(false))),
+            (true, (true, Some("7")), (true, Some("39")), expected("7", "39", Some(true))),
+            (true, (true, Some("7,39")), (true, Some("7")), expected("39", "7", Some(true))),
+            (true, (false, Some("7")), (false, Some("39")), expected("", "", Some(true))),
+            (true, (false, Some("7,39")), (false, Some("8,40")), expected("", "", Some(false))),
+            (false, (false, Some("7")), (true, Some("7,39")), expected("", "7", Some(false))),
+        ] {
+            assert_eq!(deal(one_machine, server, load), dealt, "{one_machine} {server:?} {load:?}");
+        }
+    }
+}

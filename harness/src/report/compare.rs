@@ -1,0 +1,297 @@
+//! `ringmark compare`: two runs side by side.
+
+mod figures;
+mod judgement;
+mod obstacles;
+mod origin;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Error, Result, bail, ensure};
+use clap::builder::PossibleValuesParser;
+
+use super::compare::figures::{Compared, Figure};
+use super::compare::judgement::Judgement;
+use super::table::{MISSING, Table};
+use super::tables::ratio_of_bounds;
+use crate::results::Run;
+use crate::rows::{Bounds, Verdict};
+use crate::terminal;
+use crate::text::significant;
+use crate::verdict::comparisons::{MEMORY_SUMS, METRICS};
+
+pub use crate::report::compare::judgement::NotJudged;
+
+const AFTER: &str = "\
+Ratios are B/A, and A and B are geometric means over the blocks that count. Between the runs lies all that the machine \
+did meanwhile: identical servers may differ by tens of per cent from one run to the next. So that ratio has an interval \
+(Welch's t on logarithms) and no verdict. A verdict is on the ratio relative to the baseline: how much more of the \
+baseline's figure an arm takes in B than in A, both within the blocks of their runs.
+
+--fail-if-slower acts on that one, or it would fail whenever the machine has a bad hour. It does not see a change that \
+makes all arms alike slower, the baseline too: let the baseline be a server that stays as it is. It acts on calls per \
+echo only where they are exact, with one connection and one message in flight, and on memory per connection by the \
+intervals of its slopes. One interval in twenty misses: give a margin that matters, not 0%.
+
+A part is not taken for the whole. The command fails with 3 where a run is not whole, where a figure \
+without a verdict reads worse than the bound with all of its range, where B has not the arms and \
+workloads of A, where a figure has a verdict in one run and none beside the other, and where a kind of figure (CPU, \
+latency, throughput, calls, memory) was measured by both and nothing of it can be judged: a verdict takes ten blocks. \
+Name what you ask for by --metric and --arm.
+
+Exit status with --fail-if-slower:
+  0  all that was asked for was judged, and nothing is slower
+  1  something is slower
+  2  the command line is wrong
+  3  not all could be judged, and nothing that was is slower; or the runs cannot be read or compared
+Without it: 0, or 1 where the runs cannot be read or compared.
+
+Examples:
+  ringmark compare results/OLD-KERNEL results/NEW-KERNEL
+  ringmark compare before after --metric server_cpu_ns_per_echo --arm uring-multishot
+  ringmark compare main branch --fail-if-slower 10%";
+
+/// Puts two runs side by side: two kernels, machines, revisions, or versions of a server.
+#[derive(clap::Args, Debug)]
+#[command(after_help = AFTER)]
+pub struct Options {
+    /// The folder of the run that is compared with
+    a: PathBuf,
+    /// The folder of the run that is compared
+    b: PathBuf,
+    /// Exit with 1 if a cost in B (CPU, latency, calls, memory; throughput the other way) is above
+    /// that in A by more than this, with the whole of its interval; with 3 if not all of them could
+    /// be judged
+    #[arg(long, value_name = "PERCENT", value_parser = percentage)]
+    fail_if_slower: Option<f64>,
+    /// Only this metric; may be given several times
+    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(metrics()))]
+    metric: Vec<String>,
+    /// Only this arm; may be given several times
+    #[arg(long, value_name = "NAME")]
+    arm: Vec<String>,
+}
+
+fn metrics() -> impl Iterator<Item = &'static str> {
+    METRICS.iter().map(|metric| metric.name).chain(MEMORY_SUMS.iter().map(|(_, metric)| *metric))
+}
+
+fn percentage(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix('%').unwrap_or(text).trim_end().parse::<f64>();
+    match number {
+        // Not -0.
+        Ok(percent) if (0.0..=1000.0).contains(&percent) => Ok(percent + 0.0),
+        _ => Err("give a percentage up to 1000%, as in 10%".to_owned()),
+    }
+}
+
+/// Two runs.
+pub struct Pair {
+    a: Run,
+    b: Run,
+}
+
+impl Pair {
+    fn read(options: &Options) -> Result<Self> {
+        let pair = Self { a: read(&options.a)?, b: read(&options.b)? };
+        obstacles::builds(&pair)?;
+        Ok(pair)
+    }
+
+    /// The baseline, if it is the same in both.
+    fn baseline(&self) -> Option<&str> {
+        let baseline = self.a.matrix.baseline.as_str();
+        (baseline == self.b.matrix.baseline).then_some(baseline)
+    }
+}
+
+/// Names the figures that are wanted; all of them if it names none.
+struct Asked<'a> {
+    metrics: &'a [String],
+    arms: &'a [String],
+}
+
+impl Asked<'_> {
+    fn has_metric(&self, metric: &str) -> bool {
+        self.metrics.is_empty() || self.metrics.iter().any(|of| of == metric)
+    }
+
+    fn has_arm(&self, arm: &str) -> bool {
+        self.arms.is_empty() || self.arms.iter().any(|of| of == arm)
+    }
+}
+
+fn read(folder: &Path) -> Result<Run> {
+    let run = Run::read(folder)?;
+    ensure!(
+        run.trials.iter().any(|row| row.status.is_usable()),
+        "{}: no trial gave figures that can be used; its trials.csv says why",
+        folder.display()
+    );
+    Ok(run)
+}
+
+/// Runs.
+pub fn run(options: &Options) -> Result<()> {
+    // An error is not to be taken for a slower server.
+    let unless_judged = |error: Error| match options.fail_if_slower {
+        Some(_) => Error::new(NotJudged(format!("{error:#}"))),
+        None => error,
+    };
+    let pair = Pair::read(options).map_err(unless_judged)?;
+    let asked = Asked { metrics: &options.metric, arms: &options.arm };
+    let figures = wanted(options, &pair, &asked).map_err(unless_judged)?;
+    let judgement = Judgement::of(&pair, &asked, &figures);
+    let outcome = options.fail_if_slower.map(|most| judgement.outcome(&pair, &figures, most));
+    let last = match &outcome {
+        Some(Ok(said)) => format!("\n{said}"),
+        _ => String::new(),
+    };
+    let text = format!(
+        "{}{}\n{}{}{last}",
+        origin::lines(options, &pair).iter().map(|line| format!("- {line}\n")).collect::<String>(),
+        summary(&pair, &judgement, &figures),
+        table(&pair, &figures),
+        not_judged(&pair, &judgement),
+    );
+    // Whether it can be read or not does not change what it says.
+    let said = terminal::say(&text).map_err(unless_judged);
+    outcome.map_or(Ok(()), |outcome| outcome.map(drop))?;
+    said
+}
+
+/// The figures that are asked for.
+fn wanted(options: &Options, pair: &Pair, asked: &Asked) -> Result<Vec<Figure>> {
+    let known = figures::arms_of_both(pair);
+    if let Some(unknown) = options.arm.iter().find(|arm| !known.contains(arm)) {
+        bail!("--arm '{unknown}' is not in both runs; there are: {}", known.join(", "));
+    }
+    let (mut figures, refused) = figures::all(pair);
+    if figures.is_empty() {
+        let why =
+            if refused.is_empty() { String::new() } else { format!(": {}", refused.join("; ")) };
+        bail!(
+            "{} and {} have nothing in common that can be compared{why}",
+            options.a.display(),
+            options.b.display()
+        );
+    }
+    figures.retain(|figure| asked.has_metric(figure.metric) && asked.has_arm(&figure.arm));
+    // A judgement says why there is none.
+    ensure!(
+        !figures.is_empty() || options.fail_if_slower.is_some(),
+        "nothing that can be compared is of this --metric and --arm"
+    );
+    // Changes stand first; the order is that of the matrix besides.
+    figures.sort_by_key(|figure| figure.change().is_none());
+    Ok(figures)
+}
+
+/// How many changes are named above the table.
+const NAMED: usize = 3;
+
+/// Counts what is judged, names what changed, and shows the baseline itself.
+fn summary(pair: &Pair, judgement: &Judgement, figures: &[Figure]) -> String {
+    let mut changed: Vec<(&Figure, Compared)> =
+        figures.iter().filter_map(|figure| Some((figure, figure.change()?))).collect();
+    let with_verdict = changed.iter().filter(|(_, of)| of.verdict != Verdict::Range).count();
+    let distance = |of: &Compared| of.ratio.ln().abs();
+    changed.sort_by(|(_, a), (_, b)| distance(b).total_cmp(&distance(a)));
+    let named: Vec<String> =
+        changed.iter().take(NAMED).map(|(figure, of)| judgement::in_words(figure, of)).collect();
+    let most =
+        if named.is_empty() { String::new() } else { format!("; most {}", named.join("; ")) };
+    let mut text = format!(
+        "- In all: {}\n- Moved beyond its interval or range: {}\n",
+        judgement.counts(),
+        match changed.len() {
+            0 => format!("none of {} figures", figures.len()),
+            count =>
+                format!("{count} of {} figures, {with_verdict} by verdict{most}", figures.len()),
+        }
+    );
+    if let Some(baseline) = pair.baseline() {
+        let own = baseline_itself(figures, baseline);
+        if !own.is_empty() {
+            text += &format!(
+                "- The baseline `{baseline}` itself, B/A between runs over the workloads: {}. The others are relative to it: \
+                 a change of it alone, or of all alike, is not in their verdicts\n",
+                own.join(", ")
+            );
+        }
+    }
+    text
+}
+
+/// Between which ratios each time and rate of the baseline lies.
+fn baseline_itself(figures: &[Figure], baseline: &str) -> Vec<String> {
+    let range = |metric: &str| {
+        let is_of = |figure: &&Figure| {
+            figure.arm == baseline && figure.metric == metric && figure.telling().is_none()
+        };
+        let ratios = figures.iter().filter(is_of).filter_map(|figure| figure.between_runs);
+        let ratios: Vec<f64> = ratios.map(|of| of.ratio).collect();
+        let (low, high) =
+            (ratios.iter().copied().reduce(f64::min)?, ratios.iter().copied().reduce(f64::max)?);
+        let (low, high) = (format!("{low:.2}"), format!("{high:.2}"));
+        Some(if low == high {
+            format!("{metric} {low}")
+        } else {
+            format!("{metric} {low}–{high}")
+        })
+    };
+    let judged = METRICS.iter().filter(|metric| metric.better.is_some());
+    judged.filter_map(|metric| range(metric.name)).collect()
+}
+
+fn shown(compared: Option<Compared>) -> String {
+    let Some(Compared { ratio, spread: (_, low, high), verdict }) = compared else {
+        return MISSING.to_owned();
+    };
+    // What the heading says, or the bounds alone.
+    let is_silent = matches!(verdict, Verdict::NoNoise | Verdict::Range);
+    ratio_of_bounds(ratio, low, high, (!is_silent).then_some(verdict))
+}
+
+fn table(pair: &Pair, figures: &[Figure]) -> String {
+    let is_short = |figure: &Figure| {
+        [figure.between_runs, figure.relative].iter().flatten().any(|compared| {
+            compared.spread.0 == Bounds::Range && compared.verdict != Verdict::Counted
+        })
+    };
+    let bounds = match figures.iter().any(is_short) {
+        true => "95 % interval, or range below 10 blocks",
+        false => "95 % interval",
+    };
+    let relative = match pair.baseline() {
+        Some(baseline) => format!("B/A relative to {baseline}"),
+        None => "B/A relative to the baseline".to_owned(),
+    };
+    let between = format!("B/A between runs ({bounds})");
+    let mut table =
+        Table::new(3, &["workload", "arm", "metric", "A", "B", "blocks", &between, &relative]);
+    for figure in figures {
+        table.push(vec![
+            figure.workload.clone(),
+            figure.arm.clone(),
+            figure.metric.to_owned(),
+            significant(figure.means[0]),
+            significant(figure.means[1]),
+            format!("{}, {}", figure.blocks[0], figure.blocks[1]),
+            shown(figure.between_runs),
+            shown(figure.relative),
+        ]);
+    }
+    let notes = "\nFigures that changed stand first. A and B are geometric means over the blocks that count; of calls and \
+                 memory there is one reading. Between runs the machine's drift is in the ratio: of times and rates it \
+                 gets no verdict. Relative to the baseline, within the blocks of each run, it is not. A figure near \
+                 zero has no ratio.\n";
+    table.markdown() + notes
+}
+
+/// Why the rest was not judged.
+fn not_judged(pair: &Pair, judgement: &Judgement) -> String {
+    let reasons = judgement.reasons().into_iter().chain(obstacles::walks(pair));
+    let lines: String = reasons.map(|line| format!("- {line}\n")).collect();
+    if lines.is_empty() { lines } else { format!("\nNot judged, and why:\n\n{lines}") }
+}

@@ -1,0 +1,520 @@
+//! Judges two runs, and tells whether all was judged that was asked for: a part is never taken for
+//! the whole.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Result, anyhow};
+
+use super::figures::{self, Compared, Figure};
+use super::{Asked, Pair, obstacles};
+use crate::matrix::Workload;
+use crate::report::tables::{comparison, counted_trial, ratio_of_bounds};
+use crate::results::Run;
+use crate::rows::{Bounds, Pass, Verdict};
+use crate::text::{list, names};
+use crate::verdict::comparisons::{MEMORY_SUMS, METRICS, Metric};
+
+/// Not everything could be judged: neither that something is slower, nor that nothing is.
+#[derive(Debug)]
+pub struct NotJudged(pub String);
+
+impl NotJudged {
+    /// The exit status.
+    pub const STATUS: u8 = 3;
+}
+
+impl std::fmt::Display for NotJudged {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for NotJudged {}
+
+/// The kinds of figures, as a user calls them, and the pass that measures each.
+const CLASSES: [(&str, Pass); 5] = [
+    ("CPU", Pass::Latency),
+    ("latency", Pass::Latency),
+    ("throughput", Pass::Latency),
+    ("calls", Pass::Syscalls),
+    ("memory", Pass::Memory),
+];
+
+fn class(metric: &str) -> &'static str {
+    match metric {
+        "server_cpu_ns_per_echo" => "CPU",
+        "achieved_per_s" => "throughput",
+        "syscalls_per_echo" => "calls",
+        of_memory if of_memory.starts_with("memory_") => "memory",
+        _ => "latency",
+    }
+}
+
+/// `CPU 2, latency 6`.
+fn per_class<'a>(metrics: impl Iterator<Item = &'a str> + Clone) -> String {
+    let count = |(name, _): (&'static str, Pass)| {
+        let count = metrics.clone().filter(|metric| class(metric) == name).count();
+        (count > 0).then(|| format!("{name} {count}"))
+    };
+    CLASSES.into_iter().filter_map(count).collect::<Vec<_>>().join(", ")
+}
+
+/// A figure that a run has, or should have.
+struct Place<'a> {
+    metric: &'static str,
+    arm: &'a str,
+    of: Of<'a>,
+}
+
+/// The trials or the walk that a figure is of.
+enum Of<'a> {
+    Trials(&'a Workload, &'static Metric),
+    Memory { object: &'static str, state: &'static str },
+}
+
+impl Place<'_> {
+    fn workload(&self) -> String {
+        match self.of {
+            Of::Trials(workload, _) => workload.name.clone(),
+            Of::Memory { state, .. } => figures::memory_workload(state),
+        }
+    }
+
+    fn is_of(&self, figure: &Figure) -> bool {
+        figure.metric == self.metric && figure.arm == self.arm && figure.workload == self.workload()
+    }
+
+    /// Whether a run has the figure at all.
+    fn is_measured(&self, run: &Run) -> bool {
+        match self.of {
+            Of::Trials(workload, metric) => obstacles::has_value(run, workload, metric, self.arm),
+            Of::Memory { object, state } => figures::slope(run, self.arm, object, state).is_some(),
+        }
+    }
+
+    /// Whether a run by itself has an answer here: a verdict against its baseline, an exact count,
+    /// or a slope that is told from zero.
+    fn has_answer(&self, run: &Run) -> bool {
+        match self.of {
+            Of::Trials(workload, metric) if metric.pass == Pass::Syscalls => {
+                let calls = counted_trial(run, &workload.name, self.arm).and_then(metric.value);
+                calls.is_some_and(|calls| calls > 0.0) && figures::is_exact(workload)
+            }
+            Of::Trials(workload, metric) => {
+                comparison(run, &workload.name, metric.name, self.arm, &run.matrix.baseline)
+                    .is_some_and(|row| is_verdict(row.verdict))
+            }
+            Of::Memory { object, state } => {
+                figures::slope(run, self.arm, object, state).is_some_and(|(_, low, _)| low > 0.0)
+            }
+        }
+    }
+
+    /// Why it is not judged.
+    fn why(&self, pair: &Pair, figure: Option<&Figure>) -> String {
+        obstacles::absent(pair, self.arm)
+            .or_else(|| match self.of {
+                Of::Trials(workload, metric) => obstacles::trials(pair, workload, metric, self.arm),
+                Of::Memory { object, state } => obstacles::slopes(pair, self.arm, object, state),
+            })
+            .unwrap_or_else(|| match figure.and_then(|figure| Some((figure, figure.relative?))) {
+                Some((figure, Compared { verdict: Verdict::Range, .. })) => match figure.blocks {
+                    [a, b] if a == b => format!("{a} blocks, ten are needed"),
+                    [a, b] => format!("{a} blocks in A and {b} in B, ten are needed in both"),
+                },
+                Some((_, compared)) => compared.verdict.words().to_owned(),
+                None => "too near zero for a ratio".to_owned(),
+            })
+    }
+}
+
+fn is_verdict(verdict: Verdict) -> bool {
+    matches!(verdict, Verdict::Lower | Verdict::Higher | Verdict::NoDifferenceShown)
+}
+
+/// All that A measures, as far as it was asked for and is better or worse, whether B has it or not.
+/// The baseline's times are among it only if nothing but the baseline was asked for.
+fn places<'a>(pair: &'a Pair, asked: &Asked, arms: &'a [String]) -> Vec<Place<'a>> {
+    let mut all = Vec::new();
+    let arms = || arms.iter().map(String::as_str).filter(|arm| asked.has_arm(arm));
+    let has_others = arms().any(|arm| pair.baseline() != Some(arm));
+    for workload in &pair.a.matrix.workloads {
+        for metric in METRICS.iter().filter(|metric| metric.better.is_some()) {
+            let judged =
+                arms().filter(|arm| !(has_others && obstacles::is_reference(pair, metric, arm)));
+            all.extend(judged.map(|arm| Place {
+                metric: metric.name,
+                arm,
+                of: Of::Trials(workload, metric),
+            }));
+        }
+    }
+    for (object, metric) in MEMORY_SUMS {
+        for state in figures::STATES {
+            all.extend(arms().map(|arm| Place { metric, arm, of: Of::Memory { object, state } }));
+        }
+    }
+    let is_wanted = |place: &Place| {
+        let passes = pair.a.matrix.passes();
+        let (_, pass) = CLASSES
+            .into_iter()
+            .find(|(name, _)| *name == class(place.metric))
+            .unwrap_or(CLASSES[0]);
+        asked.has_metric(place.metric)
+            && (place.is_measured(&pair.a) || passes.contains(&pass) && place.is_measured(&pair.b))
+    };
+    all.retain(is_wanted);
+    all
+}
+
+/// The judged ratio of a figure: a verdict that the machine's drift is not in, or an exact count.
+fn judged(figure: &Figure) -> Option<Compared> {
+    figure.telling().filter(|compared| match compared.verdict {
+        Verdict::Counted => figure.is_exact,
+        verdict => is_verdict(verdict),
+    })
+}
+
+/// A figure that could not be judged.
+struct Unjudged {
+    metric: &'static str,
+    arm: String,
+    workload: String,
+    why: String,
+    /// Whether A, or B, has an answer there by itself.
+    is_lost: bool,
+}
+
+impl Unjudged {
+    fn is_of(&self, figure: &Figure) -> bool {
+        figure.metric == self.metric && figure.arm == self.arm && figure.workload == self.workload
+    }
+}
+
+/// The figures that were asked for, judged and not.
+pub struct Judgement<'a> {
+    judged: Vec<(&'a Figure, Compared)>,
+    unjudged: Vec<Unjudged>,
+    /// Why what was judged is not all.
+    gaps: Vec<String>,
+}
+
+impl<'a> Judgement<'a> {
+    /// Judges these figures.
+    pub fn of(pair: &Pair, asked: &Asked, figures: &'a [Figure]) -> Self {
+        let arms =
+            pair.a.matrix.backends.iter().map(crate::matrix::Contender::arm).collect::<Vec<_>>();
+        let (mut found, mut unjudged) = (Vec::new(), Vec::new());
+        for place in places(pair, asked, &arms) {
+            let figure = figures.iter().find(|figure| place.is_of(figure));
+            match figure.and_then(|figure| Some((figure, judged(figure)?))) {
+                // A count by other means is no other count.
+                Some(pair_of) if obstacles::sources(pair, pair_of.0).is_none() => {
+                    found.push(pair_of)
+                }
+                _ => unjudged.push(Unjudged {
+                    metric: place.metric,
+                    arm: place.arm.to_owned(),
+                    workload: place.workload(),
+                    why: place.why(pair, figure),
+                    is_lost: place.has_answer(&pair.a) || place.has_answer(&pair.b),
+                }),
+            }
+        }
+        let mut judgement = Self { judged: found, unjudged, gaps: obstacles::parts(pair, asked) };
+        judgement.gaps.extend(judgement.unanswered(pair, asked));
+        judgement.gaps.extend(judgement.lost());
+        judgement
+    }
+
+    /// Names the kinds of figures of which nothing was judged, although they were asked for.
+    /// Without --metric all are that both runs measure.
+    fn unanswered(&self, pair: &Pair, asked: &Asked) -> Vec<String> {
+        let has_pass =
+            |pass: &Pass| [&pair.a, &pair.b].iter().all(|run| run.matrix.passes().contains(pass));
+        let of_class = |name: &str| {
+            let all = METRICS
+                .iter()
+                .map(|metric| metric.name)
+                .chain(MEMORY_SUMS.map(|(_, metric)| metric));
+            (
+                name.to_owned(),
+                all.filter(|metric| class(metric) == name).map(str::to_owned).collect(),
+            )
+        };
+        let groups: Vec<(String, Vec<String>)> = match asked.metrics {
+            [] => CLASSES
+                .iter()
+                .filter(|(_, pass)| has_pass(pass))
+                .map(|(name, _)| of_class(name))
+                .collect(),
+            metrics => {
+                metrics.iter().map(|metric| (metric.clone(), vec![metric.clone()])).collect()
+            }
+        };
+        let mut gaps: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for (name, metrics) in groups {
+            let is_of = |metric: &str| metrics.iter().any(|of| of == metric);
+            if !self.judged.iter().any(|(figure, _)| is_of(figure.metric)) {
+                let of_group = self.unjudged.iter().filter(|of| is_of(of.metric));
+                let mut of_metrics = METRICS.iter().filter(|of| is_of(of.name)).peekable();
+                let is_neither =
+                    of_metrics.peek().is_some() && of_metrics.all(|of| of.better.is_none());
+                let why = match &reasons(of_group)[..] {
+                    [] if is_neither => {
+                        "more of it is neither better nor worse by itself".to_owned()
+                    }
+                    [] => "no trial gave it".to_owned(),
+                    all => {
+                        all.iter().map(|(why, _)| why.as_str()).collect::<Vec<_>>().join(", or ")
+                    }
+                };
+                gaps.entry(why).or_default().push(name);
+            }
+        }
+        gaps.into_iter()
+            .map(|(why, names)| format!("no figure of {} ({why})", list(&names)))
+            .collect()
+    }
+
+    /// Counts the figures that have an answer within one run, and none here.
+    fn lost(&self) -> Option<String> {
+        let lost = || self.unjudged.iter().filter(|of| of.is_lost);
+        let all = reasons(lost());
+        let named: Vec<String> =
+            all.iter().take(NAMED).map(|(why, of)| format!("{}: {why}", of.len())).collect();
+        let more = if all.len() > named.len() { ", and others" } else { "" };
+        let count = lost().count();
+        (count > 0).then(|| {
+            format!(
+                "{count} figures have a verdict within one run and none here ({}{more})",
+                named.join(", ")
+            )
+        })
+    }
+
+    /// `judged 13 of 20 figures: CPU 2 of 4, calls 11 of 16`.
+    pub fn counts(&self) -> String {
+        let of_class = |(name, _): (&'static str, Pass)| {
+            let judged =
+                self.judged.iter().filter(|(figure, _)| class(figure.metric) == name).count();
+            let not = self.unjudged.iter().filter(|of| class(of.metric) == name).count();
+            (judged + not > 0).then(|| format!("{name} {judged} of {}", judged + not))
+        };
+        let classes: Vec<String> = CLASSES.into_iter().filter_map(of_class).collect();
+        let all = self.judged.len() + self.unjudged.len();
+        match classes.is_empty() {
+            true => "judged 0 of 0 figures".to_owned(),
+            false => {
+                format!("judged {} of {all} figures: {}", self.judged.len(), classes.join(", "))
+            }
+        }
+    }
+
+    /// Why the others were not, a line for each reason.
+    pub fn reasons(&self) -> Vec<String> {
+        let line = |(why, of): (String, Vec<&Unjudged>)| {
+            let places = [
+                few(of.iter().map(|of| of.arm.as_str()), "arms"),
+                few(of.iter().map(|of| of.workload.as_str()), "workloads"),
+            ];
+            format!(
+                "{} of {}: {why}",
+                per_class(of.iter().map(|of| of.metric)),
+                places.join(" in ")
+            )
+        };
+        reasons(self.unjudged.iter()).into_iter().map(line).collect()
+    }
+
+    /// Answers --fail-if-slower.
+    ///
+    /// # Errors
+    /// [`NotJudged`] where what was judged is not slower, but is not all that was asked for;
+    /// another error where something is slower.
+    pub fn outcome(&self, pair: &Pair, figures: &[Figure], most_percent: f64) -> Result<String> {
+        let most = 1.0 + most_percent / 100.0;
+        let is_slower = |(figure, compared): &&(&Figure, Compared)| {
+            least_cost(figure, compared).is_some_and(|cost| cost > most)
+        };
+        let slower: Vec<_> = self.judged.iter().filter(is_slower).collect();
+        let more = [moved_baseline(pair, figures, most), self.worse_without_verdict(figures, most)];
+        let gaps = [self.gaps.clone(), more.into_iter().flatten().collect()].concat();
+        let gaps = gaps.join("; ");
+        if !slower.is_empty() {
+            let rest = if gaps.is_empty() {
+                gaps
+            } else {
+                format!("; and not all could be judged: {gaps}")
+            };
+            return Err(anyhow!(
+                "{}{rest}; {}",
+                self.in_words(&slower, most_percent),
+                self.counts()
+            ));
+        }
+        if !gaps.is_empty() {
+            let advice = "--metric and --arm name what is to be judged";
+            return Err(NotJudged(format!(
+                "not all could be judged: {gaps}; {}; {advice}",
+                self.counts()
+            ))
+            .into());
+        }
+        let hides = |(figure, compared): &&(&Figure, Compared)| {
+            compared.verdict != Verdict::Counted
+                && cost(figure, compared.spread.1, compared.spread.2).1 > most
+        };
+        let hidden = match self.judged.iter().filter(hides).count() {
+            0 => String::new(),
+            _ if most_percent == 0.0 => String::new(),
+            count => format!(
+                "; within the intervals of {count} of them a difference as large could hide"
+            ),
+        };
+        let alike =
+            moved_alike(pair, figures, most).map_or_else(String::new, |moved| format!("; {moved}"));
+        Ok(format!(
+            "Nothing is shown to be worse in B by more than {most_percent} %; {}{hidden}{alike}\n",
+            self.counts()
+        ))
+    }
+
+    /// Names figures without a verdict that read worse than the bound with all of their range. A
+    /// count by batches, which fall otherwise each time, is none of them.
+    fn worse_without_verdict(&self, figures: &[Figure], most: f64) -> Option<String> {
+        let reads_worse = |of: &&Unjudged| {
+            let mut figures = figures.iter().filter(|figure| of.is_of(figure));
+            figures.any(|figure| {
+                figure
+                    .telling()
+                    .filter(|compared| compared.verdict != Verdict::Counted)
+                    .is_some_and(|compared| {
+                        cost(figure, compared.spread.1, compared.spread.2).0 > most
+                    })
+            })
+        };
+        let worse: Vec<String> = (self.unjudged.iter().filter(reads_worse))
+            .map(|of| format!("{} of `{}` in {} ({})", of.metric, of.arm, of.workload, of.why))
+            .collect();
+        let named = worse.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
+        let more = if worse.len() > NAMED { ", and others" } else { "" };
+        (!worse.is_empty()).then(|| {
+            format!("{} figures without a verdict read worse than that: {named}{more}", worse.len())
+        })
+    }
+
+    fn in_words(&self, slower: &[&(&Figure, Compared)], most_percent: f64) -> String {
+        let named: Vec<String> = slower
+            .iter()
+            .take(NAMED)
+            .map(|(figure, compared)| in_words(figure, compared))
+            .collect();
+        let more = match slower.len() - named.len() {
+            0 => String::new(),
+            more => format!("; and {more} more"),
+        };
+        format!(
+            "B is worse than A by more than {most_percent} % in {} of {} figures: {}{more}",
+            slower.len(),
+            self.judged.len(),
+            named.join("; ")
+        )
+    }
+}
+
+/// As many are named in a line; all stand in the table, or in the list below it.
+const NAMED: usize = 5;
+
+/// A figure in a line.
+pub fn in_words(figure: &Figure, compared: &Compared) -> String {
+    let (_, low, high) = compared.spread;
+    let ratio = ratio_of_bounds(compared.ratio, low, high, None);
+    format!("{} of `{}` in {}: {ratio}", figure.metric, figure.arm, figure.workload)
+}
+
+/// Each reason with what it holds for, that of the most first.
+fn reasons<'a>(all: impl Iterator<Item = &'a Unjudged>) -> Vec<(String, Vec<&'a Unjudged>)> {
+    let mut found: Vec<(String, Vec<&Unjudged>)> = Vec::new();
+    for of in all {
+        match found.iter_mut().find(|(known, _)| *known == of.why) {
+            Some((_, others)) => others.push(of),
+            None => found.push((of.why.clone(), vec![of])),
+        }
+    }
+    found.sort_by_key(|(_, of)| std::cmp::Reverse(of.len()));
+    found
+}
+
+/// Names, or how many they are.
+fn few<'a>(all: impl Iterator<Item = &'a str>, what: &str) -> String {
+    let all: BTreeSet<&str> = all.collect();
+    if all.len() > NAMED { format!("{} {what}", all.len()) } else { names(all) }
+}
+
+/// A ratio's bounds as those of a cost, of which more is worse.
+fn cost(figure: &Figure, low: f64, high: f64) -> (f64, f64) {
+    if figure.better == Some(Verdict::Higher) { (1.0 / high, 1.0 / low) } else { (low, high) }
+}
+
+/// The least that B costs of A, by its interval; none where nothing says that it costs more.
+fn least_cost(figure: &Figure, compared: &Compared) -> Option<f64> {
+    let is_worse = match compared.verdict {
+        Verdict::Counted => true,
+        Verdict::NoDifferenceShown => false,
+        verdict => figure.better != Some(verdict),
+    };
+    is_worse.then(|| cost(figure, compared.spread.1, compared.spread.2).0)
+}
+
+/// Says that the baseline costs more in B by itself, and beside every other arm: ratios to it then
+/// say nothing. All arms alike would be the machine.
+fn moved_baseline(pair: &Pair, figures: &[Figure], most: f64) -> Option<String> {
+    let is_left_behind = |of: &&Figure| {
+        let is_beside = |other: &&Figure| {
+            other.arm != of.arm && other.metric == of.metric && other.workload == of.workload
+        };
+        let mut others =
+            figures.iter().filter(is_beside).map(|other| costs(other, other.relative)).peekable();
+        others.peek().is_some()
+            && others.all(|other| other.is_some_and(|(_, highest)| highest < 1.0 / most))
+    };
+    let moved: Vec<&Figure> = dearer_baseline(pair, figures, most).filter(is_left_behind).collect();
+    let first = moved.first()?;
+    let ratio = in_words(first, &first.between_runs?);
+    Some(format!(
+        "the baseline is worse in B by itself and beside every other arm, in {} figures ({ratio}), so that what is relative \
+         to it says nothing",
+        moved.len()
+    ))
+}
+
+/// The same where the others went with it: it may be the machine, or all of them.
+fn moved_alike(pair: &Pair, figures: &[Figure], most: f64) -> Option<String> {
+    let moved: Vec<&Figure> = dearer_baseline(pair, figures, most).collect();
+    let first = moved.first()?;
+    let ratio = in_words(first, &first.between_runs?);
+    Some(format!(
+        "not judged: in {} figures the baseline itself is worse in B ({ratio}), by the machine or with all the others",
+        moved.len()
+    ))
+}
+
+/// Times and rates of the baseline that are worse in B with the whole of their intervals.
+fn dearer_baseline<'a>(
+    pair: &Pair,
+    figures: &'a [Figure],
+    most: f64,
+) -> impl Iterator<Item = &'a Figure> {
+    let baseline = pair.baseline().map(str::to_owned);
+    figures.iter().filter(move |figure| {
+        figure.telling().is_none()
+            && Some(&figure.arm) == baseline.as_ref()
+            && costs(figure, figure.between_runs).is_some_and(|(least, _)| least > most)
+    })
+}
+
+fn costs(figure: &Figure, compared: Option<Compared>) -> Option<(f64, f64)> {
+    let (bounds, low, high) = compared?.spread;
+    (bounds == Bounds::Interval95 && figure.better.is_some()).then(|| cost(figure, low, high))
+}

@@ -1,0 +1,289 @@
+//! What made a run's figures: the programs and the machine, and in what they differ from those of
+//! another run.
+
+use std::path::Path;
+
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::Manifest;
+use crate::machine::program_file::Program;
+use crate::programs::sides::Sides;
+
+/// The two programs of a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Programs {
+    /// This one, which is also the load.
+    pub ringmark: Program,
+    /// The measured one.
+    pub server: Program,
+}
+
+impl Programs {
+    /// Reads both; the server's program may lie elsewhere, on a side that has told of it.
+    pub fn read(server: &Path, sides: Option<&Sides>) -> Result<Self> {
+        let told = sides.and_then(|sides| sides.server.program.clone());
+        Ok(Self {
+            ringmark: Program::of_this()?,
+            server: told.map_or_else(|| Program::of_server(server), Ok)?,
+        })
+    }
+
+    /// What to say if they were built from different sources.
+    pub fn are_of_two_revisions(&self) -> Option<String> {
+        let told =
+            |program: &Program| program.revision.clone().unwrap_or_else(|| "unknown".to_owned());
+        (self.ringmark.revision != self.server.revision).then(|| {
+            format!(
+                "{} is of revision {}, {} of revision {}: build both from one checkout (`cargo build --release --workspace`)",
+                self.ringmark.file,
+                told(&self.ringmark),
+                self.server.file,
+                told(&self.server)
+            )
+        })
+    }
+}
+
+/// What must be the same of each machine for blocks to be of one run, and what to call it.
+const OF_MACHINE: [(&str, &str); 9] = [
+    ("description", "machine"),
+    ("cpu_model", "CPU"),
+    ("hypervisor", "hypervisor"),
+    ("cpus_allowed", "allowed CPUs"),
+    ("kernel_release", "kernel"),
+    ("kernel_version", "kernel's build"),
+    ("clocksource", "clock source"),
+    ("idle_driver", "idle driver"),
+    ("frequency_governor", "frequency governor"),
+];
+
+/// The same of all else.
+const COMPARED: [(&str, &str); 9] = [
+    ("/placement/server_cpus", "the server's CPUs"),
+    ("/placement/client_cpus", "the client's CPUs"),
+    ("/machine/git_revision", "the source's revision"),
+    ("/ringmark", "ringmark's version"),
+    ("/build_profile", "the build profile"),
+    ("/programs/ringmark/sha256", "ringmark's program"),
+    ("/programs/server/sha256", "the server's program"),
+    ("/programs/server/bytes", "the size of the server's program"),
+    ("/externals", "the external servers' versions"),
+];
+
+/// The same of the sides, if either run has a command for one.
+const OF_SIDES: [(&str, &str); 3] = [
+    ("/sides/over_loopback", "whether traffic goes over loopback"),
+    ("/sides/load/program/sha256", "the load's program"),
+    ("/sides/load/program/bytes", "the size of the load's program"),
+];
+
+/// Every path that is compared, and what to call what stands there.
+fn compared(with_sides: bool) -> Vec<(String, String)> {
+    let named = |(path, name): &(&str, &str)| ((*path).to_owned(), (*name).to_owned());
+    let of_machine = |at: &str, whose: &str| {
+        OF_MACHINE.map(|(field, name)| (format!("{at}/machine/{field}"), format!("{whose} {name}")))
+    };
+    let mut all = Vec::from(of_machine("", "the"));
+    all.extend(COMPARED.iter().map(named));
+    if with_sides {
+        all.extend(OF_SIDES.iter().map(named));
+        all.extend(of_machine("/sides/server", "the server's"));
+        all.extend(of_machine("/sides/load", "the load's"));
+    }
+    all
+}
+
+fn has_sides(manifest: &Value) -> bool {
+    manifest.get("sides").is_some_and(Value::is_object)
+}
+
+/// The same manifest with both sides on its machine, where a run without a command for either has
+/// them.
+fn with_sides(manifest: &Value) -> Value {
+    let mut whole = manifest.clone();
+    if !has_sides(manifest) {
+        let side = |program: &str| json!({"machine": manifest["machine"], "program": manifest["programs"][program]});
+        whole["sides"] =
+            json!({"over_loopback": true, "server": side("server"), "load": side("ringmark")});
+    }
+    whole
+}
+
+/// As many digits of a revision or a sum as tell it from others.
+const DIGITS: usize = 12;
+
+/// In what the origin of a run differs from what it would be now. What the earlier manifest does
+/// not tell is no difference.
+pub fn differences(then: &Manifest, now: &Manifest) -> Result<Vec<String>> {
+    Ok(between(&serde_json::to_value(then)?, &serde_json::to_value(now)?))
+}
+
+/// The same of manifests as they stand in their files.
+pub fn between(then: &Value, now: &Value) -> Vec<String> {
+    let has_sides = has_sides(then) || has_sides(now);
+    let (then, now) = (with_sides(then), with_sides(now));
+    let differences = compared(has_sides).into_iter().filter_map(|(path, name)| {
+        let find =
+            |manifest: &Value| manifest.pointer(&path).filter(|value| !value.is_null()).cloned();
+        let (was, is) = (find(&then)?, find(&now));
+        let word = |value: &Value| {
+            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            let is_long = path.ends_with("sha256") || path.ends_with("git_revision");
+            if is_long { text.chars().take(DIGITS).collect() } else { text }
+        };
+        let is_other = is.as_ref() != Some(&was);
+        is_other.then(|| {
+            let is = is.as_ref().map_or_else(|| "unknown".to_owned(), word);
+            format!("{name} was {}, is {is}", word(&was))
+        })
+    });
+    differences.chain(of_files(&then["external_files"], &now["external_files"])).collect()
+}
+
+/// In what the files differ that the commands of servers that are not ours name.
+fn of_files(then: &Value, now: &Value) -> Vec<String> {
+    let mut differences = Vec::new();
+    for (server, files) in then.as_object().into_iter().flatten() {
+        let sums = |files: &Value| -> Vec<(String, String)> {
+            let text = |value: &Value| value.as_str().unwrap_or("unknown").to_owned();
+            files
+                .as_array()
+                .into_iter()
+                .flatten()
+                .map(|file| (text(&file["file"]), text(&file["sha256"])))
+                .collect()
+        };
+        let (was, is) = (sums(files), sums(&now[server]));
+        let names = |files: &[(String, String)]| {
+            files.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ")
+        };
+        if names(&was) != names(&is) {
+            differences.push(format!(
+                "the files of {server} were {}, are {}",
+                names(&was),
+                names(&is)
+            ));
+            continue;
+        }
+        for ((name, was), (_, is)) in was.iter().zip(&is).filter(|(was, is)| was != is) {
+            let short = |sum: &str| sum.chars().take(DIGITS).collect::<String>();
+            differences.push(format!("{name} of {server} was {}, is {}", short(was), short(is)));
+        }
+    }
+    differences
+}
+
+/// Which run is repeated.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Replayed {
+    /// The name of its folder.
+    pub folder: String,
+    /// When it began, UTC.
+    pub begun_utc: Value,
+    /// The revision of its source tree.
+    pub git_revision: Value,
+    /// What is not as it was then.
+    pub differences: Vec<String>,
+}
+
+/// When and on what a run was gone on with.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Resumption {
+    /// When, UTC.
+    pub at_utc: String,
+    /// How many trials had their rows.
+    pub after_trials: usize,
+    /// `uname -r`.
+    pub kernel_release: Value,
+    /// Another one than before: the machine was started again meanwhile.
+    pub boot_id: Value,
+    /// The revision of the source tree.
+    pub git_revision: Value,
+    /// What was not as in the beginning, although it should be.
+    pub differences: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    fn machine() -> Value {
+        let fields = OF_MACHINE.map(|(field, _)| (field.to_owned(), json!(format!("one {field}"))));
+        Value::Object(fields.into_iter().collect())
+    }
+
+    /// A run that has a command for a side.
+    fn commanded() -> Value {
+        let side =
+            |sum: &str| json!({"machine": machine(), "program": {"sha256": sum, "bytes": 3}});
+        json!({
+            "machine": machine(),
+            "programs": {"ringmark": {"sha256": "a", "bytes": 3}, "server": {"sha256": "b", "bytes": 3}},
+            "sides": {"over_loopback": true, "server": side("b"), "load": side("a")},
+        })
+    }
+
+    #[test]
+    fn whatever_is_another_on_a_side_is_a_difference() {
+        assert_eq!(between(&commanded(), &commanded()), [""; 0]);
+        let fields = OF_MACHINE.map(|(field, name)| (format!("machine/{field}"), name));
+        let of_load = [
+            ("load/program/sha256", "the load's program was a, is x"),
+            ("load/program/bytes", "the size of the load's program was 3, is x"),
+        ];
+        let of_machines = ["server", "load"].into_iter().flat_map(|side| {
+            fields.iter().map(move |(path, name)| {
+                let field = path.trim_start_matches("machine/");
+                (format!("{side}/{path}"), format!("the {side}'s {name} was one {field}, is x"))
+            })
+        });
+        for (path, difference) in of_load
+            .map(|(path, text)| (path.to_owned(), text.to_owned()))
+            .into_iter()
+            .chain(of_machines)
+        {
+            let mut now = commanded();
+            *now["sides"].pointer_mut(&format!("/{path}")).unwrap() = json!("x");
+            assert_eq!(between(&commanded(), &now), [difference]);
+        }
+    }
+
+    #[test]
+    fn another_script_of_a_server_that_is_not_ours_is_a_difference() {
+        let run = |files: Value| json!({"external_files": {"other": files}});
+        let script = |sum: &str| json!([{"file": "s.py", "bytes": 3, "sha256": sum}]);
+        let differences = |now: Value| between(&run(script("aaa")), &now);
+        assert_eq!(differences(run(script("aaa"))), [""; 0]);
+        assert_eq!(differences(run(script("bbb"))), ["s.py of other was aaa, is bbb"]);
+        assert_eq!(differences(run(json!([]))), ["the files of other were s.py, are "]);
+        // An earlier version did not tell.
+        assert_eq!(between(&json!({}), &run(script("aaa"))), [""; 0]);
+    }
+
+    #[test]
+    fn a_run_without_a_command_has_both_sides_on_its_machine() {
+        let mut plain = commanded();
+        plain["sides"] = Value::Null;
+        assert_eq!(between(&plain, &commanded()), [""; 0]);
+        assert_eq!(between(&commanded(), &plain), [""; 0]);
+        let mut apart = commanded();
+        apart["sides"]["over_loopback"] = false.into();
+        apart["sides"]["server"]["machine"]["cpu_model"] = "another".into();
+        let found = between(&plain, &apart);
+        assert_eq!(
+            found,
+            [
+                "whether traffic goes over loopback was true, is false",
+                "the server's CPU was one cpu_model, is another"
+            ]
+        );
+        // Of two such runs each difference is said once.
+        let mut other = plain.clone();
+        other["machine"]["kernel_release"] = "6.2".into();
+        assert_eq!(between(&plain, &other), ["the kernel was one kernel_release, is 6.2"]);
+    }
+}

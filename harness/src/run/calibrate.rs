@@ -1,0 +1,234 @@
+//! `ringmark calibrate`: how small a difference this machine can show in so much time.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::{Context, Result, ensure};
+use ringmark::backend;
+
+use crate::doctor::Room;
+use crate::machine::Machine;
+use crate::matrix::{Contender, Latency, Matrix, Workload};
+use crate::programs::placement::Placement;
+use crate::results::{self, Run};
+use crate::rows::{Pass, Status, TrialRow};
+use crate::run;
+use crate::statistics::median;
+use crate::trial::{Ground, Task, Trial};
+use crate::verdict::comparisons::complete_blocks;
+use crate::verdict::resolution::{self, Calibration};
+
+/// Measures a server against itself, and against itself with a little more work, to show how small
+/// a difference this machine can resolve in so much time.
+///
+/// An open loop below capacity. Writes the folder of a run, with calibration.json in it; runs that
+/// follow on this machine and kernel beside it carry that in their manifest.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  ringmark calibrate                              five minutes
+  ringmark calibrate --handicaps 5,20 --time 8m   is 5 or 20 % more CPU told apart?")]
+pub struct Options {
+    /// How long the blocks may take
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "5m")]
+    time: Duration,
+    /// The backend
+    #[arg(long, value_name = "NAME", default_value = "epoll-et")]
+    backend: String,
+    /// Connections
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    connections: usize,
+    /// Size of a message
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    message_bytes: u64,
+    /// Messages per second [default: three tenths of what a closed loop carries]
+    #[arg(long, value_name = "R")]
+    rate: Option<f64>,
+    /// How much more work, in percent of the CPU of an echo
+    #[arg(long, value_name = "PERCENT", value_delimiter = ',', default_values_t = [2.0, 5.0, 10.0, 20.0])]
+    handicaps: Vec<f64>,
+    /// The measuring window of a trial
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "400ms")]
+    window: Duration,
+    /// Folder for the results, which must not exist [default: results/TIME-MACHINE-calibration]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// The server's program [default: ringmark-server beside this program]
+    #[arg(long, value_name = "FILE")]
+    server: Option<PathBuf>,
+    /// Judge the calibration in this folder once more, for example after `run --resume` has gone on
+    /// with it
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "rate", "server"])]
+    from: Option<PathBuf>,
+}
+
+/// Before each window.
+const WARMUP: Duration = Duration::from_millis(100);
+
+/// Trials from which the rate and the handicaps follow.
+const PROBES: u32 = 3;
+
+/// The rate, as a share of what a closed loop carries: far enough below for a moment that is slow.
+const SHARE_OF_CAPACITY: f64 = 0.3;
+
+/// Fewer blocks get no verdict.
+const FEWEST_BLOCKS: u32 = 10;
+
+/// Runs.
+pub fn run(options: Options) -> Result<()> {
+    if let Some(folder) = &options.from {
+        return judge(folder);
+    }
+    for percent in &options.handicaps {
+        ensure!(
+            *percent > 0.0 && *percent <= 1000.0,
+            "--handicaps {percent}: above 0 and at most 1000 percent"
+        );
+    }
+    ensure!(
+        backend::find(&options.backend).map_err(anyhow::Error::msg)?.echoes,
+        "--backend {}: it echoes nothing, so that there are no messages to calibrate by; give one that does",
+        options.backend
+    );
+    let folder = options
+        .out
+        .clone()
+        .unwrap_or_else(|| run::new_folder(SystemTime::now(), &Machine::read(), "calibration"));
+    let mut workload = Workload {
+        name: format!("{}-conn-{}B", options.connections, options.message_bytes),
+        question: "How far do readings of one server lie apart?".to_owned(),
+        connections: options.connections,
+        message_bytes: options.message_bytes,
+        pipeline: 1,
+        ..Workload::default()
+    };
+    let latency =
+        Latency { blocks: 1, duration: options.window, warmup_max: WARMUP, ..Latency::default() };
+    let server = run::server_binary(options.server.as_deref(), false)?;
+    let probe = Probe::new(&server, &options.backend)?;
+    workload.rate_per_s = Some(match options.rate {
+        Some(rate) => rate,
+        None => {
+            let (rows, _) = probe.run(&workload, &latency)?;
+            (SHARE_OF_CAPACITY * of_median(&rows, |row| row.achieved_per_s)?).round()
+        }
+    });
+    let (rows, time_of_trial) = probe.run(&workload, &latency)?;
+    let cpu_ns = of_median(&rows, |row| row.server_cpu_ns_per_echo)?;
+
+    let mut backends = vec![Contender { backend: options.backend.clone(), ..Contender::default() }];
+    let works = options.handicaps.iter().map(|percent| (cpu_ns * percent / 100.0).round() as u64);
+    backends.extend(
+        std::iter::once(0).chain(works).map(|work| resolution::contender(&options.backend, work)),
+    );
+    let time_of_block = time_of_trial * (backends.len() as u32 + 1);
+    let blocks = (options.time.as_secs_f64() / time_of_block.as_secs_f64()) as u32;
+    ensure!(
+        blocks >= FEWEST_BLOCKS,
+        "--time {}: {blocks} blocks fit, and a verdict takes {FEWEST_BLOCKS}: give it {} or more",
+        humantime::format_duration(options.time),
+        humantime::format_duration(Duration::from_secs(
+            (time_of_block * FEWEST_BLOCKS).as_secs() + 1
+        ))
+    );
+    let matrix = Matrix {
+        hyperthreads: false,
+        question: "How small a difference can this machine show?".to_owned(),
+        baseline: options.backend,
+        backends,
+        externals: Vec::new(),
+        workers: 1,
+        ports: None,
+        latency: Some(Latency { blocks, ..latency }),
+        syscalls: None,
+        memory: None,
+        scale: None,
+        workloads: vec![workload],
+    };
+    matrix.check()?;
+    run::run(run::Options::of("calibration", matrix, folder.clone(), options.server))?;
+    judge(&folder)
+}
+
+/// Judges what a run has measured, and writes and prints it.
+fn judge(folder: &Path) -> Result<()> {
+    let run = Run::read(folder)?;
+    let workload = run
+        .matrix
+        .workloads
+        .first()
+        .context("no workload: this is not the folder of a calibration")?;
+    let text =
+        |path: &str| run.manifest.pointer(path).and_then(|value| value.as_str()).map(str::to_owned);
+    let at = |time: Option<String>| time.and_then(|time| humantime::parse_rfc3339(&time).ok());
+    let (begun, ended) = (at(text("/machine/read_at")), at(text("/finished_utc")));
+    let time = ended.zip(begun).and_then(|(ended, begun)| ended.duration_since(begun).ok());
+    let name = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+    let found = Calibration {
+        begun_utc: text("/machine/read_at").unwrap_or_default(),
+        folder: name.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        machine: text("/machine/description").unwrap_or_default(),
+        kernel_release: text("/machine/kernel_release"),
+        workload: format!(
+            "{}, {} messages/s",
+            workload.name,
+            workload.rate_per_s.unwrap_or_default()
+        ),
+        minutes: time.unwrap_or_default().as_secs_f64() / 60.0,
+        blocks: complete_blocks(&run.trials, Pass::Latency, &workload.name).len(),
+        metrics: resolution::judge(&run.trials, &run.matrix),
+    };
+    let json = serde_json::to_string_pretty(&found)? + "\n";
+    results::replace(&folder.join(resolution::FILE), json.as_bytes())?;
+    crate::terminal::say(&format!("{}\n", found.to_text()))
+}
+
+/// Trials that are no part of a run: what they find decides what the run is.
+struct Probe {
+    ground: Ground,
+    contender: Contender,
+}
+
+impl Probe {
+    fn new(server: &Path, backend: &str) -> Result<Self> {
+        let ground = Ground {
+            server: server.to_owned(),
+            externals: Vec::new(),
+            workers: 1,
+            first_port: crate::programs::server::FIRST_PORT,
+            ports: 1,
+            room: Room::default(),
+            placement: Placement::deal(1, false, None)?,
+            hyperthreads: false,
+            sides: None,
+            interruptions: Default::default(),
+        };
+        let contender = Contender { backend: backend.to_owned(), ..Contender::default() };
+        Ok(Self { ground, contender })
+    }
+
+    /// Rows of trials that stand, and how long one takes.
+    fn run(&self, workload: &Workload, latency: &Latency) -> Result<(Vec<TrialRow>, Duration)> {
+        let begun = Instant::now();
+        let mut rows = Vec::new();
+        for number in 1..=PROBES {
+            let trial = Trial {
+                run_id: number,
+                block: number,
+                order: 1,
+                arm: self.contender.arm(),
+                contender: self.contender.clone(),
+                task: Task::Capacity(workload.clone(), latency.clone()),
+            };
+            let row = trial.run(&self.ground).row;
+            let fails = matches!(row.status, Status::Failed | Status::Unsupported);
+            ensure!(!fails, "{}: {}", self.contender.backend, row.reason);
+            rows.push(row);
+        }
+        Ok((rows, begun.elapsed() / PROBES))
+    }
+}
+
+fn of_median(rows: &[TrialRow], value: fn(&TrialRow) -> Option<f64>) -> Result<f64> {
+    median(&mut rows.iter().filter_map(value).collect::<Vec<_>>()).context("no echo came back")
+}
