@@ -19,7 +19,7 @@ use serde_json::json;
 use self::facts::Facts;
 use crate::machine::Machine;
 use crate::matrix::Matrix;
-use crate::programs::sides::Sides;
+use crate::results::sides::Sides;
 
 pub use crate::doctor::judge::Line;
 pub use crate::matrix::room::Room;

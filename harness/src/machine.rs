@@ -16,7 +16,6 @@
 
 pub mod affinity;
 pub mod cgroup;
-pub mod clock;
 pub mod contention;
 pub mod cpu;
 mod facts;
@@ -24,6 +23,7 @@ pub mod files;
 pub mod memory;
 pub mod network;
 pub mod network_namespace;
+pub mod placement;
 pub mod pmu;
 pub mod process_tree;
 pub mod procfs;

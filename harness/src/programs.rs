@@ -1,6 +1,7 @@
 //! Starts the server and the load, here or behind a command, and talks with them.
 
 pub mod client;
+mod command_prefix;
 pub mod counters;
 pub mod exec;
 pub mod external_server;

@@ -3,6 +3,7 @@
 
 mod broken_off;
 pub mod origin;
+pub mod sides;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -15,10 +16,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use self::origin::{Programs, Replayed, Resumption};
+use self::sides::Sides;
+use crate::machine::placement::Placement;
 use crate::machine::program_file::Program;
 use crate::matrix::Matrix;
-use crate::programs::placement::Placement;
-use crate::programs::sides::Sides;
 use crate::rows::{
     CapacityRow, ComparisonRow, EventRow, MemoryPointRow, MemoryRow, Outcome, Pass, ScaleRow,
     SyscallRow, TrialRow,

@@ -18,9 +18,8 @@ use self::stop::Stop;
 use self::watch::Watch;
 use crate::machine::{Machine, files};
 use crate::matrix::Matrix;
-use crate::programs::placement::Placement;
 use crate::programs::server::FIRST_PORT;
-use crate::programs::{external_server, sides};
+use crate::programs::{external_server, placement, sides};
 use crate::results::origin::Programs;
 use crate::results::{self, BrokenOff, Manifest, Results, Run};
 use crate::rows::{NOT_RUN, Pass, Status, TrialRow};
@@ -140,9 +139,10 @@ pub fn run(options: Options) -> Result<()> {
         None => options.sides,
     };
     let server = server_binary(options.server.as_deref(), where_to.has_own_folder())?;
-    let sides = where_to.look(&server)?;
+    let launchers = where_to.look(&server)?;
+    let sides = launchers.as_ref().map(|launchers| &launchers.sides);
     let machine = Machine::read();
-    let placement = Placement::deal(matrix.workers, matrix.hyperthreads, sides.as_ref())?;
+    let placement = placement::deal(matrix.workers, matrix.hyperthreads, sides)?;
     let folder = options
         .resume
         .clone()
@@ -152,7 +152,7 @@ pub fn run(options: Options) -> Result<()> {
     // The rates are those of the run that is repeated or gone on with, if it has got so far.
     let expanded = original.as_ref().and_then(|manifest| manifest.expanded.clone());
     let mut planner = Planner::new(matrix.clone(), expanded.clone(), seed);
-    let programs = Programs::read(&server, sides.as_ref())?;
+    let programs = Programs::read(&server, sides)?;
     let mut manifest = Manifest {
         ringmark: env!("CARGO_PKG_VERSION").to_owned(),
         name,
@@ -171,13 +171,13 @@ pub fn run(options: Options) -> Result<()> {
         // One of this machine, over loopback.
         calibration: (folder.parent().filter(|_| sides.is_none()))
             .and_then(|results| Calibration::newest(results, &machine)),
-        sides: sides.clone(),
-        machine: serde_json::to_value(&machine)?,
+        sides: sides.cloned(),
+        machine: machine_of_run(&machine)?,
         doctor: serde_json::Value::Null,
     };
     let watch = Watch::new(
         &server,
-        sides.as_ref(),
+        launchers.as_ref(),
         &matrix.externals,
         &programs,
         &manifest.external_files,
@@ -191,7 +191,7 @@ pub fn run(options: Options) -> Result<()> {
             manifest = resume::resumed(&folder, original, &manifest, rows.len(), options.anyway)?;
             trials = resume::catch_up(&mut planner, &rows, &mut manifest.order)
                 .with_context(|| folder.display().to_string())?;
-            (Some(left), doctor::examine(&machine, &matrix, sides.as_ref())?)
+            (Some(left), doctor::examine(&machine, &matrix, sides)?)
         }
         (_, original) => {
             if let (Some(folder), Some(original)) = (&options.replay, original) {
@@ -199,7 +199,7 @@ pub fn run(options: Options) -> Result<()> {
                     Planner::new(matrix.clone(), manifest.expanded.clone(), seed).undisturbed();
                 manifest.replays = Some(resume::replayed(folder, &original, &manifest, &again)?);
             }
-            let examination = doctor::examine(&machine, &matrix, sides.as_ref())?;
+            let examination = doctor::examine(&machine, &matrix, sides)?;
             manifest.doctor = serde_json::to_value(&examination.lines)?;
             (None, examination)
         }
@@ -228,7 +228,7 @@ pub fn run(options: Options) -> Result<()> {
         room: examination.room.clone(),
         placement,
         hyperthreads: matrix.hyperthreads,
-        sides,
+        launchers,
         interruptions: stop.interruptions(),
     };
     results.write_manifest(&manifest)?;
@@ -236,7 +236,9 @@ pub fn run(options: Options) -> Result<()> {
     let shared_core = ground.placement.shared_core == Some(true);
     // Its files are what a run is for: what cannot be said is an error at its end.
     let mut said = (examination.say())
-        .and_then(|()| ground.sides.as_ref().map_or(Ok(()), |sides| sides.say(shared_core)))
+        .and_then(|()| {
+            ground.launchers.as_ref().map_or(Ok(()), |launchers| launchers.say(shared_core))
+        })
         .and_then(|()| say_differences(&manifest))
         .and_then(|()| {
             programs
@@ -428,6 +430,14 @@ fn free_folder(folder: &Path) -> PathBuf {
     let numbered = |number: u32| PathBuf::from(format!("{}-{number}", folder.display()));
     let mut folders = std::iter::once(folder.to_owned()).chain((2..).map(numbered));
     folders.find(|folder| !folder.exists()).unwrap_or_else(|| folder.to_owned())
+}
+
+/// Returns what the manifest says of the machine: its facts, and the command that was given.
+fn machine_of_run(machine: &Machine) -> Result<serde_json::Value> {
+    let mut machine = serde_json::to_value(machine)?;
+    let arguments = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned());
+    machine["argv"] = sides::told_arguments(arguments).into();
+    Ok(machine)
 }
 
 /// What to type to go on with a run that is broken off.

@@ -1,5 +1,6 @@
 //! One trial: a fresh server, a fresh client, a fresh network namespace, and one pass over them.
 
+mod clock;
 pub mod gates;
 mod latency;
 mod memory;
@@ -13,20 +14,21 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, Result};
 use ringmark::backend;
 
-use crate::doctor::Room;
 use crate::load::files::FileTables;
 use crate::load::result::{Arrival, ChurnResult};
 use crate::machine::files;
 use crate::machine::network_namespace::NetworkNamespace;
+use crate::machine::placement::Placement;
 use crate::matrix::external::{External, visible};
-use crate::matrix::room::{OWN_DESCRIPTORS, own_descriptors};
+use crate::matrix::room::{OWN_DESCRIPTORS, Room, own_descriptors};
 use crate::matrix::{Contender, Memory, Scale, Workload};
 use crate::programs::client::Load;
 use crate::programs::counters::ServerCounters;
-use crate::programs::placement::Placement;
+use crate::programs::placement;
 use crate::programs::process::Interruptions;
 use crate::programs::server::{RefusedByKernel, Server, ServerPlan};
-use crate::programs::sides::Sides;
+use crate::programs::sides::Launchers;
+use crate::results::sides::Sides;
 use crate::rows::{Outcome, Pass, Status, TrialRow};
 
 /// What is the same for every trial of a run, unless its workload has workers of its own.
@@ -49,12 +51,17 @@ pub struct Ground {
     /// Whether they may be hyperthreads of one core.
     pub hyperthreads: bool,
     /// Where the two sides are, if the run has a command for either.
-    pub sides: Option<Sides>,
+    pub launchers: Option<Launchers>,
     /// Who wants no more of the trial, and who was stopped within it.
     pub interruptions: Interruptions,
 }
 
 impl Ground {
+    /// Where the two sides are, if the run has a command for either.
+    pub fn sides(&self) -> Option<&Sides> {
+        Some(&self.launchers.as_ref()?.sides)
+    }
+
     /// The server of that name, if it is not ours.
     fn external(&self, backend: &str) -> Option<&External> {
         self.externals.iter().find(|external| external.name == backend)
@@ -63,12 +70,12 @@ impl Ground {
     /// The ground of a trial whose workload has so many workers; if they would not have a CPU each,
     /// why not.
     fn with_workers(&self, workers: u16) -> Result<Self, String> {
-        let placement = Placement::deal(workers, self.hyperthreads, self.sides.as_ref())
+        let placement = placement::deal(workers, self.hyperthreads, self.sides())
             .map_err(|error| format!("{error:#}"))?;
         let Some(mut reason) = too_few(workers, placement.server_cpus()) else {
             return Ok(Self { workers, ports: workers, placement, ..self.clone() });
         };
-        let with_all = Placement::deal(workers, true, self.sides.as_ref());
+        let with_all = placement::deal(workers, true, self.sides());
         if with_all.is_ok_and(|placement| too_few(workers, placement.server_cpus()).is_none()) {
             reason +=
                 " on cores of their own; `hyperthreads = true` in the matrix lets them share cores";
@@ -288,7 +295,7 @@ impl Trial {
         let own_bound = descriptors_per_worker(&self.contender.backend);
         let external = ground.external(&self.contender.backend);
         if let Some(reason) = too_many(self.task.connections(), ground.workers, own_bound)
-            .or_else(|| external?.unsupported(self.task.pass(), ground.sides.is_some()))
+            .or_else(|| external?.unsupported(self.task.pass(), ground.launchers.is_some()))
         {
             (outcome.row.status, outcome.row.reason) = (Status::Unsupported, reason);
             return outcome;
@@ -316,8 +323,8 @@ impl Trial {
                 let reason = visible(&format!("{error:#}").replace('\n', "; "));
                 // It may hold what programs of other people say. All other reasons are in words of
                 // our own.
-                outcome.row.reason = match &ground.sides {
-                    Some(sides) => sides.hide(reason),
+                outcome.row.reason = match &ground.launchers {
+                    Some(launchers) => launchers.hide(reason),
                     None => reason,
                 };
             }
@@ -335,7 +342,7 @@ impl Trial {
 
     /// Why the sides are where this cannot be measured.
     fn not_to_be_measured(&self, ground: &Ground) -> Option<String> {
-        let sides = ground.sides.as_ref()?;
+        let sides = ground.sides()?;
         match &self.task {
             Task::Memory(_) | Task::Scale(_) => sides.no_walk(),
             Task::Capacity(workload, _) | Task::Latency(workload, _) => {
@@ -351,7 +358,7 @@ impl Trial {
     /// A fresh namespace if it is permitted, and no command says where the sides are; the row says
     /// which.
     fn namespace(&self, ground: &Ground, row: &mut TrialRow) -> Option<NetworkNamespace> {
-        if ground.sides.is_some() {
+        if ground.launchers.is_some() {
             row.network_namespace = "as commanded".to_owned();
             return None;
         }
@@ -389,7 +396,7 @@ impl Trial {
             first_port: ground.first_port,
             ports: ground.ports,
             cpus: &ground.placement.server,
-            sides: ground.sides.as_ref(),
+            launchers: ground.launchers.as_ref(),
         };
         let server = Server::start(&plan, namespace, &ground.interruptions, held)?;
         row.knobs = server.knobs.clone();
@@ -470,7 +477,7 @@ impl Trial {
             arguments.push(format!("--churn={churn}"));
         }
         arguments.extend_from_slice(more);
-        Load::start(arguments, ground.sides.as_ref(), namespace, &ground.interruptions)
+        Load::start(arguments, ground.launchers.as_ref(), namespace, &ground.interruptions)
     }
 }
 

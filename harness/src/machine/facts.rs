@@ -13,7 +13,6 @@ use super::affinity::CpuList;
 use super::files::{line, output, utc};
 use super::network_namespace::NetworkNamespace;
 use super::topology::{SYS, Topology};
-use crate::programs::sides::told_arguments;
 
 /// Options of the kernel's build that change what is measured, by the beginnings of their names.
 /// IRQ_TIME_ACCOUNTING decides whether a process's CPU time has the interrupts in it that it was
@@ -126,8 +125,6 @@ pub struct Machine {
     pub git_dirty: Option<bool>,
     /// Why the revision is unknown, if it is.
     pub git_reason: Option<String>,
-    /// The command, as given but for what tells whose machine it was.
-    pub argv: Vec<String>,
 }
 
 /// Options of the kernel's build.
@@ -189,9 +186,6 @@ impl Machine {
             git_revision: revision(),
             git_dirty: option_env!("RINGMARK_DIRTY").map(|dirty| dirty == "true"),
             git_reason: option_env!("RINGMARK_REVISION_REASON").map(str::to_owned),
-            argv: told_arguments(
-                std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()),
-            ),
         }
     }
 }
@@ -333,7 +327,6 @@ mod tests {
         assert!(machine.open_files_soft <= machine.open_files_hard);
         assert_ne!(machine.kernel_config.options.is_some(), machine.kernel_config.reason.is_some());
         assert_eq!(json["sysctls"].as_object().unwrap().len(), SYSCTLS.len());
-        assert_eq!(json["argv"].as_array().unwrap().len(), std::env::args().count());
         assert!(
             json.as_object().unwrap().values().all(|value| value.as_str() != Some(host.as_str())),
             "{json:#}"

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use super::command_prefix::CommandPrefix;
 use super::process::{ANSWER_TIME, Interruptions, Process};
-use super::sides::{Sides, Way};
+use super::sides::Launchers;
 use crate::load::result::{LatencyUs, LoadEvent};
 use crate::machine::network_namespace::NetworkNamespace;
 
@@ -23,26 +24,27 @@ impl Load {
     /// Starts it with the given arguments besides those of the dialogue.
     pub fn start<S: AsRef<OsStr>>(
         arguments: impl IntoIterator<Item = S>,
-        sides: Option<&Sides>,
+        launchers: Option<&Launchers>,
         namespace: Option<&NetworkNamespace>,
         interruptions: &Interruptions,
     ) -> Result<Self> {
-        let here = Way::default();
-        let way = sides.map_or(&here, |sides| &sides.load.way);
+        let here = CommandPrefix::default();
+        let way = launchers.map_or(&here, |launchers| &launchers.load.prefix);
         let mut command = way.command(&std::env::current_exe().context("find this program")?);
         command.args(["load", "--json", "--commands"]).args(arguments);
         let start = || -> Result<_> {
             let mut program = Process::start("load", command, namespace, interruptions)?;
             match parse_load(&program.hear(ANSWER_TIME)?)? {
                 LoadEvent::Started(whereabouts) => {
-                    sides.inspect(|sides| sides.load.note(&whereabouts));
+                    launchers.inspect(|launchers| launchers.load.note(&whereabouts));
                     Ok((program, whereabouts.pid_here()))
                 }
                 other => bail!("the load should say that it has started, but says {other:?}"),
             }
         };
         let (program, pid) = start().map_err(|error| way.blame(error))?;
-        let hint = sides.map(|Sides { server_address, .. }| {
+        let hint = launchers.map(|launchers| {
+ let server_address = launchers.sides.server_address;
             format!(
                 "--server-address {server_address} must be an address of the server's side that the load's side reaches"
             )

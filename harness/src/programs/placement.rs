@@ -1,156 +1,69 @@
 //! Deals the CPUs to the server and to the client.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use serde::{Deserialize, Serialize};
 
-use super::sides::{Side, Sides};
 use crate::machine::affinity::CpuList;
+use crate::machine::placement::Placement;
 use crate::machine::topology::{SYS, Topology};
+use crate::results::sides::{Side, Sides};
 
-/// Which CPUs the two sides are pinned to, so that neither takes the other's time.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Placement {
-    /// The server's CPUs; empty: not pinned from here.
-    #[serde(rename = "server_cpus")]
-    pub server: String,
-    /// The client's CPUs; empty: not pinned from here.
-    #[serde(rename = "client_cpus")]
-    pub client: String,
-    /// Threads of the client: one for each of its CPUs.
-    pub client_threads: usize,
-    /// Whether the two sides, or the workers among themselves, have to share a CPU, or are not
-    /// known not to.
-    pub shared_cpu: bool,
-    /// Whether two of these CPUs are hyperthreads of one core, which slow each other down; null if
-    /// that is not known.
-    #[serde(default)]
-    pub shared_core: Option<bool>,
-    /// Over how many packages these CPUs are spread; null if that is not known.
-    #[serde(default)]
-    pub packages: Option<usize>,
-    /// How many CPUs the server has, if it is on another machine, so that it is not pinned from
-    /// here, and tells.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub server_cpus_elsewhere: Option<usize>,
+/// Deals the CPUs that this process may use, or those that a side says that its command leaves
+/// it: one of each core, or with `hyperthreads` all of them.
+pub fn deal(workers: u16, hyperthreads: bool, sides: Option<&Sides>) -> Result<Placement> {
+    let allowed = allowed()?;
+    let topology = Topology::read(Path::new(SYS), allowed.cpus());
+    Ok(out_of(&allowed, &topology, workers, hyperthreads, sides))
 }
 
-impl Placement {
-    /// Deals the CPUs that this process may use, or those that a side says that its command leaves
-    /// it: one of each core, or with `hyperthreads` all of them.
-    pub fn deal(workers: u16, hyperthreads: bool, sides: Option<&Sides>) -> Result<Self> {
-        let allowed = allowed()?;
-        let topology = Topology::read(Path::new(SYS), allowed.cpus());
-        Ok(Self::out_of(&allowed, &topology, workers, hyperthreads, sides))
-    }
-
-    /// One for each worker, but half of them at most; the rest to the client. A side on another
-    /// machine is not pinned, nor is one whose CPUs are not known.
-    pub fn out_of(
-        allowed: &CpuList,
-        topology: &Topology,
-        workers: u16,
-        hyperthreads: bool,
-        sides: Option<&Sides>,
-    ) -> Self {
-        let has = |side: fn(&Sides) -> &Side| match sides.map(side) {
-            None => {
-                Has { cpus: allowed.cpus().to_vec(), topology: topology.clone(), is_here: true }
-            }
-            Some(side) => Has {
-                cpus: side.cpus.as_ref().map_or_else(Vec::new, |cpus| cpus.cpus().to_vec()),
-                topology: side.topology(),
-                is_here: side.is_here,
-            },
-        };
-        let (server_has, client_has) = (has(|sides| &sides.server), has(|sides| &sides.load));
-        let one_machine = sides.is_none_or(|sides| sides.one_machine);
-        let (server, client) = divide(workers, &server_has, &client_has, one_machine, hyperthreads);
-        // What is not pinned may run on all that it has.
-        let at_server = if server_has.is_here { &server } else { &server_has.cpus };
-        let at_client = if client_has.is_here { &client } else { &client_has.cpus };
-        let are_apart =
-            !at_client.is_empty() && !at_server.iter().any(|cpu| at_client.contains(cpu));
-        let list = |cpus: &[usize], is_here: bool| match is_here {
-            true => cpus.iter().map(usize::to_string).collect::<Vec<_>>().join(","),
-            false => String::new(),
-        };
-        let pinned =
-            |has: &Has, cpus: &[usize]| if has.is_here { cpus.to_vec() } else { Vec::new() };
-        let (pinned_server, pinned_client) =
-            (pinned(&server_has, &server), pinned(&client_has, &client));
-        let (at, there) = (&server_has.topology, &client_has.topology);
-        let shared_cores = [
-            at.share_a_core(&pinned_server, &pinned_server),
-            there.share_a_core(&pinned_client, &pinned_client),
-            if one_machine { at.share_a_core(at_server, at_client) } else { Some(false) },
-        ];
-        let is_spread = one_machine && server_has.is_here && client_has.is_here;
-        Self {
-            server: list(&server, server_has.is_here),
-            client: list(&client, client_has.is_here),
-            client_threads: client.len().max(1),
-            shared_cpu: at_server.len() < usize::from(workers) || one_machine && !are_apart,
-            shared_core: any(&shared_cores),
-            packages: at
-                .packages_of(&[pinned_server, pinned_client].concat())
-                .filter(|_| is_spread),
-            server_cpus_elsewhere: Some(server_has.cpus.len())
-                .filter(|&cpus| !server_has.is_here && cpus > 0),
-        }
-    }
-
-    /// What to mind of figures that were taken on hyperthreads of one core.
-    pub fn note(&self) -> Option<String> {
-        (self.shared_core == Some(true)).then(|| {
-            "shared-core: two of its CPUs are hyperthreads of one core, and slow each other down".to_owned()
-        })
-    }
-
-    /// Whether both sides have one CPU together.
-    pub fn is_one_cpu(&self) -> bool {
-        self.server == self.client
-            && self.server.parse::<CpuList>().is_ok_and(|list| list.cpus().len() == 1)
-    }
-
-    /// Whether both sides are pinned, and the client to CPUs of its own.
-    pub fn is_client_apart(&self) -> bool {
-        let both = self.server.parse::<CpuList>().ok().zip(self.client.parse::<CpuList>().ok());
-        both.is_some_and(|(server, client)| {
-            !client.cpus().iter().any(|cpu| server.cpus().contains(cpu))
-        })
-    }
-
-    /// How many CPUs the server has, if that is known.
-    pub fn server_cpus(&self) -> Option<usize> {
-        let pinned = || self.server.parse::<CpuList>().ok().map(|list| list.cpus().len());
-        self.server_cpus_elsewhere.or_else(pinned)
-    }
-
-    /// The CPUs of both sides; all that are allowed if one is not pinned.
-    pub fn cpus(&self) -> Result<CpuList> {
-        if self.server.is_empty() || self.client.is_empty() {
-            return allowed();
-        }
-        [self.server.as_str(), self.client.as_str()].join(",").parse().map_err(anyhow::Error::msg)
-    }
-
-    /// How many of the CPUs are left by both sides.
-    pub fn free_of(&self, cpus: &BTreeSet<usize>) -> u64 {
-        let of_side = |list: &String| {
-            list.parse().map(|list: CpuList| list.cpus().to_vec()).unwrap_or_default()
-        };
-        let taken = [&self.server, &self.client].map(of_side).concat();
-        cpus.iter().filter(|cpu| !taken.contains(cpu)).count() as u64
-    }
-
-    /// How many CPUs of a server that is not to be seen are left by its workers for kernel threads,
-    /// which inherit their pinning.
-    pub fn left_by(&self, workers: u16) -> u64 {
-        let cpus = self.server_cpus_elsewhere.unwrap_or_default();
-        cpus.saturating_sub(workers.into()) as u64
+/// One for each worker, but half of them at most; the rest to the client. A side on another
+/// machine is not pinned, nor is one whose CPUs are not known.
+fn out_of(
+    allowed: &CpuList,
+    topology: &Topology,
+    workers: u16,
+    hyperthreads: bool,
+    sides: Option<&Sides>,
+) -> Placement {
+    let has = |side: fn(&Sides) -> &Side| match sides.map(side) {
+        None => Has { cpus: allowed.cpus().to_vec(), topology: topology.clone(), is_here: true },
+        Some(side) => Has {
+            cpus: side.cpus.as_ref().map_or_else(Vec::new, |cpus| cpus.cpus().to_vec()),
+            topology: side.topology(),
+            is_here: side.is_here,
+        },
+    };
+    let (server_has, client_has) = (has(|sides| &sides.server), has(|sides| &sides.load));
+    let one_machine = sides.is_none_or(|sides| sides.one_machine);
+    let (server, client) = divide(workers, &server_has, &client_has, one_machine, hyperthreads);
+    // What is not pinned may run on all that it has.
+    let at_server = if server_has.is_here { &server } else { &server_has.cpus };
+    let at_client = if client_has.is_here { &client } else { &client_has.cpus };
+    let are_apart = !at_client.is_empty() && !at_server.iter().any(|cpu| at_client.contains(cpu));
+    let list = |cpus: &[usize], is_here: bool| match is_here {
+        true => cpus.iter().map(usize::to_string).collect::<Vec<_>>().join(","),
+        false => String::new(),
+    };
+    let pinned = |has: &Has, cpus: &[usize]| if has.is_here { cpus.to_vec() } else { Vec::new() };
+    let (pinned_server, pinned_client) =
+        (pinned(&server_has, &server), pinned(&client_has, &client));
+    let (at, there) = (&server_has.topology, &client_has.topology);
+    let shared_cores = [
+        at.share_a_core(&pinned_server, &pinned_server),
+        there.share_a_core(&pinned_client, &pinned_client),
+        if one_machine { at.share_a_core(at_server, at_client) } else { Some(false) },
+    ];
+    let is_spread = one_machine && server_has.is_here && client_has.is_here;
+    Placement {
+        server: list(&server, server_has.is_here),
+        client: list(&client, client_has.is_here),
+        client_threads: client.len().max(1),
+        shared_cpu: at_server.len() < usize::from(workers) || one_machine && !are_apart,
+        shared_core: any(&shared_cores),
+        packages: at.packages_of(&[pinned_server, pinned_client].concat()).filter(|_| is_spread),
+        server_cpus_elsewhere: Some(server_has.cpus.len())
+            .filter(|&cpus| !server_has.is_here && cpus > 0),
     }
 }
 
@@ -271,7 +184,7 @@ mod tests {
 
     /// Out of these CPUs, of which nothing more is known.
     fn out_of(cpus: &str, workers: u16, sides: Option<&Sides>) -> Placement {
-        Placement::out_of(&list(cpus), &Topology::default(), workers, false, sides)
+        super::out_of(&list(cpus), &Topology::default(), workers, false, sides)
     }
 
     /// Sides that may use these CPUs, if they tell.
@@ -381,7 +294,7 @@ mod tests {
     }
 
     fn dealt(cpus: &str, topology: &Topology, workers: u16, hyperthreads: bool) -> Placement {
-        Placement::out_of(&list(cpus), topology, workers, hyperthreads, None)
+        super::out_of(&list(cpus), topology, workers, hyperthreads, None)
     }
 
     #[test]

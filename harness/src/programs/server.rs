@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use ringmark::backend;
 
+use super::command_prefix::CommandPrefix;
 use super::counters::{ServerCounters, ServerEvent};
 use super::external_server;
 use super::process::{ANSWER_TIME, DEATH_TIME, Interruptions, Process};
-use super::sides::{Sides, Way};
+use super::sides::Launchers;
 use crate::machine::cpu::Tasks;
 use crate::machine::network_namespace::NetworkNamespace;
 use crate::machine::process_tree::Tree;
@@ -66,7 +67,7 @@ pub struct ServerPlan<'a> {
     /// CPUs to pin them to; empty: none.
     pub cpus: &'a str,
     /// Where it is started, if the run has a command for either side.
-    pub sides: Option<&'a Sides>,
+    pub launchers: Option<&'a Launchers>,
 }
 
 impl Server {
@@ -87,7 +88,7 @@ impl Server {
                 // Where the command leads it there is no fresh namespace in which all ports are
                 // free.
                 Err(error)
-                    if plan.sides.is_some()
+                    if plan.launchers.is_some()
                         && format!("{error:#}").contains("Address already in use")
                         && Instant::now() < deadline =>
                 {
@@ -104,16 +105,18 @@ impl Server {
         interruptions: &Interruptions,
         held: &mut dyn FnMut(Option<u32>),
     ) -> Result<Self> {
-        let here = Way::default();
-        let way = plan.sides.map_or(&here, |sides| &sides.server.way);
+        let here = CommandPrefix::default();
+        let way = plan.launchers.map_or(&here, |launchers| &launchers.server.prefix);
         let mut command = way.command(plan.binary);
         command.args(["--hold", "--backend", plan.backend, "--workers", &plan.workers.to_string()]);
         // A namespace of its own has every port free, and where a command leads the ports are known
         // beforehand. In the host's network the server takes free ones, and says which: others may
         // be looking for some too.
-        let is_own = namespace.is_some() || plan.sides.is_some();
+        let is_own = namespace.is_some() || plan.launchers.is_some();
         let port = if is_own { plan.first_port } else { 0 };
-        let address = plan.sides.map_or(Ipv4Addr::LOCALHOST.into(), |sides| sides.server_address);
+        let address = plan
+            .launchers
+            .map_or(Ipv4Addr::LOCALHOST.into(), |launchers| launchers.sides.server_address);
         command.args(["--listen", &SocketAddr::new(address, port).to_string()]);
         command.args(["--ports", &plan.ports.to_string()]);
         if !plan.cpus.is_empty() {
@@ -124,7 +127,7 @@ impl Server {
             let mut program = Process::start("server", command, namespace, interruptions)?;
             match parse(&program.hear(ANSWER_TIME)?)? {
                 ServerEvent::Held(whereabouts) => {
-                    plan.sides.inspect(|sides| sides.server.note(&whereabouts));
+                    plan.launchers.inspect(|launchers| launchers.server.note(&whereabouts));
                     Ok((program, whereabouts.pid_here()))
                 }
                 other => bail!("the server should say that it is held, but says {other:?}"),

@@ -8,7 +8,6 @@
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -16,14 +15,14 @@ use ringmark::whereabouts;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::command_prefix::CommandPrefix;
 use super::process::line_of;
 use super::redact;
 use super::redact::HIDDEN;
 use crate::machine::Machine;
-use crate::machine::affinity::CpuList;
 use crate::machine::program_file::Program;
-use crate::machine::topology::Topology;
 use crate::machine::whereabouts::Whereabouts;
+use crate::results::sides::{Side, Sides};
 
 pub use crate::programs::redact::told_arguments;
 
@@ -94,7 +93,10 @@ impl Options {
             (SERVER, &mut self.server_command, of(|sides| &sides.server)),
             (LOAD, &mut self.load_command, of(|sides| &sides.load)),
         ] {
-            let is = given.as_deref().map(|given| Way::parse(option, given, None)).transpose()?;
+            let is = given
+                .as_deref()
+                .map(|given| CommandPrefix::parse(option, given, None))
+                .transpose()?;
             let is = is.map(|way| way.told());
             match (is, was) {
                 (Some(is), was) if Some(&is) != was.as_ref() => {
@@ -133,127 +135,55 @@ impl Options {
     }
 
     /// Asks both sides where and what they are; none if neither has a command.
-    pub fn look(&self, server: &Path) -> Result<Option<Sides>> {
+    pub fn look(&self, server: &Path) -> Result<Option<Launchers>> {
         if self.server_command.is_none() && self.load_command.is_none() {
             if let Some((option, value)) = self.arguments().next() {
                 bail!("{option} {value}: only with --server-command or --load-command");
             }
             return Ok(None);
         }
-        let way = |option, given: &Option<String>| {
-            let bin = self.remote_bin.as_deref();
-            given.as_deref().map_or(Ok(Way::default()), |given| Way::parse(option, given, bin))
-        };
-        let (to_server, to_load) =
-            (way(SERVER, &self.server_command)?, way(LOAD, &self.load_command)?);
-        let (at_server, at_load) =
-            (Report::ask(&to_server, Some(server))?, Report::ask(&to_load, None)?);
+        let to_server = self.prefix(SERVER, self.server_command.as_deref())?;
+        let to_load = self.prefix(LOAD, self.load_command.as_deref())?;
+        let at_server = Report::ask(&to_server, Some(server))?;
+        let at_load = Report::ask(&to_load, None)?;
         let here = Whereabouts::of_this_process()?;
         let over_loopback = at_server.whereabouts.is_in_network_of(&at_load.whereabouts);
         let server_address = match self.server_address {
             Some(address) => address,
             None if over_loopback => Ipv4Addr::LOCALHOST.into(),
             None => bail!(
-                "the server and the load are in different networks: give --server-address, an address of the server's \
-                 side that the load's side can reach"
+                "the server and the load are in different networks: give --server-address, an \
+                 address of the server's side that the load's side can reach"
             ),
-        };
-        let one_machine = at_server.whereabouts.is_on_machine_of(&at_load.whereabouts);
-        let side = |way: Way, mut report: Report| -> Result<Side> {
-            // Only what this program was asked by, with the folder that it lies in there.
-            report.machine.as_object_mut().and_then(|machine| machine.remove("argv"));
-            let cpus = report.machine["cpus_allowed"].as_str().unwrap_or_default();
-            Ok(Side {
-                command: (!way.words.is_empty()).then(|| way.told()),
-                cpus: cpus.parse().ok(),
-                is_here: report.whereabouts.is_on_machine_of(&here),
-                is_visible: report.whereabouts.sees_processes_of(&here),
-                machine: report.machine,
-                program: Some(report.program),
-                started: Arc::new(Mutex::new(Started { accepted: report.stamp, said: Vec::new() })),
-                way,
-                ..Side::default()
-            })
         };
         let mut sides = Sides {
             server_address,
             over_loopback,
-            one_machine,
+            one_machine: at_server.whereabouts.is_on_machine_of(&at_load.whereabouts),
             has_remote_bin: self.remote_bin.is_some(),
-            server: side(to_server, at_server)?,
-            load: side(to_load, at_load)?,
+            server: at_server.side(&to_server, &here),
+            load: at_load.side(&to_load, &here),
         };
         sides.server.not_measured = sides.not_measured_of_server();
         sides.load.not_measured = sides.not_measured_of_load();
-        Ok(Some(sides))
+        Ok(Some(Launchers {
+            sides,
+            server: Launcher::new(to_server, at_server.stamp),
+            load: Launcher::new(to_load, at_load.stamp),
+        }))
+    }
+
+    fn prefix(&self, option: &'static str, given: Option<&str>) -> Result<CommandPrefix> {
+        let folder = self.remote_bin.as_deref();
+        given.map_or(Ok(CommandPrefix::default()), |given| {
+            CommandPrefix::parse(option, given, folder)
+        })
     }
 }
 
 pub const SERVER: &str = "--server-command";
 pub const LOAD: &str = "--load-command";
 pub const REMOTE_BIN: &str = "--remote-bin";
-
-/// The way to a side: what stands before its programs. By default nothing does.
-#[derive(Clone, Debug, Default)]
-pub struct Way {
-    option: &'static str,
-    given: String,
-    words: Vec<String>,
-    folder: Option<PathBuf>,
-}
-
-impl Way {
-    fn parse(option: &'static str, given: &str, folder: Option<&Path>) -> Result<Self> {
-        let words = shlex::split(given).with_context(|| {
-            format!("{option} `{given}`: a quotation mark or a backslash has no end")
-        })?;
-        ensure!(
-            !words.is_empty(),
-            "{option} `{given}`: no word in it; leave it out to start the program here"
-        );
-        Ok(Self { option, given: given.to_owned(), words, folder: folder.map(Path::to_owned) })
-    }
-
-    /// Starts a program there that lies here at `program`.
-    pub fn command(&self, program: &Path) -> Command {
-        let program = self.path(program);
-        match self.words.split_first() {
-            None => Command::new(program),
-            Some((first, more)) => {
-                let mut command = Command::new(first);
-                command.args(more).arg(program);
-                command
-            }
-        }
-    }
-
-    /// Where a program lies there.
-    fn path(&self, program: &Path) -> PathBuf {
-        match (&self.folder, program.file_name()) {
-            (Some(folder), Some(name)) => folder.join(name),
-            _ => program.to_owned(),
-        }
-    }
-
-    /// An error on the way, which names it.
-    pub fn blame(&self, error: anyhow::Error) -> anyhow::Error {
-        if self.words.is_empty() {
-            error
-        } else {
-            error.context(format!("{} `{}`", self.option, self.given))
-        }
-    }
-
-    /// What results tell of it.
-    pub fn told(&self) -> String {
-        redact::told(&self.words)
-    }
-
-    /// A text without what they do not tell of it.
-    fn hide(&self, text: String) -> String {
-        redact::hide(&self.words, self.folder.as_deref().and_then(Path::to_str), text)
-    }
-}
 
 /// Says where and what a side is, for whoever started this on it.
 #[derive(clap::Args, Debug)]
@@ -299,9 +229,23 @@ impl Report {
         })
     }
 
+    /// Returns what a manifest says of this side, seen from `here`.
+    fn side(&self, prefix: &CommandPrefix, here: &Whereabouts) -> Side {
+        let cpus = self.machine["cpus_allowed"].as_str().unwrap_or_default();
+        Side {
+            command: (!prefix.is_empty()).then(|| prefix.told()),
+            cpus: cpus.parse().ok(),
+            is_here: self.whereabouts.is_on_machine_of(here),
+            is_visible: self.whereabouts.sees_processes_of(here),
+            machine: self.machine.clone(),
+            program: Some(self.program.clone()),
+            ..Side::default()
+        }
+    }
+
     /// Of the side at the end of a way, where `server` is started if it is given.
-    fn ask(way: &Way, server: Option<&Path>) -> Result<Self> {
-        if way.words.is_empty() {
+    fn ask(way: &CommandPrefix, server: Option<&Path>) -> Result<Self> {
+        if way.is_empty() {
             return Self::read(server);
         }
         let mut command = way.command(&std::env::current_exe().context("find this program")?);
@@ -328,32 +272,13 @@ impl Report {
     }
 }
 
-/// One side of a run that has a command on either.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Side {
-    /// What its program was started by, as far as that says nothing of anyone; null: nothing.
-    pub command: Option<String>,
-    /// What is not measured of it, and why.
-    pub not_measured: Vec<String>,
-    /// The machine, as it describes itself.
-    pub machine: Value,
-    /// The program that ran.
-    pub program: Option<Program>,
-    /// The way to it.
-    #[serde(skip)]
-    pub way: Way,
-    /// The CPUs on which its program may run, if they are known.
-    #[serde(skip)]
-    pub cpus: Option<CpuList>,
-    /// Whether it is on this machine.
-    #[serde(skip)]
-    pub is_here: bool,
-    /// Whether /proc shows its processes here, under the numbers that they know themselves by.
-    #[serde(skip)]
-    pub is_visible: bool,
+/// Starts the programs of one side.
+#[derive(Clone, Debug, Default)]
+pub struct Launcher {
+    /// The command that leads there.
+    pub prefix: CommandPrefix,
     /// Which files its processes ran.
-    #[serde(skip)]
-    pub started: Arc<Mutex<Started>>,
+    started: Arc<Mutex<Started>>,
 }
 
 /// The stamps of the files that processes of a side ran, as they said.
@@ -365,10 +290,14 @@ pub struct Started {
     said: Vec<Option<Value>>,
 }
 
-impl Side {
+impl Launcher {
+    fn new(prefix: CommandPrefix, accepted: Option<Value>) -> Self {
+        Self { prefix, started: Arc::new(Mutex::new(Started { accepted, said: Vec::new() })) }
+    }
+
     /// Whether its program is started here, by nothing that stands before it.
     pub fn has_no_command(&self) -> bool {
-        self.way.words.is_empty()
+        self.prefix.is_empty()
     }
 
     fn started(&self) -> MutexGuard<'_, Started> {
@@ -396,130 +325,25 @@ impl Side {
 
     /// What its program is now.
     pub fn program_now(&self, server: Option<&Path>) -> Result<Program> {
-        Ok(Report::ask(&self.way, server)?.program)
-    }
-
-    /// Which of its CPUs share a core, as far as it tells.
-    pub fn topology(&self) -> Topology {
-        serde_json::from_value(self.machine["topology"].clone()).unwrap_or_default()
-    }
-
-    /// Why its processes are not seen.
-    fn unseen(&self, name: &str) -> String {
-        match self.is_here {
-            true => format!("the {name} is in another pid namespace"),
-            false => format!("the {name} is on another machine"),
-        }
+        Ok(Report::ask(&self.prefix, server)?.program)
     }
 }
 
-/// Both sides of a run that has a command on either.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Sides {
-    /// Where the server listens and the load finds it.
-    pub server_address: IpAddr,
-    /// Whether both are in one network namespace.
-    pub over_loopback: bool,
-    /// Whether both are on one machine.
-    pub one_machine: bool,
-    /// Whether the programs lie in another folder on the sides that have a command. Which one is
-    /// not told.
-    #[serde(default)]
-    pub has_remote_bin: bool,
+/// Starts the programs of both sides of a run that has a command on either.
+#[derive(Clone, Debug)]
+pub struct Launchers {
+    /// Where they are.
+    pub sides: Sides,
     /// The server's.
-    pub server: Side,
+    pub server: Launcher,
     /// The load's.
-    pub load: Side,
+    pub load: Launcher,
 }
 
-impl Sides {
-    /// Where the traffic of a run went, in words, from what its manifest has under `sides`.
-    pub fn traffic(sides: Option<&Self>) -> String {
-        let Some(Self { server_address, over_loopback, one_machine, server, load, .. }) = sides
-        else {
-            return "over loopback, both sides on one machine".to_owned();
-        };
-        let by = |side: &Side| match &side.command {
-            Some(command) => format!("by `{command}`"),
-            None => "without a command".to_owned(),
-        };
-        let network = match (over_loopback, one_machine) {
-            (true, _) => "over loopback, both sides on one machine".to_owned(),
-            (false, true) => {
-                format!(
-                    "to {server_address}, not over loopback but between two networks of one machine"
-                )
-            }
-            (false, false) => format!("to {server_address}, from one machine to another"),
-        };
-        format!("{network}; server started {}, load {}", by(server), by(load))
-    }
-
-    /// Why walks through connection counts, which read and watch the memory of this machine, cannot
-    /// be made.
-    pub fn no_walk(&self) -> Option<String> {
-        let Self { server, load, .. } = self;
-        let unseen = match (server.is_visible, load.is_here) {
-            (true, true) => return None,
-            (false, _) => server.unseen("server"),
-            (true, false) => load.unseen("load"),
-        };
-        Some(format!("memory and walks through connection counts: {unseen}"))
-    }
-
-    /// Whether both sides are on this machine.
-    pub fn are_here(&self) -> bool {
-        self.server.is_here && self.load.is_here
-    }
-
-    /// Whether one of them is.
-    pub fn is_one_here(&self) -> bool {
-        self.server.is_here || self.load.is_here
-    }
-
-    fn not_measured_of_server(&self) -> Vec<String> {
-        let mut lines = vec![
-            "segments sent again, connections dropped at the accept queue: they are counted in a network namespace \
-             that is the trial's own"
-                .to_owned(),
-        ];
-        let server = &self.server;
-        if !server.is_visible {
-            lines.push(format!(
-                "run delay, context switches, user and kernel CPU apart, events within io_uring: {}; its CPU time and \
-                 system calls are self-reported",
-                server.unseen("server")
-            ));
-        }
-        lines.extend(self.no_walk());
-        lines.extend(self.machine_of(server));
-        lines
-    }
-
-    fn not_measured_of_load(&self) -> Vec<String> {
-        let load = &self.load;
-        let run_delay = || format!("run delay: {}", load.unseen("load"));
-        (!load.is_visible).then(run_delay).into_iter().chain(self.machine_of(load)).collect()
-    }
-
-    /// What of the machine of a side is not measured.
-    fn machine_of(&self, side: &Side) -> Option<String> {
-        if self.are_here() {
-            return None;
-        }
-        Some(match side.is_here {
-            true => "CPU of the machine: the other side's work is not in it".to_owned(),
-            false => {
-                "CPU of the machine, stolen time, how many connections it has room for, and what else `ringmark doctor` \
-                 says there; it is not pinned but by its command (`taskset`)"
-                    .to_owned()
-            }
-        })
-    }
-
+impl Launchers {
     /// A text without what is not told of the commands.
     pub fn hide(&self, text: String) -> String {
-        let text = self.load.way.hide(self.server.way.hide(text));
+        let text = self.load.prefix.hide(self.server.prefix.hide(text));
         // Where a side looks for its program if it has no folder of its own, and says so if it is
         // not there.
         let program = std::env::current_exe().unwrap_or_default();
@@ -531,12 +355,12 @@ impl Sides {
 
     /// What is to be known before the run; `shared_core`: its CPUs are hyperthreads of one core.
     pub fn say(&self, shared_core: bool) -> Result<()> {
-        let mut text = format!("Traffic goes {}.\n", Self::traffic(Some(self)));
+        let mut text = format!("Traffic goes {}.\n", Sides::traffic(Some(&self.sides)));
         if shared_core {
             text += "Server and load have hyperthreads of one core, and slow each other down: `shared-core`. Their \
                      commands can give them CPUs of two cores.\n";
         }
-        for (name, side) in [("server", &self.server), ("load", &self.load)] {
+        for (name, side) in [("server", &self.sides.server), ("load", &self.sides.load)] {
             for line in &side.not_measured {
                 text += &format!("  not measured of the {name}: {line}\n");
             }

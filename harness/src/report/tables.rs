@@ -9,8 +9,8 @@ use super::section::{Body, Section};
 use super::table::{MISSING, Table};
 use super::{ladder, ranking, rules, scale};
 use crate::matrix::{Contender, Workload};
-use crate::programs::sides::Sides;
 use crate::results::Run;
+use crate::results::sides::Sides;
 use crate::rows::{
     ACTIVE, Bounds, ComparisonRow, KERNEL_SUM, MemoryRow, NEVER_USED, Pass, Status, TrialRow,
     USED_THEN_IDLE, USER_SUM, Verdict,

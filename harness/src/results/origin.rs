@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::Manifest;
+use super::sides::Sides;
 use crate::machine::program_file::Program;
-use crate::programs::sides::Sides;
 
 /// The two programs of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -9,7 +9,7 @@ use ringmark::backend;
 use crate::doctor::Room;
 use crate::machine::Machine;
 use crate::matrix::{Contender, Latency, Matrix, Workload};
-use crate::programs::placement::Placement;
+use crate::programs::placement;
 use crate::results::{self, Run};
 use crate::rows::{Pass, Status, TrialRow};
 use crate::run;
@@ -198,9 +198,9 @@ impl Probe {
             first_port: crate::programs::server::FIRST_PORT,
             ports: 1,
             room: Room::default(),
-            placement: Placement::deal(1, false, None)?,
+            placement: placement::deal(1, false, None)?,
             hyperthreads: false,
-            sides: None,
+            launchers: None,
             interruptions: Default::default(),
         };
         let contender = Contender { backend: backend.to_owned(), ..Contender::default() };

@@ -15,8 +15,9 @@ use serde_json::Value;
 
 use crate::machine::program_file::Program;
 use crate::matrix::external::External;
-use crate::programs::sides::{Side, Sides};
+use crate::programs::sides::{Launcher, Launchers};
 use crate::results::origin::Programs;
+use crate::results::sides::Side;
 
 /// A file of the manifest that is another now.
 #[derive(Debug, thiserror::Error)]
@@ -82,7 +83,7 @@ fn is_executable(path: &Path) -> bool {
 pub struct Watch {
     files: Vec<Watched>,
     externals: Vec<(External, BTreeSet<PathBuf>)>,
-    sides: Option<Sides>,
+    launchers: Option<Launchers>,
     /// Where the server's program lies here, or there.
     server: PathBuf,
 }
@@ -91,14 +92,14 @@ impl Watch {
     /// Of the files of a manifest.
     pub fn new(
         server: &Path,
-        sides: Option<&Sides>,
+        launchers: Option<&Launchers>,
         externals: &[External],
         programs: &Programs,
         external_files: &BTreeMap<String, Vec<Program>>,
     ) -> Result<Self> {
         let this = std::env::current_exe().context("find this program")?;
         let mut files = vec![Watched::new(&this, programs.ringmark.clone())];
-        if sides.is_none_or(|sides| sides.server.has_no_command()) {
+        if launchers.is_none_or(|launchers| launchers.server.has_no_command()) {
             files.push(Watched::new(server, programs.server.clone()));
         }
         let externals: Vec<_> =
@@ -112,7 +113,7 @@ impl Watch {
                     .map(|(path, program)| Watched::new(path, program.clone())),
             );
         }
-        Ok(Self { files, externals, sides: sides.cloned(), server: server.to_owned() })
+        Ok(Self { files, externals, launchers: launchers.cloned(), server: server.to_owned() })
     }
 
     /// Refuses to go on once a file is another.
@@ -125,23 +126,28 @@ impl Watch {
             }
         }
         self.files.iter_mut().try_for_each(Watched::look)?;
-        let Some(sides) = &self.sides else { return Ok(()) };
-        look_at(&sides.server, "the server's program", Some(&self.server))?;
-        look_at(&sides.load, "the load's program", None)
+        let Some(launchers) = &self.launchers else { return Ok(()) };
+        look_at(
+            &launchers.server,
+            &launchers.sides.server,
+            "the server's program",
+            Some(&self.server),
+        )?;
+        look_at(&launchers.load, &launchers.sides.load, "the load's program", None)
     }
 }
 
 /// Asks a side what its program is now, if what it has started is another file than before.
-fn look_at(side: &Side, name: &str, program: Option<&Path>) -> Result<()> {
-    let (Some(of_manifest), true) = (&side.program, side.has_started_another()) else {
+fn look_at(launcher: &Launcher, side: &Side, name: &str, program: Option<&Path>) -> Result<()> {
+    let (Some(of_manifest), true) = (&side.program, launcher.has_started_another()) else {
         return Ok(());
     };
-    let now = side.program_now(program).with_context(|| format!("look at {name}"))?;
+    let now = launcher.program_now(program).with_context(|| format!("look at {name}"))?;
     if !now.has_contents_of(of_manifest) {
         let how = "was replaced or written to on its side";
         bail!(Replaced { what: format!("{name} {}", of_manifest.file), how });
     }
-    side.accept_started();
+    launcher.accept_started();
     Ok(())
 }
 

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use super::clock::{self, Moment, OfLoad};
 use super::gates::{self, Evidence, Offered, Sharing};
 use super::ramp::Ramp;
 use super::{Ground, Trial, miscounted};
 use crate::load::drain_max;
 use crate::load::result::{Limit, LoadEvent, LoadResult};
-use crate::machine::clock::{self, Moment, OfLoad};
 use crate::machine::cpu::{MachineCpu, MachineCpuDifference, ProcessTicks, Tasks, process_cpu_ns};
 use crate::machine::network::{NetworkDifference, NetworkReading};
 use crate::machine::network_namespace::NetworkNamespace;
@@ -144,7 +144,7 @@ pub struct Window {
 impl Window {
     /// Why what was read at its ends is not of it.
     pub fn not_of_it(&self, ground: &Ground) -> Vec<String> {
-        let is_one_clock = ground.sides.as_ref().is_none_or(|sides| sides.load.is_here);
+        let is_one_clock = ground.sides().is_none_or(|sides| sides.load.is_here);
         clock::not_of_window(
             OfLoad::of(&self.result),
             &self.before.read_at,
@@ -290,7 +290,7 @@ pub fn measure(
     // Where a side is on another machine, this one's time is not that of the trial, and steal is
     // only if a side is here.
     let (both_here, one_here) =
-        ground.sides.as_ref().map_or((true, true), |sides| (sides.are_here(), sides.is_one_here()));
+        ground.sides().map_or((true, true), |sides| (sides.are_here(), sides.is_one_here()));
     let (machine, machine_unread) = match after.machine_since(&before) {
         _ if !one_here => (None, None),
         Ok(machine) => (Some(machine), None),

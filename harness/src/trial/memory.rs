@@ -10,11 +10,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use ringmark::backend;
 
+use super::clock::Moment;
 use super::gates::{self, Evidence};
 use super::ramp::{self, Ramp};
 use super::{Ground, Trial, UNSEEN};
 use crate::load::result::LoadEvent;
-use crate::machine::clock::Moment;
 use crate::machine::memory::{MemoryInstrument, MemoryReading};
 use crate::matrix::Memory;
 use crate::programs::client::Load;

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use ringmark::sys::Call;
 
+use super::clock::{self, OfLoad};
 use super::gates::{self, Evidence};
 use super::{Ground, Trial, UNSEEN, miscounted};
 use crate::load::result::LoadEvent;
 use crate::machine::Unavailable;
-use crate::machine::clock::{self, OfLoad};
 use crate::machine::tracepoints::{Counters, Reading, RingEvent, Syscall, Tracepoint};
 use crate::matrix::Workload;
 use crate::programs::counters::ServerCounters;

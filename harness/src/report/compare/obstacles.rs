@@ -284,7 +284,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::programs::sides::{Side, Sides};
+    use crate::results::sides::{Side, Sides};
     use crate::rows::Status;
     use crate::verdict::comparisons::METRICS;
 
