@@ -24,10 +24,10 @@ use crate::rows::{
     CapacityRow, ComparisonRow, EventRow, MemoryPointRow, MemoryRow, Outcome, Pass, ScaleRow,
     SyscallRow, TrialRow,
 };
-use crate::statistics::TheilSen;
+use crate::statistics::{Interval, TheilSen};
 use crate::verdict::resolution::Calibration;
 use crate::verdict::slopes::{self, Flaw};
-use crate::verdict::{comparisons, sweep};
+use crate::verdict::{comparisons, memory, sweep};
 
 pub use crate::results::broken_off::BrokenOff;
 
@@ -230,7 +230,7 @@ impl Results {
         if outcome.row.pass == Some(Pass::Memory) {
             let status = outcome.row.status;
             self.memory.extend(outcome.memory.into_iter().map(|row| MemoryRow { status, ..row }));
-            comparisons::subtract_null(&mut self.memory);
+            memory::subtract_null(&mut self.memory);
             write_all(&self.folder.join("memory.csv"), &self.memory)?;
         }
         append(&mut self.trials, [&outcome.row])?;
@@ -486,12 +486,12 @@ fn bound_slopes(memory: &mut [MemoryRow], points: &[MemoryPointRow]) {
         let up: Vec<_> = row.way_up(points).collect();
         let line =
             TheilSen::fit(&up).filter(|line| (line.slope - row.bytes_per_connection).abs() < 1e-6);
-        if let Some((low, high)) = line.and_then(|line| line.slope_interval) {
+        if let Some(Interval { low, high }) = line.and_then(|line| line.slope_interval) {
             (row.low, row.high, is_new) = (Some(low), Some(high), true);
         }
     }
     if is_new {
-        comparisons::subtract_null(memory);
+        memory::subtract_null(memory);
     }
 }
 

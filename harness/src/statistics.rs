@@ -1,5 +1,52 @@
 //! A robust line through points, a mean of ratios with its interval, shares of a whole.
 
+/// An interval from `low` to `high`, both included.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Interval {
+    /// The lower end.
+    pub low: f64,
+    /// The upper end.
+    pub high: f64,
+}
+
+impl Interval {
+    /// From the smallest value to the largest; none if there are none.
+    pub fn range(values: &[f64]) -> Option<Self> {
+        let low = values.iter().copied().reduce(f64::min)?;
+        Some(Self { low, high: values.iter().copied().reduce(f64::max)? })
+    }
+
+    /// Returns whether a value lies outside.
+    pub fn excludes(&self, value: f64) -> bool {
+        self.low > value || self.high < value
+    }
+
+    /// Returns whether both intervals share no value.
+    pub fn is_apart_from(&self, other: &Self) -> bool {
+        self.high < other.low || self.low > other.high
+    }
+
+    /// Returns the distance between the ends.
+    pub fn width(&self) -> f64 {
+        self.high - self.low
+    }
+
+    /// Returns how far the farther end lies from 1, as a logarithm; both ends are above zero.
+    pub fn log_factor(&self) -> f64 {
+        self.low.ln().abs().max(self.high.ln().abs())
+    }
+
+    /// Returns every difference of a value in this interval and one in the other.
+    pub fn minus(&self, other: &Self) -> Self {
+        Self { low: self.low - other.high, high: self.high - other.low }
+    }
+
+    /// Returns every quotient of a value in this interval and one in the other; all are above zero.
+    pub fn over(&self, other: &Self) -> Self {
+        Self { low: self.low / other.high, high: self.high / other.low }
+    }
+}
+
 /// The 97.5 % point of the normal distribution.
 const Z_975: f64 = 1.959_963_984_540_054;
 
@@ -11,7 +58,7 @@ pub struct TheilSen {
     /// The median of the pairwise slopes.
     pub slope: f64,
     /// The 95 % interval of the slope; none when the points are too few to bound it.
-    pub slope_interval: Option<(f64, f64)>,
+    pub slope_interval: Option<Interval>,
     /// The median of `y - slope * x`.
     pub intercept: f64,
 }
@@ -28,7 +75,7 @@ impl TheilSen {
         let slope = median(&mut slopes)?;
         let mut residuals: Vec<f64> = points.iter().map(|(x, y)| y - slope * x).collect();
         let intercept = median(&mut residuals)?;
-        Some(Self { slope, slope_interval: interval(&slopes, points), intercept })
+        Some(Self { slope, slope_interval: slope_interval(&slopes, points), intercept })
     }
 }
 
@@ -42,22 +89,26 @@ fn pairwise_slopes(points: &[(f64, f64)]) -> Vec<f64> {
 
 /// The least and the greatest slope of two of the points, which are a bound where they are too few
 /// for an interval; none below three slopes.
-pub fn slope_range(points: &[(f64, f64)]) -> Option<(f64, f64)> {
+pub fn slope_range(points: &[(f64, f64)]) -> Option<Interval> {
     let slopes = pairwise_slopes(points);
-    let least = slopes.iter().copied().reduce(f64::min).filter(|_| slopes.len() > 2)?;
-    Some((least, slopes.into_iter().reduce(f64::max)?))
+    Interval::range(&slopes).filter(|_| slopes.len() > 2)
 }
 
-fn interval(sorted_slopes: &[f64], points: &[(f64, f64)]) -> Option<(f64, f64)> {
+/// Returns the interval between the values of this rank, counted from 1, from below and from above.
+fn between_ranks(sorted: &[f64], rank: usize) -> Option<Interval> {
+    (rank >= 1).then(|| Interval { low: sorted[rank - 1], high: sorted[sorted.len() - rank] })
+}
+
+fn slope_interval(sorted_slopes: &[f64], points: &[(f64, f64)]) -> Option<Interval> {
     let mut xs: Vec<f64> = points.iter().map(|point| point.0).collect();
     xs.sort_unstable_by(f64::total_cmp);
     let is_tied = xs.windows(2).any(|pair| pair[0] == pair[1]);
-    // Counted from 1: the slope of this rank from below, and the one of the same rank from above.
-    let rank = match is_tied || points.len() > EXACT_POINTS {
-        false => exact_rank(points.len()),
-        true => normal_rank(sorted_slopes.len(), &xs),
+    let rank = if is_tied || points.len() > EXACT_POINTS {
+        normal_rank(sorted_slopes.len(), &xs)
+    } else {
+        exact_rank(points.len())
     };
-    (rank >= 1).then(|| (sorted_slopes[rank - 1], sorted_slopes[sorted_slopes.len() - rank]))
+    between_ranks(sorted_slopes, rank)
 }
 
 /// Of so many points the permutations can be counted in 64 bits.
@@ -108,7 +159,7 @@ pub fn median(values: &mut [f64]) -> Option<f64> {
 
 /// The 95 % interval of the median of sorted values: from one of them to the one as far from the
 /// other end, because how many lie below the true median is a matter of coins. None below six.
-pub fn median_interval(sorted: &[f64]) -> Option<(f64, f64)> {
+pub fn median_interval(sorted: &[f64]) -> Option<Interval> {
     let n = sorted.len();
     // The logarithm of the chance that exactly `below` of them lie below.
     let mut chance = -(n as f64) * std::f64::consts::LN_2;
@@ -122,7 +173,7 @@ pub fn median_interval(sorted: &[f64]) -> Option<(f64, f64)> {
         rank = below + 1;
         chance += ((n - below) as f64 / rank as f64).ln();
     }
-    (rank > 0).then(|| (sorted[rank - 1], sorted[n - rank]))
+    between_ranks(sorted, rank)
 }
 
 /// The mean for ratios; none if there are no values or one is not above zero.
@@ -142,10 +193,10 @@ const T_975: [f64; 30] = [
 /// The 95 % interval of the geometric mean of ratios, by Student's t on their logarithms; none
 /// below two values or if one is not above zero. Above 30 degrees of freedom the point of 30 is
 /// used, which makes the interval up to 4 % too wide and never too narrow.
-pub fn geometric_interval(values: &[f64]) -> Option<(f64, f64)> {
+pub fn geometric_interval(values: &[f64]) -> Option<Interval> {
     let (mean, squared_error) = log_mean(values)?;
     let half = t_975(values.len() - 1)? * squared_error.sqrt();
-    Some(((mean - half).exp(), (mean + half).exp()))
+    Some(Interval { low: (mean - half).exp(), high: (mean + half).exp() })
 }
 
 /// The 95 % interval of the ratio of two geometric means, of `b` to `a`, of samples that are no
@@ -153,7 +204,7 @@ pub fn geometric_interval(values: &[f64]) -> Option<(f64, f64)> {
 /// of 'Student's' Problem when Several Different Population Variances are Involved", Biometrika 34,
 /// 1947). None below two values in one of them, or if one is not above zero. The degrees of freedom
 /// are rounded down, which makes the interval a little too wide and never too narrow.
-pub fn welch_interval(a: &[f64], b: &[f64]) -> Option<(f64, f64)> {
+pub fn welch_interval(a: &[f64], b: &[f64]) -> Option<Interval> {
     let ((mean_a, squared_a), (mean_b, squared_b)) = (log_mean(a)?, log_mean(b)?);
     let share = |squared: f64, values: &[f64]| squared.powi(2) / (values.len() - 1) as f64;
     let freedom = (squared_a + squared_b).powi(2) / (share(squared_a, a) + share(squared_b, b));
@@ -162,7 +213,7 @@ pub fn welch_interval(a: &[f64], b: &[f64]) -> Option<(f64, f64)> {
     let freedom = if freedom.is_finite() { (freedom + 1e-9).floor() as usize } else { 1 };
     let half = t_975(freedom)? * (squared_a + squared_b).sqrt();
     let difference = mean_b - mean_a;
-    Some(((difference - half).exp(), (difference + half).exp()))
+    Some(Interval { low: (difference - half).exp(), high: (difference + half).exp() })
 }
 
 /// The mean of the logarithms, and the square of its standard error.
@@ -198,11 +249,11 @@ mod tests {
         let values: Vec<f64> = (1..=1000).map(f64::from).collect();
         for (n, bounds) in [
             (5, None),
-            (6, Some((1.0, 6.0))),
-            (10, Some((2.0, 9.0))),
-            (12, Some((3.0, 10.0))),
-            (25, Some((8.0, 18.0))),
-            (1000, Some((469.0, 532.0))),
+            (6, Some(Interval { low: 1.0, high: 6.0 })),
+            (10, Some(Interval { low: 2.0, high: 9.0 })),
+            (12, Some(Interval { low: 3.0, high: 10.0 })),
+            (25, Some(Interval { low: 8.0, high: 18.0 })),
+            (1000, Some(Interval { low: 469.0, high: 532.0 })),
         ] {
             assert_eq!(median_interval(&values[..n]), bounds, "{n}");
         }
@@ -217,7 +268,7 @@ mod tests {
         let line = TheilSen::fit(&points).unwrap();
         close(line.slope, 3.0);
         close(line.intercept, 5.0);
-        let (low, high) = line.slope_interval.unwrap();
+        let Interval { low, high } = line.slope_interval.unwrap();
         assert!(low <= 3.0 && 3.0 <= high && low < high, "{low} {high}");
     }
 
@@ -239,7 +290,7 @@ mod tests {
         };
         assert_eq!(line(4).unwrap().slope_interval, None);
         // The slopes of x² between i and j are i + j: 1 to 7.
-        assert_eq!(line(5).unwrap().slope_interval, Some((1.0, 7.0)));
+        assert_eq!(line(5).unwrap().slope_interval, Some(Interval { low: 1.0, high: 7.0 }));
         // 20! fits into 64 bits, and the approximation is near by then.
         let many: Vec<f64> = (0..20).map(f64::from).collect();
         assert!(exact_rank(20).abs_diff(normal_rank(190, &many)) <= 1);
@@ -267,7 +318,7 @@ mod tests {
         let line = TheilSen::fit(&points).unwrap();
         close(line.slope, 3720.0401666666667);
         close(line.intercept, 739.3333333339542);
-        let (low, high) = line.slope_interval.unwrap();
+        let Interval { low, high } = line.slope_interval.unwrap();
         close(low, 3719.8222);
         close(high, 3720.2505);
     }
@@ -285,7 +336,7 @@ mod tests {
         ] {
             let near = |a: f64, b: f64| assert!((a - b).abs() < tolerance, "{a} is not {b}");
             near(geometric_mean(ratios).unwrap(), mean);
-            let (found_low, found_high) = geometric_interval(ratios).unwrap();
+            let Interval { low: found_low, high: found_high } = geometric_interval(ratios).unwrap();
             near(found_low, low);
             near(found_high, high);
         }
@@ -299,20 +350,20 @@ mod tests {
         let twelve = [1.02, 0.97, 1.10, 0.99, 1.21, 1.05, 0.94, 1.13, 1.08, 1.00, 0.96, 1.17];
         // As scattered as the others: 18 degrees of freedom, which the table has.
         let more = ten.map(|value| value * 1.25);
-        let (low, high) = welch_interval(&ten, &more).unwrap();
+        let Interval { low, high } = welch_interval(&ten, &more).unwrap();
         assert!((low - 1.1731121).abs() < 1e-4 && (high - 1.3319273).abs() < 1e-4, "{low} {high}");
         // 19.99994 and 2.011, which are rounded down: a little wider, never narrower.
         for (a, b, low, high, excess) in [
             (&ten[..], &twelve[..], 1.1745699, 1.3413178, 1e-3),
             (&[1.0, 2.0, 4.0], &ten, 0.0751616, 2.3206534, 1e-2),
         ] {
-            let (found_low, found_high) = welch_interval(a, b).unwrap();
+            let Interval { low: found_low, high: found_high } = welch_interval(a, b).unwrap();
             let is_wider = |ours: f64, theirs: f64| (1.0..1.0 + excess).contains(&(ours / theirs));
             assert!(
                 is_wider(low, found_low) && is_wider(found_high, high),
                 "{found_low} {found_high}"
             );
-            let (back_low, back_high) = welch_interval(b, a).unwrap();
+            let Interval { low: back_low, high: back_high } = welch_interval(b, a).unwrap();
             close(back_low, 1.0 / found_high);
             close(back_high, 1.0 / found_low);
         }
@@ -320,12 +371,12 @@ mod tests {
 
     #[test]
     fn two_samples_without_scatter_or_too_small() {
-        let (low, high) = welch_interval(&[2.0, 2.0], &[3.0, 3.0, 3.0]).unwrap();
+        let Interval { low, high } = welch_interval(&[2.0, 2.0], &[3.0, 3.0, 3.0]).unwrap();
         close(low, 1.5);
         close(high, 1.5);
         // Only one scatters: logarithms -1 and 1, one degree of freedom.
         let e = std::f64::consts::E;
-        let (low, high) = welch_interval(&[1.0; 5], &[1.0 / e, e]).unwrap();
+        let Interval { low, high } = welch_interval(&[1.0; 5], &[1.0 / e, e]).unwrap();
         close(low.ln(), -12.706);
         close(high.ln(), 12.706);
         for (a, b) in
@@ -339,10 +390,10 @@ mod tests {
     fn the_interval_by_hand_and_where_there_is_none() {
         // Logarithms -1 and 1: mean 0, standard error 1, one degree of freedom.
         let e = std::f64::consts::E;
-        let (low, high) = geometric_interval(&[1.0 / e, e]).unwrap();
+        let Interval { low, high } = geometric_interval(&[1.0 / e, e]).unwrap();
         close(low.ln(), -12.706);
         close(high.ln(), 12.706);
-        let (low, high) = geometric_interval(&[2.0, 2.0, 2.0]).unwrap();
+        let Interval { low, high } = geometric_interval(&[2.0, 2.0, 2.0]).unwrap();
         close(low, 2.0);
         close(high, 2.0);
         assert_eq!(geometric_interval(&[2.0]), None);

@@ -12,7 +12,7 @@ use super::chart::{Canvas, Chart};
 use super::tables::absences;
 use crate::results::Run;
 use crate::rows::Pass;
-use crate::statistics::{median, median_interval};
+use crate::statistics::{Interval, median, median_interval};
 
 /// The pictures of a run.
 pub struct Gallery {
@@ -79,20 +79,19 @@ fn say_missing(canvas: &mut Canvas, run: &Run, pass: Pass, workloads: &[&str]) {
     }
 }
 
-/// The middle of some values, and how far it is known.
-struct Spread {
-    middle: f64,
-    bounds: Option<(f64, f64)>,
+/// A median over blocks.
+struct Median {
+    value: f64,
+    interval: Option<Interval>,
 }
 
-impl Spread {
-    /// With the 95 % interval of the median; of values that are too few for that, their range.
+impl Median {
+    /// With its 95 % interval; of values that are too few for that, their range.
     fn of(mut values: Vec<f64>) -> Option<Self> {
         values.retain(|value| value.is_finite());
-        let middle = median(&mut values)?;
-        let range = || (values.len() > 1).then(|| (values[0], values[values.len() - 1]));
-        let bounds = median_interval(&values).or_else(range);
-        Some(Self { middle, bounds })
+        let value = median(&mut values)?;
+        let range = || Interval::range(&values).filter(|_| values.len() > 1);
+        Some(Self { value, interval: median_interval(&values).or_else(range) })
     }
 }
 

@@ -16,9 +16,11 @@ use super::table::{MISSING, Table};
 use super::tables::ratio_of_bounds;
 use crate::results::Run;
 use crate::rows::{Bounds, Verdict};
+use crate::statistics::Interval;
 use crate::terminal;
 use crate::text::significant;
-use crate::verdict::comparisons::{MEMORY_SUMS, METRICS};
+use crate::verdict::estimate::Estimate;
+use crate::verdict::metric::{self, Metric};
 
 pub use crate::report::compare::judgement::NotJudged;
 
@@ -73,7 +75,7 @@ pub struct Options {
 }
 
 fn metrics() -> impl Iterator<Item = &'static str> {
-    METRICS.iter().map(|metric| metric.name).chain(MEMORY_SUMS.iter().map(|(_, metric)| *metric))
+    metric::all().map(|metric| metric.name)
 }
 
 fn percentage(text: &str) -> Result<f64, String> {
@@ -112,8 +114,8 @@ struct Asked<'a> {
 }
 
 impl Asked<'_> {
-    fn has_metric(&self, metric: &str) -> bool {
-        self.metrics.is_empty() || self.metrics.iter().any(|of| of == metric)
+    fn has_metric(&self, metric: &Metric) -> bool {
+        self.metrics.is_empty() || self.metrics.iter().any(|of| of == metric.name)
     }
 
     fn has_arm(&self, arm: &str) -> bool {
@@ -195,7 +197,7 @@ fn summary(pair: &Pair, judgement: &Judgement, figures: &[Figure]) -> String {
     let mut changed: Vec<(&Figure, Compared)> =
         figures.iter().filter_map(|figure| Some((figure, figure.change()?))).collect();
     let with_verdict = changed.iter().filter(|(_, of)| of.verdict != Verdict::Range).count();
-    let distance = |of: &Compared| of.ratio.ln().abs();
+    let distance = |of: &Compared| of.ratio.mean.ln().abs();
     changed.sort_by(|(_, a), (_, b)| distance(b).total_cmp(&distance(a)));
     let named: Vec<String> =
         changed.iter().take(NAMED).map(|(figure, of)| judgement::in_words(figure, of)).collect();
@@ -225,38 +227,38 @@ fn summary(pair: &Pair, judgement: &Judgement, figures: &[Figure]) -> String {
 
 /// Between which ratios each time and rate of the baseline lies.
 fn baseline_itself(figures: &[Figure], baseline: &str) -> Vec<String> {
-    let range = |metric: &str| {
+    let range = |metric: &Metric| {
         let is_of = |figure: &&Figure| {
             figure.arm == baseline && figure.metric == metric && figure.telling().is_none()
         };
         let ratios = figures.iter().filter(is_of).filter_map(|figure| figure.between_runs);
-        let ratios: Vec<f64> = ratios.map(|of| of.ratio).collect();
-        let (low, high) =
-            (ratios.iter().copied().reduce(f64::min)?, ratios.iter().copied().reduce(f64::max)?);
+        let ratios: Vec<f64> = ratios.map(|of| of.ratio.mean).collect();
+        let Interval { low, high } = Interval::range(&ratios)?;
         let (low, high) = (format!("{low:.2}"), format!("{high:.2}"));
         Some(if low == high {
-            format!("{metric} {low}")
+            format!("{} {low}", metric.name)
         } else {
-            format!("{metric} {low}–{high}")
+            format!("{} {low}–{high}", metric.name)
         })
     };
-    let judged = METRICS.iter().filter(|metric| metric.better.is_some());
-    judged.filter_map(|metric| range(metric.name)).collect()
+    let judged = metric::OF_TRIALS.iter().filter(|metric| metric.better.is_some());
+    judged.filter_map(range).collect()
 }
 
 fn shown(compared: Option<Compared>) -> String {
-    let Some(Compared { ratio, spread: (_, low, high), verdict }) = compared else {
+    let Some(Compared { ratio, verdict }) = compared else {
         return MISSING.to_owned();
     };
     // What the heading says, or the bounds alone.
     let is_silent = matches!(verdict, Verdict::NoNoise | Verdict::Range);
-    ratio_of_bounds(ratio, low, high, (!is_silent).then_some(verdict))
+    let Estimate { mean, interval: Interval { low, high }, .. } = ratio;
+    ratio_of_bounds(mean, low, high, (!is_silent).then_some(verdict))
 }
 
 fn table(pair: &Pair, figures: &[Figure]) -> String {
     let is_short = |figure: &Figure| {
         [figure.between_runs, figure.relative].iter().flatten().any(|compared| {
-            compared.spread.0 == Bounds::Range && compared.verdict != Verdict::Counted
+            compared.ratio.bounds == Bounds::Range && compared.verdict != Verdict::Counted
         })
     };
     let bounds = match figures.iter().any(is_short) {
@@ -274,7 +276,7 @@ fn table(pair: &Pair, figures: &[Figure]) -> String {
         table.push(vec![
             figure.workload.clone(),
             figure.arm.clone(),
-            figure.metric.to_owned(),
+            figure.metric.name.to_owned(),
             significant(figure.means[0]),
             significant(figure.means[1]),
             format!("{}, {}", figure.blocks[0], figure.blocks[1]),

@@ -9,9 +9,9 @@ use super::tables::{
 use crate::matrix::Contender;
 use crate::results::Run;
 use crate::rows::{KERNEL_SUM, NEVER_USED, Pass, Status, USER_SUM, Verdict};
+use crate::statistics::Interval;
 use crate::text::{number, whole};
-
-const CPU: &str = "server_cpu_ns_per_echo";
+use crate::verdict::metric::CPU;
 
 /// Two tables, of counts and of CPU, and what is missing in them; nothing for a matrix without
 /// rungs.
@@ -79,7 +79,7 @@ fn counts(run: &Run) -> Body {
 /// blocks.
 fn cpu(run: &Run) -> Body {
     let baseline = &run.matrix.baseline;
-    let bounds = bounds(run, CPU);
+    let bounds = bounds(run, &CPU);
     let (against_over, against) =
         (format!("CPU/echo against it ({bounds})"), format!("against {baseline}"));
     let heading = [
@@ -97,7 +97,7 @@ fn cpu(run: &Run) -> Body {
         for contender in &run.matrix.backends {
             let arm = contender.arm();
             let compared = |other: &str| {
-                comparison(run, &workload.name, CPU, &arm, other).map_or(MISSING.to_owned(), ratio)
+                comparison(run, &workload.name, &CPU, &arm, other).map_or(MISSING.to_owned(), ratio)
             };
             let over = contender.over.as_deref();
             let rows = in_complete_blocks(run, &workload.name, &arm);
@@ -124,7 +124,7 @@ fn notes(run: &Run) -> String {
         .workloads
         .iter()
         .filter_map(|workload| {
-            let (low, high) = noise(run, &workload.name, CPU)?;
+            let Interval { low, high } = noise(run, &workload.name, &CPU)?;
             Some(format!("{low:.2}–{high:.2} in {}", workload.name))
         })
         .collect();

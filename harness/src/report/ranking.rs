@@ -8,10 +8,10 @@ use super::tables::{
 use crate::matrix::Contender;
 use crate::results::Run;
 use crate::rows::{Pass, Status, TrialRow, Verdict};
+use crate::statistics::Interval;
 use crate::text::number;
-use crate::verdict::comparisons::{METRICS, blocks_with};
-
-const CPU: &str = "server_cpu_ns_per_echo";
+use crate::verdict::blocks::blocks_with;
+use crate::verdict::metric::CPU;
 
 /// An arm of a workload, by its ratio to the baseline.
 struct Place<'a> {
@@ -43,7 +43,7 @@ pub fn tables(run: &Run) -> Body {
         return Body::default();
     }
     let baseline = &run.matrix.baseline;
-    let against = format!("CPU/echo against {baseline} ({})", bounds(run, CPU));
+    let against = format!("CPU/echo against {baseline} ({})", bounds(run, &CPU));
     let heading = [
         "workload",
         "place",
@@ -61,7 +61,7 @@ pub fn tables(run: &Run) -> Body {
             let arm = contender.arm();
             let rows = compared_rows(run, &workload.name, &arm);
             let limited = rows.iter().filter(|row| row.status == Status::ClientLimited).count();
-            let compared = comparison(run, &workload.name, CPU, &arm, baseline);
+            let compared = comparison(run, &workload.name, &CPU, &arm, baseline);
             let calls =
                 counted_trial(run, &workload.name, &arm).and_then(|row| row.syscalls_per_echo);
             table.push(vec![
@@ -90,8 +90,7 @@ pub fn tables(run: &Run) -> Body {
 
 /// Of the blocks that the arm's ratio is made of.
 fn compared_rows<'a>(run: &'a Run, workload: &str, arm: &str) -> Vec<&'a TrialRow> {
-    let Some(metric) = METRICS.iter().find(|metric| metric.name == CPU) else { return Vec::new() };
-    let blocks = blocks_with(&run.trials, workload, metric);
+    let blocks = blocks_with(&run.trials, workload, &CPU);
     blocks.iter().filter_map(|block| block.get(arm).copied()).collect()
 }
 
@@ -101,7 +100,8 @@ fn places<'a>(run: &'a Run, workload: &str) -> Vec<Place<'a>> {
     let place = |contender: &'a Contender| {
         let arm = contender.arm();
         if arm == *baseline {
-            let (low, high) = noise(run, workload, CPU).unwrap_or((1.0, 1.0));
+            let own = Interval { low: 1.0, high: 1.0 };
+            let Interval { low, high } = noise(run, workload, &CPU).unwrap_or(own);
             return Some(Place {
                 contender,
                 ratio: 1.0,
@@ -110,7 +110,7 @@ fn places<'a>(run: &'a Run, workload: &str) -> Vec<Place<'a>> {
                 differs: false,
             });
         }
-        let row = comparison(run, workload, CPU, &arm, baseline)?;
+        let row = comparison(run, workload, &CPU, &arm, baseline)?;
         let differs = match row.verdict {
             Verdict::Lower | Verdict::Higher => true,
             Verdict::NoDifferenceShown => false,

@@ -17,6 +17,7 @@ use super::tables::comparison;
 use crate::matrix::{Contender, Workload};
 use crate::results::Run;
 use crate::rows::{ComparisonRow, Verdict};
+use crate::verdict::metric::{CPU, Metric, P50, P99, P999, THROUGHPUT};
 
 /// A sentence that a person decides by, and what it stands on.
 pub struct Rule {
@@ -95,62 +96,21 @@ pub fn body(run: &Run) -> Body {
     rules.into_iter().fold(body.notes(format!("{gap}For {whose}:\n\n")), finding)
 }
 
-/// A metric in words: an arm `takes 3 % more server CPU per echo`.
-struct Words {
-    metric: &'static str,
-    noun: &'static str,
-    verb: &'static str,
-    less: &'static str,
-    /// Of its medians.
-    unit: &'static str,
-}
-
-const CPU: Words = Words {
-    metric: "server_cpu_ns_per_echo",
-    noun: "server CPU per echo",
-    verb: "takes",
-    less: "less",
-    unit: "ns",
-};
-const THROUGHPUT: Words = Words {
-    metric: "achieved_per_s",
-    noun: "echoes per second",
-    verb: "carries",
-    less: "fewer",
-    unit: "/s",
-};
-const P50: Words = Words {
-    metric: "latency_p50_us",
-    noun: "median latency",
-    verb: "has",
-    less: "less",
-    unit: "µs",
-};
-const P99: Words =
-    Words { metric: "latency_p99_us", noun: "p99 latency", verb: "has", less: "less", unit: "µs" };
-const P999: Words = Words {
-    metric: "latency_p999_us",
-    noun: "p99.9 latency",
-    verb: "has",
-    less: "less",
-    unit: "µs",
-};
-
 /// By what a service judges a server under load.
-const LOADS: [&Words; 5] = [&CPU, &THROUGHPUT, &P50, &P99, &P999];
+const LOADS: [&Metric; 5] = [&CPU, &THROUGHPUT, &P50, &P99, &P999];
 
 /// The arm against the baseline, if that has a verdict. What an open loop returns is what it is
 /// offered, and says nothing of a server.
 fn judged<'a>(
     run: &'a Run,
     workload: &Workload,
-    words: &Words,
+    metric: &Metric,
     arm: &str,
 ) -> Option<&'a ComparisonRow> {
-    if words.metric == THROUGHPUT.metric && workload.rate_per_s.is_some() {
+    if metric.name == THROUGHPUT.name && workload.rate_per_s.is_some() {
         return None;
     }
-    comparison(run, &workload.name, words.metric, arm, &run.matrix.baseline).filter(|row| {
+    comparison(run, &workload.name, metric, arm, &run.matrix.baseline).filter(|row| {
         matches!(row.verdict, Verdict::Lower | Verdict::Higher | Verdict::NoDifferenceShown)
     })
 }

@@ -7,9 +7,9 @@ use crate::rows::{
     ACTIVE, ALONE, Bounds, CROWDED, KERNEL_SUM, MemoryRow, NEVER_USED, PAGE_TABLES, Pass, ScaleRow,
     Status, TrialRow, UNEXPLAINED, USED_SUM, USED_THEN_IDLE, USER_SUM,
 };
-use crate::statistics::{geometric_mean, median};
+use crate::statistics::{Interval, median};
 use crate::text::{count, list, number, whole};
-use crate::verdict::comparisons::{Spread, spread};
+use crate::verdict::estimate::Estimate;
 use crate::verdict::slopes;
 
 /// Servers that wait with epoll and hold nothing else in the kernel.
@@ -158,7 +158,7 @@ pub fn crowding(
     rows: &[&ScaleRow],
     may_be_used: fn(&ScaleRow) -> bool,
     value: fn(&ScaleRow) -> Option<f64>,
-) -> Option<(f64, Spread)> {
+) -> Option<Estimate> {
     let of = |server: &'static str, repeat: Option<u32>| {
         let mut of_server =
             rows.iter().filter(move |row| row.server == server && row.repeat == repeat);
@@ -168,7 +168,7 @@ pub fn crowding(
     let ratio =
         |repeat| Some(of(CROWDED, repeat)? / of(ALONE, repeat)?).filter(|ratio| ratio.is_finite());
     let ratios: Vec<f64> = repeats.filter_map(ratio).collect();
-    geometric_mean(&ratios).zip(spread(&ratios))
+    Estimate::of(&ratios)
 }
 
 fn crowded_over_alone(
@@ -178,12 +178,12 @@ fn crowded_over_alone(
 ) -> String {
     let repeats = rows.iter().filter(|row| row.server == CROWDED).count();
     match crowding(rows, may_be_used, value) {
-        Some((mean, _)) if repeats == 1 => format!("{mean:.2}"),
-        Some((mean, (Bounds::Interval95, low, high))) => {
-            format!("**{mean:.2}** ({low:.2} to {high:.2})")
-        }
-        Some((mean, (_, low, high))) => format!("{mean:.2} ({low:.2}–{high:.2})"),
         None => MISSING.to_owned(),
+        Some(Estimate { mean, .. }) if repeats == 1 => format!("{mean:.2}"),
+        Some(Estimate { mean, bounds, interval: Interval { low, high } }) => match bounds {
+            Bounds::Interval95 => format!("**{mean:.2}** ({low:.2} to {high:.2})"),
+            Bounds::Range => format!("{mean:.2} ({low:.2}–{high:.2})"),
+        },
     }
 }
 
@@ -369,8 +369,7 @@ impl Pages<'_> {
         // The objects are in the pages of slabs, and these are pages in use.
         let ends = [kernel - self.bytes(PAGE_TABLES).unwrap_or_default(), slab, used];
         let is_less = |pair: &[f64]| pair[1] < (1.0 - NEGATIVE_SHARE) * pair[0];
-        let width =
-            slopes::bounds(self.used, &self.run.memory_points).map(|(low, high)| high - low);
+        let width = slopes::bounds(self.used, &self.run.memory_points).map(|bounds| bounds.width());
         let is_wide = width.is_none_or(|width| width > WIDEST_SHARE * used);
         let disturbed = used <= 0.0
             || is_wide

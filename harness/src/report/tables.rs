@@ -15,11 +15,12 @@ use crate::rows::{
     ACTIVE, Bounds, ComparisonRow, KERNEL_SUM, MemoryRow, NEVER_USED, Pass, Status, TrialRow,
     USED_THEN_IDLE, USER_SUM, Verdict,
 };
-use crate::statistics::median;
+use crate::statistics::{Interval, median};
 use crate::text::{count, number, whole};
-use crate::verdict::comparisons;
-use crate::verdict::resolution::{Calibration, Metric};
+use crate::verdict::metric::{self, Metric};
+use crate::verdict::resolution::{Calibration, Resolution};
 use crate::verdict::slopes::Flaw;
+use crate::verdict::{blocks, comparisons};
 
 /// Over this many bytes a connection an object has a row of its own; all are in memory.csv.
 pub const SHOWN_BYTES: f64 = 8.0;
@@ -244,7 +245,7 @@ fn calibration(manifest: &Value) -> String {
     let Ok(found) = serde_json::from_value::<Calibration>(manifest["calibration"].clone()) else {
         return String::new();
     };
-    let resolution = |metric: &Metric| {
+    let resolution = |metric: &Resolution| {
         let percent = metric.resolution_percent?;
         Some(format!("{} % in `{}`", number(percent), metric.metric))
     };
@@ -372,7 +373,7 @@ pub fn by_arm(run: &Run, pass: Pass) -> Vec<(&str, String, Vec<&TrialRow>)> {
 
 /// The arm's rows of the blocks that count: those that ratios are over.
 pub fn in_complete_blocks<'a>(run: &'a Run, workload: &str, arm: &str) -> Vec<&'a TrialRow> {
-    let blocks = comparisons::complete_blocks(&run.trials, Pass::Latency, workload);
+    let blocks = blocks::complete_blocks(&run.trials, Pass::Latency, workload);
     blocks.iter().filter_map(|block| block.get(arm).copied()).collect()
 }
 
@@ -539,12 +540,12 @@ pub fn counted_trial<'a>(run: &'a Run, workload: &str, arm: &str) -> Option<&'a 
 pub fn comparison<'a>(
     run: &'a Run,
     workload: &str,
-    metric: &str,
+    metric: &Metric,
     arm: &str,
     baseline: &str,
 ) -> Option<&'a ComparisonRow> {
     let mut of_metric =
-        run.comparisons.iter().filter(|row| row.workload == workload && row.metric == metric);
+        run.comparisons.iter().filter(|row| row.workload == workload && row.metric == metric.name);
     of_metric.find(|row| row.arm == arm && row.baseline == baseline)
 }
 
@@ -568,8 +569,9 @@ pub fn ratio_of_bounds(ratio: f64, low: f64, high: f64, verdict: Option<Verdict>
 }
 
 /// What stands in brackets after the ratios of a metric.
-pub fn bounds(run: &Run, metric: &str) -> &'static str {
-    let mut all = run.comparisons.iter().filter(|row| row.metric == metric).map(|row| row.bounds);
+pub fn bounds(run: &Run, metric: &Metric) -> &'static str {
+    let mut all =
+        run.comparisons.iter().filter(|row| row.metric == metric.name).map(|row| row.bounds);
     match (
         all.clone().any(|bounds| bounds == Bounds::Range),
         all.any(|bounds| bounds == Bounds::Interval95),
@@ -581,23 +583,27 @@ pub fn bounds(run: &Run, metric: &str) -> &'static str {
 }
 
 /// How far the baseline's two readings lie apart.
-pub fn noise(run: &Run, workload: &str, metric: &str) -> Option<(f64, f64)> {
+pub fn noise(run: &Run, workload: &str, metric: &Metric) -> Option<Interval> {
     let mut of_metric =
-        run.comparisons.iter().filter(|row| row.workload == workload && row.metric == metric);
-    of_metric.find_map(|row| Some((row.noise_low?, row.noise_high?)))
+        run.comparisons.iter().filter(|row| row.workload == workload && row.metric == metric.name);
+    of_metric.find_map(ComparisonRow::noise)
 }
 
-fn ratio_of(run: &Run, workload: &str, metric: &str, arm: &str, baseline: &str) -> String {
+fn ratio_of(run: &Run, workload: &str, metric: &Metric, arm: &str, baseline: &str) -> String {
     if arm == baseline {
         return "1 (baseline)".to_owned();
     }
     if arm == comparisons::again(baseline) {
-        return noise(run, workload, metric).map_or(MISSING.to_owned(), |(low, high)| {
-            match low == high {
-                true => format!("noise: {low:.2}"),
-                false => format!("noise: {low:.2}–{high:.2}"),
-            }
-        });
+        return noise(run, workload, metric).map_or(
+            MISSING.to_owned(),
+            |Interval { low, high }| {
+                if low == high {
+                    format!("noise: {low:.2}")
+                } else {
+                    format!("noise: {low:.2}–{high:.2}")
+                }
+            },
+        );
     }
     comparison(run, workload, metric, arm, baseline).map_or(MISSING.to_owned(), ratio)
 }
@@ -607,7 +613,7 @@ fn endings(run: &Run) -> String {
     let Some(latency) = &run.matrix.latency else { return String::new() };
     let Some(asked) = latency.precision_percent else { return String::new() };
     let line = |workload: &Workload| {
-        let blocks = comparisons::complete_blocks(&run.trials, Pass::Latency, &workload.name).len();
+        let blocks = blocks::complete_blocks(&run.trials, Pass::Latency, &workload.name).len();
         let why = match comparisons::precision_percent(&run.trials, &workload.name, &run.matrix) {
             Some(reached) if reached <= asked => {
                 format!(
@@ -631,7 +637,7 @@ fn endings(run: &Run) -> String {
 
 fn cpu(run: &Run) -> Body {
     let baseline = run.matrix.baseline.as_str();
-    let against = format!("against {baseline} ({})", bounds(run, "server_cpu_ns_per_echo"));
+    let against = format!("against {baseline} ({})", bounds(run, &metric::CPU));
     // What is read off clocks alone: what the kernel samples at its tick is in trials.csv.
     let heading = [
         "workload",
@@ -650,7 +656,7 @@ fn cpu(run: &Run) -> Body {
             workload.to_owned(),
             arm.clone(),
             median_of(&rows, |row| row.server_cpu_ns_per_echo),
-            ratio_of(run, workload, "server_cpu_ns_per_echo", &arm, baseline),
+            ratio_of(run, workload, &metric::CPU, &arm, baseline),
             median_of(&rows, |row| row.client_cpu_ns_per_echo),
             median_of(&rows, |row| row.context_switches_per_echo),
             rows.len().to_string(),
@@ -673,7 +679,7 @@ fn by_arm_and_loop(run: &Run, is_open: bool) -> impl Iterator<Item = (&str, Stri
 
 fn closed_loop(run: &Run) -> Body {
     let baseline = run.matrix.baseline.as_str();
-    let against = format!("echoes/s against {baseline} ({})", bounds(run, "achieved_per_s"));
+    let against = format!("echoes/s against {baseline} ({})", bounds(run, &metric::THROUGHPUT));
     let heading = [
         "workload",
         "arm",
@@ -694,7 +700,7 @@ fn closed_loop(run: &Run) -> Body {
             workload.to_owned(),
             arm.clone(),
             median_of(&rows, |row| row.achieved_per_s),
-            ratio_of(run, workload, "achieved_per_s", &arm, baseline),
+            ratio_of(run, workload, &metric::THROUGHPUT, &arm, baseline),
             median_of(&rows, |row| row.latency_p50_us),
             median_of(&rows, |row| row.latency_p99_us),
             median_of(&rows, |row| row.latency_p999_us),
@@ -707,7 +713,7 @@ fn closed_loop(run: &Run) -> Body {
 
 fn open_loop(run: &Run) -> Body {
     let baseline = run.matrix.baseline.as_str();
-    let against = format!("p99 against {baseline} ({})", bounds(run, "latency_p99_us"));
+    let against = format!("p99 against {baseline} ({})", bounds(run, &metric::P99));
     let heading = [
         "workload",
         "arm",
@@ -735,7 +741,7 @@ fn open_loop(run: &Run) -> Body {
             median_of(&rows, |row| row.latency_p50_us),
             median_of(&rows, |row| row.latency_p99_us),
             median_of(&rows, |row| row.latency_p999_us),
-            ratio_of(run, workload, "latency_p99_us", &arm, baseline),
+            ratio_of(run, workload, &metric::P99, &arm, baseline),
             median_of(&rows, |row| row.service_p99_us),
             median_of(&rows, |row| row.send_lag_p50_us),
             median_of(&rows, |row| row.send_lag_p99_us),

@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 
 use super::{NEW_ENDING, Results, replace, write_all};
 use crate::rows::{EventRow, MemoryPointRow, MemoryRow, Pass, ScaleRow, SyscallRow, TrialRow};
-use crate::verdict::comparisons;
+use crate::verdict::memory;
 
 /// A file of rows with the bytes of each.
 struct Table<T> {
@@ -136,7 +136,7 @@ impl BrokenOff {
             row.over_null_bytes_per_connection = None;
             (row.over_null_low, row.over_null_high) = (None, None);
         }
-        comparisons::subtract_null(&mut left.memory);
+        memory::subtract_null(&mut left.memory);
         Ok(left)
     }
 

@@ -15,7 +15,7 @@ use crate::rows::{Pass, Status, TrialRow};
 use crate::run;
 use crate::statistics::median;
 use crate::trial::{Ground, Task, Trial};
-use crate::verdict::comparisons::complete_blocks;
+use crate::verdict::blocks::complete_blocks;
 use crate::verdict::resolution::{self, Calibration};
 
 /// Measures a server against itself, and against itself with a little more work, to show how small
@@ -176,7 +176,7 @@ fn judge(folder: &Path) -> Result<()> {
         ),
         minutes: time.unwrap_or_default().as_secs_f64() / 60.0,
         blocks: complete_blocks(&run.trials, Pass::Latency, &workload.name).len(),
-        metrics: resolution::judge(&run.trials, &run.matrix),
+        metrics: resolution::resolutions(&run.trials, &run.matrix),
     };
     let json = serde_json::to_string_pretty(&found)? + "\n";
     results::replace(&folder.join(resolution::FILE), json.as_bytes())?;

@@ -11,7 +11,7 @@ use rand::seq::SliceRandom;
 use crate::matrix::{Contender, Matrix, Workload};
 use crate::rows::{Pass, Status, TrialRow};
 use crate::trial::{Task, Trial};
-use crate::verdict::{comparisons, sweep};
+use crate::verdict::{blocks, comparisons, sweep};
 
 /// Deals a run's trials block by block: all arms of a workload once, in an order of their own.
 pub struct Planner {
@@ -158,9 +158,8 @@ impl Planner {
         self.tries = tries;
         let is_turned_away = |trial: &&Trial| {
             let row = rows.iter().rev().find(|row| row.run_id == trial.run_id);
-            let is_given_up = || {
-                comparisons::is_given_up(rows, trial.task.pass(), trial.task.workload(), &trial.arm)
-            };
+            let is_given_up =
+                || blocks::is_given_up(rows, trial.task.pass(), trial.task.workload(), &trial.arm);
             row.is_some_and(|row| row.status == Status::Rejected) && !is_given_up()
         };
         let again: Vec<Trial> = self.last.iter().filter(is_turned_away).cloned().collect();
@@ -210,7 +209,7 @@ impl Planner {
                 if rows.iter().filter(is_of_workload).all(|row| row.status == Status::Unsupported) {
                     continue;
                 }
-                let complete = comparisons::complete_blocks(rows, pass, workload).len() as u32;
+                let complete = blocks::complete_blocks(rows, pass, workload).len() as u32;
                 if complete < planned && last < planned + additional && !self.is_done(&task, rows) {
                     more.push_back((last + 1, task));
                 }
@@ -353,7 +352,7 @@ mod tests {
             .map(|row| row.order)
             .collect();
         assert_eq!(again[1..], [5, 6]);
-        assert_eq!(comparisons::complete_blocks(&all, Pass::Latency, &names[1]).len(), 10);
+        assert_eq!(blocks::complete_blocks(&all, Pass::Latency, &names[1]).len(), 10);
     }
 
     #[test]

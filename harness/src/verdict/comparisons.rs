@@ -1,335 +1,153 @@
-//! Arms against the baseline and against the arm that each stands on: ratios within blocks, and
-//! what a connection costs over `null`.
+//! Arms against the baseline and against the arm that each stands on: ratios within blocks.
 
-use std::collections::{BTreeMap, BTreeSet};
+use itertools::Itertools as _;
 
-use crate::matrix::{BLOCKS_FOR_VERDICT, Matrix};
-use crate::rows::{
-    Bounds, ComparisonRow, KERNEL_SUM, MemoryRow, NEVER_USED, NOT_RUN, Pass, Status, TrialRow,
-    USED_THEN_IDLE, USER_SUM, Verdict,
-};
-use crate::statistics::{geometric_interval, geometric_mean, median};
+use super::blocks::{Block, blocks_with};
+use super::estimate::Estimate;
+use super::memory;
+use super::metric::{self, Metric};
+use crate::matrix::Matrix;
+use crate::rows::{Bounds, ComparisonRow, MemoryRow, Pass, TrialRow, Verdict};
+use crate::statistics::{Interval, geometric_interval, median};
 
-/// What the arm of the baseline's second reading is called.
+/// Returns the name of the arm of the baseline's second reading.
 pub fn again(baseline: &str) -> String {
     format!("{baseline} (again)")
-}
-
-/// A column of `trials.csv` that is compared.
-pub struct Metric {
-    /// The column.
-    pub name: &'static str,
-    /// The pass that measures it.
-    pub pass: Pass,
-    /// The figure.
-    pub value: fn(&TrialRow) -> Option<f64>,
-    /// Whether it stands when the client was the bottleneck.
-    stands_when_client_limited: bool,
-    /// The verdict on an arm that is better by it; none of what is good or bad only by what follows
-    /// from it.
-    pub better: Option<Verdict>,
-}
-
-/// All of them.
-pub const METRICS: [Metric; 8] = [
-    Metric {
-        name: "server_cpu_ns_per_echo",
-        pass: Pass::Latency,
-        value: |row| row.server_cpu_ns_per_echo,
-        stands_when_client_limited: true,
-        better: Some(Verdict::Lower),
-    },
-    Metric {
-        name: "achieved_per_s",
-        pass: Pass::Latency,
-        value: |row| row.achieved_per_s,
-        stands_when_client_limited: false,
-        better: Some(Verdict::Higher),
-    },
-    Metric {
-        name: "latency_p50_us",
-        pass: Pass::Latency,
-        value: |row| row.latency_p50_us,
-        stands_when_client_limited: false,
-        better: Some(Verdict::Lower),
-    },
-    Metric {
-        name: "latency_p99_us",
-        pass: Pass::Latency,
-        value: |row| row.latency_p99_us,
-        stands_when_client_limited: false,
-        better: Some(Verdict::Lower),
-    },
-    Metric {
-        name: "latency_p999_us",
-        pass: Pass::Latency,
-        value: |row| row.latency_p999_us,
-        stands_when_client_limited: false,
-        better: Some(Verdict::Lower),
-    },
-    Metric {
-        name: "service_p99_us",
-        pass: Pass::Latency,
-        value: |row| row.service_p99_us,
-        stands_when_client_limited: false,
-        better: Some(Verdict::Lower),
-    },
-    Metric {
-        name: "context_switches_per_echo",
-        pass: Pass::Latency,
-        value: |row| row.context_switches_per_echo,
-        stands_when_client_limited: true,
-        better: None,
-    },
-    Metric {
-        name: "syscalls_per_echo",
-        pass: Pass::Syscalls,
-        value: |row| row.syscalls_per_echo,
-        stands_when_client_limited: true,
-        better: Some(Verdict::Lower),
-    },
-];
-
-/// The sums of memory that are compared, with the names of what they come to over `null`.
-pub const MEMORY_SUMS: [(&str, &str); 2] = [
-    (KERNEL_SUM, "memory_kernel_bytes_per_connection_over_null"),
-    (USER_SUM, "memory_user_bytes_per_connection_over_null"),
-];
-
-/// The client's own part of a latency in an open loop, at the same percentile or the nearest that
-/// there is: how late it sent.
-fn send_lag(metric: &str) -> Option<fn(&TrialRow) -> Option<f64>> {
-    match metric {
-        "latency_p50_us" => Some(|row| row.send_lag_p50_us),
-        "latency_p99_us" | "latency_p999_us" => Some(|row| row.send_lag_p99_us),
-        _ => None,
-    }
 }
 
 /// If the client's lag in sending accounts for more than this share of a difference in latency, the
 /// difference is not the servers' alone.
 const SEND_LAG_SHARE: f64 = 0.1;
 
-/// An arm that stood in none of this many blocks or more is left out instead of taking them all
-/// out: it has no figures in any block, so leaving it out is no choice of blocks.
-const BLOCKS_TO_GIVE_UP: usize = 3;
-
-/// The same of one whose trials all failed: no gate turned it away, which another hour might not.
-const FAILED_BLOCKS_TO_GIVE_UP: usize = 2;
-
-/// The trials of a block that counts, by arm.
-pub type Block<'a> = BTreeMap<&'a str, &'a TrialRow>;
-
-/// Whether an arm has no figures under a workload: it is unsupported, or never stood.
-pub fn is_given_up(rows: &[TrialRow], pass: Pass, workload: &str, arm: &str) -> bool {
-    let is_of_arm =
-        |row: &&TrialRow| row.pass == Some(pass) && row.workload == workload && row.arm == arm;
-    let tried = || rows.iter().filter(is_of_arm).filter(|row| row.status != Status::Unsupported);
-    let blocks: BTreeSet<u32> = tried().map(|row| row.block).collect();
-    let enough = match tried().all(|row| row.status == Status::Failed) {
-        true => FAILED_BLOCKS_TO_GIVE_UP,
-        false => BLOCKS_TO_GIVE_UP,
-    };
-    // One that stands nowhere, and is tried no more, costs the others no block.
-    let mut everywhere = rows.iter().filter(|row| row.arm == arm);
-    if everywhere.clone().any(|row| row.reason.starts_with(NOT_RUN))
-        && !everywhere.any(|row| row.status.is_usable())
-    {
-        return true;
-    }
-    !tried().any(|row| row.status.is_usable()) && (blocks.is_empty() || blocks.len() >= enough)
-}
-
-/// The blocks of a workload that count: those in which every arm has a trial that stands, its last
-/// one if it was run again. A trial that was turned away, whatever its own figures, takes its whole
-/// block out, or the choice of blocks would depend on the results. Arms that are unsupported, or
-/// that never stood, have no figures and are left out.
-pub fn complete_blocks<'a>(rows: &'a [TrialRow], pass: Pass, workload: &str) -> Vec<Block<'a>> {
-    let mut blocks: BTreeMap<u32, Block<'a>> = BTreeMap::new();
-    for row in rows.iter().filter(|row| row.pass == Some(pass) && row.workload == workload) {
-        blocks.entry(row.block).or_default().insert(&row.arm, row);
-    }
-    let all: BTreeSet<&str> = blocks.values().flat_map(BTreeMap::keys).copied().collect();
-    let arms: BTreeSet<&str> =
-        all.into_iter().filter(|arm| !is_given_up(rows, pass, workload, arm)).collect();
-    let complete = |block: Block<'a>| -> Option<Block<'a>> {
-        arms.iter()
-            .map(|&arm| {
-                block
-                    .get(arm)
-                    .filter(|row| row.status.is_usable())
-                    .map(|&row| (row.arm.as_str(), row))
-            })
-            .collect()
-    };
-    let blocks: Vec<Block<'a>> = blocks.into_values().collect();
-    if arms.is_empty() { Vec::new() } else { blocks.into_iter().filter_map(complete).collect() }
-}
-
-/// Whether a client that was the limit leaves nothing of a figure. For the same reason as a
-/// rejected trial takes out its block, a client that was the limit in one block takes out all: what
-/// is left would be the blocks in which the faster backend happened to be slow.
-pub fn is_spoilt_by_client(rows: &[TrialRow], workload: &str, metric: &Metric) -> bool {
-    let limited = |row: &TrialRow| {
-        row.workload == workload
-            && row.pass == Some(metric.pass)
-            && row.status == Status::ClientLimited
-    };
-    !metric.stands_when_client_limited && rows.iter().any(limited)
-}
-
-/// The blocks of a workload in which every arm has this figure, and may be compared by it. An arm
-/// that has it in no block takes none of the others out; nor does one that lacks it in a block
-/// because messages were still owed, and that is left out itself: its other blocks are those in
-/// which it happened to be fast.
-pub fn blocks_with<'a>(rows: &'a [TrialRow], workload: &str, metric: &Metric) -> Vec<Block<'a>> {
-    if is_spoilt_by_client(rows, workload, metric) {
-        return Vec::new();
-    }
-    let mut blocks = complete_blocks(rows, metric.pass, workload);
-    let has = |arm: &str, block: &Block<'_>| {
-        block.get(arm).is_some_and(|row| (metric.value)(row).is_some())
-    };
-    let lacks = |row: &TrialRow| row.is_saturated() && (metric.value)(row).is_none();
-    let saturated: BTreeSet<&str> = blocks
-        .iter()
-        .flat_map(|block| block.iter().filter(|(_, row)| lacks(row)).map(|(arm, _)| *arm))
-        .collect();
-    blocks.iter_mut().for_each(|block| block.retain(|arm, _| !saturated.contains(arm)));
-    let all = blocks.iter().flat_map(BTreeMap::keys).copied();
-    let without: BTreeSet<&str> =
-        all.filter(|arm| !blocks.iter().any(|block| has(arm, block))).collect();
-    blocks.retain(|block| block.keys().all(|arm| without.contains(arm) || has(arm, block)));
-    blocks
-}
-
-/// What a ratio with these bounds shows, beside those of a server to itself.
-pub fn judge(ratio: f64, (bounds, low, high): Spread, noise: Option<Spread>) -> Verdict {
-    let Some((_, noise_low, noise_high)) = noise.filter(|_| bounds == Bounds::Interval95) else {
-        return if bounds == Bounds::Range { Verdict::Range } else { Verdict::NoNoise };
-    };
-    // Whichever way two readings of one server lie apart, as large a difference either way is
-    // noise.
-    let is_beyond_noise = ratio.ln().abs() > noise_low.ln().abs().max(noise_high.ln().abs());
-    match is_beyond_noise {
-        true if high < 1.0 => Verdict::Lower,
-        true if low > 1.0 => Verdict::Higher,
-        _ => Verdict::NoDifferenceShown,
-    }
-}
-
-/// Every comparison of the matrix that the rows allow.
+/// Returns every comparison of the matrix that the rows allow.
 pub fn compare(rows: &[TrialRow], memory: &[MemoryRow], matrix: &Matrix) -> Vec<ComparisonRow> {
-    let mut comparisons = Vec::new();
-    let mut workloads: Vec<&str> = Vec::new();
-    for row in rows.iter().filter(|row| row.pass != Some(Pass::Memory)) {
-        if !workloads.contains(&row.workload.as_str()) {
-            workloads.push(&row.workload);
-        }
-    }
-    let pairs = matrix.comparisons();
-    for workload in workloads {
-        for metric in &METRICS {
-            compare_one(rows, workload, metric, matrix, &pairs, &mut comparisons);
-        }
-    }
-    compare_memory(memory, &pairs, &mut comparisons);
+    let workloads =
+        rows.iter().filter(|row| row.pass != Some(Pass::Memory)).map(|row| &row.workload).unique();
+    let mut comparisons: Vec<ComparisonRow> = workloads
+        .cartesian_product(&metric::OF_TRIALS)
+        .flat_map(|(workload, metric)| {
+            Sample::new(rows, workload, metric, matrix).compare(&matrix.comparisons())
+        })
+        .collect();
+    comparisons.extend(memory::compare(memory, &matrix.comparisons()));
     comparisons
 }
 
-fn compare_one(
-    rows: &[TrialRow],
-    workload: &str,
-    metric: &Metric,
-    matrix: &Matrix,
-    pairs: &[(String, String)],
-    comparisons: &mut Vec<ComparisonRow>,
-) {
-    let blocks = blocks_with(rows, workload, metric);
-    type Value = fn(&TrialRow) -> Option<f64>;
-    let values_of = |value: Value, arm: &str| -> Vec<Option<f64>> {
-        blocks.iter().map(|arms| arms.get(arm).and_then(|row| value(row))).collect()
-    };
-    let ratios_of = |value: Value, arm: &str, baseline: &str| -> Vec<f64> {
-        let pairs = values_of(value, arm).into_iter().zip(values_of(value, baseline));
-        pairs
-            .filter_map(|(arm, baseline)| Some(arm? / baseline?))
-            .filter(|ratio| ratio.is_finite())
-            .collect()
-    };
-    let median_of = |value: Value, arm: &str| {
-        median(&mut values_of(value, arm).into_iter().flatten().collect::<Vec<_>>())
-    };
-    let ratios = |arm: &str, baseline: &str| ratios_of(metric.value, arm, baseline);
-    // Whether the client's lag in sending differs for certain, and in the direction and by enough
-    // to account for a part of the difference in latency.
-    let is_of_the_client = |arm: &str, baseline: &str| -> Option<bool> {
-        let lag = send_lag(metric.name)?;
-        let (low, high) = geometric_interval(&ratios_of(lag, arm, baseline))?;
-        let difference = |value: Value| Some(median_of(value, arm)? - median_of(value, baseline)?);
-        let share = difference(lag)? / difference(metric.value)?;
-        Some((low > 1.0 || high < 1.0) && share > SEND_LAG_SHARE)
-    };
-    let noise = spread(&ratios(&again(&matrix.baseline), &matrix.baseline));
-    for (arm, baseline) in pairs {
-        let Some(row) = blocks.iter().find_map(|arms| arms.get(arm.as_str())) else { continue };
-        let ratios = ratios(arm, baseline);
-        let (Some(ratio), Some((bounds, low, high)), Some(baseline_median), Some(arm_median)) = (
-            geometric_mean(&ratios),
-            spread(&ratios),
-            median_of(metric.value, baseline),
-            median_of(metric.value, arm),
-        ) else {
-            continue;
-        };
-        let withheld = [arm, baseline].into_iter().find_map(|arm| {
-            blocks
-                .iter()
-                .filter_map(|arms| arms.get(arm.as_str()))
-                .find_map(|row| matrix.no_verdict(row))
-        });
-        let verdict = match (metric.pass, withheld) {
-            (Pass::Syscalls, _) => Verdict::Counted,
-            (_, Some(withheld)) => withheld,
-            _ => match judge(ratio, (bounds, low, high), noise) {
-                Verdict::Lower | Verdict::Higher
-                    if is_of_the_client(arm, baseline) == Some(true) =>
-                {
-                    Verdict::SendLag
-                }
-                said => said,
-            },
-        };
-        comparisons.push(ComparisonRow {
-            workload: workload.to_owned(),
-            metric: metric.name.to_owned(),
-            arm: arm.clone(),
-            backend: row.backend.clone(),
-            baseline: baseline.clone(),
-            baseline_median,
-            arm_median,
-            ratio,
-            bounds,
-            ratio_low: low,
-            ratio_high: high,
+/// The readings of one figure under one workload.
+struct Sample<'a> {
+    workload: &'a str,
+    metric: &'a Metric,
+    matrix: &'a Matrix,
+    blocks: Vec<Block<'a>>,
+}
+
+impl<'a> Sample<'a> {
+    fn new(
+        rows: &'a [TrialRow],
+        workload: &'a str,
+        metric: &'a Metric,
+        matrix: &'a Matrix,
+    ) -> Self {
+        Self { workload, metric, matrix, blocks: blocks_with(rows, workload, metric) }
+    }
+
+    fn rows(&self, arm: &str) -> impl Iterator<Item = &'a TrialRow> {
+        self.blocks.iter().filter_map(move |block| block.get(arm).copied())
+    }
+
+    fn ratios(
+        &self,
+        column: impl Fn(&TrialRow) -> Option<f64>,
+        arm: &str,
+        baseline: &str,
+    ) -> Vec<f64> {
+        let value = |block: &Block<'_>, arm| column(block.get(arm)?);
+        let ratio = |block: &Block<'_>| Some(value(block, arm)? / value(block, baseline)?);
+        self.blocks.iter().filter_map(ratio).filter(|ratio| ratio.is_finite()).collect()
+    }
+
+    fn median(&self, column: impl Fn(&TrialRow) -> Option<f64>, arm: &str) -> Option<f64> {
+        median(&mut self.rows(arm).filter_map(column).collect::<Vec<_>>())
+    }
+
+    fn own_ratios(&self, arm: &str, baseline: &str) -> Vec<f64> {
+        self.ratios(|row| self.metric.value(row), arm, baseline)
+    }
+
+    fn compare(&self, pairs: &[(String, String)]) -> Vec<ComparisonRow> {
+        let baseline = &self.matrix.baseline;
+        let noise = Estimate::of(&self.own_ratios(&again(baseline), baseline));
+        let noise = noise.map(|noise| noise.interval);
+        pairs.iter().filter_map(|(arm, baseline)| self.compare_pair(arm, baseline, noise)).collect()
+    }
+
+    fn compare_pair(
+        &self,
+        arm: &str,
+        baseline: &str,
+        noise: Option<Interval>,
+    ) -> Option<ComparisonRow> {
+        let ratios = self.own_ratios(arm, baseline);
+        let ratio = Estimate::of(&ratios)?;
+        Some(ComparisonRow {
+            workload: self.workload.to_owned(),
+            metric: self.metric.name.to_owned(),
+            arm: arm.to_owned(),
+            backend: self.rows(arm).next()?.backend.clone(),
+            baseline: baseline.to_owned(),
+            baseline_median: self.median(|row| self.metric.value(row), baseline)?,
+            arm_median: self.median(|row| self.metric.value(row), arm)?,
+            ratio: ratio.mean,
+            bounds: ratio.bounds,
+            ratio_low: ratio.interval.low,
+            ratio_high: ratio.interval.high,
             blocks: ratios.len() as u32,
-            noise_low: noise.map(|(_, low, _)| low),
-            noise_high: noise.map(|(.., high)| high),
-            verdict,
-        });
+            noise_low: noise.map(|noise| noise.low),
+            noise_high: noise.map(|noise| noise.high),
+            verdict: self.verdict(arm, baseline, &ratio, noise.as_ref()),
+        })
+    }
+
+    fn verdict(
+        &self,
+        arm: &str,
+        baseline: &str,
+        ratio: &Estimate,
+        noise: Option<&Interval>,
+    ) -> Verdict {
+        if self.metric.pass() == Pass::Syscalls {
+            return Verdict::Counted;
+        }
+        let mut rows = self.rows(arm).chain(self.rows(baseline));
+        if let Some(withheld) = rows.find_map(|row| self.matrix.no_verdict(row)) {
+            return withheld;
+        }
+        let verdict = ratio.verdict(noise);
+        let is_shown = matches!(verdict, Verdict::Lower | Verdict::Higher);
+        if is_shown && self.is_of_the_client(arm, baseline) == Some(true) {
+            return Verdict::SendLag;
+        }
+        verdict
+    }
+
+    /// Returns whether the client's lag in sending differs for certain, in the direction of the
+    /// difference in latency, and accounts for a part of it.
+    fn is_of_the_client(&self, arm: &str, baseline: &str) -> Option<bool> {
+        let lag = self.metric.send_lag()?;
+        let interval = geometric_interval(&self.ratios(lag, arm, baseline))?;
+        let of_lag = self.median(lag, arm)? - self.median(lag, baseline)?;
+        let value = |row: &TrialRow| self.metric.value(row);
+        let difference = self.median(value, arm)? - self.median(value, baseline)?;
+        Some(interval.excludes(1.0) && of_lag / difference > SEND_LAG_SHARE)
     }
 }
 
-/// How far the ends of the widest interval of CPU per echo against the baseline lie from their
-/// ratio, in percent of it; none below [`BLOCKS_FOR_VERDICT`] blocks.
+/// Returns how far the ends of the widest interval of CPU per echo against the baseline lie from
+/// their ratio, in percent of it; none below [`BLOCKS_FOR_VERDICT`] blocks.
 pub fn precision_percent(rows: &[TrialRow], workload: &str, matrix: &Matrix) -> Option<f64> {
-    let pairs: Vec<_> = matrix
-        .comparisons()
-        .into_iter()
-        .filter(|(_, baseline)| *baseline == matrix.baseline)
-        .collect();
-    let mut comparisons = Vec::new();
-    compare_one(rows, workload, &METRICS[0], matrix, &pairs, &mut comparisons);
+    let mut pairs = matrix.comparisons();
+    pairs.retain(|(_, baseline)| *baseline == matrix.baseline);
+    let comparisons = Sample::new(rows, workload, &metric::CPU, matrix).compare(&pairs);
     if comparisons.is_empty() || comparisons.iter().any(|row| row.bounds != Bounds::Interval95) {
         return None;
     }
@@ -338,103 +156,20 @@ pub fn precision_percent(rows: &[TrialRow], workload: &str, matrix: &Matrix) -> 
     comparisons.iter().map(|row| 100.0 * width(row)).reduce(f64::max)
 }
 
-/// Whether a workload's intervals are as narrow as the matrix asks for, so that it may end early.
+/// Returns whether a workload's intervals are as narrow as the matrix asks for, so that it may end
+/// early.
 pub fn is_precise(rows: &[TrialRow], workload: &str, matrix: &Matrix) -> bool {
     let asked = matrix.latency.as_ref().and_then(|latency| latency.precision_percent);
-    asked.is_some_and(|asked| {
-        precision_percent(rows, workload, matrix).is_some_and(|reached| reached <= asked)
-    })
-}
-
-/// What the bounds of a ratio are, and where they lie.
-pub type Spread = (Bounds, f64, f64);
-
-/// What ratios of blocks allow to state, and its bounds.
-pub fn spread(ratios: &[f64]) -> Option<Spread> {
-    if ratios.len() >= BLOCKS_FOR_VERDICT {
-        return geometric_interval(ratios).map(|(low, high)| (Bounds::Interval95, low, high));
-    }
-    let low = ratios.iter().copied().reduce(f64::min)?;
-    Some((Bounds::Range, low, ratios.iter().copied().reduce(f64::max)?))
-}
-
-/// Fills in what each slope is over that of `null`, never used, for the same object. An object that
-/// `null` has none of costs it nothing. Without a usable `null` there is no floor, and nothing but
-/// a server's own pages, which need none, is filled in.
-pub fn subtract_null(rows: &mut [MemoryRow]) {
-    let is_floor = |row: &&MemoryRow| {
-        row.backend == "null" && row.state == NEVER_USED && row.status == Status::Ok
-    };
-    let slope = |row: &MemoryRow| (row.bytes_per_connection, row.low, row.high);
-    let floor: BTreeMap<String, _> =
-        rows.iter().filter(is_floor).map(|row| (row.object.clone(), slope(row))).collect();
-    for row in rows.iter_mut().filter(|row| row.space == "user" || !floor.is_empty()) {
-        let none = (0.0, Some(0.0), Some(0.0));
-        let (under, under_low, under_high) = match row.space.as_str() {
-            "user" => none,
-            _ => floor.get(&row.object).copied().unwrap_or(none),
-        };
-        row.over_null_bytes_per_connection = Some(row.bytes_per_connection - under);
-        row.over_null_low = row.low.zip(under_high).map(|(low, under)| low - under);
-        row.over_null_high = row.high.zip(under_low).map(|(high, under)| high - under);
-    }
-}
-
-/// What each arm adds to two bare endpoints against what the other adds. One walk is one
-/// comparison; what it resolves is the interval of each slope, so there is none without.
-fn compare_memory(
-    memory: &[MemoryRow],
-    pairs: &[(String, String)],
-    comparisons: &mut Vec<ComparisonRow>,
-) {
-    for (object, metric) in MEMORY_SUMS {
-        for state in [NEVER_USED, USED_THEN_IDLE] {
-            for (arm, baseline) in pairs {
-                let slope = |arm: &String| {
-                    memory
-                        .iter()
-                        .filter(|row| {
-                            row.status == Status::Ok && row.object == object && row.state == state
-                        })
-                        .find(|row| row.arm == *arm)
-                        .and_then(|row| {
-                            Some((row, row.over_null_low.and(row.over_null_bytes_per_connection)?))
-                        })
-                };
-                let (Some((row, arm_bytes)), Some((_, baseline_bytes))) =
-                    (slope(arm), slope(baseline))
-                else {
-                    continue;
-                };
-                if baseline_bytes <= 0.0 {
-                    continue;
-                }
-                let ratio = arm_bytes / baseline_bytes;
-                comparisons.push(ComparisonRow {
-                    workload: format!("memory {state}"),
-                    metric: metric.to_owned(),
-                    arm: arm.clone(),
-                    backend: row.backend.clone(),
-                    baseline: baseline.clone(),
-                    baseline_median: baseline_bytes,
-                    arm_median: arm_bytes,
-                    ratio,
-                    bounds: Bounds::Range,
-                    ratio_low: ratio,
-                    ratio_high: ratio,
-                    blocks: 1,
-                    noise_low: None,
-                    noise_high: None,
-                    verdict: Verdict::OneWalk,
-                });
-            }
-        }
-    }
+    let reached = || precision_percent(rows, workload, matrix);
+    asked.is_some_and(|asked| reached().is_some_and(|reached| reached <= asked))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::blocks::complete_blocks;
+    use super::super::memory::subtract_null;
     use super::*;
+    use crate::rows::{KERNEL_SUM, NEVER_USED, Status};
 
     fn row(block: u32, arm: &str, cpu: f64, status: Status) -> TrialRow {
         TrialRow {
@@ -684,7 +419,7 @@ mod tests {
     }
 
     fn p99() -> &'static Metric {
-        METRICS.iter().find(|metric| metric.name == "latency_p99_us").expect("a metric")
+        &metric::P99
     }
 
     #[test]

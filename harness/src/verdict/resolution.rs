@@ -5,13 +5,13 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::comparisons::{self, Spread, complete_blocks};
+use super::blocks::complete_blocks;
+use super::comparisons;
+use super::metric::{self, Metric};
 use crate::machine::Machine;
 use crate::matrix::{BLOCKS_FOR_VERDICT, Contender, Matrix};
 use crate::rows::{Bounds, ComparisonRow, Pass, TrialRow, Verdict};
-
-/// What is judged: CPU, and the tail.
-pub const METRICS: [&str; 2] = ["server_cpu_ns_per_echo", "latency_p99_us"];
+use crate::statistics::Interval;
 
 /// `calibration.json`. Runs that follow it on the same machine carry it in their manifest.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,12 +31,12 @@ pub struct Calibration {
     /// Blocks that count.
     pub blocks: usize,
     /// For each metric.
-    pub metrics: Vec<Metric>,
+    pub metrics: Vec<Resolution>,
 }
 
 /// What was found for one column of `trials.csv`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Metric {
+pub struct Resolution {
     /// The column.
     pub metric: String,
     /// The smallest difference that gets a verdict with all blocks, in percent: as large as the
@@ -86,86 +86,98 @@ fn work_ns(contender: &Contender) -> Option<u64> {
     setting.strip_prefix("work_ns=")?.parse().ok()
 }
 
-/// Judges each metric of the matrix's handicaps.
-pub fn judge(rows: &[TrialRow], matrix: &Matrix) -> Vec<Metric> {
-    let handicaps: Vec<(u64, String)> = matrix
-        .backends
-        .iter()
+/// The comparisons of a calibration, of more and more of its blocks.
+struct Growth {
+    all: Vec<ComparisonRow>,
+    /// From [`BLOCKS_FOR_VERDICT`] blocks on: how many, and what they show.
+    growing: Vec<(usize, Vec<ComparisonRow>)>,
+    /// Of ten blocks each.
+    groups: Vec<Vec<ComparisonRow>>,
+}
+
+impl Growth {
+    fn new(rows: &[TrialRow], matrix: &Matrix) -> Self {
+        let workload = matrix.workloads.first().map_or("", |workload| &workload.name);
+        let blocks: Vec<u32> = complete_blocks(rows, Pass::Latency, workload)
+            .iter()
+            .filter_map(|block| block.values().next().map(|row| row.block))
+            .collect();
+        let compare = |wanted: &[u32]| -> Vec<ComparisonRow> {
+            let is_wanted =
+                |row: &&TrialRow| row.pass == Some(Pass::Latency) && wanted.contains(&row.block);
+            let rows: Vec<TrialRow> = rows.iter().filter(is_wanted).cloned().collect();
+            comparisons::compare(&rows, &[], matrix)
+        };
+        Self {
+            all: compare(&blocks),
+            growing: (BLOCKS_FOR_VERDICT..=blocks.len())
+                .map(|count| (count, compare(&blocks[..count])))
+                .collect(),
+            groups: blocks.chunks_exact(BLOCKS_FOR_VERDICT).map(compare).collect(),
+        }
+    }
+
+    fn handicap(&self, metric: &str, work_ns: u64, arm: &str) -> Option<Handicap> {
+        let row = find(&self.all, metric, arm)?;
+        let since_last_miss =
+            self.growing.iter().rev().take_while(|(_, rows)| is_detected(rows, metric, arm));
+        let cpu = self.all.iter().find(|row| row.metric == metric::CPU.name)?.baseline_median;
+        Some(Handicap {
+            work_ns,
+            percent_of_echo: 100.0 * work_ns as f64 / cpu,
+            ratio: row.ratio,
+            ratio_low: row.ratio_low,
+            ratio_high: row.ratio_high,
+            verdict: row.verdict.words().to_owned(),
+            detected_from_blocks: since_last_miss.last().map(|(count, _)| *count),
+            detected_groups: (self.groups.iter())
+                .filter(|rows| is_detected(rows, metric, arm))
+                .count(),
+            groups: self.groups.len(),
+        })
+    }
+}
+
+fn find<'a>(rows: &'a [ComparisonRow], metric: &str, arm: &str) -> Option<&'a ComparisonRow> {
+    rows.iter().find(|row| row.metric == metric && row.arm == arm)
+}
+
+fn is_detected(rows: &[ComparisonRow], metric: &str, arm: &str) -> bool {
+    find(rows, metric, arm)
+        .is_some_and(|row| matches!(row.verdict, Verdict::Higher | Verdict::Lower))
+}
+
+/// Returns what the handicaps of the matrix show of CPU and of the tail.
+pub fn resolutions(rows: &[TrialRow], matrix: &Matrix) -> Vec<Resolution> {
+    let handicaps: Vec<(u64, String)> = (matrix.backends.iter())
         .filter_map(|contender| Some((work_ns(contender)?, contender.arm())))
         .collect();
-    let workload =
-        matrix.workloads.first().map(|workload| workload.name.as_str()).unwrap_or_default();
-    let blocks: Vec<u32> = complete_blocks(rows, Pass::Latency, workload)
-        .iter()
-        .filter_map(|block| block.values().next().map(|row| row.block))
-        .collect();
-    let of_blocks = |wanted: &[u32]| -> Vec<ComparisonRow> {
-        let rows: Vec<TrialRow> = rows
-            .iter()
-            .filter(|row| row.pass == Some(Pass::Latency) && wanted.contains(&row.block))
-            .cloned()
-            .collect();
-        comparisons::compare(&rows, &[], matrix)
-    };
-    let all = of_blocks(&blocks);
-    let growing: Vec<(usize, Vec<ComparisonRow>)> = (BLOCKS_FOR_VERDICT..=blocks.len())
-        .map(|count| (count, of_blocks(&blocks[..count])))
-        .collect();
-    let groups: Vec<Vec<ComparisonRow>> =
-        blocks.chunks_exact(BLOCKS_FOR_VERDICT).map(of_blocks).collect();
-    let judge_one = |metric: &str| {
-        let find = |rows: &[ComparisonRow], arm: &str| -> Option<ComparisonRow> {
-            rows.iter().find(|row| row.metric == metric && row.arm == arm).cloned()
-        };
-        let is_told_apart = |rows: &[ComparisonRow], arm: &str| {
-            find(rows, arm)
-                .is_some_and(|row| matches!(row.verdict, Verdict::Higher | Verdict::Lower))
-        };
-        let of_handicap = |(work_ns, arm): &(u64, String)| {
-            let row = find(&all, arm)?;
-            let since_last_miss =
-                growing.iter().rev().take_while(|(_, rows)| is_told_apart(rows, arm));
-            let cpu = all.iter().find(|row| row.metric == METRICS[0])?.baseline_median;
-            Some(Handicap {
-                work_ns: *work_ns,
-                percent_of_echo: 100.0 * *work_ns as f64 / cpu,
-                ratio: row.ratio,
-                ratio_low: row.ratio_low,
-                ratio_high: row.ratio_high,
-                verdict: row.verdict.words().to_owned(),
-                detected_from_blocks: since_last_miss.last().map(|(count, _)| *count),
-                detected_groups: groups.iter().filter(|rows| is_told_apart(rows, arm)).count(),
-                groups: groups.len(),
-            })
-        };
-        let same = handicaps
-            .iter()
-            .find(|(work_ns, _)| *work_ns == 0)
-            .and_then(|(_, arm)| find(&all, arm));
-        Metric {
-            metric: metric.to_owned(),
-            resolution_percent: same.as_ref().and_then(resolution_percent),
-            handicaps: handicaps.iter().filter_map(of_handicap).collect(),
+    let growth = Growth::new(rows, matrix);
+    let resolution = |metric: &Metric| {
+        let same = handicaps.iter().find(|(work_ns, _)| *work_ns == 0);
+        let same = same.and_then(|(_, arm)| find(&growth.all, metric.name, arm));
+        Resolution {
+            metric: metric.name.to_owned(),
+            resolution_percent: same.and_then(resolution_percent),
+            handicaps: (handicaps.iter())
+                .filter_map(|(work_ns, arm)| growth.handicap(metric.name, *work_ns, arm))
+                .collect(),
         }
     };
-    METRICS.into_iter().map(judge_one).collect()
+    [metric::CPU, metric::P99].iter().map(resolution).collect()
 }
 
-/// What a ratio must differ from 1 by to get a verdict, in percent, if its interval is as wide as
-/// this one, and the noise as large.
+/// Returns the difference in percent that a ratio needs for a verdict, if its interval is as wide as
+/// this one and the noise as large; none without an interval.
 pub fn resolution_percent(same: &ComparisonRow) -> Option<f64> {
-    if same.bounds != Bounds::Interval95 {
-        return None;
-    }
-    let noise = (Bounds::Interval95, same.noise_low?, same.noise_high?);
-    Some(resolvable_percent((same.bounds, same.ratio_low, same.ratio_high), noise))
+    let noise = same.noise().filter(|_| same.bounds == Bounds::Interval95)?;
+    Some(resolvable_percent(&same.interval(), &noise))
 }
 
-/// The same of an interval and one of the noise.
-pub fn resolvable_percent((_, low, high): Spread, (_, noise_low, noise_high): Spread) -> f64 {
-    let width = (high / low).ln() / 2.0;
-    let noise = noise_low.ln().abs().max(noise_high.ln().abs());
-    100.0 * (width.max(noise).exp() - 1.0)
+/// Returns the same of an interval of a ratio and one of the noise.
+pub fn resolvable_percent(ratio: &Interval, noise: &Interval) -> f64 {
+    let width = (ratio.high / ratio.low).ln() / 2.0;
+    100.0 * (width.max(noise.log_factor()).exp() - 1.0)
 }
 
 impl Calibration {
@@ -285,8 +297,8 @@ mod tests {
         rows
     }
 
-    fn cpu(blocks: u32) -> Metric {
-        judge(&rows(blocks), &matrix()).remove(0)
+    fn cpu(blocks: u32) -> Resolution {
+        resolutions(&rows(blocks), &matrix()).remove(0)
     }
 
     #[test]

@@ -6,9 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::rows::{
-    ACTIVE, KERNEL_SUM, MemoryPointRow, MemoryRow, NEVER_USED, Pass, Status, TrialRow, USER_SUM,
+    ACTIVE, KERNEL_SUM, MemoryPointRow, MemoryRow, Pass, Status, TrialRow, USER_SUM,
 };
-use crate::statistics::slope_range;
+use crate::statistics::{Interval, slope_range};
 use crate::text::whole;
 
 /// An interval that is no wider tells something even if there is 0 in it: that a connection takes
@@ -46,13 +46,13 @@ pub struct Flaw {
 /// Why the sum of a walk's kernel objects is not that of its connections; none if nothing speaks
 /// against it. While connections are active, what is on its way comes and goes.
 pub fn disturbance(sum: &MemoryRow) -> Option<String> {
-    let (low, high) = sum.low.zip(sum.high).filter(|_| sum.state != ACTIVE)?;
+    let interval = sum.interval().filter(|_| sum.state != ACTIVE)?;
     let slope = sum.bytes_per_connection;
-    if low <= 0.0 || high - low > SCATTER_SHARE * slope {
+    if interval.low <= 0.0 || interval.width() > SCATTER_SHARE * slope {
         return Some(format!(
             "the kernel's objects had not come to rest: the 95 % interval of their slope is {} bytes wide, and {} would \
              be a tenth of it: something else used memory",
-            whole(high - low),
+            whole(interval.width()),
             whole(SCATTER_SHARE * slope.abs())
         ));
     }
@@ -86,10 +86,6 @@ pub fn judge(
 
 fn is_usable(row: &MemoryRow, object: &str) -> bool {
     row.status == Status::Ok && row.object == object
-}
-
-fn is_floor(row: &MemoryRow) -> bool {
-    row.backend == "null" && row.state == NEVER_USED && row.status == Status::Ok
 }
 
 fn reject(memory: &mut [MemoryRow], flaws: &[Flaw]) {
@@ -166,8 +162,8 @@ fn missing(memory: &[MemoryRow], points: &[MemoryPointRow], trials: &[TrialRow])
 
 /// The interval of a slope; of three or four readings, which have none, the range of the slopes of
 /// all pairs of them.
-pub fn bounds(row: &MemoryRow, points: &[MemoryPointRow]) -> Option<(f64, f64)> {
-    row.low.zip(row.high).or_else(|| slope_range(&row.way_up(points).collect::<Vec<_>>()))
+pub fn bounds(row: &MemoryRow, points: &[MemoryPointRow]) -> Option<Interval> {
+    row.interval().or_else(|| slope_range(&row.way_up(points).collect::<Vec<_>>()))
 }
 
 /// Two bare endpoints in the kernel, and the walks that stand on them.
@@ -182,7 +178,7 @@ struct Floor<'a> {
 
 impl<'a> Floor<'a> {
     fn of(memory: &'a [MemoryRow], points: &'a [MemoryPointRow]) -> Option<Self> {
-        let of_floor = || memory.iter().filter(|row| is_floor(row) && row.space == "kernel");
+        let of_floor = || memory.iter().filter(|row| row.is_floor() && row.space == "kernel");
         let is_walk = |row: &&MemoryRow| is_usable(row, KERNEL_SUM) && row.backend != "null";
         Some(Self {
             memory,
@@ -200,16 +196,14 @@ impl<'a> Floor<'a> {
                 == (walk.run_id, &walk.state, &of_floor.space, &of_floor.object)
         };
         let of_walk = self.memory.iter().find(is_same)?;
-        let ((low, high), (under_low, under_high)) =
-            (bounds(of_walk, self.points)?, bounds(of_floor, self.points)?);
+        let (interval, under) = (bounds(of_walk, self.points)?, bounds(of_floor, self.points)?);
         let more = of_walk.bytes_per_connection - of_floor.bytes_per_connection;
         let least = if of_floor.object == KERNEL_SUM {
             0.0
         } else {
             OFF_SHARE * of_floor.bytes_per_connection
         };
-        ((high < under_low || low > under_high) && more.abs() > least.max(OFF_BYTES))
-            .then_some(more)
+        (interval.is_apart_from(&under) && more.abs() > least.max(OFF_BYTES)).then_some(more)
     }
 
     /// What a walk has less of.
@@ -277,25 +271,22 @@ fn off_floor(memory: &[MemoryRow], points: &[MemoryPointRow]) -> Vec<Flaw> {
 /// Takes away what is over `null` where there is no floor, or where it is not told from something
 /// else.
 fn take_away(memory: &mut [MemoryRow], points: &[MemoryPointRow]) -> Vec<Flaw> {
-    let floor: BTreeMap<String, Option<(f64, f64)>> = memory
+    let floor: BTreeMap<String, Option<Interval>> = memory
         .iter()
-        .filter(|row| is_floor(row))
+        .filter(|row| row.is_floor())
         .map(|row| (row.object.clone(), bounds(row, points)))
         .collect();
     let mut flaws = Vec::new();
     for row in memory.iter_mut().filter(|row| row.backend != "null") {
         let Some(over) = row.over_null_bytes_per_connection else { continue };
         let is_own = row.space == "user";
-        let none = Some((0.0, 0.0));
+        let none = Some(Interval { low: 0.0, high: 0.0 });
         let under = if is_own { none } else { floor.get(&row.object).copied().unwrap_or(none) };
-        let range = || {
-            let ((low, high), (under_low, under_high)) = (bounds(row, points)?, under?);
-            Some((low - under_high, high - under_low))
-        };
-        let why = match row.over_null_low.zip(row.over_null_high).or_else(range) {
+        let range = || Some(bounds(row, points)?.minus(&under?));
+        let why = match row.interval_over_null().or_else(range) {
             // Its trial says why, or its own flaw.
             _ if floor.is_empty() && !is_own => String::new(),
-            Some(bounds) => match untold(row, over, bounds) {
+            Some(interval) => match untold(row, over, &interval) {
                 Some(why) => why,
                 None => continue,
             },
@@ -313,13 +304,13 @@ fn take_away(memory: &mut [MemoryRow], points: &[MemoryPointRow]) -> Vec<Flaw> {
 }
 
 /// Why what a row has over `null`, between these bounds, tells nothing; none if it does.
-fn untold(row: &MemoryRow, bytes: f64, (low, high): (f64, f64)) -> Option<String> {
-    let width = high - low;
+fn untold(row: &MemoryRow, bytes: f64, interval: &Interval) -> Option<String> {
+    let width = interval.width();
     let below = if row.object == KERNEL_SUM { 0.0 } else { -OFF_BYTES };
-    if row.space == "kernel" && high < 0.0 && bytes.round() < below {
+    if row.space == "kernel" && interval.high < 0.0 && bytes.round() < below {
         return Some("less than two bare endpoints have, which no server does".to_owned());
     }
-    let is_fine = width <= FINE_BYTES || ((low > 0.0 || high < 0.0) && width <= bytes.abs());
+    let is_fine = width <= FINE_BYTES || (interval.excludes(0.0) && width <= bytes.abs());
     (!is_fine).then(|| {
         format!(
             "the readings bound it within {} bytes only, a wider range than the figure itself",

@@ -2,11 +2,13 @@
 //! arm could carry at a latency objective.
 
 use anyhow::{Result, bail};
+use itertools::Itertools as _;
 
-use super::comparisons::{Spread, complete_blocks, spread};
+use super::blocks::complete_blocks;
+use super::estimate::Estimate;
 use crate::matrix::{Matrix, Workload};
 use crate::rows::{Bounds, CapacityRow, Pass, Status, TrialRow};
-use crate::statistics::{geometric_mean, median};
+use crate::statistics::median;
 
 /// The workloads of a matrix whose rates are not known yet.
 pub fn unknown(matrix: &Matrix) -> impl Iterator<Item = &Workload> {
@@ -95,14 +97,9 @@ pub fn capacities(rows: &[TrialRow], matrix: &Matrix) -> Vec<CapacityRow> {
     else {
         return Vec::new();
     };
-    let mut sweeps: Vec<&str> = Vec::new();
-    for sweep in matrix.workloads.iter().filter_map(|workload| workload.sweep_of.as_deref()) {
-        if !sweeps.contains(&sweep) {
-            sweeps.push(sweep);
-        }
-    }
+    let sweeps = matrix.workloads.iter().filter_map(|workload| workload.sweep_of.as_deref());
     let mut found = Vec::new();
-    for sweep in sweeps {
+    for sweep in sweeps.unique() {
         let loops: Vec<&Workload> = matrix
             .workloads
             .iter()
@@ -123,10 +120,10 @@ pub fn capacities(rows: &[TrialRow], matrix: &Matrix) -> Vec<CapacityRow> {
             for (of, blocks) in loops.iter().zip(&blocks) {
                 let trials: Vec<&TrialRow> =
                     blocks.iter().filter_map(|block| block.get(arm.as_str()).copied()).collect();
-                let read = P99::of(&trials);
+                let read = p99_us(&trials);
                 row.bounds = match (row.bounds, &read) {
                     (Some(Bounds::Range), _) | (_, None) => row.bounds,
-                    (_, Some(p99)) => Some(p99.spread.0),
+                    (_, Some(p99)) => Some(p99.bounds),
                 };
                 match missed(&trials, read.as_ref(), objective_us) {
                     None => row.keep(of.rate_per_s, read),
@@ -142,28 +139,18 @@ pub fn capacities(rows: &[TrialRow], matrix: &Matrix) -> Vec<CapacityRow> {
     found
 }
 
-/// The 99th percentile over blocks.
-pub struct P99 {
-    /// The geometric mean.
-    pub mean_us: f64,
-    /// Its bounds.
-    pub spread: Spread,
-}
-
-impl P99 {
-    /// None if a trial carries none: those that do would be the busier ones.
-    pub fn of(trials: &[&TrialRow]) -> Option<Self> {
-        let values = trials.iter().map(|row| row.latency_p99_us).collect::<Option<Vec<f64>>>()?;
-        Some(Self { mean_us: geometric_mean(&values)?, spread: spread(&values)? })
-    }
+/// Returns the 99th percentile over blocks, in µs; none if a trial has none: those that have one
+/// would be the busier ones.
+pub fn p99_us(trials: &[&TrialRow]) -> Option<Estimate> {
+    Estimate::of(&trials.iter().map(|row| row.latency_p99_us).collect::<Option<Vec<f64>>>()?)
 }
 
 /// Why a rate is not shown to keep the objective; none if it is.
-fn missed(trials: &[&TrialRow], p99: Option<&P99>, objective_us: f64) -> Option<&'static str> {
+fn missed(trials: &[&TrialRow], p99: Option<&Estimate>, objective_us: f64) -> Option<&'static str> {
     if trials.is_empty() {
         return Some("no block is whole");
     }
-    let Some(P99 { spread: (bounds, low, high), .. }) = p99 else {
+    let Some(Estimate { bounds, interval, .. }) = p99 else {
         let is_saturated =
             trials.iter().any(|row| row.is_saturated() && row.latency_p99_us.is_none());
         return Some(match is_saturated {
@@ -173,30 +160,30 @@ fn missed(trials: &[&TrialRow], p99: Option<&P99>, objective_us: f64) -> Option<
     };
     // What a busy client adds makes a latency longer, never shorter.
     match bounds {
-        _ if *high <= objective_us => None,
+        _ if interval.high <= objective_us => None,
         _ if trials.iter().any(|row| row.status == Status::ClientLimited) => {
             Some("the client was the limit, and p99 reaches beyond the objective")
         }
-        _ if *low > objective_us => Some("p99 above the objective"),
+        _ if interval.low > objective_us => Some("p99 above the objective"),
         Bounds::Interval95 => Some("its interval reaches beyond the objective"),
         Bounds::Range => Some("p99 of a block above the objective"),
     }
 }
 
 impl CapacityRow {
-    fn keep(&mut self, rate_per_s: Option<f64>, p99: Option<P99>) {
+    fn keep(&mut self, rate_per_s: Option<f64>, p99: Option<Estimate>) {
         self.kept_per_s = rate_per_s;
-        if let Some(P99 { mean_us, spread: (_, low, high) }) = p99 {
+        if let Some(Estimate { mean, interval, .. }) = p99 {
             (self.kept_p99_us, self.kept_p99_low_us, self.kept_p99_high_us) =
-                (Some(mean_us), Some(low), Some(high));
+                (Some(mean), Some(interval.low), Some(interval.high));
         }
     }
 
-    fn miss(&mut self, rate_per_s: Option<f64>, p99: Option<P99>, why: &str) {
+    fn miss(&mut self, rate_per_s: Option<f64>, p99: Option<Estimate>, why: &str) {
         (self.missed_per_s, self.missed_because) = (rate_per_s, why.to_owned());
-        if let Some(P99 { mean_us, spread: (_, low, high) }) = p99 {
+        if let Some(Estimate { mean, interval, .. }) = p99 {
             (self.missed_p99_us, self.missed_p99_low_us, self.missed_p99_high_us) =
-                (Some(mean_us), Some(low), Some(high));
+                (Some(mean), Some(interval.low), Some(interval.high));
         }
     }
 }

@@ -3,13 +3,14 @@
 use super::axis::{Axis, label};
 use super::{Canvas, LINE, MARGIN, SIZE, WIDTH, width};
 use crate::report::colours::Look;
+use crate::statistics::Interval;
 
 /// A value at a place.
 pub struct Point {
     pub x: f64,
     pub y: f64,
     /// The ends of its whisker.
-    pub bounds: Option<(f64, f64)>,
+    pub bounds: Option<Interval>,
     /// Whether it has a mark; else the line goes through it.
     pub is_marked: bool,
     /// Whether there is something to mind.
@@ -80,7 +81,8 @@ fn draw_panel(canvas: &mut Canvas, across: &Across, panel: &Panel) {
     canvas.y = bottom;
     let points = || panel.lines.iter().flat_map(|line| &line.points);
     let of_point = |point: &Point| {
-        let (low, high) = point.bounds.unwrap_or((point.y, point.y));
+        let Interval { low, high } =
+            point.bounds.unwrap_or(Interval { low: point.y, high: point.y });
         [point.y, low, high]
     };
     let values = points().flat_map(of_point).chain(panel.goal.iter().map(|(goal, _)| *goal));
@@ -127,8 +129,8 @@ fn draw_panel(canvas: &mut Canvas, across: &Across, panel: &Panel) {
         }
         for point in drawn.iter().filter(|point| point.is_marked) {
             let (x, y) = place(point);
-            if let Some((low, high)) =
-                point.bounds.filter(|(low, high)| up.holds(*low) && up.holds(*high))
+            if let Some(Interval { low, high }) =
+                point.bounds.filter(|bounds| up.holds(bounds.low) && up.holds(bounds.high))
             {
                 canvas.whisker((x, up.at(low)), (x, up.at(high)));
             }

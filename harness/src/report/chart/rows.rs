@@ -4,14 +4,14 @@
 use super::axis::{Axis, label};
 use super::{BOLD, Canvas, LINE, MARGIN, SIZE, WIDTH, width, wrapped};
 use crate::report::colours::{Colour, Look};
-use crate::statistics::median;
+use crate::statistics::{Interval, median};
 
 /// What is drawn of an arm.
 pub enum Drawn {
     /// A ratio and its bounds.
-    Ratio { look: Look, at: f64, bounds: (f64, f64) },
+    Ratio { look: Look, at: f64, bounds: Interval },
     /// A bar from 0, with the bounds of its end.
-    Bar { look: Look, to: f64, bounds: Option<(f64, f64)> },
+    Bar { look: Look, to: f64, bounds: Option<Interval> },
     /// Parts one after the other.
     Stack(Vec<Part>),
 }
@@ -36,7 +36,7 @@ pub struct Group {
     pub heading: String,
     pub rows: Vec<Row>,
     /// Drawn behind them: what is no difference.
-    pub band: Option<(f64, f64)>,
+    pub band: Option<Interval>,
 }
 
 /// Where an axis begins and ends; its outermost numbers stand half beyond.
@@ -109,7 +109,7 @@ fn bar_axis(groups: &[Group]) -> Axis {
     let most = median(&mut lengths).map_or(f64::INFINITY, |middle| middle * LONGEST);
     let whole = rows().filter(|row| length(row).is_some_and(|length| length <= most));
     let ends = whole.flat_map(|row| match &row.drawn {
-        Drawn::Bar { to, bounds: Some((_, high)), .. } => [*to, *high],
+        Drawn::Bar { to, bounds: Some(Interval { high, .. }), .. } => [*to, *high],
         _ => [length(row).unwrap_or_default(); 2],
     });
     Axis::from_zero(ends, FROM, TO)
@@ -132,11 +132,11 @@ fn legend(groups: &[Group]) -> Vec<(Colour, &str)> {
 /// Whatever has a place on the axis.
 fn values(group: &Group) -> Vec<f64> {
     let of_row = |row: &Row| match &row.drawn {
-        Drawn::Ratio { at, bounds: (low, high), .. } => vec![*at, *low, *high],
-        Drawn::Bar { to, bounds, .. } => vec![*to, bounds.map_or(*to, |(_, high)| high)],
+        Drawn::Ratio { at, bounds: Interval { low, high }, .. } => vec![*at, *low, *high],
+        Drawn::Bar { to, bounds, .. } => vec![*to, bounds.map_or(*to, |bounds| bounds.high)],
         Drawn::Stack(parts) => vec![parts.iter().map(|part| part.size).sum()],
     };
-    let band = group.band.into_iter().flat_map(|(low, high)| [low, high]);
+    let band = group.band.into_iter().flat_map(|Interval { low, high }| [low, high]);
     group.rows.iter().flat_map(of_row).chain(band).collect()
 }
 
@@ -167,8 +167,8 @@ fn draw_group(canvas: &mut Canvas, group: &Group, axis: &Axis, is_ratio: bool) {
         canvas.y = figures + HEIGHT + 4.0;
     }
     let bottom = canvas.y + 2.0;
-    if let Some((low, high)) =
-        group.band.filter(|(low, high)| axis.holds(*low) && axis.holds(*high))
+    if let Some(Interval { low, high }) =
+        group.band.filter(|band| axis.holds(band.low) && axis.holds(band.high))
     {
         canvas.rect("band", (axis.at(low), top), (axis.at(high) - axis.at(low), bottom - top));
     }
@@ -204,7 +204,7 @@ fn draw_group(canvas: &mut Canvas, group: &Group, axis: &Axis, is_ratio: bool) {
 fn draw_row(canvas: &mut Canvas, row: &Row, axis: &Axis, top: f64) {
     let middle = top + HEIGHT / 2.0;
     match &row.drawn {
-        Drawn::Ratio { look, at, bounds: (low, high) } => {
+        Drawn::Ratio { look, at, bounds: Interval { low, high } } => {
             if ![*at, *low, *high].iter().all(|value| axis.holds(*value)) {
                 return;
             }
@@ -224,8 +224,8 @@ fn draw_row(canvas: &mut Canvas, row: &Row, axis: &Axis, top: f64) {
                 (from, top + 1.0),
                 (to - from, HEIGHT - 2.0),
             );
-            let is_within = |(low, high): &(f64, f64)| axis.holds(*low) && *high <= axis.high;
-            if let Some((low, high)) = bounds.filter(is_within) {
+            let is_within = |end: &Interval| axis.holds(end.low) && end.high <= axis.high;
+            if let Some(Interval { low, high }) = bounds.filter(is_within) {
                 canvas.whisker((axis.at(low), middle), (axis.at(high), middle));
             }
         }
@@ -268,7 +268,8 @@ mod tests {
             canvas.finish().file()
         };
         let marks = |svg: &str, class: &str| svg.matches(&format!("class=\"{class}")).count();
-        let ratio = |low, high| drawn(vec![Drawn::Ratio { look, at: 1.5, bounds: (low, high) }]);
+        let ratio =
+            |low, high| drawn(vec![Drawn::Ratio { look, at: 1.5, bounds: Interval { low, high } }]);
         assert_eq!(marks(&ratio(1.5, 1.5), "whisker"), 0);
         assert_eq!(marks(&ratio(1.4, 1.6), "whisker"), 3);
         let bars =

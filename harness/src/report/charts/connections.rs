@@ -8,7 +8,7 @@ use crate::report::colours::look;
 use crate::report::scale;
 use crate::results::Run;
 use crate::rows::{ALONE, Pass, ScaleRow, Status, TrialRow};
-use crate::statistics::median;
+use crate::statistics::{Interval, median};
 use crate::text::{count, number};
 
 /// The trials that stand.
@@ -41,7 +41,7 @@ pub fn costs(run: &Run) -> Found {
     };
     let point = |(connections, mut values): (u64, Vec<f64>)| {
         let y = median(&mut values)?;
-        let bounds = (values.len() > 1).then(|| (values[0], values[values.len() - 1]));
+        let bounds = Interval::range(&values).filter(|_| values.len() > 1);
         Some(Point { x: connections as f64, y, bounds, is_marked: true, is_ringed: false })
     };
     let panel = |title: &str, value: fn(&ScaleRow) -> Option<f64>| Panel {
@@ -126,13 +126,13 @@ fn crowding_of(run: &Run, trial: &TrialRow, active: u64) -> Vec<Point> {
     let point = |connections: u64| {
         let rows: Vec<&ScaleRow> =
             rows.iter().copied().filter(|row| row.connections == connections).collect();
-        let (ratio, (_, low, high)) =
+        let ratio =
             scale::crowding(&rows, |row| row.status.is_usable(), |row| row.server_cpu_ns_per_echo)?;
         Some(Point {
             x: connections as f64,
-            y: ratio,
+            y: ratio.mean,
             // Of one repeat there is no range.
-            bounds: (low < high).then_some((low, high)),
+            bounds: Some(ratio.interval).filter(|of| of.low < of.high),
             is_marked: true,
             is_ringed: false,
         })

@@ -1,6 +1,6 @@
 //! CPU per echo, and ratios to the baseline.
 
-use super::{Found, MOST_ROWS, SPREAD, Spread, nothing_of, say_missing};
+use super::{Found, MOST_ROWS, Median, SPREAD, nothing_of, say_missing};
 use crate::matrix::{BLOCKS_FOR_VERDICT, Workload};
 use crate::report::chart::rows::{self, Drawn, Group, Row};
 use crate::report::chart::{Canvas, Chart};
@@ -8,33 +8,35 @@ use crate::report::colours::look;
 use crate::report::tables::{comparison, in_complete_blocks, load, noise, ratio_of_bounds};
 use crate::results::Run;
 use crate::rows::{Bounds, ComparisonRow, Pass, Status, Verdict};
+use crate::statistics::Interval;
 use crate::text::number;
-use crate::verdict::comparisons::complete_blocks;
+use crate::verdict::blocks::complete_blocks;
+use crate::verdict::metric::{self, Metric};
 
 /// A column that is compared.
-pub struct Compared {
-    column: &'static str,
+pub struct RatioChart {
+    metric: &'static Metric,
     name: &'static str,
     question: &'static str,
     unit: &'static str,
 }
 
-pub const CPU: Compared = Compared {
-    column: "server_cpu_ns_per_echo",
+pub const CPU: RatioChart = RatioChart {
+    metric: &metric::CPU,
     name: "cpu-ratio",
     question: "Which server takes more CPU for an echo than",
     unit: "server CPU per echo over the baseline's in the same block",
 };
 
-pub const P99: Compared = Compared {
-    column: "latency_p99_us",
+pub const P99: RatioChart = RatioChart {
+    metric: &metric::P99,
     name: "p99-ratio",
     question: "Whose 99th percentile of latency is longer than that of",
     unit: "99th percentile over the baseline's in the same block",
 };
 
 /// A forest of ratios, with the noise behind it.
-pub fn ratios(run: &Run, compared: &Compared) -> Found {
+pub fn ratios(run: &Run, compared: &RatioChart) -> Found {
     let groups: Vec<(&Workload, Group)> = run
         .matrix
         .workloads
@@ -49,7 +51,7 @@ pub fn ratios(run: &Run, compared: &Compared) -> Found {
             "Band: how far {baseline} lies from itself, either way. A ratio within it, or with an interval across 1, shows \
              no difference and has no word."
         ));
-        let of_metric = run.comparisons.iter().filter(|row| row.metric == compared.column);
+        let of_metric = run.comparisons.iter().filter(|row| row.metric == compared.metric.name);
         if of_metric.clone().any(|row| row.bounds == Bounds::Interval95) {
             canvas.note("Whiskers: 95 % interval of the mean over the blocks.");
         }
@@ -79,30 +81,26 @@ pub fn ratios(run: &Run, compared: &Compared) -> Found {
     }
 }
 
-fn ratios_of(run: &Run, compared: &Compared, workload: &Workload) -> Option<Group> {
+fn ratios_of(run: &Run, compared: &RatioChart, workload: &Workload) -> Option<Group> {
     let arms = run.matrix.backends.iter().map(|contender| contender.arm());
     let found =
-        |arm: String| comparison(run, &workload.name, compared.column, &arm, &run.matrix.baseline);
+        |arm: String| comparison(run, &workload.name, compared.metric, &arm, &run.matrix.baseline);
     let comparisons: Vec<&ComparisonRow> = arms.filter_map(found).collect();
     let row = |row: &&ComparisonRow| Row {
         label: row.arm.clone(),
         figures: ratio_of_bounds(row.ratio, row.ratio_low, row.ratio_high, None)
             + word(row.verdict),
-        drawn: Drawn::Ratio {
-            look: look(run, &row.arm),
-            at: row.ratio,
-            bounds: (row.ratio_low, row.ratio_high),
-        },
+        drawn: Drawn::Ratio { look: look(run, &row.arm), at: row.ratio, bounds: row.interval() },
     };
-    let farthest = |(low, high): (f64, f64)| {
-        let most = low.ln().abs().max(high.ln().abs()).exp();
-        (1.0 / most, most)
+    let farthest = |noise: Interval| {
+        let most = noise.log_factor().exp();
+        Interval { low: 1.0 / most, high: most }
     };
     let blocks = comparisons.first()?.blocks;
     Some(Group {
         heading: format!("{}, {blocks} block{}", workload.name, if blocks == 1 { "" } else { "s" }),
         rows: comparisons.iter().map(row).collect(),
-        band: noise(run, &workload.name, compared.column).map(farthest),
+        band: noise(run, &workload.name, compared.metric).map(farthest),
     })
 }
 
@@ -119,9 +117,9 @@ fn word(verdict: Verdict) -> &'static str {
     }
 }
 
-fn say_not_compared(canvas: &mut Canvas, run: &Run, compared: &Compared, workloads: &[&str]) {
+fn say_not_compared(canvas: &mut Canvas, run: &Run, compared: &RatioChart, workloads: &[&str]) {
     let verdicts = || {
-        let rows = run.comparisons.iter().filter(|row| row.metric == compared.column);
+        let rows = run.comparisons.iter().filter(|row| row.metric == compared.metric.name);
         rows.filter(|row| workloads.contains(&row.workload.as_str())).map(|row| row.verdict)
     };
     for (verdict, words) in [
@@ -144,7 +142,7 @@ fn say_not_compared(canvas: &mut Canvas, run: &Run, compared: &Compared, workloa
 }
 
 /// Which workloads with trials have no ratio, and why.
-fn not_compared(run: &Run, compared: &Compared, workloads: &[&str]) -> Vec<String> {
+fn not_compared(run: &Run, compared: &RatioChart, workloads: &[&str]) -> Vec<String> {
     let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
     for workload in workloads {
         let rows = || {
@@ -155,7 +153,7 @@ fn not_compared(run: &Run, compared: &Compared, workloads: &[&str]) -> Vec<Strin
         let is_compared = run
             .comparisons
             .iter()
-            .any(|row| row.metric == compared.column && row.workload == *workload);
+            .any(|row| row.metric == compared.metric.name && row.workload == *workload);
         if is_compared || rows().next().is_none() {
             continue;
         }
@@ -182,9 +180,9 @@ pub fn absolute(run: &Run) -> Found {
     let of_workload = |workload: &'_ Workload| -> Option<Group> {
         let row = |arm: String| {
             let rows = in_complete_blocks(run, &workload.name, &arm);
-            let Spread { middle, bounds } =
-                Spread::of(rows.iter().filter_map(|row| row.server_cpu_ns_per_echo).collect())?;
-            let range = bounds.map_or(String::new(), |(low, high)| {
+            let Median { value: middle, interval: bounds } =
+                Median::of(rows.iter().filter_map(|row| row.server_cpu_ns_per_echo).collect())?;
+            let range = bounds.map_or(String::new(), |Interval { low, high }| {
                 format!(" ({}–{})", number(low), number(high))
             });
             Some(Row {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use hdrhistogram::Histogram;
 
-use super::{Found, SPREAD, Spread, nothing_of, say_missing};
+use super::{Found, Median, SPREAD, nothing_of, say_missing};
 use crate::load::latency::{carries, histogram, merge, read_log};
 use crate::matrix::{Contender, Workload};
 use crate::report::chart::axis::Axis;
@@ -15,7 +15,7 @@ use crate::report::tables::in_complete_blocks;
 use crate::results::{Run, histogram_file};
 use crate::rows::{Pass, Status, TrialRow};
 use crate::text::number;
-use crate::verdict::comparisons::complete_blocks;
+use crate::verdict::blocks::complete_blocks;
 
 type Percentile = fn(&TrialRow) -> Option<f64>;
 
@@ -95,11 +95,11 @@ fn line(run: &Run, group: &[&Workload], contender: &Contender, value: Percentile
     let arm = contender.arm();
     let point = |workload: &&Workload| {
         let rows = in_complete_blocks(run, &workload.name, &arm);
-        let spread = Spread::of(rows.iter().filter_map(|row| value(row)).collect())?;
+        let median = Median::of(rows.iter().filter_map(|row| value(row)).collect())?;
         Some(Point {
             x: workload.rate_per_s?,
-            y: spread.middle,
-            bounds: spread.bounds,
+            y: median.value,
+            bounds: median.interval,
             is_marked: true,
             is_ringed: rows.iter().any(|row| row.status == Status::ClientLimited),
         })

@@ -7,23 +7,25 @@
 //! run the ratios to the baseline within its blocks, which the drift is not in, and then what lies
 //! between these.
 
+use itertools::iproduct;
+
 use super::{Pair, obstacles};
 use crate::matrix::{BLOCKS_FOR_VERDICT, Contender, Workload};
 use crate::report::tables::{comparison, counted_trial};
 use crate::results::Run;
-use crate::rows::{Bounds, MemoryRow, NEVER_USED, Pass, Status, USED_THEN_IDLE, Verdict};
-use crate::statistics::{geometric_mean, median, welch_interval};
-use crate::verdict::comparisons::{
-    MEMORY_SUMS, METRICS, Metric, Spread, again, blocks_with, judge,
-};
+use crate::rows::{Bounds, Pass, Verdict};
+use crate::statistics::{Interval, geometric_mean, median, welch_interval};
+use crate::verdict::blocks::blocks_with;
+use crate::verdict::comparisons::again;
+use crate::verdict::estimate::Estimate;
+use crate::verdict::memory;
+use crate::verdict::metric::{self, Metric};
 
 /// B over A.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Compared {
     /// The ratio.
-    pub ratio: f64,
-    /// Its bounds: the 95 % interval, or below ten blocks the range.
-    pub spread: Spread,
+    pub ratio: Estimate,
     /// What it shows.
     pub verdict: Verdict,
 }
@@ -36,7 +38,7 @@ pub struct Figure {
     /// The arm.
     pub arm: String,
     /// What is compared, as in `comparisons.csv`.
-    pub metric: &'static str,
+    pub metric: &'static Metric,
     /// The geometric mean over the blocks that count, so that B over A is the ratio; or the one
     /// reading.
     pub means: [f64; 2],
@@ -57,18 +59,20 @@ impl Figure {
     /// The ratio that tells of the servers: relative to the baseline; of calls and memory, which no
     /// moment is in, the one between the runs.
     pub fn telling(&self) -> Option<Compared> {
-        let is_timed = METRICS.iter().any(|of| of.name == self.metric && of.pass != Pass::Syscalls);
+        let is_timed = self.metric.pass() == Pass::Latency;
         self.relative.or(self.between_runs.filter(|_| !is_timed))
     }
 
     /// The same where it lies beyond what its bounds allow for, or the noise.
     pub fn change(&self) -> Option<Compared> {
-        self.telling().filter(|Compared { spread: (_, low, high), verdict, .. }| match verdict {
-            Verdict::Lower | Verdict::Higher => true,
-            Verdict::Range => *low > 1.0 || *high < 1.0,
-            Verdict::Counted => self.is_exact && (*low > 1.0 || *high < 1.0),
-            _ => false,
-        })
+        self.telling().filter(
+            |Compared { ratio: Estimate { interval, .. }, verdict }| match verdict {
+                Verdict::Lower | Verdict::Higher => true,
+                Verdict::Range => interval.excludes(1.0),
+                Verdict::Counted => self.is_exact && interval.excludes(1.0),
+                _ => false,
+            },
+        )
     }
 }
 
@@ -77,10 +81,10 @@ impl Figure {
 const NEAR_ZERO: [(&str, f64); 2] = [("_per_echo", 0.01), ("_bytes_per_connection_over_null", 1.0)];
 
 /// Whether a ratio of these figures of a metric says anything.
-fn has_ratio(metric: &str, figures: [f64; 2]) -> bool {
+fn has_ratio(metric: &Metric, figures: [f64; 2]) -> bool {
     let least = NEAR_ZERO
         .iter()
-        .find(|(ending, _)| metric.ends_with(ending))
+        .find(|(ending, _)| metric.name.ends_with(ending))
         .map_or(0.0, |(_, least)| *least);
     figures.iter().all(|figure| *figure > 0.0 && *figure >= least)
 }
@@ -102,17 +106,18 @@ pub fn all(pair: &Pair) -> (Vec<Figure>, Vec<String>) {
             refuse(reason);
             continue;
         }
-        for metric in
-            METRICS.iter().filter(|metric| obstacles::was_measured(pair, workload, metric.pass))
+        for metric in metric::OF_TRIALS
+            .iter()
+            .filter(|metric| obstacles::was_measured(pair, workload, metric.pass()))
         {
             if let Some(reason) = obstacles::metric(pair, workload, metric) {
                 refuse(reason);
                 continue;
             }
             for arm in arms_of_both(pair) {
-                match obstacles::arm(pair, workload, metric.pass, &arm) {
+                match obstacles::arm(pair, workload, metric.pass(), &arm) {
                     Some(reason) => refuse(reason),
-                    None if metric.pass == Pass::Syscalls => {
+                    None if metric.pass() == Pass::Syscalls => {
                         figures.extend(counted(pair, workload, metric, &arm));
                     }
                     None => figures.extend(timed(pair, workload, metric, &arm)),
@@ -124,7 +129,7 @@ pub fn all(pair: &Pair) -> (Vec<Figure>, Vec<String>) {
         Some(reason) => refuse(reason),
         None => {
             for arm in arms_of_both(pair) {
-                figures.extend(memory(pair, &arm));
+                figures.extend(of_memory(pair, &arm));
             }
         }
     }
@@ -140,42 +145,40 @@ pub fn arms_of_both(pair: &Pair) -> Vec<String> {
 }
 
 /// The ratio of the geometric means of samples that are no pairs, and its bounds.
-fn unpaired(a: &[f64], b: &[f64]) -> Option<(f64, Spread)> {
-    let ratio = Some(geometric_mean(b)? / geometric_mean(a)?).filter(|ratio| ratio.is_finite())?;
-    if a.len().min(b.len()) >= BLOCKS_FOR_VERDICT {
-        let (low, high) = welch_interval(a, b)?;
-        return Some((ratio, (Bounds::Interval95, low, high)));
-    }
-    let least = |values: &[f64]| values.iter().copied().fold(f64::INFINITY, f64::min);
-    let most = |values: &[f64]| values.iter().copied().fold(0.0, f64::max);
-    Some((ratio, (Bounds::Range, least(b) / most(a), most(b) / least(a))))
+fn unpaired(a: &[f64], b: &[f64]) -> Option<Estimate> {
+    let mean = Some(geometric_mean(b)? / geometric_mean(a)?).filter(|mean| mean.is_finite())?;
+    let (bounds, interval) = if a.len().min(b.len()) >= BLOCKS_FOR_VERDICT {
+        (Bounds::Interval95, welch_interval(a, b)?)
+    } else {
+        (Bounds::Range, Interval::range(b)?.over(&Interval::range(a)?))
+    };
+    Some(Estimate { mean, bounds, interval })
 }
 
-fn timed(pair: &Pair, workload: &Workload, metric: &Metric, arm: &str) -> Option<Figure> {
+fn timed(pair: &Pair, workload: &Workload, metric: &'static Metric, arm: &str) -> Option<Figure> {
     let name = &workload.name;
     let blocks = [&pair.a, &pair.b].map(|run| blocks_with(&run.trials, name, metric));
     let values = |arm: &str| -> [Vec<f64>; 2] {
         [0, 1].map(|run| {
             let rows = blocks[run].iter().filter_map(|block| block.get(arm));
-            rows.filter_map(|row| (metric.value)(row)).collect()
+            rows.filter_map(|row| metric.value(row)).collect()
         })
     };
     let own = values(arm);
     // A figure without a geometric mean has no ratio either.
     let mean = |values: &[f64]| geometric_mean(values).or_else(|| median(&mut values.to_vec()));
     let means = [mean(&own[0])?, mean(&own[1])?];
-    let has_ratio = has_ratio(metric.name, means);
+    let has_ratio = has_ratio(metric, means);
     // How far two runs of one server lie apart is not known from these two.
-    let between_runs = unpaired(&own[0], &own[1]).filter(|_| has_ratio).map(|(ratio, spread)| {
-        let verdict = judge(ratio, spread, None);
-        Compared { ratio, spread, verdict }
+    let between_runs = unpaired(&own[0], &own[1]).filter(|_| has_ratio).map(|ratio| {
+        let verdict = ratio.verdict(None);
+        Compared { ratio, verdict }
     });
     let relative =
         pair.baseline().filter(|baseline| *baseline != arm && has_ratio).and_then(|baseline| {
             let base = values(baseline);
             // A baseline near zero makes no ratio either.
-            if !self::has_ratio(metric.name, [geometric_mean(&base[0])?, geometric_mean(&base[1])?])
-            {
+            if !self::has_ratio(metric, [geometric_mean(&base[0])?, geometric_mean(&base[1])?]) {
                 return None;
             }
             let to_baseline = |of: &[Vec<f64>; 2]| -> [Vec<f64>; 2] {
@@ -185,24 +188,23 @@ fn timed(pair: &Pair, workload: &Workload, metric: &Metric, arm: &str) -> Option
                 [ratios(0), ratios(1)]
             };
             let [a, b] = to_baseline(&own);
-            let (ratio, spread) = unpaired(&a, &b)?;
+            let ratio = unpaired(&a, &b)?;
             // The baseline's second reading stands in both: how far it moves relative to the first
             // is noise.
             let [a, b] = to_baseline(&values(&again(baseline)));
-            let noise = unpaired(&a, &b).map(|(_, spread)| spread);
-            let said_of =
-                |run: &Run| Some(comparison(run, name, metric.name, arm, baseline)?.verdict);
+            let noise = unpaired(&a, &b).map(|noise| noise.interval);
+            let said_of = |run: &Run| Some(comparison(run, name, metric, arm, baseline)?.verdict);
             let said = [said_of(&pair.a), said_of(&pair.b)];
             let verdict = [Verdict::SharedCpu, Verdict::SharedCore, Verdict::SendLag]
                 .into_iter()
                 .find(|verdict| said.contains(&Some(*verdict)))
-                .unwrap_or_else(|| judge(ratio, spread, noise));
-            Some(Compared { ratio, spread, verdict })
+                .unwrap_or_else(|| ratio.verdict(noise.as_ref()));
+            Some(Compared { ratio, verdict })
         });
     Some(Figure {
         workload: name.clone(),
         arm: arm.to_owned(),
-        metric: metric.name,
+        metric,
         means,
         blocks: [own[0].len(), own[1].len()],
         between_runs,
@@ -213,19 +215,18 @@ fn timed(pair: &Pair, workload: &Workload, metric: &Metric, arm: &str) -> Option
 }
 
 /// One trial of each, which is a count.
-fn counted(pair: &Pair, workload: &Workload, metric: &Metric, arm: &str) -> Option<Figure> {
-    let calls = |run| counted_trial(run, &workload.name, arm).and_then(metric.value);
+fn counted(pair: &Pair, workload: &Workload, metric: &'static Metric, arm: &str) -> Option<Figure> {
+    let calls = |run| counted_trial(run, &workload.name, arm).and_then(|row| metric.value(row));
     let means = [calls(&pair.a)?, calls(&pair.b)?];
     let ratio = means[1] / means[0];
-    let compared =
-        Compared { ratio, spread: (Bounds::Range, ratio, ratio), verdict: Verdict::Counted };
+    let compared = Compared { ratio: Estimate::exact(ratio), verdict: Verdict::Counted };
     Some(Figure {
         workload: workload.name.clone(),
         arm: arm.to_owned(),
-        metric: metric.name,
+        metric,
         means,
         blocks: [1, 1],
-        between_runs: has_ratio(metric.name, means).then_some(compared),
+        between_runs: has_ratio(metric, means).then_some(compared),
         relative: None,
         is_exact: is_exact(workload),
         better: metric.better,
@@ -238,62 +239,48 @@ pub fn is_exact(workload: &Workload) -> bool {
     workload.connections == 1 && workload.pipeline == 1
 }
 
-/// The workload of `memory.csv`'s figures, as in `comparisons.csv`.
-pub fn memory_workload(state: &str) -> String {
-    format!("memory {state}")
+/// A slope over that of `null`, with its interval.
+pub fn slope(run: &Run, arm: &str, object: &str, state: &str) -> Option<(f64, Interval)> {
+    let row = memory::slope(&run.memory, arm, object, state)?;
+    Some((row.over_null_bytes_per_connection?, row.interval_over_null()?))
 }
 
-/// The states of a connection in which memory is compared.
-pub const STATES: [&str; 2] = [NEVER_USED, USED_THEN_IDLE];
-
-/// A slope with the ends of its interval.
-pub fn slope(run: &Run, arm: &str, object: &str, state: &str) -> Option<(f64, f64, f64)> {
-    let is_wanted = |row: &&MemoryRow| {
-        row.status == Status::Ok && row.arm == arm && row.object == object && row.state == state
-    };
-    let row = run.memory.iter().find(is_wanted)?;
-    Some((row.over_null_bytes_per_connection?, row.over_null_low?, row.over_null_high?))
-}
-
-fn memory(pair: &Pair, arm: &str) -> Vec<Figure> {
-    let mut figures = Vec::new();
-    for (object, metric) in MEMORY_SUMS {
-        for state in STATES {
-            let slope = |run| slope(run, arm, object, state);
-            let (Some(a), Some(b)) = (slope(&pair.a), slope(&pair.b)) else { continue };
-            figures.push(Figure {
-                workload: memory_workload(state),
+fn of_memory(pair: &Pair, arm: &str) -> Vec<Figure> {
+    iproduct!(&metric::OF_WALKS, memory::STATES)
+        .filter_map(|(metric, state)| {
+            let [a, b] = [&pair.a, &pair.b].map(|run| slope(run, arm, metric.object()?, state));
+            let (a, b) = (a?, b?);
+            let means = [a.0, b.0];
+            Some(Figure {
+                workload: memory::workload(state),
                 arm: arm.to_owned(),
                 metric,
-                means: [a.0, b.0],
+                means,
                 blocks: [1, 1],
-                between_runs: slopes(a, b).filter(|_| has_ratio(metric, [a.0, b.0])),
+                between_runs: slopes(means, [a.1, b.1]).filter(|_| has_ratio(metric, means)),
                 relative: None,
                 is_exact: false,
-                better: Some(Verdict::Lower),
-            });
-        }
-    }
-    figures
+                better: metric.better,
+            })
+        })
+        .collect()
 }
 
-/// Slopes with the ends of their intervals, which are all the noise that there is. The ratio's
-/// interval is from one's end to the other's opposite end: wider than 95 % would need. None where a
-/// slope is not told apart from zero.
-fn slopes(
-    (a, a_low, a_high): (f64, f64, f64),
-    (b, b_low, b_high): (f64, f64, f64),
-) -> Option<Compared> {
-    let ratio = b / a;
-    let spread = (Bounds::Interval95, b_low / a_high, b_high / a_low);
-    let verdict = judge(ratio, spread, Some((Bounds::Interval95, 1.0, 1.0)));
-    (a_low > 0.0 && b_low > 0.0).then_some(Compared { ratio, spread, verdict })
+/// Slopes with their intervals, which are all the noise that there is. The ratio's interval is from
+/// one's end to the other's opposite end: wider than 95 % would need. None where a slope is not
+/// told apart from zero.
+fn slopes(means: [f64; 2], [a, b]: [Interval; 2]) -> Option<Compared> {
+    let (mean, interval) = (means[1] / means[0], b.over(&a));
+    let ratio = Estimate { mean, bounds: Bounds::Interval95, interval };
+    let verdict = ratio.verdict(Some(&Interval { low: 1.0, high: 1.0 }));
+    (a.low > 0.0 && b.low > 0.0).then_some(Compared { ratio, verdict })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::matrix::Matrix;
+    use crate::rows::Status;
     use crate::rows::TrialRow;
 
     const MATRIX: &str = r#"
@@ -349,7 +336,7 @@ mod tests {
         assert_eq!(refused, [""; 0]);
         figures
             .into_iter()
-            .find(|figure| figure.arm == arm && figure.metric == metric)
+            .find(|figure| figure.arm == arm && figure.metric.name == metric)
             .expect("compared")
     }
 
@@ -363,10 +350,13 @@ mod tests {
         assert_eq!(found.blocks, [12, 10]);
         let (between, relative) =
             (found.between_runs.expect("both"), found.relative.expect("both"));
-        assert!((between.ratio - 1.4).abs() < 0.01, "{found:?}");
-        assert!(between.spread.1 > 1.38 && between.spread.2 < 1.42, "{found:?}");
+        assert!((between.ratio.mean - 1.4).abs() < 0.01, "{found:?}");
+        assert!(
+            between.ratio.interval.low > 1.38 && between.ratio.interval.high < 1.42,
+            "{found:?}"
+        );
         assert_eq!(between.verdict, Verdict::NoNoise);
-        assert!((relative.ratio - 1.0).abs() < 0.01, "{found:?}");
+        assert!((relative.ratio.mean - 1.0).abs() < 0.01, "{found:?}");
         assert_eq!(relative.verdict, Verdict::NoDifferenceShown);
     }
 
@@ -375,8 +365,8 @@ mod tests {
         for (ratio, verdict) in [(1.2, Verdict::Higher), (0.8, Verdict::Lower)] {
             let found = cpu(run(10, 1.0, 1.0), run(10, 0.7, ratio), "epoll-lt");
             let relative = found.relative.expect("both");
-            assert!((relative.ratio - ratio).abs() < 0.02, "{found:?}");
-            assert_eq!((relative.verdict, relative.spread.0), (verdict, Bounds::Interval95));
+            assert!((relative.ratio.mean - ratio).abs() < 0.02, "{found:?}");
+            assert_eq!((relative.verdict, relative.ratio.bounds), (verdict, Bounds::Interval95));
             let baseline = cpu(run(10, 1.0, 1.0), run(10, 0.7, ratio), "epoll-et");
             assert_eq!(baseline.relative, None);
         }
@@ -387,16 +377,20 @@ mod tests {
         for (a, b) in [(9, 12), (12, 9)] {
             let found = cpu(run(a, 1.0, 1.0), run(b, 1.0, 2.0), "epoll-lt");
             let relative = found.relative.expect("both");
-            assert_eq!((relative.verdict, relative.spread.0), (Verdict::Range, Bounds::Range));
-            assert!(relative.spread.1 < 2.0 && 2.0 < relative.spread.2, "{found:?}");
+            assert_eq!((relative.verdict, relative.ratio.bounds), (Verdict::Range, Bounds::Range));
+            assert!(
+                relative.ratio.interval.low < 2.0 && 2.0 < relative.ratio.interval.high,
+                "{found:?}"
+            );
         }
     }
 
     #[test]
     fn the_ends_of_a_range_are_the_farthest_blocks() {
         let found = unpaired(&[1.0, 2.0], &[3.0, 4.0]).expect("above zero");
-        assert_eq!(found.1, (Bounds::Range, 1.5, 4.0));
-        assert!((found.0 - (12.0_f64 / 2.0).sqrt()).abs() < 1e-12);
+        assert_eq!(found.bounds, Bounds::Range);
+        assert_eq!(found.interval, Interval { low: 1.5, high: 4.0 });
+        assert!((found.mean - (12.0_f64 / 2.0).sqrt()).abs() < 1e-12);
         assert_eq!(unpaired(&[0.0], &[1.0]), None);
     }
 
@@ -405,7 +399,7 @@ mod tests {
         let found = figure(run(10, 1.0, 1.0), run(10, 1.0, 2.0), "epoll-lt", "syscalls_per_echo");
         let compared = found.between_runs.expect("both");
         assert_eq!(
-            (compared.ratio, compared.verdict, found.is_exact),
+            (compared.ratio.mean, compared.verdict, found.is_exact),
             (2.0, Verdict::Counted, true)
         );
         assert_eq!((found.means, found.relative), ([3.0, 6.0], None));
@@ -418,14 +412,17 @@ mod tests {
         for compared in
             figures.iter().flat_map(|figure| [figure.between_runs, figure.relative]).flatten()
         {
-            assert!((compared.ratio - 1.0).abs() < 1e-12, "{compared:?}");
+            assert!((compared.ratio.mean - 1.0).abs() < 1e-12, "{compared:?}");
             assert!(!matches!(compared.verdict, Verdict::Lower | Verdict::Higher), "{compared:?}");
         }
     }
 
     #[test]
     fn slopes_differ_where_their_intervals_lie_apart() {
-        let verdict = |a, b| slopes(a, b).map(|compared| compared.verdict);
+        let verdict = |a: (f64, f64, f64), b: (f64, f64, f64)| {
+            let interval = |(_, low, high)| Interval { low, high };
+            slopes([a.0, b.0], [interval(a), interval(b)]).map(|compared| compared.verdict)
+        };
         let base = (200.0, 190.0, 210.0);
         assert_eq!(verdict(base, (300.0, 211.0, 400.0)), Some(Verdict::Higher));
         assert_eq!(verdict(base, (300.0, 209.0, 400.0)), Some(Verdict::NoDifferenceShown));

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Result, anyhow};
+use itertools::{Itertools as _, iproduct};
 
 use super::figures::{self, Compared, Figure};
 use super::{Asked, Pair, obstacles};
@@ -11,8 +12,11 @@ use crate::matrix::Workload;
 use crate::report::tables::{comparison, counted_trial, ratio_of_bounds};
 use crate::results::Run;
 use crate::rows::{Bounds, Pass, Verdict};
+use crate::statistics::Interval;
 use crate::text::{list, names};
-use crate::verdict::comparisons::{MEMORY_SUMS, METRICS, Metric};
+use crate::verdict::estimate::Estimate;
+use crate::verdict::memory;
+use crate::verdict::metric::{self, Class, Metric};
 
 /// Not everything could be judged: neither that something is slower, nor that nothing is.
 #[derive(Debug)]
@@ -31,52 +35,33 @@ impl std::fmt::Display for NotJudged {
 
 impl std::error::Error for NotJudged {}
 
-/// The kinds of figures, as a user calls them, and the pass that measures each.
-const CLASSES: [(&str, Pass); 5] = [
-    ("CPU", Pass::Latency),
-    ("latency", Pass::Latency),
-    ("throughput", Pass::Latency),
-    ("calls", Pass::Syscalls),
-    ("memory", Pass::Memory),
-];
-
-fn class(metric: &str) -> &'static str {
-    match metric {
-        "server_cpu_ns_per_echo" => "CPU",
-        "achieved_per_s" => "throughput",
-        "syscalls_per_echo" => "calls",
-        of_memory if of_memory.starts_with("memory_") => "memory",
-        _ => "latency",
-    }
-}
-
 /// `CPU 2, latency 6`.
-fn per_class<'a>(metrics: impl Iterator<Item = &'a str> + Clone) -> String {
-    let count = |(name, _): (&'static str, Pass)| {
-        let count = metrics.clone().filter(|metric| class(metric) == name).count();
-        (count > 0).then(|| format!("{name} {count}"))
+fn per_class<'a>(metrics: impl Iterator<Item = &'a Metric> + Clone) -> String {
+    let count = |class: Class| {
+        let count = metrics.clone().filter(|metric| metric.class == class).count();
+        (count > 0).then(|| format!("{} {count}", class.name()))
     };
-    CLASSES.into_iter().filter_map(count).collect::<Vec<_>>().join(", ")
+    Class::ALL.into_iter().filter_map(count).join(", ")
 }
 
 /// A figure that a run has, or should have.
 struct Place<'a> {
-    metric: &'static str,
+    metric: &'static Metric,
     arm: &'a str,
     of: Of<'a>,
 }
 
 /// The trials or the walk that a figure is of.
 enum Of<'a> {
-    Trials(&'a Workload, &'static Metric),
+    Trials(&'a Workload),
     Memory { object: &'static str, state: &'static str },
 }
 
 impl Place<'_> {
     fn workload(&self) -> String {
         match self.of {
-            Of::Trials(workload, _) => workload.name.clone(),
-            Of::Memory { state, .. } => figures::memory_workload(state),
+            Of::Trials(workload) => workload.name.clone(),
+            Of::Memory { state, .. } => memory::workload(state),
         }
     }
 
@@ -87,7 +72,7 @@ impl Place<'_> {
     /// Whether a run has the figure at all.
     fn is_measured(&self, run: &Run) -> bool {
         match self.of {
-            Of::Trials(workload, metric) => obstacles::has_value(run, workload, metric, self.arm),
+            Of::Trials(workload) => obstacles::has_value(run, workload, self.metric, self.arm),
             Of::Memory { object, state } => figures::slope(run, self.arm, object, state).is_some(),
         }
     }
@@ -96,17 +81,17 @@ impl Place<'_> {
     /// or a slope that is told from zero.
     fn has_answer(&self, run: &Run) -> bool {
         match self.of {
-            Of::Trials(workload, metric) if metric.pass == Pass::Syscalls => {
-                let calls = counted_trial(run, &workload.name, self.arm).and_then(metric.value);
+            Of::Trials(workload) if self.metric.pass() == Pass::Syscalls => {
+                let calls = counted_trial(run, &workload.name, self.arm)
+                    .and_then(|row| self.metric.value(row));
                 calls.is_some_and(|calls| calls > 0.0) && figures::is_exact(workload)
             }
-            Of::Trials(workload, metric) => {
-                comparison(run, &workload.name, metric.name, self.arm, &run.matrix.baseline)
+            Of::Trials(workload) => {
+                comparison(run, &workload.name, self.metric, self.arm, &run.matrix.baseline)
                     .is_some_and(|row| is_verdict(row.verdict))
             }
-            Of::Memory { object, state } => {
-                figures::slope(run, self.arm, object, state).is_some_and(|(_, low, _)| low > 0.0)
-            }
+            Of::Memory { object, state } => figures::slope(run, self.arm, object, state)
+                .is_some_and(|(_, interval)| interval.low > 0.0),
         }
     }
 
@@ -114,7 +99,7 @@ impl Place<'_> {
     fn why(&self, pair: &Pair, figure: Option<&Figure>) -> String {
         obstacles::absent(pair, self.arm)
             .or_else(|| match self.of {
-                Of::Trials(workload, metric) => obstacles::trials(pair, workload, metric, self.arm),
+                Of::Trials(workload) => obstacles::trials(pair, workload, self.metric, self.arm),
                 Of::Memory { object, state } => obstacles::slopes(pair, self.arm, object, state),
             })
             .unwrap_or_else(|| match figure.and_then(|figure| Some((figure, figure.relative?))) {
@@ -139,29 +124,21 @@ fn places<'a>(pair: &'a Pair, asked: &Asked, arms: &'a [String]) -> Vec<Place<'a
     let arms = || arms.iter().map(String::as_str).filter(|arm| asked.has_arm(arm));
     let has_others = arms().any(|arm| pair.baseline() != Some(arm));
     for workload in &pair.a.matrix.workloads {
-        for metric in METRICS.iter().filter(|metric| metric.better.is_some()) {
+        for metric in metric::OF_TRIALS.iter().filter(|metric| metric.better.is_some()) {
             let judged =
                 arms().filter(|arm| !(has_others && obstacles::is_reference(pair, metric, arm)));
-            all.extend(judged.map(|arm| Place {
-                metric: metric.name,
-                arm,
-                of: Of::Trials(workload, metric),
-            }));
+            all.extend(judged.map(|arm| Place { metric, arm, of: Of::Trials(workload) }));
         }
     }
-    for (object, metric) in MEMORY_SUMS {
-        for state in figures::STATES {
-            all.extend(arms().map(|arm| Place { metric, arm, of: Of::Memory { object, state } }));
-        }
+    for (metric, state) in iproduct!(&metric::OF_WALKS, memory::STATES) {
+        let Some(object) = metric.object() else { continue };
+        all.extend(arms().map(|arm| Place { metric, arm, of: Of::Memory { object, state } }));
     }
     let is_wanted = |place: &Place| {
         let passes = pair.a.matrix.passes();
-        let (_, pass) = CLASSES
-            .into_iter()
-            .find(|(name, _)| *name == class(place.metric))
-            .unwrap_or(CLASSES[0]);
+        let has_pass = passes.contains(&place.metric.pass());
         asked.has_metric(place.metric)
-            && (place.is_measured(&pair.a) || passes.contains(&pass) && place.is_measured(&pair.b))
+            && (place.is_measured(&pair.a) || has_pass && place.is_measured(&pair.b))
     };
     all.retain(is_wanted);
     all
@@ -177,7 +154,7 @@ fn judged(figure: &Figure) -> Option<Compared> {
 
 /// A figure that could not be judged.
 struct Unjudged {
-    metric: &'static str,
+    metric: &'static Metric,
     arm: String,
     workload: String,
     why: String,
@@ -230,36 +207,24 @@ impl<'a> Judgement<'a> {
     /// Names the kinds of figures of which nothing was judged, although they were asked for.
     /// Without --metric all are that both runs measure.
     fn unanswered(&self, pair: &Pair, asked: &Asked) -> Vec<String> {
-        let has_pass =
-            |pass: &Pass| [&pair.a, &pair.b].iter().all(|run| run.matrix.passes().contains(pass));
-        let of_class = |name: &str| {
-            let all = METRICS
-                .iter()
-                .map(|metric| metric.name)
-                .chain(MEMORY_SUMS.map(|(_, metric)| metric));
-            (
-                name.to_owned(),
-                all.filter(|metric| class(metric) == name).map(str::to_owned).collect(),
-            )
+        let has_pass = |class: &Class| {
+            [&pair.a, &pair.b].iter().all(|run| run.matrix.passes().contains(&class.pass()))
         };
-        let groups: Vec<(String, Vec<String>)> = match asked.metrics {
-            [] => CLASSES
-                .iter()
-                .filter(|(_, pass)| has_pass(pass))
-                .map(|(name, _)| of_class(name))
-                .collect(),
-            metrics => {
-                metrics.iter().map(|metric| (metric.clone(), vec![metric.clone()])).collect()
-            }
+        let groups: Vec<(&str, Vec<&Metric>)> = if asked.metrics.is_empty() {
+            let classes = Class::ALL.into_iter().filter(has_pass);
+            classes
+                .map(|class| (class.name(), metric::all().filter(|of| of.class == class).collect()))
+                .collect()
+        } else {
+            let asked = metric::all().filter(|of| asked.has_metric(of));
+            asked.map(|metric| (metric.name, vec![metric])).collect()
         };
         let mut gaps: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for (name, metrics) in groups {
-            let is_of = |metric: &str| metrics.iter().any(|of| of == metric);
+            let is_of = |metric: &Metric| metrics.contains(&metric);
             if !self.judged.iter().any(|(figure, _)| is_of(figure.metric)) {
                 let of_group = self.unjudged.iter().filter(|of| is_of(of.metric));
-                let mut of_metrics = METRICS.iter().filter(|of| is_of(of.name)).peekable();
-                let is_neither =
-                    of_metrics.peek().is_some() && of_metrics.all(|of| of.better.is_none());
+                let is_neither = metrics.iter().all(|of| of.better.is_none());
                 let why = match &reasons(of_group)[..] {
                     [] if is_neither => {
                         "more of it is neither better nor worse by itself".to_owned()
@@ -269,7 +234,7 @@ impl<'a> Judgement<'a> {
                         all.iter().map(|(why, _)| why.as_str()).collect::<Vec<_>>().join(", or ")
                     }
                 };
-                gaps.entry(why).or_default().push(name);
+                gaps.entry(why).or_default().push(name.to_owned());
             }
         }
         gaps.into_iter()
@@ -295,20 +260,15 @@ impl<'a> Judgement<'a> {
 
     /// `judged 13 of 20 figures: CPU 2 of 4, calls 11 of 16`.
     pub fn counts(&self) -> String {
-        let of_class = |(name, _): (&'static str, Pass)| {
-            let judged =
-                self.judged.iter().filter(|(figure, _)| class(figure.metric) == name).count();
-            let not = self.unjudged.iter().filter(|of| class(of.metric) == name).count();
-            (judged + not > 0).then(|| format!("{name} {judged} of {}", judged + not))
+        let of_class = |class: Class| {
+            let judged = self.judged.iter().filter(|(of, _)| of.metric.class == class).count();
+            let not = self.unjudged.iter().filter(|of| of.metric.class == class).count();
+            (judged + not > 0).then(|| format!("{} {judged} of {}", class.name(), judged + not))
         };
-        let classes: Vec<String> = CLASSES.into_iter().filter_map(of_class).collect();
+        let classes = Class::ALL.into_iter().filter_map(of_class).join(", ");
         let all = self.judged.len() + self.unjudged.len();
-        match classes.is_empty() {
-            true => "judged 0 of 0 figures".to_owned(),
-            false => {
-                format!("judged {} of {all} figures: {}", self.judged.len(), classes.join(", "))
-            }
-        }
+        let colon = if classes.is_empty() { "" } else { ": " };
+        format!("judged {} of {all} figures{colon}{classes}", self.judged.len())
     }
 
     /// Why the others were not, a line for each reason.
@@ -362,8 +322,7 @@ impl<'a> Judgement<'a> {
             .into());
         }
         let hides = |(figure, compared): &&(&Figure, Compared)| {
-            compared.verdict != Verdict::Counted
-                && cost(figure, compared.spread.1, compared.spread.2).1 > most
+            compared.verdict != Verdict::Counted && cost(figure, &compared.ratio.interval).1 > most
         };
         let hidden = match self.judged.iter().filter(hides).count() {
             0 => String::new(),
@@ -389,13 +348,11 @@ impl<'a> Judgement<'a> {
                 figure
                     .telling()
                     .filter(|compared| compared.verdict != Verdict::Counted)
-                    .is_some_and(|compared| {
-                        cost(figure, compared.spread.1, compared.spread.2).0 > most
-                    })
+                    .is_some_and(|compared| cost(figure, &compared.ratio.interval).0 > most)
             })
         };
         let worse: Vec<String> = (self.unjudged.iter().filter(reads_worse))
-            .map(|of| format!("{} of `{}` in {} ({})", of.metric, of.arm, of.workload, of.why))
+            .map(|of| format!("{} of `{}` in {} ({})", of.metric.name, of.arm, of.workload, of.why))
             .collect();
         let named = worse.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
         let more = if worse.len() > NAMED { ", and others" } else { "" };
@@ -428,9 +385,9 @@ const NAMED: usize = 5;
 
 /// A figure in a line.
 pub fn in_words(figure: &Figure, compared: &Compared) -> String {
-    let (_, low, high) = compared.spread;
-    let ratio = ratio_of_bounds(compared.ratio, low, high, None);
-    format!("{} of `{}` in {}: {ratio}", figure.metric, figure.arm, figure.workload)
+    let Estimate { mean, interval: Interval { low, high }, .. } = compared.ratio;
+    let ratio = ratio_of_bounds(mean, low, high, None);
+    format!("{} of `{}` in {}: {ratio}", figure.metric.name, figure.arm, figure.workload)
 }
 
 /// Each reason with what it holds for, that of the most first.
@@ -453,7 +410,7 @@ fn few<'a>(all: impl Iterator<Item = &'a str>, what: &str) -> String {
 }
 
 /// A ratio's bounds as those of a cost, of which more is worse.
-fn cost(figure: &Figure, low: f64, high: f64) -> (f64, f64) {
+fn cost(figure: &Figure, &Interval { low, high }: &Interval) -> (f64, f64) {
     if figure.better == Some(Verdict::Higher) { (1.0 / high, 1.0 / low) } else { (low, high) }
 }
 
@@ -464,7 +421,7 @@ fn least_cost(figure: &Figure, compared: &Compared) -> Option<f64> {
         Verdict::NoDifferenceShown => false,
         verdict => figure.better != Some(verdict),
     };
-    is_worse.then(|| cost(figure, compared.spread.1, compared.spread.2).0)
+    is_worse.then(|| cost(figure, &compared.ratio.interval).0)
 }
 
 /// Says that the baseline costs more in B by itself, and beside every other arm: ratios to it then
@@ -515,6 +472,6 @@ fn dearer_baseline<'a>(
 }
 
 fn costs(figure: &Figure, compared: Option<Compared>) -> Option<(f64, f64)> {
-    let (bounds, low, high) = compared?.spread;
-    (bounds == Bounds::Interval95 && figure.better.is_some()).then(|| cost(figure, low, high))
+    let Estimate { bounds, interval, .. } = compared?.ratio;
+    (bounds == Bounds::Interval95 && figure.better.is_some()).then(|| cost(figure, &interval))
 }

@@ -12,7 +12,8 @@ use crate::report::tables::counted_trial;
 use crate::results::Run;
 use crate::rows::{Pass, TrialRow};
 use crate::text::names;
-use crate::verdict::comparisons::{Metric, is_spoilt_by_client};
+use crate::verdict::blocks::is_spoilt_by_client;
+use crate::verdict::metric::{self, Metric};
 
 /// Names the parts that are missing: a run did not come to its end, or B lacks arms or workloads of
 /// A.
@@ -49,7 +50,7 @@ pub fn absent(pair: &Pair, arm: &str) -> Option<String> {
 
 /// Whether times of an arm are judged: those of the baseline are what the others are relative to.
 pub fn is_reference(pair: &Pair, metric: &Metric, arm: &str) -> bool {
-    metric.pass != Pass::Syscalls && pair.baseline() == Some(arm)
+    metric.pass() != Pass::Syscalls && pair.baseline() == Some(arm)
 }
 
 /// Why a figure of trials is not judged, if that is no matter of how the figure came out.
@@ -57,25 +58,25 @@ pub fn trials(pair: &Pair, own: &Workload, metric: &Metric, arm: &str) -> Option
     let Some(other) = pair.b.matrix.workloads.iter().find(|other| other.name == own.name) else {
         return Some("B has no such workload".to_owned());
     };
-    if metric.pass == Pass::Syscalls && !figures::is_exact(own) {
+    if metric.pass() == Pass::Syscalls && !figures::is_exact(own) {
         return Some(
             "with more than one message on the way, how many a wait brings is a matter of luck"
                 .to_owned(),
         );
     }
-    let is_missing = |run: &Run| !run.matrix.passes().contains(&metric.pass);
+    let is_missing = |run: &Run| !run.matrix.passes().contains(&metric.pass());
     if let Some(which) = in_which(is_missing(&pair.a), is_missing(&pair.b)) {
-        return Some(format!("the {} pass is not in {which}", metric.pass.name()));
+        return Some(format!("the {} pass is not in {which}", metric.pass().name()));
     }
     workload(pair, own, other)
         .or_else(|| of_metric(pair, own, metric))
-        .or_else(|| of_arm(pair, own, metric.pass, arm))
+        .or_else(|| of_arm(pair, own, metric.pass(), arm))
         .or_else(|| {
             let is_missing = |run: &Run| !has_value(run, own, metric, arm);
             let which = in_which(is_missing(&pair.a), is_missing(&pair.b))?;
             Some(format!("no {} in {which}, although its trials passed", metric.name))
         })
-        .or_else(|| match metric.pass {
+        .or_else(|| match metric.pass() {
             Pass::Syscalls => by_other_means(pair, &own.name, arm),
             _ if pair.baseline().is_none() => Some("the baselines differ".to_owned()),
             _ => is_reference(pair, metric, arm)
@@ -86,17 +87,17 @@ pub fn trials(pair: &Pair, own: &Workload, metric: &Metric, arm: &str) -> Option
 /// Whether a run has a figure of an arm in any trial that may be used.
 pub fn has_value(run: &Run, workload: &Workload, metric: &Metric, arm: &str) -> bool {
     run.trials.iter().any(|row| {
-        row.pass == Some(metric.pass)
+        row.pass == Some(metric.pass())
             && row.workload == workload.name
             && row.arm == arm
             && row.status.is_usable()
-            && (metric.value)(row).is_some()
+            && metric.value(row).is_some()
     })
 }
 
 /// Why memory of an arm is not judged.
 pub fn slopes(pair: &Pair, arm: &str, object: &str, state: &str) -> Option<String> {
-    let low = |run: &Run| figures::slope(run, arm, object, state).map(|(_, low, _)| low);
+    let low = |run: &Run| figures::slope(run, arm, object, state).map(|(_, interval)| interval.low);
     let (a, b) = (low(&pair.a), low(&pair.b));
     memory(pair)
         .or_else(|| {
@@ -113,7 +114,7 @@ pub fn slopes(pair: &Pair, arm: &str, object: &str, state: &str) -> Option<Strin
 
 /// Why counts of a figure are not judged: another instrument has counted them.
 pub fn sources(pair: &Pair, figure: &Figure) -> Option<String> {
-    let is_count = figure.metric == "syscalls_per_echo";
+    let is_count = figure.metric.pass() == Pass::Syscalls;
     is_count.then(|| by_other_means(pair, &figure.workload, &figure.arm)).flatten()
 }
 
@@ -182,7 +183,7 @@ fn softirq_in_process_cpu(run: &Run) -> Option<bool> {
 
 /// Why a metric of a workload is not compared, with its names.
 pub fn metric(pair: &Pair, workload: &Workload, metric: &Metric) -> Option<String> {
-    let what = match metric.name.starts_with("server_cpu") {
+    let what = match *metric == metric::CPU {
         true => metric.name.to_owned(),
         false => format!("throughput and latency of `{}`", workload.name),
     };
@@ -190,7 +191,7 @@ pub fn metric(pair: &Pair, workload: &Workload, metric: &Metric) -> Option<Strin
 }
 
 fn of_metric(pair: &Pair, workload: &Workload, metric: &Metric) -> Option<String> {
-    let is_cpu = metric.name.starts_with("server_cpu");
+    let is_cpu = *metric == metric::CPU;
     let softirqs = [&pair.a, &pair.b].map(softirq_in_process_cpu);
     if let ([Some(a), Some(b)], true) = (softirqs, is_cpu)
         && a != b
@@ -286,7 +287,6 @@ mod tests {
     use super::*;
     use crate::results::sides::{Side, Sides};
     use crate::rows::Status;
-    use crate::verdict::comparisons::METRICS;
 
     const WORKLOAD: &str = "name = \"w\"\nquestion = \"q\"\nconnections = 64\nmessage_bytes = 64\n";
 
@@ -330,7 +330,8 @@ mod tests {
     }
 
     fn metric_of(pair: &Pair, name: &str) -> Option<String> {
-        let of_name = METRICS.iter().find(|metric| metric.name == name).expect("a metric");
+        let of_name =
+            metric::OF_TRIALS.iter().find(|metric| metric.name == name).expect("a metric");
         metric(pair, &pair.a.matrix.workloads[0], of_name)
     }
 

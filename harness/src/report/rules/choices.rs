@@ -2,12 +2,12 @@
 //! where it is a trade.
 
 use super::series::Series;
-use super::{CPU, Kind, LOADS, Rule, Words, judged, limits, others, sentence};
+use super::{Kind, LOADS, Rule, judged, limits, others, sentence};
 use crate::report::tables::ratio;
 use crate::results::Run;
 use crate::rows::{ComparisonRow, Verdict};
 use crate::text::{list, names, percent};
-use crate::verdict::comparisons::METRICS;
+use crate::verdict::metric::{CPU, Metric};
 use crate::verdict::resolution::resolution_percent;
 
 /// Where a workload stands: its series, and its place in it.
@@ -17,7 +17,7 @@ type Point = (usize, usize);
 struct Standing<'a> {
     arm: String,
     point: Point,
-    rows: Vec<(&'static Words, &'a ComparisonRow)>,
+    rows: Vec<(&'static Metric, &'a ComparisonRow)>,
     /// The memory of an idle connection that differs from the baseline's, and whether it is less.
     memory: Vec<(&'static str, bool)>,
 }
@@ -25,12 +25,11 @@ struct Standing<'a> {
 impl Standing<'_> {
     /// In what it is better under load, or worse.
     fn under_load(&self, better: bool) -> impl Iterator<Item = &'static str> {
-        let is_wanted = move |(words, row): &&(&'static Words, &ComparisonRow)| {
-            let good =
-                METRICS.iter().find(|metric| metric.name == words.metric).and_then(|of| of.better);
-            row.verdict != Verdict::NoDifferenceShown && (good == Some(row.verdict)) == better
+        let is_wanted = move |(metric, row): &&(&'static Metric, &ComparisonRow)| {
+            row.verdict != Verdict::NoDifferenceShown
+                && (metric.better == Some(row.verdict)) == better
         };
-        self.rows.iter().filter(is_wanted).map(|(words, _)| words.noun)
+        self.rows.iter().filter(is_wanted).map(|(metric, _)| metric.words.noun)
     }
 
     /// In what it is better, or worse, the memory of an idle connection too.
@@ -82,7 +81,7 @@ fn standings<'a>(run: &'a Run, all: &[Series]) -> Vec<Standing<'a>> {
                 }
                 let rows = LOADS
                     .iter()
-                    .filter_map(|words| Some((*words, judged(run, workload, words, &arm)?)));
+                    .filter_map(|metric| Some((*metric, judged(run, workload, metric, &arm)?)));
                 found.push(Standing {
                     rows: rows.collect(),
                     point: (index, at),
@@ -153,8 +152,9 @@ fn better_or_trade(
         let (index, at) = standing.point;
         let differing =
             standing.rows.iter().filter(|(_, row)| row.verdict != Verdict::NoDifferenceShown);
-        let ratios: Vec<String> =
-            differing.map(|(words, row)| format!("{} {}", words.noun, ratio(row))).collect();
+        let ratios: Vec<String> = differing
+            .map(|(metric, row)| format!("{} {}", metric.words.noun, ratio(row)))
+            .collect();
         let shape = if points.len() > 1 { all[index].shape(&[at]) + ": " } else { String::new() };
         format!("{shape}`{}` {}", standing.arm, ratios.join(", "))
     };
@@ -195,12 +195,12 @@ fn enough(run: &Run, all: &[Series], standings: &[Standing]) -> Option<Rule> {
         count => format!("none of the {count} others that have a verdict is"),
     };
     let evidence = |&(index, at): &Point| {
-        let compared = LOADS.iter().filter_map(|words| {
+        let compared = LOADS.iter().filter_map(|metric| {
             let rows = of((index, at))
                 .flat_map(|of| of.rows.iter())
-                .filter(|(own, _)| own.metric == words.metric);
+                .filter(|(own, _)| own.name == metric.name);
             let widest = rows.filter_map(|(_, row)| resolution_percent(row)).reduce(f64::max)?;
-            Some(format!("{} ({} %)", words.noun, percent(widest)))
+            Some(format!("{} ({} %)", metric.words.noun, percent(widest)))
         });
         format!("{}: {}", all[index].shape(&[at]), compared.collect::<Vec<_>>().join(", "))
     };

@@ -2,20 +2,21 @@
 //! counts. A load beside none of them shows the noise: both servers then hold the same.
 
 use super::series::bytes;
-use super::{CPU, Kind, Rule, sentence};
+use super::{Kind, Rule, sentence};
 use crate::report::scale::{crowding, steps, trials};
 use crate::results::Run;
 use crate::rows::{Bounds, ScaleRow, Verdict};
+use crate::statistics::Interval;
 use crate::text::{count, list, names, number, percent};
-use crate::verdict::comparisons::{Spread, judge};
+use crate::verdict::estimate::Estimate;
+use crate::verdict::metric::CPU;
 use crate::verdict::resolution::resolvable_percent;
 
 /// What an arm takes beside the largest crowd, over a second server that has none.
 struct Crowded {
     arm: String,
-    ratio: f64,
-    spread: Spread,
-    noise: Spread,
+    ratio: Estimate,
+    noise: Interval,
     verdict: Verdict,
 }
 
@@ -39,42 +40,46 @@ pub fn rule(run: &Run) -> Option<Rule> {
                 let rows: Vec<_> = rows.filter(|row| row.connections == connections).collect();
                 crowding(&rows, |row| row.status.is_usable(), |row| row.server_cpu_ns_per_echo)
             };
-            let has_interval = |(_, spread): &(f64, Spread)| spread.0 == Bounds::Interval95;
-            let (_, noise) = of(scale.active as u64).filter(has_interval)?;
-            let (ratio, spread) = of(most).filter(|_| idle > 0).filter(has_interval)?;
-            let verdict = judge(ratio, spread, Some(noise));
-            Some(Crowded { arm: trial.arm.clone(), ratio, spread, noise, verdict })
+            let has_interval = |ratio: &Estimate| ratio.bounds == Bounds::Interval95;
+            let noise = of(scale.active as u64).filter(has_interval)?.interval;
+            let ratio = of(most).filter(|_| idle > 0).filter(has_interval)?;
+            let verdict = ratio.verdict(Some(&noise));
+            Some(Crowded { arm: trial.arm.clone(), ratio, noise, verdict })
         })
         .collect();
     let with = |verdict| all.iter().filter(move |of| of.verdict == verdict);
     let mut clauses = Vec::new();
     for (verdict, more) in [(Verdict::Higher, "more"), (Verdict::Lower, "less")] {
         let amount = |of: &Crowded| {
-            let mut ends = [of.spread.1, of.spread.2].map(|ratio| 100.0 * (ratio - 1.0).abs());
+            let mut ends = [of.ratio.interval.low, of.ratio.interval.high]
+                .map(|ratio| 100.0 * (ratio - 1.0).abs());
             ends.sort_by(f64::total_cmp);
-            format!("`{}` {} {}–{} %", of.arm, CPU.verb, percent(ends[0]), percent(ends[1]))
+            format!("`{}` {} {}–{} %", of.arm, CPU.words.verb, percent(ends[0]), percent(ends[1]))
         };
         let amounts: Vec<String> = with(verdict).map(amount).collect();
         if !amounts.is_empty() {
-            clauses.push(format!("{} {more} {} than beside none", list(&amounts), CPU.noun));
+            clauses.push(format!("{} {more} {} than beside none", list(&amounts), CPU.words.noun));
         }
     }
     let alike: Vec<&Crowded> = with(Verdict::NoDifferenceShown).collect();
     if !alike.is_empty() {
-        let widest =
-            alike.iter().map(|of| resolvable_percent(of.spread, of.noise)).fold(0.0, f64::max);
+        let widest = alike
+            .iter()
+            .map(|of| resolvable_percent(&of.ratio.interval, &of.noise))
+            .fold(0.0, f64::max);
         clauses.push(format!(
             "no difference in {} to none beside them is shown for {} (one beyond {} % would have been shown)",
-            CPU.noun,
+            CPU.words.noun,
             names(alike.iter().map(|of| of.arm.as_str())),
             percent(widest)
         ));
     }
     let ratios = all.iter().map(|of| {
-        let ((_, low, high), (_, noise_low, noise_high)) = (of.spread, of.noise);
+        let Estimate { mean, interval: Interval { low, high }, .. } = of.ratio;
+        let Interval { low: noise_low, high: noise_high } = of.noise;
         format!(
             "`{}` {:.2} ({low:.2}–{high:.2}), noise {noise_low:.2}–{noise_high:.2}",
-            of.arm, of.ratio
+            of.arm, mean
         )
     });
     (!clauses.is_empty()).then(|| Rule {

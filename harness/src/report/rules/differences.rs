@@ -1,11 +1,13 @@
 //! What an arm takes against the baseline, over a series of workloads.
 
 use super::series::Series;
-use super::{Kind, Rule, Words, judged, others, sentence};
+use super::{Kind, Rule, judged, others, sentence};
 use crate::report::tables::{noise, ratio};
 use crate::results::Run;
 use crate::rows::{ComparisonRow, Verdict};
+use crate::statistics::Interval;
 use crate::text::{list, names, number, percent};
+use crate::verdict::metric::{Metric, Words};
 use crate::verdict::resolution::resolution_percent;
 
 /// From this ratio on people say how many times.
@@ -62,10 +64,10 @@ impl Arm<'_> {
 
 /// A rule for the arms that have the same verdicts all along a series. Those that never differ have
 /// one only if `says_none`.
-pub fn rules(run: &Run, series: &Series, words: &Words, says_none: bool) -> Vec<Rule> {
+pub fn rules(run: &Run, series: &Series, metric: &Metric, says_none: bool) -> Vec<Rule> {
     let mut groups: Vec<Vec<Arm>> = Vec::new();
     for name in others(run) {
-        let judge = |workload| judged(run, workload, words, &name);
+        let judge = |workload| judged(run, workload, metric, &name);
         let arm =
             Arm { rows: series.workloads.iter().map(|workload| judge(workload)).collect(), name };
         let is_shown =
@@ -78,10 +80,10 @@ pub fn rules(run: &Run, series: &Series, words: &Words, says_none: bool) -> Vec<
             None => groups.push(vec![arm]),
         }
     }
-    groups.iter().map(|arms| rule(run, series, words, arms)).collect()
+    groups.iter().map(|arms| rule(run, series, metric, arms)).collect()
 }
 
-fn rule(run: &Run, series: &Series, words: &Words, arms: &[Arm]) -> Rule {
+fn rule(run: &Run, series: &Series, metric: &Metric, arms: &[Arm]) -> Rule {
     let verdicts = arms[0].verdicts();
     let points_of = |is_wanted: &dyn Fn(Verdict) -> bool| -> Vec<usize> {
         let of = |at: &usize| verdicts[*at].is_some_and(is_wanted);
@@ -99,7 +101,7 @@ fn rule(run: &Run, series: &Series, words: &Words, arms: &[Arm]) -> Rule {
         .enumerate()
         .map(|(index, &verdict)| {
             let points = points_of(&|of| of == verdict);
-            let clause = Clause { words, arms, points: &points, baseline, is_first: index == 0 };
+            let clause = Clause { metric, arms, points: &points, baseline, is_first: index == 0 };
             // What holds all along is said of the shape.
             let place = if said.len() > 1 { series.place(&points) } else { String::new() };
             match verdict {
@@ -112,7 +114,7 @@ fn rule(run: &Run, series: &Series, words: &Words, arms: &[Arm]) -> Rule {
     Rule {
         subject: series.shape(&all),
         statement: sentence(&clauses.join("; ")),
-        evidence: evidence(run, series, words, arms, &all),
+        evidence: evidence(run, series, metric, arms, &all),
         covers: arms.len() * all.len(),
         kind: Kind::Other,
     }
@@ -121,7 +123,7 @@ fn rule(run: &Run, series: &Series, words: &Words, arms: &[Arm]) -> Rule {
 /// What one verdict says of the arms, at the points of the series that have it. The first clause of
 /// a sentence says of what.
 struct Clause<'a> {
-    words: &'a Words,
+    metric: &'a Metric,
     arms: &'a [Arm<'a>],
     points: &'a [usize],
     baseline: &'a str,
@@ -137,7 +139,7 @@ impl Clause<'_> {
                 let arms = names(self.arms.iter().map(|arm| arm.name.as_str()));
                 format!(
                     "no difference in {} to `{}` is shown for {arms}",
-                    self.words.noun, self.baseline
+                    self.metric.words.noun, self.baseline
                 )
             }
             false => "no difference is shown".to_owned(),
@@ -146,7 +148,7 @@ impl Clause<'_> {
     }
 
     fn difference(&self, is_less: bool) -> String {
-        let Words { noun, verb, less, .. } = self.words;
+        let Words { noun, verb, less, .. } = &self.metric.words;
         let mut arms: Vec<&Arm> = self.arms.iter().collect();
         arms.sort_by(|a, b| a.bounds(self.points).0.total_cmp(&b.bounds(self.points).0));
         let is_times = |arm: &&Arm| arm.bounds(self.points).1 >= TIMES;
@@ -181,7 +183,7 @@ impl Clause<'_> {
 }
 
 /// The ratios with their intervals, workload by workload.
-fn evidence(run: &Run, series: &Series, words: &Words, arms: &[Arm], points: &[usize]) -> String {
+fn evidence(run: &Run, series: &Series, metric: &Metric, arms: &[Arm], points: &[usize]) -> String {
     let of_point = |&at: &usize| {
         let mut rows: Vec<_> = arms.iter().filter_map(|arm| arm.rows[at]).collect();
         rows.sort_by(|a, b| a.ratio.total_cmp(&b.ratio));
@@ -190,7 +192,7 @@ fn evidence(run: &Run, series: &Series, words: &Words, arms: &[Arm], points: &[u
             .map(|row| {
                 let medians =
                     format!("{} against {}", number(row.arm_median), number(row.baseline_median));
-                format!("`{}` {}, {medians} {}", row.arm, ratio(row), words.unit)
+                format!("`{}` {}, {medians} {}", row.arm, ratio(row), metric.words.unit)
             })
             .collect();
         let place = match series.place(&[at]) {
@@ -198,8 +200,10 @@ fn evidence(run: &Run, series: &Series, words: &Words, arms: &[Arm], points: &[u
             place => format!("{}: ", place.trim_start()),
         };
         let blocks = rows.first().map_or(0, |row| row.blocks);
-        let noise = noise(run, &series.workloads[at].name, words.metric)
-            .map_or_else(String::new, |(low, high)| format!("; noise {low:.2}–{high:.2}"));
+        let noise = noise(run, &series.workloads[at].name, metric)
+            .map_or_else(String::new, |Interval { low, high }| {
+                format!("; noise {low:.2}–{high:.2}")
+            });
         format!("{place}{}{noise}; {blocks} blocks", ratios.join("; "))
     };
     format!(

@@ -1,35 +1,35 @@
 //! What an arm carries at a latency objective, and what a connection that rests takes.
 
+use itertools::Itertools as _;
+
 use super::series::Series;
 use super::{Kind, Rule, others, sentence};
 use crate::matrix::Workload;
 use crate::report::tables::in_complete_blocks;
 use crate::results::Run;
-use crate::rows::{Bounds, KERNEL_SUM, MemoryRow, NEVER_USED, Status, USED_THEN_IDLE};
+use crate::rows::{Bounds, KERNEL_SUM, NEVER_USED, USED_THEN_IDLE};
+use crate::statistics::Interval;
 use crate::text::{names, number, whole};
-use crate::verdict::comparisons::MEMORY_SUMS;
-use crate::verdict::sweep::P99;
+use crate::verdict::estimate::Estimate;
+use crate::verdict::memory::slope;
+use crate::verdict::metric::{self, Metric};
+use crate::verdict::sweep;
 
 /// Up to which rate of a sweep an arm keeps the objective, as in `capacity.csv`, where there are
 /// intervals up to it.
 pub fn capacities(run: &Run, all: &[Series]) -> Vec<Rule> {
-    let mut sweeps: Vec<&str> = Vec::new();
-    for row in &run.capacities {
-        if !sweeps.contains(&row.sweep.as_str()) {
-            sweeps.push(&row.sweep);
-        }
-    }
-    sweeps.into_iter().filter_map(|sweep| capacity(run, all, sweep)).collect()
+    let sweeps = run.capacities.iter().map(|row| &row.sweep).unique();
+    sweeps.filter_map(|sweep| capacity(run, all, sweep)).collect()
 }
 
 /// Mean and interval over the blocks of the 99th percentile, in µs, and how many they are. None of
 /// what gets no verdict.
-fn p99_us(run: &Run, workload: &str, arm: &str) -> Option<(f64, f64, f64, usize)> {
+fn p99_us(run: &Run, workload: &str, arm: &str) -> Option<(Estimate, usize)> {
     let rows = in_complete_blocks(run, workload, arm);
-    let P99 { mean_us, spread: (bounds, low, high) } = P99::of(&rows)?;
-    let has_verdict = bounds == Bounds::Interval95
+    let p99_us = sweep::p99_us(&rows)?;
+    let has_verdict = p99_us.bounds == Bounds::Interval95
         && !rows.iter().any(|row| run.matrix.no_verdict(row).is_some());
-    has_verdict.then_some((mean_us, low, high, rows.len()))
+    has_verdict.then_some((p99_us, rows.len()))
 }
 
 fn capacity(run: &Run, all: &[Series], sweep: &str) -> Option<Rule> {
@@ -51,9 +51,11 @@ fn capacity(run: &Run, all: &[Series], sweep: &str) -> Option<Rule> {
         let from_last = loops.iter().skip_while(|workload| workload.name != last.name).take(2);
         let readings: Vec<String> = from_last
             .filter_map(|workload| {
-                let (mean, low, high, blocks) = p99_us(run, &workload.name, &row.arm)?;
+                let (Estimate { mean, interval, .. }, blocks) =
+                    p99_us(run, &workload.name, &row.arm)?;
                 let rate = number(workload.rate_per_s.unwrap_or_default());
-                let [mean, low, high] = [mean, low, high].map(|us| number(us / 1000.0));
+                let [mean, low, high] =
+                    [mean, interval.low, interval.high].map(|us| number(us / 1000.0));
                 Some(format!("{mean} ms ({low}–{high}) at {rate}/s, {blocks} blocks"))
             })
             .collect();
@@ -94,32 +96,28 @@ fn capacity(run: &Run, all: &[Series], sweep: &str) -> Option<Rule> {
 
 /// What a connection of an arm takes more than one of the baseline, in bytes, with its interval.
 #[derive(Clone)]
-struct Excess {
+struct MemoryDifference {
     arm: String,
     bytes: f64,
-    low: f64,
-    high: f64,
+    interval: Interval,
 }
 
-impl Excess {
+impl MemoryDifference {
     fn is_shown(&self) -> bool {
-        self.low > 0.0 || self.high < 0.0
+        self.interval.excludes(0.0)
     }
 }
 
 /// Of all arms whose slopes have an interval.
-fn excesses(run: &Run, object: &str, state: &str) -> Vec<Excess> {
+fn differences(run: &Run, object: &str, state: &str) -> Vec<MemoryDifference> {
     let slope = |arm: &str| {
-        let is_wanted = |row: &&MemoryRow| {
-            row.status == Status::Ok && row.arm == arm && row.object == object && row.state == state
-        };
-        let row = run.memory.iter().find(is_wanted)?;
-        Some((row.bytes_per_connection, row.low?, row.high?))
+        let row = slope(&run.memory, arm, object, state)?;
+        Some((row.bytes_per_connection, row.interval()?))
     };
-    let Some((base, base_low, base_high)) = slope(&run.matrix.baseline) else { return Vec::new() };
+    let Some((base, of_base)) = slope(&run.matrix.baseline) else { return Vec::new() };
     let excess = |arm: String| {
-        let (bytes, low, high) = slope(&arm)?;
-        Some(Excess { arm, bytes: bytes - base, low: low - base_high, high: high - base_low })
+        let (bytes, interval) = slope(&arm)?;
+        Some(MemoryDifference { arm, bytes: bytes - base, interval: interval.minus(&of_base) })
     };
     others(run).filter_map(excess).collect()
 }
@@ -127,38 +125,34 @@ fn excesses(run: &Run, object: &str, state: &str) -> Vec<Excess> {
 /// The memory of which an idle connection of the arm is shown to take another amount than one of
 /// the baseline, and whether it takes less.
 pub fn memory_that_differs(run: &Run, arm: &str) -> Vec<(&'static str, bool)> {
-    let differs = |(object, _)| {
-        let noun = if object == KERNEL_SUM {
-            "kernel memory per idle connection"
-        } else {
-            "server memory per idle connection"
-        };
-        let all = excesses(run, object, USED_THEN_IDLE);
-        let excess = all.into_iter().find(|excess| excess.arm == arm && excess.is_shown())?;
-        Some((noun, excess.high < 0.0))
+    let differs = |metric: &Metric| {
+        let all = differences(run, metric.object()?, USED_THEN_IDLE);
+        let found = all.into_iter().find(|found| found.arm == arm && found.is_shown())?;
+        Some((metric.words.noun, found.interval.high < 0.0))
     };
-    MEMORY_SUMS.into_iter().filter_map(differs).collect()
+    metric::OF_WALKS.iter().filter_map(differs).collect()
 }
 
 /// For the kernel's memory and the server's own.
 pub fn memory(run: &Run) -> Vec<Rule> {
-    MEMORY_SUMS.iter().filter_map(|(object, _)| memory_of(run, object)).collect()
+    metric::OF_WALKS.iter().filter_map(|metric| memory_of(run, metric.object()?)).collect()
 }
 
 fn memory_of(run: &Run, object: &str) -> Option<Rule> {
     let states = [(USED_THEN_IDLE, "after it was used"), (NEVER_USED, "never used")];
     let (mut found, state) = states.into_iter().find_map(|(state, words)| {
-        let found = excesses(run, object, state);
+        let found = differences(run, object, state);
         (!found.is_empty()).then_some((found, words))
     })?;
     found.sort_by(|a, b| a.bytes.total_cmp(&b.bytes));
     let baseline = &run.matrix.baseline;
     // Arms that are not told apart from the first of a group are of it.
-    let mut groups: Vec<Vec<Excess>> = Vec::new();
+    let mut groups: Vec<Vec<MemoryDifference>> = Vec::new();
     for excess in found.iter().filter(|excess| excess.is_shown()) {
         match groups.last_mut() {
             Some(group)
-                if excess.low <= group[0].high && excess.low.signum() == group[0].low.signum() =>
+                if excess.interval.low <= group[0].interval.high
+                    && excess.interval.low.signum() == group[0].interval.low.signum() =>
             {
                 group.push(excess.clone());
             }
@@ -169,9 +163,10 @@ fn memory_of(run: &Run, object: &str) -> Option<Rule> {
         true => ("kernel memory", "kernel memory"),
         false => ("the server's own memory", "of the server's own memory"),
     };
-    let clause = |(index, group): (usize, &Vec<Excess>)| {
-        let low = group.iter().map(|excess| excess.low).fold(f64::INFINITY, f64::min);
-        let high = group.iter().map(|excess| excess.high).fold(f64::NEG_INFINITY, f64::max);
+    let clause = |(index, group): (usize, &Vec<MemoryDifference>)| {
+        let low = group.iter().map(|excess| excess.interval.low).fold(f64::INFINITY, f64::min);
+        let high =
+            group.iter().map(|excess| excess.interval.high).fold(f64::NEG_INFINITY, f64::max);
         let (least, most) = if low > 0.0 { (low, high) } else { (-high, -low) };
         let range = |write: &dyn Fn(f64) -> String| match (write(least), write(most)) {
             (least, most) if least == most => least,
@@ -200,13 +195,13 @@ fn memory_of(run: &Run, object: &str) -> Option<Rule> {
             if clauses.is_empty() { format!(" in {noun} to `{baseline}`") } else { String::new() };
         clauses.push(format!("no difference{to} is shown for {}", names(alike)));
     }
-    let bytes = |excess: &Excess| {
+    let bytes = |excess: &MemoryDifference| {
         format!(
             "`{}` {} ({} to {})",
             excess.arm,
             whole(excess.bytes),
-            whole(excess.low),
-            whole(excess.high)
+            whole(excess.interval.low),
+            whole(excess.interval.high)
         )
     };
     Some(Rule {

@@ -1,12 +1,13 @@
 //! Says what a run does not answer, and why. Silence is not the answer that nothing differs.
 
-use super::{CPU, P99, Rule, Words, others};
+use super::{Rule, others};
 use crate::matrix::{BLOCKS_FOR_VERDICT, Workload};
 use crate::report::tables::{GATES_TITLE, absences, comparison};
 use crate::results::{Run, RunState};
 use crate::rows::{Pass, Status, TrialRow, Verdict};
 use crate::text::{names, number};
-use crate::verdict::comparisons::complete_blocks;
+use crate::verdict::blocks::complete_blocks;
+use crate::verdict::metric::{CPU, Metric, P99};
 
 /// As many arms are named with the ratios that were seen of them.
 const NAMED: usize = 6;
@@ -99,12 +100,11 @@ fn advice(run: &Run) -> String {
 
 /// `epoll-document` takes 1.80 to 8.50 times the CPU of `epoll-et`, `uring-multishot` 0.90 to 1.20
 /// times: between which ratios each arm lies over the workloads, the farthest first.
-fn seen(run: &Run, workloads: &[&Workload], words: &Words, noun: &str) -> Option<String> {
+fn seen(run: &Run, workloads: &[&Workload], metric: &Metric, noun: &str) -> Option<String> {
     let baseline = &run.matrix.baseline;
     let of_arm = |arm: String| {
-        let rows = workloads
-            .iter()
-            .filter_map(|of| comparison(run, &of.name, words.metric, &arm, baseline));
+        let rows =
+            workloads.iter().filter_map(|of| comparison(run, &of.name, metric, &arm, baseline));
         let ratios: Vec<f64> =
             rows.filter(|row| row.verdict == Verdict::Range).map(|row| row.ratio).collect();
         let (low, high) =
@@ -119,7 +119,7 @@ fn seen(run: &Run, workloads: &[&Workload], words: &Words, noun: &str) -> Option
         (low, high) => format!("{low} to {high} times"),
     };
     let in_words = |(index, (arm, low, high)): (usize, &(String, f64, f64))| match index {
-        0 => format!("`{arm}` {} {} {noun} of `{baseline}`", words.verb, range(*low, *high)),
+        0 => format!("`{arm}` {} {} {noun} of `{baseline}`", metric.words.verb, range(*low, *high)),
         _ => format!("`{arm}` {}", range(*low, *high)),
     };
     let mut named: Vec<String> = arms.iter().take(NAMED).enumerate().map(in_words).collect();

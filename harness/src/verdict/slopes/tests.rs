@@ -1,7 +1,8 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 use super::*;
+use crate::rows::NEVER_USED;
 use crate::rows::USED_THEN_IDLE;
-use crate::verdict::comparisons::subtract_null;
+use crate::verdict::memory::subtract_null;
 
 /// Of each arm's trial: its first letter.
 fn number(arm: &str) -> u32 {
