@@ -1,10 +1,10 @@
 #!/bin/sh
-# Builds the suite, runs a matrix, and prints its tables and where the files are.
+# Builds the suite, runs a matrix, and prints its tables and the folder of the run.
 #
 #   scripts/run_matrix.sh              the quick matrix, a few minutes
 #   scripts/run_matrix.sh smoke        harness/matrix/smoke.toml, seconds
 #   scripts/run_matrix.sh quick --out DIR --seed N
-#   scripts/run_matrix.sh peers        beside other people's servers, which it builds as far as they can be had
+#   scripts/run_matrix.sh peers        other people's servers, built first if crates.io is reachable
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -15,15 +15,18 @@ case "${1:-}" in
 esac
 file=harness/matrix/$matrix.toml
 if [ ! -f "$file" ]; then
-    echo "run_matrix.sh: there is no matrix '$matrix'; there are: $(cd harness/matrix && echo *.toml | sed 's/\.toml//g')" >&2
+    known=$(cd harness/matrix && echo *.toml | sed 's/\.toml//g')
+    echo "run_matrix.sh: there is no matrix '$matrix'; choose one of: $known" >&2
     exit 2
 fi
 
 cargo build --release --workspace --bins --locked
 if [ "$matrix" = peers ]; then
     for peer in tokio monoio compio glommio tokio-uring; do
-        cargo build --release --locked --manifest-path harness/peers/Cargo.toml --package "peer-$peer" ||
-            echo "run_matrix.sh: peer-$peer could not be built (see above; the crates must be had from crates.io): going on with what there is" >&2
+        cargo build --release --locked --manifest-path harness/peers/Cargo.toml \
+            --package "peer-$peer" ||
+            echo "run_matrix.sh: peer-$peer did not build, see above (cargo needs crates.io);" \
+                "continuing without it" >&2
     done
 fi
 exec target/release/ringmark run "$file" "$@"

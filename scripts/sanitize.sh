@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# Looks for undefined behaviour: all tests of the servers under AddressSanitizer, and the data structures
-# that need no kernel under Miri. Takes about ten minutes and a gigabyte in target/; not part of the tests.
+# Looks for undefined behaviour. Runs all tests of the servers under AddressSanitizer. Runs the data
+# structures that need no kernel under Miri. Takes about ten minutes and a gigabyte in target/, and
+# is not part of the tests.
 #
 # usage: scripts/sanitize.sh [FILTER]     only the conformance cases whose name contains FILTER
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 if [[ "${1-}" == -h || "${1-}" == --help ]]; then
-    sed -n '2,5s/^# \{0,1\}//p' "$0"
+    sed -n '2,6s/^# \{0,1\}//p' "$0"
     exit 0
 fi
 target=x86_64-unknown-linux-gnu
@@ -16,7 +17,7 @@ if [[ "$(uname -m)" != x86_64 ]]; then
     exit 1
 fi
 
-# The stable compiler has the sanitizer behind this variable.
+# The variable RUSTC_BOOTSTRAP makes the stable compiler accept the sanitizer.
 asan() {
     RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address \
         cargo test --locked --package ringmark --target "$target" --target-dir target/asan "$@"
@@ -26,16 +27,16 @@ if [[ -n "${1-}" ]]; then
     exit
 fi
 asan --lib
-# strace(1) and the leak check of the sanitizer exclude each other, so the tests with strace are left out.
+# strace(1) and the sanitizer's leak check exclude each other, so no test with strace runs here.
 asan --test conformance
 asan --test random
 
 if ! cargo +nightly miri --version >/dev/null 2>&1; then
-    echo "sanitize.sh: no Miri here, its part is left out; install it with" \
+    echo "sanitize.sh: Miri is not installed, so its part did not run; install it with" \
         "'rustup toolchain install nightly --component miri'" >&2
     exit 1
 fi
-# The million of events takes Miri hours; the smaller tests use the same code.
+# Miri would take hours for the test with a million events; smaller tests use the same code.
 PROPTEST_CASES=8 MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-permissive-provenance" \
     cargo +nightly miri test --locked --package ringmark --target-dir target/miri --lib -- \
     event_table token --skip million

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Plays random traffic against the servers, ever new seeds, and ends at the first failure. Ctrl-C stops it
-# after the seed at hand; the table of what was played is printed in either case.
+# Plays random traffic against the servers, a new seed each time, and ends at the first failure.
+# Ctrl-C stops it after the current seed. In either case it prints a table of the traffic.
 #
 #   scripts/soak.sh                        all backends in turn, 300 seconds
 #   scripts/soak.sh --seconds 60 --backend uring-bundle
@@ -15,7 +15,7 @@ while [ $# -gt 0 ]; do
     case $1 in
         -h | --help) sed -n '2,7s/^# \{0,1\}//p' "$0"; exit 0 ;;
         --seconds | --backend | --seed) ;;
-        *) echo "soak.sh: '$1' is not known; see --help" >&2; exit 2 ;;
+        *) echo "soak.sh: unknown option '$1'; see --help" >&2; exit 2 ;;
     esac
     if [ $# -lt 2 ]; then
         echo "soak.sh: $1 needs a value" >&2
@@ -30,7 +30,7 @@ while [ $# -gt 0 ]; do
 done
 
 cargo test --locked --package ringmark --test random --no-run
-# SIGINT is for the test program, which looks for it after each seed; cargo ignores it and waits.
+# Only the test program takes SIGINT, after each seed; cargo ignores it and waits.
 trap '' INT
 export RINGMARK_SOAK_SECONDS="$seconds"
 if [ -n "$seed" ]; then

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Echo on Python's asyncio, with a protocol: its way of doing that without a coroutine for each connection."""
+"""Echo on Python's asyncio, with a protocol, which needs no coroutine for each connection."""
 
 import asyncio
 import platform
@@ -12,12 +12,12 @@ BACKLOG = 4096
 class Echo(asyncio.Protocol):
     def connection_made(self, transport):
         self.transport = transport
-        # asyncio sets TCP_NODELAY by itself, since Python 3.6.
+        # asyncio sets TCP_NODELAY itself since Python 3.6.
 
     def data_received(self, data):
         self.transport.write(data)
 
-    # A client that does not read must not make it hold ever more.
+    # If the client does not read, the server stops reading, so its buffer stays bounded.
     def pause_writing(self):
         self.transport.pause_reading()
 
