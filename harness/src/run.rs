@@ -320,8 +320,8 @@ impl Course {
             let time = time_of(&trials) + time_ahead(&self.planner);
             self.bar.set_length(self.bar.position() + time.as_millis() as u64);
             for trial in std::mem::take(&mut trials) {
-                let Trial { task, arm, .. } = &trial;
-                self.bar.set_message(format!("{} {}: {arm}", task.pass().name(), task.workload()));
+                let Trial { task, role, .. } = &trial;
+                self.bar.set_message(format!("{} {}: {role}", task.pass().name(), task.workload()));
                 self.watch.look()?;
                 let outcome = match hopeless(self.results.trials(), &trial) {
                     Some(reason) => trial.not_run(&self.ground, reason),
@@ -379,7 +379,7 @@ const FAILURES_TO_GIVE_UP: usize = 4;
 fn hopeless(rows: &[TrialRow], trial: &Trial) -> Option<String> {
     let (pass, workload) = (Some(trial.task.pass()), trial.task.workload());
     let of_arm =
-        || rows.iter().filter(|row| row.arm == trial.arm && row.status != Status::Unsupported);
+        || rows.iter().filter(|row| row.arm == trial.role && row.status != Status::Unsupported);
     let here = || of_arm().filter(|row| row.pass == pass && row.workload == workload);
     let words = failed_alike(&here().collect::<Vec<_>>())
         .or_else(|| failed_alike(&of_arm().collect::<Vec<_>>()))?;
@@ -509,8 +509,8 @@ fn say_estimate(planner: &Planner, left: &[Trial], done: usize) -> Result<()> {
 }
 
 fn describe(trial: &Trial) -> String {
-    let Trial { run_id, block, arm, task, .. } = trial;
-    line(*run_id, task.pass().name(), task.workload(), *block, arm)
+    let Trial { run_id, block, role, task, .. } = trial;
+    line(*run_id, task.pass().name(), task.workload(), *block, role)
 }
 
 /// A trial in the manifest's order.
@@ -571,8 +571,8 @@ mod tests {
             run_id: 1,
             block: 1,
             order: 1,
-            arm: "other".to_owned(),
-            contender: Default::default(),
+            role: "other".to_owned(),
+            arm: Default::default(),
             task: task(name),
         };
         let row = |workload: &str, status: Status, reason: &str| TrialRow {
@@ -601,7 +601,7 @@ mod tests {
         // One that came to its end, whatever the gates said, is not hopeless; nor is another arm.
         let once = [vec![row("z", Status::Rejected, "")], four.clone()].concat();
         assert_eq!(hopeless(&once, &trial("a")), None);
-        assert_eq!(hopeless(&four, &Trial { arm: "x".to_owned(), ..trial("a") }), None);
+        assert_eq!(hopeless(&four, &Trial { role: "x".to_owned(), ..trial("a") }), None);
     }
 
     #[test]

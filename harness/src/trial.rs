@@ -21,7 +21,7 @@ use crate::machine::network_namespace::NetworkNamespace;
 use crate::machine::placement::Placement;
 use crate::matrix::external::{External, visible};
 use crate::matrix::room::{OWN_DESCRIPTORS, Room, own_descriptors};
-use crate::matrix::{Contender, Memory, Scale, Workload};
+use crate::matrix::{Arm, Memory, Scale, Workload};
 use crate::programs::client::Load;
 use crate::programs::counters::ServerCounters;
 use crate::programs::placement;
@@ -229,9 +229,9 @@ pub struct Trial {
     /// Its place in the block.
     pub order: u32,
     /// Its role in the block.
-    pub arm: String,
-    /// The backend.
-    pub contender: Contender,
+    pub role: String,
+    /// The server that it measures.
+    pub arm: Arm,
     /// What is measured.
     pub task: Task,
 }
@@ -256,8 +256,8 @@ impl Trial {
                 workload: self.task.workload().to_owned(),
                 block: self.block,
                 order: self.order,
-                arm: self.arm.clone(),
-                backend: self.contender.backend.clone(),
+                arm: self.role.clone(),
+                backend: self.arm.backend.clone(),
                 message_bytes,
                 pipeline_depth,
                 arrival: arrival.name().to_owned(),
@@ -292,8 +292,8 @@ impl Trial {
         outcome.row.workers = ground.workers;
         outcome.row.server_cpus = ground.placement.server.clone();
         outcome.row.client_cpus = ground.placement.client.clone();
-        let own_bound = descriptors_per_worker(&self.contender.backend);
-        let external = ground.external(&self.contender.backend);
+        let own_bound = descriptors_per_worker(&self.arm.backend);
+        let external = ground.external(&self.arm.backend);
         if let Some(reason) = too_many(self.task.connections(), ground.workers, own_bound)
             .or_else(|| external?.unsupported(self.task.pass(), ground.launchers.is_some()))
         {
@@ -384,13 +384,13 @@ impl Trial {
         held: impl FnMut(Option<u32>),
     ) -> Result<Server> {
         let settings = match self.task.load() {
-            Some(workload) => workload.settings(&self.contender),
-            None => self.contender.set.clone(),
+            Some(workload) => workload.settings(&self.arm),
+            None => self.arm.set.clone(),
         };
         let plan = ServerPlan {
-            external: ground.external(&self.contender.backend),
+            external: ground.external(&self.arm.backend),
             binary: &ground.server,
-            backend: &self.contender.backend,
+            backend: &self.arm.backend,
             settings: &settings,
             workers: ground.workers,
             first_port: ground.first_port,
@@ -416,9 +416,9 @@ impl Trial {
     /// How many connections this machine has room for if it is less than `wanted`, and why.
     fn room(&self, ground: &Ground, wanted: usize) -> Result<Option<(usize, String)>> {
         let room = ground.room.with_available(ramp::available_bytes()?);
-        let is_document = self.contender.backend == "epoll-document";
+        let is_document = self.arm.backend == "epoll-document";
         let own = own_descriptors(ground.workers, ground.ports);
-        let bounds = match ground.external(&self.contender.backend) {
+        let bounds = match ground.external(&self.arm.backend) {
             Some(_) => room.bounds_of_external(own),
             None => {
                 room.bounds(u64::from(ground.workers), u64::from(ground.ports), own, is_document)

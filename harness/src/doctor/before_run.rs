@@ -7,7 +7,7 @@ use super::judge::{Check, Line, Status, impossible};
 use super::locked;
 use crate::matrix::external::External;
 use crate::matrix::room::{Bound, OWN_DESCRIPTORS, Room, own_descriptors};
-use crate::matrix::{Contender, Matrix, Workload};
+use crate::matrix::{Arm, Matrix, Workload};
 use crate::rows::Pass;
 use crate::text::count;
 
@@ -18,10 +18,10 @@ const LINES_MAX: usize = 6;
 const LOW_LOAD: usize = 8;
 
 /// Whether a backend with its settings is refused by this kernel, and why.
-pub type Refusal = fn(&Contender) -> Option<String>;
+pub type Refusal = fn(&Arm) -> Option<String>;
 
 /// The kernel's own word.
-pub fn ask_kernel(contender: &Contender) -> Option<String> {
+pub fn ask_kernel(contender: &Arm) -> Option<String> {
     refusal(&contender.backend, &contender.set)
 }
 
@@ -72,7 +72,7 @@ pub fn unsupported_externals(matrix: &Matrix, is_commanded: bool) -> Vec<String>
 /// measured. A walk goes as far as it can.
 pub fn refuse(facts: &Facts, matrix: &Matrix, is_commanded: bool, refusal: Refusal) -> Result<()> {
     refuse_baseline(matrix, is_commanded)?;
-    let refused = |contender: &Contender| match matrix.external(&contender.backend) {
+    let refused = |contender: &Arm| match matrix.external(&contender.backend) {
         Some(external) => never_supported(external, matrix, is_commanded),
         None => refusal(contender),
     };
@@ -182,10 +182,10 @@ pub fn warnings(
     warnings.extend(unsupported_externals(matrix, is_commanded));
     warnings.extend(too_many_for_externals(facts, matrix));
     warnings.extend(locked::too_little(facts, matrix));
-    let is_ours = |contender: &&Contender| matrix.external(&contender.backend).is_none();
+    let is_ours = |contender: &&Arm| matrix.external(&contender.backend).is_none();
     let refused =
         matrix.backends.iter().filter(is_ours).filter(|contender| refusal(contender).is_some());
-    let refused: Vec<_> = refused.map(Contender::arm).collect();
+    let refused: Vec<_> = refused.map(Arm::name).collect();
     if !refused.is_empty() {
         warnings.insert(
             0,

@@ -6,7 +6,7 @@ use super::before_run::{refuse, walks, warnings};
 use super::facts::{Facts, Support};
 use super::judge::{Check, Line, Status, impossible, lines};
 use super::screen;
-use crate::matrix::{Contender, Matrix};
+use crate::matrix::{Arm, Matrix};
 
 /// A server of one's own, as root.
 fn rich() -> Facts {
@@ -121,15 +121,15 @@ fn matrix(from: &str, to: &str) -> Matrix {
     Matrix::read(file.path()).unwrap()
 }
 
-fn all_run(_: &Contender) -> Option<String> {
+fn all_run(_: &Arm) -> Option<String> {
     None
 }
 
-fn no_uring(contender: &Contender) -> Option<String> {
+fn no_uring(contender: &Arm) -> Option<String> {
     contender.backend.starts_with("uring").then(|| "io_uring_setup: EPERM".to_owned())
 }
 
-fn none_runs(_: &Contender) -> Option<String> {
+fn none_runs(_: &Arm) -> Option<String> {
     Some("io_uring_setup: ENOSYS".to_owned())
 }
 

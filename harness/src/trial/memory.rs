@@ -55,7 +55,7 @@ pub fn measure(
     outcome: &mut Outcome,
 ) -> Result<(Status, String)> {
     // Of a server that is not ours nothing else is expected.
-    let echoes = backend::find(&trial.contender.backend).map_or(true, |entry| entry.echoes);
+    let echoes = backend::find(&trial.arm.backend).map_or(true, |entry| entry.echoes);
     let (memory, skipped) = match trial.room(ground, memory.most())? {
         Some((room, reason)) => (&memory.up_to(room), Some(reason)),
         None => (memory, None),

@@ -91,7 +91,7 @@ pub fn measure(
         let server = trial.server(ground, namespace.as_ref(), row, |_| {})?;
         Ok(Site { namespace, server })
     };
-    let echoes = backend::find(&trial.contender.backend).is_ok_and(|entry| entry.echoes);
+    let echoes = backend::find(&trial.arm.backend).is_ok_and(|entry| entry.echoes);
     let mut crowded = site(ground)?;
     // In the same network, if neither has one of its own.
     let beside = Ground { first_port: ground.first_port + ground.ports, ..ground.clone() };
@@ -162,8 +162,8 @@ impl Trial {
     fn step(&self, step: &str, available_bytes: u64) -> ScaleRow {
         ScaleRow {
             run_id: self.run_id,
-            arm: self.arm.clone(),
-            backend: self.contender.backend.clone(),
+            arm: self.role.clone(),
+            backend: self.arm.backend.clone(),
             step: step.to_owned(),
             machine_available_bytes: available_bytes,
             status: Status::Ok,

@@ -44,8 +44,8 @@ pub fn measure(
     let row = &mut outcome.row;
     let is_open = workload.rate_per_s.is_some();
     let namespace = trial.namespace(ground, row);
-    let is_external = ground.external(&trial.contender.backend).is_some();
-    let uses_ring = trial.contender.backend.starts_with("uring") && !is_external;
+    let is_external = ground.external(&trial.arm.backend).is_some();
+    let uses_ring = trial.arm.backend.starts_with("uring") && !is_external;
     let mut tracepoints = Traced::none("the server did not hold", uses_ring);
     let mut server = trial.server(ground, namespace.as_ref(), row, |pid| {
         tracepoints = match pid {
@@ -156,8 +156,8 @@ pub fn measure(
         .map(|(syscall, calls)| SyscallRow {
             run_id: trial.run_id,
             workload: workload.name.clone(),
-            arm: trial.arm.clone(),
-            backend: trial.contender.backend.clone(),
+            arm: trial.role.clone(),
+            backend: trial.arm.backend.clone(),
             syscall: syscall.to_owned(),
             calls,
             calls_per_echo: calls as f64 / echoes,
@@ -335,8 +335,8 @@ fn event_rows(
         EventRow {
             run_id: trial.run_id,
             workload: workload.name.clone(),
-            arm: trial.arm.clone(),
-            backend: trial.contender.backend.clone(),
+            arm: trial.role.clone(),
+            backend: trial.arm.backend.clone(),
             event: event.name().to_owned(),
             count: count.ok(),
             count_per_echo: count.ok().map(|count| count as f64 / echoes),

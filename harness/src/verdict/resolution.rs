@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::comparisons::{self, Spread, complete_blocks};
 use crate::machine::Machine;
-use crate::matrix::{BLOCKS_FOR_VERDICT, Contender, Matrix};
+use crate::matrix::{Arm, BLOCKS_FOR_VERDICT, Matrix};
 use crate::rows::{Bounds, ComparisonRow, Pass, TrialRow, Verdict};
 
 /// What is judged: CPU, and the tail.
@@ -72,27 +72,20 @@ pub struct Handicap {
 }
 
 /// The arm of a handicap.
-pub fn contender(backend: &str, work_ns: u64) -> Contender {
-    Contender {
-        backend: backend.to_owned(),
-        set: vec![format!("work_ns={work_ns}")],
-        ..Contender::default()
-    }
+pub fn arm_with_work(backend: &str, work_ns: u64) -> Arm {
+    Arm { backend: backend.to_owned(), set: vec![format!("work_ns={work_ns}")], ..Arm::default() }
 }
 
 /// The busy wait of a handicap.
-fn work_ns(contender: &Contender) -> Option<u64> {
-    let [setting] = &contender.set[..] else { return None };
+fn work_ns(arm: &Arm) -> Option<u64> {
+    let [setting] = &arm.set[..] else { return None };
     setting.strip_prefix("work_ns=")?.parse().ok()
 }
 
 /// Judges each metric of the matrix's handicaps.
 pub fn judge(rows: &[TrialRow], matrix: &Matrix) -> Vec<Metric> {
-    let handicaps: Vec<(u64, String)> = matrix
-        .backends
-        .iter()
-        .filter_map(|contender| Some((work_ns(contender)?, contender.arm())))
-        .collect();
+    let handicaps: Vec<(u64, String)> =
+        matrix.backends.iter().filter_map(|arm| Some((work_ns(arm)?, arm.name()))).collect();
     let workload =
         matrix.workloads.first().map(|workload| workload.name.as_str()).unwrap_or_default();
     let blocks: Vec<u32> = complete_blocks(rows, Pass::Latency, workload)

@@ -80,7 +80,7 @@ pub fn ratios(run: &Run, compared: &Compared) -> Found {
 }
 
 fn ratios_of(run: &Run, compared: &Compared, workload: &Workload) -> Option<Group> {
-    let arms = run.matrix.backends.iter().map(|contender| contender.arm());
+    let arms = run.matrix.backends.iter().map(|contender| contender.name());
     let found =
         |arm: String| comparison(run, &workload.name, compared.column, &arm, &run.matrix.baseline);
     let comparisons: Vec<&ComparisonRow> = arms.filter_map(found).collect();
@@ -194,7 +194,7 @@ pub fn absolute(run: &Run) -> Found {
             })
         };
         let rows: Vec<Row> =
-            run.matrix.backends.iter().filter_map(|contender| row(contender.arm())).collect();
+            run.matrix.backends.iter().filter_map(|contender| row(contender.name())).collect();
         let heading = format!("{}: {}", workload.name, load(workload));
         (!rows.is_empty()).then_some(Group { heading, rows, band: None })
     };

@@ -8,7 +8,7 @@
 //! between these.
 
 use super::{Pair, obstacles};
-use crate::matrix::{BLOCKS_FOR_VERDICT, Contender, Workload};
+use crate::matrix::{Arm, BLOCKS_FOR_VERDICT, Workload};
 use crate::report::tables::{comparison, counted_trial};
 use crate::results::Run;
 use crate::rows::{Bounds, MemoryRow, NEVER_USED, Pass, Status, USED_THEN_IDLE, Verdict};
@@ -134,7 +134,7 @@ pub fn all(pair: &Pair) -> (Vec<Figure>, Vec<String>) {
 
 /// In the order of A's matrix.
 pub fn arms_of_both(pair: &Pair) -> Vec<String> {
-    let of = |run: &Run| run.matrix.backends.iter().map(Contender::arm).collect::<Vec<_>>();
+    let of = |run: &Run| run.matrix.backends.iter().map(Arm::name).collect::<Vec<_>>();
     let others = of(&pair.b);
     of(&pair.a).into_iter().filter(|arm| others.contains(arm)).collect()
 }
