@@ -23,7 +23,7 @@ use crate::programs::{external_server, placement, sides};
 use crate::results::origin::Programs;
 use crate::results::{self, BrokenOff, Manifest, Results, Run};
 use crate::rows::{NOT_RUN, Pass, Status, TrialRow};
-use crate::trial::{Ground, Trial};
+use crate::trial::{Trial, TrialContext};
 use crate::verdict::resolution::Calibration;
 use crate::verdict::sweep;
 use crate::{doctor, report, terminal};
@@ -219,7 +219,7 @@ pub fn run(options: Options) -> Result<()> {
         Some(left) => left.reopen()?,
         None => Results::create(&folder)?,
     };
-    let ground = Ground {
+    let context = TrialContext {
         server,
         externals: matrix.externals.clone(),
         workers: matrix.workers,
@@ -233,11 +233,11 @@ pub fn run(options: Options) -> Result<()> {
     };
     results.write_manifest(&manifest)?;
 
-    let shared_core = ground.placement.shared_core == Some(true);
+    let shared_core = context.placement.shared_core == Some(true);
     // Its files are what a run is for: what cannot be said is an error at its end.
     let mut said = (examination.say())
         .and_then(|()| {
-            ground.launchers.as_ref().map_or(Ok(()), |launchers| launchers.say(shared_core))
+            context.launchers.as_ref().map_or(Ok(()), |launchers| launchers.say(shared_core))
         })
         .and_then(|()| say_differences(&manifest))
         .and_then(|()| {
@@ -247,7 +247,7 @@ pub fn run(options: Options) -> Result<()> {
         })
         .and_then(|()| say_estimate(&planner, &trials, results.trials().len()));
     bar.enable_steady_tick(Duration::from_millis(500));
-    let mut course = Course { planner, manifest, results, ground, watch, stop, bar };
+    let mut course = Course { planner, manifest, results, context, watch, stop, bar };
     let end = course.measure(trials).map_err(|error| stopped(&error, &folder, &go_on));
     course.bar.finish_and_clear();
     let end = end?;
@@ -298,7 +298,7 @@ struct Course {
     planner: Planner,
     manifest: Manifest,
     results: Results,
-    ground: Ground,
+    context: TrialContext,
     watch: Watch,
     stop: Stop,
     bar: ProgressBar,
@@ -324,8 +324,8 @@ impl Course {
                 self.bar.set_message(format!("{} {}: {role}", task.pass().name(), task.workload()));
                 self.watch.look()?;
                 let outcome = match hopeless(self.results.trials(), &trial) {
-                    Some(reason) => trial.not_run(&self.ground, reason),
-                    None => trial.run(&self.ground),
+                    Some(reason) => trial.not_run(&self.context, reason),
+                    None => trial.run(&self.context),
                 };
                 self.bar.inc(trial.task.estimate().as_millis() as u64);
                 if self.stop.at_once() {

@@ -14,7 +14,7 @@ use crate::results::{self, Run};
 use crate::rows::{Pass, Status, TrialRow};
 use crate::run;
 use crate::statistics::median;
-use crate::trial::{Ground, Task, Trial};
+use crate::trial::{Task, Trial, TrialContext};
 use crate::verdict::comparisons::complete_blocks;
 use crate::verdict::resolution::{self, Calibration};
 
@@ -187,13 +187,13 @@ fn judge(folder: &Path) -> Result<()> {
 
 /// Trials that are no part of a run: what they find decides what the run is.
 struct Probe {
-    ground: Ground,
+    context: TrialContext,
     arm: Arm,
 }
 
 impl Probe {
     fn new(server: &Path, backend: &str) -> Result<Self> {
-        let ground = Ground {
+        let context = TrialContext {
             server: server.to_owned(),
             externals: Vec::new(),
             workers: 1,
@@ -206,7 +206,7 @@ impl Probe {
             interruptions: Default::default(),
         };
         let arm = Arm { backend: backend.to_owned(), ..Arm::default() };
-        Ok(Self { ground, arm })
+        Ok(Self { context, arm })
     }
 
     /// Rows of trials that stand, and how long one takes.
@@ -222,7 +222,7 @@ impl Probe {
                 arm: self.arm.clone(),
                 task: Task::Capacity(workload.clone(), latency.clone()),
             };
-            let row = trial.run(&self.ground).row;
+            let row = trial.run(&self.context).row;
             let fails = matches!(row.status, Status::Failed | Status::Unsupported);
             ensure!(!fails, "{}: {}", self.arm.backend, row.reason);
             rows.push(row);
