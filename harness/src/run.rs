@@ -225,7 +225,7 @@ pub fn run(options: Options) -> Result<()> {
         workers: matrix.workers,
         first_port: FIRST_PORT,
         ports: matrix.ports.unwrap_or(matrix.workers),
-        room: examination.room.clone(),
+        connection_limits: examination.connection_limits.clone(),
         placement,
         hyperthreads: matrix.hyperthreads,
         launchers,

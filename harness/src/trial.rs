@@ -19,8 +19,8 @@ use crate::load::result::{Arrival, ChurnResult};
 use crate::machine::files;
 use crate::machine::network_namespace::NetworkNamespace;
 use crate::machine::placement::Placement;
+use crate::matrix::connection_limits::{ConnectionLimits, OWN_DESCRIPTORS, own_descriptors};
 use crate::matrix::external::{External, visible};
-use crate::matrix::room::{OWN_DESCRIPTORS, Room, own_descriptors};
 use crate::matrix::{Arm, Memory, Scale, Workload};
 use crate::programs::client::Load;
 use crate::programs::counters::ServerCounters;
@@ -45,7 +45,7 @@ pub struct TrialContext {
     /// Its ports.
     pub ports: u16,
     /// How many connections this machine has room for.
-    pub room: Room,
+    pub connection_limits: ConnectionLimits,
     /// Which CPUs server and client run on.
     pub placement: Placement,
     /// Whether they may be hyperthreads of one core.
@@ -416,14 +416,17 @@ impl Trial {
 
     /// How many connections this machine has room for if it is less than `wanted`, and why.
     fn room(&self, context: &TrialContext, wanted: usize) -> Result<Option<(usize, String)>> {
-        let room = context.room.with_available(ramp::available_bytes()?);
+        let limits = context.connection_limits.with_available(ramp::available_bytes()?);
         let is_document = self.arm.backend == "epoll-document";
         let own = own_descriptors(context.workers, context.ports);
         let bounds = match context.external(&self.arm.backend) {
-            Some(_) => room.bounds_of_external(own),
-            None => {
-                room.bounds(u64::from(context.workers), u64::from(context.ports), own, is_document)
-            }
+            Some(_) => limits.for_external(own),
+            None => limits.for_server(
+                u64::from(context.workers),
+                u64::from(context.ports),
+                own,
+                is_document,
+            ),
         };
         let tightest = bounds.into_iter().min_by_key(|bound| bound.connections);
         let too_few = tightest.filter(|bound| bound.connections < wanted as u64);

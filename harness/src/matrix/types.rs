@@ -7,8 +7,8 @@ use anyhow::{Context, Result, bail, ensure};
 use ringmark::backend::{self, Knobs};
 use serde::{Deserialize, Serialize};
 
+use super::connection_limits::own_descriptors;
 use super::external::{External, visible};
-use super::room::own_descriptors;
 use crate::load::result::Arrival;
 use crate::load::{
     CHURN_MAX, DURATION_MAX, MESSAGE_BYTES_MAX, PIPELINE_MAX, RATE_MAX_PER_S, RATE_MIN_PER_S,

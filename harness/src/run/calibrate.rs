@@ -6,8 +6,8 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context, Result, ensure};
 use ringmark::backend;
 
-use crate::doctor::Room;
 use crate::machine::Machine;
+use crate::matrix::connection_limits::ConnectionLimits;
 use crate::matrix::{Arm, Latency, Matrix, Workload};
 use crate::programs::placement;
 use crate::results::{self, Run};
@@ -199,7 +199,7 @@ impl Probe {
             workers: 1,
             first_port: crate::programs::server::FIRST_PORT,
             ports: 1,
-            room: Room::default(),
+            connection_limits: ConnectionLimits::default(),
             placement: placement::deal(1, false, None)?,
             hyperthreads: false,
             launchers: None,
