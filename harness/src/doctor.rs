@@ -19,10 +19,10 @@ use serde_json::json;
 use self::facts::Facts;
 use crate::machine::Machine;
 use crate::matrix::Matrix;
+use crate::matrix::connection_limits::ConnectionLimits;
 use crate::results::sides::Sides;
 
 pub use crate::doctor::judge::Line;
-pub use crate::matrix::room::Room;
 
 /// How long all CPUs are kept busy to see who else wants them. The kernel counts in ticks of mostly
 /// 10 ms.
@@ -68,7 +68,7 @@ pub fn run(options: Options) -> Result<()> {
 /// What is known of the machine before a run.
 pub struct Examination {
     /// How many connections it has room for.
-    pub room: Room,
+    pub connection_limits: ConnectionLimits,
     /// The same in words, if the matrix asks for many.
     walks: Vec<String>,
     /// Every line, for the manifest.
@@ -83,18 +83,18 @@ pub struct Examination {
 pub fn examine(machine: &Machine, matrix: &Matrix, sides: Option<&Sides>) -> Result<Examination> {
     let facts = Facts::read(machine, SPIN_TIME_BEFORE_RUN);
     let lines = judge::lines(&facts);
-    let room = facts.room();
+    let connection_limits = facts.connection_limits();
     let is_commanded = sides.is_some();
     if sides.is_some_and(|sides| !sides.are_here()) {
         before_run::refuse_baseline(matrix, is_commanded)?;
         let warnings = before_run::unsupported_externals(matrix, is_commanded);
-        return Ok(Examination { room, walks: Vec::new(), lines, warnings });
+        return Ok(Examination { connection_limits, walks: Vec::new(), lines, warnings });
     }
     before_run::refuse(&facts, matrix, is_commanded, before_run::ask_kernel)?;
     let warnings =
         before_run::warnings(&lines, &facts, matrix, is_commanded, before_run::ask_kernel);
-    let walks = before_run::walks(&room, matrix);
-    Ok(Examination { room, walks, lines, warnings })
+    let walks = before_run::walks(&connection_limits, matrix);
+    Ok(Examination { connection_limits, walks, lines, warnings })
 }
 
 impl Examination {

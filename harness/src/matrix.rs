@@ -1,7 +1,7 @@
 //! The matrix of a run: what is asked for, and whether it can be asked.
 
+pub mod connection_limits;
 pub mod external;
-pub mod room;
 mod types;
 
 pub use types::*;

@@ -23,7 +23,7 @@ use crate::programs::{external_server, placement, sides};
 use crate::results::origin::Programs;
 use crate::results::{self, BrokenOff, Manifest, Results, Run};
 use crate::rows::{NOT_RUN, Pass, Status, TrialRow};
-use crate::trial::{Ground, Trial};
+use crate::trial::{Trial, TrialContext};
 use crate::verdict::resolution::Calibration;
 use crate::verdict::sweep;
 use crate::{doctor, report, terminal};
@@ -219,13 +219,13 @@ pub fn run(options: Options) -> Result<()> {
         Some(left) => left.reopen()?,
         None => Results::create(&folder)?,
     };
-    let ground = Ground {
+    let context = TrialContext {
         server,
         externals: matrix.externals.clone(),
         workers: matrix.workers,
         first_port: FIRST_PORT,
         ports: matrix.ports.unwrap_or(matrix.workers),
-        room: examination.room.clone(),
+        connection_limits: examination.connection_limits.clone(),
         placement,
         hyperthreads: matrix.hyperthreads,
         launchers,
@@ -233,11 +233,11 @@ pub fn run(options: Options) -> Result<()> {
     };
     results.write_manifest(&manifest)?;
 
-    let shared_core = ground.placement.shared_core == Some(true);
+    let shared_core = context.placement.shared_core == Some(true);
     // Its files are what a run is for: what cannot be said is an error at its end.
     let mut said = (examination.say())
         .and_then(|()| {
-            ground.launchers.as_ref().map_or(Ok(()), |launchers| launchers.say(shared_core))
+            context.launchers.as_ref().map_or(Ok(()), |launchers| launchers.say(shared_core))
         })
         .and_then(|()| say_differences(&manifest))
         .and_then(|()| {
@@ -247,7 +247,7 @@ pub fn run(options: Options) -> Result<()> {
         })
         .and_then(|()| say_estimate(&planner, &trials, results.trials().len()));
     bar.enable_steady_tick(Duration::from_millis(500));
-    let mut course = Course { planner, manifest, results, ground, watch, stop, bar };
+    let mut course = Course { planner, manifest, results, context, watch, stop, bar };
     let end = course.measure(trials).map_err(|error| stopped(&error, &folder, &go_on));
     course.bar.finish_and_clear();
     let end = end?;
@@ -298,7 +298,7 @@ struct Course {
     planner: Planner,
     manifest: Manifest,
     results: Results,
-    ground: Ground,
+    context: TrialContext,
     watch: Watch,
     stop: Stop,
     bar: ProgressBar,
@@ -320,12 +320,12 @@ impl Course {
             let time = time_of(&trials) + time_ahead(&self.planner);
             self.bar.set_length(self.bar.position() + time.as_millis() as u64);
             for trial in std::mem::take(&mut trials) {
-                let Trial { task, arm, .. } = &trial;
-                self.bar.set_message(format!("{} {}: {arm}", task.pass().name(), task.workload()));
+                let Trial { task, role, .. } = &trial;
+                self.bar.set_message(format!("{} {}: {role}", task.pass().name(), task.workload()));
                 self.watch.look()?;
                 let outcome = match hopeless(self.results.trials(), &trial) {
-                    Some(reason) => trial.not_run(&self.ground, reason),
-                    None => trial.run(&self.ground),
+                    Some(reason) => trial.not_run(&self.context, reason),
+                    None => trial.run(&self.context),
                 };
                 self.bar.inc(trial.task.estimate().as_millis() as u64);
                 if self.stop.at_once() {
@@ -379,7 +379,7 @@ const FAILURES_TO_GIVE_UP: usize = 4;
 fn hopeless(rows: &[TrialRow], trial: &Trial) -> Option<String> {
     let (pass, workload) = (Some(trial.task.pass()), trial.task.workload());
     let of_arm =
-        || rows.iter().filter(|row| row.arm == trial.arm && row.status != Status::Unsupported);
+        || rows.iter().filter(|row| row.arm == trial.role && row.status != Status::Unsupported);
     let here = || of_arm().filter(|row| row.pass == pass && row.workload == workload);
     let words = failed_alike(&here().collect::<Vec<_>>())
         .or_else(|| failed_alike(&of_arm().collect::<Vec<_>>()))?;
@@ -509,8 +509,8 @@ fn say_estimate(planner: &Planner, left: &[Trial], done: usize) -> Result<()> {
 }
 
 fn describe(trial: &Trial) -> String {
-    let Trial { run_id, block, arm, task, .. } = trial;
-    line(*run_id, task.pass().name(), task.workload(), *block, arm)
+    let Trial { run_id, block, role, task, .. } = trial;
+    line(*run_id, task.pass().name(), task.workload(), *block, role)
 }
 
 /// A trial in the manifest's order.
@@ -571,8 +571,8 @@ mod tests {
             run_id: 1,
             block: 1,
             order: 1,
-            arm: "other".to_owned(),
-            contender: Default::default(),
+            role: "other".to_owned(),
+            arm: Default::default(),
             task: task(name),
         };
         let row = |workload: &str, status: Status, reason: &str| TrialRow {
@@ -601,7 +601,7 @@ mod tests {
         // One that came to its end, whatever the gates said, is not hopeless; nor is another arm.
         let once = [vec![row("z", Status::Rejected, "")], four.clone()].concat();
         assert_eq!(hopeless(&once, &trial("a")), None);
-        assert_eq!(hopeless(&four, &Trial { arm: "x".to_owned(), ..trial("a") }), None);
+        assert_eq!(hopeless(&four, &Trial { role: "x".to_owned(), ..trial("a") }), None);
     }
 
     #[test]

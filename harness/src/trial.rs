@@ -19,9 +19,9 @@ use crate::load::result::{Arrival, ChurnResult};
 use crate::machine::files;
 use crate::machine::network_namespace::NetworkNamespace;
 use crate::machine::placement::Placement;
+use crate::matrix::connection_limits::{ConnectionLimits, OWN_DESCRIPTORS, own_descriptors};
 use crate::matrix::external::{External, visible};
-use crate::matrix::room::{OWN_DESCRIPTORS, Room, own_descriptors};
-use crate::matrix::{Contender, Memory, Scale, Workload};
+use crate::matrix::{Arm, Memory, Scale, Workload};
 use crate::programs::client::Load;
 use crate::programs::counters::ServerCounters;
 use crate::programs::placement;
@@ -33,7 +33,7 @@ use crate::rows::{Outcome, Pass, Status, TrialRow};
 
 /// What is the same for every trial of a run, unless its workload has workers of its own.
 #[derive(Clone)]
-pub struct Ground {
+pub struct TrialContext {
     /// The server's program.
     pub server: PathBuf,
     /// The servers that are not ours.
@@ -45,7 +45,7 @@ pub struct Ground {
     /// Its ports.
     pub ports: u16,
     /// How many connections this machine has room for.
-    pub room: Room,
+    pub connection_limits: ConnectionLimits,
     /// Which CPUs server and client run on.
     pub placement: Placement,
     /// Whether they may be hyperthreads of one core.
@@ -56,7 +56,7 @@ pub struct Ground {
     pub interruptions: Interruptions,
 }
 
-impl Ground {
+impl TrialContext {
     /// Where the two sides are, if the run has a command for either.
     pub fn sides(&self) -> Option<&Sides> {
         Some(&self.launchers.as_ref()?.sides)
@@ -67,7 +67,7 @@ impl Ground {
         self.externals.iter().find(|external| external.name == backend)
     }
 
-    /// The ground of a trial whose workload has so many workers; if they would not have a CPU each,
+    /// The context of a trial whose workload has so many workers; if they would not have a CPU each,
     /// why not.
     fn with_workers(&self, workers: u16) -> Result<Self, String> {
         let placement = placement::deal(workers, self.hyperthreads, self.sides())
@@ -229,9 +229,9 @@ pub struct Trial {
     /// Its place in the block.
     pub order: u32,
     /// Its role in the block.
-    pub arm: String,
-    /// The backend.
-    pub contender: Contender,
+    pub role: String,
+    /// The server that it measures.
+    pub arm: Arm,
     /// What is measured.
     pub task: Task,
 }
@@ -256,8 +256,8 @@ impl Trial {
                 workload: self.task.workload().to_owned(),
                 block: self.block,
                 order: self.order,
-                arm: self.arm.clone(),
-                backend: self.contender.backend.clone(),
+                arm: self.role.clone(),
+                backend: self.arm.backend.clone(),
                 message_bytes,
                 pipeline_depth,
                 arrival: arrival.name().to_owned(),
@@ -268,51 +268,52 @@ impl Trial {
     }
 
     /// What stands for it if it is not run.
-    pub fn not_run(&self, ground: &Ground, reason: String) -> Outcome {
+    pub fn not_run(&self, context: &TrialContext, reason: String) -> Outcome {
         let mut outcome = self.begun();
         outcome.row.workers =
-            self.task.load().and_then(|workload| workload.workers).unwrap_or(ground.workers);
+            self.task.load().and_then(|workload| workload.workers).unwrap_or(context.workers);
         (outcome.row.status, outcome.row.reason) = (Status::Failed, reason);
         outcome
     }
 
     /// Runs it. Whatever goes wrong stands in the row.
-    pub fn run(&self, ground: &Ground) -> Outcome {
+    pub fn run(&self, context: &TrialContext) -> Outcome {
         let mut outcome = self.begun();
         let own_workers = self.task.load().and_then(|workload| workload.workers);
-        let own_ground = match own_workers.map(|workers| ground.with_workers(workers)).transpose() {
+        let own_context = match own_workers.map(|workers| context.with_workers(workers)).transpose()
+        {
             Ok(own) => own,
             Err(reason) => {
-                outcome.row.workers = own_workers.unwrap_or(ground.workers);
+                outcome.row.workers = own_workers.unwrap_or(context.workers);
                 (outcome.row.status, outcome.row.reason) = (Status::Unsupported, reason);
                 return outcome;
             }
         };
-        let ground = own_ground.as_ref().unwrap_or(ground);
-        outcome.row.workers = ground.workers;
-        outcome.row.server_cpus = ground.placement.server.clone();
-        outcome.row.client_cpus = ground.placement.client.clone();
-        let own_bound = descriptors_per_worker(&self.contender.backend);
-        let external = ground.external(&self.contender.backend);
-        if let Some(reason) = too_many(self.task.connections(), ground.workers, own_bound)
-            .or_else(|| external?.unsupported(self.task.pass(), ground.launchers.is_some()))
+        let context = own_context.as_ref().unwrap_or(context);
+        outcome.row.workers = context.workers;
+        outcome.row.server_cpus = context.placement.server.clone();
+        outcome.row.client_cpus = context.placement.client.clone();
+        let own_bound = descriptors_per_worker(&self.arm.backend);
+        let external = context.external(&self.arm.backend);
+        if let Some(reason) = too_many(self.task.connections(), context.workers, own_bound)
+            .or_else(|| external?.unsupported(self.task.pass(), context.launchers.is_some()))
         {
             (outcome.row.status, outcome.row.reason) = (Status::Unsupported, reason);
             return outcome;
         }
-        if let Some(reason) = self.not_to_be_measured(ground) {
+        if let Some(reason) = self.not_to_be_measured(context) {
             (outcome.row.status, outcome.row.reason) = (Status::Unsupported, reason);
             return outcome;
         }
-        ground.interruptions.take_suspended();
+        context.interruptions.take_suspended();
         let result = match &self.task {
             Task::Syscalls(workload, echoes) => {
-                syscalls::measure(self, ground, workload, *echoes, &mut outcome)
+                syscalls::measure(self, context, workload, *echoes, &mut outcome)
             }
-            Task::Memory(memory) => memory::measure(self, ground, memory, &mut outcome),
-            Task::Scale(scale) => scale::measure(self, ground, scale, &mut outcome),
+            Task::Memory(memory) => memory::measure(self, context, memory, &mut outcome),
+            Task::Scale(scale) => scale::measure(self, context, scale, &mut outcome),
             Task::Capacity(workload, latency) | Task::Latency(workload, latency) => {
-                latency::measure(self, ground, workload, latency, &mut outcome)
+                latency::measure(self, context, workload, latency, &mut outcome)
             }
         };
         match result {
@@ -323,13 +324,13 @@ impl Trial {
                 let reason = visible(&format!("{error:#}").replace('\n', "; "));
                 // It may hold what programs of other people say. All other reasons are in words of
                 // our own.
-                outcome.row.reason = match &ground.launchers {
+                outcome.row.reason = match &context.launchers {
                     Some(launchers) => launchers.hide(reason),
                     None => reason,
                 };
             }
         }
-        if let Some(reason) = spoilt_by(&ground.interruptions.take_suspended()) {
+        if let Some(reason) = spoilt_by(&context.interruptions.take_suspended()) {
             let row = &mut outcome.row;
             row.reason = [reason, std::mem::take(&mut row.reason)]
                 .join("; ")
@@ -341,8 +342,8 @@ impl Trial {
     }
 
     /// Why the sides are where this cannot be measured.
-    fn not_to_be_measured(&self, ground: &Ground) -> Option<String> {
-        let sides = ground.sides()?;
+    fn not_to_be_measured(&self, context: &TrialContext) -> Option<String> {
+        let sides = context.sides()?;
         match &self.task {
             Task::Memory(_) | Task::Scale(_) => sides.no_walk(),
             Task::Capacity(workload, _) | Task::Latency(workload, _) => {
@@ -357,8 +358,8 @@ impl Trial {
 
     /// A fresh namespace if it is permitted, and no command says where the sides are; the row says
     /// which.
-    fn namespace(&self, ground: &Ground, row: &mut TrialRow) -> Option<NetworkNamespace> {
-        if ground.launchers.is_some() {
+    fn namespace(&self, context: &TrialContext, row: &mut TrialRow) -> Option<NetworkNamespace> {
+        if context.launchers.is_some() {
             row.network_namespace = "as commanded".to_owned();
             return None;
         }
@@ -378,27 +379,27 @@ impl Trial {
     /// it is to be seen here.
     fn server(
         &self,
-        ground: &Ground,
+        context: &TrialContext,
         namespace: Option<&NetworkNamespace>,
         row: &mut TrialRow,
         held: impl FnMut(Option<u32>),
     ) -> Result<Server> {
         let settings = match self.task.load() {
-            Some(workload) => workload.settings(&self.contender),
-            None => self.contender.set.clone(),
+            Some(workload) => workload.settings(&self.arm),
+            None => self.arm.set.clone(),
         };
         let plan = ServerPlan {
-            external: ground.external(&self.contender.backend),
-            binary: &ground.server,
-            backend: &self.contender.backend,
+            external: context.external(&self.arm.backend),
+            binary: &context.server,
+            backend: &self.arm.backend,
             settings: &settings,
-            workers: ground.workers,
-            first_port: ground.first_port,
-            ports: ground.ports,
-            cpus: &ground.placement.server,
-            launchers: ground.launchers.as_ref(),
+            workers: context.workers,
+            first_port: context.first_port,
+            ports: context.ports,
+            cpus: &context.placement.server,
+            launchers: context.launchers.as_ref(),
         };
-        let server = Server::start(&plan, namespace, &ground.interruptions, held)?;
+        let server = Server::start(&plan, namespace, &context.interruptions, held)?;
         row.knobs = server.knobs.clone();
         row.in_force = server.in_force.clone();
         Ok(server)
@@ -414,22 +415,25 @@ impl Trial {
     }
 
     /// How many connections this machine has room for if it is less than `wanted`, and why.
-    fn room(&self, ground: &Ground, wanted: usize) -> Result<Option<(usize, String)>> {
-        let room = ground.room.with_available(ramp::available_bytes()?);
-        let is_document = self.contender.backend == "epoll-document";
-        let own = own_descriptors(ground.workers, ground.ports);
-        let bounds = match ground.external(&self.contender.backend) {
-            Some(_) => room.bounds_of_external(own),
-            None => {
-                room.bounds(u64::from(ground.workers), u64::from(ground.ports), own, is_document)
-            }
+    fn room(&self, context: &TrialContext, wanted: usize) -> Result<Option<(usize, String)>> {
+        let limits = context.connection_limits.with_available(ramp::available_bytes()?);
+        let is_document = self.arm.backend == "epoll-document";
+        let own = own_descriptors(context.workers, context.ports);
+        let bounds = match context.external(&self.arm.backend) {
+            Some(_) => limits.for_external(own),
+            None => limits.for_server(
+                u64::from(context.workers),
+                u64::from(context.ports),
+                own,
+                is_document,
+            ),
         };
         let tightest = bounds.into_iter().min_by_key(|bound| bound.connections);
         let too_few = tightest.filter(|bound| bound.connections < wanted as u64);
         Ok(too_few.map(|bound| {
             // A round number, of which each worker has as many: whole blocks of the document's
             // table if there are several.
-            let workers = usize::from(ground.workers);
+            let workers = usize::from(context.workers);
             let blocks = workers * BLOCK_EVENTS;
             let unit = if bound.connections as usize >= 4 * blocks { blocks } else { workers };
             let reason = format!(
@@ -444,7 +448,7 @@ impl Trial {
     /// could not open so many files.
     fn load(
         &self,
-        ground: &Ground,
+        context: &TrialContext,
         namespace: Option<&NetworkNamespace>,
         server: &Server,
         row: &TrialRow,
@@ -453,7 +457,7 @@ impl Trial {
     ) -> Result<Load> {
         let first = server.addresses.first().context("the server listens nowhere")?;
         let holding = FileTables::look().context("RLIMIT_NOFILE")?.threads_for(connections);
-        let threads = ground.placement.client_threads.max(holding).min(connections);
+        let threads = context.placement.client_threads.max(holding).min(connections);
         let mut arguments = vec![
             format!("--connect={first}"),
             format!("--ports={}", server.addresses.len()),
@@ -463,8 +467,8 @@ impl Trial {
             // The same bytes for every backend of a block, others in the next.
             format!("--seed={}", self.block),
         ];
-        if !ground.placement.client.is_empty() {
-            arguments.push(format!("--cpus={}", ground.placement.client));
+        if !context.placement.client.is_empty() {
+            arguments.push(format!("--cpus={}", context.placement.client));
         }
         match self.task.load() {
             Some(Workload { rate_per_s: Some(rate), .. }) => {
@@ -477,7 +481,7 @@ impl Trial {
             arguments.push(format!("--churn={churn}"));
         }
         arguments.extend_from_slice(more);
-        Load::start(arguments, ground.launchers.as_ref(), namespace, &ground.interruptions)
+        Load::start(arguments, context.launchers.as_ref(), namespace, &context.interruptions)
     }
 }
 

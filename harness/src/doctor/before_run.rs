@@ -5,9 +5,11 @@ use anyhow::{Result, bail};
 use super::facts::{Facts, refusal};
 use super::judge::{Check, Line, Status, impossible};
 use super::locked;
+use crate::matrix::connection_limits::{
+    ConnectionLimit, ConnectionLimits, OWN_DESCRIPTORS, own_descriptors,
+};
 use crate::matrix::external::External;
-use crate::matrix::room::{Bound, OWN_DESCRIPTORS, Room, own_descriptors};
-use crate::matrix::{Contender, Matrix, Workload};
+use crate::matrix::{Arm, Matrix, Workload};
 use crate::rows::Pass;
 use crate::text::count;
 
@@ -18,10 +20,10 @@ const LINES_MAX: usize = 6;
 const LOW_LOAD: usize = 8;
 
 /// Whether a backend with its settings is refused by this kernel, and why.
-pub type Refusal = fn(&Contender) -> Option<String>;
+pub type Refusal = fn(&Arm) -> Option<String>;
 
 /// The kernel's own word.
-pub fn ask_kernel(contender: &Contender) -> Option<String> {
+pub fn ask_kernel(contender: &Arm) -> Option<String> {
     refusal(&contender.backend, &contender.set)
 }
 
@@ -72,7 +74,7 @@ pub fn unsupported_externals(matrix: &Matrix, is_commanded: bool) -> Vec<String>
 /// measured. A walk goes as far as it can.
 pub fn refuse(facts: &Facts, matrix: &Matrix, is_commanded: bool, refusal: Refusal) -> Result<()> {
     refuse_baseline(matrix, is_commanded)?;
-    let refused = |contender: &Contender| match matrix.external(&contender.backend) {
+    let refused = |contender: &Arm| match matrix.external(&contender.backend) {
         Some(external) => never_supported(external, matrix, is_commanded),
         None => refusal(contender),
     };
@@ -86,10 +88,11 @@ pub fn refuse(facts: &Facts, matrix: &Matrix, is_commanded: bool, refusal: Refus
     if let Some(why) = impossible(facts) {
         bail!(why);
     }
-    let room = facts.room();
+    let limits = facts.connection_limits();
     for (what, connections, workers, ports) in demands(matrix) {
         let own = OWN_DESCRIPTORS as u64;
-        let bounds = room.bounds(u64::from(workers), u64::from(ports), own, has_document(matrix));
+        let bounds =
+            limits.for_server(u64::from(workers), u64::from(ports), own, has_document(matrix));
         if let Some(why) = too_many(&what, connections, bounds) {
             bail!(why);
         }
@@ -98,7 +101,7 @@ pub fn refuse(facts: &Facts, matrix: &Matrix, is_commanded: bool, refusal: Refus
 }
 
 /// Why so many connections do not fit.
-fn too_many(what: &str, connections: usize, bounds: Vec<Bound>) -> Option<String> {
+fn too_many(what: &str, connections: usize, bounds: Vec<ConnectionLimit>) -> Option<String> {
     let exceeded = bounds.into_iter().find(|bound| connections as u64 > bound.connections)?;
     let (asked, room) = (count(connections as u64), count(exceeded.connections));
     Some(format!(
@@ -113,7 +116,7 @@ fn too_many_for_externals(facts: &Facts, matrix: &Matrix) -> Vec<String> {
     if matrix.externals.is_empty() {
         return Vec::new();
     }
-    let bounds = facts.room().bounds_of_external(OWN_DESCRIPTORS as u64);
+    let bounds = facts.connection_limits().for_external(OWN_DESCRIPTORS as u64);
     let line = |(what, connections, ..): (String, usize, u16, u16)| {
         too_many(&format!("{what}, to a server that is not ours"), connections, bounds.clone())
     };
@@ -141,14 +144,15 @@ fn demands(matrix: &Matrix) -> Vec<(String, usize, u16, u16)> {
 const CONNECTIONS_TO_SAY: usize = 100_000;
 
 /// How many connections each bound allows a walk, if it is to hold many.
-pub fn walks(room: &Room, matrix: &Matrix) -> Vec<String> {
+pub fn walks(limits: &ConnectionLimits, matrix: &Matrix) -> Vec<String> {
     let Some(most) = matrix.most_walked().filter(|&most| most >= CONNECTIONS_TO_SAY) else {
         return Vec::new();
     };
     let Matrix { workers, ports, .. } = matrix;
     let ports = ports.unwrap_or(*workers);
     let own = own_descriptors(*workers, ports);
-    let bounds = room.bounds(u64::from(*workers), u64::from(ports), own, has_document(matrix));
+    let bounds =
+        limits.for_server(u64::from(*workers), u64::from(ports), own, has_document(matrix));
     let mut lines = vec![format!(
         "{} connections to {} workers on {} ports are asked for. There is room for:",
         count(most as u64),
@@ -182,10 +186,10 @@ pub fn warnings(
     warnings.extend(unsupported_externals(matrix, is_commanded));
     warnings.extend(too_many_for_externals(facts, matrix));
     warnings.extend(locked::too_little(facts, matrix));
-    let is_ours = |contender: &&Contender| matrix.external(&contender.backend).is_none();
+    let is_ours = |contender: &&Arm| matrix.external(&contender.backend).is_none();
     let refused =
         matrix.backends.iter().filter(is_ours).filter(|contender| refusal(contender).is_some());
-    let refused: Vec<_> = refused.map(Contender::arm).collect();
+    let refused: Vec<_> = refused.map(Arm::name).collect();
     if !refused.is_empty() {
         warnings.insert(
             0,

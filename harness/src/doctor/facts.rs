@@ -19,7 +19,7 @@ use crate::machine::network_namespace::NetworkNamespace;
 use crate::machine::topology::Topology;
 use crate::machine::tracepoints::{Counters, Syscall};
 use crate::machine::{Machine, memory, pmu, procfs};
-use crate::matrix::room::Room;
+use crate::matrix::connection_limits::ConnectionLimits;
 
 /// The facts. None where the machine does not tell; what ends in `_refused` says why something
 /// cannot be used, and is none if it can.
@@ -114,8 +114,8 @@ pub struct Support {
 
 impl Facts {
     /// How many connections the machine has room for.
-    pub fn room(&self) -> Room {
-        Room {
+    pub fn connection_limits(&self) -> ConnectionLimits {
+        ConnectionLimits {
             open_files: self.open_files_hard,
             shared_with: self.file_table_refused.as_ref().map(|_| {
                 OTHER_FILES + FILES_OF_A_THREAD * self.cpus_allowed.unwrap_or_default() as u64

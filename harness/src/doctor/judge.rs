@@ -6,7 +6,7 @@ use serde::{Serialize, Serializer};
 
 use super::facts::{Facts, Support};
 use super::locked;
-use crate::matrix::room;
+use crate::matrix::connection_limits;
 use crate::text::{count, number};
 use crate::trial::gates::{RUN_DELAY_PERCENT, STEAL_PERCENT};
 
@@ -382,7 +382,7 @@ fn open_files(facts: &Facts) -> Line {
     let Some(hard) = facts.open_files_hard else {
         return Line::unknown(check, "RLIMIT_NOFILE", "how many connections fit cannot be told");
     };
-    let each = count(room::connections_per_thread(hard));
+    let each = count(connection_limits::connections_per_thread(hard));
     let raised = match facts.open_files_soft {
         Some(soft) if soft < hard => format!(" (soft {} is raised)", count(soft)),
         _ => String::new(),
@@ -448,10 +448,10 @@ fn ports(facts: &Facts) -> Line {
     let found = format!(
         "{} x {} source addresses: {} connections x workers",
         count(ports),
-        room::SOURCES,
-        count(room::connections_per_port(ports))
+        connection_limits::SOURCES,
+        count(connection_limits::connections_per_port(ports))
     );
-    match ports >= room::PORTS_WANTED {
+    match ports >= connection_limits::PORTS_WANTED {
         true => Line::ok(check, found),
         // From half of them on, connect() looks for long.
         false => Line::limits(
@@ -459,7 +459,7 @@ fn ports(facts: &Facts) -> Line {
             found,
             format!(
                 "a source is given up to {} connections, for lack of ports slowly or in vain",
-                count(room::PORTS_A_SOURCE)
+                count(connection_limits::PORTS_A_SOURCE)
             ),
             "`sysctl -w net.ipv4.ip_local_port_range='32768 60999'`, where trials run",
         ),
@@ -474,7 +474,7 @@ fn memory(facts: &Facts) -> Line {
     let Some(bytes) = facts.memory_bytes() else {
         return Line::unknown(check, "/proc/meminfo", "how many connections fit cannot be told");
     };
-    let fit = bytes / room::bytes_per_connection(true);
+    let fit = bytes / connection_limits::bytes_per_connection(true);
     let source = match facts.memory_bound_bytes {
         Some(bound) if bound == bytes => "allowed by the control group",
         _ => "available",
@@ -483,7 +483,7 @@ fn memory(facts: &Facts) -> Line {
         "{} {source}: {} connections of {} B",
         gibibytes(bytes),
         number((fit / 1000 * 1000) as f64),
-        count(room::bytes_per_connection(true))
+        count(connection_limits::bytes_per_connection(true))
     );
     if fit < CONNECTIONS_WANTED {
         return Line::limits(

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use ringmark::backend::{self, Knobs};
 
 use super::facts::Facts;
-use crate::matrix::{Contender, Matrix};
+use crate::matrix::{Arm, Matrix};
 use crate::text::count;
 
 /// The first kernel that counts again, and the first that did not.
@@ -35,9 +35,9 @@ pub fn too_little(facts: &Facts, matrix: &Matrix) -> Vec<String> {
     let Some(limit) = facts.locked_memory_bytes else { return Vec::new() };
     let workers = matrix.workloads.iter().filter_map(|workload| workload.workers);
     let workers = u64::from(workers.chain([matrix.workers]).max().unwrap_or_default());
-    let too_much = |contender: &Contender| {
+    let too_much = |contender: &Arm| {
         let bytes = worker_bytes(&contender.backend, &contender.set);
-        (workers * bytes > limit).then_some((bytes, contender.arm()))
+        (workers * bytes > limit).then_some((bytes, contender.name()))
     };
     let mut arms: BTreeMap<u64, Vec<String>> = BTreeMap::new();
     for (bytes, arm) in matrix.backends.iter().filter_map(too_much) {

@@ -6,7 +6,7 @@ use super::before_run::{refuse, walks, warnings};
 use super::facts::{Facts, Support};
 use super::judge::{Check, Line, Status, impossible, lines};
 use super::screen;
-use crate::matrix::{Contender, Matrix};
+use crate::matrix::{Arm, Matrix};
 
 /// A server of one's own, as root.
 fn rich() -> Facts {
@@ -121,15 +121,15 @@ fn matrix(from: &str, to: &str) -> Matrix {
     Matrix::read(file.path()).unwrap()
 }
 
-fn all_run(_: &Contender) -> Option<String> {
+fn all_run(_: &Arm) -> Option<String> {
     None
 }
 
-fn no_uring(contender: &Contender) -> Option<String> {
+fn no_uring(contender: &Arm) -> Option<String> {
     contender.backend.starts_with("uring").then(|| "io_uring_setup: EPERM".to_owned())
 }
 
-fn none_runs(_: &Contender) -> Option<String> {
+fn none_runs(_: &Arm) -> Option<String> {
     Some("io_uring_setup: ENOSYS".to_owned())
 }
 
@@ -297,7 +297,7 @@ fn threads_that_share_their_files_hold_as_many_connections_as_one() {
     let words = ["(CLONE_FILES): EPERM", "1,048,512 connections in all", "unconfined"];
     assert_line(&facts, Check::OpenFiles, Status::LimitsResults, &words);
     assert_eq!(impossible(&facts), None);
-    let most = |facts: &Facts| facts.room().bounds(4, 4, 576, false)[0].clone();
+    let most = |facts: &Facts| facts.connection_limits().for_server(4, 4, 576, false)[0].clone();
     assert_eq!((most(&rich()).connections, most(&facts).connections), (4_192_000, 1_048_000));
     assert!(most(&facts).reason.contains("all threads of a process"), "{}", most(&facts).reason);
     let none = Facts {
@@ -350,7 +350,7 @@ fn a_matrix_that_does_not_fit_is_refused_in_one_line() {
         &["1,500", "1 ports of the server"],
     );
     let most = |workers, ports| {
-        let bounds = poor().room().bounds(workers, ports, 16, false);
+        let bounds = poor().connection_limits().for_server(workers, ports, 16, false);
         bounds.iter().map(|bound| bound.connections).collect::<Vec<_>>()
     };
     assert_eq!(most(1, 1)[..2], [1008, 1000]);
@@ -372,8 +372,8 @@ fn with_external(also: &str) -> Matrix {
 #[test]
 fn one_process_of_another_server_has_one_table_of_files() {
     let most = |ports| {
-        let room = Facts { open_files_hard: Some(1024), ports, ..rich() }.room();
-        room.bounds_of_external(16).iter().map(|bound| bound.connections).collect::<Vec<_>>()
+        let limits = Facts { open_files_hard: Some(1024), ports, ..rich() }.connection_limits();
+        limits.for_external(16).iter().map(|bound| bound.connections).collect::<Vec<_>>()
     };
     assert_eq!(most(Some((60_000, 60_999)))[..2], [1008, 1000]);
 
@@ -424,9 +424,9 @@ fn what_cannot_be_measured_of_another_server_is_said_or_refused() {
 
 #[test]
 fn what_a_long_walk_has_room_for_is_said_beforehand() {
-    let room = rich().room();
-    assert!(walks(&room, &matrix("question", "question")).is_empty());
-    let said = walks(&room, &matrix("128, 192]", "128, 1024000]"));
+    let limits = rich().connection_limits();
+    assert!(walks(&limits, &matrix("question", "question")).is_empty());
+    let said = walks(&limits, &matrix("128, 192]", "128, 1024000]"));
     assert!(said[0].contains("1,024,000 connections to 1 workers on 1 ports"), "{said:?}");
     assert!(said.len() >= 4 && said.iter().skip(1).all(|line| line.contains(" by ")), "{said:?}");
 }

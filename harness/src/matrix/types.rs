@@ -7,8 +7,8 @@ use anyhow::{Context, Result, bail, ensure};
 use ringmark::backend::{self, Knobs};
 use serde::{Deserialize, Serialize};
 
+use super::connection_limits::own_descriptors;
 use super::external::{External, visible};
-use super::room::own_descriptors;
 use crate::load::result::Arrival;
 use crate::load::{
     CHURN_MAX, DURATION_MAX, MESSAGE_BYTES_MAX, PIPELINE_MAX, RATE_MAX_PER_S, RATE_MIN_PER_S,
@@ -26,7 +26,7 @@ pub struct Matrix {
     pub baseline: String,
     /// The arms, the baseline among them. External servers need not be named here: those that are
     /// not are added.
-    pub backends: Vec<Contender>,
+    pub backends: Vec<Arm>,
     /// Echo servers that are not ours, each of which is an arm.
     #[serde(default, rename = "external", skip_serializing_if = "Vec::is_empty")]
     pub externals: Vec<External>,
@@ -59,7 +59,7 @@ pub struct Matrix {
 /// A backend with its knobs: what an arm of a block runs.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Contender {
+pub struct Arm {
     /// Its name.
     pub backend: String,
     /// `key=value` settings; the defaults hold for the rest.
@@ -74,9 +74,9 @@ pub struct Contender {
     pub changes: Option<String>,
 }
 
-impl Contender {
+impl Arm {
     /// Its name in every result: the backend and its settings, as in `uring-multishot buffers=64`.
-    pub fn arm(&self) -> String {
+    pub fn name(&self) -> String {
         std::iter::once(&self.backend)
             .chain(&self.set)
             .map(String::as_str)
@@ -233,7 +233,7 @@ impl Workload {
     }
 
     /// The settings of a contender under this workload.
-    pub fn settings(&self, contender: &Contender) -> Vec<String> {
+    pub fn settings(&self, contender: &Arm) -> Vec<String> {
         let work = self.work_ns.map(|work_ns| format!("{WORK}={work_ns}"));
         contender.set.iter().cloned().chain(work).collect()
     }
@@ -431,7 +431,7 @@ impl Matrix {
     fn enlist_externals(&mut self) {
         for External { name, .. } in &self.externals {
             if !self.backends.iter().any(|contender| contender.backend == *name) {
-                self.backends.push(Contender { backend: name.clone(), ..Contender::default() });
+                self.backends.push(Arm { backend: name.clone(), ..Arm::default() });
             }
         }
     }
@@ -463,7 +463,7 @@ impl Matrix {
         ensure!(!self.backends.is_empty(), "backends is empty: name at least one");
         self.check_externals()?;
         for (index, contender) in self.backends.iter().enumerate() {
-            let arm = contender.arm();
+            let arm = contender.name();
             if let Some(External { name, .. }) = self.external(&contender.backend) {
                 ensure!(
                     contender.set.is_empty(),
@@ -478,18 +478,18 @@ impl Matrix {
                     entry.name
                 );
             }
-            let twice = self.backends[..index].iter().any(|other| other.arm() == arm);
+            let twice = self.backends[..index].iter().any(|other| other.name() == arm);
             ensure!(
                 !twice,
                 "backend '{arm}' stands twice; another `set` would make it another arm"
             );
         }
-        let is_arm = |name: &str| self.backends.iter().any(|contender| contender.arm() == name);
+        let is_arm = |name: &str| self.backends.iter().any(|contender| contender.name() == name);
         if !is_arm(&self.baseline) {
             bail!("baseline '{}' is not among the backends{}", self.baseline, self.names());
         }
         for contender in &self.backends {
-            let (arm, Some(over)) = (contender.arm(), &contender.over) else { continue };
+            let (arm, Some(over)) = (contender.name(), &contender.over) else { continue };
             ensure!(arm != *over, "'{arm}' is over itself");
             ensure!(
                 is_arm(over),
@@ -650,7 +650,7 @@ impl Matrix {
     /// Whether every arm takes the work, and from the workload only.
     fn check_work(&self, workload: &Workload) -> Result<()> {
         for contender in self.backends.iter().filter(|_| workload.work_ns.is_some()) {
-            let (name, arm) = (&workload.name, contender.arm());
+            let (name, arm) = (&workload.name, contender.name());
             ensure!(
                 self.external(&contender.backend).is_none(),
                 "workload '{name}': {WORK} is a knob of our servers, and external '{arm}' would do no such work"
@@ -667,17 +667,17 @@ impl Matrix {
 
     /// For the end of a message that missed one.
     fn names(&self) -> String {
-        let names: Vec<_> = self.backends.iter().map(Contender::arm).collect();
+        let names: Vec<_> = self.backends.iter().map(Arm::name).collect();
         format!("; there are: {}", names.join(", "))
     }
 
     /// Every arm with one that it is compared with: each with the baseline, then each with what it
     /// is over.
     pub fn comparisons(&self) -> Vec<(String, String)> {
-        let others = self.backends.iter().map(Contender::arm).filter(|arm| *arm != self.baseline);
+        let others = self.backends.iter().map(Arm::name).filter(|arm| *arm != self.baseline);
         let mut pairs: Vec<_> = others.map(|arm| (arm, self.baseline.clone())).collect();
         for contender in &self.backends {
-            let pair = contender.over.clone().map(|over| (contender.arm(), over));
+            let pair = contender.over.clone().map(|over| (contender.name(), over));
             pairs.extend(pair.filter(|(_, over)| *over != self.baseline));
         }
         pairs
@@ -907,7 +907,7 @@ mod tests {
 
     #[test]
     fn an_external_server_is_an_arm_named_or_not() {
-        let arms = |matrix: &Matrix| matrix.backends.iter().map(Contender::arm).collect::<Vec<_>>();
+        let arms = |matrix: &Matrix| matrix.backends.iter().map(Arm::name).collect::<Vec<_>>();
         let matrix = parse(&format!("{GOOD}{EXTERNAL}")).expect("is good");
         assert_eq!(arms(&matrix), ["epoll-et", "uring-multishot buffers=64", "other"]);
         assert_eq!(matrix.external("other").expect("given").ready_within, Duration::from_secs(3));
@@ -977,7 +977,7 @@ mod tests {
     #[test]
     fn one_backend_makes_several_arms_by_its_settings() {
         let matrix = parse(ARMS).expect("is good");
-        let names: Vec<_> = matrix.backends.iter().map(Contender::arm).collect();
+        let names: Vec<_> = matrix.backends.iter().map(Arm::name).collect();
         let uring = "uring-multishot buffers=64 buffer_bytes=1024";
         let narrow = "epoll-et receive_bytes=4096";
         assert_eq!(names, ["epoll-document", "epoll-et", narrow, uring]);

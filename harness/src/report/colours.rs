@@ -117,7 +117,7 @@ fn of_other(index: usize) -> (Colour, Shape) {
 /// How an arm of a run is drawn.
 pub fn look(run: &Run, arm: &str) -> Look {
     let contenders = &run.matrix.backends;
-    let found = contenders.iter().position(|contender| contender.arm() == arm);
+    let found = contenders.iter().position(|contender| contender.name() == arm);
     let backend = match found {
         Some(place) => contenders[place].backend.as_str(),
         None => arm.split(' ').next().unwrap_or_default(),

@@ -6,7 +6,7 @@ use super::table::{MISSING, Table};
 use super::tables::{
     absent, bounds, comparison, counted_trial, in_complete_blocks, median_of, noise, ratio,
 };
-use crate::matrix::Contender;
+use crate::matrix::Arm;
 use crate::results::Run;
 use crate::rows::{KERNEL_SUM, NEVER_USED, Pass, Status, USER_SUM, Verdict};
 use crate::statistics::Interval;
@@ -16,7 +16,7 @@ use crate::verdict::metric::CPU;
 /// Two tables, of counts and of CPU, and what is missing in them; nothing for a matrix without
 /// rungs.
 pub fn tables(run: &Run, folder: &str) -> Body {
-    let is_rung = |contender: &Contender| contender.over.is_some() || contender.changes.is_some();
+    let is_rung = |contender: &Arm| contender.over.is_some() || contender.changes.is_some();
     if !run.matrix.backends.iter().any(is_rung) {
         return Body::default();
     }
@@ -51,7 +51,7 @@ fn counts(run: &Run) -> Body {
     heading.extend(["kernel bytes", "user bytes"]);
     let mut table = Table::new(3, &heading);
     for contender in &run.matrix.backends {
-        let arm = contender.arm();
+        let arm = contender.name();
         let text = |text: &Option<String>| text.clone().unwrap_or_else(|| MISSING.to_owned());
         let mut cells = vec![arm.clone(), text(&contender.over), text(&contender.changes)];
         cells.extend(workloads.iter().map(|workload| {
@@ -95,7 +95,7 @@ fn cpu(run: &Run) -> Body {
     let mut table = Table::new(3, &heading);
     for workload in &run.matrix.workloads {
         for contender in &run.matrix.backends {
-            let arm = contender.arm();
+            let arm = contender.name();
             let compared = |other: &str| {
                 comparison(run, &workload.name, &CPU, &arm, other).map_or(MISSING.to_owned(), ratio)
             };
@@ -137,8 +137,7 @@ fn notes(run: &Run) -> String {
         );
     }
     let is_shared = |arm: &String| run.trials.iter().any(|row| row.arm == *arm && row.shared_cpu);
-    let shared: Vec<String> =
-        run.matrix.backends.iter().map(Contender::arm).filter(is_shared).collect();
+    let shared: Vec<String> = run.matrix.backends.iter().map(Arm::name).filter(is_shared).collect();
     if !shared.is_empty() {
         text += &format!(
             "- `{}`: shared-cpu: not every thread had a CPU of its own, so that there is no verdict\n",
@@ -151,7 +150,7 @@ fn notes(run: &Run) -> String {
             .any(|verdict| verdict == Verdict::SharedCore)
     };
     let on_one_core: Vec<String> =
-        run.matrix.backends.iter().map(Contender::arm).filter(is_on_one_core).collect();
+        run.matrix.backends.iter().map(Arm::name).filter(is_on_one_core).collect();
     if !on_one_core.is_empty() {
         text += &format!(
             "- `{}`: shared-core: it ran on hyperthreads of one core, so that there is no verdict\n",

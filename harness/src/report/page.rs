@@ -9,7 +9,7 @@ use super::rules::{self, Rule, unanswered};
 use super::section::{Body, EVIDENCE, SHORT_EVIDENCE, Section, escape, inline};
 use super::table::Table;
 use super::tables::{self, text_of};
-use crate::matrix::{BLOCKS_FOR_VERDICT, Contender};
+use crate::matrix::{Arm, BLOCKS_FOR_VERDICT};
 use crate::results::Run;
 use crate::text::{count, number};
 
@@ -88,7 +88,7 @@ pub fn html(run: &Run, folder: &str, gallery: &Gallery) -> String {
 
 /// What ran, and where.
 fn title(run: &Run) -> String {
-    let arms: Vec<String> = run.matrix.backends.iter().map(Contender::arm).collect();
+    let arms: Vec<String> = run.matrix.backends.iter().map(Arm::name).collect();
     let arms = match arms.len() {
         ..=NAMED_ARMS => arms.join(", "),
         count => format!("{count} arms"),

@@ -5,7 +5,7 @@ use super::table::{MISSING, Table};
 use super::tables::{
     absent, bounds, comparison, counted_trial, in_complete_blocks, median_of, noise, ratio,
 };
-use crate::matrix::Contender;
+use crate::matrix::Arm;
 use crate::results::Run;
 use crate::rows::{Pass, Status, TrialRow, Verdict};
 use crate::statistics::Interval;
@@ -15,7 +15,7 @@ use crate::verdict::metric::CPU;
 
 /// An arm of a workload, by its ratio to the baseline.
 struct Place<'a> {
-    contender: &'a Contender,
+    contender: &'a Arm,
     ratio: f64,
     /// Its interval; of the baseline, the noise.
     low: f64,
@@ -28,7 +28,7 @@ impl Place<'_> {
     /// Whether nothing shows that one of the two costs less: their intervals overlap. Of an arm and
     /// the baseline the verdict says so.
     fn ties_with(&self, other: &Self, baseline: &str) -> bool {
-        match (self.contender.arm() == baseline, other.contender.arm() == baseline) {
+        match (self.contender.name() == baseline, other.contender.name() == baseline) {
             (true, _) => !other.differs,
             (_, true) => !self.differs,
             _ => self.low <= other.high && other.low <= self.high,
@@ -58,7 +58,7 @@ pub fn tables(run: &Run) -> Body {
     let mut table = Table::new(5, &heading);
     for workload in &run.matrix.workloads {
         for (rank, Place { contender, .. }) in ranked(places(run, &workload.name), baseline) {
-            let arm = contender.arm();
+            let arm = contender.name();
             let rows = compared_rows(run, &workload.name, &arm);
             let limited = rows.iter().filter(|row| row.status == Status::ClientLimited).count();
             let compared = comparison(run, &workload.name, &CPU, &arm, baseline);
@@ -97,8 +97,8 @@ fn compared_rows<'a>(run: &'a Run, workload: &str, arm: &str) -> Vec<&'a TrialRo
 /// Every arm of a workload that is compared, by its ratio; nothing if none is.
 fn places<'a>(run: &'a Run, workload: &str) -> Vec<Place<'a>> {
     let baseline = &run.matrix.baseline;
-    let place = |contender: &'a Contender| {
-        let arm = contender.arm();
+    let place = |contender: &'a Arm| {
+        let arm = contender.name();
         if arm == *baseline {
             let own = Interval { low: 1.0, high: 1.0 };
             let Interval { low, high } = noise(run, workload, &CPU).unwrap_or(own);
@@ -153,7 +153,7 @@ fn ranked<'a>(places: Vec<Place<'a>>, baseline: &str) -> Vec<(String, Place<'a>)
 }
 
 /// Which version of an external server ran.
-fn version(run: &Run, contender: &Contender) -> String {
+fn version(run: &Run, contender: &Arm) -> String {
     if run.matrix.external(&contender.backend).is_none() {
         return "ours".to_owned();
     }
@@ -166,7 +166,7 @@ fn unranked(run: &Run) -> String {
     let mut lines = String::new();
     for workload in &run.matrix.workloads {
         for contender in &run.matrix.backends {
-            let arm = contender.arm();
+            let arm = contender.name();
             let rows = in_complete_blocks(run, &workload.name, &arm);
             let reason = rows.first().map(|row| &row.reason);
             if let Some(reason) =
@@ -186,8 +186,7 @@ mod tests {
     #[test]
     fn who_ties_with_the_first_of_a_place_shares_it() {
         let names = ["a", "b", "c", "d", "e", "f"];
-        let contenders =
-            names.map(|name| Contender { backend: name.to_owned(), ..Contender::default() });
+        let contenders = names.map(|name| Arm { backend: name.to_owned(), ..Arm::default() });
         let values = [
             (0.80, 0.70, 0.90, true),
             (0.85, 0.82, 0.97, true),

@@ -14,7 +14,7 @@ use std::cmp::Reverse;
 use super::rules::series::Series;
 use super::section::Body;
 use super::tables::comparison;
-use crate::matrix::{Contender, Workload};
+use crate::matrix::{Arm, Workload};
 use crate::results::Run;
 use crate::rows::{ComparisonRow, Verdict};
 use crate::verdict::metric::{CPU, Metric, P50, P99, P999, THROUGHPUT};
@@ -117,7 +117,7 @@ fn judged<'a>(
 
 /// The arms beside the baseline.
 fn others(run: &Run) -> impl Iterator<Item = String> + '_ {
-    run.matrix.backends.iter().map(Contender::arm).filter(|arm| *arm != run.matrix.baseline)
+    run.matrix.backends.iter().map(Arm::name).filter(|arm| *arm != run.matrix.baseline)
 }
 
 /// Clauses as a sentence.

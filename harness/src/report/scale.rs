@@ -22,7 +22,7 @@ const FIRST_SHARE: f64 = 0.2;
 /// Where an arm stands in the matrix; the floor stands in none and comes last.
 fn place(run: &Run, arm: &str) -> usize {
     let backends = &run.matrix.backends;
-    backends.iter().position(|contender| contender.arm() == arm).unwrap_or(backends.len())
+    backends.iter().position(|contender| contender.name() == arm).unwrap_or(backends.len())
 }
 
 /// The trials of the pass, in the order of the matrix, the floor at the end.
@@ -489,7 +489,7 @@ pub fn fit(run: &Run) -> Body {
     let over = |arm: &str, object: &str| {
         slope(run, arm, USED_THEN_IDLE, object)?.over_null_bytes_per_connection
     };
-    let arms: Vec<_> = run.matrix.backends.iter().map(|contender| contender.arm()).collect();
+    let arms: Vec<_> = run.matrix.backends.iter().map(|contender| contender.name()).collect();
     let registration = EPOLL.iter().find_map(|arm| over(arm, KERNEL_SUM));
     let floor = slope(run, "null", NEVER_USED, KERNEL_SUM).map(|row| row.bytes_per_connection);
     let Some(bare) =

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::section::{Body, Section};
 use super::table::{MISSING, Table};
 use super::{ladder, ranking, rules, scale};
-use crate::matrix::{Contender, Workload};
+use crate::matrix::{Arm, Workload};
 use crate::results::Run;
 use crate::results::sides::Sides;
 use crate::rows::{
@@ -346,7 +346,7 @@ pub fn arms(run: &Run) -> Vec<String> {
         let second = (arm == *baseline).then(|| comparisons::again(baseline));
         [Some(arm), second].into_iter().flatten()
     };
-    run.matrix.backends.iter().map(Contender::arm).flat_map(with_second).collect()
+    run.matrix.backends.iter().map(Arm::name).flat_map(with_second).collect()
 }
 
 /// The rows of a pass, by workload and arm, both in the order of the matrix.

@@ -6,15 +6,15 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context, Result, ensure};
 use ringmark::backend;
 
-use crate::doctor::Room;
 use crate::machine::Machine;
-use crate::matrix::{Contender, Latency, Matrix, Workload};
+use crate::matrix::connection_limits::ConnectionLimits;
+use crate::matrix::{Arm, Latency, Matrix, Workload};
 use crate::programs::placement;
 use crate::results::{self, Run};
 use crate::rows::{Pass, Status, TrialRow};
 use crate::run;
 use crate::statistics::median;
-use crate::trial::{Ground, Task, Trial};
+use crate::trial::{Task, Trial, TrialContext};
 use crate::verdict::blocks::complete_blocks;
 use crate::verdict::resolution::{self, Calibration};
 
@@ -116,10 +116,12 @@ pub fn run(options: Options) -> Result<()> {
     let (rows, time_of_trial) = probe.run(&workload, &latency)?;
     let cpu_ns = of_median(&rows, |row| row.server_cpu_ns_per_echo)?;
 
-    let mut backends = vec![Contender { backend: options.backend.clone(), ..Contender::default() }];
+    let mut backends = vec![Arm { backend: options.backend.clone(), ..Arm::default() }];
     let works = options.handicaps.iter().map(|percent| (cpu_ns * percent / 100.0).round() as u64);
     backends.extend(
-        std::iter::once(0).chain(works).map(|work| resolution::contender(&options.backend, work)),
+        std::iter::once(0)
+            .chain(works)
+            .map(|work| resolution::arm_with_work(&options.backend, work)),
     );
     let time_of_block = time_of_trial * (backends.len() as u32 + 1);
     let blocks = (options.time.as_secs_f64() / time_of_block.as_secs_f64()) as u32;
@@ -185,26 +187,26 @@ fn judge(folder: &Path) -> Result<()> {
 
 /// Trials that are no part of a run: what they find decides what the run is.
 struct Probe {
-    ground: Ground,
-    contender: Contender,
+    context: TrialContext,
+    arm: Arm,
 }
 
 impl Probe {
     fn new(server: &Path, backend: &str) -> Result<Self> {
-        let ground = Ground {
+        let context = TrialContext {
             server: server.to_owned(),
             externals: Vec::new(),
             workers: 1,
             first_port: crate::programs::server::FIRST_PORT,
             ports: 1,
-            room: Room::default(),
+            connection_limits: ConnectionLimits::default(),
             placement: placement::deal(1, false, None)?,
             hyperthreads: false,
             launchers: None,
             interruptions: Default::default(),
         };
-        let contender = Contender { backend: backend.to_owned(), ..Contender::default() };
-        Ok(Self { ground, contender })
+        let arm = Arm { backend: backend.to_owned(), ..Arm::default() };
+        Ok(Self { context, arm })
     }
 
     /// Rows of trials that stand, and how long one takes.
@@ -216,13 +218,13 @@ impl Probe {
                 run_id: number,
                 block: number,
                 order: 1,
-                arm: self.contender.arm(),
-                contender: self.contender.clone(),
+                role: self.arm.name(),
+                arm: self.arm.clone(),
                 task: Task::Capacity(workload.clone(), latency.clone()),
             };
-            let row = trial.run(&self.ground).row;
+            let row = trial.run(&self.context).row;
             let fails = matches!(row.status, Status::Failed | Status::Unsupported);
-            ensure!(!fails, "{}: {}", self.contender.backend, row.reason);
+            ensure!(!fails, "{}: {}", self.arm.backend, row.reason);
             rows.push(row);
         }
         Ok((rows, begun.elapsed() / PROBES))

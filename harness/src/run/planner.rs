@@ -8,7 +8,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 
-use crate::matrix::{Contender, Matrix, Workload};
+use crate::matrix::{Arm, Matrix, Workload};
 use crate::rows::{Pass, Status, TrialRow};
 use crate::trial::{Task, Trial};
 use crate::verdict::{blocks, comparisons, sweep};
@@ -128,25 +128,21 @@ impl Planner {
     }
 
     /// The arms of a block of that pass, in the order of the matrix.
-    fn arms(&self, pass: Pass) -> Vec<(String, Contender)> {
+    fn arms(&self, pass: Pass) -> Vec<(String, Arm)> {
         let baseline = &self.matrix.baseline;
-        let mut arms: Vec<_> = self
-            .matrix
-            .backends
-            .iter()
-            .map(|contender| (contender.arm(), contender.clone()))
-            .collect();
+        let mut arms: Vec<_> =
+            self.matrix.backends.iter().map(|arm| (arm.name(), arm.clone())).collect();
         match pass {
             Pass::Syscalls => {}
             Pass::Memory | Pass::Scale => {
                 // The floor.
-                let null = Contender { backend: "null".to_owned(), ..Contender::default() };
-                arms.push((null.arm(), null));
+                let null = Arm { backend: "null".to_owned(), ..Arm::default() };
+                arms.push((null.name(), null));
             }
-            Pass::Capacity => arms.retain(|(arm, _)| arm == baseline),
+            Pass::Capacity => arms.retain(|(name, _)| name == baseline),
             Pass::Latency => {
-                let again = arms.iter().find(|(arm, _)| arm == baseline).cloned();
-                arms.extend(again.map(|(_, contender)| (comparisons::again(baseline), contender)));
+                let again = arms.iter().find(|(name, _)| name == baseline).cloned();
+                arms.extend(again.map(|(_, arm)| (comparisons::again(baseline), arm)));
             }
         }
         arms
@@ -159,7 +155,7 @@ impl Planner {
         let is_turned_away = |trial: &&Trial| {
             let row = rows.iter().rev().find(|row| row.run_id == trial.run_id);
             let is_given_up =
-                || blocks::is_given_up(rows, trial.task.pass(), trial.task.workload(), &trial.arm);
+                || blocks::is_given_up(rows, trial.task.pass(), trial.task.workload(), &trial.role);
             row.is_some_and(|row| row.status == Status::Rejected) && !is_given_up()
         };
         let again: Vec<Trial> = self.last.iter().filter(is_turned_away).cloned().collect();
@@ -176,9 +172,9 @@ impl Planner {
         self.tries = if task.pass().is_walk() { 0 } else { TRIES };
         let mut arms = self.arms(task.pass());
         arms.shuffle(&mut self.random);
-        let trials = arms.into_iter().zip(1..).map(|((arm, contender), order)| {
+        let trials = arms.into_iter().zip(1..).map(|((role, arm), order)| {
             self.count += 1;
-            Trial { run_id: self.count, block: number, order, arm, contender, task: task.clone() }
+            Trial { run_id: self.count, block: number, order, role, arm, task: task.clone() }
         });
         let trials: Vec<Trial> = trials.collect();
         self.order = trials.len() as u32;
@@ -265,14 +261,14 @@ mod tests {
 
     /// What came of a trial, if it is one of those `lost`: workload, block and arm.
     fn row(trial: &Trial, lost: &[(&str, u32, &str)]) -> TrialRow {
-        let is_lost = lost.contains(&(trial.task.workload(), trial.block, &trial.arm));
+        let is_lost = lost.contains(&(trial.task.workload(), trial.block, &trial.role));
         TrialRow {
             run_id: trial.run_id,
             pass: Some(trial.task.pass()),
             workload: trial.task.workload().to_owned(),
             block: trial.block,
             order: trial.order,
-            arm: trial.arm.clone(),
+            arm: trial.role.clone(),
             achieved_per_s: Some(100_000.0),
             server_cpu_ns_per_echo: Some(1000.0),
             latency_p99_us: Some(100.0),

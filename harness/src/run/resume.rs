@@ -157,7 +157,7 @@ mod tests {
             workload: trial.task.workload().to_owned(),
             block: trial.block,
             order: trial.order,
-            arm: trial.arm.clone(),
+            arm: trial.role.clone(),
             status: if is_lost { Status::Rejected } else { Status::Ok },
             ..TrialRow::default()
         }

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use super::clock::{self, Moment, OfLoad};
 use super::gates::{self, Evidence, Offered, Sharing};
 use super::ramp::Ramp;
-use super::{Ground, Trial, miscounted};
+use super::{Trial, TrialContext, miscounted};
 use crate::load::drain_max;
 use crate::load::result::{Limit, LoadEvent, LoadResult};
 use crate::machine::cpu::{MachineCpu, MachineCpuDifference, ProcessTicks, Tasks, process_cpu_ns};
@@ -143,8 +143,8 @@ pub struct Window {
 
 impl Window {
     /// Why what was read at its ends is not of it.
-    pub fn not_of_it(&self, ground: &Ground) -> Vec<String> {
-        let is_one_clock = ground.sides().is_none_or(|sides| sides.load.is_here);
+    pub fn not_of_it(&self, context: &TrialContext) -> Vec<String> {
+        let is_one_clock = context.sides().is_none_or(|sides| sides.load.is_here);
         clock::not_of_window(
             OfLoad::of(&self.result),
             &self.before.read_at,
@@ -233,14 +233,14 @@ pub fn network_since(
 
 pub fn measure(
     trial: &Trial,
-    ground: &Ground,
+    context: &TrialContext,
     workload: &Workload,
     latency: &Latency,
     outcome: &mut Outcome,
 ) -> Result<(Status, String)> {
     let Outcome { row, histogram, .. } = outcome;
-    let namespace = trial.namespace(ground, row);
-    let mut server = trial.server(ground, namespace.as_ref(), row, |_| {})?;
+    let namespace = trial.namespace(context, row);
+    let mut server = trial.server(context, namespace.as_ref(), row, |_| {})?;
     let network_before = network(&mut server, namespace.as_ref())?;
     let more = [
         format!("--duration={}", humantime::format_duration(latency.duration)),
@@ -251,23 +251,29 @@ pub fn measure(
     let all_connections = workload.all_connections() as u64;
     let mut idle = None;
     if workload.idle_connections > 0 {
-        let mut load =
-            trial.load(ground, namespace.as_ref(), &server, row, workload.idle_connections, &[])?;
+        let mut load = trial.load(
+            context,
+            namespace.as_ref(),
+            &server,
+            row,
+            workload.idle_connections,
+            &[],
+        )?;
         Ramp::begin()?.to(workload.idle_connections, 0, &mut server, &mut load, |_| {})?;
         idle = Some(load);
     }
     let mut load =
-        trial.load(ground, namespace.as_ref(), &server, row, workload.connections, &more)?;
+        trial.load(context, namespace.as_ref(), &server, row, workload.connections, &more)?;
     load.set_connections(workload.connections).map_err(|error| server.blame(error))?;
     server.await_open(all_connections)?;
     row.idle_spinner = workload.idle_spinner;
     let spinner = match workload.idle_spinner {
-        true => Some(IdleSpinner::start(&ground.placement.cpus()?, &ground.interruptions)?),
+        true => Some(IdleSpinner::start(&context.placement.cpus()?, &context.interruptions)?),
         false => None,
     };
     let counters_before = server.counters()?;
     let window = window(&mut server, &mut load, latency.duration, latency.warmup_max)?;
-    let not_of_window = window.not_of_it(ground);
+    let not_of_window = window.not_of_it(context);
     let Window { before, after, mut result } = window;
     // One that had died in between would have left the CPUs to halt.
     spinner.map(IdleSpinner::end).transpose()?;
@@ -290,7 +296,7 @@ pub fn measure(
     // Where a side is on another machine, this one's time is not that of the trial, and steal is
     // only if a side is here.
     let (both_here, one_here) =
-        ground.sides().map_or((true, true), |sides| (sides.are_here(), sides.is_one_here()));
+        context.sides().map_or((true, true), |sides| (sides.are_here(), sides.is_one_here()));
     let (machine, machine_unread) = match after.machine_since(&before) {
         _ if !one_here => (None, None),
         Ok(machine) => (Some(machine), None),
@@ -339,7 +345,7 @@ pub fn measure(
         row.slowest_connection_over_mean = Some(fairness.slowest_over_mean);
         row.fastest_connection_over_mean = Some(fairness.fastest_over_mean);
         // If each worker has a port.
-        row.fairness_workers = (ports == usize::from(ground.workers)).then_some(fairness.ports);
+        row.fairness_workers = (ports == usize::from(context.workers)).then_some(fairness.ports);
     }
     row.server_cpu_ns_per_echo = of_server(server_cpu_ns);
     let server_tasks = before.server.as_ref().zip(after.server.as_ref());
@@ -364,7 +370,7 @@ pub fn measure(
         of_server(after.context_switches.saturating_sub(before.context_switches))
     });
     row.server_run_delay_percent = server_tasks.and_then(|((_, before), (_, after))| {
-        run_delay_percent(before, after, usize::from(ground.workers))
+        run_delay_percent(before, after, usize::from(context.workers))
     });
     let client_tasks = before.client_tasks.as_ref().zip(after.client_tasks.as_ref());
     row.client_run_delay_percent =
@@ -374,36 +380,39 @@ pub fn measure(
     row.retransmitted_segments = network.map(|network| network.retransmitted_segments);
 
     // One thread of each on one CPU: what one waits beyond what the other runs, something else ran.
-    let is_accounted = ground.placement.is_one_cpu() && ground.workers == 1 && result.threads == 1;
+    let is_accounted =
+        context.placement.is_one_cpu() && context.workers == 1 && result.threads == 1;
     let beyond = |delay: Option<f64>, other_cpu_ns: u64| match is_accounted {
         true => Some((delay? - percent_of(other_cpu_ns as f64, result.duration_s * 1e9)?).max(0.0)),
         false => delay,
     };
     // What more threads of the load than it has CPUs waited for each other, no one else took.
     let client_delay = beyond(row.client_run_delay_percent, server_cpu_ns);
-    let own_delay = own_delay_percent(&result, ground.placement.client_threads)
+    let own_delay = own_delay_percent(&result, context.placement.client_threads)
         .min(client_delay.unwrap_or(0.0));
     let mut client_limits = client_limits(&result);
     if own_delay > gates::RUN_DELAY_PERCENT {
         client_limits.push(format!(
             "client-limited: the load has {} threads on {} CPUs, and each waited for the others up to {own_delay:.1} % of \
              the time; more files for each thread (`ulimit -n`) take fewer threads",
-            result.threads, ground.placement.client_threads
+            result.threads, context.placement.client_threads
         ));
     }
     let sharing = Sharing {
-        by_placement: ground.placement.shared_cpu,
-        client_is_apart: ground.placement.is_client_apart(),
+        by_placement: context.placement.shared_cpu,
+        client_is_apart: context.placement.is_client_apart(),
         is_accounted,
         kernel_thread: match &after.server {
-            Some((_, tasks)) => tasks.sqpoll_threads > ground.placement.free_of(&tasks.sqpoll_cpus),
-            None => at_rest.kernel_threads.sqpoll > ground.placement.left_by(ground.workers),
+            Some((_, tasks)) => {
+                tasks.sqpoll_threads > context.placement.free_of(&tasks.sqpoll_cpus)
+            }
+            None => at_rest.kernel_threads.sqpoll > context.placement.left_by(context.workers),
         },
         siblings: (after.server.as_ref())
-            .is_some_and(|(_, tasks)| tasks.count > u64::from(ground.workers) + MAIN_THREAD),
+            .is_some_and(|(_, tasks)| tasks.count > u64::from(context.workers) + MAIN_THREAD),
     };
     row.shared_cpu = sharing.is_shared_cpu();
-    row.shared_core = ground.placement.shared_core;
+    row.shared_core = context.placement.shared_core;
     if let Some(reason) = miscounted(result.churn.as_ref(), &at_rest) {
         return Ok((Status::Rejected, reason));
     }
@@ -430,7 +439,7 @@ pub fn measure(
         notes: summed
             .unwrap_or_else(Some)
             .into_iter()
-            .chain(ground.placement.note())
+            .chain(context.placement.note())
             .chain(load_notes(&result))
             .chain(machine_unread)
             .collect(),

@@ -13,7 +13,7 @@ use ringmark::backend;
 use super::clock::Moment;
 use super::gates::{self, Evidence};
 use super::ramp::{self, Ramp};
-use super::{Ground, Trial, UNSEEN};
+use super::{Trial, TrialContext, UNSEEN};
 use crate::load::result::LoadEvent;
 use crate::machine::memory::{MemoryInstrument, MemoryReading};
 use crate::matrix::Memory;
@@ -50,13 +50,13 @@ struct Point {
 
 pub fn measure(
     trial: &Trial,
-    ground: &Ground,
+    context: &TrialContext,
     memory: &Memory,
     outcome: &mut Outcome,
 ) -> Result<(Status, String)> {
     // Of a server that is not ours nothing else is expected.
-    let echoes = backend::find(&trial.contender.backend).map_or(true, |entry| entry.echoes);
-    let (memory, skipped) = match trial.room(ground, memory.most())? {
+    let echoes = backend::find(&trial.arm.backend).map_or(true, |entry| entry.echoes);
+    let (memory, skipped) = match trial.room(context, memory.most())? {
         Some((room, reason)) => (&memory.up_to(room), Some(reason)),
         None => (memory, None),
     };
@@ -72,7 +72,7 @@ pub fn measure(
     }
     let mut notes: Vec<String> = skipped.into_iter().collect();
     for (state, counts) in states {
-        let (status, reason) = measure_state(trial, ground, counts, state, outcome)?;
+        let (status, reason) = measure_state(trial, context, counts, state, outcome)?;
         let note = format!("{state}: {reason}");
         if status != Status::Ok {
             return Ok((status, note));
@@ -85,17 +85,17 @@ pub fn measure(
 /// Each state has a server of its own: what one keeps for reuse would hide what the next one needs.
 fn measure_state(
     trial: &Trial,
-    ground: &Ground,
+    context: &TrialContext,
     counts: &[usize],
     state: &str,
     outcome: &mut Outcome,
 ) -> Result<(Status, String)> {
     let row = &mut outcome.row;
-    let namespace = trial.namespace(ground, row);
-    let mut server = trial.server(ground, namespace.as_ref(), row, |_| {})?;
+    let namespace = trial.namespace(context, row);
+    let mut server = trial.server(context, namespace.as_ref(), row, |_| {})?;
     let most = counts.last().copied().unwrap_or_default();
     let more = [format!("--duration={}", humantime::format_duration(ACTIVE_TIME))];
-    let mut load = trial.load(ground, namespace.as_ref(), &server, row, most, &more)?;
+    let mut load = trial.load(context, namespace.as_ref(), &server, row, most, &more)?;
     let instrument = MemoryInstrument::new(server.pid().context(UNSEEN)?)?;
     let mut points = Vec::new();
     let walked = walk(&mut server, &mut load, &instrument, counts, state, &mut points);

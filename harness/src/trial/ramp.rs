@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 use crate::load::result::LatencyUs;
 use crate::machine::cgroup::ControlGroup;
 use crate::machine::procfs;
-use crate::matrix::room::reserve_bytes;
+use crate::matrix::connection_limits::reserve_bytes;
 use crate::programs::client::Load;
 use crate::programs::server::Server;
 

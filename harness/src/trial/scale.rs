@@ -21,7 +21,7 @@ use super::latency::{
     Clocks, Window, client_limits, load_notes, network, network_since, owed, window,
 };
 use super::ramp::{self, Ramp, available_bytes};
-use super::{Ground, Trial};
+use super::{Trial, TrialContext};
 use crate::load::result::{Arrival, LoadEvent, LoadResult};
 use crate::machine::cpu::MachineCpuDifference;
 use crate::machine::network_namespace::NetworkNamespace;
@@ -54,7 +54,7 @@ struct Site {
 /// The steps of one trial.
 struct Walk<'a> {
     trial: &'a Trial,
-    ground: &'a Ground,
+    context: &'a TrialContext,
     scale: &'a Scale,
     crowded: Site,
     /// None if the servers do not echo.
@@ -67,12 +67,12 @@ struct Walk<'a> {
 
 pub fn measure(
     trial: &Trial,
-    ground: &Ground,
+    context: &TrialContext,
     scale: &Scale,
     outcome: &mut Outcome,
 ) -> Result<(Status, String)> {
     let (counts, skipped) =
-        match trial.room(ground, scale.connections.last().copied().unwrap_or_default())? {
+        match trial.room(context, scale.connections.last().copied().unwrap_or_default())? {
             Some((room, reason)) => (scale.up_to(room), Some(reason)),
             None => (scale.connections.clone(), None),
         };
@@ -86,20 +86,20 @@ pub fn measure(
     let before_bytes = available_bytes()?;
     push(trial.step("before", before_bytes));
 
-    let mut site = |ground: &Ground| -> Result<Site> {
-        let namespace = trial.namespace(ground, row);
-        let server = trial.server(ground, namespace.as_ref(), row, |_| {})?;
+    let mut site = |context: &TrialContext| -> Result<Site> {
+        let namespace = trial.namespace(context, row);
+        let server = trial.server(context, namespace.as_ref(), row, |_| {})?;
         Ok(Site { namespace, server })
     };
-    let echoes = backend::find(&trial.contender.backend).is_ok_and(|entry| entry.echoes);
-    let mut crowded = site(ground)?;
+    let echoes = backend::find(&trial.arm.backend).is_ok_and(|entry| entry.echoes);
+    let mut crowded = site(context)?;
     // In the same network, if neither has one of its own.
-    let beside = Ground { first_port: ground.first_port + ground.ports, ..ground.clone() };
+    let beside = TrialContext { first_port: context.first_port + context.ports, ..context.clone() };
     let alone = echoes.then(|| site(&beside)).transpose()?;
     let network_before = network(&mut crowded.server, crowded.namespace.as_ref())?;
-    let crowd = trial.load(ground, crowded.namespace.as_ref(), &crowded.server, row, most, &[])?;
+    let crowd = trial.load(context, crowded.namespace.as_ref(), &crowded.server, row, most, &[])?;
     let ramp = Ramp::begin()?;
-    let mut walk = Walk { trial, ground, scale, crowded, alone, crowd, ramp, opened: (0, 0.0) };
+    let mut walk = Walk { trial, context, scale, crowded, alone, crowd, ramp, opened: (0, 0.0) };
     for &count in &counts {
         walk.open(count, &mut push)?;
         row.connections_per_s = Some(walk.opened.0 as f64 / walk.opened.1);
@@ -144,9 +144,9 @@ pub fn measure(
     }
 
     row.retransmitted_segments = network.map(|network| network.retransmitted_segments);
-    row.shared_cpu = ground.placement.shared_cpu;
-    row.shared_core = ground.placement.shared_core;
-    notes.extend(ground.placement.note());
+    row.shared_cpu = context.placement.shared_cpu;
+    row.shared_core = context.placement.shared_core;
+    notes.extend(context.placement.note());
     let (status, reason) = gates::judge(&Evidence {
         connections: (most as u64, counters_open.of_loop("open")),
         network,
@@ -162,8 +162,8 @@ impl Trial {
     fn step(&self, step: &str, available_bytes: u64) -> ScaleRow {
         ScaleRow {
             run_id: self.run_id,
-            arm: self.arm.clone(),
-            backend: self.contender.backend.clone(),
+            arm: self.role.clone(),
+            backend: self.arm.backend.clone(),
             step: step.to_owned(),
             machine_available_bytes: available_bytes,
             status: Status::Ok,
@@ -273,7 +273,7 @@ impl Walk<'_> {
         arrival: Arrival,
         row: &TrialRow,
     ) -> Result<ScaleRow> {
-        let Self { trial, ground, scale, crowded, alone, ramp, .. } = self;
+        let Self { trial, context, scale, crowded, alone, ramp, .. } = self;
         let (Site { namespace, server }, idle) = match alone {
             Some(alone) if server == ALONE => (alone, 0),
             _ => (crowded, crowd),
@@ -294,12 +294,12 @@ impl Walk<'_> {
                 format!("--arrival={}", arrival.name()),
             ]);
         }
-        let mut load = trial.load(ground, namespace.as_ref(), server, row, active, &more)?;
+        let mut load = trial.load(context, namespace.as_ref(), server, row, active, &more)?;
         let network_before = network(server, namespace.as_ref())?;
         ramp.to(active, idle, server, &mut load, |_| {})?;
         let counters_before = server.counters()?;
         let window = window(server, &mut load, scale.duration, warmup_max)?;
-        let not_of_window = window.not_of_it(ground);
+        let not_of_window = window.not_of_it(context);
         let Window { before, after, result } = window;
         let counters = server.counters()?;
         let network = network_since(server, namespace.as_ref(), network_before)?;
@@ -309,7 +309,7 @@ impl Walk<'_> {
         let server_cpu_ns = after.server_cpu_ns - before.server_cpu_ns;
         let machine = after.machine_since(&before);
         let both_ns = server_cpu_ns + result.client_cpu_ns;
-        let capacity_ns = result.duration_s * 1e9 * ground.placement.cpus()?.cpus().len() as f64;
+        let capacity_ns = result.duration_s * 1e9 * context.placement.cpus()?.cpus().len() as f64;
         let other_cpu_percent = (machine.as_ref().ok()).and_then(|machine| {
             percent_of(machine.busy_ns.saturating_sub(both_ns) as f64, capacity_ns)
         });

@@ -8,7 +8,7 @@ use ringmark::sys::Call;
 
 use super::clock::{self, OfLoad};
 use super::gates::{self, Evidence};
-use super::{Ground, Trial, UNSEEN, miscounted};
+use super::{Trial, TrialContext, UNSEEN, miscounted};
 use crate::load::result::LoadEvent;
 use crate::machine::Unavailable;
 use crate::machine::tracepoints::{Counters, Reading, RingEvent, Syscall, Tracepoint};
@@ -36,18 +36,18 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 pub fn measure(
     trial: &Trial,
-    ground: &Ground,
+    context: &TrialContext,
     workload: &Workload,
     echoes: u64,
     outcome: &mut Outcome,
 ) -> Result<(Status, String)> {
     let row = &mut outcome.row;
     let is_open = workload.rate_per_s.is_some();
-    let namespace = trial.namespace(ground, row);
-    let is_external = ground.external(&trial.contender.backend).is_some();
-    let uses_ring = trial.contender.backend.starts_with("uring") && !is_external;
+    let namespace = trial.namespace(context, row);
+    let is_external = context.external(&trial.arm.backend).is_some();
+    let uses_ring = trial.arm.backend.starts_with("uring") && !is_external;
     let mut tracepoints = Traced::none("the server did not hold", uses_ring);
-    let mut server = trial.server(ground, namespace.as_ref(), row, |pid| {
+    let mut server = trial.server(context, namespace.as_ref(), row, |pid| {
         tracepoints = match pid {
             Some(pid) => Traced::attach(pid, uses_ring, !is_external),
             None => Traced::none(UNSEEN, uses_ring),
@@ -62,7 +62,7 @@ pub fn measure(
     let all = each * workload.connections as u64;
     let more = if is_open { vec![format!("--echoes={all}")] } else { Vec::new() };
     let mut load =
-        trial.load(ground, namespace.as_ref(), &server, row, workload.connections, &more)?;
+        trial.load(context, namespace.as_ref(), &server, row, workload.connections, &more)?;
     load.set_connections(workload.connections).map_err(|error| server.blame(error))?;
     server.await_open(workload.connections as u64)?;
     // Everything is touched once, so that growth of tables and buffers is not counted.
@@ -156,8 +156,8 @@ pub fn measure(
         .map(|(syscall, calls)| SyscallRow {
             run_id: trial.run_id,
             workload: workload.name.clone(),
-            arm: trial.arm.clone(),
-            backend: trial.contender.backend.clone(),
+            arm: trial.role.clone(),
+            backend: trial.arm.backend.clone(),
             syscall: syscall.to_owned(),
             calls,
             calls_per_echo: calls as f64 / echoes,
@@ -335,8 +335,8 @@ fn event_rows(
         EventRow {
             run_id: trial.run_id,
             workload: workload.name.clone(),
-            arm: trial.arm.clone(),
-            backend: trial.contender.backend.clone(),
+            arm: trial.role.clone(),
+            backend: trial.arm.backend.clone(),
             event: event.name().to_owned(),
             count: count.ok(),
             count_per_echo: count.ok().map(|count| count as f64 / echoes),

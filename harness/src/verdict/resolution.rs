@@ -9,7 +9,7 @@ use super::blocks::complete_blocks;
 use super::comparisons;
 use super::metric::{self, Metric};
 use crate::machine::Machine;
-use crate::matrix::{BLOCKS_FOR_VERDICT, Contender, Matrix};
+use crate::matrix::{Arm, BLOCKS_FOR_VERDICT, Matrix};
 use crate::rows::{Bounds, ComparisonRow, Pass, TrialRow, Verdict};
 use crate::statistics::Interval;
 
@@ -72,17 +72,13 @@ pub struct Handicap {
 }
 
 /// The arm of a handicap.
-pub fn contender(backend: &str, work_ns: u64) -> Contender {
-    Contender {
-        backend: backend.to_owned(),
-        set: vec![format!("work_ns={work_ns}")],
-        ..Contender::default()
-    }
+pub fn arm_with_work(backend: &str, work_ns: u64) -> Arm {
+    Arm { backend: backend.to_owned(), set: vec![format!("work_ns={work_ns}")], ..Arm::default() }
 }
 
 /// The busy wait of a handicap.
-fn work_ns(contender: &Contender) -> Option<u64> {
-    let [setting] = &contender.set[..] else { return None };
+fn work_ns(arm: &Arm) -> Option<u64> {
+    let [setting] = &arm.set[..] else { return None };
     setting.strip_prefix("work_ns=")?.parse().ok()
 }
 
@@ -150,7 +146,7 @@ fn is_detected(rows: &[ComparisonRow], metric: &str, arm: &str) -> bool {
 /// Returns what the handicaps of the matrix show of CPU and of the tail.
 pub fn resolutions(rows: &[TrialRow], matrix: &Matrix) -> Vec<Resolution> {
     let handicaps: Vec<(u64, String)> = (matrix.backends.iter())
-        .filter_map(|contender| Some((work_ns(contender)?, contender.arm())))
+        .filter_map(|contender| Some((work_ns(contender)?, contender.name())))
         .collect();
     let growth = Growth::new(rows, matrix);
     let resolution = |metric: &Metric| {

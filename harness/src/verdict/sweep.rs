@@ -108,7 +108,7 @@ pub fn capacities(rows: &[TrialRow], matrix: &Matrix) -> Vec<CapacityRow> {
         let blocks: Vec<_> =
             loops.iter().map(|of| complete_blocks(rows, Pass::Latency, &of.name)).collect();
         for contender in &matrix.backends {
-            let arm = contender.arm();
+            let arm = contender.name();
             // From the lowest rate up, until one does not keep it: a rate above that keeps it is
             // luck.
             let mut row = CapacityRow {

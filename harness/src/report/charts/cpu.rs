@@ -82,7 +82,7 @@ pub fn ratios(run: &Run, compared: &RatioChart) -> Found {
 }
 
 fn ratios_of(run: &Run, compared: &RatioChart, workload: &Workload) -> Option<Group> {
-    let arms = run.matrix.backends.iter().map(|contender| contender.arm());
+    let arms = run.matrix.backends.iter().map(|contender| contender.name());
     let found =
         |arm: String| comparison(run, &workload.name, compared.metric, &arm, &run.matrix.baseline);
     let comparisons: Vec<&ComparisonRow> = arms.filter_map(found).collect();
@@ -192,7 +192,7 @@ pub fn absolute(run: &Run) -> Found {
             })
         };
         let rows: Vec<Row> =
-            run.matrix.backends.iter().filter_map(|contender| row(contender.arm())).collect();
+            run.matrix.backends.iter().filter_map(|contender| row(contender.name())).collect();
         let heading = format!("{}: {}", workload.name, load(workload));
         (!rows.is_empty()).then_some(Group { heading, rows, band: None })
     };

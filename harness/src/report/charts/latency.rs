@@ -6,7 +6,7 @@ use hdrhistogram::Histogram;
 
 use super::{Found, Median, SPREAD, nothing_of, say_missing};
 use crate::load::latency::{carries, histogram, merge, read_log};
-use crate::matrix::{Contender, Workload};
+use crate::matrix::{Arm, Workload};
 use crate::report::chart::axis::Axis;
 use crate::report::chart::lines::{self, Across, LEFT, Line, Panel, Point, RIGHT};
 use crate::report::chart::{Canvas, Chart};
@@ -91,8 +91,8 @@ fn of_group(run: &Run, group: &[&Workload]) -> Option<Chart> {
     Some(canvas.finish())
 }
 
-fn line(run: &Run, group: &[&Workload], contender: &Contender, value: Percentile) -> Line {
-    let arm = contender.arm();
+fn line(run: &Run, group: &[&Workload], contender: &Arm, value: Percentile) -> Line {
+    let arm = contender.name();
     let point = |workload: &&Workload| {
         let rows = in_complete_blocks(run, &workload.name, &arm);
         let median = Median::of(rows.iter().filter_map(|row| value(row)).collect())?;
@@ -223,8 +223,8 @@ fn of_workload(run: &Run, folder: &Path, workload: &str) -> Option<Chart> {
 }
 
 /// None for an arm without a block that counts.
-fn merged(run: &Run, folder: &Path, workload: &str, contender: &Contender) -> Option<Merged> {
-    let arm = contender.arm();
+fn merged(run: &Run, folder: &Path, workload: &str, contender: &Arm) -> Option<Merged> {
+    let arm = contender.name();
     let rows = in_complete_blocks(run, workload, &arm);
     let mut merged = Merged { latency_ns: histogram().ok()?, blocks: 0, missing: Vec::new(), arm };
     for row in &rows {

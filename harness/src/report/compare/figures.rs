@@ -10,7 +10,7 @@
 use itertools::iproduct;
 
 use super::{Pair, obstacles};
-use crate::matrix::{BLOCKS_FOR_VERDICT, Contender, Workload};
+use crate::matrix::{Arm, BLOCKS_FOR_VERDICT, Workload};
 use crate::report::tables::{comparison, counted_trial};
 use crate::results::Run;
 use crate::rows::{Bounds, Pass, Verdict};
@@ -139,7 +139,7 @@ pub fn all(pair: &Pair) -> (Vec<Figure>, Vec<String>) {
 
 /// In the order of A's matrix.
 pub fn arms_of_both(pair: &Pair) -> Vec<String> {
-    let of = |run: &Run| run.matrix.backends.iter().map(Contender::arm).collect::<Vec<_>>();
+    let of = |run: &Run| run.matrix.backends.iter().map(Arm::name).collect::<Vec<_>>();
     let others = of(&pair.b);
     of(&pair.a).into_iter().filter(|arm| others.contains(arm)).collect()
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::figures::{self, Figure};
 use super::{Asked, Pair};
-use crate::matrix::{Contender, Matrix, Workload};
+use crate::matrix::{Arm, Matrix, Workload};
 use crate::report::tables::counted_trial;
 use crate::results::Run;
 use crate::rows::{Pass, TrialRow};
@@ -24,7 +24,7 @@ pub fn parts(pair: &Pair, asked: &Asked) -> Vec<String> {
     let missing = |all: Vec<String>, others: Vec<String>| -> Vec<String> {
         all.into_iter().filter(|name| !others.contains(name)).collect()
     };
-    let arms = |run: &Run| run.matrix.backends.iter().map(Contender::arm).collect::<Vec<_>>();
+    let arms = |run: &Run| run.matrix.backends.iter().map(Arm::name).collect::<Vec<_>>();
     let workloads =
         |run: &Run| run.matrix.workloads.iter().map(|of| of.name.clone()).collect::<Vec<_>>();
     let mut absent = missing(arms(&pair.a), arms(&pair.b));
@@ -44,7 +44,7 @@ pub fn parts(pair: &Pair, asked: &Asked) -> Vec<String> {
 
 /// Why nothing of an arm of A is judged.
 pub fn absent(pair: &Pair, arm: &str) -> Option<String> {
-    let is_there = pair.b.matrix.backends.iter().any(|contender| contender.arm() == arm);
+    let is_there = pair.b.matrix.backends.iter().any(|contender| contender.name() == arm);
     (!is_there).then(|| "B has no such arm".to_owned())
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::{Options, Pair};
-use crate::matrix::{Contender, Matrix};
+use crate::matrix::{Arm, Matrix};
 use crate::results::Run;
 use crate::results::origin::between as differences;
 use crate::rows::TrialRow;
@@ -72,7 +72,7 @@ fn is_one_run(pair: &Pair) -> bool {
 
 /// Arms and workloads that the other has not.
 fn only_in(run: &Run, other: &Run) -> Vec<String> {
-    let arms = |run: &Run| run.matrix.backends.iter().map(Contender::arm).collect::<Vec<_>>();
+    let arms = |run: &Run| run.matrix.backends.iter().map(Arm::name).collect::<Vec<_>>();
     let workloads =
         |run: &Run| run.matrix.workloads.iter().map(|of| of.name.clone()).collect::<Vec<_>>();
     let all = |run: &Run| [arms(run), workloads(run)].concat();

@@ -14,12 +14,12 @@ use crate::verdict::resolution::resolution_percent;
 const TIMES: f64 = 2.0;
 
 /// An arm with what was shown of it at each workload of a series, where there is a verdict.
-struct Arm<'a> {
+struct ArmRows<'a> {
     name: String,
     rows: Vec<Option<&'a ComparisonRow>>,
 }
 
-impl Arm<'_> {
+impl ArmRows<'_> {
     fn verdicts(&self) -> Vec<Option<Verdict>> {
         self.rows.iter().map(|row| row.map(|row| row.verdict)).collect()
     }
@@ -65,11 +65,13 @@ impl Arm<'_> {
 /// A rule for the arms that have the same verdicts all along a series. Those that never differ have
 /// one only if `says_none`.
 pub fn rules(run: &Run, series: &Series, metric: &Metric, says_none: bool) -> Vec<Rule> {
-    let mut groups: Vec<Vec<Arm>> = Vec::new();
+    let mut groups: Vec<Vec<ArmRows>> = Vec::new();
     for name in others(run) {
         let judge = |workload| judged(run, workload, metric, &name);
-        let arm =
-            Arm { rows: series.workloads.iter().map(|workload| judge(workload)).collect(), name };
+        let arm = ArmRows {
+            rows: series.workloads.iter().map(|workload| judge(workload)).collect(),
+            name,
+        };
         let is_shown =
             |row: &&ComparisonRow| says_none || row.verdict != Verdict::NoDifferenceShown;
         if !arm.rows.iter().flatten().any(is_shown) {
@@ -83,7 +85,7 @@ pub fn rules(run: &Run, series: &Series, metric: &Metric, says_none: bool) -> Ve
     groups.iter().map(|arms| rule(run, series, metric, arms)).collect()
 }
 
-fn rule(run: &Run, series: &Series, metric: &Metric, arms: &[Arm]) -> Rule {
+fn rule(run: &Run, series: &Series, metric: &Metric, arms: &[ArmRows]) -> Rule {
     let verdicts = arms[0].verdicts();
     let points_of = |is_wanted: &dyn Fn(Verdict) -> bool| -> Vec<usize> {
         let of = |at: &usize| verdicts[*at].is_some_and(is_wanted);
@@ -124,7 +126,7 @@ fn rule(run: &Run, series: &Series, metric: &Metric, arms: &[Arm]) -> Rule {
 /// a sentence says of what.
 struct Clause<'a> {
     metric: &'a Metric,
-    arms: &'a [Arm<'a>],
+    arms: &'a [ArmRows<'a>],
     points: &'a [usize],
     baseline: &'a str,
     is_first: bool,
@@ -149,11 +151,11 @@ impl Clause<'_> {
 
     fn difference(&self, is_less: bool) -> String {
         let Words { noun, verb, less, .. } = &self.metric.words;
-        let mut arms: Vec<&Arm> = self.arms.iter().collect();
+        let mut arms: Vec<&ArmRows> = self.arms.iter().collect();
         arms.sort_by(|a, b| a.bounds(self.points).0.total_cmp(&b.bounds(self.points).0));
-        let is_times = |arm: &&Arm| arm.bounds(self.points).1 >= TIMES;
-        let (times, shares): (Vec<&Arm>, Vec<&Arm>) = arms.into_iter().partition(is_times);
-        let amounts = |arms: &[&Arm], unit: &str, write: &dyn Fn(f64) -> String| {
+        let is_times = |arm: &&ArmRows| arm.bounds(self.points).1 >= TIMES;
+        let (times, shares): (Vec<&ArmRows>, Vec<&ArmRows>) = arms.into_iter().partition(is_times);
+        let amounts = |arms: &[&ArmRows], unit: &str, write: &dyn Fn(f64) -> String| {
             let amounts = arms.iter().enumerate().map(|(index, arm)| {
                 let verb = if index == 0 { format!(" {verb}") } else { String::new() };
                 format!("`{}`{verb} {}", arm.name, arm.amount(self.points, unit, write))
@@ -183,7 +185,13 @@ impl Clause<'_> {
 }
 
 /// The ratios with their intervals, workload by workload.
-fn evidence(run: &Run, series: &Series, metric: &Metric, arms: &[Arm], points: &[usize]) -> String {
+fn evidence(
+    run: &Run,
+    series: &Series,
+    metric: &Metric,
+    arms: &[ArmRows],
+    points: &[usize],
+) -> String {
     let of_point = |&at: &usize| {
         let mut rows: Vec<_> = arms.iter().filter_map(|arm| arm.rows[at]).collect();
         rows.sort_by(|a, b| a.ratio.total_cmp(&b.ratio));

@@ -49,7 +49,7 @@ pub fn connections_per_port(ports: u64) -> u64 {
 
 /// A bound on connections.
 #[derive(Clone, Debug)]
-pub struct Bound {
+pub struct ConnectionLimit {
     /// The most that fit.
     pub connections: u64,
     /// By what, and what to do about it.
@@ -58,7 +58,7 @@ pub struct Bound {
 
 /// What bounds connections here; none where it is not known.
 #[derive(Clone, Debug, Default)]
-pub struct Room {
+pub struct ConnectionLimits {
     /// RLIMIT_NOFILE, of each table of files.
     pub open_files: Option<u64>,
     /// Files that the load's threads open beside their connections, where all threads of a process
@@ -72,7 +72,7 @@ pub struct Room {
     pub memory_bytes: Option<u64>,
 }
 
-impl Room {
+impl ConnectionLimits {
     /// The same when so much memory is available.
     pub fn with_available(&self, bytes: u64) -> Self {
         Self { memory_bytes: self.memory_bytes.map(|before| before.min(bytes)), ..self.clone() }
@@ -81,7 +81,13 @@ impl Room {
     /// Every bound that is known, of a server with so many workers and ports, each of which opens
     /// `own` files beside its connections. The load takes as many threads as it needs, each with a
     /// table of files of its own, where that is permitted.
-    pub fn bounds(&self, workers: u64, ports: u64, own: u64, is_document: bool) -> Vec<Bound> {
+    pub fn for_server(
+        &self,
+        workers: u64,
+        ports: u64,
+        own: u64,
+        is_document: bool,
+    ) -> Vec<ConnectionLimit> {
         let each = bytes_per_connection(is_document);
         let of_tables = format!("for each of {workers} workers): raise `ulimit -Hn`, or `workers`");
         let shared = "for all threads of a process, as unshare(2) is refused): raise `ulimit -Hn`, or allow it";
@@ -94,7 +100,7 @@ impl Room {
 
     /// The same of a server that is not ours: one process, with one table of files and one port
     /// whatever its workers.
-    pub fn bounds_of_external(&self, own: u64) -> Vec<Bound> {
+    pub fn for_external(&self, own: u64) -> Vec<ConnectionLimit> {
         let of_tables = "for all of a process): raise `ulimit -Hn`";
         self.within((1, of_tables), (1, ""), own, bytes_per_connection(false))
     }
@@ -105,25 +111,25 @@ impl Room {
         (ports, or_ports): (u64, &str),
         own: u64,
         each: u64,
-    ) -> Vec<Bound> {
-        let open_files = self.open_files.map(|files| Bound {
+    ) -> Vec<ConnectionLimit> {
+        let open_files = self.open_files.map(|files| ConnectionLimit {
             connections: files.saturating_sub(own).saturating_mul(tables),
             reason: format!("open files (RLIMIT_NOFILE {files}, {of_tables}"),
         });
-        let files_of_machine = self.files_of_machine.map(|files| Bound {
+        let files_of_machine = self.files_of_machine.map(|files| ConnectionLimit {
             connections: files / 2,
             reason: format!(
                 "files of the whole machine ({files} left, two for each): raise fs.file-max"
             ),
         });
-        let ports_bound = self.ports.filter(|(first, last)| first <= last).map(|(first, last)| Bound {
+        let ports_bound = self.ports.filter(|(first, last)| first <= last).map(|(first, last)| ConnectionLimit {
             connections: connections_per_port(last - first + 1).saturating_mul(ports),
             reason: format!(
                 "local ports ({first} to {last}, {SOURCES} source addresses, {ports} ports of the server): raise \
                  {or_ports}net.ipv4.ip_local_port_range"
             ),
         });
-        let memory = self.memory_bytes.map(|bytes| Bound {
+        let memory = self.memory_bytes.map(|bytes| ConnectionLimit {
             connections: (bytes - reserve_bytes(bytes)) / each,
             reason: format!(
                 "memory ({} MiB, of which {} stay free, for {each} bytes each at the least): free some",
