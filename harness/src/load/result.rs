@@ -6,9 +6,15 @@ use serde::{Deserialize, Serialize};
 
 use super::worker::{Owed, QUEUE};
 use crate::machine::whereabouts::Whereabouts;
-use crate::trial::gates::{CLIENT_BUSY_PERCENT, OFFERED_SHARE};
 
 pub use crate::load::latency::LatencyUs;
+
+/// A client that uses more of its CPUs than this is taken to be the bottleneck.
+pub const CLIENT_BUSY_PERCENT: f64 = 90.0;
+
+/// An open loop must send, and get back, this share of its messages in time. Below it the load was
+/// not the one asked for.
+pub const OFFERED_SHARE: f64 = 0.99;
 
 /// A line of JSON on stdout.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -2,12 +2,10 @@
 
 use serde_json::Value;
 
+use crate::load::result::{CLIENT_BUSY_PERCENT, OFFERED_SHARE};
 use crate::machine::network::NetworkDifference;
 use crate::programs::counters::ServerCounters;
 use crate::rows::Status;
-
-/// Above this share of its CPUs the client is taken to be the bottleneck.
-pub const CLIENT_BUSY_PERCENT: f64 = 90.0;
 
 /// More than this share of the machine's time taken by the hypervisor spoils a window.
 pub const STEAL_PERCENT: f64 = 5.0;
@@ -24,10 +22,6 @@ pub const RETRANSMITTED_SHARE: f64 = 0.001;
 
 /// More than this share of memory readings that did not come to rest spoils a walk.
 pub const UNSETTLED_SHARE: f64 = 0.25;
-
-/// Less than this share of what an open loop offers in time, sent or answered, is not the load that
-/// was asked for.
-pub const OFFERED_SHARE: f64 = 0.99;
 
 /// What became of an open loop's messages.
 #[derive(Clone, Copy, Debug)]
