@@ -27,7 +27,7 @@ use ringmark::backend::{self, Entry, Knobs};
 use ringmark::echo::Stream;
 use ringmark::stop::Stop;
 use ringmark::worker::{Plan, Worker};
-use ringmark::{counters, cpus, sys};
+use ringmark::{counters, cpus};
 use socket2::SockRef;
 use std::fs;
 use std::io::{Read, Write};
@@ -189,7 +189,7 @@ static SERVER_CPU: LazyLock<Option<usize>> = LazyLock::new(|| {
         );
         return None;
     };
-    sys::pin_to_cpu(client).expect("a CPU of the list is allowed");
+    cpus::pin_to_cpu(client).expect("a CPU of the list is allowed");
     eprintln!("server on CPU {server}, client on CPU {client}");
     Some(server)
 });

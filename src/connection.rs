@@ -1,6 +1,8 @@
 //! What a loop keeps for each connection.
 
 use crate::counters::Counters;
+use crate::error::would_block;
+use crate::process;
 use crate::sys;
 use std::io;
 use std::os::fd::RawFd;
@@ -11,7 +13,7 @@ const TABLE_MOST: usize = 65_536;
 /// A table of connections by descriptor, with room for as many as the worker may open. A table that
 /// grows moves, and leaves behind the memory that it had. Room that was never touched takes none.
 pub fn table<T>() -> io::Result<Vec<T>> {
-    let files = usize::try_from(sys::open_files_limit()?).unwrap_or(TABLE_MOST);
+    let files = usize::try_from(process::open_files_limit()?).unwrap_or(TABLE_MOST);
     Ok(Vec::with_capacity(files.min(TABLE_MOST)))
 }
 
@@ -78,7 +80,7 @@ fn send(counters: &Counters, fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
             }
             Ok(sent)
         }
-        Err(error) if sys::would_block(&error) => {
+        Err(error) if would_block(&error) => {
             counters.would_block.add(1);
             Ok(0)
         }

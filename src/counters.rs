@@ -4,7 +4,7 @@
 //! enough and cost what an ordinary increment costs. A worker that has threads of its own gives
 //! each a [`Share`] to write.
 
-use crate::sys::Call;
+use crate::call::Call;
 use serde_json::{Map, Value};
 use std::collections::HashMap;
 use std::io;

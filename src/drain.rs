@@ -7,6 +7,7 @@
 //! by poll(2).
 
 use crate::counters::Counters;
+use crate::error::would_block;
 use crate::sys;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -46,14 +47,14 @@ impl Draining {
                         return true;
                     }
                 }
-                Err(error) => return !sys::would_block(&error),
+                Err(error) => return !would_block(&error),
             }
         }
         for _ in 0..RECEIVES_PER_TURN {
             match sys::recv(counters, fd, scratch, libc::MSG_DONTWAIT) {
                 Ok(0) => return true,
                 Ok(received) => counters.bytes_discarded.add(received as u64),
-                Err(error) => return !sys::would_block(&error),
+                Err(error) => return !would_block(&error),
             }
         }
         false

@@ -6,16 +6,21 @@
 //! socket options, the [`counters`], the [`stop`] signal, and the [`drain`] at the end.
 
 pub mod backend;
+pub mod call;
 pub mod connection;
+pub mod contract;
 pub mod counters;
 pub mod cpus;
 pub mod drain;
 pub mod echo;
+pub mod error;
+pub mod kernel;
 pub mod list;
 pub mod listener;
 pub mod orders;
 pub mod ports;
-pub mod refusal;
+pub mod process;
+pub mod socket;
 pub mod stop;
 pub mod sys;
 pub mod whereabouts;

@@ -1,7 +1,8 @@
 //! The table of all backends: whether this kernel lets each run, what it needs, and how often it
 //! wakes up while nothing happens.
 
-use crate::backend::{self, Entry, Knob, Knobs};
+use crate::backend;
+use crate::contract::{Entry, Knob, Knobs};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::{self, BufRead, BufReader};

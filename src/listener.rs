@@ -2,8 +2,8 @@
 //! for.
 
 use crate::counters::Counters;
-use crate::refusal;
-use crate::sys;
+use crate::error;
+use crate::socket;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -20,13 +20,13 @@ pub const BACKLOG: i32 = 4096;
 /// table still holds would go on accepting after the worker has closed its copy.
 pub fn open(address: SocketAddr) -> io::Result<TcpListener> {
     let open = || {
-        let socket = sys::tcp_socket(address)?;
+        let socket = socket::tcp_socket(address)?;
         let fd = socket.as_raw_fd();
-        sys::set_reuse_address(fd)?;
-        sys::set_nodelay(fd)?;
-        sys::set_urgent_inline(fd)?;
-        sys::bind(fd, address)?;
-        sys::listen(fd, BACKLOG)?;
+        socket::set_reuse_address(fd)?;
+        socket::set_nodelay(fd)?;
+        socket::set_urgent_inline(fd)?;
+        socket::bind(fd, address)?;
+        socket::listen(fd, BACKLOG)?;
         Ok(TcpListener::from(socket))
     };
     open().map_err(|error| explain(address, &error))
@@ -123,7 +123,7 @@ impl Failures {
 
 /// Names the call of an error that ends the worker.
 pub fn unusable(errno: i32) -> io::Error {
-    refusal::named("accept: the listener cannot be used")(io::Error::from_raw_os_error(errno))
+    error::named("accept: the listener cannot be used")(io::Error::from_raw_os_error(errno))
 }
 
 /// How long accepting rests after it has failed, unless a connection closes before.

@@ -5,12 +5,12 @@ use ringmark::backend::document::SERVER_PORT;
 use ringmark::backend::{self, Entry, Knobs};
 use ringmark::counters;
 use ringmark::cpus;
+use ringmark::error::of_thread;
 use ringmark::list;
 use ringmark::orders::{Lines, Order, Orders};
 use ringmark::ports::{self, Reserved};
-use ringmark::refusal::of_thread;
+use ringmark::process::{self, Signals};
 use ringmark::stop::Stop;
-use ringmark::sys::{self, Signals};
 use ringmark::whereabouts;
 use ringmark::worker::{Plan, Up, Worker};
 use serde_json::{Map, Value, json};
@@ -120,7 +120,7 @@ fn answer(refusal: &clap::Error) -> Result<ExitCode, String> {
 
 fn run(options: &Options) -> Result<ExitCode, String> {
     // Those that a server, or one that lists others, relies on before it takes them otherwise.
-    sys::restore_signals(&[libc::SIGTERM, libc::SIGINT, libc::SIGCHLD])
+    process::restore_signals(&[libc::SIGTERM, libc::SIGINT, libc::SIGCHLD])
         .map_err(|error| format!("restore signals: {error}"))?;
     if options.list { list(options) } else { serve(options) }
 }
@@ -139,7 +139,7 @@ fn serve(options: &Options) -> Result<ExitCode, String> {
     let knobs = Knobs::parse(entry, &options.settings)?;
     let ports = count_ports(options)?;
     let stdin = if options.hold { Some(hold(entry)?) } else { None };
-    sys::raise_open_files_limit().map_err(|error| error.to_string())?;
+    process::raise_open_files_limit().map_err(|error| error.to_string())?;
     if let Err(unsupported) = (entry.probe)(&knobs, options.workers) {
         let line =
             json!({"event": "unsupported", "backend": entry.name, "reason": unsupported.reason});
@@ -216,7 +216,7 @@ fn start(
         let cpu = options.cpus.as_ref().map(|CpuList(cpus)| cpus[index % cpus.len()]);
         let plan = Plan { index, backend: entry, knobs: knobs.clone(), addresses, cpu };
         let worker = Worker::start(plan, Arc::clone(stop), sender.clone(), || {
-            sys::signal_self(libc::SIGUSR2)
+            process::signal_self(libc::SIGUSR2)
         });
         workers
             .push(worker.map_err(|error| format!("start worker {index}: {}", of_thread(&error)))?);
@@ -291,7 +291,7 @@ fn obey(
 fn report(event: &str, entry: &Entry, workers: &[Worker]) -> Result<(), String> {
     let mut fields = counters::to_json(workers.iter().map(|worker| &*worker.counters));
     fields.insert("kernel_threads".to_owned(), kernel_threads());
-    fields.insert("cpu_ns".to_owned(), sys::process_cpu_ns().ok().into());
+    fields.insert("cpu_ns".to_owned(), process::cpu_ns().ok().into());
     say(&event_line(event, entry, fields))
 }
 
@@ -305,7 +305,7 @@ fn event_line(event: &str, entry: &Entry, fields: Map<String, Value>) -> String 
 /// done at once stays: the last idle one of a kind does not end (`io_wq_worker` in the kernel's
 /// io-wq.c).
 fn kernel_threads() -> Value {
-    let names = sys::thread_names();
+    let names = process::thread_names();
     let count = |prefix: &str| names.iter().filter(|name| name.starts_with(prefix)).count();
     json!({"io_wq": count("iou-wrk-"), "sqpoll": count("iou-sqp-")})
 }
@@ -330,7 +330,7 @@ fn say(line: &str) -> Result<(), String> {
 
 /// Ends a print on stdout. A reader that has left is no reason to fail; output that is lost is.
 fn printed(result: io::Result<()>) -> Result<(), String> {
-    if sys::stdout_is_closed() {
+    if process::stdout_is_closed() {
         return Err("stdout is closed: what is printed would be lost; redirect it to a file or to /dev/null"
             .to_owned());
     }

@@ -3,7 +3,7 @@
 //!
 //! The main thread waits for both. The workers know nothing of it.
 
-use crate::sys::{self, SignalFd};
+use crate::process::{self, SignalFd};
 use std::io::{self, Write};
 
 /// What it is told.
@@ -50,7 +50,7 @@ impl Lines {
     /// Takes what has come, or waits for it; false at the end.
     fn read(&mut self) -> io::Result<bool> {
         let mut buffer = [0; 256];
-        let length = sys::read_stdin(&mut buffer)?;
+        let length = process::read_stdin(&mut buffer)?;
         self.taken.extend_from_slice(&buffer[..length]);
         Ok(length > 0)
     }

@@ -1,7 +1,8 @@
 //! The addresses of a server: as people write them, with consecutive ports, dealt to its workers.
 
 use crate::listener;
-use crate::sys;
+use crate::process;
+use crate::socket;
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
@@ -27,7 +28,7 @@ pub fn parse(text: &str) -> Result<SocketAddr, String> {
     let (interface, port) = rest.rsplit_once("]:").ok_or_else(malformed)?;
     match format!("{ip}]:{port}").parse() {
         Ok(SocketAddr::V6(mut address)) => {
-            let number = sys::interface_number(interface);
+            let number = socket::interface_number(interface);
             address.set_scope_id(
                 number.ok_or_else(|| format!("there is no interface '{interface}'"))?,
             );
@@ -84,7 +85,7 @@ impl Reserved {
         let (sender, found) = mpsc::channel();
         let hold = move || hold(address, count, &sender, &released);
         let holder = thread::Builder::new().name("ports".to_owned()).spawn(hold);
-        let holder = holder.map_err(|error| crate::refusal::of_thread(&error))?;
+        let holder = holder.map_err(|error| crate::error::of_thread(&error))?;
         let first = found
             .recv()
             .map_err(|_| "the search for free ports ended without a word".to_owned())??;
@@ -110,7 +111,7 @@ fn hold(
     released: &Receiver<()>,
 ) {
     // If it is refused, all workers share one table, and have no copies.
-    let _ = sys::unshare_files();
+    let _ = process::unshare_files();
     match search(address, count) {
         Ok((first, _held)) => {
             // The sender is dropped without a message.
@@ -159,9 +160,9 @@ fn search(address: SocketAddr, count: u16) -> Result<(SocketAddr, VecDeque<Owned
 
 /// A socket that has a port to itself for a moment, and then lets listeners be opened there.
 fn bind_alone(address: SocketAddr) -> io::Result<OwnedFd> {
-    let socket = sys::tcp_socket(address)?;
-    sys::bind(socket.as_raw_fd(), address)?;
-    sys::set_reuse_address(socket.as_raw_fd())?;
+    let socket = socket::tcp_socket(address)?;
+    socket::bind(socket.as_raw_fd(), address)?;
+    socket::set_reuse_address(socket.as_raw_fd())?;
     Ok(socket)
 }
 
@@ -190,7 +191,7 @@ mod tests {
         ] {
             assert_eq!(parse(text).expect(text).to_string(), text);
         }
-        let lo = sys::interface_number("lo").expect("a loopback interface");
+        let lo = socket::interface_number("lo").expect("a loopback interface");
         let read = parse("[fe80::1%lo]:9").expect("an address of an interface");
         assert_eq!(read.to_string(), format!("[fe80::1%{lo}]:9"));
         assert_eq!(at(read, 10).to_string(), format!("[fe80::1%{lo}]:10"), "the scope stays");

@@ -4,7 +4,7 @@
 //! At 0 a backend is measured alone. Above, it shows at how much work per request the difference
 //! between two backends drowns, and whether the measuring detects a handicap of known size.
 
-use crate::backend::{Knob, Knobs};
+use crate::contract::{Knob, Knobs};
 use std::time::{Duration, Instant};
 
 /// The knob of every backend that echoes.

@@ -1,10 +1,11 @@
 //! A worker: a thread with its own file table, its listeners, its CPU, and one backend.
 
-use crate::backend::{Entry, Facts, Knobs};
+use crate::contract::{Entry, Facts, Knobs};
 use crate::counters::Counters;
+use crate::cpus;
 use crate::listener;
+use crate::process;
 use crate::stop::Stop;
-use crate::sys;
 use std::io;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -95,13 +96,13 @@ fn serve(plan: &Plan, counters: &Counters, stop: &Stop, up: mpsc::Sender<Up>) ->
     // A table of its own has a limit of its own, so that connections are not bounded by one table,
     // and its descriptors need no locking against other threads. The seccomp profiles of containers
     // refuse unshare(2) of any kind: then the workers share one table, and the ready line says so.
-    let file_table = match sys::unshare_files() {
+    let file_table = match process::unshare_files() {
         Ok(()) => "own".to_owned(),
         Err(error) if is_refusal(error.kind()) => format!("shared: {error}"),
         Err(error) => return Err(error),
     };
     if let Some(cpu) = plan.cpu {
-        sys::pin_to_cpu(cpu).map_err(|error| {
+        cpus::pin_to_cpu(cpu).map_err(|error| {
             io::Error::new(error.kind(), format!("pin to CPU {cpu}: {error}; see --cpus"))
         })?;
     }

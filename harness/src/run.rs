@@ -128,7 +128,8 @@ pub fn run(options: Options) -> Result<()> {
             if let Some(most) = options.connections {
                 matrix.limit_connections(most).with_context(|| format!("--connections {most}"))?;
             }
-            matrix.give_files(ringmark::sys::raise_open_files_limit().context("RLIMIT_NOFILE")?);
+            matrix
+                .give_files(ringmark::process::raise_open_files_limit().context("RLIMIT_NOFILE")?);
             (name, matrix, seed)
         }
     };

@@ -50,11 +50,12 @@ pub mod callbacks;
 pub mod event_table;
 pub mod reactor;
 
-use super::{Backend, Facts, Knob, Knobs, Needs, Unsupported, readiness};
+use super::readiness;
+use crate::contract::{Backend, Facts, Knob, Knobs, Needs, Unsupported};
 use crate::counters::Counters;
 use crate::drain::{self, Owed};
+use crate::error::named;
 use crate::listener::Rest;
-use crate::refusal::named;
 use crate::stop::Stop;
 use crate::sys;
 use crate::work::{WORK_NS, Work};

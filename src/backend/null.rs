@@ -4,7 +4,7 @@
 //! To see that a peer has left it asks poll(2) about all of them once a second, which leaves
 //! nothing behind.
 
-use super::{Backend, Knob, Knobs, Needs, Unsupported};
+use crate::contract::{Backend, Knob, Knobs, Needs, Unsupported};
 use crate::counters::Counters;
 use crate::drain::{self, Owed};
 use crate::listener::{self, ACCEPTS_PER_TURN, Accepted, Rest};

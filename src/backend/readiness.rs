@@ -53,10 +53,11 @@ pub mod select;
 
 pub use batch::SEND;
 
-use super::{Backend, Facts, Knob, Knobs, Needs, Unsupported};
 use crate::connection::{self, Unsent};
+use crate::contract::{Backend, Facts, Knob, Knobs, Needs, Unsupported};
 use crate::counters::Counters;
 use crate::drain::{self, Owed};
+use crate::error::{interrupted, would_block};
 use crate::listener::{self, ACCEPTS_PER_TURN, Accepted, Rest};
 use crate::stop::Stop;
 use crate::sys;
@@ -349,14 +350,14 @@ impl<S: Selector> Readiness<S> {
             let received = match sys::recv(counters, fd, self.batch.room(), 0) {
                 Ok(0) => return self.close(counters, fd),
                 Ok(received) => received,
-                Err(error) if sys::would_block(&error) => {
+                Err(error) if would_block(&error) => {
                     counters.would_block.add(1);
                     if let Slot::Connection(connection) = &mut self.slots[fd as usize] {
                         connection.cut = false;
                     }
                     return;
                 }
-                Err(error) if sys::interrupted(&error) => continue,
+                Err(error) if interrupted(&error) => continue,
                 Err(_) => return self.close(counters, fd),
             };
             counters.bytes_received.add(received as u64);

@@ -16,9 +16,12 @@
 //! yet; that is why it is repeated until every thread has handed over. The [drain](crate::drain) of
 //! all backends does the rest.
 
-use super::{Backend, Knob, Knobs, Needs, Unsupported};
+mod detached;
+
+use crate::contract::{Backend, Knob, Knobs, Needs, Unsupported};
 use crate::counters::{Counters, Share};
 use crate::drain::{self, Owed};
+use crate::error::interrupted;
 use crate::listener::{self, ACCEPTS_PER_TURN, Accepted, Rest};
 use crate::stop::Stop;
 use crate::sys;
@@ -95,7 +98,7 @@ impl Backend for Threads {
     }
 
     fn new(listeners: Vec<TcpListener>, knobs: &Knobs) -> io::Result<Self> {
-        sys::allow_interruptions()?;
+        detached::allow_interruptions()?;
         let crew = Crew {
             stopping: AtomicBool::new(false),
             wake: sys::eventfd()?,
@@ -180,7 +183,7 @@ impl Threads {
             let serve = move || member.serve(receive_bytes, work);
             // A connection whose thread cannot be made is refused: it is dropped with what the
             // thread was to do.
-            if sys::spawn_detached(c"connection", self.stack_bytes, serve).is_err() {
+            if detached::spawn(c"connection", self.stack_bytes, serve).is_err() {
                 counters.accept_pauses.add(1);
                 return Ok(false);
             }
@@ -222,7 +225,7 @@ impl Member {
 
     /// What its thread does.
     fn serve(mut self, receive_bytes: usize, work: Work) {
-        let thread = sys::thread_id();
+        let thread = detached::thread_id();
         self.thread = Some(thread);
         self.crew.roll().threads.insert(thread);
         let Some(fd) = self.socket.as_ref().map(AsRawFd::as_raw_fd) else { return };
@@ -242,7 +245,7 @@ impl Member {
             let received = match sys::recv(counters, fd, buffer, 0) {
                 Ok(0) => return None,
                 Ok(received) => received,
-                Err(error) if sys::interrupted(&error) => {
+                Err(error) if interrupted(&error) => {
                     counters.interrupts.add(1);
                     continue;
                 }
@@ -260,7 +263,7 @@ impl Member {
                             counters.short_sends.add(1);
                         }
                     }
-                    Err(error) if sys::interrupted(&error) => {
+                    Err(error) if interrupted(&error) => {
                         counters.interrupts.add(1);
                         if stopping() {
                             return Some(owed.to_vec());
@@ -312,7 +315,7 @@ impl Drop for Recall<'_> {
         crew.stopping.store(true, Relaxed);
         let mut roll = crew.roll();
         while roll.present > 0 {
-            roll.threads.iter().for_each(|&thread| sys::interrupt(thread));
+            roll.threads.iter().for_each(|&thread| detached::interrupt(thread));
             let waited = crew.all_gone.wait_timeout(roll, PATIENCE);
             roll = waited.unwrap_or_else(PoisonError::into_inner).0;
         }

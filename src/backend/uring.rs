@@ -35,6 +35,7 @@
 pub mod buffer_ring;
 mod direct;
 mod locked;
+mod memory;
 mod oneshot;
 mod provided;
 mod request;
@@ -45,12 +46,12 @@ pub mod token;
 pub(super) use oneshot::Oneshot;
 pub(super) use provided::{Bundle, Direct, Multishot, PollMultishot, Provided, SubmissionThread};
 
-use super::{Backend, Facts, Knob, Knobs, Needs, Unsupported};
+use crate::contract::{Backend, Facts, Knob, Knobs, Needs, Unsupported};
 use crate::counters::Counters;
 use crate::drain::{self, Owed};
 use crate::listener::{self, Failures, Remedy, Rest};
+use crate::process;
 use crate::stop::Stop;
-use crate::sys;
 use crate::work::Work;
 use io_uring::{opcode, squeue};
 use request::Request;
@@ -280,7 +281,7 @@ fn probe_memory<R: Rung>(setup: Setup, knobs: &Knobs, workers: u16) -> Result<()
     // A table of direct descriptors is not locked memory, and may be large: it is made as small as
     // can be.
     const LISTENERS: usize = i32::MAX as usize;
-    if sys::locked_memory_limit().is_none() {
+    if process::locked_memory_limit().is_none() {
         return Ok(());
     }
     // A thread may register 16 rings only.

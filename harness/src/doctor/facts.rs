@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use ringmark::backend::{self, Knobs};
-use ringmark::sys::parse_version;
+use ringmark::kernel::parse_version;
 
 use super::locked;
 use crate::load::OTHER_FILES;

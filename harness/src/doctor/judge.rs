@@ -1,7 +1,7 @@
 //! From facts to lines: what each fact costs, and what to do about it. It looks at nothing but the
 //! facts.
 
-use ringmark::sys::parse_version;
+use ringmark::kernel::parse_version;
 use serde::{Serialize, Serializer};
 
 use super::facts::{Facts, Support};

@@ -175,7 +175,7 @@ impl Crew {
             self.tell(Order::Run { budget, active, open, start_ns: warmup_start_ns });
             self.warm_up(open.is_none().then_some(active), &mut run)?;
         }
-        let cpu_before_ns = ringmark::sys::process_cpu_ns().context("process CPU clock")?;
+        let cpu_before_ns = ringmark::process::cpu_ns().context("process CPU clock")?;
         let (wall, start_ns) = (SystemTime::now(), monotonic_ns());
         let planned_end_ns = match timed {
             _ if run.interrupted => start_ns,
@@ -192,7 +192,7 @@ impl Crew {
         });
         self.collect(&mut run, until)?;
         let client_cpu_ns =
-            ringmark::sys::process_cpu_ns().context("process CPU clock")? - cpu_before_ns;
+            ringmark::process::cpu_ns().context("process CPU clock")? - cpu_before_ns;
         // The CPU of what came after the window is in that clock too.
         let late_ns = monotonic_ns().saturating_sub(shared.window.end_ns());
         report(LoadEvent::Measured)?;

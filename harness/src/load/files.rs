@@ -24,8 +24,8 @@ impl FileTables {
     /// Raises the limit of open files, and tries on a thread of its own whether it may have a table
     /// of its own.
     pub fn look() -> io::Result<Self> {
-        let files = ringmark::sys::raise_open_files_limit()?;
-        let tried = std::thread::Builder::new().spawn(ringmark::sys::unshare_files)?.join();
+        let files = ringmark::process::raise_open_files_limit()?;
+        let tried = std::thread::Builder::new().spawn(ringmark::process::unshare_files)?.join();
         let tried =
             tried.unwrap_or_else(|_| Err(io::Error::other("the thread that tries it panicked")));
         Ok(Self { files, refused: tried.err().map(|error| error.to_string()) })

@@ -152,7 +152,7 @@ impl Worker {
     /// a CPU if asked.
     pub fn new(shared: Arc<Shared>, thread: usize) -> Result<Self> {
         if shared.plan.file_tables.are_own() {
-            ringmark::sys::unshare_files().context("unshare(CLONE_FILES)")?;
+            ringmark::process::unshare_files().context("unshare(CLONE_FILES)")?;
         }
         let cpus = &shared.plan.cpus;
         if !cpus.is_empty() {

@@ -50,7 +50,7 @@ impl Contention {
 /// How long the calling thread waited for the CPU that it wanted, in ns, and for how long it wanted
 /// it.
 fn spin(cpu: usize, over: &AtomicBool) -> io::Result<(u64, Duration)> {
-    ringmark::sys::pin_to_cpu(cpu)?;
+    ringmark::cpus::pin_to_cpu(cpu)?;
     let begin = Instant::now();
     let before = own_run_delay_ns()?;
     while !over.load(Ordering::Relaxed) {

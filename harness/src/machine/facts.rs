@@ -181,7 +181,7 @@ impl Machine {
                 .and_then(|namespace| namespace.within(|| Ok(sysctls(&NETWORK_SYSCTLS))).ok()),
             open_files_soft,
             open_files_hard,
-            locked_memory_bytes: ringmark::sys::locked_memory_limit(),
+            locked_memory_bytes: ringmark::process::locked_memory_limit(),
             rustc: option_env!("RINGMARK_RUSTC").map(str::to_owned),
             git_revision: revision(),
             git_dirty: option_env!("RINGMARK_DIRTY").map(|dirty| dirty == "true"),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use ringmark::sys::Call;
+use ringmark::call::Call;
 use serde::Deserialize;
 
 use crate::machine::whereabouts::Whereabouts;

@@ -32,7 +32,7 @@ pub fn run(options: &Options) -> Result<()> {
         cpus.pin().with_context(|| format!("run on the CPUs {cpus}"))?;
     }
     // As many as our own servers take.
-    ringmark::sys::raise_open_files_limit().context("RLIMIT_NOFILE")?;
+    ringmark::process::raise_open_files_limit().context("RLIMIT_NOFILE")?;
     let (program, arguments) = options.command.split_first().context("no program")?;
     let error = Command::new(program).args(arguments).stdin(Stdio::null()).exec();
     Err(anyhow!("run {}: {error}", program.to_string_lossy()))

@@ -33,7 +33,7 @@ pub fn run(options: &Options) -> Result<()> {
     for &cpu in options.cpus.cpus() {
         let sender = sender.clone();
         let begin = move || {
-            let outcome = ringmark::sys::pin_to_cpu(cpu).and_then(|()| yield_to_all());
+            let outcome = ringmark::cpus::pin_to_cpu(cpu).and_then(|()| yield_to_all());
             let failed = outcome.is_err();
             // Nobody listens only if another thread has failed, and the process is about to end.
             let _ = sender.send(outcome);

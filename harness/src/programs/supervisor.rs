@@ -8,7 +8,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result};
-use ringmark::sys::{self, Signals};
+use ringmark::process::{self, Signals};
 
 use super::process::{end_with_parent, was_suspended};
 use crate::machine::process_tree::children_of;
@@ -60,7 +60,7 @@ pub fn run(options: &Options) -> Result<()> {
             continue;
         }
         let mut bytes = [0; 64];
-        let read = sys::read_stdin(&mut bytes).context("stdin")?;
+        let read = process::read_stdin(&mut bytes).context("stdin")?;
         if read == 0 {
             end_children();
             return Ok(());

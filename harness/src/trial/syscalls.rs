@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use ringmark::sys::Call;
+use ringmark::call::Call;
 
 use super::clock::{self, OfLoad};
 use super::gates::{self, Evidence};

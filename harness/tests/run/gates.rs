@@ -157,7 +157,7 @@ fn while_busy<T>(cpu: usize, work: impl FnOnce() -> T) -> T {
     thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(move || {
-                ringmark::sys::pin_to_cpu(cpu).unwrap();
+                ringmark::cpus::pin_to_cpu(cpu).unwrap();
                 while !over.load(Relaxed) {
                     std::hint::spin_loop();
                 }

@@ -3,6 +3,7 @@
 //! Each returns what the document's returns: 0 or a length, or -1 for an error. Nobody looks at it.
 
 use super::reactor::{Reactor, event_add, event_del, event_set};
+use crate::error::{interrupted, would_block};
 use crate::listener::{self, Accepted};
 use crate::sys;
 use std::ffi::{c_int, c_void};
@@ -64,7 +65,7 @@ pub unsafe fn recv_cb(fd: RawFd, _events: c_int, arg: *mut c_void) -> c_int {
     let Ok(ev) = r.table.find_event(fd) else { return -1 };
 
     let received = match sys::recv(counters, fd, &mut ev.buffer, 0) {
-        Err(error) if sys::would_block(&error) || sys::interrupted(&error) => {
+        Err(error) if would_block(&error) || interrupted(&error) => {
             counters.would_block.add(1);
             return -1;
         }
@@ -99,7 +100,7 @@ pub unsafe fn send_cb(fd: RawFd, _events: c_int, arg: *mut c_void) -> c_int {
     let owed = ev.length as usize;
     let sent = match sys::send(counters, fd, &ev.buffer[..owed], 0) {
         Ok(sent) => sent,
-        Err(error) if sys::would_block(&error) || sys::interrupted(&error) => {
+        Err(error) if would_block(&error) || interrupted(&error) => {
             counters.would_block.add(1);
             return -1;
         }

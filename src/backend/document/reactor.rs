@@ -2,8 +2,8 @@
 
 use super::event_table::{Event, EventTable, MAX_EPOLL_EVENTS, NCallback};
 use crate::counters::Counters;
+use crate::error::named;
 use crate::listener::Rest;
-use crate::refusal::named;
 use crate::sys;
 use crate::work::Work;
 use std::ffi::{c_int, c_void};

@@ -6,7 +6,7 @@
 //! held answers: the buffer is twice as long, and full once more than one half is held.
 
 use super::RECEIVE_BYTES;
-use crate::backend::{Knob, Knobs};
+use crate::contract::{Knob, Knobs};
 use std::ops::Range;
 use std::os::fd::RawFd;
 

@@ -1,9 +1,9 @@
 //! epoll(7), level- or edge-triggered.
 
 use super::{Interest, RECEIVE_BYTES, Readiness, Ready, SEND, Selector};
-use crate::backend::{Facts, Knob, Knobs, Needs, Unsupported};
+use crate::contract::{Facts, Knob, Knobs, Needs, Unsupported};
 use crate::counters::Counters;
-use crate::refusal::named;
+use crate::error::named;
 use crate::sys;
 use crate::work::WORK_NS;
 use std::io;

@@ -2,7 +2,7 @@
 //! we.
 
 use super::{Interest, RECEIVE_BYTES, Readiness, Ready, SEND, Selector};
-use crate::backend::{Knob, Knobs, Needs};
+use crate::contract::{Knob, Knobs, Needs};
 use crate::counters::Counters;
 use crate::sys;
 use crate::work::WORK_NS;

@@ -6,8 +6,9 @@
 //! accepting until a connection closes. Connections beyond that wait in the listener's queue.
 
 use super::{Interest, RECEIVE_BYTES, Readiness, Ready, SEND, Selector};
-use crate::backend::{Facts, Knob, Knobs, Needs};
+use crate::contract::{Facts, Knob, Knobs, Needs};
 use crate::counters::Counters;
+use crate::process;
 use crate::sys::{self, FdSet};
 use crate::work::WORK_NS;
 use std::io;
@@ -37,7 +38,7 @@ impl Selector for Sets {
     const DESCRIPTORS_PER_WORKER: Option<usize> = Some(libc::FD_SETSIZE);
 
     fn new(_knobs: &Knobs) -> io::Result<Self> {
-        let descriptors = sys::lower_open_files_limit(libc::FD_SETSIZE as u64)?;
+        let descriptors = process::lower_open_files_limit(libc::FD_SETSIZE as u64)?;
         Ok(Self {
             input: FdSet::default(),
             output: FdSet::default(),

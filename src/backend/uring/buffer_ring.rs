@@ -2,10 +2,12 @@
 //! waits holds none. And rings without memory of their own, through which several of them are sent
 //! at once.
 
+use super::memory::AnonymousMemory;
 use super::ring::{self, Ring};
-use crate::backend::{Knob, Unsupported};
+use crate::call::Call;
+use crate::contract::{Knob, Unsupported};
 use crate::counters::Counters;
-use crate::sys::{AnonymousMemory, Call, Version};
+use crate::kernel::Version;
 use io_uring::Submitter;
 use io_uring::types::{BufRingEntry, IOU_PBUF_RING_INC};
 use std::io;

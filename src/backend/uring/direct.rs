@@ -9,7 +9,7 @@
 use super::request::{Request, Socket};
 use super::ring::{Ring, Want};
 use super::token::{Kind, Token};
-use crate::backend::Unsupported;
+use crate::contract::Unsupported;
 use crate::counters::Counters;
 use std::io::{self, ErrorKind, Read};
 use std::os::fd::AsRawFd;
@@ -73,7 +73,7 @@ fn lets_go(ring: &mut Ring) -> io::Result<bool> {
 mod tests {
     use super::*;
     use crate::backend::uring::ring::Setup;
-    use crate::sys;
+    use crate::kernel;
 
     /// What is tried agrees with what is known of kernels.
     #[test]
@@ -83,8 +83,8 @@ mod tests {
             Err(refused) => return eprintln!("skipped: {refused}"),
         };
         match probe(&mut ring) {
-            Ok(()) => assert!(sys::kernel_version() >= (6, 13)),
-            Err(refused) => assert!(sys::kernel_version() < (6, 13), "{refused}"),
+            Ok(()) => assert!(kernel::version() >= (6, 13)),
+            Err(refused) => assert!(kernel::version() < (6, 13), "{refused}"),
         }
     }
 }

@@ -2,7 +2,7 @@
 //! as rings did before 5.12, for all processes of a user together (`io_create_region` in the
 //! kernel's memmap.c).
 
-use crate::sys;
+use crate::process;
 use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -46,7 +46,8 @@ impl Need {
     }
 
     fn may_come(self, waited: Duration) -> bool {
-        waited < PATIENCE && sys::locked_memory_limit().is_some_and(|limit| self.bytes() <= limit)
+        waited < PATIENCE
+            && process::locked_memory_limit().is_some_and(|limit| self.bytes() <= limit)
     }
 
     /// Says in words that ENOMEM is this limit, if there is one, and how to raise it.

@@ -9,14 +9,15 @@
 //!
 //! A connection is not read while anything is owed on it, so it never holds more than its buffer.
 
+use super::memory::AnonymousMemory;
 use super::request::{Request, Socket};
 use super::ring::{self, Completion, Ring, Setup};
 use super::token::{GENERATION_MASK, Kind, Token};
 use super::{Accept, Core, Rung};
-use crate::backend::{Facts, Knob, Knobs, Needs, Unsupported};
 use crate::connection;
+use crate::contract::{Facts, Knob, Knobs, Needs, Unsupported};
 use crate::drain::Owed;
-use crate::sys::{self, AnonymousMemory};
+use crate::sys;
 use crate::work::WORK_NS;
 use io_uring::opcode;
 use io_uring::squeue::Flags;

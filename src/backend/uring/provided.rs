@@ -54,11 +54,13 @@ use super::request::{Request, Socket};
 use super::ring::{self, Completion, Ring, Setup};
 use super::token::{GENERATION_MASK, Kind, Token};
 use super::{Accept, Core, Rung};
-use crate::backend::{Facts, Knob, Knobs, Needs, Unsupported};
+use crate::call::Call;
 use crate::connection;
+use crate::contract::{Facts, Knob, Knobs, Needs, Unsupported};
 use crate::drain::Owed;
-use crate::sys::{self, Call, Version};
+use crate::kernel::{self, Version};
 use crate::work::WORK_NS;
+use crate::{process, sys};
 use io_uring::opcode;
 use io_uring::squeue::Flags;
 use std::collections::VecDeque;
@@ -576,7 +578,7 @@ impl<T: Technique> Rung for Provided<T> {
         let count = knobs.size("buffers").next_power_of_two();
         let buffer_bytes = knobs.size("buffer_bytes");
         let incremental = is_incremental::<T>(knobs);
-        let kernel = sys::kernel_version();
+        let kernel = kernel::version();
         let bounded = kernel >= T::BOUNDED;
         let growth = Growth::of(kernel, T::BOUNDED, ring.completes_in_bursts());
         let buffers_per_connection = knobs.size("buffers_per_connection");
@@ -589,7 +591,7 @@ impl<T: Technique> Rung for Provided<T> {
         let mut direct_files = 0;
         if T::DIRECT {
             // The drain needs a file for each of them.
-            let files = sys::open_files_limit()? as usize;
+            let files = process::open_files_limit()? as usize;
             direct_files =
                 files.saturating_sub(listeners + OTHER_FILES).clamp(1, DIRECT_MOST) as u32;
             submitter.register_files_sparse(direct_files)?;

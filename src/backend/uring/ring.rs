@@ -2,8 +2,9 @@
 
 use super::locked::{Need, whole_pages};
 use super::request::Request;
-use crate::backend::{Facts, Knob, Knobs, Unsupported};
+use crate::contract::{Facts, Knob, Knobs, Unsupported};
 use crate::counters::Counters;
+use crate::process;
 use crate::sys::{self, EnterBounds};
 use io_uring::{EnterFlags, IoUring, Submitter, cqueue, squeue};
 use std::io;
@@ -625,7 +626,7 @@ pub fn explain_set_up(error: &io::Error, setup: &Setup) -> Unsupported {
             Some(libc::ENOMEM) => {
                 format!(
                     "io_uring_register: ENOMEM: {}",
-                    setup.need().explain(sys::locked_memory_limit())
+                    setup.need().explain(process::locked_memory_limit())
                 )
             }
             Some(_) => format!("io_uring_register: {error}"),
@@ -677,7 +678,7 @@ pub fn explain(error: &io::Error, setup: &Setup) -> Unsupported {
                 _ => format!("{flags} is not known to this kernel; needs Linux {linux}"),
             },
         ),
-        libc::ENOMEM => ("ENOMEM", setup.need().explain(sys::locked_memory_limit())),
+        libc::ENOMEM => ("ENOMEM", setup.need().explain(process::locked_memory_limit())),
         libc::EMFILE | libc::ENFILE => ("EMFILE", "no file descriptor is free; see `ulimit -n`".to_owned()),
         _ => ("error", error.to_string()),
     };

@@ -2,7 +2,7 @@
 
 use std::iter;
 
-use ringmark::sys::Call;
+use ringmark::call::Call;
 
 use super::{Reading, Tracepoint};
 

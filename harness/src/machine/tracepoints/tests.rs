@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use io_uring::squeue::{Entry, Flags};
 use io_uring::{IoUring, opcode, types};
-use ringmark::sys::Call;
+use ringmark::call::Call;
 
 use super::*;
 use crate::machine::cpu::Tasks;

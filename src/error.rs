@@ -1,7 +1,27 @@
-//! A refused call of the set-up, in words: which call it was, and the limit that is likely to be
-//! the cause.
+//! Errors of system calls: checked, told apart, and explained by the limit that probably causes
+//! them.
 
 use std::io;
+
+/// Returns the result of a call that returns a negative number for an error.
+pub(crate) fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// Does the same for a call that returns a size.
+pub(crate) fn check_size(result: libc::ssize_t) -> io::Result<usize> {
+    usize::try_from(result).map_err(|_| io::Error::last_os_error())
+}
+
+/// Whether the error only says that the socket is not ready.
+pub fn would_block(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock
+}
+
+/// Whether a signal broke off the call before it did anything.
+pub fn interrupted(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::Interrupted
+}
 
 /// Makes an error say which call has failed, and what to do about it. Its kind stays the same.
 pub fn named(call: &str) -> impl FnOnce(io::Error) -> io::Error + '_ {

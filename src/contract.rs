@@ -1,0 +1,307 @@
+//! The boundary between the ways of waiting: one trait, at the level of a whole worker.
+//!
+//! A trait of `recv` and `send` operations would make one side emulate the other: completion over
+//! epoll needs extra `epoll_ctl` calls and a pinned buffer per connection, readiness over io_uring
+//! loses multishot requests and provided buffers. Both would falsify what is measured. So a backend
+//! owns its loop, its buffers and its way of accepting, and the choice between backends is made
+//! once per worker.
+
+use crate::counters::Counters;
+use crate::stop::Stop;
+use serde_json::{Map, Value, json};
+use std::fmt;
+use std::io;
+use std::net::TcpListener;
+use std::ops::RangeInclusive;
+
+/// One way for a server to wait for and move bytes.
+pub trait Backend: Sized {
+    /// Its name on the command line and in every result.
+    const NAME: &'static str;
+    /// What it does, in one line.
+    const SUMMARY: &'static str;
+    /// Whether it sends back what it receives. Only the floor that memory is measured against does
+    /// not.
+    const ECHOES: bool = true;
+    /// What a machine must have to run it.
+    const NEEDS: Needs;
+    /// Its settings; help, `--list` and the check of `--set` come from here.
+    const KNOBS: &'static [Knob];
+    /// How many descriptors a worker can have, listeners included, if that is less than the limit
+    /// of open files.
+    const DESCRIPTORS_PER_WORKER: Option<usize> = None;
+
+    /// Bytes that each worker locks with these knobs, on kernels that count them towards
+    /// RLIMIT_MEMLOCK.
+    fn locked_bytes(_knobs: &Knobs) -> u64 {
+        0
+    }
+
+    /// Whether the running kernel lets so many workers run with these knobs, and if not, exactly
+    /// why.
+    fn probe(knobs: &Knobs, workers: u16) -> Result<(), Unsupported>;
+
+    /// Sets up on the worker's own thread, which has its own file table already.
+    fn new(listeners: Vec<TcpListener>, knobs: &Knobs) -> io::Result<Self>;
+
+    /// What the kernel granted: flags, features, sizes in bytes.
+    fn in_force(&self) -> Facts {
+        Facts::new()
+    }
+
+    /// Serves until `stop`, then [drains](crate::drain).
+    fn run(self, counters: &Counters, stop: &Stop) -> io::Result<()>;
+}
+
+/// What a machine must have to run a backend.
+#[derive(Clone, Copy, Debug)]
+pub struct Needs {
+    /// The oldest kernel that has all that it uses with its default knobs, by the man pages. Rust's
+    /// standard library needs 3.2 in any case.
+    pub linux: &'static str,
+    /// Whether the default seccomp profile of common container runtimes lets it run. They refuse
+    /// io_uring_setup, io_uring_enter and io_uring_register (Moby since 25.0, containerd since
+    /// 2.0).
+    pub default_container: bool,
+    /// Privileges and limits.
+    pub limits: &'static str,
+}
+
+/// What is in force in a backend, for the ready line and the results.
+pub type Facts = Map<String, Value>;
+
+/// A backend that the running kernel refuses.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{reason}")]
+pub struct Unsupported {
+    /// What was refused, with the errno; the likely cause; the next step.
+    pub reason: String,
+}
+
+/// A setting of a backend.
+#[derive(Debug)]
+pub struct Knob {
+    /// The key of `--set key=value`.
+    pub name: &'static str,
+    /// The values that it takes.
+    pub values: Values,
+    /// What it sets, with its unit.
+    pub meaning: &'static str,
+}
+
+/// The values that a knob takes.
+#[derive(Debug)]
+pub enum Values {
+    /// Whole numbers.
+    Numbers {
+        /// The value without `--set`.
+        default: u64,
+        /// Those that are accepted.
+        range: RangeInclusive<u64>,
+    },
+    /// Words; the first is the one without `--set`.
+    Words(&'static [&'static str]),
+}
+
+impl Knob {
+    /// A knob that takes a whole number.
+    pub const fn number(
+        name: &'static str,
+        default: u64,
+        range: RangeInclusive<u64>,
+        meaning: &'static str,
+    ) -> Self {
+        Self { name, values: Values::Numbers { default, range }, meaning }
+    }
+
+    /// A knob that takes one of some words, the first by default.
+    pub const fn word(
+        name: &'static str,
+        words: &'static [&'static str],
+        meaning: &'static str,
+    ) -> Self {
+        Self { name, values: Values::Words(words), meaning }
+    }
+
+    fn default(&self) -> Setting {
+        match &self.values {
+            Values::Numbers { default, .. } => Setting::Number(*default),
+            Values::Words(words) => Setting::Word(words[0]),
+        }
+    }
+
+    fn parse(&self, text: &str) -> Option<Setting> {
+        match &self.values {
+            Values::Numbers { range, .. } => {
+                text.parse().ok().filter(|value| range.contains(value)).map(Setting::Number)
+            }
+            Values::Words(words) => {
+                words.iter().find(|word| **word == text).map(|word| Setting::Word(word))
+            }
+        }
+    }
+
+    /// The values that it takes, in words.
+    pub fn accepts(&self) -> String {
+        match &self.values {
+            Values::Numbers { range, .. } => {
+                format!("a whole number from {} to {}", range.start(), range.end())
+            }
+            Values::Words(words) => format!("one of {}", words.join(", ")),
+        }
+    }
+
+    /// For `--list --json`: `name`, `default`, `meaning`, and `range` or `words`.
+    pub fn to_json(&self) -> Value {
+        let (kind, values) = match &self.values {
+            Values::Numbers { range, .. } => ("range", json!([range.start(), range.end()])),
+            Values::Words(words) => ("words", json!(words)),
+        };
+        json!({
+            "name": self.name,
+            "default": self.default().to_json(),
+            kind: values,
+            "meaning": self.meaning,
+        })
+    }
+}
+
+/// The value of a knob.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Setting {
+    Number(u64),
+    Word(&'static str),
+}
+
+impl Setting {
+    fn to_json(self) -> Value {
+        match self {
+            Setting::Number(number) => number.into(),
+            Setting::Word(word) => word.into(),
+        }
+    }
+}
+
+impl fmt::Display for Knob {
+    /// As it would be set to its default.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.default() {
+            Setting::Number(number) => write!(formatter, "{}={number}", self.name),
+            Setting::Word(word) => write!(formatter, "{}={word}", self.name),
+        }
+    }
+}
+
+/// The knobs of one backend, with a value each.
+#[derive(Clone, Debug)]
+pub struct Knobs {
+    values: Vec<(&'static Knob, Setting)>,
+}
+
+impl Knobs {
+    /// The defaults, changed by `settings` of the form `key=value`.
+    pub fn parse(backend: &Entry, settings: &[String]) -> Result<Self, String> {
+        let mut knobs =
+            Self { values: backend.knobs.iter().map(|knob| (knob, knob.default())).collect() };
+        for setting in settings {
+            let (name, text) = setting.split_once('=').ok_or_else(|| {
+                format!("--set {setting}: expected key=value, as in --set receive_bytes=4096")
+            })?;
+            let Some((knob, value)) = knobs.values.iter_mut().find(|(knob, _)| knob.name == name)
+            else {
+                let names: Vec<_> = backend.knobs.iter().map(|knob| knob.name).collect();
+                let known = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+                return Err(format!("{} has no knob '{name}'; it has: {known}", backend.name));
+            };
+            *value = knob
+                .parse(text)
+                .ok_or_else(|| format!("--set {setting}: {name} takes {}", knob.accepts()))?;
+        }
+        Ok(knobs)
+    }
+
+    fn setting(&self, name: &str) -> Setting {
+        let found = self.values.iter().find(|(knob, _)| knob.name == name);
+        found.unwrap_or_else(|| panic!("knob {name} is not declared")).1
+    }
+
+    /// The value of a knob that takes numbers.
+    ///
+    /// # Panics
+    /// When the backend asks for a knob that it does not declare.
+    pub fn get(&self, name: &str) -> u64 {
+        match self.setting(name) {
+            Setting::Number(number) => number,
+            Setting::Word(word) => panic!("knob {name} is the word {word}"),
+        }
+    }
+
+    /// [`Knobs::get`] for sizes and counts.
+    pub fn size(&self, name: &str) -> usize {
+        usize::try_from(self.get(name)).unwrap_or(usize::MAX)
+    }
+
+    /// The value of a knob that takes words.
+    ///
+    /// # Panics
+    /// When the backend asks for a knob that it does not declare.
+    pub fn word(&self, name: &str) -> &'static str {
+        match self.setting(name) {
+            Setting::Word(word) => word,
+            Setting::Number(number) => panic!("knob {name} is the number {number}"),
+        }
+    }
+
+    /// All knobs with the values in force.
+    pub fn to_json(&self) -> Facts {
+        self.values.iter().map(|(knob, value)| (knob.name.to_owned(), value.to_json())).collect()
+    }
+}
+
+/// A backend in the list of all.
+pub struct Entry {
+    /// [`Backend::NAME`].
+    pub name: &'static str,
+    /// [`Backend::SUMMARY`].
+    pub summary: &'static str,
+    /// [`Backend::ECHOES`].
+    pub echoes: bool,
+    /// [`Backend::NEEDS`].
+    pub needs: Needs,
+    /// [`Backend::KNOBS`].
+    pub knobs: &'static [Knob],
+    /// [`Backend::DESCRIPTORS_PER_WORKER`].
+    pub descriptors_per_worker: Option<usize>,
+    /// [`Backend::locked_bytes`].
+    pub locked_bytes: fn(&Knobs) -> u64,
+    /// [`Backend::probe`].
+    pub probe: fn(&Knobs, u16) -> Result<(), Unsupported>,
+    /// Sets up on the calling thread, reports what is in force, and runs.
+    pub serve: Serve,
+}
+
+/// [`Backend::new`], [`Backend::in_force`] given to the last argument, and [`Backend::run`], in
+/// one.
+pub type Serve =
+    fn(Vec<TcpListener>, &Knobs, &Counters, &Stop, &mut dyn FnMut(Facts)) -> io::Result<()>;
+
+impl Entry {
+    /// Makes the entry of a backend.
+    pub const fn of<B: Backend>() -> Self {
+        Self {
+            name: B::NAME,
+            summary: B::SUMMARY,
+            echoes: B::ECHOES,
+            needs: B::NEEDS,
+            knobs: B::KNOBS,
+            descriptors_per_worker: B::DESCRIPTORS_PER_WORKER,
+            locked_bytes: B::locked_bytes,
+            probe: B::probe,
+            serve: |listeners, knobs, counters, stop, ready| {
+                let backend = B::new(listeners, knobs)?;
+                ready(backend.in_force());
+                backend.run(counters, stop)
+            },
+        }
+    }
+}
