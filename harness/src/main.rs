@@ -74,7 +74,7 @@ fn for_people() -> clap::Command {
     clap::Command::new("ringmark").version(env!("RINGMARK_VERSION")).subcommands(verbs)
 }
 
-/// Whether what reads the events of a load reads no more of them.
+/// Returns whether the reader of the events of a load has gone.
 fn has_no_reader(error: &anyhow::Error) -> bool {
     let is_broken = |error: &std::io::Error| error.kind() == std::io::ErrorKind::BrokenPipe;
     error.to_string() == "stdout" && error.root_cause().downcast_ref().is_some_and(is_broken)

@@ -111,7 +111,7 @@ fn slope_interval(sorted_slopes: &[f64], points: &[(f64, f64)]) -> Option<Interv
     between_ranks(sorted_slopes, rank)
 }
 
-/// Of so many points the permutations can be counted in 64 bits.
+/// The permutations of so many points can be counted in 64 bits.
 const EXACT_POINTS: usize = 20;
 
 /// The largest rank between which and the same from above the slope lies with 95 %; 0 if there is
@@ -208,8 +208,8 @@ pub fn welch_interval(a: &[f64], b: &[f64]) -> Option<Interval> {
     let ((mean_a, squared_a), (mean_b, squared_b)) = (log_mean(a)?, log_mean(b)?);
     let share = |squared: f64, values: &[f64]| squared.powi(2) / (values.len() - 1) as f64;
     let freedom = (squared_a + squared_b).powi(2) / (share(squared_a, a) + share(squared_b, b));
-    // What scatters nowhere has no freedom that could be told, and needs none. The least that there
-    // is may come out a little below.
+    // Without scatter the degrees of freedom are undefined and irrelevant. Rounding may put the
+    // least possible value a little below a whole number.
     let freedom = if freedom.is_finite() { (freedom + 1e-9).floor() as usize } else { 1 };
     let half = t_975(freedom)? * (squared_a + squared_b).sqrt();
     let difference = mean_b - mean_a;

@@ -4,6 +4,7 @@ mod figures;
 mod judgement;
 mod obstacles;
 mod origin;
+mod pair;
 
 use std::path::{Path, PathBuf};
 
@@ -12,6 +13,7 @@ use clap::builder::PossibleValuesParser;
 
 use super::compare::figures::{Compared, Figure};
 use super::compare::judgement::Judgement;
+use super::compare::pair::{Asked, Pair};
 use super::table::{MISSING, Table};
 use super::tables::ratio_of_bounds;
 use crate::results::Run;
@@ -25,28 +27,30 @@ use crate::verdict::metric::{self, Metric};
 pub use crate::report::compare::judgement::NotJudged;
 
 const AFTER: &str = "\
-Ratios are B/A, and A and B are geometric means over the blocks that count. Between the runs lies all that the machine \
-did meanwhile: identical servers may differ by tens of per cent from one run to the next. So that ratio has an interval \
-(Welch's t on logarithms) and no verdict. A verdict is on the ratio relative to the baseline: how much more of the \
-baseline's figure an arm takes in B than in A, both within the blocks of their runs.
+Each ratio is B/A of geometric means over the blocks that count. The two runs were made at \
+different times, and the same server can differ by tens of percent between runs. The plain B/A \
+ratio therefore has an interval (Welch's t on logarithms) and no verdict. The verdict is on the \
+ratio relative to the baseline: the arm's figure over the baseline's within the blocks of each run.
 
---fail-if-slower acts on that one, or it would fail whenever the machine has a bad hour. It does not see a change that \
-makes all arms alike slower, the baseline too: let the baseline be a server that stays as it is. It acts on calls per \
-echo only where they are exact, with one connection and one message in flight, and on memory per connection by the \
-intervals of its slopes. One interval in twenty misses: give a margin that matters, not 0%.
+--fail-if-slower acts on the ratio relative to the baseline, so a bad hour of the machine does not \
+fail it. It cannot see a change that slows all arms alike, the baseline included: choose a baseline \
+that does not change. It acts on calls per echo only with one connection and one message in \
+flight, where they are exact. It acts on memory per connection by the intervals of the slopes. One \
+interval in twenty misses: give a margin that matters, not 0%.
 
-A part is not taken for the whole. The command fails with 3 where a run is not whole, where a figure \
-without a verdict reads worse than the bound with all of its range, where B has not the arms and \
-workloads of A, where a figure has a verdict in one run and none beside the other, and where a kind of figure (CPU, \
-latency, throughput, calls, memory) was measured by both and nothing of it can be judged: a verdict takes ten blocks. \
-Name what you ask for by --metric and --arm.
+The command fails with 3 rather than judge a part as the whole: if a run is not complete; if a \
+figure without a verdict reads worse than the bound over its whole range; if B lacks arms or \
+workloads of A; if a figure has a verdict within one run and none here; if both runs measured a \
+kind of figure (CPU, latency, throughput, calls, memory) and none of it can be judged. A verdict \
+takes ten blocks. --metric and --arm name what you ask for.
 
 Exit status with --fail-if-slower:
   0  all that was asked for was judged, and nothing is slower
   1  something is slower
   2  the command line is wrong
-  3  not all could be judged, and nothing that was is slower; or the runs cannot be read or compared
-Without it: 0, or 1 where the runs cannot be read or compared.
+  3  not all could be judged, and nothing that was judged is slower
+  3  the runs cannot be read or compared
+Without it: 0, or 1 if the runs cannot be read or compared.
 
 Examples:
   ringmark compare results/OLD-KERNEL results/NEW-KERNEL
@@ -57,13 +61,12 @@ Examples:
 #[derive(clap::Args, Debug)]
 #[command(after_help = AFTER)]
 pub struct Options {
-    /// The folder of the run that is compared with
+    /// Reference run (A)
     a: PathBuf,
-    /// The folder of the run that is compared
+    /// Run to judge (B)
     b: PathBuf,
-    /// Exit with 1 if a cost in B (CPU, latency, calls, memory; throughput the other way) is above
-    /// that in A by more than this, with the whole of its interval; with 3 if not all of them could
-    /// be judged
+    /// Exit with 1 if B is worse than A by more than this, over the whole interval of the ratio;
+    /// with 3 if not all could be judged
     #[arg(long, value_name = "PERCENT", value_parser = percentage)]
     fail_if_slower: Option<f64>,
     /// Only this metric; may be given several times
@@ -87,40 +90,10 @@ fn percentage(text: &str) -> Result<f64, String> {
     }
 }
 
-/// Two runs.
-pub struct Pair {
-    a: Run,
-    b: Run,
-}
-
-impl Pair {
-    fn read(options: &Options) -> Result<Self> {
-        let pair = Self { a: read(&options.a)?, b: read(&options.b)? };
-        obstacles::builds(&pair)?;
-        Ok(pair)
-    }
-
-    /// The baseline, if it is the same in both.
-    fn baseline(&self) -> Option<&str> {
-        let baseline = self.a.matrix.baseline.as_str();
-        (baseline == self.b.matrix.baseline).then_some(baseline)
-    }
-}
-
-/// Names the figures that are wanted; all of them if it names none.
-struct Asked<'a> {
-    metrics: &'a [String],
-    arms: &'a [String],
-}
-
-impl Asked<'_> {
-    fn has_metric(&self, metric: &Metric) -> bool {
-        self.metrics.is_empty() || self.metrics.iter().any(|of| of == metric.name)
-    }
-
-    fn has_arm(&self, arm: &str) -> bool {
-        self.arms.is_empty() || self.arms.iter().any(|of| of == arm)
-    }
+fn read_both(options: &Options) -> Result<Pair> {
+    let pair = Pair { a: read(&options.a)?, b: read(&options.b)? };
+    obstacles::builds(&pair)?;
+    Ok(pair)
 }
 
 fn read(folder: &Path) -> Result<Run> {
@@ -140,7 +113,7 @@ pub fn run(options: &Options) -> Result<()> {
         Some(_) => Error::new(NotJudged(format!("{error:#}"))),
         None => error,
     };
-    let pair = Pair::read(options).map_err(unless_judged)?;
+    let pair = read_both(options).map_err(unless_judged)?;
     let asked = Asked { metrics: &options.metric, arms: &options.arm };
     let figures = wanted(options, &pair, &asked).map_err(unless_judged)?;
     let judgement = Judgement::of(&pair, &asked, &figures);
@@ -151,12 +124,15 @@ pub fn run(options: &Options) -> Result<()> {
     };
     let text = format!(
         "{}{}\n{}{}{last}",
-        origin::lines(options, &pair).iter().map(|line| format!("- {line}\n")).collect::<String>(),
+        origin::lines(&options.a, &options.b, &pair)
+            .iter()
+            .map(|line| format!("- {line}\n"))
+            .collect::<String>(),
         summary(&pair, &judgement, &figures),
         table(&pair, &figures),
         not_judged(&pair, &judgement),
     );
-    // Whether it can be read or not does not change what it says.
+    // A closed pipe does not change the outcome.
     let said = terminal::say(&text).map_err(unless_judged);
     outcome.map_or(Ok(()), |outcome| outcome.map(drop))?;
     said
@@ -164,7 +140,7 @@ pub fn run(options: &Options) -> Result<()> {
 
 /// The figures that are asked for.
 fn wanted(options: &Options, pair: &Pair, asked: &Asked) -> Result<Vec<Figure>> {
-    let known = figures::arms_of_both(pair);
+    let known = pair.arms();
     if let Some(unknown) = options.arm.iter().find(|arm| !known.contains(arm)) {
         bail!("--arm '{unknown}' is not in both runs; there are: {}", known.join(", "));
     }
@@ -249,7 +225,7 @@ fn shown(compared: Option<Compared>) -> String {
     let Some(Compared { ratio, verdict }) = compared else {
         return MISSING.to_owned();
     };
-    // What the heading says, or the bounds alone.
+    // The heading says these two.
     let is_silent = matches!(verdict, Verdict::NoNoise | Verdict::Range);
     let Estimate { mean, interval: Interval { low, high }, .. } = ratio;
     ratio_of_bounds(mean, low, high, (!is_silent).then_some(verdict))

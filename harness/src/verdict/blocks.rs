@@ -9,7 +9,8 @@ use crate::rows::{NOT_RUN, Pass, Status, TrialRow};
 /// out: it has no figures in any block, so leaving it out is no choice of blocks.
 const BLOCKS_TO_GIVE_UP: usize = 3;
 
-/// The same of one whose trials all failed: no gate turned it away, which another hour might not.
+/// The same for an arm whose trials all failed: no gate rejected it, so a quieter hour will not
+/// help.
 const FAILED_BLOCKS_TO_GIVE_UP: usize = 2;
 
 /// The trials of a block that counts, by arm.

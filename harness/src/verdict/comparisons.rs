@@ -383,13 +383,13 @@ mod tests {
         assert_eq!(p99([50.0, 20.0], [100.0, 200.0]), Some(Verdict::Lower));
         // Lags that differ by no more than they do from block to block.
         assert_eq!(p99([20.0, 20.05], [100.0, 100.1]), Some(Verdict::NoDifferenceShown));
-        // Where there is no difference, there is none to account for.
+        // Without a difference there is none to account for.
         assert_eq!(p99([50.0, 20.0], [100.0, 100.0]), Some(Verdict::NoDifferenceShown));
 
         let rows = open_loop([50.0, 20.0], [200.0, 100.0]);
-        // Of the median's 50 µs the lag's median takes 6.
+        // The lag's median takes 6 µs of the median's 50.
         assert_eq!(verdict(&rows, "latency_p50_us"), Some(Verdict::SendLag));
-        // What the lag is no part of.
+        // The lag is no part of these.
         assert_eq!(verdict(&rows, "service_p99_us"), Some(Verdict::Higher));
         assert_eq!(verdict(&rows, "server_cpu_ns_per_echo"), Some(Verdict::Lower));
         // Rows of a closed loop, or from before there was a column for it.

@@ -1,4 +1,4 @@
-//! What a connection of an arm takes over `null`, and of two arms in comparison.
+//! Memory per connection over that of `null`, and two arms in comparison.
 
 use std::collections::BTreeMap;
 

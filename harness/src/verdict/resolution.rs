@@ -1,5 +1,5 @@
-//! What a calibration shows: how far one server lies from itself here, and from how many blocks on
-//! a handicap of known size is told apart from none.
+//! A calibration: how far one server lies from itself here, and how many blocks it takes to detect a
+//! handicap of known size.
 
 use std::path::Path;
 
@@ -24,7 +24,7 @@ pub struct Calibration {
     pub machine: String,
     /// The same.
     pub kernel_release: Option<String>,
-    /// What the clients did.
+    /// The workload.
     pub workload: String,
     /// How long it took from its first block on.
     pub minutes: f64,
@@ -34,7 +34,7 @@ pub struct Calibration {
     pub metrics: Vec<Resolution>,
 }
 
-/// What was found for one column of `trials.csv`.
+/// The resolution in one column of `trials.csv`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Resolution {
     /// The column.
@@ -52,9 +52,9 @@ pub struct Resolution {
 pub struct Handicap {
     /// The busy wait for each echo; 0: one more reading of the same server.
     pub work_ns: u64,
-    /// That in percent of the server's CPU for an echo.
+    /// The busy wait in percent of the server's CPU for an echo.
     pub percent_of_echo: f64,
-    /// What all blocks say, with the ends of its interval.
+    /// The ratio over all blocks.
     pub ratio: f64,
     /// The lower end.
     pub ratio_low: f64,

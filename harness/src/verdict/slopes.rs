@@ -1,4 +1,4 @@
-//! Which slopes of `memory.csv` tell something, and why others do not.
+//! Decides which slopes of `memory.csv` may be used, and says why others may not.
 //!
 //! A slope is of everything that grew while connections did. Other programs' objects are in it too,
 //! and nothing may be computed of a slope that is theirs.
@@ -34,7 +34,7 @@ const ENDPOINT_SHARE: f64 = 0.1;
 /// The objects of `null` come to their sum, up to this share of it.
 const SUM_SHARE: f64 = 0.02;
 
-/// What forbids to use a walk, or what it has over `null`.
+/// A reason not to use a walk, or its figures over `null`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Flaw {
     pub arm: String,
@@ -206,13 +206,13 @@ impl<'a> Floor<'a> {
         (interval.is_apart_from(&under) && more.abs() > least.max(OFF_BYTES)).then_some(more)
     }
 
-    /// What a walk has less of.
+    /// Returns an object of which a walk has less.
     fn lacks(&self, walk: &MemoryRow) -> Option<&'a MemoryRow> {
         let all = std::iter::once(&self.sum).chain(&self.objects).copied();
         all.into_iter().find(|object| self.more(walk, object).is_some_and(|more| more < 0.0))
     }
 
-    /// Why it is none.
+    /// Returns why it is no floor.
     fn flaw(&self) -> Option<String> {
         let all = self.walks.len();
         let lacking: Vec<_> = self.walks.iter().filter_map(|walk| self.lacks(walk)).collect();
@@ -223,7 +223,7 @@ impl<'a> Floor<'a> {
                 lacking[0].object
             ));
         }
-        // Of the endpoints' own objects every server has as many.
+        // Every server has as many of the endpoints' own objects.
         let is_endpoint = |row: &&&MemoryRow| {
             row.bytes_per_connection >= ENDPOINT_SHARE * self.sum.bytes_per_connection
         };

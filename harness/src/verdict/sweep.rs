@@ -1,5 +1,5 @@
-//! A load sweep: the rates of its open loops, found from a closed loop's capacity, and what each
-//! arm could carry at a latency objective.
+//! A load sweep: the rates of its open loops, from a closed loop's capacity, and the highest rate of
+//! each arm within a latency objective.
 
 use anyhow::{Result, bail};
 use itertools::Itertools as _;
@@ -91,7 +91,7 @@ fn two_digits(rate: f64) -> f64 {
     (rate / unit).round() * unit
 }
 
-/// What each arm carried at the objective, for each sweep of the matrix.
+/// Returns the highest rate of each arm within the objective, for each sweep of the matrix.
 pub fn capacities(rows: &[TrialRow], matrix: &Matrix) -> Vec<CapacityRow> {
     let Some(objective_us) = matrix.latency.as_ref().and_then(|latency| latency.objective_p99_us)
     else {
@@ -158,7 +158,7 @@ fn missed(trials: &[&TrialRow], p99: Option<&Estimate>, objective_us: f64) -> Op
             false => "too few messages for a 99th percentile",
         });
     };
-    // What a busy client adds makes a latency longer, never shorter.
+    // A busy client makes a latency longer, never shorter.
     match bounds {
         _ if interval.high <= objective_us => None,
         _ if trials.iter().any(|row| row.status == Status::ClientLimited) => {
@@ -305,7 +305,7 @@ mod tests {
     fn a_server_that_still_owes_messages_does_not_keep_the_objective() {
         let matrix = expanded();
         let mut rows = Vec::new();
-        // Where p99 was measured it is short: what is missing is what was too long to be measured.
+        // The measured p99 is short: the missing ones were too long to be measured.
         for (block, p99, owed) in [(1, Some(100.0), 0), (2, None, 400), (3, None, 500)] {
             for arm in ["epoll-et", "epoll-document"] {
                 let (latency_p99_us, owed) =

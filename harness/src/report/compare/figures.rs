@@ -1,16 +1,16 @@
 //! The figures of two runs side by side: by themselves, and relative to the baseline that both runs
 //! have.
 //!
-//! The blocks of two runs are no pairs: they ran at different times. What two runs of one server
-//! differ by is more than its scatter within a run, because the machine drifts. So a difference by
-//! itself has an interval and no verdict. What gets one is the difference of differences: in each
-//! run the ratios to the baseline within its blocks, which the drift is not in, and then what lies
-//! between these.
+//! The blocks of two runs are no pairs: they ran at different times. The machine drifts, so two runs
+//! of one server differ by more than its scatter within a run. A difference by itself therefore has
+//! an interval and no verdict. The difference of differences gets one: the ratios to the baseline
+//! within the blocks of each run have no drift in them, and the runs are compared by these.
 
 use itertools::iproduct;
 
-use super::{Pair, obstacles};
-use crate::matrix::{Arm, BLOCKS_FOR_VERDICT, Workload};
+use super::obstacles;
+use super::pair::{Pair, is_exact, slope};
+use crate::matrix::{BLOCKS_FOR_VERDICT, Workload};
 use crate::report::tables::{comparison, counted_trial};
 use crate::results::Run;
 use crate::rows::{Bounds, Pass, Verdict};
@@ -26,7 +26,7 @@ use crate::verdict::metric::{self, Metric};
 pub struct Compared {
     /// The ratio.
     pub ratio: Estimate,
-    /// What it shows.
+    /// The verdict on it.
     pub verdict: Verdict,
 }
 
@@ -37,12 +37,12 @@ pub struct Figure {
     pub workload: String,
     /// The arm.
     pub arm: String,
-    /// What is compared, as in `comparisons.csv`.
+    /// The figure.
     pub metric: &'static Metric,
     /// The geometric mean over the blocks that count, so that B over A is the ratio; or the one
     /// reading.
     pub means: [f64; 2],
-    /// How many blocks count.
+    /// The number of blocks that count.
     pub blocks: [usize; 2],
     /// By itself; none if one is too near zero for a ratio.
     pub between_runs: Option<Compared>,
@@ -56,14 +56,14 @@ pub struct Figure {
 }
 
 impl Figure {
-    /// The ratio that tells of the servers: relative to the baseline; of calls and memory, which no
-    /// moment is in, the one between the runs.
+    /// Returns the ratio that tells of the servers: for times and rates the one relative to the
+    /// baseline, for calls and memory, which do not drift, the one between the runs.
     pub fn telling(&self) -> Option<Compared> {
         let is_timed = self.metric.pass() == Pass::Latency;
         self.relative.or(self.between_runs.filter(|_| !is_timed))
     }
 
-    /// The same where it lies beyond what its bounds allow for, or the noise.
+    /// Returns that ratio if it lies beyond its interval or the noise.
     pub fn change(&self) -> Option<Compared> {
         self.telling().filter(
             |Compared { ratio: Estimate { interval, .. }, verdict }| match verdict {
@@ -76,11 +76,11 @@ impl Figure {
     }
 }
 
-/// So many calls or switches for each echo, or bytes for each connection, are too near zero for a
-/// ratio: one of such figures says how the smallest of them came out.
+/// Calls or switches an echo, or bytes a connection, below which a figure is too near zero for a
+/// ratio: the smallest change would decide it.
 const NEAR_ZERO: [(&str, f64); 2] = [("_per_echo", 0.01), ("_bytes_per_connection_over_null", 1.0)];
 
-/// Whether a ratio of these figures of a metric says anything.
+/// Returns whether these figures are far enough from zero for a ratio.
 fn has_ratio(metric: &Metric, figures: [f64; 2]) -> bool {
     let least = NEAR_ZERO
         .iter()
@@ -89,7 +89,7 @@ fn has_ratio(metric: &Metric, figures: [f64; 2]) -> bool {
     figures.iter().all(|figure| *figure > 0.0 && *figure >= least)
 }
 
-/// All that both runs have, and why the rest is left out.
+/// Returns every figure that both runs have, and the reasons why others are left out.
 pub fn all(pair: &Pair) -> (Vec<Figure>, Vec<String>) {
     let (mut figures, mut refused) = (Vec::new(), Vec::new());
     let mut refuse = |reason: String| {
@@ -114,7 +114,7 @@ pub fn all(pair: &Pair) -> (Vec<Figure>, Vec<String>) {
                 refuse(reason);
                 continue;
             }
-            for arm in arms_of_both(pair) {
+            for arm in pair.arms() {
                 match obstacles::arm(pair, workload, metric.pass(), &arm) {
                     Some(reason) => refuse(reason),
                     None if metric.pass() == Pass::Syscalls => {
@@ -128,20 +128,13 @@ pub fn all(pair: &Pair) -> (Vec<Figure>, Vec<String>) {
     match obstacles::memory(pair) {
         Some(reason) => refuse(reason),
         None => {
-            for arm in arms_of_both(pair) {
+            for arm in pair.arms() {
                 figures.extend(of_memory(pair, &arm));
             }
         }
     }
     obstacles::walks(pair).into_iter().for_each(refuse);
     (figures, refused)
-}
-
-/// In the order of A's matrix.
-pub fn arms_of_both(pair: &Pair) -> Vec<String> {
-    let of = |run: &Run| run.matrix.backends.iter().map(Arm::name).collect::<Vec<_>>();
-    let others = of(&pair.b);
-    of(&pair.a).into_iter().filter(|arm| others.contains(arm)).collect()
 }
 
 /// The ratio of the geometric means of samples that are no pairs, and its bounds.
@@ -169,7 +162,7 @@ fn timed(pair: &Pair, workload: &Workload, metric: &'static Metric, arm: &str) -
     let mean = |values: &[f64]| geometric_mean(values).or_else(|| median(&mut values.to_vec()));
     let means = [mean(&own[0])?, mean(&own[1])?];
     let has_ratio = has_ratio(metric, means);
-    // How far two runs of one server lie apart is not known from these two.
+    // Two runs do not tell how far two runs of one server lie apart.
     let between_runs = unpaired(&own[0], &own[1]).filter(|_| has_ratio).map(|ratio| {
         let verdict = ratio.verdict(None);
         Compared { ratio, verdict }
@@ -231,18 +224,6 @@ fn counted(pair: &Pair, workload: &Workload, metric: &'static Metric, arm: &str)
         is_exact: is_exact(workload),
         better: metric.better,
     })
-}
-
-/// Whether calls for an echo are a matter of the server alone: with more than one message on the
-/// way, how many a wait brings is a matter of luck.
-pub fn is_exact(workload: &Workload) -> bool {
-    workload.connections == 1 && workload.pipeline == 1
-}
-
-/// A slope over that of `null`, with its interval.
-pub fn slope(run: &Run, arm: &str, object: &str, state: &str) -> Option<(f64, Interval)> {
-    let row = memory::slope(&run.memory, arm, object, state)?;
-    Some((row.over_null_bytes_per_connection?, row.interval_over_null()?))
 }
 
 fn of_memory(pair: &Pair, arm: &str) -> Vec<Figure> {

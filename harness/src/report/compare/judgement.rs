@@ -6,8 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::{Result, anyhow};
 use itertools::{Itertools as _, iproduct};
 
-use super::figures::{self, Compared, Figure};
-use super::{Asked, Pair, obstacles};
+use super::figures::{Compared, Figure};
+use super::obstacles;
+use super::pair::{self, Asked, Pair};
 use crate::matrix::Workload;
 use crate::report::tables::{comparison, counted_trial, ratio_of_bounds};
 use crate::results::Run;
@@ -69,33 +70,33 @@ impl Place<'_> {
         figure.metric == self.metric && figure.arm == self.arm && figure.workload == self.workload()
     }
 
-    /// Whether a run has the figure at all.
+    /// Returns whether a run has the figure at all.
     fn is_measured(&self, run: &Run) -> bool {
         match self.of {
             Of::Trials(workload) => obstacles::has_value(run, workload, self.metric, self.arm),
-            Of::Memory { object, state } => figures::slope(run, self.arm, object, state).is_some(),
+            Of::Memory { object, state } => pair::slope(run, self.arm, object, state).is_some(),
         }
     }
 
-    /// Whether a run by itself has an answer here: a verdict against its baseline, an exact count,
+    /// Returns whether a run alone has an answer: a verdict against its baseline, an exact count,
     /// or a slope that is told from zero.
     fn has_answer(&self, run: &Run) -> bool {
         match self.of {
             Of::Trials(workload) if self.metric.pass() == Pass::Syscalls => {
                 let calls = counted_trial(run, &workload.name, self.arm)
                     .and_then(|row| self.metric.value(row));
-                calls.is_some_and(|calls| calls > 0.0) && figures::is_exact(workload)
+                calls.is_some_and(|calls| calls > 0.0) && pair::is_exact(workload)
             }
             Of::Trials(workload) => {
                 comparison(run, &workload.name, self.metric, self.arm, &run.matrix.baseline)
                     .is_some_and(|row| is_verdict(row.verdict))
             }
-            Of::Memory { object, state } => figures::slope(run, self.arm, object, state)
+            Of::Memory { object, state } => pair::slope(run, self.arm, object, state)
                 .is_some_and(|(_, interval)| interval.low > 0.0),
         }
     }
 
-    /// Why it is not judged.
+    /// Returns why it is not judged.
     fn why(&self, pair: &Pair, figure: Option<&Figure>) -> String {
         obstacles::absent(pair, self.arm)
             .or_else(|| match self.of {
@@ -117,8 +118,8 @@ fn is_verdict(verdict: Verdict) -> bool {
     matches!(verdict, Verdict::Lower | Verdict::Higher | Verdict::NoDifferenceShown)
 }
 
-/// All that A measures, as far as it was asked for and is better or worse, whether B has it or not.
-/// The baseline's times are among it only if nothing but the baseline was asked for.
+/// Returns the figures of A that are asked for and are better or worse, whether B has them or not.
+/// The baseline's times are among them only if nothing but the baseline is asked for.
 fn places<'a>(pair: &'a Pair, asked: &Asked, arms: &'a [String]) -> Vec<Place<'a>> {
     let mut all = Vec::new();
     let arms = || arms.iter().map(String::as_str).filter(|arm| asked.has_arm(arm));
@@ -152,13 +153,18 @@ fn judged(figure: &Figure) -> Option<Compared> {
     })
 }
 
+fn is_counted_otherwise(pair: &Pair, figure: &Figure) -> bool {
+    figure.metric.pass() == Pass::Syscalls
+        && obstacles::sources(pair, &figure.workload, &figure.arm).is_some()
+}
+
 /// A figure that could not be judged.
 struct Unjudged {
     metric: &'static Metric,
     arm: String,
     workload: String,
     why: String,
-    /// Whether A, or B, has an answer there by itself.
+    /// Whether A or B alone has an answer.
     is_lost: bool,
 }
 
@@ -172,7 +178,7 @@ impl Unjudged {
 pub struct Judgement<'a> {
     judged: Vec<(&'a Figure, Compared)>,
     unjudged: Vec<Unjudged>,
-    /// Why what was judged is not all.
+    /// The reasons why not all was judged.
     gaps: Vec<String>,
 }
 
@@ -185,8 +191,8 @@ impl<'a> Judgement<'a> {
             let figure = figures.iter().find(|figure| place.is_of(figure));
             match figure.and_then(|figure| Some((figure, judged(figure)?))) {
                 // A count by other means is no other count.
-                Some(pair_of) if obstacles::sources(pair, pair_of.0).is_none() => {
-                    found.push(pair_of)
+                Some((figure, ratio)) if !is_counted_otherwise(pair, figure) => {
+                    found.push((figure, ratio));
                 }
                 _ => unjudged.push(Unjudged {
                     metric: place.metric,
@@ -270,7 +276,7 @@ impl<'a> Judgement<'a> {
         format!("judged {} of {all} figures{colon}{classes}", self.judged.len())
     }
 
-    /// Why the others were not, a line for each reason.
+    /// Returns the reasons why others were not judged, a line each.
     pub fn reasons(&self) -> Vec<String> {
         let line = |(why, of): (String, Vec<&Unjudged>)| {
             let places = [
@@ -445,7 +451,7 @@ fn moved_baseline(pair: &Pair, figures: &[Figure], most: f64) -> Option<String> 
     ))
 }
 
-/// The same where the others went with it: it may be the machine, or all of them.
+/// Says that the baseline and the others cost more: it may be the machine, or all of them.
 fn moved_alike(pair: &Pair, figures: &[Figure], most: f64) -> Option<String> {
     let moved: Vec<&Figure> = dearer_baseline(pair, figures, most).collect();
     let first = moved.first()?;

@@ -1,13 +1,12 @@
-//! Why figures of two runs are not compared, or not judged.
+//! The reasons why figures of two runs are not compared, or not judged.
 
 use std::collections::BTreeSet;
 
 use anyhow::{Result, bail};
 use serde_json::Value;
 
-use super::figures::{self, Figure};
-use super::{Asked, Pair};
-use crate::matrix::{Arm, Matrix, Workload};
+use super::pair::{Asked, Pair, arms, is_exact, slope, workloads};
+use crate::matrix::{Matrix, Workload};
 use crate::report::tables::counted_trial;
 use crate::results::Run;
 use crate::rows::{Pass, TrialRow};
@@ -24,9 +23,6 @@ pub fn parts(pair: &Pair, asked: &Asked) -> Vec<String> {
     let missing = |all: Vec<String>, others: Vec<String>| -> Vec<String> {
         all.into_iter().filter(|name| !others.contains(name)).collect()
     };
-    let arms = |run: &Run| run.matrix.backends.iter().map(Arm::name).collect::<Vec<_>>();
-    let workloads =
-        |run: &Run| run.matrix.workloads.iter().map(|of| of.name.clone()).collect::<Vec<_>>();
     let mut absent = missing(arms(&pair.a), arms(&pair.b));
     absent.retain(|arm| asked.has_arm(arm));
     absent.extend(missing(workloads(&pair.a), workloads(&pair.b)));
@@ -53,12 +49,12 @@ pub fn is_reference(pair: &Pair, metric: &Metric, arm: &str) -> bool {
     metric.pass() != Pass::Syscalls && pair.baseline() == Some(arm)
 }
 
-/// Why a figure of trials is not judged, if that is no matter of how the figure came out.
+/// Returns why a figure of trials cannot be judged, whatever its value.
 pub fn trials(pair: &Pair, own: &Workload, metric: &Metric, arm: &str) -> Option<String> {
     let Some(other) = pair.b.matrix.workloads.iter().find(|other| other.name == own.name) else {
         return Some("B has no such workload".to_owned());
     };
-    if metric.pass() == Pass::Syscalls && !figures::is_exact(own) {
+    if metric.pass() == Pass::Syscalls && !is_exact(own) {
         return Some(
             "with more than one message on the way, how many a wait brings is a matter of luck"
                 .to_owned(),
@@ -77,7 +73,7 @@ pub fn trials(pair: &Pair, own: &Workload, metric: &Metric, arm: &str) -> Option
             Some(format!("no {} in {which}, although its trials passed", metric.name))
         })
         .or_else(|| match metric.pass() {
-            Pass::Syscalls => by_other_means(pair, &own.name, arm),
+            Pass::Syscalls => sources(pair, &own.name, arm),
             _ if pair.baseline().is_none() => Some("the baselines differ".to_owned()),
             _ => is_reference(pair, metric, arm)
                 .then(|| "the baseline is what times are relative to".to_owned()),
@@ -97,7 +93,7 @@ pub fn has_value(run: &Run, workload: &Workload, metric: &Metric, arm: &str) -> 
 
 /// Why memory of an arm is not judged.
 pub fn slopes(pair: &Pair, arm: &str, object: &str, state: &str) -> Option<String> {
-    let low = |run: &Run| figures::slope(run, arm, object, state).map(|(_, interval)| interval.low);
+    let low = |run: &Run| slope(run, arm, object, state).map(|(_, interval)| interval.low);
     let (a, b) = (low(&pair.a), low(&pair.b));
     memory(pair)
         .or_else(|| {
@@ -112,13 +108,8 @@ pub fn slopes(pair: &Pair, arm: &str, object: &str, state: &str) -> Option<Strin
         })
 }
 
-/// Why counts of a figure are not judged: another instrument has counted them.
-pub fn sources(pair: &Pair, figure: &Figure) -> Option<String> {
-    let is_count = figure.metric.pass() == Pass::Syscalls;
-    is_count.then(|| by_other_means(pair, &figure.workload, &figure.arm)).flatten()
-}
-
-fn by_other_means(pair: &Pair, workload: &str, arm: &str) -> Option<String> {
+/// Why counts of calls are not judged: another instrument has counted them.
+pub fn sources(pair: &Pair, workload: &str, arm: &str) -> Option<String> {
     let source = |run| {
         let source = counted_trial(run, workload, arm)?.syscalls_source.split([':', ',']).next()?;
         Some(source.to_owned())
@@ -140,7 +131,7 @@ pub fn builds(pair: &Pair) -> Result<()> {
     Ok(())
 }
 
-/// In what the conditions of a workload differ that has one name in both.
+/// Returns how the conditions of a workload differ that both runs have by one name.
 pub fn workload(pair: &Pair, a: &Workload, b: &Workload) -> Option<String> {
     let (ours, theirs) = (conditions(a, &pair.a.matrix), conditions(b, &pair.b.matrix));
     let names: BTreeSet<&String> =
@@ -157,7 +148,7 @@ pub fn workload(pair: &Pair, a: &Workload, b: &Workload) -> Option<String> {
     (!differing.is_empty()).then(|| format!("`{}`: {}", a.name, differing.join(", ")))
 }
 
-/// All that makes a workload what it is: not what it was called, nor where its rate came from.
+/// Returns the conditions of a workload, without its name and the origin of its rate.
 fn conditions(workload: &Workload, matrix: &Matrix) -> Value {
     let mut fields = serde_json::to_value(workload).unwrap_or_default();
     if let Some(fields) = fields.as_object_mut() {
@@ -223,7 +214,7 @@ pub fn arm(pair: &Pair, workload: &Workload, pass: Pass, arm: &str) -> Option<St
 /// One run has no figures of it, or it had to share a CPU or a core in one only. If it had to in
 /// both, there are figures and no verdict.
 fn of_arm(pair: &Pair, workload: &Workload, pass: Pass, arm: &str) -> Option<String> {
-    // Of each trial that may be used, whether it shared a CPU, and whether a core.
+    // For each usable trial: it shared a CPU, it shared a core.
     let rows = |run: &Run| -> Vec<[bool; 2]> {
         let is_own = |row: &&TrialRow| {
             row.pass == Some(pass)
@@ -254,7 +245,7 @@ fn of_arm(pair: &Pair, workload: &Workload, pass: Pass, arm: &str) -> Option<Str
     Some(format!("it {what} {}", which?))
 }
 
-/// Of which runs something is true.
+/// Names the runs for which something is true.
 fn in_which(a: bool, b: bool) -> Option<&'static str> {
     match (a, b) {
         (true, true) => Some("A and B"),
@@ -355,7 +346,7 @@ mod tests {
         ] {
             assert_eq!(of(a, b, cpu).is_some(), is_refused);
         }
-        // That of the server's machine, wherever `ringmark run` was.
+        // The server's machine counts, wherever `ringmark run` was.
         let mut remote = pair(WORKLOAD);
         remote.a.manifest = json!({ "machine": yes });
         remote.b.manifest = json!({ "machine": yes });

@@ -1,12 +1,12 @@
-//! Which runs are compared, and in what they differ but for their figures.
+//! Names the two runs, and how they differ apart from their figures.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde_json::Value;
 
-use super::{Options, Pair};
-use crate::matrix::{Arm, Matrix};
+use super::pair::{Pair, arms, workloads};
+use crate::matrix::Matrix;
 use crate::results::Run;
 use crate::results::origin::between as differences;
 use crate::rows::TrialRow;
@@ -14,8 +14,8 @@ use crate::text::names;
 use crate::verdict::comparisons::again;
 
 /// A line for each run, and for each difference.
-pub fn lines(options: &Options, pair: &Pair) -> Vec<String> {
-    let mut lines = vec![line("A", &options.a, &pair.a), line("B", &options.b, &pair.b)];
+pub fn lines(a: &Path, b: &Path, pair: &Pair) -> Vec<String> {
+    let mut lines = vec![line("A", a, &pair.a), line("B", b, &pair.b)];
     let mut found = differences(&pair.a.manifest, &pair.b.manifest);
     found.extend(of_matrices(pair));
     found.extend(of_arms(pair, "", |row| &row.knobs));
@@ -72,15 +72,12 @@ fn is_one_run(pair: &Pair) -> bool {
 
 /// Arms and workloads that the other has not.
 fn only_in(run: &Run, other: &Run) -> Vec<String> {
-    let arms = |run: &Run| run.matrix.backends.iter().map(Arm::name).collect::<Vec<_>>();
-    let workloads =
-        |run: &Run| run.matrix.workloads.iter().map(|of| of.name.clone()).collect::<Vec<_>>();
     let all = |run: &Run| [arms(run), workloads(run)].concat();
     let others = all(other);
     all(run).into_iter().filter(|name| !others.contains(name)).collect()
 }
 
-/// In what the matrices differ beside their arms and workloads: the passes, the length of their
+/// Returns how the matrices differ apart from arms and workloads: the passes, the length of their
 /// windows, and the like.
 fn of_matrices(pair: &Pair) -> Vec<String> {
     let [a, b] = [&pair.a, &pair.b].map(|run| settings(&run.matrix));
@@ -113,7 +110,7 @@ fn settings(matrix: &Matrix) -> BTreeMap<String, Value> {
     found
 }
 
-/// In what the knobs of an arm differ that has one name in both, or what is in force of them.
+/// Returns how the knobs of an arm differ that both runs have by one name, or those in force.
 fn of_arms(pair: &Pair, what: &str, column: fn(&TrialRow) -> &String) -> BTreeSet<String> {
     let of = |run: &Run| -> BTreeMap<(String, String, String), Value> {
         let second = again(&run.matrix.baseline);
