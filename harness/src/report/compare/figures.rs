@@ -150,7 +150,7 @@ fn unpaired(a: &[f64], b: &[f64]) -> Option<Estimate> {
 
 fn timed(pair: &Pair, workload: &Workload, metric: &'static Metric, arm: &str) -> Option<Figure> {
     let name = &workload.name;
-    let blocks = [&pair.a, &pair.b].map(|run| blocks_with(&run.trials, name, metric));
+    let blocks = pair.runs().map(|run| blocks_with(&run.trials, name, metric));
     let values = |arm: &str| -> [Vec<f64>; 2] {
         [0, 1].map(|run| {
             let rows = blocks[run].iter().filter_map(|block| block.get(arm));
@@ -229,7 +229,7 @@ fn counted(pair: &Pair, workload: &Workload, metric: &'static Metric, arm: &str)
 fn of_memory(pair: &Pair, arm: &str) -> Vec<Figure> {
     iproduct!(&metric::OF_WALKS, memory::STATES)
         .filter_map(|(metric, state)| {
-            let [a, b] = [&pair.a, &pair.b].map(|run| slope(run, arm, metric.object()?, state));
+            let [a, b] = pair.runs().map(|run| slope(run, arm, metric.object()?, state));
             let (a, b) = (a?, b?);
             let means = [a.0, b.0];
             Some(Figure {

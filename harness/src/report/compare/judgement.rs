@@ -213,7 +213,7 @@ impl<'a> Judgement<'a> {
     /// Without --metric all are that both runs measure.
     fn unanswered(&self, pair: &Pair, asked: &Asked) -> Vec<String> {
         let has_pass = |class: &Class| {
-            [&pair.a, &pair.b].iter().all(|run| run.matrix.passes().contains(&class.pass()))
+            pair.runs().iter().all(|run| run.matrix.passes().contains(&class.pass()))
         };
         let groups: Vec<(&str, Vec<&Metric>)> = if asked.metrics.is_empty() {
             let classes = Class::ALL.into_iter().filter(has_pass);

@@ -183,7 +183,7 @@ pub fn metric(pair: &Pair, workload: &Workload, metric: &Metric) -> Option<Strin
 
 fn of_metric(pair: &Pair, workload: &Workload, metric: &Metric) -> Option<String> {
     let is_cpu = *metric == metric::CPU;
-    let softirqs = [&pair.a, &pair.b].map(softirq_in_process_cpu);
+    let softirqs = pair.runs().map(softirq_in_process_cpu);
     if let ([Some(a), Some(b)], true) = (softirqs, is_cpu)
         && a != b
     {

@@ -39,7 +39,7 @@ pub fn lines(a: &Path, b: &Path, pair: &Pair) -> Vec<String> {
         }
     }
     if pair.baseline().is_none() {
-        let [a, b] = [&pair.a, &pair.b].map(|run| &run.matrix.baseline);
+        let [a, b] = pair.runs().map(|run| &run.matrix.baseline);
         lines.push(format!("Nothing is relative: the baseline is `{a}` in A and `{b}` in B"));
     }
     lines
@@ -80,7 +80,7 @@ fn only_in(run: &Run, other: &Run) -> Vec<String> {
 /// Returns how the matrices differ apart from arms and workloads: the passes, the length of their
 /// windows, and the like.
 fn of_matrices(pair: &Pair) -> Vec<String> {
-    let [a, b] = [&pair.a, &pair.b].map(|run| settings(&run.matrix));
+    let [a, b] = pair.runs().map(|run| settings(&run.matrix));
     let word = |value: Option<&Value>| value.map_or_else(|| "none".to_owned(), Value::to_string);
     let places: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
     let differing = places.into_iter().filter(|place| a.get(*place) != b.get(*place));
