@@ -1,6 +1,8 @@
 //! epoll(7), level- or edge-triggered.
 
-use super::{Interest, RECEIVE_BYTES, Readiness, Ready, SEND, Selector};
+use super::batch::{RECEIVE_BYTES, SEND};
+use super::event_loop::Readiness;
+use super::selector::{Interest, Ready, Selector};
 use crate::contract::{Facts, Knob, Knobs, Needs, Unsupported};
 use crate::counters::Counters;
 use crate::error::named;
