@@ -70,6 +70,7 @@ impl<const EDGE: bool> Selector for Epoll<EDGE> {
     } else {
         "level-triggered, one receive buffer a worker, sent at once, EPOLLOUT only while something is owed"
     };
+    const ONLY_REGISTERS: bool = true;
     const NEEDS: Needs =
         Needs { linux: "3.2", default_container: true, limits: "fs.epoll.max_user_watches" };
     const KNOBS: &'static [Knob] = &[

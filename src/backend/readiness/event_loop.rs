@@ -56,6 +56,7 @@ struct Connection {
 impl<S: Selector> Backend for Readiness<S> {
     const NAME: &'static str = S::NAME;
     const SUMMARY: &'static str = S::SUMMARY;
+    const ONLY_REGISTERS: bool = S::ONLY_REGISTERS;
     const NEEDS: Needs = S::NEEDS;
     const KNOBS: &'static [Knob] = S::KNOBS;
     const DESCRIPTORS_PER_WORKER: Option<usize> = S::DESCRIPTORS_PER_WORKER;

@@ -40,6 +40,8 @@ pub trait Selector: Sized {
     const NAME: &'static str;
     /// `Backend::SUMMARY`.
     const SUMMARY: &'static str;
+    /// `Backend::ONLY_REGISTERS`.
+    const ONLY_REGISTERS: bool = false;
     /// `Backend::NEEDS`.
     const NEEDS: Needs;
     /// `Backend::KNOBS`.

@@ -51,6 +51,8 @@ pub struct Uring<H: Handler> {
 impl<H: Handler> Backend for Uring<H> {
     const NAME: &'static str = H::NAME;
     const SUMMARY: &'static str = H::SUMMARY;
+    const USES_RING: bool = true;
+    const KERNEL_THREAD: bool = H::KERNEL_THREAD;
     const NEEDS: Needs = H::NEEDS;
     const KNOBS: &'static [Knob] = H::KNOBS;
 

@@ -9,13 +9,15 @@ use std::io;
 
 /// What happens on the connections of an io_uring backend.
 pub trait Handler: Sized {
-    /// [`Backend::NAME`].
+    /// `Backend::NAME`.
     const NAME: &'static str;
-    /// [`Backend::SUMMARY`].
+    /// `Backend::SUMMARY`.
     const SUMMARY: &'static str;
-    /// [`Backend::NEEDS`].
+    /// `Backend::KERNEL_THREAD`.
+    const KERNEL_THREAD: bool = false;
+    /// `Backend::NEEDS`.
     const NEEDS: Needs;
-    /// [`Backend::KNOBS`].
+    /// `Backend::KNOBS`.
     const KNOBS: &'static [Knob];
     /// How connections are accepted.
     const ACCEPT: Accept;

@@ -549,6 +549,7 @@ impl Segments {
 impl<T: Technique> Handler for Provided<T> {
     const NAME: &'static str = T::NAME;
     const SUMMARY: &'static str = T::SUMMARY;
+    const KERNEL_THREAD: bool = T::SUBMISSION_THREAD;
     const NEEDS: Needs = T::NEEDS;
     const KNOBS: &'static [Knob] = T::KNOBS;
     const ACCEPT: Accept = if T::DIRECT { Accept::MultishotDirect } else { Accept::Multishot };
