@@ -8,6 +8,8 @@ pub mod uring;
 
 pub use crate::contract::{Entry, Facts, Knob, Knobs, Needs, Unsupported};
 
+use crate::contract::Backend;
+
 /// Every backend.
 pub static ALL: &[Entry] = &[
     Entry::of::<document::EpollDocument>(),
@@ -24,6 +26,9 @@ pub static ALL: &[Entry] = &[
     Entry::of::<readiness::select::Select>(),
     Entry::of::<null::Null>(),
 ];
+
+/// The name of the floor, which memory is measured against.
+pub const FLOOR: &str = null::Null::NAME;
 
 /// Finds a backend by its name.
 pub fn find(name: &str) -> Result<&'static Entry, String> {

@@ -23,6 +23,14 @@ pub trait Backend: Sized {
     /// Whether it sends back what it receives. Only the floor that memory is measured against does
     /// not.
     const ECHOES: bool = true;
+    /// Whether it waits with io_uring.
+    const USES_RING: bool = false;
+    /// Whether each worker has a thread of the kernel's that wants a CPU of its own.
+    const KERNEL_THREAD: bool = false;
+    /// Whether a connection costs an epoll registration in the kernel, and nothing else.
+    const ONLY_REGISTERS: bool = false;
+    /// Bytes that a connection takes in a table of the server's, if they are many.
+    const TABLE_BYTES_PER_CONNECTION: usize = 0;
     /// What a machine must have to run it.
     const NEEDS: Needs;
     /// Its settings; help, `--list` and the check of `--set` come from here.
@@ -266,6 +274,14 @@ pub struct Entry {
     pub summary: &'static str,
     /// [`Backend::ECHOES`].
     pub echoes: bool,
+    /// [`Backend::USES_RING`].
+    pub uses_ring: bool,
+    /// [`Backend::KERNEL_THREAD`].
+    pub kernel_thread: bool,
+    /// [`Backend::ONLY_REGISTERS`].
+    pub only_registers: bool,
+    /// [`Backend::TABLE_BYTES_PER_CONNECTION`].
+    pub table_bytes_per_connection: usize,
     /// [`Backend::NEEDS`].
     pub needs: Needs,
     /// [`Backend::KNOBS`].
@@ -292,6 +308,10 @@ impl Entry {
             name: B::NAME,
             summary: B::SUMMARY,
             echoes: B::ECHOES,
+            uses_ring: B::USES_RING,
+            kernel_thread: B::KERNEL_THREAD,
+            only_registers: B::ONLY_REGISTERS,
+            table_bytes_per_connection: B::TABLE_BYTES_PER_CONNECTION,
             needs: B::NEEDS,
             knobs: B::KNOBS,
             descriptors_per_worker: B::DESCRIPTORS_PER_WORKER,

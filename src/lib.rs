@@ -1,6 +1,6 @@
 //! The measured side of ringmark: echo servers that wait for their sockets in different ways.
 //!
-//! A [`backend::Backend`] owns its loop, its buffers and its way of accepting; a [`worker`] is a
+//! A [`contract::Backend`] owns its loop, its buffers and its way of accepting; a [`worker`] is a
 //! thread that runs one. Everything that must be the same for all of them, so that a difference
 //! between two backends is a difference between their techniques, is shared: the [`listener`]'s
 //! socket options, the [`counters`], the [`stop`] signal, and the [`drain`] at the end.

@@ -13,13 +13,14 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use ringmark::backend;
+use ringmark::backend::document::event_table::MAX_EPOLL_EVENTS;
 
 use crate::load::files::FileTables;
 use crate::load::result::{Arrival, ChurnResult};
 use crate::machine::files;
 use crate::machine::network_namespace::NetworkNamespace;
 use crate::machine::placement::Placement;
-use crate::matrix::connection_limits::{ConnectionLimits, OWN_DESCRIPTORS, own_descriptors};
+use crate::matrix::connection_limits::{self, ConnectionLimits, OWN_DESCRIPTORS, own_descriptors};
 use crate::matrix::external::{External, visible};
 use crate::matrix::{Arm, Memory, Scale, Workload};
 use crate::programs::client::Load;
@@ -169,9 +170,6 @@ impl Task {
         }
     }
 }
-
-/// Events in a block of the document's table.
-const BLOCK_EVENTS: usize = 1024;
 
 /// About how long it takes to open so many connections, to use each once, and to close them.
 fn time_to_open_and_close(connections: usize) -> Duration {
@@ -417,7 +415,6 @@ impl Trial {
     /// How many connections this machine has room for if it is less than `wanted`, and why.
     fn room(&self, context: &TrialContext, wanted: usize) -> Result<Option<(usize, String)>> {
         let limits = context.connection_limits.with_available(ramp::available_bytes()?);
-        let is_document = self.arm.backend == "epoll-document";
         let own = own_descriptors(context.workers, context.ports);
         let bounds = match context.external(&self.arm.backend) {
             Some(_) => limits.for_external(own),
@@ -425,7 +422,7 @@ impl Trial {
                 u64::from(context.workers),
                 u64::from(context.ports),
                 own,
-                is_document,
+                connection_limits::table_bytes([self.arm.backend.as_str()]),
             ),
         };
         let tightest = bounds.into_iter().min_by_key(|bound| bound.connections);
@@ -434,7 +431,7 @@ impl Trial {
             // A round number, of which each worker has as many: whole blocks of the document's
             // table if there are several.
             let workers = usize::from(context.workers);
-            let blocks = workers * BLOCK_EVENTS;
+            let blocks = workers * MAX_EPOLL_EVENTS;
             let unit = if bound.connections as usize >= 4 * blocks { blocks } else { workers };
             let reason = format!(
                 "{wanted} connections skipped: there is room for {} by {}",

@@ -91,6 +91,7 @@ pub struct EpollDocument {
 impl Backend for EpollDocument {
     const NAME: &'static str = "epoll-document";
     const SUMMARY: &'static str = "the document's reactor: level-triggered, blocks of events, DEL and ADD around every recv and send";
+    const TABLE_BYTES_PER_CONNECTION: usize = size_of::<Event>();
     const NEEDS: Needs =
         Needs { linux: "3.2", default_container: true, limits: "fs.epoll.max_user_watches" };
     const KNOBS: &'static [Knob] = &[LOOKUP, WORK_NS];

@@ -1,12 +1,13 @@
 //! What bears on a matrix: said before anything is measured, or refused.
 
 use anyhow::{Result, bail};
+use ringmark::backend;
 
 use super::facts::{Facts, refusal};
 use super::judge::{Check, Line, Status, impossible};
 use super::locked;
 use crate::matrix::connection_limits::{
-    ConnectionLimit, ConnectionLimits, OWN_DESCRIPTORS, own_descriptors,
+    self, ConnectionLimit, ConnectionLimits, OWN_DESCRIPTORS, own_descriptors,
 };
 use crate::matrix::external::External;
 use crate::matrix::{Arm, Matrix, Workload};
@@ -92,7 +93,7 @@ pub fn refuse(facts: &Facts, matrix: &Matrix, is_commanded: bool, refusal: Refus
     for (what, connections, workers, ports) in demands(matrix) {
         let own = OWN_DESCRIPTORS as u64;
         let bounds =
-            limits.for_server(u64::from(workers), u64::from(ports), own, has_document(matrix));
+            limits.for_server(u64::from(workers), u64::from(ports), own, table_bytes(matrix));
         if let Some(why) = too_many(&what, connections, bounds) {
             bail!(why);
         }
@@ -123,8 +124,8 @@ fn too_many_for_externals(facts: &Facts, matrix: &Matrix) -> Vec<String> {
     demands(matrix).into_iter().filter_map(line).collect()
 }
 
-fn has_document(matrix: &Matrix) -> bool {
-    matrix.backends.iter().any(|contender| contender.backend == "epoll-document")
+fn table_bytes(matrix: &Matrix) -> u64 {
+    connection_limits::table_bytes(matrix.backends.iter().map(|arm| arm.backend.as_str()))
 }
 
 /// The most connections of each workload that the matrix asks for, and the workers and ports that
@@ -151,8 +152,7 @@ pub fn walks(limits: &ConnectionLimits, matrix: &Matrix) -> Vec<String> {
     let Matrix { workers, ports, .. } = matrix;
     let ports = ports.unwrap_or(*workers);
     let own = own_descriptors(*workers, ports);
-    let bounds =
-        limits.for_server(u64::from(*workers), u64::from(ports), own, has_document(matrix));
+    let bounds = limits.for_server(u64::from(*workers), u64::from(ports), own, table_bytes(matrix));
     let mut lines = vec![format!(
         "{} connections to {} workers on {} ports are asked for. There is room for:",
         count(most as u64),
@@ -228,7 +228,10 @@ fn bears(check: Check, facts: &Facts, matrix: &Matrix) -> bool {
             facts.ports.is_none_or(|(first, last)| 2 * most > last.saturating_sub(first) + 1)
         }),
         Check::Cpus => {
-            let polls = matrix.backends.iter().any(|contender| contender.backend == "uring-sqpoll");
+            let polls = matrix
+                .backends
+                .iter()
+                .any(|arm| backend::find(&arm.backend).is_ok_and(|entry| entry.kernel_thread));
             let enough =
                 facts.cores_allowed.is_some_and(|cores| cores >= if polls { 3 } else { 2 });
             times() && !(enough && facts.cpu_quota.is_none() && facts.packages_allowed.len() < 2)

@@ -224,7 +224,7 @@ fn files_of_machine() -> Option<u64> {
 fn backends() -> Vec<Support> {
     let support = |entry: &'static backend::Entry| Support {
         name: entry.name,
-        is_uring: entry.name.starts_with("uring-"),
+        is_uring: entry.uses_ring,
         refused: refusal(entry.name, &[]),
     };
     backend::ALL.iter().map(support).collect()

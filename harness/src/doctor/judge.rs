@@ -1,6 +1,7 @@
 //! From facts to lines: what each fact costs, and what to do about it. It looks at nothing but the
 //! facts.
 
+use ringmark::backend;
 use ringmark::kernel::parse_version;
 use serde::{Serialize, Serializer};
 
@@ -474,7 +475,9 @@ fn memory(facts: &Facts) -> Line {
     let Some(bytes) = facts.memory_bytes() else {
         return Line::unknown(check, "/proc/meminfo", "how many connections fit cannot be told");
     };
-    let fit = bytes / connection_limits::bytes_per_connection(true);
+    let tables = backend::ALL.iter().map(|entry| entry.table_bytes_per_connection as u64);
+    let each = connection_limits::bytes_per_connection(tables.max().unwrap_or(0));
+    let fit = bytes / each;
     let source = match facts.memory_bound_bytes {
         Some(bound) if bound == bytes => "allowed by the control group",
         _ => "available",
@@ -483,7 +486,7 @@ fn memory(facts: &Facts) -> Line {
         "{} {source}: {} connections of {} B",
         gibibytes(bytes),
         number((fit / 1000 * 1000) as f64),
-        count(connection_limits::bytes_per_connection(true))
+        count(each)
     );
     if fit < CONNECTIONS_WANTED {
         return Line::limits(

@@ -297,7 +297,7 @@ fn threads_that_share_their_files_hold_as_many_connections_as_one() {
     let words = ["(CLONE_FILES): EPERM", "1,048,512 connections in all", "unconfined"];
     assert_line(&facts, Check::OpenFiles, Status::LimitsResults, &words);
     assert_eq!(impossible(&facts), None);
-    let most = |facts: &Facts| facts.connection_limits().for_server(4, 4, 576, false)[0].clone();
+    let most = |facts: &Facts| facts.connection_limits().for_server(4, 4, 576, 0)[0].clone();
     assert_eq!((most(&rich()).connections, most(&facts).connections), (4_192_000, 1_048_000));
     assert!(most(&facts).reason.contains("all threads of a process"), "{}", most(&facts).reason);
     let none = Facts {
@@ -350,7 +350,7 @@ fn a_matrix_that_does_not_fit_is_refused_in_one_line() {
         &["1,500", "1 ports of the server"],
     );
     let most = |workers, ports| {
-        let bounds = poor().connection_limits().for_server(workers, ports, 16, false);
+        let bounds = poor().connection_limits().for_server(workers, ports, 16, 0);
         bounds.iter().map(|bound| bound.connections).collect::<Vec<_>>()
     };
     assert_eq!(most(1, 1)[..2], [1008, 1000]);

@@ -1,5 +1,7 @@
 //! How many connections fit into files, ports and memory.
 
+use ringmark::backend;
+
 use crate::load::{CONNECTIONS_PER_SOURCE, OTHER_FILES, SOURCES_MAX};
 
 /// Source addresses on loopback.
@@ -15,12 +17,15 @@ pub const PORTS_WANTED: u64 = 2 * PORTS_A_SOURCE;
 /// waits for them: 8.1 KB with epoll, 8.7 KB with a receive under way (REPORT.md).
 const KERNEL_BYTES: u64 = 8_800;
 
-/// What the document's server has for each in its table.
-const DOCUMENT_BYTES: u64 = 1_056;
+/// Returns what a connection takes at the least, given the bytes of it in a table of the server's.
+pub fn bytes_per_connection(table_bytes: u64) -> u64 {
+    KERNEL_BYTES + table_bytes
+}
 
-/// What one connection takes, at the least.
-pub fn bytes_per_connection(is_document: bool) -> u64 {
-    KERNEL_BYTES + if is_document { DOCUMENT_BYTES } else { 0 }
+/// Returns the most bytes that a connection takes in the tables of these backends.
+pub fn table_bytes<'a>(backends: impl IntoIterator<Item = &'a str>) -> u64 {
+    let entries = backends.into_iter().filter_map(|name| backend::find(name).ok());
+    entries.map(|entry| entry.table_bytes_per_connection as u64).max().unwrap_or(0)
 }
 
 /// What must stay free while connections are opened: less would have the kernel reclaim what is in
@@ -86,9 +91,9 @@ impl ConnectionLimits {
         workers: u64,
         ports: u64,
         own: u64,
-        is_document: bool,
+        table_bytes: u64,
     ) -> Vec<ConnectionLimit> {
-        let each = bytes_per_connection(is_document);
+        let each = bytes_per_connection(table_bytes);
         let of_tables = format!("for each of {workers} workers): raise `ulimit -Hn`, or `workers`");
         let shared = "for all threads of a process, as unshare(2) is refused): raise `ulimit -Hn`, or allow it";
         let (tables, of_tables, own) = match self.shared_with {
@@ -102,7 +107,7 @@ impl ConnectionLimits {
     /// whatever its workers.
     pub fn for_external(&self, own: u64) -> Vec<ConnectionLimit> {
         let of_tables = "for all of a process): raise `ulimit -Hn`";
-        self.within((1, of_tables), (1, ""), own, bytes_per_connection(false))
+        self.within((1, of_tables), (1, ""), own, bytes_per_connection(0))
     }
 
     fn within(

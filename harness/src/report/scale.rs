@@ -1,5 +1,7 @@
 //! The tables of a walk through connection counts.
 
+use ringmark::backend;
+
 use super::section::Body;
 use super::table::{MISSING, Table};
 use crate::results::Run;
@@ -11,9 +13,6 @@ use crate::statistics::{Interval, median};
 use crate::text::{count, list, number, whole};
 use crate::verdict::estimate::Estimate;
 use crate::verdict::slopes;
-
-/// Servers that wait with epoll and hold nothing else in the kernel.
-const EPOLL: [&str; 2] = ["epoll-et", "epoll-lt"];
 
 /// Steps of opening up to this share of the largest count are the first ones, and those beyond the
 /// rest the last.
@@ -490,8 +489,11 @@ pub fn fit(run: &Run) -> Body {
         slope(run, arm, USED_THEN_IDLE, object)?.over_null_bytes_per_connection
     };
     let arms: Vec<_> = run.matrix.backends.iter().map(|contender| contender.name()).collect();
-    let registration = EPOLL.iter().find_map(|arm| over(arm, KERNEL_SUM));
-    let floor = slope(run, "null", NEVER_USED, KERNEL_SUM).map(|row| row.bytes_per_connection);
+    // The edge-triggered server, the last of them, is the first choice.
+    let registering = backend::ALL.iter().rev().filter(|entry| entry.only_registers);
+    let registration = registering.map(|entry| entry.name).find_map(|arm| over(arm, KERNEL_SUM));
+    let floor =
+        slope(run, backend::FLOOR, NEVER_USED, KERNEL_SUM).map(|row| row.bytes_per_connection);
     let Some(bare) =
         floor.zip(registration).map(|(floor, registration)| (floor - registration) / 2.0)
     else {

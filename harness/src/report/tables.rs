@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use ringmark::backend::FLOOR;
 use serde_json::Value;
 
 use super::section::{Body, Section};
@@ -859,7 +860,7 @@ fn memory(run: &Run) -> Body {
     let mut columns: Vec<(&str, &str)> = Vec::new();
     let usable = || run.memory.iter().filter(|row| row.status == Status::Ok);
     for row in usable() {
-        if row.arm != "null" && !columns.contains(&(&row.arm, &row.state)) {
+        if row.arm != FLOOR && !columns.contains(&(&row.arm, &row.state)) {
             columns.push((&row.arm, &row.state));
         }
     }
@@ -887,7 +888,7 @@ fn memory(run: &Run) -> Body {
     .concat();
     let mut table = Table::new(1, &heading);
     let floor =
-        |object: &str| find(("null", NEVER_USED), object).map(|row| row.bytes_per_connection);
+        |object: &str| find((FLOOR, NEVER_USED), object).map(|row| row.bytes_per_connection);
     let stands = |column| {
         find(column, KERNEL_SUM).is_some_and(|row| row.over_null_bytes_per_connection.is_some())
     };

@@ -7,6 +7,7 @@ use anyhow::Result;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
+use ringmark::backend;
 
 use crate::matrix::{Arm, Matrix, Workload};
 use crate::rows::{Pass, Status, TrialRow};
@@ -136,8 +137,8 @@ impl Planner {
             Pass::Syscalls => {}
             Pass::Memory | Pass::Scale => {
                 // The floor.
-                let null = Arm { backend: "null".to_owned(), ..Arm::default() };
-                arms.push((null.name(), null));
+                let floor = Arm { backend: backend::FLOOR.to_owned(), ..Arm::default() };
+                arms.push((floor.name(), floor));
             }
             Pass::Capacity => arms.retain(|(name, _)| name == baseline),
             Pass::Latency => {

@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use ringmark::backend;
 use ringmark::call::Call;
 
 use super::clock::{self, OfLoad};
@@ -45,7 +46,7 @@ pub fn measure(
     let is_open = workload.rate_per_s.is_some();
     let namespace = trial.namespace(context, row);
     let is_external = context.external(&trial.arm.backend).is_some();
-    let uses_ring = trial.arm.backend.starts_with("uring") && !is_external;
+    let uses_ring = backend::find(&trial.arm.backend).is_ok_and(|entry| entry.uses_ring);
     let mut tracepoints = Traced::none("the server did not hold", uses_ring);
     let mut server = trial.server(context, namespace.as_ref(), row, |pid| {
         tracepoints = match pid {

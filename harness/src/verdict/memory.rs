@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use itertools::iproduct;
+use ringmark::backend::FLOOR;
 
 use super::metric;
 use crate::rows::{Bounds, ComparisonRow, MemoryRow, NEVER_USED, Status, USED_THEN_IDLE, Verdict};
@@ -31,7 +32,7 @@ pub fn workload(state: &str) -> String {
 impl MemoryRow {
     /// Returns whether it is a slope of two bare endpoints in the kernel.
     pub fn is_floor(&self) -> bool {
-        self.backend == "null" && self.state == NEVER_USED && self.status == Status::Ok
+        self.backend == FLOOR && self.state == NEVER_USED && self.status == Status::Ok
     }
 
     /// Returns the interval of the slope.

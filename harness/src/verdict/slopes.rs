@@ -5,6 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ringmark::backend::FLOOR;
+
 use crate::rows::{
     ACTIVE, KERNEL_SUM, MemoryPointRow, MemoryRow, Pass, Status, TrialRow, USER_SUM,
 };
@@ -179,7 +181,7 @@ struct Floor<'a> {
 impl<'a> Floor<'a> {
     fn of(memory: &'a [MemoryRow], points: &'a [MemoryPointRow]) -> Option<Self> {
         let of_floor = || memory.iter().filter(|row| row.is_floor() && row.space == "kernel");
-        let is_walk = |row: &&MemoryRow| is_usable(row, KERNEL_SUM) && row.backend != "null";
+        let is_walk = |row: &&MemoryRow| is_usable(row, KERNEL_SUM) && row.backend != FLOOR;
         Some(Self {
             memory,
             points,
@@ -277,7 +279,7 @@ fn take_away(memory: &mut [MemoryRow], points: &[MemoryPointRow]) -> Vec<Flaw> {
         .map(|row| (row.object.clone(), bounds(row, points)))
         .collect();
     let mut flaws = Vec::new();
-    for row in memory.iter_mut().filter(|row| row.backend != "null") {
+    for row in memory.iter_mut().filter(|row| row.backend != FLOOR) {
         let Some(over) = row.over_null_bytes_per_connection else { continue };
         let is_own = row.space == "user";
         let none = Some(Interval { low: 0.0, high: 0.0 });

@@ -5,10 +5,13 @@
 //! a receive takes what comes after them. Every receive has room for [`RECEIVE_BYTES`], as without
 //! held answers: the buffer is twice as long, and full once more than one half is held.
 
-use super::RECEIVE_BYTES;
 use crate::contract::{Knob, Knobs};
 use std::ops::Range;
 use std::os::fd::RawFd;
+
+/// A knob that all backends of this loop have.
+pub const RECEIVE_BYTES: Knob =
+    Knob::number("receive_bytes", 65_536, 64..=16_777_216, "receive buffer of a worker, in bytes");
 
 /// A knob that all backends of this loop have.
 pub const SEND: Knob = Knob::word(

@@ -1,6 +1,8 @@
 //! epoll(7), level- or edge-triggered.
 
-use super::{Interest, RECEIVE_BYTES, Readiness, Ready, SEND, Selector};
+use super::batch::{RECEIVE_BYTES, SEND};
+use super::event_loop::Readiness;
+use super::selector::{Interest, Ready, Selector};
 use crate::contract::{Facts, Knob, Knobs, Needs, Unsupported};
 use crate::counters::Counters;
 use crate::error::named;
@@ -68,6 +70,7 @@ impl<const EDGE: bool> Selector for Epoll<EDGE> {
     } else {
         "level-triggered, one receive buffer a worker, sent at once, EPOLLOUT only while something is owed"
     };
+    const ONLY_REGISTERS: bool = true;
     const NEEDS: Needs =
         Needs { linux: "3.2", default_container: true, limits: "fs.epoll.max_user_watches" };
     const KNOBS: &'static [Knob] = &[

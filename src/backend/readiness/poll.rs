@@ -1,7 +1,9 @@
 //! poll(2): an array of all descriptors, which the kernel reads through at every wait, and so do
 //! we.
 
-use super::{Interest, RECEIVE_BYTES, Readiness, Ready, SEND, Selector};
+use super::batch::{RECEIVE_BYTES, SEND};
+use super::event_loop::Readiness;
+use super::selector::{Interest, Ready, Selector};
 use crate::contract::{Knob, Knobs, Needs};
 use crate::counters::Counters;
 use crate::sys;

@@ -5,7 +5,9 @@
 //! FD_SETSIZE, accept fails with EMFILE as it does wherever files run out, and the loop rests from
 //! accepting until a connection closes. Connections beyond that wait in the listener's queue.
 
-use super::{Interest, RECEIVE_BYTES, Readiness, Ready, SEND, Selector};
+use super::batch::{RECEIVE_BYTES, SEND};
+use super::event_loop::Readiness;
+use super::selector::{Interest, Ready, Selector};
 use crate::contract::{Facts, Knob, Knobs, Needs};
 use crate::counters::Counters;
 use crate::process;

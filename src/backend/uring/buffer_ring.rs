@@ -3,6 +3,7 @@
 //! at once.
 
 use super::memory::AnonymousMemory;
+use super::request::GROUP;
 use super::ring::{self, Ring};
 use crate::call::Call;
 use crate::contract::{Knob, Unsupported};
@@ -33,9 +34,6 @@ pub const INCREMENTAL: Knob = Knob::word(
     &["off", "on"],
     "whether one buffer takes several receives, one behind the other, until it is full (kernel 6.12)",
 );
-
-/// The buffer group that receives pick from.
-pub const GROUP: u16 = 0;
 
 /// Buffers that are in the ring from the start. An enter makes the completions of 40 receives at
 /// most (twice IO_LOCAL_TW_DEFAULT_MAX of the kernel's io_uring.c), while those of 40 before them

@@ -9,11 +9,12 @@
 //!
 //! A connection is not read while anything is owed on it, so it never holds more than its buffer.
 
+use super::core::Core;
+use super::handler::{Accept, Handler};
 use super::memory::AnonymousMemory;
 use super::request::{Request, Socket};
 use super::ring::{self, Completion, Ring, Setup};
 use super::token::{GENERATION_MASK, Kind, Token};
-use super::{Accept, Core, Rung};
 use crate::connection;
 use crate::contract::{Facts, Knob, Knobs, Needs, Unsupported};
 use crate::drain::Owed;
@@ -83,7 +84,7 @@ impl Buffers {
     }
 }
 
-impl Rung for Oneshot {
+impl Handler for Oneshot {
     const NAME: &'static str = "uring-oneshot";
     const SUMMARY: &'static str =
         "the naive port: a receive for each message, a buffer for each connection";

@@ -1,4 +1,4 @@
-//! The rungs that receive into provided buffers and send the echo straight from the buffer that it
+//! The backends that receive into provided buffers and send the echo straight from the buffer that it
 //! came in.
 //!
 //! # One system call an echo
@@ -48,12 +48,13 @@
 //! `buffers_per_connection`.
 
 use super::buffer_ring::{self, BufferRing, Growth, Piece, SendGroups};
+use super::core::Core;
 use super::direct;
+use super::handler::{Accept, Handler};
 use super::locked::whole_pages;
 use super::request::{Request, Socket};
 use super::ring::{self, Completion, Ring, Setup};
 use super::token::{GENERATION_MASK, Kind, Token};
-use super::{Accept, Core, Rung};
 use crate::call::Call;
 use crate::connection;
 use crate::contract::{Facts, Knob, Knobs, Needs, Unsupported};
@@ -86,15 +87,15 @@ const MULTISHOT_MAX_RETRY: usize = 32;
 /// each.
 const DIRECT_MOST: usize = 65_536;
 
-/// What one rung does differently from another.
+/// What one of these backends does differently from another.
 pub trait Technique {
-    /// [`Rung::NAME`].
+    /// [`Handler::NAME`].
     const NAME: &'static str;
-    /// [`Rung::SUMMARY`].
+    /// [`Handler::SUMMARY`].
     const SUMMARY: &'static str;
-    /// [`Rung::NEEDS`].
+    /// [`Handler::NEEDS`].
     const NEEDS: Needs;
-    /// [`Rung::KNOBS`].
+    /// [`Handler::KNOBS`].
     const KNOBS: &'static [Knob] = KNOBS;
     /// Connections are direct descriptors.
     const DIRECT: bool = false;
@@ -114,7 +115,7 @@ pub trait Technique {
     } else {
         (6, 8)
     };
-    /// [`Rung::OPERATIONS`]. IORING_OP_SEND_ZC came with multishot receives (kernel 6.0), which
+    /// [`Handler::OPERATIONS`]. IORING_OP_SEND_ZC came with multishot receives (kernel 6.0), which
     /// have no probe.
     const OPERATIONS: &'static [(&'static str, u8)] = &[("SEND_ZC", opcode::SendZc::CODE)];
 }
@@ -545,9 +546,10 @@ impl Segments {
     }
 }
 
-impl<T: Technique> Rung for Provided<T> {
+impl<T: Technique> Handler for Provided<T> {
     const NAME: &'static str = T::NAME;
     const SUMMARY: &'static str = T::SUMMARY;
+    const KERNEL_THREAD: bool = T::SUBMISSION_THREAD;
     const NEEDS: Needs = T::NEEDS;
     const KNOBS: &'static [Knob] = T::KNOBS;
     const ACCEPT: Accept = if T::DIRECT { Accept::MultishotDirect } else { Accept::Multishot };
@@ -907,7 +909,7 @@ impl<T: Technique> Provided<T> {
             return Ok(None);
         }
         let Some(groups) = &mut self.groups else { return Ok(None) };
-        groups.lend(&core.ring().submitter(), core.counters)
+        groups.lend(&core.ring.submitter(), core.counters)
     }
 
     /// Puts what the connection owes into a group: how many segments, and bytes.
@@ -946,7 +948,7 @@ impl<T: Technique> Provided<T> {
         })?;
         // The table's own references would keep the connections open.
         core.counters.count(Call::IoUringRegister);
-        core.ring().submitter().unregister_files()?;
+        core.ring.submitter().unregister_files()?;
         match failed {
             Some(error) => Err(io::Error::new(
                 error.kind(),
@@ -1042,7 +1044,7 @@ impl<T: Technique> Provided<T> {
         if let Some(sending) = self.sends.remove(index)
             && let (Some(group), Some(groups)) = (sending.group, &mut self.groups)
         {
-            groups.renew(&core.ring().submitter(), core.counters, group)?;
+            groups.renew(&core.ring.submitter(), core.counters, group)?;
         }
         let sent = result.max(0) as usize;
         core.counters.bytes_sent.take_back((self.bytes_in_flight(index) - sent) as u64);

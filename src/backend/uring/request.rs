@@ -2,13 +2,15 @@
 //! some, sends and receives without provided buffers, are built where it is known how long that
 //! memory stays.
 
-use super::buffer_ring::GROUP;
 use super::token::Token;
 use io_uring::opcode;
 use io_uring::squeue::{Entry, Flags};
 use io_uring::types::{CancelBuilder, DestinationSlot, Fd, Fixed};
 use std::os::fd::RawFd;
 use std::ptr;
+
+/// The buffer group that receives pick from.
+pub const GROUP: u16 = 0;
 
 /// A request without an address.
 pub struct Request(Entry);

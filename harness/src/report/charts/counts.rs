@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use ringmark::backend::FLOOR;
+
 use super::cpu::pictures;
 use super::{Found, nothing_of, say_missing};
 use crate::matrix::Workload;
@@ -81,7 +83,7 @@ const OWN: Colour = Colour::Vermillion;
 /// Bytes of a connection over two bare endpoints, object by object, in each state.
 pub fn memory(run: &Run) -> Found {
     let usable: Vec<&MemoryRow> =
-        run.memory.iter().filter(|row| row.status == Status::Ok && row.backend != "null").collect();
+        run.memory.iter().filter(|row| row.status == Status::Ok && row.backend != FLOOR).collect();
     if usable.is_empty() {
         return Err(nothing_of(run, Pass::Memory));
     }

@@ -1,0 +1,323 @@
+//! The readiness loop over a [`Selector`].
+
+use super::batch::Batch;
+use super::selector::{Interest, Selector};
+use crate::connection::{self, Unsent};
+use crate::contract::{Backend, Facts, Knob, Knobs, Needs, Unsupported};
+use crate::counters::Counters;
+use crate::drain::{self, Owed};
+use crate::error::{interrupted, would_block};
+use crate::listener::{self, ACCEPTS_PER_TURN, Accepted, Rest};
+use crate::stop::Stop;
+use crate::sys;
+use crate::work::Work;
+use std::collections::VecDeque;
+use std::io;
+use std::net::TcpListener;
+use std::ops::Range;
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
+
+/// Receives from an edge-triggered connection before the others get their turn.
+pub const RECEIVES_PER_TURN: usize = 16;
+
+/// A worker on one of the selectors.
+pub struct Readiness<S> {
+    selector: S,
+    listeners: Vec<TcpListener>,
+    /// While it lasts, no listener is waited for.
+    rest: Rest,
+    /// By fd: the kernel gives the lowest free number, so this stays dense.
+    slots: Vec<Slot>,
+    /// Connections that may have more input, but whose turn was over: no edge will come for it.
+    unfinished: VecDeque<RawFd>,
+    work: Work,
+    batch: Batch,
+}
+
+/// What a descriptor is to the loop.
+#[derive(Default)]
+enum Slot {
+    #[default]
+    Free,
+    Stop,
+    Listener,
+    Connection(Connection),
+}
+
+#[derive(Default)]
+struct Connection {
+    unsent: Unsent,
+    /// In the queue of that name.
+    unfinished: bool,
+    /// An end or an urgent mark was reported, and the socket has not been found empty since.
+    cut: bool,
+}
+
+impl<S: Selector> Backend for Readiness<S> {
+    const NAME: &'static str = S::NAME;
+    const SUMMARY: &'static str = S::SUMMARY;
+    const ONLY_REGISTERS: bool = S::ONLY_REGISTERS;
+    const NEEDS: Needs = S::NEEDS;
+    const KNOBS: &'static [Knob] = S::KNOBS;
+    const DESCRIPTORS_PER_WORKER: Option<usize> = S::DESCRIPTORS_PER_WORKER;
+
+    fn probe(knobs: &Knobs, _workers: u16) -> Result<(), Unsupported> {
+        S::probe(knobs)
+    }
+
+    fn new(listeners: Vec<TcpListener>, knobs: &Knobs) -> io::Result<Self> {
+        let selector = S::new(knobs)?;
+        listeners.iter().try_for_each(|listener| selector.admit(listener.as_raw_fd()))?;
+        Ok(Self {
+            selector,
+            listeners,
+            rest: Rest::default(),
+            slots: connection::table()?,
+            unfinished: VecDeque::new(),
+            work: Work::of(knobs),
+            batch: Batch::of(knobs),
+        })
+    }
+
+    fn in_force(&self) -> Facts {
+        let trigger = if S::EDGE_TRIGGERED { "edge" } else { "level" };
+        let mut facts = Facts::from_iter([("trigger".to_owned(), trigger.into())]);
+        facts.extend(self.selector.in_force());
+        facts
+    }
+
+    fn run(mut self, counters: &Counters, stop: &Stop) -> io::Result<()> {
+        self.selector.add_listener(counters, stop.fd())?;
+        *self.slot(stop.fd()) = Slot::Stop;
+        for index in 0..self.listeners.len() {
+            *self.slot(self.listeners[index].as_raw_fd()) = Slot::Listener;
+        }
+        self.listen(counters)?;
+        loop {
+            let timeout_ms = match (self.unfinished.is_empty(), self.rest.left()) {
+                (false, _) => 0,
+                (true, None) => -1,
+                // A millisecond more, or the wait could end just before the rest does.
+                (true, Some(left)) => left.as_millis() as i32 + 1,
+            };
+            let mut stopped = false;
+            for index in 0..self.selector.wait(counters, timeout_ms)? {
+                let ready = self.selector.ready(index);
+                match &mut self.slots[ready.fd as usize] {
+                    Slot::Connection(connection) => {
+                        connection.cut |= ready.cut;
+                        // Space for output matters only to a connection that owes something, and it
+                        // owes nothing while it waits for input: then there is nothing to do but to
+                        // receive.
+                        if !ready.only_space || !connection.unsent.is_empty() {
+                            self.serve(counters, ready.fd);
+                        }
+                    }
+                    Slot::Listener => self.accept(counters, ready.fd)?,
+                    Slot::Stop => stopped = true,
+                    Slot::Free => {}
+                }
+            }
+            self.send_held(counters);
+            if stopped {
+                return self.stop(counters, stop);
+            }
+            for _ in 0..self.unfinished.len() {
+                if let Some(fd) = self.unfinished.pop_front() {
+                    if let Slot::Connection(connection) = &mut self.slots[fd as usize] {
+                        connection.unfinished = false;
+                    }
+                    self.serve(counters, fd);
+                }
+            }
+            self.send_held(counters);
+            if self.rest.is_over(counters.closed.get()) {
+                self.listen(counters)?;
+            }
+        }
+    }
+}
+
+impl<S: Selector> Readiness<S> {
+    fn slot(&mut self, fd: RawFd) -> &mut Slot {
+        let index = fd as usize;
+        if index >= self.slots.len() {
+            self.slots.resize_with(index + 1, Slot::default);
+        }
+        &mut self.slots[index]
+    }
+
+    /// Waits for connections.
+    fn listen(&mut self, counters: &Counters) -> io::Result<()> {
+        self.listeners
+            .iter()
+            .try_for_each(|listener| self.selector.add_listener(counters, listener.as_raw_fd()))
+    }
+
+    /// Stops waiting for connections, so that accepting in vain does not spin; they wait in the
+    /// queue.
+    fn pause_listening(&mut self, counters: &Counters) -> io::Result<()> {
+        for listener in &self.listeners {
+            self.selector.remove(counters, listener.as_raw_fd())?;
+        }
+        self.rest.begin(counters.closed.get());
+        Ok(())
+    }
+
+    fn accept(&mut self, counters: &Counters, listener: RawFd) -> io::Result<()> {
+        if self.rest.left().is_some() {
+            return Ok(());
+        }
+        for _ in 0..ACCEPTS_PER_TURN {
+            match listener::accept(counters, listener, sys::accept4)? {
+                Accepted::Connection(socket) => self.open(counters, socket),
+                Accepted::Drained => break,
+                Accepted::Paused => return self.pause_listening(counters),
+            }
+        }
+        Ok(())
+    }
+
+    fn open(&mut self, counters: &Counters, socket: OwnedFd) {
+        if self.selector.add_connection(counters, socket.as_raw_fd()).is_err() {
+            // Out of memory or of epoll watches: this connection is refused, the others go on.
+            sys::close(counters, socket);
+            counters.closed.add(1);
+            return;
+        }
+        *self.slot(socket.into_raw_fd()) = Slot::Connection(Connection::default());
+    }
+
+    /// Sends what is owed, or receives and answers until there is no input, the peer takes no more,
+    /// or its turn is over.
+    fn serve(&mut self, counters: &Counters, fd: RawFd) {
+        let Slot::Connection(connection) = &mut self.slots[fd as usize] else { return };
+        if !connection.unsent.is_empty() {
+            if connection.unsent.flush(counters, fd).is_err() {
+                return self.close(counters, fd);
+            }
+            if !connection.unsent.is_empty() {
+                return;
+            }
+            if !S::EDGE_TRIGGERED {
+                // What has come meanwhile is reported by the next wait.
+                return self.wait_for(counters, fd, Interest::Input);
+            }
+        }
+        let cut = connection.cut;
+        for _ in 0..if S::EDGE_TRIGGERED { RECEIVES_PER_TURN } else { 1 } {
+            let received = match sys::recv(counters, fd, self.batch.room(), 0) {
+                Ok(0) => return self.close(counters, fd),
+                Ok(received) => received,
+                Err(error) if would_block(&error) => {
+                    counters.would_block.add(1);
+                    if let Slot::Connection(connection) = &mut self.slots[fd as usize] {
+                        connection.cut = false;
+                    }
+                    return;
+                }
+                Err(error) if interrupted(&error) => continue,
+                Err(_) => return self.close(counters, fd),
+            };
+            counters.bytes_received.add(received as u64);
+            self.work.perform();
+            let drained = received < self.batch.receive_bytes() && !cut;
+            if drained && self.batch.holds_back() {
+                if self.batch.hold(fd, received) {
+                    self.send_held(counters);
+                }
+                return;
+            }
+            if !self.answer(counters, fd, self.batch.received(received)) || drained {
+                return;
+            }
+        }
+        // Once: an edge may have come while its turn was waited for.
+        if S::EDGE_TRIGGERED
+            && let Slot::Connection(connection) = &mut self.slots[fd as usize]
+            && !connection.unfinished
+        {
+            connection.unfinished = true;
+            self.unfinished.push_back(fd);
+        }
+    }
+
+    /// Sends the held answers, in the order in which they were received.
+    fn send_held(&mut self, counters: &Counters) {
+        let mut index = 0;
+        while let Some((fd, place)) = self.batch.held(index) {
+            self.answer(counters, fd, place);
+            index += 1;
+        }
+        self.batch.clear();
+    }
+
+    /// Sends what lies in the buffer to a connection that owes nothing. Whether more may be
+    /// received from it.
+    fn answer(&mut self, counters: &Counters, fd: RawFd, place: Range<usize>) -> bool {
+        let Slot::Connection(connection) = &mut self.slots[fd as usize] else { return false };
+        let bytes = self.batch.bytes(place);
+        if connection.unsent.send_or_keep(counters, fd, bytes).is_err() {
+            counters.bytes_abandoned.add(bytes.len() as u64);
+            self.close(counters, fd);
+            return false;
+        }
+        if connection.unsent.is_empty() {
+            return true;
+        }
+        counters.backpressure_pauses.add(1);
+        if !S::EDGE_TRIGGERED {
+            self.wait_for(counters, fd, Interest::Output);
+        }
+        false
+    }
+
+    /// Waits for something else; a connection for which that fails would never be served again.
+    fn wait_for(&mut self, counters: &Counters, fd: RawFd, interest: Interest) {
+        if self.selector.change(counters, fd, interest).is_err() {
+            self.close(counters, fd);
+        }
+    }
+
+    fn close(&mut self, counters: &Counters, fd: RawFd) {
+        let Slot::Connection(connection) = std::mem::take(&mut self.slots[fd as usize]) else {
+            return;
+        };
+        counters.bytes_abandoned.add(connection.unsent.len() as u64);
+        if connection.unfinished {
+            self.unfinished.retain(|&other| other != fd);
+        }
+        self.selector.closing(fd);
+        // SAFETY: the slot held a connection, so it owned this fd, and it is free now.
+        sys::close(counters, unsafe { sys::own(fd) });
+        counters.closed.add(1);
+    }
+
+    fn stop(self, counters: &Counters, stop: &Stop) -> io::Result<()> {
+        drop((self.listeners, self.selector));
+        let owed = self
+            .slots
+            .into_iter()
+            .enumerate()
+            .filter_map(|(fd, slot)| match slot {
+                Slot::Connection(mut connection) => Some(Owed {
+                    // SAFETY: the slot of a connection owns its fd, and the slots are used up here.
+                    fd: unsafe { sys::own(fd as RawFd) },
+                    unsent: connection.unsent.take(),
+                }),
+                Slot::Free | Slot::Stop | Slot::Listener => None,
+            })
+            .collect();
+        drain::drain(owed, stop.drain_time(), counters)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn idle_connections_are_small() {
+        assert_eq!(size_of::<Slot>(), 16);
+    }
+}

@@ -1,0 +1,372 @@
+//! The completion loop.
+
+use super::core::Core;
+use super::handler::{Accept, Handler};
+use super::request::Request;
+use super::ring::{self, Completion, Ring, Setup, Want};
+use super::token::{Kind, Token};
+use crate::contract::{Backend, Facts, Knob, Knobs, Needs, Unsupported};
+use crate::counters::Counters;
+use crate::drain::{self, Owed};
+use crate::listener::{self, Failures, Remedy, Rest};
+use crate::process;
+use crate::stop::Stop;
+use crate::work::Work;
+use io_uring::opcode;
+use std::io;
+use std::mem::ManuallyDrop;
+use std::net::TcpListener;
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+/// How long a cancellation may take to be heard of before it is asked for again.
+const CANCEL_PATIENCE: Duration = Duration::from_millis(100);
+
+/// How many connections multishot requests may have accepted that the loop has not heard of, and
+/// will accept before a cancellation stops them.
+///
+/// The kernel ends such a request when its completion does not fit into the queue
+/// (`io_req_post_cqe`), so that there are as many as the queue has entries, one more for each
+/// request, and on older kernels those that it gathers before it puts them there (16,
+/// `submit_state.cqes`). Where completions are made while the loop takes others, and not only when
+/// it enters, whereby it submits the cancellation first, the queue may fill a second time.
+fn most_unheard(cq_entries: u32, listeners: usize, made_in_enters: bool) -> u64 {
+    const GATHERED: u64 = 16;
+    let fillings = if made_in_enters { 1 } else { 2 };
+    fillings * u64::from(cq_entries) + listeners as u64 + GATHERED
+}
+
+fn margin(ring: &Ring, listeners: &[TcpListener]) -> u64 {
+    most_unheard(ring.cq_entries(), listeners.len(), ring.completes_in_enters())
+}
+
+/// An io_uring backend.
+pub struct Uring<H: Handler> {
+    ring: Ring,
+    handler: H,
+    listeners: Vec<TcpListener>,
+    work: Work,
+}
+
+impl<H: Handler> Backend for Uring<H> {
+    const NAME: &'static str = H::NAME;
+    const SUMMARY: &'static str = H::SUMMARY;
+    const USES_RING: bool = true;
+    const KERNEL_THREAD: bool = H::KERNEL_THREAD;
+    const NEEDS: Needs = H::NEEDS;
+    const KNOBS: &'static [Knob] = H::KNOBS;
+
+    fn locked_bytes(knobs: &Knobs) -> u64 {
+        setup_for::<H>(knobs, 1).need().bytes_each
+    }
+
+    fn probe(knobs: &Knobs, workers: u16) -> Result<(), Unsupported> {
+        let mut needed = vec![
+            ("ACCEPT", opcode::Accept::CODE),
+            ("RECV", opcode::Recv::CODE),
+            ("SEND", opcode::Send::CODE),
+            ("CLOSE", opcode::Close::CODE),
+            ("ASYNC_CANCEL", opcode::AsyncCancel::CODE),
+            ("POLL_ADD", opcode::PollAdd::CODE),
+        ];
+        needed.extend(H::OPERATIONS);
+        let setup = setup_for::<H>(knobs, workers);
+        let mut ring = Ring::probe(setup, &needed)?;
+        H::probe(&mut ring, knobs)?;
+        drop(ring);
+        probe_memory::<H>(setup, knobs, workers)
+    }
+
+    fn new(listeners: Vec<TcpListener>, knobs: &Knobs) -> io::Result<Self> {
+        let setup = setup_for::<H>(knobs, 1);
+        let in_words = |refused: Unsupported| io::Error::other(refused.reason);
+        let ring = Ring::new(setup).map_err(|error| in_words(ring::explain(&error, &setup)))?;
+        let handler = set_up::<H>(&ring, setup, knobs, listeners.len()).map_err(in_words)?;
+        Ok(Self { ring, handler, listeners, work: Work::of(knobs) })
+    }
+
+    fn in_force(&self) -> Facts {
+        let mut facts = self.ring.in_force();
+        facts.extend(self.handler.in_force());
+        if H::ACCEPT == Accept::MultishotDirect {
+            let above = margin(&self.ring, &self.listeners);
+            facts.insert("accept_multishot_above".to_owned(), above.into());
+        }
+        facts
+    }
+
+    fn run(self, counters: &Counters, stop: &Stop) -> io::Result<()> {
+        let Self { ring, handler, listeners, work } = self;
+        // What requests point to; a failure must not free it.
+        let mut handler = ManuallyDrop::new(handler);
+        let margin = margin(&ring, &listeners);
+        let core = Core { ring, counters, work, in_flight: 0, fenced: false, stopping: false };
+        let server = Loop {
+            core,
+            handler: &mut *handler,
+            listeners,
+            resting: Vec::new(),
+            rest: Rest::default(),
+            failures: Failures::default(),
+            accepting_once: 0,
+            margin,
+            near_full: false,
+        };
+        let owed = server.run(stop)?;
+        // Every request has ended.
+        drop(ManuallyDrop::into_inner(handler));
+        drain::drain(owed, stop.drain_time(), counters)
+    }
+}
+
+/// The ring of a handler, one of so many workers.
+fn setup_for<H: Handler>(knobs: &Knobs, workers: u16) -> Setup {
+    H::setup(knobs).for_workers(workers, H::locked_bytes(knobs))
+}
+
+/// [`Handler::new`], with its errors in words.
+fn set_up<H: Handler>(
+    ring: &Ring,
+    setup: Setup,
+    knobs: &Knobs,
+    listeners: usize,
+) -> Result<H, Unsupported> {
+    setup
+        .need()
+        .patiently(|| H::new(ring, knobs, listeners))
+        .map_err(|error| ring::explain_set_up(&error, &setup))
+}
+
+/// Whether the memory that all workers lock may be locked, where that is limited: they are set up
+/// one beside the other, because no rule says what a kernel counts, or what other processes of the
+/// user have locked.
+fn probe_memory<H: Handler>(setup: Setup, knobs: &Knobs, workers: u16) -> Result<(), Unsupported> {
+    // A table of direct descriptors is not locked memory, and may be large: it is made as small as
+    // can be.
+    const LISTENERS: usize = i32::MAX as usize;
+    if process::locked_memory_limit().is_none() {
+        return Ok(());
+    }
+    // A thread may register 16 rings only.
+    let setup = setup.unregistered();
+    let mut held = Vec::new();
+    for _ in 0..workers {
+        let ring = Ring::new(setup).map_err(|error| ring::explain(&error, &setup))?;
+        let handler = set_up::<H>(&ring, setup, knobs, LISTENERS)?;
+        held.push((ring, handler));
+    }
+    Ok(())
+}
+
+struct Loop<'a, H: Handler> {
+    core: Core<'a>,
+    handler: &'a mut H,
+    listeners: Vec<TcpListener>,
+    /// Listeners that accept nothing until the rest is over.
+    resting: Vec<u32>,
+    rest: Rest,
+    failures: Failures,
+    /// Requests for one connection each that are under way.
+    accepting_once: u64,
+    /// The table of direct descriptors must have more room than this for a multishot request.
+    margin: u64,
+    /// It has not.
+    near_full: bool,
+}
+
+impl<H: Handler> Loop<'_, H> {
+    /// Serves until `stop`; what is owed then.
+    fn run(mut self, stop: &Stop) -> io::Result<Vec<Owed>> {
+        self.core.request(Token::of(Kind::Stop, 0), Request::poll(stop.fd()))?;
+        for index in 0..self.listeners.len() {
+            self.accept(index as u32)?;
+        }
+        while let Some((want, timeout)) = self.next_wait()? {
+            self.turn(want, timeout)?;
+            if !self.resting.is_empty() && self.rest.is_over(self.core.counters.closed.get()) {
+                for index in std::mem::take(&mut self.resting) {
+                    self.accept(index)?;
+                }
+            }
+        }
+        // From here on nothing is accepted, and what is in the queue is refused.
+        self.listeners.clear();
+        self.handler.take_owed(&mut self.core)
+    }
+
+    /// What the next turn is to wait for, and how long; none once the loop has stopped and every
+    /// request has ended.
+    #[inline]
+    fn next_wait(&mut self) -> io::Result<Option<(Want, Option<Duration>)>> {
+        if self.core.stopping {
+            return self.next_wait_of_stop();
+        }
+        let want = match self.handler.must_not_wait(&mut self.core)? {
+            true => Want::Just(0),
+            // What stands behind the fence must not wait for others.
+            false if self.core.fenced => Want::Just(1),
+            false => Want::Batch,
+        };
+        Ok(Some((want, self.rest.left())))
+    }
+
+    #[cold]
+    fn next_wait_of_stop(&mut self) -> io::Result<Option<(Want, Option<Duration>)>> {
+        if self.core.in_flight == 0 && self.core.ring.is_decided() {
+            return Ok(None);
+        }
+        self.core.request(Token::of(Kind::Cancel, 0), Request::cancel_all())?;
+        Ok(Some((Want::Just(self.core.in_flight), Some(CANCEL_PATIENCE))))
+    }
+
+    /// Submits, waits for what `want` says and hands on what came.
+    #[inline]
+    fn turn(&mut self, want: Want, timeout: Option<Duration>) -> io::Result<()> {
+        let ready = self.core.ring.turn(self.core.counters, want, timeout)?;
+        // Not those that come meanwhile: others wait for their turn.
+        for _ in 0..ready {
+            let Some(completion) = self.core.ring.take() else { break };
+            self.hand_on(&completion)?;
+        }
+        if self.core.ring.has_collected() {
+            self.hand_on_collected()?;
+        }
+        self.handler.turned(&mut self.core)
+    }
+
+    #[cold]
+    fn hand_on_collected(&mut self) -> io::Result<()> {
+        for completion in self.core.ring.take_collected() {
+            self.hand_on_any(&completion)?;
+        }
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn hand_on(&mut self, completion: &Completion) -> io::Result<()> {
+        // The most frequent by far. Its request goes on, so that nothing is to be noted of that.
+        if completion.more()
+            && let Some(token) = Token::decode_if(Kind::Receive, completion.user_data)
+        {
+            return self.handler.received(&mut self.core, token, completion);
+        }
+        self.hand_on_any(completion)
+    }
+
+    #[inline(never)]
+    fn hand_on_any(&mut self, completion: &Completion) -> io::Result<()> {
+        let token = self.core.token_of(completion)?;
+        match token.kind {
+            Kind::Receive => self.handler.received(&mut self.core, token, completion)?,
+            Kind::Poll | Kind::Send | Kind::PatientSend | Kind::Install => {
+                self.handler.completed(&mut self.core, token, completion)?;
+            }
+            Kind::Stop if completion.result >= 0 => self.core.stopping = true,
+            Kind::Accept | Kind::AcceptOnce => self.accepted(token, completion)?,
+            Kind::Fence => self.core.fenced = false,
+            Kind::Stop | Kind::Close => {
+                return Err(io::Error::from_raw_os_error(-completion.result));
+            }
+            // A cancellation that finds nothing came after the end of what it was to cancel.
+            Kind::Cancel => {}
+        }
+        Ok(())
+    }
+
+    fn accept(&mut self, index: u32) -> io::Result<()> {
+        let listener = self.listeners[index as usize].as_raw_fd();
+        let (kind, request) = match H::ACCEPT {
+            Accept::Once => (Kind::AcceptOnce, Request::accept(listener, false)),
+            Accept::Multishot => (Kind::Accept, Request::accept_multishot(listener, false)),
+            Accept::MultishotDirect if self.room() > self.margin => {
+                self.near_full = false;
+                (Kind::Accept, Request::accept_multishot(listener, true))
+            }
+            Accept::MultishotDirect if self.room() > self.accepting_once => {
+                (Kind::AcceptOnce, Request::accept(listener, true))
+            }
+            Accept::MultishotDirect => {
+                self.pause_accepting(index);
+                return Ok(());
+            }
+        };
+        self.accepting_once += u64::from(kind == Kind::AcceptOnce);
+        self.core.request(Token::of(kind, index), request)
+    }
+
+    fn accepted(&mut self, token: Token, completion: &Completion) -> io::Result<()> {
+        let Core { counters, stopping, .. } = self.core;
+        self.accepting_once -= u64::from(token.kind == Kind::AcceptOnce);
+        if completion.result >= 0 {
+            counters.accepted.add(1);
+            self.failures.over();
+            let index = completion.result as u32;
+            self.handler.admit(index);
+            if !stopping {
+                self.handler.serve(&mut self.core, index)?;
+            }
+        }
+        if stopping {
+            return Ok(());
+        }
+        if completion.more() {
+            return self.stay_within_the_table();
+        }
+        let errno = if completion.result < 0 { -completion.result } else { 0 };
+        // Before the stop, only a table that is nearly full has the loop cancel a request.
+        if errno != 0 && errno != libc::ECANCELED {
+            match self.failures.note(counters, errno) {
+                Remedy::Retry => {}
+                // A request waits by itself, and fails so only where memory is short.
+                Remedy::Wait | Remedy::Rest => {
+                    self.pause_accepting(token.index);
+                    return Ok(());
+                }
+                Remedy::End => return Err(listener::unusable(errno)),
+            }
+        }
+        let by_the_kernel = token.kind == Kind::Accept && errno != libc::ECANCELED;
+        counters.rearms.add(u64::from(by_the_kernel));
+        self.accept(token.index)
+    }
+
+    /// Stops accepting until a connection has closed or a second has passed, so that it does not
+    /// spin in vain.
+    fn pause_accepting(&mut self, listener: u32) {
+        self.core.counters.accept_pauses.add(1);
+        self.resting.push(listener);
+        self.rest.begin(self.core.counters.closed.get());
+    }
+
+    /// Direct descriptors that are free.
+    fn room(&self) -> u64 {
+        let counters = self.core.counters;
+        let open = counters.accepted.get() - counters.closed.get();
+        u64::from(self.handler.direct_files().unwrap_or(u32::MAX)).saturating_sub(open)
+    }
+
+    /// Takes the multishot requests back when the table of direct descriptors is nearly full.
+    fn stay_within_the_table(&mut self) -> io::Result<()> {
+        if H::ACCEPT != Accept::MultishotDirect || self.near_full || self.room() > self.margin {
+            return Ok(());
+        }
+        self.near_full = true;
+        for index in 0..self.listeners.len() as u32 {
+            let accept = Token::of(Kind::Accept, index);
+            self.core.request(Token::of(Kind::Cancel, index), Request::cancel(accept))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_heard_of_is_bounded_by_the_completion_queue() {
+        assert_eq!(most_unheard(4096, 1, true), 4096 + 1 + 16);
+        assert_eq!(most_unheard(65_536, 3, true), 65_536 + 3 + 16);
+        assert_eq!(most_unheard(1024, 1, false), 2 * 1024 + 1 + 16);
+    }
+}
