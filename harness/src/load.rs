@@ -17,6 +17,8 @@ mod fault;
 pub mod files;
 mod flight;
 pub mod latency;
+#[allow(dead_code, reason = "the options use them next")]
+pub mod limits;
 mod open;
 mod output;
 mod pace;
