@@ -456,6 +456,37 @@ pub struct ScaleRow {
     pub reason: String,
 }
 
+impl ScaleRow {
+    /// Returns the row of a step that has the figures of a load.
+    pub fn of_load(load: TrialRow) -> Self {
+        Self {
+            run_id: load.run_id,
+            arm: load.arm,
+            backend: load.backend,
+            active_connections: load.active_connections.unwrap_or_default(),
+            arrival: load.arrival,
+            duration_s: load.duration_s,
+            offered_per_s: load.offered_per_s,
+            owed: load.owed,
+            achieved_per_s: load.achieved_per_s,
+            echoes: load.echoes,
+            latency_p50_us: load.latency_p50_us,
+            latency_p99_us: load.latency_p99_us,
+            latency_p999_us: load.latency_p999_us,
+            latency_max_us: load.latency_max_us,
+            service_p50_us: load.service_p50_us,
+            service_p99_us: load.service_p99_us,
+            server_cpu_ns_per_echo: load.server_cpu_ns_per_echo,
+            client_cpu_ns_per_echo: load.client_cpu_ns_per_echo,
+            syscalls_per_echo: load.syscalls_per_echo,
+            events_per_wait: load.events_per_wait,
+            status: load.status,
+            reason: load.reason,
+            ..Self::default()
+        }
+    }
+}
+
 /// A row of `memory_points.csv`: one reading of one object at one connection count. An object whose
 /// readings differ by less than a byte for each connection of the walk is left out, here and in
 /// `memory.csv`.

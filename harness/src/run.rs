@@ -322,7 +322,7 @@ impl Course {
             self.bar.set_length(self.bar.position() + time.as_millis() as u64);
             for trial in std::mem::take(&mut trials) {
                 let Trial { task, role, .. } = &trial;
-                self.bar.set_message(format!("{} {}: {role}", task.pass().name(), task.workload()));
+                self.bar.set_message(format!("{} {}: {role}", task.pass().name(), task.name()));
                 self.watch.look()?;
                 let outcome = match hopeless(self.results.trials(), &trial) {
                     Some(reason) => trial.not_run(&self.context, reason),
@@ -378,7 +378,7 @@ const FAILURES_TO_GIVE_UP: usize = 4;
 
 /// Why a trial would fail as all of its arm did, in this workload or in the whole run.
 fn hopeless(rows: &[TrialRow], trial: &Trial) -> Option<String> {
-    let (pass, workload) = (Some(trial.task.pass()), trial.task.workload());
+    let (pass, workload) = (Some(trial.task.pass()), trial.task.name());
     let of_arm =
         || rows.iter().filter(|row| row.arm == trial.role && row.status != Status::Unsupported);
     let here = || of_arm().filter(|row| row.pass == pass && row.workload == workload);
@@ -511,7 +511,7 @@ fn say_estimate(planner: &Planner, left: &[Trial], done: usize) -> Result<()> {
 
 fn describe(trial: &Trial) -> String {
     let Trial { run_id, block, role, task, .. } = trial;
-    line(*run_id, task.pass().name(), task.workload(), *block, role)
+    line(*run_id, task.pass().name(), task.name(), *block, role)
 }
 
 /// A trial in the manifest's order.

@@ -266,6 +266,11 @@ impl Memory {
 }
 
 impl Scale {
+    /// Returns the largest count.
+    pub fn most(&self) -> usize {
+        self.connections.iter().copied().max().unwrap_or_default()
+    }
+
     /// The counts up to `most`, which is the largest if there are larger ones.
     pub fn up_to(&self, most: usize) -> Vec<usize> {
         let mut counts: Vec<_> =

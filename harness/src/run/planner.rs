@@ -156,7 +156,7 @@ impl Planner {
         let is_turned_away = |trial: &&Trial| {
             let row = rows.iter().rev().find(|row| row.run_id == trial.run_id);
             let is_given_up =
-                || blocks::is_given_up(rows, trial.task.pass(), trial.task.workload(), &trial.role);
+                || blocks::is_given_up(rows, trial.task.pass(), trial.task.name(), &trial.role);
             row.is_some_and(|row| row.status == Status::Rejected) && !is_given_up()
         };
         let again: Vec<Trial> = self.last.iter().filter(is_turned_away).cloned().collect();
@@ -184,7 +184,7 @@ impl Planner {
 
     /// Whether a workload needs no more blocks although the matrix allows them.
     fn is_done(&self, task: &Task, rows: &[TrialRow]) -> bool {
-        task.pass() == Pass::Latency && comparisons::is_precise(rows, task.workload(), &self.matrix)
+        task.pass() == Pass::Latency && comparisons::is_precise(rows, task.name(), &self.matrix)
     }
 
     /// One more block of each workload that has fewer than it should and may still have more.
@@ -193,7 +193,7 @@ impl Planner {
         for pass in self.matrix.passes() {
             let (planned, additional) = self.matrix.blocks(pass);
             for task in tasks(&self.matrix, pass) {
-                let workload = task.workload();
+                let workload = task.name();
                 let is_of_workload =
                     |row: &&TrialRow| row.pass == Some(pass) && row.workload == workload;
                 let last = rows
@@ -262,11 +262,11 @@ mod tests {
 
     /// What came of a trial, if it is one of those `lost`: workload, block and arm.
     fn row(trial: &Trial, lost: &[(&str, u32, &str)]) -> TrialRow {
-        let is_lost = lost.contains(&(trial.task.workload(), trial.block, &trial.role));
+        let is_lost = lost.contains(&(trial.task.name(), trial.block, &trial.role));
         TrialRow {
             run_id: trial.run_id,
             pass: Some(trial.task.pass()),
-            workload: trial.task.workload().to_owned(),
+            workload: trial.task.name().to_owned(),
             block: trial.block,
             order: trial.order,
             arm: trial.role.clone(),

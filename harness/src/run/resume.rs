@@ -154,7 +154,7 @@ mod tests {
         TrialRow {
             run_id: trial.run_id,
             pass: Some(trial.task.pass()),
-            workload: trial.task.workload().to_owned(),
+            workload: trial.task.name().to_owned(),
             block: trial.block,
             order: trial.order,
             arm: trial.role.clone(),

@@ -47,13 +47,13 @@ const LOAD_WAITS_NS: u64 = 50_000_000;
 
 /// What the load tells of its window, by its own clock.
 #[derive(Clone, Copy, Debug)]
-pub struct OfLoad {
+pub struct LoadWindow {
     start_ns: u64,
     end_ns: u64,
     longest_gap_ns: u64,
 }
 
-impl OfLoad {
+impl LoadWindow {
     /// Of a result; none if another version of the load gave it.
     pub fn of(result: &LoadResult) -> Option<Self> {
         let (start_ns, end_ns) = (result.window_start_ns?, result.window_end_ns?);
@@ -72,7 +72,7 @@ const UNTOLD: &str =
 /// Why what was read at `begin` and at `end` is not of the load's window. The two clocks are one
 /// only where the load is on this machine.
 pub fn not_of_window(
-    window: Option<OfLoad>,
+    window: Option<LoadWindow>,
     begin: &Moment,
     end: &Moment,
     is_one_clock: bool,
@@ -109,7 +109,7 @@ pub fn not_of_window(
 }
 
 /// What the load's own clock says against its figures.
-pub fn load_gap(window: Option<OfLoad>) -> Option<String> {
+pub fn load_gap(window: Option<LoadWindow>) -> Option<String> {
     let Some(window) = window else { return Some(UNTOLD.to_owned()) };
     let (gap_ns, bound_ns) = (window.longest_gap_ns, LOAD_WAITS_NS + bound_ns(window.ns()));
     (gap_ns > bound_ns).then(|| {
@@ -136,7 +136,8 @@ mod tests {
         gap: u64,
         is_one_clock: bool,
     ) -> String {
-        let window = OfLoad { start_ns: 1000 * MS, end_ns: 4000 * MS, longest_gap_ns: gap * MS };
+        let window =
+            LoadWindow { start_ns: 1000 * MS, end_ns: 4000 * MS, longest_gap_ns: gap * MS };
         let moment =
             |ms: u64, asleep: u64| Moment { monotonic_ns: ms * MS, boot_ns: (ms + asleep) * MS };
         let (begin, end) = (moment(1000 + begin_late, 7), moment(4000 + end_late, 7 + asleep));

@@ -1,8 +1,6 @@
 //! Checks that decide whether a trial's figures may be used.
 
-use serde_json::Value;
-
-use crate::load::result::{CLIENT_BUSY_PERCENT, OFFERED_SHARE};
+use crate::load::result::{CLIENT_BUSY_PERCENT, Limit, LoadResult, OFFERED_SHARE};
 use crate::machine::network::NetworkDifference;
 use crate::programs::counters::ServerCounters;
 use crate::rows::Status;
@@ -15,9 +13,8 @@ pub const STEAL_PERCENT: f64 = 5.0;
 pub const RUN_DELAY_PERCENT: f64 = 5.0;
 
 /// More than this share of segments sent again is a network that loses some. Fewer are probes that
-/// TCP sends when an acknowledgement is late (after 8 ms where the kernel's tick is 4 ms long): on
-/// loopback nothing is lost, and whoever stalled for so long shows in the other gates if it
-/// matters.
+/// TCP sends when an acknowledgement is late (after 8 ms where the kernel's tick is 4 ms long). On
+/// loopback nothing is lost, and a stall of that length shows in the other gates if it matters.
 pub const RETRANSMITTED_SHARE: f64 = 0.001;
 
 /// More than this share of memory readings that did not come to rest spoils a walk.
@@ -30,17 +27,31 @@ pub struct Offered {
     pub per_s: f64,
     /// Back within the window.
     pub achieved_per_s: f64,
-    /// Of those due, not even sent within the window.
+    /// Due, but not even sent within the window.
     pub unsent_per_s: f64,
 }
 
 impl Offered {
-    /// What to say of a client that did not send what was due.
+    /// Says that the client did not send what was due.
     fn unsent_too_many(&self) -> Option<String> {
         let Self { per_s, unsent_per_s, .. } = self;
         let sent_per_s = per_s - unsent_per_s;
         (sent_per_s < OFFERED_SHARE * per_s).then(|| {
-            format!("client-limited: of {per_s:.0} messages a second that were due the client sent {sent_per_s:.0} in time")
+            format!(
+                "client-limited: of {per_s:.0} messages a second that were due the client sent \
+                 {sent_per_s:.0} in time"
+            )
+        })
+    }
+
+    /// Says that the server did not send back what was offered.
+    fn unanswered_too_many(&self) -> Option<String> {
+        let Self { per_s, achieved_per_s, .. } = self;
+        (*achieved_per_s < OFFERED_SHARE * per_s).then(|| {
+            format!(
+                "saturated: of {per_s:.0} echoes a second that were offered {achieved_per_s:.0} \
+                 came back in time; latency grows with the length of the window"
+            )
         })
     }
 }
@@ -62,7 +73,7 @@ pub struct Evidence {
     pub server_run_delay_percent: Option<f64>,
     /// The client's, as a mean over its threads.
     pub client_run_delay_percent: Option<f64>,
-    /// What TCP counted, if the trial had a namespace of its own: the host's counts belong to
+    /// What TCP counted, if the trial had a namespace of its own. The host's counts belong to
     /// everybody.
     pub network: Option<NetworkDifference>,
     /// io-wq workers that appeared.
@@ -77,7 +88,7 @@ pub struct Evidence {
     pub sharing: Sharing,
     /// Why what was read at the window's ends is not of the window.
     pub not_of_window: Vec<String>,
-    /// What the knobs ask for and is not in force: see [`not_in_force`].
+    /// What the knobs ask for and is not in force.
     pub not_in_force: Vec<String>,
     /// What was owed in the end, if messages were.
     pub owed: Option<String>,
@@ -92,9 +103,9 @@ pub struct Evidence {
 pub struct Sharing {
     /// Server and client, or the workers among themselves: they were not kept on CPUs of their own.
     pub by_placement: bool,
-    /// Of `by_placement`: the client has CPUs of its own, and only the workers share.
+    /// With `by_placement`: the client has CPUs of its own, and only the workers share.
     pub client_is_apart: bool,
-    /// Of `by_placement`: the delays that are given are only those beyond what the two took from
+    /// With `by_placement`: the delays that are given are only those beyond what the two took from
     /// each other.
     pub is_accounted: bool,
     /// A worker and the SQPOLL thread of its ring, which inherits its pinning.
@@ -106,204 +117,225 @@ pub struct Sharing {
 }
 
 impl Sharing {
-    /// Whether the figures are those of a machine with too few CPUs.
+    /// Returns whether the figures are those of a machine with too few CPUs.
     pub fn is_shared_cpu(self) -> bool {
         self.by_placement || self.kernel_thread
     }
 }
 
-/// What the knobs ask for and the server does not say to be in force, both as JSON. What it does
-/// not tell of cannot be held against it, except for what every ring tells.
-pub fn not_in_force(knobs: &str, in_force: &str) -> Vec<String> {
-    let parse = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_default();
-    let (knobs, in_force) = (parse(knobs), parse(in_force));
-    let has_flag =
-        |flag: &str| in_force["setup"].as_str().unwrap_or("").split('|').any(|found| found == flag);
-    let has_feature = |feature: &str| {
-        in_force["features"].as_array().is_some_and(|all| all.iter().any(|f| f == feature))
-    };
-    let number = |name: &str| knobs[name].as_u64().filter(|&number| number > 0);
-    let mut missing = Vec::new();
-    let mut expect = |knob: &str, holds: bool, found: &Value| {
-        if !holds {
-            let asked = knobs[knob].as_str().map_or_else(|| knobs[knob].to_string(), str::to_owned);
-            missing.push(format!("{knob}={asked} is not in force, the server says {found}"));
+impl Evidence {
+    /// Returns what a load's result tells.
+    pub fn of_load(result: &LoadResult) -> Self {
+        Self {
+            echoes: Some(result.echoes),
+            offered: result.open.as_ref().map(|open| Offered {
+                per_s: open.offered_per_s,
+                achieved_per_s: result.achieved_per_s,
+                unsent_per_s: open.unsent as f64 / result.duration_s,
+            }),
+            client_cpu_percent: Some(result.client_cpu_ratio * 100.0),
+            owed: owed(result),
+            client_limits: behind(result).into_iter().collect(),
+            notes: (result.file_table.strip_prefix("shared: ").into_iter())
+                .map(|why| format!("the load's threads share one file table: {why}"))
+                .collect(),
+            ..Self::default()
         }
-    };
-    if let Some(asked) = knobs["registered_ring"].as_str() {
-        let found = &in_force["registered_ring"];
-        expect("registered_ring", found.as_bool() == Some(asked == "on"), found);
     }
-    if let Some(asked) = knobs["task_run"].as_str() {
-        let flags = [("defer", "DEFER_TASKRUN"), ("coop", "COOP_TASKRUN")];
-        let holds = flags.iter().all(|(word, flag)| has_flag(flag) == (*word == asked));
-        expect("task_run", holds, &in_force["setup"]);
+
+    /// Says every reason for which no figure may be used.
+    fn rejections(&self) -> Vec<String> {
+        let (asked, stood) = self.connections;
+        let mut rejections = Vec::new();
+        if asked != stood {
+            rejections.push(format!("{stood} connections stood where {asked} were asked for"));
+        }
+        if self.echoes == Some(0) {
+            rejections.push(
+                "no echo came back within the window: the client or the server had no CPU, or the \
+                 window is too short"
+                    .to_owned(),
+            );
+        }
+        rejections.extend_from_slice(&self.not_of_window);
+        rejections.extend_from_slice(&self.not_in_force);
+        if let Some(percent) = above(self.steal_percent, STEAL_PERCENT) {
+            rejections.push(format!(
+                "the hypervisor took {percent:.1} % of the time (bound: {STEAL_PERCENT} %)"
+            ));
+        }
+        rejections.extend(self.run_delays());
+        rejections.extend(self.network.as_ref().map(lost).unwrap_or_default());
+        let io_workers = self.io_workers();
+        rejections.extend(io_workers.filter(|_| !self.counters.is_from_outside));
+        let (unsettled, readings) = self.unsettled_readings;
+        if unsettled as f64 > UNSETTLED_SHARE * readings as f64 {
+            rejections.push(format!(
+                "{unsettled} of {readings} readings had not come to rest: something else used \
+                 memory"
+            ));
+        }
+        rejections.extend(self.disturbed_slope.clone());
+        let pauses = self.counters.of_loop("accept_pauses");
+        if pauses > 0 {
+            let cause = self.counters.accept_error.as_deref();
+            let cause = cause.unwrap_or("files, memory or threads ran out");
+            rejections.push(format!("accepting paused {pauses} times: {cause}"));
+        }
+        let late = self.counters.of_loop("late");
+        if late > 0 {
+            rejections.push(format!(
+                "{late} completions came after their connection was closed: the server's fault"
+            ));
+        }
+        rejections
     }
-    for (knob, flag) in [("sq_idle_ms", "SQPOLL"), ("sq_cpu", "SQ_AFF")] {
-        expect(knob, number(knob).is_none() || has_flag(flag), &in_force["setup"]);
+
+    /// Says who waited for a CPU longer than those that share it account for.
+    fn run_delays(&self) -> Vec<String> {
+        let Sharing { by_placement, client_is_apart, is_accounted, kernel_thread, siblings } =
+            self.sharing;
+        let by_each_other = by_placement && !is_accounted;
+        let server_shares = by_each_other || kernel_thread || siblings;
+        let client_shares = by_each_other && !client_is_apart;
+        let delays = [
+            ("server", self.server_run_delay_percent.filter(|_| !server_shares)),
+            ("client", self.client_run_delay_percent.filter(|_| !client_shares)),
+        ];
+        let too_long = delays
+            .into_iter()
+            .filter_map(|(who, delay)| Some((who, above(delay, RUN_DELAY_PERCENT)?)));
+        too_long
+            .map(|(who, delay)| {
+                format!(
+                    "the {who} waited for a CPU {delay:.1} % of the time (bound: \
+                     {RUN_DELAY_PERCENT} %): something else ran there"
+                )
+            })
+            .collect()
     }
-    expect(
-        "min_wait_us",
-        number("min_wait_us").is_none() || has_feature("min_timeout"),
-        &in_force["features"],
-    );
-    // The kernel rounds sizes up.
-    for knob in ["sq_entries", "cq_entries", "buffers"] {
-        let holds = number(knob)
-            .is_none_or(|asked| in_force[knob].as_u64().is_some_and(|found| found >= asked));
-        expect(knob, holds, &in_force[knob]);
+
+    /// Says how many io-wq workers appeared. A server may have seen workers that were gone again
+    /// when its tasks were listed.
+    fn io_workers(&self) -> Option<String> {
+        let count = self.io_workers.max(self.counters.of_loop("io_wq_workers"));
+        (count > 0).then(|| format!("{count} io-wq workers appeared: something ran asynchronously"))
     }
-    let holds =
-        number("busy_poll_us").is_none_or(|asked| in_force["busy_poll_us"].as_u64() == Some(asked));
-    expect("busy_poll_us", holds, &in_force["busy_poll_us"]);
-    missing
+
+    /// Says what to mind of a trial that is not rejected.
+    fn notes(&self) -> Vec<String> {
+        let mut notes = self.notes.clone();
+        notes.extend(self.owed.clone());
+        if self.counters.is_from_outside {
+            // That may be its way.
+            notes.extend(self.io_workers());
+            notes.push(
+                "external: what only a server's own counters tell (pauses in accepting, \
+                 connections that it accepted in all, queues that overflowed, buffers that ran \
+                 out) was not looked at"
+                    .to_owned(),
+            );
+        }
+        if self.sharing.by_placement {
+            notes.push(
+                "shared-cpu: server and client, or the server's workers, were not kept on CPUs of \
+                 their own"
+                    .to_owned(),
+            );
+        }
+        if self.sharing.kernel_thread {
+            let note = "shared-cpu: the SQPOLL thread and its worker took each other's time";
+            notes.push(note.to_owned());
+        }
+        if let Some(network) = self.network.filter(|network| network.retransmitted_segments > 0) {
+            let NetworkDifference { sent_segments, retransmitted_segments, .. } = network;
+            notes.push(format!(
+                "TCP sent {retransmitted_segments} of {sent_segments} segments again"
+            ));
+        }
+        let (unsettled, readings) = self.unsettled_readings;
+        if unsettled > 0 {
+            notes.push(format!("{unsettled} of {readings} readings had not come to rest"));
+        }
+        // What a backend does when its queues are short is its own cost, and stays in the
+        // comparison.
+        for (counter, meaning) in [
+            ("cq_overflows", "the completion queue overflowed"),
+            (
+                "no_buffers",
+                "the pool ran dry (set buffers higher): receives found no provided buffer",
+            ),
+        ] {
+            let times = self.counters.of_loop(counter);
+            if times > 0 {
+                notes.push(format!("{meaning} {times} times"));
+            }
+        }
+        notes
+    }
 }
 
-/// The status that the evidence allows, with every reason.
+/// Returns the value if it is above its bound.
+fn above(value: Option<f64>, bound: f64) -> Option<f64> {
+    value.filter(|&value| value > bound)
+}
+
+/// Says what a load was still owed when it waited no longer.
+fn owed(result: &LoadResult) -> Option<String> {
+    let saturated = result.saturated.filter(|saturated| saturated.owed_connections > 0)?;
+    let p99 = result.latency_us.at_least.as_ref().and_then(|us| us.p99);
+    let at_least = p99.map_or(String::new(), |us| format!(" (p99 is at least {us:.0} µs)"));
+    Some(format!(
+        "saturated: {} messages were still owed {:.1} s after the window; latencies that lie among \
+         them are left out{at_least}",
+        saturated.owed, saturated.drained_s
+    ))
+}
+
+/// Says that a load did not come to do what was asked of it.
+fn behind(result: &LoadResult) -> Option<String> {
+    let is_behind = result.saturated.is_some_and(|saturated| saturated.limit == Limit::Client);
+    is_behind.then(|| "client-limited: the load itself was behind what was asked of it".to_owned())
+}
+
+/// Says what TCP lost.
+fn lost(network: &NetworkDifference) -> Vec<String> {
+    let NetworkDifference { sent_segments, retransmitted_segments, listen_drops, .. } = network;
+    let mut lost = Vec::new();
+    if *retransmitted_segments as f64 > RETRANSMITTED_SHARE * *sent_segments as f64 {
+        lost.push(format!(
+            "TCP sent {retransmitted_segments} of {sent_segments} segments again (bound: {} %)",
+            100.0 * RETRANSMITTED_SHARE
+        ));
+    }
+    if *listen_drops > 0 {
+        lost.push(format!("{listen_drops} connections were dropped at the accept queue"));
+    }
+    lost
+}
+
+/// Returns the status that the evidence allows, with every reason.
 pub fn judge(evidence: &Evidence) -> (Status, String) {
-    let mut rejections = Vec::new();
-    let mut reject = |yes: bool, reason: String| {
-        if yes {
-            rejections.push(reason);
-        }
-    };
-    let (asked, stood) = evidence.connections;
-    reject(asked != stood, format!("{stood} connections stood where {asked} were asked for"));
-    reject(
-        evidence.echoes == Some(0),
-        "no echo came back within the window: the client or the server had no CPU, or the window is too short"
-            .to_owned(),
-    );
-    reject(!evidence.not_of_window.is_empty(), evidence.not_of_window.join("; "));
-    reject(!evidence.not_in_force.is_empty(), evidence.not_in_force.join("; "));
-    let above = |value: Option<f64>, limit: f64| value.is_some_and(|value| value > limit);
-    let percent = |value: Option<f64>| value.unwrap_or_default();
-    reject(
-        above(evidence.steal_percent, STEAL_PERCENT),
-        format!(
-            "the hypervisor took {:.1} % of the time (bound: {STEAL_PERCENT} %)",
-            percent(evidence.steal_percent)
-        ),
-    );
-    let Sharing { by_placement, client_is_apart, is_accounted, kernel_thread, siblings } =
-        evidence.sharing;
-    let by_each_other = by_placement && !is_accounted;
-    for (who, delay, is_its_own_doing) in [
-        ("server", evidence.server_run_delay_percent, by_each_other || kernel_thread || siblings),
-        ("client", evidence.client_run_delay_percent, by_each_other && !client_is_apart),
-    ] {
-        reject(
-            above(delay, RUN_DELAY_PERCENT) && !is_its_own_doing,
-            format!(
-                "the {who} waited for a CPU {:.1} % of the time (bound: {RUN_DELAY_PERCENT} %): something else ran there",
-                percent(delay)
-            ),
-        );
-    }
-    if let Some(network) = &evidence.network {
-        reject(
-            network.retransmitted_segments as f64
-                > RETRANSMITTED_SHARE * network.sent_segments as f64,
-            format!(
-                "TCP sent {} of {} segments again (bound: {} %)",
-                network.retransmitted_segments,
-                network.sent_segments,
-                100.0 * RETRANSMITTED_SHARE
-            ),
-        );
-        reject(
-            network.listen_drops > 0,
-            format!("{} connections were dropped at the accept queue", network.listen_drops),
-        );
-    }
-    // A server may have seen workers that were gone again when its tasks were listed.
-    let io_workers = evidence.io_workers.max(evidence.counters.of_loop("io_wq_workers"));
-    let is_external = evidence.counters.is_from_outside;
-    let asynchronous = format!("{io_workers} io-wq workers appeared: something ran asynchronously");
-    reject(io_workers > 0 && !is_external, asynchronous.clone());
-    let (unsettled, readings) = evidence.unsettled_readings;
-    reject(
-        unsettled as f64 > UNSETTLED_SHARE * readings as f64,
-        format!(
-            "{unsettled} of {readings} readings had not come to rest: something else used memory"
-        ),
-    );
-    reject(
-        evidence.disturbed_slope.is_some(),
-        evidence.disturbed_slope.clone().unwrap_or_default(),
-    );
-    let pauses = evidence.counters.of_loop("accept_pauses");
-    let cause =
-        evidence.counters.accept_error.as_deref().unwrap_or("files, memory or threads ran out");
-    reject(pauses > 0, format!("accepting paused {pauses} times: {cause}"));
-    let late = evidence.counters.of_loop("late");
-    reject(
-        late > 0,
-        format!("{late} completions came after their connection was closed: the server's fault"),
-    );
     let unsent = evidence.offered.and_then(|offered| offered.unsent_too_many());
+    let mut rejections = evidence.rejections();
     if !rejections.is_empty() {
         // A client that has far too much to send does not come to read, so that no echo comes back.
         rejections.extend(unsent);
-        rejections.extend(evidence.client_limits.iter().cloned());
+        rejections.extend_from_slice(&evidence.client_limits);
         rejections.extend(evidence.owed.clone());
         return (Status::Rejected, rejections.join("; "));
     }
-    let mut notes = evidence.notes.clone();
-    notes.extend(evidence.owed.clone());
-    if is_external {
-        // That may be its way.
-        notes.extend((io_workers > 0).then_some(asynchronous));
-        notes.push(
-            "external: what only a server's own counters tell (pauses in accepting, connections that it accepted in \
-             all, queues that overflowed, buffers that ran out) was not looked at"
-                .to_owned(),
-        );
-    }
-    if by_placement {
-        notes.push(
-            "shared-cpu: server and client, or the server's workers, were not kept on CPUs of their own"
-                .to_owned(),
-        );
-    }
-    if kernel_thread {
-        notes
-            .push("shared-cpu: the SQPOLL thread and its worker took each other's time".to_owned());
-    }
-    if let Some(network) = evidence.network.filter(|network| network.retransmitted_segments > 0) {
-        let NetworkDifference { sent_segments, retransmitted_segments, .. } = network;
-        notes.push(format!("TCP sent {retransmitted_segments} of {sent_segments} segments again"));
-    }
-    if unsettled > 0 {
-        notes.push(format!("{unsettled} of {readings} readings had not come to rest"));
-    }
-    // What a backend does when its queues are short is its own cost, and stays in the comparison.
-    for (counter, meaning) in [
-        ("cq_overflows", "the completion queue overflowed"),
-        ("no_buffers", "the pool ran dry (set buffers higher): receives found no provided buffer"),
-    ] {
-        let times = evidence.counters.of_loop(counter);
-        if times > 0 {
-            notes.push(format!("{meaning} {times} times"));
-        }
-    }
-    let limits: Vec<String> = evidence.client_limits.iter().cloned().chain(unsent).collect();
-    if !limits.is_empty() {
-        notes.extend(limits);
+    let mut notes = evidence.notes();
+    if unsent.is_some() || !evidence.client_limits.is_empty() {
+        notes.extend_from_slice(&evidence.client_limits);
+        notes.extend(unsent);
         return (Status::ClientLimited, notes.join("; "));
     }
-    if let Some(Offered { per_s, achieved_per_s, .. }) = evidence.offered
-        && achieved_per_s < OFFERED_SHARE * per_s
-    {
+    notes.extend(evidence.offered.and_then(|offered| offered.unanswered_too_many()));
+    if let Some(percent) = above(evidence.client_cpu_percent, CLIENT_BUSY_PERCENT) {
         notes.push(format!(
-            "saturated: of {per_s:.0} echoes a second that were offered {achieved_per_s:.0} came back in time; \
-             latency grows with the length of the window"
-        ));
-    }
-    if above(evidence.client_cpu_percent, CLIENT_BUSY_PERCENT) {
-        notes.push(format!(
-            "client-limited: the client used {:.0} % of its CPU; throughput and latency are its own",
-            percent(evidence.client_cpu_percent)
+            "client-limited: the client used {percent:.0} % of its CPU; throughput and latency are \
+             its own"
         ));
         return (Status::ClientLimited, notes.join("; "));
     }
@@ -384,60 +416,6 @@ mod tests {
         for ((status, reason), words) in cases {
             assert_eq!(status, Status::Rejected, "{words}");
             assert!(reason.contains(words), "{words}: {reason}");
-        }
-    }
-
-    #[test]
-    fn what_is_asked_for_and_not_in_force_is_found() {
-        let ring = r#"{"setup":"SINGLE_ISSUER|CQSIZE|DEFER_TASKRUN","features":["nodrop"],"registered_ring":true,
-            "sq_entries":256,"cq_entries":4096,"buffers":1024}"#;
-        let polled = r#"{"setup":"SINGLE_ISSUER|SQPOLL","registered_ring":false}"#;
-        let busy = r#"{"trigger":"edge","busy_poll_us":50}"#;
-        for (knobs, in_force, missing) in [
-            (
-                r#"{"task_run":"defer","registered_ring":"on","sq_entries":200,"min_wait_us":0}"#,
-                ring,
-                None,
-            ),
-            (r#"{"registered_ring":"off"}"#, polled, None),
-            (r#"{"sq_idle_ms":10,"sq_cpu":0}"#, polled, None),
-            (r#"{"receive_bytes":65536,"busy_poll_us":0}"#, r#"{"trigger":"edge"}"#, None),
-            (r#"{"busy_poll_us":50}"#, busy, None),
-            ("{}", "{}", None),
-            // Of a server that never was ready.
-            ("", "", None),
-            (
-                r#"{"registered_ring":"on"}"#,
-                polled,
-                Some("registered_ring=on is not in force, the server says false"),
-            ),
-            (r#"{"registered_ring":"on"}"#, "{}", Some("registered_ring=on")),
-            (r#"{"registered_ring":"off"}"#, ring, Some("registered_ring=off")),
-            (r#"{"task_run":"defer"}"#, polled, Some("task_run=defer")),
-            (r#"{"task_run":"coop"}"#, ring, Some("task_run=coop")),
-            (r#"{"task_run":"default"}"#, ring, Some("task_run=default")),
-            (r#"{"sq_idle_ms":10}"#, ring, Some("sq_idle_ms=10")),
-            (r#"{"sq_cpu":3}"#, polled, Some("sq_cpu=3")),
-            (r#"{"min_wait_us":5}"#, ring, Some("min_wait_us=5")),
-            (
-                r#"{"sq_entries":512}"#,
-                ring,
-                Some("sq_entries=512 is not in force, the server says 256"),
-            ),
-            (r#"{"buffers":2048}"#, ring, Some("buffers=2048")),
-            (
-                r#"{"busy_poll_us":70}"#,
-                busy,
-                Some("busy_poll_us=70 is not in force, the server says 50"),
-            ),
-        ] {
-            let found = not_in_force(knobs, in_force);
-            match missing {
-                None => assert_eq!(found, [""; 0], "{knobs}"),
-                Some(words) => {
-                    assert!(found.len() == 1 && found[0].starts_with(words), "{knobs}: {found:?}");
-                }
-            }
         }
     }
 
@@ -587,5 +565,39 @@ mod tests {
             evidence.connections.1 = 1;
         });
         assert_eq!(both.0, Status::Rejected);
+    }
+
+    #[test]
+    fn a_load_that_was_behind_limits_itself_and_a_server_that_was_does_not() {
+        let mut result: LoadResult = serde_json::from_value(serde_json::json!({
+            "connections": 1000, "active_connections": 1000, "message_bytes": 64, "pipeline_depth": 1,
+            "arrival": "closed", "duration_s": 1.0, "warmup_s": 0.0, "warmup_echoes": 0, "echoes": 10, "bytes": 640,
+            "achieved_per_s": 10.0, "latency_us": {}, "open": null, "churn": null, "fairness": null,
+            "client_cpu_ns": 1, "client_cpu_ratio": 0.5, "threads": 1, "seed": 1, "interrupted": false,
+        }))
+        .expect("a result");
+        let evidence = Evidence::of_load(&result);
+        assert!(evidence.client_limits.is_empty() && evidence.notes.is_empty());
+        assert_eq!((evidence.owed, evidence.echoes), (None, Some(10)));
+        let saturated = |limit: &str| {
+            serde_json::from_value(serde_json::json!({
+                "limit": limit, "drained_s": 20.0, "owed": 7, "owed_bytes": 448, "owed_connections": 2,
+                "unanswered_connections": 0,
+            }))
+            .expect("a saturation")
+        };
+        result.saturated = Some(saturated("server"));
+        let evidence = Evidence::of_load(&result);
+        assert!(evidence.client_limits.is_empty());
+        let reason = evidence.owed.expect("is owed");
+        assert!(reason.starts_with("saturated: 7 messages were still owed 20.0 s"), "{reason}");
+        result.saturated = Some(saturated("client"));
+        result.file_table = "shared: unshare(CLONE_FILES): no".to_owned();
+        let evidence = Evidence::of_load(&result);
+        assert!(evidence.client_limits[0].starts_with("client-limited: "));
+        assert_eq!(
+            evidence.notes,
+            ["the load's threads share one file table: unshare(CLONE_FILES): no"]
+        );
     }
 }

@@ -11,9 +11,13 @@ use anyhow::{Context, Result, bail};
 use ringmark::backend;
 
 use super::clock::Moment;
+use super::context::TrialContext;
+use super::fit;
 use super::gates::{self, Evidence};
+use super::in_force;
 use super::ramp::{self, Ramp};
-use super::{Trial, TrialContext, UNSEEN};
+use super::site::{Site, UNSEEN};
+use super::task::Trial;
 use crate::load::result::LoadEvent;
 use crate::machine::memory::{MemoryInstrument, MemoryReading};
 use crate::matrix::Memory;
@@ -21,7 +25,7 @@ use crate::programs::client::Load;
 use crate::programs::server::Server;
 use crate::rows::{
     ACTIVE, KERNEL_SUM, MACHINE_SUM, MemoryPointRow, MemoryRow, NEVER_USED, Outcome, PAGE_TABLES,
-    Status, TrialRow, UNEXPLAINED, USED_SUM, USED_THEN_IDLE, USER_SUM,
+    Status, UNEXPLAINED, USED_SUM, USED_THEN_IDLE, USER_SUM,
 };
 use crate::statistics::TheilSen;
 use crate::verdict::slopes;
@@ -41,6 +45,9 @@ const SETTLE_TIME: Duration = Duration::from_secs(2);
 /// How long it may take until each connection has made an echo.
 const ECHO_TIME: Duration = Duration::from_secs(300);
 
+/// Objects whose readings are kept, whatever little they differ by.
+const SUMS: [&str; 5] = [KERNEL_SUM, USER_SUM, MACHINE_SUM, USED_SUM, UNEXPLAINED];
+
 /// What was read at one connection count.
 struct Point {
     direction: &'static str,
@@ -48,16 +55,17 @@ struct Point {
     reading: MemoryReading,
 }
 
+/// Measures one trial of the pass.
 pub fn measure(
     trial: &Trial,
     context: &TrialContext,
     memory: &Memory,
     outcome: &mut Outcome,
 ) -> Result<(Status, String)> {
-    // Of a server that is not ours nothing else is expected.
+    // Nothing else is expected of an external server.
     let echoes = backend::find(&trial.arm.backend).map_or(true, |entry| entry.echoes);
-    let (memory, skipped) = match trial.room(context, memory.most())? {
-        Some((room, reason)) => (&memory.up_to(room), Some(reason)),
+    let (memory, skipped) = match fit::limit(trial, context, memory.most())? {
+        Some(limit) => (&memory.up_to(limit.connections as usize), Some(limit.reason)),
         None => (memory, None),
     };
     if memory.connections.len() < 2 {
@@ -82,7 +90,8 @@ pub fn measure(
     Ok((Status::Ok, notes.join("; ")))
 }
 
-/// Each state has a server of its own: what one keeps for reuse would hide what the next one needs.
+/// Measures one state. Each has a server of its own: what one keeps for reuse would hide what the
+/// next one needs.
 fn measure_state(
     trial: &Trial,
     context: &TrialContext,
@@ -90,23 +99,22 @@ fn measure_state(
     state: &str,
     outcome: &mut Outcome,
 ) -> Result<(Status, String)> {
-    let row = &mut outcome.row;
-    let namespace = trial.namespace(context, row);
-    let mut server = trial.server(context, namespace.as_ref(), row, |_| {})?;
+    let mut site = Site::start(trial, context, &mut outcome.row, |_| {})?;
     let most = counts.last().copied().unwrap_or_default();
     let more = [format!("--duration={}", humantime::format_duration(ACTIVE_TIME))];
-    let mut load = trial.load(context, namespace.as_ref(), &server, row, most, &more)?;
-    let instrument = MemoryInstrument::new(server.pid().context(UNSEEN)?)?;
+    let mut load = site.load(most, &more)?;
+    let instrument = MemoryInstrument::new(site.server.pid().context(UNSEEN)?)?;
     let mut points = Vec::new();
-    let walked = walk(&mut server, &mut load, &instrument, counts, state, &mut points);
+    let walked = walk(&mut site.server, &mut load, &instrument, counts, state, &mut points);
     // What was read stays, whatever ended the walk.
-    record(trial.run_id, row, state, &points, &mut outcome.memory_points, &mut outcome.memory);
+    record(state, &points, outcome);
     walked?;
+    let row = &mut outcome.row;
     row.connections = row.connections.max(Some(most as u64));
     row.active_connections = Some(if state == ACTIVE { most as u64 } else { 0 });
-    let processes = server.processes()?.map_or(1, |processes| processes.count());
+    let processes = site.server.processes()?.map_or(1, |processes| processes.count());
     load.quit()?;
-    let counters = trial.stop(server, row)?;
+    let counters = site.stop(row)?;
     if processes > 1 {
         let reason = format!("the server has {processes} processes, and pages can be read of one");
         return Ok((Status::Unsupported, reason));
@@ -115,21 +123,20 @@ fn measure_state(
     ramp::released()?;
     let sum = outcome.memory.iter().find(|row| row.state == state && row.object == KERNEL_SUM);
     let unsettled = points.iter().filter(|point| !point.reading.settled).count();
-    let mut evidence = Evidence {
+    let unavailable = instrument.slabs_unavailable().map(|unavailable| {
+        format!("the server's own pages only, kernel objects cannot be read: {unavailable}")
+    });
+    Ok(gates::judge(&Evidence {
         unsettled_readings: (unsettled, points.len()),
         disturbed_slope: sum.and_then(slopes::disturbance),
         counters,
-        not_in_force: gates::not_in_force(&row.knobs, &row.in_force),
+        not_in_force: in_force::missing(&row.knobs, &row.in_force),
+        notes: unavailable.into_iter().collect(),
         ..Evidence::default()
-    };
-    if let Some(unavailable) = instrument.slabs_unavailable() {
-        evidence.notes.push(format!(
-            "the server's own pages only, kernel objects cannot be read: {unavailable}"
-        ));
-    }
-    Ok(gates::judge(&evidence))
+    }))
 }
 
+/// Walks one server through the counts, up and down.
 fn walk(
     server: &mut Server,
     load: &mut Load,
@@ -144,48 +151,37 @@ fn walk(
     let ramp = Ramp::begin()?;
     for (direction, connections) in up.chain(down) {
         ramp.to(connections, 0, server, load, |_| {})?;
-        let reading = match state {
-            ACTIVE => {
+        let reading = if state == ACTIVE {
+            ramp.check_echo(connections)?;
+            server.blaming(|_| read_active(load, instrument))?
+        } else {
+            if state == USED_THEN_IDLE && direction == UP {
                 ramp.check_echo(connections)?;
-                read_active(server, load, instrument)?
+                server.blaming(|_| load.command("echo 1", ECHO_TIME))?;
             }
-            _ => {
-                if state == USED_THEN_IDLE && direction == UP {
-                    ramp.check_echo(connections)?;
-                    load.command("echo 1", ECHO_TIME).map_err(|error| server.blame(error))?;
-                }
-                instrument.settle(SETTLE_TIME)?
-            }
+            instrument.settle(SETTLE_TIME)?
         };
         points.push(Point { direction, connections, reading });
     }
     Ok(())
 }
 
-/// The median of some readings while every connection is active; not settled if the readings took
-/// longer than that.
-fn read_active(
-    server: &mut Server,
-    load: &mut Load,
-    instrument: &MemoryInstrument,
-) -> Result<MemoryReading> {
-    let expect =
-        |event: Result<LoadEvent>, server: &mut Server| event.map_err(|error| server.blame(error));
-    expect(load.command("run", ECHO_TIME), server)?;
+/// Reads while every connection is active, and returns the median of the readings. It is not
+/// settled if the readings took longer than that.
+fn read_active(load: &mut Load, instrument: &MemoryInstrument) -> Result<MemoryReading> {
+    load.command("run", ECHO_TIME)?;
     let mut readings =
         (0..ACTIVE_READINGS).map(|_| instrument.read()).collect::<Result<Vec<_>, _>>()?;
     let read_at = Moment::now();
-    // That the window has ended, and what came of it.
-    expect(load.next(ECHO_TIME), server)?;
-    let LoadEvent::Result(result) = expect(load.next(ECHO_TIME), server)? else {
-        bail!("the load gave no result")
-    };
+    // The window has ended; then comes its result.
+    load.next(ECHO_TIME)?;
+    let LoadEvent::Result(result) = load.next(ECHO_TIME)? else { bail!("the load gave no result") };
     let is_active = result.window_end_ns.is_some_and(|end_ns| !read_at.is_after(end_ns));
     readings.sort_by_key(|reading| reading.kernel_bytes().unwrap_or(reading.user.private_bytes));
     Ok(MemoryReading { settled: is_active, ..readings.swap_remove(ACTIVE_READINGS / 2) })
 }
 
-/// Space, object and bytes of everything in a reading.
+/// Returns space, object and bytes of everything in a reading.
 fn objects(reading: &MemoryReading) -> Vec<(&'static str, &str, u64)> {
     let mut objects: Vec<(&'static str, &str, u64)> = Vec::new();
     let slabs = reading.slabs.iter().flatten().filter(|slab| !slab.filesystem);
@@ -209,14 +205,8 @@ fn objects(reading: &MemoryReading) -> Vec<(&'static str, &str, u64)> {
     objects
 }
 
-fn record(
-    run_id: u32,
-    row: &mut TrialRow,
-    state: &str,
-    points: &[Point],
-    all_points: &mut Vec<MemoryPointRow>,
-    slopes: &mut Vec<MemoryRow>,
-) {
+/// Fills the rows of all objects in a state.
+fn record(state: &str, points: &[Point], outcome: &mut Outcome) {
     let mut names = BTreeSet::new();
     let mut aliases = BTreeMap::new();
     for Point { reading, .. } in points {
@@ -225,73 +215,78 @@ fn record(
         aliases.extend(slabs.map(|slab| (slab.name.as_str(), slab.aliases.join(" "))));
     }
     for (space, object) in names {
-        let series: Vec<(f64, u64)> = points
-            .iter()
-            .map(|point| {
-                // A cache that is not listed is empty.
-                let found = objects(&point.reading)
-                    .into_iter()
-                    .find(|(s, o, _)| (*s, *o) == (space, object));
-                (point.connections as f64, found.map_or(0, |(.., bytes)| bytes))
-            })
-            .collect();
-        let fit = |wanted: &str| {
-            let of_direction =
-                points.iter().zip(&series).filter(|(point, _)| point.direction == wanted);
-            // What is available less is used more.
-            let sign = if object == MACHINE_SUM { -1.0 } else { 1.0 };
-            TheilSen::fit(
-                &of_direction.map(|(_, &(x, y))| (x, sign * y as f64)).collect::<Vec<_>>(),
-            )
-        };
-        let Some(line) = fit(UP) else { continue };
-        let line_down = fit(DOWN);
-        match object {
-            USER_SUM if state == NEVER_USED => {
-                row.memory_user_bytes_per_connection = Some(line.slope)
-            }
-            KERNEL_SUM if state == NEVER_USED => {
-                row.memory_kernel_bytes_per_connection = Some(line.slope)
-            }
-            _ => {}
-        }
-        let is_sum = [KERNEL_SUM, USER_SUM, MACHINE_SUM, USED_SUM, UNEXPLAINED].contains(&object);
-        let readings = || series.iter().map(|&(_, bytes)| bytes);
-        let swing = readings().max().unwrap_or_default() - readings().min().unwrap_or_default();
-        let most = points.iter().map(|point| point.connections).max().unwrap_or_default();
-        if !is_sum && swing < most as u64 {
-            continue;
-        }
-        all_points.extend(points.iter().zip(&series).map(|(point, &(_, bytes))| MemoryPointRow {
-            run_id,
-            arm: row.arm.clone(),
-            backend: row.backend.clone(),
-            state: state.to_owned(),
-            direction: point.direction.to_owned(),
-            connections: point.connections as u64,
-            space: space.to_owned(),
-            object: object.to_owned(),
-            bytes,
-            settled: point.reading.settled,
-        }));
-        slopes.push(MemoryRow {
-            run_id,
-            arm: row.arm.clone(),
-            backend: row.backend.clone(),
-            state: state.to_owned(),
-            space: space.to_owned(),
-            object: object.to_owned(),
-            aliases: aliases.get(object).cloned().unwrap_or_default(),
-            bytes_per_connection: line.slope,
-            low: line.slope_interval.map(|interval| interval.low),
-            high: line.slope_interval.map(|interval| interval.high),
-            intercept_bytes: line.intercept,
-            down_bytes_per_connection: line_down.map(|line| line.slope),
-            over_null_bytes_per_connection: None,
-            over_null_low: None,
-            over_null_high: None,
-            // That of the trial, which is not known yet.
-            status: Status::Failed,
-        });
+        let aliases = aliases.get(object).cloned().unwrap_or_default();
+        record_object(state, space, object, aliases, points, outcome);
     }
+}
+
+/// Fills the rows of one object: its readings, and the slope through them.
+fn record_object(
+    state: &str,
+    space: &str,
+    object: &str,
+    aliases: String,
+    points: &[Point],
+    outcome: &mut Outcome,
+) {
+    let series: Vec<u64> = points.iter().map(|point| bytes_of(point, space, object)).collect();
+    let Some(up) = slope(points, &series, UP, object) else { return };
+    let row = &mut outcome.row;
+    match object {
+        USER_SUM if state == NEVER_USED => row.memory_user_bytes_per_connection = Some(up.slope),
+        KERNEL_SUM if state == NEVER_USED => {
+            row.memory_kernel_bytes_per_connection = Some(up.slope);
+        }
+        _ => {}
+    }
+    let most = points.iter().map(|point| point.connections).max().unwrap_or_default();
+    let swing =
+        series.iter().max().zip(series.iter().min()).map_or(0, |(most, least)| most - least);
+    if !SUMS.contains(&object) && swing < most as u64 {
+        return;
+    }
+    let readings = points.iter().zip(&series).map(|(point, &bytes)| MemoryPointRow {
+        run_id: row.run_id,
+        arm: row.arm.clone(),
+        backend: row.backend.clone(),
+        state: state.to_owned(),
+        direction: point.direction.to_owned(),
+        connections: point.connections as u64,
+        space: space.to_owned(),
+        object: object.to_owned(),
+        bytes,
+        settled: point.reading.settled,
+    });
+    outcome.memory_points.extend(readings);
+    outcome.memory.push(MemoryRow {
+        run_id: row.run_id,
+        arm: row.arm.clone(),
+        backend: row.backend.clone(),
+        state: state.to_owned(),
+        space: space.to_owned(),
+        object: object.to_owned(),
+        aliases,
+        bytes_per_connection: up.slope,
+        low: up.slope_interval.map(|interval| interval.low),
+        high: up.slope_interval.map(|interval| interval.high),
+        intercept_bytes: up.intercept,
+        down_bytes_per_connection: slope(points, &series, DOWN, object).map(|down| down.slope),
+        // What is over `null` is not known yet, nor is the trial's status.
+        ..MemoryRow::default()
+    });
+}
+
+/// Returns what an object took. A cache that is not listed is empty.
+fn bytes_of(point: &Point, space: &str, object: &str) -> u64 {
+    let objects = objects(&point.reading);
+    let found = objects.iter().find(|(s, o, _)| (*s, *o) == (space, object));
+    found.map_or(0, |&(.., bytes)| bytes)
+}
+
+/// Fits a line through the readings of one direction. What is available less is used more.
+fn slope(points: &[Point], bytes: &[u64], direction: &str, object: &str) -> Option<TheilSen> {
+    let sign = if object == MACHINE_SUM { -1.0 } else { 1.0 };
+    let readings = points.iter().zip(bytes).filter(|(point, _)| point.direction == direction);
+    let readings = readings.map(|(point, &bytes)| (point.connections as f64, sign * bytes as f64));
+    TheilSen::fit(&readings.collect::<Vec<_>>())
 }

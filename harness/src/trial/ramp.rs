@@ -45,19 +45,19 @@ const RELEASE_PAUSE: Duration = Duration::from_secs(2);
 /// The way from one number of connections to the next, with an eye on the machine's memory.
 pub struct Ramp {
     /// What there was when there were no connections.
-    before: Memory,
+    before: Available,
 }
 
-/// What there is of memory.
-struct Memory {
+/// Memory that is available, and what of it the kernel says that it could reclaim.
+struct Available {
     available_bytes: u64,
     reclaimable_bytes: u64,
 }
 
 impl Ramp {
-    /// Before there are connections.
+    /// Begins where there are no connections.
     pub fn begin() -> io::Result<Self> {
-        Ok(Self { before: Memory::read()? })
+        Ok(Self { before: Available::read()? })
     }
 
     /// Opens or closes connections of a load until it holds `target`, beside `others` that other
@@ -81,12 +81,12 @@ impl Ramp {
                 target.max(from.saturating_sub(STEP))
             };
             self.check(
-                &Memory::read()?,
+                &Available::read()?,
                 from + others,
                 next.saturating_sub(from) as u64 * CONNECTION_BYTES,
             )?;
             let begin = Instant::now();
-            let connect_us = load.set_connections(next).map_err(|error| server.blame(error))?;
+            let connect_us = server.blaming(|_| load.set_connections(next))?;
             server.await_open((next + others) as u64)?;
             each(Step {
                 connections: next,
@@ -99,28 +99,29 @@ impl Ramp {
         Ok(())
     }
 
-    /// Before so many connections that stand have a message on their way at once.
+    /// Checks memory before all connections have a message on their way at once.
     ///
     /// # Errors
     /// When that could leave less memory than the reserve.
     pub fn check_echo(&self, connections: usize) -> Result<()> {
-        self.check(&Memory::read()?, connections, connections as u64 * MESSAGE_BYTES)
+        self.check(&Available::read()?, connections, connections as u64 * MESSAGE_BYTES)
     }
 
-    /// What is left, without the inodes and dentries of sockets, which the kernel takes for memory
-    /// that it could reclaim.
-    fn left_bytes(&self, now: &Memory) -> u64 {
+    /// Returns what is left, without the inodes and dentries of sockets, which the kernel takes for
+    /// memory that it could reclaim.
+    fn left_bytes(&self, now: &Available) -> u64 {
         let of_sockets = now.reclaimable_bytes.saturating_sub(self.before.reclaimable_bytes);
         now.available_bytes.saturating_sub(of_sockets)
     }
 
-    fn check(&self, now: &Memory, connections: usize, more_bytes: u64) -> Result<()> {
+    fn check(&self, now: &Available, connections: usize, more_bytes: u64) -> Result<()> {
         let reserve = reserve_bytes(self.before.available_bytes);
         let left = self.left_bytes(now);
         ensure!(
             more_bytes == 0 || left.saturating_sub(more_bytes) >= reserve,
-            "stopped at {connections} connections, before the machine runs out of memory: {} MiB are left, the next \
-             step may take {}, and {} shall stay free; free some, or ask for fewer with --connections",
+            "stopped at {connections} connections, before the machine runs out of memory: {} MiB \
+             are left, the next step may take {}, and {} shall stay free; free some, or ask for \
+             fewer with --connections",
             left >> 20,
             more_bytes >> 20,
             reserve >> 20
@@ -129,7 +130,7 @@ impl Ramp {
     }
 }
 
-impl Memory {
+impl Available {
     fn read() -> io::Result<Self> {
         let meminfo = procfs::read("/proc/meminfo")?;
         let of = |name| procfs::kibibytes(&meminfo, name);
@@ -141,12 +142,12 @@ impl Memory {
     }
 }
 
-/// `MemAvailable`, or less if a control group bounds it.
+/// Returns `MemAvailable`, or less if a control group bounds it.
 pub fn available_bytes() -> io::Result<u64> {
-    Ok(Memory::read()?.available_bytes)
+    Ok(Available::read()?.available_bytes)
 }
 
-/// What is available once no more comes back after a server has ended.
+/// Returns what is available once no more comes back after a server has ended.
 pub fn released() -> io::Result<u64> {
     let deadline = Instant::now() + RELEASE_TIME;
     let mut last = available_bytes()?;
@@ -168,9 +169,9 @@ mod tests {
     fn it_stops_before_the_reserve_is_used() {
         let gibibyte = 1 << 30;
         let memory =
-            |available_bytes, reclaimable_bytes| Memory { available_bytes, reclaimable_bytes };
+            |available_bytes, reclaimable_bytes| Available { available_bytes, reclaimable_bytes };
         let ramp = Ramp { before: memory(64 * gibibyte, gibibyte) };
-        let check = |memory: &Memory, more_bytes| ramp.check(memory, 5, more_bytes);
+        let check = |memory: &Available, more_bytes| ramp.check(memory, 5, more_bytes);
         check(&memory(gibibyte, gibibyte), 0).expect("connections may be closed at any time");
         check(&memory(2 * gibibyte, gibibyte), gibibyte).expect("the reserve is left");
         check(&memory(2 * gibibyte, 0), gibibyte)

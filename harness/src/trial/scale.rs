@@ -16,19 +16,20 @@ use std::time::Duration;
 use anyhow::{Result, bail, ensure};
 use ringmark::backend;
 
-use super::gates::{self, Evidence, Offered};
-use super::latency::{
-    Clocks, Window, client_limits, load_notes, network, network_since, owed, window,
-};
+use super::columns;
+use super::context::TrialContext;
+use super::fit;
+use super::gates::{self, Evidence};
+use super::in_force;
 use super::ramp::{self, Ramp, available_bytes};
-use super::{Trial, TrialContext};
-use crate::load::result::{Arrival, LoadEvent, LoadResult};
+use super::site::Site;
+use super::task::Trial;
+use super::window::{Clocks, Window};
+use crate::load::result::{Arrival, LoadEvent};
 use crate::machine::cpu::MachineCpuDifference;
-use crate::machine::network_namespace::NetworkNamespace;
 use crate::matrix::Scale;
 use crate::programs::client::Load;
 use crate::programs::counters::ServerCounters;
-use crate::programs::server::Server;
 use crate::rows::{ALONE, CROWDED, Outcome, ScaleRow, Status, TrialRow};
 use crate::statistics::percent_of;
 
@@ -45,293 +46,252 @@ const CLOSED_WARMUP_MAX: Duration = Duration::from_secs(5);
 /// Other programs may take this share of the machine's time.
 const OTHERS_PERCENT: f64 = 5.0;
 
-/// A server where it runs.
-struct Site {
-    namespace: Option<NetworkNamespace>,
-    server: Server,
-}
-
-/// The steps of one trial.
-struct Walk<'a> {
-    trial: &'a Trial,
-    context: &'a TrialContext,
-    scale: &'a Scale,
-    crowded: Site,
-    /// None if the servers do not echo.
-    alone: Option<Site>,
-    crowd: Load,
-    ramp: Ramp,
-    /// Opened so far, and how long that took.
-    opened: (usize, f64),
-}
-
+/// Measures one trial of the pass.
 pub fn measure(
     trial: &Trial,
     context: &TrialContext,
     scale: &Scale,
     outcome: &mut Outcome,
 ) -> Result<(Status, String)> {
-    let (counts, skipped) =
-        match trial.room(context, scale.connections.last().copied().unwrap_or_default())? {
-            Some((room, reason)) => (scale.up_to(room), Some(reason)),
-            None => (scale.connections.clone(), None),
-        };
+    let (counts, skipped) = match fit::limit(trial, context, scale.most())? {
+        Some(limit) => (scale.up_to(limit.connections as usize), Some(limit.reason)),
+        None => (scale.connections.clone(), None),
+    };
     // With fewer there would be none to be idle.
     let counts: Vec<usize> = counts.into_iter().filter(|&count| count >= scale.active).collect();
     let Some(&most) = counts.last() else {
         return Ok((Status::Skipped, skipped.unwrap_or_default()));
     };
-    let Outcome { row, scale: rows, .. } = outcome;
-    let mut push = |step: ScaleRow| rows.push(step);
     let before_bytes = available_bytes()?;
-    push(trial.step("before", before_bytes));
-
-    let mut site = |context: &TrialContext| -> Result<Site> {
-        let namespace = trial.namespace(context, row);
-        let server = trial.server(context, namespace.as_ref(), row, |_| {})?;
-        Ok(Site { namespace, server })
-    };
-    let echoes = backend::find(&trial.arm.backend).is_ok_and(|entry| entry.echoes);
-    let mut crowded = site(context)?;
+    outcome.scale.push(step(&outcome.row, "before", before_bytes));
     // In the same network, if neither has one of its own.
     let beside = TrialContext { first_port: context.first_port + context.ports, ..context.clone() };
-    let alone = echoes.then(|| site(&beside)).transpose()?;
-    let network_before = network(&mut crowded.server, crowded.namespace.as_ref())?;
-    let crowd = trial.load(context, crowded.namespace.as_ref(), &crowded.server, row, most, &[])?;
-    let ramp = Ramp::begin()?;
-    let mut walk = Walk { trial, context, scale, crowded, alone, crowd, ramp, opened: (0, 0.0) };
+    let mut walk = Walk::begin(trial, context, &beside, scale, most, outcome)?;
+    let network_before = walk.crowded.network()?;
+    let echoes = walk.alone.is_some();
     for &count in &counts {
-        walk.open(count, &mut push)?;
-        row.connections_per_s = Some(walk.opened.0 as f64 / walk.opened.1);
-        push(walk.rest(count)?);
+        walk.open(count)?;
+        walk.outcome.row.connections_per_s = Some(walk.opened as f64 / walk.opening_s);
+        walk.rest(count)?;
         if echoes {
             for active in scale.active_of(count, count == most) {
-                walk.loads(count, active, row, &mut push)?;
+                walk.loads(count, active)?;
             }
         }
     }
-    walk.open(most, &mut push)?;
-    let counters_open = walk.crowded.server.counters()?;
-    row.connections = Some(counters_open.of_loop("open"));
+    walk.open(most)?;
+    let stood = walk.crowded.server.counters()?.of_loop("open");
+    walk.outcome.row.connections = Some(stood);
     if echoes {
-        let all = walk.all(most)?;
-        row.echoes = all.echoes;
-        row.active_connections = Some(most as u64);
-        push(all);
+        walk.all(most)?;
     }
-    let Site { namespace, server } = &mut walk.crowded;
-    let network = network_since(server, namespace.as_ref(), network_before)?;
-    walk.open(0, &mut push)?;
-    let Walk { crowded: Site { namespace, server }, alone, crowd, .. } = walk;
-    crowd.quit()?;
-    alone.map(|site| site.server.stop()).transpose()?;
-    let counters = trial.stop(server, row)?;
-    drop(namespace);
+    let network = walk.crowded.network_since(network_before)?;
+    walk.open(0)?;
+    let counters = walk.end()?;
     let after_bytes = ramp::released()?;
-    push(trial.step("after", after_bytes));
+    outcome.scale.push(step(&outcome.row, "after", after_bytes));
     let mut notes: Vec<String> = skipped.into_iter().collect();
-    let missing = before_bytes.saturating_sub(after_bytes);
-    if missing > MISSING_BYTES {
-        notes.push(format!(
-            "{} MiB were not available again after the server had ended",
-            missing >> 20
-        ));
-    }
-    let loads = || rows.iter().filter(|row| row.step == "load");
-    let unusable = loads().filter(|row| !row.status.is_usable()).count();
-    if unusable > 0 {
-        notes.push(format!("{unusable} of {} loads were turned away", loads().count()));
-    }
-
+    notes.extend(missing(before_bytes.saturating_sub(after_bytes)));
+    notes.extend(turned_away(&outcome.scale));
+    notes.extend(context.placement.note());
+    let row = &mut outcome.row;
     row.retransmitted_segments = network.map(|network| network.retransmitted_segments);
     row.shared_cpu = context.placement.shared_cpu;
     row.shared_core = context.placement.shared_core;
-    notes.extend(context.placement.note());
-    let (status, reason) = gates::judge(&Evidence {
-        connections: (most as u64, counters_open.of_loop("open")),
+    Ok(gates::judge(&Evidence {
+        connections: (most as u64, stood),
         network,
         counters,
-        not_in_force: gates::not_in_force(&row.knobs, &row.in_force),
+        not_in_force: in_force::missing(&row.knobs, &row.in_force),
         notes,
         ..Evidence::default()
-    });
-    Ok((status, reason))
+    }))
 }
 
-impl Trial {
-    fn step(&self, step: &str, available_bytes: u64) -> ScaleRow {
-        ScaleRow {
-            run_id: self.run_id,
-            arm: self.role.clone(),
-            backend: self.arm.backend.clone(),
-            step: step.to_owned(),
-            machine_available_bytes: available_bytes,
-            status: Status::Ok,
-            ..ScaleRow::default()
-        }
-    }
+/// Says how much memory was not available again.
+fn missing(bytes: u64) -> Option<String> {
+    (bytes > MISSING_BYTES)
+        .then(|| format!("{} MiB were not available again after the server had ended", bytes >> 20))
+}
 
-    /// A step in which connections sent; `counters` are the server's before and after.
-    fn echoed(
-        &self,
-        step: &str,
-        result: &LoadResult,
-        server_cpu_ns: u64,
-        counters: [&ServerCounters; 2],
-        available_bytes: u64,
-    ) -> ScaleRow {
-        let [before, after] = counters;
-        let per_echo =
-            |amount: u64| (result.echoes > 0).then(|| amount as f64 / result.echoes as f64);
-        ScaleRow {
-            active_connections: result.active_connections as u64,
-            duration_s: Some(result.duration_s),
-            achieved_per_s: Some(result.achieved_per_s),
-            echoes: Some(result.echoes),
-            latency_p50_us: result.latency_us.p50,
-            latency_p99_us: result.latency_us.p99,
-            latency_p999_us: result.latency_us.p999,
-            latency_max_us: result.latency_us.max,
-            server_cpu_ns_per_echo: per_echo(server_cpu_ns),
-            client_cpu_ns_per_echo: per_echo(result.client_cpu_ns),
-            syscalls_per_echo: calls_per_echo(before, after, result.message_bytes),
-            events_per_wait: after.events_per_wait_since(before),
-            ..self.step(step, available_bytes)
-        }
+/// Says how many loads gave no figures.
+fn turned_away(steps: &[ScaleRow]) -> Option<String> {
+    let loads: Vec<_> = steps.iter().filter(|step| step.step == "load").collect();
+    let unusable = loads.iter().filter(|load| !load.status.is_usable()).count();
+    (unusable > 0).then(|| format!("{unusable} of {} loads were turned away", loads.len()))
+}
+
+/// Returns the row of a step in which nothing was sent.
+fn step(trial: &TrialRow, step: &str, available_bytes: u64) -> ScaleRow {
+    ScaleRow {
+        run_id: trial.run_id,
+        arm: trial.arm.clone(),
+        backend: trial.backend.clone(),
+        step: step.to_owned(),
+        machine_available_bytes: available_bytes,
+        status: Status::Ok,
+        ..ScaleRow::default()
     }
 }
 
-impl Walk<'_> {
+/// The steps of one trial.
+struct Walk<'a> {
+    context: &'a TrialContext,
+    scale: &'a Scale,
+    outcome: &'a mut Outcome,
+    crowded: Site<'a>,
+    /// None if the servers do not echo.
+    alone: Option<Site<'a>>,
+    crowd: Load,
+    ramp: Ramp,
+    /// Connections opened so far, and how long that took.
+    opened: usize,
+    opening_s: f64,
+}
+
+impl<'a> Walk<'a> {
+    /// Starts the servers and the crowd.
+    fn begin(
+        trial: &'a Trial,
+        context: &'a TrialContext,
+        beside: &'a TrialContext,
+        scale: &'a Scale,
+        most: usize,
+        outcome: &'a mut Outcome,
+    ) -> Result<Self> {
+        let row = &mut outcome.row;
+        let crowded = Site::start(trial, context, row, |_| {})?;
+        let alone = if backend::find(&trial.arm.backend).is_ok_and(|entry| entry.echoes) {
+            Some(Site::start(trial, beside, row, |_| {})?)
+        } else {
+            None
+        };
+        let crowd = crowded.load(most, &[])?;
+        let ramp = Ramp::begin()?;
+        Ok(Self { context, scale, outcome, crowded, alone, crowd, ramp, opened: 0, opening_s: 0.0 })
+    }
+
+    /// Ends the crowd and the servers.
+    fn end(self) -> Result<ServerCounters> {
+        self.crowd.quit()?;
+        self.alone.map(|site| site.server.stop()).transpose()?;
+        self.crowded.stop(&mut self.outcome.row)
+    }
+
     /// Opens or closes connections of the crowd until `target` stand.
-    fn open(&mut self, target: usize, push: &mut dyn FnMut(ScaleRow)) -> Result<()> {
-        let Self { trial, crowded: Site { server, .. }, crowd, ramp, opened, .. } = self;
-        let opens = crowd.connections() < target;
-        ramp.to(target, 0, server, crowd, |step| {
+    fn open(&mut self, target: usize) -> Result<()> {
+        let opens = self.crowd.connections() < target;
+        let Outcome { row, scale: rows, .. } = &mut *self.outcome;
+        self.ramp.to(target, 0, &mut self.crowded.server, &mut self.crowd, |change| {
             if opens {
-                *opened = (opened.0 + step.changed, opened.1 + step.duration_s);
+                self.opened += change.changed;
+                self.opening_s += change.duration_s;
             }
-            push(ScaleRow {
-                connections: step.connections as u64,
-                duration_s: Some(step.duration_s),
-                connections_per_s: Some(step.changed as f64 / step.duration_s),
-                connect_p50_us: step.connect_us.p50,
-                connect_p99_us: step.connect_us.p99,
-                connect_max_us: step.connect_us.max,
-                ..trial.step(if opens { "open" } else { "close" }, step.available_bytes)
+            rows.push(ScaleRow {
+                connections: change.connections as u64,
+                duration_s: Some(change.duration_s),
+                connections_per_s: Some(change.changed as f64 / change.duration_s),
+                connect_p50_us: change.connect_us.p50,
+                connect_p99_us: change.connect_us.p99,
+                connect_max_us: change.connect_us.max,
+                ..step(row, if opens { "open" } else { "close" }, change.available_bytes)
             });
         })
     }
 
-    /// What the server does when nobody sends.
-    fn rest(&mut self, connections: usize) -> Result<ScaleRow> {
+    /// Measures what the server does when nobody sends.
+    fn rest(&mut self, connections: usize) -> Result<()> {
         let server = &mut self.crowded.server;
         let before = Clocks::begin(server, &self.crowd)?;
         std::thread::sleep(self.scale.duration);
         let after = Clocks::end(server, &self.crowd, &before)?;
         let duration_s = after.read_at.ns_since(&before.read_at) as f64 / 1e9;
         let cpu_ns = (after.server_cpu_ns - before.server_cpu_ns) as f64;
-        Ok(ScaleRow {
+        self.outcome.scale.push(ScaleRow {
             connections: connections as u64,
             duration_s: Some(duration_s),
             server_cpu_percent: percent_of(cpu_ns, duration_s * 1e9),
-            ..self.trial.step("rest", available_bytes()?)
-        })
+            ..step(&self.outcome.row, "rest", available_bytes()?)
+        });
+        Ok(())
     }
 
-    /// Both loads at one count, several times each, on both servers.
-    fn loads(
-        &mut self,
-        count: usize,
-        active: usize,
-        row: &TrialRow,
-        push: &mut dyn FnMut(ScaleRow),
-    ) -> Result<()> {
+    /// Measures both loads at one count, several times each, on both servers.
+    fn loads(&mut self, count: usize, active: usize) -> Result<()> {
         // The active ones are part of the count.
-        self.open(count - active, push)?;
+        self.open(count - active)?;
         for repeat in 1..=self.scale.repeats {
             let in_turn = if repeat % 2 == 1 { [CROWDED, ALONE] } else { [ALONE, CROWDED] };
             for arrival in [Arrival::Closed, Arrival::Poisson] {
                 for server in in_turn {
-                    push(ScaleRow {
+                    let row = ScaleRow {
                         connections: count as u64,
                         server: server.to_owned(),
                         repeat: Some(repeat),
-                        ..self.load(server, count - active, active, arrival, row)?
-                    });
+                        ..self.load(server, count - active, active, arrival)?
+                    };
+                    self.outcome.scale.push(row);
                 }
             }
         }
         Ok(())
     }
 
-    /// One load on one of the servers, with connections of its own.
+    /// Measures one load on one of the servers, with connections of its own.
     fn load(
         &mut self,
         server: &str,
         crowd: usize,
         active: usize,
         arrival: Arrival,
-        row: &TrialRow,
     ) -> Result<ScaleRow> {
-        let Self { trial, context, scale, crowded, alone, ramp, .. } = self;
-        let (Site { namespace, server }, idle) = match alone {
+        let Self { context, scale, crowded, alone, ramp, outcome, .. } = self;
+        let (site, idle) = match alone {
             Some(alone) if server == ALONE => (alone, 0),
             _ => (crowded, crowd),
         };
         // A closed loop's ends when it has settled.
-        let warmup_max = if arrival == Arrival::Closed {
-            CLOSED_WARMUP_MAX.max(scale.warmup_max)
-        } else {
-            scale.warmup_max
-        };
+        let is_closed = arrival == Arrival::Closed;
+        let least = if is_closed { CLOSED_WARMUP_MAX } else { Duration::ZERO };
+        let warmup_max = scale.warmup_max.max(least);
         let mut more = vec![
             format!("--duration={}", humantime::format_duration(scale.duration)),
             format!("--warmup-max={}", humantime::format_duration(warmup_max)),
         ];
-        if arrival != Arrival::Closed {
-            more.extend([
-                format!("--rate={}", scale.rate_per_s),
-                format!("--arrival={}", arrival.name()),
-            ]);
+        if !is_closed {
+            more.push(format!("--rate={}", scale.rate_per_s));
+            more.push(format!("--arrival={}", arrival.name()));
         }
-        let mut load = trial.load(context, namespace.as_ref(), server, row, active, &more)?;
-        let network_before = network(server, namespace.as_ref())?;
-        ramp.to(active, idle, server, &mut load, |_| {})?;
-        let counters_before = server.counters()?;
-        let window = window(server, &mut load, scale.duration, warmup_max)?;
-        let not_of_window = window.not_of_it(context);
-        let Window { before, after, result } = window;
-        let counters = server.counters()?;
-        let network = network_since(server, namespace.as_ref(), network_before)?;
+        let mut load = site.load(active, &more)?;
+        let network_before = site.network()?;
+        ramp.to(active, idle, &mut site.server, &mut load, |_| {})?;
+        let counters_before = site.server.counters()?;
+        let window = Window::measure(&mut site.server, &mut load, scale.duration, warmup_max)?;
+        let not_of_window = window.flaws(context);
+        let counters = site.server.counters()?;
+        let network = site.network_since(network_before)?;
         load.quit()?;
-        server.await_open(idle as u64)?;
+        site.server.await_open(idle as u64)?;
 
-        let server_cpu_ns = after.server_cpu_ns - before.server_cpu_ns;
-        let machine = after.machine_since(&before);
-        let both_ns = server_cpu_ns + result.client_cpu_ns;
-        let capacity_ns = result.duration_s * 1e9 * context.placement.cpus()?.cpus().len() as f64;
-        let other_cpu_percent = (machine.as_ref().ok()).and_then(|machine| {
-            percent_of(machine.busy_ns.saturating_sub(both_ns) as f64, capacity_ns)
-        });
-        let (mut status, mut reason) = gates::judge(&Evidence {
+        let result = &window.result;
+        let machine = window.machine();
+        let mut evidence = Evidence {
             connections: ((idle + active) as u64, counters.of_loop("open")),
-            echoes: Some(result.echoes),
-            offered: result.open.as_ref().map(|open| Offered {
-                per_s: open.offered_per_s,
-                achieved_per_s: result.achieved_per_s,
-                unsent_per_s: open.unsent as f64 / result.duration_s,
-            }),
-            client_cpu_percent: Some(result.client_cpu_ratio * 100.0),
             steal_percent: machine.as_ref().ok().and_then(MachineCpuDifference::steal_percent),
             network,
             not_of_window,
-            io_workers: after.io_workers().unwrap_or(counters.kernel_threads.io_wq),
-            owed: owed(&result),
-            client_limits: client_limits(&result),
-            notes: load_notes(&result).into_iter().chain(machine.err()).collect(),
-            ..Evidence::default()
+            io_workers: window.io_workers().unwrap_or(counters.kernel_threads.io_wq),
+            ..Evidence::of_load(result)
+        };
+        let cpus = context.placement.cpus()?.cpus().len() as f64;
+        let both_ns = window.server_cpu_ns() + result.client_cpu_ns;
+        let other_cpu_percent = machine.as_ref().ok().and_then(|machine| {
+            let others_ns = machine.busy_ns.saturating_sub(both_ns);
+            percent_of(others_ns as f64, result.duration_s * 1e9 * cpus)
         });
-        // Of workers that share a CPU the waiting for it tells nothing.
+        evidence.notes.extend(machine.err().map(|why| why.to_string()));
+        let (mut status, mut reason) = gates::judge(&evidence);
+        // What workers that share a CPU waited for it tells nothing.
         if let Some(percent) = other_cpu_percent.filter(|&percent| percent > OTHERS_PERCENT) {
             status = Status::Rejected;
             // To the kernel's tick, which is 2.5 % of two CPUs' 200 ms.
@@ -339,32 +299,30 @@ impl Walk<'_> {
                 "others took {percent:.0} % of the CPUs' time (bound: {OTHERS_PERCENT} %); {reason}"
             );
         }
-        let service = result.open.as_ref().map(|open| open.service_us.clone()).unwrap_or_default();
-        let calls = [&counters_before, &counters];
+        let mut measured = TrialRow { status, reason, ..begun(&outcome.row, arrival) };
+        columns::fill(&mut measured, result);
+        measured.server_cpu_ns_per_echo = window.per_echo(window.server_cpu_ns());
+        fill_counters(&mut measured, &counters_before, &counters);
         Ok(ScaleRow {
-            arrival: arrival.name().to_owned(),
-            offered_per_s: result.open.as_ref().map(|open| open.offered_per_s),
-            owed: Some(result.saturated.map_or(0, |saturated| saturated.owed)),
-            service_p50_us: service.p50,
-            service_p99_us: service.p99,
-            server_cpu_percent: percent_of(server_cpu_ns as f64, result.duration_s * 1e9),
+            step: "load".to_owned(),
+            server_cpu_percent: window.percent(window.server_cpu_ns() as f64),
             other_cpu_percent,
-            status,
-            reason,
-            ..trial.echoed("load", &result, server_cpu_ns, calls, available_bytes()?)
+            machine_available_bytes: available_bytes()?,
+            ..ScaleRow::of_load(measured)
         })
     }
 
-    /// Every connection sends one message and gets it back.
-    fn all(&mut self, count: usize) -> Result<ScaleRow> {
-        let Self { crowded: Site { server, .. }, crowd, ramp, .. } = self;
+    /// Has every connection send one message and get it back.
+    fn all(&mut self, count: usize) -> Result<()> {
+        let Self { crowded, crowd, ramp, outcome, .. } = self;
+        let server = &mut crowded.server;
         ramp.check_echo(count)?;
         let counters_before = server.counters()?;
         let before = Clocks::begin(server, crowd)?;
-        let event = crowd.command("echo 1", ALL_TIME).map_err(|error| server.blame(error))?;
+        let event = server.blaming(|_| crowd.command("echo 1", ALL_TIME))?;
         let after = Clocks::end(server, crowd, &before)?;
         let LoadEvent::Echoed(result) = event else {
-            bail!("the load should have echoed, but says {event:?}")
+            bail!("expected the load's echoes, got {event:?}")
         };
         let counters = server.counters()?;
         ensure!(
@@ -372,24 +330,42 @@ impl Walk<'_> {
             "of {count} connections {} got their message back",
             result.echoes
         );
-        let server_cpu_ns = after.server_cpu_ns - before.server_cpu_ns;
-        let calls = [&counters_before, &counters];
-        Ok(ScaleRow {
+        let window = Window { before, after, result };
+        let mut measured = TrialRow { status: Status::Ok, ..begun(&outcome.row, Arrival::Closed) };
+        columns::fill(&mut measured, &window.result);
+        measured.owed = None;
+        measured.server_cpu_ns_per_echo = window.per_echo(window.server_cpu_ns());
+        fill_counters(&mut measured, &counters_before, &counters);
+        outcome.row.echoes = measured.echoes;
+        outcome.row.active_connections = Some(count as u64);
+        outcome.scale.push(ScaleRow {
+            step: "all".to_owned(),
             connections: counters.of_loop("open"),
-            arrival: Arrival::Closed.name().to_owned(),
-            ..self.trial.echoed("all", &result, server_cpu_ns, calls, available_bytes()?)
-        })
+            machine_available_bytes: available_bytes()?,
+            ..ScaleRow::of_load(measured)
+        });
+        Ok(())
     }
 }
 
-/// Calls of the server's workers over the echoes that it sent, the warm-up's too.
-fn calls_per_echo(
-    before: &ServerCounters,
-    after: &ServerCounters,
-    message_bytes: u64,
-) -> Option<f64> {
+/// Returns the row that a load would have as a trial of its own, before it runs.
+fn begun(trial: &TrialRow, arrival: Arrival) -> TrialRow {
+    TrialRow {
+        run_id: trial.run_id,
+        arm: trial.arm.clone(),
+        backend: trial.backend.clone(),
+        message_bytes: trial.message_bytes,
+        arrival: arrival.name().to_owned(),
+        ..TrialRow::default()
+    }
+}
+
+/// Fills what the server counted over the echoes that it sent, the warm-up's too.
+fn fill_counters(row: &mut TrialRow, before: &ServerCounters, after: &ServerCounters) {
     let calls = |counters: &ServerCounters| counters.calls.values().sum::<u64>();
-    let sent = |counters: &ServerCounters| counters.of_loop("bytes_sent");
-    let echoes = (sent(after) - sent(before)) / message_bytes;
-    (echoes > 0).then(|| (calls(after) - calls(before)) as f64 / echoes as f64)
+    let echoes = (after.of_loop("bytes_sent") - before.of_loop("bytes_sent")) / row.message_bytes;
+    if echoes > 0 {
+        row.syscalls_per_echo = Some((calls(after) - calls(before)) as f64 / echoes as f64);
+    }
+    row.events_per_wait = after.events_per_wait_since(before);
 }

@@ -7,16 +7,20 @@ use anyhow::{Context, Result, bail, ensure};
 use ringmark::backend;
 use ringmark::call::Call;
 
-use super::clock::{self, OfLoad};
+use super::clock::{self, LoadWindow};
+use super::context::TrialContext;
 use super::gates::{self, Evidence};
-use super::{Trial, TrialContext, UNSEEN, miscounted};
-use crate::load::result::LoadEvent;
+use super::in_force;
+use super::site::{Site, UNSEEN, miscounted};
+use super::task::Trial;
+use crate::load::result::{LoadEvent, LoadResult};
 use crate::machine::Unavailable;
 use crate::machine::tracepoints::{Counters, Reading, RingEvent, Syscall, Tracepoint};
 use crate::matrix::Workload;
+use crate::programs::client::Load;
 use crate::programs::counters::ServerCounters;
 use crate::programs::server::Server;
-use crate::rows::{EventRow, Outcome, Status, SyscallRow};
+use crate::rows::{EventRow, Outcome, Status, SyscallRow, TrialRow};
 
 /// Calls that come from the allocator and the runtime, which the server's own counters do not see.
 const NOT_SELF_COUNTED: [Call; 3] = [Call::Mmap, Call::Munmap, Call::Futex];
@@ -35,6 +39,7 @@ const UNSEEN_REST: Duration = Duration::from_millis(20);
 /// How long the echoes may take, beside the time in which an open loop sends them.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// Measures one trial of the pass.
 pub fn measure(
     trial: &Trial,
     context: &TrialContext,
@@ -42,16 +47,13 @@ pub fn measure(
     echoes: u64,
     outcome: &mut Outcome,
 ) -> Result<(Status, String)> {
-    let row = &mut outcome.row;
-    let is_open = workload.rate_per_s.is_some();
-    let namespace = trial.namespace(context, row);
     let is_external = context.external(&trial.arm.backend).is_some();
     let uses_ring = backend::find(&trial.arm.backend).is_ok_and(|entry| entry.uses_ring);
-    let mut tracepoints = Traced::none("the server did not hold", uses_ring);
-    let mut server = trial.server(context, namespace.as_ref(), row, |pid| {
+    let mut tracepoints = Tracepoints::none("the server did not hold", uses_ring);
+    let mut site = Site::start(trial, context, &mut outcome.row, |pid| {
         tracepoints = match pid {
-            Some(pid) => Traced::attach(pid, uses_ring, !is_external),
-            None => Traced::none(UNSEEN, uses_ring),
+            Some(pid) => Tracepoints::attach(pid, uses_ring, !is_external),
+            None => Tracepoints::none(UNSEEN, uses_ring),
         };
     })?;
     if let (true, Err(unavailable)) = (is_external, &tracepoints.calls) {
@@ -60,138 +62,153 @@ pub fn measure(
         return Ok((Status::Unsupported, reason));
     }
     let each = (echoes / workload.connections as u64).max(1);
-    let all = each * workload.connections as u64;
-    let more = if is_open { vec![format!("--echoes={all}")] } else { Vec::new() };
-    let mut load =
-        trial.load(context, namespace.as_ref(), &server, row, workload.connections, &more)?;
-    load.set_connections(workload.connections).map_err(|error| server.blame(error))?;
-    server.await_open(workload.connections as u64)?;
+    let echoes = each * workload.connections as u64;
+    let is_open = workload.rate_per_s.is_some();
+    let more = if is_open { vec![format!("--echoes={echoes}")] } else { Vec::new() };
+    let mut load = site.open_load(workload.connections, workload.connections, &more)?;
+    let server = &mut site.server;
     // Everything is touched once, so that growth of tables and buffers is not counted.
-    let LoadEvent::Echoed(_) =
-        load.command("echo 1", Duration::from_secs(60)).map_err(|error| server.blame(error))?
-    else {
-        bail!("no echo came back")
-    };
+    let warm_up = server.blaming(|_| load.command("echo 1", Duration::from_secs(60)))?;
+    ensure!(matches!(warm_up, LoadEvent::Echoed(_)), "no echo came back");
 
     let before = server.blaming(|server| Rest::find(server, &mut tracepoints))?;
     let patience = PATIENCE
-        + Duration::from_secs_f64(workload.rate_per_s.map_or(0.0, |rate| all as f64 / rate));
-    let mut event = load
-        .command(&if is_open { "run".to_owned() } else { format!("echo {each}") }, patience)
-        .map_err(|error| server.blame(error))?;
-    while let LoadEvent::Measuring | LoadEvent::Measured = event {
-        event = load.next(patience).map_err(|error| server.blame(error))?;
-    }
-    let (LoadEvent::Echoed(result) | LoadEvent::Result(result)) = event else {
-        bail!("no result came back")
-    };
+        + Duration::from_secs_f64(workload.rate_per_s.map_or(0.0, |rate| echoes as f64 / rate));
+    let order = if is_open { "run".to_owned() } else { format!("echo {each}") };
+    let result = server.blaming(|_| echo(&mut load, &order, patience))?;
     let after = server.blaming(|server| Rest::find(server, &mut tracepoints))?;
-    let stood = after.own.of_loop("open");
     let io_workers = match server.tasks()? {
         Some(tasks) => tasks.io_workers,
         None => after.own.kernel_threads.io_wq,
     };
     load.quit()?;
-    let counters = trial.stop(server, row)?;
+    let row = &mut outcome.row;
+    let counters = site.stop(row)?;
 
-    ensure!(result.echoes == all, "{} echoes came back", result.echoes);
+    ensure!(result.echoes == echoes, "{} echoes came back", result.echoes);
+    let stood = after.own.of_loop("open");
     row.connections = Some(stood);
     row.active_connections = Some(result.active_connections as u64);
-    row.echoes = Some(result.echoes);
-    let echoes = result.echoes as f64;
-    let own = |call: Call| after.own.of_call(call.name()) - before.own.of_call(call.name());
-    let mut counts: Vec<(&str, u64)> = Vec::new();
-    let mut disagreements = Vec::new();
-    let source;
-    match (&tracepoints.calls, &before.traced.calls, &after.traced.calls) {
-        (Ok(counters), Some(first), Some(last)) => {
-            let missing: Vec<&str> = counters.all.unavailable().map(Syscall::name).collect();
-            row.syscalls_source = match missing[..] {
-                _ if is_external => {
-                    "tracepoints: not checked against counters of its own, of which it has none"
-                        .to_owned()
-                }
-                [] => "tracepoints".to_owned(),
-                _ => {
-                    format!("tracepoints, but self-reported for want of one: {}", missing.join(" "))
-                }
-            };
-            source = "tracepoints";
-            let traced = last.since(first);
-            for call in Call::ALL {
-                let own = own(call);
-                let traced = traced.of(call);
-                if is_external {
-                    // Without a tracepoint of its own it is among the others.
-                    counts.extend(traced.map(|calls| (call.name(), calls)));
-                    continue;
-                }
-                counts.push((call.name(), traced.unwrap_or(own)));
-                if traced.is_some_and(|traced| traced != own) && !NOT_SELF_COUNTED.contains(&call) {
-                    disagreements.push(format!(
-                        "{} {}≠{own}",
-                        call.name(),
-                        traced.unwrap_or_default()
-                    ));
-                }
-            }
-            counts.push(("other", traced.other()));
-            if !is_external && traced.other() as f64 > OTHER_PER_ECHO * echoes {
-                disagreements.push(format!("{} calls of no name that is counted", traced.other()));
-            }
-        }
-        (tracepoints, ..) => {
-            let reason =
-                tracepoints.as_ref().err().map(|error| error.reason.as_str()).unwrap_or("not read");
-            row.syscalls_source = format!("self-reported: {reason}");
-            source = "self-reported";
-            counts.extend(Call::ALL.into_iter().map(|call| (call.name(), own(call))));
-        }
-    }
-    row.syscalls_per_echo =
-        Some(counts.iter().map(|(_, calls)| calls).sum::<u64>() as f64 / echoes);
+    row.echoes = Some(echoes);
     row.events_per_wait = after.own.events_per_wait_since(&before.own);
-    outcome.syscalls = counts
-        .into_iter()
-        .filter(|(_, calls)| *calls > 0)
-        .map(|(syscall, calls)| SyscallRow {
-            run_id: trial.run_id,
-            workload: workload.name.clone(),
-            arm: trial.role.clone(),
-            backend: trial.arm.backend.clone(),
-            syscall: syscall.to_owned(),
-            calls,
-            calls_per_echo: calls as f64 / echoes,
-            source: source.to_owned(),
-        })
-        .collect();
+    let counts = Counts::of(&tracepoints, &before, &after, is_external, echoes as f64);
+    counts.record(outcome, echoes as f64);
     if let Some(counters) = &tracepoints.ring {
-        outcome.events = event_rows(trial, workload, counters, (&before, &after), echoes);
+        outcome.events = event_rows(&outcome.row, counters, (&before, &after), echoes as f64);
     }
-    if !disagreements.is_empty() {
-        let reason = format!(
-            "tracepoints and the server's own counters differ: {}",
-            disagreements.join(", ")
-        );
+    if !counts.differences.is_empty() {
+        let differences = counts.differences.join(", ");
+        let reason = format!("tracepoints and the server's own counters differ: {differences}");
         return Ok((Status::Rejected, reason));
     }
     if let Some(reason) = miscounted(result.churn.as_ref(), &after.own) {
         return Ok((Status::Rejected, reason));
     }
-    let evidence = Evidence {
+    Ok(gates::judge(&Evidence {
         connections: (workload.connections as u64, stood),
         io_workers,
         counters,
-        not_of_window: clock::load_gap(OfLoad::of(&result)).into_iter().collect(),
-        not_in_force: gates::not_in_force(&row.knobs, &row.in_force),
+        not_of_window: clock::load_gap(LoadWindow::of(&result)).into_iter().collect(),
+        not_in_force: in_force::missing(&outcome.row.knobs, &outcome.row.in_force),
         ..Evidence::default()
+    }))
+}
+
+/// Lets the load make its echoes.
+fn echo(load: &mut Load, order: &str, patience: Duration) -> Result<LoadResult> {
+    let mut event = load.command(order, patience)?;
+    while let LoadEvent::Measuring | LoadEvent::Measured = event {
+        event = load.next(patience)?;
+    }
+    let (LoadEvent::Echoed(result) | LoadEvent::Result(result)) = event else {
+        bail!("no result came back")
     };
-    Ok(gates::judge(&evidence))
+    Ok(result)
+}
+
+/// Calls by name between two moments of rest.
+struct Counts {
+    calls: Vec<(&'static str, u64)>,
+    /// Who counted them, in a word and in all words.
+    source: &'static str,
+    source_in_words: String,
+    /// Where the tracepoints and the server's own counters differ.
+    differences: Vec<String>,
+}
+
+impl Counts {
+    /// Takes the tracepoints' counts, and where there are none the server's own.
+    fn of(
+        tracepoints: &Tracepoints,
+        before: &Rest,
+        after: &Rest,
+        is_external: bool,
+        echoes: f64,
+    ) -> Self {
+        let own = |call: Call| after.own.of_call(call.name()) - before.own.of_call(call.name());
+        let (counters, traced) =
+            match (&tracepoints.calls, &before.traced.calls, &after.traced.calls) {
+                (Ok(counters), Some(first), Some(last)) => (counters, last.since(first)),
+                (calls, ..) => {
+                    let reason = calls.as_ref().err().map_or("not read", |why| &why.reason);
+                    return Self {
+                        calls: Call::ALL.map(|call| (call.name(), own(call))).to_vec(),
+                        source: "self-reported",
+                        source_in_words: format!("self-reported: {reason}"),
+                        differences: Vec::new(),
+                    };
+                }
+            };
+        let missing: Vec<&str> = counters.all.unavailable().map(Syscall::name).collect();
+        let source_in_words = if is_external {
+            "tracepoints: not checked against counters of its own, of which it has none".to_owned()
+        } else if missing.is_empty() {
+            "tracepoints".to_owned()
+        } else {
+            format!("tracepoints, but self-reported for want of one: {}", missing.join(" "))
+        };
+        let (mut calls, mut differences) = (Vec::new(), Vec::new());
+        for call in Call::ALL {
+            let (name, own, traced) = (call.name(), own(call), traced.of(call));
+            // An external server's call without a tracepoint of its own is among the others.
+            calls.extend(traced.or((!is_external).then_some(own)).map(|calls| (name, calls)));
+            let differing = traced.filter(|&traced| traced != own && !is_external);
+            if let Some(traced) = differing.filter(|_| !NOT_SELF_COUNTED.contains(&call)) {
+                differences.push(format!("{name} {traced}≠{own}"));
+            }
+        }
+        calls.push(("other", traced.other()));
+        if !is_external && traced.other() as f64 > OTHER_PER_ECHO * echoes {
+            differences.push(format!("{} calls of no name that is counted", traced.other()));
+        }
+        Self { calls, source: "tracepoints", source_in_words, differences }
+    }
+
+    /// Writes them to the trial's rows.
+    fn record(&self, outcome: &mut Outcome, echoes: f64) {
+        let row = &mut outcome.row;
+        row.syscalls_source = self.source_in_words.clone();
+        let all: u64 = self.calls.iter().map(|(_, calls)| calls).sum();
+        row.syscalls_per_echo = Some(all as f64 / echoes);
+        let made = self.calls.iter().filter(|(_, calls)| *calls > 0);
+        outcome.syscalls = made
+            .map(|&(syscall, calls)| SyscallRow {
+                run_id: row.run_id,
+                workload: row.workload.clone(),
+                arm: row.arm.clone(),
+                backend: row.backend.clone(),
+                syscall: syscall.to_owned(),
+                calls,
+                calls_per_echo: calls as f64 / echoes,
+                source: self.source.to_owned(),
+            })
+            .collect();
+    }
 }
 
 /// Counts the calls of the server's workers: those of all its threads and of the processes that it
-/// forks, of one of ours less those of the main thread, which does nothing for the connections but
-/// tell how they fare.
+/// forks. Of a server of ours those of the main thread are subtracted, which does nothing for the
+/// connections but tell how they fare.
 struct WorkerCounters {
     all: Counters<Syscall>,
     main: Option<Counters<Syscall>>,
@@ -222,17 +239,19 @@ impl WorkerCounters {
 }
 
 /// The counters that are open on a server from outside.
-struct Traced {
+struct Tracepoints {
     calls: Result<WorkerCounters, Unavailable>,
-    /// Of a server that uses io_uring. The main thread, which may have tried a ring, does nothing
-    /// on one later.
+    /// None if the server does not use io_uring. The main thread, which may have tried a ring, does
+    /// nothing on one later.
     ring: Option<Result<Counters<RingEvent>, Unavailable>>,
 }
 
-impl Traced {
+impl Tracepoints {
     fn none(reason: &str, uses_ring: bool) -> Self {
-        let none = || Unavailable::new(reason);
-        Self { calls: Err(none()), ring: uses_ring.then(|| Err(none())) }
+        Self {
+            calls: Err(Unavailable::new(reason)),
+            ring: uses_ring.then(|| Err(Unavailable::new(reason))),
+        }
     }
 
     fn attach(pid: u32, uses_ring: bool, main_is_idle: bool) -> Self {
@@ -242,11 +261,11 @@ impl Traced {
         }
     }
 
-    fn read(&mut self) -> Result<TracedReading> {
+    fn read(&mut self) -> Result<TracepointReading> {
         let calls = self.calls.as_mut().ok().map(WorkerCounters::read).transpose();
         let ring =
             self.ring.as_mut().and_then(|ring| ring.as_mut().ok()).map(Counters::read).transpose();
-        Ok(TracedReading {
+        Ok(TracepointReading {
             calls: calls.context("read the tracepoints")?,
             ring: ring.context("read the tracepoints of io_uring")?,
         })
@@ -254,38 +273,34 @@ impl Traced {
 }
 
 /// What they say, as far as there are any.
-struct TracedReading {
+struct TracepointReading {
     calls: Option<Reading<Syscall>>,
     ring: Option<Reading<RingEvent>>,
 }
 
-impl TracedReading {
-    /// Whether no call was made since an earlier reading, and nothing happened on a ring.
+impl TracepointReading {
+    /// Returns whether no call was made since an earlier reading, and nothing happened on a ring.
     fn is_still_since(&self, earlier: &Self) -> bool {
-        fn is_same<T: Tracepoint>(
-            now: &Option<Reading<T>>,
-            then: &Option<Reading<T>>,
-            of: T,
-        ) -> bool {
-            now.as_ref().map(|reading| reading.of(of))
-                == then.as_ref().map(|reading| reading.of(of))
-        }
         Syscall::all().all(|call| is_same(&self.calls, &earlier.calls, call))
             && RingEvent::ALL.into_iter().all(|event| is_same(&self.ring, &earlier.ring, event))
     }
 }
 
+fn is_same<T: Tracepoint>(now: &Option<Reading<T>>, then: &Option<Reading<T>>, of: T) -> bool {
+    now.as_ref().map(|reading| reading.of(of)) == then.as_ref().map(|reading| reading.of(of))
+}
+
 /// The counts at a moment when no worker is making calls, and nothing happens on a ring.
 struct Rest {
     own: ServerCounters,
-    traced: TracedReading,
+    traced: TracepointReading,
 }
 
 impl Rest {
     /// Reads the tracepoints, the server's counters, and the tracepoints again, until no worker has
-    /// done anything in between and all threads sleep: then both counts are of the same moment. Of
-    /// a server that is not to be seen its own counters tell whether it rests, a while apart.
-    fn find(server: &mut Server, tracepoints: &mut Traced) -> Result<Self> {
+    /// done anything in between and all threads sleep: then both counts are of the same moment. A
+    /// server that is not to be seen rests if its own counters, read twice, stand still.
+    fn find(server: &mut Server, tracepoints: &mut Tracepoints) -> Result<Self> {
         let deadline = Instant::now() + REST_TIME;
         while Instant::now() < deadline {
             let first = tracepoints.read()?;
@@ -299,22 +314,21 @@ impl Rest {
             };
             let again = server.counters()?;
             let traced = tracepoints.read()?;
-            let still = traced.is_still_since(&first);
-            if asleep && still && again.is_still_since(&own) {
+            if asleep && traced.is_still_since(&first) && again.is_still_since(&own) {
                 return Ok(Self { own, traced });
             }
             std::thread::sleep(Duration::from_millis(5));
         }
         bail!(
-            "the server did not come to rest: its threads went on making calls with no echo under way"
+            "the server did not come to rest: its threads went on making calls with no echo under \
+             way"
         )
     }
 }
 
-/// A row for each event, with a count, or with the reason why it has none.
+/// Returns a row for each event, with a count, or with the reason why it has none.
 fn event_rows(
-    trial: &Trial,
-    workload: &Workload,
+    row: &TrialRow,
     counters: &Result<Counters<RingEvent>, Unavailable>,
     (before, after): (&Rest, &Rest),
     echoes: f64,
@@ -328,35 +342,36 @@ fn event_rows(
         }
         _ => Err("not read".to_owned()),
     };
-    let row = |event: RingEvent| {
+    let rows = RingEvent::ALL.into_iter().map(|event| {
         let count = match &since {
             Ok(since) => since.of(event).ok_or("this kernel has no such tracepoint"),
             Err(why) => Err(why.as_str()),
         };
         EventRow {
-            run_id: trial.run_id,
-            workload: workload.name.clone(),
-            arm: trial.role.clone(),
-            backend: trial.arm.backend.clone(),
+            run_id: row.run_id,
+            workload: row.workload.clone(),
+            arm: row.arm.clone(),
+            backend: row.backend.clone(),
             event: event.name().to_owned(),
             count: count.ok(),
             count_per_echo: count.ok().map(|count| count as f64 / echoes),
             source: count
                 .map_or_else(|why| format!("unavailable: {why}"), |_| "tracepoints".to_owned()),
         }
-    };
-    RingEvent::ALL.into_iter().map(row).collect()
+    });
+    rows.collect()
 }
 
-/// Between two moments of rest a server takes every completion that the kernel makes. Those that
-/// found the queue full are not among the others on every kernel.
+/// Says that the server did not take every completion that the kernel made between two moments of
+/// rest. Those that found the queue full are not among the others on every kernel.
 fn disagreement(since: &Reading<RingEvent>, taken: u64) -> Option<String> {
     let made = since.of(RingEvent::Complete)?;
     let overflowed = since.of(RingEvent::CqeOverflow).unwrap_or_default();
     let agrees = taken == made || taken == made + overflowed;
     (!agrees).then(|| {
         format!(
-            "the kernel made {made} completions and {overflowed} that overflowed, the server took {taken}"
+            "the kernel made {made} completions and {overflowed} that overflowed, the server took \
+             {taken}"
         )
     })
 }

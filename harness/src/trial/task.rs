@@ -1,0 +1,156 @@
+//! What a trial is to measure, and how long that takes.
+
+use std::time::{Duration, SystemTime};
+
+use super::context::TrialContext;
+use crate::load::result::Arrival;
+use crate::machine::files;
+use crate::matrix::{Arm, Latency, Memory, Scale, Workload};
+use crate::rows::{Outcome, Pass, Status, TrialRow};
+
+/// What is measured in a trial.
+#[derive(Clone, Debug)]
+pub enum Task {
+    /// System calls, over this number of echoes in all.
+    Syscalls(Workload, u64),
+    /// Memory.
+    Memory(Memory),
+    /// A growing number of connections.
+    Scale(Scale),
+    /// The throughput of a closed loop.
+    Capacity(Workload, Latency),
+    /// Latency.
+    Latency(Workload, Latency),
+}
+
+impl Task {
+    /// Returns the pass that it belongs to.
+    pub fn pass(&self) -> Pass {
+        match self {
+            Task::Syscalls(..) => Pass::Syscalls,
+            Task::Memory(_) => Pass::Memory,
+            Task::Scale(_) => Pass::Scale,
+            Task::Capacity(..) => Pass::Capacity,
+            Task::Latency(..) => Pass::Latency,
+        }
+    }
+
+    /// Returns the workload's name in the results.
+    pub fn name(&self) -> &str {
+        self.workload().map_or(self.pass().name(), |workload| &workload.name)
+    }
+
+    /// Returns what the clients do; none in a walk.
+    pub fn workload(&self) -> Option<&Workload> {
+        match self {
+            Task::Syscalls(workload, _)
+            | Task::Capacity(workload, _)
+            | Task::Latency(workload, _) => Some(workload),
+            Task::Memory(_) | Task::Scale(_) => None,
+        }
+    }
+
+    /// Returns the size of a message.
+    pub fn message_bytes(&self) -> u64 {
+        match self {
+            Task::Syscalls(Workload { message_bytes, .. }, _)
+            | Task::Capacity(Workload { message_bytes, .. }, _)
+            | Task::Latency(Workload { message_bytes, .. }, _)
+            | Task::Memory(Memory { message_bytes, .. })
+            | Task::Scale(Scale { message_bytes, .. }) => *message_bytes,
+        }
+    }
+
+    /// Returns the most connections that stand at a time.
+    pub fn connections(&self) -> usize {
+        match self {
+            Task::Syscalls(workload, _) => workload.connections,
+            Task::Capacity(workload, _) | Task::Latency(workload, _) => workload.all_connections(),
+            Task::Memory(memory) => memory.most(),
+            Task::Scale(scale) => scale.most(),
+        }
+    }
+
+    /// Estimates how long it takes; for the time that is left.
+    pub fn estimate(&self) -> Duration {
+        match self {
+            Task::Syscalls(..) => Duration::from_millis(1000),
+            Task::Memory(memory) => {
+                let opened = 2 * self.connections()
+                    + memory.active.iter().max().copied().unwrap_or_default();
+                Duration::from_millis(250) * memory.connections.len() as u32 * 4
+                    + time_to_open_and_close(opened)
+            }
+            Task::Scale(scale) => {
+                let load = scale.duration + scale.warmup_max + Duration::from_millis(1300);
+                let loads = scale.connections.len() + scale.active_shares.len();
+                load * 4 * scale.repeats * loads as u32 + time_to_open_and_close(self.connections())
+            }
+            // Most warm-ups end early.
+            Task::Capacity(workload, latency) | Task::Latency(workload, latency) => {
+                latency.duration
+                    + latency.warmup_max.min(Duration::from_millis(500))
+                    + time_to_open_and_close(workload.idle_connections)
+            }
+        }
+    }
+}
+
+/// Estimates how long it takes to open the connections, to use each once, and to close them.
+fn time_to_open_and_close(connections: usize) -> Duration {
+    Duration::from_micros(110) * connections as u32
+}
+
+/// A trial to be run.
+#[derive(Clone, Debug)]
+pub struct Trial {
+    /// Its number in the run.
+    pub run_id: u32,
+    /// Its block.
+    pub block: u32,
+    /// Its place in the block.
+    pub order: u32,
+    /// Its role in the block: the arm's name, or the baseline's for its second reading.
+    pub role: String,
+    /// The server that it measures.
+    pub arm: Arm,
+    /// What is measured.
+    pub task: Task,
+}
+
+impl Trial {
+    /// Returns the workers that its workload asks for in place of the run's.
+    pub fn own_workers(&self) -> Option<u16> {
+        self.task.workload()?.workers
+    }
+
+    /// Returns what is known of it before it runs.
+    pub fn begun(&self, context: &TrialContext) -> Outcome {
+        let workload = self.task.workload();
+        Outcome {
+            row: TrialRow {
+                run_id: self.run_id,
+                started_utc: files::utc(SystemTime::now()),
+                pass: Some(self.task.pass()),
+                workload: self.task.name().to_owned(),
+                block: self.block,
+                order: self.order,
+                arm: self.role.clone(),
+                backend: self.arm.backend.clone(),
+                workers: self.own_workers().unwrap_or(context.workers),
+                message_bytes: self.task.message_bytes(),
+                pipeline_depth: workload.map_or(1, |workload| workload.pipeline),
+                arrival: workload.map_or(Arrival::Closed, Workload::arrival).name().to_owned(),
+                ..TrialRow::default()
+            },
+            ..Outcome::default()
+        }
+    }
+
+    /// Returns what stands for it if it is not run.
+    pub fn not_run(&self, context: &TrialContext, reason: String) -> Outcome {
+        let mut outcome = self.begun(context);
+        (outcome.row.status, outcome.row.reason) = (Status::Failed, reason);
+        outcome
+    }
+}

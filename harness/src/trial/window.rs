@@ -1,0 +1,198 @@
+//! A load's measuring window, and the clocks that are read at both of its ends.
+
+use std::io;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use super::clock::{self, LoadWindow, Moment};
+use super::context::TrialContext;
+use crate::load::drain_max;
+use crate::load::result::{LoadEvent, LoadResult};
+use crate::machine::cpu::{MachineCpu, MachineCpuDifference, ProcessTicks, Tasks, process_cpu_ns};
+use crate::machine::process_tree::Tree;
+use crate::programs::client::Load;
+use crate::programs::server::Server;
+use crate::statistics::percent_of;
+
+/// The CPU clocks at one end of the window. What is optional is not known of a program that is not
+/// to be seen here.
+pub struct Clocks {
+    processes: Option<Tree>,
+    pub server_cpu_ns: u64,
+    pub server_ticks: Option<ProcessTicks>,
+    pub server_tasks: Option<Tasks>,
+    pub client_tasks: Option<Tasks>,
+    /// An error where /proc/stat is masked.
+    machine: io::Result<MachineCpu>,
+    /// When the server's CPU clock had been read.
+    pub read_at: Moment,
+}
+
+impl Clocks {
+    /// Reads them at the beginning of the window. The server's threads come first: with one for
+    /// each connection that takes long, on the client's CPU, and what the client waits meanwhile
+    /// must not count as the window's.
+    pub fn begin(server: &mut Server, load: &Load) -> Result<Self> {
+        let processes = server.processes()?;
+        let server_tasks = sum(processes.as_ref(), Tasks::read)?;
+        let client_tasks = load.pid().map(Tasks::read).transpose()?;
+        let machine = MachineCpu::read();
+        let server_ticks = sum(processes.as_ref(), ProcessTicks::read)?;
+        let server_cpu_ns = server_cpu_ns(server, processes.as_ref())?;
+        let read_at = Moment::now();
+        Ok(Self {
+            processes,
+            server_cpu_ns,
+            server_ticks,
+            server_tasks,
+            client_tasks,
+            machine,
+            read_at,
+        })
+    }
+
+    /// Reads them at its end, the other way round: of the processes that there were `before`, and
+    /// then which there are now.
+    pub fn end(server: &mut Server, load: &Load, before: &Self) -> Result<Self> {
+        let processes = before.processes.as_ref();
+        let server_cpu_ns = server_cpu_ns(server, processes)?;
+        let read_at = Moment::now();
+        let server_ticks = sum(processes, ProcessTicks::read)?;
+        let machine = MachineCpu::read();
+        let client_tasks = load.pid().map(Tasks::read).transpose()?;
+        let server_tasks = sum(processes, Tasks::read)?;
+        let processes = server.processes()?;
+        Ok(Self {
+            processes,
+            server_cpu_ns,
+            server_ticks,
+            server_tasks,
+            client_tasks,
+            machine,
+            read_at,
+        })
+    }
+}
+
+fn sum<T: std::ops::AddAssign>(
+    processes: Option<&Tree>,
+    read: impl Fn(u32) -> io::Result<T>,
+) -> io::Result<Option<T>> {
+    processes.map(|processes| processes.sum(read)).transpose()
+}
+
+/// Reads the clocks of the server's processes; of a server that is not to be seen here, its own
+/// report.
+fn server_cpu_ns(server: &mut Server, processes: Option<&Tree>) -> Result<u64> {
+    match sum(processes, process_cpu_ns)? {
+        Some(ns) => Ok(ns),
+        None => server.counters()?.cpu_ns.context("the server does not tell its CPU time"),
+    }
+}
+
+/// A run of the load, and the clocks at both ends of its window.
+pub struct Window {
+    pub before: Clocks,
+    pub after: Clocks,
+    pub result: LoadResult,
+}
+
+impl Window {
+    /// Lets the load run.
+    pub fn measure(
+        server: &mut Server,
+        load: &mut Load,
+        duration: Duration,
+        warmup_max: Duration,
+    ) -> Result<Self> {
+        let patience = warmup_max + Duration::from_secs(30);
+        // The load waits for what is owed, and until something moves or has stalled.
+        let drain = drain_max(duration) + patience;
+        server.blaming(|server| {
+            let LoadEvent::Measuring = load.command("run", patience)? else {
+                bail!("the load did not begin to measure")
+            };
+            let before = Clocks::begin(server, load)?;
+            let LoadEvent::Measured = load.next(duration + patience)? else {
+                bail!("the load did not end measuring")
+            };
+            let after = Clocks::end(server, load, &before)?;
+            let LoadEvent::Result(result) = load.next(drain)? else {
+                bail!("the load gave no result")
+            };
+            Ok(Self { before, after, result })
+        })
+    }
+
+    /// Says why what was read at the ends is not of the window.
+    pub fn flaws(&self, context: &TrialContext) -> Vec<String> {
+        let is_one_clock = context.sides().is_none_or(|sides| sides.load.is_here);
+        let window = LoadWindow::of(&self.result);
+        clock::not_of_window(window, &self.before.read_at, &self.after.read_at, is_one_clock)
+    }
+
+    /// Returns the server's CPU time within it.
+    pub fn server_cpu_ns(&self) -> u64 {
+        self.after.server_cpu_ns.saturating_sub(self.before.server_cpu_ns)
+    }
+
+    /// Returns an amount over the echoes; none without an echo.
+    pub fn per_echo(&self, amount: u64) -> Option<f64> {
+        (self.result.echoes > 0).then(|| amount as f64 / self.result.echoes as f64)
+    }
+
+    /// Returns a time in percent of the window.
+    pub fn percent(&self, ns: f64) -> Option<f64> {
+        percent_of(ns, self.result.duration_s * 1e9)
+    }
+
+    /// Returns how long a thread was ready without a CPU, in percent of the window. Threads that
+    /// share the work share the delay.
+    pub fn run_delay_percent(
+        &self,
+        tasks: fn(&Clocks) -> &Option<Tasks>,
+        threads: usize,
+    ) -> Option<f64> {
+        let (before, after) = tasks(&self.before).as_ref().zip(tasks(&self.after).as_ref())?;
+        let delay_ns = after.run_delay_ns.saturating_sub(before.run_delay_ns) as f64;
+        percent_of(delay_ns, self.result.duration_s * 1e9 * threads as f64)
+    }
+
+    /// Returns what the machine's CPUs did, or why that is not known.
+    pub fn machine(&self) -> Result<MachineCpuDifference> {
+        match (&self.before.machine, &self.after.machine) {
+            (Ok(before), Ok(after)) => Ok(after.since(before)),
+            (Err(why), _) | (_, Err(why)) => {
+                bail!("the machine's CPU and the hypervisor's share are not known: {why}")
+            }
+        }
+    }
+
+    /// Returns the io-wq workers of a server that is to be seen.
+    pub fn io_workers(&self) -> Option<u64> {
+        self.after.server_tasks.as_ref().map(|tasks| tasks.io_workers)
+    }
+
+    /// Returns whether figures can be summed over the server's processes.
+    pub fn sums(&self) -> Sums {
+        if self.after.processes != self.before.processes {
+            let note = "CPU and context switches are left out: processes of the server began or \
+                        ended within the window, and what those had used cannot be read";
+            return Sums { are_whole: false, note: Some(note.to_owned()) };
+        }
+        let count = self.after.processes.as_ref().map_or(1, Tree::count);
+        let note = (count > 1).then(|| {
+            format!("CPU and context switches are those of the server's {count} processes")
+        });
+        Sums { are_whole: true, note }
+    }
+}
+
+/// Figures that are sums over the server's processes.
+pub struct Sums {
+    /// Whether they are of all that the processes did.
+    pub are_whole: bool,
+    /// What to mind.
+    pub note: Option<String>,
+}
