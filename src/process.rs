@@ -1,6 +1,7 @@
 //! The process of a server: its limits, its threads, its signals, its standard streams.
 
 use crate::error::{check, check_size, interrupted, named};
+use crate::rights::{effective_capabilities, is_in_first_user_namespace};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -65,13 +66,9 @@ pub fn locked_memory_limit() -> Option<u64> {
     const CAP_IPC_LOCK: u32 = 14;
     let limit = limit_of(libc::RLIMIT_MEMLOCK).ok()?.rlim_cur;
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let effective =
-        effective.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
-    // In any other namespace there are fewer users, or they have other numbers outside.
+    let effective = effective_capabilities(&status).unwrap_or(0);
     let users = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    let in_first_namespace = users.split_whitespace().eq(["0", "0", "4294967295"]);
-    let exempt = in_first_namespace && effective & 1 << CAP_IPC_LOCK != 0;
+    let exempt = is_in_first_user_namespace(&users) && effective & 1 << CAP_IPC_LOCK != 0;
     (limit != libc::RLIM_INFINITY && !exempt).then_some(limit)
 }
 

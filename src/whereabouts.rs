@@ -38,11 +38,16 @@ pub fn stamp(path: &Path) -> Option<Value> {
     }))
 }
 
-/// When a process began, in clock ticks from the kernel's start: field 22 of /proc/PID/stat
-/// (proc_pid_stat(5)), of which field 2, the name, may hold anything.
+/// Reads when a process began, in clock ticks from the kernel's start.
 pub fn start_ticks(pid: &str) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit_once(") ")?.1.split(' ').nth(22 - 3)?.parse().ok()
+    stat_field(&stat, 22)?.parse().ok()
+}
+
+/// Finds a field in the text of /proc/PID/stat by its number in proc_pid_stat(5), from 3 on. Field
+/// 2, the process's name, may hold anything.
+pub fn stat_field(stat: &str, number: usize) -> Option<&str> {
+    stat.rsplit_once(") ")?.1.split_whitespace().nth(number.checked_sub(3)?)
 }
 
 #[cfg(test)]

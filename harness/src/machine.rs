@@ -1,18 +1,17 @@
-//! What is read from outside of the measured server.
+//! Reads the machine and the measured server from outside.
 //!
 //! | question | instrument |
 //! |---|---|
 //! | which system calls, how often? | [`tracepoints`] |
 //! | how much CPU, who waited for a CPU? | [`cpu`] |
-//! | how much memory, in which kernel objects? | [`memory`] |
-//! | did TCP lose or refuse anything? what stands on a port? | [`network`] |
+//! | how much memory, in which kernel objects? | [`memory`], [`slabs`], [`meminfo`] |
+//! | did TCP lose or refuse anything? who listens on a port? | [`network`] |
 //! | which processes are a server's? | [`process_tree`] |
 //! | does anything else want the CPUs? | [`contention`] |
-//! | does the CPU count by itself? | [`pmu`] |
 //! | which CPUs share a core, a package, a cache? | [`topology`] |
+//! | what may this process do, and use? | [`rights`], [`cgroup`] |
 //!
-//! [`network_namespace`] and [`affinity`] give a trial its place to run in; [`idle_spinner`] keeps
-//! its CPUs awake.
+//! [`network_namespace`], [`affinity`] and [`placement`] give a trial its place to run in.
 
 pub mod affinity;
 pub mod cgroup;
@@ -20,19 +19,20 @@ pub mod contention;
 pub mod cpu;
 mod facts;
 pub mod files;
+pub mod meminfo;
 pub mod memory;
 pub mod network;
 pub mod network_namespace;
 pub mod placement;
-pub mod pmu;
 pub mod process_tree;
 pub mod procfs;
 pub mod program_file;
 pub mod rights;
+pub mod slabs;
 pub mod topology;
 pub mod tracepoints;
 mod unavailable;
 pub mod whereabouts;
 
-pub use facts::*;
+pub use facts::Machine;
 pub use unavailable::Unavailable;

@@ -18,7 +18,7 @@ use serde_json::Value;
 use self::origin::{Programs, Replayed, Resumption};
 use self::sides::Sides;
 use crate::machine::placement::Placement;
-use crate::machine::program_file::Program;
+use crate::machine::program_file::ProgramFile;
 use crate::matrix::Matrix;
 use crate::rows::{
     CapacityRow, ComparisonRow, EventRow, MemoryPointRow, MemoryRow, Outcome, Pass, ScaleRow,
@@ -67,7 +67,7 @@ pub struct Manifest {
     pub externals: BTreeMap<String, String>,
     /// The files that their commands name, by the servers' names.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub external_files: BTreeMap<String, Vec<Program>>,
+    pub external_files: BTreeMap<String, Vec<ProgramFile>>,
     /// Where server and client ran.
     pub placement: Option<Placement>,
     /// Where they were started, if there was a command for either.

@@ -219,11 +219,7 @@ fn bears(check: Check, facts: &Facts, matrix: &Matrix) -> bool {
         | Check::Seccomp => false,
         // With enough of them, what is below what one would wish for is no matter; without, it is
         // refused, or said.
-        Check::OpenFiles
-        | Check::LockedMemory
-        | Check::Memory
-        | Check::Cycles
-        | Check::Mitigations => false,
+        Check::OpenFiles | Check::LockedMemory | Check::Memory | Check::Mitigations => false,
         Check::Ports => most.is_some_and(|most| {
             facts.ports.is_none_or(|(first, last)| 2 * most > last.saturating_sub(first) + 1)
         }),

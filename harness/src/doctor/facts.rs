@@ -14,11 +14,13 @@ use crate::load::files::{FILES_OF_A_THREAD, FileTables};
 use crate::machine::affinity::CpuList;
 use crate::machine::cgroup::ControlGroup;
 use crate::machine::contention::Contention;
-use crate::machine::files::line;
+use crate::machine::files::first_line;
+use crate::machine::meminfo::Meminfo;
 use crate::machine::network_namespace::NetworkNamespace;
+use crate::machine::slabs::Slabs;
 use crate::machine::topology::Topology;
-use crate::machine::tracepoints::{Counters, Syscall};
-use crate::machine::{Machine, memory, pmu, procfs};
+use crate::machine::tracepoints::{Syscall, TracepointCounters};
+use crate::machine::{Machine, procfs};
 use crate::matrix::connection_limits::ConnectionLimits;
 
 /// The facts. None where the machine does not tell; what ends in `_refused` says why something
@@ -69,8 +71,6 @@ pub struct Facts {
     pub slabs_refused: Option<String>,
     /// Whether the kernel's caches can be shrunk, which makes their counts exact.
     pub slabs_exact: bool,
-    /// Why the CPU's own counters cannot be read.
-    pub cycles_refused: Option<String>,
     /// Who chooses the frequency.
     pub frequency_governor: Option<String>,
     /// How idle CPUs sleep.
@@ -140,8 +140,8 @@ impl Facts {
         let network =
             machine.new_namespace_network_sysctls.as_ref().unwrap_or(&machine.network_sysctls);
         let setting = |name: &str| network.get(name).cloned().flatten();
-        let tracing = Counters::<Syscall>::attach_to_main_thread(std::process::id());
-        let slabs = memory::try_slabs();
+        let tracing = TracepointCounters::<Syscall>::attach_to_main_thread(std::process::id());
+        let slabs = Slabs::open().map(|slabs| slabs.can_shrink());
         let contention = cpus.as_ref().and_then(|cpus| Contention::measure(cpus.cpus(), spin).ok());
         let options = machine.kernel_config.options.as_ref();
         Self {
@@ -168,32 +168,31 @@ impl Facts {
                 let mut ports = range.split_whitespace().map_while(|port| port.parse().ok());
                 ports.next().zip(ports.next())
             }),
-            memory_available_bytes: procfs::read("/proc/meminfo")
-                .and_then(|meminfo| procfs::kibibytes(&meminfo, "MemAvailable"))
+            memory_available_bytes: Meminfo::read()
+                .and_then(|info| info.bytes("MemAvailable"))
                 .ok(),
             memory_bound_bytes: group.memory_left_bytes,
             namespace_refused: NetworkNamespace::create().err().map(|why| why.to_string()),
             untraced_calls: tracing
                 .iter()
-                .flat_map(Counters::unavailable)
+                .flat_map(TracepointCounters::unavailable)
                 .map(Syscall::name)
                 .collect(),
             tracing_refused: tracing.err().map(|why| why.to_string()),
             slabs_exact: slabs == Ok(true),
             slabs_refused: slabs.err().map(|why| why.to_string()),
-            cycles_refused: pmu::try_cycles().err().map(|why| why.to_string()),
             frequency_governor: machine.frequency_governor.clone(),
             idle_driver: machine.idle_driver.clone(),
             idle_exit_us: idle_exit_us(cpus.as_ref().and_then(|cpus| cpus.cpus().first().copied())),
-            idle_polls: line("/proc/cmdline")
+            idle_polls: first_line("/proc/cmdline")
                 .is_some_and(|options| options.split(' ').any(|option| option == "idle=poll")),
             mitigations: machine.mitigations.clone(),
             steal_percent: contention.and_then(|contention| contention.steal_percent),
             run_delay_percent: contention.and_then(|contention| contention.run_delay_percent),
-            load_average: line("/proc/loadavg").and_then(|averages| {
+            load_average: first_line("/proc/loadavg").and_then(|averages| {
                 averages.split(' ').next().and_then(|average| average.parse().ok())
             }),
-            conntrack_max: line("/proc/sys/net/netfilter/nf_conntrack_max")
+            conntrack_max: first_line("/proc/sys/net/netfilter/nf_conntrack_max")
                 .and_then(|most| most.parse().ok()),
             clocksource: machine.clocksource.clone(),
             clock_read_ns: clock_read_ns(),
@@ -215,7 +214,7 @@ fn packages(topology: &Topology, allowed: &CpuList) -> Vec<String> {
 /// /proc/sys/fs/file-nr has three numbers: allocated, free (always 0), and the most
 /// (proc_sys_fs(5)).
 fn files_of_machine() -> Option<u64> {
-    let numbers = line("/proc/sys/fs/file-nr")?;
+    let numbers = first_line("/proc/sys/fs/file-nr")?;
     let mut numbers = numbers.split_whitespace().map(|number| number.parse::<u64>().ok());
     let (allocated, most) = (numbers.next()??, numbers.nth(1)??);
     Some(most.saturating_sub(allocated))
@@ -242,7 +241,7 @@ pub fn refusal(name: &str, settings: &[String]) -> Option<String> {
 /// The longest time to wake of the sleeps that are not disabled.
 fn idle_exit_us(cpu: Option<usize>) -> Option<u64> {
     let states = fs::read_dir(format!("/sys/devices/system/cpu/cpu{}/cpuidle", cpu?)).ok()?;
-    let number = |folder: &Path, name: &str| line(folder.join(name))?.parse::<u64>().ok();
+    let number = |folder: &Path, name: &str| first_line(folder.join(name))?.parse::<u64>().ok();
     let exit = |folder: &Path| {
         let is_disabled = number(folder, "disable").is_some_and(|disable| disable != 0);
         number(folder, "latency").filter(|_| !is_disabled)

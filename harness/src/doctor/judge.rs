@@ -56,7 +56,6 @@ pub enum Check {
     Conntrack,
     Tracepoints,
     KernelObjects,
-    Cycles,
     Steal,
     OtherPrograms,
     Idle,
@@ -86,7 +85,6 @@ impl Check {
             Self::Conntrack => "conntrack",
             Self::Tracepoints => "tracepoints",
             Self::KernelObjects => "kernel objects",
-            Self::Cycles => "cycle counters",
             Self::Steal => "stolen time",
             Self::OtherPrograms => "other programs",
             Self::Idle => "idle CPUs",
@@ -184,7 +182,6 @@ pub fn lines(facts: &Facts) -> Vec<Line> {
         conntrack(facts),
         tracepoints(facts),
         kernel_objects(facts),
-        cycles(facts),
         steal(facts),
         other_programs(facts),
         idle(facts),
@@ -551,18 +548,6 @@ fn kernel_objects(facts: &Facts) -> Line {
             "/proc/slabinfo, without shrinking caches",
             "free objects that CPUs keep are counted too",
             "run as root, with /sys writable: in a container `docker run --privileged`",
-        ),
-    }
-}
-
-fn cycles(facts: &Facts) -> Line {
-    match &facts.cycles_refused {
-        None => Line::ok(Check::Cycles, "the CPU's own counters can be read"),
-        Some(why) => Line::missing(
-            Check::Cycles,
-            "cannot be read",
-            "perf(1) samples by timer; no figure of ringmark's needs it",
-            why,
         ),
     }
 }

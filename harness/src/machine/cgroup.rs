@@ -1,68 +1,68 @@
-//! What a control group allows this process (cgroups(7)): container engines bound memory and CPU
-//! time by it, and neither /proc/meminfo nor the list of CPUs tells.
+//! Reads the bounds of this process's control groups (cgroups(7)). Container engines bound memory
+//! and CPU time by them; neither /proc/meminfo nor the list of CPUs tells.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What is allowed; none: no bound is set, or none that can be read.
+/// The bounds; none if no bound is set, or none can be read.
 #[derive(Debug, Default, PartialEq)]
 pub struct ControlGroup {
-    /// Bytes of memory that may still be taken, the kernel's for its sockets included.
+    /// Bytes of memory that may still be taken, the kernel's for its sockets among them.
     pub memory_left_bytes: Option<u64>,
     /// CPU time for each second.
     pub cpus: Option<f64>,
 }
 
 impl ControlGroup {
-    /// Those of this process's groups and of all groups above them.
+    /// Reads the tightest bounds of this process's groups and of all groups above them.
     pub fn read() -> Self {
         let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         Self::of(&groups, Path::new("/sys/fs/cgroup"))
     }
 
+    /// Reads the groups that are listed as hierarchy:controllers:path.
     fn of(groups: &str, mount: &Path) -> Self {
         let mut bounds = Self::default();
-        // hierarchy:controllers:path; the second version has the one hierarchy 0 without
-        // controllers.
         for line in groups.lines() {
             let mut fields = line.splitn(3, ':').skip(1);
             let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { continue };
+            // The second version has the one hierarchy 0 without controllers.
             if controllers.is_empty() {
                 for folder in folders(mount, path).chain(folders(&mount.join("unified"), path)) {
                     bounds.tighten_memory(&folder, "memory.max", "memory.current");
                     let quota = fs::read_to_string(folder.join("cpu.max")).unwrap_or_default();
-                    let mut words = quota.split_whitespace().map(|word| word.parse::<f64>().ok());
+                    let mut words = quota.split_whitespace().map(|word| word.parse().ok());
                     bounds.tighten_cpus(words.next().flatten(), words.next().flatten());
                 }
             }
             for controller in controllers.split(',') {
                 for folder in folders(&mount.join(controller), path) {
-                    match controller {
-                        "memory" => {
-                            bounds.tighten_memory(
-                                &folder,
-                                "memory.limit_in_bytes",
-                                "memory.usage_in_bytes",
-                            );
-                        }
-                        "cpu" => bounds.tighten_cpus(
-                            // -1 is no bound.
-                            number(&folder, "cpu.cfs_quota_us").map(|quota| quota as f64),
-                            number(&folder, "cpu.cfs_period_us").map(|period| period as f64),
-                        ),
-                        _ => {}
-                    }
+                    bounds.tighten_by_first_version(controller, &folder);
                 }
             }
         }
         bounds
     }
 
+    fn tighten_by_first_version(&mut self, controller: &str, folder: &Path) {
+        match controller {
+            "memory" => {
+                self.tighten_memory(folder, "memory.limit_in_bytes", "memory.usage_in_bytes")
+            }
+            "cpu" => self.tighten_cpus(
+                // -1 is no bound.
+                file_number(folder, "cpu.cfs_quota_us").map(|quota| quota as f64),
+                file_number(folder, "cpu.cfs_period_us").map(|period| period as f64),
+            ),
+            _ => {}
+        }
+    }
+
     fn tighten_memory(&mut self, folder: &Path, most: &str, used: &str) {
         // The first version writes "no bound" as the largest number of whole pages.
-        let bound = number(folder, most).filter(|&bytes| bytes < u64::MAX / 4);
+        let bound = file_number(folder, most).filter(|&bytes| bytes < u64::MAX / 4);
         let left =
-            bound.map(|bound| bound.saturating_sub(number(folder, used).unwrap_or_default()));
+            bound.map(|bound| bound.saturating_sub(file_number(folder, used).unwrap_or_default()));
         self.memory_left_bytes = self.memory_left_bytes.into_iter().chain(left).min();
     }
 
@@ -76,16 +76,13 @@ impl ControlGroup {
     }
 }
 
-/// The group's folder and those above it, as far as they are mounted here: a container sees its own
-/// group as the root, under whatever path the host has it.
+/// Lists the group's folder and those above it, as far as they are mounted here. A container sees
+/// its own group as the root, under whatever path the host has it.
 fn folders(mount: &Path, path: &str) -> impl Iterator<Item = PathBuf> {
-    let mount = mount.to_owned();
-    let folders: Vec<_> =
-        Path::new(path.trim_start_matches('/')).ancestors().map(|path| mount.join(path)).collect();
-    folders.into_iter()
+    Path::new(path.trim_start_matches('/')).ancestors().map(move |path| mount.join(path))
 }
 
-fn number(folder: &Path, file: &str) -> Option<u64> {
+fn file_number(folder: &Path, file: &str) -> Option<u64> {
     fs::read_to_string(folder.join(file)).ok()?.trim().parse().ok()
 }
 

@@ -1,5 +1,5 @@
-//! Who else takes the CPUs' time: every CPU is kept busy for a moment, and what it was kept from is
-//! read. An idle CPU would show neither, because nothing is taken from who wants nothing.
+//! Measures who else takes the CPUs' time: it keeps every CPU busy for a moment, and reads how long
+//! it was kept waiting. On an idle CPU nobody waits, so nothing would show.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -8,12 +8,12 @@ use std::{io, thread};
 use super::cpu::{MachineCpu, own_run_delay_ns};
 use crate::statistics::percent_of;
 
-/// What others took while this process wanted all of the time.
+/// The time that others took while this process wanted all of it.
 #[derive(Clone, Copy, Debug)]
 pub struct Contention {
-    /// What the hypervisor took, of all CPUs' time; none where /proc/stat does not tell.
+    /// The hypervisor's share of all CPUs' time; none where /proc/stat does not tell.
     pub steal_percent: Option<f64>,
-    /// How long a thread stood ready while something else ran on its CPU.
+    /// How long a thread was ready while something else ran on its CPU.
     pub run_delay_percent: Option<f64>,
 }
 
@@ -22,7 +22,7 @@ impl Contention {
     pub fn measure(cpus: &[usize], time: Duration) -> io::Result<Self> {
         let over = &AtomicBool::new(false);
         let before = MachineCpu::read().ok();
-        let delays = thread::scope(|scope| {
+        let delays: Vec<(u64, Duration)> = thread::scope(|scope| {
             let started: io::Result<Vec<_>> = cpus
                 .iter()
                 .map(|&cpu| thread::Builder::new().spawn_scoped(scope, move || spin(cpu, over)))
@@ -30,12 +30,12 @@ impl Contention {
             if started.is_ok() {
                 thread::sleep(time);
             }
-            // Those that did start must end, or the scope would wait for them for ever.
+            // Threads that did start must end, or the scope would wait for them for ever.
             over.store(true, Ordering::Relaxed);
-            let join = |thread: thread::ScopedJoinHandle<'_, _>| {
+            let delays = started?.into_iter().map(|thread| {
                 thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-            };
-            started?.into_iter().map(join).collect::<io::Result<Vec<(u64, Duration)>>>()
+            });
+            delays.collect::<io::Result<_>>()
         })?;
         let wanted: Duration = delays.iter().map(|(_, time)| time).sum();
         let delay_ns: u64 = delays.iter().map(|(delay_ns, _)| delay_ns).sum();
@@ -47,8 +47,8 @@ impl Contention {
     }
 }
 
-/// How long the calling thread waited for the CPU that it wanted, in ns, and for how long it wanted
-/// it.
+/// Spins on a CPU. Returns for how many ns the calling thread waited for it, and for how long it
+/// wanted it.
 fn spin(cpu: usize, over: &AtomicBool) -> io::Result<(u64, Duration)> {
     ringmark::cpus::pin_to_cpu(cpu)?;
     let begin = Instant::now();

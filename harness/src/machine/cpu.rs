@@ -1,15 +1,18 @@
-//! CPU time: of a process, of its tasks one by one, and of the whole machine.
+//! Reads CPU time: of a process, of its tasks one by one, and of the whole machine.
 
 use std::collections::BTreeSet;
 use std::io;
 use std::ops::AddAssign;
 
+use ringmark::whereabouts::stat_field;
+
 use super::affinity::CpuList;
 use super::procfs;
+use crate::statistics::percent_of;
 
-/// CPU time of a process in ns, user and kernel, from its start. Threads that have ended, SQPOLL
-/// threads and io-wq workers are in it; interrupts that hit it are in it too unless the kernel has
-/// CONFIG_IRQ_TIME_ACCOUNTING.
+/// Reads the CPU time of a process in ns, user and kernel, from its start. It includes threads that
+/// have ended, SQPOLL threads and io-wq workers. It includes the interrupts that hit the process
+/// too, unless the kernel has CONFIG_IRQ_TIME_ACCOUNTING.
 pub fn process_cpu_ns(pid: u32) -> io::Result<u64> {
     let pid = libc::pid_t::try_from(pid).map_err(|_| io::Error::from_raw_os_error(libc::ESRCH))?;
     let mut clock = 0;
@@ -26,23 +29,23 @@ pub fn process_cpu_ns(pid: u32) -> io::Result<u64> {
     Ok(time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned())
 }
 
-/// How a process's CPU time divides into user and kernel, as the kernel tells it: in ticks
-/// (USER_HZ, mostly 10 ms), all threads, those that have ended too.
+/// The CPU time of a process, user and kernel, in ticks (USER_HZ, mostly 10 ms). It is of all
+/// threads, those that have ended too.
 ///
-/// Unless it was built with CONFIG_VIRT_CPU_ACCOUNTING_NATIVE, or counts every change between the
-/// two (CONFIG_VIRT_CPU_ACCOUNTING_GEN, in use on nohz_full CPUs), the kernel only looks at each of
-/// its own ticks (CONFIG_HZ) in which of the two it is, and divides the exact sum in that
-/// proportion (`cputime_adjust` in kernel/sched/cputime.c): a sample, not a measurement.
+/// The division is mostly a sample, not a measurement: at each of its own ticks (CONFIG_HZ) the
+/// kernel looks in which of the two it is. It then divides the exact sum in that proportion
+/// (`cputime_adjust` in kernel/sched/cputime.c). Only kernels with CONFIG_VIRT_CPU_ACCOUNTING_NATIVE
+/// measure it, or with CONFIG_VIRT_CPU_ACCOUNTING_GEN, in use on nohz_full CPUs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProcessTicks {
-    /// In the program.
+    /// Time in the program.
     pub user: u64,
-    /// In the kernel on its behalf. Interrupts that hit it, softirqs among them, are in it too
+    /// Time in the kernel on its behalf, and in the interrupts that hit it, softirqs among them,
     /// unless the kernel has CONFIG_IRQ_TIME_ACCOUNTING.
     pub kernel: u64,
 }
 
-/// Fewer ticks than this say too little: the standard error of a share of 25 samples is up to 10 in
+/// The fewest ticks that say enough: the standard error of a share of 25 samples is up to 10 in
 /// 100.
 const TICKS_MIN: u64 = 25;
 
@@ -52,26 +55,17 @@ impl ProcessTicks {
         Self::parse(&procfs::read(format!("/proc/{pid}/stat"))?)
     }
 
-    /// proc_pid_stat(5): utime and stime are fields 14 and 15; the name, field 2, may hold
-    /// anything.
+    /// Finds utime and stime, the fields 14 and 15 of proc_pid_stat(5).
     fn parse(stat: &str) -> io::Result<Self> {
-        let mut fields = stat
-            .rsplit_once(") ")
-            .map(|(_, rest)| rest.split_whitespace())
-            .into_iter()
-            .flatten()
-            .skip(11);
-        let mut next = || {
-            fields
-                .next()
-                .and_then(|ticks| ticks.parse().ok())
-                .ok_or_else(|| procfs::missing("utime"))
+        let ticks = |number| {
+            let field = stat_field(stat, number).and_then(|ticks| ticks.parse().ok());
+            field.ok_or_else(|| procfs::missing("utime"))
         };
-        Ok(Self { user: next()?, kernel: next()? })
+        Ok(Self { user: ticks(14)?, kernel: ticks(15)? })
     }
 
-    /// The ticks since an earlier reading, and which share of them was the program's; none if they
-    /// are too few.
+    /// Returns the ticks since an earlier reading, and which share of them was the program's; none
+    /// if they are too few.
     pub fn user_share_since(&self, earlier: &Self) -> Option<(u64, f64)> {
         let user = self.user.saturating_sub(earlier.user);
         let ticks = user + self.kernel.saturating_sub(earlier.kernel);
@@ -86,14 +80,14 @@ impl AddAssign for ProcessTicks {
     }
 }
 
-/// The tasks of a process that exist now, summed. What an ended thread had counted is gone with it.
+/// The sum over the tasks of a process that exist now, without those that have ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tasks {
     /// How many there are, kernel threads of the process included.
     pub count: u64,
     /// How often they gave up their CPU, of their own will or not.
     pub context_switches: u64,
-    /// How long they stood ready without a CPU, in ns (schedstat's second number).
+    /// How long they were ready without a CPU, in ns (schedstat's second number).
     pub run_delay_ns: u64,
     /// io-wq workers: io_uring threads that do blocking work.
     pub io_workers: u64,
@@ -157,50 +151,42 @@ impl AddAssign for Tasks {
     }
 }
 
-/// How long the calling thread stood ready without a CPU, from its start, in ns.
+/// Returns how long the calling thread was ready without a CPU, from its start, in ns.
 pub fn own_run_delay_ns() -> io::Result<u64> {
     run_delay_ns(&procfs::read("/proc/thread-self/schedstat")?)
 }
 
-/// The second number of a `schedstat` file.
+/// Finds the second number of a `schedstat` file.
 fn run_delay_ns(schedstat: &str) -> io::Result<u64> {
-    schedstat
-        .split_whitespace()
-        .nth(1)
-        .and_then(|delay| delay.parse::<u64>().ok())
-        .ok_or_else(|| procfs::missing("schedstat"))
+    let delay = schedstat.split_whitespace().nth(1).and_then(|delay| delay.parse().ok());
+    delay.ok_or_else(|| procfs::missing("schedstat"))
 }
 
-/// CPU time of all CPUs together from boot, in ns, to the precision of the kernel's tick (USER_HZ,
-/// mostly 10 ms).
+/// The CPU time of all CPUs together from boot, in ns, to the precision of the kernel's tick
+/// (USER_HZ, mostly 10 ms).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MachineCpu {
-    /// Spent on anything but idling: user, nice, system, irq and softirq.
+    /// Time in anything but idling: user, nice, system, irq and softirq.
     pub busy_ns: u64,
-    /// Of that, in softirqs, where most of TCP's work is done. A kernel without
+    /// The part of it in softirqs, which do most of TCP's work. A kernel without
     /// CONFIG_IRQ_TIME_ACCOUNTING looks at each tick whether there is one, and charges it to the
     /// interrupted task too.
     pub softirq_ns: u64,
-    /// Taken by the hypervisor for others while a CPU had work.
+    /// Time that the hypervisor took for others while a CPU had work.
     pub steal_ns: u64,
-    /// Busy, idle, waiting for I/O and stolen.
+    /// The sum of busy, idle, waiting for I/O and stolen.
     pub total_ns: u64,
 }
 
 impl MachineCpu {
     /// Reads /proc/stat.
     pub fn read() -> io::Result<Self> {
-        // SAFETY: sysconf takes no pointers.
-        let ticks_per_s = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
-        let ns_per_tick = u64::try_from(ticks_per_s)
-            .ok()
-            .and_then(|ticks| 1_000_000_000_u64.checked_div(ticks))
-            .ok_or_else(|| io::Error::other("sysconf(_SC_CLK_TCK) gives no tick"))?;
+        let ns_per_tick = 1_000_000_000 / rustix::param::clock_ticks_per_second();
         Self::parse(&procfs::read("/proc/stat")?, ns_per_tick)
     }
 
-    /// proc_stat(5): user nice system idle iowait irq softirq steal guest guest_nice; user includes
-    /// guest.
+    /// Reads the first line of proc_stat(5): user nice system idle iowait irq softirq steal guest
+    /// guest_nice; user includes guest.
     pub fn parse(stat: &str, ns_per_tick: u64) -> io::Result<Self> {
         let line = stat.lines().find_map(|line| line.strip_prefix("cpu ")).unwrap_or_default();
         let ticks: Vec<u64> = line.split_whitespace().map_while(|tick| tick.parse().ok()).collect();
@@ -216,8 +202,8 @@ impl MachineCpu {
         })
     }
 
-    /// What was spent since an earlier reading. The kernel lets idle and iowait step back at times
-    /// (proc_stat(5)), so that a difference below zero counts as zero.
+    /// Returns the time since an earlier reading. The kernel lets idle and iowait step back at times
+    /// (proc_stat(5)), so a difference below zero counts as zero.
     pub fn since(&self, earlier: &Self) -> MachineCpuDifference {
         MachineCpuDifference {
             busy_ns: self.busy_ns.saturating_sub(earlier.busy_ns),
@@ -229,11 +215,11 @@ impl MachineCpu {
     }
 }
 
-/// Less than this is too few ticks to say anything, or of a kernel that does not tell softirqs
-/// apart.
+/// The least time in softirqs that says anything: less is too few ticks, or a kernel that does not
+/// tell softirqs apart.
 const SOFTIRQ_NS_MIN: u64 = TICKS_MIN * 10_000_000;
 
-/// CPU time of all CPUs together between two readings, in ns.
+/// The CPU time of all CPUs together between two readings, in ns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MachineCpuDifference {
     /// As in [`MachineCpu`].
@@ -247,9 +233,9 @@ pub struct MachineCpuDifference {
 }
 
 impl MachineCpuDifference {
-    /// How much of the CPUs' time was stolen; none if no tick has passed.
+    /// Returns how much of the CPUs' time was stolen; none if no tick has passed.
     pub fn steal_percent(&self) -> Option<f64> {
-        crate::statistics::percent_of(self.steal_ns as f64, self.total_ns as f64)
+        percent_of(self.steal_ns as f64, self.total_ns as f64)
     }
 }
 
@@ -263,9 +249,7 @@ mod tests {
 
     fn spin(cpu_ns: u64) {
         let own_cpu_ns = || {
-            let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-            // SAFETY: the out-pointer is to a local that lives through the call.
-            assert_eq!(unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) }, 0);
+            let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
             time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned()
         };
         while own_cpu_ns() < cpu_ns {}
@@ -347,9 +331,7 @@ mod tests {
     fn the_ticks_of_a_process_are_those_of_its_clock() {
         spin(50_000_000);
         let ticks = ProcessTicks::read(std::process::id()).unwrap();
-        // SAFETY: sysconf takes no pointers.
-        let ns_per_tick =
-            1_000_000_000 / unsafe { libc::sysconf(libc::_SC_CLK_TCK) }.cast_unsigned();
+        let ns_per_tick = 1_000_000_000 / rustix::param::clock_ticks_per_second();
         let clock_ns = process_cpu_ns(std::process::id()).unwrap();
         // Both are cut down to whole ticks, and were read before the clock.
         let all = ticks.user + ticks.kernel;

@@ -1,22 +1,24 @@
-//! The facts about this machine that a reader needs to judge a run's numbers. The host's name is
-//! not among them.
+//! Reads the facts about this machine that a reader needs to judge a run's numbers. The host's name
+//! is not among them.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::time::SystemTime;
-use std::{fs, io};
 
+use rustix::process::{Resource, getrlimit};
 use serde::Serialize;
 
 use super::affinity::CpuList;
-use super::files::{line, output, utc};
+use super::files::{first_line, output, utc};
+use super::meminfo::Meminfo;
 use super::network_namespace::NetworkNamespace;
 use super::topology::{SYS, Topology};
 
-/// Options of the kernel's build that change what is measured, by the beginnings of their names.
-/// IRQ_TIME_ACCOUNTING decides whether a process's CPU time has the interrupts in it that it was
-/// hit by, MEMCG adds 8 bytes to each charged object.
+/// Options of the kernel's build that change the measured figures, by the beginnings of their
+/// names. IRQ_TIME_ACCOUNTING decides whether a process's CPU time includes the interrupts that hit
+/// it. MEMCG adds 8 bytes to each charged object.
 const CONFIG: [&str; 14] = [
     "CONFIG_IRQ_TIME_ACCOUNTING",
     "CONFIG_TICK_CPU_ACCOUNTING",
@@ -43,8 +45,7 @@ const SYSCTLS: [&str; 6] = [
     "fs.epoll.max_user_watches",
 ];
 
-/// These belong to a network namespace: the host's may differ from those of the namespace that a
-/// trial runs in.
+/// Settings of a network namespace: the host's may differ from those of the trials.
 const NETWORK_SYSCTLS: [&str; 8] = [
     "net.core.somaxconn",
     "net.core.rmem_max",
@@ -57,14 +58,14 @@ const NETWORK_SYSCTLS: [&str; 8] = [
 ];
 
 /// Values by name; null where this machine does not tell.
-type Values = BTreeMap<String, Option<String>>;
+type NamedValues = BTreeMap<String, Option<String>>;
 
-/// What manifest.json says about the machine. A field is null where the machine does not tell.
-#[derive(Debug, Serialize)]
+/// The machine in manifest.json. A field is null where the machine does not tell.
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Machine {
-    /// When this was read, UTC.
+    /// The time of this reading, UTC.
     pub read_at: String,
-    /// What to call the machine: `vm-2cpu`, `metal-64cpu`.
+    /// A name for the machine: `vm-2cpu`, `metal-64cpu`.
     pub description: String,
     /// `uname -r`.
     pub kernel_release: Option<String>,
@@ -74,13 +75,12 @@ pub struct Machine {
     pub boot_id: Option<String>,
     /// How the kernel was built.
     pub kernel_config: KernelConfig,
-    /// Whether a process's CPU time has the softirqs in it that it was interrupted by, or that it
-    /// ran itself when it sent: not if the kernel was built with CONFIG_IRQ_TIME_ACCOUNTING, which
-    /// it still does not use where it cannot read a CPU's time stamp counter (`tsc=noirqtime`);
-    /// null if the build cannot be told.
+    /// Whether a process's CPU time includes the softirqs that interrupted it, or that it ran itself
+    /// when it sent. It does not if the kernel was built with CONFIG_IRQ_TIME_ACCOUNTING, unless
+    /// that is not in use (`tsc=noirqtime`). Null if the build is not known.
     pub softirq_in_process_cpu: Option<bool>,
     /// Each weakness of the CPU with the kernel's answer to it.
-    pub mitigations: Values,
+    pub mitigations: NamedValues,
     /// The CPU's name.
     pub cpu_model: Option<String>,
     /// The CPUs on which this process may run.
@@ -91,30 +91,30 @@ pub struct Machine {
     pub is_virtual: bool,
     /// The hypervisor, if the kernel names it.
     pub hypervisor: Option<String>,
-    /// What the kernel tells the time by.
+    /// The kernel's source of time.
     pub clocksource: Option<String>,
-    /// How idle CPUs sleep: the driver.
+    /// The driver that puts idle CPUs to sleep.
     pub idle_driver: Option<String>,
-    /// How idle CPUs sleep: the governor.
+    /// The governor that chooses how deep they sleep.
     pub idle_governor: Option<String>,
-    /// Who chooses the frequency of the first allowed CPU.
+    /// The governor of the frequency of the first allowed CPU.
     pub frequency_governor: Option<String>,
     /// `MemTotal`.
     pub memory_total_bytes: Option<u64>,
-    /// When the kernel uses huge pages, the setting in brackets.
+    /// The choices of when the kernel uses huge pages, the setting in brackets.
     pub transparent_huge_pages: Option<String>,
     /// Settings of the kernel.
-    pub sysctls: Values,
+    pub sysctls: NamedValues,
     /// Network settings where this process runs.
-    pub network_sysctls: Values,
-    /// Network settings in a new network namespace, as trials have it; null if none can be made.
-    pub new_namespace_network_sysctls: Option<Values>,
-    /// How many descriptors a process may have open: soft limit.
+    pub network_sysctls: NamedValues,
+    /// Network settings in a new network namespace, as trials have; null if none can be made.
+    pub new_namespace_network_sysctls: Option<NamedValues>,
+    /// The soft limit of open descriptors of a process.
     pub open_files_soft: Option<u64>,
-    /// How many descriptors a process may have open: hard limit.
+    /// The hard limit of open descriptors of a process.
     pub open_files_hard: Option<u64>,
-    /// How much memory all processes of the user may lock (RLIMIT_MEMLOCK, soft), for rings among
-    /// others; null: as much as there is.
+    /// The memory that all processes of the user may lock (RLIMIT_MEMLOCK, soft), for rings among
+    /// others; null if it is not limited.
     pub locked_memory_bytes: Option<u64>,
     /// `rustc --version` of the compiler that built this program.
     pub rustc: Option<String>,
@@ -128,12 +128,12 @@ pub struct Machine {
 }
 
 /// Options of the kernel's build.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct KernelConfig {
     /// The options of interest: `y`, `m`, `n` or a number; null if the configuration cannot be
     /// read.
     pub options: Option<BTreeMap<String, String>>,
-    /// Why it cannot.
+    /// Why it cannot be read.
     pub reason: Option<String>,
 }
 
@@ -144,10 +144,10 @@ impl Machine {
         let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let is_virtual =
             has_hypervisor_flag(&cpuinfo) || Path::new("/sys/hypervisor/type").exists();
-        let release = line("/proc/sys/kernel/osrelease");
+        let release = first_line("/proc/sys/kernel/osrelease");
         let first_cpu =
             cpus.as_ref().and_then(|cpus| cpus.cpus().first().copied()).unwrap_or_default();
-        let (open_files_soft, open_files_hard) = limits(libc::RLIMIT_NOFILE).ok().unzip();
+        let open_files = getrlimit(Resource::Nofile);
         let kernel_config = KernelConfig::read(release.as_deref());
         Self {
             read_at: utc(SystemTime::now()),
@@ -155,8 +155,8 @@ impl Machine {
             softirq_in_process_cpu: kernel_config.has_softirq_in_process_cpu(),
             kernel_config,
             kernel_release: release,
-            kernel_version: line("/proc/sys/kernel/version"),
-            boot_id: line("/proc/sys/kernel/random/boot_id"),
+            kernel_version: first_line("/proc/sys/kernel/version"),
+            boot_id: first_line("/proc/sys/kernel/random/boot_id"),
             mitigations: mitigations(),
             cpu_model: cpuinfo_value(&cpuinfo, "model name").map(str::to_owned),
             topology: cpus
@@ -165,22 +165,24 @@ impl Machine {
                 .unwrap_or_default(),
             cpus_allowed: cpus.map(|cpus| cpus.to_string()),
             is_virtual,
-            hypervisor: line("/sys/hypervisor/type"),
-            clocksource: line("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
-            idle_driver: line("/sys/devices/system/cpu/cpuidle/current_driver"),
-            idle_governor: line("/sys/devices/system/cpu/cpuidle/current_governor_ro"),
-            frequency_governor: line(format!(
+            hypervisor: first_line("/sys/hypervisor/type"),
+            clocksource: first_line(
+                "/sys/devices/system/clocksource/clocksource0/current_clocksource",
+            ),
+            idle_driver: first_line("/sys/devices/system/cpu/cpuidle/current_driver"),
+            idle_governor: first_line("/sys/devices/system/cpu/cpuidle/current_governor_ro"),
+            frequency_governor: first_line(format!(
                 "/sys/devices/system/cpu/cpu{first_cpu}/cpufreq/scaling_governor"
             )),
-            memory_total_bytes: memory_total_bytes(),
-            transparent_huge_pages: line("/sys/kernel/mm/transparent_hugepage/enabled"),
+            memory_total_bytes: Meminfo::read().and_then(|info| info.bytes("MemTotal")).ok(),
+            transparent_huge_pages: first_line("/sys/kernel/mm/transparent_hugepage/enabled"),
             sysctls: sysctls(&SYSCTLS),
             network_sysctls: sysctls(&NETWORK_SYSCTLS),
             new_namespace_network_sysctls: NetworkNamespace::create()
                 .ok()
                 .and_then(|namespace| namespace.within(|| Ok(sysctls(&NETWORK_SYSCTLS))).ok()),
-            open_files_soft,
-            open_files_hard,
+            open_files_soft: open_files.current,
+            open_files_hard: open_files.maximum,
             locked_memory_bytes: ringmark::process::locked_memory_limit(),
             rustc: option_env!("RINGMARK_RUSTC").map(str::to_owned),
             git_revision: revision(),
@@ -207,80 +209,59 @@ fn has_hypervisor_flag(cpuinfo: &str) -> bool {
         .is_some_and(|flags| flags.split(' ').any(|flag| flag == "hypervisor"))
 }
 
-fn mitigations() -> Values {
+fn mitigations() -> NamedValues {
     let Ok(entries) = fs::read_dir("/sys/devices/system/cpu/vulnerabilities") else {
-        return Values::new();
+        return NamedValues::new();
     };
     entries
         .flatten()
-        .map(|entry| (entry.file_name().to_string_lossy().into_owned(), line(entry.path())))
+        .map(|entry| (entry.file_name().to_string_lossy().into_owned(), first_line(entry.path())))
         .collect()
 }
 
-fn memory_total_bytes() -> Option<u64> {
-    let meminfo = crate::machine::procfs::read("/proc/meminfo").ok()?;
-    crate::machine::procfs::kibibytes(&meminfo, "MemTotal").ok()
-}
-
-/// Network settings are those of the calling thread's namespace.
-fn sysctls(names: &[&str]) -> Values {
+/// Reads settings; those of the network are of the calling thread's namespace.
+fn sysctls(names: &[&str]) -> NamedValues {
     names
         .iter()
-        .map(|&name| (name.to_owned(), line(Path::new("/proc/sys").join(name.replace('.', "/")))))
+        .map(|&name| {
+            (name.to_owned(), first_line(Path::new("/proc/sys").join(name.replace('.', "/"))))
+        })
         .map(|(name, value)| (name, value.map(|value| value.replace('\t', " "))))
         .collect()
 }
 
-/// The soft and the hard limit of a resource (getrlimit(2)).
-pub fn limits(resource: libc::__rlimit_resource_t) -> io::Result<(u64, u64)> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the out-pointer is to a local that lives through the call.
-    if unsafe { libc::getrlimit(resource, &mut limit) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok((limit.rlim_cur, limit.rlim_max))
-}
-
 impl KernelConfig {
-    /// /proc/config.gz if the kernel carries it, else what a distribution keeps in /boot.
+    /// Reads /proc/config.gz if the kernel carries it, else the file of a distribution in /boot.
     fn read(release: Option<&str>) -> Self {
         let from_boot = || fs::read_to_string(format!("/boot/config-{}", release?)).ok();
-        match output(Command::new("zcat").arg("/proc/config.gz")).or_else(from_boot) {
-            Some(config) => Self { options: Some(Self::parse(&config)), reason: None },
-            None => Self {
-                options: None,
-                reason: Some(
-                    "neither `zcat /proc/config.gz` nor /boot/config-RELEASE can be read"
-                        .to_owned(),
-                ),
-            },
+        let config = output(Command::new("zcat").arg("/proc/config.gz")).or_else(from_boot);
+        let unreadable = "neither `zcat /proc/config.gz` nor /boot/config-RELEASE can be read";
+        Self {
+            reason: config.is_none().then(|| unreadable.to_owned()),
+            options: config.map(|config| Self::parse(&config)),
         }
     }
 
     fn has_softirq_in_process_cpu(&self) -> Option<bool> {
         // An option that this architecture does not have stands in no line.
-        Some(
-            self.options
-                .as_ref()?
-                .get("CONFIG_IRQ_TIME_ACCOUNTING")
-                .is_none_or(|value| value != "y"),
-        )
+        let options = self.options.as_ref()?;
+        Some(options.get("CONFIG_IRQ_TIME_ACCOUNTING").is_none_or(|value| value != "y"))
     }
 
     fn parse(config: &str) -> BTreeMap<String, String> {
-        let option = |line: &str| {
-            let unset =
-                || line.strip_prefix("# ")?.strip_suffix(" is not set").map(|name| (name, "n"));
-            line.split_once('=')
-                .or_else(unset)
-                .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        };
-        let wanted = |name: &str| CONFIG.iter().any(|beginning| name.starts_with(beginning));
-        config.lines().filter_map(option).filter(|(name, _)| wanted(name)).collect()
+        config
+            .lines()
+            .filter_map(|line| {
+                let unset = || Some((line.strip_prefix("# ")?.strip_suffix(" is not set")?, "n"));
+                line.split_once('=').or_else(unset)
+            })
+            .filter(|(name, _)| CONFIG.iter().any(|beginning| name.starts_with(beginning)))
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect()
     }
 }
 
-/// The revision of the source that this program was built from.
+/// Returns the revision of the source that this program was built from.
 pub fn revision() -> Option<String> {
     option_env!("RINGMARK_REVISION").map(str::to_owned)
 }
@@ -321,7 +302,7 @@ mod tests {
     #[test]
     fn this_machine_tells_what_every_linux_tells_and_keeps_its_name() {
         let machine = Machine::read();
-        let host = line("/proc/sys/kernel/hostname").unwrap();
+        let host = first_line("/proc/sys/kernel/hostname").unwrap();
         let json = serde_json::to_value(&machine).unwrap();
         assert!(machine.kernel_release.is_some() && machine.memory_total_bytes.is_some());
         assert!(machine.open_files_soft <= machine.open_files_hard);

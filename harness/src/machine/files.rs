@@ -1,33 +1,33 @@
-//! Small helpers: first lines of files, outputs of commands, times.
+//! Reads first lines of files and outputs of commands, and writes times and arguments.
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
-/// The first line of a file, trimmed; none if it cannot be read or is empty.
-pub fn line(path: impl AsRef<Path>) -> Option<String> {
+/// Reads the first line of a file, trimmed; none if it cannot be read or is empty.
+pub fn first_line(path: impl AsRef<Path>) -> Option<String> {
     let text = fs::read_to_string(path).ok()?;
     text.lines().next().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty())
 }
 
-/// What a command printed; none if it is not there, fails or prints nothing.
+/// Returns the output of a command; none if it is not there, fails or prints nothing.
 pub fn output(command: &mut Command) -> Option<String> {
     let output = command.output().ok().filter(|output| output.status.success())?;
     let text = String::from_utf8(output.stdout).ok()?;
     Some(text.trim_end().to_owned()).filter(|text| !text.is_empty())
 }
 
-/// A time as RFC 3339 writes it, to the second, in UTC: `2026-01-31T23:59:59Z`. A clock that is
-/// before 1970 or after 9999 is shown as the nearest time that can be written.
+/// Writes a time as RFC 3339 does, to the second, in UTC: `2026-01-31T23:59:59Z`. A time before
+/// 1970 or after 9999 becomes the nearest one that can be written.
 pub fn utc(time: SystemTime) -> String {
     let last = SystemTime::UNIX_EPOCH + Duration::from_secs(253_402_300_799);
     let time = time.clamp(SystemTime::UNIX_EPOCH, last);
     humantime::format_rfc3339_seconds(time).to_string()
 }
 
-/// An argument as it was given, but for absolute paths: of these only the last part, because the
-/// rest tells whose machine it was.
+/// Shortens an absolute path in an argument to its last part, because the rest tells whose machine
+/// it was. Other arguments stay as they are.
 pub fn without_folders(argument: &str) -> String {
     let (option, value) = match argument.split_once('=') {
         Some((option, value)) if option.starts_with("--") => (format!("{option}="), value),

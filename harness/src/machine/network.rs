@@ -1,114 +1,75 @@
-//! What TCP lost or refused, and how many sockets there are, in the network namespace of a process.
+//! Reads what TCP lost or refused, and who listens on a port, in the network namespace of a process.
 
 use std::io;
 
 use super::procfs;
 
-/// TCP's counters and sockets in one network namespace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// TCP's counters in one network namespace, since it was made or between two readings.
+#[derive(Clone, Copy, Debug)]
 pub struct NetworkReading {
-    /// Segments sent since the namespace was made, those that were sent again not counted (`Tcp:
-    /// OutSegs`, RFC 4022).
+    /// Segments sent, without those that were sent again (`Tcp: OutSegs`, RFC 4022).
     pub sent_segments: u64,
     /// Segments sent again (`Tcp: RetransSegs`).
     pub retransmitted_segments: u64,
-    /// Connections dropped because an accept queue was full (`TcpExt: ListenOverflows`).
-    pub listen_overflows: u64,
-    /// Connections dropped in a listener for any reason, overflows included (`TcpExt:
+    /// Connections dropped in a listener for any reason, a full accept queue among them (`TcpExt:
     /// ListenDrops`).
-    pub listen_drops: u64,
-    /// TCP sockets now.
-    pub sockets: SocketReading,
-}
-
-/// The TCP line of `sockstat`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SocketReading {
-    /// Sockets in use in the namespace, TIME_WAIT not among them.
-    pub in_use: u64,
-    /// Sockets in TIME_WAIT in the namespace.
-    pub time_wait: u64,
-    /// Pages that TCP has reserved for data in queues. This one is of the whole machine: the kernel
-    /// keeps it per protocol, not per namespace (net/ipv4/proc.c, `proto_memory_allocated`).
-    pub memory_pages: u64,
-}
-
-/// What happened between two readings.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NetworkDifference {
-    /// Segments sent, those that were sent again not counted.
-    pub sent_segments: u64,
-    /// Segments sent again.
-    pub retransmitted_segments: u64,
-    /// Connections dropped because an accept queue was full.
-    pub listen_overflows: u64,
-    /// Connections dropped in a listener for any reason.
     pub listen_drops: u64,
 }
 
 impl NetworkReading {
-    /// Reads the namespace that the process is in.
+    /// Reads the namespace of the process.
     pub fn read(pid: u32) -> io::Result<Self> {
         let file = |name: &str| procfs::read(format!("/proc/{pid}/net/{name}"));
-        let (snmp, netstat) = (file("snmp")?, file("netstat")?);
+        let snmp = file("snmp")?;
         Ok(Self {
-            sent_segments: counter(&snmp, "Tcp:", "OutSegs")?,
-            retransmitted_segments: counter(&snmp, "Tcp:", "RetransSegs")?,
-            listen_overflows: counter(&netstat, "TcpExt:", "ListenOverflows")?,
-            listen_drops: counter(&netstat, "TcpExt:", "ListenDrops")?,
-            sockets: SocketReading::parse(&file("sockstat")?)?,
+            sent_segments: tcp_counter(&snmp, "Tcp:", "OutSegs")?,
+            retransmitted_segments: tcp_counter(&snmp, "Tcp:", "RetransSegs")?,
+            listen_drops: tcp_counter(&file("netstat")?, "TcpExt:", "ListenDrops")?,
         })
     }
 
-    /// What happened since an earlier reading of the same namespace.
-    pub fn since(&self, earlier: &Self) -> NetworkDifference {
-        NetworkDifference {
+    /// Returns what happened since an earlier reading of the same namespace.
+    pub fn since(&self, earlier: &Self) -> Self {
+        Self {
             sent_segments: self.sent_segments - earlier.sent_segments,
             retransmitted_segments: self.retransmitted_segments - earlier.retransmitted_segments,
-            listen_overflows: self.listen_overflows - earlier.listen_overflows,
             listen_drops: self.listen_drops - earlier.listen_drops,
         }
     }
 }
 
-impl SocketReading {
-    /// From the text of a `sockstat` file.
-    pub fn parse(sockstat: &str) -> io::Result<Self> {
-        let line = procfs::text(sockstat, "TCP").ok_or_else(|| procfs::missing("TCP"))?;
-        let words: Vec<&str> = line.split_whitespace().collect();
-        let value = |name: &str| {
-            words
-                .chunks_exact(2)
-                .find_map(|pair| (pair[0] == name).then(|| pair[1].parse().ok())?)
-                .ok_or_else(|| procfs::missing(name))
-        };
-        Ok(Self { in_use: value("inuse")?, time_wait: value("tw")?, memory_pages: value("mem")? })
-    }
+/// Finds in the text of a `sockstat` file the pages that TCP has reserved for data in queues. They
+/// are of the whole machine: the kernel keeps this number per protocol, not per namespace
+/// (net/ipv4/proc.c, `proto_memory_allocated`).
+pub fn tcp_memory_pages(sockstat: &str) -> io::Result<u64> {
+    let line = procfs::text(sockstat, "TCP").ok_or_else(|| procfs::missing("TCP"))?;
+    let mut words = line.split_whitespace().skip_while(|&word| word != "mem");
+    words.nth(1).and_then(|pages| pages.parse().ok()).ok_or_else(|| procfs::missing("mem"))
 }
 
-/// What the kernel's list of TCP sockets tells of a server's port (proc_pid_net(5), `tcp` and
+/// The state of a server's port in the kernel's list of TCP sockets (proc_pid_net(5), `tcp` and
 /// `tcp6`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PortReading {
     /// Whether there is a listener.
     pub is_listening: bool,
-    /// Connections to it that were accepted and that the server has not closed.
+    /// Connections to it that the server has accepted and not closed.
     pub accepted: u64,
 }
 
 impl PortReading {
-    /// Reads the namespace that the process is in.
+    /// Reads the namespace of the process.
     pub fn read(pid: u32, port: u16) -> io::Result<Self> {
         let file = |name: &str| procfs::read(format!("/proc/{pid}/net/{name}"));
         // A kernel without IPv6 has one list.
         Ok(Self::parse(&(file("tcp")? + &file("tcp6").unwrap_or_default()), port))
     }
 
-    /// Of a connection in the list, the server has accepted it or it waits in its listener's queue,
-    /// whose length stands where others have the bytes that were not read.
+    /// Subtracts the queues of the listeners, because a connection in the list may still wait there.
+    /// A listener's line has the length of its queue in place of the unread bytes.
     fn parse(list: &str, port: u16) -> Self {
         let port = format!(":{port:04X}");
-        let (mut is_listening, mut stand, mut queued) = (false, 0, 0);
+        let (mut is_listening, mut connected, mut queued) = (false, 0, 0);
         for line in list.lines() {
             let fields: Vec<&str> = line.split_whitespace().collect();
             let &[_, local, _, state, queues, ..] = fields.as_slice() else { continue };
@@ -116,7 +77,7 @@ impl PortReading {
                 _ if !local.ends_with(&port) => {}
                 // ESTABLISHED, and CLOSE_WAIT: the client has closed, the server has not
                 // (net/tcp_states.h).
-                "01" | "08" => stand += 1,
+                "01" | "08" => connected += 1,
                 "0A" => {
                     is_listening = true;
                     let length =
@@ -127,13 +88,13 @@ impl PortReading {
             }
         }
         // Both are of slightly different moments.
-        Self { is_listening, accepted: u64::saturating_sub(stand, queued) }
+        Self { is_listening, accepted: u64::saturating_sub(connected, queued) }
     }
 }
 
-/// A value of `snmp` and `netstat`: a line of names, then a line of values, both under the same
-/// prefix.
-fn counter(file: &str, prefix: &str, name: &str) -> io::Result<u64> {
+/// Finds a value in `snmp` or `netstat`: a line of names, then a line of values, both under the
+/// same prefix.
+fn tcp_counter(file: &str, prefix: &str, name: &str) -> io::Result<u64> {
     let mut lines =
         file.lines().filter_map(|line| line.strip_prefix(prefix)).map(str::split_whitespace);
     lines
@@ -156,17 +117,14 @@ mod tests {
     fn parses_lines_of_names_and_values() {
         let netstat =
             "TcpExt: A ListenOverflows B\nTcpExt: 1 22 3\nIpExt: ListenOverflows\nIpExt: 9\n";
-        assert_eq!(counter(netstat, "TcpExt:", "ListenOverflows").unwrap(), 22);
+        assert_eq!(tcp_counter(netstat, "TcpExt:", "ListenOverflows").unwrap(), 22);
         assert_eq!(
-            counter(netstat, "TcpExt:", "C").unwrap_err().kind(),
+            tcp_counter(netstat, "TcpExt:", "C").unwrap_err().kind(),
             io::ErrorKind::InvalidData
         );
         let sockstat =
             "sockets: used 9\nTCP: inuse 5 orphan 0 tw 7 alloc 6 mem 2\nUDP: inuse 1 mem 0\n";
-        assert_eq!(
-            SocketReading::parse(sockstat).unwrap(),
-            SocketReading { in_use: 5, time_wait: 7, memory_pages: 2 }
-        );
+        assert_eq!(tcp_memory_pages(sockstat).unwrap(), 2);
     }
 
     #[test]
@@ -208,11 +166,9 @@ mod tests {
         drop(resident.stdin.take());
         resident.wait().unwrap();
         drop(pairs.unwrap());
-        assert_eq!(before.sockets.in_use, 0);
-        assert_eq!(during.sockets.in_use, 3);
         let since = during.since(&before);
         // One connection was made and nothing was sent: SYN, SYN+ACK and ACK.
         assert_eq!((since.sent_segments, since.retransmitted_segments), (3, 0));
-        assert_eq!((since.listen_overflows, since.listen_drops), (0, 0));
+        assert_eq!(since.listen_drops, 0);
     }
 }

@@ -1,23 +1,25 @@
-//! A network of its own for a trial: no conntrack, no TIME_WAIT of the trial before, its own
-//! counters.
+//! Makes a network of its own for a trial: without conntrack, without TIME_WAIT of the trial
+//! before, with its own counters.
 
 use std::fs::File;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::Arc;
 use std::{io, mem, thread};
 
-use super::Unavailable;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use socket2::{Domain, Socket, Type};
+
 use super::rights::{NAMESPACE, Rights};
+use super::unavailable::Unavailable;
 
 /// A network namespace with `lo` up, which lives as long as this handle or a process in it.
 #[derive(Clone, Debug)]
 pub struct NetworkNamespace(Arc<File>);
 
 impl NetworkNamespace {
-    /// A new namespace. It is made on a thread of its own, so that the calling thread stays where
-    /// it is.
+    /// Makes a namespace, on a thread of its own, so that the calling thread stays in its network.
     pub fn create() -> Result<Self, Unavailable> {
         let made = on_helper_thread(|| {
             // SAFETY: unshare takes no pointers, and moves only this thread, which ends with this
@@ -41,12 +43,12 @@ impl NetworkNamespace {
         })
     }
 
-    /// Makes the command's process start inside of this namespace.
+    /// Lets the command's process start inside of this namespace.
     pub fn apply(&self, command: &mut Command) {
         let namespace = Arc::clone(&self.0);
         // SAFETY: between fork and exec only setns(2) is called, which is a plain system call, and
-        // an io::Error is made from errno, which does not allocate: both are async-signal-safe. The
-        // closure owns the file.
+        // an io::Error is made from its number, which does not allocate: both are
+        // async-signal-safe. The closure owns the file.
         unsafe { command.pre_exec(move || enter(&namespace)) };
     }
 
@@ -67,19 +69,12 @@ fn on_helper_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io:
 }
 
 fn enter(namespace: &File) -> io::Result<()> {
-    // SAFETY: the descriptor is open through the borrow; setns takes no pointers and moves only
-    // this thread.
-    checked(unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) })
+    Ok(move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?)
 }
 
-/// netdevice(7): a new namespace has `lo`, and it is down.
+/// Brings `lo` up, which is down in a new namespace (netdevice(7)).
 fn bring_loopback_up() -> io::Result<()> {
-    // SAFETY: socket takes no pointers; a descriptor that it returns belongs to nobody else.
-    let socket = unsafe {
-        let descriptor = libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0);
-        checked(descriptor.min(0))?;
-        OwnedFd::from_raw_fd(descriptor)
-    };
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
     // SAFETY: ifreq is a plain C struct of integers and bytes, for which zero is a valid value.
     let mut request: libc::ifreq = unsafe { mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(c"lo".to_bytes()) {

@@ -1,4 +1,4 @@
-//! Which CPUs the server and the client of a run are pinned to.
+//! Says which CPUs the server and the client of a run are pinned to.
 
 use std::collections::BTreeSet;
 
@@ -7,86 +7,83 @@ use serde::{Deserialize, Serialize};
 
 use super::affinity::CpuList;
 
-/// Which CPUs the two sides are pinned to, so that neither takes the other's time.
+/// The CPUs that server and client are pinned to, so that neither takes the other's time.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Placement {
-    /// The server's CPUs; empty: not pinned from here.
+    /// The server's CPUs; empty if it is not pinned from here.
     #[serde(rename = "server_cpus")]
     pub server: String,
-    /// The client's CPUs; empty: not pinned from here.
+    /// The client's CPUs; empty if it is not pinned from here.
     #[serde(rename = "client_cpus")]
     pub client: String,
-    /// Threads of the client: one for each of its CPUs.
+    /// The client's threads: one for each of its CPUs.
     pub client_threads: usize,
-    /// Whether the two sides, or the workers among themselves, have to share a CPU, or are not
-    /// known not to.
+    /// Whether server and client, or two workers, share a CPU, or may do so for all that is known.
     pub shared_cpu: bool,
     /// Whether two of these CPUs are hyperthreads of one core, which slow each other down; null if
-    /// that is not known.
+    /// unknown.
     #[serde(default)]
     pub shared_core: Option<bool>,
-    /// Over how many packages these CPUs are spread; null if that is not known.
+    /// The number of packages over which these CPUs are spread; null if unknown.
     #[serde(default)]
     pub packages: Option<usize>,
-    /// How many CPUs the server has, if it is on another machine, so that it is not pinned from
-    /// here, and tells.
+    /// The number of the server's CPUs, as it tells, if it is on another machine and so not pinned
+    /// from here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server_cpus_elsewhere: Option<usize>,
 }
 
 impl Placement {
-    /// What to mind of figures that were taken on hyperthreads of one core.
+    /// Says what is wrong with figures that were taken on hyperthreads of one core.
     pub fn note(&self) -> Option<String> {
         (self.shared_core == Some(true)).then(|| {
             "shared-core: two of its CPUs are hyperthreads of one core, and slow each other down".to_owned()
         })
     }
 
-    /// Whether both sides have one CPU together.
+    /// Tells whether server and client have one CPU together.
     pub fn is_one_cpu(&self) -> bool {
-        self.server == self.client
-            && self.server.parse::<CpuList>().is_ok_and(|list| list.cpus().len() == 1)
+        self.server == self.client && cpus_of(&self.server).is_some_and(|cpus| cpus.len() == 1)
     }
 
-    /// Whether both sides are pinned, and the client to CPUs of its own.
+    /// Tells whether both are pinned, and the client to CPUs of its own.
     pub fn is_client_apart(&self) -> bool {
-        let both = self.server.parse::<CpuList>().ok().zip(self.client.parse::<CpuList>().ok());
-        both.is_some_and(|(server, client)| {
-            !client.cpus().iter().any(|cpu| server.cpus().contains(cpu))
-        })
+        let both = cpus_of(&self.server).zip(cpus_of(&self.client));
+        both.is_some_and(|(server, client)| !client.iter().any(|cpu| server.contains(cpu)))
     }
 
-    /// How many CPUs the server has, if that is known.
+    /// Returns the number of the server's CPUs, if that is known.
     pub fn server_cpus(&self) -> Option<usize> {
-        let pinned = || self.server.parse::<CpuList>().ok().map(|list| list.cpus().len());
-        self.server_cpus_elsewhere.or_else(pinned)
+        self.server_cpus_elsewhere.or_else(|| cpus_of(&self.server).map(|cpus| cpus.len()))
     }
 
-    /// The CPUs of both sides; all that are allowed if one is not pinned.
+    /// Returns the CPUs of server and client; all that are allowed if one is not pinned.
     pub fn cpus(&self) -> Result<CpuList> {
         if self.server.is_empty() || self.client.is_empty() {
-            return allowed();
+            return CpuList::allowed().context("CPUs that this process may use");
         }
         [self.server.as_str(), self.client.as_str()].join(",").parse().map_err(anyhow::Error::msg)
     }
 
-    /// How many of the CPUs are left by both sides.
+    /// Counts those of the CPUs that neither server nor client is pinned to.
     pub fn free_of(&self, cpus: &BTreeSet<usize>) -> u64 {
-        let of_side = |list: &String| {
-            list.parse().map(|list: CpuList| list.cpus().to_vec()).unwrap_or_default()
-        };
-        let taken = [&self.server, &self.client].map(of_side).concat();
+        let taken: Vec<usize> = [&self.server, &self.client]
+            .into_iter()
+            .filter_map(|list| cpus_of(list))
+            .flatten()
+            .collect();
         cpus.iter().filter(|cpu| !taken.contains(cpu)).count() as u64
     }
 
-    /// How many CPUs of a server that is not to be seen are left by its workers for kernel threads,
-    /// which inherit their pinning.
+    /// Counts the CPUs of a server elsewhere that its workers leave for kernel threads, which inherit
+    /// their pinning.
     pub fn left_by(&self, workers: u16) -> u64 {
         let cpus = self.server_cpus_elsewhere.unwrap_or_default();
         cpus.saturating_sub(workers.into()) as u64
     }
 }
 
-fn allowed() -> Result<CpuList> {
-    CpuList::allowed().context("CPUs that this process may use")
+/// Returns the CPUs of a list; none if it is empty.
+fn cpus_of(list: &str) -> Option<Vec<usize>> {
+    list.parse().ok().map(|list: CpuList| list.cpus().to_vec())
 }

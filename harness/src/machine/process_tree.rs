@@ -1,36 +1,37 @@
-//! All processes of a server that forks: a process for each connection, or a shell around the
+//! Finds all processes of a server that forks: one for each connection, or a shell around the
 //! server.
 //!
-//! Counters that are inherited follow the children by themselves; clocks do not, and are read of
-//! each process. That is exact as long as none begins or ends between two readings, and [`Tree`]s
-//! of two moments that are equal say so, as far as the kernel tells (`faults_of_ended`).
+//! Inherited counters follow the children by themselves; clocks do not, and are read of each
+//! process. Their sum is exact as long as no process begins or ends between two readings. Equal
+//! [`Tree`]s of two moments show that, as far as the kernel tells (`faults_of_ended`).
 
 use std::io;
+
+use ringmark::whereabouts::stat_field;
 
 use super::procfs;
 
 /// The processes of a server at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tree {
-    /// The process that is the server, then the others that live, in ascending order.
+    /// The server's first process, then the others that live, in ascending order.
     pids: Vec<u32>,
-    /// Those that have ended and were not waited for: they use nothing any more.
+    /// The processes that have ended and were not waited for: they use nothing any more.
     dead: Vec<u32>,
-    /// Page faults of children that have ended and were waited for, of all of these: any child that
-    /// came, went and was waited for has had some. Nothing is seen of one that came and went while
-    /// its parent ignored SIGCHLD: nobody waits for it, and the kernel adds what it had used to
-    /// nothing (wait(2)).
+    /// Page faults of all children that have ended and were waited for: each has had some. One case
+    /// is missed: a child that came and went while its parent ignored SIGCHLD. Nobody waits for
+    /// it, and the kernel charges what it used to nobody (wait(2)).
     faults_of_ended: u64,
 }
 
 impl Tree {
-    /// A process that is known to have no children.
+    /// Stands for a process that is known to have no children.
     pub fn alone(pid: u32) -> Self {
         Self { pids: vec![pid], dead: Vec::new(), faults_of_ended: 0 }
     }
 
-    /// A process with all others below its supervisor: its descendants, and what they have left to
-    /// that one.
+    /// Finds a process and all others below its supervisor: its descendants, and orphans that the
+    /// supervisor has inherited from them.
     pub fn read(root: u32, supervisor: u32) -> io::Result<Self> {
         let mut others = children_of(supervisor)?;
         let mut next = 0;
@@ -49,18 +50,18 @@ impl Tree {
         Ok(Self { pids, dead, faults_of_ended })
     }
 
-    /// Their numbers.
+    /// Returns their numbers.
     pub fn into_pids(self) -> Vec<u32> {
         self.pids
     }
 
-    /// How many there are.
+    /// Returns how many there are.
     pub fn count(&self) -> usize {
         self.pids.len()
     }
 
-    /// A figure over all of them. One that has ended since has none; the next tree will then be
-    /// another.
+    /// Sums a figure over all of them. A process that has ended since has none; the next tree will
+    /// then differ.
     pub fn sum<T: std::ops::AddAssign>(
         &self,
         read: impl Fn(u32) -> io::Result<T>,
@@ -78,7 +79,7 @@ impl Tree {
     }
 }
 
-/// The children of a process, whichever of its threads has made them.
+/// Lists the children of a process, whichever of its threads has made them.
 pub fn children_of(pid: u32) -> io::Result<Vec<u32>> {
     let tasks = match std::fs::read_dir(format!("/proc/{pid}/task")) {
         Ok(tasks) => tasks,
@@ -107,7 +108,7 @@ fn has_ended(pid: u32) -> bool {
     Stat::read(pid).is_none_or(|stat| stat.is_dead)
 }
 
-/// What /proc/PID/stat tells, of a process that has not been waited for.
+/// The state of a process that has not been waited for (/proc/PID/stat).
 struct Stat {
     is_dead: bool,
     faults_of_ended: u64,
@@ -118,15 +119,13 @@ impl Stat {
         Self::parse(&procfs::read(format!("/proc/{pid}/stat")).ok()?)
     }
 
-    /// proc_pid_stat(5): state, cminflt and num_threads are fields 3, 11 and 20; the name, field 2,
-    /// may hold anything.
+    /// Finds state, cminflt and num_threads, the fields 3, 11 and 20 of proc_pid_stat(5).
     fn parse(stat: &str) -> Option<Self> {
-        let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split_whitespace().collect();
         // The state is that of the first thread, which others may outlive.
-        let threads: u64 = fields.get(17)?.parse().ok()?;
+        let threads: u64 = stat_field(stat, 20)?.parse().ok()?;
         Some(Self {
-            is_dead: matches!(*fields.first()?, "Z" | "X") && threads <= 1,
-            faults_of_ended: fields.get(8)?.parse().ok()?,
+            is_dead: matches!(stat_field(stat, 3)?, "Z" | "X") && threads <= 1,
+            faults_of_ended: stat_field(stat, 11)?.parse().ok()?,
         })
     }
 }
@@ -135,6 +134,7 @@ impl Stat {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
+    use rustix::process::{Pid, Signal, kill_process, kill_process_group};
     use std::io::{BufRead, BufReader, Write};
     use std::os::unix::process::CommandExt;
     use std::process::{Child, Command, Stdio};
@@ -162,9 +162,8 @@ mod tests {
 
     impl Drop for Shell {
         fn drop(&mut self) {
-            // SAFETY: takes no pointer. The shell is not reaped yet, so the number is that of its
-            // group.
-            unsafe { libc::kill(-(self.0.id() as libc::pid_t), libc::SIGKILL) };
+            // The shell is not reaped yet, so the number is that of its group.
+            let _ = kill_process_group(Pid::from_child(&self.0), Signal::KILL);
             let _ = self.0.wait();
         }
     }
@@ -216,8 +215,8 @@ mod tests {
         wait_until(|| name() == "sleep\n");
         let living = Tree::read(root, root).unwrap();
         assert_eq!(living.pids, [root, child]);
-        // SAFETY: takes no pointer. Its parent waits for no child, so the number stays its own.
-        unsafe { libc::kill(child as libc::pid_t, libc::SIGKILL) };
+        // Its parent waits for no child, so the number stays its own.
+        kill_process(Pid::from_raw(child.cast_signed()).unwrap(), Signal::KILL).unwrap();
         wait_until(|| has_ended(child));
         let after = Tree::read(root, root).unwrap();
         assert_eq!((after.count(), after.sum(|_| Ok(1)).unwrap()), (1, 1));

@@ -1,4 +1,4 @@
-//! The file of a program: its size, its sum and its revision.
+//! Reads the file of a program: its size, its sum and its revision.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -12,30 +12,30 @@ use serde_json::Value;
 use super::facts;
 use super::files::output;
 
-/// A program, without the folder that it lies in.
+/// The file of a program, without its folder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Program {
+pub struct ProgramFile {
     /// Its file's name.
     pub file: String,
     /// Its size.
     pub bytes: u64,
-    /// What `sha256sum` says of it; null where there is no such command.
+    /// Its sum by `sha256sum`; null where there is no such command.
     pub sha256: Option<String>,
-    /// The revision of the source that it was built from, as it tells; only of programs of ours.
+    /// The revision of the source that it was built from; only of programs of ours.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<String>,
-    /// The file's stamp from before it was read, here: what is written meanwhile shows.
+    /// The file's stamp from before it was read, so that a write in between shows.
     #[serde(skip)]
     pub stamp: Option<Value>,
 }
 
-impl Program {
-    /// One that lies here.
+impl ProgramFile {
+    /// Reads a program on this machine.
     pub fn of_file(path: &Path) -> Result<Self> {
         Self::read(path, path)
     }
 
-    /// This one.
+    /// Reads this program.
     pub fn of_this() -> Result<Self> {
         let this = std::env::current_exe().context("find this program")?;
         // The file that runs, even if another has taken its name since.
@@ -43,7 +43,7 @@ impl Program {
         Ok(Self { revision: facts::revision(), ..Self::read(Path::new(&running), &this)? })
     }
 
-    /// The server's program, which lies here.
+    /// Reads the server's program on this machine.
     pub fn of_server(path: &Path) -> Result<Self> {
         Ok(Self {
             revision: fs::read(path).ok().and_then(|bytes| revision_in(&bytes)),
@@ -51,7 +51,7 @@ impl Program {
         })
     }
 
-    /// Whether both files hold the same, as far as that is known.
+    /// Tells whether both files are known to hold the same.
     pub fn has_contents_of(&self, other: &Self) -> bool {
         self.bytes == other.bytes && self.sha256.is_some() && self.sha256 == other.sha256
     }
@@ -71,8 +71,8 @@ impl Program {
     }
 }
 
-/// The revision that a program of ours would tell with `--version`. It is not started for that: a
-/// script in its place would do whatever it does.
+/// Finds the revision that a program of ours prints with `--version`. It is not started for that,
+/// because a script in its place would do whatever it does.
 fn revision_in(program: &[u8]) -> Option<String> {
     const BEFORE: &[u8] = b", revision ";
     const DIGITS: usize = 40;

@@ -1,30 +1,35 @@
-//! What this process may do, and what gets it what it may not.
+//! Tells what this process may do, and how to get the rights that it lacks.
+
+use ringmark::rights::{effective_capabilities, is_in_first_user_namespace};
 
 use super::procfs;
 
-/// What the kernel asks for.
+/// A capability that the kernel asks for.
 #[derive(Clone, Copy)]
-pub struct Need {
-    /// As capabilities(7) calls it.
+pub struct Privilege {
+    /// Its name in capabilities(7).
     pub capability: &'static str,
     bit: u32,
     /// Whether it must be root's of the host, and not of a user namespace.
     is_of_host: bool,
 }
 
-/// To make a network namespace.
-pub const NAMESPACE: Need = Need { capability: "CAP_SYS_ADMIN", bit: 21, is_of_host: false };
+/// The privilege to make a network namespace.
+pub const NAMESPACE: Privilege =
+    Privilege { capability: "CAP_SYS_ADMIN", bit: 21, is_of_host: false };
 
-/// To mount tracefs.
-pub const MOUNT: Need = Need { capability: "CAP_SYS_ADMIN", bit: 21, is_of_host: true };
+/// The privilege to mount tracefs.
+pub const MOUNT: Privilege = Privilege { is_of_host: true, ..NAMESPACE };
 
-/// To count what the kernel does, where kernel.perf_event_paranoid does not leave it to everybody.
-pub const COUNT: Need = Need { capability: "CAP_PERFMON", bit: 38, is_of_host: true };
+/// The privilege to count events of the kernel, where kernel.perf_event_paranoid does not leave it
+/// to everybody.
+pub const COUNT: Privilege = Privilege { capability: "CAP_PERFMON", bit: 38, is_of_host: true };
 
-/// To read what root owns.
-pub const READ: Need = Need { capability: "CAP_DAC_READ_SEARCH", bit: 2, is_of_host: true };
+/// The privilege to read files of root.
+pub const READ: Privilege =
+    Privilege { capability: "CAP_DAC_READ_SEARCH", bit: 2, is_of_host: true };
 
-/// What a process may do.
+/// The rights of a process.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Rights {
     is_root: bool,
@@ -34,7 +39,7 @@ pub struct Rights {
 }
 
 impl Rights {
-    /// Of the calling thread.
+    /// Reads those of the calling thread.
     pub fn read() -> Self {
         let status = procfs::read("/proc/thread-self/status").unwrap_or_default();
         let uid_map = procfs::read("/proc/self/uid_map").unwrap_or_default();
@@ -42,48 +47,52 @@ impl Rights {
     }
 
     fn parse(status: &str, uid_map: &str) -> Self {
-        let effective =
-            procfs::text(status, "CapEff").and_then(|mask| u64::from_str_radix(mask, 16).ok());
         let uid = procfs::text(status, "Uid").and_then(|uids| uids.split_whitespace().nth(1));
-        let ids: Vec<_> = uid_map.split_whitespace().collect();
         Self {
             is_root: uid == Some("0"),
-            capabilities: effective.unwrap_or_default(),
-            is_in_user_namespace: !ids.is_empty() && ids != ["0", "0", "4294967295"],
+            capabilities: effective_capabilities(status).unwrap_or_default(),
+            // A kernel without user namespaces has no such file.
+            is_in_user_namespace: !uid_map.is_empty() && !is_in_first_user_namespace(uid_map),
             is_filtered: procfs::number(status, "Seccomp").is_ok_and(|mode| mode != 0),
         }
     }
 
-    /// Whether this is a user whom root can allow more by the host's settings: not root, and not in
+    /// Tells whether root can allow this user more by the host's settings: not if it is root, or in
     /// a container.
     pub fn is_users(self) -> bool {
         !self.is_root && !self.is_filtered
     }
 
-    /// Whether it has what is needed, as far as the kernel asks for no more.
-    pub fn has(self, need: Need) -> bool {
-        self.capabilities >> need.bit & 1 == 1 && !(need.is_of_host && self.is_in_user_namespace)
+    /// Tells whether it has a privilege, as far as the kernel asks for no more.
+    pub fn has(self, privilege: Privilege) -> bool {
+        self.has_capability(privilege) && !(privilege.is_of_host && self.is_in_user_namespace)
     }
 
-    /// What to do if the kernel refuses what needs this.
-    pub fn how_to_get(self, need: Need) -> String {
-        let Need { capability, bit, is_of_host } = need;
-        let short = capability.trim_start_matches("CAP_");
-        if self.is_in_user_namespace && is_of_host {
+    fn has_capability(self, privilege: Privilege) -> bool {
+        self.capabilities >> privilege.bit & 1 == 1
+    }
+
+    /// Says what to do if the kernel refuses what needs this privilege.
+    pub fn how_to_get(self, privilege: Privilege) -> String {
+        let capability = privilege.capability;
+        if self.is_in_user_namespace && privilege.is_of_host {
             return "this is a user namespace (`unshare -r`, a rootless container), whose root is not the host's: \
                     run as the host's root"
                 .to_owned();
         }
-        match (self.capabilities >> bit & 1 == 1, self.is_root) {
+        match (self.has_capability(privilege), self.is_root) {
             (true, _) if self.is_filtered => {
                 "a seccomp filter refuses it: `docker run --security-opt seccomp=unconfined`"
                     .to_owned()
             }
             (true, _) => {
-                "a security module, as SELinux or AppArmor, may refuse it: see `dmesg`".to_owned()
+                "a security module, such as SELinux or AppArmor, may refuse it: see `dmesg`"
+                    .to_owned()
             }
             (false, true) => format!(
-                "root is here without {capability}: in a container `docker run --privileged`, or `--cap-add {short}`"
+                "root is here without {capability}: in a container `docker run --privileged`, or \
+                 `--cap-add {}`",
+                capability.trim_start_matches("CAP_")
             ),
             (false, false) if self.is_filtered => {
                 "run as root, in a container with `docker run --privileged`".to_owned()
@@ -93,10 +102,17 @@ impl Rights {
     }
 }
 
-/// The group of the calling process.
-pub fn group() -> u32 {
-    // SAFETY: getegid takes nothing and never fails.
-    unsafe { libc::getegid() }
+/// The setting that lets everybody count the kernel's events of their own processes.
+pub const LESS_PARANOID: &str = "sysctl -w kernel.perf_event_paranoid=1";
+
+/// Reads how far the kernel forbids to count its events.
+pub fn perf_event_paranoid() -> Option<i32> {
+    procfs::read("/proc/sys/kernel/perf_event_paranoid").ok()?.trim().parse().ok()
+}
+
+/// Tells whether everybody may count the kernel's events of their own processes.
+pub fn everybody_may_count() -> bool {
+    perf_event_paranoid().is_some_and(|level| level <= 1)
 }
 
 #[cfg(test)]
@@ -117,7 +133,7 @@ mod tests {
     #[test]
     fn advice_is_for_who_asks() {
         let own = "0 1000 1\n";
-        for (rights, need, words) in [
+        for (rights, privilege, words) in [
             (rights(1000, "0", 0, HOST), MOUNT, "run as root"),
             (
                 rights(1000, "0", 2, HOST),
@@ -132,7 +148,7 @@ mod tests {
             (rights(0, ALL, 0, own), NAMESPACE, "a security module"),
             (Rights::default(), READ, "run as root"),
         ] {
-            let said = rights.how_to_get(need);
+            let said = rights.how_to_get(privilege);
             assert!(said.contains(words), "{rights:?}: {said}");
             assert!(!rights.is_root || !said.contains("run as root"), "{said}");
         }

@@ -1,9 +1,9 @@
-//! Which CPUs are hyperthreads of one core, and which lie in one package, NUMA node or cache, as
-//! /sys tells.
+//! Reads from /sys which CPUs are hyperthreads of one core, and which share a package, NUMA node or
+//! cache.
 //!
-//! Hyperthreads share a core's execution units and first caches: each runs slower while the other
-//! is busy, and neither's clock nor its run delay shows it. So two threads that are measured get
-//! cores of their own.
+//! Hyperthreads share a core's execution units and first caches. Each runs slower while the other
+//! is busy, and neither's clock nor its run delay shows it. Two measured threads therefore get cores
+//! of their own.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,37 +13,35 @@ use serde::{Deserialize, Serialize};
 
 use super::affinity::CpuList;
 
-/// Where Linux tells of it.
+/// The tree in which Linux tells of it.
 pub const SYS: &str = "/sys";
 
-/// Groups of CPUs, those that this process may not use included; null where the machine does not
-/// tell.
+/// Groups of CPUs, with those that this process may not use; null where the machine does not tell.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Topology {
     /// The hyperthreads of each core.
     pub cores: Option<Vec<CpuList>>,
-    /// The CPUs of each package: what is in one socket.
+    /// The CPUs of each package, which is in one socket.
     pub packages: Option<Vec<CpuList>>,
-    /// The CPUs of each NUMA node: those that are equally near to a part of the memory.
+    /// The CPUs of each NUMA node, which are equally near to a part of the memory.
     pub numa_nodes: Option<Vec<CpuList>>,
     /// The CPUs of each third-level cache.
     pub l3_caches: Option<Vec<CpuList>>,
 }
 
 impl Topology {
-    /// The groups that have any of these CPUs, as `sys`, which is [`SYS`] but in tests, tells.
+    /// Reads the groups that have any of these CPUs from `sys`, which is [`SYS`] except in tests.
     pub fn read(sys: &Path, cpus: &[usize]) -> Self {
         let devices = sys.join("devices/system");
-        let of_cpu = |cpu: usize| devices.join(format!("cpu/cpu{cpu}"));
-        // Kernels before 5.3 have the second name of each only.
+        let folder = |cpu: usize| devices.join(format!("cpu/cpu{cpu}"));
+        // Kernels before 5.3 have only the second name of each.
         let named = |names: [&'static str; 2]| {
             grouped(cpus, |cpu| {
                 let lists: Vec<_> = names
                     .iter()
-                    .filter_map(|name| list(&of_cpu(cpu).join("topology").join(name)))
+                    .filter_map(|name| list(&folder(cpu).join("topology").join(name)))
                     .collect();
-                // A name that is hidden or made up by a container's engine does not hide what the
-                // other tells.
+                // A container's engine may hide or make up one of both, but not the larger.
                 lists.into_iter().max_by_key(|list| list.cpus().len())
             })
         };
@@ -59,36 +57,35 @@ impl Topology {
                     let level = fs::read_to_string(cache.join("level")).ok()?;
                     (level.trim() == "3").then(|| list(&cache.join("shared_cpu_list"))).flatten()
                 };
-                lists_in(&of_cpu(cpu).join("cache"), "index", third).pop()
+                lists_in(&folder(cpu).join("cache"), "index", third).pop()
             }),
         }
     }
 
-    /// Whether two CPUs are one, or hyperthreads of one core as far as that is known.
+    /// Tells whether two CPUs are one, or known to be hyperthreads of one core.
     pub fn is_one_core(&self, one: usize, other: usize) -> bool {
         one == other
             || index(&self.cores, one).is_some_and(|core| index(&self.cores, other) == Some(core))
     }
 
-    /// Whether one of the first and another of the second are hyperthreads of one core; none if the
-    /// cores are not known.
+    /// Tells whether one of the first and another of the second are hyperthreads of one core; none if
+    /// the cores are not known.
     pub fn share_a_core(&self, first: &[usize], second: &[usize]) -> Option<bool> {
         self.cores.as_ref()?;
-        let are_siblings = |one: usize, other: usize| one != other && self.is_one_core(one, other);
-        Some(first.iter().any(|&one| second.iter().any(|&other| are_siblings(one, other))))
+        let has_sibling =
+            |&one: &usize| second.iter().any(|&other| one != other && self.is_one_core(one, other));
+        Some(first.iter().any(has_sibling))
     }
 
-    /// These CPUs, with those of a package, a node and a cache beside each other.
+    /// Orders CPUs so that those of a package, a node and a cache are beside each other.
     pub fn nearest(&self, cpus: &[usize]) -> Vec<usize> {
-        let place =
-            |cpu| [&self.packages, &self.numa_nodes, &self.l3_caches].map(|of| index(of, cpu));
+        let levels = [&self.packages, &self.numa_nodes, &self.l3_caches];
         let mut ordered = cpus.to_vec();
-        ordered.sort_by_key(|&cpu| (place(cpu), cpu));
+        ordered.sort_by_key(|&cpu| (levels.map(|groups| index(groups, cpu)), cpu));
         ordered
     }
 
-    /// The first of each core of these CPUs, in the same order; all of them if the cores are not
-    /// known.
+    /// Picks the first CPU of each core, in the same order; all of them if the cores are not known.
     pub fn one_of_each_core(&self, cpus: &[usize]) -> Vec<usize> {
         let mut chosen: Vec<usize> = Vec::new();
         for &cpu in cpus {
@@ -99,7 +96,7 @@ impl Topology {
         chosen
     }
 
-    /// Over how many packages these CPUs are spread, if that is known.
+    /// Counts the packages over which these CPUs are spread, if that is known.
     pub fn packages_of(&self, cpus: &[usize]) -> Option<usize> {
         let packages: Option<BTreeSet<_>> =
             cpus.iter().map(|&cpu| index(&self.packages, cpu)).collect();
@@ -111,8 +108,7 @@ fn index(groups: &Option<Vec<CpuList>>, cpu: usize) -> Option<usize> {
     groups.as_ref()?.iter().position(|group| group.cpus().contains(&cpu))
 }
 
-/// The groups that `group_of` tells of these CPUs, each once; none if it does not tell of each CPU
-/// that it is in one.
+/// Collects the groups of these CPUs, each once; none if `group_of` does not know that of each CPU.
 fn grouped(cpus: &[usize], group_of: impl Fn(usize) -> Option<CpuList>) -> Option<Vec<CpuList>> {
     let mut groups: Vec<CpuList> = Vec::new();
     for &cpu in cpus {
@@ -127,14 +123,14 @@ fn list(path: &Path) -> Option<CpuList> {
     fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
-/// What is found in each entry of a folder whose name is `prefix` and a number.
+/// Applies `found` to each entry of a folder whose name is `prefix` and a number.
 fn lists_in(folder: &Path, prefix: &str, found: impl Fn(&Path) -> Option<CpuList>) -> Vec<CpuList> {
-    let is_numbered =
-        |name: &str| name.strip_prefix(prefix).is_some_and(|rest| rest.parse::<u32>().is_ok());
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     entries
-        .filter(|entry| entry.file_name().to_str().is_some_and(is_numbered))
-        .filter_map(|entry| found(&entry.path()))
+        .filter_map(|entry| {
+            entry.file_name().to_str()?.strip_prefix(prefix)?.parse::<u32>().ok()?;
+            found(&entry.path())
+        })
         .collect()
 }
 

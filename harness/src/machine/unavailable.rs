@@ -1,4 +1,4 @@
-//! Instruments that this machine does not allow.
+//! Says why an instrument cannot be used here.
 
 /// An instrument that this machine or this user's rights do not allow.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -10,12 +10,12 @@ pub struct Unavailable {
 }
 
 impl Unavailable {
-    /// For the given reason.
+    /// Gives the reason.
     pub fn new(reason: impl Into<String>) -> Self {
         Self { reason: reason.into(), advice: None }
     }
 
-    /// With the next step.
+    /// Adds the next step.
     pub fn advising(self, advice: impl Into<String>) -> Self {
         Self { advice: Some(advice.into()), ..self }
     }

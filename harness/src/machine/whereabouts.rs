@@ -1,11 +1,11 @@
-//! Where a process runs, as it says itself.
+//! Compares where processes run, by what each says of itself.
 
 use anyhow::{Context, Result};
 use ringmark::whereabouts;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// Where a process runs, as it says itself.
+/// The place of a process, as it says itself.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Whereabouts {
     pid: u32,
@@ -18,34 +18,37 @@ pub struct Whereabouts {
 }
 
 impl Whereabouts {
-    /// Of this process.
+    /// Reads that of this process.
     pub fn of_this_process() -> Result<Self> {
         serde_json::from_value(Value::Object(whereabouts::to_json()))
             .context("where this process is")
     }
 
+    /// Tells whether both are known to run under one kernel.
     pub fn is_on_machine_of(&self, other: &Self) -> bool {
         is_same(&self.boot_id, &other.boot_id)
     }
 
-    /// Two namespaces of different kernels may have one number.
+    /// Tells whether both are known to be in one network namespace. Two of different kernels may have
+    /// one number.
     pub fn is_in_network_of(&self, other: &Self) -> bool {
         self.is_on_machine_of(other) && is_same(&self.network_namespace, &other.network_namespace)
     }
 
+    /// Tells whether both are known to be in one PID namespace.
     pub fn sees_processes_of(&self, other: &Self) -> bool {
         self.is_on_machine_of(other) && is_same(&self.pid_namespace, &other.pid_namespace)
     }
 
-    /// The number of that process, if it is the one that /proc shows here under it.
+    /// Returns the number of that process, if /proc shows the same process here under it.
     pub fn pid_here(&self) -> Option<u32> {
-        let is_here = self.sees_processes_of(&Self::of_this_process().ok()?);
-        let is_it = || is_same(&self.start_ticks, &whereabouts::start_ticks(&self.pid.to_string()));
-        (is_here && is_it()).then_some(self.pid)
+        let is_here = self.sees_processes_of(&Self::of_this_process().ok()?)
+            && is_same(&self.start_ticks, &whereabouts::start_ticks(&self.pid.to_string()));
+        is_here.then_some(self.pid)
     }
 }
 
-/// What is not known is not the same.
+/// Compares two values; an unknown one equals none.
 fn is_same<T: PartialEq>(one: &Option<T>, other: &Option<T>) -> bool {
     one.is_some() && one == other
 }

@@ -20,7 +20,7 @@ use super::process::line_of;
 use super::redact;
 use super::redact::HIDDEN;
 use crate::machine::Machine;
-use crate::machine::program_file::Program;
+use crate::machine::program_file::ProgramFile;
 use crate::machine::whereabouts::Whereabouts;
 use crate::results::sides::{Side, Sides};
 
@@ -209,7 +209,7 @@ struct Report {
     whereabouts: Whereabouts,
     machine: Value,
     /// The program that is started there in trials.
-    program: Program,
+    program: ProgramFile,
     /// The stamp of its file, before it was read.
     stamp: Option<Value>,
 }
@@ -223,8 +223,8 @@ impl Report {
             whereabouts,
             machine: serde_json::to_value(Machine::read())?,
             program: match server {
-                Some(server) => Program::of_server(server)?,
-                None => Program::of_this()?,
+                Some(server) => ProgramFile::of_server(server)?,
+                None => ProgramFile::of_this()?,
             },
         })
     }
@@ -324,7 +324,7 @@ impl Launcher {
     }
 
     /// What its program is now.
-    pub fn program_now(&self, server: Option<&Path>) -> Result<Program> {
+    pub fn program_now(&self, server: Option<&Path>) -> Result<ProgramFile> {
         Ok(Report::ask(&self.prefix, server)?.program)
     }
 }

@@ -9,15 +9,15 @@ use serde_json::{Value, json};
 
 use super::Manifest;
 use super::sides::Sides;
-use crate::machine::program_file::Program;
+use crate::machine::program_file::ProgramFile;
 
 /// The two programs of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Programs {
     /// This one, which is also the load.
-    pub ringmark: Program,
+    pub ringmark: ProgramFile,
     /// The measured one.
-    pub server: Program,
+    pub server: ProgramFile,
 }
 
 impl Programs {
@@ -25,15 +25,16 @@ impl Programs {
     pub fn read(server: &Path, sides: Option<&Sides>) -> Result<Self> {
         let told = sides.and_then(|sides| sides.server.program.clone());
         Ok(Self {
-            ringmark: Program::of_this()?,
-            server: told.map_or_else(|| Program::of_server(server), Ok)?,
+            ringmark: ProgramFile::of_this()?,
+            server: told.map_or_else(|| ProgramFile::of_server(server), Ok)?,
         })
     }
 
     /// What to say if they were built from different sources.
     pub fn are_of_two_revisions(&self) -> Option<String> {
-        let told =
-            |program: &Program| program.revision.clone().unwrap_or_else(|| "unknown".to_owned());
+        let told = |program: &ProgramFile| {
+            program.revision.clone().unwrap_or_else(|| "unknown".to_owned())
+        };
         (self.ringmark.revision != self.server.revision).then(|| {
             format!(
                 "{} is of revision {}, {} of revision {}: build both from one checkout (`cargo build --release --workspace`)",

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::machine::affinity::CpuList;
-use crate::machine::program_file::Program;
+use crate::machine::program_file::ProgramFile;
 use crate::machine::topology::Topology;
 
 /// One side of a run that has a command on either.
@@ -19,7 +19,7 @@ pub struct Side {
     /// The machine, as it describes itself.
     pub machine: Value,
     /// The program that ran.
-    pub program: Option<Program>,
+    pub program: Option<ProgramFile>,
     /// The CPUs on which its program may run, if they are known.
     #[serde(skip)]
     pub cpus: Option<CpuList>,

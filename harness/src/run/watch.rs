@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use ringmark::whereabouts;
 use serde_json::Value;
 
-use crate::machine::program_file::Program;
+use crate::machine::program_file::ProgramFile;
 use crate::matrix::external::External;
 use crate::programs::sides::{Launcher, Launchers};
 use crate::results::origin::Programs;
@@ -40,7 +40,7 @@ impl fmt::Display for Replaced {
 /// A file as it was when the manifest was made.
 struct Watched {
     path: PathBuf,
-    program: Program,
+    program: ProgramFile,
     stamp: Option<Value>,
     /// Whether somebody might execute it.
     is_executable: bool,
@@ -49,7 +49,7 @@ struct Watched {
 impl Watched {
     /// `program` is what was read of it. If it cannot be known by its sum, it is by its stamp
     /// alone.
-    fn new(path: &Path, program: Program) -> Self {
+    fn new(path: &Path, program: ProgramFile) -> Self {
         let stamp = program.stamp.clone();
         Self { path: path.to_owned(), stamp, program, is_executable: is_executable(path) }
     }
@@ -59,7 +59,7 @@ impl Watched {
         let how = match &stamp {
             None => "is gone",
             Some(_) if stamp == self.stamp => return Ok(()),
-            Some(_) => match Program::of_file(&self.path) {
+            Some(_) => match ProgramFile::of_file(&self.path) {
                 Ok(_) if self.is_executable && !is_executable(&self.path) => {
                     "may not be executed any more"
                 }
@@ -95,7 +95,7 @@ impl Watch {
         launchers: Option<&Launchers>,
         externals: &[External],
         programs: &Programs,
-        external_files: &BTreeMap<String, Vec<Program>>,
+        external_files: &BTreeMap<String, Vec<ProgramFile>>,
     ) -> Result<Self> {
         let this = std::env::current_exe().context("find this program")?;
         let mut files = vec![Watched::new(&this, programs.ringmark.clone())];
@@ -152,10 +152,10 @@ fn look_at(launcher: &Launcher, side: &Side, name: &str, program: Option<&Path>)
 }
 
 /// The files that the commands of servers that are not ours name, by the servers' names.
-pub fn external_files(externals: &[External]) -> Result<BTreeMap<String, Vec<Program>>> {
+pub fn external_files(externals: &[External]) -> Result<BTreeMap<String, Vec<ProgramFile>>> {
     let files = |external: &External| -> Result<_> {
         let files: Result<Vec<_>> =
-            external.files().iter().map(|path| Program::of_file(path)).collect();
+            external.files().iter().map(|path| ProgramFile::of_file(path)).collect();
         Ok((external.name.clone(), files?))
     };
     externals.iter().map(files).collect()
@@ -174,7 +174,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("program");
         fs::write(&path, "one").unwrap();
-        let mut watched = Watched::new(&path, Program::of_file(&path).unwrap());
+        let mut watched = Watched::new(&path, ProgramFile::of_file(&path).unwrap());
         let mut look = || watched.look().map_err(|error| error.to_string());
         assert_eq!(look(), Ok(()));
         // As a build does that makes the same: a link more, and the same once more under that name.
@@ -183,7 +183,7 @@ mod tests {
         fs::remove_file(&path).unwrap();
         assert!(look().unwrap_err().contains("program is gone, so that"));
         fs::write(&path, "one").unwrap();
-        if Program::of_file(&path).unwrap().sha256.is_some() {
+        if ProgramFile::of_file(&path).unwrap().sha256.is_some() {
             assert_eq!(look(), Ok(()));
         }
         // In place, with as many bytes.

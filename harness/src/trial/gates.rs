@@ -1,7 +1,7 @@
 //! Checks that decide whether a trial's figures may be used.
 
 use crate::load::result::{CLIENT_BUSY_PERCENT, Limit, LoadResult, OFFERED_SHARE};
-use crate::machine::network::NetworkDifference;
+use crate::machine::network::NetworkReading;
 use crate::programs::counters::ServerCounters;
 use crate::rows::Status;
 
@@ -75,7 +75,7 @@ pub struct Evidence {
     pub client_run_delay_percent: Option<f64>,
     /// What TCP counted, if the trial had a namespace of its own. The host's counts belong to
     /// everybody.
-    pub network: Option<NetworkDifference>,
+    pub network: Option<NetworkReading>,
     /// io-wq workers that appeared.
     pub io_workers: u64,
     /// Memory readings that had not come to rest, and all of them.
@@ -248,7 +248,7 @@ impl Evidence {
             notes.push(note.to_owned());
         }
         if let Some(network) = self.network.filter(|network| network.retransmitted_segments > 0) {
-            let NetworkDifference { sent_segments, retransmitted_segments, .. } = network;
+            let NetworkReading { sent_segments, retransmitted_segments, .. } = network;
             notes.push(format!(
                 "TCP sent {retransmitted_segments} of {sent_segments} segments again"
             ));
@@ -299,8 +299,8 @@ fn behind(result: &LoadResult) -> Option<String> {
 }
 
 /// Says what TCP lost.
-fn lost(network: &NetworkDifference) -> Vec<String> {
-    let NetworkDifference { sent_segments, retransmitted_segments, listen_drops, .. } = network;
+fn lost(network: &NetworkReading) -> Vec<String> {
+    let NetworkReading { sent_segments, retransmitted_segments, listen_drops } = network;
     let mut lost = Vec::new();
     if *retransmitted_segments as f64 > RETRANSMITTED_SHARE * *sent_segments as f64 {
         lost.push(format!(
@@ -354,10 +354,9 @@ mod tests {
             client_cpu_percent: Some(50.0),
             steal_percent: Some(0.1),
             server_run_delay_percent: Some(0.2),
-            network: Some(NetworkDifference {
+            network: Some(NetworkReading {
                 sent_segments: 10_000,
                 retransmitted_segments: 0,
-                listen_overflows: 0,
                 listen_drops: 0,
             }),
             ..Evidence::default()

@@ -12,7 +12,7 @@ use super::task::Trial;
 use super::window::{Sums, Window};
 use crate::load::result::LoadResult;
 use crate::machine::cpu::{MachineCpuDifference, Tasks};
-use crate::machine::network::NetworkDifference;
+use crate::machine::network::NetworkReading;
 use crate::matrix::{Latency, Workload};
 use crate::programs::client::Load;
 use crate::programs::counters::ServerCounters;
@@ -62,7 +62,7 @@ struct Readings {
     counters_before: ServerCounters,
     /// The server's counters once it has taken note of every connection.
     at_rest: ServerCounters,
-    network: Option<NetworkDifference>,
+    network: Option<NetworkReading>,
     /// How many ports the server has.
     ports: usize,
 }

@@ -177,7 +177,7 @@ fn read_active(load: &mut Load, instrument: &MemoryInstrument) -> Result<MemoryR
     load.next(ECHO_TIME)?;
     let LoadEvent::Result(result) = load.next(ECHO_TIME)? else { bail!("the load gave no result") };
     let is_active = result.window_end_ns.is_some_and(|end_ns| !read_at.is_after(end_ns));
-    readings.sort_by_key(|reading| reading.kernel_bytes().unwrap_or(reading.user.private_bytes));
+    readings.sort_by_key(|reading| reading.kernel_bytes().unwrap_or(reading.private_bytes));
     Ok(MemoryReading { settled: is_active, ..readings.swap_remove(ACTIVE_READINGS / 2) })
 }
 
@@ -188,7 +188,7 @@ fn objects(reading: &MemoryReading) -> Vec<(&'static str, &str, u64)> {
     objects.extend(slabs.map(|slab| ("kernel", slab.name.as_str(), slab.bytes())));
     objects.push(("kernel", PAGE_TABLES, reading.page_tables_bytes));
     objects.extend(reading.kernel_bytes().map(|bytes| ("kernel", KERNEL_SUM, bytes)));
-    objects.push(("user", USER_SUM, reading.user.private_bytes));
+    objects.push(("user", USER_SUM, reading.private_bytes));
     let machine = &reading.machine;
     objects.extend([
         ("machine", "slab pages", machine.slab_bytes),

@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 
 use crate::load::result::LatencyUs;
 use crate::machine::cgroup::ControlGroup;
-use crate::machine::procfs;
+use crate::machine::meminfo::Meminfo;
 use crate::matrix::connection_limits::reserve_bytes;
 use crate::programs::client::Load;
 use crate::programs::server::Server;
@@ -132,12 +132,11 @@ impl Ramp {
 
 impl Available {
     fn read() -> io::Result<Self> {
-        let meminfo = procfs::read("/proc/meminfo")?;
-        let of = |name| procfs::kibibytes(&meminfo, name);
+        let meminfo = Meminfo::read()?;
         let allowed = ControlGroup::read().memory_left_bytes.unwrap_or(u64::MAX);
         Ok(Self {
-            available_bytes: of("MemAvailable")?.min(allowed),
-            reclaimable_bytes: of("SReclaimable")?,
+            available_bytes: meminfo.bytes("MemAvailable")?.min(allowed),
+            reclaimable_bytes: meminfo.bytes("SReclaimable")?,
         })
     }
 }

@@ -6,7 +6,7 @@ use super::context::TrialContext;
 use super::task::Trial;
 use crate::load::files::FileTables;
 use crate::load::result::ChurnResult;
-use crate::machine::network::{NetworkDifference, NetworkReading};
+use crate::machine::network::NetworkReading;
 use crate::machine::network_namespace::NetworkNamespace;
 use crate::programs::client::Load;
 use crate::programs::counters::ServerCounters;
@@ -114,7 +114,7 @@ impl<'a> Site<'a> {
     pub fn network_since(
         &mut self,
         before: Option<NetworkReading>,
-    ) -> Result<Option<NetworkDifference>> {
+    ) -> Result<Option<NetworkReading>> {
         Ok(self.network()?.zip(before).map(|(after, before)| after.since(&before)))
     }
 

@@ -15,7 +15,7 @@ use super::site::{Site, UNSEEN, miscounted};
 use super::task::Trial;
 use crate::load::result::{LoadEvent, LoadResult};
 use crate::machine::Unavailable;
-use crate::machine::tracepoints::{Counters, Reading, RingEvent, Syscall, Tracepoint};
+use crate::machine::tracepoints::{Reading, RingEvent, Syscall, Tracepoint, TracepointCounters};
 use crate::matrix::Workload;
 use crate::programs::client::Load;
 use crate::programs::counters::ServerCounters;
@@ -210,16 +210,17 @@ impl Counts {
 /// forks. Of a server of ours those of the main thread are subtracted, which does nothing for the
 /// connections but tell how they fare.
 struct WorkerCounters {
-    all: Counters<Syscall>,
-    main: Option<Counters<Syscall>>,
+    all: TracepointCounters<Syscall>,
+    main: Option<TracepointCounters<Syscall>>,
 }
 
 impl WorkerCounters {
     fn attach(pid: u32, main_is_idle: bool) -> Result<Self, Unavailable> {
         // All first: the main thread may still be on its way to where it holds, and is never to
         // have more than all.
-        let all = Counters::attach(pid)?;
-        let main = main_is_idle.then(|| Counters::attach_to_main_thread(pid)).transpose()?;
+        let all = TracepointCounters::attach(pid)?;
+        let main =
+            main_is_idle.then(|| TracepointCounters::attach_to_main_thread(pid)).transpose()?;
         Ok(Self { all, main })
     }
 
@@ -243,7 +244,7 @@ struct Tracepoints {
     calls: Result<WorkerCounters, Unavailable>,
     /// None if the server does not use io_uring. The main thread, which may have tried a ring, does
     /// nothing on one later.
-    ring: Option<Result<Counters<RingEvent>, Unavailable>>,
+    ring: Option<Result<TracepointCounters<RingEvent>, Unavailable>>,
 }
 
 impl Tracepoints {
@@ -257,14 +258,18 @@ impl Tracepoints {
     fn attach(pid: u32, uses_ring: bool, main_is_idle: bool) -> Self {
         Self {
             calls: WorkerCounters::attach(pid, main_is_idle),
-            ring: uses_ring.then(|| Counters::attach(pid)),
+            ring: uses_ring.then(|| TracepointCounters::attach(pid)),
         }
     }
 
     fn read(&mut self) -> Result<TracepointReading> {
         let calls = self.calls.as_mut().ok().map(WorkerCounters::read).transpose();
-        let ring =
-            self.ring.as_mut().and_then(|ring| ring.as_mut().ok()).map(Counters::read).transpose();
+        let ring = self
+            .ring
+            .as_mut()
+            .and_then(|ring| ring.as_mut().ok())
+            .map(TracepointCounters::read)
+            .transpose();
         Ok(TracepointReading {
             calls: calls.context("read the tracepoints")?,
             ring: ring.context("read the tracepoints of io_uring")?,
@@ -329,7 +334,7 @@ impl Rest {
 /// Returns a row for each event, with a count, or with the reason why it has none.
 fn event_rows(
     row: &TrialRow,
-    counters: &Result<Counters<RingEvent>, Unavailable>,
+    counters: &Result<TracepointCounters<RingEvent>, Unavailable>,
     (before, after): (&Rest, &Rest),
     echoes: f64,
 ) -> Vec<EventRow> {

@@ -1,6 +1,6 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 
 use super::*;
 
@@ -9,14 +9,8 @@ const PAIRS: usize = 4000;
 
 /// Pairs that this process may open with room for the rest of the tests.
 fn affordable_pairs() -> usize {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: both calls are given a local that lives through them.
-    unsafe {
-        assert_eq!(libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit), 0);
-        limit.rlim_cur = limit.rlim_max;
-        assert_eq!(libc::setrlimit(libc::RLIMIT_NOFILE, &limit), 0);
-    }
-    PAIRS.min(usize::try_from(limit.rlim_max).unwrap().saturating_sub(1000) / 2)
+    let limit = ringmark::process::raise_open_files_limit().unwrap();
+    PAIRS.min(usize::try_from(limit).unwrap().saturating_sub(1000) / 2)
 }
 
 /// The reading, or none with the reason printed if this machine or its user does not allow an exact
@@ -26,12 +20,11 @@ fn settled(instrument: &MemoryInstrument) -> Option<MemoryReading> {
         eprintln!("skipped: {why}");
         return None;
     }
-    let reading = instrument.settle(Duration::from_secs(3)).unwrap();
-    if !reading.shrunk {
+    if !instrument.slabs.as_ref().is_ok_and(Slabs::can_shrink) {
         eprintln!("skipped: the caches cannot be shrunk, and so not be counted exactly");
         return None;
     }
-    Some(reading)
+    Some(instrument.settle(Duration::from_secs(3)).unwrap())
 }
 
 /// How many objects of the named cache, and bytes of one object, came with each of `count` things.
@@ -103,9 +96,7 @@ fn open_add_and_close() -> Option<Vec<String>> {
     }
     let connected = settled(&instrument)?;
 
-    // SAFETY: epoll_create1 takes no pointers; the descriptor that it returns belongs to nobody
-    // else.
-    let epoll = unsafe { OwnedFd::from_raw_fd(libc::epoll_create1(libc::EPOLL_CLOEXEC)) };
+    let epoll = ringmark::sys::epoll_create().unwrap();
     for end in ends.iter().step_by(2) {
         let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: 0 };
         // SAFETY: both descriptors are open, and the event is a local that lives through the call.
@@ -157,11 +148,9 @@ fn user_pages_and_page_tables_of_a_process_grow_as_it_touches_memory() {
     let touched = vec![1u8; BYTES];
     let after = instrument.read().unwrap();
     drop(touched);
-    let grown = after.user.anonymous_bytes - before.user.anonymous_bytes;
+    let grown = after.private_bytes - before.private_bytes;
     // Other tests run in this process, and need a few MiB at most.
     assert!(grown.abs_diff(BYTES as u64) < 16 << 20, "{grown}");
-    assert!(after.user.private_bytes > before.user.private_bytes);
-    assert!(after.user.rss_bytes >= after.user.anonymous_bytes);
     assert!(
         after.page_tables_bytes > before.page_tables_bytes,
         "huge pages still need tables of their own"

@@ -1,35 +1,34 @@
-//! The tracepoints of io_uring.
+//! Lists the tracepoints of io_uring.
 
-use super::Tracepoint;
+use super::tracefs::Tracepoint;
 
-/// Something happens within io_uring.
+/// Something that happens within io_uring.
 ///
 /// Each of these fires in the task that does it: a thread that submits or waits, its SQPOLL thread,
-/// or an io-wq worker. A counter that is inherited follows all three, so that the counts are exact.
-/// Two tracepoints that one may look for are not here. `io_uring_task_add` tells that a request has
-/// become ready, and fires in whatever task made it so: of an echo server that is its client, which
-/// the server's counters do not see. `io_uring_register` says no more than the count of the call of
-/// that name.
+/// or an io-wq worker. An inherited counter follows all three, so the counts are exact. Two
+/// tracepoints are left out. `io_uring_task_add` fires in whatever task made a request ready: for an
+/// echo server that is its client, which the server's counters do not see. `io_uring_register` says
+/// no more than the count of the call of that name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RingEvent {
     /// A request is taken from the submission queue. Older kernels have another name for it
     /// (`io_uring_submit_sqe`).
     SubmitReq,
-    /// A completion is put into the completion queue, each of a multishot request's too; not of a
-    /// request that skips it (CQE_SKIP_SUCCESS). Older kernels count one for which the queue has no
-    /// room here too.
+    /// A completion is put into the completion queue, each of a multishot request's too. A request
+    /// that skips its completion (CQE_SKIP_SUCCESS) is not counted. Older kernels also count a
+    /// completion for which the queue has no room.
     Complete,
     /// A completion finds the completion queue full, and waits in the kernel.
     CqeOverflow,
     /// A request that cannot go on at once waits for its file to become ready. A request to poll is
-    /// not counted: waiting is all that it does.
+    /// not counted, because it only waits.
     PollArm,
     /// A wait for completions finds fewer than it waits for, and goes to sleep.
     CqringWait,
     /// A thread works off what has become ready, on a ring with DEFER_TASKRUN.
     LocalWorkRun,
-    /// The same on a ring without it. An SQPOLL thread does so in each turn in which it looks for
-    /// requests, whether anything has become ready or not: there it counts the turns.
+    /// The same on a ring without DEFER_TASKRUN. An SQPOLL thread does so in each turn in which it
+    /// looks for requests, ready or not: there the count is of turns.
     TaskWorkRun,
     /// A request looks up the file of a descriptor; one on a direct descriptor does not.
     FileGet,
@@ -40,33 +39,33 @@ pub enum RingEvent {
 }
 
 impl RingEvent {
-    /// All of them.
-    pub const ALL: [RingEvent; 10] = [
-        RingEvent::SubmitReq,
-        RingEvent::Complete,
-        RingEvent::CqeOverflow,
-        RingEvent::PollArm,
-        RingEvent::CqringWait,
-        RingEvent::LocalWorkRun,
-        RingEvent::TaskWorkRun,
-        RingEvent::FileGet,
-        RingEvent::QueueAsyncWork,
-        RingEvent::Link,
+    /// Every event, in the order in which they are read.
+    pub const ALL: [Self; 10] = [
+        Self::SubmitReq,
+        Self::Complete,
+        Self::CqeOverflow,
+        Self::PollArm,
+        Self::CqringWait,
+        Self::LocalWorkRun,
+        Self::TaskWorkRun,
+        Self::FileGet,
+        Self::QueueAsyncWork,
+        Self::Link,
     ];
 
-    /// The kernel's name of the tracepoint.
+    /// Returns the kernel's name of the tracepoint.
     pub const fn name(self) -> &'static str {
         match self {
-            RingEvent::SubmitReq => "io_uring_submit_req",
-            RingEvent::Complete => "io_uring_complete",
-            RingEvent::CqeOverflow => "io_uring_cqe_overflow",
-            RingEvent::PollArm => "io_uring_poll_arm",
-            RingEvent::CqringWait => "io_uring_cqring_wait",
-            RingEvent::LocalWorkRun => "io_uring_local_work_run",
-            RingEvent::TaskWorkRun => "io_uring_task_work_run",
-            RingEvent::FileGet => "io_uring_file_get",
-            RingEvent::QueueAsyncWork => "io_uring_queue_async_work",
-            RingEvent::Link => "io_uring_link",
+            Self::SubmitReq => "io_uring_submit_req",
+            Self::Complete => "io_uring_complete",
+            Self::CqeOverflow => "io_uring_cqe_overflow",
+            Self::PollArm => "io_uring_poll_arm",
+            Self::CqringWait => "io_uring_cqring_wait",
+            Self::LocalWorkRun => "io_uring_local_work_run",
+            Self::TaskWorkRun => "io_uring_task_work_run",
+            Self::FileGet => "io_uring_file_get",
+            Self::QueueAsyncWork => "io_uring_queue_async_work",
+            Self::Link => "io_uring_link",
         }
     }
 }

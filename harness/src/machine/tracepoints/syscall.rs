@@ -1,16 +1,17 @@
-//! The tracepoints of system calls.
+//! Lists the tracepoints of system calls.
 
 use std::iter;
 
 use ringmark::call::Call;
 
-use super::{Reading, Tracepoint};
+use super::counters::Reading;
+use super::tracefs::Tracepoint;
 
-/// A system call is entered.
+/// A system call that is entered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Syscall {
-    /// A call that a server can make. Not all 360 have a counter: with all of them open a ping-pong
-    /// took twice as long.
+    /// A call that a server can make. Not all 360 calls have a counter: with all of them open a
+    /// ping-pong took twice as long.
     Named(Call),
     /// Any call, named or not. It is read last: the named calls never exceed it.
     Any,
@@ -23,7 +24,7 @@ impl From<Call> for Syscall {
 }
 
 impl Syscall {
-    /// The kernel's name of the call.
+    /// Returns the kernel's name of the call.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Named(call) => call.name(),
@@ -49,12 +50,12 @@ impl Tracepoint for Syscall {
 }
 
 impl Reading<Syscall> {
-    /// All calls, named or not.
+    /// Counts all calls, named or not.
     pub fn total(&self) -> u64 {
         self.of(Syscall::Any).unwrap_or_default()
     }
 
-    /// The calls that have no counter of their own.
+    /// Counts the calls that have no counter of their own.
     pub fn other(&self) -> u64 {
         let named: u64 = Call::ALL.into_iter().filter_map(|call| self.of(call)).sum();
         self.total().saturating_sub(named)

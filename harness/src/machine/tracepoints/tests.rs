@@ -1,16 +1,17 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
-use std::mem;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
+use std::{io, ptr, thread};
 
 use io_uring::squeue::{Entry, Flags};
 use io_uring::{IoUring, opcode, types};
 use ringmark::call::Call;
 
+use super::tracefs::ids;
 use super::*;
 use crate::machine::cpu::Tasks;
 
@@ -152,7 +153,7 @@ fn wait_until(mut holds: impl FnMut() -> bool) {
 #[test]
 fn calls_of_all_threads_are_counted_exactly() {
     let (reaped, mut started, mut reported) = fork_child();
-    let mut counters = match Counters::<Syscall>::attach(reaped.0.cast_unsigned()) {
+    let mut counters = match TracepointCounters::<Syscall>::attach(reaped.0.cast_unsigned()) {
         Ok(counters) => counters,
         Err(why) => return eprintln!("skipped: {why}"),
     };
@@ -190,7 +191,7 @@ fn calls_of_all_threads_are_counted_exactly() {
 fn a_process_with_threads_is_refused() {
     let (send, receive) = std::sync::mpsc::channel::<()>();
     let second = thread::spawn(move || receive.recv());
-    let refusal = Counters::<Syscall>::attach(std::process::id()).err().unwrap();
+    let refusal = TracepointCounters::<Syscall>::attach(std::process::id()).err().unwrap();
     assert!(refusal.reason.contains("threads already"), "{refusal}");
     drop(send);
     second.join().unwrap().unwrap_err();
@@ -200,7 +201,7 @@ fn a_process_with_threads_is_refused() {
 fn a_process_that_is_gone_is_named() {
     let mut gone = Command::new("true").stdin(Stdio::null()).spawn().unwrap();
     gone.wait().unwrap();
-    let refusal = Counters::<Syscall>::attach(gone.id()).err().unwrap();
+    let refusal = TracepointCounters::<Syscall>::attach(gone.id()).err().unwrap();
     assert!(refusal.reason.contains(&gone.id().to_string()), "{refusal}");
 }
 
@@ -210,7 +211,7 @@ fn the_host_keeps_no_mount_of_ours() {
     let before = mounts();
     let ids = ids::<Syscall>();
     assert_eq!(mounts(), before);
-    mem::drop(ids.inspect_err(|why| eprintln!("skipped in part: {why}")));
+    drop(ids.inspect_err(|why| eprintln!("skipped in part: {why}")));
 }
 
 const NOPS: u64 = 1000;
@@ -297,7 +298,7 @@ fn counted(
             }
         });
         let thread = told.recv().unwrap();
-        let mut counters = match Counters::open(thread, true) {
+        let mut counters = match TracepointCounters::open(thread, true) {
             Ok(counters) => counters,
             Err(why) => {
                 eprintln!("skipped: {why}");
