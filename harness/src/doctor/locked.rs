@@ -1,51 +1,49 @@
-//! What the servers of io_uring lock. Since Linux 6.14 rings and rings of buffers count towards
-//! RLIMIT_MEMLOCK, for all processes of a user together, as rings did before 5.12
+//! Computes how much memory the io_uring servers lock. Since Linux 6.14 rings and rings of buffers
+//! count towards RLIMIT_MEMLOCK, for all processes of a user together, as rings did before 5.12
 //! (`io_create_region` in the kernel's io_uring/memmap.c).
 
 use std::collections::BTreeMap;
 
 use ringmark::backend::{self, Knobs};
 
-use super::facts::Facts;
-use crate::matrix::{Arm, Matrix};
+use crate::matrix::Matrix;
 use crate::text::count;
 
 /// The first kernel that counts again, and the first that did not.
 const COUNTED_FROM: (u32, u32) = (6, 14);
 const NOT_COUNTED_FROM: (u32, u32) = (5, 12);
 
-/// Whether a kernel counts rings.
+/// Tells whether a kernel counts rings.
 pub fn are_counted(version: (u32, u32)) -> bool {
     !(NOT_COUNTED_FROM..COUNTED_FROM).contains(&version)
 }
 
-/// What a worker of a backend locks with these settings, in bytes.
-pub fn worker_bytes(name: &str, settings: &[String]) -> u64 {
+/// Returns the bytes that a worker of a backend locks with these settings.
+fn worker_bytes(name: &str, settings: &[String]) -> u64 {
     let knobs = backend::find(name).and_then(|entry| Ok((entry, Knobs::parse(entry, settings)?)));
     knobs.map_or(0, |(entry, knobs)| (entry.locked_bytes)(&knobs))
 }
 
-/// The most that a worker locks whose backend has its default settings.
+/// Returns the most that a worker locks whose backend has its default settings.
 pub fn most_bytes() -> u64 {
     backend::ALL.iter().map(|entry| worker_bytes(entry.name, &[])).max().unwrap_or_default()
 }
 
-/// The arms whose workers lock more than is allowed, if there is a bound.
-pub fn too_little(facts: &Facts, matrix: &Matrix) -> Vec<String> {
-    let Some(limit) = facts.locked_memory_bytes else { return Vec::new() };
+/// Lists the arms whose workers lock more than the limit allows.
+pub fn exceeding(limit: u64, matrix: &Matrix) -> Vec<String> {
     let workers = matrix.workloads.iter().filter_map(|workload| workload.workers);
     let workers = u64::from(workers.chain([matrix.workers]).max().unwrap_or_default());
-    let too_much = |contender: &Arm| {
-        let bytes = worker_bytes(&contender.backend, &contender.set);
-        (workers * bytes > limit).then_some((bytes, contender.name()))
-    };
     let mut arms: BTreeMap<u64, Vec<String>> = BTreeMap::new();
-    for (bytes, arm) in matrix.backends.iter().filter_map(too_much) {
-        arms.entry(bytes).or_default().push(arm);
+    for arm in &matrix.backends {
+        let bytes = worker_bytes(&arm.backend, &arm.set);
+        if workers * bytes > limit {
+            arms.entry(bytes).or_default().push(arm.name());
+        }
     }
     let line = |(bytes, arms): (u64, Vec<String>)| {
         format!(
-            "locked memory: {} with {workers} workers needs {} KiB, and `ulimit -l` is {} KiB: `unsupported` with so many",
+            "locked memory: {} with {workers} workers needs {} KiB, and `ulimit -l` is {} KiB: \
+             `unsupported` with so many",
             arms.join(", "),
             count((workers * bytes) >> 10),
             count(limit >> 10)

@@ -1,54 +1,50 @@
-//! The lines as an aligned table for a terminal.
+//! Prints the lines as an aligned table for a terminal.
 
-use super::judge::{Line, Status};
+use super::lines::{CheckStatus, DoctorLine};
 
-/// No line is wider.
-const WIDTH: usize = 110;
+/// The widest line.
+const WIDTH: usize = 100;
 
-/// What stands below a line is set in by this.
+/// The indentation of the rest of an entry.
 const INDENT: usize = 4;
 
-/// The whole screen.
-pub fn print(lines: &[Line]) -> String {
-    let width = |of: &dyn Fn(&Line) -> usize| lines.iter().map(of).max().unwrap_or_default();
-    let name_width = width(&|line| line.check.name().chars().count());
-    let status_width = width(&|line| line.status.name().len());
+/// Prints the whole screen.
+pub fn print(lines: &[DoctorLine]) -> String {
+    let name_width = lines.iter().map(|line| line.name.len()).max().unwrap_or_default();
+    let status_width =
+        lines.iter().map(|line| line.result.status.name().len()).max().unwrap_or_default();
     let mut text = String::new();
-    for line in lines {
-        let head =
-            format!("{:<name_width$}  {:<status_width$}  ", line.check.name(), line.status.name());
+    for DoctorLine { name, result } in lines {
+        let head = format!("{name:<name_width$}  {:<status_width$}  ", result.status.name());
         let below: Vec<_> =
-            [&line.cost, &line.advice].into_iter().flatten().map(String::as_str).collect();
+            [&result.cost, &result.advice].into_iter().flatten().map(String::as_str).collect();
         let below = below.join("; ");
-        // What fits beside the finding stands there.
-        let whole = match below.is_empty() {
-            true => line.found.clone(),
-            false => format!("{}; {below}", line.found),
-        };
-        if head.chars().count() + whole.chars().count() <= WIDTH {
-            text += &format!("{head}{whole}\n");
-        } else {
-            // A finding that is too long goes on where it began.
-            text += &(wrapped(&line.found, &head, head.chars().count()) + "\n");
-            if !below.is_empty() {
-                text += &(wrapped(&below, &" ".repeat(INDENT), INDENT) + "\n");
-            }
+        let separator = if below.is_empty() { "" } else { "; " };
+        let whole = format!("{head}{}{separator}{below}\n", result.found);
+        if whole.chars().count() <= WIDTH + 1 {
+            text += &whole;
+            continue;
+        }
+        // A finding that is too long goes on where it began.
+        text += &wrapped(&result.found, &head, head.len());
+        if !below.is_empty() {
+            text += &wrapped(&below, &" ".repeat(INDENT), INDENT);
         }
     }
-    let count = |status| lines.iter().filter(|line| line.status == status).count();
+    let count = |status| lines.iter().filter(|line| line.result.status == status).count();
     text + &format!(
         "{} ok, {} limit results, {} missing\n",
-        count(Status::Ok),
-        count(Status::LimitsResults),
-        count(Status::Missing)
+        count(CheckStatus::Ok),
+        count(CheckStatus::LimitsResults),
+        count(CheckStatus::Missing)
     )
 }
 
-/// The words after `head`, and on further lines set in by `indent`. What stands in backquotes is to
-/// be copied, and so stays whole.
+/// Wraps the words after `head`, and indents further lines by `indent`. A command in backquotes is
+/// to be copied, and so stays whole.
 fn wrapped(words: &str, head: &str, indent: usize) -> String {
     let mut text = head.to_owned();
-    let mut column = head.chars().count();
+    let mut column = head.len();
     let mut is_quoted = false;
     let unbroken = words.split(|c: char| {
         is_quoted ^= c == '`';
@@ -57,8 +53,7 @@ fn wrapped(words: &str, head: &str, indent: usize) -> String {
     for (index, word) in unbroken.enumerate() {
         let length = word.chars().count();
         if index > 0 && column + 1 + length > WIDTH {
-            text.push('\n');
-            text += &" ".repeat(indent);
+            text += &format!("\n{:indent$}", "");
             column = indent;
         } else if index > 0 {
             text.push(' ');
@@ -67,5 +62,5 @@ fn wrapped(words: &str, head: &str, indent: usize) -> String {
         text += word;
         column += length;
     }
-    text
+    text + "\n"
 }

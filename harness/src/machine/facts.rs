@@ -19,41 +19,25 @@ use super::topology::{SYS, Topology};
 /// Options of the kernel's build that change the measured figures, by the beginnings of their
 /// names. IRQ_TIME_ACCOUNTING decides whether a process's CPU time includes the interrupts that hit
 /// it. MEMCG adds 8 bytes to each charged object.
+#[rustfmt::skip]
 const CONFIG: [&str; 14] = [
-    "CONFIG_IRQ_TIME_ACCOUNTING",
-    "CONFIG_TICK_CPU_ACCOUNTING",
-    "CONFIG_VIRT_CPU_ACCOUNTING",
-    "CONFIG_PREEMPT",
-    "CONFIG_HZ",
-    "CONFIG_NO_HZ",
-    "CONFIG_SLUB",
-    "CONFIG_SLAB",
-    "CONFIG_MEMCG",
-    "CONFIG_RCU_LAZY",
-    "CONFIG_IO_URING",
-    "CONFIG_FTRACE_SYSCALLS",
-    "CONFIG_KASAN",
+    "CONFIG_IRQ_TIME_ACCOUNTING", "CONFIG_TICK_CPU_ACCOUNTING", "CONFIG_VIRT_CPU_ACCOUNTING",
+    "CONFIG_PREEMPT", "CONFIG_HZ", "CONFIG_NO_HZ", "CONFIG_SLUB", "CONFIG_SLAB", "CONFIG_MEMCG",
+    "CONFIG_RCU_LAZY", "CONFIG_IO_URING", "CONFIG_FTRACE_SYSCALLS", "CONFIG_KASAN",
     "CONFIG_INIT_ON_",
 ];
 
+#[rustfmt::skip]
 const SYSCTLS: [&str; 6] = [
-    "kernel.io_uring_disabled",
-    "kernel.perf_event_paranoid",
-    "kernel.numa_balancing",
-    "fs.nr_open",
-    "fs.file-max",
-    "fs.epoll.max_user_watches",
+    "kernel.io_uring_disabled", "kernel.perf_event_paranoid", "kernel.numa_balancing", "fs.nr_open",
+    "fs.file-max", "fs.epoll.max_user_watches",
 ];
 
 /// Settings of a network namespace: the host's may differ from those of the trials.
+#[rustfmt::skip]
 const NETWORK_SYSCTLS: [&str; 8] = [
-    "net.core.somaxconn",
-    "net.core.rmem_max",
-    "net.core.wmem_max",
-    "net.ipv4.ip_local_port_range",
-    "net.ipv4.tcp_rmem",
-    "net.ipv4.tcp_wmem",
-    "net.ipv4.tcp_congestion_control",
+    "net.core.somaxconn", "net.core.rmem_max", "net.core.wmem_max", "net.ipv4.ip_local_port_range",
+    "net.ipv4.tcp_rmem", "net.ipv4.tcp_wmem", "net.ipv4.tcp_congestion_control",
     "net.ipv4.tcp_max_syn_backlog",
 ];
 

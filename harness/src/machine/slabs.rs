@@ -18,60 +18,23 @@ use super::unavailable::Unavailable;
 const SYSFS: &str = "/sys/kernel/slab";
 
 /// The names that readers look for among those of a merged cache, the preferred ones first.
+#[rustfmt::skip]
 const WELL_KNOWN: [&str; 24] = [
-    "eventpoll_epi",
-    "eventpoll_pwq",
-    "ep_head",
-    "io_kiocb",
-    "TCP",
-    "sock_inode_cache",
-    "dentry",
-    "filp",
-    "lsm_inode_cache",
-    "lsm_file_cache",
-    "request_sock_TCP",
-    "tw_sock_TCP",
-    "tcp_bind_bucket",
-    "tcp_bind2_bucket",
-    "skbuff_head_cache",
-    "skbuff_fclone_cache",
-    "skbuff_small_head",
-    "task_struct",
-    "signal_cache",
-    "vm_area_struct",
-    "maple_node",
-    "files_cache",
-    "cred",
-    "pid",
+    "eventpoll_epi", "eventpoll_pwq", "ep_head", "io_kiocb", "TCP", "sock_inode_cache", "dentry",
+    "filp", "lsm_inode_cache", "lsm_file_cache", "request_sock_TCP", "tw_sock_TCP",
+    "tcp_bind_bucket", "tcp_bind2_bucket", "skbuff_head_cache", "skbuff_fclone_cache",
+    "skbuff_small_head", "task_struct", "signal_cache", "vm_area_struct", "maple_node",
+    "files_cache", "cred", "pid",
 ];
 
 /// Beginnings of the names of file systems' objects. They come and go with any file that anyone on
 /// the machine looks at, /proc as the harness reads it among them. No connection has any.
+#[rustfmt::skip]
 const FILESYSTEM: [&str; 24] = [
-    "proc_inode_cache",
-    "pde_opener",
-    "ext4_",
-    "jbd2_",
-    "extent_status",
-    "pending_reservation",
-    "mb_cache_entry",
-    "buffer_head",
-    "xfs_",
-    "btrfs_",
-    "f2fs_",
-    "nfs_",
-    "erofs_",
-    "ovl_",
-    "fuse_",
-    "squashfs_",
-    "shmem_inode_cache",
-    "tracefs_inode_cache",
-    "debugfs_inode_cache",
-    "kernfs_",
-    "bdev_cache",
-    "bio-",
-    "bio_",
-    "biovec-",
+    "proc_inode_cache", "pde_opener", "ext4_", "jbd2_", "extent_status", "pending_reservation",
+    "mb_cache_entry", "buffer_head", "xfs_", "btrfs_", "f2fs_", "nfs_", "erofs_", "ovl_", "fuse_",
+    "squashfs_", "shmem_inode_cache", "tracefs_inode_cache", "debugfs_inode_cache", "kernfs_",
+    "bdev_cache", "bio-", "bio_", "biovec-",
 ];
 
 /// One kernel cache.

@@ -1,31 +1,23 @@
 //! Says why an instrument cannot be used here.
 
 /// An instrument that this machine or this user's rights do not allow.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{reason}{advice}")]
 pub struct Unavailable {
     /// What is missing.
     pub reason: String,
-    /// What to do about it, if the reason does not say it.
-    advice: Option<String>,
+    /// What to do about it, after a colon; empty if the reason says it.
+    advice: String,
 }
 
 impl Unavailable {
     /// Gives the reason.
     pub fn new(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), advice: None }
+        Self { reason: reason.into(), advice: String::new() }
     }
 
     /// Adds the next step.
-    pub fn advising(self, advice: impl Into<String>) -> Self {
-        Self { advice: Some(advice.into()), ..self }
+    pub fn advising(self, advice: impl std::fmt::Display) -> Self {
+        Self { advice: format!(": {advice}"), ..self }
     }
 }
-
-impl std::fmt::Display for Unavailable {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.reason)?;
-        self.advice.as_ref().map_or(Ok(()), |advice| write!(f, ": {advice}"))
-    }
-}
-
-impl std::error::Error for Unavailable {}

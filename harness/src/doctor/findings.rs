@@ -1,9 +1,8 @@
-//! What was found on this machine, before anything is made of it.
+//! Reads and tries what this machine has, without judging it.
 
-use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
+use std::{fs, hint};
 
 use ringmark::backend::{self, Knobs};
 use ringmark::kernel::parse_version;
@@ -18,37 +17,27 @@ use crate::machine::files::first_line;
 use crate::machine::meminfo::Meminfo;
 use crate::machine::network_namespace::NetworkNamespace;
 use crate::machine::slabs::Slabs;
-use crate::machine::topology::Topology;
 use crate::machine::tracepoints::{Syscall, TracepointCounters};
 use crate::machine::{Machine, procfs};
 use crate::matrix::connection_limits::ConnectionLimits;
 
-/// The facts. None where the machine does not tell; what ends in `_refused` says why something
-/// cannot be used, and is none if it can.
-#[derive(Clone, Debug, Default)]
-pub struct Facts {
-    /// `uname -r`.
-    pub kernel_release: Option<String>,
-    /// Whether this runs in a virtual machine.
-    pub is_virtual: bool,
+/// The findings. A field is none where the machine does not tell. A field that ends in `_refused`
+/// says why something cannot be used, and is none if it can.
+#[derive(Debug, Default)]
+pub struct Findings {
+    pub machine: Machine,
     /// Every backend with its default knobs.
-    pub backends: Vec<Support>,
+    pub backends: Vec<BackendSupport>,
     /// `kernel.io_uring_disabled`, which kernels before 6.6 do not have.
     pub io_uring_disabled: Option<String>,
-    /// 0: no filter; 1: strict; 2: a filter (proc_pid_status(5)).
+    /// 0 for no filter, 1 for strict, 2 for a filter (proc_pid_status(5)).
     pub seccomp_mode: Option<u64>,
-    /// How many CPUs this process may use.
     pub cpus_allowed: Option<usize>,
-    /// How many cores they belong to.
     pub cores_allowed: Option<usize>,
-    /// Those of each package, as lists.
+    /// The list of CPUs of each package.
     pub packages_allowed: Vec<String>,
     /// CPU time for each second that the control group allows; none: no bound.
     pub cpu_quota: Option<f64>,
-    /// RLIMIT_NOFILE. Server and load raise the soft limit to the hard one.
-    pub open_files_soft: Option<u64>,
-    /// RLIMIT_NOFILE.
-    pub open_files_hard: Option<u64>,
     /// RLIMIT_MEMLOCK where it bounds rings; none: they are not bounded.
     pub locked_memory_bytes: Option<u64>,
     /// Why a thread cannot have a table of files of its own.
@@ -59,7 +48,7 @@ pub struct Facts {
     pub ports: Option<(u64, u64)>,
     /// `MemAvailable`.
     pub memory_available_bytes: Option<u64>,
-    /// What the control group still allows; none: no bound.
+    /// Memory that the control group still allows; none: no bound.
     pub memory_bound_bytes: Option<u64>,
     /// Why trials have no network namespace.
     pub namespace_refused: Option<String>,
@@ -71,30 +60,20 @@ pub struct Facts {
     pub slabs_refused: Option<String>,
     /// Whether the kernel's caches can be shrunk, which makes their counts exact.
     pub slabs_exact: bool,
-    /// Who chooses the frequency.
-    pub frequency_governor: Option<String>,
-    /// How idle CPUs sleep.
-    pub idle_driver: Option<String>,
     /// How long a CPU takes to wake from the deepest sleep that is allowed, as the driver tells.
     pub idle_exit_us: Option<u64>,
     /// Whether the kernel was started with `idle=poll`: its CPUs never sleep.
     pub idle_polls: bool,
-    /// Each weakness of the CPU with the kernel's answer to it.
-    pub mitigations: BTreeMap<String, Option<String>>,
-    /// What the hypervisor took while all CPUs were wanted.
+    /// The hypervisor's share of the time while all CPUs were wanted.
     pub steal_percent: Option<f64>,
     /// How long a busy thread waited for its CPU.
     pub run_delay_percent: Option<f64>,
-    /// How many tasks were ready, on average over the last minute.
+    /// The average number of ready tasks over the last minute.
     pub load_average: Option<f64>,
-    /// How many connections the host's connection tracking holds; none: it is not loaded.
+    /// The most connections that the host's connection tracking holds; none: it is not loaded.
     pub conntrack_max: Option<u64>,
-    /// What the kernel tells the time by.
-    pub clocksource: Option<String>,
-    /// What it takes to read the time.
+    /// The time that it takes to read the time.
     pub clock_read_ns: Option<u64>,
-    /// CONFIG_IRQ_TIME_ACCOUNTING.
-    pub irq_time_accounting: Option<bool>,
     /// TCP's congestion control where trials run.
     pub congestion_control: Option<String>,
     /// `net.core.somaxconn` where trials run.
@@ -102,9 +81,8 @@ pub struct Facts {
 }
 
 /// A backend on this machine.
-#[derive(Clone, Debug)]
-pub struct Support {
-    /// Its name.
+#[derive(Debug)]
+pub struct BackendSupport {
     pub name: &'static str,
     /// Whether it needs io_uring.
     pub is_uring: bool,
@@ -112,56 +90,33 @@ pub struct Support {
     pub refused: Option<String>,
 }
 
-impl Facts {
-    /// How many connections the machine has room for.
-    pub fn connection_limits(&self) -> ConnectionLimits {
-        ConnectionLimits {
-            open_files: self.open_files_hard,
-            shared_with: self.file_table_refused.as_ref().map(|_| {
-                OTHER_FILES + FILES_OF_A_THREAD * self.cpus_allowed.unwrap_or_default() as u64
-            }),
-            files_of_machine: self.files_of_machine,
-            ports: self.ports,
-            memory_bytes: self.memory_bytes(),
-        }
-    }
-
-    /// Memory that is available and that the control group allows, in bytes.
-    pub fn memory_bytes(&self) -> Option<u64> {
-        self.memory_available_bytes.into_iter().chain(self.memory_bound_bytes).min()
-    }
-
-    /// Tries and reads everything; keeps all CPUs busy for `spin`.
+impl Findings {
+    /// Tries and reads everything, and keeps all CPUs busy for `spin`.
     pub fn read(machine: &Machine, spin: Duration) -> Self {
-        let status = procfs::read("/proc/thread-self/status").ok();
-        let group = ControlGroup::read();
         let cpus = CpuList::allowed().ok();
-        // A machine that can make namespaces has told what holds in a new one.
+        let contention = cpus.as_ref().and_then(|cpus| Contention::measure(cpus.cpus(), spin).ok());
+        let group = ControlGroup::read();
+        let tracing = TracepointCounters::<Syscall>::attach_to_main_thread(std::process::id());
+        let slabs = Slabs::open();
+        // A machine that can make namespaces has told the settings of a new one.
         let network =
             machine.new_namespace_network_sysctls.as_ref().unwrap_or(&machine.network_sysctls);
         let setting = |name: &str| network.get(name).cloned().flatten();
-        let tracing = TracepointCounters::<Syscall>::attach_to_main_thread(std::process::id());
-        let slabs = Slabs::open().map(|slabs| slabs.can_shrink());
-        let contention = cpus.as_ref().and_then(|cpus| Contention::measure(cpus.cpus(), spin).ok());
-        let options = machine.kernel_config.options.as_ref();
+        let release = machine.kernel_release.as_deref().and_then(parse_version);
+        let packages = machine.topology.packages.iter().flatten().zip(&cpus);
         Self {
-            kernel_release: machine.kernel_release.clone(),
-            is_virtual: machine.is_virtual,
             backends: backends(),
             io_uring_disabled: machine.sysctls.get("kernel.io_uring_disabled").cloned().flatten(),
-            seccomp_mode: status.and_then(|status| procfs::number(&status, "Seccomp").ok()),
+            seccomp_mode: procfs::read("/proc/thread-self/status")
+                .and_then(|status| procfs::number(&status, "Seccomp"))
+                .ok(),
             cpus_allowed: cpus.as_ref().map(|cpus| cpus.cpus().len()),
             cores_allowed: machine.topology.cores.as_ref().map(Vec::len),
-            packages_allowed: cpus
-                .as_ref()
-                .map_or_else(Vec::new, |cpus| packages(&machine.topology, cpus)),
+            packages_allowed: packages.map(|(list, cpus)| list.within(cpus).to_string()).collect(),
             cpu_quota: group.cpus,
-            open_files_soft: machine.open_files_soft,
-            open_files_hard: machine.open_files_hard,
-            locked_memory_bytes: machine.locked_memory_bytes.filter(|_| {
-                let release = machine.kernel_release.as_deref();
-                release.and_then(parse_version).is_none_or(locked::are_counted)
-            }),
+            locked_memory_bytes: machine
+                .locked_memory_bytes
+                .filter(|_| release.is_none_or(locked::are_counted)),
             file_table_refused: FileTables::look().ok().and_then(|tables| tables.refused),
             files_of_machine: files_of_machine(),
             ports: setting("net.ipv4.ip_local_port_range").and_then(|range| {
@@ -179,39 +134,55 @@ impl Facts {
                 .map(Syscall::name)
                 .collect(),
             tracing_refused: tracing.err().map(|why| why.to_string()),
-            slabs_exact: slabs == Ok(true),
+            slabs_exact: slabs.as_ref().is_ok_and(Slabs::can_shrink),
             slabs_refused: slabs.err().map(|why| why.to_string()),
-            frequency_governor: machine.frequency_governor.clone(),
-            idle_driver: machine.idle_driver.clone(),
             idle_exit_us: idle_exit_us(cpus.as_ref().and_then(|cpus| cpus.cpus().first().copied())),
             idle_polls: first_line("/proc/cmdline")
                 .is_some_and(|options| options.split(' ').any(|option| option == "idle=poll")),
-            mitigations: machine.mitigations.clone(),
             steal_percent: contention.and_then(|contention| contention.steal_percent),
             run_delay_percent: contention.and_then(|contention| contention.run_delay_percent),
-            load_average: first_line("/proc/loadavg").and_then(|averages| {
-                averages.split(' ').next().and_then(|average| average.parse().ok())
-            }),
+            load_average: first_line("/proc/loadavg")
+                .and_then(|averages| averages.split(' ').next()?.parse().ok()),
             conntrack_max: first_line("/proc/sys/net/netfilter/nf_conntrack_max")
                 .and_then(|most| most.parse().ok()),
-            clocksource: machine.clocksource.clone(),
             clock_read_ns: clock_read_ns(),
-            // An architecture that cannot has no such option.
-            irq_time_accounting: options.map(|options| {
-                options.get("CONFIG_IRQ_TIME_ACCOUNTING").is_some_and(|value| value == "y")
-            }),
             congestion_control: setting("net.ipv4.tcp_congestion_control"),
             somaxconn: setting("net.core.somaxconn").and_then(|most| most.parse().ok()),
+            machine: machine.clone(),
         }
+    }
+
+    /// Returns how many connections the machine has room for.
+    pub fn connection_limits(&self) -> ConnectionLimits {
+        ConnectionLimits {
+            open_files: self.machine.open_files_hard,
+            shared_with: self.file_table_refused.as_ref().map(|_| {
+                OTHER_FILES + FILES_OF_A_THREAD * self.cpus_allowed.unwrap_or_default() as u64
+            }),
+            files_of_machine: self.files_of_machine,
+            ports: self.ports,
+            memory_bytes: self.memory_bytes(),
+        }
+    }
+
+    /// Returns the bytes of memory that are available and that the control group allows.
+    pub fn memory_bytes(&self) -> Option<u64> {
+        self.memory_available_bytes.into_iter().chain(self.memory_bound_bytes).min()
+    }
+
+    /// Returns why nothing at all can be measured, if so.
+    pub fn impossible(&self) -> Option<String> {
+        let runs = self.backends.iter().any(|support| support.refused.is_none());
+        let first = self
+            .backends
+            .iter()
+            .find_map(|support| Some(format!("{}: {}", support.name, support.refused.as_ref()?)));
+        let why = first.as_deref().unwrap_or("there is none");
+        (!runs).then(|| format!("no backend runs here: {why}"))
     }
 }
 
-/// The allowed CPUs of each package.
-fn packages(topology: &Topology, allowed: &CpuList) -> Vec<String> {
-    topology.packages.iter().flatten().map(|package| package.within(allowed).to_string()).collect()
-}
-
-/// /proc/sys/fs/file-nr has three numbers: allocated, free (always 0), and the most
+/// Reads /proc/sys/fs/file-nr, which has three numbers: allocated, free (always 0), and the most
 /// (proc_sys_fs(5)).
 fn files_of_machine() -> Option<u64> {
     let numbers = first_line("/proc/sys/fs/file-nr")?;
@@ -220,8 +191,8 @@ fn files_of_machine() -> Option<u64> {
     Some(most.saturating_sub(allocated))
 }
 
-fn backends() -> Vec<Support> {
-    let support = |entry: &'static backend::Entry| Support {
+fn backends() -> Vec<BackendSupport> {
+    let support = |entry: &backend::Entry| BackendSupport {
         name: entry.name,
         is_uring: entry.uses_ring,
         refused: refusal(entry.name, &[]),
@@ -229,35 +200,34 @@ fn backends() -> Vec<Support> {
     backend::ALL.iter().map(support).collect()
 }
 
-/// Why this kernel refuses a backend with these settings.
+/// Returns why this kernel refuses a backend with these settings.
 pub fn refusal(name: &str, settings: &[String]) -> Option<String> {
-    let probe = |entry: &'static backend::Entry| {
+    let probed = backend::find(name).and_then(|entry| {
         let knobs = Knobs::parse(entry, settings)?;
         (entry.probe)(&knobs, 1).map_err(|unsupported| unsupported.reason)
-    };
-    backend::find(name).and_then(probe).err()
+    });
+    probed.err()
 }
 
-/// The longest time to wake of the sleeps that are not disabled.
+/// Returns the longest time to wake of the sleeps that are not disabled.
 fn idle_exit_us(cpu: Option<usize>) -> Option<u64> {
     let states = fs::read_dir(format!("/sys/devices/system/cpu/cpu{}/cpuidle", cpu?)).ok()?;
-    let number = |folder: &Path, name: &str| first_line(folder.join(name))?.parse::<u64>().ok();
     let exit = |folder: &Path| {
-        let is_disabled = number(folder, "disable").is_some_and(|disable| disable != 0);
-        number(folder, "latency").filter(|_| !is_disabled)
+        let is_disabled = first_line(folder.join("disable")).is_some_and(|disable| disable != "0");
+        first_line(folder.join("latency"))?.parse().ok().filter(|_| !is_disabled)
     };
     states.flatten().filter_map(|state| exit(&state.path())).max()
 }
 
-/// The least of several rounds: what is more was an interruption.
+/// Returns the least of several rounds, because a longer one was interrupted.
 fn clock_read_ns() -> Option<u64> {
     const READS: u32 = 1000;
-    let round = || {
+    let round = |_| {
         let begin = Instant::now();
         for _ in 1..READS {
-            std::hint::black_box(Instant::now());
+            hint::black_box(Instant::now());
         }
         begin.elapsed().as_nanos() as u64 / u64::from(READS)
     };
-    (0..20).map(|_| round()).min()
+    (0..20).map(round).min()
 }
