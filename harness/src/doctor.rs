@@ -38,9 +38,9 @@ const SPIN_TIME: Duration = Duration::from_secs(1);
 /// line that is not ok says what that costs and what to do. It fails only if nothing at all can be
 /// measured.
 #[derive(clap::Args, Debug)]
-#[command(
-    after_help = "Examples:\n  ringmark doctor\n  ringmark doctor --json | jq '.lines[] | select(.status != \"ok\")'"
-)]
+#[command(after_help = "Examples:
+  ringmark doctor
+  ringmark doctor --json | jq '.lines[] | select(.status != \"ok\")'")]
 pub struct Options {
     /// As JSON
     #[arg(long)]

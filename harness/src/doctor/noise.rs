@@ -27,8 +27,8 @@ pub fn cpus(findings: &Findings) -> CheckResult {
         return limits(
             format!("{allowed} on one core: hyperthreads, one for the server and one for the load"),
             "they slow each other down: `shared-core`, no verdict on what takes time",
-            "allow CPUs of two cores, or set `hyperthreads = true` in the matrix for verdicts on such \
-             a machine",
+            "allow CPUs of two cores, or set `hyperthreads = true` in the matrix for verdicts on \
+             such a machine",
         );
     }
     if let Some(quota) = findings.cpu_quota.filter(|&quota| quota < allowed as f64) {

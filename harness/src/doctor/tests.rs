@@ -361,14 +361,15 @@ fn a_matrix_that_does_not_fit_is_refused_in_one_line() {
     assert_eq!(most(1, 2)[..2], [1008, 2000]);
 }
 
-const SCALE: &str = "[scale]\nquestion = \"q\"\nconnections = [128, 256]\nactive = 8\nmessage_bytes = 64\n\
-                     rate_per_s = 100.0\nrepeats = 1\nduration = \"1s\"\nwarmup_max = \"0s\"\n";
+const SCALE: &str = "[scale]\nquestion = \"q\"\nconnections = [128, 256]\nactive = 8\n\
+                     message_bytes = 64\nrate_per_s = 100.0\nrepeats = 1\nduration = \"1s\"\n\
+                     warmup_max = \"0s\"\n";
 
 /// The matrix with a server that is not ours, and what else is put before its first workload.
 fn with_external(also: &str) -> Matrix {
     let first = "[[workload]]\nname = \"8-conn-64B\"";
-    let external = "[[external]]\nname = \"other\"\ncommand = [\"sh\", \"{port} {workers}\"]\nready = \"port\"\n\
-                    version = [\"sh\"]\n";
+    let external = "[[external]]\nname = \"other\"\ncommand = [\"sh\", \"{port} {workers}\"]\n\
+                    ready = \"port\"\nversion = [\"sh\"]\n";
     matrix(first, &format!("{also}{external}{first}"))
 }
 
@@ -384,8 +385,9 @@ fn one_process_of_another_server_has_one_table_of_files() {
     (matrix.workers, matrix.workloads[0].connections) = (2, 2000);
     let files = with_files(1024, rich());
     let said = |matrix: &Matrix| warnings(&lines(&files), &files, matrix, false, all_run);
-    let why = "workload '8-conn-64B', to a server that is not ours: 2,000 connections, but 1,008 fit here by open \
-               files (RLIMIT_NOFILE 1024, for all of a process): raise `ulimit -Hn`; or ask for fewer";
+    let why = "workload '8-conn-64B', to a server that is not ours: 2,000 connections, but 1,008 \
+               fit here by open files (RLIMIT_NOFILE 1024, for all of a process): raise \
+               `ulimit -Hn`; or ask for fewer";
     assert_eq!(said(&matrix), [why]);
     refuse(&files, &matrix, false, all_run).unwrap();
     matrix.externals.clear();
@@ -419,7 +421,8 @@ fn what_cannot_be_measured_of_another_server_is_said_or_refused() {
     let mut matrix = with_external(SCALE);
     matrix.baseline = "other".to_owned();
     refused(&matrix, false).unwrap();
-    let in_pass = "other is `unsupported` in the scale pass: this pass reads counters that only our own servers have";
+    let in_pass = "other is `unsupported` in the scale pass: this pass reads counters that only \
+                   our own servers have";
     assert_eq!(said(&matrix, false), [in_pass]);
     (matrix.latency, matrix.syscalls, matrix.memory) = (None, None, None);
     assert!(refused(&matrix, false).unwrap_err().contains("only our own servers"));
@@ -467,7 +470,8 @@ fn only_what_bears_on_the_matrix_is_said() {
     let locks = Findings { locked_memory_bytes: Some(8 << 20), ..rich() };
     assert_eq!(said(&locks, &smoke, all_run), [""; 0]);
     let many = matrix("baseline = ", "workers = 82\nbaseline = ");
-    let needs = "uring-multishot with 82 workers needs 9,512 KiB, and `ulimit -l` is 8,192 KiB: `unsupported`";
+    let needs = "uring-multishot with 82 workers needs 9,512 KiB, and `ulimit -l` is 8,192 KiB: \
+                 `unsupported`";
     assert!(said(&locks, &many, all_run)[0].contains(needs), "{:?}", said(&locks, &many, all_run));
 
     // Eight connections keep a CPU awake, one does not.

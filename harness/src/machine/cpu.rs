@@ -34,8 +34,9 @@ pub fn process_cpu_ns(pid: u32) -> io::Result<u64> {
 ///
 /// The division is mostly a sample, not a measurement: at each of its own ticks (CONFIG_HZ) the
 /// kernel looks in which of the two it is. It then divides the exact sum in that proportion
-/// (`cputime_adjust` in kernel/sched/cputime.c). Only kernels with CONFIG_VIRT_CPU_ACCOUNTING_NATIVE
-/// measure it, or with CONFIG_VIRT_CPU_ACCOUNTING_GEN, in use on nohz_full CPUs.
+/// (`cputime_adjust` in kernel/sched/cputime.c). Only kernels with
+/// CONFIG_VIRT_CPU_ACCOUNTING_NATIVE measure it, or with CONFIG_VIRT_CPU_ACCOUNTING_GEN, in use on
+/// nohz_full CPUs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProcessTicks {
     /// Time in the program.
@@ -202,8 +203,8 @@ impl MachineCpu {
         })
     }
 
-    /// Returns the time since an earlier reading. The kernel lets idle and iowait step back at times
-    /// (proc_stat(5)), so a difference below zero counts as zero.
+    /// Returns the time since an earlier reading. The kernel lets idle and iowait step back at
+    /// times (proc_stat(5)), so a difference below zero counts as zero.
     pub fn since(&self, earlier: &Self) -> MachineCpuDifference {
         MachineCpuDifference {
             busy_ns: self.busy_ns.saturating_sub(earlier.busy_ns),
@@ -291,7 +292,8 @@ mod tests {
     fn tasks_are_summed_and_the_kernels_own_are_told_apart() {
         let status = |name, state, switches| {
             format!(
-                "Name:\t{name}\nState:\t{state}\nCpus_allowed_list:\t0,2\nvoluntary_ctxt_switches:\t{switches}\nnonvoluntary_ctxt_switches:\t1\n"
+                "Name:\t{name}\nState:\t{state}\nCpus_allowed_list:\t0,2\n\
+                 voluntary_ctxt_switches:\t{switches}\nnonvoluntary_ctxt_switches:\t1\n"
             )
         };
         let mut sum = Tasks { all_sleeping: true, ..Tasks::default() };

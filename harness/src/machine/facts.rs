@@ -59,9 +59,9 @@ pub struct Machine {
     pub boot_id: Option<String>,
     /// How the kernel was built.
     pub kernel_config: KernelConfig,
-    /// Whether a process's CPU time includes the softirqs that interrupted it, or that it ran itself
-    /// when it sent. It does not if the kernel was built with CONFIG_IRQ_TIME_ACCOUNTING, unless
-    /// that is not in use (`tsc=noirqtime`). Null if the build is not known.
+    /// Whether a process's CPU time includes the softirqs that interrupted it, or that it ran
+    /// itself when it sent. It does not if the kernel was built with CONFIG_IRQ_TIME_ACCOUNTING,
+    /// unless that is not in use (`tsc=noirqtime`). Null if the build is not known.
     pub softirq_in_process_cpu: Option<bool>,
     /// Each weakness of the CPU with the kernel's answer to it.
     pub mitigations: NamedValues,
@@ -267,7 +267,8 @@ mod tests {
     #[test]
     fn options_that_are_off_are_told() {
         let options = KernelConfig::parse(
-            "# a comment\nCONFIG_HZ=250\n# CONFIG_IRQ_TIME_ACCOUNTING is not set\nCONFIG_EXT4_FS=y\n",
+            "# a comment\nCONFIG_HZ=250\n# CONFIG_IRQ_TIME_ACCOUNTING is not set\n\
+             CONFIG_EXT4_FS=y\n",
         );
         let expected = [("CONFIG_HZ", "250"), ("CONFIG_IRQ_TIME_ACCOUNTING", "n")];
         assert_eq!(

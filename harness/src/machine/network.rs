@@ -1,4 +1,5 @@
-//! Reads what TCP lost or refused, and who listens on a port, in the network namespace of a process.
+//! Reads what TCP lost or refused, and who listens on a port, in the network namespace of a
+//! process.
 
 use std::io;
 
@@ -65,8 +66,8 @@ impl PortReading {
         Ok(Self::parse(&(file("tcp")? + &file("tcp6").unwrap_or_default()), port))
     }
 
-    /// Subtracts the queues of the listeners, because a connection in the list may still wait there.
-    /// A listener's line has the length of its queue in place of the unread bytes.
+    /// Subtracts the queues of the listeners, because a connection in the list may still wait
+    /// there. A listener's line has the length of its queue in place of the unread bytes.
     fn parse(list: &str, port: u16) -> Self {
         let port = format!(":{port:04X}");
         let (mut is_listening, mut connected, mut queued) = (false, 0, 0);

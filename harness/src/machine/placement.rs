@@ -37,7 +37,8 @@ impl Placement {
     /// Says what is wrong with figures that were taken on hyperthreads of one core.
     pub fn note(&self) -> Option<String> {
         (self.shared_core == Some(true)).then(|| {
-            "shared-core: two of its CPUs are hyperthreads of one core, and slow each other down".to_owned()
+            "shared-core: two of its CPUs are hyperthreads of one core, and slow each other down"
+                .to_owned()
         })
     }
 
@@ -75,8 +76,8 @@ impl Placement {
         cpus.iter().filter(|cpu| !taken.contains(cpu)).count() as u64
     }
 
-    /// Counts the CPUs of a server elsewhere that its workers leave for kernel threads, which inherit
-    /// their pinning.
+    /// Counts the CPUs of a server elsewhere that its workers leave for kernel threads, which
+    /// inherit their pinning.
     pub fn left_by(&self, workers: u16) -> u64 {
         let cpus = self.server_cpus_elsewhere.unwrap_or_default();
         cpus.saturating_sub(workers.into()) as u64

@@ -76,8 +76,8 @@ impl Rights {
     pub fn how_to_get(self, privilege: Privilege) -> String {
         let capability = privilege.capability;
         if self.is_in_user_namespace && privilege.is_of_host {
-            return "this is a user namespace (`unshare -r`, a rootless container), whose root is not the host's: \
-                    run as the host's root"
+            return "this is a user namespace (`unshare -r`, a rootless container), whose root is \
+                    not the host's: run as the host's root"
                 .to_owned();
         }
         match (self.has_capability(privilege), self.is_root) {

@@ -2,8 +2,8 @@
 //! cache.
 //!
 //! Hyperthreads share a core's execution units and first caches. Each runs slower while the other
-//! is busy, and neither's clock nor its run delay shows it. Two measured threads therefore get cores
-//! of their own.
+//! is busy, and neither's clock nor its run delay shows it. Two measured threads therefore get
+//! cores of their own.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -68,8 +68,8 @@ impl Topology {
             || index(&self.cores, one).is_some_and(|core| index(&self.cores, other) == Some(core))
     }
 
-    /// Tells whether one of the first and another of the second are hyperthreads of one core; none if
-    /// the cores are not known.
+    /// Tells whether one of the first and another of the second are hyperthreads of one core; none
+    /// if the cores are not known.
     pub fn share_a_core(&self, first: &[usize], second: &[usize]) -> Option<bool> {
         self.cores.as_ref()?;
         let has_sibling =

@@ -29,8 +29,8 @@ impl Whereabouts {
         is_same(&self.boot_id, &other.boot_id)
     }
 
-    /// Tells whether both are known to be in one network namespace. Two of different kernels may have
-    /// one number.
+    /// Tells whether both are known to be in one network namespace. Two of different kernels may
+    /// have one number.
     pub fn is_in_network_of(&self, other: &Self) -> bool {
         self.is_on_machine_of(other) && is_same(&self.network_namespace, &other.network_namespace)
     }

@@ -6,9 +6,9 @@ use super::tracefs::Tracepoint;
 ///
 /// Each of these fires in the task that does it: a thread that submits or waits, its SQPOLL thread,
 /// or an io-wq worker. An inherited counter follows all three, so the counts are exact. Two
-/// tracepoints are left out. `io_uring_task_add` fires in whatever task made a request ready: for an
-/// echo server that is its client, which the server's counters do not see. `io_uring_register` says
-/// no more than the count of the call of that name.
+/// tracepoints are left out. `io_uring_task_add` fires in whatever task made a request ready: for
+/// an echo server that is its client, which the server's counters do not see. `io_uring_register`
+/// says no more than the count of the call of that name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RingEvent {
     /// A request is taken from the submission queue. Older kernels have another name for it
