@@ -42,7 +42,7 @@ const SPIN_TIME: Duration = Duration::from_secs(1);
   ringmark doctor
   ringmark doctor --json | jq '.lines[] | select(.status != \"ok\")'")]
 pub struct Options {
-    /// As JSON
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }

@@ -30,9 +30,9 @@ impl CheckStatus {
 pub struct CheckResult {
     pub status: CheckStatus,
     pub found: String,
-    /// What that costs; none if it is ok.
+    /// The harm to the results; none if it is ok.
     pub cost: Option<String>,
-    /// What to do about it; none if it is ok.
+    /// The next step; none if it is ok.
     pub advice: Option<String>,
 }
 
@@ -45,40 +45,32 @@ pub struct DoctorLine {
 }
 
 /// Returns the result of something that is as it should be.
-pub fn ok(found: impl Into<String>) -> CheckResult {
-    CheckResult { status: CheckStatus::Ok, found: found.into(), cost: None, advice: None }
+pub fn ok(found: impl ToString) -> CheckResult {
+    CheckResult { status: CheckStatus::Ok, found: found.to_string(), cost: None, advice: None }
 }
 
 /// Returns the result of something that limits what can be measured.
-pub fn limits(
-    found: impl Into<String>,
-    cost: impl Into<String>,
-    advice: impl Into<String>,
-) -> CheckResult {
+pub fn limits(found: impl ToString, cost: impl ToString, advice: impl ToString) -> CheckResult {
     CheckResult {
         status: CheckStatus::LimitsResults,
-        found: found.into(),
-        cost: Some(cost.into()),
-        advice: Some(advice.into()),
+        found: found.to_string(),
+        cost: Some(cost.to_string()),
+        advice: Some(advice.to_string()),
     }
 }
 
 /// Returns the result of something that limits what can be measured, unless it is ok.
 pub fn ok_if(
     is_ok: bool,
-    found: impl Into<String>,
-    cost: impl Into<String>,
-    advice: impl Into<String>,
+    found: impl ToString,
+    cost: impl ToString,
+    advice: impl ToString,
 ) -> CheckResult {
     if is_ok { ok(found) } else { limits(found, cost, advice) }
 }
 
 /// Returns the result of something that is not available.
-pub fn missing(
-    found: impl Into<String>,
-    cost: impl Into<String>,
-    advice: impl Into<String>,
-) -> CheckResult {
+pub fn missing(found: impl ToString, cost: impl ToString, advice: impl ToString) -> CheckResult {
     CheckResult { status: CheckStatus::Missing, ..limits(found, cost, advice) }
 }
 

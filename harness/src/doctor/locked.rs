@@ -64,7 +64,7 @@ mod tests {
                 &settings.iter().map(|&setting| setting.to_owned()).collect::<Vec<_>>(),
             ) >> 10
         };
-        // As Linux 6.18 refuses less.
+        // Linux 6.18 refuses less.
         for (name, settings, kib) in [
             ("uring-oneshot", &[][..], 84),
             ("uring-multishot", &[], 116),

@@ -417,7 +417,7 @@ fn what_cannot_be_measured_of_another_server_is_said_or_refused() {
         "{why}"
     );
 
-    // Of several passes one can.
+    // One of several passes can.
     let mut matrix = with_external(SCALE);
     matrix.baseline = "other".to_owned();
     refused(&matrix, false).unwrap();

@@ -1,4 +1,4 @@
-//! Lists of CPUs, as `taskset -c` and the kernel write them: `0-3,8`.
+//! Reads and writes lists of CPUs as `taskset -c` and the kernel do: `0-3,8`.
 
 use std::str::FromStr;
 use std::{fmt, io};
@@ -10,12 +10,12 @@ use serde::{Deserialize, Serialize};
 #[serde(into = "String", try_from = "String")]
 pub struct CpuList(Vec<usize>);
 
-/// The highest CPU number that is understood, above what any kernel is built for (NR_CPUS is at
-/// most 8192).
+/// The first CPU number that is refused, because no kernel is built for more (NR_CPUS is at most
+/// 8192).
 const MAX_CPUS: usize = 8192;
 
 impl CpuList {
-    /// The CPUs on which the calling thread may run (sched_getaffinity(2)).
+    /// Reads the CPUs on which the calling thread may run (sched_getaffinity(2)).
     pub fn allowed() -> io::Result<Self> {
         let mut mask = [0u64; MAX_CPUS / 64];
         // SAFETY: the pointer and the size describe `mask`, which lives through the call; the
@@ -34,12 +34,12 @@ impl CpuList {
         pin(&self.0)
     }
 
-    /// Those of these CPUs that are among others too.
+    /// Keeps the CPUs that are among others too.
     pub fn within(&self, others: &Self) -> Self {
         Self(self.0.iter().copied().filter(|cpu| others.0.contains(cpu)).collect())
     }
 
-    /// The CPUs, ascending.
+    /// Returns the CPUs, ascending.
     pub fn cpus(&self) -> &[usize] {
         &self.0
     }

@@ -30,9 +30,7 @@ impl ControlGroup {
             if controllers.is_empty() {
                 for folder in folders(mount, path).chain(folders(&mount.join("unified"), path)) {
                     bounds.tighten_memory(&folder, "memory.max", "memory.current");
-                    let quota = fs::read_to_string(folder.join("cpu.max")).unwrap_or_default();
-                    let mut words = quota.split_whitespace().map(|word| word.parse().ok());
-                    bounds.tighten_cpus(words.next().flatten(), words.next().flatten());
+                    bounds.tighten_cpus(&file_text(&folder, "cpu.max"));
                 }
             }
             for controller in controllers.split(',') {
@@ -50,9 +48,8 @@ impl ControlGroup {
                 self.tighten_memory(folder, "memory.limit_in_bytes", "memory.usage_in_bytes")
             }
             "cpu" => self.tighten_cpus(
-                // -1 is no bound.
-                file_number(folder, "cpu.cfs_quota_us").map(|quota| quota as f64),
-                file_number(folder, "cpu.cfs_period_us").map(|period| period as f64),
+                &[file_text(folder, "cpu.cfs_quota_us"), file_text(folder, "cpu.cfs_period_us")]
+                    .join(" "),
             ),
             _ => {}
         }
@@ -60,17 +57,18 @@ impl ControlGroup {
 
     fn tighten_memory(&mut self, folder: &Path, most: &str, used: &str) {
         // The first version writes "no bound" as the largest number of whole pages.
-        let bound = file_number(folder, most).filter(|&bytes| bytes < u64::MAX / 4);
-        let left =
-            bound.map(|bound| bound.saturating_sub(file_number(folder, used).unwrap_or_default()));
+        let bytes = |file| file_text(folder, file).trim().parse::<u64>().ok();
+        let bound = bytes(most).filter(|&bytes| bytes < u64::MAX / 4);
+        let left = bound.map(|bound| bound.saturating_sub(bytes(used).unwrap_or_default()));
         self.memory_left_bytes = self.memory_left_bytes.into_iter().chain(left).min();
     }
 
-    fn tighten_cpus(&mut self, quota: Option<f64>, period: Option<f64>) {
-        if let (Some(quota), Some(period)) = (quota, period)
-            && quota > 0.0
-            && period > 0.0
-        {
+    /// Reads a quota and its period. A quota of `max` or -1 is no bound.
+    fn tighten_cpus(&mut self, quota_and_period: &str) {
+        let mut numbers = quota_and_period.split_whitespace().map_while(|word| word.parse().ok());
+        let (quota, period): (f64, f64) =
+            (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default());
+        if quota > 0.0 && period > 0.0 {
             self.cpus = Some(self.cpus.map_or(quota / period, |cpus| cpus.min(quota / period)));
         }
     }
@@ -82,8 +80,9 @@ fn folders(mount: &Path, path: &str) -> impl Iterator<Item = PathBuf> {
     Path::new(path.trim_start_matches('/')).ancestors().map(move |path| mount.join(path))
 }
 
-fn file_number(folder: &Path, file: &str) -> Option<u64> {
-    fs::read_to_string(folder.join(file)).ok()?.trim().parse().ok()
+/// Reads a file of a group; empty if there is none.
+fn file_text(folder: &Path, file: &str) -> String {
+    fs::read_to_string(folder.join(file)).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -163,21 +163,21 @@ fn run_delay_ns(schedstat: &str) -> io::Result<u64> {
     delay.ok_or_else(|| procfs::missing("schedstat"))
 }
 
-/// The CPU time of all CPUs together from boot, in ns, to the precision of the kernel's tick
-/// (USER_HZ, mostly 10 ms).
+/// The CPU time of all CPUs together from boot, or between two readings, in ns. It is as precise as
+/// the kernel's tick (USER_HZ, mostly 10 ms).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MachineCpu {
     /// Time in anything but idling: user, nice, system, irq and softirq.
     pub busy_ns: u64,
-    /// The part of it in softirqs, which do most of TCP's work. A kernel without
-    /// CONFIG_IRQ_TIME_ACCOUNTING looks at each tick whether there is one, and charges it to the
-    /// interrupted task too.
-    pub softirq_ns: u64,
-    /// Time that the hypervisor took for others while a CPU had work.
-    pub steal_ns: u64,
+    softirq_ns: u64,
+    steal_ns: u64,
     /// The sum of busy, idle, waiting for I/O and stolen.
-    pub total_ns: u64,
+    total_ns: u64,
 }
+
+/// The least time in softirqs that says anything: less is too few ticks, or a kernel that does not
+/// tell softirqs apart.
+const SOFTIRQ_NS_MIN: u64 = TICKS_MIN * 10_000_000;
 
 impl MachineCpu {
     /// Reads /proc/stat.
@@ -205,36 +205,24 @@ impl MachineCpu {
 
     /// Returns the time since an earlier reading. The kernel lets idle and iowait step back at
     /// times (proc_stat(5)), so a difference below zero counts as zero.
-    pub fn since(&self, earlier: &Self) -> MachineCpuDifference {
-        MachineCpuDifference {
+    pub fn since(&self, earlier: &Self) -> Self {
+        Self {
             busy_ns: self.busy_ns.saturating_sub(earlier.busy_ns),
-            softirq_ns: Some(self.softirq_ns.saturating_sub(earlier.softirq_ns))
-                .filter(|&softirq_ns| softirq_ns >= SOFTIRQ_NS_MIN),
+            softirq_ns: self.softirq_ns.saturating_sub(earlier.softirq_ns),
             steal_ns: self.steal_ns.saturating_sub(earlier.steal_ns),
             total_ns: self.total_ns.saturating_sub(earlier.total_ns),
         }
     }
-}
 
-/// The least time in softirqs that says anything: less is too few ticks, or a kernel that does not
-/// tell softirqs apart.
-const SOFTIRQ_NS_MIN: u64 = TICKS_MIN * 10_000_000;
+    /// Returns the time in softirqs, which do most of TCP's work; none if it is less than
+    /// [`SOFTIRQ_NS_MIN`]. A kernel without CONFIG_IRQ_TIME_ACCOUNTING looks at each tick whether
+    /// there is one, and charges it to the interrupted task too.
+    pub fn softirq_ns(&self) -> Option<u64> {
+        Some(self.softirq_ns).filter(|&softirq_ns| softirq_ns >= SOFTIRQ_NS_MIN)
+    }
 
-/// The CPU time of all CPUs together between two readings, in ns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MachineCpuDifference {
-    /// As in [`MachineCpu`].
-    pub busy_ns: u64,
-    /// As in [`MachineCpu`]; none if it is less than [`SOFTIRQ_NS_MIN`].
-    pub softirq_ns: Option<u64>,
-    /// As in [`MachineCpu`].
-    pub steal_ns: u64,
-    /// As in [`MachineCpu`].
-    pub total_ns: u64,
-}
-
-impl MachineCpuDifference {
-    /// Returns how much of the CPUs' time was stolen; none if no tick has passed.
+    /// Returns the share of the CPUs' time that the hypervisor took for others while a CPU had
+    /// work; none if no tick has passed.
     pub fn steal_percent(&self) -> Option<f64> {
         percent_of(self.steal_ns as f64, self.total_ns as f64)
     }
@@ -351,15 +339,15 @@ mod tests {
         let spent = late.since(&early);
         assert_eq!(
             spent,
-            MachineCpuDifference { busy_ns: 160, softirq_ns: None, steal_ns: 90, total_ns: 1000 }
+            MachineCpu { busy_ns: 160, softirq_ns: 20, steal_ns: 90, total_ns: 1000 }
         );
-        assert_eq!(spent.steal_percent(), Some(9.0));
+        assert_eq!((spent.softirq_ns(), spent.steal_percent()), (None, Some(9.0)));
         assert_eq!(early.since(&early).steal_percent(), None);
         let after = |softirq_ns| {
             MachineCpu { softirq_ns: early.softirq_ns + softirq_ns, ..early }.since(&early)
         };
-        assert_eq!(after(250_000_000).softirq_ns, Some(250_000_000));
-        assert_eq!(after(240_000_000).softirq_ns, None);
+        assert_eq!(after(250_000_000).softirq_ns(), Some(250_000_000));
+        assert_eq!(after(240_000_000).softirq_ns(), None);
         assert!(MachineCpu::read().unwrap().busy_ns > 0);
     }
 }

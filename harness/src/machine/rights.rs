@@ -121,7 +121,7 @@ mod tests {
 
     const HOST: &str = "         0          0 4294967295\n";
     const ALL: &str = "000001ffffffffff";
-    /// What Docker gives to root.
+    /// The capabilities that Docker gives to root.
     const OF_DOCKER: &str = "00000000a80425fb";
 
     fn rights(uid: u32, capabilities: &str, seccomp: u32, uid_map: &str) -> Rights {

@@ -47,7 +47,7 @@ pub struct Slab {
     /// Objects in use, without those of /proc in `dentry` and `lsm_inode_cache`. The count is exact
     /// after a shrink, except that a slab that a CPU has begun since counts as fully used.
     pub objects: u64,
-    /// What one takes in its slab, alignment included.
+    /// The bytes of one in its slab, alignment included.
     pub object_bytes: u64,
     /// Whether the cache holds nothing but a file system's objects, which no connection has.
     pub filesystem: bool,

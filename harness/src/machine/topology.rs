@@ -237,7 +237,7 @@ pub mod tests {
         assert_eq!(nothing, Topology::default());
         assert_eq!((nothing.share_a_core(&[0], &[1]), nothing.packages_of(&[0])), (None, None));
         assert_eq!(nothing.one_of_each_core(&nothing.nearest(&[0, 1, 2])), [0, 1, 2]);
-        // Of one CPU only, of another one, and nonsense.
+        // Only one CPU is told of, or another one, or the list is nonsense.
         for (told, of_the_other) in [("0", None), ("0", Some("0")), ("0-", Some("1"))] {
             let sys = Sys::new();
             sys.core(&[0], told);

@@ -4,9 +4,9 @@
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{reason}{advice}")]
 pub struct Unavailable {
-    /// What is missing.
+    /// The thing that is missing.
     pub reason: String,
-    /// What to do about it, after a colon; empty if the reason says it.
+    /// The next step, after a colon; empty if the reason says it.
     advice: String,
 }
 

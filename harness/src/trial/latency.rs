@@ -11,7 +11,7 @@ use super::site::{Site, miscounted};
 use super::task::Trial;
 use super::window::{Sums, Window};
 use crate::load::result::LoadResult;
-use crate::machine::cpu::{MachineCpuDifference, Tasks};
+use crate::machine::cpu::{MachineCpu, Tasks};
 use crate::machine::network::NetworkReading;
 use crate::matrix::{Latency, Workload};
 use crate::programs::client::Load;
@@ -131,7 +131,7 @@ struct Figures<'a> {
     context: &'a TrialContext,
     sums: Sums,
     /// What the machine's CPUs did, if a side is here and that is known.
-    machine: Option<MachineCpuDifference>,
+    machine: Option<MachineCpu>,
     /// Why it is not known.
     machine_unread: Option<String>,
 }
@@ -177,7 +177,7 @@ impl<'a> Figures<'a> {
                 row.machine_cpu_ns_per_echo = self.window().per_echo(machine.busy_ns);
             }
             row.machine_softirq_ns_per_echo =
-                machine.softirq_ns.and_then(|ns| self.window().per_echo(ns));
+                machine.softirq_ns().and_then(|ns| self.window().per_echo(ns));
         }
         row.client_run_delay_percent =
             self.window().run_delay_percent(|clocks| &clocks.client_tasks, result.threads);

@@ -26,7 +26,7 @@ use super::site::Site;
 use super::task::Trial;
 use super::window::{Clocks, Window};
 use crate::load::result::{Arrival, LoadEvent};
-use crate::machine::cpu::MachineCpuDifference;
+use crate::machine::cpu::MachineCpu;
 use crate::matrix::Scale;
 use crate::programs::client::Load;
 use crate::programs::counters::ServerCounters;
@@ -277,7 +277,7 @@ impl<'a> Walk<'a> {
         let machine = window.machine();
         let mut evidence = Evidence {
             connections: ((idle + active) as u64, counters.of_loop("open")),
-            steal_percent: machine.as_ref().ok().and_then(MachineCpuDifference::steal_percent),
+            steal_percent: machine.as_ref().ok().and_then(MachineCpu::steal_percent),
             network,
             not_of_window,
             io_workers: window.io_workers().unwrap_or(counters.kernel_threads.io_wq),

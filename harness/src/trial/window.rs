@@ -9,7 +9,7 @@ use super::clock::{self, LoadWindow, Moment};
 use super::context::TrialContext;
 use crate::load::drain_max;
 use crate::load::result::{LoadEvent, LoadResult};
-use crate::machine::cpu::{MachineCpu, MachineCpuDifference, ProcessTicks, Tasks, process_cpu_ns};
+use crate::machine::cpu::{MachineCpu, ProcessTicks, Tasks, process_cpu_ns};
 use crate::machine::process_tree::Tree;
 use crate::programs::client::Load;
 use crate::programs::server::Server;
@@ -160,7 +160,7 @@ impl Window {
     }
 
     /// Returns what the machine's CPUs did, or why that is not known.
-    pub fn machine(&self) -> Result<MachineCpuDifference> {
+    pub fn machine(&self) -> Result<MachineCpu> {
         match (&self.before.machine, &self.after.machine) {
             (Ok(before), Ok(after)) => Ok(after.since(before)),
             (Err(why), _) | (_, Err(why)) => {

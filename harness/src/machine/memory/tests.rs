@@ -27,7 +27,8 @@ fn settled(instrument: &MemoryInstrument) -> Option<MemoryReading> {
     Some(instrument.settle(Duration::from_secs(3)).unwrap())
 }
 
-/// How many objects of the named cache, and bytes of one object, came with each of `count` things.
+/// Returns how many objects of the named cache came with each of `count` things, and the bytes of
+/// one.
 fn each(before: &MemoryReading, after: &MemoryReading, name: &str, count: usize) -> (f64, u64) {
     let find = |reading: &MemoryReading| {
         let slab = reading
@@ -124,7 +125,7 @@ fn open_add_and_close() -> Option<Vec<String>> {
     Some(found)
 }
 
-/// What the test saw, for a reader of `--nocapture`.
+/// Prints the readings for `--nocapture`.
 fn print(before: &MemoryReading, after: &MemoryReading, count: usize, what: &str) {
     for slab in after.slabs.iter().flatten() {
         let (objects, bytes) = each(before, after, &slab.name, count);

@@ -22,7 +22,7 @@ const SECOND_RECEIVES: u64 = 300;
 const SECOND_CONTROLS: u64 = 40;
 const OTHERS: u64 = 5;
 
-/// What the child works with: everything was allocated before the fork.
+/// The child's data, allocated before the fork.
 struct Script {
     start: i32,
     report: i32,
@@ -160,7 +160,7 @@ fn calls_of_all_threads_are_counted_exactly() {
     let before = counters.read().unwrap();
     started.write_all(b"!").unwrap();
     reported.read_exact(&mut [0; 2]).unwrap();
-    // Whoever has reported makes one last call, a read or the exit, before it is still.
+    // A thread that has reported makes one last call, a read or the exit, before it is still.
     let expected = |call| match call {
         Call::Close => MAIN_CLOSES,
         Call::Sendto => FIRST_SENDS,

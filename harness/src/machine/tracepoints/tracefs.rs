@@ -12,12 +12,12 @@ use crate::machine::rights::{
 };
 use crate::machine::unavailable::Unavailable;
 
-/// Where tracefs is mounted, if it is: by itself, or by debugfs.
+/// The mount points of tracefs: by itself, or by debugfs.
 const MOUNT_POINTS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
 
 /// A tracepoint of a group.
 pub trait Tracepoint: Copy + PartialEq + 'static {
-    /// What a kernel without any of the group lacks, with its option.
+    /// The name of the group with its kernel option.
     const GROUP: &'static str;
     /// The one that the others are judged by: without it none is counted.
     const NEEDED: Self;
