@@ -11,6 +11,7 @@ use mio::event::Event;
 
 use super::fault::Fault;
 use super::in_flight::{InFlight, Timestamps};
+use super::latency;
 use super::outstanding::{ACCEPT_QUEUE, why_owed};
 use super::pace::{LongestGap, Phase, StallClock};
 use super::process::monotonic_ns;
@@ -47,7 +48,9 @@ impl LoadThread {
     /// Carries out a run, until the window ends and all that was sent is back, or has been owed for
     /// too long.
     pub fn run(&mut self, order: RunOrder) -> Result<ThreadResult> {
-        let mut result = ThreadResult::new(self.thread, self.shared.plan.churn.is_some())?;
+        let connect_ns = self.shared.plan.churn.map(|_| latency::histogram());
+        let mut result =
+            ThreadResult { thread: self.thread, connect_ns, ..ThreadResult::default() };
         self.reopen_owing()?;
         self.activate(order.active);
         let mut pacer = order.open.map(|open| self.pacer(open, order));

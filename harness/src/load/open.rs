@@ -31,7 +31,7 @@ impl LoadThread {
     /// taken.
     pub fn open(&mut self, count: usize) -> Result<Histogram<u64>> {
         let mut events = Events::with_capacity(EVENTS);
-        let mut connect_ns = latency::histogram()?;
+        let mut connect_ns = latency::histogram();
         let mut progress = Instant::now();
         while self.sockets.len() < count || !self.opening.is_empty() {
             while self.sockets.len() < count && self.opening.len() < OPENING_MAX {

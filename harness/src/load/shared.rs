@@ -3,10 +3,9 @@
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
-use anyhow::Result;
 use hdrhistogram::Histogram;
 
-use super::latency::{self, Latencies};
+use super::latency::Latencies;
 use super::outstanding::Outstanding;
 use super::pace::{Budget, MeasuringWindow};
 use super::plan::LoadPlan;
@@ -69,7 +68,7 @@ pub struct RunOrder {
 }
 
 /// What one thread has measured in one run.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct ThreadResult {
     /// Messages that were due within the window, whenever they came back, or how long they were
     /// owed. In a closed loop a message is due when it begins.
@@ -97,24 +96,4 @@ pub struct ThreadResult {
     pub echoes_by_place: Vec<u64>,
     /// Connections that the thread has opened from its start on.
     pub opened: u64,
-}
-
-impl ThreadResult {
-    pub fn new(thread: usize, has_churn: bool) -> Result<Self> {
-        Ok(Self {
-            latencies: Latencies::new()?,
-            echoes: 0,
-            warmup_echoes: 0,
-            late_sends: 0,
-            unsent: 0,
-            last_due_ns: 0,
-            last_ns: 0,
-            owed: Outstanding::default(),
-            longest_gap_ns: 0,
-            connect_ns: has_churn.then(latency::histogram).transpose()?,
-            thread,
-            echoes_by_place: Vec::new(),
-            opened: 0,
-        })
-    }
 }

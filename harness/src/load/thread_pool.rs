@@ -8,7 +8,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Error, Result, anyhow, bail, ensure};
 use hdrhistogram::Histogram;
 
 use super::latency;
@@ -19,7 +19,7 @@ use super::result::{LatencyUs, LoadEvent, LoadResult};
 use super::schedule::OpenLoop;
 use super::shared::{RunOrder, Shared, ThreadResult};
 use super::thread::LoadThread;
-use super::totals::{Gathered, RunTotals};
+use super::totals::{Parts, RunTotals};
 use super::warmup::{self, Settling};
 use crate::machine::affinity::{self, CpuList};
 
@@ -30,18 +30,14 @@ enum ThreadCommand {
     Run(RunOrder),
 }
 
-/// The answer of a thread that has carried out its command.
-pub enum ThreadReply {
-    /// Its connections stand; how long the opening of each took, in ns.
-    Stand(Histogram<u64>),
-    /// Its run is over.
-    Ran(Box<ThreadResult>),
-}
-
 /// All that reaches the main thread, in one queue so that it can wait for all at once.
 pub enum MainEvent {
-    /// A thread has carried out its command.
-    Done(Result<ThreadReply>),
+    /// A thread's connections stand; how long the opening of each took, in ns.
+    Stand(Histogram<u64>),
+    /// A thread's run is over.
+    Ran(Box<ThreadResult>),
+    /// A thread has ended.
+    Failed(Error),
     /// SIGINT.
     Interrupted,
     /// A line of stdin.
@@ -50,12 +46,7 @@ pub enum MainEvent {
     Eof,
 }
 
-/// Why the main thread no longer waits.
-enum Woken {
-    Done(ThreadReply),
-    Interrupted,
-    Timeout,
-}
+const CONNECTED: &str = "a thread of the load connected where it should run; this is a bug";
 
 pub struct ThreadPool {
     shared: Arc<Shared>,
@@ -108,7 +99,8 @@ impl ThreadPool {
                 MainEvent::Line(line) => return Ok(Some(line)),
                 MainEvent::Eof => return Ok(None),
                 MainEvent::Interrupted => bail!("interrupted"),
-                MainEvent::Done(outcome) => drop(outcome?),
+                MainEvent::Failed(error) => return Err(error),
+                MainEvent::Stand(_) | MainEvent::Ran(_) => {}
             }
         }
     }
@@ -122,17 +114,15 @@ impl ThreadPool {
         );
         let start = Instant::now();
         self.tell(ThreadCommand::Connections(connections));
-        let mut connect_ns = latency::histogram()?;
+        let mut connect_ns = latency::histogram();
         for _ in 0..self.threads.len() {
             match self.wait(None)? {
-                Woken::Done(ThreadReply::Stand(part)) => latency::merge(&mut connect_ns, &part)?,
-                Woken::Done(ThreadReply::Ran(_)) => {
-                    bail!("a thread of the load ran where it should connect; this is a bug")
-                }
-                Woken::Interrupted | Woken::Timeout => bail!(
+                Some(MainEvent::Stand(part)) => connect_ns += part,
+                Some(MainEvent::Interrupted) => bail!(
                     "interrupted after {} of {connections} connections",
                     self.shared.connected.load(Relaxed)
                 ),
+                _ => bail!("a thread of the load ran where it should connect; this is a bug"),
             }
         }
         self.connections = connections;
@@ -167,18 +157,19 @@ impl ThreadPool {
         for of_thread in &shared.progress {
             of_thread.echoes.store(0, Relaxed);
         }
-        let (mut gathered, timed) = (Gathered::default(), budget.duration());
+        let (mut parts, timed) = (Vec::new(), budget.duration());
+        let mut interrupted = false;
         let warmup_start_ns = monotonic_ns();
         let order = RunOrder { budget, active, open, start_ns: warmup_start_ns };
         if timed.is_some() {
             shared.window.set(u64::MAX, u64::MAX);
             self.tell(ThreadCommand::Run(order));
-            self.warm_up(open.is_none().then_some(active), &mut gathered)?;
+            interrupted = self.warm_up(open.is_none().then_some(active), &mut parts)?;
         }
         let cpu_before_ns = ringmark::process::cpu_ns().context("process CPU clock")?;
         let (wall_start, start_ns) = (SystemTime::now(), monotonic_ns());
         let planned_end_ns = match timed {
-            _ if gathered.interrupted => start_ns,
+            _ if interrupted => start_ns,
             Some(duration) => start_ns.saturating_add(duration.as_nanos() as u64),
             None => u64::MAX,
         };
@@ -190,16 +181,17 @@ impl ThreadPool {
         let until = timed.map(|_| {
             Instant::now() + Duration::from_nanos(planned_end_ns.saturating_sub(monotonic_ns()))
         });
-        self.collect(&mut gathered, until)?;
+        interrupted |= self.collect(&mut parts, until)?;
         let cpu_after_ns = ringmark::process::cpu_ns().context("process CPU clock")?;
         let late_ns = monotonic_ns().saturating_sub(shared.window.end_ns());
         report(LoadEvent::Measured)?;
-        self.collect(&mut gathered, None)?;
+        interrupted |= self.collect(&mut parts, None)?;
         let end_ns = if timed.is_some() {
             shared.window.end_ns()
         } else {
             // A fixed number of echoes ends with its last one.
-            gathered.last_ns().unwrap_or(start_ns)
+            let last_ns = parts.iter().map(|part| part.last_ns).max();
+            last_ns.filter(|&last_ns| last_ns > 0).unwrap_or(start_ns)
         };
         let totals = RunTotals {
             connections: self.connections,
@@ -213,7 +205,8 @@ impl ThreadPool {
             ended_ns: monotonic_ns(),
             client_cpu_ns: cpu_after_ns - cpu_before_ns,
             late_ns,
-            gathered,
+            parts,
+            interrupted,
         };
         totals.result(&shared.plan)
     }
@@ -229,25 +222,24 @@ impl ThreadPool {
 
     /// Waits for the longest warm-up. A closed loop's, of so many active connections, ends when the
     /// rate has settled and each has made two echoes on average: the first are all begun at once.
-    fn warm_up(&mut self, closed: Option<usize>, gathered: &mut Gathered) -> Result<()> {
+    /// Returns whether SIGINT came.
+    fn warm_up(&mut self, closed: Option<usize>, parts: &mut Parts) -> Result<bool> {
         let deadline = Instant::now() + self.shared.plan.warmup_max;
         let mut settling = Settling::default();
         let (mut since, mut before) = (Instant::now(), self.shared.echoes());
         loop {
             let next = (since + warmup::WINDOW).min(deadline);
             match self.wait(Some(next))? {
-                Woken::Done(reply) => gathered.add(reply_of_run(reply)?),
-                Woken::Interrupted => {
-                    gathered.interrupted = true;
-                    return Ok(());
-                }
-                Woken::Timeout => {
+                Some(MainEvent::Ran(part)) => parts.push(part),
+                Some(MainEvent::Interrupted) => return Ok(true),
+                Some(_) => bail!(CONNECTED),
+                None => {
                     let (now, count) = (Instant::now(), self.shared.echoes());
                     let rate_per_s = (count - before) as f64 / (now - since).as_secs_f64();
                     let is_settled = settling.push(rate_per_s)
                         && closed.is_some_and(|active| count >= 2 * active as u64);
                     if now >= deadline || is_settled {
-                        return Ok(());
+                        return Ok(false);
                     }
                     (since, before) = (now, count);
                 }
@@ -256,15 +248,16 @@ impl ThreadPool {
     }
 
     /// Gathers the threads' results, until all have answered or until `until`. SIGINT ends the
-    /// window, or the wait after it.
-    fn collect(&mut self, gathered: &mut Gathered, until: Option<Instant>) -> Result<()> {
-        while gathered.count() < self.threads.len() {
+    /// window, or the wait after it. Returns whether it came.
+    fn collect(&mut self, parts: &mut Parts, until: Option<Instant>) -> Result<bool> {
+        let mut interrupted = false;
+        while parts.len() < self.threads.len() {
             match self.wait(until)? {
-                Woken::Done(reply) => gathered.add(reply_of_run(reply)?),
-                Woken::Timeout => break,
-                Woken::Interrupted => {
+                Some(MainEvent::Ran(part)) => parts.push(part),
+                None => break,
+                Some(MainEvent::Interrupted) => {
                     let (window, now_ns) = (&self.shared.window, monotonic_ns());
-                    gathered.interrupted = true;
+                    interrupted = true;
                     if now_ns >= window.end_ns() {
                         window.give_up_at_once();
                     } else {
@@ -272,9 +265,10 @@ impl ThreadPool {
                         break;
                     }
                 }
+                Some(_) => bail!(CONNECTED),
             }
         }
-        Ok(())
+        Ok(interrupted)
     }
 
     fn tell(&self, command: ThreadCommand) {
@@ -284,33 +278,24 @@ impl ThreadPool {
         }
     }
 
-    /// Waits for a thread, SIGINT or `until`, and keeps lines of stdin for later.
-    fn wait(&mut self, until: Option<Instant>) -> Result<Woken> {
+    /// Waits for a thread, SIGINT or `until` (None), and keeps lines of stdin for later.
+    fn wait(&mut self, until: Option<Instant>) -> Result<Option<MainEvent>> {
         loop {
             let event = match until {
                 None => self.events.recv()?,
                 Some(until) => {
                     let left = until.saturating_duration_since(Instant::now());
                     match self.events.recv_timeout(left) {
-                        Err(RecvTimeoutError::Timeout) => return Ok(Woken::Timeout),
+                        Err(RecvTimeoutError::Timeout) => return Ok(None),
                         event => event?,
                     }
                 }
             };
             match event {
-                MainEvent::Done(outcome) => return outcome.map(Woken::Done),
-                MainEvent::Interrupted => return Ok(Woken::Interrupted),
-                line => self.later.push_back(line),
+                MainEvent::Failed(error) => return Err(error),
+                MainEvent::Line(_) | MainEvent::Eof => self.later.push_back(event),
+                event => return Ok(Some(event)),
             }
-        }
-    }
-}
-
-fn reply_of_run(reply: ThreadReply) -> Result<Box<ThreadResult>> {
-    match reply {
-        ThreadReply::Ran(result) => Ok(result),
-        ThreadReply::Stand(_) => {
-            bail!("a thread of the load connected where it should run; this is a bug")
         }
     }
 }
@@ -326,7 +311,7 @@ fn work(
     let outcome =
         outcome.unwrap_or_else(|_| Err(anyhow!("a thread of the load panicked; this is a bug")));
     if let Err(error) = outcome {
-        let _ = events.send(MainEvent::Done(Err(error)));
+        let _ = events.send(MainEvent::Failed(error));
     }
 }
 
@@ -339,12 +324,12 @@ fn live(
 ) -> Result<()> {
     let mut thread = LoadThread::new(shared, thread)?;
     while let Ok(command) = commands.recv() {
-        let reply = match command {
-            ThreadCommand::Connections(total) => ThreadReply::Stand(thread.set_connections(total)?),
-            ThreadCommand::Run(order) => ThreadReply::Ran(Box::new(thread.run(order)?)),
+        let answer = match command {
+            ThreadCommand::Connections(total) => MainEvent::Stand(thread.set_connections(total)?),
+            ThreadCommand::Run(order) => MainEvent::Ran(Box::new(thread.run(order)?)),
         };
         // The main thread listens as long as it gives commands.
-        let _ = events.send(MainEvent::Done(Ok(reply)));
+        let _ = events.send(answer);
     }
     Ok(())
 }

@@ -12,36 +12,13 @@ use super::result::{Arrival, ChurnResult, LatencyUs, LoadResult, OpenResult};
 use super::schedule::OpenLoop;
 use super::shared::ThreadResult;
 
-/// What the threads have answered in one run so far.
-#[derive(Default)]
-pub struct Gathered {
-    #[expect(clippy::vec_box, reason = "they come in boxes")]
-    parts: Vec<Box<ThreadResult>>,
-    pub interrupted: bool,
-}
-
-impl Gathered {
-    pub fn add(&mut self, part: Box<ThreadResult>) {
-        self.parts.push(part);
-    }
-
-    pub fn count(&self) -> usize {
-        self.parts.len()
-    }
-
-    /// Returns when the last echo came back.
-    pub fn last_ns(&self) -> Option<u64> {
-        self.parts.iter().map(|part| part.last_ns).max().filter(|&last_ns| last_ns > 0)
-    }
-
-    fn sum(&self, field: fn(&ThreadResult) -> u64) -> u64 {
-        self.parts.iter().map(|part| field(part)).sum()
-    }
-}
+/// The results of the threads, which come in boxes.
+pub type Parts = Vec<Box<ThreadResult>>;
 
 /// A run that is over. Times are of CLOCK_MONOTONIC.
 pub struct RunTotals {
-    pub gathered: Gathered,
+    pub parts: Parts,
+    pub interrupted: bool,
     pub connections: usize,
     pub active: usize,
     /// CPUs that the load can use.
@@ -63,19 +40,17 @@ pub struct RunTotals {
 impl RunTotals {
     /// Returns the result of the run.
     pub fn result(&self, plan: &LoadPlan) -> Result<LoadResult> {
-        let mut latencies = Latencies::new()?;
-        for part in &self.gathered.parts {
-            latencies.add(&part.latencies)?;
+        let mut latencies = Latencies::default();
+        for part in &self.parts {
+            latencies.add(&part.latencies);
         }
         let window_ns = self.end_ns.saturating_sub(self.start_ns).max(1);
         let duration_s = window_ns as f64 / 1e9;
-        let log = || {
-            latency::log(&latencies.latency_ns, self.wall_start, Duration::from_nanos(window_ns))
-        };
-        let echoes = self.gathered.sum(|part| part.echoes);
+        let window = Duration::from_nanos(window_ns);
+        let echoes = self.sum(|part| part.echoes);
         let is_closed_and_timed = self.open.is_none() && self.warmup_s.is_some();
         let echoes_by_connection = is_closed_and_timed.then(|| self.echoes_by_connection());
-        let gaps_ns = self.gathered.parts.iter().map(|part| part.longest_gap_ns);
+        let gaps_ns = self.parts.iter().map(|part| part.longest_gap_ns);
         let mut result = LoadResult {
             connections: self.connections,
             active_connections: self.active,
@@ -84,25 +59,28 @@ impl RunTotals {
             arrival: self.open.map_or(Arrival::Closed, |open| open.arrival),
             duration_s,
             warmup_s: self.warmup_s.unwrap_or(0.0),
-            warmup_echoes: self.gathered.sum(|part| part.warmup_echoes),
+            warmup_echoes: self.sum(|part| part.warmup_echoes),
             echoes,
             bytes: echoes * plan.message_bytes,
             achieved_per_s: echoes as f64 / duration_s,
             latency_us: latencies.latency_us(),
             open: self.open.map(|open| self.open_result(open, &latencies, duration_s)),
-            churn: plan.churn.map(|churn| self.churn_result(churn, duration_s)).transpose()?,
+            churn: plan.churn.map(|churn| self.churn_result(churn, duration_s)),
             fairness: echoes_by_connection.and_then(|echoes| fairness::of(&echoes, plan.ports)),
             client_cpu_ns: self.client_cpu_ns,
             client_cpu_ratio: self.client_cpu_ns as f64 / (window_ns as f64 * self.cpus as f64),
             threads: plan.threads,
             file_table: plan.file_tables.words(),
             seed: plan.seed,
-            interrupted: self.gathered.interrupted,
+            interrupted: self.interrupted,
             saturated: None,
             window_start_ns: Some(self.start_ns),
             window_end_ns: Some(self.end_ns),
             longest_gap_ns: gaps_ns.max().max(Some(self.late_ns)),
-            histogram_log: plan.has_log.then(log).transpose()?,
+            histogram_log: plan
+                .has_log
+                .then(|| latency::log(&latencies.latency_ns, self.wall_start, window))
+                .transpose()?,
         };
         result.saturated = result.saturation(self.owed(), self.drained_s());
         Ok(result)
@@ -118,39 +96,43 @@ impl RunTotals {
         OpenResult {
             rate_per_s: open.rate_per_s,
             offered_per_s: latencies.latency_ns.len() as f64 / offered_s,
-            late_sends: self.gathered.sum(|part| part.late_sends),
-            unsent: self.gathered.sum(|part| part.unsent),
+            late_sends: self.sum(|part| part.late_sends),
+            unsent: self.sum(|part| part.unsent),
             service_us: latencies.service_us(),
             send_lag_us: LatencyUs::of(&latencies.send_lag_ns),
         }
     }
 
-    fn churn_result(&self, echoes_each: u64, duration_s: f64) -> Result<ChurnResult> {
-        let mut connect_ns = latency::histogram()?;
-        for part in self.gathered.parts.iter().filter_map(|part| part.connect_ns.as_ref()) {
-            latency::merge(&mut connect_ns, part)?;
+    fn churn_result(&self, echoes_each: u64, duration_s: f64) -> ChurnResult {
+        let mut connect_ns = latency::histogram();
+        for part in self.parts.iter().filter_map(|part| part.connect_ns.as_ref()) {
+            connect_ns += part;
         }
-        Ok(ChurnResult {
+        ChurnResult {
             echoes_each,
             opened: connect_ns.len(),
             connections_per_s: connect_ns.len() as f64 / duration_s,
             connect_us: LatencyUs::of(&connect_ns),
-            opened_in_all: self.gathered.sum(|part| part.opened),
-        })
+            opened_in_all: self.sum(|part| part.opened),
+        }
+    }
+
+    fn sum(&self, field: fn(&ThreadResult) -> u64) -> u64 {
+        self.parts.iter().map(|part| field(part)).sum()
     }
 
     fn owed(&self) -> Outstanding {
         Outstanding {
-            messages: self.gathered.sum(|part| part.owed.messages),
-            bytes: self.gathered.sum(|part| part.owed.bytes),
-            connections: self.gathered.sum(|part| part.owed.connections),
-            unanswered: self.gathered.sum(|part| part.owed.unanswered),
+            messages: self.sum(|part| part.owed.messages),
+            bytes: self.sum(|part| part.owed.bytes),
+            connections: self.sum(|part| part.owed.connections),
+            unanswered: self.sum(|part| part.owed.unanswered),
         }
     }
 
     /// Returns the time from the window's start until the last message of an open loop was due.
     fn asked_s(&self) -> f64 {
-        let last_due_ns = self.gathered.parts.iter().map(|part| part.last_due_ns).max();
+        let last_due_ns = self.parts.iter().map(|part| part.last_due_ns).max();
         last_due_ns.unwrap_or_default().saturating_sub(self.start_ns) as f64 / 1e9
     }
 
@@ -166,8 +148,8 @@ impl RunTotals {
     /// Returns the echoes of each active connection, by its number.
     fn echoes_by_connection(&self) -> Vec<u64> {
         let mut echoes = vec![0; self.active];
-        for part in &self.gathered.parts {
-            let own = echoes.iter_mut().skip(part.thread).step_by(self.gathered.parts.len());
+        for part in &self.parts {
+            let own = echoes.iter_mut().skip(part.thread).step_by(self.parts.len());
             own.zip(&part.echoes_by_place).for_each(|(echoes, &of_place)| *echoes = of_place);
         }
         echoes
