@@ -74,12 +74,6 @@ fn for_people() -> clap::Command {
     clap::Command::new("ringmark").version(env!("RINGMARK_VERSION")).subcommands(verbs)
 }
 
-/// Returns whether the reader of the events of a load has gone.
-fn has_no_reader(error: &anyhow::Error) -> bool {
-    let is_broken = |error: &std::io::Error| error.kind() == std::io::ErrorKind::BrokenPipe;
-    error.to_string() == "stdout" && error.root_cause().downcast_ref().is_some_and(is_broken)
-}
-
 fn main() -> std::process::ExitCode {
     let outcome = match Cli::parse().verb {
         Verb::Doctor(options) => doctor::run(options),
@@ -100,7 +94,7 @@ fn main() -> std::process::ExitCode {
     };
     match outcome {
         Ok(()) => std::process::ExitCode::SUCCESS,
-        Err(error) if has_no_reader(&error) => std::process::ExitCode::FAILURE,
+        Err(error) if error.is::<terminal::NoReader>() => std::process::ExitCode::FAILURE,
         Err(error) => {
             eprintln!("ringmark: {error:#}");
             match error.is::<report::compare::NotJudged>() {

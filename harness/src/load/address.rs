@@ -1,42 +1,39 @@
 //! Where the server is: every address that a name has, in every form that the system's resolver
 //! takes.
 
+use std::io;
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// The addresses of `HOST:PORT`, IPv4 first, otherwise in the resolver's order. An IPv6 literal
-/// stands in brackets and may have a scope: `[fe80::1%eth0]:8888`.
+const EXAMPLE: &str = "write HOST:PORT, for example 127.0.0.1:8888, [::1]:8888 or \
+                       [fe80::1%eth0]:8888";
+
+/// Returns the addresses of `HOST:PORT`, IPv4 first, otherwise in the resolver's order. An IPv6
+/// literal stands in brackets and may have a scope: `[fe80::1%eth0]:8888`.
 fn resolve(connect: &str) -> Result<Vec<SocketAddr>> {
-    let example = "write HOST:PORT, for example 127.0.0.1:8888, [::1]:8888 or [fe80::1%eth0]:8888";
-    let (host, port) = connect
-        .rsplit_once(':')
-        .with_context(|| format!("--connect {connect}: no address; {example}"))?;
-    let port: u16 = port.parse().map_err(|_| {
-        anyhow::anyhow!(
-            "--connect {connect}: no address: `{port}` is no port, 1 to 65535; {example}"
-        )
+    let no_address = || format!("--connect {connect}: no address; {EXAMPLE}");
+    let (host, port) = connect.rsplit_once(':').with_context(no_address)?;
+    let port: u16 = port.parse().ok().with_context(|| {
+        format!("--connect {connect}: no address: `{port}` is no port, 1 to 65535; {EXAMPLE}")
     })?;
     let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    ensure!(!host.is_empty(), "--connect {connect}: no address: no host; {example}");
+    ensure!(!host.is_empty(), "--connect {connect}: no address: no host; {EXAMPLE}");
     ensure!(port != 0, "--connect {connect}: port 0 cannot be connected to");
-    let found = (host, port)
-        .to_socket_addrs()
-        .with_context(|| format!("--connect {connect}: no address; {example}"))?;
     let mut addresses = Vec::new();
-    for address in found {
+    for address in (host, port).to_socket_addrs().with_context(no_address)? {
         if !addresses.contains(&address) {
             addresses.push(address);
         }
     }
     addresses.sort_by_key(SocketAddr::is_ipv6);
-    ensure!(!addresses.is_empty(), "--connect {connect}: no address; {example}");
+    ensure!(!addresses.is_empty(), no_address());
     Ok(addresses)
 }
 
-/// The first address of `connect` at which something accepts connections. One that is alone is not
-/// tried, so that a server sees no connection but those of the load.
+/// Returns the first address of `connect` at which something accepts connections. One that is alone
+/// is not tried, so that a server sees no connection but those of the load.
 pub fn first_that_answers(connect: &str, time: Duration) -> Result<SocketAddr> {
     match resolve(connect)?[..] {
         [only] => Ok(only),
@@ -45,27 +42,27 @@ pub fn first_that_answers(connect: &str, time: Duration) -> Result<SocketAddr> {
 }
 
 fn try_each(connect: &str, addresses: &[SocketAddr], time: Duration) -> Result<SocketAddr> {
-    let mut said = Vec::new();
+    let mut refusals = Vec::new();
     for &address in addresses {
         match TcpStream::connect_timeout(&address, time) {
             Ok(stream) => {
-                // As all of the load's connections: no TIME_WAIT is left.
+                // As for all of the load's connections: no TIME_WAIT is left.
                 let _ = socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO));
                 return Ok(address);
             }
-            Err(error) => {
-                let text = error.to_string();
-                said.push(format!(
-                    "{address}: {}",
-                    text.split(" (os error").next().unwrap_or(&text)
-                ));
-            }
+            Err(error) => refusals.push(format!("{address}: {}", without_number(&error))),
         }
     }
     bail!(
         "connect {connect}: no address of it accepts connections ({}); is the server started?",
-        said.join("; ")
+        refusals.join("; ")
     )
+}
+
+/// Returns the text of an error without `(os error N)`.
+pub fn without_number(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or(&text).to_owned()
 }
 
 #[cfg(test)]

@@ -1,67 +1,76 @@
 //! Churn: connections that are replaced while the load runs.
 //!
-//! After a given number of echoes an active connection is reset like any other, once all of them
-//! are back, and another is opened to the same port in its place. So as many stand as were asked
-//! for, or are being opened, and when a run ends all stand again. The latency of an echo does not
-//! include the opening, which is recorded for itself: from before connect() until the event that
-//! the connection stands is taken. The kernel shakes hands before a server accepts, so a server
-//! that is slow to accept shows in the latency of the first echo instead.
+//! After a given number of echoes, once all of them are back, the load resets an active connection
+//! and opens another to the same port in its place. So as many stand as were asked for, or are
+//! being opened, and all stand when a run ends. The latency of an echo does not include the opening.
+//! That has figures of its own: from before connect() until the event that the connection stands is
+//! taken. The kernel shakes hands before a server accepts, so a server that is slow to accept shows
+//! in the latency of the first echo instead.
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use mio::event::Event;
 
-use super::pace::Moment;
-use super::process::monotonic_ns;
-use super::worker::{Served, Tally, Worker};
+use super::open::OPENING_MAX;
+use super::pace::Phase;
+use super::shared::ThreadResult;
+use super::thread::LoadThread;
 
-impl Worker {
+impl LoadThread {
     /// Resets connection `index` and begins to open another in its place.
-    pub(super) fn replace(&mut self, index: usize) -> Result<()> {
+    pub fn replace(&mut self, index: usize) -> Result<()> {
         let plan = &self.shared.plan;
         // Each connection has bytes of its own. Those with the lowest numbers were the first ones'.
         let turn =
-            (self.opened + self.under_way.len() as u64) * plan.threads as u64 + self.thread as u64;
+            (self.opened + self.opening.len() as u64) * plan.threads as u64 + self.thread as u64;
         let stream = plan.seed.wrapping_add(plan.connections as u64 + turn);
-        self.flights[index].renew(stream, plan.churn.unwrap_or(u64::MAX));
+        self.in_flight[index].renew(stream, plan.churn.unwrap_or(u64::MAX));
         // Closed before the next is opened, so that never more stand than were asked for. A batch
         // of events has one of each descriptor at most: none of the old connection's can follow.
         drop(self.sockets.swap_remove(index));
         self.shared.connected.fetch_sub(1, Relaxed);
-        let (socket, since_ns) = self.start(index).map_err(|error| self.explain(index, &error))?;
+        let socket = self.start(index)?;
         self.sockets.push(socket);
         let last = self.sockets.len() - 1;
         self.sockets.swap(index, last);
-        self.under_way.insert(index, since_ns);
         Ok(())
     }
 
     /// Takes the first event of a connection that was being opened since `since_ns`, which comes
-    /// when it stands or has failed, and begins to use it.
-    pub(super) fn replaced(
+    /// when it stands or has failed, and begins to use it. Returns how many messages were begun.
+    pub fn replaced(
         &mut self,
         event: &Event,
         index: usize,
         since_ns: u64,
-        tally: &mut Tally,
-    ) -> Result<Served> {
-        if let Some(error) = self.sockets[index].take_error().context("SO_ERROR")? {
-            return Err(self.explain(index, &error));
-        }
+        result: &mut ThreadResult,
+    ) -> Result<usize> {
+        let now_ns = self.finish_opening(index)?;
         if event.is_readable() || event.is_read_closed() || event.is_error() {
             self.serve_idle(index)?;
         }
-        let now_ns = monotonic_ns();
-        self.opened += 1;
-        self.shared.connected.fetch_add(1, Relaxed);
-        if let Some(connect_ns) = &mut tally.connect_ns
-            && self.shared.window.moment(now_ns) == Moment::Within
+        if let Some(connect_ns) = &mut result.connect_ns
+            && self.shared.window.phase(now_ns) == Phase::Within
         {
             connect_ns.saturating_record(now_ns - since_ns);
         }
         let begun = self.begin(index, now_ns);
         self.send(index)?;
-        Ok(Served { completed: 0, begun, moved: true })
+        Ok(begun)
+    }
+
+    /// Replaces each connection on which the run before has left something owed, which would come
+    /// back in this one.
+    pub fn reopen_owing(&mut self) -> Result<()> {
+        for index in 0..self.in_flight.len() {
+            if self.in_flight[index].count() > 0 {
+                self.replace(index)?;
+            }
+            if self.opening.len() >= OPENING_MAX {
+                self.open(self.sockets.len())?;
+            }
+        }
+        self.open(self.sockets.len()).map(drop)
     }
 }

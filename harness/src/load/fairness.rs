@@ -12,20 +12,19 @@ fn jain(shares: &[u64]) -> Option<f64> {
     (sum > 0.0).then(|| sum * sum / (shares.len() as f64 * squares))
 }
 
-/// Of the echoes of each active connection, by its number; connections were dealt over `ports` in
-/// turn.
+/// Returns the fairness of the echoes of each active connection, by its number, when connections
+/// were dealt over `ports` in turn.
 pub fn of(echoes: &[u64], ports: usize) -> Option<Fairness> {
     let connections = jain(echoes)?;
     let mean = echoes.iter().sum::<u64>() as f64 / echoes.len() as f64;
-    let over_mean = |echoes: Option<&u64>| echoes.map(|&echoes| echoes as f64 / mean);
     let mut by_port = vec![0; ports.min(echoes.len())];
     for (number, echoes) in echoes.iter().enumerate() {
         by_port[number % ports] += echoes;
     }
     Some(Fairness {
         connections,
-        slowest_over_mean: over_mean(echoes.iter().min())?,
-        fastest_over_mean: over_mean(echoes.iter().max())?,
+        slowest_over_mean: *echoes.iter().min()? as f64 / mean,
+        fastest_over_mean: *echoes.iter().max()? as f64 / mean,
         ports: jain(&by_port)?,
     })
 }

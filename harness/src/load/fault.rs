@@ -1,32 +1,52 @@
-//! What can be wrong with what a server sends back, and what it means.
+//! What can be wrong with the bytes that a server sends back, and what it means.
 
-use std::{fmt, io};
+use std::io;
 
 use ringmark::echo::{MAX_SLICE, Mismatch, PERIOD, Stream};
 
 /// A connection on which the server broke the echo protocol.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum Fault {
     /// A byte differs from the one that was sent.
+    #[error("stream offset {offset}: expected byte {expected:#04x}, found {found:#04x}: {cause}")]
     Wrong { offset: u64, expected: u8, found: u8, cause: Cause },
     /// More bytes came back than had been sent.
+    #[error(
+        "stream offset {offset}: expected nothing more, found bytes beyond those sent ({bytes} or \
+         more): the server repeated bytes or crossed connections"
+    )]
     Beyond { offset: u64, bytes: usize },
     /// The server closed its side (`error` is None) or the connection failed.
+    #[error("stream offset {offset}: {}", describe_end(*owed_bytes, error.as_ref()))]
     Ended { offset: u64, owed_bytes: u64, error: Option<io::Error> },
 }
 
-/// What a wrong byte comes from, as far as the bytes that follow it show.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+fn describe_end(owed_bytes: u64, error: Option<&io::Error>) -> String {
+    let expected = match owed_bytes {
+        0 => "the connection to stay open".to_owned(),
+        owed => format!("{owed} more bytes"),
+    };
+    let found = match error {
+        None => "an early end: the server closed the connection".to_owned(),
+        Some(error) => format!("`{error}`: the server reset the connection or died"),
+    };
+    let lost = if owed_bytes > 0 { " and lost what it owed" } else { "" };
+    format!("expected {expected}, found {found}{lost}")
+}
+
+/// The cause of a wrong byte, as far as the bytes that follow it show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Cause {
-    /// The stream goes on this many bytes later.
+    #[error("the stream goes on {0} B later: the server lost them")]
     Lost(usize),
-    /// The stream goes on this many bytes earlier.
+    #[error("the stream goes on {0} B earlier: the server repeated them")]
     Repeated(usize),
     /// The bytes lie elsewhere in the pattern, where another connection's stream may be.
+    #[error("the bytes are from elsewhere: the server crossed connections")]
     Crossed,
-    /// The bytes are in no stream.
+    #[error("the bytes are in no stream: the server altered them")]
     Altered,
-    /// Too few bytes followed.
+    #[error("too few bytes followed to tell lost, repeated and crossed apart")]
     Unclear,
 }
 
@@ -37,8 +57,7 @@ const SAMPLE_MIN: usize = 6;
 impl Fault {
     /// Judges a mismatch in `bytes`, which began at stream `offset`, where `stream` stood.
     ///
-    /// `sent_ahead` and `kept_behind` are how many bytes beyond and before this place the server
-    /// can have had in its hands.
+    /// The server can have held `sent_ahead` bytes beyond that place, and `kept_behind` before it.
     pub fn wrong(
         mismatch: Mismatch,
         bytes: &[u8],
@@ -61,74 +80,19 @@ impl Cause {
         if sample.len() < SAMPLE_MIN {
             return Self::Unclear;
         }
-        match stream.peek(MAX_SLICE).windows(sample.len()).position(|window| window == sample) {
-            None => Self::Altered,
-            Some(later) => {
-                let earlier = PERIOD - later;
-                let lost = later as u64 <= ahead;
-                let repeated = earlier as u64 <= behind;
-                match (lost, repeated) {
-                    (false, false) => Self::Crossed,
-                    (true, true) if earlier < later => Self::Repeated(earlier),
-                    (true, _) => Self::Lost(later),
-                    (false, true) => Self::Repeated(earlier),
-                }
-            }
+        let pattern = stream.peek(MAX_SLICE);
+        let Some(later) = pattern.windows(sample.len()).position(|window| window == sample) else {
+            return Self::Altered;
+        };
+        let earlier = PERIOD - later;
+        match (later as u64 <= ahead, earlier as u64 <= behind) {
+            (false, false) => Self::Crossed,
+            (true, true) if earlier < later => Self::Repeated(earlier),
+            (true, _) => Self::Lost(later),
+            (false, true) => Self::Repeated(earlier),
         }
     }
 }
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Wrong { offset, expected, found, cause } => {
-                write!(
-                    f,
-                    "stream offset {offset}: expected byte {expected:#04x}, found {found:#04x}: {cause}"
-                )
-            }
-            Self::Beyond { offset, bytes } => write!(
-                f,
-                "stream offset {offset}: expected nothing more, found bytes beyond those sent ({bytes} or \
-                 more): the server repeated bytes or crossed connections"
-            ),
-            Self::Ended { offset, owed_bytes, error } => {
-                write!(f, "stream offset {offset}: expected ")?;
-                match owed_bytes {
-                    0 => write!(f, "the connection to stay open, found ")?,
-                    owed => write!(f, "{owed} more bytes, found ")?,
-                }
-                match error {
-                    None => write!(f, "an early end: the server closed the connection")?,
-                    Some(error) => write!(f, "`{error}`: the server reset the connection or died")?,
-                }
-                if *owed_bytes > 0 { write!(f, " and lost what it owed") } else { Ok(()) }
-            }
-        }
-    }
-}
-
-impl fmt::Display for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Lost(bytes) => {
-                write!(f, "the stream goes on {bytes} B later: the server lost them")
-            }
-            Self::Repeated(bytes) => {
-                write!(f, "the stream goes on {bytes} B earlier: the server repeated them")
-            }
-            Self::Crossed => {
-                write!(f, "the bytes are from elsewhere: the server crossed connections")
-            }
-            Self::Altered => write!(f, "the bytes are in no stream: the server altered them"),
-            Self::Unclear => {
-                write!(f, "too few bytes followed to tell lost, repeated and crossed apart")
-            }
-        }
-    }
-}
-
-impl std::error::Error for Fault {}
 
 #[cfg(test)]
 mod tests {

@@ -3,9 +3,10 @@
 
 use std::io;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 
-use super::OTHER_FILES;
+/// Files of a thread that are no connections: standard streams, epoll, pipes, and room to spare.
+pub const OTHER_FILES: u64 = 64;
 
 /// Files of a thread that shares its table with others: epoll, a timer, and room to spare.
 pub const FILES_OF_A_THREAD: u64 = 4;
@@ -15,14 +16,13 @@ pub const FILES_OF_A_THREAD: u64 = 4;
 pub struct FileTables {
     /// Files in one of them (RLIMIT_NOFILE).
     pub files: u64,
-    /// Why all threads have to share one: what unshare(CLONE_FILES) said. The seccomp profile of a
-    /// container may refuse it.
+    /// Why all threads have to share one: the error of unshare(CLONE_FILES). The seccomp profile of
+    /// a container may refuse it.
     pub refused: Option<String>,
 }
 
 impl FileTables {
-    /// Raises the limit of open files, and tries on a thread of its own whether it may have a table
-    /// of its own.
+    /// Raises the limit of open files, and tries whether a thread may have a table of its own.
     pub fn look() -> io::Result<Self> {
         let files = ringmark::process::raise_open_files_limit()?;
         let tried = std::thread::Builder::new().spawn(ringmark::process::unshare_files)?.join();
@@ -36,27 +36,25 @@ impl FileTables {
         self.refused.is_none()
     }
 
-    /// How many connections so many threads can hold together.
+    /// Returns how many connections so many threads can hold together.
     pub fn room(&self, threads: usize) -> usize {
         let (threads, connections) = (threads as u64, self.files.saturating_sub(OTHER_FILES));
-        let room = match self.are_own() {
-            true => connections.saturating_mul(threads),
-            false => connections
-                .saturating_sub(FILES_OF_A_THREAD.saturating_mul(threads.saturating_sub(1))),
+        let room = if self.are_own() {
+            connections.saturating_mul(threads)
+        } else {
+            let of_others = FILES_OF_A_THREAD.saturating_mul(threads.saturating_sub(1));
+            connections.saturating_sub(of_others)
         };
         usize::try_from(room).unwrap_or(usize::MAX)
     }
 
-    /// The fewest threads that hold so many connections; in one table more threads do not hold
-    /// more.
+    /// Returns the fewest threads that hold so many connections. More threads hold no more if all
+    /// share one table.
     pub fn threads_for(&self, connections: usize) -> usize {
-        match self.are_own() {
-            true => connections.div_ceil(self.room(1).max(1)).max(1),
-            false => 1,
-        }
+        if self.are_own() { connections.div_ceil(self.room(1).max(1)).max(1) } else { 1 }
     }
 
-    /// As in the result of a run: `own`, or `shared` with the reason.
+    /// Returns the words of a run's result: `own`, or `shared` with the reason.
     pub fn words(&self) -> String {
         match &self.refused {
             None => "own".to_owned(),
@@ -64,7 +62,7 @@ impl FileTables {
         }
     }
 
-    /// How many threads hold so many connections, of which so many are asked for.
+    /// Returns how many threads to start for so many connections.
     pub(super) fn threads(&self, asked: Option<usize>, connections: usize) -> Result<usize> {
         let (files, needed) = (self.files, self.threads_for(connections));
         ensure!(
@@ -75,24 +73,27 @@ impl FileTables {
         ensure!(threads > 0, "--threads 0: at least one thread is needed");
         ensure!(
             threads <= connections,
-            "--threads {threads}: more than the {connections} of --connections, some would have nothing to do"
+            "--threads {threads}: more than the {connections} of --connections, some would have \
+             nothing to do"
         );
         let room = self.room(threads);
-        if let Some(why) = self.refused.as_ref().filter(|_| connections > room) {
-            anyhow::bail!(
-                "--connections {connections}: {room} fit. The load has one file table for all of its threads, of {files} \
-                 files (RLIMIT_NOFILE), because of {why}; a container's seccomp profile \
-                 allows it with CAP_SYS_ADMIN only. Raise `ulimit -n`, ask for fewer connections, or allow it: \
-                 --cap-add SYS_ADMIN, or --security-opt seccomp=unconfined"
-            );
+        if connections <= room {
+            return Ok(threads);
         }
-        ensure!(
-            connections <= room,
-            "--threads {threads} with --connections {connections}: a thread holds {} at most (RLIMIT_NOFILE is \
-             {files}); pass --threads {needed}, or none",
-            self.room(1)
-        );
-        Ok(threads)
+        match &self.refused {
+            Some(why) => bail!(
+                "--connections {connections}: {room} fit. All threads of the load share one file \
+                 table of {files} files (RLIMIT_NOFILE), because of {why}; a container's seccomp \
+                 profile allows it with CAP_SYS_ADMIN only. Raise `ulimit -n`, ask for fewer \
+                 connections, or allow it: --cap-add SYS_ADMIN, or --security-opt \
+                 seccomp=unconfined"
+            ),
+            None => bail!(
+                "--threads {threads} with --connections {connections}: a thread holds {} at most \
+                 (RLIMIT_NOFILE is {files}); pass --threads {needed}, or none",
+                self.room(1)
+            ),
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use hdrhistogram::Histogram;
@@ -14,11 +14,11 @@ use hdrhistogram::serialization::interval_log::{
 use hdrhistogram::serialization::{Deserializer, V2DeflateSerializer};
 use serde::{Deserialize, Serialize};
 
-use super::DURATION_MAX;
-use super::flight::Stamp;
+use super::in_flight::Timestamps;
+use super::limits::DURATION_MAX;
 
-/// The longest latency that is told apart, in ns: the longest warm-up, window and wait for what is
-/// owed that there can be, with a day to spare.
+/// The longest latency that is told apart, in ns: the longest warm-up, window and wait for echoes
+/// that are owed, with a day to spare.
 const MAX_NS: u64 = 4 * DURATION_MAX.as_nanos() as u64;
 
 /// Latencies in µs. A percentile is null when the sample is too small to bound it: see [`carries`].
@@ -45,52 +45,63 @@ pub struct LatencyUs {
 }
 
 impl LatencyUs {
+    /// Returns the figures of a sample, all of whose messages came back.
     pub fn of(histogram_ns: &Histogram<u64>) -> Self {
         Self::with_owed(histogram_ns, u64::MAX)
     }
 
-    /// Of a sample whose messages that never came back count with the time that they had waited:
-    /// `owed_ns` or more.
+    /// Returns the figures of a sample in which messages that never came back count with the time
+    /// that they had waited: `owed_ns` or more.
     pub fn with_owed(histogram_ns: &Histogram<u64>, owed_ns: u64) -> Self {
-        let samples = histogram_ns.len();
-        let at = |q: f64| carries(samples, q).then(|| histogram_ns.value_at_quantile(q));
-        let max_ns = (samples > 0).then(|| histogram_ns.max());
-        let figures = |of: &dyn Fn(u64) -> Option<u64>, mean: Option<f64>| {
-            let us = |ns: Option<u64>| Some(of(ns?)? as f64 / 1e3);
-            let (p50, p90, p99) = (us(at(0.5)), us(at(0.9)), us(at(0.99)));
-            let (p999, p9999, max) = (us(at(0.999)), us(at(0.9999)), us(max_ns));
-            Self { mean, p50, p90, p99, p999, p9999, max, at_least: None }
-        };
-        let mean = (samples > 0).then(|| histogram_ns.mean() / 1e3);
-        let is_exact = owed_ns == u64::MAX;
-        // All below what was waited for least keeps its rank, however long the others take.
-        let exact = figures(&|ns| (ns < owed_ns).then_some(ns), mean.filter(|_| is_exact));
-        if is_exact {
-            return exact;
+        let mean = (!histogram_ns.is_empty()).then(|| histogram_ns.mean() / 1e3);
+        if owed_ns == u64::MAX {
+            return Self::figures(histogram_ns, mean, Some);
         }
-        let at_least =
-            figures(&|ns| (ns >= owed_ns).then(|| histogram_ns.lowest_equivalent(ns)), mean);
+        // A latency below `owed_ns` keeps its rank, however long the messages that are owed take.
+        let exact = Self::figures(histogram_ns, None, |ns| (ns < owed_ns).then_some(ns));
+        let at_least = Self::figures(histogram_ns, mean, |ns| {
+            (ns >= owed_ns).then(|| histogram_ns.lowest_equivalent(ns))
+        });
         Self { at_least: Some(Box::new(at_least)), ..exact }
+    }
+
+    /// Returns the figures that `keep` lets pass.
+    fn figures(
+        histogram_ns: &Histogram<u64>,
+        mean: Option<f64>,
+        keep: impl Fn(u64) -> Option<u64>,
+    ) -> Self {
+        let us = |ns: u64| Some(keep(ns)? as f64 / 1e3);
+        let at = |q: f64| {
+            carries(histogram_ns.len(), q).then(|| us(histogram_ns.value_at_quantile(q))).flatten()
+        };
+        let max = if histogram_ns.is_empty() { None } else { us(histogram_ns.max()) };
+        let (p50, p90, p99, p999, p9999) = (at(0.5), at(0.9), at(0.99), at(0.999), at(0.9999));
+        Self { mean, p50, p90, p99, p999, p9999, max, at_least: None }
     }
 }
 
 impl fmt::Display for LatencyUs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let figure = |of: fn(&Self) -> Option<f64>| match (
-            of(self),
-            self.at_least.as_deref().and_then(of),
-        ) {
-            (Some(us), _) => format!("{us:.1}"),
-            (None, Some(us)) => format!("at least {us:.1}"),
-            (None, None) => "-".to_owned(),
-        };
-        write!(f, "p50 {}  p90 {}", figure(|us| us.p50), figure(|us| us.p90))?;
-        write!(f, "  p99 {}  p99.9 {}", figure(|us| us.p99), figure(|us| us.p999))?;
-        write!(f, "  max {}", figure(|us| us.max))
+        let least = self.at_least.as_deref();
+        for (name, exact, at_least) in [
+            ("p50", self.p50, least.and_then(|us| us.p50)),
+            ("  p90", self.p90, least.and_then(|us| us.p90)),
+            ("  p99", self.p99, least.and_then(|us| us.p99)),
+            ("  p99.9", self.p999, least.and_then(|us| us.p999)),
+            ("  max", self.max, least.and_then(|us| us.max)),
+        ] {
+            match (exact, at_least) {
+                (Some(us), _) => write!(f, "{name} {us:.1}")?,
+                (None, Some(us)) => write!(f, "{name} at least {us:.1}")?,
+                (None, None) => write!(f, "{name} -")?,
+            }
+        }
+        Ok(())
     }
 }
 
-/// How long messages took.
+/// The times that messages took.
 #[derive(Clone, Debug)]
 pub struct Latencies {
     /// From when a message was due until it was back.
@@ -99,49 +110,45 @@ pub struct Latencies {
     pub service_ns: Histogram<u64>,
     /// From when it was due until it was sent.
     pub send_lag_ns: Histogram<u64>,
-    /// Of the messages that never came back, how long that had waited which had waited least;
-    /// `u64::MAX`: all came back.
+    /// The shortest wait of a message that never came back; `u64::MAX`: all came back.
     pub owed_latency_ns: u64,
-    /// The same from when it was sent.
+    /// The same, from when it was sent.
     pub owed_service_ns: u64,
 }
 
-impl Latencies {
-    pub fn new() -> Result<Self> {
-        Ok(Self {
-            latency_ns: histogram()?,
-            service_ns: histogram()?,
-            send_lag_ns: histogram()?,
+impl Default for Latencies {
+    fn default() -> Self {
+        Self {
+            latency_ns: histogram(),
+            service_ns: histogram(),
+            send_lag_ns: histogram(),
             owed_latency_ns: u64::MAX,
             owed_service_ns: u64::MAX,
-        })
-    }
-
-    /// A message that is still owed: it will have taken longer than until now.
-    pub fn owe(&mut self, stamp: Stamp, now_ns: u64) {
-        self.record(stamp, now_ns);
-        self.owed_latency_ns = self.owed_latency_ns.min(now_ns - stamp.due_ns);
-        self.owed_service_ns = self.owed_service_ns.min(now_ns - stamp.sent_ns);
-    }
-
-    /// A message.
-    pub fn record(&mut self, stamp: Stamp, back_ns: u64) {
-        self.latency_ns.saturating_record(back_ns - stamp.due_ns);
-        self.service_ns.saturating_record(back_ns - stamp.sent_ns);
-        self.send_lag_ns.saturating_record(stamp.sent_ns - stamp.due_ns);
-    }
-
-    pub fn add(&mut self, other: &Self) -> Result<()> {
-        for (sum, part) in [
-            (&mut self.latency_ns, &other.latency_ns),
-            (&mut self.service_ns, &other.service_ns),
-            (&mut self.send_lag_ns, &other.send_lag_ns),
-        ] {
-            merge(sum, part)?;
         }
+    }
+}
+
+impl Latencies {
+    /// Records a message that is still owed: it takes longer than until now.
+    pub fn owe(&mut self, timestamps: Timestamps, now_ns: u64) {
+        self.record(timestamps, now_ns);
+        self.owed_latency_ns = self.owed_latency_ns.min(now_ns - timestamps.due_ns);
+        self.owed_service_ns = self.owed_service_ns.min(now_ns - timestamps.sent_ns);
+    }
+
+    /// Records a message that is back.
+    pub fn record(&mut self, timestamps: Timestamps, back_ns: u64) {
+        self.latency_ns.saturating_record(back_ns - timestamps.due_ns);
+        self.service_ns.saturating_record(back_ns - timestamps.sent_ns);
+        self.send_lag_ns.saturating_record(timestamps.sent_ns - timestamps.due_ns);
+    }
+
+    pub fn add(&mut self, other: &Self) {
+        self.latency_ns += &other.latency_ns;
+        self.service_ns += &other.service_ns;
+        self.send_lag_ns += &other.send_lag_ns;
         self.owed_latency_ns = self.owed_latency_ns.min(other.owed_latency_ns);
         self.owed_service_ns = self.owed_service_ns.min(other.owed_service_ns);
-        Ok(())
     }
 
     pub fn latency_us(&self) -> LatencyUs {
@@ -153,14 +160,14 @@ impl Latencies {
     }
 }
 
-/// Adds the samples of `part`.
+/// Adds the samples of `part`, which may be of a file with other bounds.
 pub fn merge(sum: &mut Histogram<u64>, part: &Histogram<u64>) -> Result<()> {
     sum.add(part).map_err(|error| anyhow!("merging histograms: {error}"))
 }
 
-/// An empty histogram of ns: 1 ns to four days, three significant digits.
-pub fn histogram() -> Result<Histogram<u64>> {
-    Histogram::new_with_bounds(1, MAX_NS, 3).context("histogram")
+/// Returns an empty histogram of ns: 1 ns to four days, three significant digits.
+pub fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, MAX_NS, 3).expect("1 ns to four days is a range")
 }
 
 /// Whether `samples` are enough for a finite 95 % interval of quantile `q`.
@@ -172,7 +179,7 @@ pub fn carries(samples: u64, q: f64) -> bool {
     samples as f64 >= (0.025_f64.ln() / q.ln()).ceil()
 }
 
-/// `histogram_ns` as an HdrHistogram V2 log of one interval, which the usual tools read.
+/// Returns an HdrHistogram V2 log of one interval, which the usual tools read.
 pub fn log(histogram_ns: &Histogram<u64>, start: SystemTime, duration: Duration) -> Result<String> {
     let mut log = Vec::new();
     let mut serializer = V2DeflateSerializer::new();
@@ -189,24 +196,24 @@ pub fn log(histogram_ns: &Histogram<u64>, start: SystemTime, duration: Duration)
     String::from_utf8(log).context("histogram log")
 }
 
-/// Reads what [`log`] made, from a file.
+/// Reads the histogram of a file that [`log`] made.
 pub fn read_log(path: &Path) -> Result<Histogram<u64>> {
-    let read = || -> Result<Histogram<u64>> {
-        let text = std::fs::read(path)?;
-        let mut entries = IntervalLogIterator::new(&text);
-        let encoded = entries.find_map(|entry| match entry {
-            Ok(LogEntry::Interval(interval)) => Some(Ok(interval.encoded_histogram().to_owned())),
-            Ok(_) => None,
-            Err(error) => Some(Err(anyhow!("no log of a histogram: {error:?}"))),
-        });
-        let encoded = encoded.context("it holds no histogram")??;
-        let bytes =
-            BASE64_STANDARD.decode(encoded).map_err(|error| anyhow!("no histogram: {error}"))?;
-        Deserializer::new()
+    let text = std::fs::read(path).with_context(|| path.display().to_string())?;
+    parse_log(&text).with_context(|| path.display().to_string())
+}
+
+fn parse_log(text: &[u8]) -> Result<Histogram<u64>> {
+    for entry in IntervalLogIterator::new(text) {
+        let entry = entry.map_err(|error| anyhow!("no log of a histogram: {error:?}"))?;
+        let LogEntry::Interval(interval) = entry else { continue };
+        let bytes = BASE64_STANDARD
+            .decode(interval.encoded_histogram())
+            .map_err(|error| anyhow!("no histogram: {error}"))?;
+        return Deserializer::new()
             .deserialize(&mut &bytes[..])
-            .map_err(|error| anyhow!("no histogram: {error}"))
-    };
-    read().with_context(|| path.display().to_string())
+            .map_err(|error| anyhow!("no histogram: {error}"));
+    }
+    bail!("it holds no histogram")
 }
 
 #[cfg(test)]
@@ -227,7 +234,7 @@ mod tests {
     fn what_is_written_is_read() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.hlog");
-        let mut written = histogram().unwrap();
+        let mut written = histogram();
         (1..1000).for_each(|us| written.record(us * 1000).unwrap());
         let text = log(&written, SystemTime::UNIX_EPOCH, Duration::from_secs(1)).unwrap();
         std::fs::write(&path, &text).unwrap();
@@ -245,16 +252,16 @@ mod tests {
 
     #[test]
     fn figures_among_messages_that_are_owed_are_lower_bounds() {
-        let mut all = Latencies::new().unwrap();
-        let stamp = |due_ns| Stamp { due_ns, sent_ns: due_ns + 10_000 };
+        let mut all = Latencies::default();
+        let timestamps = |due_ns| Timestamps { due_ns, sent_ns: due_ns + 10_000 };
         for us in 1..=900 {
-            all.record(stamp(0), us * 1000 + 10_000);
+            all.record(timestamps(0), us * 1000 + 10_000);
         }
         assert_eq!(all.latency_us().at_least, None);
         // A tenth is still away after 2 to 3 ms.
-        let mut part = Latencies::new().unwrap();
-        (0..100).for_each(|turn| part.owe(stamp(turn * 10_000), 3_000_000));
-        all.add(&part).unwrap();
+        let mut part = Latencies::default();
+        (0..100).for_each(|turn| part.owe(timestamps(turn * 10_000), 3_000_000));
+        all.add(&part);
         assert_eq!((all.owed_latency_ns, all.owed_service_ns), (2_010_000, 2_000_000));
         let latency = all.latency_us();
         let at_least = latency.at_least.clone().unwrap();
@@ -271,13 +278,13 @@ mod tests {
         assert!(line.contains("p99 at least 2") && line.contains("max at least 299"), "{line}");
         assert!(!line.contains("p90 at least"), "{line}");
         // Longer than any latency was until now.
-        all.record(stamp(0), 70_000_000_000);
+        all.record(timestamps(0), 70_000_000_000);
         assert!(all.latency_ns.max() >= 70_000_000_000);
     }
 
     #[test]
     fn percentiles_that_the_sample_cannot_carry_are_absent() {
-        let mut sample = histogram().unwrap();
+        let mut sample = histogram();
         assert_eq!(LatencyUs::of(&sample), LatencyUs::default());
         for us in 1..=367 {
             sample.record(us * 1000).unwrap();

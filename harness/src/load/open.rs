@@ -11,31 +11,33 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Token};
 use socket2::{Domain, Socket, Type};
 
+use super::address::without_number;
 use super::latency;
-use super::plan::{Plan, is_spreadable};
+use super::outstanding::ACCEPT_QUEUE;
+use super::plan::{LoadPlan, is_spreadable};
 use super::process::{bind_address_no_port, monotonic_ns};
-use super::worker::{EVENTS, QUEUE, Worker};
+use super::thread::{EVENTS, LoadThread};
 
-/// Connections that one thread has under way at once.
-pub(super) const UNDER_WAY: usize = 256;
+/// The most connections that one thread opens at once.
+pub const OPENING_MAX: usize = 256;
 
 /// How long one wait for progress lasts.
 const TICK: Duration = Duration::from_millis(100);
 
-impl Worker {
-    /// Opens connections until this thread has `count`, and all of them stand; how long each took,
-    /// from before connect() until the event that it stands is taken, in ns.
-    pub(super) fn open(&mut self, count: usize) -> Result<Histogram<u64>> {
+impl LoadThread {
+    /// Opens connections until this thread has `count` and all of them stand.
+    ///
+    /// Returns how long each took in ns: from before connect() until the event that it stands is
+    /// taken.
+    pub fn open(&mut self, count: usize) -> Result<Histogram<u64>> {
         let mut events = Events::with_capacity(EVENTS);
-        let mut connect_ns = latency::histogram()?;
+        let mut connect_ns = latency::histogram();
         let mut progress = Instant::now();
-        while self.sockets.len() < count || !self.under_way.is_empty() {
-            while self.sockets.len() < count && self.under_way.len() < UNDER_WAY {
+        while self.sockets.len() < count || !self.opening.is_empty() {
+            while self.sockets.len() < count && self.opening.len() < OPENING_MAX {
                 let index = self.sockets.len();
-                let (socket, since_ns) =
-                    self.start(index).map_err(|error| self.explain(index, &error))?;
+                let socket = self.start(index)?;
                 self.sockets.push(socket);
-                self.under_way.insert(index, since_ns);
             }
             match self.poll.poll(&mut events, Some(TICK)) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -43,24 +45,19 @@ impl Worker {
             }
             for event in &events {
                 let index = event.token().0;
-                if let Some(since_ns) = self.under_way.remove(&index) {
-                    self.opened += 1;
-                    // The first event of a connecting socket comes when it has connected or failed.
-                    if let Some(error) = self.sockets[index].take_error().context("SO_ERROR")? {
-                        return Err(self.explain(index, &error));
-                    }
-                    self.shared.connected.fetch_add(1, Relaxed);
-                    connect_ns.saturating_record(monotonic_ns() - since_ns);
+                if let Some(since_ns) = self.opening.remove(&index) {
+                    let now_ns = self.finish_opening(index)?;
+                    connect_ns.saturating_record(now_ns - since_ns);
                     progress = Instant::now();
                 }
                 if event.is_readable() || event.is_read_closed() || event.is_error() {
-                    // No echo is owed while connections open, so nothing may come; an end may share
+                    // No echo is owed while connections open, so nothing may come. An end may share
                     // its edge with the event of having connected.
                     self.serve_idle(index)?;
                 }
             }
             if progress.elapsed() > self.shared.plan.connect_stall_after
-                && let Some(&index) = self.under_way.keys().min()
+                && let Some(&index) = self.opening.keys().min()
             {
                 return Err(self.explain(index, &io::Error::from_raw_os_error(libc::ETIMEDOUT)));
             }
@@ -68,8 +65,16 @@ impl Worker {
         Ok(connect_ns)
     }
 
-    /// Begins to connect this thread's connection `index`; says when connect() was called.
-    pub(super) fn start(&self, index: usize) -> io::Result<(TcpStream, u64)> {
+    /// Begins to connect this thread's connection `index`.
+    pub fn start(&mut self, index: usize) -> Result<TcpStream> {
+        let (socket, since_ns) =
+            self.connect(index).map_err(|error| self.explain(index, &error))?;
+        self.opening.insert(index, since_ns);
+        Ok(socket)
+    }
+
+    /// Calls connect(), and says when.
+    fn connect(&self, index: usize) -> io::Result<(TcpStream, u64)> {
         let number = self.number(index);
         let target = self.shared.plan.target(number);
         let socket = Socket::new(Domain::for_address(target), Type::STREAM.nonblocking(), None)?;
@@ -94,11 +99,21 @@ impl Worker {
         Ok((stream, since_ns))
     }
 
-    /// Says which connection failed, how far the opening had come, and the likely cause.
-    pub(super) fn explain(&self, index: usize, error: &io::Error) -> Error {
+    /// Takes the first event of connection `index`, which comes when it has connected or failed;
+    /// returns the time.
+    pub fn finish_opening(&mut self, index: usize) -> Result<u64> {
+        if let Some(error) = self.sockets[index].take_error().context("SO_ERROR")? {
+            return Err(self.explain(index, &error));
+        }
+        self.opened += 1;
+        self.shared.connected.fetch_add(1, Relaxed);
+        Ok(monotonic_ns())
+    }
+
+    /// Says which connection failed, how many had been opened, and the likely cause.
+    fn explain(&self, index: usize, error: &io::Error) -> Error {
         let target = self.shared.plan.target(self.number(index));
-        let text = error.to_string();
-        let reason = text.split(" (os error").next().unwrap_or(&text);
+        let reason = without_number(error);
         let connected = self.shared.connected.load(Relaxed) as usize + self.just_connected();
         let cause = cause(error.raw_os_error(), &self.shared.plan, target, connected);
         match error.raw_os_error() {
@@ -113,72 +128,83 @@ impl Worker {
         }
     }
 
-    /// Connections of this thread that stand although the event that says so has not been taken
-    /// yet.
+    /// Returns how many connections of this thread stand although the event that says so has not
+    /// been taken yet.
     fn just_connected(&self) -> usize {
-        let stands = |index: &&usize| {
-            self.sockets.get(**index).is_some_and(|socket| socket.peer_addr().is_ok())
-        };
-        self.under_way.keys().filter(stands).count()
+        let sockets = self.opening.keys().filter_map(|&index| self.sockets.get(index));
+        sockets.filter(|socket| socket.peer_addr().is_ok()).count()
     }
 }
 
-/// Why connect() or what comes before it fails, and what to do.
-fn cause(errno: Option<i32>, plan: &Plan, target: SocketAddr, connected: usize) -> String {
-    match errno {
+/// Returns why connect() or a call before it fails, and what to do.
+fn cause(errno: Option<i32>, plan: &LoadPlan, target: SocketAddr, connected: usize) -> String {
+    let text = match errno {
         Some(libc::ECONNREFUSED) if connected == 0 => {
-            "nothing listens there; start ringmark-server first".to_owned()
+            "nothing listens there; start ringmark-server first"
         }
-        Some(libc::ECONNREFUSED) => "nothing listens there any more; has the server ended?".to_owned(),
-        Some(libc::ETIMEDOUT) => format!(
-            "no connection made progress for {:?}; is the server out of files (its `ulimit -n`), its accept queue full \
-             ({QUEUE}), or a firewall dropping?",
-            plan.connect_stall_after
-        ),
+        Some(libc::ECONNREFUSED) => "nothing listens there any more; has the server ended?",
+        Some(libc::ETIMEDOUT) => {
+            return format!(
+                "no connection made progress for {:?}; is the server out of files (its `ulimit \
+                 -n`), its accept queue full ({ACCEPT_QUEUE}), or a firewall dropping?",
+                plan.connect_stall_after
+            );
+        }
         Some(libc::ECONNRESET) => {
-            "the server closes new connections; is it out of files (its `ulimit -n`)?".to_owned()
+            "the server closes new connections; is it out of files (its `ulimit -n`)?"
         }
         Some(libc::EADDRNOTAVAIL) if connected == 0 && target.is_ipv6() => {
-            "no address of this machine reaches it; is IPv6 switched off (net.ipv6.conf.all.disable_ipv6), or no source \
-             port free?"
-                .to_owned()
+            "no address of this machine reaches it; is IPv6 switched off \
+             (net.ipv6.conf.all.disable_ipv6), or no source port free?"
         }
-        Some(libc::EADDRNOTAVAIL | libc::EADDRINUSE | libc::EAGAIN) => no_port(target),
+        Some(libc::EADDRNOTAVAIL | libc::EADDRINUSE | libc::EAGAIN) => return no_port(target),
         Some(libc::EMFILE) if plan.file_tables.are_own() => {
-            format!("the file table is full; pass --threads {} or more, or raise `ulimit -n`", plan.threads + 1)
+            return format!(
+                "the file table is full; pass --threads {} or more, or raise `ulimit -n`",
+                plan.threads + 1
+            );
         }
-        Some(libc::EMFILE) => "the file table of this process is full; raise `ulimit -n`".to_owned(),
-        Some(libc::ENFILE) => "the machine has no file left; raise fs.file-max, or end what holds them".to_owned(),
+        Some(libc::EMFILE) => "the file table of this process is full; raise `ulimit -n`",
+        Some(libc::ENFILE) => {
+            "the machine has no file left; raise fs.file-max, or end the programs that hold them"
+        }
         Some(libc::ENOBUFS | libc::ENOMEM) => {
-            "the kernel has no memory for one more; see net.ipv4.tcp_mem, the memory limit of the control group, and \
-             `dmesg`"
-                .to_owned()
+            "the kernel has no memory for one more; see net.ipv4.tcp_mem, the memory limit of the \
+             control group, and `dmesg`"
         }
         Some(libc::ENETUNREACH | libc::EHOSTUNREACH) => {
-            "no route there; is the address right, and is `lo` up in this network namespace?".to_owned()
+            "no route there; is the address right, and is `lo` up in this network namespace?"
         }
         Some(libc::EINVAL) if target.is_ipv6() => {
-            "a link-local address needs its scope; write [fe80::1%eth0]:8888".to_owned()
+            "a link-local address needs its scope; write [fe80::1%eth0]:8888"
         }
-        Some(libc::EAFNOSUPPORT) => "this kernel has no sockets of that kind; is IPv6 left out of it?".to_owned(),
-        Some(libc::EPERM | libc::EACCES) => "a firewall or a security module of this machine forbids it".to_owned(),
-        _ => "see connect(2) for its causes".to_owned(),
-    }
+        Some(libc::EAFNOSUPPORT) => {
+            "this kernel has no sockets of that kind; was it built without IPv6?"
+        }
+        Some(libc::EPERM | libc::EACCES) => {
+            "a firewall or a security module of this machine forbids it"
+        }
+        _ => "see connect(2) for its causes",
+    };
+    text.to_owned()
 }
 
-/// What to do when no source port is free for one more connection to a port of the target.
+/// Says what to do when no source port is free for one more connection to a port of the target.
 fn no_port(target: SocketAddr) -> String {
-    // The setting is that of IPv6 too.
-    let range =
-        std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
-    let more = match is_spreadable(target.ip()) {
-        true => "more --ports of the server, or more --source-addresses",
-        false => "more --ports of the server",
+    // The setting holds for IPv6 too.
+    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range");
+    let range = range.map_or_else(
+        |_| "unknown".to_owned(),
+        |range| range.split_whitespace().collect::<Vec<_>>().join(" to "),
+    );
+    let more = if is_spreadable(target.ip()) {
+        "more --ports of the server, or more --source-addresses"
+    } else {
+        "more --ports of the server"
     };
     format!(
-        "no source port is free (net.ipv4.ip_local_port_range is {}); pass {more}, widen that range, or ask for fewer \
-         connections",
-        range.split_whitespace().collect::<Vec<_>>().join(" to ")
+        "no source port is free (net.ipv4.ip_local_port_range is {range}); pass {more}, widen that \
+         range, or ask for fewer connections"
     )
 }
 
@@ -187,20 +213,21 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
 
     use super::*;
+    use crate::load::options::parse;
 
     #[test]
     fn the_advice_works_where_it_is_given() {
         let arguments =
             ["load", "--connect=127.0.0.1:8888", "--connections=9", "--message-bytes=1"];
-        let mut plan = Plan::new(&crate::load::parse(arguments)).unwrap();
+        let mut plan = LoadPlan::new(&parse(arguments)).unwrap();
         plan.file_tables.refused = None;
         let at = |address: &str| -> SocketAddr { address.parse().unwrap() };
-        let of =
+        let advice_on =
             |errno, address: &str, connected| cause(Some(errno), &plan, at(address), connected);
         for errno in [libc::EADDRNOTAVAIL, libc::EADDRINUSE, libc::EAGAIN] {
-            assert!(of(errno, "127.0.0.1:1", 5).contains("--source-addresses"));
+            assert!(advice_on(errno, "127.0.0.1:1", 5).contains("--source-addresses"));
             for address in ["10.0.0.1:1", "[::1]:1", "[fd00::1]:1"] {
-                let advice = of(errno, address, 5);
+                let advice = advice_on(errno, address, 5);
                 assert!(!advice.contains("--source-addresses"), "{advice}");
                 for part in ["--ports", "net.ipv4.ip_local_port_range is ", "fewer connections"] {
                     assert!(advice.contains(part), "`{part}` is not in: {advice}");
@@ -219,7 +246,7 @@ mod tests {
             (libc::EINVAL, "[fe80::1]:1", 0, "%eth0"),
             (libc::EPERM, "10.0.0.1:1", 0, "firewall"),
         ] {
-            let advice = of(errno, address, connected);
+            let advice = advice_on(errno, address, connected);
             assert!(advice.contains(words), "`{words}` is not in: {advice}");
         }
         plan.file_tables.refused = Some("no".to_owned());

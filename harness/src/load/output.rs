@@ -1,12 +1,13 @@
-//! Where results go. What a run has measured is printed whatever else fails.
+//! Where results go. A run's result is printed whatever else fails.
 
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::result::{LoadEvent, LoadResult};
+use crate::terminal;
 
 /// Standard output, and the file of `--histogram`.
 pub struct Output {
@@ -30,9 +31,10 @@ impl Output {
     ) -> Result<()> {
         let interrupted = result.interrupted;
         let log = self.histogram.as_ref().and_then(|_| result.histogram_log.take());
-        let printed = match self.is_json {
-            true => print(&event(result)),
-            false => crate::terminal::say(&format!("{result}\n")),
+        let printed = if self.is_json {
+            print(&event(result))
+        } else {
+            terminal::say(&format!("{result}\n"))
         };
         let written =
             self.histogram.as_mut().zip(log).map_or(Ok(()), |(file, log)| file.write(&log));
@@ -40,25 +42,25 @@ impl Output {
             (Err(printed), Err(written)) => bail!("{printed:#}; {written:#}"),
             (printed, written) => printed.and(written)?,
         }
-        if interrupted { bail!("interrupted: the result is of the part before") } else { Ok(()) }
+        ensure!(!interrupted, "interrupted: the result is of the part before");
+        Ok(())
     }
 }
 
 /// Prints a line of JSON.
 pub fn print(event: &LoadEvent) -> Result<()> {
-    let line = serde_json::to_string(event)?;
-    writeln!(io::stdout(), "{line}").context("stdout")
+    terminal::print_line(&serde_json::to_string(event)?)
 }
 
 struct HistogramFile {
     file: File,
     path: PathBuf,
-    /// It holds nothing that was there before, and no histogram.
+    /// The file holds neither its old text nor a histogram.
     to_remove: bool,
 }
 
 impl HistogramFile {
-    /// What the file held stays until there is something to put in its place.
+    /// Opens the file. Its old text stays until there is a histogram to put in its place.
     fn open(path: &Path) -> Result<Self> {
         let is_new = !path.exists();
         let file = File::options().write(true).create(true).truncate(false).open(path);
@@ -67,16 +69,17 @@ impl HistogramFile {
     }
 
     fn write(&mut self, log: &str) -> Result<()> {
-        let mut write = || -> io::Result<()> {
-            // Devices and pipes cannot be cut, nor wound back.
-            if self.file.metadata()?.is_file() {
-                self.file.set_len(0)?;
-                self.to_remove = true;
-                io::Seek::rewind(&mut self.file)?;
-            }
-            self.file.write_all(log.as_bytes())
-        };
-        write().with_context(|| format!("--histogram {}", self.path.display()))?;
+        self.replace_text(log).with_context(|| format!("--histogram {}", self.path.display()))
+    }
+
+    fn replace_text(&mut self, log: &str) -> io::Result<()> {
+        // Devices and pipes cannot be cut, nor wound back.
+        if self.file.metadata()?.is_file() {
+            self.file.set_len(0)?;
+            self.to_remove = true;
+            io::Seek::rewind(&mut self.file)?;
+        }
+        self.file.write_all(log.as_bytes())?;
         self.to_remove = false;
         Ok(())
     }

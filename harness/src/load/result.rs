@@ -1,13 +1,14 @@
-//! What a load says: one set of types for the program that prints them and the one that reads them.
+//! The events and results of a load: one set of types for the program that prints them and the one
+//! that reads them.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::worker::{Owed, QUEUE};
+use super::outstanding::{ACCEPT_QUEUE, Outstanding};
 use crate::machine::whereabouts::Whereabouts;
 
-pub use crate::load::latency::LatencyUs;
+pub use super::latency::LatencyUs;
 
 /// A client that uses more of its CPUs than this is taken to be the bottleneck.
 pub const CLIENT_BUSY_PERCENT: f64 = 90.0;
@@ -20,18 +21,17 @@ pub const OFFERED_SHARE: f64 = 0.99;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum LoadEvent {
-    /// It takes commands.
+    /// The load takes commands.
     Started(Whereabouts),
     /// As many connections stand as were asked for.
     Connections {
-        /// How many.
         connections: usize,
         /// How long it took to open or close them, in s.
         connect_s: f64,
         /// How many of them were opened for it.
         opened: u64,
-        /// From before connect() until the event that the connection stands is taken, in µs, of
-        /// those.
+        /// The time that these took, in µs: from before connect() until the event that the
+        /// connection stands is taken.
         connect_us: LatencyUs,
     },
     /// The warm-up has ended and the measuring window begins.
@@ -55,11 +55,11 @@ pub struct LoadResult {
     pub message_bytes: u64,
     /// Messages in flight on each active connection.
     pub pipeline_depth: usize,
-    /// What decided when a message began.
+    /// When a message began.
     pub arrival: Arrival,
     /// The measuring window, in s.
     pub duration_s: f64,
-    /// How long the warm-up before it took, in s.
+    /// The length of the warm-up before it, in s.
     pub warmup_s: f64,
     /// Echoes of the warm-up: verified, but in no other figure here.
     pub warmup_echoes: u64,
@@ -69,28 +69,27 @@ pub struct LoadResult {
     pub bytes: u64,
     /// Echoes per second of the window.
     pub achieved_per_s: f64,
-    /// Until a message's last byte is back and verified, in µs, of the messages that were due
-    /// within the window, whenever they came back. In a closed loop a message is due when it
-    /// begins, right before it is written.
+    /// From when a message was due until its last byte was back and verified, in µs. Counts the
+    /// messages that were due within the window, whenever they came back. In a closed loop a
+    /// message is due when it begins, right before it is written.
     pub latency_us: LatencyUs,
-    /// What only an open loop has.
+    /// Figures of an open loop.
     pub open: Option<OpenResult>,
-    /// What only a load with churn has.
+    /// Figures of a load with churn.
     pub churn: Option<ChurnResult>,
-    /// How evenly the echoes of a timed run fell to connections and ports. In an open loop, or with
-    /// a number of echoes that is given, that is not the server's doing, and there is none.
+    /// How evenly the echoes of a timed closed loop fell to connections and ports. In any other run
+    /// that is not the server's doing.
     pub fairness: Option<Fairness>,
     /// CPU that the load used within the window, user and system, all threads, in ns.
     pub client_cpu_ns: u64,
-    /// That as a share of the window times the CPUs that it can use (threads or allowed CPUs,
-    /// whichever are fewer): near 1 the load is the bottleneck.
+    /// That as a share of the window times the CPUs that the load can use (threads or allowed CPUs,
+    /// whichever are fewer). Near 1 the load is the bottleneck.
     pub client_cpu_ratio: f64,
-    /// Threads of the load.
     pub threads: usize,
     /// The seed: it chooses which bytes are sent.
     pub seed: u64,
-    /// Whether the threads had file tables of their own: `own`, or `shared` with the reason, and
-    /// then each call has to take a reference to its file.
+    /// Whether the threads had file tables of their own: `own`, or `shared` with the reason. With a
+    /// shared one each call has to take a reference to its file.
     #[serde(default)]
     pub file_table: String,
     /// Whether SIGINT ended the run early; all figures are of the part before.
@@ -98,15 +97,15 @@ pub struct LoadResult {
     /// If more was asked than was answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub saturated: Option<Saturation>,
-    /// When the window began and ended, by CLOCK_MONOTONIC of the load's machine in ns: the same
-    /// clock that others on that machine read.
+    /// When the window began and ended, in ns of CLOCK_MONOTONIC, which all programs on the load's
+    /// machine share.
     #[serde(default)]
     pub window_start_ns: Option<u64>,
     #[serde(default)]
     pub window_end_ns: Option<u64>,
-    /// The longest time that a thread of the load did not look at its clock within the window, or
-    /// from the window's end until the main one read the CPU clock, in ns. A thread waits for 50 ms
-    /// at most: beyond that it was stopped (SIGSTOP, a machine that paused) or had no CPU.
+    /// The longest time within the window that a thread of the load did not look at its clock, or
+    /// from the window's end until the main thread read the CPU clock, in ns. A thread waits for
+    /// 50 ms at most. In a longer gap it was stopped (SIGSTOP, a machine that paused) or had no CPU.
     #[serde(default)]
     pub longest_gap_ns: Option<u64>,
     /// The latencies as an HdrHistogram log, with `--histogram -`.
@@ -114,12 +113,11 @@ pub struct LoadResult {
     pub histogram_log: Option<String>,
 }
 
-/// More was asked than was answered: messages were still owed when the load waited no longer, or an
-/// open loop's came back more slowly than they were due.
+/// More was asked than was answered. Either messages were still owed when the load no longer waited,
+/// or an open loop's came back more slowly than they were due.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Saturation {
-    /// Who was the limit.
-    pub limit: Limit,
+    pub limit: Bottleneck,
     /// How long after the window the load waited for echoes, in s.
     pub drained_s: f64,
     /// Messages that were still owed then; 0: in the end all came back.
@@ -132,26 +130,26 @@ pub struct Saturation {
     pub unanswered_connections: u64,
 }
 
-/// Who could do no more.
+/// Which side could do no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Limit {
-    /// It answered more slowly than it was asked.
+pub enum Bottleneck {
+    /// The server answered more slowly than it was asked.
     Server,
-    /// The load itself: its CPU was used up, or it sent late.
+    /// The load's CPU was used up, or it sent late.
     Client,
 }
 
-/// What an open loop has measured beside the latency.
+/// Figures that only an open loop has.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct OpenResult {
     /// Messages per second as asked for.
     pub rate_per_s: f64,
     /// Messages per second that were due within the window.
     pub offered_per_s: f64,
-    /// Of these, those that were sent more than 1 ms after they were due.
+    /// Those of them that were sent more than 1 ms after they were due.
     pub late_sends: u64,
-    /// Of these, those that were not sent yet when the window ended. They were sent after it, and
+    /// Those of them that were not sent yet when the window ended. They were sent after it, and
     /// their lateness counts.
     pub unsent: u64,
     /// From when a message was sent until its last byte is back and verified, in µs.
@@ -160,7 +158,7 @@ pub struct OpenResult {
     pub send_lag_us: LatencyUs,
 }
 
-/// What has been measured of connections that replaced others.
+/// Figures of connections that replaced others.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ChurnResult {
     /// Echoes on a connection before another took its place.
@@ -169,41 +167,43 @@ pub struct ChurnResult {
     pub opened: u64,
     /// The same, per second of the window.
     pub connections_per_s: f64,
-    /// From before connect() until the event that the connection stands is taken, in µs, of those.
+    /// The time that these took, in µs: from before connect() until the event that the connection
+    /// stands is taken.
     pub connect_us: LatencyUs,
-    /// Connections that were opened since the load began, the first ones included: so many the
-    /// server has accepted once it has come to rest.
+    /// Connections opened since the load began, the first ones included. The server has accepted as
+    /// many once it has come to rest.
     pub opened_in_all: u64,
 }
 
-/// How evenly the echoes fell to those who shared the server. Of connections that replaced each
-/// other, the echoes of one place count together.
+/// How evenly the echoes fell to the connections and ports that shared the server. Connections that
+/// replaced each other count as one.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Fairness {
     /// Jain's index over the active connections: (Σx)² / (n Σx²), 1 when all had equally many.
     pub connections: f64,
     /// Echoes of the connection that had the fewest, over the mean.
     pub slowest_over_mean: f64,
-    /// Of the one that had the most.
+    /// Echoes of the connection that had the most, over the mean.
     pub fastest_over_mean: f64,
     /// Jain's index over the ports that have active connections.
     pub ports: f64,
 }
 
-/// What decides when a message begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// When messages begin.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Arrival {
-    /// Each begins as soon as an earlier one of its connection is back.
+    /// Each begins as soon as an earlier one of its connection is back
+    #[value(skip)]
     Closed,
-    /// At random times, as from independent users.
+    /// As from independent users: random gaps, each message on a connection drawn at random
     Poisson,
-    /// Evenly spaced.
+    /// Evenly spaced, on the connections in turn
     Uniform,
 }
 
 impl Arrival {
-    /// As in `trials.csv`, and as `--arrival` takes it.
+    /// Returns the name in `trials.csv`, which `--arrival` takes too.
     pub fn name(self) -> &'static str {
         match self {
             Arrival::Closed => "closed",
@@ -213,20 +213,25 @@ impl Arrival {
     }
 }
 
-/// What is on its way when a window ends is back soon: after no more than this share of the window,
-/// or so many s, or so many times the median latency, it shows no queue.
-const ON_ITS_WAY: (f64, f64, f64) = (0.01, 0.01, 1.5);
+/// Messages on their way when a window ends are back soon. They show no queue if that takes no more
+/// than this share of the window, or so many s, or so many times the median latency.
+const NO_QUEUE_SHARE: f64 = 0.01;
+const NO_QUEUE_S: f64 = 0.01;
+const NO_QUEUE_MEDIANS: f64 = 1.5;
 
 impl LoadResult {
-    /// Whether more was asked than was answered, when `owed` was left after `drained_s`.
-    pub(super) fn saturation(&self, owed: Owed, drained_s: f64) -> Option<Saturation> {
-        let (share, at_least_s, times) = ON_ITS_WAY;
+    /// Returns whether more was asked than was answered, when `owed` was left after `drained_s`.
+    pub(super) fn saturation(&self, owed: Outstanding, drained_s: f64) -> Option<Saturation> {
         let p50_s = self.latency_p50_at_least().unwrap_or_default() / 1e6;
-        let has_queue = drained_s > (share * self.duration_s).max(at_least_s).max(times * p50_s);
-        let is_short = |open: &OpenResult| self.achieved_per_s < OFFERED_SHARE * open.offered_per_s;
-        let is_behind = has_queue && self.open.as_ref().is_some_and(is_short);
+        let no_queue_s =
+            (NO_QUEUE_SHARE * self.duration_s).max(NO_QUEUE_S).max(NO_QUEUE_MEDIANS * p50_s);
+        let is_behind = drained_s > no_queue_s
+            && self
+                .open
+                .as_ref()
+                .is_some_and(|open| self.achieved_per_s < OFFERED_SHARE * open.offered_per_s);
         (owed.connections > 0 || is_behind).then(|| Saturation {
-            limit: if self.is_client_behind() { Limit::Client } else { Limit::Server },
+            limit: if self.is_client_behind() { Bottleneck::Client } else { Bottleneck::Server },
             drained_s,
             owed: owed.messages,
             owed_bytes: owed.bytes,
@@ -239,39 +244,39 @@ impl LoadResult {
         self.latency_us.p50.or_else(|| self.latency_us.at_least.as_ref()?.p50)
     }
 
-    /// Whether the load itself did not come to do what was asked of it.
+    /// Whether the load itself could not do what was asked of it.
     fn is_client_behind(&self) -> bool {
         let is_late = self.open.as_ref().is_some_and(|open| {
             let both = open.send_lag_us.p50.zip(self.latency_p50_at_least());
-            let sends_late = both.is_some_and(|(lag, all)| lag > all / 2.0);
-            sends_late
-                || open.unsent as f64 > (1.0 - OFFERED_SHARE) * open.offered_per_s * self.duration_s
+            let due = open.offered_per_s * self.duration_s;
+            both.is_some_and(|(lag, all)| lag > all / 2.0)
+                || open.unsent as f64 > (1.0 - OFFERED_SHARE) * due
         });
         is_late || self.client_cpu_ratio * 100.0 > CLIENT_BUSY_PERCENT
     }
 
-    /// Why this is no result, if it is none.
+    /// Returns why nothing was measured, if nothing was.
     pub fn nothing_measured(&self) -> Option<String> {
         if self.echoes > 0 || self.interrupted {
             return None;
         }
-        let window = format!("no echo came back within the window of {:.3} s", self.duration_s);
-        Some(match (&self.open, &self.saturated) {
-            (Some(open), _) if open.offered_per_s == 0.0 => format!(
-                "no message was due within the window of {:.3} s: ask for a longer --duration than 1/--rate",
-                self.duration_s
-            ),
-            (_, Some(Saturation { limit: Limit::Client, .. })) => {
-                format!("{window}: the load itself had too little CPU for what is asked")
-            }
-            _ => format!(
-                "{window}: the server answers too slowly, or the window is too short; pass a longer --duration"
-            ),
+        let window = format!("within the window of {:.3} s", self.duration_s);
+        Some(if self.open.as_ref().is_some_and(|open| open.offered_per_s == 0.0) {
+            format!("no message was due {window}: ask for a longer --duration than 1/--rate")
+        } else if self.saturated.is_some_and(|why| why.limit == Bottleneck::Client) {
+            format!(
+                "no echo came back {window}: the load itself had too little CPU for what is asked"
+            )
+        } else {
+            format!(
+                "no echo came back {window}: the server answers too slowly, or the window is too \
+                 short; pass a longer --duration"
+            )
         })
     }
 }
 
-/// A rate with as many digits as it has, or as are of use.
+/// Formats a rate with as many digits as it has, or as are of use.
 fn per_s(rate: f64) -> String {
     match rate {
         rate if rate >= 100.0 => format!("{rate:.0}"),
@@ -283,25 +288,27 @@ fn per_s(rate: f64) -> String {
 impl fmt::Display for Saturation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let who = match self.limit {
-            Limit::Server => "the server answered more slowly than it was asked",
-            Limit::Client => "the load itself was the limit: its CPU was used up, or it sent late",
+            Bottleneck::Server => "the server answered more slowly than it was asked",
+            Bottleneck::Client => {
+                "the load itself was the limit: its CPU was used up, or it sent late"
+            }
         };
-        let Self { drained_s, owed, owed_bytes, owed_connections, unanswered_connections, .. } =
-            *self;
+        let Self { drained_s, owed, owed_bytes, owed_connections, .. } = *self;
         if owed_connections == 0 {
             return write!(f, "{who}; all was back {drained_s:.1} s after the last was due");
         }
         write!(
             f,
-            "{who}; {owed} messages ({owed_bytes} B) on {owed_connections} connections were still owed {drained_s:.1} s \
-             after the window, and count with the latency that they had at least"
+            "{who}; {owed} messages ({owed_bytes} B) on {owed_connections} connections were still \
+             owed {drained_s:.1} s after the window, and count with the latency that they had at \
+             least"
         )?;
-        match unanswered_connections {
+        match self.unanswered_connections {
             0 => Ok(()),
             some => write!(
                 f,
-                "; on {some} of these connections nothing ever came back: a full accept queue ({QUEUE}) and a server out of \
-                 files look so too"
+                "; on {some} of these connections nothing ever came back: a full accept queue \
+                 ({ACCEPT_QUEUE}) and a server out of files look so too"
             ),
         }
     }
@@ -309,18 +316,12 @@ impl fmt::Display for Saturation {
 
 impl fmt::Display for LoadResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "connections  {} ({} active), {}messages of {} B",
-            self.connections,
-            self.active_connections,
-            if self.open.is_some() {
-                String::new()
-            } else {
-                format!("pipeline {}, ", self.pipeline_depth)
-            },
-            self.message_bytes
-        )?;
+        let (all, active, bytes) = (self.connections, self.active_connections, self.message_bytes);
+        write!(f, "connections  {all} ({active} active), ")?;
+        if self.open.is_none() {
+            write!(f, "pipeline {}, ", self.pipeline_depth)?;
+        }
+        writeln!(f, "messages of {bytes} B")?;
         write!(f, "echoes       {} in {:.3} s", self.echoes, self.duration_s)?;
         match self.warmup_s {
             0.0 => write!(f, ", no warm-up")?,
@@ -336,46 +337,36 @@ impl fmt::Display for LoadResult {
             writeln!(f, "saturated    {saturated}")?;
         }
         writeln!(f, "latency µs   {}", self.latency_us)?;
-        if let Some(open) = &self.open {
-            writeln!(f, "service µs   {}", open.service_us)?;
-            writeln!(f, "send lag µs  {}", open.send_lag_us)?;
+        if let Some(OpenResult { service_us, send_lag_us, late_sends, unsent, .. }) = &self.open {
+            writeln!(f, "service µs   {service_us}")?;
+            writeln!(f, "send lag µs  {send_lag_us}")?;
             writeln!(
                 f,
-                "late sends   {} more than 1 ms; {} not sent within the window",
-                open.late_sends, open.unsent
+                "late sends   {late_sends} more than 1 ms; {unsent} not sent within the window"
             )?;
         }
-        if let Some(churn) = &self.churn {
-            writeln!(
-                f,
-                "connections/s {}, echoes per connection {}",
-                per_s(churn.connections_per_s),
-                churn.echoes_each
-            )?;
-            writeln!(f, "connect µs   {}", churn.connect_us)?;
+        if let Some(ChurnResult { echoes_each, connections_per_s, connect_us, .. }) = &self.churn {
+            let per_s = per_s(*connections_per_s);
+            writeln!(f, "connections/s {per_s}, echoes per connection {echoes_each}")?;
+            writeln!(f, "connect µs   {connect_us}")?;
         }
         if let Some(fairness) = self.fairness.filter(|_| self.active_connections > 1) {
             writeln!(
                 f,
-                "fairness     {:.3} over connections, which had {:.2} to {:.2} of the mean (Jain's index; 1 is even)",
+                "fairness     {:.3} over connections, which had {:.2} to {:.2} of the mean (Jain's \
+                 index; 1 is even)",
                 fairness.connections, fairness.slowest_over_mean, fairness.fastest_over_mean
             )?;
         }
-        writeln!(
-            f,
-            "client CPU   {:.0} % of what its threads can use",
-            self.client_cpu_ratio * 100.0
-        )?;
+        let percent = self.client_cpu_ratio * 100.0;
+        writeln!(f, "client CPU   {percent:.0} % of what its threads can use")?;
         if self.file_table.starts_with("shared") {
             writeln!(f, "file table   {}", self.file_table)?;
         }
-        match self.arrival {
-            Arrival::Closed => write!(f, "closed loop: capacity, not latency under a given load"),
-            _ => write!(
-                f,
-                "open loop: latency from when a message was due, service from when it was sent"
-            ),
-        }
+        f.write_str(match self.arrival {
+            Arrival::Closed => "closed loop: capacity, not latency under a given load",
+            _ => "open loop: latency from when a message was due, service from when it was sent",
+        })
     }
 }
 
@@ -432,7 +423,7 @@ mod tests {
             file_table: "own".to_owned(),
             interrupted: false,
             saturated: Some(Saturation {
-                limit: Limit::Client,
+                limit: Bottleneck::Client,
                 drained_s: 20.5,
                 owed: 1,
                 owed_bytes: 63,

@@ -1,10 +1,9 @@
-//! An open loop's schedule: when each message is due and on which connection, decided by a seed
-//! beforehand and not by what the server does.
+//! An open loop's schedule: when each message is due and on which connection. A seed decides it
+//! beforehand, not the server.
 //!
 //! A message is sent when it is due although earlier ones are still away, on the same connection
-//! too. So a server that stalls finds its queue grown, and the time that a message waits counts
-//! from when it was due (the closed loop's omission of just those messages is known as coordinated
-//! omission).
+//! too. A server that stalls finds its queue grown, and the wait of a message counts from when it
+//! was due. A closed loop leaves out just those messages, which is known as coordinated omission.
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -22,7 +21,7 @@ pub struct OpenLoop {
 
 /// The active connections of one thread among those of all.
 #[derive(Clone, Copy, Debug)]
-pub struct Place {
+pub struct ThreadShare {
     /// The thread.
     pub thread: usize,
     /// Threads in all.
@@ -37,15 +36,15 @@ pub struct Place {
 #[derive(Debug)]
 pub struct Schedule {
     start_ns: u64,
-    /// Messages that it may still send.
+    /// Messages that the thread may still send.
     left: u64,
-    next: Message,
+    next: DueMessage,
     arrivals: Arrivals,
 }
 
-/// A message of the schedule.
+/// When a message of the schedule is due, and where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Message {
+pub struct DueMessage {
     pub due_ns: u64,
     /// Which of the thread's active connections sends it.
     pub index: usize,
@@ -57,41 +56,48 @@ enum Arrivals {
     /// schedules of several threads together are a Poisson process of the whole rate.
     Poisson { random: Box<StdRng>, mean_gap_ns: f64, since_start_ns: f64, own: usize },
     /// Evenly spaced over all threads together, the connections in turn.
-    Uniform { gap_ns: f64, round: u64, index: usize, place: Place },
+    Uniform { gap_ns: f64, round: u64, index: usize, share: ThreadShare },
 }
 
 impl Schedule {
-    /// Begins at `start_ns`, which is the same for all threads, and ends after `messages`.
-    pub fn new(open: OpenLoop, seed: u64, start_ns: u64, messages: u64, place: Place) -> Self {
+    /// Makes a schedule that begins at `start_ns`, the same for all threads, and ends after
+    /// `messages`.
+    pub fn new(
+        open: OpenLoop,
+        seed: u64,
+        start_ns: u64,
+        messages: u64,
+        share: ThreadShare,
+    ) -> Self {
         let gap_ns = 1e9 / open.rate_per_s;
         let arrivals = match open.arrival {
-            Arrival::Uniform => Arrivals::Uniform { gap_ns, round: 0, index: 0, place },
+            Arrival::Uniform => Arrivals::Uniform { gap_ns, round: 0, index: 0, share },
             _ => Arrivals::Poisson {
                 // Any function of both that differs from thread to thread.
                 random: Box::new(StdRng::seed_from_u64(
-                    seed.wrapping_add((place.thread as u64) << 32),
+                    seed.wrapping_add((share.thread as u64) << 32),
                 )),
-                mean_gap_ns: gap_ns * place.active as f64 / place.own.max(1) as f64,
+                mean_gap_ns: gap_ns * share.active as f64 / share.own.max(1) as f64,
                 since_start_ns: 0.0,
-                own: place.own,
+                own: share.own,
             },
         };
-        let left = if place.own == 0 { 0 } else { messages };
+        let left = if share.own == 0 { 0 } else { messages };
         let mut schedule =
-            Self { start_ns, left, next: Message { due_ns: start_ns, index: 0 }, arrivals };
+            Self { start_ns, left, next: DueMessage { due_ns: start_ns, index: 0 }, arrivals };
         if left > 0 {
             schedule.advance();
         }
         schedule
     }
 
-    /// When the next message is due; none when all that are due before `end_ns` are sent.
+    /// Returns when the next message is due; none if all that are due before `end_ns` are sent.
     pub fn next_ns(&self, end_ns: u64) -> Option<u64> {
         (self.left > 0 && self.next.due_ns < end_ns).then_some(self.next.due_ns)
     }
 
     /// Takes the next message off the schedule if it is due by `now_ns` and before `end_ns`.
-    pub fn take(&mut self, now_ns: u64, end_ns: u64) -> Option<Message> {
+    pub fn take(&mut self, now_ns: u64, end_ns: u64) -> Option<DueMessage> {
         let message = self.next;
         self.next_ns(end_ns).filter(|&due_ns| due_ns <= now_ns)?;
         self.left -= 1;
@@ -106,26 +112,25 @@ impl Schedule {
                 *since_start_ns -= *mean_gap_ns * (1.0 - random.random::<f64>()).ln();
                 (*since_start_ns, random.random_range(0..*own))
             }
-            Arrivals::Uniform { gap_ns, round, index, place } => {
-                let number = *index * place.threads + place.thread;
-                let since_start_ns =
-                    *gap_ns * (*round as f64 * place.active as f64 + number as f64);
-                let message = (since_start_ns, *index);
+            Arrivals::Uniform { gap_ns, round, index, share } => {
+                let number = *index * share.threads + share.thread;
+                let due = (*gap_ns * (*round as f64 * share.active as f64 + number as f64), *index);
                 *index += 1;
-                if *index == place.own {
+                if *index == share.own {
                     (*index, *round) = (0, *round + 1);
                 }
-                message
+                due
             }
         };
-        self.next = Message { due_ns: self.start_ns.saturating_add(since_start_ns as u64), index };
+        self.next =
+            DueMessage { due_ns: self.start_ns.saturating_add(since_start_ns as u64), index };
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::plan::share;
+    use crate::load::pace::share;
 
     const START_NS: u64 = 1_000_000;
 
@@ -140,8 +145,8 @@ mod tests {
         let mut all = Vec::new();
         for thread in 0..threads {
             let own = share(active as u64, threads, thread) as usize;
-            let place = Place { thread, threads, active, own };
-            let mut schedule = Schedule::new(open, seed, START_NS, u64::MAX, place);
+            let share = ThreadShare { thread, threads, active, own };
+            let mut schedule = Schedule::new(open, seed, START_NS, u64::MAX, share);
             while let Some(message) = schedule.take(u64::MAX, end_ns) {
                 assert!(message.index < own);
                 all.push((message.due_ns, message.index * threads + thread));
@@ -195,24 +200,24 @@ mod tests {
 
     #[test]
     fn a_message_is_taken_when_it_is_due_and_none_from_the_end_on() {
-        let place = Place { thread: 0, threads: 1, active: 2, own: 2 };
-        let mut schedule = Schedule::new(open(1e9, Arrival::Uniform), 1, 100, 3, place);
+        let share = ThreadShare { thread: 0, threads: 1, active: 2, own: 2 };
+        let mut schedule = Schedule::new(open(1e9, Arrival::Uniform), 1, 100, 3, share);
         assert_eq!(schedule.take(99, u64::MAX), None);
-        assert_eq!(schedule.take(100, u64::MAX), Some(Message { due_ns: 100, index: 0 }));
+        assert_eq!(schedule.take(100, u64::MAX), Some(DueMessage { due_ns: 100, index: 0 }));
         assert_eq!((schedule.next_ns(u64::MAX), schedule.take(100, u64::MAX)), (Some(101), None));
         assert_eq!(schedule.take(500, 101), None, "the window ends before it");
         // It is due in the past and never will be sent: to wait for it would be not to wait at all.
         assert_eq!((schedule.next_ns(101), schedule.next_ns(102)), (None, Some(101)));
-        assert_eq!(schedule.take(500, 102), Some(Message { due_ns: 101, index: 1 }));
-        assert_eq!(schedule.take(500, u64::MAX), Some(Message { due_ns: 102, index: 0 }));
+        assert_eq!(schedule.take(500, 102), Some(DueMessage { due_ns: 101, index: 1 }));
+        assert_eq!(schedule.take(500, u64::MAX), Some(DueMessage { due_ns: 102, index: 0 }));
         assert_eq!(schedule.next_ns(u64::MAX), None);
     }
 
     #[test]
     fn a_thread_without_active_connections_sends_nothing() {
-        let place = Place { thread: 1, threads: 2, active: 1, own: 0 };
+        let share = ThreadShare { thread: 1, threads: 2, active: 1, own: 0 };
         for arrival in [Arrival::Poisson, Arrival::Uniform] {
-            let schedule = Schedule::new(open(1000.0, arrival), 1, 0, u64::MAX, place);
+            let schedule = Schedule::new(open(1000.0, arrival), 1, 0, u64::MAX, share);
             assert_eq!(schedule.next_ns(u64::MAX), None);
         }
     }

@@ -1,4 +1,4 @@
-//! When a warm-up has done its work.
+//! When a warm-up may end.
 
 use std::time::Duration;
 
@@ -19,7 +19,8 @@ pub struct Settling {
 }
 
 impl Settling {
-    /// Takes the rate of one more window; true when the last four lie within 10 % of each other.
+    /// Takes the rate of one more window; returns whether the last four lie within 10 % of each
+    /// other.
     pub fn push(&mut self, rate_per_s: f64) -> bool {
         self.rates_per_s[self.seen % WINDOWS] = rate_per_s;
         self.seen += 1;

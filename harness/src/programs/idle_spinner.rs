@@ -3,7 +3,7 @@
 //! takes tens of µs to wake up; at a low load that may be half of an echo's latency, and none of it
 //! is the server's.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::process::Command;
 use std::sync::mpsc;
 use std::thread;
@@ -51,7 +51,7 @@ pub fn run(options: &Options) -> Result<()> {
     for outcome in outcomes.iter().take(options.cpus.cpus().len()) {
         outcome.with_context(|| format!("spin at idle priority on the CPUs {}", options.cpus))?;
     }
-    writeln!(io::stdout(), "{READY}").context("stdout")?;
+    crate::terminal::print_line(READY)?;
     io::stdin().read_to_end(&mut Vec::new()).context("stdin")?;
     Ok(())
 }

@@ -5,7 +5,6 @@
 //! number of a process tells nothing here. So each side is asked where it is and what it is, before
 //! the trials and in each; nothing is taken from the prefix's words.
 
-use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -199,7 +198,7 @@ pub const DESCRIBE: &str = "describe-side";
 /// Prints one line of JSON.
 pub fn describe(options: &DescribeOptions) -> Result<()> {
     let report = Report::read(options.server.as_deref())?;
-    writeln!(std::io::stdout(), "{}", serde_json::to_string(&report)?).context("stdout")
+    crate::terminal::print_line(&serde_json::to_string(&report)?)
 }
 
 /// What a side says of itself.

@@ -43,7 +43,7 @@ pub fn run(options: &Options) -> Result<()> {
     end_with_parent(&mut command);
     unblock_signals(&mut command);
     let mut server = command.spawn().context("start the server")?;
-    writeln!(io::stdout(), "{}", server.id()).context("stdout")?;
+    crate::terminal::print_line(&server.id().to_string())?;
     loop {
         if signals.wait(true).context("signals")?.is_some() {
             if let Some(status) = server.try_wait().context("wait for the server")? {
@@ -54,7 +54,7 @@ pub fn run(options: &Options) -> Result<()> {
                 std::process::exit(status.code().unwrap_or_default());
             }
             if was_suspended(server.id()) {
-                writeln!(io::stdout(), "{SUSPENDED}").context("stdout")?;
+                crate::terminal::print_line(SUSPENDED)?;
             }
             reap_orphans(&server);
             continue;

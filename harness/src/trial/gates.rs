@@ -1,6 +1,6 @@
 //! Checks that decide whether a trial's figures may be used.
 
-use crate::load::result::{CLIENT_BUSY_PERCENT, Limit, LoadResult, OFFERED_SHARE};
+use crate::load::result::{Bottleneck, CLIENT_BUSY_PERCENT, LoadResult, OFFERED_SHARE};
 use crate::machine::network::NetworkReading;
 use crate::programs::counters::ServerCounters;
 use crate::rows::Status;
@@ -294,7 +294,7 @@ fn owed(result: &LoadResult) -> Option<String> {
 
 /// Says that a load did not come to do what was asked of it.
 fn behind(result: &LoadResult) -> Option<String> {
-    let is_behind = result.saturated.is_some_and(|saturated| saturated.limit == Limit::Client);
+    let is_behind = result.saturated.is_some_and(|saturated| saturated.limit == Bottleneck::Client);
     is_behind.then(|| "client-limited: the load itself was behind what was asked of it".to_owned())
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::echo_server::{Connection, Server, echo};
-use crate::{assert_has, failure, load, result, stderr};
+use crate::{assert_has, load, refusal, result, stderr};
 
 #[test]
 fn as_many_are_sent_as_asked_for() {
@@ -161,7 +161,7 @@ fn the_text_tells_latency_from_service() {
 fn bad_rates_are_refused_in_one_line() {
     let server = Server::start(1, echo);
     for rate in ["0", "-1", "nan", "inf", "1e10", "1e-5", "1e-300"] {
-        let line = failure(&server, &format!("--connections 1 --message-bytes 1 --rate={rate}"));
-        assert_has(&line, &["ringmark: ", "--rate ", "messages per second"]);
+        let line = refusal(&server, &format!("--connections 1 --message-bytes 1 --rate={rate}"));
+        assert_has(&line, &["error: ", "'--rate <R>'", "messages per second"]);
     }
 }

@@ -226,7 +226,7 @@ fn of_workload(run: &Run, folder: &Path, workload: &str) -> Option<Chart> {
 fn merged(run: &Run, folder: &Path, workload: &str, contender: &Arm) -> Option<Merged> {
     let arm = contender.name();
     let rows = in_complete_blocks(run, workload, &arm);
-    let mut merged = Merged { latency_ns: histogram().ok()?, blocks: 0, missing: Vec::new(), arm };
+    let mut merged = Merged { latency_ns: histogram(), blocks: 0, missing: Vec::new(), arm };
     for row in &rows {
         let file = histogram_file(row.run_id, workload, &merged.arm);
         let read = read_log(&folder.join("histograms").join(&file));
