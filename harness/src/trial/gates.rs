@@ -1,6 +1,6 @@
 //! Checks that decide whether a trial's figures may be used.
 
-use crate::load::result::{CLIENT_BUSY_PERCENT, Bottleneck, LoadResult, OFFERED_SHARE};
+use crate::load::result::{Bottleneck, CLIENT_BUSY_PERCENT, LoadResult, OFFERED_SHARE};
 use crate::machine::network::NetworkDifference;
 use crate::programs::counters::ServerCounters;
 use crate::rows::Status;
