@@ -7,7 +7,6 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::Manifest;
 use super::sides::Sides;
 use crate::machine::program_file::ProgramFile;
 
@@ -115,13 +114,8 @@ fn with_sides(manifest: &Value) -> Value {
 /// As many digits of a revision or a sum as tell it from others.
 const DIGITS: usize = 12;
 
-/// In what the origin of a run differs from what it would be now. What the earlier manifest does
-/// not tell is no difference.
-pub fn differences(then: &Manifest, now: &Manifest) -> Result<Vec<String>> {
-    Ok(between(&serde_json::to_value(then)?, &serde_json::to_value(now)?))
-}
-
-/// The same of manifests as they stand in their files.
+/// Returns in what the origins of two runs differ, by their manifests. What the earlier one does not
+/// tell is no difference.
 pub fn between(then: &Value, now: &Value) -> Vec<String> {
     let has_sides = has_sides(then) || has_sides(now);
     let (then, now) = (with_sides(then), with_sides(now));
