@@ -14,4 +14,4 @@ mod write;
 pub use self::files::{bounded, histogram_file, lock, replace};
 pub use self::manifest::Manifest;
 pub use self::read::{Run, RunState};
-pub use self::write::{Interrupted, Results};
+pub use self::write::Results;

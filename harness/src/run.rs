@@ -19,10 +19,10 @@ use self::watch::Watch;
 use crate::machine::{Machine, files};
 use crate::matrix::Matrix;
 use crate::programs::server::FIRST_PORT;
-use crate::programs::{external_server, placement, sides};
+use crate::programs::{external_server, placement, redact, sides};
 use crate::results::manifest::order_line;
 use crate::results::origin::Programs;
-use crate::results::{self, Interrupted, Manifest, Results, Run};
+use crate::results::{self, Manifest, Results, Run};
 use crate::rows::{NOT_RUN, Pass, Status, TrialRow};
 use crate::trial::{Trial, TrialContext};
 use crate::verdict::resolution::Calibration;
@@ -188,7 +188,7 @@ pub fn run(options: Options) -> Result<()> {
     let (left, examination) = match (lock, original) {
         (Some(lock), Some(original)) => {
             let left =
-                Interrupted::read(&folder, lock).with_context(|| folder.display().to_string())?;
+                Results::open(&folder, lock).with_context(|| folder.display().to_string())?;
             let rows = left.trials();
             manifest = resume::resumed(&folder, original, &manifest, rows.len(), options.anyway)?;
             trials = resume::catch_up(&mut planner, rows, &mut manifest.order)
@@ -439,7 +439,7 @@ fn free_folder(folder: &Path) -> PathBuf {
 fn machine_of_run(machine: &Machine) -> Result<serde_json::Value> {
     let mut machine = serde_json::to_value(machine)?;
     let arguments = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned());
-    machine["argv"] = sides::told_arguments(arguments).into();
+    machine["argv"] = redact::redacted_arguments(arguments).into();
     Ok(machine)
 }
 

@@ -12,14 +12,11 @@ use anyhow::{Context, Result};
 use super::run_rows::RunRows;
 use crate::rows::Outcome;
 
-/// A journal that trials are added to.
-pub struct Journal(pub(super) File);
-
-/// The trials of a journal.
-pub struct JournalRows {
-    pub rows: RunRows,
-    /// The bytes of the whole lines.
-    pub length: u64,
+/// The journal of a run, to which trials are added.
+pub struct Journal {
+    pub(super) file: File,
+    /// The bytes of its whole lines.
+    length: u64,
 }
 
 impl Journal {
@@ -27,41 +24,44 @@ impl Journal {
     pub fn create(folder: &Path) -> Result<Self> {
         let path = path(folder);
         let file = OpenOptions::new().append(true).create_new(true).open(&path);
-        Ok(Self(file.with_context(|| format!("make {}", path.display()))?))
+        Ok(Self { file: file.with_context(|| format!("make {}", path.display()))?, length: 0 })
     }
 
-    /// Opens the journal of a run that is resumed, and cuts it to its whole lines.
-    pub fn reopen(folder: &Path, length: u64) -> Result<Self> {
+    /// Opens the journal of a run that is resumed, and returns its rows; none if there is none.
+    pub fn open(folder: &Path) -> Result<Option<(Self, RunRows)>> {
+        let Some((rows, length)) = read(folder)? else { return Ok(None) };
         let path = path(folder);
         let file = OpenOptions::new().append(true).open(&path);
         let file = file.with_context(|| format!("open {}", path.display()))?;
-        file.set_len(length).with_context(|| format!("cut {}", path.display()))?;
-        Ok(Self(file))
+        Ok(Some((Self { file, length }, rows)))
+    }
+
+    /// Cuts off what came after the whole lines when it was opened.
+    pub fn cut(&self) -> Result<()> {
+        self.file.set_len(self.length).context("cut the journal")
     }
 
     /// Appends a trial.
     pub fn add(&mut self, outcome: &Outcome) -> Result<()> {
         let line = serde_json::to_string(outcome)? + "\n";
-        self.0
-            .write_all(line.as_bytes())
-            .context("a trial cannot be written: make room on the disk")
+        let written = self.file.write_all(line.as_bytes());
+        written.context("a trial cannot be written: make room on the disk")
     }
 }
 
-/// Reads the journal of a folder; none if it has none, as complete runs and those of earlier
-/// versions.
-pub fn read(folder: &Path) -> Result<Option<JournalRows>> {
+/// Reads the journal of a folder, as [`parse`] does; none if there is none, as with complete runs
+/// and those of earlier versions.
+pub fn read(folder: &Path) -> Result<Option<(RunRows, u64)>> {
     let path = path(folder);
     let bytes = match fs::read(&path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         bytes => bytes.with_context(|| format!("read {}", path.display()))?,
     };
-    let parsed = parse(&bytes).with_context(|| path.display().to_string())?;
-    Ok(Some(parsed))
+    parse(&bytes).map(Some).with_context(|| path.display().to_string())
 }
 
-/// Reads the lines of a journal that have an end.
-pub fn parse(bytes: &[u8]) -> Result<JournalRows> {
+/// Returns the rows of the lines that have an end, and the bytes of these lines.
+pub fn parse(bytes: &[u8]) -> Result<(RunRows, u64)> {
     let length = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
     let mut rows = RunRows::default();
     for (line, number) in bytes[..length].split_inclusive(|&byte| byte == b'\n').zip(1..) {
@@ -70,7 +70,7 @@ pub fn parse(bytes: &[u8]) -> Result<JournalRows> {
         })?;
         rows.add(outcome);
     }
-    Ok(JournalRows { rows, length: length as u64 })
+    Ok((rows, length as u64))
 }
 
 /// Removes the journal of a run that is complete.

@@ -140,7 +140,7 @@ impl Run {
         })?;
         // A killed run may have rows in its CSV files that have no end.
         let rows = match journal::read(folder)? {
-            Some(journal) if state != RunState::Finished => journal.rows,
+            Some((rows, _)) if state != RunState::Finished => rows,
             _ => RunRows::read(folder)?,
         };
         let RunRows { trials, syscalls, events, memory_points, mut memory, scale } = rows;

@@ -8,8 +8,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::journal::{self, Journal, JournalRows};
-use super::{Interrupted, Results, Run, lock};
+use super::{Results, Run, journal, lock};
 use crate::matrix::Matrix;
 use crate::rows::{
     EventRow, MemoryPointRow, MemoryRow, Outcome, Pass, ScaleRow, Status, SyscallRow, TrialRow,
@@ -162,8 +161,8 @@ fn states() -> Vec<Files> {
     states
 }
 
-fn read(folder: &Path) -> anyhow::Result<Interrupted> {
-    Interrupted::read(folder, lock(folder).unwrap())
+fn read(folder: &Path) -> anyhow::Result<Results> {
+    Results::open(folder, lock(folder).unwrap())
 }
 
 /// Resumes the run of these files, of which `done` trials are finished, and adds the next one.
@@ -190,8 +189,7 @@ fn a_journal_that_ends_at_any_byte_has_its_whole_lines() {
     let whole = states().pop().unwrap().remove(JOURNAL).unwrap();
     let rows = rows(TRIALS.len());
     for length in 0..=whole.len() {
-        let JournalRows { rows: found, length: of_lines } =
-            journal::parse(&whole[..length]).unwrap();
+        let (found, of_lines) = journal::parse(&whole[..length]).unwrap();
         let done = whole[..length].iter().filter(|&&byte| byte == b'\n').count();
         assert_eq!(found.trials, rows[..done], "{length} bytes");
         let rest = &whole[of_lines as usize..length];
@@ -240,7 +238,7 @@ fn a_trial_counts_once_it_is_in_the_journal() {
     let out = folder.path().join("out");
     let mut results = Results::create(&out).unwrap();
     assert!(lock(&out).unwrap_err().to_string().contains("under way"));
-    results.journal = Journal(OpenOptions::new().write(true).open("/dev/full").unwrap());
+    results.journal.file = OpenOptions::new().write(true).open("/dev/full").unwrap();
     let refusal = results.add(outcomes().swap_remove(0)).unwrap_err().to_string();
     assert!(refusal.contains("make room on the disk"), "{refusal}");
     assert_eq!((results.trials().len(), fs::read(out.join("trials.csv")).unwrap().len()), (0, 0));

@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use super::files::{NEW_ENDING, histogram_file, lock, remove, replace};
-use super::journal::{self, Journal, JournalRows};
+use super::journal::{self, Journal};
 use super::manifest::Manifest;
 use super::run_rows::{RunRows, append_outcome, write_all};
 use crate::matrix::Matrix;
 use crate::rows::{Outcome, Pass, TrialRow};
 use crate::verdict::{comparisons, slopes, sweep};
 
-/// The folder of a run under way.
+/// The folder of a run, to which trials are added.
 pub struct Results {
     folder: PathBuf,
     pub(super) journal: Journal,
@@ -38,6 +38,36 @@ impl Results {
         let (journal, rows) = (Journal::create(folder)?, RunRows::default());
         rows.write(folder)?;
         Ok(Self { folder: folder.to_owned(), journal, rows, _lock: lock })
+    }
+
+    /// Reads the folder of a run that was interrupted, which is locked. Nothing changes before
+    /// [`Self::reopen`].
+    pub fn open(folder: &Path, lock: Option<File>) -> Result<Self> {
+        let Some((journal, rows)) = Journal::open(folder)? else {
+            bail!(
+                "an earlier version of ringmark began this run, and left no trials.jsonl to resume \
+                 it from: `ringmark run --replay` starts over"
+            );
+        };
+        Ok(Self { folder: folder.to_owned(), journal, rows, _lock: lock })
+    }
+
+    /// Drops what belongs to no finished trial. It may itself be interrupted at any moment.
+    pub fn reopen(self) -> Result<Self> {
+        let histograms = self.folder.join("histograms");
+        fs::create_dir_all(&histograms)
+            .with_context(|| format!("make {}", histograms.display()))?;
+        remove(&histograms, |name| {
+            let number = name.split_once('-').and_then(|(number, _)| number.parse::<usize>().ok());
+            name.ends_with(".hlog") && number.is_some_and(|number| number > self.rows.trials.len())
+        })?;
+        // The former are of the trials so far; the run makes new ones at its end.
+        remove(&self.folder, |name| {
+            matches!(name, "comparisons.csv" | "capacity.csv") || name.ends_with(NEW_ENDING)
+        })?;
+        self.rows.write(&self.folder)?;
+        self.journal.cut()?;
+        Ok(self)
     }
 
     /// Writes the manifest, whole or not at all.
@@ -65,7 +95,7 @@ impl Results {
         Ok(())
     }
 
-    /// Returns the trials so far.
+    /// Returns the trials so far, the first of which is 1, without a gap.
     pub fn trials(&self) -> &[TrialRow] {
         &self.rows.trials
     }
@@ -92,55 +122,5 @@ impl Results {
     /// Removes the journal, once the manifest says that the run is complete.
     pub fn remove_journal(&self) -> Result<()> {
         journal::remove(&self.folder)
-    }
-}
-
-/// The folder of a run that was interrupted.
-pub struct Interrupted {
-    folder: PathBuf,
-    lock: Option<File>,
-    rows: RunRows,
-    journal_length: u64,
-}
-
-impl Interrupted {
-    /// Reads a folder that is locked, and changes nothing.
-    pub fn read(folder: &Path, lock: Option<File>) -> Result<Self> {
-        let Some(JournalRows { rows, length }) = journal::read(folder)? else {
-            bail!(
-                "an earlier version of ringmark began this run, and left no trials.jsonl to resume \
-                 it from: `ringmark run --replay` starts over"
-            );
-        };
-        Ok(Self { folder: folder.to_owned(), lock, rows, journal_length: length })
-    }
-
-    /// Returns the finished trials, the first of which is 1, without a gap.
-    pub fn trials(&self) -> &[TrialRow] {
-        &self.rows.trials
-    }
-
-    /// Drops what belongs to no finished trial, and opens the folder for more. It may itself be
-    /// interrupted at any moment.
-    pub fn reopen(self) -> Result<Results> {
-        let Self { folder, lock, rows, journal_length } = self;
-        let histograms = folder.join("histograms");
-        fs::create_dir_all(&histograms)
-            .with_context(|| format!("make {}", histograms.display()))?;
-        remove(&histograms, |name| {
-            let number = name.split_once('-').and_then(|(number, _)| number.parse::<usize>().ok());
-            name.ends_with(".hlog") && number.is_some_and(|number| number > rows.trials.len())
-        })?;
-        // The former are of the trials so far; the run makes new ones at its end.
-        remove(&folder, |name| {
-            matches!(name, "comparisons.csv" | "capacity.csv") || name.ends_with(NEW_ENDING)
-        })?;
-        rows.write(&folder)?;
-        Ok(Results {
-            journal: Journal::reopen(&folder, journal_length)?,
-            folder,
-            rows,
-            _lock: lock,
-        })
     }
 }
