@@ -60,7 +60,7 @@ enum Verb {
     #[command(hide = true)]
     SpinWhenIdle(idle_spinner::Options),
     #[command(hide = true)]
-    DescribeSide(programs::sides::DescribeOptions),
+    DescribeSide(programs::describe::Options),
     #[command(hide = true)]
     ExecWhenTold(programs::exec::Options),
     #[command(hide = true)]
@@ -88,7 +88,7 @@ fn main() -> std::process::ExitCode {
             terminal::say(&String::from_utf8_lossy(&script))
         }
         Verb::SpinWhenIdle(options) => idle_spinner::run(&options),
-        Verb::DescribeSide(options) => programs::sides::describe(&options),
+        Verb::DescribeSide(options) => programs::describe::run(&options),
         Verb::ExecWhenTold(options) => programs::exec::run(&options),
         Verb::Supervise(options) => programs::supervisor::run(&options),
     };

@@ -745,11 +745,13 @@ pub const CROWDED: &str = "crowded";
 pub const ALONE: &str = "alone";
 
 /// All that came of a trial.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Outcome {
     /// Its row.
     pub row: TrialRow,
-    /// The latencies of its messages, as an HdrHistogram log.
+    /// The latencies of its messages, as an HdrHistogram log, which has a file of its own.
+    #[serde(skip)]
     pub histogram: Option<String>,
     /// Its calls.
     pub syscalls: Vec<SyscallRow>,

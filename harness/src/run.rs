@@ -19,9 +19,10 @@ use self::watch::Watch;
 use crate::machine::{Machine, files};
 use crate::matrix::Matrix;
 use crate::programs::server::FIRST_PORT;
-use crate::programs::{external_server, placement, sides};
+use crate::programs::{external_server, placement, redact, sides};
+use crate::results::manifest::order_line;
 use crate::results::origin::Programs;
-use crate::results::{self, BrokenOff, Manifest, Results, Run};
+use crate::results::{self, Manifest, Results, Run};
 use crate::rows::{NOT_RUN, Pass, Status, TrialRow};
 use crate::trial::{Trial, TrialContext};
 use crate::verdict::resolution::Calibration;
@@ -187,10 +188,10 @@ pub fn run(options: Options) -> Result<()> {
     let (left, examination) = match (lock, original) {
         (Some(lock), Some(original)) => {
             let left =
-                BrokenOff::read(&folder, lock).with_context(|| folder.display().to_string())?;
-            let rows = left.rows();
+                Results::open(&folder, lock).with_context(|| folder.display().to_string())?;
+            let rows = left.trials();
             manifest = resume::resumed(&folder, original, &manifest, rows.len(), options.anyway)?;
-            trials = resume::catch_up(&mut planner, &rows, &mut manifest.order)
+            trials = resume::catch_up(&mut planner, rows, &mut manifest.order)
                 .with_context(|| folder.display().to_string())?;
             (Some(left), doctor::examine(&machine, &matrix, sides)?)
         }
@@ -350,6 +351,7 @@ impl Course {
         if end == End::Complete {
             self.manifest.finished_utc = Some(files::utc(SystemTime::now()));
             self.results.write_manifest(&self.manifest)?;
+            self.results.remove_journal()?;
         }
         Ok(self.results.close())
     }
@@ -437,7 +439,7 @@ fn free_folder(folder: &Path) -> PathBuf {
 fn machine_of_run(machine: &Machine) -> Result<serde_json::Value> {
     let mut machine = serde_json::to_value(machine)?;
     let arguments = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned());
-    machine["argv"] = sides::told_arguments(arguments).into();
+    machine["argv"] = redact::redacted_arguments(arguments).into();
     Ok(machine)
 }
 
@@ -511,12 +513,7 @@ fn say_estimate(planner: &Planner, left: &[Trial], done: usize) -> Result<()> {
 
 fn describe(trial: &Trial) -> String {
     let Trial { run_id, block, role, task, .. } = trial;
-    line(*run_id, task.pass().name(), task.name(), *block, role)
-}
-
-/// A trial in the manifest's order.
-fn line(run_id: u32, pass: &str, workload: &str, block: u32, arm: &str) -> String {
-    format!("{run_id} {pass} {workload} block {block} {arm}")
+    order_line(*run_id, task.pass().name(), task.name(), *block, role)
 }
 
 /// The bar counts estimated milliseconds, so that the time left is about right although trials

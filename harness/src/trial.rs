@@ -91,7 +91,7 @@ fn failure(error: &anyhow::Error, context: &TrialContext) -> (Status, String) {
     let reason = visible(&format!("{error:#}").replace('\n', "; "));
     // It may hold what programs of other people say. All other reasons are in words of our own.
     match &context.launchers {
-        Some(launchers) => (status, launchers.hide(reason)),
+        Some(launchers) => (status, launchers.hide(&reason)),
         None => (status, reason),
     }
 }

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::redact;
 
-/// The words that stand before the programs of a side; none by default.
+/// The words before the programs of a side; none by default.
 #[derive(Clone, Debug, Default)]
 pub struct CommandPrefix {
     option: &'static str,
@@ -17,6 +17,7 @@ pub struct CommandPrefix {
 }
 
 impl CommandPrefix {
+    /// Splits what an option was given into words. `folder` is that of the programs there.
     pub fn parse(option: &'static str, given: &str, folder: Option<&Path>) -> Result<Self> {
         let words = shlex::split(given).with_context(|| {
             format!("{option} `{given}`: a quotation mark or a backslash has no end")
@@ -31,22 +32,18 @@ impl CommandPrefix {
     /// Builds the command of a program there that lies here at `program`.
     pub fn command(&self, program: &Path) -> Command {
         let program = self.path(program);
-        match self.words.split_first() {
-            None => Command::new(program),
-            Some((first, more)) => {
-                let mut command = Command::new(first);
-                command.args(more).arg(program);
-                command
-            }
-        }
+        let Some((first, more)) = self.words.split_first() else { return Command::new(program) };
+        let mut command = Command::new(first);
+        command.args(more).arg(program);
+        command
     }
 
-    /// Returns whether programs are started here, by nothing that stands before them.
+    /// Returns whether programs are started here, without a command.
     pub fn is_empty(&self) -> bool {
         self.words.is_empty()
     }
 
-    /// Where a program lies there.
+    /// Returns where a program lies there.
     pub fn path(&self, program: &Path) -> PathBuf {
         match (&self.folder, program.file_name()) {
             (Some(folder), Some(name)) => folder.join(name),
@@ -54,22 +51,25 @@ impl CommandPrefix {
         }
     }
 
-    /// An error on the way, which names it.
+    /// Names the command in an error of what it started.
     pub fn blame(&self, error: anyhow::Error) -> anyhow::Error {
-        if self.words.is_empty() {
-            error
-        } else {
-            error.context(format!("{} `{}`", self.option, self.given))
+        if self.is_empty() {
+            return error;
         }
+        error.context(format!("{} `{}`", self.option, self.given))
     }
 
-    /// What results tell of it.
-    pub fn told(&self) -> String {
-        redact::told(&self.words)
+    /// Returns what results tell of it.
+    pub fn redacted(&self) -> String {
+        redact::redacted(&self.words)
     }
 
-    /// A text without what they do not tell of it.
-    pub fn hide(&self, text: String) -> String {
-        redact::hide(&self.words, self.folder.as_deref().and_then(Path::to_str), text)
+    /// Takes out of a text what results do not tell of it.
+    pub fn hide(&self, text: &str) -> String {
+        if self.is_empty() {
+            return text.to_owned();
+        }
+        let text = text.replace(&self.given, &self.redacted());
+        redact::hide(&self.words, self.folder.as_deref().and_then(Path::to_str), &text)
     }
 }

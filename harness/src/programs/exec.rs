@@ -1,5 +1,5 @@
-//! Becomes another program when it is told to: counters can be attached before that program is
-//! there, as to one of our servers in `--hold`, and stay on it.
+//! Becomes another program on command. Counters can be attached before, as to one of our servers in
+//! `--hold`, and stay attached.
 
 use std::ffi::OsString;
 use std::io::{self, BufRead};
@@ -10,7 +10,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 
 use crate::machine::affinity::CpuList;
 
-/// The verb of `ringmark` that does it, which is not for people.
+/// The verb of `ringmark`, which is not for people.
 pub const VERB: &str = "exec-when-told";
 
 /// Becomes another program once a line has come on stdin.
@@ -24,14 +24,14 @@ pub struct Options {
     command: Vec<OsString>,
 }
 
-/// Waits, and becomes it.
+/// Waits, and becomes the program.
 pub fn run(options: &Options) -> Result<()> {
     let read = io::stdin().lock().read_line(&mut String::new()).context("stdin")?;
     ensure!(read > 0, "stdin ended before a line came; nothing was started");
     if let Some(cpus) = &options.cpus {
         cpus.pin().with_context(|| format!("run on the CPUs {cpus}"))?;
     }
-    // As many as our own servers take.
+    // Our own servers take as many.
     ringmark::process::raise_open_files_limit().context("RLIMIT_NOFILE")?;
     let (program, arguments) = options.command.split_first().context("no program")?;
     let error = Command::new(program).args(arguments).stdin(Stdio::null()).exec();

@@ -1,7 +1,7 @@
-//! Keeps CPUs from halting: on each of them a thread of the lowest priority spins, and gives way to
-//! whatever else wants to run there. A CPU of a virtual machine that has halted for long enough
-//! takes tens of µs to wake up; at a low load that may be half of an echo's latency, and none of it
-//! is the server's.
+//! Keeps CPUs from halting: on each of them spins a thread of the lowest priority.
+//!
+//! A CPU of a virtual machine that has halted for long enough takes tens of µs to wake up. At a low
+//! load that may be half of an echo's latency, and none of it is the server's.
 
 use std::io::{self, Read};
 use std::process::Command;
@@ -13,11 +13,11 @@ use anyhow::{Context, Result, bail};
 use super::process::{ANSWER_TIME, Interruptions, Process};
 use crate::machine::affinity::CpuList;
 
-/// The verb of `ringmark` that does it, which is not for people.
-pub const VERB: &str = "spin-when-idle";
+/// The verb of `ringmark`, which is not for people.
+const VERB: &str = "spin-when-idle";
 
-/// The line that says that a thread spins on each CPU.
-pub const READY: &str = "spinning";
+/// The line that it prints once a thread spins on each CPU.
+const READY: &str = "spinning";
 
 /// Keeps CPUs from halting until stdin ends.
 #[derive(clap::Args, Debug)]
@@ -56,8 +56,8 @@ pub fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Makes the calling thread run only where nothing else wants to (SCHED_IDLE, sched(7)); whoever
-/// wakes up there takes its place at once.
+/// Makes the calling thread run only where nothing else wants to (SCHED_IDLE, sched(7)). A thread
+/// that wakes up there takes its place at once.
 fn yield_to_all() -> io::Result<()> {
     let parameters = libc::sched_param { sched_priority: 0 };
     // SAFETY: 0 is the calling thread; the kernel reads `parameters`, which lives through the call.
@@ -67,30 +67,23 @@ fn yield_to_all() -> io::Result<()> {
     }
 }
 
-/// The program that keeps CPUs from halting. It is none of the server's and the load's, so that its
-/// CPU is not theirs.
-pub struct IdleSpinner {
-    program: Process,
-}
+/// The program that keeps CPUs from halting. Its CPU time is neither the server's nor the load's.
+pub struct IdleSpinner(Process);
 
 impl IdleSpinner {
     /// Starts it, and returns once a thread spins on each of the CPUs.
     pub fn start(cpus: &CpuList, interruptions: &Interruptions) -> Result<Self> {
         let mut command = Command::new(std::env::current_exe().context("find this program")?);
         command.args([VERB, "--cpus", &cpus.to_string()]);
-        let mut program = Process::start("idle spinner", command, None, interruptions)?;
-        match program.hear(ANSWER_TIME)?.as_str() {
-            READY => Ok(Self { program }),
-            other => bail!("the idle spinner should say that it spins, but says {other:?}"),
+        let mut process = Process::start("idle spinner", command, None, interruptions)?;
+        match process.hear(ANSWER_TIME)?.as_str() {
+            READY => Ok(Self(process)),
+            other => bail!("expected `{READY}` from the idle spinner, got {other:?}"),
         }
     }
 
     /// Ends it in order.
-    pub fn end(mut self) -> Result<()> {
-        self.program.stdin = None;
-        match self.program.wait(ANSWER_TIME)? {
-            status if status.success() => Ok(()),
-            _ => Err(self.program.ended()),
-        }
+    pub fn end(self) -> Result<()> {
+        self.0.leave()
     }
 }

@@ -1,24 +1,25 @@
-//! Deals the CPUs to the server and to the client.
+//! Deals the CPUs to the server and the client.
 
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use itertools::Itertools;
 
 use crate::machine::affinity::CpuList;
 use crate::machine::placement::Placement;
 use crate::machine::topology::{SYS, Topology};
 use crate::results::sides::{Side, Sides};
 
-/// Deals the CPUs that this process may use, or those that a side says that its command leaves
-/// it: one of each core, or with `hyperthreads` all of them.
+/// Deals the CPUs that this process may use, or those that a side's command leaves it: one of each
+/// core, or with `hyperthreads` all of them.
 pub fn deal(workers: u16, hyperthreads: bool, sides: Option<&Sides>) -> Result<Placement> {
-    let allowed = allowed()?;
+    let allowed = CpuList::allowed().context("CPUs that this process may use")?;
     let topology = Topology::read(Path::new(SYS), allowed.cpus());
     Ok(out_of(&allowed, &topology, workers, hyperthreads, sides))
 }
 
-/// One for each worker, but half of them at most; the rest to the client. A side on another
-/// machine is not pinned, nor is one whose CPUs are not known.
+/// Deals one CPU to each worker, but half of them at most; the rest to the client. A side on
+/// another machine is not pinned, nor is one whose CPUs are not known.
 fn out_of(
     allowed: &CpuList,
     topology: &Topology,
@@ -26,38 +27,26 @@ fn out_of(
     hyperthreads: bool,
     sides: Option<&Sides>,
 ) -> Placement {
-    let has = |side: fn(&Sides) -> &Side| match sides.map(side) {
-        None => Has { cpus: allowed.cpus().to_vec(), topology: topology.clone(), is_here: true },
-        Some(side) => Has {
-            cpus: side.cpus.as_ref().map_or_else(Vec::new, |cpus| cpus.cpus().to_vec()),
-            topology: side.topology(),
-            is_here: side.is_here,
-        },
-    };
-    let (server_has, client_has) = (has(|sides| &sides.server), has(|sides| &sides.load));
+    let server_has = SideCpus::of(sides.map(|sides| &sides.server), allowed, topology);
+    let client_has = SideCpus::of(sides.map(|sides| &sides.load), allowed, topology);
     let one_machine = sides.is_none_or(|sides| sides.one_machine);
     let (server, client) = divide(workers, &server_has, &client_has, one_machine, hyperthreads);
-    // What is not pinned may run on all that it has.
+    // A side that is not pinned may run on all that it has.
     let at_server = if server_has.is_here { &server } else { &server_has.cpus };
     let at_client = if client_has.is_here { &client } else { &client_has.cpus };
     let are_apart = !at_client.is_empty() && !at_server.iter().any(|cpu| at_client.contains(cpu));
-    let list = |cpus: &[usize], is_here: bool| match is_here {
-        true => cpus.iter().map(usize::to_string).collect::<Vec<_>>().join(","),
-        false => String::new(),
-    };
-    let pinned = |has: &Has, cpus: &[usize]| if has.is_here { cpus.to_vec() } else { Vec::new() };
-    let (pinned_server, pinned_client) =
-        (pinned(&server_has, &server), pinned(&client_has, &client));
+    let pinned_server = if server_has.is_here { &server[..] } else { &[] };
+    let pinned_client = if client_has.is_here { &client[..] } else { &[] };
     let (at, there) = (&server_has.topology, &client_has.topology);
     let shared_cores = [
-        at.share_a_core(&pinned_server, &pinned_server),
-        there.share_a_core(&pinned_client, &pinned_client),
+        at.share_a_core(pinned_server, pinned_server),
+        there.share_a_core(pinned_client, pinned_client),
         if one_machine { at.share_a_core(at_server, at_client) } else { Some(false) },
     ];
     let is_spread = one_machine && server_has.is_here && client_has.is_here;
     Placement {
-        server: list(&server, server_has.is_here),
-        client: list(&client, client_has.is_here),
+        server: pinned_server.iter().join(","),
+        client: pinned_client.iter().join(","),
         client_threads: client.len().max(1),
         shared_cpu: at_server.len() < usize::from(workers) || one_machine && !are_apart,
         shared_core: any(&shared_cores),
@@ -67,66 +56,73 @@ fn out_of(
     }
 }
 
-fn allowed() -> Result<CpuList> {
-    CpuList::allowed().context("CPUs that this process may use")
-}
-
 /// The CPUs that a side may use.
-struct Has {
+struct SideCpus {
     cpus: Vec<usize>,
     topology: Topology,
     is_here: bool,
 }
 
-impl Has {
-    /// One CPU of each core of those that `taken` is not on, in the order of their nearness. If
-    /// there is no such core, then another CPU of one; if there is none, what there is.
-    fn without(&self, taken: &[usize], hyperthreads: bool) -> Vec<usize> {
-        let all = self.topology.nearest(&self.cpus);
-        let those = |is_left: &dyn Fn(usize) -> bool| -> Vec<usize> {
-            let left: Vec<_> = all.iter().copied().filter(|&cpu| is_left(cpu)).collect();
-            if hyperthreads { left } else { self.topology.one_of_each_core(&left) }
+impl SideCpus {
+    /// Returns those of a side, or all if the run has no command for a side.
+    fn of(side: Option<&Side>, allowed: &CpuList, topology: &Topology) -> Self {
+        let Some(side) = side else {
+            return Self {
+                cpus: allowed.cpus().to_vec(),
+                topology: topology.clone(),
+                is_here: true,
+            };
         };
-        let is_near =
-            |cpu| !hyperthreads && taken.iter().any(|&taken| self.topology.is_one_core(taken, cpu));
-        let left = [
-            those(&|cpu| !taken.contains(&cpu) && !is_near(cpu)),
-            those(&|cpu| !taken.contains(&cpu)),
-        ];
-        left.into_iter().find(|cpus| !cpus.is_empty()).unwrap_or_else(|| those(&|_| true))
+        let cpus = side.cpus.as_ref().map_or_else(Vec::new, |cpus| cpus.cpus().to_vec());
+        Self { cpus, topology: side.topology(), is_here: side.is_here }
+    }
+
+    /// Returns one CPU of each core that has none of `taken`, in the order of their nearness. If
+    /// there is no such core, it returns the other CPUs of cores that have; if there is none, all.
+    fn without(&self, taken: &[usize], hyperthreads: bool) -> Vec<usize> {
+        let mut left = self.topology.nearest(&self.cpus);
+        if left.iter().any(|cpu| !taken.contains(cpu)) {
+            left.retain(|cpu| !taken.contains(cpu));
+        }
+        if hyperthreads {
+            return left;
+        }
+        let is_near = |cpu: usize| taken.iter().any(|&taken| self.topology.is_one_core(taken, cpu));
+        if left.iter().any(|&cpu| !is_near(cpu)) {
+            left.retain(|&cpu| !is_near(cpu));
+        }
+        self.topology.one_of_each_core(&left)
     }
 }
 
-/// Whether any of them is true; none if none is known to be, and some are not known.
+/// Returns whether any of them is true; none if none is known to be, and some are not known.
 fn any(parts: &[Option<bool>]) -> Option<bool> {
-    let is_known = !parts.contains(&None);
-    parts.contains(&Some(true)).then_some(true).or(is_known.then_some(false))
+    if parts.contains(&Some(true)) {
+        return Some(true);
+    }
+    (!parts.contains(&None)).then_some(false)
 }
 
-/// The CPUs of the server and of the client, each out of those that it may use.
+/// Returns the CPUs of the server and of the client, each out of those that it may use.
 fn divide(
     workers: u16,
-    server: &Has,
-    client: &Has,
+    server: &SideCpus,
+    client: &SideCpus,
     one_machine: bool,
     hyperthreads: bool,
 ) -> (Vec<usize>, Vec<usize>) {
     let workers = usize::from(workers);
-    let first = |cpus: Vec<usize>, most: usize| cpus.into_iter().take(most).collect::<Vec<_>>();
-    let all = |has: &Has| has.without(&[], hyperthreads);
-    if !one_machine {
-        return (first(all(server), workers), all(client));
-    }
-    let server = match server.cpus == client.cpus {
-        true => {
-            let cpus = all(server);
-            let half = (cpus.len() / 2).max(1);
-            first(cpus, workers.min(half))
-        }
-        false => first(server.without(&client.cpus, hyperthreads), workers),
+    let others = if one_machine && server.cpus != client.cpus { &client.cpus[..] } else { &[] };
+    let mut for_server = server.without(others, hyperthreads);
+    let most = if one_machine && server.cpus == client.cpus {
+        workers.min((for_server.len() / 2).max(1))
+    } else {
+        workers
     };
-    let client = client.without(&server, hyperthreads);
-    (server, client)
+    for_server.truncate(most);
+    let taken = if one_machine { &for_server[..] } else { &[] };
+    let for_client = client.without(taken, hyperthreads);
+    (for_server, for_client)
 }
 
 #[cfg(test)]
@@ -149,7 +145,7 @@ mod tests {
             (2, &[0, 1, 2], &[0, 1], false, &[0, 1], &[0, 1]),
         ] {
             let expected = (of_server.to_vec(), of_client.to_vec());
-            let has = |cpus: &[usize]| Has {
+            let has = |cpus: &[usize]| SideCpus {
                 cpus: cpus.to_vec(),
                 topology: Topology::default(),
                 is_here: true,

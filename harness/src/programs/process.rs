@@ -1,4 +1,4 @@
-//! A supervised process that speaks by lines.
+//! A program that runs and speaks by lines.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -10,8 +10,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
+use rustix::process::Signal;
+use serde::de::DeserializeOwned;
 
-use super::supervisor;
+use super::child::{SUSPENDED, end_with_parent, signal_group, was_suspended};
 use crate::machine::network_namespace::NetworkNamespace;
 use crate::machine::process_tree::Tree;
 use crate::matrix::external::visible;
@@ -22,14 +24,14 @@ pub(super) const ANSWER_TIME: Duration = Duration::from_secs(20);
 /// How long a program that has closed its pipes may take to end, and its last words to come.
 pub(super) const LAST_WORDS_TIME: Duration = Duration::from_secs(2);
 
-/// How long after its connections broke a server that died may take to be gone.
+/// How long a server that died may take to be gone after its connections broke.
 pub(super) const DEATH_TIME: Duration = Duration::from_millis(200);
 
-/// How long what was killed may take to be gone: a server of a million connections closes them
+/// How long a killed program may take to be gone: a server of a million connections closes them
 /// first.
 pub(super) const END_TIME: Duration = Duration::from_secs(20);
 
-/// What comes between a trial and its end.
+/// What interrupts a trial.
 #[derive(Clone, Debug, Default)]
 pub struct Interruptions {
     wanted: Arc<AtomicBool>,
@@ -42,9 +44,14 @@ impl Interruptions {
         self.wanted.store(true, Ordering::Relaxed);
     }
 
-    /// Whether every wait shall end.
+    /// Returns whether every wait shall end.
     pub fn is_wanted(&self) -> bool {
         self.wanted.load(Ordering::Relaxed)
+    }
+
+    /// Fails if every wait shall end.
+    pub(super) fn check(&self) -> Result<()> {
+        if self.is_wanted() { bail!("interrupted") } else { Ok(()) }
     }
 
     /// Keeps that a program was stopped by a signal, as SIGSTOP, so that time passed without it.
@@ -52,35 +59,30 @@ impl Interruptions {
         self.suspended.lock().unwrap_or_else(PoisonError::into_inner).insert(program);
     }
 
-    /// The programs that were stopped since this was asked last.
+    /// Returns the programs that were stopped since this was asked last.
     pub fn take_suspended(&self) -> Vec<&'static str> {
         let mut suspended = self.suspended.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::take(&mut *suspended).into_iter().collect()
     }
 }
 
-/// Whether a child that lives was stopped, or continued after that, since this was asked last.
-pub fn was_suspended(child: u32) -> bool {
-    // SAFETY: all zeros are a siginfo_t, to which the kernel writes during the call; only a child
-    // of this process that is not reaped has the number, and no other state of it is taken than the
-    // one that nobody else waits for.
-    unsafe {
-        let mut found: libc::siginfo_t = std::mem::zeroed();
-        let states = libc::WSTOPPED | libc::WCONTINUED | libc::WNOHANG;
-        libc::waitid(libc::P_PID, child, &mut found, states) == 0 && found.si_pid() != 0
-    }
-}
-
-/// A program that ended because the person asked for it.
+/// The last words of a program that has ended.
 #[derive(Debug, thiserror::Error)]
-#[error("interrupted")]
-pub struct WasInterrupted;
+#[error("{0}")]
+pub struct LastWords(pub String);
+
+/// Returns whether a program ended because its port was taken. A program has only words for that:
+/// ours prints the kernel's "Address already in use", and so do most others.
+pub fn is_port_taken(error: &anyhow::Error) -> bool {
+    let words = error.downcast_ref::<LastWords>();
+    words.is_some_and(|LastWords(words)| words.to_lowercase().contains("in use"))
+}
 
 /// A running program. Killed and reaped when dropped.
 pub struct Process {
-    pub(super) name: &'static str,
+    name: &'static str,
     pub(super) child: Child,
-    pub(super) stdin: Option<ChildStdin>,
+    stdin: Option<ChildStdin>,
     pub(super) lines: Receiver<String>,
     pub(super) errors: Receiver<String>,
     pub(super) interruptions: Interruptions,
@@ -89,6 +91,7 @@ pub struct Process {
 }
 
 impl Process {
+    /// Starts a program.
     pub(super) fn start(
         name: &'static str,
         mut command: Command,
@@ -108,24 +111,31 @@ impl Process {
         // A harness that is killed takes its programs along.
         end_with_parent(&mut command);
         let mut child = command.spawn().with_context(|| format!("start the {name}"))?;
-        let lines = child.stdout.take().map_or_else(|| mpsc::channel().1, lines_of);
-        let errors = child.stderr.take().map_or_else(|| mpsc::channel().1, lines_of);
-        let stdin = child.stdin.take();
-        let interruptions = interruptions.clone();
-        Ok(Self { name, child, stdin, lines, errors, interruptions, ends_with_stdin: false })
+        Ok(Self {
+            name,
+            lines: child.stdout.take().map_or_else(|| mpsc::channel().1, lines_of),
+            errors: child.stderr.take().map_or_else(|| mpsc::channel().1, lines_of),
+            stdin: child.stdin.take(),
+            child,
+            interruptions: interruptions.clone(),
+            ends_with_stdin: false,
+        })
     }
 
-    /// Keeps whether it was stopped by a signal. One that has ended does not tell any more.
-    pub(super) fn note_suspended(&mut self) {
-        // What a supervisor watches is no child of this process.
-        let is_told = || self.lines.try_iter().any(|line| line == supervisor::SUSPENDED);
-        let suspended =
-            if self.ends_with_stdin { is_told() } else { was_suspended(self.child.id()) };
-        if suspended {
+    /// Keeps whether it was stopped by a signal. A program that has ended tells no more.
+    fn note_suspended(&mut self) {
+        let is_suspended = if self.ends_with_stdin {
+            // The server is the supervisor's child.
+            self.lines.try_iter().any(|line| line == SUSPENDED)
+        } else {
+            was_suspended(&self.child)
+        };
+        if is_suspended {
             self.interruptions.note_suspended(self.name);
         }
     }
 
+    /// Gives it a command.
     pub(super) fn say(&mut self, line: &str) -> Result<()> {
         self.note_suspended();
         let name = self.name;
@@ -137,12 +147,11 @@ impl Process {
         Ok(())
     }
 
+    /// Waits for its next line.
     pub(super) fn hear(&mut self, time: Duration) -> Result<String> {
         let deadline = Instant::now() + time;
         loop {
-            if self.interruptions.is_wanted() {
-                bail!(WasInterrupted);
-            }
+            self.interruptions.check()?;
             let left = deadline.saturating_duration_since(Instant::now());
             match self.lines.recv_timeout(left.min(Duration::from_millis(100))) {
                 Ok(line) => return Ok(line),
@@ -155,34 +164,47 @@ impl Process {
         }
     }
 
-    /// Why the program is no longer there, in its own words if it left some.
+    /// Waits for its next line, which is JSON.
+    pub(super) fn hear_json<T: DeserializeOwned>(&mut self, time: Duration) -> Result<T> {
+        let line = self.hear(time)?;
+        serde_json::from_str(&line)
+            .with_context(|| format!("unexpected output from the {}: {line}", self.name))
+    }
+
+    /// Returns why it is no longer there: its last words, or how it ended.
     pub(super) fn ended(&mut self) -> anyhow::Error {
         let status = self.wait(LAST_WORDS_TIME);
-        // The pipe may be read later than the end is noticed, and is open as long as anything holds
-        // it.
+        // The pipe may be read later than the end is noticed, and is open as long as any process
+        // holds it.
         let deadline = Instant::now() + LAST_WORDS_TIME;
         let mut words = None;
         while let Ok(line) =
             self.errors.recv_timeout(deadline.saturating_duration_since(Instant::now()))
         {
-            // What a panic says first is more than its advice at the end.
+            // The first line of a panic says more than its advice at the end.
             let panicked =
                 words.as_ref().is_some_and(|words: &String| words.contains("panicked at"));
             words = Some(line).filter(|line| !line.trim().is_empty() && !panicked).or(words);
         }
         match (words, status) {
-            (Some(words), _) => anyhow!("{words}"),
+            (Some(words), _) => LastWords(words).into(),
             (None, Ok(status)) => anyhow!("the {} ended without a word ({status})", self.name),
             (None, Err(error)) => error,
         }
     }
 
+    /// Returns whether it has ended.
+    pub(super) fn has_ended(&mut self) -> Result<bool> {
+        let ended = self.child.try_wait();
+        Ok(ended.with_context(|| format!("wait for the {}", self.name))?.is_some())
+    }
+
+    /// Waits for its end.
     pub(super) fn wait(&mut self, time: Duration) -> Result<ExitStatus> {
         let deadline = Instant::now() + time;
         loop {
-            if let Some(status) =
-                self.child.try_wait().with_context(|| format!("wait for the {}", self.name))?
-            {
+            let ended = self.child.try_wait();
+            if let Some(status) = ended.with_context(|| format!("wait for the {}", self.name))? {
                 return Ok(status);
             }
             if Instant::now() >= deadline {
@@ -192,23 +214,31 @@ impl Process {
         }
     }
 
-    /// Signals all processes of its group, which is its own until it is reaped.
-    pub(super) fn signal_group(&mut self, signal: libc::c_int) {
+    /// Gives it no more commands.
+    pub(super) fn close_stdin(&mut self) {
+        self.stdin = None;
+    }
+
+    /// Waits until it has left in order, after it was told to or with the end of its stdin.
+    pub(super) fn leave(mut self) -> Result<()> {
+        self.close_stdin();
+        if self.wait(ANSWER_TIME)?.success() { Ok(()) } else { Err(self.ended()) }
+    }
+
+    fn kill_group(&mut self) {
         if matches!(self.child.try_wait(), Ok(None)) {
-            // SAFETY: takes no pointer. The leader is not reaped yet, so the number is still that
-            // of its group.
-            unsafe { libc::kill(-(self.child.id() as libc::pid_t), signal) };
+            signal_group(&self.child, Signal::KILL);
         }
     }
 
     /// Ends it within `time`, or returns the processes that are left.
-    pub(super) fn end(&mut self, time: Duration) -> Vec<u32> {
+    fn end(&mut self, time: Duration) -> Vec<u32> {
         self.note_suspended();
-        // What cannot be killed, such as a command that runs as another user, leaves with the end
-        // of its stdin.
-        self.stdin = None;
+        // A command that runs as another user cannot be killed; it leaves with the end of its
+        // stdin.
+        self.close_stdin();
         if !self.ends_with_stdin {
-            self.signal_group(libc::SIGKILL);
+            self.kill_group();
         }
         if self.wait(time).is_ok() {
             return Vec::new();
@@ -217,7 +247,7 @@ impl Process {
         let mut left = Tree::read(pid, pid).map_or_else(|_| vec![pid], Tree::into_pids);
         if self.ends_with_stdin {
             left.retain(|&left| left != pid);
-            self.signal_group(libc::SIGKILL);
+            self.kill_group();
         }
         left
     }
@@ -229,8 +259,8 @@ impl Drop for Process {
         if !left.is_empty() {
             let left: Vec<_> = left.iter().map(u32::to_string).collect();
             eprintln!(
-                "ringmark: the {} was killed and has not ended within {} s: it may run as another user, or wait in the \
-                 kernel; look at the processes that are left: ps -p {}",
+                "ringmark: the {} was killed and has not ended within {} s: it may run as another \
+                 user, or wait in the kernel; look at the processes that are left: ps -p {}",
                 self.name,
                 END_TIME.as_secs(),
                 left.join(",")
@@ -239,7 +269,7 @@ impl Drop for Process {
     }
 }
 
-/// The lines of a pipe, read on a thread so that the program never waits for its reader.
+/// Reads the lines of a pipe on a thread, so that the program never waits for its reader.
 fn lines_of(pipe: impl Read + Send + 'static) -> Receiver<String> {
     let (sender, lines) = mpsc::channel();
     std::thread::spawn(move || {
@@ -252,25 +282,45 @@ fn lines_of(pipe: impl Read + Send + 'static) -> Receiver<String> {
     lines
 }
 
-/// Has the kernel kill a program when the thread that starts it ends (PR_SET_PDEATHSIG).
-pub fn end_with_parent(command: &mut Command) {
-    let parent = std::process::id();
-    // SAFETY: prctl and getppid are single system calls, safe between fork and exec.
-    unsafe {
-        command.pre_exec(move || {
-            if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
-                return Err(std::io::Error::last_os_error());
-            }
-            if libc::getppid() as u32 != parent {
-                return Err(std::io::Error::from_raw_os_error(libc::ESRCH));
-            }
-            Ok(())
-        });
-    }
-}
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-/// The line that a program prints before it ends.
-pub fn line_of(command: Command) -> Result<String> {
-    let mut program = Process::start("program", command, None, &Interruptions::default())?;
-    program.hear(ANSWER_TIME)
+    use super::*;
+
+    fn sleep(seconds: &str) -> Command {
+        let mut command = Command::new("sleep");
+        command.arg(seconds);
+        command
+    }
+
+    #[test]
+    fn what_does_not_end_is_left_and_named() {
+        let mut program =
+            Process::start("program", sleep("600"), None, &Interruptions::default()).unwrap();
+        let pid = program.child.id();
+        // As long as one is traced by another process than its parent, its parent does not see its end
+        // (ptrace(2)).
+        let mut tracer = sleep("30");
+        // SAFETY: ptrace is a single system call, safe between fork and exec; PTRACE_SEIZE takes no
+        // pointer but null.
+        unsafe {
+            tracer.pre_exec(move || {
+                let null = std::ptr::null_mut::<libc::c_void>();
+                match libc::ptrace(libc::PTRACE_SEIZE, pid as libc::pid_t, null, null) {
+                    0 => Ok(()),
+                    _ => Err(std::io::Error::last_os_error()),
+                }
+            });
+        }
+        let mut tracer = match tracer.spawn() {
+            // Not every machine lets one trace its siblings (Yama's ptrace_scope).
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) => return,
+            tracer => tracer.unwrap(),
+        };
+        assert_eq!(program.end(Duration::from_millis(50)), [pid]);
+        tracer.kill().unwrap();
+        tracer.wait().unwrap();
+        assert_eq!(program.end(END_TIME), [0; 0]);
+    }
 }

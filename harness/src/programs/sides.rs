@@ -1,29 +1,24 @@
 //! Where the server and the load run: here, or behind a command that starts each of them elsewhere.
 //!
 //! A command is a prefix of the program and its arguments, as `ssh HOST` or `ip netns exec NAME`.
-//! What it starts may be on another machine, or in another pid namespace of this one, where the
-//! number of a process tells nothing here. So each side is asked where it is and what it is, before
-//! the trials and in each; nothing is taken from the prefix's words.
+//! The program may then be on another machine, or in another pid namespace of this one, where the
+//! number of a process tells nothing here. Therefore ringmark asks each side where it is and what
+//! it is, before the trials and in each. It takes nothing from the prefix's words.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
-use ringmark::whereabouts;
-use serde::{Deserialize, Serialize};
+use anyhow::{Result, bail, ensure};
+use itertools::Itertools;
 use serde_json::Value;
 
 use super::command_prefix::CommandPrefix;
-use super::process::line_of;
-use super::redact;
-use super::redact::HIDDEN;
-use crate::machine::Machine;
+use super::describe::Description;
+use super::redact::{HIDDEN, LOAD, REMOTE_BIN, SERVER, redacted_line};
 use crate::machine::program_file::ProgramFile;
 use crate::machine::whereabouts::Whereabouts;
-use crate::results::sides::{Side, Sides};
-
-pub use crate::programs::redact::told_arguments;
+use crate::results::sides::Sides;
 
 /// Where the server and the load run.
 #[derive(clap::Args, Clone, Debug, Default)]
@@ -50,7 +45,7 @@ pub struct Options {
     remote_bin: Option<PathBuf>,
 }
 
-/// An address without a port; the brackets of IPv6 may stand.
+/// Parses an address without a port; an IPv6 address may have brackets.
 fn server_address(text: &str) -> Result<IpAddr, String> {
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
     bare.parse().map_err(|_| match bare.split_once('%') {
@@ -63,67 +58,60 @@ fn server_address(text: &str) -> Result<IpAddr, String> {
 }
 
 impl Options {
-    /// Whether the server's program lies in a folder of another side.
+    /// Returns whether the server's program lies in a folder of another side.
     pub fn has_own_folder(&self) -> bool {
         self.server_command.is_some() && self.remote_bin.is_some()
     }
 
-    /// What to add to a command line for the same.
+    /// Returns what to add to a command line for the same sides.
     pub fn arguments(&self) -> impl Iterator<Item = (&'static str, String)> {
-        let path = |path: &PathBuf| path.display().to_string();
         [
             (SERVER, self.server_command.clone()),
             (LOAD, self.load_command.clone()),
             ("--server-address", self.server_address.map(|address| address.to_string())),
-            (REMOTE_BIN, self.remote_bin.as_ref().map(path)),
+            (REMOTE_BIN, self.remote_bin.as_ref().map(|path| path.display().to_string())),
         ]
         .into_iter()
         .filter_map(|(option, value)| Some((option, value?)))
     }
 
-    /// The same with what is not given taken from the run that is gone on with or repeated.
+    /// Takes what is not given from the run that is resumed or repeated.
     ///
     /// # Errors
     /// When something else is given, or the run does not tell all.
     pub fn completed_from(mut self, before: Option<&Sides>) -> Result<Self> {
-        let mut not_kept = Vec::new();
-        let of = |side: fn(&Sides) -> &Side| before.and_then(|sides| side(sides).command.clone());
+        let mut missing = Vec::new();
         for (option, given, was) in [
-            (SERVER, &mut self.server_command, of(|sides| &sides.server)),
-            (LOAD, &mut self.load_command, of(|sides| &sides.load)),
+            (SERVER, &mut self.server_command, before.map(|sides| &sides.server)),
+            (LOAD, &mut self.load_command, before.map(|sides| &sides.load)),
         ] {
-            let is = given
-                .as_deref()
-                .map(|given| CommandPrefix::parse(option, given, None))
-                .transpose()?;
-            let is = is.map(|way| way.told());
-            match (is, was) {
-                (Some(is), was) if Some(&is) != was.as_ref() => {
-                    let was = was.map_or_else(
-                        || "without a command".to_owned(),
-                        |was| format!("by `{was}`"),
-                    );
-                    bail!(
-                        "{option} `{is}`: the run began {was}; figures from two places are not of one run"
-                    );
+            let was = was.and_then(|side| side.command.as_deref());
+            let Some(is) = given else {
+                match was {
+                    Some(was) if was.contains(HIDDEN) => missing.push((option, was)),
+                    _ => *given = was.map(str::to_owned),
                 }
-                (None, Some(was)) if was.contains(HIDDEN) => not_kept.push((option, was)),
-                (None, was) => *given = was,
-                _ => {}
+                continue;
+            };
+            let is = CommandPrefix::parse(option, is, None)?.redacted();
+            // Earlier versions kept more of a command.
+            let was = was.map(redacted_line);
+            if was.as_ref() != Some(&is) {
+                let was = was.map_or("without a command".to_owned(), |was| format!("by `{was}`"));
+                bail!(
+                    "{option} `{is}`: the run began {was}; figures from two places are not of one \
+                     run"
+                );
             }
         }
         if self.remote_bin.is_none() && before.is_some_and(|before| before.has_remote_bin) {
-            not_kept.push((REMOTE_BIN, HIDDEN.to_owned()));
+            missing.push((REMOTE_BIN, HIDDEN));
         }
         ensure!(
-            not_kept.is_empty(),
+            missing.is_empty(),
             "the run began with {}, of which it does not keep all: give {} again",
-            not_kept
-                .iter()
-                .map(|(option, was)| format!("{option} `{was}`"))
-                .collect::<Vec<_>>()
-                .join(", "),
-            not_kept.iter().map(|(option, _)| *option).collect::<Vec<_>>().join(", "),
+            missing.iter().map(|(option, was)| format!("{option} `{was}`")).join(", "),
+            missing.iter().map(|(option, _)| option).join(", "),
         );
         if let Some(before) = before {
             let was = before.server_address;
@@ -143,8 +131,8 @@ impl Options {
         }
         let to_server = self.prefix(SERVER, self.server_command.as_deref())?;
         let to_load = self.prefix(LOAD, self.load_command.as_deref())?;
-        let at_server = Report::ask(&to_server, Some(server))?;
-        let at_load = Report::ask(&to_load, None)?;
+        let at_server = Description::ask(&to_server, Some(server))?;
+        let at_load = Description::ask(&to_load, None)?;
         let here = Whereabouts::of_this_process()?;
         let over_loopback = at_server.whereabouts.is_in_network_of(&at_load.whereabouts);
         let server_address = match self.server_address {
@@ -180,112 +168,20 @@ impl Options {
     }
 }
 
-pub const SERVER: &str = "--server-command";
-pub const LOAD: &str = "--load-command";
-pub const REMOTE_BIN: &str = "--remote-bin";
-
-/// Says where and what a side is, for whoever started this on it.
-#[derive(clap::Args, Debug)]
-pub struct DescribeOptions {
-    /// The server's program there
-    #[arg(long, value_name = "FILE")]
-    server: Option<PathBuf>,
-}
-
-/// The verb that does it.
-pub const DESCRIBE: &str = "describe-side";
-
-/// Prints one line of JSON.
-pub fn describe(options: &DescribeOptions) -> Result<()> {
-    let report = Report::read(options.server.as_deref())?;
-    crate::terminal::print_line(&serde_json::to_string(&report)?)
-}
-
-/// What a side says of itself.
-#[derive(Serialize, Deserialize)]
-struct Report {
-    ringmark: String,
-    whereabouts: Whereabouts,
-    machine: Value,
-    /// The program that is started there in trials.
-    program: ProgramFile,
-    /// The stamp of its file, before it was read.
-    stamp: Option<Value>,
-}
-
-impl Report {
-    fn read(server: Option<&Path>) -> Result<Self> {
-        let whereabouts = Whereabouts::of_this_process()?;
-        Ok(Self {
-            ringmark: env!("CARGO_PKG_VERSION").to_owned(),
-            stamp: server.map_or_else(|| whereabouts.program.clone(), whereabouts::stamp),
-            whereabouts,
-            machine: serde_json::to_value(Machine::read())?,
-            program: match server {
-                Some(server) => ProgramFile::of_server(server)?,
-                None => ProgramFile::of_this()?,
-            },
-        })
-    }
-
-    /// Returns what a manifest says of this side, seen from `here`.
-    fn side(&self, prefix: &CommandPrefix, here: &Whereabouts) -> Side {
-        let cpus = self.machine["cpus_allowed"].as_str().unwrap_or_default();
-        Side {
-            command: (!prefix.is_empty()).then(|| prefix.told()),
-            cpus: cpus.parse().ok(),
-            is_here: self.whereabouts.is_on_machine_of(here),
-            is_visible: self.whereabouts.sees_processes_of(here),
-            machine: self.machine.clone(),
-            program: Some(self.program.clone()),
-            ..Side::default()
-        }
-    }
-
-    /// Of the side at the end of a way, where `server` is started if it is given.
-    fn ask(way: &CommandPrefix, server: Option<&Path>) -> Result<Self> {
-        if way.is_empty() {
-            return Self::read(server);
-        }
-        let mut command = way.command(&std::env::current_exe().context("find this program")?);
-        command.arg(DESCRIBE);
-        if let Some(server) = server {
-            command.arg(format!("--server={}", way.path(server).display()));
-        }
-        let ask = || -> Result<Self> {
-            let line = line_of(command)?;
-            serde_json::from_str(&line)
-                .map_err(|_| anyhow!("it said what cannot be understood: {line}"))
-        };
-        let hint = "it must start what follows it, find it there (see --remote-bin), and pass stdin and stdout on";
-        let report = ask().map_err(|error| way.blame(anyhow!("{error:#}; {hint}")))?;
-        let own = env!("CARGO_PKG_VERSION");
-        if report.ringmark != own {
-            let error = anyhow!(
-                "ringmark there is version {}, here {own}: copy this one there",
-                report.ringmark
-            );
-            return Err(way.blame(error));
-        }
-        Ok(report)
-    }
-}
-
 /// Starts the programs of one side.
 #[derive(Clone, Debug, Default)]
 pub struct Launcher {
     /// The command that leads there.
     pub prefix: CommandPrefix,
-    /// Which files its processes ran.
     started: Arc<Mutex<Started>>,
 }
 
 /// The stamps of the files that processes of a side ran, as they said.
 #[derive(Debug, Default)]
-pub struct Started {
-    /// Of a file that holds the manifest's program.
+struct Started {
+    /// The stamp of a file that holds the manifest's program.
     accepted: Option<Value>,
-    /// Of those that were started since that was looked at.
+    /// The stamps of files that were started since [`Launcher::accept_started`].
     said: Vec<Option<Value>>,
 }
 
@@ -294,7 +190,7 @@ impl Launcher {
         Self { prefix, started: Arc::new(Mutex::new(Started { accepted, said: Vec::new() })) }
     }
 
-    /// Whether its program is started here, by nothing that stands before it.
+    /// Returns whether its program is started here, without a command.
     pub fn has_no_command(&self) -> bool {
         self.prefix.is_empty()
     }
@@ -310,21 +206,21 @@ impl Launcher {
         }
     }
 
-    /// Whether it has started a file of which is not known that it holds the manifest's program.
+    /// Returns whether it has started a file that is not known to hold the manifest's program.
     pub fn has_started_another(&self) -> bool {
         let started = self.started();
         started.said.iter().any(|said| said.is_none() || *said != started.accepted)
     }
 
-    /// Takes the file that it started last for one that holds the manifest's program.
+    /// Accepts the file that it started last as one that holds the manifest's program.
     pub fn accept_started(&self) {
         let mut started = self.started();
         started.accepted = std::mem::take(&mut started.said).pop().flatten();
     }
 
-    /// What its program is now.
+    /// Asks what its program is now.
     pub fn program_now(&self, server: Option<&Path>) -> Result<ProgramFile> {
-        Ok(Report::ask(&self.prefix, server)?.program)
+        Ok(Description::ask(&self.prefix, server)?.program)
     }
 }
 
@@ -340,24 +236,24 @@ pub struct Launchers {
 }
 
 impl Launchers {
-    /// A text without what is not told of the commands.
-    pub fn hide(&self, text: String) -> String {
-        let text = self.load.prefix.hide(self.server.prefix.hide(text));
-        // Where a side looks for its program if it has no folder of its own, and says so if it is
-        // not there.
+    /// Takes out of a text what results do not tell of the commands.
+    pub fn hide(&self, text: &str) -> String {
+        let text = self.load.prefix.hide(&self.server.prefix.hide(text));
+        // A side without a folder of its own looks for its program there, and says so if it is
+        // missing.
         let program = std::env::current_exe().unwrap_or_default();
         match program.parent().and_then(Path::to_str).filter(|folder| folder.len() > 1) {
-            Some(folder) => text.replace(&format!("{folder}/"), &format!("{}/", redact::HIDDEN)),
+            Some(folder) => text.replace(&format!("{folder}/"), &format!("{HIDDEN}/")),
             None => text,
         }
     }
 
-    /// What is to be known before the run; `shared_core`: its CPUs are hyperthreads of one core.
+    /// Says what to know before the run. `shared_core`: its CPUs are hyperthreads of one core.
     pub fn say(&self, shared_core: bool) -> Result<()> {
         let mut text = format!("Traffic goes {}.\n", Sides::traffic(Some(&self.sides)));
         if shared_core {
-            text += "Server and load have hyperthreads of one core, and slow each other down: `shared-core`. Their \
-                     commands can give them CPUs of two cores.\n";
+            text += "Server and load have hyperthreads of one core, and slow each other down: \
+                     `shared-core`. Their commands can give them CPUs of two cores.\n";
         }
         for (name, side) in [("server", &self.sides.server), ("load", &self.sides.load)] {
             for line in &side.not_measured {
@@ -373,6 +269,7 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
 
     use super::*;
+    use crate::results::sides::Side;
 
     #[test]
     fn the_servers_address_is_one_of_either_version() {

@@ -1,13 +1,12 @@
-//! What made a run's figures: the programs and the machine, and in what they differ from those of
-//! another run.
+//! The programs and the machine of a run, and in what they differ from those of another.
 
 use std::path::Path;
 
 use anyhow::Result;
+use itertools::Itertools;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::Manifest;
 use super::sides::Sides;
 use crate::machine::program_file::ProgramFile;
 
@@ -21,33 +20,31 @@ pub struct Programs {
 }
 
 impl Programs {
-    /// Reads both; the server's program may lie elsewhere, on a side that has told of it.
+    /// Reads both; a side where the server's program lies has described it.
     pub fn read(server: &Path, sides: Option<&Sides>) -> Result<Self> {
-        let told = sides.and_then(|sides| sides.server.program.clone());
+        let described = sides.and_then(|sides| sides.server.program.clone());
         Ok(Self {
             ringmark: ProgramFile::of_this()?,
-            server: told.map_or_else(|| ProgramFile::of_server(server), Ok)?,
+            server: described.map_or_else(|| ProgramFile::of_server(server), Ok)?,
         })
     }
 
-    /// What to say if they were built from different sources.
+    /// Returns what to say if they were built from different sources.
     pub fn are_of_two_revisions(&self) -> Option<String> {
-        let told = |program: &ProgramFile| {
-            program.revision.clone().unwrap_or_else(|| "unknown".to_owned())
-        };
+        let [ringmark, server] = [&self.ringmark, &self.server].map(|program| {
+            let revision = program.revision.as_deref().unwrap_or("unknown");
+            format!("{} is of revision {revision}", program.file)
+        });
         (self.ringmark.revision != self.server.revision).then(|| {
             format!(
-                "{} is of revision {}, {} of revision {}: build both from one checkout (`cargo build --release --workspace`)",
-                self.ringmark.file,
-                told(&self.ringmark),
-                self.server.file,
-                told(&self.server)
+                "{ringmark}, {server}: build both from one checkout (`cargo build --release \
+                 --workspace`)"
             )
         })
     }
 }
 
-/// What must be the same of each machine for blocks to be of one run, and what to call it.
+/// What must be the same of each machine for blocks to be of one run, and its name.
 const OF_MACHINE: [(&str, &str); 9] = [
     ("description", "machine"),
     ("cpu_model", "CPU"),
@@ -60,8 +57,8 @@ const OF_MACHINE: [(&str, &str); 9] = [
     ("frequency_governor", "frequency governor"),
 ];
 
-/// The same of all else.
-const COMPARED: [(&str, &str); 9] = [
+/// What else must be the same.
+const OF_RUN: [(&str, &str); 9] = [
     ("/placement/server_cpus", "the server's CPUs"),
     ("/placement/client_cpus", "the client's CPUs"),
     ("/machine/git_revision", "the source's revision"),
@@ -73,104 +70,79 @@ const COMPARED: [(&str, &str); 9] = [
     ("/externals", "the external servers' versions"),
 ];
 
-/// The same of the sides, if either run has a command for one.
+/// What else must be the same if either run has a command for a side.
 const OF_SIDES: [(&str, &str); 3] = [
     ("/sides/over_loopback", "whether traffic goes over loopback"),
     ("/sides/load/program/sha256", "the load's program"),
     ("/sides/load/program/bytes", "the size of the load's program"),
 ];
 
-/// Every path that is compared, and what to call what stands there.
-fn compared(with_sides: bool) -> Vec<(String, String)> {
-    let named = |(path, name): &(&str, &str)| ((*path).to_owned(), (*name).to_owned());
-    let of_machine = |at: &str, whose: &str| {
-        OF_MACHINE.map(|(field, name)| (format!("{at}/machine/{field}"), format!("{whose} {name}")))
+/// Returns in what the origins of two runs differ, by their manifests. It is no difference if the
+/// earlier manifest does not tell.
+pub fn between(then: &Value, now: &Value) -> Vec<String> {
+    let have_sides = [then, now].iter().any(|manifest| manifest["sides"].is_object());
+    let (then, now) = (with_sides(then), with_sides(now));
+    let mut differences = Vec::new();
+    let mut compare = |path: &str, name: &str| {
+        let [was, is] = [&then, &now].map(|manifest| manifest.pointer(path));
+        differences.extend(difference(name, was, is, path.ends_with("sha256")));
     };
-    let mut all = Vec::from(of_machine("", "the"));
-    all.extend(COMPARED.iter().map(named));
-    if with_sides {
-        all.extend(OF_SIDES.iter().map(named));
-        all.extend(of_machine("/sides/server", "the server's"));
-        all.extend(of_machine("/sides/load", "the load's"));
+    let machine = OF_MACHINE.map(|(field, name)| (format!("/machine/{field}"), name));
+    machine.iter().for_each(|(path, name)| compare(path, &format!("the {name}")));
+    OF_RUN.iter().for_each(|(path, name)| compare(path, name));
+    if have_sides {
+        OF_SIDES.iter().for_each(|(path, name)| compare(path, name));
+        for (side, (path, name)) in ["server", "load"].iter().cartesian_product(&machine) {
+            compare(&format!("/sides/{side}{path}"), &format!("the {side}'s {name}"));
+        }
     }
-    all
+    differences.extend(of_files(&then["external_files"], &now["external_files"]));
+    differences
 }
 
-fn has_sides(manifest: &Value) -> bool {
-    manifest.get("sides").is_some_and(Value::is_object)
-}
-
-/// The same manifest with both sides on its machine, where a run without a command for either has
-/// them.
+/// Returns the manifest with both sides on its machine, where a run without a command has them.
 fn with_sides(manifest: &Value) -> Value {
     let mut whole = manifest.clone();
-    if !has_sides(manifest) {
-        let side = |program: &str| json!({"machine": manifest["machine"], "program": manifest["programs"][program]});
-        whole["sides"] =
-            json!({"over_loopback": true, "server": side("server"), "load": side("ringmark")});
+    if !manifest["sides"].is_object() {
+        let [server, load] = ["server", "ringmark"].map(|program| {
+            json!({"machine": manifest["machine"], "program": manifest["programs"][program]})
+        });
+        whole["sides"] = json!({"over_loopback": true, "server": server, "load": load});
     }
     whole
 }
 
-/// As many digits of a revision or a sum as tell it from others.
-const DIGITS: usize = 12;
-
-/// In what the origin of a run differs from what it would be now. What the earlier manifest does
-/// not tell is no difference.
-pub fn differences(then: &Manifest, now: &Manifest) -> Result<Vec<String>> {
-    Ok(between(&serde_json::to_value(then)?, &serde_json::to_value(now)?))
+fn difference(name: &str, was: Option<&Value>, is: Option<&Value>, is_sum: bool) -> Option<String> {
+    /// As many digits of a revision or a sum as tell it from others.
+    const DIGITS: usize = 12;
+    let word = |value: &Value| {
+        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let is_long = is_sum || name == "the source's revision";
+        if is_long { text.chars().take(DIGITS).collect() } else { text }
+    };
+    let was = was.filter(|was| !was.is_null())?;
+    let is = is.filter(|is| !is.is_null());
+    (is != Some(was)).then(|| {
+        let is = is.map_or_else(|| "unknown".to_owned(), word);
+        format!("{name} was {}, is {is}", word(was))
+    })
 }
 
-/// The same of manifests as they stand in their files.
-pub fn between(then: &Value, now: &Value) -> Vec<String> {
-    let has_sides = has_sides(then) || has_sides(now);
-    let (then, now) = (with_sides(then), with_sides(now));
-    let differences = compared(has_sides).into_iter().filter_map(|(path, name)| {
-        let find =
-            |manifest: &Value| manifest.pointer(&path).filter(|value| !value.is_null()).cloned();
-        let (was, is) = (find(&then)?, find(&now));
-        let word = |value: &Value| {
-            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-            let is_long = path.ends_with("sha256") || path.ends_with("git_revision");
-            if is_long { text.chars().take(DIGITS).collect() } else { text }
-        };
-        let is_other = is.as_ref() != Some(&was);
-        is_other.then(|| {
-            let is = is.as_ref().map_or_else(|| "unknown".to_owned(), word);
-            format!("{name} was {}, is {is}", word(&was))
-        })
-    });
-    differences.chain(of_files(&then["external_files"], &now["external_files"])).collect()
-}
-
-/// In what the files differ that the commands of servers that are not ours name.
+/// Returns in what the files differ that the commands of external servers name.
 fn of_files(then: &Value, now: &Value) -> Vec<String> {
     let mut differences = Vec::new();
-    for (server, files) in then.as_object().into_iter().flatten() {
-        let sums = |files: &Value| -> Vec<(String, String)> {
-            let text = |value: &Value| value.as_str().unwrap_or("unknown").to_owned();
-            files
-                .as_array()
-                .into_iter()
-                .flatten()
-                .map(|file| (text(&file["file"]), text(&file["sha256"])))
-                .collect()
-        };
-        let (was, is) = (sums(files), sums(&now[server]));
-        let names = |files: &[(String, String)]| {
-            files.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ")
-        };
-        if names(&was) != names(&is) {
-            differences.push(format!(
-                "the files of {server} were {}, are {}",
-                names(&was),
-                names(&is)
-            ));
+    for (server, was) in then.as_object().into_iter().flatten() {
+        let [was, is] =
+            [was, &now[server]].map(|files| files.as_array().map_or(&[][..], Vec::as_slice));
+        let [names_then, names_now] =
+            [was, is].map(|files| files.iter().filter_map(|file| file["file"].as_str()).join(", "));
+        if names_then != names_now {
+            differences.push(format!("the files of {server} were {names_then}, are {names_now}"));
             continue;
         }
-        for ((name, was), (_, is)) in was.iter().zip(&is).filter(|(was, is)| was != is) {
-            let short = |sum: &str| sum.chars().take(DIGITS).collect::<String>();
-            differences.push(format!("{name} of {server} was {}, is {}", short(was), short(is)));
+        for (was, is) in was.iter().zip(is) {
+            let name = format!("{} of {server}", was["file"].as_str().unwrap_or("unknown"));
+            differences.extend(difference(&name, was.get("sha256"), is.get("sha256"), true));
         }
     }
     differences
@@ -189,7 +161,7 @@ pub struct Replayed {
     pub differences: Vec<String>,
 }
 
-/// When and on what a run was gone on with.
+/// When and on what a run was resumed.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Resumption {
     /// When, UTC.

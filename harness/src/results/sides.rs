@@ -1,4 +1,4 @@
-//! Where the server and the load of a run were, as its manifest tells.
+//! Where the server and the load of a run were, by its manifest.
 
 use std::net::IpAddr;
 
@@ -12,11 +12,11 @@ use crate::machine::topology::Topology;
 /// One side of a run that has a command on either.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Side {
-    /// What its program was started by, as far as that says nothing of anyone; null: nothing.
+    /// The command that started its program, without its arguments; null: none.
     pub command: Option<String>,
-    /// What is not measured of it, and why.
+    /// Figures that are not measured of it, and why.
     pub not_measured: Vec<String>,
-    /// The machine, as it describes itself.
+    /// The description of its machine.
     pub machine: Value,
     /// The program that ran.
     pub program: Option<ProgramFile>,
@@ -26,37 +26,34 @@ pub struct Side {
     /// Whether it is on this machine.
     #[serde(skip)]
     pub is_here: bool,
-    /// Whether /proc shows its processes here, under the numbers that they know themselves by.
+    /// Whether /proc shows its processes here, under their own numbers.
     #[serde(skip)]
     pub is_visible: bool,
 }
 
 impl Side {
-    /// Which of its CPUs share a core, as far as it tells.
+    /// Returns which of its CPUs share a core, as far as it tells.
     pub fn topology(&self) -> Topology {
         serde_json::from_value(self.machine["topology"].clone()).unwrap_or_default()
     }
 
-    /// Why its processes are not seen.
+    /// Returns why /proc does not show its processes here.
     fn unseen(&self, name: &str) -> String {
-        match self.is_here {
-            true => format!("the {name} is in another pid namespace"),
-            false => format!("the {name} is on another machine"),
-        }
+        let place = if self.is_here { "in another pid namespace" } else { "on another machine" };
+        format!("the {name} is {place}")
     }
 }
 
 /// Both sides of a run that has a command on either.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Sides {
-    /// Where the server listens and the load finds it.
+    /// The address on which the server listens and the load finds it.
     pub server_address: IpAddr,
     /// Whether both are in one network namespace.
     pub over_loopback: bool,
     /// Whether both are on one machine.
     pub one_machine: bool,
-    /// Whether the programs lie in another folder on the sides that have a command. Which one is
-    /// not told.
+    /// Whether the programs lie in another folder on the sides that have a command.
     #[serde(default)]
     pub has_remote_bin: bool,
     /// The server's.
@@ -66,87 +63,83 @@ pub struct Sides {
 }
 
 impl Sides {
-    /// Where the traffic of a run went, in words, from what its manifest has under `sides`.
+    /// Returns where the traffic of a run went, in words, from its manifest's `sides`.
     pub fn traffic(sides: Option<&Self>) -> String {
-        let Some(Self { server_address, over_loopback, one_machine, server, load, .. }) = sides
-        else {
-            return "over loopback, both sides on one machine".to_owned();
+        const OVER_LOOPBACK: &str = "over loopback, both sides on one machine";
+        let Some(sides) = sides else { return OVER_LOOPBACK.to_owned() };
+        let address = sides.server_address;
+        let network = if sides.over_loopback {
+            OVER_LOOPBACK.to_owned()
+        } else if sides.one_machine {
+            format!("to {address}, not over loopback but between two networks of one machine")
+        } else {
+            format!("to {address}, from one machine to another")
         };
-        let by = |side: &Side| match &side.command {
+        let [server, load] = [&sides.server, &sides.load].map(|side| match &side.command {
             Some(command) => format!("by `{command}`"),
             None => "without a command".to_owned(),
-        };
-        let network = match (over_loopback, one_machine) {
-            (true, _) => "over loopback, both sides on one machine".to_owned(),
-            (false, true) => {
-                format!(
-                    "to {server_address}, not over loopback but between two networks of one machine"
-                )
-            }
-            (false, false) => format!("to {server_address}, from one machine to another"),
-        };
-        format!("{network}; server started {}, load {}", by(server), by(load))
+        });
+        format!("{network}; server started {server}, load {load}")
     }
 
-    /// Why walks through connection counts, which read and watch the memory of this machine, cannot
-    /// be made.
+    /// Returns why walks through connection counts cannot be made: they read and watch the memory
+    /// of this machine.
     pub fn no_walk(&self) -> Option<String> {
-        let Self { server, load, .. } = self;
-        let unseen = match (server.is_visible, load.is_here) {
-            (true, true) => return None,
-            (false, _) => server.unseen("server"),
-            (true, false) => load.unseen("load"),
+        let unseen = if !self.server.is_visible {
+            self.server.unseen("server")
+        } else if !self.load.is_here {
+            self.load.unseen("load")
+        } else {
+            return None;
         };
         Some(format!("memory and walks through connection counts: {unseen}"))
     }
 
-    /// Whether both sides are on this machine.
+    /// Returns whether both sides are on this machine.
     pub fn are_here(&self) -> bool {
         self.server.is_here && self.load.is_here
     }
 
-    /// Whether one of them is.
+    /// Returns whether either side is on this machine.
     pub fn is_one_here(&self) -> bool {
         self.server.is_here || self.load.is_here
     }
 
+    /// Returns what is not measured of the server.
     pub fn not_measured_of_server(&self) -> Vec<String> {
         let mut lines = vec![
-            "segments sent again, connections dropped at the accept queue: they are counted in a network namespace \
-             that is the trial's own"
+            "segments sent again, connections dropped at the accept queue: they are counted in a \
+             network namespace that is the trial's own"
                 .to_owned(),
         ];
-        let server = &self.server;
-        if !server.is_visible {
+        if !self.server.is_visible {
             lines.push(format!(
-                "run delay, context switches, user and kernel CPU apart, events within io_uring: {}; its CPU time and \
-                 system calls are self-reported",
-                server.unseen("server")
+                "run delay, context switches, user and kernel CPU apart, events within io_uring: \
+                 {}; its CPU time and system calls are self-reported",
+                self.server.unseen("server")
             ));
         }
         lines.extend(self.no_walk());
-        lines.extend(self.machine_of(server));
+        lines.extend(self.not_measured_of_machine(&self.server));
         lines
     }
 
+    /// Returns what is not measured of the load.
     pub fn not_measured_of_load(&self) -> Vec<String> {
-        let load = &self.load;
-        let run_delay = || format!("run delay: {}", load.unseen("load"));
-        (!load.is_visible).then(run_delay).into_iter().chain(self.machine_of(load)).collect()
+        let run_delay = || format!("run delay: {}", self.load.unseen("load"));
+        let run_delay = (!self.load.is_visible).then(run_delay);
+        run_delay.into_iter().chain(self.not_measured_of_machine(&self.load)).collect()
     }
 
-    /// What of the machine of a side is not measured.
-    fn machine_of(&self, side: &Side) -> Option<String> {
-        if self.are_here() {
+    fn not_measured_of_machine(&self, side: &Side) -> Option<String> {
+        let line = if self.are_here() {
             return None;
-        }
-        Some(match side.is_here {
-            true => "CPU of the machine: the other side's work is not in it".to_owned(),
-            false => {
-                "CPU of the machine, stolen time, how many connections it has room for, and what else `ringmark doctor` \
-                 says there; it is not pinned but by its command (`taskset`)"
-                    .to_owned()
-            }
-        })
+        } else if side.is_here {
+            "CPU of the machine: the other side's work is not in it"
+        } else {
+            "CPU of the machine, stolen time, how many connections it has room for, and what else \
+             `ringmark doctor` says there; it is not pinned but by its command (`taskset`)"
+        };
+        Some(line.to_owned())
     }
 }

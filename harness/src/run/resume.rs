@@ -9,9 +9,9 @@ use std::path::Path;
 
 use anyhow::{Result, ensure};
 
-use super::{Planner, describe, line};
-use crate::results::Manifest;
-use crate::results::origin::{Replayed, Resumption, differences};
+use super::{Planner, describe};
+use crate::results::manifest::{Manifest, order_line_of};
+use crate::results::origin::{Replayed, Resumption};
 use crate::rows::TrialRow;
 use crate::trial::Trial;
 
@@ -29,7 +29,7 @@ pub fn resumed(
         "{}: a version of ringmark that could not resume began this run; --replay repeats it",
         folder.display()
     );
-    let differences = differences(&then, now)?;
+    let differences = then.differences(now)?;
     ensure!(
         differences.is_empty() || anyway,
         "{}: going on here would mix what is not the same: {}; --anyway does so all the same, --replay begins anew",
@@ -55,7 +55,7 @@ pub fn replayed(
     now: &Manifest,
     again: &[Trial],
 ) -> Result<Replayed> {
-    let mut differences = differences(then, now)?;
+    let mut differences = then.differences(now)?;
     let again: Vec<String> = again.iter().map(describe).collect();
     let (again, before) = (dealt(&again), dealt(&then.order));
     let same = again.iter().zip(&before).take_while(|(again, before)| again == before).count();
@@ -102,8 +102,7 @@ pub fn catch_up(
             match rows.get(dealt.len()) {
                 None => left.push(trial),
                 Some(row) => {
-                    let pass = row.pass.map_or("", |pass| pass.name());
-                    let found = line(row.run_id, pass, &row.workload, row.block, &row.arm);
+                    let found = order_line_of(row);
                     ensure!(
                         found == planned && row.order == trial.order,
                         "trials.csv: '{found}' stands where its matrix and seed have '{planned}'"

@@ -14,7 +14,7 @@ use crate::load::result::LoadResult;
 use crate::machine::cpu::{MachineCpu, Tasks};
 use crate::machine::network::NetworkReading;
 use crate::matrix::{Latency, Workload};
-use crate::programs::client::Load;
+use crate::programs::client::Client;
 use crate::programs::counters::ServerCounters;
 use crate::programs::idle_spinner::IdleSpinner;
 use crate::rows::{Outcome, Status, TrialRow};
@@ -111,12 +111,12 @@ fn read(
     let network = site.network_since(network_before)?;
     outcome.histogram = window.result.histogram_log.take();
     load.quit()?;
-    idle.map(Load::quit).transpose()?;
+    idle.map(Client::quit).transpose()?;
     Ok(Readings { window, counters_before, at_rest, network, ports })
 }
 
 /// Opens the connections that never send.
-fn idle_connections(site: &mut Site, connections: usize) -> Result<Option<Load>> {
+fn idle_connections(site: &mut Site, connections: usize) -> Result<Option<Client>> {
     if connections == 0 {
         return Ok(None);
     }

@@ -21,7 +21,7 @@ use super::task::Trial;
 use crate::load::result::LoadEvent;
 use crate::machine::memory::{MemoryInstrument, MemoryReading};
 use crate::matrix::Memory;
-use crate::programs::client::Load;
+use crate::programs::client::Client;
 use crate::programs::server::Server;
 use crate::rows::{
     ACTIVE, KERNEL_SUM, MACHINE_SUM, MemoryPointRow, MemoryRow, NEVER_USED, Outcome, PAGE_TABLES,
@@ -139,7 +139,7 @@ fn measure_state(
 /// Walks one server through the counts, up and down.
 fn walk(
     server: &mut Server,
-    load: &mut Load,
+    load: &mut Client,
     instrument: &MemoryInstrument,
     counts: &[usize],
     state: &str,
@@ -168,7 +168,7 @@ fn walk(
 
 /// Reads while every connection is active, and returns the median of the readings. It is not
 /// settled if the readings took longer than that.
-fn read_active(load: &mut Load, instrument: &MemoryInstrument) -> Result<MemoryReading> {
+fn read_active(load: &mut Client, instrument: &MemoryInstrument) -> Result<MemoryReading> {
     load.command("run", ECHO_TIME)?;
     let mut readings =
         (0..ACTIVE_READINGS).map(|_| instrument.read()).collect::<Result<Vec<_>, _>>()?;

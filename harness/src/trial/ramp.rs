@@ -10,7 +10,7 @@ use crate::load::result::LatencyUs;
 use crate::machine::cgroup::ControlGroup;
 use crate::machine::meminfo::Meminfo;
 use crate::matrix::connection_limits::reserve_bytes;
-use crate::programs::client::Load;
+use crate::programs::client::Client;
 use crate::programs::server::Server;
 
 /// Connections that are opened or closed at once: about two seconds' worth, and half a gigabyte.
@@ -70,7 +70,7 @@ impl Ramp {
         target: usize,
         others: usize,
         server: &mut Server,
-        load: &mut Load,
+        load: &mut Client,
         mut each: impl FnMut(Step),
     ) -> Result<()> {
         while load.connections() != target {

@@ -28,7 +28,7 @@ use super::window::{Clocks, Window};
 use crate::load::result::{Arrival, LoadEvent};
 use crate::machine::cpu::MachineCpu;
 use crate::matrix::Scale;
-use crate::programs::client::Load;
+use crate::programs::client::Client;
 use crate::programs::counters::ServerCounters;
 use crate::rows::{ALONE, CROWDED, Outcome, ScaleRow, Status, TrialRow};
 use crate::statistics::percent_of;
@@ -142,7 +142,7 @@ struct Walk<'a> {
     crowded: Site<'a>,
     /// None if the servers do not echo.
     alone: Option<Site<'a>>,
-    crowd: Load,
+    crowd: Client,
     ramp: Ramp,
     /// Connections opened so far, and how long that took.
     opened: usize,

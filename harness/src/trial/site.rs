@@ -8,9 +8,10 @@ use crate::load::files::FileTables;
 use crate::load::result::ChurnResult;
 use crate::machine::network::NetworkReading;
 use crate::machine::network_namespace::NetworkNamespace;
-use crate::programs::client::Load;
+use crate::programs::client::Client;
 use crate::programs::counters::ServerCounters;
-use crate::programs::server::{Server, ServerPlan};
+use crate::programs::server::Server;
+use crate::programs::server_plan::ServerPlan;
 use crate::rows::TrialRow;
 
 /// Said of a server that a trial has to see and that its side shows elsewhere.
@@ -57,7 +58,7 @@ impl<'a> Site<'a> {
 
     /// Starts a load with at most `connections`: as many threads as it has CPUs, or more if those
     /// could not open so many files.
-    pub fn load(&self, connections: usize, more: &[String]) -> Result<Load> {
+    pub fn load(&self, connections: usize, more: &[String]) -> Result<Client> {
         let Self { trial, context, namespace, server } = self;
         let first = server.addresses.first().context("the server listens nowhere")?;
         let holding = FileTables::look().context("RLIMIT_NOFILE")?.threads_for(connections);
@@ -86,7 +87,7 @@ impl<'a> Site<'a> {
         }
         arguments.extend_from_slice(more);
         let launchers = context.launchers.as_ref();
-        Load::start(arguments, launchers, namespace.as_ref(), &context.interruptions)
+        Client::start(arguments, launchers, namespace.as_ref(), &context.interruptions)
     }
 
     /// The same, with its connections open; the server then holds `in_all`.
@@ -95,7 +96,7 @@ impl<'a> Site<'a> {
         connections: usize,
         in_all: usize,
         more: &[String],
-    ) -> Result<Load> {
+    ) -> Result<Client> {
         let mut load = self.load(connections, more)?;
         self.server.blaming(|_| load.set_connections(connections))?;
         self.server.await_open(in_all as u64)?;

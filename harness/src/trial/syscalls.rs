@@ -17,7 +17,7 @@ use crate::load::result::{LoadEvent, LoadResult};
 use crate::machine::Unavailable;
 use crate::machine::tracepoints::{Reading, RingEvent, Syscall, Tracepoint, TracepointCounters};
 use crate::matrix::Workload;
-use crate::programs::client::Load;
+use crate::programs::client::Client;
 use crate::programs::counters::ServerCounters;
 use crate::programs::server::Server;
 use crate::rows::{EventRow, Outcome, Status, SyscallRow, TrialRow};
@@ -115,7 +115,7 @@ pub fn measure(
 }
 
 /// Lets the load make its echoes.
-fn echo(load: &mut Load, order: &str, patience: Duration) -> Result<LoadResult> {
+fn echo(load: &mut Client, order: &str, patience: Duration) -> Result<LoadResult> {
     let mut event = load.command(order, patience)?;
     while let LoadEvent::Measuring | LoadEvent::Measured = event {
         event = load.next(patience)?;

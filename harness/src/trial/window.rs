@@ -11,7 +11,7 @@ use crate::load::drain_max;
 use crate::load::result::{LoadEvent, LoadResult};
 use crate::machine::cpu::{MachineCpu, ProcessTicks, Tasks, process_cpu_ns};
 use crate::machine::process_tree::Tree;
-use crate::programs::client::Load;
+use crate::programs::client::Client;
 use crate::programs::server::Server;
 use crate::statistics::percent_of;
 
@@ -33,7 +33,7 @@ impl Clocks {
     /// Reads them at the beginning of the window. The server's threads come first: with one for
     /// each connection that takes long, on the client's CPU, and what the client waits meanwhile
     /// must not count as the window's.
-    pub fn begin(server: &mut Server, load: &Load) -> Result<Self> {
+    pub fn begin(server: &mut Server, load: &Client) -> Result<Self> {
         let processes = server.processes()?;
         let server_tasks = sum(processes.as_ref(), Tasks::read)?;
         let client_tasks = load.pid().map(Tasks::read).transpose()?;
@@ -54,7 +54,7 @@ impl Clocks {
 
     /// Reads them at its end, the other way round: of the processes that there were `before`, and
     /// then which there are now.
-    pub fn end(server: &mut Server, load: &Load, before: &Self) -> Result<Self> {
+    pub fn end(server: &mut Server, load: &Client, before: &Self) -> Result<Self> {
         let processes = before.processes.as_ref();
         let server_cpu_ns = server_cpu_ns(server, processes)?;
         let read_at = Moment::now();
@@ -102,7 +102,7 @@ impl Window {
     /// Lets the load run.
     pub fn measure(
         server: &mut Server,
-        load: &mut Load,
+        load: &mut Client,
         duration: Duration,
         warmup_max: Duration,
     ) -> Result<Self> {

@@ -102,7 +102,7 @@ fn the_server_never_gets_ready() {
     assert_each_has(&reasons("echo no room >&2; exit 1"), &["no room"]);
     assert_each_has(
         &reasons("echo nonsense; read line"),
-        &["the server said what cannot be understood: nonsense"],
+        &["unexpected output from the server: nonsense"],
     );
 }
 

@@ -342,7 +342,7 @@ fn a_process_that_is_not_to_be_seen_reports_itself() {
     assert_has(
         &printed,
         &[
-            "Traffic goes over loopback, both sides on one machine; server started by `unshare --pid",
+            "Traffic goes over loopback, both sides on one machine; server started by `unshare …`",
             &format!("  not measured of the server: {unseen}\n"),
             "  not measured of the load: run delay: the load is in another pid namespace\n",
             &format!("- Not measured of the server: {unseen}\n"),
@@ -476,7 +476,7 @@ fn what_is_no_way_is_named_in_one_line() {
         ("no-such-program x", "No such file"),
         ("false", "ended without a word (exit status: 1)"),
         ("sh -c 'echo sorry >&2; exit 3'", "sorry"),
-        ("echo hello", "it said what cannot be understood: hello "),
+        ("echo hello", "unexpected output from the command: hello "),
         ("a 'b", "has no end"),
         ("", "no word in it"),
     ] {
@@ -500,14 +500,14 @@ fn calls() -> String {
 #[test]
 fn a_repeated_run_is_where_it_was() {
     let place = Place::with(&calls());
-    success(place.run().args(["--server-command", "nice -n 1"]));
+    success(place.run().args(["--server-command", "env"]));
     let mut again = place.command("run");
     success(again.args(["--replay", "out", "--out", "again"]));
     let manifest = |folder: &str| -> serde_json::Value {
         serde_json::from_slice(&fs::read(place.path(folder).join("manifest.json")).unwrap())
             .unwrap()
     };
-    assert_eq!(manifest("again")["sides"]["server"]["command"], "nice -n 1");
+    assert_eq!(manifest("again")["sides"]["server"]["command"], "env");
     assert_eq!(manifest("again")["sides"]["load"]["command"], serde_json::Value::Null);
     let refused = |arguments: &[&str], words: &[&str]| {
         let mut command = place.command("run");
@@ -518,7 +518,7 @@ fn a_repeated_run_is_where_it_was() {
     };
     refused(
         &["--server-command", "nice -n 2"],
-        &["--server-command `nice -n 2`: the run began by `nice -n 1`"],
+        &["--server-command `nice …`: the run began by `env`"],
     );
     refused(&["--load-command", "env"], &["--load-command `env`: the run began without a command"]);
     refused(&["--server-address", "127.0.0.2"], &["the run began with 127.0.0.1"]);
@@ -550,13 +550,13 @@ fn results_do_not_tell_whose_hosts_these_are() {
     const HOST: &str = "nobody-may-read-this-host";
     let place = Place::with(&calls());
     script(&place, "sshpass", &format!("shift 4\n{AS_SSH}"));
-    script(&place, &format!("wrap@{HOST}"), "exec \"$@\"");
+    script(&place, "wrap", "shift\nexec \"$@\"");
     let programs = std::path::Path::new(env!("CARGO_BIN_EXE_ringmark")).parent().unwrap();
     std::os::unix::fs::symlink(programs, place.path(HOST)).unwrap();
     let given = [
         format!("--server-command=./sshpass -p {HOST} ssh me@{HOST}"),
         "--load-command".to_owned(),
-        format!("./wrap@{HOST}"),
+        format!("./wrap {HOST}"),
         "--remote-bin".to_owned(),
         HOST.to_owned(),
     ];
@@ -566,7 +566,7 @@ fn results_do_not_tell_whose_hosts_these_are() {
     let sides = &place.manifest()["sides"];
     assert_eq!(
         (&sides["server"]["command"], &sides["load"]["command"]),
-        (&"…/sshpass …".into(), &"…".into())
+        (&"…/sshpass …".into(), &"…/wrap …".into())
     );
     assert_untold(&place, HOST);
 
@@ -575,7 +575,7 @@ fn results_do_not_tell_whose_hosts_these_are() {
     assert_has(
         &failure(&mut again),
         &[
-            "the run began with --server-command `…/sshpass …`, --load-command `…`, --remote-bin `…`, of which it does not \
+            "the run began with --server-command `…/sshpass …`, --load-command `…/wrap …`, --remote-bin `…`, of which it does not \
              keep all: give --server-command, --load-command, --remote-bin again",
         ],
     );
@@ -591,12 +591,12 @@ fn results_do_not_tell_whose_hosts_these_are() {
 fn a_lost_way_does_not_tell_whose_it_was() {
     let place = Place::with(&calls());
     // It is there when it is asked, and then no more.
-    let refused = "ssh: connect to host zq.example.org port 22: refused";
+    let refused = "ssh: connect to host bench.example.org port 2222: refused";
     let text = format!(
         "shift 3\ncase \"$*\" in *describe-side*) {AS_SSH};; esac\necho {refused} >&2\nexit 255"
     );
     script(&place, "ssh", &text);
-    failure(place.run().args(["--server-command", "./ssh -p 22 zq"]));
+    failure(place.run().args(["--server-command", "./ssh -p 2222 bench"]));
     let rows = place.rows("trials.csv");
     for row in &rows {
         assert_eq!(row["status"], "failed");

@@ -59,15 +59,22 @@ fn number(row: &Row, column: &str) -> f64 {
     row[column].parse().unwrap_or_else(|_| panic!("{column} is `{}`: {row:?}", row[column]))
 }
 
-/// A broken-off run of [`calls`] with one trial, and with what was written of others.
-fn broken_off() -> Place {
+/// A run of [`calls`] that was killed with one trial finished, and another within its line.
+fn killed() -> Place {
     let place = Place::with(&calls());
-    success(place.run().args(["--seed", "5"]));
-    let trials = place.out().join("trials.csv");
-    let lines: Vec<String> =
-        fs::read_to_string(&trials).unwrap().lines().map(str::to_owned).collect();
-    fs::write(&trials, format!("{}\n{}\n{}", lines[0], lines[1], &lines[2][..20])).unwrap();
-    change_manifest(&place, |manifest| manifest["finished_utc"] = Value::Null);
+    let mut command = place.run();
+    command.args(["--seed", "5"]).stdout(Stdio::null()).stderr(Stdio::null());
+    let running = Running(Some(command.spawn().unwrap()));
+    let journal = place.out().join("trials.jsonl");
+    wait_for("a trial", || (!whole_lines(&journal).is_empty()).then_some(()));
+    let children = children_of(running.pid());
+    running.signal(libc::SIGKILL);
+    running.end();
+    wait_for("the end of its children", || {
+        (!children.iter().any(|child| child.runs())).then_some(())
+    });
+    let first = whole_lines(&journal).lines().next().unwrap().to_owned();
+    fs::write(&journal, format!("{first}\n{}", &first[..20])).unwrap();
     place
 }
 
@@ -220,13 +227,13 @@ fn the_command_that_an_interrupted_run_names_goes_on_with_it() {
 
 #[test]
 fn a_resumed_run_announces_what_is_left_of_the_block_under_way_too() {
-    let printed = stdout(&success(&mut resume(&broken_off())));
+    let printed = stdout(&success(&mut resume(&killed())));
     assert_has(&printed, &["1 trials are there; 2 trials, about "]);
 }
 
 #[test]
 fn another_kernel_server_or_build_is_refused_and_the_folder_stays() {
-    let place = broken_off();
+    let place = killed();
     let kernel = place.manifest()["machine"]["kernel_release"].clone();
     let contents = || {
         let files = names(&place.out()).into_iter().map(|name| place.out().join(name));
@@ -320,7 +327,7 @@ fn what_cannot_be_gone_on_with_is_refused_in_one_line() {
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", stderr(&output));
     }
 
-    let place = broken_off();
+    let place = killed();
     change_manifest(&place, |manifest| manifest["order"].as_array_mut().unwrap().swap(1, 2));
     let line = failure(&mut resume(&place));
     assert_has(
@@ -353,7 +360,7 @@ fn a_run_that_is_under_way_is_left_alone() {
 
 #[test]
 fn a_replay_has_the_order_of_the_run_that_it_repeats() {
-    let place = broken_off();
+    let place = killed();
     let printed =
         stdout(&success(place.command("run").args(["--replay", "out", "--out", "again"])));
     assert!(!printed.contains("as it was"), "{printed}");

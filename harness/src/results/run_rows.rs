@@ -1,0 +1,189 @@
+//! The rows of a run, and the CSV files that hold them.
+
+use std::collections::BTreeSet;
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::path::Path;
+use std::slice;
+
+use anyhow::{Context, Result, anyhow, bail};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::files::replace;
+use crate::rows::{EventRow, MemoryPointRow, MemoryRow, Outcome, ScaleRow, SyscallRow, TrialRow};
+use crate::statistics::{Interval, TheilSen};
+use crate::verdict::memory;
+
+/// The rows of a run's trials.
+#[derive(Debug, Default)]
+pub struct RunRows {
+    /// `trials.csv`.
+    pub trials: Vec<TrialRow>,
+    /// `syscalls.csv`.
+    pub syscalls: Vec<SyscallRow>,
+    /// `events.csv`.
+    pub events: Vec<EventRow>,
+    /// `memory_points.csv`.
+    pub memory_points: Vec<MemoryPointRow>,
+    /// `memory.csv`.
+    pub memory: Vec<MemoryRow>,
+    /// `scale.csv`.
+    pub scale: Vec<ScaleRow>,
+}
+
+impl RunRows {
+    /// Reads the CSV files of a folder, of any version.
+    pub fn read(folder: &Path) -> Result<Self> {
+        let mut rows = Self {
+            trials: read(&folder.join("trials.csv"))?,
+            syscalls: read(&folder.join("syscalls.csv"))?,
+            events: read(&folder.join("events.csv"))?,
+            memory_points: read(&folder.join("memory_points.csv"))?,
+            memory: read(&folder.join("memory.csv"))?,
+            scale: read(&folder.join("scale.csv"))?,
+        };
+        let mut ids = BTreeSet::new();
+        if let Some(twice) = rows.trials.iter().find(|row| !ids.insert(row.run_id)) {
+            bail!(
+                "{}: trial {} stands in it twice: it was edited, or put together of several",
+                folder.join("trials.csv").display(),
+                twice.run_id
+            );
+        }
+        // Earlier versions wrote a trial's own row last: a trial without one was interrupted.
+        rows.memory.retain(|row| ids.contains(&row.run_id));
+        // Before there was a column for the arm, a backend had but one.
+        for row in rows.memory.iter_mut().filter(|row| row.arm.is_empty()) {
+            row.arm = row.backend.clone();
+        }
+        bound_slopes(&mut rows.memory, &rows.memory_points);
+        Ok(rows)
+    }
+
+    /// Adds the rows of a trial.
+    pub fn add(&mut self, outcome: Outcome) {
+        let status = outcome.row.status;
+        self.memory.extend(outcome.memory.into_iter().map(|row| MemoryRow { status, ..row }));
+        memory::subtract_null(&mut self.memory);
+        self.trials.push(outcome.row);
+        self.syscalls.extend(outcome.syscalls);
+        self.events.extend(outcome.events);
+        self.memory_points.extend(outcome.memory_points);
+        self.scale.extend(outcome.scale);
+    }
+
+    /// Makes the CSV files of a folder hold these rows and nothing else.
+    pub fn write(&self, folder: &Path) -> Result<()> {
+        write_all(&folder.join("trials.csv"), &self.trials)?;
+        write_all(&folder.join("syscalls.csv"), &self.syscalls)?;
+        write_all(&folder.join("events.csv"), &self.events)?;
+        write_all(&folder.join("memory_points.csv"), &self.memory_points)?;
+        write_all(&folder.join("memory.csv"), &self.memory)?;
+        write_all(&folder.join("scale.csv"), &self.scale)
+    }
+}
+
+/// Appends a trial to the CSV files of a folder, all but `memory.csv`, where later trials change
+/// earlier rows.
+pub fn append_outcome(folder: &Path, outcome: &Outcome) -> Result<()> {
+    append(&folder.join("trials.csv"), slice::from_ref(&outcome.row))?;
+    append(&folder.join("syscalls.csv"), &outcome.syscalls)?;
+    append(&folder.join("events.csv"), &outcome.events)?;
+    append(&folder.join("memory_points.csv"), &outcome.memory_points)?;
+    append(&folder.join("scale.csv"), &outcome.scale)
+}
+
+fn append<T: Serialize>(path: &Path, rows: &[T]) -> Result<()> {
+    let write = || -> Result<()> {
+        let mut file = OpenOptions::new().append(true).open(path)?;
+        let is_new = file.metadata()?.len() == 0;
+        Ok(file.write_all(&csv_of(rows, is_new)?)?)
+    };
+    write().with_context(|| {
+        format!("{}: a row cannot be written: make room on the disk", path.display())
+    })
+}
+
+/// Replaces a CSV file, unless it holds these rows already.
+pub fn write_all<T: Serialize>(path: &Path, rows: &[T]) -> Result<()> {
+    let contents = csv_of(rows, true)?;
+    if fs::read(path).is_ok_and(|old| old == contents) {
+        return Ok(());
+    }
+    replace(path, &contents)
+}
+
+fn csv_of<T: Serialize>(rows: &[T], with_header: bool) -> Result<Vec<u8>> {
+    let mut writer = csv::WriterBuilder::new().has_headers(with_header).from_writer(Vec::new());
+    for row in rows {
+        writer.serialize(row)?;
+    }
+    Ok(writer.into_inner()?)
+}
+
+/// Gives slopes without an interval the one that their readings have: earlier versions had none of
+/// five readings.
+fn bound_slopes(slopes: &mut [MemoryRow], points: &[MemoryPointRow]) {
+    let mut is_new = false;
+    for row in slopes.iter_mut().filter(|row| row.low.is_none()) {
+        let up: Vec<_> = row.way_up(points).collect();
+        let line =
+            TheilSen::fit(&up).filter(|line| (line.slope - row.bytes_per_connection).abs() < 1e-6);
+        if let Some(Interval { low, high }) = line.and_then(|line| line.slope_interval) {
+            (row.low, row.high, is_new) = (Some(low), Some(high), true);
+        }
+    }
+    if is_new {
+        memory::subtract_null(slopes);
+    }
+}
+
+/// Reads the rows of a file. A file that is not there has none: its pass did not run, or an earlier
+/// version did not measure it.
+fn read<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    read_rows(path).with_context(|| path.display().to_string())
+}
+
+fn read_rows<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
+    let mut reader = csv::Reader::from_path(path)?;
+    let header = reader.headers()?.clone();
+    let mut rows = Vec::new();
+    for record in reader.records() {
+        let record = record?;
+        let line = record.position().map_or(0, csv::Position::line);
+        // Rust parses NaN and infinities as numbers, but no measurement is one.
+        let is_no_figure = |cell: &str| cell.parse::<f64>().is_ok_and(|cell| !cell.is_finite());
+        if let Some(index) = record.iter().position(is_no_figure) {
+            bail!("line {line}, column '{}': '{}' is no figure", &header[index], &record[index]);
+        }
+        let row = record.deserialize(Some(&header));
+        rows.push(row.map_err(|error| in_words(&error, line, &header, &record))?);
+    }
+    Ok(rows)
+}
+
+/// Says which cell cannot be read, by its column's name.
+fn in_words(
+    error: &csv::Error,
+    line: u64,
+    header: &csv::StringRecord,
+    record: &csv::StringRecord,
+) -> anyhow::Error {
+    let csv::ErrorKind::Deserialize { err, .. } = error.kind() else {
+        return anyhow!("line {line}: {error}");
+    };
+    let words = err.kind().to_string();
+    // A list of all known columns follows.
+    let what = words.split(", expected one of").next().unwrap_or(&words);
+    let cell = err.field().map(|index| (header.get(index as usize), record.get(index as usize)));
+    match cell {
+        Some((Some(column), Some(cell))) if !what.contains("unknown field") => {
+            anyhow!("line {line}, column '{column}': '{cell}': {what}")
+        }
+        _ => anyhow!("line {line}: {what}: another version of ringmark wrote it, or it was edited"),
+    }
+}
