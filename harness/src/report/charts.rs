@@ -9,7 +9,7 @@ mod latency;
 use std::path::Path;
 
 use super::chart::{Canvas, Chart};
-use super::tables::absences;
+use super::query::absences;
 use crate::results::Run;
 use crate::rows::Pass;
 use crate::statistics::{Interval, median, median_interval};

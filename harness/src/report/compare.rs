@@ -12,8 +12,8 @@ use clap::builder::PossibleValuesParser;
 
 use super::compare::figures::{Compared, Figure};
 use super::compare::judgement::Judgement;
+use super::query::ratio_of_bounds;
 use super::table::{MISSING, Table};
-use super::tables::ratio_of_bounds;
 use crate::results::Run;
 use crate::rows::{Bounds, Verdict};
 use crate::statistics::Interval;

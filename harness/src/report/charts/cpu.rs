@@ -5,7 +5,7 @@ use crate::matrix::{BLOCKS_FOR_VERDICT, Workload};
 use crate::report::chart::rows::{self, Drawn, Group, Row};
 use crate::report::chart::{Canvas, Chart};
 use crate::report::colours::look;
-use crate::report::tables::{comparison, in_complete_blocks, load, noise, ratio_of_bounds};
+use crate::report::query::{comparison, in_complete_blocks, load, noise, ratio_of_bounds};
 use crate::results::Run;
 use crate::rows::{Bounds, ComparisonRow, Pass, Status, Verdict};
 use crate::statistics::Interval;

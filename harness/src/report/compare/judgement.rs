@@ -9,7 +9,7 @@ use itertools::{Itertools as _, iproduct};
 use super::figures::{self, Compared, Figure};
 use super::{Asked, Pair, obstacles};
 use crate::matrix::Workload;
-use crate::report::tables::{comparison, counted_trial, ratio_of_bounds};
+use crate::report::query::{comparison, counted_trial, ratio_of_bounds};
 use crate::results::Run;
 use crate::rows::{Bounds, Pass, Verdict};
 use crate::statistics::Interval;

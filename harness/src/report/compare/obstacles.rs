@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::figures::{self, Figure};
 use super::{Asked, Pair};
 use crate::matrix::{Arm, Matrix, Workload};
-use crate::report::tables::counted_trial;
+use crate::report::query::counted_trial;
 use crate::results::Run;
 use crate::rows::{Pass, TrialRow};
 use crate::text::names;

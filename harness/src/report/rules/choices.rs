@@ -1,9 +1,10 @@
 //! What to choose for each shape of service: where the baseline is enough, where another is better,
 //! where it is a trade.
 
+use super::limits;
+use super::rule::{Kind, LOADS, Rule, judged, sentence};
 use super::series::Series;
-use super::{Kind, LOADS, Rule, judged, limits, others, sentence};
-use crate::report::tables::ratio;
+use crate::report::query::{others, ratio};
 use crate::results::Run;
 use crate::rows::{ComparisonRow, Verdict};
 use crate::text::{list, names, percent};

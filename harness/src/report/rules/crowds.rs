@@ -1,9 +1,9 @@
 //! Whether connections that rest cost those that are active anything, in a walk through connection
 //! counts. A load beside none of them shows the noise: both servers then hold the same.
 
+use super::rule::{Kind, Rule, sentence};
 use super::series::bytes;
-use super::{Kind, Rule, sentence};
-use crate::report::scale::{crowding, steps, trials};
+use crate::report::walk::{crowding, steps, trials};
 use crate::results::Run;
 use crate::rows::{Bounds, ScaleRow, Verdict};
 use crate::statistics::Interval;

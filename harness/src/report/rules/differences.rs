@@ -1,8 +1,8 @@
 //! What an arm takes against the baseline, over a series of workloads.
 
+use super::rule::{Kind, Rule, judged, sentence};
 use super::series::Series;
-use super::{Kind, Rule, judged, others, sentence};
-use crate::report::tables::{noise, ratio};
+use crate::report::query::{noise, others, ratio};
 use crate::results::Run;
 use crate::rows::{ComparisonRow, Verdict};
 use crate::statistics::Interval;

@@ -2,10 +2,10 @@
 
 use itertools::Itertools as _;
 
+use super::rule::{Kind, Rule, sentence};
 use super::series::Series;
-use super::{Kind, Rule, others, sentence};
 use crate::matrix::Workload;
-use crate::report::tables::in_complete_blocks;
+use crate::report::query::{in_complete_blocks, others};
 use crate::results::Run;
 use crate::rows::{Bounds, KERNEL_SUM, NEVER_USED, USED_THEN_IDLE};
 use crate::statistics::Interval;

@@ -1,8 +1,9 @@
 //! Says what a run does not answer, and why. Silence is not the answer that nothing differs.
 
-use super::{Rule, others};
+use super::rule::Rule;
 use crate::matrix::{BLOCKS_FOR_VERDICT, Workload};
-use crate::report::tables::{GATES_TITLE, absences, comparison};
+use crate::report::query::{absences, comparison, others};
+use crate::report::section::GATES_TITLE;
 use crate::results::{Run, RunState};
 use crate::rows::{Pass, Status, TrialRow, Verdict};
 use crate::text::{names, number};
