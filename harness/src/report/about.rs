@@ -7,18 +7,8 @@ use super::query::text_at;
 use super::section::Body;
 use crate::results::Run;
 use crate::results::sides::Sides;
-use crate::rows::Status;
 use crate::text::number;
 use crate::verdict::resolution::Calibration;
-
-const STATUSES: [Status; 6] = [
-    Status::Ok,
-    Status::ClientLimited,
-    Status::Rejected,
-    Status::Unsupported,
-    Status::Skipped,
-    Status::Failed,
-];
 
 /// Describes a run in a list.
 pub fn about(run: &Run, folder: &str) -> Body {
@@ -99,14 +89,11 @@ fn placement(run: &Run) -> String {
 
 /// Counts the trials by status.
 fn trials(run: &Run) -> String {
-    let counts = run.trials.iter().counts_by(|row| row.status.word());
-    let counts = STATUSES
-        .iter()
-        .filter_map(|status| Some(format!("{} {}", counts.get(status.word())?, status.word())))
-        .join(", ");
-    if counts.is_empty() {
+    if run.trials.is_empty() {
         return "none".to_owned();
     }
+    let statuses = run.trials.iter().map(|row| row.status).sorted().dedup_with_count();
+    let counts = statuses.map(|(count, status)| format!("{count} {}", status.word())).join(", ");
     format!("{}: {counts}", run.trials.len())
 }
 

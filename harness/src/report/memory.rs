@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use itertools::Itertools as _;
 
-use super::query::{SHOWN_BYTES, absent, arms};
+use super::query::{SHOWN_BYTES, absent, arms, grouped};
 use super::section::Body;
 use super::table::{self, Column, Table};
 use super::walk::place;
@@ -37,6 +37,10 @@ struct Slopes<'a> {
 }
 
 impl<'a> Slopes<'a> {
+    fn idle(run: &'a Run, arm: &'a str) -> Self {
+        Self { run, arm, state: USED_THEN_IDLE }
+    }
+
     fn slope(&self, object: &str) -> Option<&'a MemoryRow> {
         memory::slope(&self.run.memory, self.arm, object, self.state)
     }
@@ -204,24 +208,18 @@ impl Pages<'_> {
 
 /// Shows where the machine's pages went, connection by connection, and what is not accounted for.
 pub fn account(run: &Run) -> Body {
-    let (mut shown, mut flaws) = (Vec::new(), Vec::<(&str, Vec<String>)>::new());
-    for used in (run.memory.iter())
+    let pages = (run.memory.iter())
         .filter(|row| row.object == USED_SUM && row.state != ACTIVE && row.status == Status::Ok)
         .sorted_by_key(|row| (row.state != NEVER_USED, place(run, &row.arm)))
-    {
-        let pages = Pages { used, slopes: Slopes { run, arm: &used.arm, state: &used.state } };
-        let Some(flaw) = pages.flaw() else {
-            shown.push(pages);
-            continue;
-        };
-        let walk = format!("`{}` {}", used.arm, used.state);
-        match flaws.iter_mut().find(|(why, _)| *why == flaw) {
-            Some((_, walks)) => walks.push(walk),
-            None => flaws.push((flaw, vec![walk])),
-        }
-    }
-    let lines: String = (flaws.iter())
-        .map(|(why, walks)| format!("- No account of {}: {why}\n", list(walks)))
+        .map(|used| Pages { used, slopes: Slopes { run, arm: &used.arm, state: &used.state } });
+    let (shown, flawed): (Vec<Pages>, Vec<Pages>) = pages.partition(|pages| pages.flaw().is_none());
+    let flaws = grouped(
+        flawed
+            .iter()
+            .map(|pages| (pages.flaw(), format!("`{}` {}", pages.used.arm, pages.used.state))),
+    );
+    let lines: String = (flaws.into_iter())
+        .filter_map(|(why, walks)| Some(format!("- No account of {}: {}\n", list(&walks), why?)))
         .collect();
     let columns: [Column<Pages>; 12] = [
         ("arm", |pages| pages.used.arm.clone()),
@@ -264,15 +262,11 @@ struct End {
     wait: f64,
     /// What the server's own memory grows by.
     own: f64,
+    /// The whole of the baseline's.
+    baseline: Option<f64>,
 }
 
 impl End {
-    fn new(run: &Run, arm: String, bare: f64) -> Option<Self> {
-        let slopes = Slopes { run, arm: &arm, state: USED_THEN_IDLE };
-        let (wait, own) = (slopes.over_null(KERNEL_SUM)?, slopes.over_null(USER_SUM)?);
-        Some(Self { arm, bare, wait, own }).filter(|end| end.sum() > 0.0)
-    }
-
     fn sum(&self) -> f64 {
         self.bare + self.wait + self.own
     }
@@ -284,36 +278,29 @@ impl End {
 /// `null` shows two bare ends and the load's epoll registration of one of them. Such a registration
 /// takes what an epoll server adds to that.
 pub fn fit(run: &Run) -> Body {
-    let registration = EPOLL
-        .into_iter()
-        .find_map(|arm| Slopes { run, arm, state: USED_THEN_IDLE }.over_null(KERNEL_SUM));
+    let registration =
+        EPOLL.into_iter().find_map(|arm| Slopes::idle(run, arm).over_null(KERNEL_SUM));
     let floor = Slopes { run, arm: "null", state: NEVER_USED }.bytes(KERNEL_SUM);
     let (Some(floor), Some(registration)) = (floor, registration) else { return Body::default() };
-    let bare = (floor - registration) / 2.0;
-    let baseline = End::new(run, run.matrix.baseline.clone(), bare).map(|end| end.sum());
-    let mut table = Table::new(
-        1,
-        &[
-            "arm",
-            "a bare end",
-            "to wait for it",
-            "own memory",
-            "together",
-            "connections in 1 GiB",
-            "against the baseline",
-        ],
-    );
-    for end in run.matrix.backends.iter().filter_map(|arm| End::new(run, Arm::name(arm), bare)) {
-        let sum = end.sum();
-        table.push(vec![
-            end.arm,
-            whole(end.bare),
-            whole(end.wait),
-            whole(end.own),
-            whole(sum),
-            number(f64::from(1 << 30) / sum),
-            table::cell(baseline, |baseline| format!("{:.2}", sum / baseline)),
-        ]);
-    }
-    table.into()
+    let end = |arm: &str, baseline| {
+        let slopes = Slopes::idle(run, arm);
+        let (wait, own) = (slopes.over_null(KERNEL_SUM)?, slopes.over_null(USER_SUM)?);
+        let bare = (floor - registration) / 2.0;
+        Some(End { arm: arm.to_owned(), bare, wait, own, baseline }).filter(|end| end.sum() > 0.0)
+    };
+    let baseline = end(&run.matrix.baseline, None).map(|end| end.sum());
+    let arms = run.matrix.backends.iter().map(Arm::name);
+    let ends = arms.filter_map(|arm| end(&arm, baseline)).collect_vec();
+    let columns: [Column<End>; 7] = [
+        ("arm", |end| end.arm.clone()),
+        ("a bare end", |end| whole(end.bare)),
+        ("to wait for it", |end| whole(end.wait)),
+        ("own memory", |end| whole(end.own)),
+        ("together", |end| whole(end.sum())),
+        ("connections in 1 GiB", |end| number(f64::from(1 << 30) / end.sum())),
+        ("against the baseline", |end| {
+            table::cell(end.baseline, |baseline| format!("{:.2}", end.sum() / baseline))
+        }),
+    ];
+    Table::of(&ends, 1, &columns).into()
 }

@@ -21,8 +21,20 @@ pub fn text_at<'a>(value: &'a Value, path: &str) -> &'a str {
     value.pointer(path).and_then(Value::as_str).unwrap_or("unknown")
 }
 
+/// Groups values by key. The groups stand in the order of their first values.
+pub fn grouped<K: PartialEq, V>(pairs: impl IntoIterator<Item = (K, V)>) -> Vec<(K, Vec<V>)> {
+    let mut groups: Vec<(K, Vec<V>)> = Vec::new();
+    for (key, value) in pairs {
+        match groups.iter_mut().find(|(other, _)| *other == key) {
+            Some((_, values)) => values.push(value),
+            None => groups.push((key, vec![value])),
+        }
+    }
+    groups
+}
+
 /// Describes what decides when messages are sent, and what else a workload asks for.
-pub fn load(workload: &Workload) -> String {
+pub fn describe_load(workload: &Workload) -> String {
     let mut words = match workload.rate_per_s {
         None => format!("closed loop, {} in flight", workload.pipeline),
         Some(rate) => format!("open loop, {}, {}/s", workload.arrival().name(), number(rate)),
@@ -153,57 +165,44 @@ pub fn counted_trial<'a>(run: &'a Run, workload: &str, arm: &str) -> Option<&'a 
     })
 }
 
-/// An arm that has no figures in a pass, for one kind of reason.
-pub struct Absence<'a> {
-    row: &'a TrialRow,
-    pub workloads: Vec<&'a str>,
-    trials: usize,
-}
+/// The trials of an arm that has no figures in a pass, with one kind of reason.
+pub struct Absence<'a>(Vec<&'a TrialRow>);
 
-impl Absence<'_> {
-    pub fn arm(&self) -> &str {
-        &self.row.arm
+impl<'a> Absence<'a> {
+    pub fn arm(&self) -> &'a str {
+        &self.0[0].arm
+    }
+
+    pub fn workloads(&self) -> impl Iterator<Item = &'a str> {
+        self.0.iter().map(|row| row.workload.as_str()).unique()
     }
 
     /// Returns the workloads, and the reason.
     pub fn why(&self) -> String {
-        let Self { row, workloads, trials } = self;
-        // What is unsupported is so in every trial.
-        let counts = *trials > 1 && row.status != Status::Unsupported;
-        let times = if counts { format!(" ({trials} trials)") } else { String::new() };
-        format!("in {}: {}{times}: {}", workloads.join(", "), row.status.word(), row.reason)
-    }
-
-    /// Reasons that differ in their numbers alone are of one kind.
-    fn is_like(&self, row: &TrialRow) -> bool {
-        let [own, other] =
-            [self.row, row].map(|row| row.reason.split(|c: char| c.is_ascii_digit()));
-        (&self.row.arm, self.row.status) == (&row.arm, row.status) && own.eq(other)
+        let TrialRow { status, reason, .. } = self.0[0];
+        let times = match self.0.len() {
+            // What is unsupported is so in every trial.
+            trials if trials > 1 && *status != Status::Unsupported => format!(" ({trials} trials)"),
+            _ => String::new(),
+        };
+        format!("in {}: {}{times}: {reason}", self.workloads().join(", "), status.word())
     }
 }
 
-/// Returns one absence for each arm without figures in a pass and kind of reason. The first reason
-/// stands for all of its kind.
+/// Returns one absence for each arm without figures in a pass and kind of reason. Reasons that
+/// differ in their numbers alone are of one kind, and the first stands for all.
 pub fn absences(run: &Run, pass: Pass) -> Vec<Absence<'_>> {
     let (usable, unusable): (Vec<&TrialRow>, Vec<&TrialRow>) = (run.trials.iter())
         .filter(|row| row.pass == Some(pass))
         .partition(|row| row.status.is_usable());
-    let mut absences: Vec<Absence> = Vec::new();
-    for row in unusable {
-        if usable.iter().any(|other| other.workload == row.workload && other.arm == row.arm) {
-            continue;
-        }
-        match absences.iter_mut().find(|found| found.is_like(row)) {
-            Some(absence) => {
-                absence.trials += 1;
-                if !absence.workloads.contains(&row.workload.as_str()) {
-                    absence.workloads.push(&row.workload);
-                }
-            }
-            None => absences.push(Absence { row, workloads: vec![&row.workload], trials: 1 }),
-        }
-    }
-    absences
+    let has_figures = |row: &TrialRow| {
+        usable.iter().any(|other| other.workload == row.workload && other.arm == row.arm)
+    };
+    let absent = unusable.into_iter().filter(|row| !has_figures(row)).map(|row| {
+        let kind = row.reason.replace(|letter: char| letter.is_ascii_digit(), "");
+        ((&row.arm, row.status, kind), row)
+    });
+    grouped(absent).into_iter().map(|(_, trials)| Absence(trials)).collect()
 }
 
 /// Returns the same as lines of a list.

@@ -108,7 +108,7 @@ const IS_USABLE: Condition = |row| row.status.is_usable();
 const IS_OK: Condition = |row| row.status == Status::Ok;
 
 /// Writes the median of the repeats, and their range.
-fn median_and_range(rows: &[&ScaleRow], may_be_used: Condition, value: Value) -> String {
+fn median_cell(rows: &[&ScaleRow], may_be_used: Condition, value: Value) -> String {
     let usable = rows.iter().filter(|row| may_be_used(row));
     let mut values = usable.filter_map(|row| value(row)).collect_vec();
     let middle = table::cell(median(&mut values), number);
@@ -119,7 +119,7 @@ fn median_and_range(rows: &[&ScaleRow], may_be_used: Condition, value: Value) ->
 }
 
 /// Writes what a load with a crowd beside it has over one without.
-fn crowded_over_alone(rows: &[&ScaleRow], may_be_used: Condition, value: Value) -> String {
+fn crowding_cell(rows: &[&ScaleRow], may_be_used: Condition, value: Value) -> String {
     let repeats = rows.iter().filter(|row| row.server == CROWDED).count();
     match crowding(rows, may_be_used, value) {
         None => MISSING.to_owned(),
@@ -131,116 +131,89 @@ fn crowded_over_alone(rows: &[&ScaleRow], may_be_used: Condition, value: Value) 
     }
 }
 
-/// One figure of a load.
-struct LoadTable {
-    title: String,
+/// Shows one figure of a load, arm by arm, against how many connections stand beside it and how many
+/// are active.
+fn load_table(
+    run: &Run,
+    title: &str,
     is_wanted: Condition,
     cell: fn(&[&ScaleRow]) -> String,
-}
-
-impl LoadTable {
-    /// Shows it arm by arm against how many connections stand beside the load and how many are
-    /// active.
-    fn body(&self, run: &Run) -> Body {
-        let counts = |row: &ScaleRow| (row.connections, row.active_connections);
-        let wanted = run.scale.iter().filter(|row| (self.is_wanted)(row)).collect_vec();
-        let columns = wanted.iter().map(|row| counts(row)).sorted_unstable().dedup().collect_vec();
-        let mut heading = vec!["arm".to_owned()];
-        heading.extend(columns.iter().map(|&(connections, active)| match active {
-            0 => count(connections),
-            _ => format!("{} ({} active)", count(connections), count(active)),
+) -> Body {
+    let counts = |row: &ScaleRow| (row.connections, row.active_connections);
+    let wanted = run.scale.iter().filter(|row| is_wanted(row)).collect_vec();
+    let columns = wanted.iter().map(|row| counts(row)).sorted_unstable().dedup().collect_vec();
+    let mut heading = vec!["arm".to_owned()];
+    heading.extend(columns.iter().map(|&(connections, active)| match active {
+        0 => count(connections),
+        _ => format!("{} ({} active)", count(connections), count(active)),
+    }));
+    let mut table = Table::new(1, &heading);
+    for trial in trials(run).into_iter().filter(|trial| trial.status.is_usable()) {
+        let rows = wanted.iter().filter(|row| row.run_id == trial.run_id).collect_vec();
+        if rows.is_empty() {
+            continue;
+        }
+        let mut cells = vec![trial.arm.clone()];
+        cells.extend(columns.iter().map(|&column| {
+            let is_of_cell = |row: &&&&ScaleRow| counts(row) == column && row.status.is_usable();
+            let rows = rows.iter().filter(is_of_cell).map(|row| **row).collect_vec();
+            if rows.is_empty() { MISSING.to_owned() } else { cell(&rows) }
         }));
-        let mut table = Table::new(1, &heading);
-        for trial in trials(run).into_iter().filter(|trial| trial.status.is_usable()) {
-            let rows = wanted.iter().filter(|row| row.run_id == trial.run_id).collect_vec();
-            if rows.is_empty() {
-                continue;
-            }
-            let mut cells = vec![trial.arm.clone()];
-            cells.extend(columns.iter().map(|&column| {
-                let is_of_cell =
-                    |row: &&&&ScaleRow| counts(row) == column && row.status.is_usable();
-                let rows = rows.iter().filter(is_of_cell).map(|row| **row).collect_vec();
-                if rows.is_empty() { MISSING.to_owned() } else { (self.cell)(&rows) }
-            }));
-            table.push(cells);
-        }
-        if table.is_empty() {
-            return Body::default();
-        }
-        Body::default().heading(&self.title).table(table)
+        table.push(cells);
     }
+    if table.is_empty() { Body::default() } else { Body::default().heading(title).table(table) }
 }
 
-/// Returns whether a step is a load on a server, with a crowd or none beside it.
-fn is_load(row: &ScaleRow, arrival: &str) -> bool {
-    row.step == "load" && row.arrival == arrival && row.server != ALONE
-}
-
-/// Returns whether a step is a load on one of two servers, of which only one has a crowd.
-fn is_of_pair(row: &ScaleRow, arrival: &str) -> bool {
-    row.step == "load" && row.arrival == arrival && !row.server.is_empty()
-}
+/// A load on a server, with a crowd or none beside it.
+const OPEN: Condition = |row| row.step == "load" && row.arrival == "poisson" && row.server != ALONE;
+const CLOSED: Condition =
+    |row| row.step == "load" && row.arrival == "closed" && row.server != ALONE;
+/// A load on one of two servers, of which only one has a crowd.
+const OPEN_PAIR: Condition =
+    |row| row.step == "load" && row.arrival == "poisson" && !row.server.is_empty();
+const CLOSED_PAIR: Condition =
+    |row| row.step == "load" && row.arrival == "closed" && !row.server.is_empty();
 
 /// Shows what a load costs beside ever more connections that are idle.
 pub fn loads(run: &Run) -> Body {
     let rate = table::cell(run.matrix.scale.as_ref().map(|scale| scale.rate_per_s), number);
-    let open = format!("Open loop, {rate} messages a second in all");
-    let closed = "Closed loop, one message in flight on each active connection";
+    let open = format!("Open loop, {rate} messages a second in all:");
+    let closed = "Closed loop, one message in flight on each active connection:";
     let over_alone = "with a crowd, over a second server's without one, measured in turn";
-    let tables = [
-        LoadTable {
-            title: format!("{open}: server CPU per echo {over_alone}"),
-            is_wanted: |row| is_of_pair(row, "poisson"),
-            cell: |rows| crowded_over_alone(rows, IS_USABLE, CPU),
-        },
-        LoadTable {
-            title: format!("{open}: median latency {over_alone}"),
-            is_wanted: |row| is_of_pair(row, "poisson"),
-            cell: |rows| crowded_over_alone(rows, IS_OK, P50),
-        },
-        LoadTable {
-            title: format!("{closed}: server CPU per echo {over_alone}"),
-            is_wanted: |row| is_of_pair(row, "closed"),
-            cell: |rows| crowded_over_alone(rows, IS_USABLE, CPU),
-        },
-        LoadTable {
-            title: format!("{open}: server CPU, ns per echo"),
-            is_wanted: |row| is_load(row, "poisson"),
-            cell: |rows| median_and_range(rows, IS_USABLE, CPU),
-        },
-        LoadTable {
-            title: format!("{open}: median latency, µs"),
-            is_wanted: |row| is_load(row, "poisson"),
-            cell: |rows| median_and_range(rows, IS_OK, P50),
-        },
-        LoadTable {
-            title: format!("{open}: p99 latency, µs"),
-            is_wanted: |row| is_load(row, "poisson"),
-            cell: |rows| median_and_range(rows, IS_OK, |row| row.latency_p99_us),
-        },
-        LoadTable {
-            title: format!("{open}: system calls per echo, by the server's own counters"),
-            is_wanted: |row| is_load(row, "poisson"),
-            cell: |rows| median_and_range(rows, IS_USABLE, |row| row.syscalls_per_echo),
-        },
-        LoadTable {
-            title: format!("{closed}: server CPU, ns per echo"),
-            is_wanted: |row| is_load(row, "closed"),
-            cell: |rows| median_and_range(rows, IS_USABLE, CPU),
-        },
-        LoadTable {
-            title: "The same: echoes a second, where the client was not the limit".to_owned(),
-            is_wanted: |row| is_load(row, "closed"),
-            cell: |rows| median_and_range(rows, IS_OK, |row| row.achieved_per_s),
-        },
-        LoadTable {
-            title: "Nobody sends: the server's CPU, percent of one".to_owned(),
-            is_wanted: |row| row.step == "rest",
-            cell: |rows| median_and_range(rows, IS_USABLE, |row| row.server_cpu_percent),
-        },
+    let cpu_over_alone = format!("server CPU per echo {over_alone}");
+    let tables: [(String, Condition, fn(&[&ScaleRow]) -> String); 10] = [
+        (format!("{open} {cpu_over_alone}"), OPEN_PAIR, |rows| crowding_cell(rows, IS_USABLE, CPU)),
+        (format!("{open} median latency {over_alone}"), OPEN_PAIR, |rows| {
+            crowding_cell(rows, IS_OK, P50)
+        }),
+        (format!("{closed} {cpu_over_alone}"), CLOSED_PAIR, |rows| {
+            crowding_cell(rows, IS_USABLE, CPU)
+        }),
+        (format!("{open} server CPU, ns per echo"), OPEN, |rows| median_cell(rows, IS_USABLE, CPU)),
+        (format!("{open} median latency, µs"), OPEN, |rows| median_cell(rows, IS_OK, P50)),
+        (format!("{open} p99 latency, µs"), OPEN, |rows| {
+            median_cell(rows, IS_OK, |row| row.latency_p99_us)
+        }),
+        (format!("{open} system calls per echo, by the server's own counters"), OPEN, |rows| {
+            median_cell(rows, IS_USABLE, |row| row.syscalls_per_echo)
+        }),
+        (format!("{closed} server CPU, ns per echo"), CLOSED, |rows| {
+            median_cell(rows, IS_USABLE, CPU)
+        }),
+        (
+            "The same: echoes a second, where the client was not the limit".to_owned(),
+            CLOSED,
+            |rows| median_cell(rows, IS_OK, |row| row.achieved_per_s),
+        ),
+        (
+            "Nobody sends: the server's CPU, percent of one".to_owned(),
+            |row| row.step == "rest",
+            |rows| median_cell(rows, IS_USABLE, |row| row.server_cpu_percent),
+        ),
     ];
-    tables.iter().map(|table| table.body(run)).fold(Body::default(), Body::then)
+    let tables =
+        tables.iter().map(|(title, is_wanted, cell)| load_table(run, title, *is_wanted, *cell));
+    tables.fold(Body::default(), Body::then)
 }
 
 #[cfg(test)]
@@ -268,7 +241,7 @@ mod tests {
             .collect();
         let shown = |rows: &[ScaleRow]| {
             let rows: Vec<&ScaleRow> = rows.iter().collect();
-            crowded_over_alone(&rows, IS_USABLE, CPU)
+            crowding_cell(&rows, IS_USABLE, CPU)
         };
         assert_eq!(shown(&rows), "**1.10** (1.10 to 1.10)");
         // Without one of a pair the other does not count, and nine are too few for an interval.

@@ -3,7 +3,7 @@
 
 use itertools::Itertools as _;
 
-use super::query::{self, ArmTrials, absent};
+use super::query::{self, ArmTrials, absent, grouped};
 use super::section::Body;
 use super::table::{self, Column, MISSING, Table};
 use crate::matrix::Workload;
@@ -25,7 +25,7 @@ pub fn questions(run: &Run) -> Body {
             idle => format!("{}, and {} idle", workload.connections, number(idle as f64)),
         }),
         ("message", |workload| format!("{} B", workload.message_bytes)),
-        ("load", query::load),
+        ("load", query::describe_load),
         ("question", |workload| workload.question.clone()),
     ];
     Table::of(&run.matrix.workloads, 5, &columns).into()
@@ -322,7 +322,12 @@ pub fn gates(run: &Run) -> Body {
         ("status", |trials| trials[0].status.word().to_owned()),
         ("reason", |trials| trials[0].reason.clone()),
     ];
-    let table = Table::of(&remarkable_trials(run), 6, &columns);
+    let remarkable = run.trials.iter().filter(|row| is_remarkable(row));
+    let kinds = grouped(
+        remarkable.map(|row| ((row.pass, row.status, &row.workload, &row.arm, &row.reason), row)),
+    );
+    let kinds = kinds.into_iter().map(|(_, trials)| trials).collect_vec();
+    let table = Table::of(&kinds, 6, &columns);
     let limited = run.trials.iter().filter(|row| row.status == Status::ClientLimited).count();
     let unsettled = run.trials.iter().filter(|row| row.warmup_settled == Some(false)).count();
     let mut notes = Vec::new();
@@ -349,25 +354,12 @@ pub fn gates(run: &Run) -> Body {
     Body::from(table).notes(format!("{gap}{}\n", notes.join(" ")))
 }
 
-/// Returns the trials that were not used or carry a remark, those of one kind together.
-fn remarkable_trials(run: &Run) -> Vec<Vec<&TrialRow>> {
-    let mut found: Vec<Vec<&TrialRow>> = Vec::new();
-    for row in &run.trials {
-        // The first of several reasons is not that the client was the limit.
-        let is_only_limited =
-            row.status == Status::ClientLimited && row.reason.starts_with("client-limited");
-        if (row.status == Status::Ok && row.reason.is_empty()) || is_only_limited {
-            continue;
-        }
-        let is_alike = |group: &&mut Vec<&TrialRow>| {
-            let of = group[0];
-            (of.pass, of.status) == (row.pass, row.status)
-                && (&of.workload, &of.arm, &of.reason) == (&row.workload, &row.arm, &row.reason)
-        };
-        match found.iter_mut().find(is_alike) {
-            Some(group) => group.push(row),
-            None => found.push(vec![row]),
-        }
+/// Returns whether a trial was not used or carries a remark. Of several reasons the first is not that
+/// the client was the limit.
+fn is_remarkable(row: &TrialRow) -> bool {
+    match row.status {
+        Status::Ok => !row.reason.is_empty(),
+        Status::ClientLimited => !row.reason.starts_with("client-limited"),
+        _ => true,
     }
-    found
 }
