@@ -1,5 +1,6 @@
 //! A piece of the report: tables and notes that are written once, and shown as Markdown or as HTML.
 
+use super::markup::{blocks, inline};
 use super::table::Table;
 
 /// A piece of generated text.
@@ -12,6 +13,10 @@ pub struct Section {
     pub body: Body,
 }
 
+/// The title of the trials that do not count, or not in all.
+pub const GATES_TITLE: &str =
+    "Trials that were rejected, unsupported, client-limited, or carry a remark";
+
 enum Part {
     Table(Table),
     /// What stands over the next table.
@@ -20,6 +25,21 @@ enum Part {
     Notes(String),
     /// An item of a list, and what it stands on.
     Finding(String, String),
+}
+
+impl Part {
+    fn markdown(&self, most_evidence: usize) -> String {
+        match self {
+            Self::Table(table) => table.markdown(),
+            Self::Heading(text) => format!("{text}\n\n"),
+            Self::Notes(text) => text.clone(),
+            Self::Finding(said, evidence) if evidence.chars().count() > most_evidence => format!(
+                "- {said}\n\n  <details><summary>{EVIDENCE}</summary>\n\n  {evidence}\n\n  \
+                 </details>\n\n"
+            ),
+            Self::Finding(said, evidence) => format!("- {said} {evidence}\n"),
+        }
+    }
 }
 
 /// More letters of evidence than this are folded where a reader can unfold them.
@@ -56,6 +76,11 @@ impl Body {
         self
     }
 
+    /// Adds a list below what stands over it, if it has items.
+    pub fn list(self, items: &str) -> Self {
+        if items.is_empty() { self } else { self.notes(format!("\n{items}")) }
+    }
+
     /// Adds an item of a list with what it stands on, in Markdown.
     pub fn finding(mut self, said: String, evidence: String) -> Self {
         self.0.push(Part::Finding(said, evidence));
@@ -86,20 +111,7 @@ impl Body {
     }
 
     fn text(&self, most_evidence: usize) -> String {
-        let part = |part: &Part| match part {
-            Part::Table(table) => table.markdown(),
-            Part::Heading(text) => format!("{text}\n\n"),
-            Part::Notes(text) => text.clone(),
-            Part::Finding(said, evidence) => match evidence.chars().count() > most_evidence {
-                true => {
-                    format!(
-                        "- {said}\n\n  <details><summary>{EVIDENCE}</summary>\n\n  {evidence}\n\n  </details>\n\n"
-                    )
-                }
-                false => format!("- {said} {evidence}\n"),
-            },
-        };
-        self.0.iter().map(part).collect()
+        self.0.iter().map(|part| part.markdown(most_evidence)).collect()
     }
 
     /// `label` says to a screen reader what the tables are of.
@@ -125,63 +137,6 @@ impl From<Table> for Body {
     fn from(table: Table) -> Self {
         Self::default().table(table)
     }
-}
-
-/// What a file says, so that a browser shows it and nothing else.
-pub fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for letter in text.chars() {
-        match letter {
-            '&' => escaped += "&amp;",
-            '<' => escaped += "&lt;",
-            '>' => escaped += "&gt;",
-            '"' => escaped += "&quot;",
-            '\'' => escaped += "&#39;",
-            // XML knows no others.
-            '\n' | '\t' => escaped.push(letter),
-            _ if letter.is_control() => escaped.push('\u{fffd}'),
-            _ => escaped.push(letter),
-        }
-    }
-    escaped
-}
-
-/// A line of Markdown as far as sections use it: code and strong words.
-pub fn inline(text: &str) -> String {
-    paired(&paired(&escape(text), "`", "code"), "**", "strong")
-}
-
-/// What stands between two marks becomes an element; a mark without a partner stays what it is.
-fn paired(text: &str, mark: &str, element: &str) -> String {
-    let pieces: Vec<&str> = text.split(mark).collect();
-    let mut html = pieces[0].to_owned();
-    for (index, piece) in pieces.iter().enumerate().skip(1) {
-        html += &match (index % 2 == 1, index + 1 == pieces.len()) {
-            (true, true) => mark.to_owned(),
-            (true, false) => format!("<{element}>"),
-            (false, _) => format!("</{element}>"),
-        };
-        html += piece;
-    }
-    html
-}
-
-/// Paragraphs and lists.
-fn blocks(text: &str) -> String {
-    let mut html = String::new();
-    let mut is_list = false;
-    for line in text.lines().filter(|line| !line.is_empty()) {
-        let item = line.strip_prefix("- ");
-        if item.is_some() != is_list {
-            html += if is_list { "</ul>\n" } else { "<ul>\n" };
-            is_list = !is_list;
-        }
-        html += &match item {
-            Some(item) => format!("<li>{}</li>\n", inline(item)),
-            None => format!("<p>{}</p>\n", inline(line)),
-        };
-    }
-    html + if is_list { "</ul>\n" } else { "" }
 }
 
 #[cfg(test)]

@@ -35,10 +35,6 @@ fn fields(workload: &Workload, matrix: &Matrix) -> Vec<Field> {
     let counted =
         |value: u64, units, is_said| Field::new(count(value), units, value as f64, is_said);
     let rate = workload.rate_per_s;
-    let kind = match rate {
-        None => "closed loop",
-        Some(_) => workload.arrival().name(),
-    };
     let churn = workload.churn.map_or_else(|| "unlimited".to_owned(), count);
     let churn_order = workload.churn.map_or(f64::INFINITY, |echoes| echoes as f64);
     let work_ns = workload.work_ns.unwrap_or(0);
@@ -56,13 +52,17 @@ fn fields(workload: &Workload, matrix: &Matrix) -> Vec<Field> {
         },
         // Never what differs within a series: the rate would be another too.
         Field::new(
-            if rate.is_some() { String::new() } else { kind.to_owned() },
-            ["", ""],
+            if rate.is_some() { "" } else { "closed loop" }.to_owned(),
+            [""; 2],
             0.0,
             rate.is_none(),
         ),
         Field {
-            lead: if kind == "uniform" { "open loop, uniform, " } else { "open loop, " },
+            lead: if rate.is_some() && workload.arrival().name() == "uniform" {
+                "open loop, uniform, "
+            } else {
+                "open loop, "
+            },
             preposition: "at ",
             ..Field::new(
                 rate.map_or_else(String::new, number),
@@ -164,11 +164,10 @@ impl<'a> Series<'a> {
     pub fn shape(&self, points: &[usize]) -> String {
         let Some(&first) = points.first() else { return String::new() };
         let shown = self.fields[first].iter().enumerate().filter_map(|(at, field)| {
-            let words = match self.axis == Some(at) {
-                true => self.values(at, points),
-                false => field.value.clone() + field.unit(),
-            };
-            (field.is_said || self.axis == Some(at)).then(|| format!("{}{words}", field.lead))
+            let is_axis = self.axis == Some(at);
+            let words =
+                if is_axis { self.values(at, points) } else { field.value.clone() + field.unit() };
+            (field.is_said || is_axis).then(|| format!("{}{words}", field.lead))
         });
         shown.collect::<Vec<_>>().join(", ")
     }
