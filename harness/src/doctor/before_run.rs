@@ -241,7 +241,10 @@ fn bears(check: Check, facts: &Facts, matrix: &Matrix) -> bool {
         Check::KernelObjects => has(Pass::Memory),
         Check::Idle => {
             has(Pass::Latency)
-                && matrix.workloads.iter().any(|load| load.connections * load.pipeline < LOW_LOAD)
+                && matrix
+                    .workloads
+                    .iter()
+                    .any(|load| load.connections * load.pipeline.get() < LOW_LOAD)
         }
         Check::Steal
         | Check::OtherPrograms
