@@ -30,6 +30,7 @@ use anyhow::{Context, Result};
 use self::rules::Decision;
 use self::section::Section;
 use crate::results::{self, Run};
+use crate::rows::TrialRow;
 use crate::terminal;
 
 /// Makes the page of a run, report.html, and its pictures, charts/*.svg, in its folder, and prints
@@ -106,6 +107,11 @@ impl RunReport {
         let name = folder.file_name().unwrap_or_default().to_string_lossy();
         let sections = sections::all(&run, &name, &decision);
         Ok(Self { folder: folder.to_owned(), run, decision, sections })
+    }
+
+    /// Returns the trials of the run.
+    pub fn trials(&self) -> &[TrialRow] {
+        &self.run.trials
     }
 
     /// Prints the question of the run, and every table.

@@ -225,8 +225,8 @@ fn method(run: &Run) -> Body {
         lines.push(format!(
             "Latency and CPU: {} blocks, windows of {}, each after a warm-up of at most {}.",
             latency.blocks,
-            humantime::format_duration(latency.duration),
-            humantime::format_duration(latency.warmup_max)
+            humantime::format_duration(latency.duration.get()),
+            humantime::format_duration(latency.warmup_max.get())
         ));
         lines.push(format!(
             "A ratio is the geometric mean over the blocks that count, with its 95 % interval by \

@@ -4,6 +4,7 @@ use itertools::{Itertools as _, iproduct};
 use serde_json::Value;
 
 use super::table::MISSING;
+use crate::load::limits::Churn;
 use crate::matrix::{Arm, Workload};
 use crate::results::Run;
 use crate::rows::{Bounds, ComparisonRow, Pass, Status, TrialRow, Verdict};
@@ -35,12 +36,12 @@ pub fn grouped<K: PartialEq, V>(pairs: impl IntoIterator<Item = (K, V)>) -> Vec<
 
 /// Describes what decides when messages are sent, and what else a workload asks for.
 pub fn describe_load(workload: &Workload) -> String {
-    let mut words = match workload.rate_per_s {
+    let mut words = match workload.rate() {
         None => format!("closed loop, {} in flight", workload.pipeline),
         Some(rate) => format!("open loop, {}, {}/s", workload.arrival().name(), number(rate)),
     };
     for (value, before, after) in [
-        (workload.churn, "echoes per connection: ", ""),
+        (workload.churn.map(Churn::get), "echoes per connection: ", ""),
         (workload.work_ns, "", " ns of work"),
         (workload.workers.map(u64::from), "", " workers"),
     ] {

@@ -176,7 +176,7 @@ const CLOSED_PAIR: Condition =
 
 /// Shows what a load costs beside ever more connections that are idle.
 pub fn loads(run: &Run) -> Body {
-    let rate = table::cell(run.matrix.scale.as_ref().map(|scale| scale.rate_per_s), number);
+    let rate = table::cell(run.matrix.scale.as_ref().map(|scale| scale.rate_per_s.get()), number);
     let open = format!("Open loop, {rate} messages a second in all:");
     let closed = "Closed loop, one message in flight on each active connection:";
     let over_alone = "with a crowd, over a second server's without one, measured in turn";

@@ -13,7 +13,6 @@ use super::sides::Sides;
 use crate::machine::placement::Placement;
 use crate::machine::program_file::ProgramFile;
 use crate::matrix::Matrix;
-use crate::rows::{Pass, TrialRow};
 use crate::verdict::resolution::Calibration;
 
 /// `manifest.json`: enough to repeat a run. Earlier versions wrote less.
@@ -81,16 +80,6 @@ impl Manifest {
     pub fn differences(&self, now: &Self) -> Result<Vec<String>> {
         Ok(between(&serde_json::to_value(self)?, &serde_json::to_value(now)?))
     }
-}
-
-/// Returns the line of a trial in the order of a manifest.
-pub fn order_line(run_id: u32, pass: &str, workload: &str, block: u32, arm: &str) -> String {
-    format!("{run_id} {pass} {workload} block {block} {arm}")
-}
-
-/// Returns the line of a trial that has a row.
-pub fn order_line_of(row: &TrialRow) -> String {
-    order_line(row.run_id, row.pass.map_or("", Pass::name), &row.workload, row.block, &row.arm)
 }
 
 /// Reads a manifest of any version; returns its path too.

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::files::is_locked;
 use super::journal;
-use super::manifest::{order_line_of, read_value};
+use super::manifest::read_value;
 use super::run_rows::RunRows;
 use super::sides::Sides;
 use crate::matrix::Matrix;
@@ -117,7 +117,7 @@ impl Run {
         }
         let dealt: BTreeSet<&str> = dealt.iter().filter_map(Value::as_str).collect();
         let others =
-            self.trials.iter().filter(|row| !dealt.contains(order_line_of(row).as_str())).count();
+            self.trials.iter().filter(|row| !dealt.contains(row.order_line().as_str())).count();
         (others > 0).then(|| {
             format!("{others} trials of its trials.csv are not those that its manifest names")
         })

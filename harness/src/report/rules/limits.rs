@@ -41,7 +41,7 @@ fn capacity(run: &Run, all: &[Series], sweep: &str) -> Option<Rule> {
     let rows = run.capacities.iter().filter(|row| row.sweep == sweep).collect_vec();
     let objective = number(rows.first()?.objective_p99_us / 1000.0);
     let with_intervals = rows.iter().filter_map(|row| {
-        let kept = rates.iter().take_while(|workload| workload.rate_per_s <= row.kept_per_s);
+        let kept = rates.iter().take_while(|workload| workload.rate() <= row.kept_per_s);
         let kept = kept.collect_vec();
         let has_interval = |workload: &&&Workload| p99_us(run, &workload.name, &row.arm).is_some();
         kept.iter().all(has_interval).then_some((kept.len().checked_sub(1)?, row.arm.as_str()))
@@ -57,7 +57,7 @@ fn capacity(run: &Run, all: &[Series], sweep: &str) -> Option<Rule> {
     let kept = grouped(with_intervals)
         .into_iter()
         .sorted_by(|(a, _), (b, _)| {
-            let [a, b] = [a, b].map(|at| rates[*at].rate_per_s.unwrap_or_default());
+            let [a, b] = [a, b].map(|at| rates[*at].rate().unwrap_or_default());
             b.total_cmp(&a)
         })
         .collect_vec();
@@ -68,7 +68,7 @@ fn capacity(run: &Run, all: &[Series], sweep: &str) -> Option<Rule> {
             _ => String::new(),
         };
         let end = if last + 1 == rates.len() { ", the highest rate offered" } else { "" };
-        let rate = number(rates[*last].rate_per_s.unwrap_or_default());
+        let rate = number(rates[*last].rate().unwrap_or_default());
         format!("{}{said} up to {rate}/s{end}", names(arms.iter().copied()))
     });
     let clauses = clauses.collect_vec();
@@ -83,7 +83,7 @@ fn capacity(run: &Run, all: &[Series], sweep: &str) -> Option<Rule> {
 
 fn reading(run: &Run, workload: &Workload, arm: &str) -> Option<String> {
     let (Estimate { mean, interval, .. }, blocks) = p99_us(run, &workload.name, arm)?;
-    let rate = number(workload.rate_per_s.unwrap_or_default());
+    let rate = number(workload.rate().unwrap_or_default());
     let [mean, low, high] = [mean, interval.low, interval.high].map(|us| number(us / 1000.0));
     Some(format!("{mean} ms ({low}–{high}) at {rate}/s, {blocks} blocks"))
 }
