@@ -25,7 +25,7 @@ macro_rules! limited_numbers {
         pub struct $name($number);
 
         impl $name {
-            /// What it may be.
+            /// The values that it may have.
             pub const LIMITS: RangeInclusive<$number> = $least..=$most;
 
             pub const fn get(self) -> $number {
