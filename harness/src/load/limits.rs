@@ -19,7 +19,10 @@ pub struct OutOfLimits(&'static str);
 
 /// Defines a number that lies within limits, with the text for one that does not.
 macro_rules! limited_numbers {
-    ($($(#[$doc:meta])* $name:ident($number:ty): $least:expr, $most:expr, $refusal:literal;)+) => {$(
+    ($(
+        $(#[$doc:meta])*
+        $name:ident($number:ty): $least:expr, $most:expr, $refusal:literal;
+    )+) => {$(
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, PartialOrd, Serialize)]
         pub struct $name($number);
