@@ -1,5 +1,4 @@
-//! Where the server is: every address that a name has, in every form that the system's resolver
-//! takes.
+//! The server's address: every one that a name has, in every form that the resolver takes.
 
 use std::io;
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};

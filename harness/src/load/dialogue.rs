@@ -1,4 +1,4 @@
-//! What reaches the load from outside while it runs: the commands of `--commands`, and SIGINT.
+//! Input while the load runs: the commands of `--commands`, and SIGINT.
 
 use std::io::BufRead as _;
 use std::sync::mpsc::Sender;

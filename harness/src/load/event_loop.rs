@@ -331,10 +331,10 @@ impl LoadThread {
     }
 }
 
-/// What an open loop sends next.
+/// The state of an open loop.
 struct Pacer {
     schedule: Schedule,
-    /// What the timer was last set for.
+    /// The due time that the timer was last set for.
     armed_for_ns: Option<u64>,
 }
 
@@ -358,7 +358,7 @@ impl Pulse {
     }
 }
 
-/// What events led to.
+/// The outcome of one or more events.
 #[derive(Default)]
 struct Served {
     /// Messages that came back whole.

@@ -1,4 +1,4 @@
-//! What can be wrong with the bytes that a server sends back, and what it means.
+//! Faults in the bytes that a server sends back, and their likely causes.
 
 use std::io;
 

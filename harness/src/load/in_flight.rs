@@ -209,7 +209,7 @@ mod tests {
         in_flight.begin(1, MESSAGE, at(1));
         let second = send(&mut in_flight);
         assert_eq!(second, Stream::new(2).peek(100));
-        // What the old connection carried is nothing that the new one may bring.
+        // The new connection may not bring the bytes of the old one.
         assert!(matches!(
             in_flight.receive(&first[..100], MESSAGE, |_| {}),
             Err(Fault::Wrong { offset: 0, .. })

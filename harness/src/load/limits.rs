@@ -19,13 +19,16 @@ pub struct OutOfLimits(&'static str);
 
 /// Defines a number that lies within limits, with the text for one that does not.
 macro_rules! limited_numbers {
-    ($($(#[$doc:meta])* $name:ident($number:ty): $least:expr, $most:expr, $refusal:literal;)+) => {$(
+    ($(
+        $(#[$doc:meta])*
+        $name:ident($number:ty): $least:expr, $most:expr, $refusal:literal;
+    )+) => {$(
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, PartialOrd, Serialize)]
         pub struct $name($number);
 
         impl $name {
-            /// What it may be.
+            /// The values that it may have.
             pub const LIMITS: RangeInclusive<$number> = $least..=$most;
 
             pub const fn get(self) -> $number {

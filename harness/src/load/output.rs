@@ -1,4 +1,4 @@
-//! Where results go. A run's result is printed whatever else fails.
+//! Output of results. A run's result is printed whatever else fails.
 
 use std::fs::File;
 use std::io::{self, Write as _};

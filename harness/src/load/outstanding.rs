@@ -1,6 +1,6 @@
-//! What a server still owes, and why it may.
+//! Messages that a server still owes, and likely causes.
 
-/// What a server still owes.
+/// Messages that a server still owes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Outstanding {
     pub messages: u64,
@@ -11,7 +11,7 @@ pub struct Outstanding {
     pub unanswered: u64,
 }
 
-/// What bounds a server's accept queue.
+/// The bounds of a server's accept queue.
 pub const ACCEPT_QUEUE: &str = "listen()'s backlog and net.core.somaxconn bound it";
 
 /// Returns the likely cause of echoes that are owed on so many connections. On some of them no echo

@@ -115,8 +115,8 @@ impl MeasuringWindow {
 
 /// The longest time within the window that a thread did not look at its clock.
 ///
-/// A thread looks in every turn of its loop and waits for a tick at most in between. In a longer gap
-/// it was stopped, starved, or had a long batch of events.
+/// A thread looks in every turn of its loop and waits for a tick at most in between. In a longer
+/// gap it was stopped, starved, or had a long batch of events.
 #[derive(Debug)]
 pub struct LongestGap {
     last_ns: u64,

@@ -158,7 +158,8 @@ fn sources(asked: Option<SourceAddresses>, destination: IpAddr, per_port: usize)
     let Some(asked) = asked else {
         ensure!(
             SourceAddresses::LIMITS.contains(&needed),
-            "{per_port} connections to one port: more than {} source addresses can carry; pass more --ports",
+            "{per_port} connections to one port: more than {} source addresses can carry; pass \
+             more --ports",
             SourceAddresses::LIMITS.end()
         );
         return Ok(needed);

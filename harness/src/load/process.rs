@@ -1,4 +1,4 @@
-//! What the load asks of the kernel for its own process and threads.
+//! System calls for the clock, a timer and a socket option that no crate has.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};

@@ -44,7 +44,7 @@ pub enum LoadEvent {
     Result(LoadResult),
 }
 
-/// What one run has measured.
+/// The result of one run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LoadResult {
     /// Connections that stood.
@@ -82,8 +82,8 @@ pub struct LoadResult {
     pub fairness: Option<Fairness>,
     /// CPU that the load used within the window, user and system, all threads, in ns.
     pub client_cpu_ns: u64,
-    /// That as a share of the window times the CPUs that the load can use (threads or allowed CPUs,
-    /// whichever are fewer). Near 1 the load is the bottleneck.
+    /// `client_cpu_ns` as a share of the window times the CPUs that the load can use (threads or
+    /// allowed CPUs, whichever are fewer). Near 1 the load is the bottleneck.
     pub client_cpu_ratio: f64,
     pub threads: usize,
     /// The seed: it chooses which bytes are sent.
@@ -105,7 +105,7 @@ pub struct LoadResult {
     pub window_end_ns: Option<u64>,
     /// The longest time within the window that a thread of the load did not look at its clock, or
     /// from the window's end until the main thread read the CPU clock, in ns. A thread waits for
-    /// 50 ms at most. In a longer gap it was stopped (SIGSTOP, a machine that paused) or had no CPU.
+    /// 50 ms at most; in a longer gap it was stopped (SIGSTOP, a paused machine) or had no CPU.
     #[serde(default)]
     pub longest_gap_ns: Option<u64>,
     /// The latencies as an HdrHistogram log, with `--histogram -`.
@@ -113,8 +113,8 @@ pub struct LoadResult {
     pub histogram_log: Option<String>,
 }
 
-/// More was asked than was answered. Either messages were still owed when the load no longer waited,
-/// or an open loop's came back more slowly than they were due.
+/// More was asked than was answered. Messages were still owed when the load no longer waited, or an
+/// open loop's came back more slowly than they were due.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Saturation {
     pub limit: Bottleneck,

@@ -32,7 +32,7 @@ pub struct ThreadShare {
     pub own: usize,
 }
 
-/// What one thread sends, and when.
+/// The messages of one thread, in the order of their due times.
 #[derive(Debug)]
 pub struct Schedule {
     start_ns: u64,

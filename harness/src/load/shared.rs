@@ -1,4 +1,4 @@
-//! What the threads of a load share, and what each has measured.
+//! State that the threads of a load share, and the result of each.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
@@ -11,8 +11,8 @@ use super::pace::{Budget, MeasuringWindow};
 use super::plan::LoadPlan;
 use super::schedule::OpenLoop;
 
-/// What the threads share. All is read often and written rarely, except `progress`: each thread
-/// writes its own.
+/// State that the threads share. All is read often and written rarely, except `progress`: each
+/// thread writes its own.
 #[derive(Debug)]
 pub struct Shared {
     pub plan: LoadPlan,
@@ -55,7 +55,7 @@ pub struct ThreadProgress {
     pub moved_ns: AtomicU64,
 }
 
-/// What the threads are told to send.
+/// An order to all threads to send.
 #[derive(Clone, Copy)]
 pub struct RunOrder {
     pub budget: Budget,
@@ -67,7 +67,7 @@ pub struct RunOrder {
     pub start_ns: u64,
 }
 
-/// What one thread has measured in one run.
+/// The result of one thread in one run.
 #[derive(Debug, Default)]
 pub struct ThreadResult {
     /// Messages that were due within the window, whenever they came back, or how long they were
@@ -85,7 +85,7 @@ pub struct ThreadResult {
     pub last_due_ns: u64,
     /// When the last echo came back.
     pub last_ns: u64,
-    /// What was still owed when the thread gave up waiting.
+    /// Messages that were still owed when the thread no longer waited.
     pub owed: Outstanding,
     /// The longest time within the window that the thread did not look at its clock.
     pub longest_gap_ns: u64,
