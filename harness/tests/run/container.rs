@@ -88,7 +88,7 @@ fn doctor_and_the_list_of_backends_say_what_a_container_refuses() {
         &line("io_uring backends"),
         &["0 of 6 run here", "EPERM", "--security-opt seccomp=unconfined"],
     );
-    assert_has(&line("seccomp"), &["refuses io_uring, unshare"]);
+    assert_has(&line("seccomp"), &["refuse io_uring, unshare"]);
     assert_has(&line("open files"), &["limits results", "share"]);
 
     let mut command = commons.confined("ringmark-server");
