@@ -6,10 +6,10 @@ mod support;
 use ringmark::backend::{self, Knobs};
 use serde_json::Value;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::Read;
 use std::net::TcpListener;
-use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
+use support::confine::{before_exec, checked, is_root, limit_locked_memory, refuse};
 use support::{Backend, SERVER, Server, Values, backends, eventually, parse_backends};
 
 /// Runs a server that must not start, and returns what it wrote to stdout and stderr.
@@ -193,55 +193,6 @@ fn port_of_the_second_worker_in_use() {
     }
 }
 
-/// Makes the kernel answer a system call with an error in the process that `command` starts, as a
-/// sandbox does.
-fn deny(command: &mut Command, call: libc::c_long, errno: i32) {
-    let statement =
-        |code: u32, value: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k: value };
-    // The number of the call is the first word of struct seccomp_data.
-    let load = statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0);
-    let is_call = libc::sock_filter {
-        jf: 1,
-        ..statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, call as u32)
-    };
-    let refuse = statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO | errno as u32);
-    let allow = statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW);
-    let filter = [load, is_call, refuse, allow];
-    let install = move || {
-        let program =
-            libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
-        // SAFETY: the kernel copies the filter, which is as long as `program` says, and changes
-        // nothing of it; prctl(2) is safe between fork and exec.
-        let installed = unsafe {
-            libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
-                && libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &program) == 0
-        };
-        if installed { Ok(()) } else { Err(io::Error::last_os_error()) }
-    };
-    // SAFETY: `install` makes two system calls and allocates nothing.
-    unsafe { command.pre_exec(install) };
-}
-
-/// Lets `command` lock so many bytes of memory, as a user without CAP_IPC_LOCK may.
-fn limit_locked_memory(command: &mut Command, bytes: u64) {
-    const CAP_IPC_LOCK: libc::c_int = 14;
-    let limit = move || {
-        let limits = libc::rlimit { rlim_cur: bytes, rlim_max: bytes };
-        // SAFETY: both are system calls that read a value on the stack at most. Who has no
-        // CAP_SETPCAP has no CAP_IPC_LOCK to lose.
-        unsafe {
-            libc::prctl(libc::PR_CAPBSET_DROP, CAP_IPC_LOCK, 0, 0, 0);
-            if libc::setrlimit(libc::RLIMIT_MEMLOCK, &limits) == 0 {
-                Ok(())
-            } else {
-                Err(io::Error::last_os_error())
-            }
-        }
-    };
-    // SAFETY: it allocates nothing.
-    unsafe { command.pre_exec(limit) };
-}
-
 /// The backends whose memory this kernel counts as locked.
 fn locking() -> Vec<Backend> {
     let mut list = Command::new(SERVER);
@@ -297,8 +248,7 @@ fn locked_bytes(name: &str) -> u64 {
 /// The probe's memory comes back a little later than the ring is closed.
 #[test]
 fn locked_memory_that_just_fits() {
-    // SAFETY: takes no pointer.
-    if unsafe { libc::geteuid() } != 0 {
+    if !is_root() {
         eprintln!("skipped: other servers of this user lock memory too");
         return;
     }
@@ -326,13 +276,8 @@ fn output_that_is_lost() {
             let mut command = Command::new(SERVER);
             command.args(arguments).stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped());
             if closed {
-                // SAFETY: close(2) is safe between fork and exec.
-                unsafe {
-                    command.pre_exec(|| {
-                        libc::close(libc::STDOUT_FILENO);
-                        Ok(())
-                    });
-                }
+                // SAFETY: close(2) takes no pointer, and nothing else uses the descriptor.
+                before_exec(&mut command, || checked(unsafe { libc::close(libc::STDOUT_FILENO) }));
             }
             let output = command.output().expect("the server starts");
             (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
@@ -349,7 +294,7 @@ fn output_that_is_lost() {
         assert_eq!(complaint.lines().count(), 1, "{complaint}");
         if arguments != server {
             assert_eq!(run(Stdio::null(), false), (Some(0), String::new()), "{arguments:?}");
-            let (reader, writer) = io::pipe().expect("a pipe");
+            let (reader, writer) = std::io::pipe().expect("a pipe");
             drop(reader);
             assert_eq!(run(writer.into(), false), (Some(0), String::new()), "{arguments:?}");
         }
@@ -361,7 +306,7 @@ fn output_that_is_lost() {
 fn busy_polling_refused() {
     for name in ["epoll-lt", "epoll-et"] {
         let mut start = support::command(name, &["--set", "busy_poll_us=50"]);
-        deny(&mut start, libc::SYS_ioctl, libc::ENOTTY);
+        refuse(&mut start, &[libc::SYS_ioctl], libc::ENOTTY);
         let (said, complained) = refused(&mut start);
         assert!(complained.contains("EPIOCSPARAMS") && complained.contains("6.9"), "{complained}");
         let said: Value = serde_json::from_str(&said).expect("one JSON line on stdout");
@@ -374,7 +319,7 @@ fn io_uring_refused() {
     for (errno, name_of_errno) in [(libc::EPERM, "EPERM"), (libc::ENOSYS, "ENOSYS")] {
         let mut list = Command::new(SERVER);
         list.args(["--list", "--json"]);
-        deny(&mut list, libc::SYS_io_uring_setup, errno);
+        refuse(&mut list, &[libc::SYS_io_uring_setup], errno);
         let list = parse_backends(&list.output().expect("the server starts").stdout);
         let (uring, others): (Vec<_>, Vec<_>) =
             list.iter().partition(|backend| backend.name.starts_with("uring"));
@@ -388,7 +333,7 @@ fn io_uring_refused() {
             );
 
             let mut start = support::command(&backend.name, &[]);
-            deny(&mut start, libc::SYS_io_uring_setup, errno);
+            refuse(&mut start, &[libc::SYS_io_uring_setup], errno);
             let (said, complained) = refused(&mut start);
             let beginning = format!(
                 "ringmark-server: {} is unsupported: io_uring_setup: {name_of_errno}",
@@ -404,7 +349,7 @@ fn io_uring_refused() {
         for backend in others {
             assert_eq!(backend.unsupported, None, "{}", backend.name);
             let mut start = support::command(&backend.name, &[]);
-            deny(&mut start, libc::SYS_io_uring_setup, errno);
+            refuse(&mut start, &[libc::SYS_io_uring_setup], errno);
             let server = Server::spawn(start);
             let mut client = server.connect();
             if backend.echoes {

@@ -2,10 +2,9 @@
 //! bounded and the others are served.
 
 use super::{Case, any, echo, mute, outlives, survives};
+use crate::support::confine::limit_open_files;
 use crate::support::{Backend, Client, Counters, Server, command, eventually};
 use ringmark::listener::BACKLOG;
-use std::io;
-use std::os::unix::process::CommandExt;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -120,7 +119,7 @@ fn out_of_files(backend: &Backend) {
 /// A table of direct descriptors must keep room for a whole accept queue: these connections leave
 /// less. What the server changes for it is its own doing, and not the kernel's.
 fn nearly_as_many_files_as_an_accept_queue(backend: &Backend) {
-    let server = start_with_files(backend, BACKLOG as libc::rlim_t + 40, &[]);
+    let server = start_with_files(backend, BACKLOG as u64 + 40, &[]);
     outlives(backend, server, |server| {
         for _ in 0..2 {
             let mut clients: Vec<Client> = (0..40).map(|_| server.connect()).collect();
@@ -135,24 +134,14 @@ fn nearly_as_many_files_as_an_accept_queue(backend: &Backend) {
 }
 
 /// A server that may have `limit` files.
-fn start_with_files(backend: &Backend, limit: libc::rlim_t, settings: &[&str]) -> Server {
+fn start_with_files(backend: &Backend, limit: u64, settings: &[&str]) -> Server {
     let mut command = command(&backend.name, settings);
-    // SAFETY: setrlimit(2) reads a value on the stack, and is safe between fork and exec.
-    unsafe {
-        command.pre_exec(move || {
-            let limits = libc::rlimit { rlim_cur: limit, rlim_max: limit };
-            if libc::setrlimit(libc::RLIMIT_NOFILE, &limits) == 0 {
-                Ok(())
-            } else {
-                Err(io::Error::last_os_error())
-            }
-        });
-    }
+    limit_open_files(&mut command, limit);
     Server::spawn(command)
 }
 
 /// A server that may have `limit` files and can have `files`, and more clients than that.
-fn with_too_few_files(backend: &Backend, limit: libc::rlim_t, files: u64, clients: u64) {
+fn with_too_few_files(backend: &Backend, limit: u64, files: u64, clients: u64) {
     let server = start_with_files(backend, limit, &[]);
     let all = clients;
     let mut clients: Vec<Client> = (0..all).map(|_| server.connect()).collect();
@@ -242,7 +231,7 @@ fn queue_beyond_the_table(
 ) {
     const LATE: usize = 600;
     let accepted = files - OTHER_FILES - room;
-    let server = start_with_files(backend, files as libc::rlim_t, settings);
+    let server = start_with_files(backend, files as u64, settings);
     let mut clients: Vec<Client> = (0..accepted).map(|_| server.connect()).collect();
     server.wait_for("accepted", accepted as u64);
     server.pause();

@@ -2,11 +2,12 @@
 //! up.
 
 use super::{Case, any};
+use crate::support::confine::before_exec;
 use crate::support::{Backend, Client, SERVER, Server, command};
 use std::collections::HashSet;
 use std::fs;
 use std::net::{Ipv6Addr, SocketAddr, TcpListener};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 
 pub const CASES: &[Case] = &[
@@ -81,26 +82,18 @@ fn free_ports_of_ipv6(backend: &Backend) {
 /// The same server from a process that has left every signal blocked, and these ignored.
 fn with_inherited_signals(backend: &Backend, arguments: &[&str]) -> Command {
     let mut command = command(&backend.name, arguments);
-    // SAFETY: all of these are safe between fork and exec, and touch nothing but the set on the
-    // stack.
-    unsafe {
-        command.pre_exec(|| {
-            let mut all = std::mem::zeroed();
-            libc::sigfillset(&mut all);
-            libc::sigprocmask(libc::SIG_SETMASK, &all, std::ptr::null_mut());
-            for signal in [
-                libc::SIGTERM,
-                libc::SIGINT,
-                libc::SIGUSR1,
-                libc::SIGUSR2,
-                libc::SIGURG,
-                libc::SIGCHLD,
-            ] {
-                libc::signal(signal, libc::SIG_IGN);
-            }
-            Ok(())
-        });
-    }
+    // SAFETY: these calls touch nothing but the set on the stack.
+    before_exec(&mut command, || unsafe {
+        let mut all = std::mem::zeroed();
+        libc::sigfillset(&mut all);
+        libc::sigprocmask(libc::SIG_SETMASK, &all, std::ptr::null_mut());
+        for signal in
+            [libc::SIGTERM, libc::SIGINT, libc::SIGUSR1, libc::SIGUSR2, libc::SIGURG, libc::SIGCHLD]
+        {
+            libc::signal(signal, libc::SIG_IGN);
+        }
+        Ok(())
+    });
     command
 }
 

@@ -3,6 +3,7 @@
 #![allow(dead_code, unused_imports, reason = "each test program uses a part of this")]
 
 mod client;
+pub mod confine;
 mod process;
 mod server;
 mod strace;

@@ -1,12 +1,12 @@
 //! One server process: started on free ports, asked by signals, reaped whatever happens.
 
+use super::confine::{before_exec, checked};
 use super::{Client, PATIENCE, SERVER, eventually, process};
 use serde_json::Value;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
-use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread::{self, JoinHandle};
@@ -64,13 +64,10 @@ impl Server {
     /// Starts a server, ready or not.
     pub fn launch(mut command: Command) -> Self {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        // SAFETY: prctl(2) is one system call that touches no memory, safe between fork and exec.
-        unsafe {
-            command.pre_exec(|| {
-                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-                Ok(())
-            });
-        }
+        before_exec(&mut command, || {
+            // SAFETY: this operation of prctl(2) takes no pointer.
+            checked(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) })
+        });
         let mut child = command.spawn().expect("the server starts");
         let stdout = BufReader::new(child.stdout.take().expect("stdout is piped"));
         let mut stderr = child.stderr.take().expect("stderr is piped");

@@ -2,7 +2,6 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Mutex};
@@ -12,6 +11,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::dialogue::Dialogue;
 use crate::echo_server::{Connection, Server};
+use crate::programs::server;
 use crate::{assert_has, failure, load, result, stderr};
 
 /// What each accepted connection sent, in the order in which they ended.
@@ -262,12 +262,11 @@ struct Ringmark {
 impl Ringmark {
     /// None if the kernel refuses the backend.
     fn start(backend: &str) -> Option<Self> {
-        let program = Path::new(env!("CARGO_BIN_EXE_ringmark")).with_file_name("ringmark-server");
-        let mut child = Command::new(&program)
+        let mut child = Command::new(server())
             .args(["--backend", backend, "--listen", "127.0.0.1:0"])
             .stdout(Stdio::piped())
             .spawn()
-            .unwrap_or_else(|error| panic!("{}: {error}; build the workspace", program.display()));
+            .unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let ready = event(&mut stdout);
         let address = ready["addresses"][0].as_str().map(str::to_owned);
@@ -330,11 +329,7 @@ fn counts_agree(backend: &str, connections: u64, churn: u64, echoes: u64) {
 
 #[test]
 fn every_backend_accepts_as_many_as_are_opened() {
-    let list =
-        Command::new(Path::new(env!("CARGO_BIN_EXE_ringmark")).with_file_name("ringmark-server"))
-            .args(["--list", "--json"])
-            .output()
-            .unwrap();
+    let list = Command::new(server()).args(["--list", "--json"]).output().unwrap();
     let list: Value = serde_json::from_slice(&list.stdout).unwrap();
     let backends: Vec<&str> =
         list.as_array().unwrap().iter().filter_map(|backend| backend["name"].as_str()).collect();

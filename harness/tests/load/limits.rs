@@ -1,13 +1,12 @@
 //! What the load meets of limits and of outputs that cannot be written.
 
 use std::fs::File;
-use std::io;
 use std::net::TcpListener;
-use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
+use crate::confine::{limit_open_files, refuse};
 use crate::echo_server::{Server, echo};
 use crate::{assert_has, load, stderr};
 
@@ -68,32 +67,10 @@ fn a_run_that_fails_leaves_a_histogram_as_it_was() {
 }
 
 /// Lets the command's process make no file table of its own, as the profile that Docker has by
-/// default, and open no more than so many files.
-fn confine(command: &mut Command, files: u64) {
-    let statement = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
-    let jump = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
-    let filter = [
-        // The number of the call.
-        statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0),
-        libc::sock_filter { jf: 1, ..statement(jump, libc::SYS_unshare as u32) },
-        statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
-        statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW),
-    ];
-    let before_exec = move || {
-        let mut filter = filter;
-        let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
-        let limit = libc::rlimit { rlim_cur: files, rlim_max: files };
-        let check = |result| if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) };
-        // SAFETY: `limit`, `program` and the filter that it points to live through the calls, which
-        // read them.
-        unsafe {
-            check(libc::setrlimit(libc::RLIMIT_NOFILE, &limit))?;
-            check(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))?;
-            check(libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program))
-        }
-    };
-    // SAFETY: the closure makes three system calls and allocates nothing.
-    unsafe { command.pre_exec(before_exec) };
+/// default, and open no more than 200 files.
+fn confine(command: &mut Command) {
+    limit_open_files(command, 200);
+    refuse(command, &[libc::SYS_unshare], libc::EPERM);
 }
 
 #[test]
@@ -104,7 +81,7 @@ fn where_unshare_is_refused_the_threads_share_a_file_table() {
             "--connections 100 --message-bytes 64 --echoes 1000 --json --threads {threads}"
         );
         let mut command = load(&server, &options);
-        confine(&mut command, 200);
+        confine(&mut command);
         let output = command.output().unwrap();
         assert!(output.status.success(), "{}", stderr(&output));
         let text = String::from_utf8(output.stdout).unwrap();
@@ -121,7 +98,7 @@ fn where_unshare_is_refused_the_threads_share_a_file_table() {
 fn where_unshare_is_refused_and_too_few_files_are_allowed_it_is_said_how_many_connections_fit() {
     let server = Server::start(1, echo);
     let mut command = load(&server, "--connections 137 --message-bytes 64 --echoes 1000");
-    confine(&mut command, 200);
+    confine(&mut command);
     let output = command.output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let parts = [

@@ -3,11 +3,15 @@
 
 mod broken;
 mod churn;
+#[path = "../../../tests/support/confine.rs"]
+mod confine;
 mod dialogue;
 mod echo_server;
 mod fairness;
 mod limits;
 mod open;
+#[path = "../support/programs.rs"]
+mod programs;
 mod saturated;
 
 use std::process::{Command, Output};

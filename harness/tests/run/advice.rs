@@ -5,7 +5,8 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::confined::{Commons, NOBODY, become_nobody, is_root};
+use crate::confine::is_root;
+use crate::confined::{Commons, NOBODY, become_nobody};
 use crate::{assert_has, stdout, success};
 
 /// In place of the sysctl, which is for the whole machine.

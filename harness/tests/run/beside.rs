@@ -2,41 +2,30 @@
 //! has.
 
 use std::fs;
-use std::os::unix::process::CommandExt;
-use std::process::Stdio;
 
-use crate::{FOUR_CONNECTIONS, Place, Running, heading};
-
-/// The right to make network namespaces, by its number (capability.h).
-const CAP_SYS_ADMIN: libc::c_ulong = 21;
+use crate::confine::{CAP_SYS_ADMIN, drop_capability};
+use crate::processes::Running;
+use crate::programs::server;
+use crate::{CALLS, FOUR_CONNECTIONS, Place, heading};
 
 #[test]
 fn four_runs_in_one_network_do_not_take_each_others_ports() {
-    let server =
-        std::path::Path::new(env!("CARGO_BIN_EXE_ringmark")).with_file_name("ringmark-server");
     let external = format!(
         "[[external]]\nname = \"mine\"\ncommand = [\"{0}\", \"--backend\", \"poll\", \"--listen\", \
          \"127.0.0.1:{{port}}\"]\nready = \"port\"\nversion = [\"{0}\", \"--version\"]\n",
-        server.display()
+        server().display()
     );
     let workloads: String =
         (0..3).map(|number| FOUR_CONNECTIONS.replace("four", &format!("four-{number}"))).collect();
     let backends = heading(&["epoll-et", "poll"]);
-    let matrix = format!("{backends}[syscalls]\nechoes = 20\n{external}{workloads}");
+    let matrix = format!("{backends}{CALLS}{external}{workloads}");
     let runs: Vec<(Place, Running)> = (0..4)
         .map(|_| {
             let place = Place::with(&matrix);
             let mut command = place.run();
-            // SAFETY: prctl is a single system call, safe between fork and exec. Who is not root
-            // has no such right.
-            unsafe {
-                command.pre_exec(|| {
-                    libc::prctl(libc::PR_CAPBSET_DROP, CAP_SYS_ADMIN);
-                    Ok(())
-                });
-            }
-            command.stdout(Stdio::null()).stderr(Stdio::piped());
-            let running = Running(Some(command.spawn().unwrap()));
+            // Nobody makes a network namespace without it.
+            drop_capability(&mut command, CAP_SYS_ADMIN);
+            let running = Running::start(&mut command);
             (place, running)
         })
         .collect();

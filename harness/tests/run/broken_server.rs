@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::{FOUR_CONNECTIONS, LATENCY, Place, assert_has, assert_reasons, failure, heading};
+use crate::{LATENCY, Place, assert_has, assert_reasons, calls, failure};
 use serde_json::json;
 
 /// What the stand-in does wrong.
@@ -21,9 +21,7 @@ const FAULT: &str = "RINGMARK_TEST_FAULT";
 /// Runs a matrix on a server that is this script; returns the reasons of the rows, which have all
 /// failed.
 fn reasons(script: &str) -> Vec<String> {
-    let matrix =
-        format!("{}{LATENCY}[syscalls]\nechoes = 20\n{FOUR_CONNECTIONS}", heading(&["epoll-et"]));
-    let place = Place::with(&matrix);
+    let place = Place::with(&(calls(&["epoll-et"]) + LATENCY));
     let line = failure(place.run().arg("--server").arg(server_of(&place, script)));
     assert_has(&line, &["no trial of 6 gave figures that can be used", "trials.csv says why"]);
 

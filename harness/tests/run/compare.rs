@@ -5,7 +5,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use crate::broken_server::server_of;
-use crate::{Place, Row, assert_has, failure, heading, one_line, stderr, stdout, success};
+use crate::programs::server;
+use crate::{
+    Place, Row, assert_has, calls, committed, edit_rows, failure, heading, one_line, set, stderr,
+    stdout, success,
+};
 
 /// Two servers that differ in nothing that matters here.
 const ARMS: [&str; 2] = ["epoll-et", "epoll-lt"];
@@ -47,10 +51,9 @@ fn a_server_that_works_more_is_slower_than_it_was_and_than_none_is_itself() {
     let (before, after) = (Place::with(&matrix(1)), Place::with(&matrix(1)));
     success(&mut before.run());
     // The baseline stays as it is.
-    let real = Path::new(env!("CARGO_BIN_EXE_ringmark")).with_file_name("ringmark-server");
     let handicap = "case \"$*\" in *epoll-lt*) set -- \"$@\" --set work_ns=50000;; esac";
-    let server = server_of(&after, &format!("{handicap}\nexec '{}' \"$@\"", real.display()));
-    success(after.run().arg("--server").arg(server));
+    let slower = server_of(&after, &format!("{handicap}\nexec '{}' \"$@\"", server().display()));
+    success(after.run().arg("--server").arg(slower));
 
     let itself = stdout(&success(&mut compare(&before, &before.out(), &before.out())));
     assert_has(&itself, &["They are the same run"]);
@@ -104,24 +107,15 @@ fn a_server_that_works_more_is_slower_than_it_was_and_than_none_is_itself() {
     );
 }
 
-/// A run of counted calls, which takes no time.
-fn counted(connections: u32) -> Place {
-    let workload = format!(
-        "name = \"w\"\nquestion = \"q\"\nconnections = {connections}\nmessage_bytes = 64\n"
-    );
-    let place = Place::with(&format!(
-        "{}[syscalls]\nechoes = 20\n[[workload]]\n{workload}",
-        heading(&["epoll-et"])
-    ));
-    success(&mut place.run());
-    place
-}
-
 #[test]
 fn what_is_not_comparable_is_refused_with_the_reason() {
-    let (one, two) = (counted(1), counted(2));
+    let (one, two) = (
+        Place::finished(),
+        Place::with(&calls(&["epoll-et"]).replace("connections = 4", "connections = 2")),
+    );
+    success(&mut two.run());
     let line = failure(&mut compare(&one, &one.out(), &two.out()));
-    assert_has(&line, &["have nothing in common", "`w`: connections is 1 in A and 2 in B"]);
+    assert_has(&line, &["have nothing in common", "`four`: connections is 4 in A and 2 in B"]);
 
     let manifest = two.out().join("manifest.json");
     let written = fs::read_to_string(&manifest).unwrap();
@@ -131,7 +125,7 @@ fn what_is_not_comparable_is_refused_with_the_reason() {
             "\"build_profile\": \"not-",
             "differ by more than any server: build both alike",
         ),
-        ("\"name\": \"w\"", "\"name\": \"v\"", "have nothing in common that can be compared"),
+        ("\"name\": \"four\"", "\"name\": \"v\"", "have nothing in common that can be compared"),
     ] {
         assert!(written.contains(from), "{written}");
         fs::write(&manifest, written.replace(from, to)).unwrap();
@@ -160,7 +154,7 @@ fn what_is_not_comparable_is_refused_with_the_reason() {
 
 #[test]
 fn a_wrong_command_line_is_told_from_a_slower_server() {
-    let place = counted(1);
+    let place = Place::finished();
     for arguments in
         [["--fail-if-slower", "much"], ["--fail-if-slower", "-1%"], ["--metric", "speed"]]
     {
@@ -169,29 +163,10 @@ fn a_wrong_command_line_is_told_from_a_slower_server() {
     }
 }
 
-fn committed(name: &str) -> PathBuf {
-    let results = Path::new(env!("CARGO_MANIFEST_DIR")).join("../results");
-    let mut folders = fs::read_dir(results).unwrap().map(|entry| entry.unwrap().path());
-    folders.find(|folder| folder.to_string_lossy().ends_with(name)).unwrap()
-}
-
 /// A copy of a committed run whose trials were edited.
 fn edited(run: &Path, place: &Place, edit: impl FnOnce(&mut Vec<Row>)) -> PathBuf {
-    let copy = place.path("copy");
-    fs::create_dir_all(&copy).unwrap();
-    for file in ["manifest.json", "memory.csv", "memory_points.csv"] {
-        fs::copy(run.join(file), copy.join(file)).unwrap();
-    }
-    let mut reader = csv::Reader::from_path(run.join("trials.csv")).unwrap();
-    let heading = reader.headers().unwrap().clone();
-    let mut rows: Vec<Row> = reader.deserialize().map(Result::unwrap).collect();
-    edit(&mut rows);
-    let mut writer = csv::Writer::from_path(copy.join("trials.csv")).unwrap();
-    writer.write_record(&heading).unwrap();
-    for row in rows {
-        writer.write_record(heading.iter().map(|column| &row[column])).unwrap();
-    }
-    writer.flush().unwrap();
+    let copy = place.copy_of(run);
+    edit_rows(&copy.join("trials.csv"), edit);
     copy
 }
 
@@ -272,9 +247,6 @@ fn a_part_is_not_taken_for_the_whole() {
     let b = |edit: &dyn Fn(&mut Vec<Row>)| judged(&place, &run, &edited(&run, &place, edit), &[]);
     let of_multishot = |rows: &mut Vec<Row>, edit: &dyn Fn(&mut Row)| {
         rows.iter_mut().filter(|row| row["arm"] == "uring-multishot").for_each(edit);
-    };
-    let set = |row: &mut Row, column: &str, cell: &str| {
-        drop(row.insert(column.to_owned(), cell.to_owned()))
     };
 
     // Its end is missing, or one arm's blocks, or what an instrument gave.

@@ -9,13 +9,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::confined::{
-    Commons, become_user, confine, drop_capability, is_root, limit_locked_memory,
-};
+use crate::confine::{CAP_SYS_ADMIN, become_user, drop_capability, is_root, limit_locked_memory};
+use crate::confined::{Commons, confine};
 use crate::{assert_has, assert_reasons, stdout, success};
-
-/// The number of CAP_SYS_ADMIN (capability.h).
-const CAP_SYS_ADMIN: libc::c_ulong = 21;
 
 fn smoke() -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("matrix/smoke.toml")).unwrap()

@@ -1,29 +1,15 @@
 //! `ringmark doctor` against what the kernel says elsewhere, and what `ringmark run` makes of it.
 
 use std::fs;
-use std::io;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
 
+use crate::confine::limit_open_files;
+use crate::programs::{RINGMARK, server};
 use crate::refused_ring::refuse_io_uring;
 use crate::{FOUR_CONNECTIONS, LATENCY, Place, assert_has, failure, heading, stdout, success};
-
-/// Lowers both limits of open files in the command's process.
-fn limit_open_files(command: &mut Command, files: u64) {
-    // SAFETY: between fork and exec one plain system call is made, which reads a local.
-    unsafe {
-        command.pre_exec(move || {
-            let limit = libc::rlimit { rlim_cur: files, rlim_max: files };
-            match libc::setrlimit(libc::RLIMIT_NOFILE, &limit) {
-                0 => Ok(()),
-                _ => Err(io::Error::last_os_error()),
-            }
-        });
-    }
-}
 
 fn setting(name: &str) -> Option<String> {
     let text = fs::read_to_string(Path::new("/proc/sys").join(name.replace('.', "/"))).ok()?;
@@ -68,8 +54,7 @@ fn it_agrees_with_the_kernel_and_the_server() {
     let cpus = std::thread::available_parallelism().unwrap().get();
     assert!(cpus >= 3 || line("CPUs")["status"] == "limits results", "{said:#}");
 
-    let server = Path::new(env!("CARGO_BIN_EXE_ringmark")).with_file_name("ringmark-server");
-    let listed = Command::new(server).args(["--list", "--json"]).output().unwrap();
+    let listed = Command::new(server()).args(["--list", "--json"]).output().unwrap();
     let listed: Value = serde_json::from_slice(&listed.stdout).unwrap();
     let is_uring = |entry: &&Value| entry["name"].as_str().unwrap().starts_with("uring-");
     let all = listed.as_array().unwrap().iter().filter(is_uring).count();
@@ -148,11 +133,10 @@ fn hyperthreads_of_one_core_are_said_and_get_no_verdict() {
     if cpus < 2 || !inside(&["true"]).output().is_ok_and(|output| output.status.success()) {
         return eprintln!("skipped: it needs root, unshare, taskset, and CPUs 0 and 1");
     }
-    let ringmark = env!("CARGO_BIN_EXE_ringmark");
-    let screen = stdout(&success(&mut inside(&[ringmark, "doctor"])));
+    let screen = stdout(&success(&mut inside(&[RINGMARK, "doctor"])));
     assert_has(&screen, &["2 on one core: hyperthreads", "`shared-core`, no verdict"]);
 
-    let output = inside(&[ringmark, "run", "matrix.toml", "--out", "out"]).output().unwrap();
+    let output = inside(&[RINGMARK, "run", "matrix.toml", "--out", "out"]).output().unwrap();
     let printed = stdout(&output);
     assert_has(
         &printed,

@@ -6,15 +6,16 @@ use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::path::Path;
-use std::process::{Command, Stdio, exit};
+use std::process::{Command, exit};
 use std::thread;
 use std::time::Duration;
 
 use crate::broken_server::serve;
-use crate::interruption::wait_for;
-use crate::scale::limited;
+use crate::confine::limit_open_files;
+use crate::processes::{Running, wait_for, wait_until};
+use crate::programs::server;
 use crate::{
-    FOUR_CONNECTIONS, LATENCY, Place, Row, Running, assert_has, failure, heading, one_line, stdout,
+    CALLS, FOUR_CONNECTIONS, LATENCY, Place, Row, assert_has, failure, heading, one_line, stdout,
 };
 
 /// What the stand-in does, and the file that it shows where it runs, in one variable of its
@@ -82,7 +83,7 @@ impl Trials {
 
     #[track_caller]
     fn assert_gone(&self) {
-        wait_for("the end of every process", || (!self.runs()).then_some(()));
+        wait_until("the end of every process", || !self.runs());
     }
 }
 
@@ -110,9 +111,8 @@ fn calls(place: &Place, arm: &str) -> Vec<(String, String)> {
 #[test]
 fn one_of_ours_from_outside_costs_what_it_costs_from_inside() {
     for backend in ["epoll-et", "epoll-document"] {
-        let server = Path::new(env!("CARGO_BIN_EXE_ringmark")).with_file_name("ringmark-server");
         let command = [
-            server.to_str().unwrap(),
+            server().to_str().unwrap(),
             "--backend",
             backend,
             "--listen",
@@ -185,7 +185,7 @@ fn it_runs_where_ours_do() {
 fn assert_fails(trials: &Trials, parts: &[&str]) {
     let refusal = failure(&mut trials.place.run());
     // A whole run that has failed is not made good by asking for the rest of it.
-    let again = failure(trials.place.command("run").args(["--resume", "out"]));
+    let again = failure(&mut trials.place.resume());
     assert_eq!(again.lines().last(), refusal.lines().last());
     let rows = trials.rows();
     assert!(!rows.is_empty());
@@ -249,7 +249,7 @@ fn one_that_never_gets_ready_is_given_up() {
 
 #[test]
 fn one_that_never_stands_costs_no_other_blocks_and_its_words_move_no_cursor() {
-    let calls = format!("{}[syscalls]\nechoes = 20\n", heading(&["epoll-et"]));
+    let calls = heading(&["epoll-et"]) + CALLS;
     let workloads: String =
         (0..5).map(|number| FOUR_CONNECTIONS.replace("four", &format!("four-{number}"))).collect();
     let latency = LATENCY.replace("blocks = 1", "blocks = 2");
@@ -283,7 +283,7 @@ fn one_that_never_stands_costs_no_other_blocks_and_its_words_move_no_cursor() {
         let text = fs::read_to_string(place.out().join(file)).unwrap();
         assert!(!text.chars().any(|c| c.is_control() && c != '\n'), "{file}");
     }
-    let printed = stdout(&place.command("report").arg("out").output().unwrap());
+    let printed = stdout(&place.report().output().unwrap());
     assert!(!printed.chars().any(|c| c.is_control() && c != '\n'), "{printed}");
 }
 
@@ -407,10 +407,8 @@ fn dead_processes_are_none_of_the_servers() {
 
 #[test]
 fn several_workers_of_it_are_given_no_more_than_one_table_of_files() {
-    let server = Path::new(env!("CARGO_BIN_EXE_ringmark")).with_file_name("ringmark-server");
-    let server = server.to_str().unwrap();
     let command = [
-        server,
+        server().to_str().unwrap(),
         "--backend=epoll-et",
         "--listen={address}:{port}",
         "--workers={workers}",
@@ -421,7 +419,9 @@ fn several_workers_of_it_are_given_no_more_than_one_table_of_files() {
     let matrix =
         format!("workers = 2\n{}{memory}{}", heading(&["other"]), external(&command, "\"port\""));
     let place = Place::with(&matrix);
-    limited(&mut place.run(), 300).output().unwrap();
+    let mut command = place.run();
+    limit_open_files(&mut command, 300);
+    command.output().unwrap();
     let rows = place.rows("trials.csv");
     let row = rows.iter().find(|row| row["arm"] == "other").unwrap();
     assert_eq!(row["status"], "skipped");
@@ -436,17 +436,9 @@ fn in_the_midst(role: &str) -> (Trials, Running) {
     let passes = format!("{LATENCY}{FOUR_CONNECTIONS}")
         .replace("duration = \"50ms\"", "duration = \"600s\"");
     let trials = Trials::of(role, &passes);
-    let mut command = trials.place.run();
     // Of the two orders, the one that begins with the stand-in.
     let running = (0..).find_map(|seed: u32| {
-        let mut running = Running(Some(
-            command
-                .args(["--seed", &seed.to_string()])
-                .stdout(Stdio::piped())
-                .stderr(Stdio::piped())
-                .spawn()
-                .unwrap(),
-        ));
+        let running = Running::start(trials.place.run().args(["--seed", &seed.to_string()]));
         let manifest = wait_for("the first block's order", || {
             let text = fs::read(trials.place.out().join("manifest.json")).ok()?;
             let manifest: serde_json::Value = serde_json::from_slice(&text).ok()?;
@@ -455,26 +447,23 @@ fn in_the_midst(role: &str) -> (Trials, Running) {
         if manifest.ends_with("other") {
             return Some(running);
         }
-        let _ = running.0.take().map(|mut child| child.kill().and_then(|()| child.wait()));
+        drop(running);
         fs::remove_dir_all(trials.place.out()).unwrap();
-        command = trials.place.run();
         None
     });
-    wait_for("the stand-in", || {
-        (trials.place.path("seen").exists() && trials.runs()).then_some(())
-    });
+    wait_until("the stand-in", || trials.place.path("seen").exists() && trials.runs());
     (trials, running.unwrap())
 }
 
 #[test]
 fn a_killed_run_leaves_none_of_its_processes_behind() {
     let (trials, running) = in_the_midst("orphans");
-    wait_for("the one that lives on", || trials.place.path("lives").exists().then_some(()));
+    wait_until("the one that lives on", || trials.place.path("lives").exists());
     let ended = wait_for("the other one", || {
         let pid = fs::read_to_string(trials.place.path("ended")).ok()?;
         pid.strip_suffix('\n').map(str::to_owned)
     });
-    wait_for("its being reaped", || (!Path::new("/proc").join(&ended).exists()).then_some(()));
+    wait_until("its being reaped", || !Path::new("/proc").join(&ended).exists());
     running.signal(libc::SIGKILL);
     running.end();
     trials.assert_gone();

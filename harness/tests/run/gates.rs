@@ -7,7 +7,6 @@ use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
-use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -16,6 +15,8 @@ use std::thread;
 use std::time::Duration;
 
 use crate::broken_server::{server_of, stand_in_with};
+use crate::confine::{before_exec, checked};
+use crate::programs::server;
 use crate::{FOUR_CONNECTIONS, LATENCY, Place, Row, assert_has, assert_reasons, failure, heading};
 
 /// One block of two arms, each tried three times, and another block in its place.
@@ -133,14 +134,10 @@ fn confine(command: &mut Command, cpus: [usize; 2]) {
         // SAFETY: `cpu` lies within the set.
         unsafe { libc::CPU_SET(cpu, &mut set) };
     }
-    // SAFETY: between fork and exec one plain system call is made, which reads a set that the
-    // closure owns.
-    unsafe {
-        command.pre_exec(move || match libc::sched_setaffinity(0, size_of_val(&set), &set) {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
-        });
-    }
+    before_exec(command, move || {
+        // SAFETY: the call reads the set, which the closure owns and whose size is the one given.
+        checked(unsafe { libc::sched_setaffinity(0, size_of_val(&set), &set) })
+    });
 }
 
 /// Those that make a CPU busy, and those that the CPUs should be left to, one at a time.
@@ -251,32 +248,14 @@ fn stat_text(ticks: u64) -> String {
 /// Puts a file in the place of /proc/stat for the command's process and all that it starts.
 fn replace_proc_stat(command: &mut Command, file: &std::path::Path) {
     let file = CString::new(file.as_os_str().as_bytes()).unwrap();
-    // SAFETY: between fork and exec three plain system calls are made, on strings that the closure
-    // owns or that are constant; an io::Error from errno does not allocate.
-    unsafe {
-        command.pre_exec(move || {
-            let nothing = ptr::null();
-            if libc::unshare(libc::CLONE_NEWNS) != 0
-                || libc::mount(
-                    nothing,
-                    c"/".as_ptr(),
-                    nothing,
-                    libc::MS_REC | libc::MS_PRIVATE,
-                    ptr::null(),
-                ) != 0
-                || libc::mount(
-                    file.as_ptr(),
-                    c"/proc/stat".as_ptr(),
-                    nothing,
-                    libc::MS_BIND,
-                    ptr::null(),
-                ) != 0
-            {
-                return Err(io::Error::last_os_error());
-            }
-            Ok(())
-        });
-    }
+    let private = libc::MS_REC | libc::MS_PRIVATE;
+    // SAFETY: the calls read strings that the closure owns or that are constant.
+    before_exec(command, move || unsafe {
+        let (root, stat) = (c"/".as_ptr(), c"/proc/stat".as_ptr());
+        checked(libc::unshare(libc::CLONE_NEWNS))?;
+        checked(libc::mount(ptr::null(), root, ptr::null(), private, ptr::null()))?;
+        checked(libc::mount(file.as_ptr(), stat, ptr::null(), libc::MS_BIND, ptr::null()))
+    });
 }
 
 #[test]
@@ -322,12 +301,10 @@ fn a_rejected_trial_stays_and_is_run_again_a_bounded_number_of_times() {
     let blocks = 4;
     let matrix = format!("{}{LATENCY}{FOUR_CONNECTIONS}", heading(&["epoll-et", "epoll-lt"]));
     let place = Place::with(&matrix.replace("blocks = 1", &format!("blocks = {blocks}")));
-    let real =
-        std::path::Path::new(env!("CARGO_BIN_EXE_ringmark")).with_file_name("ringmark-server");
     let faulty = stand_in_with("first-forgotten");
     let script = format!(
         "if mkdir was-started 2>/dev/null\nthen {faulty}\nelse exec '{}' \"$@\"\nfi",
-        real.display()
+        server().display()
     );
     let server = server_of(&place, &script);
     let _alone = alone();

@@ -2,10 +2,9 @@
 //! keeps it alive.
 
 use std::fs;
-use std::process::Stdio;
 
-use crate::interruption::{children_of, stat, wait_for};
-use crate::{FOUR_CONNECTIONS, LATENCY, Place, Row, Running, assert_reasons, heading};
+use crate::processes::{Running, arguments, children_of, stat, wait_for, wait_until};
+use crate::{FOUR_CONNECTIONS, LATENCY, Place, Row, assert_reasons, heading};
 
 fn spinning() -> String {
     FOUR_CONNECTIONS.replace("four", "spinning") + "idle_spinner = true\n"
@@ -55,13 +54,8 @@ fn it_gives_way_to_all_and_dies_with_the_run() {
         spinning()
     );
     let place = Place::with(&matrix);
-    let running = place.run().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let running = Running(Some(running));
-    let is_spinner = |pid: u32| {
-        fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| {
-            line.split(|byte| *byte == 0).any(|argument| argument == b"spin-when-idle")
-        })
-    };
+    let running = Running::start(&mut place.run());
+    let is_spinner = |pid| arguments(pid).iter().any(|word| word == "spin-when-idle");
     // Its main thread waits; the others have taken their CPUs and the policy when all are idle.
     let idle = libc::SCHED_IDLE.to_string();
     let (spinner, cpus) = wait_for("a spinner with all of its threads", || {
@@ -86,5 +80,5 @@ fn it_gives_way_to_all_and_dies_with_the_run() {
 
     running.signal(libc::SIGKILL);
     running.end();
-    wait_for("the end of the spinner", || (!spinner.runs()).then_some(()));
+    wait_until("the end of the spinner", || !spinner.runs());
 }

@@ -8,7 +8,10 @@ mod bad_input;
 mod beside;
 mod broken_server;
 mod calibrate;
+mod columns;
 mod compare;
+#[path = "../../../tests/support/confine.rs"]
+mod confine;
 mod confined;
 mod container;
 mod doctor;
@@ -20,6 +23,9 @@ mod interruption;
 mod memory;
 mod page;
 mod placement;
+mod processes;
+#[path = "../support/programs.rs"]
+mod programs;
 mod refused_ring;
 mod replaced;
 mod report;
@@ -33,9 +39,12 @@ mod workloads;
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
 
 use tempfile::TempDir;
+
+use programs::RINGMARK;
 
 /// A row of a CSV file, by column.
 type Row = HashMap<String, String>;
@@ -46,6 +55,12 @@ const LATENCY: &str = "
 blocks = 1
 duration = \"50ms\"
 warmup_max = \"50ms\"
+";
+
+/// Calls only: a busy machine spoils no trial of theirs.
+const CALLS: &str = "
+[syscalls]
+echoes = 20
 ";
 
 const FOUR_CONNECTIONS: &str = "
@@ -64,6 +79,11 @@ fn heading(backends: &[&str]) -> String {
     format!("question = \"q\"\nbaseline = \"{baseline}\"\nbackends = [{}]\n", list.join(", "))
 }
 
+/// Returns a matrix that counts the calls of each backend once.
+fn calls(backends: &[&str]) -> String {
+    heading(backends) + CALLS + FOUR_CONNECTIONS
+}
+
 /// A folder of the test's own, with a matrix in it.
 struct Place(TempDir);
 
@@ -71,6 +91,33 @@ impl Place {
     fn with(matrix: &str) -> Self {
         let place = Self(tempfile::tempdir().unwrap());
         fs::write(place.path("matrix.toml"), matrix).unwrap();
+        place
+    }
+
+    /// Holds a finished run with one trial of counted calls.
+    fn finished() -> Self {
+        static RUN: OnceLock<Files> = OnceLock::new();
+        Self::copied_from(&RUN, || {
+            let place = Self::with(&calls(&["epoll-et"]));
+            success(&mut place.run());
+            place
+        })
+    }
+
+    /// Holds a copy of what the first caller made for all tests.
+    fn copied_from(files: &OnceLock<Files>, make: impl FnOnce() -> Self) -> Self {
+        let files = files.get_or_init(|| {
+            let mut files = Files::new();
+            read_files(make().0.path(), Path::new(""), &mut files);
+            files
+        });
+        let place = Self(tempfile::tempdir().unwrap());
+        for (path, content) in files {
+            match content {
+                None => fs::create_dir(place.0.path().join(path)).unwrap(),
+                Some(bytes) => fs::write(place.0.path().join(path), bytes).unwrap(),
+            }
+        }
         place
     }
 
@@ -84,14 +131,8 @@ impl Place {
     }
 
     fn command(&self, verb: &str) -> Command {
-        let ringmark = Path::new(env!("CARGO_BIN_EXE_ringmark"));
-        let server = ringmark.with_file_name("ringmark-server");
-        assert!(
-            server.is_file(),
-            "{}: no server; cargo builds it for `cargo test --workspace`",
-            server.display()
-        );
-        let mut command = Command::new(ringmark);
+        programs::server();
+        let mut command = Command::new(RINGMARK);
         command.current_dir(self.0.path()).arg(verb);
         command
     }
@@ -103,14 +144,111 @@ impl Place {
         command
     }
 
+    /// `ringmark run` that goes on with the results.
+    fn resume(&self) -> Command {
+        let mut command = self.command("run");
+        command.args(["--resume", "out"]);
+        command
+    }
+
+    /// `ringmark report` of the results.
+    fn report(&self) -> Command {
+        let mut command = self.command("report");
+        command.arg("out");
+        command
+    }
+
+    /// Makes copies of both programs in it, which a test may change.
+    fn copy_programs(&self) {
+        for program in [Path::new(RINGMARK), programs::server()] {
+            fs::copy(program, self.0.path().join(program.file_name().unwrap())).unwrap();
+        }
+    }
+
+    /// Copies what a report reads of a run into it, in place of an earlier copy.
+    fn copy_of(&self, run: &Path) -> PathBuf {
+        let copy = self.path("copy");
+        fs::create_dir_all(&copy).unwrap();
+        for file in ["manifest.json", "memory.csv", "memory_points.csv", "trials.csv"] {
+            fs::copy(run.join(file), copy.join(file)).unwrap();
+        }
+        copy
+    }
+
     fn rows(&self, file: &str) -> Vec<Row> {
-        let mut reader = csv::Reader::from_path(self.out().join(file)).unwrap();
-        reader.deserialize().map(Result::unwrap).collect()
+        rows(&self.out().join(file))
+    }
+
+    /// Returns the lines of the trials that have come to their end, also while a run writes them.
+    fn trials_so_far(&self) -> Vec<String> {
+        let text = fs::read_to_string(self.out().join("trials.csv")).unwrap_or_default();
+        let whole = &text[..text.rfind('\n').map_or(0, |end| end + 1)];
+        whole.lines().skip(1).map(str::to_owned).collect()
+    }
+
+    fn rows_so_far(&self) -> usize {
+        self.trials_so_far().len()
     }
 
     fn manifest(&self) -> serde_json::Value {
-        serde_json::from_slice(&fs::read(self.out().join("manifest.json")).unwrap()).unwrap()
+        manifest(&self.out())
     }
+}
+
+/// The paths below a folder, each behind the folders that it is in, which have no content.
+type Files = Vec<(PathBuf, Option<Vec<u8>>)>;
+
+fn read_files(root: &Path, folder: &Path, files: &mut Files) {
+    for entry in fs::read_dir(root.join(folder)).unwrap() {
+        let path = folder.join(entry.unwrap().file_name());
+        if root.join(&path).is_dir() {
+            files.push((path.clone(), None));
+            read_files(root, &path, files);
+        } else {
+            let bytes = fs::read(root.join(&path)).unwrap();
+            files.push((path, Some(bytes)));
+        }
+    }
+}
+
+fn rows(file: &Path) -> Vec<Row> {
+    csv::Reader::from_path(file).unwrap().deserialize().map(Result::unwrap).collect()
+}
+
+/// Changes the rows of a file, whose columns stay as they are.
+fn edit_rows(file: &Path, edit: impl FnOnce(&mut Vec<Row>)) {
+    let header = csv::Reader::from_path(file).unwrap().headers().unwrap().clone();
+    let mut edited = rows(file);
+    edit(&mut edited);
+    let mut writer = csv::Writer::from_path(file).unwrap();
+    writer.write_record(&header).unwrap();
+    for row in edited {
+        writer.write_record(header.iter().map(|column| &row[column])).unwrap();
+    }
+    writer.flush().unwrap();
+}
+
+fn set(row: &mut Row, column: &str, cell: &str) {
+    row.insert(column.to_owned(), cell.to_owned());
+}
+
+#[track_caller]
+fn number(row: &Row, column: &str) -> f64 {
+    row[column].parse().unwrap_or_else(|_| panic!("{column} is `{}`: {row:?}", row[column]))
+}
+
+fn manifest(folder: &Path) -> serde_json::Value {
+    serde_json::from_slice(&fs::read(folder.join("manifest.json")).unwrap()).unwrap()
+}
+
+/// The latest of the committed quick runs.
+const QUICK: &str = "1226Z-vm-2cpu-quick";
+
+/// Returns a committed run by the end of its folder's name.
+fn committed(name: &str) -> PathBuf {
+    let results = Path::new(env!("CARGO_MANIFEST_DIR")).join("../results");
+    let mut folders = fs::read_dir(results).unwrap().map(|entry| entry.unwrap().path());
+    folders.find(|folder| folder.to_string_lossy().ends_with(name)).unwrap()
 }
 
 /// Whether a reader of this machine gets at the kernel's caches, without which there is no memory
@@ -178,33 +316,6 @@ fn assert_reasons(rows: &[Row]) {
                 assert!(!row["reason"].is_empty(), "{row:?}");
             }
             other => panic!("status `{other}`: {row:?}"),
-        }
-    }
-}
-
-/// A run that has not ended; it is ended when the test is.
-struct Running(Option<Child>);
-
-impl Running {
-    fn pid(&self) -> u32 {
-        self.0.as_ref().unwrap().id()
-    }
-
-    fn signal(&self, signal: libc::c_int) {
-        // SAFETY: takes no pointer. The child is not reaped yet, so the number is its own.
-        assert_eq!(unsafe { libc::kill(self.pid() as libc::pid_t, signal) }, 0);
-    }
-
-    fn end(mut self) -> Output {
-        self.0.take().unwrap().wait_with_output().unwrap()
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        if let Some(child) = &mut self.0 {
-            let _ = child.kill();
-            let _ = child.wait();
         }
     }
 }

@@ -4,33 +4,16 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::{Place, Row, assert_has, stdout, success};
+use crate::{Place, QUICK, Row, assert_has, committed, edit_rows, set, stdout, success};
 
-/// A committed run of nine readings a walk.
-const QUICK: &str = "../results/20261124T191226Z-vm-2cpu-quick";
-
-/// A copy of it.
+/// A copy of a committed run of nine readings a walk.
 fn copied(place: &Place) -> PathBuf {
-    let copy = place.path("copy");
-    fs::create_dir_all(&copy).unwrap();
-    for file in ["manifest.json", "trials.csv", "memory.csv", "memory_points.csv"] {
-        fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join(QUICK).join(file), copy.join(file))
-            .unwrap();
-    }
-    copy
+    place.copy_of(&committed(QUICK))
 }
 
-/// Changes the rows of a file, and leaves out those of which nothing is returned.
-fn edit(file: &Path, mut change: impl FnMut(Row) -> Option<Row>) {
-    let mut reader = csv::Reader::from_path(file).unwrap();
-    let heading = reader.headers().unwrap().clone();
-    let rows: Vec<Row> = reader.deserialize().map(Result::unwrap).filter_map(&mut change).collect();
-    let mut writer = csv::Writer::from_path(file).unwrap();
-    writer.write_record(&heading).unwrap();
-    for row in rows {
-        writer.write_record(heading.iter().map(|column| &row[column])).unwrap();
-    }
-    writer.flush().unwrap();
+/// Changes each row of a file.
+fn edit(file: &Path, change: impl Fn(&mut Row)) {
+    edit_rows(file, |rows| rows.iter_mut().for_each(change));
 }
 
 /// What the terminal, the page and the pictures show.
@@ -74,24 +57,19 @@ fn nothing_is_computed_from_a_floor_that_something_disturbed() {
             "`null` never-used: the kernel's objects had not come to rest: connections took 5000 bytes each",
         ),
     ] {
-        edit(&run.join("memory.csv"), |mut row| {
-            if is_sum(&row) {
+        edit(&run.join("memory.csv"), |row| {
+            if is_sum(row) {
                 for (column, value) in
                     [("bytes_per_connection", slope), ("low", low), ("high", high)]
                 {
-                    row.insert(column.to_owned(), value.to_owned());
+                    set(row, column, value);
                 }
             } else if row["object"] == "all kernel objects" {
-                for column in ["", "_low", "_high"] {
-                    let column = if column.is_empty() {
-                        "over_null_bytes_per_connection"
-                    } else {
-                        &format!("over_null{column}")
-                    };
-                    row.insert(column.to_owned(), "-3000".to_owned());
+                for column in ["over_null_bytes_per_connection", "over_null_low", "over_null_high"]
+                {
+                    set(row, column, "-3000");
                 }
             }
-            Some(row)
         });
         let (printed, chart) = reported(&place, &run);
         assert_has(&printed, &[why]);
@@ -108,7 +86,7 @@ fn nothing_is_computed_from_a_floor_that_something_disturbed() {
 fn a_walk_that_something_disturbed_has_no_figures_and_the_others_keep_theirs() {
     let place = Place::with("");
     let run = copied(&place);
-    edit(&run.join("memory.csv"), |mut row| {
+    edit(&run.join("memory.csv"), |row| {
         if (row["arm"].as_str(), row["state"].as_str(), row["object"].as_str())
             == ("epoll-et", "never-used", "all kernel objects")
         {
@@ -120,10 +98,9 @@ fn a_walk_that_something_disturbed_has_no_figures_and_the_others_keep_theirs() {
                 ("over_null_low", "-334"),
                 ("over_null_high", "960"),
             ] {
-                row.insert(column.to_owned(), value.to_owned());
+                set(row, column, value);
             }
         }
-        Some(row)
     });
     let (printed, chart) = reported(&place, &run);
     let said =
@@ -141,7 +118,7 @@ fn what_could_not_be_read_is_neither_zero_nor_a_rest_of_it() {
     for file in ["memory.csv", "memory_points.csv"] {
         let is_read =
             |row: &Row| row["space"] != "kernel" || row["object"] == "server's page tables";
-        edit(&run.join(file), |row| is_read(&row).then_some(row));
+        edit_rows(&run.join(file), |rows| rows.retain(is_read));
     }
     let (printed, _) = reported(&place, &run);
     assert_has(
@@ -160,11 +137,10 @@ fn pages_that_do_not_add_up_have_no_shares() {
     let place = Place::with("");
     let run = copied(&place);
     for used in ["0", "0.4", "-58464", "5074.5"] {
-        edit(&run.join("memory.csv"), |mut row| {
+        edit(&run.join("memory.csv"), |row| {
             if row["object"] == "used pages" {
-                row.insert("bytes_per_connection".to_owned(), used.to_owned());
+                set(row, "bytes_per_connection", used);
             }
-            Some(row)
         });
         let (printed, _) = reported(&place, &run);
         assert_has(

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::{Place, stderr, stdout};
+use crate::{Place, QUICK, committed, stderr, stdout};
 
 /// Tells the page around it what it finds wrong with itself.
 const LOOK: &str = r"<script>
@@ -104,8 +104,7 @@ fn the_committed_pages_stand_on_a_telephone() {
 fn pictures_have_their_colours_outside_of_a_browser() {
     let render = |file: &Path| Command::new("rsvg-convert").args(["-f", "svg"]).arg(file).output();
     let place = Place::with("");
-    let run =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../results/20261124T191226Z-vm-2cpu-quick");
+    let run = committed(QUICK);
     stdout(&place.command("report").arg(run).args(["--out", "drawn"]).output().unwrap());
     let mut count = 0;
     for file in fs::read_dir(place.path("drawn/charts")).unwrap().map(|entry| entry.unwrap().path())

@@ -5,7 +5,6 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -13,11 +12,13 @@ use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use crate::confine::{before_exec, checked};
 use crate::gates::two_cpus;
-use crate::interruption::{children_of, wait_for};
+use crate::processes::{Process, Running, arguments, children_of, wait_for, wait_until};
+use crate::programs::server;
 use crate::{
-    FOUR_CONNECTIONS, Place, Row, Running, assert_has, assert_reasons, failure, heading, stdout,
-    success,
+    FOUR_CONNECTIONS, Place, Row, assert_has, assert_reasons, calls, failure, heading, manifest,
+    number, stdout, success,
 };
 
 /// Calls and latency. Over a slow wire a window must be long to have echoes.
@@ -48,14 +49,8 @@ impl Holder {
     fn start() -> io::Result<Self> {
         let mut command = Command::new("cat");
         command.stdin(Stdio::piped()).stdout(Stdio::null());
-        // SAFETY: between fork and exec one plain system call is made; an io::Error from errno does
-        // not allocate.
-        unsafe {
-            command.pre_exec(|| match libc::unshare(libc::CLONE_NEWNET) {
-                0 => Ok(()),
-                _ => Err(io::Error::last_os_error()),
-            });
-        }
+        // SAFETY: takes no pointer.
+        before_exec(&mut command, || checked(unsafe { libc::unshare(libc::CLONE_NEWNET) }));
         command.spawn().map(Self)
     }
 
@@ -69,12 +64,10 @@ impl Holder {
         let prefix = self.prefix();
         let mut words = prefix.split(' ').chain(["ip"]).chain(arguments.split(' '));
         let output = Command::new(words.next().unwrap()).args(words).output()?;
-        match output.status.success() {
-            true => Ok(()),
-            false => {
-                Err(io::Error::other(format!("ip {arguments}: {}", crate::stderr(&output).trim())))
-            }
+        if output.status.success() {
+            return Ok(());
         }
+        Err(io::Error::other(format!("ip {arguments}: {}", crate::stderr(&output).trim())))
     }
 
     /// Makes the end of a wire in there: what the kernel sends over it can be read, and what is
@@ -84,9 +77,7 @@ impl Holder {
         let make = || -> io::Result<File> {
             // SAFETY: setns takes no pointer and moves only this thread, which ends with this
             // closure.
-            if unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) } != 0 {
-                return Err(io::Error::last_os_error());
-            }
+            checked(unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) })?;
             let tun = OpenOptions::new().read(true).write(true).open("/dev/net/tun")?;
             // SAFETY: ifreq is a plain C struct of integers and bytes, for which zero is a valid
             // value.
@@ -96,10 +87,8 @@ impl Holder {
             }
             request.ifr_ifru.ifru_flags = (libc::IFF_TUN | libc::IFF_NO_PI) as libc::c_short;
             // SAFETY: the ioctl reads and writes one ifreq, which `request` is.
-            match unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETIFF, &raw mut request) } {
-                0 => Ok(tun),
-                _ => Err(io::Error::last_os_error()),
-            }
+            checked(unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETIFF, &raw mut request) })?;
+            Ok(tun)
         };
         thread::scope(|scope| scope.spawn(make).join().unwrap())
     }
@@ -210,11 +199,6 @@ fn measured<'a>(rows: &[&'a Row]) -> Vec<&'a Row> {
     rows
 }
 
-#[track_caller]
-fn number(row: &Row, column: &str) -> f64 {
-    row[column].parse().unwrap_or_else(|_| panic!("{column} is `{}`: {row:?}", row[column]))
-}
-
 /// Each of the 100 echoes was received and sent once, by whichever count.
 fn assert_calls(place: &Place) {
     let calls = place.rows("syscalls.csv");
@@ -226,12 +210,7 @@ fn assert_calls(place: &Place) {
 
 /// Whether a run here has tracepoints.
 fn has_tracepoints() -> bool {
-    let place = Place::with(&format!(
-        "{}[syscalls]\nechoes = 20\n{FOUR_CONNECTIONS}",
-        heading(&["epoll-et"])
-    ));
-    success(&mut place.run());
-    place.rows("trials.csv")[0]["syscalls_source"] == "tracepoints"
+    Place::finished().rows("trials.csv")[0]["syscalls_source"] == "tracepoints"
 }
 
 #[test]
@@ -450,24 +429,17 @@ fn a_lost_way_leaves_no_server_behind() {
     let place = Place::with(&matrix("300ms").replace("blocks = 1", "blocks = 100"));
     let mut command = place.run();
     command.args(["--server-command", ELSEWHERE, "--load-command", ELSEWHERE]);
-    let running =
-        Running(Some(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()));
+    let running = Running::start(&mut command);
     let programs = wait_for("server and load behind their commands", || {
         let behind: Vec<_> =
             children_of(running.pid()).iter().flat_map(|way| children_of(way.0)).collect();
-        let is_program = |name: &str| {
-            behind.iter().any(|program| {
-                let line = fs::read(format!("/proc/{}/cmdline", program.0)).unwrap_or_default();
-                String::from_utf8_lossy(&line).contains(name)
-            })
-        };
+        let is_program =
+            |name| behind.iter().any(|program| arguments(program.0).concat().contains(name));
         (is_program("ringmark-server") && is_program("--commands")).then_some(behind)
     });
     running.signal(libc::SIGKILL);
     running.end();
-    wait_for("the end of server and load", || {
-        (!programs.iter().any(|program| program.runs())).then_some(())
-    });
+    wait_until("the end of server and load", || !programs.iter().any(Process::runs));
 }
 
 #[test]
@@ -492,23 +464,15 @@ fn what_is_no_way_is_named_in_one_line() {
     assert_has(&line, &["only with --server-command or --load-command"]);
 }
 
-/// Calls only, of one server.
-fn calls() -> String {
-    format!("{}[syscalls]\nechoes = 20\n{FOUR_CONNECTIONS}", heading(&["epoll-et"]))
-}
-
 #[test]
 fn a_repeated_run_is_where_it_was() {
-    let place = Place::with(&calls());
+    let place = Place::with(&calls(&["epoll-et"]));
     success(place.run().args(["--server-command", "env"]));
     let mut again = place.command("run");
     success(again.args(["--replay", "out", "--out", "again"]));
-    let manifest = |folder: &str| -> serde_json::Value {
-        serde_json::from_slice(&fs::read(place.path(folder).join("manifest.json")).unwrap())
-            .unwrap()
-    };
-    assert_eq!(manifest("again")["sides"]["server"]["command"], "env");
-    assert_eq!(manifest("again")["sides"]["load"]["command"], serde_json::Value::Null);
+    let sides = &manifest(&place.path("again"))["sides"];
+    assert_eq!(sides["server"]["command"], "env");
+    assert_eq!(sides["load"]["command"], serde_json::Value::Null);
     let refused = |arguments: &[&str], words: &[&str]| {
         let mut command = place.command("run");
         assert_has(
@@ -548,10 +512,10 @@ fn assert_untold(place: &Place, secret: &str) {
 #[test]
 fn results_do_not_tell_whose_hosts_these_are() {
     const HOST: &str = "nobody-may-read-this-host";
-    let place = Place::with(&calls());
+    let place = Place::with(&calls(&["epoll-et"]));
     script(&place, "sshpass", &format!("shift 4\n{AS_SSH}"));
     script(&place, "wrap", "shift\nexec \"$@\"");
-    let programs = std::path::Path::new(env!("CARGO_BIN_EXE_ringmark")).parent().unwrap();
+    let programs = server().parent().unwrap();
     std::os::unix::fs::symlink(programs, place.path(HOST)).unwrap();
     let given = [
         format!("--server-command=./sshpass -p {HOST} ssh me@{HOST}"),
@@ -589,7 +553,7 @@ fn results_do_not_tell_whose_hosts_these_are() {
 
 #[test]
 fn a_lost_way_does_not_tell_whose_it_was() {
-    let place = Place::with(&calls());
+    let place = Place::with(&calls(&["epoll-et"]));
     // It is there when it is asked, and then no more.
     let refused = "ssh: connect to host bench.example.org port 2222: refused";
     let text = format!(

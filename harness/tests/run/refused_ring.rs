@@ -2,21 +2,21 @@
 
 use std::process::Command;
 
-use crate::confined::refuse;
+use crate::confine::refuse;
 use crate::{
-    FOUR_CONNECTIONS, LATENCY, Place, assert_has, assert_reasons, heading, slabs_are_readable,
-    stdout, success,
+    CALLS, FOUR_CONNECTIONS, LATENCY, Place, assert_has, assert_reasons, heading,
+    slabs_are_readable, stdout, success,
 };
 
 /// Makes io_uring_setup(2) fail with EPERM in the command's process and in all that it starts.
 pub fn refuse_io_uring(command: &mut Command) {
-    refuse(command, &[libc::SYS_io_uring_setup]);
+    refuse(command, &[libc::SYS_io_uring_setup], libc::EPERM);
 }
 
 #[test]
 fn its_rows_are_unsupported_and_the_others_are_measured() {
     let matrix = format!(
-        "{}{LATENCY}[syscalls]\nechoes = 20\n[memory]\nquestion = \"q\"\nconnections = [8, 16]\n\
+        "{}{LATENCY}{CALLS}[memory]\nquestion = \"q\"\nconnections = [8, 16]\n\
          message_bytes = 64\n{FOUR_CONNECTIONS}",
         heading(&["epoll-et", "uring-multishot"])
     );

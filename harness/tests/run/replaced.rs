@@ -5,27 +5,24 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use crate::interruption::wait_for;
-use crate::{
-    FOUR_CONNECTIONS, Place, Running, assert_has, failure, heading, one_line, stdout, success,
-};
+use crate::processes::{Running, wait_for, wait_until};
+use crate::{CALLS, FOUR_CONNECTIONS, Place, assert_has, calls, failure, heading, one_line};
+use crate::{stdout, success};
 
-/// Sixteen trials of a kind that a busy machine does not spoil.
-fn matrix() -> String {
-    let two: String =
-        (0..8).map(|number| FOUR_CONNECTIONS.replace("four", &format!("four-{number}"))).collect();
-    format!("{}[syscalls]\nechoes = 20\n{two}", heading(&["epoll-et", "poll"]))
+/// Trials of a kind that a busy machine does not spoil, two of each workload.
+fn matrix(workloads: usize) -> String {
+    let mut text = heading(&["epoll-et", "poll"]) + CALLS;
+    for number in 0..workloads {
+        text += &FOUR_CONNECTIONS.replace("four", &format!("four-{number}"));
+    }
+    text
 }
 
-/// With copies of both programs, which a test may replace.
 fn place_with_programs(matrix: &str) -> Place {
     let place = Place::with(matrix);
-    let ringmark = Path::new(env!("CARGO_BIN_EXE_ringmark"));
-    for name in ["ringmark", "ringmark-server"] {
-        fs::copy(ringmark.with_file_name(name), place.path(name)).unwrap();
-    }
+    place.copy_programs();
     place
 }
 
@@ -33,14 +30,6 @@ fn command(place: &Place, arguments: &[&str]) -> Command {
     let mut command = Command::new(place.path("ringmark"));
     command.current_dir(place.path("")).arg("run").args(arguments);
     command
-}
-
-fn rows(place: &Place) -> usize {
-    fs::read_to_string(place.out().join("trials.csv"))
-        .unwrap_or_default()
-        .lines()
-        .count()
-        .saturating_sub(1)
 }
 
 /// What a build does: the old file loses its name, and a new one gets it. It holds a byte more.
@@ -71,9 +60,8 @@ fn stopped_by(place: &Place, change: impl FnOnce(&Path), file: &str) -> String {
 #[track_caller]
 fn stopped_with(place: &Place, options: &[&str], change: impl FnOnce(&Path), file: &str) -> String {
     let mut command = command(place, &[&["matrix.toml", "--out", "out"], options].concat());
-    let running =
-        Running(Some(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()));
-    wait_for("a third row", || (rows(place) >= 3).then_some(()));
+    let running = Running::start(&mut command);
+    wait_until("a third row", || place.rows_so_far() >= 3);
     change(&place.path(file));
     let line = one_line(&running.end());
     assert_has(&line, &[file, "the run stops; the trials so far are in out", " run --resume out"]);
@@ -93,7 +81,7 @@ fn kept(place: &Place, file: &str) -> impl FnOnce() {
 
 #[test]
 fn a_server_that_is_replaced_stops_the_run_until_it_is_back() {
-    let place = place_with_programs(&matrix());
+    let place = place_with_programs(&matrix(4));
     let put_back = kept(&place, "ringmark-server");
     let line = stopped_by(&place, replace, "ringmark-server");
     assert_has(&line, &["was replaced or written to"]);
@@ -103,18 +91,18 @@ fn a_server_that_is_replaced_stops_the_run_until_it_is_back() {
     put_back();
     success(&mut command(&place, &["--resume", "out"]));
     assert!(fs::read_to_string(place.out().join("trials.csv")).unwrap().starts_with(&before));
-    assert_eq!(rows(&place), 16);
+    assert_eq!(place.rows_so_far(), 8);
 }
 
 #[test]
 fn a_server_that_is_written_to_in_its_place_stops_the_run() {
-    let place = place_with_programs(&matrix());
+    let place = place_with_programs(&matrix(8));
     stopped_by(&place, rewrite, "ringmark-server");
 }
 
 #[test]
 fn a_server_that_may_not_be_executed_any_more_stops_the_run() {
-    let place = place_with_programs(&matrix());
+    let place = place_with_programs(&matrix(8));
     let forbid =
         |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0o000)).unwrap();
     assert_has(&stopped_by(&place, forbid, "ringmark-server"), &["may not be executed any more"]);
@@ -122,7 +110,7 @@ fn a_server_that_may_not_be_executed_any_more_stops_the_run() {
 
 #[test]
 fn another_ringmark_in_the_place_of_the_one_that_runs_stops_the_run() {
-    let place = place_with_programs(&matrix());
+    let place = place_with_programs(&matrix(8));
     stopped_by(&place, replace, "ringmark");
     let refusal = failure(&mut command(&place, &["--resume", "out"]));
     assert_has(&refusal, &["ringmark's program was "]);
@@ -130,23 +118,22 @@ fn another_ringmark_in_the_place_of_the_one_that_runs_stops_the_run() {
 
 #[test]
 fn a_server_behind_a_command_tells_which_file_it_runs() {
-    let place = place_with_programs(&matrix());
+    let place = place_with_programs(&matrix(8));
     let line = stopped_with(&place, &["--server-command", "env"], replace, "ringmark-server");
     assert_has(&line, &["the server's program ringmark-server was replaced", "on its side"]);
 }
 
 #[test]
 fn a_copy_that_holds_the_same_stops_nothing() {
-    let place = place_with_programs(&matrix());
+    let place = place_with_programs(&matrix(3));
     let mut command = command(&place, &["matrix.toml", "--out", "out"]);
-    let running =
-        Running(Some(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()));
-    wait_for("a third row", || (rows(&place) >= 3).then_some(()));
+    let running = Running::start(&mut command);
+    wait_until("a third row", || place.rows_so_far() >= 3);
     fs::copy(place.path("ringmark-server"), place.path("copy")).unwrap();
     fs::rename(place.path("copy"), place.path("ringmark-server")).unwrap();
     let output = running.end();
     assert!(output.status.success(), "{output:?}");
-    assert_eq!(rows(&place), 16);
+    assert_eq!(place.rows_so_far(), 6);
 }
 
 /// An echo server of a few lines, in a script that its command names.
@@ -167,7 +154,7 @@ fn a_script_that_is_edited_stops_the_run_and_its_sum_is_in_the_manifest() {
     }
     let external = "[[external]]\nname = \"mine\"\ncommand = [\"python3\", \"server.py\", \"{port}\"]\nready = \"port\"\n\
                     version = [\"python3\", \"--version\"]\n";
-    let place = place_with_programs(&(matrix() + external));
+    let place = place_with_programs(&(matrix(8) + external));
     fs::write(place.path("server.py"), SCRIPT).unwrap();
     let put_back = kept(&place, "server.py");
     stopped_by(&place, rewrite, "server.py");
@@ -179,19 +166,15 @@ fn a_script_that_is_edited_stops_the_run_and_its_sum_is_in_the_manifest() {
     assert_has(&failure(&mut command(&place, &["--resume", "out"])), &["server.py of mine was "]);
     put_back();
     let mut command = command(&place, &["--resume", "out"]);
-    let running =
-        Running(Some(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()));
-    let before = rows(&place);
-    wait_for("a row more", || (rows(&place) > before).then_some(()));
+    let running = Running::start(&mut command);
+    let before = place.rows_so_far();
+    wait_until("a row more", || place.rows_so_far() > before);
     drop(running);
 }
 
 #[test]
 fn the_revision_is_that_of_the_programs_wherever_they_are_started() {
-    let place = place_with_programs(&format!(
-        "{}[syscalls]\nechoes = 20\n{FOUR_CONNECTIONS}",
-        heading(&["epoll-et"])
-    ));
+    let place = place_with_programs(&calls(&["epoll-et"]));
     // Without git, and without a compiler.
     let printed =
         stdout(&success(command(&place, &["matrix.toml", "--out", "out"]).env("PATH", "/nowhere")));

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::{FOUR_CONNECTIONS, Place, assert_has, failure, heading, stdout, success};
+use crate::{
+    Place, QUICK, assert_has, calls, committed, edit_rows, failure, one_line, set, stdout, success,
+};
 
 const SECTIONS: [&str; 14] = [
     "run",
@@ -23,14 +25,6 @@ const SECTIONS: [&str; 14] = [
     "gates",
 ];
 
-/// Of counted calls only: a busy machine spoils no trial of theirs.
-fn finished() -> Place {
-    let matrix = format!("{}[syscalls]\nechoes = 20\n{FOUR_CONNECTIONS}", heading(&["epoll-et"]));
-    let place = Place::with(&matrix);
-    success(&mut place.run());
-    place
-}
-
 fn document() -> String {
     let mut text = String::from("# Before\n");
     for name in SECTIONS {
@@ -41,8 +35,8 @@ fn document() -> String {
 
 #[test]
 fn tables_are_printed() {
-    let place = finished();
-    let printed = stdout(&success(place.command("report").arg("out")));
+    let place = Place::finished();
+    let printed = stdout(&success(&mut place.report()));
     let row = "| four     | epoll-et | ";
     assert_has(&printed, &["Trials: 1: 1 ok", row, "recvfrom 1.00, sendto 1.00"]);
     assert!(!printed.contains("Closed loop"), "it was not measured: {printed}");
@@ -50,7 +44,7 @@ fn tables_are_printed() {
 
 #[test]
 fn splicing_twice_is_splicing_once() {
-    let place = finished();
+    let place = Place::finished();
     let file = place.path("doc.md");
     fs::write(&file, document()).unwrap();
     let splice = || {
@@ -70,7 +64,7 @@ fn splicing_twice_is_splicing_once() {
 
 #[test]
 fn a_document_with_broken_markers_stays_as_it_is() {
-    let place = finished();
+    let place = Place::finished();
     let file = place.path("doc.md");
     for (text, complaint) in [
         (String::new(), "there is no marker <!-- ringmark:"),
@@ -94,8 +88,7 @@ fn who_reads_no_more_gets_no_error() {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     let place = Place::with("");
-    let run =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../results/20261124T164910Z-vm-2cpu-crowd");
+    let run = committed("-crowd");
     let said =
         place.command("report").arg(run).args(["--out", "drawn"]).stdout(writer).output().unwrap();
     assert_eq!(String::from_utf8(said.stderr).unwrap(), "");
@@ -107,8 +100,7 @@ fn who_reads_no_more_gets_no_error() {
 
 #[test]
 fn a_run_of_which_nobody_reads_is_measured_all_the_same() {
-    let matrix = format!("{}[syscalls]\nechoes = 20\n{FOUR_CONNECTIONS}", heading(&["epoll-et"]));
-    let place = Place::with(&matrix);
+    let place = Place::with(&calls(&["epoll-et"]));
     let closed = || {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
@@ -132,21 +124,17 @@ fn a_run_of_which_nobody_reads_is_measured_all_the_same() {
     );
     assert!(place.manifest()["finished_utc"].is_string());
     fs::remove_file(place.out().join("report.html")).unwrap();
-    assert_has(
-        &failure(place.command("report").arg("out").stdout(full())),
-        &["stdout: No space left"],
-    );
+    assert_has(&failure(place.report().stdout(full())), &["stdout: No space left"]);
     assert_eq!(drawn(&place.out()).len(), 2);
 }
 
 /// The section that a reader decides by is never left out.
 #[test]
 fn what_three_blocks_show_stands_first_and_the_question_above_it() {
-    let results = Path::new(env!("CARGO_MANIFEST_DIR")).join("../results");
     let place = Place::with("");
     let report =
         |run: &Path| stdout(&success(place.command("report").arg(run).args(["--out", "drawn"])));
-    let quick = report(&results.join("20261124T191226Z-vm-2cpu-quick"));
+    let quick = report(&committed(QUICK));
     let mut lines = quick.lines().filter(|line| !line.is_empty());
     assert_has(
         lines.next().unwrap(),
@@ -169,7 +157,7 @@ fn what_three_blocks_show_stands_first_and_the_question_above_it() {
     );
 
     // One capacity on a page, and the question of a sweep is answered first.
-    let standard = report(&results.join("20261124T115102Z-vm-2cpu-standard"));
+    let standard = report(&committed("-standard"));
     let finding = standard.lines().find(|line| line.starts_with("- ")).unwrap();
     assert_has(
         finding,
@@ -185,13 +173,8 @@ fn what_three_blocks_show_stands_first_and_the_question_above_it() {
 
 #[test]
 fn rows_without_their_trial_decide_nothing() {
-    let run =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../results/20261124T191226Z-vm-2cpu-quick");
     let place = Place::with("");
-    fs::create_dir(place.path("copy")).unwrap();
-    for file in ["manifest.json", "memory.csv", "memory_points.csv", "trials.csv"] {
-        fs::copy(run.join(file), place.path("copy").join(file)).unwrap();
-    }
+    place.copy_of(&committed(QUICK));
     let report = || place.command("report").arg("copy").output().unwrap();
     let printed = stdout(&report());
     assert_has(&printed, &["more kernel memory than"]);
@@ -205,7 +188,7 @@ fn rows_without_their_trial_decide_nothing() {
         format!("{trials}{}\n", trials.lines().last().unwrap()),
     )
     .unwrap();
-    assert_has(&crate::one_line(&report()), &["copy/trials.csv: trial ", " stands in it twice"]);
+    assert_has(&one_line(&report()), &["copy/trials.csv: trial ", " stands in it twice"]);
     let most: Vec<&str> = trials.lines().take(41).collect();
     fs::write(place.path("copy/trials.csv"), most.join("\n")).unwrap();
     let cut = "it is not whole: its trials.csv has 40 of the 95 trials that its manifest names";
@@ -348,7 +331,7 @@ fn assert_is_picture(name: &str, text: &str) {
 
 #[test]
 fn a_run_ends_with_a_page_and_pictures_and_a_report_makes_the_same() {
-    let place = finished();
+    let place = Place::finished();
     let made = drawn(&place.out());
     assert_eq!(
         made.keys().collect::<Vec<_>>(),
@@ -379,7 +362,7 @@ fn a_run_ends_with_a_page_and_pictures_and_a_report_makes_the_same() {
     );
     fs::remove_dir_all(place.out().join("charts")).unwrap();
     fs::remove_file(place.out().join("report.html")).unwrap();
-    success(place.command("report").arg("out"));
+    success(&mut place.report());
     assert_eq!(drawn(&place.out()), made);
     success(place.command("report").args(["out", "--out", "elsewhere/deep"]));
     assert_eq!(drawn(&place.path("elsewhere/deep")), made);
@@ -387,11 +370,11 @@ fn a_run_ends_with_a_page_and_pictures_and_a_report_makes_the_same() {
 
 #[test]
 fn pictures_that_a_run_has_no_more_go_and_others_stay() {
-    let place = finished();
+    let place = Place::finished();
     let charts = place.out().join("charts");
     fs::copy(charts.join("syscalls.svg"), charts.join("older.svg")).unwrap();
     fs::write(charts.join("own.svg"), "<svg/>").unwrap();
-    success(place.command("report").arg("out"));
+    success(&mut place.report());
     let made = drawn(&place.out());
     let names: Vec<_> = made.keys().map(|name| name.to_string_lossy()).collect();
     assert_eq!(names, ["charts/own.svg", "charts/syscalls.svg", "report.html"]);
@@ -399,27 +382,17 @@ fn pictures_that_a_run_has_no_more_go_and_others_stay() {
 
 #[test]
 fn where_nothing_can_be_written_the_tables_are_printed_and_one_line_says_so() {
-    let place = finished();
+    let place = Place::finished();
     fs::remove_dir_all(place.out().join("charts")).unwrap();
     fs::write(place.out().join("charts"), "a file").unwrap();
-    let output = place.command("report").arg("out").output().unwrap();
+    let output = place.report().output().unwrap();
     assert_has(&stdout(&output), &["System calls per echo"]);
-    assert_has(&crate::one_line(&output), &["--out", "out/charts: Not a directory"]);
+    assert_has(&one_line(&output), &["--out", "out/charts: Not a directory"]);
 }
 
 /// Changes a cell of the first row.
 fn edit(file: &Path, column: &str, cell: &str) {
-    let mut reader = csv::Reader::from_path(file).unwrap();
-    let header = reader.headers().unwrap().clone();
-    let place = header.iter().position(|name| name == column).unwrap();
-    let rows: Vec<csv::StringRecord> = reader.records().map(Result::unwrap).collect();
-    let mut writer = csv::Writer::from_path(file).unwrap();
-    writer.write_record(&header).unwrap();
-    for (index, row) in rows.iter().enumerate() {
-        let edited = |(at, old)| if index == 0 && at == place { cell } else { old };
-        writer.write_record(row.iter().enumerate().map(edited)).unwrap();
-    }
-    writer.flush().unwrap();
+    edit_rows(file, |rows| set(&mut rows[0], column, cell));
 }
 
 #[test]
@@ -436,11 +409,11 @@ fn what_was_edited_is_named() {
         ("trials.csv", "status", "good", "line 2: unknown variant `good`"),
         ("syscalls.csv", "calls", "-3", "line 2, column 'calls': '-3'"),
     ] {
-        let place = finished();
+        let place = Place::finished();
         edit(&place.out().join(file), column, cell);
-        assert_has(&failure(place.command("report").arg("out")), &["out/", file, words]);
+        assert_has(&failure(&mut place.report()), &["out/", file, words]);
     }
-    let place = finished();
+    let place = Place::finished();
     for (from, to, words) in [
         ("run_id,", "colour,", "unknown field `colour`: another version of ringmark wrote it"),
         (",status,", ",", "fields"),
@@ -448,14 +421,14 @@ fn what_was_edited_is_named() {
         let file = place.out().join("trials.csv");
         let text = fs::read_to_string(&file).unwrap();
         fs::write(&file, text.replacen(from, to, 1)).unwrap();
-        assert_has(&failure(place.command("report").arg("out")), &["out/trials.csv: ", words]);
+        assert_has(&failure(&mut place.report()), &["out/trials.csv: ", words]);
         fs::write(&file, text).unwrap();
     }
 }
 
 #[test]
 fn a_run_without_figures_says_so_in_their_place() {
-    let place = finished();
+    let place = Place::finished();
     edit(&place.out().join("trials.csv"), "status", "rejected");
     edit(&place.out().join("trials.csv"), "reason", "<b>busy</b> & \"loud\"");
     let manifest = fs::read_to_string(place.out().join("manifest.json")).unwrap();
@@ -464,7 +437,7 @@ fn a_run_without_figures_says_so_in_their_place() {
         .replace("\"q\"", "\"<script>q\"");
     assert_ne!(manifest, other);
     fs::write(place.out().join("manifest.json"), other).unwrap();
-    assert_has(&stdout(&success(place.command("report").arg("out"))), &["Trials: 1: 1 rejected"]);
+    assert_has(&stdout(&success(&mut place.report())), &["Trials: 1: 1 rejected"]);
     let made = drawn(&place.out());
     assert_eq!(made.len(), 1, "there is nothing to draw");
     let page = &made[Path::new("report.html")];
@@ -480,7 +453,7 @@ fn a_run_without_figures_says_so_in_their_place() {
     );
     assert!(!page.contains("<b>") && !page.contains("<script>q"), "{page}");
     fs::remove_file(place.out().join("trials.csv")).unwrap();
-    success(place.command("report").arg("out"));
+    success(&mut place.report());
     assert_has(&drawn(&place.out())[Path::new("report.html")], &["out of 0"]);
 }
 
@@ -490,26 +463,22 @@ fn what_is_no_run_is_refused() {
     for folder in [".", "missing"] {
         assert_has(&failure(place.command("report").arg(folder)), &["not the folder of a run"]);
     }
-    let line = failure(finished().command("report").args(["--splice", "missing.md"]));
+    let line = failure(Place::finished().command("report").args(["--splice", "missing.md"]));
     assert_has(&line, &["read missing.md: No such file"]);
 }
 
 #[test]
 fn a_full_stdout_is_an_error_and_no_panic() {
-    let place = finished();
+    let place = Place::finished();
     let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-    assert_has(
-        &failure(place.command("report").arg("out").stdout(full)),
-        &["stdout: No space left"],
-    );
+    assert_has(&failure(place.report().stdout(full)), &["stdout: No space left"]);
 }
 
 /// Of these the kernel knows no more than what it finds at its ticks: they were less than server
 /// and client together.
 #[test]
 fn what_is_sampled_at_the_tick_is_shown_nowhere() {
-    let run =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../results/20261124T191226Z-vm-2cpu-quick");
+    let run = committed(QUICK);
     let place = Place::with("");
     let printed = stdout(&success(place.command("report").arg(run).args(["--out", "drawn"])));
     let page = fs::read_to_string(place.path("drawn/report.html")).unwrap();

@@ -1,47 +1,42 @@
 //! A run that was killed goes on to where it would have come, and a run is repeated.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
+use std::sync::OnceLock;
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 
-use crate::interruption::{children_of, wait_for};
+use crate::columns::assert_files;
+use crate::processes::{Process, Running, children_of, wait_until};
+use crate::programs::server;
 use crate::{
-    FOUR_CONNECTIONS, Place, Row, Running, as_dealt, assert_has, failure, heading, stderr, stdout,
-    success,
+    FOUR_CONNECTIONS, Place, as_dealt, assert_has, calls, failure, manifest, number, one_line,
+    stderr, stdout, success,
 };
 
-/// Calls only: a busy machine spoils no trial of theirs. Three trials.
-fn calls() -> String {
-    let backends = heading(&["epoll-et", "epoll-lt", "poll"]);
-    format!("{backends}[syscalls]\nechoes = 20\n{FOUR_CONNECTIONS}")
-}
+/// Backends of three trials that count calls.
+const THREE: [&str; 3] = ["epoll-et", "epoll-lt", "poll"];
 
-/// Every pass.
+/// The variable that repeats the random moments of an earlier test.
+const SEED: &str = "RINGMARK_TEST_SEED";
+
+/// Every pass: two trials that count calls, three of memory, and two blocks of three that are
+/// timed, in this order.
+const PLANNED: usize = 2 + 3 + 2 * 3;
+
 fn all_passes() -> String {
-    let backends = heading(&["epoll-et", "epoll-lt"]);
-    let two = FOUR_CONNECTIONS.replace("connections = 4", "connections = 2").replace("four", "two");
     format!(
-        "{backends}[syscalls]\nechoes = 20\n[latency]\nblocks = 2\nduration = \"50ms\"\nwarmup_max = \"50ms\"\n\
-         [memory]\nquestion = \"q\"\nconnections = [8, 16]\nmessage_bytes = 64\n{FOUR_CONNECTIONS}{two}"
+        "{}[latency]\nblocks = 2\nduration = \"150ms\"\nwarmup_max = \"50ms\"\n\
+         [memory]\nquestion = \"q\"\nconnections = [8, 16]\nmessage_bytes = 64\n",
+        calls(&["epoll-et", "epoll-lt"])
     )
-}
-
-/// The lines of a file that have come to their end.
-fn whole_lines(path: &Path) -> String {
-    let text = fs::read_to_string(path).unwrap_or_default();
-    text[..text.rfind('\n').map_or(0, |end| end + 1)].to_owned()
-}
-
-fn resume(place: &Place) -> Command {
-    let mut command = place.command("run");
-    command.args(["--resume", "out"]);
-    command
 }
 
 fn order(manifest: &Value) -> Vec<&str> {
@@ -55,27 +50,28 @@ fn names(folder: &Path) -> BTreeSet<String> {
         .collect()
 }
 
-fn number(row: &Row, column: &str) -> f64 {
-    row[column].parse().unwrap_or_else(|_| panic!("{column} is `{}`: {row:?}", row[column]))
+/// A run of [`THREE`] that was killed with one trial finished, and another within its line.
+fn killed() -> Place {
+    static RUN: OnceLock<crate::Files> = OnceLock::new();
+    Place::copied_from(&RUN, || {
+        let place = Place::with(&calls(&THREE));
+        let running = Running::start(place.run().args(["--seed", "5"]));
+        let journal = place.out().join("trials.jsonl");
+        let text = || fs::read_to_string(&journal).unwrap_or_default();
+        wait_until("a trial", || text().contains('\n'));
+        kill(running);
+        let first = text().lines().next().unwrap().to_owned();
+        fs::write(&journal, format!("{first}\n{}", &first[..20])).unwrap();
+        place
+    })
 }
 
-/// A run of [`calls`] that was killed with one trial finished, and another within its line.
-fn killed() -> Place {
-    let place = Place::with(&calls());
-    let mut command = place.run();
-    command.args(["--seed", "5"]).stdout(Stdio::null()).stderr(Stdio::null());
-    let running = Running(Some(command.spawn().unwrap()));
-    let journal = place.out().join("trials.jsonl");
-    wait_for("a trial", || (!whole_lines(&journal).is_empty()).then_some(()));
+/// Ends a run without a warning, and waits for the end of its children.
+fn kill(running: Running) {
     let children = children_of(running.pid());
     running.signal(libc::SIGKILL);
-    running.end();
-    wait_for("the end of its children", || {
-        (!children.iter().any(|child| child.runs())).then_some(())
-    });
-    let first = whole_lines(&journal).lines().next().unwrap().to_owned();
-    fs::write(&journal, format!("{first}\n{}", &first[..20])).unwrap();
-    place
+    assert_eq!(stderr(&running.end()), "");
+    wait_until("the end of its children", || !children.iter().any(Process::runs));
 }
 
 fn change_manifest(place: &Place, change: impl FnOnce(&mut Value)) {
@@ -119,79 +115,91 @@ fn assert_whole(place: &Place) {
     for (histogram, trial) in histograms.iter().zip(timed) {
         assert!(histogram.starts_with(&format!("{:0>4}-", trial["run_id"])), "{histogram}");
     }
-    let files = [
-        "charts",
-        "comparisons.csv",
-        "events.csv",
-        "histograms",
-        "manifest.json",
-        "memory.csv",
-        "memory_points.csv",
-        "report.html",
-        "scale.csv",
-        "syscalls.csv",
-        "trials.csv",
-    ];
-    assert_eq!(names(&place.out()), BTreeSet::from(files.map(str::to_owned)));
-    assert!(!place.rows("comparisons.csv").is_empty());
+    assert_files(&place.out(), &["comparisons.csv", "syscalls.csv", "trials.csv"]);
 }
 
-/// Each time so many rows are there, and so many ms after that: between trials, within them, before
-/// the first.
-const KILLS: [(usize, u64); 7] = [(0, 0), (0, 130), (2, 10), (4, 700), (5, 90), (9, 0), (14, 160)];
+/// Each trial of [`all_passes`] has one row, unless the machine was too busy and it was run again.
+fn assert_planned(place: &Place) {
+    let mut statuses: BTreeMap<[String; 4], Vec<String>> = BTreeMap::new();
+    for row in place.rows("trials.csv") {
+        let key = ["pass", "workload", "block", "arm"].map(|column| row[column].clone());
+        statuses.entry(key).or_default().push(row["status"].clone());
+    }
+    // Another block takes the place of a lost one.
+    let is_planned = |[pass, _, block, _]: &&[String; 4]| {
+        block.parse::<u32>().unwrap() <= if pass == "latency" { 2 } else { 1 }
+    };
+    assert_eq!(statuses.keys().filter(is_planned).count(), PLANNED, "{statuses:?}");
+    for (key, statuses) in statuses {
+        let (_, before) = statuses.split_last().unwrap();
+        assert!(before.iter().all(|status| status == "rejected"), "{key:?}: {statuses:?}");
+    }
+}
+
+/// Kills a run once it has so many rows, and some time after that; returns those that have come to
+/// their end.
+fn killed_after(rows: usize, delay: Duration, place: &Place, command: &mut Command) -> Vec<String> {
+    let resumed = |manifest: &Value| manifest["resumed"].as_array().map_or(0, Vec::len);
+    let has_manifest = place.out().join("manifest.json").exists();
+    let lives = if has_manifest { resumed(&place.manifest()) + 1 } else { 0 };
+    let mut running = Running::start(command);
+    wait_until("the manifest and the rows", || {
+        let is_there = place.out().join("manifest.json").exists();
+        running.has_ended()
+            || is_there && resumed(&place.manifest()) == lives && place.rows_so_far() >= rows
+    });
+    sleep(delay);
+    assert!(!running.has_ended(), "it ended before it was killed");
+    kill(running);
+    place.trials_so_far()
+}
 
 #[test]
 fn a_run_that_is_killed_again_and_again_ends_as_if_it_had_not_been() {
+    let given = std::env::var(SEED).ok().map(|seed| seed.parse().unwrap());
+    let seed = given.unwrap_or_else(|| UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64);
+    println!("the moments are those of {SEED}={seed}");
+    let mut random = StdRng::seed_from_u64(seed);
     let place = Place::with(&all_passes());
-    let trials = place.out().join("trials.csv");
-    let mut before = String::new();
+    let mut before = Vec::new();
     let mut command = place.run();
     command.args(["--seed", "11"]);
-    for (kills, (rows, delay_ms)) in KILLS.into_iter().enumerate() {
-        let running =
-            Running(Some(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()));
-        wait_for("the manifest", || {
-            let is_there = place.out().join("manifest.json").exists();
-            let resumed = |manifest: &Value| manifest["resumed"].as_array().map_or(0, Vec::len);
-            (is_there && resumed(&place.manifest()) == kills).then_some(())
-        });
-        // Beside the header.
-        wait_for("the rows", || {
-            (rows == 0 || whole_lines(&trials).lines().count() > rows).then_some(())
-        });
-        sleep(Duration::from_millis(delay_ms));
-        let children = children_of(running.pid());
-        running.signal(libc::SIGKILL);
-        let said = stderr(&running.end());
-        assert_eq!(said, "");
-        wait_for("the end of its children", || {
-            (!children.iter().any(|child| child.runs())).then_some(())
-        });
-        let now = whole_lines(&trials);
-        assert!(now.starts_with(&before), "{now}\nhas not what stood before:\n{before}");
+    let mut kills = 0;
+    // The last five trials take longer than any delay, so that no life comes to its end.
+    while kills < 7 && place.rows_so_far() <= PLANNED - 5 {
+        let there = place.rows_so_far();
+        // The first time before the first row, then after one more at least, so that there is an end.
+        let rows = there + random.random_range(kills.min(1)..=kills.min(3));
+        let rows = rows.min(PLANNED - 5);
+        let delay = Duration::from_millis(random.random_range(0..500));
+        println!("{there} rows are there; killed {delay:?} after there are {rows}");
+        kills += 1;
+        let now = killed_after(rows, delay, &place, &mut command);
+        assert!(now.starts_with(&before), "{now:#?}\nhas not what stood before:\n{before:#?}");
         before = now;
-        command = resume(&place);
+        command = place.resume();
     }
     let printed = stdout(&success(&mut command));
     assert_has(&printed, &["trials are there", "System calls per echo", "results are in out"]);
-    assert!(fs::read_to_string(&trials).unwrap().starts_with(&before));
+    assert!(place.trials_so_far().starts_with(&before));
     assert_whole(&place);
+    assert_planned(&place);
     let manifest = place.manifest();
     let resumed = manifest["resumed"].as_array().unwrap();
-    assert_eq!(resumed.len(), KILLS.len());
+    assert_eq!(resumed.len(), kills);
     assert_eq!(manifest["seed"], 11);
     for resumption in resumed {
         assert_eq!(resumption["kernel_release"], manifest["machine"]["kernel_release"]);
         assert_eq!(resumption["boot_id"], manifest["machine"]["boot_id"]);
         assert_eq!(resumption["differences"], json!([]));
     }
-    assert_has(&printed, &[&format!("gone on with {} times", KILLS.len())]);
+    assert_has(&printed, &[&format!("gone on with {kills} times")]);
 
     let files: Vec<_> = names(&place.out()).into_iter().collect();
     let contents =
         || -> Vec<_> { files.iter().map(|file| fs::read(place.out().join(file)).ok()).collect() };
     let finished = contents();
-    let printed = stdout(&success(&mut resume(&place)));
+    let printed = stdout(&success(&mut place.resume()));
     assert_has(&printed, &["System calls per echo", "The run in out is complete since"]);
     assert!(contents() == finished);
 }
@@ -201,33 +209,30 @@ fn the_command_that_an_interrupted_run_names_goes_on_with_it() {
     let twenty =
         FOUR_CONNECTIONS.replace("connections = 4", "connections = 20").replace("four", "twenty");
     let latency = "[latency]\nblocks = 1\nduration = \"300ms\"\nwarmup_max = \"0s\"\n";
-    let place = Place::with(&(calls() + latency + &twenty));
+    let place = Place::with(&(calls(&["epoll-et"]) + latency + &twenty));
     let out = place.path("my runs").join("it's one");
     let mut command = place.command("run");
     command.args(["matrix.toml", "--out"]).arg("my runs/it's one");
-    let running =
-        Running(Some(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()));
-    wait_for("a timed trial", || {
-        let rows = whole_lines(&out.join("trials.csv"));
-        rows.contains(",latency,").then_some(())
+    let running = Running::start(&mut command);
+    wait_until("a timed trial", || {
+        fs::read_to_string(out.join("trials.csv")).is_ok_and(|text| text.contains(",latency,"))
     });
     running.signal(libc::SIGINT);
-    let line = crate::one_line(&running.end());
+    let line = one_line(&running.end());
     let (_, command) = line.split_once("to resume: ").unwrap();
     let rows = fs::read_to_string(out.join("trials.csv")).unwrap();
 
     let mut shell = Command::new("sh");
     success(shell.current_dir(place.path("")).args(["-c", command]));
     assert!(fs::read_to_string(out.join("trials.csv")).unwrap().starts_with(&rows));
-    let manifest: Value =
-        serde_json::from_slice(&fs::read(out.join("manifest.json")).unwrap()).unwrap();
+    let manifest = manifest(&out);
     assert!(manifest["finished_utc"].is_string());
     assert_eq!(manifest["resumed"].as_array().unwrap().len(), 1);
 }
 
 #[test]
 fn a_resumed_run_announces_what_is_left_of_the_block_under_way_too() {
-    let printed = stdout(&success(&mut resume(&killed())));
+    let printed = stdout(&success(&mut killed().resume()));
     assert_has(&printed, &["1 trials are there; 2 trials, about "]);
 }
 
@@ -251,7 +256,7 @@ fn another_kernel_server_or_build_is_refused_and_the_folder_stays() {
     });
     let before = contents();
     assert_refused(
-        &mut resume(&place),
+        &mut place.resume(),
         &[&format!("the kernel was 5.4.0-other, is {}", kernel.as_str().unwrap())],
     );
     assert!(contents() == before);
@@ -260,7 +265,7 @@ fn another_kernel_server_or_build_is_refused_and_the_folder_stays() {
         manifest["machine"]["kernel_release"] = kernel.clone();
         manifest["machine"]["git_revision"] = json!("0123456789abcdef");
     });
-    assert_refused(&mut resume(&place), &["the source's revision was 0123456789ab, is "]);
+    assert_refused(&mut place.resume(), &["the source's revision was 0123456789ab, is "]);
 
     change_manifest(&place, |manifest| {
         let sum = "0".repeat(64);
@@ -269,23 +274,22 @@ fn another_kernel_server_or_build_is_refused_and_the_folder_stays() {
     });
     // Where there is no `sha256sum`, it is not known.
     if place.manifest()["programs"]["server"]["sha256"].is_string() {
-        assert_refused(&mut resume(&place), &["ringmark's program was 000000000000, is "]);
+        assert_refused(&mut place.resume(), &["ringmark's program was 000000000000, is "]);
     }
-    let server = place.path("server");
-    let real = Path::new(env!("CARGO_BIN_EXE_ringmark")).with_file_name("ringmark-server");
-    fs::write(&server, format!("#!/bin/sh\nexec '{}' \"$@\"\n", real.display())).unwrap();
-    fs::set_permissions(&server, fs::Permissions::from_mode(0o755)).unwrap();
+    let other = place.path("server");
+    let text = format!("#!/bin/sh\nexec '{}' \"$@\"\n", server().display());
+    fs::write(&other, text).unwrap();
+    fs::set_permissions(&other, fs::Permissions::from_mode(0o755)).unwrap();
     assert_refused(
-        resume(&place).args(["--server", "server"]),
+        place.resume().args(["--server", "server"]),
         &["the size of the server's program was "],
     );
 
     // Whoever knows better says so, and the manifest too.
-    let trials = place.out().join("trials.csv");
-    let row = whole_lines(&trials);
-    let printed = stdout(&success(resume(&place).args(["--server", "server", "--anyway"])));
+    let row = place.trials_so_far();
+    let printed = stdout(&success(place.resume().args(["--server", "server", "--anyway"])));
     assert_has(&printed, &["not all is as it was", "the size of the server's program was "]);
-    assert!(fs::read_to_string(&trials).unwrap().starts_with(&row));
+    assert!(place.trials_so_far().starts_with(&row));
     assert_whole(&place);
     let differences = place.manifest()["resumed"][0]["differences"].to_string();
     assert_has(&differences, &["the size of the server's program was "]);
@@ -293,8 +297,8 @@ fn another_kernel_server_or_build_is_refused_and_the_folder_stays() {
 
 #[test]
 fn what_cannot_be_gone_on_with_is_refused_in_one_line() {
-    let place = Place::with(&calls());
-    assert_has(&failure(&mut resume(&place)), &["out: not the folder of a run"]);
+    let place = Place::with(&calls(&THREE));
+    assert_has(&failure(&mut place.resume()), &["out: not the folder of a run"]);
     fs::create_dir(place.out()).unwrap();
     for verb in ["--resume", "--replay"] {
         let refused = || failure(place.command("run").args([verb, "out"]));
@@ -329,7 +333,7 @@ fn what_cannot_be_gone_on_with_is_refused_in_one_line() {
 
     let place = killed();
     change_manifest(&place, |manifest| manifest["order"].as_array_mut().unwrap().swap(1, 2));
-    let line = failure(&mut resume(&place));
+    let line = failure(&mut place.resume());
     assert_has(
         &line,
         &["out: manifest.json: its order is not that of its matrix and seed, from trial 2 on"],
@@ -337,25 +341,21 @@ fn what_cannot_be_gone_on_with_is_refused_in_one_line() {
     change_manifest(&place, |manifest| {
         manifest["matrix"]["backends"][0]["backend"] = json!("epol")
     });
-    assert_has(&failure(&mut resume(&place)), &["the matrix in out/manifest.json", "epol"]);
+    assert_has(&failure(&mut place.resume()), &["the matrix in out/manifest.json", "epol"]);
 }
 
 #[test]
 fn a_run_that_is_under_way_is_left_alone() {
-    let many = calls() + "[latency]\nblocks = 500\nduration = \"1s\"\nwarmup_max = \"0s\"\n";
+    let many = calls(&THREE) + "[latency]\nblocks = 500\nduration = \"1s\"\nwarmup_max = \"0s\"\n";
     let place = Place::with(&many);
-    let running =
-        Running(Some(place.run().stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()));
-    wait_for("the manifest", || place.out().join("manifest.json").exists().then_some(()));
-    assert_has(&failure(&mut resume(&place)), &["out: this run is still under way"]);
-    let printed = stdout(&success(place.command("report").arg("out")));
+    let running = Running::start(&mut place.run());
+    wait_until("the manifest", || place.out().join("manifest.json").exists());
+    assert_has(&failure(&mut place.resume()), &["out: this run is still under way"]);
+    let printed = stdout(&success(&mut place.report()));
     assert_has(&printed, &["under way: what follows is of the trials so far"]);
     assert!(!printed.contains("broken off"), "{printed}");
     drop(running);
-    assert_has(
-        &stdout(&success(place.command("report").arg("out"))),
-        &["broken off: what follows"],
-    );
+    assert_has(&stdout(&success(&mut place.report())), &["broken off: what follows"]);
 }
 
 #[test]
@@ -365,9 +365,6 @@ fn a_replay_has_the_order_of_the_run_that_it_repeats() {
         stdout(&success(place.command("run").args(["--replay", "out", "--out", "again"])));
     assert!(!printed.contains("as it was"), "{printed}");
     assert_has(&printed, &["repeats out, begun "]);
-    let manifest = |folder: &Path| -> Value {
-        serde_json::from_slice(&fs::read(folder.join("manifest.json")).unwrap()).unwrap()
-    };
     let (original, again) = (place.manifest(), manifest(&place.path("again")));
     assert_eq!((order(&again), order(&again).len()), (order(&original), 3));
     for key in ["seed", "name", "matrix", "placement", "programs"] {

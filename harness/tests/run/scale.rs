@@ -1,18 +1,17 @@
 //! Walks through connection counts over several tables of files, on both sides: what the million
 //! does, smaller.
 
-use std::os::unix::process::CommandExt as _;
-use std::path::Path;
 use std::process::Command;
-use std::thread;
-use std::time::{Duration, Instant};
 
-use crate::{Place, Row, heading, slabs_are_readable, stderr, stdout, success};
+use crate::confine::limit_open_files;
+use crate::processes::{Children, Running, children_named, wait_for};
+use crate::{Place, Row, columns, heading, number, slabs_are_readable, stderr, stdout, success};
 
-/// Of which a worker needs some for itself: 2,000 connections take four workers, and as many
-/// threads of the load.
+/// Open files for the whole: of 600 a worker needs some for itself, so that 2,000 connections take
+/// four workers, and as many threads of the load.
 const OPEN_FILES: u64 = 600;
 
+/// Every load twice, and ever more of them active.
 const SCALE: &str = "
 ports = 4
 
@@ -28,93 +27,82 @@ duration = \"200ms\"
 warmup_max = \"50ms\"
 ";
 
+/// Each load once: a closed loop takes seconds where the machine is busy.
+fn short(backends: &[&str], connections: &str) -> String {
+    heading(backends)
+        + &SCALE
+            .replace("[400, 2000]", connections)
+            .replace("active_shares = [0.1]\n", "")
+            .replace("repeats = 2", "repeats = 1")
+}
+
 const MEMORY: &str = "
 [memory]
 question = \"q\"
-connections = [500, 1000, 1500, 2000]
+connections = [1000, 2000]
 message_bytes = 64
 active = [200, 400]
 ";
 
-/// Runs it with so few files.
-pub fn limited(command: &mut Command, files: u64) -> &mut Command {
-    let limit = libc::rlimit { rlim_cur: files, rlim_max: files };
-    // SAFETY: setrlimit reads the struct, which the closure owns, and is a single system call, safe
-    // between fork and exec.
-    unsafe {
-        command.pre_exec(move || match libc::setrlimit(libc::RLIMIT_NOFILE, &limit) {
-            0 => Ok(()),
-            _ => Err(std::io::Error::last_os_error()),
-        })
-    }
+/// `ringmark run` with so few files.
+fn limited(place: &Place) -> Command {
+    let mut command = place.run();
+    limit_open_files(&mut command, OPEN_FILES);
+    command
 }
 
-fn number(row: &Row, column: &str) -> f64 {
-    row[column].parse().unwrap_or_else(|_| panic!("{column}: {row:?}"))
+/// The steps of a trial that have this name.
+fn steps<'a>(rows: &'a [Row], trial: &Row, name: &str) -> Vec<&'a Row> {
+    rows.iter().filter(|row| row["run_id"] == trial["run_id"] && row["step"] == name).collect()
+}
+
+fn connections(steps: &[&Row]) -> Vec<String> {
+    steps.iter().map(|row| row["connections"].clone()).collect()
+}
+
+/// Checks the trials of a run with `arms`, and the floor among them: its walk through `counts`, and
+/// at which of them the loads were in turn, `repeats` times each.
+fn assert_walked(place: &Place, arms: usize, counts: &[&str], loads: &[&str], repeats: usize) {
+    columns::assert_files(&place.out(), &["scale.csv", "trials.csv"]);
+    let (trials, rows) = (place.rows("trials.csv"), place.rows("scale.csv"));
+    assert_eq!(trials.len(), arms);
+    for trial in &trials {
+        assert_eq!((&*trial["pass"], &*trial["status"]), ("scale", "ok"), "{}", trial["reason"]);
+        assert_eq!((&*trial["connections"], &*trial["workers"]), ("2000", "4"));
+        assert!(number(trial, "connections_per_s") > 0.0);
+        let of = |name| steps(&rows, trial, name);
+        assert_eq!((of("before").len(), of("rest").len(), of("after").len()), (1, counts.len(), 1));
+        let opened = connections(&of("open"));
+        if trial["backend"] == "null" {
+            assert_eq!(opened, counts);
+            assert_eq!((of("load").len(), of("all").len()), (0, 0));
+            continue;
+        }
+        // The crowd makes room for those that are active, and is whole in the end.
+        assert_eq!(opened, [counts, &["2000"]].concat());
+        // A closed and an open loop, each on both servers.
+        let at: Vec<_> = loads.iter().flat_map(|count| vec![*count; 4 * repeats]).collect();
+        assert_eq!(connections(&of("load")), at);
+        let in_turn: Vec<_> = of("load").iter().map(|row| row["server"].clone()).collect();
+        let turns = [["crowded", "alone"], ["alone", "crowded"]];
+        let turns = turns[..repeats].iter().flat_map(|turn| [*turn; 2].concat());
+        assert_eq!(in_turn, turns.collect::<Vec<_>>().repeat(loads.len()));
+        for load in of("load") {
+            assert!(number(load, "echoes") > 0.0, "{load:?}");
+            assert!(number(load, "syscalls_per_echo") > 0.0, "{load:?}");
+        }
+        let [everyone] = of("all")[..] else { panic!("{:?}", of("all")) };
+        assert_eq!((&*everyone["echoes"], &*everyone["connections"]), ("2000", "2000"));
+        assert_eq!(of("close").last().unwrap()["connections"], "0");
+    }
 }
 
 #[test]
 fn two_thousand_connections_over_four_tables_are_walked_loaded_and_all_alive() {
-    let place = Place::with(&(heading(&["epoll-et", "epoll-document", "uring-multishot"]) + SCALE));
-    let output = success(limited(&mut place.run(), OPEN_FILES));
-    let trials = place.rows("trials.csv");
-    assert_eq!(trials.len(), 4, "three arms and the floor");
-    for trial in &trials {
-        assert_eq!(
-            (trial["pass"].as_str(), trial["status"].as_str()),
-            ("scale", "ok"),
-            "{}",
-            trial["reason"]
-        );
-        assert_eq!((trial["connections"].as_str(), trial["workers"].as_str()), ("2000", "4"));
-        assert!(number(trial, "connections_per_s") > 0.0);
-    }
-    let all = place.rows("scale.csv");
-    for trial in &trials {
-        let steps = |name: &str| -> Vec<&Row> {
-            all.iter()
-                .filter(|row| row["run_id"] == trial["run_id"] && row["step"] == name)
-                .collect()
-        };
-        let count = |name| steps(name).len();
-        assert_eq!((count("before"), count("rest"), count("after")), (1, 2, 1));
-        let opened: Vec<_> = steps("open").iter().map(|row| row["connections"].clone()).collect();
-        let stood = |row: &&Row| row["connections"].clone();
-        let loads: Vec<_> = steps("load").iter().map(stood).collect();
-        if trial["backend"] == "null" {
-            assert_eq!(opened, ["400", "2000"]);
-            assert_eq!((loads.len(), count("all")), (0, 0));
-            continue;
-        }
-        // Two loads, twice, on two servers, with 40 active at each count, and with 200 at the
-        // larger one.
-        assert_eq!(loads, [vec!["400"; 8], vec!["2000"; 16]].concat());
-        let in_turn: Vec<_> = steps("load").iter().map(|row| row["server"].clone()).collect();
-        let of_one_active = [
-            ["crowded", "alone"],
-            ["crowded", "alone"],
-            ["alone", "crowded"],
-            ["alone", "crowded"],
-        ]
-        .concat();
-        assert_eq!(in_turn, of_one_active.repeat(3));
-        for load in steps("load") {
-            assert!(
-                number(load, "echoes") > 0.0 && number(load, "syscalls_per_echo") > 0.0,
-                "{load:?}"
-            );
-        }
-        // The crowd makes room for those that are active, and is whole in the end.
-        assert_eq!(opened, ["400", "2000", "2000"]);
-        let everyone = steps("all");
-        let [everyone] = everyone[..] else { panic!("{everyone:?}") };
-        assert_eq!(
-            (everyone["echoes"].as_str(), everyone["connections"].as_str()),
-            ("2000", "2000")
-        );
-        assert_eq!(steps("close").last().unwrap()["connections"], "0");
-    }
-    let text = stdout(&output);
+    let place = Place::with(&(heading(&["epoll-et"]) + SCALE));
+    let text = stdout(&success(&mut limited(&place)));
+    // Loads with 40 active at each count, and with 200 at the larger one.
+    assert_walked(&place, 2, &["400", "2000"], &["400", "2000", "2000"], 2);
     for words in [
         "Opening and closing ever more connections",
         "2,000 (200 active)",
@@ -126,13 +114,20 @@ fn two_thousand_connections_over_four_tables_are_walked_loaded_and_all_alive() {
 }
 
 #[test]
+fn other_backends_are_walked_as_well() {
+    let place = Place::with(&short(&["epoll-document", "uring-multishot"], "[2000]"));
+    success(&mut limited(&place));
+    assert_walked(&place, 3, &["2000"], &["2000"], 1);
+}
+
+#[test]
 fn memory_is_walked_over_four_tables_and_while_all_are_active() {
     let place =
         Place::with(&(heading(&["epoll-et"]) + SCALE.split("[scale]").next().unwrap() + MEMORY));
     if !slabs_are_readable() {
         return;
     }
-    let output = limited(&mut place.run(), OPEN_FILES).output().unwrap();
+    let output = limited(&place).output().unwrap();
     if stderr(&output).contains("no trial of 2 gave figures") {
         eprintln!("the memory of this machine did not come to rest: its slopes are not looked at");
         return;
@@ -148,9 +143,9 @@ fn memory_is_walked_over_four_tables_and_while_all_are_active() {
     // looked at.
     let (slopes, points) = (place.rows("memory.csv"), place.rows("memory_points.csv"));
     for (arm, state, counts) in [
-        ("null", "never-used", "500 1000 1500 2000 2000 1500 1000 500"),
-        ("epoll-et", "never-used", "500 1000 1500 2000 2000 1500 1000 500"),
-        ("epoll-et", "used-then-idle", "500 1000 1500 2000 2000 1500 1000 500"),
+        ("null", "never-used", "1000 2000 2000 1000"),
+        ("epoll-et", "never-used", "1000 2000 2000 1000"),
+        ("epoll-et", "used-then-idle", "1000 2000 2000 1000"),
         ("epoll-et", "active", "200 400"),
     ] {
         let is_of = |row: &&Row, object: &str| {
@@ -176,92 +171,45 @@ fn memory_is_walked_over_four_tables_and_while_all_are_active() {
 #[test]
 fn what_the_machine_has_no_room_for_is_skipped_with_the_reason() {
     // Four workers hold 4 x 567 connections at most.
-    let place = Place::with(&(heading(&["epoll-et"]) + &SCALE.replace("2000]", "9000]")));
-    let output = success(limited(&mut place.run(), OPEN_FILES));
+    let place = Place::with(&short(&["epoll-et"], "[9000]"));
+    success(&mut limited(&place));
     for trial in place.rows("trials.csv") {
-        assert_eq!((trial["status"].as_str(), trial["connections"].as_str()), ("ok", "2268"));
-        assert!(
-            trial["reason"].contains(
-                "9000 connections skipped: there is room for 2268 by open files (RLIMIT_NOFILE 600"
-            ),
-            "{}",
-            trial["reason"]
+        assert_eq!((&*trial["status"], &*trial["connections"]), ("ok", "2268"));
+        crate::assert_has(
+            &trial["reason"],
+            &["9000 connections skipped: there is room for 2268 by open files (RLIMIT_NOFILE 600"],
         );
     }
-    drop(output);
-    let fewer = Place::with(&(heading(&["epoll-et"]) + SCALE));
-    success(limited(fewer.run().args(["--connections", "500"]), OPEN_FILES));
+    let fewer = Place::with(&short(&["epoll-et"], "[2000]"));
+    success(limited(&fewer).args(["--connections", "500"]));
     assert!(fewer.rows("trials.csv").iter().all(|trial| trial["connections"] == "500"));
     let none = Place::with(&(heading(&["epoll-et"]) + crate::LATENCY + crate::FOUR_CONNECTIONS));
     let refused = none.run().args(["--connections", "500"]).output().unwrap();
-    assert!(
-        !refused.status.success() && stderr(&refused).contains("--connections"),
-        "{}",
-        stderr(&refused)
-    );
+    assert!(!refused.status.success());
+    crate::assert_has(&stderr(&refused), &["--connections"]);
 }
 
 #[test]
 fn when_a_side_is_killed_the_steps_so_far_stay_and_the_run_fails() {
     for victim in ["ringmark-server", "ringmark load"] {
-        let place = Place::with(&(heading(&["epoll-et"]) + &SCALE.replace("200ms", "2s")));
-        let run = limited(&mut place.run(), OPEN_FILES).spawn().unwrap();
-        let harness = run.id();
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let place = Place::with(&short(&["epoll-et"], "[400]").replace("200ms", "1s"));
+        let run = Running::start(&mut limited(&place));
+        let children = |name| children_named(run.pid(), name);
         // Once the loads have begun: the steps before are there.
-        let pid = loop {
-            assert!(Instant::now() < deadline, "no {victim}");
-            let (found, loads) = (child(harness, victim), children(harness, "ringmark load").len());
-            if let (Some(pid), 2) = (found, loads) {
-                break pid;
-            }
-            thread::sleep(Duration::from_millis(20));
-        };
-        let all = children(harness, "ringmark-server")
-            .into_iter()
-            .chain(children(harness, "ringmark load"));
-        let all: Vec<_> = all.collect();
-        assert_eq!(all.len(), 4, "two servers and two loads");
-        // SAFETY: takes no pointer; the process is a child of our own child, which has not reaped
-        // it.
-        unsafe { libc::kill(pid, libc::SIGKILL) };
-        let output = run.wait_with_output().unwrap();
-        assert!(!output.status.success(), "{victim}");
-        let left = all.into_iter().filter(|pid| Path::new(&format!("/proc/{pid}")).exists());
-        assert_eq!(left.count(), 0, "{victim}: nothing is left");
+        let (servers, loads) = wait_for("two servers and two loads", || {
+            Some((
+                children("ringmark-server").try_into().ok()?,
+                children("ringmark load").try_into().ok()?,
+            ))
+        });
+        let (servers, loads): (Children<2>, Children<2>) = (Children(servers), Children(loads));
+        let all = if victim == "ringmark load" { &loads } else { &servers };
+        crate::processes::signal(all.0[0].0, libc::SIGKILL);
+        assert!(!run.end().status.success(), "{victim}");
+        assert!(servers.are_gone() && loads.are_gone(), "{victim}: nothing is left");
         let trials = place.rows("trials.csv");
         let failed: Vec<_> = trials.iter().filter(|row| row["status"] == "failed").collect();
         assert!(failed.len() == 1 && failed[0]["backend"] == "epoll-et", "{victim}: {trials:?}");
-        let steps = place.rows("scale.csv");
-        assert!(
-            steps.iter().any(|row| row["step"] == "open" && row["connections"] == "400"),
-            "{steps:?}"
-        );
+        assert_eq!(connections(&steps(&place.rows("scale.csv"), failed[0], "open"))[0], "400");
     }
-}
-
-fn child(parent: u32, name: &str) -> Option<i32> {
-    children(parent, name).first().copied()
-}
-
-/// The processes of that parent whose program, and first argument if one is given after a space,
-/// are these.
-fn children(parent: u32, name: &str) -> Vec<i32> {
-    let pids = std::fs::read_dir("/proc").unwrap().flatten();
-    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    pids.filter(|pid| {
-        let text =
-            |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
-        // The name is in parentheses; state and parent follow it (proc_pid_stat(5)).
-        let stat = text("stat");
-        let is_child =
-            stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1)?.parse().ok())
-                == Some(parent);
-        let line = text("cmdline");
-        let mut arguments = line.split('\0');
-        let program = arguments.next().and_then(|path| path.rsplit('/').next()).unwrap_or_default();
-        let words = format!("{program} {}", arguments.next().unwrap_or_default());
-        is_child && (words == name || program == name)
-    })
-    .collect()
 }

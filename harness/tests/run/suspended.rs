@@ -1,13 +1,14 @@
 //! A program that is stopped by a signal and goes on later, as by Ctrl-Z and `fg`, spoils the trial
 //! in which that happened: time passed without it.
 
-use std::fs;
-use std::process::Stdio;
 use std::thread::sleep;
 use std::time::Duration;
 
-use crate::interruption::{Process, children_of, stat, wait_for};
-use crate::{FOUR_CONNECTIONS, Place, Row, Running, assert_has, heading};
+use crate::processes::{
+    Process, Running, arguments, children_of, signal, stat, wait_for, wait_until,
+};
+use crate::programs::server;
+use crate::{FOUR_CONNECTIONS, Place, Row, assert_has, heading};
 
 /// Trials of about so long, of a given rate, so that the load does the same before its window as
 /// within.
@@ -19,22 +20,11 @@ fn place(warmup: &str, duration: &str, external: &str) -> Place {
     Place::with(&(backends + &latency + external + &workload))
 }
 
-fn signal(pid: u32, signal: libc::c_int) {
-    // SAFETY: takes no pointer. The number is that of a process below a child that is not reaped
-    // yet.
-    assert_eq!(unsafe { libc::kill(pid as libc::pid_t, signal) }, 0);
-}
-
 /// Stops a process for a while.
 fn suspend(pid: u32, time: Duration) {
     signal(pid, libc::SIGSTOP);
     sleep(time);
     signal(pid, libc::SIGCONT);
-}
-
-fn arguments(pid: u32) -> Vec<String> {
-    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    line.split(|&byte| byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect()
 }
 
 /// Ticks of CPU that a process has used: fields 14 and 15 of its stat.
@@ -53,22 +43,17 @@ fn at_work(running: &Running) -> (u32, u32) {
         let load = children.iter().find(is_load)?.0;
         Some((load, children.iter().find(|child| child.0 != load)?.0))
     });
-    wait_for("echoes", || (ticks(load) >= 3).then_some(()));
+    wait_until("echoes", || ticks(load) >= 3);
     (load, other)
 }
 
 /// The row of the first trial of a run to which `disturb` does something once the load is at work;
 /// gets the load's number and that of the process beside it.
 fn first_row(place: &Place, disturb: impl FnOnce(&Running, u32, u32)) -> Row {
-    let mut command = place.run();
-    let running =
-        Running(Some(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()));
+    let running = Running::start(&mut place.run());
     let (load, other) = at_work(&running);
     disturb(&running, load, other);
-    let trials = place.out().join("trials.csv");
-    wait_for("a row", || {
-        (fs::read_to_string(&trials).ok()?.matches('\n').count() > 1).then_some(())
-    });
+    wait_until("a row", || place.rows_so_far() > 0);
     drop(running);
     place.rows("trials.csv").remove(0)
 }
@@ -110,9 +95,7 @@ fn a_server_that_is_stopped_within_the_window_is_not_slow() {
 
 #[test]
 fn nor_is_one_that_is_not_ours() {
-    let server =
-        std::path::Path::new(env!("CARGO_BIN_EXE_ringmark")).with_file_name("ringmark-server");
-    let server = server.display();
+    let server = server().display();
     let external = format!(
         "[[external]]\nname = \"mine\"\ncommand = [\"{server}\", \"--backend\", \"epoll-et\", \"--listen\", \
          \"127.0.0.1:{{port}}\"]\nready = \"port\"\nversion = [\"{server}\", \"--version\"]\n"

@@ -3,9 +3,11 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::time::{Duration, Instant};
+use std::process::Command;
 
-use crate::{Place, Row, Running, assert_has, assert_reasons, heading, one_line, stdout, success};
+use crate::columns::assert_files;
+use crate::processes::{Running, wait_until};
+use crate::{Place, Row, assert_has, assert_reasons, failure, heading, rows, stdout, success};
 
 fn swept() -> Place {
     Place::with(&format!(
@@ -35,18 +37,19 @@ fn workloads(rows: &[Row], pass: &str) -> BTreeSet<String> {
 fn the_rates_follow_from_the_baselines_capacity() {
     let place = swept();
     let printed = stdout(&success(&mut place.run()));
-    let rows = place.rows("trials.csv");
-    assert_reasons(&rows);
-    let capacity: Vec<_> = rows.iter().filter(|row| row["pass"] == "capacity").collect();
+    assert_files(&place.out(), &["capacity.csv", "syscalls.csv", "trials.csv"]);
+    let trials = place.rows("trials.csv");
+    assert_reasons(&trials);
+    let capacity: Vec<_> = trials.iter().filter(|row| row["pass"] == "capacity").collect();
     assert!(
         capacity.iter().all(|row| row["arm"] == "epoll-et" && row["arrival"] == "closed"),
         "{capacity:?}"
     );
     assert!(capacity.len() >= 3, "{}", capacity.len());
-    let rates = workloads(&rows, "latency");
-    assert_eq!(rates, workloads(&rows, "syscalls"));
+    let rates = workloads(&trials, "latency");
+    assert_eq!(rates, workloads(&trials, "syscalls"));
     assert_eq!(rates.len(), 2, "{rates:?}");
-    for row in rows.iter().filter(|row| row["pass"] == "latency") {
+    for row in trials.iter().filter(|row| row["pass"] == "latency") {
         let asked: f64 = row["workload"].strip_prefix("four@").unwrap().parse().unwrap();
         assert_eq!(row["arrival"], "poisson");
         if let Ok(offered) = row["offered_per_s"].parse::<f64>() {
@@ -77,8 +80,7 @@ fn the_rates_follow_from_the_baselines_capacity() {
 
     // A repetition measures the capacity too, but keeps the rates.
     success(place.command("run").args(["--replay", "out", "--out", "again"]));
-    let mut reader = csv::Reader::from_path(place.path("again").join("trials.csv")).unwrap();
-    let again: Vec<Row> = reader.deserialize().map(Result::unwrap).collect();
+    let again = rows(&place.path("again").join("trials.csv"));
     assert_eq!(workloads(&again, "latency"), rates);
     assert!(again.iter().any(|row| row["pass"] == "capacity"));
 }
@@ -86,32 +88,21 @@ fn the_rates_follow_from_the_baselines_capacity() {
 #[test]
 fn a_run_that_is_killed_goes_on_at_the_same_rates() {
     let place = swept();
-    let rows = || fs::read_to_string(place.out().join("trials.csv")).unwrap_or_default();
-    let kill_after = |lines: usize, command: &mut std::process::Command| {
-        let running = Running(Some(command.spawn().unwrap()));
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while rows().lines().count() <= lines {
-            assert!(Instant::now() < deadline, "no row {lines} came");
-            std::thread::sleep(Duration::from_millis(5));
-        }
+    let kill_after = |count: usize, command: &mut Command| {
+        let running = Running::start(command);
+        wait_until("enough rows", || place.rows_so_far() >= count);
         running.signal(libc::SIGKILL);
         running.end();
     };
-    let quiet = |command: &mut std::process::Command| {
-        command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
-    };
-    // While the capacity is being measured, and when the rates are known.
-    let mut first = place.run();
-    quiet(&mut first);
-    kill_after(1, &mut first);
-    let mut second = place.command("run");
-    quiet(second.args(["--resume", "out"]));
-    // Each of the three may be turned away and run again twice.
-    kill_after(10, &mut second);
-    let (before, expanded) = (rows(), place.manifest()["expanded"].clone());
+    // While the capacity is being measured, and when the rates are known: each of the three trials
+    // may be rejected and run again twice.
+    kill_after(1, &mut place.run());
+    kill_after(10, &mut place.resume());
+    let trials = || fs::read_to_string(place.out().join("trials.csv")).unwrap();
+    let (before, expanded) = (trials(), place.manifest()["expanded"].clone());
     assert!(expanded.is_object());
-    success(place.command("run").args(["--resume", "out"]));
-    assert!(rows().starts_with(&before[..=before.rfind('\n').unwrap()]));
+    success(&mut place.resume());
+    assert!(trials().starts_with(&before[..=before.rfind('\n').unwrap()]));
     assert_eq!(place.manifest()["expanded"], expanded);
     assert_eq!(workloads(&place.rows("trials.csv"), "latency").len(), 2);
     assert!(place.out().join("capacity.csv").exists());
@@ -121,6 +112,6 @@ fn a_run_that_is_killed_goes_on_at_the_same_rates() {
 fn without_a_capacity_there_are_no_rates() {
     let place = swept();
     // A server that does not start.
-    let line = one_line(&place.run().args(["--server", "/bin/false"]).output().unwrap());
+    let line = failure(place.run().args(["--server", "/bin/false"]));
     assert_has(&line, &["workload 'four': no rates for its sweep", "epoll-et"]);
 }

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    FOUR_CONNECTIONS, LATENCY, Place, Row, assert_has, assert_reasons, heading, stdout, success,
+    FOUR_CONNECTIONS, LATENCY, Place, Row, assert_has, assert_reasons, heading, number, stdout,
+    success,
 };
 
 const WORKLOADS: &str = "
@@ -114,11 +115,6 @@ fn churn_work_and_workers_are_a_workloads_own() {
         }
     }
     assert_has(&printed, &["- `epoll-et` has no figures in crowded: unsupported: needs 4096 CPUs"]);
-}
-
-#[track_caller]
-fn number(row: &Row, column: &str) -> f64 {
-    row[column].parse().unwrap_or_else(|_| panic!("{column} is `{}`: {row:?}", row[column]))
 }
 
 #[test]
