@@ -20,6 +20,7 @@ use crate::machine::{Machine, files};
 use crate::matrix::Matrix;
 use crate::programs::server::FIRST_PORT;
 use crate::programs::{external_server, placement, redact, sides};
+use crate::report::RunReport;
 use crate::results::manifest::order_line;
 use crate::results::origin::Programs;
 use crate::results::{self, Manifest, Results, Run};
@@ -27,7 +28,7 @@ use crate::rows::{NOT_RUN, Pass, Status, TrialRow};
 use crate::trial::{Trial, TrialContext};
 use crate::verdict::resolution::Calibration;
 use crate::verdict::sweep;
-use crate::{doctor, report, terminal};
+use crate::{doctor, terminal};
 
 /// Runs a matrix and writes its results.
 ///
@@ -105,7 +106,7 @@ pub fn run(options: Options) -> Result<()> {
     if let (Some(folder), Some(Manifest { finished_utc: Some(time), .. })) =
         (&options.resume, &original)
     {
-        report::print(folder)?;
+        RunReport::read(folder)?.print()?;
         let trials = Run::read(folder)?.trials;
         let folder = folder.display();
         terminal::say(&format!(
@@ -256,16 +257,21 @@ pub fn run(options: Options) -> Result<()> {
     // It may have been broken off, and has no row: it is run again when the run goes on.
     ensure!(end != End::AtOnce, "interrupted in the midst of a trial; to go on: {go_on}");
     let trials = course.conclude(end).map_err(|error| stopped(&error, &folder, &go_on))?;
-    let drawn = report::draw(&folder, &folder);
-    if prints_tables {
-        said = said.and_then(|()| report::print(&folder));
-    }
-    if let Err(error) = drawn {
-        // Its rows are there; that is what the run was for.
-        eprintln!(
-            "ringmark: no page was made: {error:#}; `ringmark report {}` tries again",
-            quoted(&folder)
-        );
+    match RunReport::read(&folder) {
+        Ok(report) => {
+            let drawn = report.draw(&folder);
+            if prints_tables {
+                said = said.and_then(|()| report.print());
+            }
+            if let Err(error) = drawn {
+                // Its rows are there; that is what the run was for.
+                eprintln!(
+                    "ringmark: no page was made: {error:#}; `ringmark report {}` tries again",
+                    quoted(&folder)
+                );
+            }
+        }
+        Err(error) => said = said.and(Err(error)),
     }
     said = said.and_then(|()| terminal::say(&format!("The results are in {}\n", folder.display())));
     ensure!(

@@ -1,5 +1,8 @@
 //! Numbers, shares and lists as people read them.
 
+use std::borrow::Borrow;
+use std::fmt::Display;
+
 /// A whole number as people write it: without the decimals that a small one would have.
 pub fn count(value: u64) -> String {
     if value < 100 { value.to_string() } else { number(value as f64) }
@@ -42,10 +45,10 @@ pub fn percent(value: f64) -> String {
 }
 
 /// `a`, `a and b`, `a, b and c`.
-pub fn list(items: &[String]) -> String {
+pub fn list<S: Display + Borrow<str>>(items: &[S]) -> String {
     match items {
         [] => String::new(),
-        [one] => one.clone(),
+        [one] => one.to_string(),
         [first @ .., last] => format!("{} and {last}", first.join(", ")),
     }
 }

@@ -14,7 +14,7 @@ pub mod lines;
 pub mod rows;
 
 use super::colours::{FONT, Look, STYLE, Shape, painted};
-use super::section::escape;
+use super::markup::escape;
 
 /// Of every picture, in its own units.
 pub const WIDTH: f64 = 360.0;

@@ -9,7 +9,7 @@ mod latency;
 use std::path::Path;
 
 use super::chart::{Canvas, Chart};
-use super::tables::absences;
+use super::query::absences;
 use crate::results::Run;
 use crate::rows::Pass;
 use crate::statistics::{Interval, median, median_interval};
@@ -65,7 +65,7 @@ fn nothing_of(run: &Run, pass: Pass) -> String {
 fn say_missing(canvas: &mut Canvas, run: &Run, pass: Pass, workloads: &[&str]) {
     let mut missing: Vec<(Vec<String>, String)> = Vec::new();
     for absence in absences(run, pass) {
-        if !workloads.is_empty() && !absence.workloads.iter().any(|name| workloads.contains(name)) {
+        if !workloads.is_empty() && !absence.workloads().any(|name| workloads.contains(&name)) {
             continue;
         }
         let (arm, why) = (absence.arm().to_owned(), absence.why());

@@ -1,72 +1,59 @@
 //! The ladder: arms of which each stands on another and changes one thing, and what that one thing
 //! does.
 
+use std::collections::BTreeSet;
+
+use itertools::{Itertools as _, iproduct};
+
+use super::about::short_revision;
+use super::query::{self, ArmTrials, absent, counted_trial, noise};
 use super::section::Body;
-use super::table::{MISSING, Table};
-use super::tables::{
-    absent, bounds, comparison, counted_trial, in_complete_blocks, median_of, noise, ratio,
-};
+use super::table::{Column, MISSING, Table, cell};
 use crate::matrix::Arm;
 use crate::results::Run;
-use crate::rows::{KERNEL_SUM, NEVER_USED, Pass, Status, USER_SUM, Verdict};
-use crate::statistics::Interval;
+use crate::rows::{KERNEL_SUM, NEVER_USED, Pass, USER_SUM, Verdict};
 use crate::text::{number, whole};
+use crate::verdict::memory;
 use crate::verdict::metric::CPU;
 
-/// Two tables, of counts and of CPU, and what is missing in them; nothing for a matrix without
+/// Shows two tables, of counts and of CPU, and what is missing in them; nothing for a matrix without
 /// rungs.
 pub fn tables(run: &Run, folder: &str) -> Body {
-    let is_rung = |contender: &Arm| contender.over.is_some() || contender.changes.is_some();
-    if !run.matrix.backends.iter().any(is_rung) {
+    if !run.matrix.backends.iter().any(|arm| arm.over.is_some() || arm.changes.is_some()) {
         return Body::default();
     }
-    let parts = [
-        Body::default().notes(source(run, folder)),
-        counts(run),
-        cpu(run),
-        Body::default().notes(notes(run)),
-    ];
-    parts.into_iter().fold(Body::default(), Body::then)
-}
-
-/// Which run this is of.
-fn source(run: &Run, folder: &str) -> String {
-    let revision =
-        run.manifest.pointer("/machine/git_revision").and_then(|revision| revision.as_str());
-    let stood = run.trials.iter().filter(|row| row.status.is_usable()).count();
-    format!(
-        "Run `{folder}`, revision {}: {stood} of {} trials passed the gates.\n",
-        revision.and_then(|revision| revision.get(..12)).unwrap_or("unknown"),
+    let usable = run.trials.iter().filter(|row| row.status.is_usable()).count();
+    let source = format!(
+        "Run `{folder}`, revision {}: {usable} of {} trials passed the gates.\n",
+        short_revision(&run.manifest, "/machine/git_revision").unwrap_or("unknown"),
         run.trials.len(),
-    )
+    );
+    Body::default()
+        .notes(source)
+        .then(counts(run))
+        .then(cpu(run))
+        .then(Body::default().notes(notes(run)))
 }
 
-/// What a rung changes, and what can be counted: calls, and bytes of an idle connection.
+/// Shows what a rung changes, and what can be counted: calls, and bytes of an idle connection.
 fn counts(run: &Run) -> Body {
     let workloads = &run.matrix.workloads;
-    let calls: Vec<String> =
-        workloads.iter().map(|workload| format!("calls/echo, {}", workload.name)).collect();
-    let mut heading = vec!["arm", "over", "changes"];
-    heading.extend(calls.iter().map(String::as_str));
-    heading.extend(["kernel bytes", "user bytes"]);
+    let mut heading = ["arm", "over", "changes"].map(str::to_owned).to_vec();
+    heading.extend(workloads.iter().map(|workload| format!("calls/echo, {}", workload.name)));
+    heading.extend(["kernel bytes", "user bytes"].map(str::to_owned));
     let mut table = Table::new(3, &heading);
-    for contender in &run.matrix.backends {
-        let arm = contender.name();
-        let text = |text: &Option<String>| text.clone().unwrap_or_else(|| MISSING.to_owned());
-        let mut cells = vec![arm.clone(), text(&contender.over), text(&contender.changes)];
+    for rung in &run.matrix.backends {
+        let arm = rung.name();
+        let [over, changes] = [&rung.over, &rung.changes]
+            .map(|text| text.clone().unwrap_or_else(|| MISSING.to_owned()));
+        let mut cells = vec![arm.clone(), over, changes];
         cells.extend(workloads.iter().map(|workload| {
-            let calls =
-                counted_trial(run, &workload.name, &arm).and_then(|row| row.syscalls_per_echo);
-            calls.map_or(MISSING.to_owned(), number)
+            let trial = counted_trial(run, &workload.name, &arm);
+            cell(trial.and_then(|row| row.syscalls_per_echo), number)
         }));
         cells.extend([KERNEL_SUM, USER_SUM].map(|object| {
-            let row = run.memory.iter().find(|row| {
-                row.status == Status::Ok
-                    && row.arm == arm
-                    && row.object == object
-                    && row.state == NEVER_USED
-            });
-            row.and_then(|row| row.over_null_bytes_per_connection).map_or(MISSING.to_owned(), whole)
+            let row = memory::slope(&run.memory, &arm, object, NEVER_USED);
+            cell(row.and_then(|row| row.over_null_bytes_per_connection), whole)
         }));
         table.push(cells);
     }
@@ -75,92 +62,71 @@ fn counts(run: &Run) -> Body {
     Body::from(table).notes(if run.memory.is_empty() { "" } else { bytes })
 }
 
-/// Server CPU per echo against the arm that a rung stands on, and against the baseline, in the same
-/// blocks.
-fn cpu(run: &Run) -> Body {
-    let baseline = &run.matrix.baseline;
-    let bounds = bounds(run, &CPU);
-    let (against_over, against) =
-        (format!("CPU/echo against it ({bounds})"), format!("against {baseline}"));
-    let heading = [
-        "workload",
-        "arm",
-        "over",
-        &against_over,
-        &against,
-        "server ns/echo",
-        "events/wait",
-        "blocks",
-    ];
-    let mut table = Table::new(3, &heading);
-    for workload in &run.matrix.workloads {
-        for contender in &run.matrix.backends {
-            let arm = contender.name();
-            let compared = |other: &str| {
-                comparison(run, &workload.name, &CPU, &arm, other).map_or(MISSING.to_owned(), ratio)
-            };
-            let over = contender.over.as_deref();
-            let rows = in_complete_blocks(run, &workload.name, &arm);
-            table.push(vec![
-                workload.name.clone(),
-                arm.clone(),
-                over.unwrap_or(MISSING).to_owned(),
-                over.map_or(MISSING.to_owned(), compared),
-                if arm == *baseline { "1 (baseline)".to_owned() } else { compared(baseline) },
-                median_of(&rows, |row| row.server_cpu_ns_per_echo),
-                median_of(&rows, |row| row.events_per_wait),
-                rows.len().to_string(),
-            ]);
-        }
-    }
-    let has_cpu = run.trials.iter().any(|row| row.pass == Some(Pass::Latency));
-    if has_cpu { table.into() } else { Body::default() }
+/// A rung under a workload.
+struct Rung<'a> {
+    over: Option<&'a str>,
+    trials: ArmTrials<'a>,
 }
 
-/// The noise, and which arms have no figures or no verdict, and why.
-fn notes(run: &Run) -> String {
-    let noises: Vec<String> = run
-        .matrix
-        .workloads
-        .iter()
-        .filter_map(|workload| {
-            let Interval { low, high } = noise(run, &workload.name, &CPU)?;
-            Some(format!("{low:.2}–{high:.2} in {}", workload.name))
+/// Shows server CPU per echo against the arm that a rung stands on, and against the baseline, in the
+/// same blocks.
+fn cpu(run: &Run) -> Body {
+    if !run.trials.iter().any(|row| row.pass == Some(Pass::Latency)) {
+        return Body::default();
+    }
+    let against_over = format!("CPU/echo against it ({})", query::bounds(run, &CPU));
+    let against_baseline = format!("against {}", run.matrix.baseline);
+    let columns: [Column<Rung>; 8] = [
+        ("workload", |rung| rung.trials.workload.to_owned()),
+        ("arm", |rung| rung.trials.arm.clone()),
+        ("over", |rung| rung.over.unwrap_or(MISSING).to_owned()),
+        (&against_over, |rung| {
+            rung.over.map_or(MISSING.to_owned(), |over| rung.trials.against(&CPU, over))
+        }),
+        (&against_baseline, |rung| rung.trials.against_baseline(&CPU)),
+        ("server ns/echo", |rung| rung.trials.median(|trial| trial.server_cpu_ns_per_echo)),
+        ("events/wait", |rung| rung.trials.median(|trial| trial.events_per_wait)),
+        ("blocks", |rung| rung.trials.blocks()),
+    ];
+    let rungs = iproduct!(&run.matrix.workloads, &run.matrix.backends)
+        .map(|(workload, arm)| Rung {
+            over: arm.over.as_deref(),
+            trials: ArmTrials::in_complete_blocks(run, &workload.name, arm.name()),
         })
-        .collect();
+        .collect_vec();
+    Table::of(&rungs, 3, &columns).into()
+}
+
+/// Says the noise, and which arms have no figures or no verdict, and why.
+fn notes(run: &Run) -> String {
+    let noises = (run.matrix.workloads.iter())
+        .filter_map(|workload| {
+            let noise = noise(run, &workload.name, &CPU)?;
+            Some(format!("{} in {}", query::range(&noise), workload.name))
+        })
+        .join(", ");
     let mut text = String::new();
     if !noises.is_empty() {
         text += &format!(
-            "Noise, `{}` against itself: {}. A difference within it has no verdict.\n",
-            run.matrix.baseline,
-            noises.join(", ")
+            "Noise, `{}` against itself: {noises}. A difference within it has no verdict.\n",
+            run.matrix.baseline
         );
     }
-    let is_shared = |arm: &String| run.trials.iter().any(|row| row.arm == *arm && row.shared_cpu);
-    let shared: Vec<String> = run.matrix.backends.iter().map(Arm::name).filter(is_shared).collect();
-    if !shared.is_empty() {
-        text += &format!(
-            "- `{}`: shared-cpu: not every thread had a CPU of its own, so that there is no verdict\n",
-            shared.join("`, `")
-        );
-    }
-    let is_on_one_core = |arm: &String| {
-        let rows = run.trials.iter().filter(|row| row.arm == *arm);
-        rows.filter_map(|row| run.matrix.no_verdict(row))
-            .any(|verdict| verdict == Verdict::SharedCore)
-    };
-    let on_one_core: Vec<String> =
-        run.matrix.backends.iter().map(Arm::name).filter(is_on_one_core).collect();
-    if !on_one_core.is_empty() {
-        text += &format!(
-            "- `{}`: shared-core: it ran on hyperthreads of one core, so that there is no verdict\n",
-            on_one_core.join("`, `")
-        );
+    for (verdict, why) in [
+        (Verdict::SharedCpu, "shared-cpu: not every thread had a CPU of its own"),
+        (Verdict::SharedCore, "shared-core: it ran on hyperthreads of one core"),
+    ] {
+        let rows = run.trials.iter().filter(|row| run.matrix.no_verdict(row) == Some(verdict));
+        let without: BTreeSet<&str> = rows.map(|row| row.arm.as_str()).collect();
+        let arms = run.matrix.backends.iter().map(Arm::name);
+        let arms = arms.filter(|arm| without.contains(arm.as_str())).join("`, `");
+        if !arms.is_empty() {
+            text += &format!("- `{arms}`: {why}, so that there is no verdict\n");
+        }
     }
     // A reason may hold in several passes.
-    let absent: Vec<String> =
-        run.matrix.passes().into_iter().map(|pass| absent(run, pass)).collect();
-    for line in absent.iter().flat_map(|lines| lines.lines()).filter(|line| !line.is_empty()) {
+    let absent: String = run.matrix.passes().into_iter().map(|pass| absent(run, pass)).collect();
+    for line in absent.lines() {
         if !text.contains(line) {
             text += line;
             text.push('\n');
@@ -173,7 +139,7 @@ fn notes(run: &Run) -> String {
 mod tests {
     use super::*;
     use crate::matrix::Matrix;
-    use crate::rows::{MemoryRow, TrialRow};
+    use crate::rows::{MemoryRow, Status, TrialRow};
 
     const MATRIX: &str = r#"
         question = "q"

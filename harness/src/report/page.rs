@@ -1,19 +1,21 @@
 //! A run as one HTML page that needs nothing else: the decision, pictures, tables, how it was
 //! measured and where.
 
+use itertools::Itertools as _;
 use serde_json::Value;
 
 use super::charts::Gallery;
 use super::colours;
-use super::rules::{self, Rule, unanswered};
-use super::section::{Body, EVIDENCE, SHORT_EVIDENCE, Section, escape, inline};
+use super::markup::{escape, inline};
+use super::query::text_at;
+use super::rules::Decision;
+use super::section::{Body, EVIDENCE, SHORT_EVIDENCE, Section};
 use super::table::Table;
-use super::tables::{self, text_of};
 use crate::matrix::{Arm, BLOCKS_FOR_VERDICT};
 use crate::results::Run;
 use crate::text::{count, number};
 
-/// Of a title that names every arm.
+/// The most arms that a title names.
 const NAMED_ARMS: usize = 4;
 
 /// Colours and sizes; those of the pictures stand before it.
@@ -54,52 +56,57 @@ head.setAttribute('aria-sort',down?'descending':'ascending');
 table.tBodies[0].append(...[...table.tBodies[0].rows].sort(order))}});
 ";
 
-/// The page.
-pub fn html(run: &Run, folder: &str, gallery: &Gallery) -> String {
+pub fn html(run: &Run, decision: &Decision, sections: &[Section], gallery: &Gallery) -> String {
     let title = escape(&title(run));
-    // The rules stand at the top.
-    let sections = tables::all(run, folder).into_iter().filter(|section| section.name != "rules");
-    let (of_method, of_figures): (Vec<Section>, Vec<Section>) =
-        sections.partition(|section| ["run", "gates"].contains(&section.name));
-    let mut page = format!(
+    let (of_method, of_figures): (Vec<&Section>, Vec<&Section>) = (sections.iter())
+        // The rules stand at the top.
+        .filter(|section| section.name != "rules")
+        .partition(|section| ["run", "gates"].contains(&section.name));
+    let caveats = caveats(run).into_iter();
+    let caveats = caveats.map(|line| format!("<p class=\"mind\">{}</p>\n", inline(&line)));
+    let of_figures: Vec<_> =
+        of_figures.into_iter().filter(|section| !section.body.is_empty()).collect();
+    format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n\
          <meta name=\"color-scheme\" content=\"light dark\">\n<title>{title}</title>\n\
-         <style>\n{}{STYLE}</style>\n</head>\n<body>\n<header>\n<h1>{title}</h1>\n<p class=\"question\">{}</p>\n",
+         <style>\n{}{STYLE}</style>\n</head>\n<body>\n\
+         <header>\n<h1>{title}</h1>\n<p class=\"question\">{}</p>\n{}</header>\n\
+         {}<main>\n\
+         <section id=\"decision\">\n<h2>Decision</h2>\n{}</section>\n\
+         <section id=\"charts\">\n<h2>Charts</h2>\n{}</section>\n\
+         <section id=\"tables\">\n<h2>Tables</h2>\n{}</section>\n\
+         <section id=\"method\">\n<h2>Method, machine and gates</h2>\n\
+         <h3>Method</h3>\n{}{}{}</section>\n\
+         </main>\n<script>\n{SCRIPT}</script>\n</body>\n</html>\n",
         colours::STYLE,
-        inline(&run.matrix.question)
-    );
-    for line in to_mind(run) {
-        page += &format!("<p class=\"mind\">{}</p>\n", inline(&line));
-    }
-    page += &format!("</header>\n{}<main>\n", contents(gallery, &of_figures));
-    page += &format!("<section id=\"decision\">\n<h2>Decision</h2>\n{}</section>\n", decision(run));
-    page += &format!("<section id=\"charts\">\n<h2>Charts</h2>\n{}</section>\n", charts(gallery));
-    page += "<section id=\"tables\">\n<h2>Tables</h2>\n";
-    for section in of_figures.iter().filter(|section| !section.body.is_empty()) {
-        page += &of_section(section);
-    }
-    page += "</section>\n<section id=\"method\">\n<h2>Method, machine and gates</h2>\n<h3>Method</h3>\n";
-    page += &method(run).html("Method");
-    page += &of_method.iter().map(of_section).collect::<String>();
-    page += &machine(run);
-    page + &format!("</section>\n</main>\n<script>\n{SCRIPT}</script>\n</body>\n</html>\n")
+        inline(&run.matrix.question),
+        caveats.collect::<String>(),
+        contents(gallery, &of_figures),
+        decision_html(decision),
+        charts(gallery),
+        of_figures.iter().map(section_html).collect::<String>(),
+        method(run).html("Method"),
+        of_method.iter().map(section_html).collect::<String>(),
+        machine(run),
+    )
 }
 
-/// What ran, and where.
+/// Says what ran, and where.
 fn title(run: &Run) -> String {
-    let arms: Vec<String> = run.matrix.backends.iter().map(Arm::name).collect();
-    let arms = match arms.len() {
-        ..=NAMED_ARMS => arms.join(", "),
-        count => format!("{count} arms"),
+    let backends = &run.matrix.backends;
+    let arms = if backends.len() > NAMED_ARMS {
+        format!("{} arms", backends.len())
+    } else {
+        backends.iter().map(Arm::name).join(", ")
     };
-    let (name, machine) =
-        (text_of(&run.manifest, "/name"), text_of(run.server_machine(), "/description"));
+    let name = text_at(&run.manifest, "/name");
+    let machine = text_at(run.server_machine(), "/description");
     format!("{name}: {arms} on {machine}, {}", run.traffic())
 }
 
-/// What a reader must know before any figure.
-fn to_mind(run: &Run) -> Vec<String> {
+/// Says what a reader must know before any figure.
+fn caveats(run: &Run) -> Vec<String> {
     let mut lines = Vec::new();
     if !run.trials.iter().any(|row| row.status.is_usable()) {
         lines.push(format!(
@@ -112,10 +119,10 @@ fn to_mind(run: &Run) -> Vec<String> {
         (None, Some(gap)) => lines.push(format!("This run is not whole: {gap}.")),
         (None, None) => {}
     }
-    if text_of(&run.manifest, "/build_profile") != "release" {
+    if text_at(&run.manifest, "/build_profile") != "release" {
         lines.push("Not a release build: its figures are of no use.".to_owned());
     }
-    let (wrote, shows) = (text_of(&run.manifest, "/ringmark"), env!("CARGO_PKG_VERSION"));
+    let (wrote, shows) = (text_at(&run.manifest, "/ringmark"), env!("CARGO_PKG_VERSION"));
     if wrote != shows {
         lines.push(format!(
             "Version {wrote} of ringmark wrote this run, and version {shows} shows it."
@@ -124,57 +131,50 @@ fn to_mind(run: &Run) -> Vec<String> {
     lines
 }
 
-fn contents(gallery: &Gallery, sections: &[Section]) -> String {
-    let link = |id: &str, text: &str| {
-        format!("<li><a href=\"#{}\">{}</a></li>\n", escape(id), inline(text))
-    };
-    let charts: String = gallery
-        .charts
-        .iter()
-        .map(|chart| link(&format!("chart-{}", chart.name), &chart.title))
-        .collect();
-    let tables: String = sections
-        .iter()
-        .filter(|section| !section.body.is_empty())
-        .map(|section| link(section.name, section.title))
-        .collect();
+fn contents(gallery: &Gallery, sections: &[&Section]) -> String {
+    let charts = gallery.charts.iter();
+    let charts = charts.map(|chart| link(&format!("chart-{}", chart.name), &chart.title));
     format!(
-        "<nav aria-label=\"Contents\">\n<details><summary>Contents</summary>\n<ul>\n{}{}{charts}{}{tables}{}</ul>\n\
-         </details>\n</nav>\n",
+        "<nav aria-label=\"Contents\">\n<details><summary>Contents</summary>\n\
+         <ul>\n{}{}{}{}{}{}</ul>\n</details>\n</nav>\n",
         link("decision", "**Decision**"),
         link("charts", "**Charts**"),
+        charts.collect::<String>(),
         link("tables", "**Tables**"),
+        sections.iter().map(|section| link(section.name, section.title)).collect::<String>(),
         link("method", "**Method, machine and gates**"),
     )
 }
 
-/// The rules that the run supports, below what it does not answer.
-fn decision(run: &Run) -> String {
-    let rules = rules::all(run);
-    let unanswered = unanswered::lines(run, &rules);
-    let unanswered: String =
-        unanswered.iter().map(|line| format!("<p>{}</p>\n", inline(line))).collect();
-    if rules.is_empty() {
-        return unanswered;
+fn link(id: &str, text: &str) -> String {
+    format!("<li><a href=\"#{}\">{}</a></li>\n", escape(id), inline(text))
+}
+
+/// Shows the rules that the run supports, below what it does not answer.
+fn decision_html(decision: &Decision) -> String {
+    let mut html: String =
+        decision.unanswered.iter().map(|line| format!("<p>{}</p>\n", inline(line))).collect();
+    if decision.rules.is_empty() {
+        return html;
     }
-    let one = |Rule { subject, statement, evidence, .. }: &Rule| {
-        let (is_long, evidence) = (evidence.chars().count() > SHORT_EVIDENCE, inline(evidence));
-        let evidence = match is_long {
-            true => format!(
-                "<details class=\"evidence\"><summary>{EVIDENCE}</summary>\n<p>{evidence}</p>\n</details>"
-            ),
-            false => format!("<p class=\"evidence\">{evidence}</p>"),
+    html += "<div class=\"rules\">\n";
+    for rule in &decision.rules {
+        let evidence = inline(&rule.evidence);
+        let evidence = if rule.evidence.chars().count() > SHORT_EVIDENCE {
+            format!(
+                "<details class=\"evidence\"><summary>{EVIDENCE}</summary>\n<p>{evidence}</p>\n\
+                 </details>"
+            )
+        } else {
+            format!("<p class=\"evidence\">{evidence}</p>")
         };
-        format!(
+        html += &format!(
             "<div class=\"rule\">\n<h3>{}</h3>\n<p>{}</p>\n{evidence}\n</div>\n",
-            inline(subject),
-            inline(statement)
-        )
-    };
-    format!(
-        "{unanswered}<div class=\"rules\">\n{}</div>\n",
-        rules.iter().map(one).collect::<String>()
-    )
+            inline(&rule.subject),
+            inline(&rule.statement)
+        );
+    }
+    html + "</div>\n"
 }
 
 fn charts(gallery: &Gallery) -> String {
@@ -184,8 +184,8 @@ fn charts(gallery: &Gallery) -> String {
         for chart in &gallery.charts {
             let name = escape(&chart.name);
             html += &format!(
-                "<figure id=\"chart-{name}\">\n{}\n<figcaption><a href=\"charts/{name}.svg\">{name}.svg</a></figcaption>\n\
-                 </figure>\n",
+                "<figure id=\"chart-{name}\">\n{}\n<figcaption>\
+                 <a href=\"charts/{name}.svg\">{name}.svg</a></figcaption>\n</figure>\n",
                 chart.inline()
             );
         }
@@ -201,31 +201,35 @@ fn charts(gallery: &Gallery) -> String {
     html
 }
 
-fn of_section(section: &Section) -> String {
+fn section_html(section: &&Section) -> String {
     let Section { name, title, body } = section;
     format!("<h3 id=\"{name}\">{}</h3>\n{}", inline(title), body.html(title))
 }
 
-/// How the figures came about, as far as this run has them.
+/// Says how the figures came about, as far as this run has them.
 fn method(run: &Run) -> Body {
     let matrix = &run.matrix;
     let mut lines = vec![
-        format!("Baseline: `{}`. In every block of the latency pass it runs twice; its ratio to itself is the noise.", matrix.baseline),
-        "A trial is a fresh server, a fresh client and one workload. A block is one trial of each arm, in shuffled order."
+        format!(
+            "Baseline: `{}`. In every block of the latency pass it runs twice; its ratio to itself \
+             is the noise.",
+            matrix.baseline
+        ),
+        "A trial is a fresh server, a fresh client and one workload. A block is one trial of each \
+         arm, in shuffled order."
             .to_owned(),
     ];
     if let Some(latency) = &matrix.latency {
-        let time = |duration: std::time::Duration| humantime::format_duration(duration).to_string();
         lines.push(format!(
             "Latency and CPU: {} blocks, windows of {}, each after a warm-up of at most {}.",
             latency.blocks,
-            time(latency.duration),
-            time(latency.warmup_max)
+            humantime::format_duration(latency.duration),
+            humantime::format_duration(latency.warmup_max)
         ));
         lines.push(format!(
-            "A ratio is the geometric mean over the blocks that count, with its 95 % interval by Student's t on the \
-             logarithms. Below {BLOCKS_FOR_VERDICT} blocks it has their range, and no verdict. A block counts if every arm's \
-             trial in it passed the gates."
+            "A ratio is the geometric mean over the blocks that count, with its 95 % interval by \
+             Student's t on the logarithms. Below {BLOCKS_FOR_VERDICT} blocks it has their range, \
+             and no verdict. A block counts if every arm's trial in it passed the gates."
         ));
     }
     if let Some(syscalls) = &matrix.syscalls {
@@ -234,15 +238,10 @@ fn method(run: &Run) -> Body {
             count(syscalls.echoes)
         ));
     }
-    let counts = |counts: &[usize]| {
-        let counts: Vec<String> =
-            counts.iter().map(|&connections| count(connections as u64)).collect();
-        counts.join(", ")
-    };
     if let Some(memory) = &matrix.memory {
         lines.push(format!(
-            "Memory: {} One server is walked through {} connections and back; what one takes is the slope (Theil–Sen), less \
-             that of the server `null`.",
+            "Memory: {} One server is walked through {} connections and back; what one takes is the \
+             slope (Theil–Sen), less that of the server `null`.",
             memory.question,
             counts(&memory.connections)
         ));
@@ -260,61 +259,57 @@ fn method(run: &Run) -> Body {
     Body::default().notes(lines.iter().map(|line| format!("- {line}\n")).collect::<String>())
 }
 
-/// What the machine could do and had, from the manifest.
+fn counts(connections: &[usize]) -> String {
+    connections.iter().map(|&connections| count(connections as u64)).join(", ")
+}
+
+/// Shows what the machine could do and had, from the manifest.
 fn machine(run: &Run) -> String {
+    let mut html = String::new();
     let mut found = Table::new(5, &["what", "status", "found", "costs", "advice"]);
     for line in run.manifest["doctor"].as_array().into_iter().flatten() {
-        let cell = |name: &str| line[name].as_str().unwrap_or_default().to_owned();
-        found.push(["name", "status", "found", "cost", "advice"].map(cell).to_vec());
+        let cells = ["name", "status", "found", "cost", "advice"]
+            .map(|name| line[name].as_str().unwrap_or_default().to_owned());
+        found.push(cells.to_vec());
     }
-    let mut facts = Vec::new();
-    for part in ["machine", "placement", "programs", "externals", "sides"] {
-        flatten(part, &run.manifest[part], &mut facts);
-    }
-    let mut all = Table::new(2, &["fact", "value"]);
-    for (name, value) in facts {
-        all.push(vec![name, value]);
-    }
-    let mut html = String::new();
     if !found.is_empty() {
         html += &format!(
             "<h3>What was looked at before the run</h3>\n{}",
             found.html("What was looked at before")
         );
     }
-    if !all.is_empty() {
+    let mut facts = Table::new(2, &["fact", "value"]);
+    for part in ["machine", "placement", "programs", "externals", "sides"] {
+        add_facts(part, &run.manifest[part], &mut facts);
+    }
+    if !facts.is_empty() {
         html += &format!(
             "<details><summary>All facts of the manifest</summary>\n{}</details>\n",
-            all.html("Facts")
+            facts.html("Facts")
         );
     }
     html
 }
 
-fn flatten(name: &str, value: &Value, facts: &mut Vec<(String, String)>) {
-    match value {
-        Value::Null => {}
+/// Adds every fact below a name, in the order of their names.
+fn add_facts(name: &str, value: &Value, facts: &mut Table) {
+    let text = match value {
+        Value::Null => return,
         Value::Object(parts) => {
-            // In the order of their names, whatever the order in the file.
-            let mut parts: Vec<_> = parts.iter().collect();
-            parts.sort_by_key(|(part, _)| part.as_str());
-            for (part, value) in parts {
-                flatten(&format!("{name}.{part}"), value, facts);
+            for (part, value) in parts.iter().sorted_by_key(|(part, _)| part.as_str()) {
+                add_facts(&format!("{name}.{part}"), value, facts);
             }
+            return;
         }
-        Value::Array(parts) => {
-            let words = parts
-                .iter()
-                .map(|part| part.as_str().map_or_else(|| part.to_string(), str::to_owned));
-            facts.push((name.to_owned(), words.collect::<Vec<_>>().join(" ")));
+        Value::Array(parts) => parts
+            .iter()
+            .map(|part| part.as_str().map_or_else(|| part.to_string(), str::to_owned))
+            .join(" "),
+        Value::String(text) => text.clone(),
+        Value::Number(value) if !value.is_u64() => {
+            value.as_f64().map_or_else(|| value.to_string(), number)
         }
-        Value::String(text) => facts.push((name.to_owned(), text.clone())),
-        Value::Number(of) => {
-            let text = of
-                .as_u64()
-                .map_or_else(|| of.as_f64().map_or(of.to_string(), number), |of| of.to_string());
-            facts.push((name.to_owned(), text));
-        }
-        Value::Bool(of) => facts.push((name.to_owned(), of.to_string())),
-    }
+        other => other.to_string(),
+    };
+    facts.push(vec![name.to_owned(), text]);
 }

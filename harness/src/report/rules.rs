@@ -1,131 +1,91 @@
 //! Sentences that a person decides by, made from the verdicts of a run. Each is written from an
-//! arm, the baseline and a verdict, whichever of them it favours. What has no verdict (a range, a
-//! shared CPU, a client that lags, trials that were turned away) says nothing here.
+//! arm, the baseline and a verdict, whichever of them it favours. Without a verdict (a range, a
+//! shared CPU, a client that lags, rejected trials) there is no sentence.
 
 mod choices;
 mod crowds;
 mod differences;
 mod limits;
+mod rule;
 mod series;
-pub mod unanswered;
+mod unanswered;
 
 use std::cmp::Reverse;
 
-use super::rules::series::Series;
+use self::rule::{Kind, Rule};
+use self::series::Series;
 use super::section::Body;
-use super::tables::comparison;
-use crate::matrix::{Arm, Workload};
 use crate::results::Run;
-use crate::rows::{ComparisonRow, Verdict};
-use crate::verdict::metric::{CPU, Metric, P50, P99, P999, THROUGHPUT};
+use crate::verdict::metric::{CPU, P99, THROUGHPUT};
 
-/// A sentence that a person decides by, and what it stands on.
-pub struct Rule {
-    /// The shape of service that it is for, in words.
-    pub subject: String,
-    /// One sentence.
-    pub statement: String,
-    /// The figures behind it.
-    pub evidence: String,
-    /// How much of the run it holds for: arms, each at so many workloads.
-    covers: usize,
-    kind: Kind,
+/// The rules of a run, and the questions without an answer.
+pub struct Decision {
+    /// Paragraphs in Markdown about what the run does not answer, and why.
+    pub unanswered: Vec<String>,
+    pub rules: Vec<Rule>,
 }
 
-/// Which question a rule may answer.
-#[derive(Clone, Copy, PartialEq)]
-enum Kind {
-    Capacity,
-    Memory,
-    Crowd,
-    Other,
+impl Decision {
+    pub fn new(run: &Run) -> Self {
+        let rules = rules(run);
+        Self { unanswered: unanswered::lines(run, &rules), rules }
+    }
+
+    /// Returns the rules as a list, below what has no answer. It is never empty.
+    pub fn body(&self, run: &Run) -> Body {
+        let unanswered = self.unanswered.join("\n\n");
+        let gap = if unanswered.is_empty() { "" } else { "\n\n" };
+        let body = Body::default().notes(unanswered);
+        if self.rules.is_empty() {
+            return body.notes("\n");
+        }
+        let whose = if run.sides.is_some() {
+            "the machines, the network and the workloads of this run"
+        } else {
+            "this machine, this kernel and these workloads"
+        };
+        let body = body.notes(format!("{gap}For {whose}:\n\n"));
+        self.rules.iter().fold(body, |body, Rule { subject, statement, evidence, .. }| {
+            body.finding(format!("{subject}: **{statement}**"), evidence.clone())
+        })
+    }
 }
 
-/// Every rule that the run supports: first what answers the matrix's own question, then what is of
-/// a load, then what a connection at rest takes. Within these first what holds for most, the rule
-/// before the exception; of what holds for as much, first what to choose.
-pub fn all(run: &Run) -> Vec<Rule> {
+/// Returns every rule that the run supports. First comes what answers the matrix's own question,
+/// then what is of a load, then what a connection at rest takes. Within these the rule that holds
+/// for most comes first; among equals, what to choose.
+fn rules(run: &Run) -> Vec<Rule> {
     let series = Series::all(&run.matrix);
     let mut rules = choices::rules(run, &series);
-    for (words, says_none) in [(&CPU, true), (&THROUGHPUT, false), (&P99, false)] {
-        rules.extend(
-            series.iter().flat_map(|series| differences::rules(run, series, words, says_none)),
-        );
+    for (metric, says_none) in [(&CPU, true), (&THROUGHPUT, false), (&P99, false)] {
+        for series in &series {
+            rules.extend(differences::rules(run, series, metric, says_none));
+        }
     }
     rules.extend(crowds::rule(run));
     rules.extend(limits::capacities(run, &series));
     rules.extend(limits::memory(run));
-    let is_under_load = |kind| matches!(kind, Kind::Capacity | Kind::Other);
     rules.sort_by_key(|rule| {
-        (!answers(run, rule.kind), !is_under_load(rule.kind), Reverse(rule.covers))
+        let is_under_load = matches!(rule.kind, Kind::Capacity | Kind::Other);
+        (!answers(run, rule.kind), !is_under_load, Reverse(rule.covers))
     });
     rules
 }
 
-/// Whether a kind of rule answers the question of a matrix, as far as its passes tell. A sweep with
-/// an objective asks for a rate; walks without a load ask for memory, or for the cost of a crowd.
-/// Other questions have no kind of their own.
+/// Returns whether a kind of rule answers the question of a matrix, as far as its passes tell. A
+/// sweep with an objective asks for a rate. Walks without a load ask for memory, or for the cost of
+/// a crowd. Other questions have no kind of their own.
 fn answers(run: &Run, kind: Kind) -> bool {
     let matrix = &run.matrix;
-    let is_swept = matrix.workloads.iter().any(|workload| workload.sweep_of.is_some())
-        && matrix.latency.as_ref().is_some_and(|latency| latency.objective_p99_us.is_some());
     match kind {
-        Kind::Capacity => is_swept,
+        Kind::Capacity => {
+            matrix.workloads.iter().any(|workload| workload.sweep_of.is_some())
+                && matrix.latency.as_ref().is_some_and(|latency| latency.objective_p99_us.is_some())
+        }
         Kind::Memory => matrix.latency.is_none() && matrix.memory.is_some(),
         Kind::Crowd => matrix.latency.is_none() && matrix.memory.is_none(),
         Kind::Other => false,
     }
-}
-
-/// The rules as a list, below what has no answer. It is never empty.
-pub fn body(run: &Run) -> Body {
-    let rules = all(run);
-    let unanswered = unanswered::lines(run, &rules).join("\n\n");
-    let body = Body::default().notes(unanswered.clone());
-    if rules.is_empty() {
-        return body.notes("\n");
-    }
-    let gap = if unanswered.is_empty() { "" } else { "\n\n" };
-    let whose = match run.sides {
-        Some(_) => "the machines, the network and the workloads of this run",
-        None => "this machine, this kernel and these workloads",
-    };
-    let finding = |body: Body, Rule { subject, statement, evidence, .. }: Rule| {
-        body.finding(format!("{subject}: **{statement}**"), evidence)
-    };
-    rules.into_iter().fold(body.notes(format!("{gap}For {whose}:\n\n")), finding)
-}
-
-/// By what a service judges a server under load.
-const LOADS: [&Metric; 5] = [&CPU, &THROUGHPUT, &P50, &P99, &P999];
-
-/// The arm against the baseline, if that has a verdict. What an open loop returns is what it is
-/// offered, and says nothing of a server.
-fn judged<'a>(
-    run: &'a Run,
-    workload: &Workload,
-    metric: &Metric,
-    arm: &str,
-) -> Option<&'a ComparisonRow> {
-    if metric.name == THROUGHPUT.name && workload.rate_per_s.is_some() {
-        return None;
-    }
-    comparison(run, &workload.name, metric, arm, &run.matrix.baseline).filter(|row| {
-        matches!(row.verdict, Verdict::Lower | Verdict::Higher | Verdict::NoDifferenceShown)
-    })
-}
-
-/// The arms beside the baseline.
-fn others(run: &Run) -> impl Iterator<Item = String> + '_ {
-    run.matrix.backends.iter().map(Arm::name).filter(|arm| *arm != run.matrix.baseline)
-}
-
-/// Clauses as a sentence.
-fn sentence(text: &str) -> String {
-    let mut letters = text.chars();
-    let first =
-        letters.next().map(|first| first.to_uppercase().collect::<String>()).unwrap_or_default();
-    format!("{first}{}.", letters.as_str())
 }
 
 #[cfg(test)]
@@ -133,10 +93,14 @@ mod tests {
     use super::*;
     use crate::matrix::Matrix;
     use crate::rows::{KERNEL_SUM, USED_THEN_IDLE};
-    use crate::rows::{MemoryRow, Pass, Status, TrialRow};
+    use crate::rows::{MemoryRow, Pass, Status, TrialRow, Verdict};
 
     const BASE: &str = "epoll-et";
     const OTHER: &str = "uring-multishot";
+
+    fn markdown(run: &Run) -> String {
+        Decision::new(run).body(run).markdown()
+    }
 
     /// How a made run comes out.
     #[derive(Clone, Copy)]
@@ -205,7 +169,7 @@ mod tests {
         }
 
         fn statements(&self) -> Vec<String> {
-            all(&self.run()).into_iter().map(|rule| rule.statement).collect()
+            rules(&self.run()).into_iter().map(|rule| rule.statement).collect()
         }
 
         /// The one that has these words.
@@ -260,7 +224,7 @@ mod tests {
     #[test]
     fn what_was_turned_away_is_said_to_have_no_answer() {
         let mut run = MADE.run();
-        let lines = |run: &Run| unanswered::lines(run, &all(run));
+        let lines = |run: &Run| Decision::new(run).unanswered;
         assert_eq!(lines(&run), [""; 0]);
         let of_first = run.trials.iter_mut().filter(|row| row.workload == "w@1000");
         of_first
@@ -271,7 +235,7 @@ mod tests {
             line.contains("in `w@1000`, where") && line.contains("9 of 90 latency trials"),
             "{line}"
         );
-        assert!(body(&run).markdown().starts_with(&line));
+        assert!(markdown(&run).starts_with(&line));
     }
 
     #[test]
@@ -287,20 +251,17 @@ mod tests {
         }
         run.capacities.clear();
         assert!(
-            body(&run)
-                .markdown()
-                .starts_with("**Nothing is decided:** no difference and no likeness")
+            markdown(&run).starts_with("**Nothing is decided:** no difference and no likeness")
         );
     }
 
     #[test]
     fn what_was_seen_is_said_first_where_blocks_are_too_few() {
         let made = Made { blocks: 3, cpu: [8.0, 2.0, 1.5], p99: [0.5, 1.0, 1.25], ..MADE };
-        let text = |run: &Run| body(run).markdown();
         let run = made.run();
         let seen = "Seen: `uring-multishot` takes 1.51 to 8.08 times the CPU of `epoll-et`; `uring-multishot` has 0.50 to 1.26 \
                     times the p99 latency of `epoll-et`.";
-        let first = text(&run).lines().next().expect("a line").to_owned();
+        let first = markdown(&run).lines().next().expect("a line").to_owned();
         assert!(
             first.starts_with("**CPU and latency: no verdict** from 3 blocks (10 are needed: "),
             "{first}"
@@ -310,24 +271,23 @@ mod tests {
         assert!(first.contains("lost a trial to the gates"), "{first}");
         let mut asked = made.run();
         asked.matrix.latency.as_mut().expect("a pass").blocks = 3;
-        assert!(text(&asked).contains("`scripts/run_matrix.sh standard` has them"));
+        assert!(markdown(&asked).contains("`scripts/run_matrix.sh standard` has them"));
         let mut broken = made.run();
         broken.state = crate::results::RunState::BrokenOff;
-        assert!(text(&broken).contains("`ringmark run --resume`"));
+        assert!(markdown(&broken).contains("`ringmark run --resume`"));
         // One workload of three.
         let mut run = MADE.run();
         run.trials.retain(|row| row.workload != "w@1000" || row.block <= 3);
         run = Run::of(run.matrix, run.trials, Vec::new());
         assert!(
-            text(&run).starts_with("**CPU and latency: no verdict in `w@1000`** from 3 blocks"),
+            markdown(&run).starts_with("**CPU and latency: no verdict in `w@1000`** from 3 blocks"),
             "{}",
-            text(&run)
+            markdown(&run)
         );
     }
 
     #[test]
     fn where_nothing_is_decided_the_reason_stands() {
-        let text = |run: &Run| body(run).markdown();
         let made = |edit: &dyn Fn(&mut Vec<TrialRow>)| {
             let mut run = MADE.run();
             edit(&mut run.trials);
@@ -352,13 +312,17 @@ mod tests {
                 "not every thread had a CPU of its own",
             ),
         ] {
-            assert!(text(&run).starts_with("**No") && text(&run).contains(words), "{}", text(&run));
+            assert!(
+                markdown(&run).starts_with("**No") && markdown(&run).contains(words),
+                "{}",
+                markdown(&run)
+            );
         }
         let mut alone = MADE.run();
         alone.matrix.backends.truncate(1);
         alone.matrix.latency.as_mut().expect("a pass").objective_p99_us = None;
         assert!(
-            text(&Run::of(alone.matrix, alone.trials, Vec::new()))
+            markdown(&Run::of(alone.matrix, alone.trials, Vec::new()))
                 .contains("`epoll-et` is the only arm")
         );
     }
@@ -393,7 +357,7 @@ mod tests {
     #[test]
     fn every_shape_has_a_choice() {
         let choices = |made: Made| -> Vec<(String, String)> {
-            let rules = all(&made.run()).into_iter().map(|rule| (rule.subject, rule.statement));
+            let rules = rules(&made.run()).into_iter().map(|rule| (rule.subject, rule.statement));
             rules
                 .filter(|(_, of)| {
                     ["enough", "choice", "trade"].iter().any(|words| of.contains(words))
@@ -479,7 +443,7 @@ mod tests {
             let mut run = made.run();
             run.memory =
                 vec![slope(BASE, 200.0, Some((195.0, 205.0))), slope(OTHER, 840.0, interval)];
-            all(&run)
+            rules(&run)
                 .into_iter()
                 .map(|rule| rule.statement)
                 .filter(|of| of.contains("memory"))

@@ -1,31 +1,50 @@
 //! A piece of the report: tables and notes that are written once, and shown as Markdown or as HTML.
 
+use super::markup::{blocks, inline};
 use super::table::Table;
 
-/// A piece of generated text.
 pub struct Section {
-    /// Its name in markers.
+    /// The name in markers.
     pub name: &'static str,
-    /// What it shows; not printed where prose stands around it.
+    /// The title, which a document does not show.
     pub title: &'static str,
     /// Empty if the run has nothing for it.
     pub body: Body,
 }
 
+/// The title of the trials that do not count, or not in all.
+pub const GATES_TITLE: &str =
+    "Trials that were rejected, unsupported, client-limited, or carry a remark";
+
 enum Part {
     Table(Table),
-    /// What stands over the next table.
+    /// The title of the next table.
     Heading(String),
     /// Paragraphs and lists in Markdown, with their line breaks.
     Notes(String),
-    /// An item of a list, and what it stands on.
+    /// An item of a list, and its evidence.
     Finding(String, String),
 }
 
-/// More letters of evidence than this are folded where a reader can unfold them.
+impl Part {
+    fn markdown(&self, most_evidence: usize) -> String {
+        match self {
+            Self::Table(table) => table.markdown(),
+            Self::Heading(text) => format!("{text}\n\n"),
+            Self::Notes(text) => text.clone(),
+            Self::Finding(said, evidence) if evidence.chars().count() > most_evidence => format!(
+                "- {said}\n\n  <details><summary>{EVIDENCE}</summary>\n\n  {evidence}\n\n  \
+                 </details>\n\n"
+            ),
+            Self::Finding(said, evidence) => format!("- {said} {evidence}\n"),
+        }
+    }
+}
+
+/// The longest evidence, in letters, that is not folded where a reader can unfold it.
 pub const SHORT_EVIDENCE: usize = 240;
 
-/// What stands over evidence that is folded.
+/// The title of folded evidence.
 pub const EVIDENCE: &str = "What this stands on";
 
 /// Tables and notes, in order.
@@ -41,7 +60,7 @@ impl Body {
         self
     }
 
-    /// Adds what stands over the next table.
+    /// Adds the title of the next table.
     pub fn heading(mut self, text: &str) -> Self {
         self.0.push(Part::Heading(text.to_owned()));
         self
@@ -56,7 +75,12 @@ impl Body {
         self
     }
 
-    /// Adds an item of a list with what it stands on, in Markdown.
+    /// Adds a list after an empty line, if it has items.
+    pub fn list(self, items: &str) -> Self {
+        if items.is_empty() { self } else { self.notes(format!("\n{items}")) }
+    }
+
+    /// Adds an item of a list with its evidence, in Markdown.
     pub fn finding(mut self, said: String, evidence: String) -> Self {
         self.0.push(Part::Finding(said, evidence));
         self
@@ -75,34 +99,17 @@ impl Body {
         self.0.is_empty()
     }
 
-    /// For a terminal. Ends with a line break, unless it is empty.
+    /// Returns Markdown for a terminal. It ends with a line break, unless it is empty.
     pub fn markdown(&self) -> String {
-        self.text(usize::MAX)
+        self.0.iter().map(|part| part.markdown(usize::MAX)).collect()
     }
 
-    /// The same for a document, in which long evidence is folded.
+    /// Returns Markdown for a document, in which long evidence is folded.
     pub fn document(&self) -> String {
-        self.text(SHORT_EVIDENCE)
+        self.0.iter().map(|part| part.markdown(SHORT_EVIDENCE)).collect()
     }
 
-    fn text(&self, most_evidence: usize) -> String {
-        let part = |part: &Part| match part {
-            Part::Table(table) => table.markdown(),
-            Part::Heading(text) => format!("{text}\n\n"),
-            Part::Notes(text) => text.clone(),
-            Part::Finding(said, evidence) => match evidence.chars().count() > most_evidence {
-                true => {
-                    format!(
-                        "- {said}\n\n  <details><summary>{EVIDENCE}</summary>\n\n  {evidence}\n\n  </details>\n\n"
-                    )
-                }
-                false => format!("- {said} {evidence}\n"),
-            },
-        };
-        self.0.iter().map(part).collect()
-    }
-
-    /// `label` says to a screen reader what the tables are of.
+    /// Returns HTML. The label says to a screen reader what the tables are of.
     pub fn html(&self, label: &str) -> String {
         let mut label = label;
         let mut html = String::new();
@@ -125,63 +132,6 @@ impl From<Table> for Body {
     fn from(table: Table) -> Self {
         Self::default().table(table)
     }
-}
-
-/// What a file says, so that a browser shows it and nothing else.
-pub fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for letter in text.chars() {
-        match letter {
-            '&' => escaped += "&amp;",
-            '<' => escaped += "&lt;",
-            '>' => escaped += "&gt;",
-            '"' => escaped += "&quot;",
-            '\'' => escaped += "&#39;",
-            // XML knows no others.
-            '\n' | '\t' => escaped.push(letter),
-            _ if letter.is_control() => escaped.push('\u{fffd}'),
-            _ => escaped.push(letter),
-        }
-    }
-    escaped
-}
-
-/// A line of Markdown as far as sections use it: code and strong words.
-pub fn inline(text: &str) -> String {
-    paired(&paired(&escape(text), "`", "code"), "**", "strong")
-}
-
-/// What stands between two marks becomes an element; a mark without a partner stays what it is.
-fn paired(text: &str, mark: &str, element: &str) -> String {
-    let pieces: Vec<&str> = text.split(mark).collect();
-    let mut html = pieces[0].to_owned();
-    for (index, piece) in pieces.iter().enumerate().skip(1) {
-        html += &match (index % 2 == 1, index + 1 == pieces.len()) {
-            (true, true) => mark.to_owned(),
-            (true, false) => format!("<{element}>"),
-            (false, _) => format!("</{element}>"),
-        };
-        html += piece;
-    }
-    html
-}
-
-/// Paragraphs and lists.
-fn blocks(text: &str) -> String {
-    let mut html = String::new();
-    let mut is_list = false;
-    for line in text.lines().filter(|line| !line.is_empty()) {
-        let item = line.strip_prefix("- ");
-        if item.is_some() != is_list {
-            html += if is_list { "</ul>\n" } else { "<ul>\n" };
-            is_list = !is_list;
-        }
-        html += &match item {
-            Some(item) => format!("<li>{}</li>\n", inline(item)),
-            None => format!("<p>{}</p>\n", inline(line)),
-        };
-    }
-    html + if is_list { "</ul>\n" } else { "" }
 }
 
 #[cfg(test)]

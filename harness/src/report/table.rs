@@ -1,23 +1,42 @@
 //! A table, as Markdown that also reads well on a terminal, or as HTML.
 
-use super::section::{escape, inline};
+use super::markup::{escape, inline};
 
-/// Stands where there is no figure.
+/// The text in place of a figure that is missing.
 pub const MISSING: &str = "–";
 
-/// More letters than this are wrapped where there is no room.
+/// The longest cell, in letters, that is never wrapped.
 const LONG: usize = 40;
+
+/// Writes a figure, if there is one.
+pub fn cell(value: Option<f64>, write: impl Fn(f64) -> String) -> String {
+    value.map_or(MISSING.to_owned(), write)
+}
+
+/// A heading, and the cell that a row has under it.
+pub type Column<'a, R> = (&'a str, fn(&R) -> String);
 
 /// Rows of text under a heading.
 pub struct Table {
     rows: Vec<Vec<String>>,
-    /// How many columns from the left are text; the others are numbers and stand to the right.
+    /// The number of columns from the left that are text. The others are numbers, to the right.
     text_columns: usize,
 }
 
 impl Table {
-    pub fn new(text_columns: usize, heading: &[&str]) -> Self {
-        Self { rows: vec![heading.iter().map(|&cell| cell.to_owned()).collect()], text_columns }
+    pub fn new(text_columns: usize, heading: &[impl AsRef<str>]) -> Self {
+        let heading = heading.iter().map(|title| title.as_ref().to_owned()).collect();
+        Self { rows: vec![heading], text_columns }
+    }
+
+    /// Makes a row of each item, column by column.
+    pub fn of<R>(items: &[R], text_columns: usize, columns: &[Column<R>]) -> Self {
+        let mut table =
+            Self::new(text_columns, &columns.iter().map(|(title, _)| *title).collect::<Vec<_>>());
+        for item in items {
+            table.push(columns.iter().map(|(_, cell)| cell(item)).collect());
+        }
+        table
     }
 
     pub fn push(&mut self, row: Vec<String>) {
@@ -25,64 +44,61 @@ impl Table {
         self.rows.push(row);
     }
 
-    /// Whether it has only its heading.
     pub fn is_empty(&self) -> bool {
         self.rows.len() < 2
     }
 
-    /// In a box of its own that scrolls, because a table may be wider than a telephone.
+    /// Returns the table in a box of its own that scrolls: a table may be wider than a telephone.
     pub fn html(&self, label: &str) -> String {
-        let row = |row: &Vec<String>, element: &str, scope: &str| {
-            let cell = |(column, cell): (usize, &String)| {
-                let class = match (column < self.text_columns, cell.chars().count() > LONG) {
-                    (true, false) => "",
-                    (false, false) => " class=\"number\"",
-                    (true, true) => " class=\"long\"",
-                    (false, true) => " class=\"number long\"",
-                };
-                format!("<{element}{scope}{class}>{}</{element}>", inline(cell))
-            };
-            format!("<tr>{}</tr>\n", row.iter().enumerate().map(cell).collect::<String>())
-        };
         format!(
-            "<div class=\"scrolls\" role=\"region\" tabindex=\"0\" aria-label=\"{}\"><table>\n<thead>{}</thead>\n\
-             <tbody>\n{}</tbody>\n</table></div>\n",
+            "<div class=\"scrolls\" role=\"region\" tabindex=\"0\" aria-label=\"{}\"><table>\n\
+             <thead>{}</thead>\n<tbody>\n{}</tbody>\n</table></div>\n",
             escape(label),
-            row(&self.rows[0], "th", " scope=\"col\"").trim_end(),
-            self.rows[1..].iter().map(|cells| row(cells, "td", "")).collect::<String>()
+            self.html_row(&self.rows[0], "th", " scope=\"col\"").trim_end(),
+            self.rows[1..].iter().map(|row| self.html_row(row, "td", "")).collect::<String>()
         )
     }
 
-    /// The table in Markdown.
+    fn html_row(&self, row: &[String], element: &str, scope: &str) -> String {
+        let cells = row.iter().enumerate().map(|(column, cell)| {
+            let class = match (column < self.text_columns, cell.chars().count() > LONG) {
+                (true, false) => "",
+                (false, false) => " class=\"number\"",
+                (true, true) => " class=\"long\"",
+                (false, true) => " class=\"number long\"",
+            };
+            format!("<{element}{scope}{class}>{}</{element}>", inline(cell))
+        });
+        format!("<tr>{}</tr>\n", cells.collect::<String>())
+    }
+
     pub fn markdown(&self) -> String {
-        let columns = self.rows[0].len();
         // A bar would begin another cell.
-        let in_cell = |cell: &String| cell.replace('|', "\\|").replace('\n', " ");
+        let escaped = |cell: &String| cell.replace('|', "\\|").replace('\n', " ");
         let rows: Vec<Vec<String>> =
-            self.rows.iter().map(|row| row.iter().map(in_cell).collect()).collect();
-        let width = |column: usize| {
-            rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0).max(3)
-        };
-        let widths: Vec<usize> = (0..columns).map(width).collect();
-        let mut text = String::new();
-        for (index, row) in rows.iter().enumerate() {
-            for (column, (cell, &width)) in row.iter().zip(&widths).enumerate() {
-                let padding = " ".repeat(width - cell.chars().count());
-                text += &match column < self.text_columns {
-                    true => format!("| {cell}{padding} "),
-                    false => format!("| {padding}{cell} "),
-                };
-            }
-            text += "|\n";
-            if index == 0 {
-                for (column, &width) in widths.iter().enumerate() {
-                    let end = if column < self.text_columns { '-' } else { ':' };
-                    text += &format!("|{}{end}", "-".repeat(width + 1));
+            self.rows.iter().map(|row| row.iter().map(escaped).collect()).collect();
+        let widths: Vec<usize> = (0..rows[0].len())
+            .map(|column| rows.iter().map(|row| row[column].chars().count()).fold(3, usize::max))
+            .collect();
+        let mut lines = rows.iter().map(|row| {
+            let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| {
+                if column < self.text_columns {
+                    format!("| {cell:<width$} ")
+                } else {
+                    format!("| {cell:>width$} ")
                 }
-                text += "|\n";
-            }
-        }
-        text
+            });
+            cells.collect::<String>() + "|\n"
+        });
+        let heading = lines.next().unwrap_or_default();
+        let rule = widths.iter().enumerate().map(|(column, width)| {
+            format!(
+                "|-{}{}",
+                "-".repeat(*width),
+                if column < self.text_columns { '-' } else { ':' }
+            )
+        });
+        format!("{heading}{}|\n{}", rule.collect::<String>(), lines.collect::<String>())
     }
 }
 

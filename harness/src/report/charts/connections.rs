@@ -5,7 +5,7 @@ use crate::report::chart::Canvas;
 use crate::report::chart::axis::Axis;
 use crate::report::chart::lines::{self, Across, LEFT, Line, Panel, Point, RIGHT};
 use crate::report::colours::look;
-use crate::report::scale;
+use crate::report::walk;
 use crate::results::Run;
 use crate::rows::{ALONE, Pass, ScaleRow, Status, TrialRow};
 use crate::statistics::{Interval, median};
@@ -13,7 +13,7 @@ use crate::text::{count, number};
 
 /// The trials that stand.
 fn usable(run: &Run) -> Vec<&TrialRow> {
-    scale::trials(run).into_iter().filter(|row| row.status.is_usable()).collect()
+    walk::trials(run).into_iter().filter(|row| row.status.is_usable()).collect()
 }
 
 /// An open loop beside connections that are idle.
@@ -127,7 +127,7 @@ fn crowding_of(run: &Run, trial: &TrialRow, active: u64) -> Vec<Point> {
         let rows: Vec<&ScaleRow> =
             rows.iter().copied().filter(|row| row.connections == connections).collect();
         let ratio =
-            scale::crowding(&rows, |row| row.status.is_usable(), |row| row.server_cpu_ns_per_echo)?;
+            walk::crowding(&rows, |row| row.status.is_usable(), |row| row.server_cpu_ns_per_echo)?;
         Some(Point {
             x: connections as f64,
             y: ratio.mean,
@@ -146,10 +146,10 @@ const MARKED_STEPS: usize = 4;
 /// Connections that open, per second, step by step.
 pub fn opening(run: &Run) -> Found {
     let line = |(index, trial): (usize, &&TrialRow)| {
-        let steps = scale::opened(run, trial);
-        let largest = steps.iter().map(|row| scale::changed(row)).fold(0.0, f64::max);
+        let steps = walk::opened(run, trial);
+        let largest = steps.iter().map(|row| walk::changed(row)).fold(0.0, f64::max);
         // In small steps connections do not wait for each other.
-        let points = steps.iter().filter(|row| scale::changed(row) > largest / 2.0).enumerate();
+        let points = steps.iter().filter(|row| walk::changed(row) > largest / 2.0).enumerate();
         // The walks lie close: a mark at every step would cover the others'.
         let points = points.filter_map(|(step, row)| {
             Some(Point {

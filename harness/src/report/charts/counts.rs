@@ -10,7 +10,7 @@ use crate::matrix::Workload;
 use crate::report::chart::rows::{self, Drawn, Group, Part, Row};
 use crate::report::chart::{Canvas, Chart};
 use crate::report::colours::{Colour, PALETTE, of_call, of_object};
-use crate::report::tables::{SHOWN_BYTES, counted_trial};
+use crate::report::query::{SHOWN_BYTES, counted_trial};
 use crate::results::Run;
 use crate::rows::{
     ACTIVE, KERNEL_SUM, MACHINE_SUM, MemoryRow, NEVER_USED, Pass, Status, USED_THEN_IDLE, USER_SUM,

@@ -5,7 +5,7 @@ use crate::matrix::{BLOCKS_FOR_VERDICT, Workload};
 use crate::report::chart::rows::{self, Drawn, Group, Row};
 use crate::report::chart::{Canvas, Chart};
 use crate::report::colours::look;
-use crate::report::tables::{comparison, in_complete_blocks, load, noise, ratio_of_bounds};
+use crate::report::query::{comparison, describe_load, in_complete_blocks, noise, ratio_of_bounds};
 use crate::results::Run;
 use crate::rows::{Bounds, ComparisonRow, Pass, Status, Verdict};
 use crate::statistics::Interval;
@@ -193,7 +193,7 @@ pub fn absolute(run: &Run) -> Found {
         };
         let rows: Vec<Row> =
             run.matrix.backends.iter().filter_map(|contender| row(contender.name())).collect();
-        let heading = format!("{}: {}", workload.name, load(workload));
+        let heading = format!("{}: {}", workload.name, describe_load(workload));
         (!rows.is_empty()).then_some(Group { heading, rows, band: None })
     };
     let groups: Vec<(&Workload, Group)> = run

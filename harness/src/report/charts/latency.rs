@@ -11,7 +11,7 @@ use crate::report::chart::axis::Axis;
 use crate::report::chart::lines::{self, Across, LEFT, Line, Panel, Point, RIGHT};
 use crate::report::chart::{Canvas, Chart};
 use crate::report::colours::look;
-use crate::report::tables::in_complete_blocks;
+use crate::report::query::in_complete_blocks;
 use crate::results::{Run, histogram_file};
 use crate::rows::{Pass, Status, TrialRow};
 use crate::text::number;

@@ -11,7 +11,7 @@ use itertools::iproduct;
 use super::obstacles;
 use super::pair::{Pair, is_exact, slope};
 use crate::matrix::{BLOCKS_FOR_VERDICT, Workload};
-use crate::report::tables::{comparison, counted_trial};
+use crate::report::query::{comparison, counted_trial};
 use crate::results::Run;
 use crate::rows::{Bounds, Pass, Verdict};
 use crate::statistics::{Interval, geometric_mean, median, welch_interval};

@@ -10,7 +10,7 @@ use super::figures::{Compared, Figure};
 use super::obstacles;
 use super::pair::{self, Asked, Pair};
 use crate::matrix::Workload;
-use crate::report::tables::{comparison, counted_trial, ratio_of_bounds};
+use crate::report::query::{comparison, counted_trial, ratio_of_bounds};
 use crate::results::Run;
 use crate::rows::{Bounds, Pass, Verdict};
 use crate::statistics::Interval;

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::pair::{Asked, Pair, arms, is_exact, slope, workloads};
 use crate::matrix::{Matrix, Workload};
-use crate::report::tables::counted_trial;
+use crate::report::query::counted_trial;
 use crate::results::Run;
 use crate::rows::{Pass, TrialRow};
 use crate::text::names;

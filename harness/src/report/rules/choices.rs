@@ -1,20 +1,23 @@
 //! What to choose for each shape of service: where the baseline is enough, where another is better,
 //! where it is a trade.
 
+use itertools::Itertools as _;
+
+use super::limits;
+use super::rule::{Kind, LOADS, Rule, judged, sentence};
 use super::series::Series;
-use super::{Kind, LOADS, Rule, judged, limits, others, sentence};
-use crate::report::tables::ratio;
+use crate::report::query::{grouped, others, ratio};
 use crate::results::Run;
 use crate::rows::{ComparisonRow, Verdict};
 use crate::text::{list, names, percent};
 use crate::verdict::metric::{CPU, Metric};
 use crate::verdict::resolution::resolution_percent;
 
-/// Where a workload stands: its series, and its place in it.
+/// A workload: the index of its series, and its place in it.
 type Point = (usize, usize);
 
-/// An arm under one workload, metric by metric.
-struct Standing<'a> {
+/// The verdicts on an arm under one workload.
+struct ArmVerdicts<'a> {
     arm: String,
     point: Point,
     rows: Vec<(&'static Metric, &'a ComparisonRow)>,
@@ -22,67 +25,58 @@ struct Standing<'a> {
     memory: Vec<(&'static str, bool)>,
 }
 
-impl Standing<'_> {
-    /// In what it is better under load, or worse.
+impl ArmVerdicts<'_> {
+    /// Returns in what it is better under load, or worse.
     fn under_load(&self, better: bool) -> impl Iterator<Item = &'static str> {
-        let is_wanted = move |(metric, row): &&(&'static Metric, &ComparisonRow)| {
-            row.verdict != Verdict::NoDifferenceShown
-                && (metric.better == Some(row.verdict)) == better
-        };
-        self.rows.iter().filter(is_wanted).map(|(metric, _)| metric.words.noun)
+        self.differing()
+            .filter(move |(metric, row)| (metric.better == Some(row.verdict)) == better)
+            .map(|(metric, _)| metric.words.noun)
     }
 
-    /// In what it is better, or worse, the memory of an idle connection too.
-    fn is(&self, better: bool) -> Vec<&'static str> {
+    fn differing(&self) -> impl Iterator<Item = &(&'static Metric, &ComparisonRow)> {
+        self.rows.iter().filter(|(_, row)| row.verdict != Verdict::NoDifferenceShown)
+    }
+
+    fn is_better_under_load(&self) -> bool {
+        self.under_load(true).next().is_some()
+    }
+
+    /// Returns in what it is better, or worse, the memory of an idle connection too.
+    fn nouns(&self, better: bool) -> Vec<&'static str> {
         let of_memory = self.memory.iter().filter(|(_, is_less)| *is_less == better);
         self.under_load(better).chain(of_memory.map(|(noun, _)| *noun)).collect()
     }
 }
 
-/// Every shape that was judged is in one rule or more.
+/// Makes the rules. Every shape that was judged is in one or more.
 pub fn rules(run: &Run, all: &[Series]) -> Vec<Rule> {
-    let standings = standings(run, all);
-    let mut rules = Vec::new();
-    // Arms that are better in the same, and worse in the same, at the same workloads.
-    type Kind = (Vec<&'static str>, Vec<&'static str>);
-    let mut kinds: Vec<(String, Kind, Vec<&Standing>)> = Vec::new();
+    let judged = all_judged(run, all);
     // Memory alone is no reason: what it differs by has rules of its own.
-    for standing in standings.iter().filter(|standing| standing.under_load(true).next().is_some()) {
-        let kind = (standing.is(true), standing.is(false));
-        match kinds.iter_mut().find(|(arm, of, _)| *arm == standing.arm && *of == kind) {
-            Some((.., found)) => found.push(standing),
-            None => kinds.push((standing.arm.clone(), kind, vec![standing])),
-        }
-    }
-    let points =
-        |of: &[&Standing]| of.iter().map(|standing| standing.point).collect::<Vec<Point>>();
-    let mut merged: Vec<(Kind, Vec<Point>, Vec<&Standing>)> = Vec::new();
-    for (_, kind, found) in kinds {
-        match merged.iter_mut().find(|(of, at, _)| *of == kind && *at == points(&found)) {
-            Some((.., all)) => all.extend(found),
-            None => merged.push((kind, points(&found), found)),
-        }
-    }
-    for ((better, worse), points, found) in merged {
-        rules.push(better_or_trade(run, all, &better, &worse, &points, &found));
-    }
-    rules.extend(enough(run, all, &standings));
-    rules
+    let better = judged.iter().filter(|arm| arm.is_better_under_load());
+    // Arms that are better in the same, and worse in the same, at the same workloads.
+    let by_arm = grouped(better.map(|arm| ((&arm.arm, arm.nouns(true), arm.nouns(false)), arm)));
+    let choices = grouped(by_arm.into_iter().map(|((_, better, worse), found)| {
+        let points = found.iter().map(|arm| arm.point).collect_vec();
+        ((better, worse, points), found)
+    }));
+    (choices.into_iter())
+        .map(|((better, worse, points), found)| {
+            better_or_trade(run, all, &better, &worse, &points, &found.concat())
+        })
+        .chain(enough(run, all, &judged))
+        .collect()
 }
 
-fn standings<'a>(run: &'a Run, all: &[Series]) -> Vec<Standing<'a>> {
+/// Returns every arm at every workload where its CPU has a verdict.
+fn all_judged<'a>(run: &'a Run, all: &[Series]) -> Vec<ArmVerdicts<'a>> {
     let mut found = Vec::new();
     for (index, series) in all.iter().enumerate() {
         for (at, workload) in series.workloads.iter().enumerate() {
-            for arm in others(run) {
-                // What has no verdict on its CPU is not judged at all.
-                if judged(run, workload, &CPU, &arm).is_none() {
-                    continue;
-                }
+            for arm in others(run).filter(|arm| judged(run, workload, &CPU, arm).is_some()) {
                 let rows = LOADS
                     .iter()
                     .filter_map(|metric| Some((*metric, judged(run, workload, metric, &arm)?)));
-                found.push(Standing {
+                found.push(ArmVerdicts {
                     rows: rows.collect(),
                     point: (index, at),
                     memory: limits::memory_that_differs(run, &arm),
@@ -94,14 +88,13 @@ fn standings<'a>(run: &'a Run, all: &[Series]) -> Vec<Standing<'a>> {
     found
 }
 
-/// The shapes of these workloads, one for each series.
+/// Returns the shapes of these workloads, one for each series.
 fn shapes(all: &[Series], points: &[Point]) -> String {
     let of_series = |(index, series): (usize, &Series)| {
-        let own: Vec<usize> =
-            points.iter().filter(|(of, _)| *of == index).map(|(_, at)| *at).collect();
+        let own = points.iter().filter(|(of, _)| *of == index).map(|(_, at)| *at).collect_vec();
         (!own.is_empty()).then(|| series.shape(&own))
     };
-    all.iter().enumerate().filter_map(of_series).collect::<Vec<_>>().join("; or ")
+    all.iter().enumerate().filter_map(of_series).join("; or ")
 }
 
 fn better_or_trade(
@@ -110,82 +103,52 @@ fn better_or_trade(
     better: &[&str],
     worse: &[&str],
     points: &[Point],
-    found: &[&Standing],
+    found: &[&ArmVerdicts],
 ) -> Rule {
-    let mut arms: Vec<&str> = Vec::new();
-    for standing in found {
-        if !arms.contains(&standing.arm.as_str()) {
-            arms.push(&standing.arm);
-        }
-    }
+    let arms = found.iter().map(|arm| arm.arm.as_str()).unique().collect_vec();
     let baseline = &run.matrix.baseline;
-    let in_words =
-        |nouns: &[&str]| list(&nouns.iter().map(|noun| (*noun).to_owned()).collect::<Vec<_>>());
-    let (is, choice) = match arms.len() {
-        1 => ("is", "a better choice"),
-        _ => ("are", "better choices"),
+    let (is, choice) =
+        if arms.len() == 1 { ("is", "a better choice") } else { ("are", "better choices") };
+    let (arms, better) = (names(arms), list(better));
+    let statement = if worse.is_empty() {
+        // Where the client was the limit, throughput and latency could not be.
+        let is_all = found.iter().all(|arm| arm.rows.len() == arm.under_load(true).count());
+        let rest = if is_all {
+            "which is all that could be compared"
+        } else {
+            "and worse in nothing that could be compared"
+        };
+        format!("{arms} {is} {choice} than `{baseline}`: shown to be better in {better}, {rest}")
+    } else {
+        let worse = list(worse);
+        format!(
+            "{arms} in place of `{baseline}` {is} a trade: better in {better}, worse in {worse}"
+        )
     };
-    let statement = match worse {
-        [] => {
-            // Where the client was the limit, throughput and latency could not be.
-            let is_all = found
-                .iter()
-                .all(|standing| standing.rows.len() == standing.under_load(true).count());
-            let rest = match is_all {
-                true => "which is all that could be compared",
-                false => "and worse in nothing that could be compared",
-            };
-            format!(
-                "{} {is} {choice} than `{baseline}`: shown to be better in {}, {rest}",
-                names(arms),
-                in_words(better)
-            )
-        }
-        worse => format!(
-            "{} in place of `{baseline}` {is} a trade: better in {}, worse in {}",
-            names(arms),
-            in_words(better),
-            in_words(worse)
-        ),
-    };
-    let ratios = |standing: &&Standing| {
-        let (index, at) = standing.point;
-        let differing =
-            standing.rows.iter().filter(|(_, row)| row.verdict != Verdict::NoDifferenceShown);
-        let ratios: Vec<String> = differing
-            .map(|(metric, row)| format!("{} {}", metric.words.noun, ratio(row)))
-            .collect();
+    let mut ratios = found.iter().map(|arm| {
+        let (index, at) = arm.point;
+        let mut ratios =
+            arm.differing().map(|(metric, row)| format!("{} {}", metric.words.noun, ratio(row)));
         let shape = if points.len() > 1 { all[index].shape(&[at]) + ": " } else { String::new() };
-        format!("{shape}`{}` {}", standing.arm, ratios.join(", "))
-    };
+        format!("{shape}`{}` {}", arm.arm, ratios.join(", "))
+    });
     Rule {
         subject: shapes(all, points),
         statement: sentence(&statement),
-        evidence: format!(
-            "Ratio with 95 % interval: {}.",
-            found.iter().map(ratios).collect::<Vec<_>>().join("; ")
-        ),
+        evidence: format!("Ratio with 95 % interval: {}.", ratios.join("; ")),
         covers: found.len(),
         kind: Kind::Other,
     }
 }
 
-/// Where nobody is shown to be better than the baseline.
-fn enough(run: &Run, all: &[Series], standings: &[Standing]) -> Option<Rule> {
-    let of = |point: Point| standings.iter().filter(move |standing| standing.point == point);
-    let mut points: Vec<Point> = Vec::new();
-    for standing in standings {
-        let is_new = points.last() != Some(&standing.point);
-        if is_new && of(standing.point).all(|standing| standing.under_load(true).next().is_none()) {
-            points.push(standing.point);
-        }
-    }
-    let mut arms: Vec<&str> = Vec::new();
-    for standing in points.iter().flat_map(|&point| of(point)) {
-        if !arms.contains(&standing.arm.as_str()) {
-            arms.push(&standing.arm);
-        }
-    }
+/// Says where nobody is shown to be better than the baseline.
+fn enough(run: &Run, all: &[Series], judged: &[ArmVerdicts]) -> Option<Rule> {
+    let by_point = grouped(judged.iter().map(|arm| (arm.point, arm)))
+        .into_iter()
+        .filter(|(_, arms)| !arms.iter().any(|arm| arm.is_better_under_load()))
+        .collect_vec();
+    let at_points = || by_point.iter().flat_map(|(_, arms)| arms);
+    let arms = at_points().map(|arm| arm.arm.as_str()).unique().collect_vec();
     let nobody = match arms.len() {
         0 => return None,
         1 => format!("{} is not", names(arms)),
@@ -194,27 +157,26 @@ fn enough(run: &Run, all: &[Series], standings: &[Standing]) -> Option<Rule> {
         3..=4 => format!("none of {} is", names(arms)),
         count => format!("none of the {count} others that have a verdict is"),
     };
-    let evidence = |&(index, at): &Point| {
-        let compared = LOADS.iter().filter_map(|metric| {
-            let rows = of((index, at))
-                .flat_map(|of| of.rows.iter())
-                .filter(|(own, _)| own.name == metric.name);
+    let mut evidence = by_point.iter().map(|((index, at), arms)| {
+        let mut compared = LOADS.iter().filter_map(|metric| {
+            let rows = arms.iter().flat_map(|arm| &arm.rows).filter(|(own, _)| own == metric);
             let widest = rows.filter_map(|(_, row)| resolution_percent(row)).reduce(f64::max)?;
             Some(format!("{} ({} %)", metric.words.noun, percent(widest)))
         });
-        format!("{}: {}", all[index].shape(&[at]), compared.collect::<Vec<_>>().join(", "))
-    };
+        format!("{}: {}", all[*index].shape(&[*at]), compared.join(", "))
+    });
     Some(Rule {
-        subject: shapes(all, &points),
+        subject: shapes(all, &by_point.iter().map(|(point, _)| *point).collect_vec()),
         statement: sentence(&format!(
-            "`{}` is enough: {nobody} shown to be better in CPU, throughput or latency, as far as they could be compared",
+            "`{}` is enough: {nobody} shown to be better in CPU, throughput or latency, as far as \
+             they could be compared",
             run.matrix.baseline
         )),
         evidence: format!(
             "Compared, and in brackets the difference beyond which one would have been shown: {}.",
-            points.iter().map(evidence).collect::<Vec<_>>().join("; ")
+            evidence.join("; ")
         ),
-        covers: points.iter().map(|&point| of(point).count()).sum(),
+        covers: at_points().count(),
         kind: Kind::Other,
     })
 }

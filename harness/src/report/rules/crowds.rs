@@ -1,99 +1,108 @@
 //! Whether connections that rest cost those that are active anything, in a walk through connection
 //! counts. A load beside none of them shows the noise: both servers then hold the same.
 
+use itertools::Itertools as _;
+
+use super::rule::{Kind, Rule, sentence};
 use super::series::bytes;
-use super::{Kind, Rule, sentence};
-use crate::report::scale::{crowding, steps, trials};
+use crate::report::query::range;
+use crate::report::walk::{crowding, steps, trials};
 use crate::results::Run;
-use crate::rows::{Bounds, ScaleRow, Verdict};
+use crate::rows::{Bounds, ScaleRow, TrialRow, Verdict};
 use crate::statistics::Interval;
 use crate::text::{count, list, names, number, percent};
 use crate::verdict::estimate::Estimate;
 use crate::verdict::metric::CPU;
 use crate::verdict::resolution::resolvable_percent;
 
-/// What an arm takes beside the largest crowd, over a second server that has none.
-struct Crowded {
-    arm: String,
+/// An arm's CPU beside the largest crowd, over that of a second server without one.
+struct Crowded<'a> {
+    arm: &'a str,
     ratio: Estimate,
     noise: Interval,
-    verdict: Verdict,
 }
 
-/// One for all arms that have a verdict.
+impl Crowded<'_> {
+    fn verdict(&self) -> Verdict {
+        self.ratio.verdict(Some(&self.noise))
+    }
+
+    fn amount(&self) -> String {
+        let ends = [self.ratio.interval.low, self.ratio.interval.high]
+            .map(|ratio| 100.0 * (ratio - 1.0).abs());
+        let [least, most] = [ends[0].min(ends[1]), ends[0].max(ends[1])].map(percent);
+        format!("`{}` {} {least}–{most} %", self.arm, CPU.words.verb)
+    }
+}
+
+/// Returns the ratio at so many connections, if it has an interval.
+fn ratio_beside(run: &Run, trial: &TrialRow, connections: u64, active: u64) -> Option<Estimate> {
+    let rows = steps(run, trial, "load").filter(|row| is_load(row, active));
+    let rows = rows.filter(|row| row.connections == connections).collect_vec();
+    crowding(&rows, |row| row.status.is_usable(), |row| row.server_cpu_ns_per_echo)
+        .filter(|ratio| ratio.bounds == Bounds::Interval95)
+}
+
+fn is_load(row: &ScaleRow, active: u64) -> bool {
+    row.step == "load" && row.offered_per_s.is_some() && row.active_connections == active
+}
+
+/// Makes one rule for all arms that have a verdict.
 pub fn rule(run: &Run) -> Option<Rule> {
     let scale = run.matrix.scale.as_ref()?;
-    let loads = |row: &&ScaleRow| {
-        row.step == "load"
-            && row.offered_per_s.is_some()
-            && row.active_connections == scale.active as u64
-    };
-    let most = run.scale.iter().filter(loads).map(|row| row.connections).max()?;
+    let active = scale.active as u64;
+    let loads = run.scale.iter().filter(|row| is_load(row, active));
+    let most = loads.map(|row| row.connections).max()?;
     // A file that was edited may say anything.
-    let idle = most.saturating_sub(scale.active as u64);
-    let all: Vec<Crowded> = trials(run)
+    let idle = most.saturating_sub(active);
+    let all = trials(run)
         .into_iter()
         .filter(|trial| trial.status.is_usable() && run.matrix.no_verdict(trial).is_none())
         .filter_map(|trial| {
-            let of = |connections: u64| {
-                let rows = steps(run, trial, "load").filter(loads);
-                let rows: Vec<_> = rows.filter(|row| row.connections == connections).collect();
-                crowding(&rows, |row| row.status.is_usable(), |row| row.server_cpu_ns_per_echo)
-            };
-            let has_interval = |ratio: &Estimate| ratio.bounds == Bounds::Interval95;
-            let noise = of(scale.active as u64).filter(has_interval)?.interval;
-            let ratio = of(most).filter(|_| idle > 0).filter(has_interval)?;
-            let verdict = ratio.verdict(Some(&noise));
-            Some(Crowded { arm: trial.arm.clone(), ratio, noise, verdict })
+            let noise = ratio_beside(run, trial, active, active)?.interval;
+            let ratio = ratio_beside(run, trial, most, active).filter(|_| idle > 0)?;
+            Some(Crowded { arm: &trial.arm, ratio, noise })
         })
-        .collect();
-    let with = |verdict| all.iter().filter(move |of| of.verdict == verdict);
+        .collect_vec();
+    let noun = CPU.words.noun;
     let mut clauses = Vec::new();
     for (verdict, more) in [(Verdict::Higher, "more"), (Verdict::Lower, "less")] {
-        let amount = |of: &Crowded| {
-            let mut ends = [of.ratio.interval.low, of.ratio.interval.high]
-                .map(|ratio| 100.0 * (ratio - 1.0).abs());
-            ends.sort_by(f64::total_cmp);
-            format!("`{}` {} {}–{} %", of.arm, CPU.words.verb, percent(ends[0]), percent(ends[1]))
-        };
-        let amounts: Vec<String> = with(verdict).map(amount).collect();
+        let arms = all.iter().filter(|crowded| crowded.verdict() == verdict);
+        let amounts = arms.map(Crowded::amount).collect_vec();
         if !amounts.is_empty() {
-            clauses.push(format!("{} {more} {} than beside none", list(&amounts), CPU.words.noun));
+            clauses.push(format!("{} {more} {noun} than beside none", list(&amounts)));
         }
     }
-    let alike: Vec<&Crowded> = with(Verdict::NoDifferenceShown).collect();
+    let alike = (all.iter())
+        .filter(|crowded| crowded.verdict() == Verdict::NoDifferenceShown)
+        .collect_vec();
     if !alike.is_empty() {
-        let widest = alike
-            .iter()
-            .map(|of| resolvable_percent(&of.ratio.interval, &of.noise))
-            .fold(0.0, f64::max);
+        let resolvable = (alike.iter())
+            .map(|crowded| resolvable_percent(&crowded.ratio.interval, &crowded.noise));
         clauses.push(format!(
-            "no difference in {} to none beside them is shown for {} (one beyond {} % would have been shown)",
-            CPU.words.noun,
-            names(alike.iter().map(|of| of.arm.as_str())),
-            percent(widest)
+            "no difference in {noun} to none beside them is shown for {} (one beyond {} % would \
+             have been shown)",
+            names(alike.iter().map(|crowded| crowded.arm)),
+            percent(resolvable.fold(0.0, f64::max))
         ));
     }
-    let ratios = all.iter().map(|of| {
-        let Estimate { mean, interval: Interval { low, high }, .. } = of.ratio;
-        let Interval { low: noise_low, high: noise_high } = of.noise;
-        format!(
-            "`{}` {:.2} ({low:.2}–{high:.2}), noise {noise_low:.2}–{noise_high:.2}",
-            of.arm, mean
-        )
+    let mut ratios = all.iter().map(|Crowded { arm, ratio, noise }| {
+        let interval = range(&ratio.interval);
+        format!("`{arm}` {:.2} ({interval}), noise {}", ratio.mean, range(noise))
     });
     (!clauses.is_empty()).then(|| Rule {
         subject: format!(
             "{} connections, beside {} idle connections, open loop, {}/s, {} messages",
-            count(scale.active as u64),
+            count(active),
             count(idle),
             number(scale.rate_per_s),
             bytes(scale.message_bytes)
         ),
         statement: sentence(&clauses.join("; ")),
         evidence: format!(
-            "Server CPU over that of a second server without the idle ones, measured in turn, ratio with 95 % interval: {}.",
-            ratios.collect::<Vec<_>>().join("; ")
+            "Server CPU over that of a second server without the idle ones, measured in turn, \
+             ratio with 95 % interval: {}.",
+            ratios.join("; ")
         ),
         covers: all.len(),
         kind: Kind::Crowd,
@@ -104,7 +113,7 @@ pub fn rule(run: &Run) -> Option<Rule> {
 mod tests {
     use super::*;
     use crate::rows::{ALONE, CROWDED};
-    use crate::rows::{Pass, Status, TrialRow};
+    use crate::rows::{Pass, Status};
 
     const ARM: &str = "epoll-et";
     const MOST: u64 = 1000;

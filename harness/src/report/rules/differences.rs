@@ -1,8 +1,10 @@
-//! What an arm takes against the baseline, over a series of workloads.
+//! An arm against the baseline, over a series of workloads.
 
+use itertools::Itertools as _;
+
+use super::rule::{Kind, Rule, judged, sentence};
 use super::series::Series;
-use super::{Kind, Rule, judged, others, sentence};
-use crate::report::tables::{noise, ratio};
+use crate::report::query::{grouped, noise, others, range, ratio};
 use crate::results::Run;
 use crate::rows::{ComparisonRow, Verdict};
 use crate::statistics::Interval;
@@ -10,7 +12,7 @@ use crate::text::{list, names, number, percent};
 use crate::verdict::metric::{Metric, Words};
 use crate::verdict::resolution::resolution_percent;
 
-/// From this ratio on people say how many times.
+/// The least ratio that is written as a number of times.
 const TIMES: f64 = 2.0;
 
 /// An arm with what was shown of it at each workload of a series, where there is a verdict.
@@ -28,102 +30,88 @@ impl ArmRows<'_> {
         points.iter().filter_map(|&at| self.rows[at])
     }
 
-    /// From the lowest end of an interval to the highest.
-    fn bounds(&self, points: &[usize]) -> (f64, f64) {
-        let low = self.at(points).map(|row| row.ratio_low).fold(f64::INFINITY, f64::min);
-        (low, self.at(points).map(|row| row.ratio_high).fold(0.0, f64::max))
+    /// Returns the interval from the lowest end to the highest.
+    fn bounds(&self, points: &[usize]) -> Interval {
+        Interval {
+            low: self.at(points).map(|row| row.ratio_low).fold(f64::INFINITY, f64::min),
+            high: self.at(points).map(|row| row.ratio_high).fold(0.0, f64::max),
+        }
     }
 
-    /// How far it lies from the baseline: one range, or where it changes steadily from one end of
-    /// the points to the other, and for certain, that of either end.
-    fn amount(&self, points: &[usize], unit: &str, write: &dyn Fn(f64) -> String) -> String {
+    /// Writes how far it lies from the baseline: one range, or where it changes steadily from one
+    /// end of the points to the other, and for certain, that of either end.
+    fn amount(&self, points: &[usize], unit: &str, write: fn(f64) -> String) -> String {
         let range = |points: &[usize]| {
-            let (low, high) = self.bounds(points);
+            let Interval { low, high } = self.bounds(points);
             // The lesser difference first, whichever way it goes.
-            let (least, most) =
-                if high < 1.0 { (write(high), write(low)) } else { (write(low), write(high)) };
+            let ends = if high < 1.0 { [high, low] } else { [low, high] };
+            let [least, most] = ends.map(write);
             format!("{}{unit}", if least == most { least } else { format!("{least}–{most}") })
         };
-        let ratios: Vec<f64> = self.at(points).map(|row| row.ratio).collect();
         let &[first, .., last] = points else { return range(points) };
-        let ((low, high), (last_low, last_high)) = (self.bounds(&[first]), self.bounds(&[last]));
-        let steadily = (high < last_low && ratios.is_sorted())
-            || (low > last_high && ratios.is_sorted_by(|a, b| a >= b));
-        if !steadily {
+        let ratios = self.at(points).map(|row| row.ratio).collect_vec();
+        let (at_first, at_last) = (self.bounds(&[first]), self.bounds(&[last]));
+        let is_larger = at_first.high < at_last.low;
+        let is_steady = (is_larger && ratios.is_sorted())
+            || (at_first.low > at_last.high && ratios.is_sorted_by(|a, b| a >= b));
+        if !is_steady {
             return range(points);
         }
-        let rises = (high < last_low) == (low > 1.0);
-        format!(
-            "{}, {} to {},",
-            range(&[first]),
-            if rises { "rising" } else { "falling" },
-            range(&[last])
-        )
+        let way = if is_larger == (at_first.low > 1.0) { "rising" } else { "falling" };
+        format!("{}, {way} to {},", range(&[first]), range(&[last]))
     }
 }
 
-/// A rule for the arms that have the same verdicts all along a series. Those that never differ have
-/// one only if `says_none`.
+/// Makes a rule for the arms that have the same verdicts all along a series. Those that never differ
+/// have one only if `says_none`.
 pub fn rules(run: &Run, series: &Series, metric: &Metric, says_none: bool) -> Vec<Rule> {
-    let mut groups: Vec<Vec<ArmRows>> = Vec::new();
-    for name in others(run) {
-        let judge = |workload| judged(run, workload, metric, &name);
-        let arm = ArmRows {
-            rows: series.workloads.iter().map(|workload| judge(workload)).collect(),
-            name,
-        };
-        let is_shown =
-            |row: &&ComparisonRow| says_none || row.verdict != Verdict::NoDifferenceShown;
-        if !arm.rows.iter().flatten().any(is_shown) {
-            continue;
-        }
-        match groups.iter_mut().find(|group| group[0].verdicts() == arm.verdicts()) {
-            Some(group) => group.push(arm),
-            None => groups.push(vec![arm]),
-        }
-    }
-    groups.iter().map(|arms| rule(run, series, metric, arms)).collect()
+    let arms = others(run).map(|name| ArmRows {
+        rows: (series.workloads.iter())
+            .map(|workload| judged(run, workload, metric, &name))
+            .collect(),
+        name,
+    });
+    let is_said = |arm: &ArmRows| {
+        let mut rows = arm.rows.iter().flatten();
+        rows.any(|row| says_none || row.verdict != Verdict::NoDifferenceShown)
+    };
+    grouped(arms.filter(is_said).map(|arm| (arm.verdicts(), arm)))
+        .into_iter()
+        .map(|(verdicts, arms)| rule(run, series, metric, &verdicts, &arms))
+        .collect()
 }
 
-fn rule(run: &Run, series: &Series, metric: &Metric, arms: &[ArmRows]) -> Rule {
-    let verdicts = arms[0].verdicts();
-    let points_of = |is_wanted: &dyn Fn(Verdict) -> bool| -> Vec<usize> {
-        let of = |at: &usize| verdicts[*at].is_some_and(is_wanted);
-        (0..verdicts.len()).filter(of).collect()
-    };
-    let mut said: Vec<Verdict> = Vec::new();
-    for verdict in verdicts.iter().flatten() {
-        if !said.contains(verdict) {
-            said.push(*verdict);
+fn rule(
+    run: &Run,
+    series: &Series,
+    metric: &Metric,
+    verdicts: &[Option<Verdict>],
+    arms: &[ArmRows],
+) -> Rule {
+    let judged = verdicts.iter().enumerate().filter_map(|(at, verdict)| Some(((*verdict)?, at)));
+    let all = judged.clone().map(|(_, at)| at).collect_vec();
+    let by_verdict = grouped(judged);
+    let clauses = by_verdict.iter().enumerate().map(|(index, (verdict, points))| {
+        let baseline = &run.matrix.baseline;
+        let clause = Clause { metric, arms, points, baseline, is_first: index == 0 };
+        // What holds all along is said of the shape.
+        let place = if by_verdict.len() > 1 { series.place(points) } else { String::new() };
+        match verdict {
+            Verdict::NoDifferenceShown => clause.none(&place),
+            _ => clause.difference(*verdict == Verdict::Lower) + &place,
         }
-    }
-    let baseline = &run.matrix.baseline;
-    let clauses: Vec<String> = said
-        .iter()
-        .enumerate()
-        .map(|(index, &verdict)| {
-            let points = points_of(&|of| of == verdict);
-            let clause = Clause { metric, arms, points: &points, baseline, is_first: index == 0 };
-            // What holds all along is said of the shape.
-            let place = if said.len() > 1 { series.place(&points) } else { String::new() };
-            match verdict {
-                Verdict::NoDifferenceShown => clause.none(&place),
-                _ => clause.difference(verdict == Verdict::Lower) + &place,
-            }
-        })
-        .collect();
-    let all = points_of(&|_| true);
+    });
     Rule {
         subject: series.shape(&all),
-        statement: sentence(&clauses.join("; ")),
+        statement: sentence(&clauses.collect_vec().join("; ")),
         evidence: evidence(run, series, metric, arms, &all),
         covers: arms.len() * all.len(),
         kind: Kind::Other,
     }
 }
 
-/// What one verdict says of the arms, at the points of the series that have it. The first clause of
-/// a sentence says of what.
+/// One verdict on the arms, at the points of the series that have it. Only the first clause of a
+/// sentence names the metric.
 struct Clause<'a> {
     metric: &'a Metric,
     arms: &'a [ArmRows<'a>],
@@ -135,56 +123,55 @@ struct Clause<'a> {
 impl Clause<'_> {
     fn none(&self, place: &str) -> String {
         let rows = self.arms.iter().flat_map(|arm| arm.at(self.points));
-        let widest = rows.filter_map(resolution_percent).fold(0.0, f64::max);
-        let of_what = match self.is_first {
-            true => {
-                let arms = names(self.arms.iter().map(|arm| arm.name.as_str()));
-                format!(
-                    "no difference in {} to `{}` is shown for {arms}",
-                    self.metric.words.noun, self.baseline
-                )
-            }
-            false => "no difference is shown".to_owned(),
+        let widest = percent(rows.filter_map(resolution_percent).fold(0.0, f64::max));
+        let said = if self.is_first {
+            format!(
+                "no difference in {} to `{}` is shown for {}",
+                self.metric.words.noun,
+                self.baseline,
+                names(self.arms.iter().map(|arm| arm.name.as_str()))
+            )
+        } else {
+            "no difference is shown".to_owned()
         };
-        format!("{of_what}{place} (one beyond {} % would have been shown)", percent(widest))
+        format!("{said}{place} (one beyond {widest} % would have been shown)")
     }
 
     fn difference(&self, is_less: bool) -> String {
-        let Words { noun, verb, less, .. } = &self.metric.words;
-        let mut arms: Vec<&ArmRows> = self.arms.iter().collect();
-        arms.sort_by(|a, b| a.bounds(self.points).0.total_cmp(&b.bounds(self.points).0));
-        let is_times = |arm: &&ArmRows| arm.bounds(self.points).1 >= TIMES;
-        let (times, shares): (Vec<&ArmRows>, Vec<&ArmRows>) = arms.into_iter().partition(is_times);
-        let amounts = |arms: &[&ArmRows], unit: &str, write: &dyn Fn(f64) -> String| {
-            let amounts = arms.iter().enumerate().map(|(index, arm)| {
-                let verb = if index == 0 { format!(" {verb}") } else { String::new() };
-                format!("`{}`{verb} {}", arm.name, arm.amount(self.points, unit, write))
-            });
-            list(&amounts.collect::<Vec<_>>())
-        };
-        let more = if is_less { *less } else { "more" };
+        let Words { noun, less, .. } = &self.metric.words;
+        let (times, shares): (Vec<&ArmRows>, Vec<&ArmRows>) = (self.arms.iter())
+            .sorted_by(|a, b| a.bounds(self.points).low.total_cmp(&b.bounds(self.points).low))
+            .partition(|arm| arm.bounds(self.points).high >= TIMES);
         let mut parts = Vec::new();
         if !shares.is_empty() {
-            let share = |ratio: f64| percent(100.0 * (ratio - 1.0).abs());
-            let than = if self.is_first {
-                format!(" {noun} than `{}`", self.baseline)
-            } else {
-                String::new()
-            };
-            parts.push(format!("{} {more}{than}", amounts(&shares, " %", &share)));
+            let amounts = self.amounts(&shares, " %", |ratio| percent(100.0 * (ratio - 1.0).abs()));
+            let more = if is_less { *less } else { "more" };
+            let than = format!(" {noun} than `{}`", self.baseline);
+            parts.push(format!("{amounts} {more}{}", if self.is_first { &than } else { "" }));
         }
         if !times.is_empty() {
-            let of = match self.is_first {
-                true => format!("the {noun} of `{}`", self.baseline),
-                false => "as much".to_owned(),
-            };
-            parts.push(format!("{} {of}", amounts(&times, " times", &number)));
+            let amounts = self.amounts(&times, " times", number);
+            parts.push(if self.is_first {
+                format!("{amounts} the {noun} of `{}`", self.baseline)
+            } else {
+                format!("{amounts} as much")
+            });
         }
         parts.join(", and ")
     }
+
+    fn amounts(&self, arms: &[&ArmRows], unit: &str, write: fn(f64) -> String) -> String {
+        let amounts = arms.iter().enumerate().map(|(index, arm)| {
+            let amount = arm.amount(self.points, unit, write);
+            let verb = if index == 0 { self.metric.words.verb } else { "" };
+            let gap = if index == 0 { " " } else { "" };
+            format!("`{}`{gap}{verb} {amount}", arm.name)
+        });
+        list(&amounts.collect_vec())
+    }
 }
 
-/// The ratios with their intervals, workload by workload.
+/// Returns the ratios with their intervals, workload by workload.
 fn evidence(
     run: &Run,
     series: &Series,
@@ -192,30 +179,23 @@ fn evidence(
     arms: &[ArmRows],
     points: &[usize],
 ) -> String {
-    let of_point = |&at: &usize| {
-        let mut rows: Vec<_> = arms.iter().filter_map(|arm| arm.rows[at]).collect();
-        rows.sort_by(|a, b| a.ratio.total_cmp(&b.ratio));
-        let ratios: Vec<String> = rows
-            .iter()
-            .map(|row| {
-                let medians =
-                    format!("{} against {}", number(row.arm_median), number(row.baseline_median));
-                format!("`{}` {}, {medians} {}", row.arm, ratio(row), metric.words.unit)
-            })
-            .collect();
+    let mut by_point = points.iter().map(|&at| {
+        let rows = (arms.iter())
+            .filter_map(|arm| arm.rows[at])
+            .sorted_by(|a, b| a.ratio.total_cmp(&b.ratio))
+            .collect_vec();
+        let ratios = rows.iter().map(|row| {
+            let [arm, baseline] = [row.arm_median, row.baseline_median].map(number);
+            format!("`{}` {}, {arm} against {baseline} {}", row.arm, ratio(row), metric.words.unit)
+        });
         let place = match series.place(&[at]) {
             place if place.is_empty() => String::new(),
             place => format!("{}: ", place.trim_start()),
         };
-        let blocks = rows.first().map_or(0, |row| row.blocks);
         let noise = noise(run, &series.workloads[at].name, metric)
-            .map_or_else(String::new, |Interval { low, high }| {
-                format!("; noise {low:.2}–{high:.2}")
-            });
-        format!("{place}{}{noise}; {blocks} blocks", ratios.join("; "))
-    };
-    format!(
-        "Ratio with 95 % interval, medians: {}.",
-        points.iter().map(of_point).collect::<Vec<_>>().join(" | ")
-    )
+            .map_or_else(String::new, |noise| format!("; noise {}", range(&noise)));
+        let blocks = rows.first().map_or(0, |row| row.blocks);
+        format!("{place}{}{noise}; {blocks} blocks", ratios.collect_vec().join("; "))
+    });
+    format!("Ratio with 95 % interval, medians: {}.", by_point.join(" | "))
 }

@@ -2,10 +2,10 @@
 
 use itertools::Itertools as _;
 
+use super::rule::{Kind, Rule, sentence};
 use super::series::Series;
-use super::{Kind, Rule, others, sentence};
 use crate::matrix::Workload;
-use crate::report::tables::in_complete_blocks;
+use crate::report::query::{grouped, in_complete_blocks, others};
 use crate::results::Run;
 use crate::rows::{Bounds, KERNEL_SUM, NEVER_USED, USED_THEN_IDLE};
 use crate::statistics::Interval;
@@ -15,15 +15,14 @@ use crate::verdict::memory::slope;
 use crate::verdict::metric::{self, Metric};
 use crate::verdict::sweep;
 
-/// Up to which rate of a sweep an arm keeps the objective, as in `capacity.csv`, where there are
-/// intervals up to it.
+/// Says up to which rate of a sweep each arm keeps the objective, as in `capacity.csv`. Every rate
+/// up to it has an interval.
 pub fn capacities(run: &Run, all: &[Series]) -> Vec<Rule> {
     let sweeps = run.capacities.iter().map(|row| &row.sweep).unique();
     sweeps.filter_map(|sweep| capacity(run, all, sweep)).collect()
 }
 
-/// Mean and interval over the blocks of the 99th percentile, in µs, and how many they are. None of
-/// what gets no verdict.
+/// Returns the mean p99 over the blocks in µs, and the number of blocks; none without a verdict.
 fn p99_us(run: &Run, workload: &str, arm: &str) -> Option<(Estimate, usize)> {
     let rows = in_complete_blocks(run, workload, arm);
     let p99_us = sweep::p99_us(&rows)?;
@@ -33,69 +32,62 @@ fn p99_us(run: &Run, workload: &str, arm: &str) -> Option<(Estimate, usize)> {
 }
 
 fn capacity(run: &Run, all: &[Series], sweep: &str) -> Option<Rule> {
-    let is_of_sweep = |workload: &&Workload| workload.sweep_of.as_deref() == Some(sweep);
-    let series = all.iter().find(|series| series.workloads.iter().any(&is_of_sweep))?;
-    let loops: Vec<&Workload> = run.matrix.workloads.iter().filter(is_of_sweep).collect();
-    let mut kept: Vec<(&Workload, Vec<&str>)> = Vec::new();
-    let mut evidence = Vec::new();
-    let of_sweep = || run.capacities.iter().filter(|row| row.sweep == sweep);
-    for row in of_sweep() {
-        let is_kept = |workload: &&&Workload| workload.rate_per_s <= row.kept_per_s;
-        let has_interval = |workload: &&Workload| p99_us(run, &workload.name, &row.arm).is_some();
-        let Some(&last) = loops.iter().take_while(is_kept).last() else { continue };
-        if !loops.iter().take_while(is_kept).all(has_interval) {
-            continue;
-        }
-        // What the next rate shows too: to miss the objective is something else than not to be
-        // shown to keep it.
-        let from_last = loops.iter().skip_while(|workload| workload.name != last.name).take(2);
-        let readings: Vec<String> = from_last
-            .filter_map(|workload| {
-                let (Estimate { mean, interval, .. }, blocks) =
-                    p99_us(run, &workload.name, &row.arm)?;
-                let rate = number(workload.rate_per_s.unwrap_or_default());
-                let [mean, low, high] =
-                    [mean, interval.low, interval.high].map(|us| number(us / 1000.0));
-                Some(format!("{mean} ms ({low}–{high}) at {rate}/s, {blocks} blocks"))
-            })
-            .collect();
-        evidence.push(format!("`{}` {}", row.arm, readings.join(", ")));
-        match kept.iter_mut().find(|(of, _)| of.name == last.name) {
-            Some((_, arms)) => arms.push(&row.arm),
-            None => kept.push((last, vec![&row.arm])),
-        }
-    }
-    kept.sort_by(|(a, _), (b, _)| {
-        b.rate_per_s.partial_cmp(&a.rate_per_s).unwrap_or(std::cmp::Ordering::Equal)
+    let is_of_sweep = |workload: &Workload| workload.sweep_of.as_deref() == Some(sweep);
+    let series =
+        all.iter().find(|series| series.workloads.iter().any(|workload| is_of_sweep(workload)))?;
+    let rates: Vec<&Workload> =
+        run.matrix.workloads.iter().filter(|workload| is_of_sweep(workload)).collect();
+    let rows = run.capacities.iter().filter(|row| row.sweep == sweep).collect_vec();
+    let objective = number(rows.first()?.objective_p99_us / 1000.0);
+    let with_intervals = rows.iter().filter_map(|row| {
+        let kept = rates.iter().take_while(|workload| workload.rate_per_s <= row.kept_per_s);
+        let kept = kept.collect_vec();
+        let has_interval = |workload: &&&Workload| p99_us(run, &workload.name, &row.arm).is_some();
+        kept.iter().all(has_interval).then_some((kept.len().checked_sub(1)?, row.arm.as_str()))
     });
-    let objective = number(of_sweep().next()?.objective_p99_us / 1000.0);
-    let clause = |(index, (last, arms)): (usize, &(&Workload, Vec<&str>))| {
-        let what = match (index, arms.len()) {
+    let with_intervals = with_intervals.collect_vec();
+    // The next rate is shown too: to miss the objective is something else than not to be shown to
+    // keep it.
+    let mut evidence = with_intervals.iter().map(|&(last, arm)| {
+        let mut readings = rates[last..].iter().take(2).filter_map(|rate| reading(run, rate, arm));
+        format!("`{arm}` {}", readings.join(", "))
+    });
+    let evidence = evidence.join("; ");
+    let kept = grouped(with_intervals)
+        .into_iter()
+        .sorted_by(|(a, _), (b, _)| {
+            let [a, b] = [a, b].map(|at| rates[*at].rate_per_s.unwrap_or_default());
+            b.total_cmp(&a)
+        })
+        .collect_vec();
+    let clauses = kept.iter().enumerate().map(|(index, (last, arms))| {
+        let said = match (index, arms.len()) {
             (0, 1) => format!(" is shown to keep p99 ≤ {objective} ms"),
             (0, _) => format!(" are shown to keep p99 ≤ {objective} ms"),
             _ => String::new(),
         };
-        let is_highest = loops.last().is_some_and(|highest| highest.name == last.name);
-        let end = if is_highest { ", the highest rate offered" } else { "" };
-        format!(
-            "{}{what} up to {}/s{end}",
-            names(arms.iter().copied()),
-            number(last.rate_per_s.unwrap_or_default())
-        )
-    };
-    let clauses: Vec<String> = kept.iter().enumerate().map(clause).collect();
-    let points: Vec<usize> = (0..series.workloads.len()).collect();
+        let end = if last + 1 == rates.len() { ", the highest rate offered" } else { "" };
+        let rate = number(rates[*last].rate_per_s.unwrap_or_default());
+        format!("{}{said} up to {rate}/s{end}", names(arms.iter().copied()))
+    });
+    let clauses = clauses.collect_vec();
     (!clauses.is_empty()).then(|| Rule {
-        subject: series.shape(&points),
+        subject: series.shape(&(0..series.workloads.len()).collect_vec()),
         statement: sentence(&clauses.join("; ")),
-        evidence: format!("Mean p99 of the blocks with 95 % interval: {}.", evidence.join("; ")),
-        covers: kept.iter().map(|(_, arms)| arms.len() * loops.len()).sum(),
+        evidence: format!("Mean p99 of the blocks with 95 % interval: {evidence}."),
+        covers: kept.iter().map(|(_, arms)| arms.len() * rates.len()).sum(),
         kind: Kind::Capacity,
     })
 }
 
-/// What a connection of an arm takes more than one of the baseline, in bytes, with its interval.
-#[derive(Clone)]
+fn reading(run: &Run, workload: &Workload, arm: &str) -> Option<String> {
+    let (Estimate { mean, interval, .. }, blocks) = p99_us(run, &workload.name, arm)?;
+    let rate = number(workload.rate_per_s.unwrap_or_default());
+    let [mean, low, high] = [mean, interval.low, interval.high].map(|us| number(us / 1000.0));
+    Some(format!("{mean} ms ({low}–{high}) at {rate}/s, {blocks} blocks"))
+}
+
+/// The bytes by which a connection of an arm takes more than one of the baseline.
 struct MemoryDifference {
     arm: String,
     bytes: f64,
@@ -108,7 +100,7 @@ impl MemoryDifference {
     }
 }
 
-/// Of all arms whose slopes have an interval.
+/// Returns the differences of all arms whose slopes have an interval.
 fn differences(run: &Run, object: &str, state: &str) -> Vec<MemoryDifference> {
     let slope = |arm: &str| {
         let row = slope(&run.memory, arm, object, state)?;
@@ -122,8 +114,8 @@ fn differences(run: &Run, object: &str, state: &str) -> Vec<MemoryDifference> {
     others(run).filter_map(excess).collect()
 }
 
-/// The memory of which an idle connection of the arm is shown to take another amount than one of
-/// the baseline, and whether it takes less.
+/// Returns the kinds of memory of which an idle connection of the arm is shown to take another
+/// amount than one of the baseline, and whether it takes less.
 pub fn memory_that_differs(run: &Run, arm: &str) -> Vec<(&'static str, bool)> {
     let differs = |metric: &Metric| {
         let all = differences(run, metric.object()?, USED_THEN_IDLE);
@@ -133,85 +125,74 @@ pub fn memory_that_differs(run: &Run, arm: &str) -> Vec<(&'static str, bool)> {
     metric::OF_WALKS.iter().filter_map(differs).collect()
 }
 
-/// For the kernel's memory and the server's own.
+/// Makes the rules on the kernel's memory and on the server's own.
 pub fn memory(run: &Run) -> Vec<Rule> {
     metric::OF_WALKS.iter().filter_map(|metric| memory_of(run, metric.object()?)).collect()
 }
 
 fn memory_of(run: &Run, object: &str) -> Option<Rule> {
     let states = [(USED_THEN_IDLE, "after it was used"), (NEVER_USED, "never used")];
-    let (mut found, state) = states.into_iter().find_map(|(state, words)| {
+    let (found, state) = states.into_iter().find_map(|(state, words)| {
         let found = differences(run, object, state);
         (!found.is_empty()).then_some((found, words))
     })?;
-    found.sort_by(|a, b| a.bytes.total_cmp(&b.bytes));
-    let baseline = &run.matrix.baseline;
+    let found = found.into_iter().sorted_by(|a, b| a.bytes.total_cmp(&b.bytes)).collect_vec();
+    let (shown, alike): (Vec<_>, Vec<_>) = found.iter().partition(|found| found.is_shown());
     // Arms that are not told apart from the first of a group are of it.
-    let mut groups: Vec<Vec<MemoryDifference>> = Vec::new();
-    for excess in found.iter().filter(|excess| excess.is_shown()) {
+    let mut groups: Vec<Vec<&MemoryDifference>> = Vec::new();
+    for difference in shown {
         match groups.last_mut() {
             Some(group)
-                if excess.interval.low <= group[0].interval.high
-                    && excess.interval.low.signum() == group[0].interval.low.signum() =>
+                if difference.interval.low <= group[0].interval.high
+                    && difference.interval.low.signum() == group[0].interval.low.signum() =>
             {
-                group.push(excess.clone());
+                group.push(difference);
             }
-            _ => groups.push(vec![excess.clone()]),
+            _ => groups.push(vec![difference]),
         }
     }
-    let (noun, share) = match object == KERNEL_SUM {
-        true => ("kernel memory", "kernel memory"),
-        false => ("the server's own memory", "of the server's own memory"),
+    let baseline = &run.matrix.baseline;
+    let (noun, share) = if object == KERNEL_SUM {
+        ("kernel memory", "kernel memory")
+    } else {
+        ("the server's own memory", "of the server's own memory")
     };
-    let clause = |(index, group): (usize, &Vec<MemoryDifference>)| {
-        let low = group.iter().map(|excess| excess.interval.low).fold(f64::INFINITY, f64::min);
-        let high =
-            group.iter().map(|excess| excess.interval.high).fold(f64::NEG_INFINITY, f64::max);
-        let (least, most) = if low > 0.0 { (low, high) } else { (-high, -low) };
-        let range = |write: &dyn Fn(f64) -> String| match (write(least), write(most)) {
-            (least, most) if least == most => least,
-            (least, most) => format!("{least}–{most}"),
-        };
-        let more = if low > 0.0 { "more" } else { "less" };
-        let of_what =
-            if index == 0 { format!(" {share} than `{baseline}`") } else { String::new() };
-        let mebibytes = |bytes: f64| number(1e6 * bytes / f64::from(1 << 20));
-        let verb = if group.len() == 1 { "takes" } else { "take" };
-        format!(
-            "{} {verb} {} bytes {more}{of_what}, {} MiB for a million of them",
-            names(group.iter().map(|excess| excess.arm.as_str())),
-            range(&whole),
-            range(&mebibytes)
-        )
-    };
-    let mut clauses: Vec<String> = groups.iter().enumerate().map(clause).collect();
-    let alike: Vec<&str> = found
-        .iter()
-        .filter(|excess| !excess.is_shown())
-        .map(|excess| excess.arm.as_str())
-        .collect();
+    let mut clauses = (groups.iter().enumerate())
+        .map(|(index, group)| {
+            let than = format!(" {share} than `{baseline}`");
+            memory_clause(group, if index == 0 { &than } else { "" })
+        })
+        .collect_vec();
     if !alike.is_empty() {
         let to =
             if clauses.is_empty() { format!(" in {noun} to `{baseline}`") } else { String::new() };
-        clauses.push(format!("no difference{to} is shown for {}", names(alike)));
+        let arms = names(alike.iter().map(|found| found.arm.as_str()));
+        clauses.push(format!("no difference{to} is shown for {arms}"));
     }
-    let bytes = |excess: &MemoryDifference| {
-        format!(
-            "`{}` {} ({} to {})",
-            excess.arm,
-            whole(excess.bytes),
-            whole(excess.interval.low),
-            whole(excess.interval.high)
-        )
-    };
+    let mut bytes = found.iter().map(|MemoryDifference { arm, bytes, interval }| {
+        let [bytes, low, high] = [*bytes, interval.low, interval.high].map(whole);
+        format!("`{arm}` {bytes} ({low} to {high})")
+    });
     Some(Rule {
         subject: format!("An idle connection, {state}"),
         statement: sentence(&clauses.join("; ")),
         evidence: format!(
             "Slope over connections less that of `{baseline}`, bytes with 95 % interval: {}.",
-            found.iter().map(bytes).collect::<Vec<_>>().join("; ")
+            bytes.join("; ")
         ),
         covers: found.len(),
         kind: Kind::Memory,
     })
+}
+
+fn memory_clause(group: &[&MemoryDifference], than: &str) -> String {
+    let low = group.iter().map(|found| found.interval.low).fold(f64::INFINITY, f64::min);
+    let high = group.iter().map(|found| found.interval.high).fold(f64::NEG_INFINITY, f64::max);
+    let (ends, more) = if low > 0.0 { ([low, high], "more") } else { ([-high, -low], "less") };
+    let [bytes, mebibytes] =
+        [ends.map(whole), ends.map(|bytes| number(1e6 * bytes / f64::from(1 << 20)))]
+            .map(|[least, most]| if least == most { least } else { format!("{least}–{most}") });
+    let verb = if group.len() == 1 { "takes" } else { "take" };
+    let arms = names(group.iter().map(|found| found.arm.as_str()));
+    format!("{arms} {verb} {bytes} bytes {more}{than}, {mebibytes} MiB for a million of them")
 }

@@ -7,16 +7,16 @@ use crate::text::{count, list, number};
 /// A field of a workload in words.
 #[derive(Clone, PartialEq)]
 struct Field {
-    /// What stands before it in a shape.
+    /// The words before it in a shape.
     lead: &'static str,
-    /// What leads to it in a sentence.
+    /// The words before it in a sentence.
     preposition: &'static str,
     value: String,
-    /// What follows a value of 1, and any other.
+    /// The words after a value of 1, and after any other.
     units: [&'static str; 2],
-    /// Where it stands among others.
+    /// The place among the values of a series.
     order: f64,
-    /// Whether a shape names it although all of its workloads have the same.
+    /// True if a shape names it although all of its workloads have the same.
     is_said: bool,
 }
 
@@ -25,81 +25,52 @@ impl Field {
         Self { lead: "", preposition: "with ", value, units, order, is_said }
     }
 
+    fn after(self, lead: &'static str, preposition: &'static str) -> Self {
+        Self { lead, preposition, ..self }
+    }
+
     fn unit(&self) -> &'static str {
         self.units[usize::from(self.value != "1")]
     }
 }
 
-/// All fields, in the order in which a shape names them.
+/// Returns all fields, in the order in which a shape names them.
 fn fields(workload: &Workload, matrix: &Matrix) -> Vec<Field> {
     let counted =
         |value: u64, units, is_said| Field::new(count(value), units, value as f64, is_said);
-    let rate = workload.rate_per_s;
-    let kind = match rate {
-        None => "closed loop",
-        Some(_) => workload.arrival().name(),
+    let Workload { rate_per_s, churn, message_bytes, idle_spinner, .. } = *workload;
+    let idle = workload.idle_connections as u64;
+    let closed = if rate_per_s.is_none() { "closed loop" } else { "" };
+    let open = if rate_per_s.is_some() && workload.arrival().name() == "uniform" {
+        "open loop, uniform, "
+    } else {
+        "open loop, "
     };
-    let churn = workload.churn.map_or_else(|| "unlimited".to_owned(), count);
-    let churn_order = workload.churn.map_or(f64::INFINITY, |echoes| echoes as f64);
+    let rate = rate_per_s.map_or_else(String::new, number);
+    let echoes = churn.map_or_else(|| "unlimited".to_owned(), count);
+    let echo_units = [" echo on each connection", " echoes on each connection"];
+    let churn_order = churn.map_or(f64::INFINITY, |echoes| echoes as f64);
     let work_ns = workload.work_ns.unwrap_or(0);
-    let spinner = if workload.idle_spinner { "CPUs that never halt" } else { "CPUs that halt" };
+    let workers = u64::from(workload.workers.unwrap_or(matrix.workers));
+    let spinner = if idle_spinner { "CPUs that never halt" } else { "CPUs that halt" };
     vec![
         counted(workload.connections as u64, [" connection", " connections"], true),
-        Field {
-            lead: "beside ",
-            preposition: "beside ",
-            ..counted(
-                workload.idle_connections as u64,
-                [" idle connection", " idle connections"],
-                workload.idle_connections > 0,
-            )
-        },
+        counted(idle, [" idle connection", " idle connections"], idle > 0)
+            .after("beside ", "beside "),
         // Never what differs within a series: the rate would be another too.
-        Field::new(
-            if rate.is_some() { String::new() } else { kind.to_owned() },
-            ["", ""],
-            0.0,
-            rate.is_none(),
-        ),
-        Field {
-            lead: if kind == "uniform" { "open loop, uniform, " } else { "open loop, " },
-            preposition: "at ",
-            ..Field::new(
-                rate.map_or_else(String::new, number),
-                ["/s", "/s"],
-                rate.unwrap_or_default(),
-                rate.is_some(),
-            )
-        },
-        Field::new(
-            bytes(workload.message_bytes),
-            [" messages"; 2],
-            workload.message_bytes as f64,
-            true,
-        ),
+        Field::new(closed.to_owned(), [""; 2], 0.0, rate_per_s.is_none()),
+        Field::new(rate, ["/s"; 2], rate_per_s.unwrap_or_default(), rate_per_s.is_some())
+            .after(open, "at "),
+        Field::new(bytes(message_bytes), [" messages"; 2], message_bytes as f64, true),
         counted(workload.pipeline as u64, [" in flight on each"; 2], workload.pipeline > 1),
-        Field::new(
-            churn,
-            [" echo on each connection", " echoes on each connection"],
-            churn_order,
-            workload.churn.is_some(),
-        ),
+        Field::new(echoes, echo_units, churn_order, churn.is_some()),
         Field::new(time(work_ns), [" of work"; 2], work_ns as f64, work_ns > 0),
-        counted(
-            u64::from(workload.workers.unwrap_or(matrix.workers)),
-            [" worker", " workers"],
-            workload.workers.is_some(),
-        ),
-        Field::new(
-            spinner.to_owned(),
-            [""; 2],
-            f64::from(u8::from(workload.idle_spinner)),
-            workload.idle_spinner,
-        ),
+        counted(workers, [" worker", " workers"], workload.workers.is_some()),
+        Field::new(spinner.to_owned(), [""; 2], f64::from(u8::from(idle_spinner)), idle_spinner),
     ]
 }
 
-/// A size in words.
+/// Writes a size.
 pub fn bytes(bytes: u64) -> String {
     match bytes {
         _ if bytes > 0 && bytes.is_multiple_of(1 << 20) => format!("{} MiB", bytes >> 20),
@@ -118,7 +89,6 @@ fn time(ns: u64) -> String {
 
 /// Workloads that differ in one field at most, in the order of that field.
 pub struct Series<'a> {
-    /// The workloads.
     pub workloads: Vec<&'a Workload>,
     fields: Vec<Vec<Field>>,
     /// The field that differs; none of a single workload.
@@ -126,7 +96,7 @@ pub struct Series<'a> {
 }
 
 impl<'a> Series<'a> {
-    /// The workloads of a matrix, each in the first series that it continues.
+    /// Returns the workloads of a matrix, each in the first series that it continues.
     pub fn all(matrix: &'a Matrix) -> Vec<Self> {
         let mut found: Vec<Self> = Vec::new();
         for workload in &matrix.workloads {
@@ -149,7 +119,7 @@ impl<'a> Series<'a> {
         found
     }
 
-    /// The one field in which one more workload would differ from all; none if it differs in others
+    /// Returns the one field in which one more workload would differ from all; none if it differs in others
     /// too, or in none.
     fn axis_with(&self, fields: &[Field]) -> Option<usize> {
         let differing: Vec<usize> =
@@ -159,28 +129,27 @@ impl<'a> Series<'a> {
         (is_new && self.axis.is_none_or(|known| known == axis)).then_some(axis)
     }
 
-    /// Some of its workloads as a shape of service: `64 connections, open loop, 7,800 to 140,000/s,
+    /// Describes some of its workloads as a shape of service: `64 connections, open loop, 7,800 to 140,000/s,
     /// 64 B messages`.
     pub fn shape(&self, points: &[usize]) -> String {
         let Some(&first) = points.first() else { return String::new() };
         let shown = self.fields[first].iter().enumerate().filter_map(|(at, field)| {
-            let words = match self.axis == Some(at) {
-                true => self.values(at, points),
-                false => field.value.clone() + field.unit(),
-            };
-            (field.is_said || self.axis == Some(at)).then(|| format!("{}{words}", field.lead))
+            let is_axis = self.axis == Some(at);
+            let words =
+                if is_axis { self.values(at, points) } else { field.value.clone() + field.unit() };
+            (field.is_said || is_axis).then(|| format!("{}{words}", field.lead))
         });
         shown.collect::<Vec<_>>().join(", ")
     }
 
-    /// Where in the series some of its workloads are, as the end of a sentence: ` at 7,800 and
+    /// Describes where in the series some of its workloads are, as the end of a sentence: ` at 7,800 and
     /// 23,000/s`. Nothing of a series that has but one.
     pub fn place(&self, points: &[usize]) -> String {
         let (Some(axis), Some(&first)) = (self.axis, points.first()) else { return String::new() };
         format!(" {}{}", self.fields[first][axis].preposition, self.values(axis, points))
     }
 
-    /// A range if they are three or more that follow each other.
+    /// Writes a range if they are three or more that follow each other.
     fn values(&self, axis: usize, points: &[usize]) -> String {
         let of = |at: usize| &self.fields[at][axis];
         let values: Vec<String> = points.iter().map(|&at| of(at).value.clone()).collect();
