@@ -12,7 +12,7 @@ use super::table::{Column, MISSING, Table, cell};
 use crate::matrix::Arm;
 use crate::results::Run;
 use crate::rows::{KERNEL_SUM, NEVER_USED, Pass, USER_SUM, Verdict};
-use crate::text::{number, whole};
+use crate::text::{integer, significant};
 use crate::verdict::memory;
 use crate::verdict::metric::CPU;
 
@@ -49,11 +49,11 @@ fn counts(run: &Run) -> Body {
         let mut cells = vec![arm.clone(), over, changes];
         cells.extend(workloads.iter().map(|workload| {
             let trial = counted_trial(run, &workload.name, &arm);
-            cell(trial.and_then(|row| row.syscalls_per_echo), number)
+            cell(trial.and_then(|row| row.syscalls_per_echo), significant)
         }));
         cells.extend([KERNEL_SUM, USER_SUM].map(|object| {
             let row = memory::slope(&run.memory, &arm, object, NEVER_USED);
-            cell(row.and_then(|row| row.over_null_bytes_per_connection), whole)
+            cell(row.and_then(|row| row.over_null_bytes_per_connection), integer)
         }));
         table.push(cells);
     }

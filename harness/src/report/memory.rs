@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use itertools::Itertools as _;
 use ringmark::backend::{self, FLOOR};
 
-use super::query::{SHOWN_BYTES, absent, arms, grouped};
+use super::query::{SHOWN_BYTES, absent, arms, in_groups};
 use super::section::Body;
 use super::table::{Column, Table, cell};
 use super::walk::place;
@@ -16,7 +16,7 @@ use crate::rows::{
     USED_THEN_IDLE, USER_SUM,
 };
 use crate::statistics::Interval;
-use crate::text::{list, number, whole};
+use crate::text::{integer, list, significant};
 use crate::verdict::{memory, slopes};
 
 /// The widest interval of the pages in use, over them.
@@ -67,7 +67,7 @@ impl<'a> Slopes<'a> {
             Some(row) => row.over_null_bytes_per_connection,
             None => Some(-floor),
         };
-        cell(over_null, whole)
+        cell(over_null, integer)
     }
 
     /// Writes a sum over `null` with its interval.
@@ -75,9 +75,9 @@ impl<'a> Slopes<'a> {
         let interval = self.slope(object).and_then(MemoryRow::interval_over_null);
         match (self.over_null(object), interval) {
             (Some(over), Some(Interval { low, high })) => {
-                format!("**{}** ({} to {})", whole(over), whole(low), whole(high))
+                format!("**{}** ({} to {})", integer(over), integer(low), integer(high))
             }
-            (over, _) => cell(over, whole),
+            (over, _) => cell(over, integer),
         }
     }
 }
@@ -110,7 +110,7 @@ pub fn slopes(run: &Run) -> Body {
     let mut table = Table::new(1, &heading);
     for object in shown_objects(run, &servers) {
         let bytes = floor.bytes(object).unwrap_or_default();
-        let mut cells = vec![object.to_owned(), whole(bytes)];
+        let mut cells = vec![object.to_owned(), integer(bytes)];
         cells.extend(servers.iter().map(|server| server.object(object, bytes)));
         table.push(cells);
     }
@@ -119,7 +119,7 @@ pub fn slopes(run: &Run) -> Body {
             continue;
         }
         let bytes = floor.bytes(object).filter(|_| object == KERNEL_SUM);
-        let mut cells = vec![format!("**{object}**"), cell(bytes, whole)];
+        let mut cells = vec![format!("**{object}**"), cell(bytes, integer)];
         cells.extend(servers.iter().map(|server| server.sum(object)));
         table.push(cells);
     }
@@ -178,7 +178,7 @@ impl Slopes<'_> {
 
     /// Writes the pages of one use. One without a row hardly changed.
     fn pages(&self, object: &str) -> String {
-        self.bytes(object).map_or("0".to_owned(), whole)
+        self.bytes(object).map_or("0".to_owned(), integer)
     }
 
     fn unexplained_share(&self) -> Option<f64> {
@@ -202,7 +202,7 @@ pub fn account(run: &Run) -> Body {
         .sorted_by_key(|row| (row.state != NEVER_USED, place(run, &row.arm)))
         .map(|row| Slopes { run, arm: &row.arm, state: &row.state })
         .partition(|slopes| slopes.flaw().is_none());
-    let flaws = grouped(flawed.iter().map(|slopes| {
+    let flaws = in_groups(flawed.iter().map(|slopes| {
         (slopes.flaw().unwrap_or_default(), format!("`{}` {}", slopes.arm, slopes.state))
     }));
     let flaws = flaws.iter();
@@ -213,8 +213,8 @@ pub fn account(run: &Run) -> Body {
         ("state", |slopes| slopes.state.to_owned()),
         ("pages in use", |slopes| slopes.pages(USED_SUM)),
         ("slab pages", |slopes| slopes.pages("slab pages")),
-        ("of which objects", |slopes| cell(slopes.objects(), whole)),
-        ("and between them", |slopes| cell(slopes.between_objects(), whole)),
+        ("of which objects", |slopes| cell(slopes.objects(), integer)),
+        ("and between them", |slopes| cell(slopes.between_objects(), integer)),
         ("anonymous pages", |slopes| slopes.pages("anonymous pages")),
         ("page tables", |slopes| slopes.pages("page tables")),
         ("page cache", |slopes| slopes.pages("page cache")),
@@ -232,7 +232,7 @@ pub fn account(run: &Run) -> Body {
 fn residuals(shown: &[Slopes]) -> String {
     let [objects, pages] = [KERNEL_SUM, USED_SUM].map(|object| {
         let residuals = shown.iter().filter_map(|slopes| slopes.residual(object));
-        residuals.reduce(f64::max).map(|bytes| number(bytes / f64::from(1 << 20)))
+        residuals.reduce(f64::max).map(|bytes| significant(bytes / f64::from(1 << 20)))
     });
     let (Some(objects), Some(pages)) = (objects, pages) else { return String::new() };
     format!(
@@ -283,11 +283,11 @@ pub fn fit(run: &Run) -> Body {
     let ends = arms.filter_map(|arm| end(&arm, baseline)).collect_vec();
     let columns: [Column<End>; 7] = [
         ("arm", |end| end.arm.clone()),
-        ("a bare end", |end| whole(end.bare)),
-        ("to wait for it", |end| whole(end.wait)),
-        ("own memory", |end| whole(end.own)),
-        ("together", |end| whole(end.sum())),
-        ("connections in 1 GiB", |end| number(f64::from(1 << 30) / end.sum())),
+        ("a bare end", |end| integer(end.bare)),
+        ("to wait for it", |end| integer(end.wait)),
+        ("own memory", |end| integer(end.own)),
+        ("together", |end| integer(end.sum())),
+        ("connections in 1 GiB", |end| significant(f64::from(1 << 30) / end.sum())),
         ("against the baseline", |end| {
             cell(end.baseline, |baseline| format!("{:.2}", end.sum() / baseline))
         }),

@@ -13,7 +13,7 @@ use super::section::{Body, EVIDENCE, SHORT_EVIDENCE, Section};
 use super::table::Table;
 use crate::matrix::{Arm, BLOCKS_FOR_VERDICT};
 use crate::results::Run;
-use crate::text::{count, number};
+use crate::text::{grouped, significant};
 
 /// The most arms that a title names.
 const NAMED_ARMS: usize = 4;
@@ -49,7 +49,7 @@ const text=row=>row.cells[column].textContent.trim();
 const number=row=>{const found=/^-?[\\d,]*\\.?\\d+/.exec(text(row));return found?parseFloat(found[0].replace(/,/g,'')):NaN};
 button.onclick=()=>{const down=head.getAttribute('aria-sort')==='ascending',sign=down?-1:1;
 const words=(a,b)=>text(a).localeCompare(text(b),'en',{numeric:true});
-const numbers=(a,b)=>{const x=number(a),y=number(b);if(isNaN(x)||isNaN(y))return isNaN(x)-isNaN(y)||sign*words(a,b);return sign*(x-y)};
+const numbers=(a,b)=>{const x=significant(a),y=significant(b);if(isNaN(x)||isNaN(y))return isNaN(x)-isNaN(y)||sign*words(a,b);return sign*(x-y)};
 const order=head.classList.contains('number')?numbers:(a,b)=>sign*words(a,b);
 table.querySelectorAll('th').forEach(other=>other.removeAttribute('aria-sort'));
 head.setAttribute('aria-sort',down?'descending':'ascending');
@@ -235,7 +235,7 @@ fn method(run: &Run) -> Body {
     if let Some(syscalls) = &matrix.syscalls {
         lines.push(format!(
             "System calls: counted over {} echoes in a trial of its own.",
-            count(syscalls.echoes)
+            grouped(syscalls.echoes)
         ));
     }
     if let Some(memory) = &matrix.memory {
@@ -260,7 +260,7 @@ fn method(run: &Run) -> Body {
 }
 
 fn counts(connections: &[usize]) -> String {
-    connections.iter().map(|&connections| count(connections as u64)).join(", ")
+    connections.iter().map(|&connections| grouped(connections as u64)).join(", ")
 }
 
 /// Shows what the machine could do and had, from the manifest.
@@ -307,7 +307,7 @@ fn add_facts(name: &str, value: &Value, facts: &mut Table) {
             .join(" "),
         Value::String(text) => text.clone(),
         Value::Number(value) if !value.is_u64() => {
-            value.as_f64().map_or_else(|| value.to_string(), number)
+            value.as_f64().map_or_else(|| value.to_string(), significant)
         }
         other => other.to_string(),
     };

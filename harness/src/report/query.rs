@@ -8,7 +8,7 @@ use crate::matrix::{Arm, Workload};
 use crate::results::Run;
 use crate::rows::{Bounds, ComparisonRow, Pass, Status, TrialRow, Verdict};
 use crate::statistics::{Interval, median};
-use crate::text::{count, number};
+use crate::text::{grouped, significant};
 use crate::verdict::blocks::{Block, complete_blocks};
 use crate::verdict::comparisons::again;
 use crate::verdict::metric::Metric;
@@ -21,7 +21,7 @@ pub fn text_at<'a>(value: &'a Value, path: &str) -> &'a str {
 }
 
 /// Groups values by key. The groups stand in the order of their first values.
-pub fn grouped<K: PartialEq, V>(pairs: impl IntoIterator<Item = (K, V)>) -> Vec<(K, Vec<V>)> {
+pub fn in_groups<K: PartialEq, V>(pairs: impl IntoIterator<Item = (K, V)>) -> Vec<(K, Vec<V>)> {
     let mut groups: Vec<(K, Vec<V>)> = Vec::new();
     for (key, value) in pairs {
         match groups.iter_mut().find(|(other, _)| *other == key) {
@@ -36,7 +36,7 @@ pub fn grouped<K: PartialEq, V>(pairs: impl IntoIterator<Item = (K, V)>) -> Vec<
 pub fn describe_load(workload: &Workload) -> String {
     let mut words = match workload.rate_per_s {
         None => format!("closed loop, {} in flight", workload.pipeline),
-        Some(rate) => format!("open loop, {}, {}/s", workload.arrival().name(), number(rate)),
+        Some(rate) => format!("open loop, {}, {}/s", workload.arrival().name(), significant(rate)),
     };
     for (value, before, after) in [
         (workload.churn, "echoes per connection: ", ""),
@@ -44,7 +44,7 @@ pub fn describe_load(workload: &Workload) -> String {
         (workload.workers.map(u64::from), "", " workers"),
     ] {
         if let Some(value) = value {
-            words += &format!(", {before}{}{after}", count(value));
+            words += &format!(", {before}{}{after}", grouped(value));
         }
     }
     words + if workload.idle_spinner { ", no CPU halts" } else { "" }
@@ -105,7 +105,7 @@ impl<'a> ArmTrials<'a> {
         match median(&mut usable.filter_map(|row| row.latency_or_beyond(value)).collect_vec()) {
             None => MISSING.to_owned(),
             Some(f64::INFINITY) => "saturated".to_owned(),
-            Some(median) => number(median),
+            Some(median) => significant(median),
         }
     }
 
@@ -199,7 +199,7 @@ pub fn absences(run: &Run, pass: Pass) -> Vec<Absence<'_>> {
         let kind = row.reason.replace(|letter: char| letter.is_ascii_digit(), "");
         ((&row.arm, row.status, kind), row)
     });
-    grouped(absent).into_iter().map(|(_, trials)| Absence(trials)).collect()
+    in_groups(absent).into_iter().map(|(_, trials)| Absence(trials)).collect()
 }
 
 /// Returns the same as lines of a list.

@@ -9,7 +9,7 @@ use crate::matrix::Arm;
 use crate::results::Run;
 use crate::rows::{Pass, Verdict};
 use crate::statistics::Interval;
-use crate::text::number;
+use crate::text::significant;
 use crate::verdict::blocks::blocks_with;
 use crate::verdict::metric::CPU;
 
@@ -105,7 +105,7 @@ impl Ranked<'_> {
 
     fn calls(&self) -> String {
         let trial = counted_trial(self.trials.run, self.trials.workload, &self.trials.arm);
-        cell(trial.and_then(|row| row.syscalls_per_echo), number)
+        cell(trial.and_then(|row| row.syscalls_per_echo), significant)
     }
 }
 

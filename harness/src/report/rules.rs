@@ -395,7 +395,7 @@ mod tests {
             let kept =
                 run.capacities.iter().find(|row| row.arm == OTHER).and_then(|row| row.kept_per_s);
             let statement = made.statement("keep");
-            let rate = crate::text::number(kept.expect("a rate"));
+            let rate = crate::text::significant(kept.expect("a rate"));
             assert!(statement.contains(&format!("up to {rate}/s")), "{statement} {rate}");
             assert!(
                 run.capacities

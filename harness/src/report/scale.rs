@@ -8,7 +8,7 @@ use super::walk::{changed, crowding, opened, steps, trials};
 use crate::results::Run;
 use crate::rows::{ALONE, Bounds, CROWDED, ScaleRow, Status, TrialRow};
 use crate::statistics::{Interval, median};
-use crate::text::{count, number};
+use crate::text::{grouped, significant};
 use crate::verdict::estimate::Estimate;
 
 /// The first steps of opening reach this share of the largest count. The last steps lie beyond the
@@ -64,7 +64,7 @@ impl<'a> Opening<'a> {
 
     fn available_mebibytes(&self, step: &'static str) -> String {
         let bytes = self.last(step).map(|row| row.machine_available_bytes as f64);
-        cell(bytes, |bytes| number(bytes / f64::from(1 << 20)))
+        cell(bytes, |bytes| significant(bytes / f64::from(1 << 20)))
     }
 }
 
@@ -72,14 +72,18 @@ impl<'a> Opening<'a> {
 pub fn opening(run: &Run) -> Body {
     let columns: [Column<Opening>; 12] = [
         ("arm", |of| of.trial.arm.clone()),
-        ("connections", |of| count(of.most())),
-        ("opened /s", |of| cell(of.trial.connections_per_s, number)),
-        ("first fifth /s", |of| cell(of.rate(0.0, FIRST_SHARE), number)),
-        ("last fifth /s", |of| cell(of.rate(1.0 - FIRST_SHARE, 1.0), number)),
-        ("connect p50 µs", |of| cell(of.last_full().and_then(|row| row.connect_p50_us), number)),
-        ("p99 µs", |of| cell(of.last_full().and_then(|row| row.connect_p99_us), number)),
-        ("closed /s", |of| cell(of.closed_per_s(), number)),
-        ("all echoed once, in s", |of| cell(of.last("all").and_then(|row| row.duration_s), number)),
+        ("connections", |of| grouped(of.most())),
+        ("opened /s", |of| cell(of.trial.connections_per_s, significant)),
+        ("first fifth /s", |of| cell(of.rate(0.0, FIRST_SHARE), significant)),
+        ("last fifth /s", |of| cell(of.rate(1.0 - FIRST_SHARE, 1.0), significant)),
+        ("connect p50 µs", |of| {
+            cell(of.last_full().and_then(|row| row.connect_p50_us), significant)
+        }),
+        ("p99 µs", |of| cell(of.last_full().and_then(|row| row.connect_p99_us), significant)),
+        ("closed /s", |of| cell(of.closed_per_s(), significant)),
+        ("all echoed once, in s", |of| {
+            cell(of.last("all").and_then(|row| row.duration_s), significant)
+        }),
         ("available before MiB", |of| of.available_mebibytes("before")),
         ("with all open", |of| of.available_mebibytes("open")),
         ("after", |of| of.available_mebibytes("after")),
@@ -107,9 +111,9 @@ const IS_OK: Condition = |row| row.status == Status::Ok;
 fn median_cell(rows: &[&ScaleRow], may_be_used: Condition, value: Value) -> String {
     let usable = rows.iter().filter(|row| may_be_used(row));
     let mut values = usable.filter_map(|row| value(row)).collect_vec();
-    let middle = cell(median(&mut values), number);
+    let middle = cell(median(&mut values), significant);
     match values[..] {
-        [least, .., most] => format!("{middle} ({}–{})", number(least), number(most)),
+        [least, .., most] => format!("{middle} ({}–{})", significant(least), significant(most)),
         _ => middle,
     }
 }
@@ -140,8 +144,8 @@ fn load_table(
     let columns = wanted.iter().map(|row| counts(row)).sorted_unstable().dedup().collect_vec();
     let mut heading = vec!["arm".to_owned()];
     heading.extend(columns.iter().map(|&(connections, active)| match active {
-        0 => count(connections),
-        _ => format!("{} ({} active)", count(connections), count(active)),
+        0 => grouped(connections),
+        _ => format!("{} ({} active)", grouped(connections), grouped(active)),
     }));
     let mut table = Table::new(1, &heading);
     for trial in trials(run).into_iter().filter(|trial| trial.status.is_usable()) {
@@ -172,7 +176,7 @@ const CLOSED_PAIR: Condition =
 
 /// Shows what a load costs beside ever more connections that are idle.
 pub fn loads(run: &Run) -> Body {
-    let rate = cell(run.matrix.scale.as_ref().map(|scale| scale.rate_per_s), number);
+    let rate = cell(run.matrix.scale.as_ref().map(|scale| scale.rate_per_s), significant);
     let open = format!("Open loop, {rate} messages a second in all:");
     let closed = "Closed loop, one message in flight on each active connection:";
     let over_alone = "with a crowd, over a second server's without one, measured in turn";

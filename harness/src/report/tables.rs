@@ -5,14 +5,14 @@ use std::collections::BTreeSet;
 
 use itertools::Itertools as _;
 
-use super::query::{self, ArmTrials, absent, grouped};
+use super::query::{self, ArmTrials, absent, in_groups};
 use super::section::Body;
 use super::table::{Column, MISSING, Table, cell};
 use crate::matrix::Workload;
 use crate::results::Run;
 use crate::rows::{Bounds, CapacityRow, EventRow, Pass, Status, SyscallRow, TrialRow};
 use crate::statistics::median;
-use crate::text::number;
+use crate::text::significant;
 use crate::verdict::metric::{self, Metric};
 use crate::verdict::{blocks, comparisons};
 
@@ -24,7 +24,7 @@ pub fn questions(run: &Run) -> Body {
         ("workload", |workload| workload.name.clone()),
         ("connections", |workload| match workload.idle_connections {
             0 => workload.connections.to_string(),
-            idle => format!("{}, and {} idle", workload.connections, number(idle as f64)),
+            idle => format!("{}, and {} idle", workload.connections, significant(idle as f64)),
         }),
         ("message", |workload| format!("{} B", workload.message_bytes)),
         ("load", query::describe_load),
@@ -61,12 +61,12 @@ impl<'a> Counted<'a> {
             .filter(|row| row.run_id == self.trial.run_id)
             .sorted_by(by_count)
             .filter(|row| row.calls_per_echo >= SHOWN_CALLS)
-            .map(|row| format!("{} {}", row.syscall, number(row.calls_per_echo)))
+            .map(|row| format!("{} {}", row.syscall, significant(row.calls_per_echo)))
             .join(", ")
     }
 
     fn figure(&self, value: Option<f64>) -> String {
-        cell(value.filter(|_| self.is_usable()), number)
+        cell(value.filter(|_| self.is_usable()), significant)
     }
 
     fn events(&self) -> Vec<&'a EventRow> {
@@ -106,7 +106,7 @@ pub fn events(run: &Run) -> Body {
             match event.and_then(|row| row.count_per_echo) {
                 // An event that never happened differs from one that hardly did.
                 Some(0.0) => "0".to_owned(),
-                value => cell(value, number),
+                value => cell(value, significant),
             }
         }));
         table.push(cells);
@@ -264,10 +264,10 @@ pub fn capacity(run: &Run) -> Body {
     let columns: [Column<CapacityRow>; 8] = [
         ("sweep", |row| row.sweep.clone()),
         ("arm", |row| row.arm.clone()),
-        ("objective", |row| format!("p99 ≤ {} ms", number(row.objective_p99_us / 1000.0))),
-        ("kept up to /s", |row| cell(row.kept_per_s, number)),
+        ("objective", |row| format!("p99 ≤ {} ms", significant(row.objective_p99_us / 1000.0))),
+        ("kept up to /s", |row| cell(row.kept_per_s, significant)),
         (p99, |row| milliseconds([row.kept_p99_us, row.kept_p99_low_us, row.kept_p99_high_us])),
-        ("not shown to be kept at /s", |row| cell(row.missed_per_s, number)),
+        ("not shown to be kept at /s", |row| cell(row.missed_per_s, significant)),
         (p99, |row| {
             milliseconds([row.missed_p99_us, row.missed_p99_low_us, row.missed_p99_high_us])
         }),
@@ -285,7 +285,7 @@ pub fn capacity(run: &Run) -> Body {
 
 /// Writes a mean and its bounds, in µs, as milliseconds.
 fn milliseconds(mean_low_high: [Option<f64>; 3]) -> String {
-    match mean_low_high.map(|us| us.map(|us| number(us / 1000.0))) {
+    match mean_low_high.map(|us| us.map(|us| significant(us / 1000.0))) {
         [Some(mean), Some(low), Some(high)] => format!("{mean} ({low}–{high})"),
         _ => MISSING.to_owned(),
     }
@@ -298,14 +298,14 @@ fn endings(run: &Run) -> String {
     let mut lines = String::new();
     for Workload { name, .. } in &run.matrix.workloads {
         let blocks = blocks::complete_blocks(&run.trials, Pass::Latency, name).len();
-        let asked_for = number(asked);
+        let asked_for = significant(asked);
         let why = match comparisons::precision_percent(&run.trials, name, &run.matrix) {
             Some(reached) if reached <= asked => {
                 format!("every interval is within {asked_for} % of its ratio, which was asked for")
             }
             Some(reached) => format!(
                 "the bound; the widest interval is {} %, and {asked_for} % was asked for",
-                number(reached)
+                significant(reached)
             ),
             None => "too few for intervals".to_owned(),
         };
@@ -325,7 +325,7 @@ pub fn gates(run: &Run) -> Body {
         ("reason", |trials| trials[0].reason.clone()),
     ];
     let remarkable = run.trials.iter().filter(|row| is_remarkable(row));
-    let kinds = grouped(
+    let kinds = in_groups(
         remarkable.map(|row| ((row.pass, row.status, &row.workload, &row.arm, &row.reason), row)),
     );
     let kinds = kinds.into_iter().map(|(_, trials)| trials).collect_vec();

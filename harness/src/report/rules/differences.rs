@@ -4,11 +4,11 @@ use itertools::Itertools as _;
 
 use super::rule::{Kind, Rule, judged, sentence};
 use super::series::Series;
-use crate::report::query::{grouped, noise, others, range, ratio};
+use crate::report::query::{in_groups, noise, others, range, ratio};
 use crate::results::Run;
 use crate::rows::{ComparisonRow, Verdict};
 use crate::statistics::Interval;
-use crate::text::{list, names, number, percent};
+use crate::text::{list, percent, quoted_list, significant};
 use crate::verdict::metric::{Metric, Words};
 use crate::verdict::resolution::resolution_percent;
 
@@ -75,7 +75,7 @@ pub fn rules(run: &Run, series: &Series, metric: &Metric, says_none: bool) -> Ve
         let mut rows = arm.rows.iter().flatten();
         rows.any(|row| says_none || row.verdict != Verdict::NoDifferenceShown)
     };
-    grouped(arms.filter(is_said).map(|arm| (arm.verdicts(), arm)))
+    in_groups(arms.filter(is_said).map(|arm| (arm.verdicts(), arm)))
         .into_iter()
         .map(|(verdicts, arms)| rule(run, series, metric, &verdicts, &arms))
         .collect()
@@ -90,7 +90,7 @@ fn rule(
 ) -> Rule {
     let judged = verdicts.iter().enumerate().filter_map(|(at, verdict)| Some(((*verdict)?, at)));
     let all = judged.clone().map(|(_, at)| at).collect_vec();
-    let by_verdict = grouped(judged);
+    let by_verdict = in_groups(judged);
     let clauses = by_verdict.iter().enumerate().map(|(index, (verdict, points))| {
         let baseline = &run.matrix.baseline;
         let clause = Clause { metric, arms, points, baseline, is_first: index == 0 };
@@ -129,7 +129,7 @@ impl Clause<'_> {
                 "no difference in {} to `{}` is shown for {}",
                 self.metric.words.noun,
                 self.baseline,
-                names(self.arms.iter().map(|arm| arm.name.as_str()))
+                quoted_list(self.arms.iter().map(|arm| arm.name.as_str()))
             )
         } else {
             "no difference is shown".to_owned()
@@ -150,7 +150,7 @@ impl Clause<'_> {
             parts.push(format!("{amounts} {more}{}", if self.is_first { &than } else { "" }));
         }
         if !times.is_empty() {
-            let amounts = self.amounts(&times, " times", number);
+            let amounts = self.amounts(&times, " times", significant);
             parts.push(if self.is_first {
                 format!("{amounts} the {noun} of `{}`", self.baseline)
             } else {
@@ -185,7 +185,7 @@ fn evidence(
             .sorted_by(|a, b| a.ratio.total_cmp(&b.ratio))
             .collect_vec();
         let ratios = rows.iter().map(|row| {
-            let [arm, baseline] = [row.arm_median, row.baseline_median].map(number);
+            let [arm, baseline] = [row.arm_median, row.baseline_median].map(significant);
             format!("`{}` {}, {arm} against {baseline} {}", row.arm, ratio(row), metric.words.unit)
         });
         let place = match series.place(&[at]) {

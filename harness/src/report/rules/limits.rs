@@ -5,11 +5,11 @@ use itertools::Itertools as _;
 use super::rule::{Kind, Rule, sentence};
 use super::series::Series;
 use crate::matrix::Workload;
-use crate::report::query::{grouped, in_complete_blocks, others};
+use crate::report::query::{in_complete_blocks, in_groups, others};
 use crate::results::Run;
 use crate::rows::{Bounds, KERNEL_SUM, NEVER_USED, USED_THEN_IDLE};
 use crate::statistics::Interval;
-use crate::text::{names, number, whole};
+use crate::text::{integer, quoted_list, significant};
 use crate::verdict::estimate::Estimate;
 use crate::verdict::memory::slope;
 use crate::verdict::metric::{self, Metric};
@@ -38,7 +38,7 @@ fn capacity(run: &Run, all: &[Series], sweep: &str) -> Option<Rule> {
     let rates: Vec<&Workload> =
         run.matrix.workloads.iter().filter(|workload| is_of_sweep(workload)).collect();
     let rows = run.capacities.iter().filter(|row| row.sweep == sweep).collect_vec();
-    let objective = number(rows.first()?.objective_p99_us / 1000.0);
+    let objective = significant(rows.first()?.objective_p99_us / 1000.0);
     let with_intervals = rows.iter().filter_map(|row| {
         let kept = rates.iter().take_while(|workload| workload.rate_per_s <= row.kept_per_s);
         let kept = kept.collect_vec();
@@ -53,7 +53,7 @@ fn capacity(run: &Run, all: &[Series], sweep: &str) -> Option<Rule> {
         format!("`{arm}` {}", readings.join(", "))
     });
     let evidence = evidence.join("; ");
-    let kept = grouped(with_intervals)
+    let kept = in_groups(with_intervals)
         .into_iter()
         .sorted_by(|(a, _), (b, _)| {
             let [a, b] = [a, b].map(|at| rates[*at].rate_per_s.unwrap_or_default());
@@ -67,8 +67,8 @@ fn capacity(run: &Run, all: &[Series], sweep: &str) -> Option<Rule> {
             _ => String::new(),
         };
         let end = if last + 1 == rates.len() { ", the highest rate offered" } else { "" };
-        let rate = number(rates[*last].rate_per_s.unwrap_or_default());
-        format!("{}{said} up to {rate}/s{end}", names(arms.iter().copied()))
+        let rate = significant(rates[*last].rate_per_s.unwrap_or_default());
+        format!("{}{said} up to {rate}/s{end}", quoted_list(arms.iter().copied()))
     });
     let clauses = clauses.collect_vec();
     (!clauses.is_empty()).then(|| Rule {
@@ -82,8 +82,8 @@ fn capacity(run: &Run, all: &[Series], sweep: &str) -> Option<Rule> {
 
 fn reading(run: &Run, workload: &Workload, arm: &str) -> Option<String> {
     let (Estimate { mean, interval, .. }, blocks) = p99_us(run, &workload.name, arm)?;
-    let rate = number(workload.rate_per_s.unwrap_or_default());
-    let [mean, low, high] = [mean, interval.low, interval.high].map(|us| number(us / 1000.0));
+    let rate = significant(workload.rate_per_s.unwrap_or_default());
+    let [mean, low, high] = [mean, interval.low, interval.high].map(|us| significant(us / 1000.0));
     Some(format!("{mean} ms ({low}–{high}) at {rate}/s, {blocks} blocks"))
 }
 
@@ -166,11 +166,11 @@ fn memory_of(run: &Run, object: &str) -> Option<Rule> {
     if !alike.is_empty() {
         let to =
             if clauses.is_empty() { format!(" in {noun} to `{baseline}`") } else { String::new() };
-        let arms = names(alike.iter().map(|found| found.arm.as_str()));
+        let arms = quoted_list(alike.iter().map(|found| found.arm.as_str()));
         clauses.push(format!("no difference{to} is shown for {arms}"));
     }
     let mut bytes = found.iter().map(|MemoryDifference { arm, bytes, interval }| {
-        let [bytes, low, high] = [*bytes, interval.low, interval.high].map(whole);
+        let [bytes, low, high] = [*bytes, interval.low, interval.high].map(integer);
         format!("`{arm}` {bytes} ({low} to {high})")
     });
     Some(Rule {
@@ -190,9 +190,9 @@ fn memory_clause(group: &[&MemoryDifference], than: &str) -> String {
     let high = group.iter().map(|found| found.interval.high).fold(f64::NEG_INFINITY, f64::max);
     let (ends, more) = if low > 0.0 { ([low, high], "more") } else { ([-high, -low], "less") };
     let [bytes, mebibytes] =
-        [ends.map(whole), ends.map(|bytes| number(1e6 * bytes / f64::from(1 << 20)))]
+        [ends.map(integer), ends.map(|bytes| significant(1e6 * bytes / f64::from(1 << 20)))]
             .map(|[least, most]| if least == most { least } else { format!("{least}–{most}") });
     let verb = if group.len() == 1 { "takes" } else { "take" };
-    let arms = names(group.iter().map(|found| found.arm.as_str()));
+    let arms = quoted_list(group.iter().map(|found| found.arm.as_str()));
     format!("{arms} {verb} {bytes} bytes {more}{than}, {mebibytes} MiB for a million of them")
 }

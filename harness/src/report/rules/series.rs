@@ -2,7 +2,7 @@
 //! differ in one field.
 
 use crate::matrix::{Matrix, Workload};
-use crate::text::{count, list, number};
+use crate::text::{grouped, list, significant};
 
 /// A field of a workload in words.
 #[derive(Clone, PartialEq)]
@@ -37,7 +37,7 @@ impl Field {
 /// Returns all fields, in the order in which a shape names them.
 fn fields(workload: &Workload, matrix: &Matrix) -> Vec<Field> {
     let counted =
-        |value: u64, units, is_said| Field::new(count(value), units, value as f64, is_said);
+        |value: u64, units, is_said| Field::new(grouped(value), units, value as f64, is_said);
     let Workload { rate_per_s, churn, message_bytes, idle_spinner, .. } = *workload;
     let idle = workload.idle_connections as u64;
     let closed = if rate_per_s.is_none() { "closed loop" } else { "" };
@@ -46,8 +46,8 @@ fn fields(workload: &Workload, matrix: &Matrix) -> Vec<Field> {
     } else {
         "open loop, "
     };
-    let rate = rate_per_s.map_or_else(String::new, number);
-    let echoes = churn.map_or_else(|| "unlimited".to_owned(), count);
+    let rate = rate_per_s.map_or_else(String::new, significant);
+    let echoes = churn.map_or_else(|| "unlimited".to_owned(), grouped);
     let echo_units = [" echo on each connection", " echoes on each connection"];
     let churn_order = churn.map_or(f64::INFINITY, |echoes| echoes as f64);
     let work_ns = workload.work_ns.unwrap_or(0);
@@ -75,15 +75,15 @@ pub fn bytes(bytes: u64) -> String {
     match bytes {
         _ if bytes > 0 && bytes.is_multiple_of(1 << 20) => format!("{} MiB", bytes >> 20),
         _ if bytes > 0 && bytes.is_multiple_of(1 << 10) => format!("{} KiB", bytes >> 10),
-        _ => format!("{} B", count(bytes)),
+        _ => format!("{} B", grouped(bytes)),
     }
 }
 
 fn time(ns: u64) -> String {
     match ns {
-        _ if ns > 0 && ns.is_multiple_of(1_000_000) => format!("{} ms", count(ns / 1_000_000)),
-        _ if ns.is_multiple_of(1000) => format!("{} µs", count(ns / 1000)),
-        _ => format!("{} ns", count(ns)),
+        _ if ns > 0 && ns.is_multiple_of(1_000_000) => format!("{} ms", grouped(ns / 1_000_000)),
+        _ if ns.is_multiple_of(1000) => format!("{} µs", grouped(ns / 1000)),
+        _ => format!("{} ns", grouped(ns)),
     }
 }
 
