@@ -28,8 +28,8 @@ pub fn significant(value: f64) -> String {
     }
 }
 
-/// Writes three significant digits of small numbers too. Quotients of the shown numbers then fit the
-/// ratio beside them.
+/// Writes three significant digits of small numbers too. Quotients of the shown numbers then fit
+/// the ratio beside them.
 pub fn three_digits(value: f64) -> String {
     let magnitude = value.abs();
     if !(1e-9..1.0).contains(&magnitude) {

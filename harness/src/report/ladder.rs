@@ -16,8 +16,8 @@ use crate::text::{integer, significant};
 use crate::verdict::memory;
 use crate::verdict::metric::CPU;
 
-/// Shows two tables, of counts and of CPU, and what is missing in them; nothing for a matrix without
-/// rungs.
+/// Shows two tables, of counts and of CPU, and what is missing in them; nothing for a matrix
+/// without rungs.
 pub fn tables(run: &Run, folder: &str) -> Body {
     if !run.matrix.backends.iter().any(|arm| arm.over.is_some() || arm.changes.is_some()) {
         return Body::default();
@@ -68,8 +68,8 @@ struct Rung<'a> {
     trials: ArmTrials<'a>,
 }
 
-/// Shows server CPU per echo against the arm that a rung stands on, and against the baseline, in the
-/// same blocks.
+/// Shows server CPU per echo against the arm that a rung stands on, and against the baseline, in
+/// the same blocks.
 fn cpu(run: &Run) -> Body {
     if !run.trials.iter().any(|row| row.pass == Some(Pass::Latency)) {
         return Body::default();

@@ -240,8 +240,8 @@ fn method(run: &Run) -> Body {
     }
     if let Some(memory) = &matrix.memory {
         lines.push(format!(
-            "Memory: {} One server is walked through {} connections and back; what one takes is the \
-             slope (Theil–Sen), less that of the server `null`.",
+            "Memory: {} One server is walked through {} connections and back; what one takes is \
+             the slope (Theil–Sen), less that of the server `null`.",
             memory.question,
             counts(&memory.connections)
         ));

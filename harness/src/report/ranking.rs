@@ -142,10 +142,10 @@ pub fn table(run: &Run) -> Body {
     if table.is_empty() {
         return Body::default().list(&absent);
     }
-    let note = "\n`=`: shares its place with others, whose intervals overlap with that of the first \
-                of them, or of which the verdict shows no difference from the baseline. An external \
-                server has buffers and options of its own choice. Below 10 blocks there is no \
-                verdict, and the order is that of this run alone.\n";
+    let note = "\n`=`: shares its place with others, whose intervals overlap with that of the \
+                first of them, or of which the verdict shows no difference from the baseline. An \
+                external server has buffers and options of its own choice. Below 10 blocks there \
+                is no verdict, and the order is that of this run alone.\n";
     Body::from(table).notes(note).list(&unranked(run)).list(&absent)
 }
 

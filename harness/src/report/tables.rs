@@ -278,8 +278,8 @@ pub fn capacity(run: &Run) -> Body {
         return Body::default();
     }
     Body::from(table).notes(
-        "\nA rate is kept where p99 with the upper end of its bounds is within the objective, there \
-         and at every lower rate.\n",
+        "\nA rate is kept where p99 with the upper end of its bounds is within the objective, \
+         there and at every lower rate.\n",
     )
 }
 
@@ -356,8 +356,8 @@ pub fn gates(run: &Run) -> Body {
     Body::from(table).notes(format!("{gap}{}\n", notes.join(" ")))
 }
 
-/// Returns whether a trial was not used or carries a remark. Of several reasons the first is not that
-/// the client was the limit.
+/// Returns whether a trial was not used or carries a remark. Of several reasons the first is not
+/// that the client was the limit.
 fn is_remarkable(row: &TrialRow) -> bool {
     match row.status {
         Status::Ok => !row.reason.is_empty(),

@@ -62,8 +62,8 @@ impl ArmRows<'_> {
     }
 }
 
-/// Makes a rule for the arms that have the same verdicts all along a series. Those that never differ
-/// have one only if `says_none`.
+/// Makes a rule for the arms that have the same verdicts all along a series. Those that never
+/// differ have one only if `says_none`.
 pub fn rules(run: &Run, series: &Series, metric: &Metric, says_none: bool) -> Vec<Rule> {
     let arms = others(run).map(|name| ArmRows {
         rows: (series.workloads.iter())

@@ -119,8 +119,8 @@ impl<'a> Series<'a> {
         found
     }
 
-    /// Returns the one field in which one more workload would differ from all; none if it differs in others
-    /// too, or in none.
+    /// Returns the one field in which one more workload would differ from all; none if it differs
+    /// in others too, or in none.
     fn axis_with(&self, fields: &[Field]) -> Option<usize> {
         let differing: Vec<usize> =
             (0..fields.len()).filter(|&at| self.fields[0][at] != fields[at]).collect();
@@ -129,8 +129,8 @@ impl<'a> Series<'a> {
         (is_new && self.axis.is_none_or(|known| known == axis)).then_some(axis)
     }
 
-    /// Describes some of its workloads as a shape of service: `64 connections, open loop, 7,800 to 140,000/s,
-    /// 64 B messages`.
+    /// Describes some of its workloads as a shape of service: `64 connections, open loop, 7,800 to
+    /// 140,000/s, 64 B messages`.
     pub fn shape(&self, points: &[usize]) -> String {
         let Some(&first) = points.first() else { return String::new() };
         let shown = self.fields[first].iter().enumerate().filter_map(|(at, field)| {
@@ -142,8 +142,8 @@ impl<'a> Series<'a> {
         shown.collect::<Vec<_>>().join(", ")
     }
 
-    /// Describes where in the series some of its workloads are, as the end of a sentence: ` at 7,800 and
-    /// 23,000/s`. Nothing of a series that has but one.
+    /// Describes where in the series some of its workloads are, as the end of a sentence: ` at
+    /// 7,800 and 23,000/s`. Nothing of a series that has but one.
     pub fn place(&self, points: &[usize]) -> String {
         let (Some(axis), Some(&first)) = (self.axis, points.first()) else { return String::new() };
         format!(" {}{}", self.fields[first][axis].preposition, self.values(axis, points))

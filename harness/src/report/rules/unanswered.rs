@@ -37,8 +37,8 @@ pub fn lines(run: &Run, rules: &[Rule]) -> Vec<String> {
 fn nothing(run: &Run) -> Option<String> {
     if run.trials.is_empty() {
         return Some(
-            "trials.csv is missing or has no row; only a trial's row there says whether its figures \
-             count."
+            "trials.csv is missing or has no row; only a trial's row there says whether its \
+             figures count."
                 .to_owned(),
         );
     }
@@ -186,9 +186,9 @@ fn rejected(run: &Run) -> Option<String> {
     let rejected = latency_rows(run).filter(|row| row.status == Status::Rejected).count();
     (!lost.is_empty()).then(|| {
         format!(
-            "**Not answered:** what the servers take in latency and CPU in {}, where fewer than two \
-             blocks are whole: {rejected} of {} latency trials were turned away. Each has its reason \
-             under “{GATES_TITLE}”; `ringmark doctor` says what disturbs this machine.",
+            "**Not answered:** what the servers take in latency and CPU in {}, where fewer than \
+             two blocks are whole: {rejected} of {} latency trials were turned away. Each has its \
+             reason under “{GATES_TITLE}”; `ringmark doctor` says what disturbs this machine.",
             quoted_list(lost),
             latency_rows(run).count()
         )
