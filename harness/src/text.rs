@@ -3,13 +3,13 @@
 use std::borrow::Borrow;
 use std::fmt::Display;
 
-/// A whole number as people write it: without the decimals that a small one would have.
-pub fn count(value: u64) -> String {
-    if value < 100 { value.to_string() } else { number(value as f64) }
+/// Writes a whole number, its thousands apart.
+pub fn grouped(value: u64) -> String {
+    if value < 100 { value.to_string() } else { significant(value as f64) }
 }
 
-/// A number with as many digits as it carries: three significant ones, thousands apart.
-pub fn number(value: f64) -> String {
+/// Writes three significant digits, thousands apart, and at most two decimals.
+pub fn significant(value: f64) -> String {
     let magnitude = value.abs();
     if magnitude >= 100.0 {
         let digits = format!("{magnitude:.0}");
@@ -28,23 +28,23 @@ pub fn number(value: f64) -> String {
     }
 }
 
-/// The same with three significant digits of small numbers too, so that ratios of what is shown are
-/// those beside it.
-pub fn significant(value: f64) -> String {
+/// Writes three significant digits of small numbers too. Quotients of the shown numbers then fit
+/// the ratio beside them.
+pub fn three_digits(value: f64) -> String {
     let magnitude = value.abs();
     if !(1e-9..1.0).contains(&magnitude) {
-        return number(value);
+        return significant(value);
     }
     let decimals = (2 - magnitude.log10().floor() as i32).max(2) as usize;
     format!("{value:.decimals$}")
 }
 
-/// A percentage that is the end of an interval, which carries no more digits than these.
+/// Writes a percentage that is the end of an interval: two significant digits.
 pub fn percent(value: f64) -> String {
     if value.abs() < 9.95 { format!("{value:.1}") } else { format!("{value:.0}") }
 }
 
-/// `a`, `a and b`, `a, b and c`.
+/// Writes a list: `a`, `a and b`, `a, b and c`.
 pub fn list<S: Display + Borrow<str>>(items: &[S]) -> String {
     match items {
         [] => String::new(),
@@ -53,13 +53,13 @@ pub fn list<S: Display + Borrow<str>>(items: &[S]) -> String {
     }
 }
 
-/// Names as they are typed, in a list.
-pub fn names<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+/// Writes a list of names as they are typed, in backticks.
+pub fn quoted_list<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     list(&names.into_iter().map(|name| format!("`{name}`")).collect::<Vec<_>>())
 }
 
-/// Without a fraction, and without a sign before zero.
-pub fn whole(bytes: f64) -> String {
+/// Writes a number without a fraction, and without a sign before zero.
+pub fn integer(bytes: f64) -> String {
     format!("{:.0}", bytes.round() + 0.0)
 }
 
@@ -77,7 +77,7 @@ mod tests {
             (1.234, "1.23"),
         ];
         for (value, text) in cases {
-            assert_eq!(number(value), text);
+            assert_eq!(significant(value), text);
         }
     }
 
@@ -90,7 +90,7 @@ mod tests {
             (0.234, "0.234"),
             (12.34, "12.3"),
         ] {
-            assert_eq!(significant(value), text);
+            assert_eq!(three_digits(value), text);
         }
     }
 
@@ -99,7 +99,7 @@ mod tests {
         let percents = [0.04, 9.94, 9.96, 12.6, 98.6].map(percent);
         assert_eq!(percents, ["0.0", "9.9", "10", "13", "99"]);
         assert_eq!(
-            [&["a"][..], &["a", "b"], &["a", "b", "c"]].map(|of| names(of.iter().copied())),
+            [&["a"][..], &["a", "b"], &["a", "b", "c"]].map(|of| quoted_list(of.iter().copied())),
             ["`a`", "`a` and `b`", "`a`, `b` and `c`"]
         );
     }

@@ -17,7 +17,7 @@ use crate::matrix::{Arm, Matrix};
 use crate::results::sides::Sides;
 use crate::rows::Pass;
 use crate::terminal;
-use crate::text::count;
+use crate::text::grouped;
 
 /// How long all CPUs are kept busy before a run: less than by the doctor, because each trial is
 /// watched anyway.
@@ -165,8 +165,8 @@ fn too_many(demand: &Demand, to: &str, bounds: Vec<ConnectionLimit>) -> Option<S
     Some(format!(
         "{}{to}: {} connections, but {} fit here by {}; or ask for fewer",
         demand.workload,
-        count(asked),
-        count(exceeded.connections),
+        grouped(asked),
+        grouped(exceeded.connections),
         exceeded.reason
     ))
 }
@@ -199,13 +199,13 @@ pub fn walks(limits: &ConnectionLimits, matrix: &Matrix) -> Vec<String> {
     let (workers, ports) = (u64::from(workers), u64::from(ports));
     let asked = format!(
         "{} connections to {} workers on {} ports are asked for. There is room for:",
-        count(most as u64),
-        count(workers),
-        count(ports)
+        grouped(most as u64),
+        grouped(workers),
+        grouped(ports)
     );
     let bounds = limits.for_server(workers, ports, own, table_bytes(matrix)).into_iter();
     let lines =
-        bounds.map(|bound| format!("  {:>13} by {}", count(bound.connections), bound.reason));
+        bounds.map(|bound| format!("  {:>13} by {}", grouped(bound.connections), bound.reason));
     [asked].into_iter().chain(lines).collect()
 }
 

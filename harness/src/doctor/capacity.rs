@@ -10,7 +10,7 @@ use crate::matrix::connection_limits::{
     PORTS_A_SOURCE, PORTS_WANTED, SOURCES, bytes_per_connection, connections_per_port,
     connections_per_thread,
 };
-use crate::text::{count, number};
+use crate::text::{grouped, significant};
 
 const CONNECTIONS_UNKNOWN: &str = "the possible number of connections is not known";
 
@@ -21,12 +21,12 @@ pub fn open_files(findings: &Findings) -> CheckResult {
     let Some(hard) = findings.machine.open_files_hard else {
         return unknown("RLIMIT_NOFILE", CONNECTIONS_UNKNOWN);
     };
-    let each = count(connections_per_thread(hard));
+    let each = grouped(connections_per_thread(hard));
     let raised = match findings.machine.open_files_soft {
-        Some(soft) if soft < hard => format!(" (soft {} is raised)", count(soft)),
+        Some(soft) if soft < hard => format!(" (soft {} is raised)", grouped(soft)),
         _ => String::new(),
     };
-    let found = format!("{}{raised}", count(hard));
+    let found = format!("{}{raised}", grouped(hard));
     if let Some(why) = &findings.file_table_refused {
         return limits(
             format!("{found}, which the threads of a process share: unshare(CLONE_FILES): {why}"),
@@ -55,9 +55,9 @@ pub fn locked_memory(findings: &Findings) -> CheckResult {
     let workers = limit / each;
     let found = format!(
         "{} KiB for all rings of this user: {} workers of {} KiB",
-        count(limit >> 10),
-        count(workers),
-        count(each >> 10)
+        grouped(limit >> 10),
+        grouped(workers),
+        grouped(each >> 10)
     );
     ok_if(
         workers >= WORKERS_WANTED,
@@ -74,8 +74,8 @@ pub fn ports(findings: &Findings) -> CheckResult {
     let ports = last - first + 1;
     let found = format!(
         "{} x {SOURCES} source addresses: {} connections x workers",
-        count(ports),
-        count(connections_per_port(ports))
+        grouped(ports),
+        grouped(connections_per_port(ports))
     );
     ok_if(
         ports >= PORTS_WANTED,
@@ -83,7 +83,7 @@ pub fn ports(findings: &Findings) -> CheckResult {
         format!(
             "the load opens up to {} connections from each address: slowly if few ports are free, \
              and not at all if none is",
-            count(PORTS_A_SOURCE)
+            grouped(PORTS_A_SOURCE)
         ),
         "`sysctl -w net.ipv4.ip_local_port_range='32768 60999'`, where trials run",
     )
@@ -106,9 +106,9 @@ pub fn memory(findings: &Findings) -> CheckResult {
     };
     let found = format!(
         "{} GiB {source}: {} connections of {} B",
-        number(bytes as f64 / f64::from(1 << 30)),
-        number((fit / 1000 * 1000) as f64),
-        count(each)
+        significant(bytes as f64 / f64::from(1 << 30)),
+        significant((fit / 1000 * 1000) as f64),
+        grouped(each)
     );
     ok_if(
         fit >= CONNECTIONS_WANTED,
@@ -127,10 +127,10 @@ pub fn accept_queue(findings: &Findings) -> CheckResult {
         );
     };
     if most >= backlog {
-        return ok(format!("somaxconn {}; servers ask for {}", count(most), count(backlog)));
+        return ok(format!("somaxconn {}; servers ask for {}", grouped(most), grouped(backlog)));
     }
     limits(
-        format!("somaxconn {}, below the {} that servers ask for", count(most), count(backlog)),
+        format!("somaxconn {}, below the {} that servers ask for", grouped(most), grouped(backlog)),
         "when many connect at once, some are dropped and the trial is rejected",
         match findings.namespace_refused {
             Some(_) => format!("`sysctl -w net.core.somaxconn={backlog}`"),

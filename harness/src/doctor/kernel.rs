@@ -4,7 +4,7 @@ use ringmark::kernel::parse_version;
 
 use super::findings::Findings;
 use super::lines::{CheckResult, limits, missing, ok, unknown};
-use crate::text::count;
+use crate::text::grouped;
 
 /// How to get around a seccomp filter.
 pub const LESS_SECCOMP: &str =
@@ -104,7 +104,7 @@ pub fn conntrack(findings: &Findings) -> CheckResult {
         (None, _) => ok("not loaded"),
         (Some(_), None) => ok("loaded, but inactive in a trial's fresh namespace"),
         (Some(most), Some(_)) => limits(
-            format!("loaded, for {} connections", count(most)),
+            format!("loaded, for {} connections", grouped(most)),
             "rules that use it make each packet more expensive",
             "`iptables -t raw -A OUTPUT -o lo -j NOTRACK`",
         ),

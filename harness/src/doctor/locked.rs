@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use ringmark::backend::{self, Knobs};
 
 use crate::matrix::Matrix;
-use crate::text::count;
+use crate::text::grouped;
 
 /// The first kernel that counts again, and the first that did not.
 const COUNTED_FROM: (u32, u32) = (6, 14);
@@ -45,8 +45,8 @@ pub fn exceeding(limit: u64, matrix: &Matrix) -> Vec<String> {
             "locked memory: {} with {workers} workers needs {} KiB, and `ulimit -l` is {} KiB: \
              `unsupported` with so many",
             arms.join(", "),
-            count((workers * bytes) >> 10),
-            count(limit >> 10)
+            grouped((workers * bytes) >> 10),
+            grouped(limit >> 10)
         )
     };
     arms.into_iter().map(line).collect()

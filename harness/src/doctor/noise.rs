@@ -2,7 +2,7 @@
 
 use super::findings::Findings;
 use super::lines::{CheckResult, limits, ok, ok_if, unknown};
-use crate::text::{count, number};
+use crate::text::{grouped, significant};
 use crate::trial::gates::{RUN_DELAY_PERCENT, STEAL_PERCENT};
 
 pub fn cpus(findings: &Findings) -> CheckResult {
@@ -11,7 +11,7 @@ pub fn cpus(findings: &Findings) -> CheckResult {
     };
     if allowed < 2 {
         return limits(
-            count(allowed as u64),
+            grouped(allowed as u64),
             "server and load take each other's time: `shared-cpu`",
             "allow two or more: `taskset -c 0,1`, `docker run --cpuset-cpus 0,1`",
         );
@@ -33,13 +33,13 @@ pub fn cpus(findings: &Findings) -> CheckResult {
     }
     if let Some(quota) = findings.cpu_quota.filter(|&quota| quota < allowed as f64) {
         return limits(
-            format!("{allowed}, but the control group allows CPU time for {}", number(quota)),
+            format!("{allowed}, but the control group allows CPU time for {}", significant(quota)),
             "a process that has used that up is stopped, which shows as latency",
             "lift the quota: `docker run` without --cpus, cpu.max = max",
         );
     }
     let found = if cores == allowed {
-        count(allowed as u64)
+        grouped(allowed as u64)
     } else {
         format!("{allowed} on {cores} cores; one CPU of each core is used")
     };

@@ -7,7 +7,7 @@ use super::query::text_at;
 use super::section::Body;
 use crate::results::Run;
 use crate::results::sides::Sides;
-use crate::text::number;
+use crate::text::significant;
 use crate::verdict::resolution::Calibration;
 
 /// Describes a run in a list.
@@ -133,7 +133,7 @@ fn calibration(manifest: &Value) -> String {
         .metrics
         .iter()
         .filter_map(|found| {
-            Some(format!("{} % in `{}`", number(found.resolution_percent?), found.metric))
+            Some(format!("{} % in `{}`", significant(found.resolution_percent?), found.metric))
         })
         .join(" and ");
     format!(

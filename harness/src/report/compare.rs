@@ -20,7 +20,7 @@ use crate::results::Run;
 use crate::rows::{Bounds, Verdict};
 use crate::statistics::Interval;
 use crate::terminal;
-use crate::text::significant;
+use crate::text::three_digits;
 use crate::verdict::estimate::Estimate;
 use crate::verdict::metric::{self, Metric};
 
@@ -253,8 +253,8 @@ fn table(pair: &Pair, figures: &[Figure]) -> String {
             figure.workload.clone(),
             figure.arm.clone(),
             figure.metric.name.to_owned(),
-            significant(figure.means[0]),
-            significant(figure.means[1]),
+            three_digits(figure.means[0]),
+            three_digits(figure.means[1]),
             format!("{}, {}", figure.blocks[0], figure.blocks[1]),
             shown(figure.between_runs),
             shown(figure.relative),

@@ -1,21 +1,23 @@
 //! The ladder: arms of which each stands on another and changes one thing, and what that one thing
 //! does.
 
+use std::collections::BTreeSet;
+
 use itertools::{Itertools as _, iproduct};
 
 use super::about::short_revision;
 use super::query::{self, ArmTrials, absent, counted_trial, noise};
 use super::section::Body;
-use super::table::{self, Column, MISSING, Table};
+use super::table::{Column, MISSING, Table, cell};
 use crate::matrix::Arm;
 use crate::results::Run;
-use crate::rows::{KERNEL_SUM, NEVER_USED, Pass, TrialRow, USER_SUM, Verdict};
-use crate::text::{number, whole};
+use crate::rows::{KERNEL_SUM, NEVER_USED, Pass, USER_SUM, Verdict};
+use crate::text::{integer, significant};
 use crate::verdict::memory;
 use crate::verdict::metric::CPU;
 
-/// Shows two tables, of counts and of CPU, and what is missing in them; nothing for a matrix without
-/// rungs.
+/// Shows two tables, of counts and of CPU, and what is missing in them; nothing for a matrix
+/// without rungs.
 pub fn tables(run: &Run, folder: &str) -> Body {
     if !run.matrix.backends.iter().any(|arm| arm.over.is_some() || arm.changes.is_some()) {
         return Body::default();
@@ -47,11 +49,11 @@ fn counts(run: &Run) -> Body {
         let mut cells = vec![arm.clone(), over, changes];
         cells.extend(workloads.iter().map(|workload| {
             let trial = counted_trial(run, &workload.name, &arm);
-            table::cell(trial.and_then(|row| row.syscalls_per_echo), number)
+            cell(trial.and_then(|row| row.syscalls_per_echo), significant)
         }));
         cells.extend([KERNEL_SUM, USER_SUM].map(|object| {
             let row = memory::slope(&run.memory, &arm, object, NEVER_USED);
-            table::cell(row.and_then(|row| row.over_null_bytes_per_connection), whole)
+            cell(row.and_then(|row| row.over_null_bytes_per_connection), integer)
         }));
         table.push(cells);
     }
@@ -66,8 +68,8 @@ struct Rung<'a> {
     trials: ArmTrials<'a>,
 }
 
-/// Shows server CPU per echo against the arm that a rung stands on, and against the baseline, in the
-/// same blocks.
+/// Shows server CPU per echo against the arm that a rung stands on, and against the baseline, in
+/// the same blocks.
 fn cpu(run: &Run) -> Body {
     if !run.trials.iter().any(|row| row.pass == Some(Pass::Latency)) {
         return Body::default();
@@ -110,19 +112,17 @@ fn notes(run: &Run) -> String {
             run.matrix.baseline
         );
     }
-    let shared = arms_with(run, |row| row.shared_cpu);
-    if !shared.is_empty() {
-        text += &format!(
-            "- `{shared}`: shared-cpu: not every thread had a CPU of its own, so that there is no \
-             verdict\n"
-        );
-    }
-    let on_one_core = arms_with(run, |row| run.matrix.no_verdict(row) == Some(Verdict::SharedCore));
-    if !on_one_core.is_empty() {
-        text += &format!(
-            "- `{on_one_core}`: shared-core: it ran on hyperthreads of one core, so that there is \
-             no verdict\n"
-        );
+    for (verdict, why) in [
+        (Verdict::SharedCpu, "shared-cpu: not every thread had a CPU of its own"),
+        (Verdict::SharedCore, "shared-core: it ran on hyperthreads of one core"),
+    ] {
+        let rows = run.trials.iter().filter(|row| run.matrix.no_verdict(row) == Some(verdict));
+        let without: BTreeSet<&str> = rows.map(|row| row.arm.as_str()).collect();
+        let arms = run.matrix.backends.iter().map(Arm::name);
+        let arms = arms.filter(|arm| without.contains(arm.as_str())).join("`, `");
+        if !arms.is_empty() {
+            text += &format!("- `{arms}`: {why}, so that there is no verdict\n");
+        }
     }
     // A reason may hold in several passes.
     let absent: String = run.matrix.passes().into_iter().map(|pass| absent(run, pass)).collect();
@@ -135,17 +135,11 @@ fn notes(run: &Run) -> String {
     text
 }
 
-/// Lists the arms that have such a trial.
-fn arms_with(run: &Run, is_such: impl Fn(&TrialRow) -> bool) -> String {
-    let has_one = |arm: &String| run.trials.iter().any(|row| row.arm == *arm && is_such(row));
-    run.matrix.backends.iter().map(Arm::name).filter(has_one).join("`, `")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::matrix::Matrix;
-    use crate::rows::{MemoryRow, Status};
+    use crate::rows::{MemoryRow, Status, TrialRow};
 
     const MATRIX: &str = r#"
         question = "q"

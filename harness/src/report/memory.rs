@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 
 use itertools::Itertools as _;
+use ringmark::backend::{self, FLOOR};
 
-use super::query::{SHOWN_BYTES, absent, arms, grouped};
+use super::query::{SHOWN_BYTES, absent, arms, in_groups};
 use super::section::Body;
-use super::table::{self, Column, Table};
+use super::table::{Column, Table, cell};
 use super::walk::place;
 use crate::matrix::Arm;
 use crate::results::Run;
@@ -15,11 +16,8 @@ use crate::rows::{
     USED_THEN_IDLE, USER_SUM,
 };
 use crate::statistics::Interval;
-use crate::text::{list, number, whole};
+use crate::text::{integer, list, significant};
 use crate::verdict::{memory, slopes};
-
-/// Servers that wait with epoll and hold nothing else in the kernel.
-const EPOLL: [&str; 2] = ["epoll-et", "epoll-lt"];
 
 /// The widest interval of the pages in use, over them.
 const WIDEST_SHARE: f64 = 0.5;
@@ -69,7 +67,7 @@ impl<'a> Slopes<'a> {
             Some(row) => row.over_null_bytes_per_connection,
             None => Some(-floor),
         };
-        table::cell(over_null, whole)
+        cell(over_null, integer)
     }
 
     /// Writes a sum over `null` with its interval.
@@ -77,9 +75,9 @@ impl<'a> Slopes<'a> {
         let interval = self.slope(object).and_then(MemoryRow::interval_over_null);
         match (self.over_null(object), interval) {
             (Some(over), Some(Interval { low, high })) => {
-                format!("**{}** ({} to {})", whole(over), whole(low), whole(high))
+                format!("**{}** ({} to {})", integer(over), integer(low), integer(high))
             }
-            (over, _) => table::cell(over, whole),
+            (over, _) => cell(over, integer),
         }
     }
 }
@@ -89,7 +87,7 @@ fn servers(run: &Run) -> Vec<Slopes<'_>> {
     let states = [NEVER_USED, USED_THEN_IDLE, ACTIVE];
     let arms = arms(run);
     (run.memory.iter())
-        .filter(|row| row.status == Status::Ok && row.arm != "null")
+        .filter(|row| row.status == Status::Ok && row.arm != FLOOR)
         .map(|row| Slopes { run, arm: &row.arm, state: &row.state })
         .unique_by(|slopes| (slopes.arm, slopes.state))
         .sorted_by_key(|slopes| {
@@ -106,13 +104,13 @@ fn servers(run: &Run) -> Vec<Slopes<'_>> {
 /// than they do.
 pub fn slopes(run: &Run) -> Body {
     let servers = servers(run);
-    let floor = Slopes { run, arm: "null", state: NEVER_USED };
+    let floor = Slopes { run, arm: FLOOR, state: NEVER_USED };
     let mut heading = vec!["object".to_owned(), "two bare endpoints".to_owned()];
     heading.extend(servers.iter().map(Slopes::title));
     let mut table = Table::new(1, &heading);
     for object in shown_objects(run, &servers) {
         let bytes = floor.bytes(object).unwrap_or_default();
-        let mut cells = vec![object.to_owned(), whole(bytes)];
+        let mut cells = vec![object.to_owned(), integer(bytes)];
         cells.extend(servers.iter().map(|server| server.object(object, bytes)));
         table.push(cells);
     }
@@ -121,7 +119,7 @@ pub fn slopes(run: &Run) -> Body {
             continue;
         }
         let bytes = floor.bytes(object).filter(|_| object == KERNEL_SUM);
-        let mut cells = vec![format!("**{object}**"), table::cell(bytes, whole)];
+        let mut cells = vec![format!("**{object}**"), cell(bytes, integer)];
         cells.extend(servers.iter().map(|server| server.sum(object)));
         table.push(cells);
     }
@@ -144,62 +142,53 @@ fn shown_objects<'a>(run: &'a Run, servers: &[Slopes]) -> BTreeSet<&'a str> {
         .collect()
 }
 
-/// The pages of a walk.
-struct Pages<'a> {
-    used: &'a MemoryRow,
-    slopes: Slopes<'a>,
-}
-
-impl Pages<'_> {
+impl Slopes<'_> {
     /// Returns why what was read of the pages is not that of the connections.
     fn flaw(&self) -> Option<&'static str> {
-        let used = self.used.bytes_per_connection;
         let Some(objects) = self.objects() else {
             return Some(
                 "without the kernel's objects it is not known whether the machine was at rest",
             );
         };
-        let (Some(slab), Some(unexplained)) =
-            (self.slopes.bytes("slab pages"), self.slopes.bytes(UNEXPLAINED))
+        let (Some(slab), Some(unexplained)) = (self.bytes("slab pages"), self.bytes(UNEXPLAINED))
         else {
             return Some("memory.csv has no rows of slab pages, or none of what is unexplained");
         };
         // The objects are in the pages of slabs, and these are pages in use.
         let is_less = |whole: f64, part: f64| whole < (1.0 - NEGATIVE_SHARE) * part;
-        let bounds = slopes::bounds(self.used, &self.slopes.run.memory_points);
-        let is_disturbed = used <= 0.0
-            || bounds.is_none_or(|bounds| bounds.width() > WIDEST_SHARE * used)
-            || is_less(slab, objects)
-            || is_less(used, slab)
-            || unexplained < -NEGATIVE_SHARE * used;
-        is_disturbed
-            .then_some("the machine's pages do not add up: something else took or gave memory")
+        let add_up = self.slope(USED_SUM).is_some_and(|row| {
+            let used = row.bytes_per_connection;
+            slopes::bounds(row, &self.run.memory_points)
+                .is_some_and(|bounds| bounds.width() <= WIDEST_SHARE * used)
+                && used > 0.0
+                && !is_less(slab, objects)
+                && !is_less(used, slab)
+                && unexplained >= -NEGATIVE_SHARE * used
+        });
+        (!add_up).then_some("the machine's pages do not add up: something else took or gave memory")
     }
 
     fn objects(&self) -> Option<f64> {
-        let page_tables = self.slopes.bytes(PAGE_TABLES).unwrap_or_default();
-        Some(self.slopes.bytes(KERNEL_SUM)? - page_tables)
+        Some(self.bytes(KERNEL_SUM)? - self.bytes(PAGE_TABLES).unwrap_or_default())
     }
 
     fn between_objects(&self) -> Option<f64> {
-        Some(self.slopes.bytes("slab pages")? - self.objects()?)
+        Some(self.bytes("slab pages")? - self.objects()?)
     }
 
     /// Writes the pages of one use. One without a row hardly changed.
     fn pages(&self, object: &str) -> String {
-        self.slopes.bytes(object).map_or("0".to_owned(), whole)
+        self.bytes(object).map_or("0".to_owned(), integer)
     }
 
-    fn unexplained_share(&self) -> String {
-        let share = |bytes| format!("{:.1} %", 100.0 * bytes / self.used.bytes_per_connection);
-        table::cell(self.slopes.bytes(UNEXPLAINED), share)
+    fn unexplained_share(&self) -> Option<f64> {
+        Some(100.0 * self.bytes(UNEXPLAINED)? / self.bytes(USED_SUM)?)
     }
 
     /// Returns the farthest that a reading of the way up lies from its line.
     fn residual(&self, object: &str) -> Option<f64> {
-        let row = self.slopes.slope(object)?;
-        let points = row.way_up(&self.slopes.run.memory_points);
-        let residuals = points.map(|(connections, bytes)| {
+        let row = self.slope(object)?;
+        let residuals = row.way_up(&self.run.memory_points).map(|(connections, bytes)| {
             (bytes - row.intercept_bytes - row.bytes_per_connection * connections).abs()
         });
         residuals.reduce(f64::max)
@@ -208,32 +197,30 @@ impl Pages<'_> {
 
 /// Shows where the machine's pages went, connection by connection, and what is not accounted for.
 pub fn account(run: &Run) -> Body {
-    let pages = (run.memory.iter())
+    let (shown, flawed): (Vec<Slopes>, Vec<Slopes>) = (run.memory.iter())
         .filter(|row| row.object == USED_SUM && row.state != ACTIVE && row.status == Status::Ok)
         .sorted_by_key(|row| (row.state != NEVER_USED, place(run, &row.arm)))
-        .map(|used| Pages { used, slopes: Slopes { run, arm: &used.arm, state: &used.state } });
-    let (shown, flawed): (Vec<Pages>, Vec<Pages>) = pages.partition(|pages| pages.flaw().is_none());
-    let flaws = grouped(
-        flawed
-            .iter()
-            .map(|pages| (pages.flaw(), format!("`{}` {}", pages.used.arm, pages.used.state))),
-    );
-    let lines: String = (flaws.into_iter())
-        .filter_map(|(why, walks)| Some(format!("- No account of {}: {}\n", list(&walks), why?)))
-        .collect();
-    let columns: [Column<Pages>; 12] = [
-        ("arm", |pages| pages.used.arm.clone()),
-        ("state", |pages| pages.used.state.clone()),
-        ("pages in use", |pages| whole(pages.used.bytes_per_connection)),
-        ("slab pages", |pages| pages.pages("slab pages")),
-        ("of which objects", |pages| table::cell(pages.objects(), whole)),
-        ("and between them", |pages| table::cell(pages.between_objects(), whole)),
-        ("anonymous pages", |pages| pages.pages("anonymous pages")),
-        ("page tables", |pages| pages.pages("page tables")),
-        ("page cache", |pages| pages.pages("page cache")),
-        ("vmalloc", |pages| pages.pages("vmalloc")),
-        ("unexplained", |pages| pages.pages(UNEXPLAINED)),
-        ("of all", Pages::unexplained_share),
+        .map(|row| Slopes { run, arm: &row.arm, state: &row.state })
+        .partition(|slopes| slopes.flaw().is_none());
+    let flaws = in_groups(flawed.iter().map(|slopes| {
+        (slopes.flaw().unwrap_or_default(), format!("`{}` {}", slopes.arm, slopes.state))
+    }));
+    let flaws = flaws.iter();
+    let lines: String =
+        flaws.map(|(why, walks)| format!("- No account of {}: {why}\n", list(walks))).collect();
+    let columns: [Column<Slopes>; 12] = [
+        ("arm", |slopes| slopes.arm.to_owned()),
+        ("state", |slopes| slopes.state.to_owned()),
+        ("pages in use", |slopes| slopes.pages(USED_SUM)),
+        ("slab pages", |slopes| slopes.pages("slab pages")),
+        ("of which objects", |slopes| cell(slopes.objects(), integer)),
+        ("and between them", |slopes| cell(slopes.between_objects(), integer)),
+        ("anonymous pages", |slopes| slopes.pages("anonymous pages")),
+        ("page tables", |slopes| slopes.pages("page tables")),
+        ("page cache", |slopes| slopes.pages("page cache")),
+        ("vmalloc", |slopes| slopes.pages("vmalloc")),
+        ("unexplained", |slopes| slopes.pages(UNEXPLAINED)),
+        ("of all", |slopes| cell(slopes.unexplained_share(), |share| format!("{share:.1} %"))),
     ];
     if shown.is_empty() {
         return Body::default().notes(lines);
@@ -242,10 +229,10 @@ pub fn account(run: &Run) -> Body {
 }
 
 /// Says how far the readings of the way up lie from their lines.
-fn residuals(shown: &[Pages]) -> String {
+fn residuals(shown: &[Slopes]) -> String {
     let [objects, pages] = [KERNEL_SUM, USED_SUM].map(|object| {
-        let residuals = shown.iter().filter_map(|pages| pages.residual(object));
-        residuals.reduce(f64::max).map(|bytes| number(bytes / f64::from(1 << 20)))
+        let residuals = shown.iter().filter_map(|slopes| slopes.residual(object));
+        residuals.reduce(f64::max).map(|bytes| significant(bytes / f64::from(1 << 20)))
     });
     let (Some(objects), Some(pages)) = (objects, pages) else { return String::new() };
     format!(
@@ -258,9 +245,9 @@ fn residuals(shown: &[Pages]) -> String {
 struct End {
     arm: String,
     bare: f64,
-    /// What the server adds in the kernel to wait for it.
+    /// The kernel memory that the server adds to wait for it.
     wait: f64,
-    /// What the server's own memory grows by.
+    /// The growth of the server's own memory.
     own: f64,
     /// The whole of the baseline's.
     baseline: Option<f64>,
@@ -278,9 +265,12 @@ impl End {
 /// `null` shows two bare ends and the load's epoll registration of one of them. Such a registration
 /// takes what an epoll server adds to that.
 pub fn fit(run: &Run) -> Body {
-    let registration =
-        EPOLL.into_iter().find_map(|arm| Slopes::idle(run, arm).over_null(KERNEL_SUM));
-    let floor = Slopes { run, arm: "null", state: NEVER_USED }.bytes(KERNEL_SUM);
+    // The edge-triggered server, the last of them, is the first choice.
+    let registering = backend::ALL.iter().rev().filter(|entry| entry.only_registers);
+    let registration = registering
+        .map(|entry| entry.name)
+        .find_map(|arm| Slopes::idle(run, arm).over_null(KERNEL_SUM));
+    let floor = Slopes { run, arm: FLOOR, state: NEVER_USED }.bytes(KERNEL_SUM);
     let (Some(floor), Some(registration)) = (floor, registration) else { return Body::default() };
     let end = |arm: &str, baseline| {
         let slopes = Slopes::idle(run, arm);
@@ -293,13 +283,13 @@ pub fn fit(run: &Run) -> Body {
     let ends = arms.filter_map(|arm| end(&arm, baseline)).collect_vec();
     let columns: [Column<End>; 7] = [
         ("arm", |end| end.arm.clone()),
-        ("a bare end", |end| whole(end.bare)),
-        ("to wait for it", |end| whole(end.wait)),
-        ("own memory", |end| whole(end.own)),
-        ("together", |end| whole(end.sum())),
-        ("connections in 1 GiB", |end| number(f64::from(1 << 30) / end.sum())),
+        ("a bare end", |end| integer(end.bare)),
+        ("to wait for it", |end| integer(end.wait)),
+        ("own memory", |end| integer(end.own)),
+        ("together", |end| integer(end.sum())),
+        ("connections in 1 GiB", |end| significant(f64::from(1 << 30) / end.sum())),
         ("against the baseline", |end| {
-            table::cell(end.baseline, |baseline| format!("{:.2}", end.sum() / baseline))
+            cell(end.baseline, |baseline| format!("{:.2}", end.sum() / baseline))
         }),
     ];
     Table::of(&ends, 1, &columns).into()

@@ -13,7 +13,7 @@ use super::section::{Body, EVIDENCE, SHORT_EVIDENCE, Section};
 use super::table::Table;
 use crate::matrix::{Arm, BLOCKS_FOR_VERDICT};
 use crate::results::Run;
-use crate::text::{count, number};
+use crate::text::{grouped, significant};
 
 /// The most arms that a title names.
 const NAMED_ARMS: usize = 4;
@@ -49,20 +49,21 @@ const text=row=>row.cells[column].textContent.trim();
 const number=row=>{const found=/^-?[\\d,]*\\.?\\d+/.exec(text(row));return found?parseFloat(found[0].replace(/,/g,'')):NaN};
 button.onclick=()=>{const down=head.getAttribute('aria-sort')==='ascending',sign=down?-1:1;
 const words=(a,b)=>text(a).localeCompare(text(b),'en',{numeric:true});
-const numbers=(a,b)=>{const x=number(a),y=number(b);if(isNaN(x)||isNaN(y))return isNaN(x)-isNaN(y)||sign*words(a,b);return sign*(x-y)};
+const numbers=(a,b)=>{const x=significant(a),y=significant(b);if(isNaN(x)||isNaN(y))return isNaN(x)-isNaN(y)||sign*words(a,b);return sign*(x-y)};
 const order=head.classList.contains('number')?numbers:(a,b)=>sign*words(a,b);
 table.querySelectorAll('th').forEach(other=>other.removeAttribute('aria-sort'));
 head.setAttribute('aria-sort',down?'descending':'ascending');
 table.tBodies[0].append(...[...table.tBodies[0].rows].sort(order))}});
 ";
 
-/// Returns the page.
 pub fn html(run: &Run, decision: &Decision, sections: &[Section], gallery: &Gallery) -> String {
     let title = escape(&title(run));
     let (of_method, of_figures): (Vec<&Section>, Vec<&Section>) = (sections.iter())
         // The rules stand at the top.
         .filter(|section| section.name != "rules")
         .partition(|section| ["run", "gates"].contains(&section.name));
+    let caveats = caveats(run).into_iter();
+    let caveats = caveats.map(|line| format!("<p class=\"mind\">{}</p>\n", inline(&line)));
     let of_figures: Vec<_> =
         of_figures.into_iter().filter(|section| !section.body.is_empty()).collect();
     format!(
@@ -80,16 +81,13 @@ pub fn html(run: &Run, decision: &Decision, sections: &[Section], gallery: &Gall
          </main>\n<script>\n{SCRIPT}</script>\n</body>\n</html>\n",
         colours::STYLE,
         inline(&run.matrix.question),
-        caveats(run)
-            .iter()
-            .map(|line| format!("<p class=\"mind\">{}</p>\n", inline(line)))
-            .collect::<String>(),
+        caveats.collect::<String>(),
         contents(gallery, &of_figures),
         decision_html(decision),
         charts(gallery),
-        of_figures.iter().map(|section| section_html(section)).collect::<String>(),
+        of_figures.iter().map(section_html).collect::<String>(),
         method(run).html("Method"),
-        of_method.iter().map(|section| section_html(section)).collect::<String>(),
+        of_method.iter().map(section_html).collect::<String>(),
         machine(run),
     )
 }
@@ -135,14 +133,13 @@ fn caveats(run: &Run) -> Vec<String> {
 
 fn contents(gallery: &Gallery, sections: &[&Section]) -> String {
     let charts = gallery.charts.iter();
+    let charts = charts.map(|chart| link(&format!("chart-{}", chart.name), &chart.title));
     format!(
         "<nav aria-label=\"Contents\">\n<details><summary>Contents</summary>\n\
          <ul>\n{}{}{}{}{}{}</ul>\n</details>\n</nav>\n",
         link("decision", "**Decision**"),
         link("charts", "**Charts**"),
-        charts
-            .map(|chart| link(&format!("chart-{}", chart.name), &chart.title))
-            .collect::<String>(),
+        charts.collect::<String>(),
         link("tables", "**Tables**"),
         sections.iter().map(|section| link(section.name, section.title)).collect::<String>(),
         link("method", "**Method, machine and gates**"),
@@ -187,8 +184,8 @@ fn charts(gallery: &Gallery) -> String {
         for chart in &gallery.charts {
             let name = escape(&chart.name);
             html += &format!(
-                "<figure id=\"chart-{name}\">\n{}\n<figcaption><a href=\"charts/{name}.svg\">{name}.svg</a></figcaption>\n\
-                 </figure>\n",
+                "<figure id=\"chart-{name}\">\n{}\n<figcaption>\
+                 <a href=\"charts/{name}.svg\">{name}.svg</a></figcaption>\n</figure>\n",
                 chart.inline()
             );
         }
@@ -204,7 +201,8 @@ fn charts(gallery: &Gallery) -> String {
     html
 }
 
-fn section_html(Section { name, title, body }: &Section) -> String {
+fn section_html(section: &&Section) -> String {
+    let Section { name, title, body } = section;
     format!("<h3 id=\"{name}\">{}</h3>\n{}", inline(title), body.html(title))
 }
 
@@ -237,13 +235,13 @@ fn method(run: &Run) -> Body {
     if let Some(syscalls) = &matrix.syscalls {
         lines.push(format!(
             "System calls: counted over {} echoes in a trial of its own.",
-            count(syscalls.echoes)
+            grouped(syscalls.echoes)
         ));
     }
     if let Some(memory) = &matrix.memory {
         lines.push(format!(
-            "Memory: {} One server is walked through {} connections and back; what one takes is the \
-             slope (Theil–Sen), less that of the server `null`.",
+            "Memory: {} One server is walked through {} connections and back; what one takes is \
+             the slope (Theil–Sen), less that of the server `null`.",
             memory.question,
             counts(&memory.connections)
         ));
@@ -262,7 +260,7 @@ fn method(run: &Run) -> Body {
 }
 
 fn counts(connections: &[usize]) -> String {
-    connections.iter().map(|&connections| count(connections as u64)).join(", ")
+    connections.iter().map(|&connections| grouped(connections as u64)).join(", ")
 }
 
 /// Shows what the machine could do and had, from the manifest.
@@ -308,7 +306,9 @@ fn add_facts(name: &str, value: &Value, facts: &mut Table) {
             .map(|part| part.as_str().map_or_else(|| part.to_string(), str::to_owned))
             .join(" "),
         Value::String(text) => text.clone(),
-        Value::Number(value) if value.is_f64() => value.as_f64().map_or_else(String::new, number),
+        Value::Number(value) if !value.is_u64() => {
+            value.as_f64().map_or_else(|| value.to_string(), significant)
+        }
         other => other.to_string(),
     };
     facts.push(vec![name.to_owned(), text]);

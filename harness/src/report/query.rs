@@ -9,7 +9,7 @@ use crate::matrix::{Arm, Workload};
 use crate::results::Run;
 use crate::rows::{Bounds, ComparisonRow, Pass, Status, TrialRow, Verdict};
 use crate::statistics::{Interval, median};
-use crate::text::{count, number};
+use crate::text::{grouped, significant};
 use crate::verdict::blocks::{Block, complete_blocks};
 use crate::verdict::comparisons::again;
 use crate::verdict::metric::Metric;
@@ -17,13 +17,12 @@ use crate::verdict::metric::Metric;
 /// Fewer bytes per connection than this are not shown; memory.csv has all.
 pub const SHOWN_BYTES: f64 = 8.0;
 
-/// Returns a text of the manifest.
 pub fn text_at<'a>(value: &'a Value, path: &str) -> &'a str {
     value.pointer(path).and_then(Value::as_str).unwrap_or("unknown")
 }
 
 /// Groups values by key. The groups stand in the order of their first values.
-pub fn grouped<K: PartialEq, V>(pairs: impl IntoIterator<Item = (K, V)>) -> Vec<(K, Vec<V>)> {
+pub fn in_groups<K: PartialEq, V>(pairs: impl IntoIterator<Item = (K, V)>) -> Vec<(K, Vec<V>)> {
     let mut groups: Vec<(K, Vec<V>)> = Vec::new();
     for (key, value) in pairs {
         match groups.iter_mut().find(|(other, _)| *other == key) {
@@ -38,7 +37,7 @@ pub fn grouped<K: PartialEq, V>(pairs: impl IntoIterator<Item = (K, V)>) -> Vec<
 pub fn describe_load(workload: &Workload) -> String {
     let mut words = match workload.rate() {
         None => format!("closed loop, {} in flight", workload.pipeline),
-        Some(rate) => format!("open loop, {}, {}/s", workload.arrival().name(), number(rate)),
+        Some(rate) => format!("open loop, {}, {}/s", workload.arrival().name(), significant(rate)),
     };
     for (value, before, after) in [
         (workload.churn.map(Churn::get), "echoes per connection: ", ""),
@@ -46,7 +45,7 @@ pub fn describe_load(workload: &Workload) -> String {
         (workload.workers.map(u64::from), "", " workers"),
     ] {
         if let Some(value) = value {
-            words += &format!(", {before}{}{after}", count(value));
+            words += &format!(", {before}{}{after}", grouped(value));
         }
     }
     words + if workload.idle_spinner { ", no CPU halts" } else { "" }
@@ -69,7 +68,7 @@ pub fn others(run: &Run) -> impl Iterator<Item = String> + '_ {
 
 /// Trials of an arm under a workload.
 pub struct ArmTrials<'a> {
-    run: &'a Run,
+    pub run: &'a Run,
     pub workload: &'a str,
     pub arm: String,
     pub trials: Vec<&'a TrialRow>,
@@ -92,11 +91,10 @@ impl<'a> ArmTrials<'a> {
 
     /// Returns the trials of the blocks that count.
     pub fn in_complete_blocks(run: &'a Run, workload: &'a str, arm: String) -> Self {
-        let trials = in_complete_blocks(run, workload, &arm);
-        Self { run, workload, arm, trials }
+        let blocks = complete_blocks(&run.trials, Pass::Latency, workload);
+        Self::of_blocks(run, workload, arm, &blocks)
     }
 
-    /// Returns the trials of these blocks.
     pub fn of_blocks(run: &'a Run, workload: &'a str, arm: String, blocks: &[Block<'a>]) -> Self {
         let trials = blocks.iter().filter_map(|block| block.get(&*arm).copied()).collect();
         Self { run, workload, arm, trials }
@@ -108,11 +106,10 @@ impl<'a> ArmTrials<'a> {
         match median(&mut usable.filter_map(|row| row.latency_or_beyond(value)).collect_vec()) {
             None => MISSING.to_owned(),
             Some(f64::INFINITY) => "saturated".to_owned(),
-            Some(median) => number(median),
+            Some(median) => significant(median),
         }
     }
 
-    /// Writes the ratio to another arm.
     pub fn against(&self, metric: &Metric, other: &str) -> String {
         comparison(self.run, self.workload, metric, &self.arm, other)
             .map_or(MISSING.to_owned(), ratio)
@@ -203,7 +200,7 @@ pub fn absences(run: &Run, pass: Pass) -> Vec<Absence<'_>> {
         let kind = row.reason.replace(|letter: char| letter.is_ascii_digit(), "");
         ((&row.arm, row.status, kind), row)
     });
-    grouped(absent).into_iter().map(|(_, trials)| Absence(trials)).collect()
+    in_groups(absent).into_iter().map(|(_, trials)| Absence(trials)).collect()
 }
 
 /// Returns the same as lines of a list.
@@ -242,7 +239,6 @@ pub fn ratio(row: &ComparisonRow) -> String {
     ratio_of_bounds(row.ratio, row.ratio_low, row.ratio_high, verdict)
 }
 
-/// Writes the same of its parts.
 pub fn ratio_of_bounds(ratio: f64, low: f64, high: f64, verdict: Option<Verdict>) -> String {
     let words = verdict.map_or(String::new(), |verdict| format!(" {}", verdict.words()));
     // Of one block there is no more.

@@ -4,12 +4,12 @@ use itertools::{Itertools as _, iproduct};
 
 use super::query::{self, ArmTrials, absent, comparison, counted_trial, in_complete_blocks, noise};
 use super::section::Body;
-use super::table::{self, Column, Table};
+use super::table::{Column, Table, cell};
 use crate::matrix::Arm;
 use crate::results::Run;
 use crate::rows::{Pass, Verdict};
 use crate::statistics::Interval;
-use crate::text::number;
+use crate::text::significant;
 use crate::verdict::blocks::blocks_with;
 use crate::verdict::metric::CPU;
 
@@ -19,7 +19,7 @@ struct Competitor<'a> {
     ratio: f64,
     /// The interval of the ratio; for the baseline, the noise.
     interval: Interval,
-    /// Whether it differs from the baseline by verdict. The baseline does not from itself.
+    /// True if the verdict says that it differs from the baseline. The baseline does not.
     differs: bool,
 }
 
@@ -86,7 +86,6 @@ fn places(competitors: &[Competitor], baseline: &str) -> Vec<String> {
 
 /// A row of the table.
 struct Ranked<'a> {
-    run: &'a Run,
     place: String,
     arm: &'a Arm,
     /// In the blocks that the arm's ratio is made of.
@@ -97,16 +96,16 @@ impl Ranked<'_> {
     /// Writes which version of an external server ran.
     fn version(&self) -> String {
         let backend = &self.arm.backend;
-        if self.run.matrix.external(backend).is_none() {
+        if self.trials.run.matrix.external(backend).is_none() {
             return "ours".to_owned();
         }
-        let version = self.run.manifest["externals"][backend].as_str();
+        let version = self.trials.run.manifest["externals"][backend].as_str();
         format!("external: {}", version.unwrap_or("unknown"))
     }
 
     fn calls(&self) -> String {
-        let trial = counted_trial(self.run, self.trials.workload, &self.trials.arm);
-        table::cell(trial.and_then(|row| row.syscalls_per_echo), number)
+        let trial = counted_trial(self.trials.run, self.trials.workload, &self.trials.arm);
+        cell(trial.and_then(|row| row.syscalls_per_echo), significant)
     }
 }
 
@@ -133,13 +132,9 @@ pub fn table(run: &Run) -> Body {
         let competitors = competitors(run, &workload.name);
         let places = places(&competitors, &run.matrix.baseline);
         for (place, Competitor { arm, .. }) in places.into_iter().zip(competitors) {
-            let trials = ArmTrials::of_blocks(
-                run,
-                &workload.name,
-                arm.name(),
-                &blocks_with(&run.trials, &workload.name, &CPU),
-            );
-            rows.push(Ranked { run, place, arm, trials });
+            let blocks = blocks_with(&run.trials, &workload.name, &CPU);
+            let trials = ArmTrials::of_blocks(run, &workload.name, arm.name(), &blocks);
+            rows.push(Ranked { place, arm, trials });
         }
     }
     let table = Table::of(&rows, 5, &columns);
@@ -147,10 +142,10 @@ pub fn table(run: &Run) -> Body {
     if table.is_empty() {
         return Body::default().list(&absent);
     }
-    let note = "\n`=`: shares its place with others, whose intervals overlap with that of the first \
-                of them, or of which the verdict shows no difference from the baseline. An external \
-                server has buffers and options of its own choice. Below 10 blocks there is no \
-                verdict, and the order is that of this run alone.\n";
+    let note = "\n`=`: shares its place with others, whose intervals overlap with that of the \
+                first of them, or of which the verdict shows no difference from the baseline. An \
+                external server has buffers and options of its own choice. Below 10 blocks there \
+                is no verdict, and the order is that of this run alone.\n";
     Body::from(table).notes(note).list(&unranked(run)).list(&absent)
 }
 

@@ -18,9 +18,9 @@ use super::section::Body;
 use crate::results::Run;
 use crate::verdict::metric::{CPU, P99, THROUGHPUT};
 
-/// What a person can decide by a run.
+/// The rules of a run, and the questions without an answer.
 pub struct Decision {
-    /// Paragraphs in Markdown: what the run does not answer, and why.
+    /// Paragraphs in Markdown about what the run does not answer, and why.
     pub unanswered: Vec<String>,
     pub rules: Vec<Rule>,
 }
@@ -395,7 +395,7 @@ mod tests {
             let kept =
                 run.capacities.iter().find(|row| row.arm == OTHER).and_then(|row| row.kept_per_s);
             let statement = made.statement("keep");
-            let rate = crate::text::number(kept.expect("a rate"));
+            let rate = crate::text::significant(kept.expect("a rate"));
             assert!(statement.contains(&format!("up to {rate}/s")), "{statement} {rate}");
             assert!(
                 run.capacities

@@ -3,19 +3,19 @@
 use itertools::Itertools as _;
 
 use super::section::Body;
-use super::table::{self, Column, MISSING, Table};
+use super::table::{Column, MISSING, Table, cell};
 use super::walk::{changed, crowding, opened, steps, trials};
 use crate::results::Run;
 use crate::rows::{ALONE, Bounds, CROWDED, ScaleRow, Status, TrialRow};
 use crate::statistics::{Interval, median};
-use crate::text::{count, number};
+use crate::text::{grouped, significant};
 use crate::verdict::estimate::Estimate;
 
 /// The first steps of opening reach this share of the largest count. The last steps lie beyond the
 /// rest.
 const FIRST_SHARE: f64 = 0.2;
 
-/// How a trial opened and closed its connections.
+/// A trial that opened and closed connections.
 struct Opening<'a> {
     run: &'a Run,
     trial: &'a TrialRow,
@@ -64,7 +64,7 @@ impl<'a> Opening<'a> {
 
     fn available_mebibytes(&self, step: &'static str) -> String {
         let bytes = self.last(step).map(|row| row.machine_available_bytes as f64);
-        table::cell(bytes, |bytes| number(bytes / f64::from(1 << 20)))
+        cell(bytes, |bytes| significant(bytes / f64::from(1 << 20)))
     }
 }
 
@@ -72,17 +72,17 @@ impl<'a> Opening<'a> {
 pub fn opening(run: &Run) -> Body {
     let columns: [Column<Opening>; 12] = [
         ("arm", |of| of.trial.arm.clone()),
-        ("connections", |of| count(of.most())),
-        ("opened /s", |of| table::cell(of.trial.connections_per_s, number)),
-        ("first fifth /s", |of| table::cell(of.rate(0.0, FIRST_SHARE), number)),
-        ("last fifth /s", |of| table::cell(of.rate(1.0 - FIRST_SHARE, 1.0), number)),
+        ("connections", |of| grouped(of.most())),
+        ("opened /s", |of| cell(of.trial.connections_per_s, significant)),
+        ("first fifth /s", |of| cell(of.rate(0.0, FIRST_SHARE), significant)),
+        ("last fifth /s", |of| cell(of.rate(1.0 - FIRST_SHARE, 1.0), significant)),
         ("connect p50 µs", |of| {
-            table::cell(of.last_full().and_then(|row| row.connect_p50_us), number)
+            cell(of.last_full().and_then(|row| row.connect_p50_us), significant)
         }),
-        ("p99 µs", |of| table::cell(of.last_full().and_then(|row| row.connect_p99_us), number)),
-        ("closed /s", |of| table::cell(of.closed_per_s(), number)),
+        ("p99 µs", |of| cell(of.last_full().and_then(|row| row.connect_p99_us), significant)),
+        ("closed /s", |of| cell(of.closed_per_s(), significant)),
         ("all echoed once, in s", |of| {
-            table::cell(of.last("all").and_then(|row| row.duration_s), number)
+            cell(of.last("all").and_then(|row| row.duration_s), significant)
         }),
         ("available before MiB", |of| of.available_mebibytes("before")),
         ("with all open", |of| of.available_mebibytes("open")),
@@ -101,6 +101,7 @@ pub fn opening(run: &Run) -> Body {
 
 type Value = fn(&ScaleRow) -> Option<f64>;
 type Condition = fn(&ScaleRow) -> bool;
+type Cell = fn(&[&ScaleRow]) -> String;
 
 const CPU: Value = |row| row.server_cpu_ns_per_echo;
 const P50: Value = |row| row.latency_p50_us;
@@ -111,9 +112,9 @@ const IS_OK: Condition = |row| row.status == Status::Ok;
 fn median_cell(rows: &[&ScaleRow], may_be_used: Condition, value: Value) -> String {
     let usable = rows.iter().filter(|row| may_be_used(row));
     let mut values = usable.filter_map(|row| value(row)).collect_vec();
-    let middle = table::cell(median(&mut values), number);
+    let middle = cell(median(&mut values), significant);
     match values[..] {
-        [least, .., most] => format!("{middle} ({}–{})", number(least), number(most)),
+        [least, .., most] => format!("{middle} ({}–{})", significant(least), significant(most)),
         _ => middle,
     }
 }
@@ -131,21 +132,16 @@ fn crowding_cell(rows: &[&ScaleRow], may_be_used: Condition, value: Value) -> St
     }
 }
 
-/// Shows one figure of a load, arm by arm, against how many connections stand beside it and how many
-/// are active.
-fn load_table(
-    run: &Run,
-    title: &str,
-    is_wanted: Condition,
-    cell: fn(&[&ScaleRow]) -> String,
-) -> Body {
+/// Shows one figure of a load, arm by arm, against how many connections stand beside it and how
+/// many are active.
+fn load_table(run: &Run, title: &str, is_wanted: Condition, write: Cell) -> Body {
     let counts = |row: &ScaleRow| (row.connections, row.active_connections);
     let wanted = run.scale.iter().filter(|row| is_wanted(row)).collect_vec();
     let columns = wanted.iter().map(|row| counts(row)).sorted_unstable().dedup().collect_vec();
     let mut heading = vec!["arm".to_owned()];
     heading.extend(columns.iter().map(|&(connections, active)| match active {
-        0 => count(connections),
-        _ => format!("{} ({} active)", count(connections), count(active)),
+        0 => grouped(connections),
+        _ => format!("{} ({} active)", grouped(connections), grouped(active)),
     }));
     let mut table = Table::new(1, &heading);
     for trial in trials(run).into_iter().filter(|trial| trial.status.is_usable()) {
@@ -157,7 +153,7 @@ fn load_table(
         cells.extend(columns.iter().map(|&column| {
             let is_of_cell = |row: &&&&ScaleRow| counts(row) == column && row.status.is_usable();
             let rows = rows.iter().filter(is_of_cell).map(|row| **row).collect_vec();
-            if rows.is_empty() { MISSING.to_owned() } else { cell(&rows) }
+            if rows.is_empty() { MISSING.to_owned() } else { write(&rows) }
         }));
         table.push(cells);
     }
@@ -176,12 +172,12 @@ const CLOSED_PAIR: Condition =
 
 /// Shows what a load costs beside ever more connections that are idle.
 pub fn loads(run: &Run) -> Body {
-    let rate = table::cell(run.matrix.scale.as_ref().map(|scale| scale.rate_per_s.get()), number);
+    let rate = cell(run.matrix.scale.as_ref().map(|scale| scale.rate_per_s.get()), significant);
     let open = format!("Open loop, {rate} messages a second in all:");
     let closed = "Closed loop, one message in flight on each active connection:";
     let over_alone = "with a crowd, over a second server's without one, measured in turn";
     let cpu_over_alone = format!("server CPU per echo {over_alone}");
-    let tables: [(String, Condition, fn(&[&ScaleRow]) -> String); 10] = [
+    let tables: [(String, Condition, Cell); 10] = [
         (format!("{open} {cpu_over_alone}"), OPEN_PAIR, |rows| crowding_cell(rows, IS_USABLE, CPU)),
         (format!("{open} median latency {over_alone}"), OPEN_PAIR, |rows| {
             crowding_cell(rows, IS_OK, P50)
@@ -211,9 +207,9 @@ pub fn loads(run: &Run) -> Body {
             |rows| median_cell(rows, IS_USABLE, |row| row.server_cpu_percent),
         ),
     ];
-    let tables =
-        tables.iter().map(|(title, is_wanted, cell)| load_table(run, title, *is_wanted, *cell));
-    tables.fold(Body::default(), Body::then)
+    tables.iter().fold(Body::default(), |body, (title, is_wanted, write)| {
+        body.then(load_table(run, title, *is_wanted, *write))
+    })
 }
 
 #[cfg(test)]

@@ -3,11 +3,10 @@
 use super::markup::{blocks, inline};
 use super::table::Table;
 
-/// A piece of generated text.
 pub struct Section {
-    /// Its name in markers.
+    /// The name in markers.
     pub name: &'static str,
-    /// What it shows; not printed where prose stands around it.
+    /// The title, which a document does not show.
     pub title: &'static str,
     /// Empty if the run has nothing for it.
     pub body: Body,
@@ -19,11 +18,11 @@ pub const GATES_TITLE: &str =
 
 enum Part {
     Table(Table),
-    /// What stands over the next table.
+    /// The title of the next table.
     Heading(String),
     /// Paragraphs and lists in Markdown, with their line breaks.
     Notes(String),
-    /// An item of a list, and what it stands on.
+    /// An item of a list, and its evidence.
     Finding(String, String),
 }
 
@@ -42,10 +41,10 @@ impl Part {
     }
 }
 
-/// More letters of evidence than this are folded where a reader can unfold them.
+/// The longest evidence, in letters, that is not folded where a reader can unfold it.
 pub const SHORT_EVIDENCE: usize = 240;
 
-/// What stands over evidence that is folded.
+/// The title of folded evidence.
 pub const EVIDENCE: &str = "What this stands on";
 
 /// Tables and notes, in order.
@@ -61,7 +60,7 @@ impl Body {
         self
     }
 
-    /// Adds what stands over the next table.
+    /// Adds the title of the next table.
     pub fn heading(mut self, text: &str) -> Self {
         self.0.push(Part::Heading(text.to_owned()));
         self
@@ -76,12 +75,12 @@ impl Body {
         self
     }
 
-    /// Adds a list below what stands over it, if it has items.
+    /// Adds a list after an empty line, if it has items.
     pub fn list(self, items: &str) -> Self {
         if items.is_empty() { self } else { self.notes(format!("\n{items}")) }
     }
 
-    /// Adds an item of a list with what it stands on, in Markdown.
+    /// Adds an item of a list with its evidence, in Markdown.
     pub fn finding(mut self, said: String, evidence: String) -> Self {
         self.0.push(Part::Finding(said, evidence));
         self
@@ -100,21 +99,17 @@ impl Body {
         self.0.is_empty()
     }
 
-    /// For a terminal. Ends with a line break, unless it is empty.
+    /// Returns Markdown for a terminal. It ends with a line break, unless it is empty.
     pub fn markdown(&self) -> String {
-        self.text(usize::MAX)
+        self.0.iter().map(|part| part.markdown(usize::MAX)).collect()
     }
 
-    /// The same for a document, in which long evidence is folded.
+    /// Returns Markdown for a document, in which long evidence is folded.
     pub fn document(&self) -> String {
-        self.text(SHORT_EVIDENCE)
+        self.0.iter().map(|part| part.markdown(SHORT_EVIDENCE)).collect()
     }
 
-    fn text(&self, most_evidence: usize) -> String {
-        self.0.iter().map(|part| part.markdown(most_evidence)).collect()
-    }
-
-    /// `label` says to a screen reader what the tables are of.
+    /// Returns HTML. The label says to a screen reader what the tables are of.
     pub fn html(&self, label: &str) -> String {
         let mut label = label;
         let mut html = String::new();

@@ -2,7 +2,7 @@
 
 use super::markup::{escape, inline};
 
-/// Stands where there is no figure.
+/// The text in place of a figure that is missing.
 pub const MISSING: &str = "–";
 
 /// The longest cell, in letters, that is never wrapped.
@@ -19,7 +19,7 @@ pub type Column<'a, R> = (&'a str, fn(&R) -> String);
 /// Rows of text under a heading.
 pub struct Table {
     rows: Vec<Vec<String>>,
-    /// How many columns from the left are text. The others are numbers, aligned to the right.
+    /// The number of columns from the left that are text. The others are numbers, to the right.
     text_columns: usize,
 }
 
@@ -44,7 +44,6 @@ impl Table {
         self.rows.push(row);
     }
 
-    /// Returns whether it has only its heading.
     pub fn is_empty(&self) -> bool {
         self.rows.len() < 2
     }
@@ -73,7 +72,6 @@ impl Table {
         format!("<tr>{}</tr>\n", cells.collect::<String>())
     }
 
-    /// Returns the table in Markdown.
     pub fn markdown(&self) -> String {
         // A bar would begin another cell.
         let escaped = |cell: &String| cell.replace('|', "\\|").replace('\n', " ");

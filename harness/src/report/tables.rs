@@ -1,16 +1,18 @@
 //! The tables of trials and workloads. Everything here comes from a run's files, and the same files
 //! give the same text.
 
+use std::collections::BTreeSet;
+
 use itertools::Itertools as _;
 
-use super::query::{self, ArmTrials, absent, grouped};
+use super::query::{self, ArmTrials, absent, in_groups};
 use super::section::Body;
-use super::table::{self, Column, MISSING, Table};
+use super::table::{Column, MISSING, Table, cell};
 use crate::matrix::Workload;
 use crate::results::Run;
 use crate::rows::{Bounds, CapacityRow, EventRow, Pass, Status, SyscallRow, TrialRow};
 use crate::statistics::median;
-use crate::text::number;
+use crate::text::significant;
 use crate::verdict::metric::{self, Metric};
 use crate::verdict::{blocks, comparisons};
 
@@ -22,7 +24,7 @@ pub fn questions(run: &Run) -> Body {
         ("workload", |workload| workload.name.clone()),
         ("connections", |workload| match workload.idle_connections {
             0 => workload.connections.to_string(),
-            idle => format!("{}, and {} idle", workload.connections, number(idle as f64)),
+            idle => format!("{}, and {} idle", workload.connections, significant(idle as f64)),
         }),
         ("message", |workload| format!("{} B", workload.message_bytes)),
         ("load", query::describe_load),
@@ -59,12 +61,12 @@ impl<'a> Counted<'a> {
             .filter(|row| row.run_id == self.trial.run_id)
             .sorted_by(by_count)
             .filter(|row| row.calls_per_echo >= SHOWN_CALLS)
-            .map(|row| format!("{} {}", row.syscall, number(row.calls_per_echo)))
+            .map(|row| format!("{} {}", row.syscall, significant(row.calls_per_echo)))
             .join(", ")
     }
 
     fn figure(&self, value: Option<f64>) -> String {
-        table::cell(value.filter(|_| self.is_usable()), number)
+        cell(value.filter(|_| self.is_usable()), significant)
     }
 
     fn events(&self) -> Vec<&'a EventRow> {
@@ -104,7 +106,7 @@ pub fn events(run: &Run) -> Body {
             match event.and_then(|row| row.count_per_echo) {
                 // An event that never happened differs from one that hardly did.
                 Some(0.0) => "0".to_owned(),
-                value => table::cell(value, number),
+                value => cell(value, significant),
             }
         }));
         table.push(cells);
@@ -136,19 +138,19 @@ const CLIENT_LIMITED: TrialsColumn = ("client-limited", |row| row.client_limited
 const BLOCKS: TrialsColumn = ("blocks", |row| row.blocks());
 
 /// Returns the arms of the latency pass. Every column is over the same blocks as the ratio.
-fn latency_trials(run: &Run) -> Vec<ArmTrials<'_>> {
+fn latency_trials(run: &Run) -> impl Iterator<Item = ArmTrials<'_>> {
     (ArmTrials::of_pass(run, Pass::Latency).into_iter())
         .map(|row| ArmTrials::in_complete_blocks(run, row.workload, row.arm))
-        .collect()
 }
 
 /// Returns the same of the workloads whose loop is open, or not.
 fn latency_trials_by_loop(run: &Run, is_open: bool) -> Vec<ArmTrials<'_>> {
-    let is_wanted = |row: &ArmTrials| {
-        let workload = run.matrix.workloads.iter().find(|workload| workload.name == row.workload);
-        workload.is_some_and(|workload| workload.rate_per_s.is_some() == is_open)
-    };
-    latency_trials(run).into_iter().filter(is_wanted).collect()
+    let workloads = run.matrix.workloads.iter();
+    let names: BTreeSet<&str> = workloads
+        .filter(|workload| workload.rate_per_s.is_some() == is_open)
+        .map(|workload| workload.name.as_str())
+        .collect();
+    latency_trials(run).filter(|row| names.contains(row.workload)).collect()
 }
 
 fn against_baseline(run: &Run, metric: &Metric) -> String {
@@ -167,7 +169,7 @@ pub fn cpu(run: &Run) -> Body {
         ("switches/echo", |row| row.median(|trial| trial.context_switches_per_echo)),
         BLOCKS,
     ];
-    Body::from(Table::of(&latency_trials(run), 2, &columns))
+    Body::from(Table::of(&latency_trials(run).collect_vec(), 2, &columns))
         .list(&absent(run, Pass::Latency))
         .list(&endings(run))
 }
@@ -249,7 +251,7 @@ pub fn fairness(run: &Run) -> Body {
 /// Writes four decimals: two would show an index of 0.996 as even.
 fn fairness_index(row: &ArmTrials, value: fn(&TrialRow) -> Option<f64>) -> String {
     let mut values = row.trials.iter().filter_map(|trial| value(trial)).collect_vec();
-    table::cell(median(&mut values), |index| format!("{index:.4}"))
+    cell(median(&mut values), |index| format!("{index:.4}"))
 }
 
 pub fn capacity(run: &Run) -> Body {
@@ -262,10 +264,10 @@ pub fn capacity(run: &Run) -> Body {
     let columns: [Column<CapacityRow>; 8] = [
         ("sweep", |row| row.sweep.clone()),
         ("arm", |row| row.arm.clone()),
-        ("objective", |row| format!("p99 ≤ {} ms", number(row.objective_p99_us / 1000.0))),
-        ("kept up to /s", |row| table::cell(row.kept_per_s, number)),
+        ("objective", |row| format!("p99 ≤ {} ms", significant(row.objective_p99_us / 1000.0))),
+        ("kept up to /s", |row| cell(row.kept_per_s, significant)),
         (p99, |row| milliseconds([row.kept_p99_us, row.kept_p99_low_us, row.kept_p99_high_us])),
-        ("not shown to be kept at /s", |row| table::cell(row.missed_per_s, number)),
+        ("not shown to be kept at /s", |row| cell(row.missed_per_s, significant)),
         (p99, |row| {
             milliseconds([row.missed_p99_us, row.missed_p99_low_us, row.missed_p99_high_us])
         }),
@@ -276,14 +278,14 @@ pub fn capacity(run: &Run) -> Body {
         return Body::default();
     }
     Body::from(table).notes(
-        "\nA rate is kept where p99 with the upper end of its bounds is within the objective, there \
-         and at every lower rate.\n",
+        "\nA rate is kept where p99 with the upper end of its bounds is within the objective, \
+         there and at every lower rate.\n",
     )
 }
 
 /// Writes a mean and its bounds, in µs, as milliseconds.
 fn milliseconds(mean_low_high: [Option<f64>; 3]) -> String {
-    match mean_low_high.map(|us| us.map(|us| number(us / 1000.0))) {
+    match mean_low_high.map(|us| us.map(|us| significant(us / 1000.0))) {
         [Some(mean), Some(low), Some(high)] => format!("{mean} ({low}–{high})"),
         _ => MISSING.to_owned(),
     }
@@ -296,14 +298,14 @@ fn endings(run: &Run) -> String {
     let mut lines = String::new();
     for Workload { name, .. } in &run.matrix.workloads {
         let blocks = blocks::complete_blocks(&run.trials, Pass::Latency, name).len();
-        let asked_for = number(asked);
+        let asked_for = significant(asked);
         let why = match comparisons::precision_percent(&run.trials, name, &run.matrix) {
             Some(reached) if reached <= asked => {
                 format!("every interval is within {asked_for} % of its ratio, which was asked for")
             }
             Some(reached) => format!(
                 "the bound; the widest interval is {} %, and {asked_for} % was asked for",
-                number(reached)
+                significant(reached)
             ),
             None => "too few for intervals".to_owned(),
         };
@@ -323,7 +325,7 @@ pub fn gates(run: &Run) -> Body {
         ("reason", |trials| trials[0].reason.clone()),
     ];
     let remarkable = run.trials.iter().filter(|row| is_remarkable(row));
-    let kinds = grouped(
+    let kinds = in_groups(
         remarkable.map(|row| ((row.pass, row.status, &row.workload, &row.arm, &row.reason), row)),
     );
     let kinds = kinds.into_iter().map(|(_, trials)| trials).collect_vec();
@@ -354,8 +356,8 @@ pub fn gates(run: &Run) -> Body {
     Body::from(table).notes(format!("{gap}{}\n", notes.join(" ")))
 }
 
-/// Returns whether a trial was not used or carries a remark. Of several reasons the first is not that
-/// the client was the limit.
+/// Returns whether a trial was not used or carries a remark. Of several reasons the first is not
+/// that the client was the limit.
 fn is_remarkable(row: &TrialRow) -> bool {
     match row.status {
         Status::Ok => !row.reason.is_empty(),

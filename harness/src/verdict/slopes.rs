@@ -11,7 +11,7 @@ use crate::rows::{
     ACTIVE, KERNEL_SUM, MemoryPointRow, MemoryRow, Pass, Status, TrialRow, USER_SUM,
 };
 use crate::statistics::{Interval, slope_range};
-use crate::text::whole;
+use crate::text::integer;
 
 /// An interval that is no wider tells something even if there is 0 in it: that a connection takes
 /// less than this.
@@ -54,16 +54,16 @@ pub fn disturbance(sum: &MemoryRow) -> Option<String> {
         return Some(format!(
             "the kernel's objects had not come to rest: the 95 % interval of their slope is {} bytes wide, and {} would \
              be a tenth of it: something else used memory",
-            whole(interval.width()),
-            whole(SCATTER_SHARE * slope.abs())
+            integer(interval.width()),
+            integer(SCATTER_SHARE * slope.abs())
         ));
     }
     let down = sum.down_bytes_per_connection.filter(|down| *down > GIVEN_BACK_SHARE * slope)?;
     Some(format!(
         "the kernel's objects had not come to rest: connections took {} bytes each and gave back {}: something else used \
          memory",
-        whole(slope),
-        whole(down)
+        integer(slope),
+        integer(down)
     ))
 }
 
@@ -316,7 +316,7 @@ fn untold(row: &MemoryRow, bytes: f64, interval: &Interval) -> Option<String> {
     (!is_fine).then(|| {
         format!(
             "the readings bound it within {} bytes only, a wider range than the figure itself",
-            whole(width)
+            integer(width)
         )
     })
 }

@@ -106,7 +106,7 @@ pub fn label(value: f64) -> String {
     match value.abs() {
         1e6.. => plain(value / 1e6) + "M",
         1e4.. => plain(value / 1e3) + "k",
-        1e3.. => crate::text::number(value),
+        1e3.. => crate::text::significant(value),
         _ => plain(value),
     }
 }

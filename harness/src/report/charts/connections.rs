@@ -9,7 +9,7 @@ use crate::report::walk;
 use crate::results::Run;
 use crate::rows::{ALONE, Pass, ScaleRow, Status, TrialRow};
 use crate::statistics::{Interval, median};
-use crate::text::{count, number};
+use crate::text::{grouped, significant};
 
 /// The trials that stand.
 fn usable(run: &Run) -> Vec<&TrialRow> {
@@ -105,8 +105,8 @@ pub fn costs(run: &Run) -> Found {
     };
     canvas.note(&format!(
         "{} messages a second on {} of them. {repeats}; a walk is one server.",
-        number(matrix.rate_per_s.get()),
-        count(matrix.active as u64)
+        significant(matrix.rate_per_s.get()),
+        grouped(matrix.active as u64)
     ));
     say_missing(&mut canvas, run, Pass::Scale, &[]);
     Ok(vec![canvas.finish()])

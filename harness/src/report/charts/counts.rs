@@ -15,7 +15,7 @@ use crate::results::Run;
 use crate::rows::{
     ACTIVE, KERNEL_SUM, MACHINE_SUM, MemoryRow, NEVER_USED, Pass, Status, USED_THEN_IDLE, USER_SUM,
 };
-use crate::text::{number, whole};
+use crate::text::{integer, significant};
 use crate::verdict::slopes::Flaw;
 
 /// Less than this of a call for an echo is not drawn.
@@ -36,11 +36,11 @@ pub fn syscalls(run: &Run) -> Found {
             calls.iter().map(|call| part(&call.syscall, call.calls_per_echo)).collect();
         let waits = trial
             .events_per_wait
-            .map_or(String::new(), |events| format!(", {} a wait", number(events)));
+            .map_or(String::new(), |events| format!(", {} a wait", significant(events)));
         let source = trial.syscalls_source.split(':').next().unwrap_or_default();
         let source = if source == "tracepoints" { String::new() } else { format!(", {source}") };
         Some(Row {
-            figures: format!("{}{waits}{source}", number(trial.syscalls_per_echo?)),
+            figures: format!("{}{waits}{source}", significant(trial.syscalls_per_echo?)),
             label: arm,
             drawn: Drawn::Stack(parts),
         })
@@ -192,14 +192,14 @@ fn row(arm: String, rows: &[&MemoryRow], colours: &BTreeMap<String, Colour>) -> 
         parts.push(Part { name: "own".to_owned(), colour: OWN, size: bytes });
     }
     let bounds = |row: &MemoryRow| match (row.over_null_low, row.over_null_high) {
-        (Some(low), Some(high)) => format!(" ({}–{})", whole(low), whole(high)),
+        (Some(low), Some(high)) => format!(" ({}–{})", integer(low), integer(high)),
         _ => String::new(),
     };
     let own_words = match (own, sum(USER_SUM)) {
-        (Some(bytes), Some(row)) => format!(", own {}{}", whole(bytes), bounds(row)),
+        (Some(bytes), Some(row)) => format!(", own {}{}", integer(bytes), bounds(row)),
         _ => String::new(),
     };
-    let figures = format!("kernel {}{}{own_words}", whole(kernel_bytes), bounds(kernel));
+    let figures = format!("kernel {}{}{own_words}", integer(kernel_bytes), bounds(kernel));
     Some(Row { label: arm, figures, drawn: Drawn::Stack(parts) })
 }
 

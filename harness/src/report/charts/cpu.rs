@@ -9,7 +9,7 @@ use crate::report::query::{comparison, describe_load, in_complete_blocks, noise,
 use crate::results::Run;
 use crate::rows::{Bounds, ComparisonRow, Pass, Status, Verdict};
 use crate::statistics::Interval;
-use crate::text::number;
+use crate::text::significant;
 use crate::verdict::blocks::complete_blocks;
 use crate::verdict::metric::{self, Metric};
 
@@ -183,10 +183,10 @@ pub fn absolute(run: &Run) -> Found {
             let Median { value: middle, interval: bounds } =
                 Median::of(rows.iter().filter_map(|row| row.server_cpu_ns_per_echo).collect())?;
             let range = bounds.map_or(String::new(), |Interval { low, high }| {
-                format!(" ({}–{})", number(low), number(high))
+                format!(" ({}–{})", significant(low), significant(high))
             });
             Some(Row {
-                figures: format!("{}{range}", number(middle)),
+                figures: format!("{}{range}", significant(middle)),
                 drawn: Drawn::Bar { look: look(run, &arm), to: middle, bounds },
                 label: arm,
             })

@@ -14,7 +14,7 @@ use crate::report::colours::look;
 use crate::report::query::in_complete_blocks;
 use crate::results::{Run, histogram_file};
 use crate::rows::{Pass, Status, TrialRow};
-use crate::text::number;
+use crate::text::significant;
 use crate::verdict::blocks::complete_blocks;
 
 type Percentile = fn(&TrialRow) -> Option<f64>;
@@ -65,7 +65,7 @@ fn of_group(run: &Run, group: &[&Workload]) -> Option<Chart> {
             .collect(),
         goal: objective
             .filter(|_| name == "p99")
-            .map(|goal| (goal, format!("objective: {} ms", number(goal / 1000.0)))),
+            .map(|goal| (goal, format!("objective: {} ms", significant(goal / 1000.0)))),
     };
     let panels = percentiles.map(panel);
     let points = || panels.iter().flat_map(|panel| &panel.lines).flat_map(|line| &line.points);

@@ -14,7 +14,7 @@ use crate::report::query::{comparison, counted_trial, ratio_of_bounds};
 use crate::results::Run;
 use crate::rows::{Bounds, Pass, Verdict};
 use crate::statistics::Interval;
-use crate::text::{list, names};
+use crate::text::{list, quoted_list};
 use crate::verdict::estimate::Estimate;
 use crate::verdict::memory;
 use crate::verdict::metric::{self, Class, Metric};
@@ -411,7 +411,7 @@ fn reasons<'a>(all: impl Iterator<Item = &'a Unjudged>) -> Vec<(String, Vec<&'a 
 /// Names, or how many they are.
 fn few<'a>(all: impl Iterator<Item = &'a str>, what: &str) -> String {
     let all: BTreeSet<&str> = all.collect();
-    if all.len() > NAMED { format!("{} {what}", all.len()) } else { names(all) }
+    if all.len() > NAMED { format!("{} {what}", all.len()) } else { quoted_list(all) }
 }
 
 /// A ratio's bounds as those of a cost, of which more is worse.

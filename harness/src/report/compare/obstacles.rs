@@ -10,7 +10,7 @@ use crate::matrix::{Matrix, Workload};
 use crate::report::query::counted_trial;
 use crate::results::Run;
 use crate::rows::{Pass, TrialRow};
-use crate::text::names;
+use crate::text::quoted_list;
 use crate::verdict::blocks::is_spoilt_by_client;
 use crate::verdict::metric::{self, Metric};
 
@@ -33,7 +33,7 @@ pub fn parts(pair: &Pair, asked: &Asked) -> Vec<String> {
             true => " (`ringmark run --replay` keeps the rates of a sweep)",
             false => "",
         };
-        gaps.push(format!("B lacks {}{advice}", names(absent.iter().map(String::as_str))));
+        gaps.push(format!("B lacks {}{advice}", quoted_list(absent.iter().map(String::as_str))));
     }
     gaps
 }

@@ -10,7 +10,7 @@ use crate::matrix::Matrix;
 use crate::results::Run;
 use crate::results::origin::between as differences;
 use crate::rows::TrialRow;
-use crate::text::names;
+use crate::text::quoted_list;
 use crate::verdict::comparisons::again;
 
 /// A line for each run, and for each difference.
@@ -35,7 +35,7 @@ pub fn lines(a: &Path, b: &Path, pair: &Pair) -> Vec<String> {
         lines.extend(run.gap().map(|gap| format!("{name} is not whole: {gap}")));
         let own = only_in(run, other);
         if !own.is_empty() {
-            lines.push(format!("Only in {name}: {}", names(own.iter().map(String::as_str))));
+            lines.push(format!("Only in {name}: {}", quoted_list(own.iter().map(String::as_str))));
         }
     }
     if pair.baseline().is_none() {

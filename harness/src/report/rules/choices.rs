@@ -6,10 +6,10 @@ use itertools::Itertools as _;
 use super::limits;
 use super::rule::{Kind, LOADS, Rule, judged, sentence};
 use super::series::Series;
-use crate::report::query::{grouped, others, ratio};
+use crate::report::query::{in_groups, others, ratio};
 use crate::results::Run;
 use crate::rows::{ComparisonRow, Verdict};
-use crate::text::{list, names, percent};
+use crate::text::{list, percent, quoted_list};
 use crate::verdict::metric::{CPU, Metric};
 use crate::verdict::resolution::resolution_percent;
 
@@ -54,8 +54,8 @@ pub fn rules(run: &Run, all: &[Series]) -> Vec<Rule> {
     // Memory alone is no reason: what it differs by has rules of its own.
     let better = judged.iter().filter(|arm| arm.is_better_under_load());
     // Arms that are better in the same, and worse in the same, at the same workloads.
-    let by_arm = grouped(better.map(|arm| ((&arm.arm, arm.nouns(true), arm.nouns(false)), arm)));
-    let choices = grouped(by_arm.into_iter().map(|((_, better, worse), found)| {
+    let by_arm = in_groups(better.map(|arm| ((&arm.arm, arm.nouns(true), arm.nouns(false)), arm)));
+    let choices = in_groups(by_arm.into_iter().map(|((_, better, worse), found)| {
         let points = found.iter().map(|arm| arm.point).collect_vec();
         ((better, worse, points), found)
     }));
@@ -109,7 +109,7 @@ fn better_or_trade(
     let baseline = &run.matrix.baseline;
     let (is, choice) =
         if arms.len() == 1 { ("is", "a better choice") } else { ("are", "better choices") };
-    let (arms, better) = (names(arms), list(better));
+    let (arms, better) = (quoted_list(arms), list(better));
     let statement = if worse.is_empty() {
         // Where the client was the limit, throughput and latency could not be.
         let is_all = found.iter().all(|arm| arm.rows.len() == arm.under_load(true).count());
@@ -143,7 +143,7 @@ fn better_or_trade(
 
 /// Says where nobody is shown to be better than the baseline.
 fn enough(run: &Run, all: &[Series], judged: &[ArmVerdicts]) -> Option<Rule> {
-    let by_point = grouped(judged.iter().map(|arm| (arm.point, arm)))
+    let by_point = in_groups(judged.iter().map(|arm| (arm.point, arm)))
         .into_iter()
         .filter(|(_, arms)| !arms.iter().any(|arm| arm.is_better_under_load()))
         .collect_vec();
@@ -151,10 +151,10 @@ fn enough(run: &Run, all: &[Series], judged: &[ArmVerdicts]) -> Option<Rule> {
     let arms = at_points().map(|arm| arm.arm.as_str()).unique().collect_vec();
     let nobody = match arms.len() {
         0 => return None,
-        1 => format!("{} is not", names(arms)),
+        1 => format!("{} is not", quoted_list(arms)),
         2 => format!("neither `{}` nor `{}` is", arms[0], arms[1]),
         // More are listed where they differ.
-        3..=4 => format!("none of {} is", names(arms)),
+        3..=4 => format!("none of {} is", quoted_list(arms)),
         count => format!("none of the {count} others that have a verdict is"),
     };
     let mut evidence = by_point.iter().map(|((index, at), arms)| {

@@ -10,12 +10,12 @@ use crate::report::walk::{crowding, steps, trials};
 use crate::results::Run;
 use crate::rows::{Bounds, ScaleRow, TrialRow, Verdict};
 use crate::statistics::Interval;
-use crate::text::{count, list, names, number, percent};
+use crate::text::{grouped, list, percent, quoted_list, significant};
 use crate::verdict::estimate::Estimate;
 use crate::verdict::metric::CPU;
 use crate::verdict::resolution::resolvable_percent;
 
-/// What an arm takes beside the largest crowd, over a second server that has none.
+/// An arm's CPU beside the largest crowd, over that of a second server without one.
 struct Crowded<'a> {
     arm: &'a str,
     ratio: Estimate,
@@ -82,7 +82,7 @@ pub fn rule(run: &Run) -> Option<Rule> {
         clauses.push(format!(
             "no difference in {noun} to none beside them is shown for {} (one beyond {} % would \
              have been shown)",
-            names(alike.iter().map(|crowded| crowded.arm)),
+            quoted_list(alike.iter().map(|crowded| crowded.arm)),
             percent(resolvable.fold(0.0, f64::max))
         ));
     }
@@ -93,9 +93,9 @@ pub fn rule(run: &Run) -> Option<Rule> {
     (!clauses.is_empty()).then(|| Rule {
         subject: format!(
             "{} connections, beside {} idle connections, open loop, {}/s, {} messages",
-            count(active),
-            count(idle),
-            number(scale.rate_per_s.get()),
+            grouped(active),
+            grouped(idle),
+            significant(scale.rate_per_s.get()),
             bytes(scale.message_bytes.get())
         ),
         statement: sentence(&clauses.join("; ")),

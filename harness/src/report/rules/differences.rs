@@ -1,17 +1,18 @@
-//! What an arm takes against the baseline, over a series of workloads.
+//! An arm against the baseline, over a series of workloads.
 
 use itertools::Itertools as _;
 
 use super::rule::{Kind, Rule, judged, sentence};
 use super::series::Series;
-use crate::report::query::{grouped, noise, others, range, ratio};
+use crate::report::query::{in_groups, noise, others, range, ratio};
 use crate::results::Run;
 use crate::rows::{ComparisonRow, Verdict};
-use crate::text::{list, names, number, percent};
+use crate::statistics::Interval;
+use crate::text::{list, percent, quoted_list, significant};
 use crate::verdict::metric::{Metric, Words};
 use crate::verdict::resolution::resolution_percent;
 
-/// From this ratio on people say how many times.
+/// The least ratio that is written as a number of times.
 const TIMES: f64 = 2.0;
 
 /// An arm with what was shown of it at each workload of a series, where there is a verdict.
@@ -29,42 +30,40 @@ impl ArmRows<'_> {
         points.iter().filter_map(|&at| self.rows[at])
     }
 
-    /// From the lowest end of an interval to the highest.
-    fn bounds(&self, points: &[usize]) -> (f64, f64) {
-        let low = self.at(points).map(|row| row.ratio_low).fold(f64::INFINITY, f64::min);
-        (low, self.at(points).map(|row| row.ratio_high).fold(0.0, f64::max))
+    /// Returns the interval from the lowest end to the highest.
+    fn bounds(&self, points: &[usize]) -> Interval {
+        Interval {
+            low: self.at(points).map(|row| row.ratio_low).fold(f64::INFINITY, f64::min),
+            high: self.at(points).map(|row| row.ratio_high).fold(0.0, f64::max),
+        }
     }
 
-    /// How far it lies from the baseline: one range, or where it changes steadily from one end of
-    /// the points to the other, and for certain, that of either end.
+    /// Writes how far it lies from the baseline: one range, or where it changes steadily from one
+    /// end of the points to the other, and for certain, that of either end.
     fn amount(&self, points: &[usize], unit: &str, write: fn(f64) -> String) -> String {
         let range = |points: &[usize]| {
-            let (low, high) = self.bounds(points);
+            let Interval { low, high } = self.bounds(points);
             // The lesser difference first, whichever way it goes.
-            let (least, most) =
-                if high < 1.0 { (write(high), write(low)) } else { (write(low), write(high)) };
+            let ends = if high < 1.0 { [high, low] } else { [low, high] };
+            let [least, most] = ends.map(write);
             format!("{}{unit}", if least == most { least } else { format!("{least}–{most}") })
         };
-        let ratios: Vec<f64> = self.at(points).map(|row| row.ratio).collect();
         let &[first, .., last] = points else { return range(points) };
-        let ((low, high), (last_low, last_high)) = (self.bounds(&[first]), self.bounds(&[last]));
-        let steadily = (high < last_low && ratios.is_sorted())
-            || (low > last_high && ratios.is_sorted_by(|a, b| a >= b));
-        if !steadily {
+        let ratios = self.at(points).map(|row| row.ratio).collect_vec();
+        let (at_first, at_last) = (self.bounds(&[first]), self.bounds(&[last]));
+        let is_larger = at_first.high < at_last.low;
+        let is_steady = (is_larger && ratios.is_sorted())
+            || (at_first.low > at_last.high && ratios.is_sorted_by(|a, b| a >= b));
+        if !is_steady {
             return range(points);
         }
-        let rises = (high < last_low) == (low > 1.0);
-        format!(
-            "{}, {} to {},",
-            range(&[first]),
-            if rises { "rising" } else { "falling" },
-            range(&[last])
-        )
+        let way = if is_larger == (at_first.low > 1.0) { "rising" } else { "falling" };
+        format!("{}, {way} to {},", range(&[first]), range(&[last]))
     }
 }
 
-/// Makes a rule for the arms that have the same verdicts all along a series. Those that never differ
-/// have one only if `says_none`.
+/// Makes a rule for the arms that have the same verdicts all along a series. Those that never
+/// differ have one only if `says_none`.
 pub fn rules(run: &Run, series: &Series, metric: &Metric, says_none: bool) -> Vec<Rule> {
     let arms = others(run).map(|name| ArmRows {
         rows: (series.workloads.iter())
@@ -76,7 +75,7 @@ pub fn rules(run: &Run, series: &Series, metric: &Metric, says_none: bool) -> Ve
         let mut rows = arm.rows.iter().flatten();
         rows.any(|row| says_none || row.verdict != Verdict::NoDifferenceShown)
     };
-    grouped(arms.filter(is_said).map(|arm| (arm.verdicts(), arm)))
+    in_groups(arms.filter(is_said).map(|arm| (arm.verdicts(), arm)))
         .into_iter()
         .map(|(verdicts, arms)| rule(run, series, metric, &verdicts, &arms))
         .collect()
@@ -91,7 +90,7 @@ fn rule(
 ) -> Rule {
     let judged = verdicts.iter().enumerate().filter_map(|(at, verdict)| Some(((*verdict)?, at)));
     let all = judged.clone().map(|(_, at)| at).collect_vec();
-    let by_verdict = grouped(judged);
+    let by_verdict = in_groups(judged);
     let clauses = by_verdict.iter().enumerate().map(|(index, (verdict, points))| {
         let baseline = &run.matrix.baseline;
         let clause = Clause { metric, arms, points, baseline, is_first: index == 0 };
@@ -111,8 +110,8 @@ fn rule(
     }
 }
 
-/// What one verdict says of the arms, at the points of the series that have it. The first clause of
-/// a sentence says of what.
+/// One verdict on the arms, at the points of the series that have it. Only the first clause of a
+/// sentence names the metric.
 struct Clause<'a> {
     metric: &'a Metric,
     arms: &'a [ArmRows<'a>],
@@ -130,7 +129,7 @@ impl Clause<'_> {
                 "no difference in {} to `{}` is shown for {}",
                 self.metric.words.noun,
                 self.baseline,
-                names(self.arms.iter().map(|arm| arm.name.as_str()))
+                quoted_list(self.arms.iter().map(|arm| arm.name.as_str()))
             )
         } else {
             "no difference is shown".to_owned()
@@ -141,8 +140,8 @@ impl Clause<'_> {
     fn difference(&self, is_less: bool) -> String {
         let Words { noun, less, .. } = &self.metric.words;
         let (times, shares): (Vec<&ArmRows>, Vec<&ArmRows>) = (self.arms.iter())
-            .sorted_by(|a, b| a.bounds(self.points).0.total_cmp(&b.bounds(self.points).0))
-            .partition(|arm| arm.bounds(self.points).1 >= TIMES);
+            .sorted_by(|a, b| a.bounds(self.points).low.total_cmp(&b.bounds(self.points).low))
+            .partition(|arm| arm.bounds(self.points).high >= TIMES);
         let mut parts = Vec::new();
         if !shares.is_empty() {
             let amounts = self.amounts(&shares, " %", |ratio| percent(100.0 * (ratio - 1.0).abs()));
@@ -151,7 +150,7 @@ impl Clause<'_> {
             parts.push(format!("{amounts} {more}{}", if self.is_first { &than } else { "" }));
         }
         if !times.is_empty() {
-            let amounts = self.amounts(&times, " times", number);
+            let amounts = self.amounts(&times, " times", significant);
             parts.push(if self.is_first {
                 format!("{amounts} the {noun} of `{}`", self.baseline)
             } else {
@@ -186,7 +185,7 @@ fn evidence(
             .sorted_by(|a, b| a.ratio.total_cmp(&b.ratio))
             .collect_vec();
         let ratios = rows.iter().map(|row| {
-            let [arm, baseline] = [row.arm_median, row.baseline_median].map(number);
+            let [arm, baseline] = [row.arm_median, row.baseline_median].map(significant);
             format!("`{}` {}, {arm} against {baseline} {}", row.arm, ratio(row), metric.words.unit)
         });
         let place = match series.place(&[at]) {

@@ -5,25 +5,24 @@ use itertools::Itertools as _;
 use super::rule::{Kind, Rule, sentence};
 use super::series::Series;
 use crate::matrix::Workload;
-use crate::report::query::{grouped, in_complete_blocks, others};
+use crate::report::query::{in_complete_blocks, in_groups, others};
 use crate::results::Run;
 use crate::rows::{Bounds, KERNEL_SUM, NEVER_USED, USED_THEN_IDLE};
 use crate::statistics::Interval;
-use crate::text::{names, number, whole};
+use crate::text::{integer, quoted_list, significant};
 use crate::verdict::estimate::Estimate;
 use crate::verdict::memory::slope;
 use crate::verdict::metric::{self, Metric};
 use crate::verdict::sweep;
 
-/// Up to which rate of a sweep an arm keeps the objective, as in `capacity.csv`, where there are
-/// intervals up to it.
+/// Says up to which rate of a sweep each arm keeps the objective, as in `capacity.csv`. Every rate
+/// up to it has an interval.
 pub fn capacities(run: &Run, all: &[Series]) -> Vec<Rule> {
     let sweeps = run.capacities.iter().map(|row| &row.sweep).unique();
     sweeps.filter_map(|sweep| capacity(run, all, sweep)).collect()
 }
 
-/// Mean and interval over the blocks of the 99th percentile, in µs, and how many they are. None of
-/// what gets no verdict.
+/// Returns the mean p99 over the blocks in µs, and the number of blocks; none without a verdict.
 fn p99_us(run: &Run, workload: &str, arm: &str) -> Option<(Estimate, usize)> {
     let rows = in_complete_blocks(run, workload, arm);
     let p99_us = sweep::p99_us(&rows)?;
@@ -39,7 +38,7 @@ fn capacity(run: &Run, all: &[Series], sweep: &str) -> Option<Rule> {
     let rates: Vec<&Workload> =
         run.matrix.workloads.iter().filter(|workload| is_of_sweep(workload)).collect();
     let rows = run.capacities.iter().filter(|row| row.sweep == sweep).collect_vec();
-    let objective = number(rows.first()?.objective_p99_us / 1000.0);
+    let objective = significant(rows.first()?.objective_p99_us / 1000.0);
     let with_intervals = rows.iter().filter_map(|row| {
         let kept = rates.iter().take_while(|workload| workload.rate() <= row.kept_per_s);
         let kept = kept.collect_vec();
@@ -54,7 +53,7 @@ fn capacity(run: &Run, all: &[Series], sweep: &str) -> Option<Rule> {
         format!("`{arm}` {}", readings.join(", "))
     });
     let evidence = evidence.join("; ");
-    let kept = grouped(with_intervals)
+    let kept = in_groups(with_intervals)
         .into_iter()
         .sorted_by(|(a, _), (b, _)| {
             let [a, b] = [a, b].map(|at| rates[*at].rate().unwrap_or_default());
@@ -68,8 +67,8 @@ fn capacity(run: &Run, all: &[Series], sweep: &str) -> Option<Rule> {
             _ => String::new(),
         };
         let end = if last + 1 == rates.len() { ", the highest rate offered" } else { "" };
-        let rate = number(rates[*last].rate().unwrap_or_default());
-        format!("{}{said} up to {rate}/s{end}", names(arms.iter().copied()))
+        let rate = significant(rates[*last].rate().unwrap_or_default());
+        format!("{}{said} up to {rate}/s{end}", quoted_list(arms.iter().copied()))
     });
     let clauses = clauses.collect_vec();
     (!clauses.is_empty()).then(|| Rule {
@@ -83,12 +82,12 @@ fn capacity(run: &Run, all: &[Series], sweep: &str) -> Option<Rule> {
 
 fn reading(run: &Run, workload: &Workload, arm: &str) -> Option<String> {
     let (Estimate { mean, interval, .. }, blocks) = p99_us(run, &workload.name, arm)?;
-    let rate = number(workload.rate().unwrap_or_default());
-    let [mean, low, high] = [mean, interval.low, interval.high].map(|us| number(us / 1000.0));
+    let rate = significant(workload.rate().unwrap_or_default());
+    let [mean, low, high] = [mean, interval.low, interval.high].map(|us| significant(us / 1000.0));
     Some(format!("{mean} ms ({low}–{high}) at {rate}/s, {blocks} blocks"))
 }
 
-/// What a connection of an arm takes more than one of the baseline, in bytes, with its interval.
+/// The bytes by which a connection of an arm takes more than one of the baseline.
 struct MemoryDifference {
     arm: String,
     bytes: f64,
@@ -101,7 +100,7 @@ impl MemoryDifference {
     }
 }
 
-/// Of all arms whose slopes have an interval.
+/// Returns the differences of all arms whose slopes have an interval.
 fn differences(run: &Run, object: &str, state: &str) -> Vec<MemoryDifference> {
     let slope = |arm: &str| {
         let row = slope(&run.memory, arm, object, state)?;
@@ -115,8 +114,8 @@ fn differences(run: &Run, object: &str, state: &str) -> Vec<MemoryDifference> {
     others(run).filter_map(excess).collect()
 }
 
-/// The memory of which an idle connection of the arm is shown to take another amount than one of
-/// the baseline, and whether it takes less.
+/// Returns the kinds of memory of which an idle connection of the arm is shown to take another
+/// amount than one of the baseline, and whether it takes less.
 pub fn memory_that_differs(run: &Run, arm: &str) -> Vec<(&'static str, bool)> {
     let differs = |metric: &Metric| {
         let all = differences(run, metric.object()?, USED_THEN_IDLE);
@@ -126,7 +125,7 @@ pub fn memory_that_differs(run: &Run, arm: &str) -> Vec<(&'static str, bool)> {
     metric::OF_WALKS.iter().filter_map(differs).collect()
 }
 
-/// For the kernel's memory and the server's own.
+/// Makes the rules on the kernel's memory and on the server's own.
 pub fn memory(run: &Run) -> Vec<Rule> {
     metric::OF_WALKS.iter().filter_map(|metric| memory_of(run, metric.object()?)).collect()
 }
@@ -167,11 +166,11 @@ fn memory_of(run: &Run, object: &str) -> Option<Rule> {
     if !alike.is_empty() {
         let to =
             if clauses.is_empty() { format!(" in {noun} to `{baseline}`") } else { String::new() };
-        let arms = names(alike.iter().map(|found| found.arm.as_str()));
+        let arms = quoted_list(alike.iter().map(|found| found.arm.as_str()));
         clauses.push(format!("no difference{to} is shown for {arms}"));
     }
     let mut bytes = found.iter().map(|MemoryDifference { arm, bytes, interval }| {
-        let [bytes, low, high] = [*bytes, interval.low, interval.high].map(whole);
+        let [bytes, low, high] = [*bytes, interval.low, interval.high].map(integer);
         format!("`{arm}` {bytes} ({low} to {high})")
     });
     Some(Rule {
@@ -191,9 +190,9 @@ fn memory_clause(group: &[&MemoryDifference], than: &str) -> String {
     let high = group.iter().map(|found| found.interval.high).fold(f64::NEG_INFINITY, f64::max);
     let (ends, more) = if low > 0.0 { ([low, high], "more") } else { ([-high, -low], "less") };
     let [bytes, mebibytes] =
-        [ends.map(whole), ends.map(|bytes| number(1e6 * bytes / f64::from(1 << 20)))]
+        [ends.map(integer), ends.map(|bytes| significant(1e6 * bytes / f64::from(1 << 20)))]
             .map(|[least, most]| if least == most { least } else { format!("{least}–{most}") });
     let verb = if group.len() == 1 { "takes" } else { "take" };
-    let arms = names(group.iter().map(|found| found.arm.as_str()));
+    let arms = quoted_list(group.iter().map(|found| found.arm.as_str()));
     format!("{arms} {verb} {bytes} bytes {more}{than}, {mebibytes} MiB for a million of them")
 }

@@ -14,7 +14,7 @@ pub struct Rule {
     pub statement: String,
     /// The figures behind it.
     pub evidence: String,
-    /// How much of the run it holds for: arms, each at so many workloads.
+    /// The number of arms and workloads that it holds for.
     pub covers: usize,
     /// Which question it may answer.
     pub kind: Kind,
@@ -29,7 +29,7 @@ pub enum Kind {
     Other,
 }
 
-/// By what a service judges a server under load.
+/// The metrics by which a service judges a server under load.
 pub const LOADS: [&Metric; 5] = [&CPU, &THROUGHPUT, &P50, &P99, &P999];
 
 /// Returns the arm against the baseline, if that has a verdict. An open loop returns what it is

@@ -3,21 +3,21 @@
 
 use crate::load::limits::Churn;
 use crate::matrix::{Matrix, Workload};
-use crate::text::{count, list, number};
+use crate::text::{grouped, list, significant};
 
 /// A field of a workload in words.
 #[derive(Clone, PartialEq)]
 struct Field {
-    /// What stands before it in a shape.
+    /// The words before it in a shape.
     lead: &'static str,
-    /// What leads to it in a sentence.
+    /// The words before it in a sentence.
     preposition: &'static str,
     value: String,
-    /// What follows a value of 1, and any other.
+    /// The words after a value of 1, and after any other.
     units: [&'static str; 2],
-    /// Where it stands among others.
+    /// The place among the values of a series.
     order: f64,
-    /// Whether a shape names it although all of its workloads have the same.
+    /// True if a shape names it although all of its workloads have the same.
     is_said: bool,
 }
 
@@ -26,101 +26,72 @@ impl Field {
         Self { lead: "", preposition: "with ", value, units, order, is_said }
     }
 
+    fn after(self, lead: &'static str, preposition: &'static str) -> Self {
+        Self { lead, preposition, ..self }
+    }
+
     fn unit(&self) -> &'static str {
         self.units[usize::from(self.value != "1")]
     }
 }
 
-/// All fields, in the order in which a shape names them.
+/// Returns all fields, in the order in which a shape names them.
 fn fields(workload: &Workload, matrix: &Matrix) -> Vec<Field> {
     let counted =
-        |value: u64, units, is_said| Field::new(count(value), units, value as f64, is_said);
-    let (rate, pipeline) = (workload.rate(), workload.pipeline.get());
-    let churn = workload.churn.map(Churn::get);
+        |value: u64, units, is_said| Field::new(grouped(value), units, value as f64, is_said);
+    let (rate_per_s, churn) = (workload.rate(), workload.churn.map(Churn::get));
+    let (message_bytes, pipeline) = (workload.message_bytes.get(), workload.pipeline.get() as u64);
+    let idle_spinner = workload.idle_spinner;
+    let idle = workload.idle_connections as u64;
+    let closed = if rate_per_s.is_none() { "closed loop" } else { "" };
+    let open = if rate_per_s.is_some() && workload.arrival().name() == "uniform" {
+        "open loop, uniform, "
+    } else {
+        "open loop, "
+    };
+    let rate = rate_per_s.map_or_else(String::new, significant);
+    let echoes = churn.map_or_else(|| "unlimited".to_owned(), grouped);
+    let echo_units = [" echo on each connection", " echoes on each connection"];
     let churn_order = churn.map_or(f64::INFINITY, |echoes| echoes as f64);
-    let churn = churn.map_or_else(|| "unlimited".to_owned(), count);
     let work_ns = workload.work_ns.unwrap_or(0);
-    let spinner = if workload.idle_spinner { "CPUs that never halt" } else { "CPUs that halt" };
+    let workers = u64::from(workload.workers.unwrap_or(matrix.workers));
+    let spinner = if idle_spinner { "CPUs that never halt" } else { "CPUs that halt" };
     vec![
         counted(workload.connections as u64, [" connection", " connections"], true),
-        Field {
-            lead: "beside ",
-            preposition: "beside ",
-            ..counted(
-                workload.idle_connections as u64,
-                [" idle connection", " idle connections"],
-                workload.idle_connections > 0,
-            )
-        },
+        counted(idle, [" idle connection", " idle connections"], idle > 0)
+            .after("beside ", "beside "),
         // Never what differs within a series: the rate would be another too.
-        Field::new(
-            if rate.is_some() { "" } else { "closed loop" }.to_owned(),
-            [""; 2],
-            0.0,
-            rate.is_none(),
-        ),
-        Field {
-            lead: if rate.is_some() && workload.arrival().name() == "uniform" {
-                "open loop, uniform, "
-            } else {
-                "open loop, "
-            },
-            preposition: "at ",
-            ..Field::new(
-                rate.map_or_else(String::new, number),
-                ["/s", "/s"],
-                rate.unwrap_or_default(),
-                rate.is_some(),
-            )
-        },
-        Field::new(
-            bytes(workload.message_bytes.get()),
-            [" messages"; 2],
-            workload.message_bytes.get() as f64,
-            true,
-        ),
-        counted(pipeline as u64, [" in flight on each"; 2], pipeline > 1),
-        Field::new(
-            churn,
-            [" echo on each connection", " echoes on each connection"],
-            churn_order,
-            workload.churn.is_some(),
-        ),
+        Field::new(closed.to_owned(), [""; 2], 0.0, rate_per_s.is_none()),
+        Field::new(rate, ["/s"; 2], rate_per_s.unwrap_or_default(), rate_per_s.is_some())
+            .after(open, "at "),
+        Field::new(bytes(message_bytes), [" messages"; 2], message_bytes as f64, true),
+        counted(pipeline, [" in flight on each"; 2], pipeline > 1),
+        Field::new(echoes, echo_units, churn_order, churn.is_some()),
         Field::new(time(work_ns), [" of work"; 2], work_ns as f64, work_ns > 0),
-        counted(
-            u64::from(workload.workers.unwrap_or(matrix.workers)),
-            [" worker", " workers"],
-            workload.workers.is_some(),
-        ),
-        Field::new(
-            spinner.to_owned(),
-            [""; 2],
-            f64::from(u8::from(workload.idle_spinner)),
-            workload.idle_spinner,
-        ),
+        counted(workers, [" worker", " workers"], workload.workers.is_some()),
+        Field::new(spinner.to_owned(), [""; 2], f64::from(u8::from(idle_spinner)), idle_spinner),
     ]
 }
 
-/// A size in words.
+/// Writes a size.
 pub fn bytes(bytes: u64) -> String {
     match bytes {
         _ if bytes > 0 && bytes.is_multiple_of(1 << 20) => format!("{} MiB", bytes >> 20),
         _ if bytes > 0 && bytes.is_multiple_of(1 << 10) => format!("{} KiB", bytes >> 10),
-        _ => format!("{} B", count(bytes)),
+        _ => format!("{} B", grouped(bytes)),
     }
 }
 
 fn time(ns: u64) -> String {
     match ns {
-        _ if ns > 0 && ns.is_multiple_of(1_000_000) => format!("{} ms", count(ns / 1_000_000)),
-        _ if ns.is_multiple_of(1000) => format!("{} µs", count(ns / 1000)),
-        _ => format!("{} ns", count(ns)),
+        _ if ns > 0 && ns.is_multiple_of(1_000_000) => format!("{} ms", grouped(ns / 1_000_000)),
+        _ if ns.is_multiple_of(1000) => format!("{} µs", grouped(ns / 1000)),
+        _ => format!("{} ns", grouped(ns)),
     }
 }
 
 /// Workloads that differ in one field at most, in the order of that field.
 pub struct Series<'a> {
-    /// The workloads.
     pub workloads: Vec<&'a Workload>,
     fields: Vec<Vec<Field>>,
     /// The field that differs; none of a single workload.
@@ -128,7 +99,7 @@ pub struct Series<'a> {
 }
 
 impl<'a> Series<'a> {
-    /// The workloads of a matrix, each in the first series that it continues.
+    /// Returns the workloads of a matrix, each in the first series that it continues.
     pub fn all(matrix: &'a Matrix) -> Vec<Self> {
         let mut found: Vec<Self> = Vec::new();
         for workload in &matrix.workloads {
@@ -151,8 +122,8 @@ impl<'a> Series<'a> {
         found
     }
 
-    /// The one field in which one more workload would differ from all; none if it differs in others
-    /// too, or in none.
+    /// Returns the one field in which one more workload would differ from all; none if it differs
+    /// in others too, or in none.
     fn axis_with(&self, fields: &[Field]) -> Option<usize> {
         let differing: Vec<usize> =
             (0..fields.len()).filter(|&at| self.fields[0][at] != fields[at]).collect();
@@ -161,8 +132,8 @@ impl<'a> Series<'a> {
         (is_new && self.axis.is_none_or(|known| known == axis)).then_some(axis)
     }
 
-    /// Some of its workloads as a shape of service: `64 connections, open loop, 7,800 to 140,000/s,
-    /// 64 B messages`.
+    /// Describes some of its workloads as a shape of service: `64 connections, open loop, 7,800 to
+    /// 140,000/s, 64 B messages`.
     pub fn shape(&self, points: &[usize]) -> String {
         let Some(&first) = points.first() else { return String::new() };
         let shown = self.fields[first].iter().enumerate().filter_map(|(at, field)| {
@@ -174,14 +145,14 @@ impl<'a> Series<'a> {
         shown.collect::<Vec<_>>().join(", ")
     }
 
-    /// Where in the series some of its workloads are, as the end of a sentence: ` at 7,800 and
-    /// 23,000/s`. Nothing of a series that has but one.
+    /// Describes where in the series some of its workloads are, as the end of a sentence: ` at
+    /// 7,800 and 23,000/s`. Nothing of a series that has but one.
     pub fn place(&self, points: &[usize]) -> String {
         let (Some(axis), Some(&first)) = (self.axis, points.first()) else { return String::new() };
         format!(" {}{}", self.fields[first][axis].preposition, self.values(axis, points))
     }
 
-    /// A range if they are three or more that follow each other.
+    /// Writes a range if they are three or more that follow each other.
     fn values(&self, axis: usize, points: &[usize]) -> String {
         let of = |at: usize| &self.fields[at][axis];
         let values: Vec<String> = points.iter().map(|&at| of(at).value.clone()).collect();

@@ -9,7 +9,7 @@ use crate::report::section::GATES_TITLE;
 use crate::results::{Run, RunState};
 use crate::rows::{Pass, Status, TrialRow, Verdict};
 use crate::statistics::Interval;
-use crate::text::{names, number};
+use crate::text::{quoted_list, significant};
 use crate::verdict::blocks::complete_blocks;
 use crate::verdict::metric::{CPU, Metric, P99};
 
@@ -37,8 +37,8 @@ pub fn lines(run: &Run, rules: &[Rule]) -> Vec<String> {
 fn nothing(run: &Run) -> Option<String> {
     if run.trials.is_empty() {
         return Some(
-            "trials.csv is missing or has no row; only a trial's row there says whether its figures \
-             count."
+            "trials.csv is missing or has no row; only a trial's row there says whether its \
+             figures count."
                 .to_owned(),
         );
     }
@@ -81,7 +81,7 @@ fn too_few(run: &Run) -> Option<String> {
     let place = if short.len() == run.matrix.workloads.len() {
         String::new()
     } else {
-        format!(" in {}", names(short.iter().map(|workload| workload.name.as_str())))
+        format!(" in {}", quoted_list(short.iter().map(|workload| workload.name.as_str())))
     };
     let [cpu, p99] = [(&CPU, "the CPU"), (&P99, "the p99 latency")]
         .map(|(metric, noun)| seen(run, &short, metric, noun));
@@ -137,14 +137,14 @@ fn seen(run: &Run, workloads: &[&Workload], metric: &Metric, noun: &str) -> Opti
         clauses.push(format!(
             "{} others at most {} times either way",
             arms.len() - named,
-            number(farthest.log_factor().exp())
+            significant(farthest.log_factor().exp())
         ));
     }
     (!clauses.is_empty()).then(|| clauses.join(", "))
 }
 
 fn times(ratios: &Interval) -> String {
-    let [low, high] = [ratios.low, ratios.high].map(number);
+    let [low, high] = [ratios.low, ratios.high].map(significant);
     if low == high { format!("{low} times") } else { format!("{low} to {high} times") }
 }
 
@@ -186,10 +186,10 @@ fn rejected(run: &Run) -> Option<String> {
     let rejected = latency_rows(run).filter(|row| row.status == Status::Rejected).count();
     (!lost.is_empty()).then(|| {
         format!(
-            "**Not answered:** what the servers take in latency and CPU in {}, where fewer than two \
-             blocks are whole: {rejected} of {} latency trials were turned away. Each has its reason \
-             under “{GATES_TITLE}”; `ringmark doctor` says what disturbs this machine.",
-            names(lost),
+            "**Not answered:** what the servers take in latency and CPU in {}, where fewer than \
+             two blocks are whole: {rejected} of {} latency trials were turned away. Each has its \
+             reason under “{GATES_TITLE}”; `ringmark doctor` says what disturbs this machine.",
+            quoted_list(lost),
             latency_rows(run).count()
         )
     })
