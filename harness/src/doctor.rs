@@ -26,7 +26,7 @@ use serde_json::json;
 use crate::machine::Machine;
 use crate::terminal;
 
-pub use before_run::examine;
+pub use before_run::{Examination, examine};
 
 /// How long all CPUs are kept busy to see who else wants them. The kernel counts in ticks of mostly
 /// 10 ms.

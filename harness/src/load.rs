@@ -39,22 +39,16 @@ use std::sync::mpsc;
 
 use anyhow::{Result, bail};
 
-use self::limits::{Churn, MessageBytes, Pipeline, Rate, SourceAddresses};
+use self::limits::SourceAddresses;
 use self::output::{Output, print};
 use self::plan::LoadPlan;
 use self::result::LoadEvent;
 use self::thread_pool::ThreadPool;
 
 pub use self::files::OTHER_FILES;
-pub use self::limits::DURATION_MAX;
 pub use self::options::Options;
 pub use self::plan::{CONNECTIONS_PER_SOURCE, drain_max};
 
-pub const CHURN_MAX: u64 = *Churn::LIMITS.end();
-pub const MESSAGE_BYTES_MAX: u64 = *MessageBytes::LIMITS.end();
-pub const PIPELINE_MAX: u64 = *Pipeline::LIMITS.end() as u64;
-pub const RATE_MAX_PER_S: f64 = *Rate::LIMITS.end();
-pub const RATE_MIN_PER_S: f64 = *Rate::LIMITS.start();
 pub const SOURCES_MAX: usize = *SourceAddresses::LIMITS.end();
 
 /// Runs the load.

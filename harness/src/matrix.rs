@@ -1,7 +1,12 @@
-//! The matrix of a run: what is asked for, and whether it can be asked.
+//! The matrix of a run: what is asked for, and whether it can be run.
 
+mod check;
 pub mod connection_limits;
+mod duration;
 pub mod external;
+mod file;
+#[cfg(test)]
+mod tests;
 mod types;
 
 pub use types::*;

@@ -377,15 +377,8 @@ impl Run {
             )),
             (RunState::Finished, Some(dealt)) => {
                 let dealt: BTreeSet<&str> = dealt.iter().filter_map(Value::as_str).collect();
-                let line = |row: &TrialRow| {
-                    let TrialRow { run_id, workload, block, arm, .. } = row;
-                    format!(
-                        "{run_id} {} {workload} block {block} {arm}",
-                        row.pass.map_or("", Pass::name)
-                    )
-                };
-                let others =
-                    self.trials.iter().filter(|row| !dealt.contains(line(row).as_str())).count();
+                let is_dealt = |row: &&TrialRow| dealt.contains(row.order_line().as_str());
+                let others = self.trials.len() - self.trials.iter().filter(is_dealt).count();
                 (others > 0).then(|| {
                     format!(
                         "{others} trials of its trials.csv are not those that its manifest names"

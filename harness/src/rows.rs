@@ -313,10 +313,21 @@ impl TrialRow {
         self.owed.is_some_and(|owed| owed > 0)
     }
 
+    /// Returns its line in the manifest's order.
+    pub fn order_line(&self) -> String {
+        let pass = self.pass.map_or("", Pass::name);
+        order_line(self.run_id, pass, &self.workload, self.block, &self.arm)
+    }
+
     /// One of its latencies; infinite if it lies among messages that were owed.
     pub fn latency_or_beyond(&self, value: fn(&Self) -> Option<f64>) -> Option<f64> {
         value(self).or_else(|| self.is_saturated().then_some(f64::INFINITY))
     }
+}
+
+/// Returns the line of a trial in the manifest's order.
+pub fn order_line(run_id: u32, pass: &str, workload: &str, block: u32, role: &str) -> String {
+    format!("{run_id} {pass} {workload} block {block} {role}")
 }
 
 /// A row of `syscalls.csv`: one call's count in one trial.

@@ -100,7 +100,7 @@ const LOW_LOAD: usize = 8;
 
 fn has_low_load(_: &Findings, matrix: &Matrix) -> bool {
     matrix.passes().contains(&Pass::Latency)
-        && matrix.workloads.iter().any(|load| load.connections * load.pipeline < LOW_LOAD)
+        && matrix.workloads.iter().any(|load| load.connections * load.pipeline.get() < LOW_LOAD)
 }
 
 fn has_too_few_cores(findings: &Findings, matrix: &Matrix) -> bool {

@@ -1,5 +1,5 @@
-//! An echo server that is not ours, as a matrix names it: what to start, how it says that it is
-//! ready, and which version it is.
+//! An external echo server, as a matrix names it: what to start, how it says that it is ready, and
+//! which version it is.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -20,10 +20,10 @@ pub struct External {
     /// The program and its arguments; no shell stands in between. `{address}`, `{port}` and
     /// `{workers}` in them are replaced. A path is one from where `ringmark` is started.
     pub command: Vec<String>,
-    /// How it says that it accepts connections.
+    /// How it shows that it accepts connections.
     pub ready: Ready,
     /// How long that may take.
-    #[serde(default = "ten_seconds", with = "crate::matrix::types::duration")]
+    #[serde(default = "ten_seconds", with = "super::duration")]
     pub ready_within: Duration,
     /// The command whose first line of output is its version. Without one it is unknown.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -33,14 +33,13 @@ pub struct External {
     pub build: Option<String>,
 }
 
-/// How a server says that it accepts connections.
+/// How a server shows that it accepts connections.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Ready {
-    /// There is a listener on its port. It is looked for in the kernel's list, and no connection is
-    /// made for it.
+    /// A listener on its port, in the kernel's list; no connection is made for it.
     Port,
-    /// A line on its stdout or stderr contains this.
+    /// A line on its stdout or stderr that contains this.
     Line(String),
 }
 
@@ -48,18 +47,30 @@ fn ten_seconds() -> Duration {
     Duration::from_secs(10)
 }
 
-/// A text from outside, as it may stand on a terminal and in every file: what is not to be seen, or
-/// turns the direction of writing, becomes a blank.
+/// Makes a text from outside fit for a terminal and for every file: what is not to be seen, or turns
+/// the direction of writing, becomes a blank.
 pub fn visible(text: &str) -> String {
-    let is_hidden = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    text.chars().map(|c| if is_hidden(c) { ' ' } else { c }).collect()
+    text.replace(
+        |c: char| {
+            matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+                || c.is_control()
+        },
+        " ",
+    )
 }
 
 /// The address that a server is told to listen on.
 pub const ADDRESS: &str = "127.0.0.1";
+
+/// Refuses a name that could not be part of a histogram's file name.
+pub fn check_name(name: &str) -> Result<()> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    ensure!(
+        (1..=64).contains(&name.len()) && name.chars().all(is_plain),
+        "a name is made of up to 64 letters, digits, '-', '_' and '.'"
+    );
+    Ok(())
+}
 
 const PORT: &str = "{port}";
 const WORKERS: &str = "{workers}";
@@ -67,38 +78,29 @@ const WORKERS: &str = "{workers}";
 impl External {
     /// Refuses what cannot be run.
     pub fn check(&self) -> Result<()> {
-        let name = &self.name;
-        // It becomes part of the histograms' file names.
-        let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        check_name(&self.name)?;
         ensure!(
-            (1..=64).contains(&name.len()) && name.chars().all(is_plain),
-            "external '{name}': a name is made of up to 64 letters, digits, '-', '_' and '.'"
-        );
-        ensure!(
-            backend::find(name).is_err(),
-            "external '{name}': one of our backends has that name; give it another"
+            backend::find(&self.name).is_err(),
+            "one of our backends has that name; give it another"
         );
         let is_program = |word: &String| !word.is_empty();
-        ensure!(
-            self.command.first().is_some_and(is_program),
-            "external '{name}': command is empty: name a program"
-        );
+        ensure!(self.command.first().is_some_and(is_program), "command is empty: name a program");
         ensure!(
             self.version.first().is_none_or(is_program),
-            "external '{name}': version is empty: name a program, or leave it out"
+            "version is empty: name a program, or leave it out"
         );
         ensure!(
             self.takes(PORT),
-            "external '{name}': there is no {PORT} in its command, so that it could not be told where to listen"
+            "there is no {PORT} in its command, so that it could not be told where to listen"
         );
         ensure!(
             self.ready != Ready::Line(String::new()),
-            "external '{name}': every line contains the empty text; give a part of its ready line, or ready = \"port\""
+            "every line contains the empty text; give a part of its ready line, or ready = \"port\""
         );
         Ok(())
     }
 
-    /// Whether it can be told how many workers to have.
+    /// Returns whether it can be told how many workers to have.
     pub fn takes_workers(&self) -> bool {
         self.takes(WORKERS)
     }
@@ -107,18 +109,18 @@ impl External {
         self.command.iter().any(|word| word.contains(placeholder))
     }
 
-    /// The command with everything in its place.
+    /// Returns the command with its placeholders filled.
     pub fn words(&self, port: u16, workers: u16) -> Vec<String> {
-        let fill = |word: &String| {
+        let words = self.command.iter().map(|word| {
             word.replace("{address}", ADDRESS)
                 .replace(PORT, &port.to_string())
                 .replace(WORKERS, &workers.to_string())
-        };
-        self.command.iter().map(fill).collect()
+        });
+        words.collect()
     }
 
-    /// The files that its commands name, each once: programs, and arguments such as scripts, also
-    /// after a `=`.
+    /// Returns the files that its commands name, each once: programs, and arguments such as scripts,
+    /// also after a `=`.
     pub fn files(&self) -> BTreeSet<PathBuf> {
         let programs = [self.command.first(), self.version.first()].into_iter().flatten();
         let arguments = self.command.iter().chain(&self.version);
@@ -130,7 +132,7 @@ impl External {
             .collect()
     }
 
-    /// Why it cannot be run here, if its program is missing.
+    /// Says why it cannot be run here, if its program is missing.
     pub fn missing(&self) -> Option<String> {
         let program = self.command.first()?;
         if find(program).is_some() {
@@ -142,20 +144,23 @@ impl External {
         Some(format!("{program} {place}{hint}"))
     }
 
-    /// Why a pass cannot measure it, if so, in a run that has a command for a side or not.
+    /// Says why a pass cannot measure it, in a run that has a command for a side or not.
     pub fn unsupported(&self, pass: Pass, is_commanded: bool) -> Option<String> {
         match pass {
             _ if is_commanded => Some(
-                "an external server is started here, in a network of its own: leave --server-command and --load-command out"
+                "an external server is started here, in a network of its own: leave \
+                 --server-command and --load-command out"
                     .to_owned(),
             ),
-            Pass::Scale => Some("this pass reads counters that only our own servers have".to_owned()),
+            Pass::Scale => {
+                Some("this pass reads counters that only our own servers have".to_owned())
+            }
             _ => self.missing(),
         }
     }
 }
 
-/// Where a shell would find a program.
+/// Finds a program where a shell would.
 fn find(program: &str) -> Option<PathBuf> {
     if program.contains('/') {
         return Some(PathBuf::from(program)).filter(|path| path.is_file());

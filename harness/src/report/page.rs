@@ -219,8 +219,8 @@ fn method(run: &Run) -> Body {
         lines.push(format!(
             "Latency and CPU: {} blocks, windows of {}, each after a warm-up of at most {}.",
             latency.blocks,
-            time(latency.duration),
-            time(latency.warmup_max)
+            time(latency.duration.get()),
+            time(latency.warmup_max.get())
         ));
         lines.push(format!(
             "A ratio is the geometric mean over the blocks that count, with its 95 % interval by Student's t on the \

@@ -240,8 +240,11 @@ pub fn loads(run: &Run) -> Body {
             median_and_range(ok.filter_map(|row| value(row)).collect())
         }
     };
-    let rate =
-        run.matrix.scale.as_ref().map_or(MISSING.to_owned(), |scale| number(scale.rate_per_s));
+    let rate = run
+        .matrix
+        .scale
+        .as_ref()
+        .map_or(MISSING.to_owned(), |scale| number(scale.rate_per_s.get()));
     let open = format!("Open loop, {rate} messages a second in all");
     let beside = |row: &ScaleRow| row.step == "load" && !row.server.is_empty();
     let over_alone = "with a crowd, over a second server's without one, measured in turn";

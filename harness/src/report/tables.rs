@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::section::{Body, Section};
 use super::table::{MISSING, Table};
 use super::{ladder, ranking, rules, scale};
+use crate::load::limits::Churn;
 use crate::matrix::{Arm, Workload};
 use crate::results::Run;
 use crate::results::sides::Sides;
@@ -324,12 +325,12 @@ fn questions(run: &Run) -> Body {
 
 /// What decides when messages are sent, and what else a workload asks for.
 pub fn load(workload: &Workload) -> String {
-    let mut words = match workload.rate_per_s {
+    let mut words = match workload.rate() {
         None => format!("closed loop, {} in flight", workload.pipeline),
         Some(rate) => format!("open loop, {}, {}/s", workload.arrival().name(), number(rate)),
     };
     for (value, before, after) in [
-        (workload.churn, "echoes per connection: ", ""),
+        (workload.churn.map(Churn::get), "echoes per connection: ", ""),
         (workload.work_ns, "", " ns of work"),
         (workload.workers.map(u64::from), "", " workers"),
     ] {

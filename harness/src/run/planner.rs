@@ -1,5 +1,5 @@
 //! Which trials a run makes, and in which order. The matrix, the seed and the rows so far decide,
-//! and nothing else, so that a run that was broken off goes on as it would have.
+//! and nothing else, so that an interrupted run resumes as it would have gone on.
 
 use std::collections::VecDeque;
 
@@ -9,7 +9,7 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use ringmark::backend;
 
-use crate::matrix::{Arm, Matrix, Workload};
+use crate::matrix::{Arm, Matrix};
 use crate::rows::{Pass, Status, TrialRow};
 use crate::trial::{Task, Trial};
 use crate::verdict::{blocks, comparisons, sweep};
@@ -17,7 +17,7 @@ use crate::verdict::{blocks, comparisons, sweep};
 /// Deals a run's trials block by block: all arms of a workload once, in an order of their own.
 pub struct Planner {
     matrix: Matrix,
-    /// With the rates of its sweeps, if they are known from elsewhere.
+    /// The matrix with the rates of its sweeps, if they are known from elsewhere.
     given: Option<Matrix>,
     /// Whether `matrix` has got such rates.
     has_rates: bool,
@@ -34,12 +34,20 @@ pub struct Planner {
     order: u32,
 }
 
-/// So often a trial that the gates turned away is run again at the end of its block, where its
-/// neighbours still are. If that does not help either, the block is lost.
+/// A rejected trial is retried this often at the end of its block, where its neighbours still are.
+/// If that does not help, the block is lost.
 const TRIES: u32 = 2;
 
+/// A workload whose blocks lost trials to the gates gets up to this share of its blocks in
+/// addition, rounded up: enough for a busy moment, and an end for a machine that is never quiet.
+const ADDITIONAL_SHARE: f64 = 0.25;
+
+/// Closed-loop trials of the baseline from which the rates of a sweep follow: enough for a median.
+const CAPACITY_TRIALS: u32 = 3;
+
 impl Planner {
-    /// `given` is the matrix with the rates of its sweeps, if they are those of an earlier run.
+    /// Plans a run; `given` is the matrix with the rates of its sweeps, if an earlier run found
+    /// them.
     pub fn new(matrix: Matrix, given: Option<Matrix>, seed: u64) -> Self {
         let ahead = planned(&matrix);
         Self {
@@ -55,45 +63,44 @@ impl Planner {
         }
     }
 
-    /// The matrix, in which sweeps have got their rates as soon as these are known.
+    /// Returns the matrix, in which sweeps have got their rates as soon as these are known.
     pub fn matrix(&self) -> &Matrix {
         &self.matrix
     }
 
-    /// The matrix if it has got rates, or is to get given ones.
+    /// Returns the matrix if it has got rates, or is to get given ones.
     pub fn expanded(&self) -> Option<&Matrix> {
         if self.has_rates { Some(&self.matrix) } else { self.given.as_ref() }
     }
 
-    /// How many trials were dealt.
+    /// Returns how many trials were dealt.
     pub fn count(&self) -> usize {
         self.count as usize
     }
 
-    /// The trials that are ahead as far as that is known, each once.
+    /// Returns the blocks that are ahead as far as that is known, each with its number of trials.
     pub fn ahead(&self) -> impl Iterator<Item = (&Task, usize)> {
         self.ahead.iter().map(|(_, task)| (task, self.arms(task.pass()).len()))
     }
 
-    /// The next block, or those of the last one that are to be run again, now that there are these
-    /// rows; none when the run is complete.
+    /// Returns the next block, or those of the last one that are to be run again, now that there
+    /// are these rows; none when the run is complete.
     ///
     /// # Errors
     /// When the baseline gave no capacity from which the rates of a sweep could follow.
     pub fn next(&mut self, rows: &[TrialRow]) -> Result<Option<Vec<Trial>>> {
-        self.last = self.turned_away(rows);
+        self.last = self.retries(rows);
         if !self.last.is_empty() {
             return Ok(Some(self.last.clone()));
         }
         loop {
-            if let Some((number, task)) = self.ahead.pop_front() {
-                if self.is_done(&task, rows) {
-                    continue;
+            while let Some((number, task)) = self.ahead.pop_front() {
+                if !self.is_done(&task, rows) {
+                    self.last = self.block(number, task);
+                    return Ok(Some(self.last.clone()));
                 }
-                self.last = self.block(number, task);
-                return Ok(Some(self.last.clone()));
             }
-            self.ahead = self.again(rows);
+            self.ahead = self.additional(rows);
             if !self.ahead.is_empty() {
                 continue;
             }
@@ -113,8 +120,8 @@ impl Planner {
         self.ahead = planned(&self.matrix);
     }
 
-    /// All that would be dealt if no trial was turned away and no workload ended early; without
-    /// what a sweep's rates are needed for, if they are not given.
+    /// Returns all that would be dealt if no trial was rejected and no workload ended early. Where
+    /// the rates of sweeps are not given, their trials are missing.
     pub fn undisturbed(mut self) -> Vec<Trial> {
         let mut trials = Vec::new();
         loop {
@@ -128,7 +135,7 @@ impl Planner {
         }
     }
 
-    /// The arms of a block of that pass, in the order of the matrix.
+    /// Returns the arms of a block of that pass with their roles, in the order of the matrix.
     fn arms(&self, pass: Pass) -> Vec<(String, Arm)> {
         let baseline = &self.matrix.baseline;
         let mut arms: Vec<_> =
@@ -136,77 +143,68 @@ impl Planner {
         match pass {
             Pass::Syscalls => {}
             Pass::Memory | Pass::Scale => {
-                // The floor.
                 let floor = Arm { backend: backend::FLOOR.to_owned(), ..Arm::default() };
                 arms.push((floor.name(), floor));
             }
             Pass::Capacity => arms.retain(|(name, _)| name == baseline),
             Pass::Latency => {
-                let again = arms.iter().find(|(name, _)| name == baseline).cloned();
-                arms.extend(again.map(|(_, arm)| (comparisons::again(baseline), arm)));
+                let second = arms.iter().find(|(name, _)| name == baseline).cloned();
+                arms.extend(second.map(|(_, arm)| (comparisons::again(baseline), arm)));
             }
         }
         arms
     }
 
-    /// Those of the last block that the gates turned away, to be run once more.
-    fn turned_away(&mut self, rows: &[TrialRow]) -> Vec<Trial> {
+    /// Returns the rejected trials of the last block, to be run once more.
+    fn retries(&mut self, rows: &[TrialRow]) -> Vec<Trial> {
         let Some(tries) = self.tries.checked_sub(1) else { return Vec::new() };
         self.tries = tries;
-        let is_turned_away = |trial: &&Trial| {
-            let row = rows.iter().rev().find(|row| row.run_id == trial.run_id);
-            let is_given_up =
-                || blocks::is_given_up(rows, trial.task.pass(), trial.task.name(), &trial.role);
-            row.is_some_and(|row| row.status == Status::Rejected) && !is_given_up()
-        };
-        let again: Vec<Trial> = self.last.iter().filter(is_turned_away).cloned().collect();
-        again
-            .into_iter()
-            .map(|trial| {
-                (self.count, self.order) = (self.count + 1, self.order + 1);
-                Trial { run_id: self.count, order: self.order, ..trial }
-            })
-            .collect()
+        let mut trials = std::mem::take(&mut self.last);
+        trials.retain(|Trial { run_id, task, role, .. }| {
+            let row = rows.iter().rev().find(|row| row.run_id == *run_id);
+            row.is_some_and(|row| row.status == Status::Rejected)
+                && !blocks::is_given_up(rows, task.pass(), task.name(), role)
+        });
+        for trial in &mut trials {
+            (self.count, self.order) = (self.count + 1, self.order + 1);
+            (trial.run_id, trial.order) = (self.count, self.order);
+        }
+        trials
     }
 
     fn block(&mut self, number: u32, task: Task) -> Vec<Trial> {
         self.tries = if task.pass().is_walk() { 0 } else { TRIES };
         let mut arms = self.arms(task.pass());
         arms.shuffle(&mut self.random);
+        self.order = arms.len() as u32;
         let trials = arms.into_iter().zip(1..).map(|((role, arm), order)| {
             self.count += 1;
             Trial { run_id: self.count, block: number, order, role, arm, task: task.clone() }
         });
-        let trials: Vec<Trial> = trials.collect();
-        self.order = trials.len() as u32;
-        trials
+        trials.collect()
     }
 
-    /// Whether a workload needs no more blocks although the matrix allows them.
+    /// Returns whether a workload needs no more blocks although the matrix allows them.
     fn is_done(&self, task: &Task, rows: &[TrialRow]) -> bool {
         task.pass() == Pass::Latency && comparisons::is_precise(rows, task.name(), &self.matrix)
     }
 
-    /// One more block of each workload that has fewer than it should and may still have more.
-    fn again(&self, rows: &[TrialRow]) -> VecDeque<(u32, Task)> {
+    /// Returns one more block of each workload that has fewer than it should and may have more.
+    fn additional(&self, rows: &[TrialRow]) -> VecDeque<(u32, Task)> {
         let mut more = VecDeque::new();
         for pass in self.matrix.passes() {
-            let (planned, additional) = self.matrix.blocks(pass);
+            let (planned, additional) = block_counts(&self.matrix, pass);
             for task in tasks(&self.matrix, pass) {
-                let workload = task.name();
-                let is_of_workload =
-                    |row: &&TrialRow| row.pass == Some(pass) && row.workload == workload;
-                let last = rows
+                let own: Vec<_> = rows
                     .iter()
-                    .filter(is_of_workload)
-                    .map(|row| row.block)
-                    .max()
-                    .unwrap_or_default();
+                    .filter(|row| row.pass == Some(pass) && row.workload == task.name())
+                    .collect();
                 // What is unsupported stays so.
-                if rows.iter().filter(is_of_workload).all(|row| row.status == Status::Unsupported) {
+                if own.iter().all(|row| row.status == Status::Unsupported) {
                     continue;
                 }
-                let complete = blocks::complete_blocks(rows, pass, workload).len() as u32;
+                let last = own.iter().map(|row| row.block).max().unwrap_or_default();
+                let complete = blocks::complete_blocks(rows, pass, task.name()).len() as u32;
                 if complete < planned && last < planned + additional && !self.is_done(&task, rows) {
                     more.push_back((last + 1, task));
                 }
@@ -216,38 +214,49 @@ impl Planner {
     }
 }
 
-/// What each workload is in a pass.
+/// Returns what each workload is in a pass.
 fn tasks(matrix: &Matrix, pass: Pass) -> Vec<Task> {
     let Matrix { workloads, syscalls, memory, scale, latency, .. } = matrix;
-    let of_each = |task: &dyn Fn(Workload) -> Option<Task>| {
-        workloads.iter().cloned().filter_map(task).collect()
-    };
     match pass {
-        Pass::Syscalls => {
-            of_each(&|workload| Some(Task::Syscalls(workload, syscalls.as_ref()?.echoes)))
-        }
         Pass::Memory => memory.iter().cloned().map(Task::Memory).collect(),
         Pass::Scale => scale.iter().cloned().map(Task::Scale).collect(),
-        Pass::Capacity => {
-            let unknown = sweep::unknown(matrix).cloned();
-            unknown
-                .filter_map(|workload| Some(Task::Capacity(workload, latency.clone()?)))
-                .collect()
+        Pass::Syscalls => {
+            let all = workloads.iter().cloned().zip(syscalls.iter().cycle());
+            all.map(|(workload, syscalls)| Task::Syscalls(workload, syscalls.echoes)).collect()
         }
-        Pass::Latency => of_each(&|workload| Some(Task::Latency(workload, latency.clone()?))),
+        Pass::Capacity => {
+            let unknown = sweep::unknown(matrix).cloned().zip(latency.iter().cycle().cloned());
+            unknown.map(|(workload, latency)| Task::Capacity(workload, latency)).collect()
+        }
+        Pass::Latency => {
+            let all = workloads.iter().cloned().zip(latency.iter().cycle().cloned());
+            all.map(|(workload, latency)| Task::Latency(workload, latency)).collect()
+        }
     }
 }
 
-/// The blocks that a matrix asks for, in the order in which they run. While the rates of its sweeps
-/// are not known, these are the ones that find them.
+/// Returns how many blocks of a workload shall count in a pass, and how many more may be run to get
+/// there. A walk takes minutes and gives no ratio within its block, so it is not repeated.
+fn block_counts(matrix: &Matrix, pass: Pass) -> (u32, u32) {
+    let planned = match (pass, &matrix.latency) {
+        (Pass::Capacity, _) => CAPACITY_TRIALS,
+        (Pass::Latency, Some(latency)) => latency.blocks,
+        _ => 1,
+    };
+    let additional = (f64::from(planned) * ADDITIONAL_SHARE).ceil() as u32;
+    (planned, if pass.is_walk() { 0 } else { additional })
+}
+
+/// Returns the blocks that a matrix asks for, in the order in which they run. While the rates of
+/// its sweeps are not known, these are the ones that find them.
 fn planned(matrix: &Matrix) -> VecDeque<(u32, Task)> {
-    let mut blocks = VecDeque::new();
+    let mut planned = VecDeque::new();
     for pass in matrix.passes() {
-        for number in 1..=matrix.blocks(pass).0 {
-            blocks.extend(tasks(matrix, pass).into_iter().map(|task| (number, task)));
+        for number in 1..=block_counts(matrix, pass).0 {
+            planned.extend(tasks(matrix, pass).into_iter().map(|task| (number, task)));
         }
     }
-    blocks
+    planned
 }
 
 #[cfg(test)]
@@ -418,5 +427,16 @@ mod tests {
             }
         };
         assert!(error.contains("no rates") && error.contains("it did not start"), "{error}");
+    }
+
+    #[test]
+    fn a_quarter_of_the_blocks_may_be_run_again() {
+        let mut matrix = quick();
+        for (planned, additional) in [(1, 1), (3, 1), (4, 1), (10, 3), (1000, 250)] {
+            matrix.latency.as_mut().expect("given").blocks = planned;
+            assert_eq!(block_counts(&matrix, Pass::Latency), (planned, additional));
+        }
+        assert_eq!(block_counts(&matrix, Pass::Syscalls), (1, 1));
+        assert_eq!(block_counts(&matrix, Pass::Memory), (1, 0));
     }
 }

@@ -1,4 +1,4 @@
-//! `ringmark run --resume`: the trials that a broken-off run still lacks, and `--replay`: all of
+//! `ringmark run --resume`, the trials that an interrupted run still lacks, and `--replay`, all of
 //! them once more.
 //!
 //! A run's seed decides the order of its trials, and the rows so far decide which blocks are added.
@@ -9,14 +9,14 @@ use std::path::Path;
 
 use anyhow::{Result, ensure};
 
-use super::{Planner, describe, line};
+use super::planner::Planner;
 use crate::results::Manifest;
 use crate::results::origin::{Replayed, Resumption, differences};
 use crate::rows::TrialRow;
 use crate::trial::Trial;
 
-/// The manifest of a run that goes on after `done` trials, where a new one would have the manifest
-/// `now`.
+/// Returns the manifest of a run that is resumed after `done` trials, where a new one would have the
+/// manifest `now`.
 pub fn resumed(
     folder: &Path,
     then: Manifest,
@@ -32,7 +32,8 @@ pub fn resumed(
     let differences = differences(&then, now)?;
     ensure!(
         differences.is_empty() || anyway,
-        "{}: going on here would mix what is not the same: {}; --anyway does so all the same, --replay begins anew",
+        "{}: cannot resume: the machine or the programs have changed: {}. Use --anyway to continue, \
+         or --replay to start over",
         folder.display(),
         differences.join("; ")
     );
@@ -48,7 +49,7 @@ pub fn resumed(
     Ok(manifest)
 }
 
-/// What is said of a run that repeats another, and is planned.
+/// Returns what the manifest says of a run that repeats another and deals the trials `again`.
 pub fn replayed(
     folder: &Path,
     then: &Manifest,
@@ -56,7 +57,7 @@ pub fn replayed(
     again: &[Trial],
 ) -> Result<Replayed> {
     let mut differences = differences(then, now)?;
-    let again: Vec<String> = again.iter().map(describe).collect();
+    let again: Vec<String> = again.iter().map(Trial::order_line).collect();
     let (again, before) = (dealt(&again), dealt(&then.order));
     let same = again.iter().zip(&before).take_while(|(again, before)| again == before).count();
     // Which blocks were added at the end, and where one ended early, depends on what the machine
@@ -85,8 +86,8 @@ fn dealt(order: &[String]) -> Vec<&str> {
     without_number.filter(|line| seen.insert(*line)).collect()
 }
 
-/// Deals up to the first trial that has no row, and returns it with the others of its block. The
-/// order becomes what is dealt.
+/// Deals up to the first trial that has no row, and returns it with the others of its block.
+/// `order` becomes what is dealt.
 pub fn catch_up(
     planner: &mut Planner,
     rows: &[TrialRow],
@@ -98,12 +99,11 @@ pub fn catch_up(
         // Only what had a row when a block was dealt may decide on it.
         let Some(block) = planner.next(&rows[..planner.count()])? else { break };
         for trial in block {
-            let planned = describe(&trial);
+            let planned = trial.order_line();
             match rows.get(dealt.len()) {
                 None => left.push(trial),
                 Some(row) => {
-                    let pass = row.pass.map_or("", |pass| pass.name());
-                    let found = line(row.run_id, pass, &row.workload, row.block, &row.arm);
+                    let found = row.order_line();
                     ensure!(
                         found == planned && row.order == trial.order,
                         "trials.csv: '{found}' stands where its matrix and seed have '{planned}'"
@@ -113,7 +113,8 @@ pub fn catch_up(
             if let Some(known) = order.get(dealt.len()) {
                 ensure!(
                     *known == planned,
-                    "manifest.json: its order is not that of its matrix and seed, from trial {} on: another build dealt it",
+                    "manifest.json: its order is not that of its matrix and seed, from trial {} on: \
+                     another build dealt it",
                     dealt.len() + 1
                 );
             }
@@ -173,7 +174,7 @@ mod tests {
         rows.extend(left.iter().map(row));
         while let Some(block) = planner.next(&rows).unwrap() {
             rows.extend(block.iter().map(row));
-            order.extend(block.iter().map(describe));
+            order.extend(block.iter().map(Trial::order_line));
         }
         (rows, order)
     }

@@ -1,4 +1,4 @@
-//! Ctrl-C: the first one lets the trial come to its end, the second one does not.
+//! Ctrl-C: the first stops after the current trial, the second at once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,48 +16,37 @@ pub struct Stop {
 }
 
 impl Stop {
-    /// Takes SIGINT and SIGTERM from now on, and SIGCONT. `first` is called at the first of the
-    /// former, on another thread.
-    pub fn listen(first: impl Fn() + Send + 'static) -> Result<Self> {
+    /// Takes SIGINT, SIGTERM and SIGCONT from now on. `first` is called, on another thread, at the
+    /// first of the former two. The second ends the waits of a trial by `interruptions`.
+    pub fn listen(interruptions: Interruptions, first: impl Fn() + Send + 'static) -> Result<Self> {
         let mut signals = Signals::new([SIGINT, SIGTERM, SIGCONT]).context("take Ctrl-C")?;
-        let stop = Self { after_trial: Arc::default(), interruptions: Interruptions::default() };
-        let (after_trial, interruptions) =
-            (Arc::clone(&stop.after_trial), stop.interruptions.clone());
+        let stop = Self { after_trial: Arc::default(), interruptions: interruptions.clone() };
+        let after_trial = Arc::clone(&stop.after_trial);
         std::thread::spawn(move || {
-            let mut count = 0;
             for signal in signals.forever() {
-                // It had been stopped: by Ctrl-Z, or by somebody else.
+                // The process had been stopped: by Ctrl-Z, or by somebody else.
                 if signal == SIGCONT {
                     interruptions.note_suspended("harness (`ringmark run`)");
-                    continue;
-                }
-                count += 1;
-                match count - 1 {
-                    0 => {
-                        after_trial.store(true, Ordering::Relaxed);
-                        first();
-                    }
-                    1 => interruptions.want(),
-                    // Something does not end. The kernel ends the children of who is gone.
-                    _ => std::process::exit(130),
+                } else if !after_trial.swap(true, Ordering::Relaxed) {
+                    first();
+                } else if !interruptions.is_wanted() {
+                    interruptions.want();
+                } else {
+                    // A child hangs. PR_SET_PDEATHSIG kills our children.
+                    std::process::exit(130);
                 }
             }
         });
         Ok(stop)
     }
 
-    /// Whether no other trial shall begin.
+    /// Returns whether no other trial shall begin.
     pub fn after_trial(&self) -> bool {
         self.after_trial.load(Ordering::Relaxed)
     }
 
-    /// Whether the trial shall be broken off.
+    /// Returns whether the trial shall be broken off.
     pub fn at_once(&self) -> bool {
         self.interruptions.is_wanted()
-    }
-
-    /// What ends the waits of a trial, and spoils it.
-    pub fn interruptions(&self) -> Interruptions {
-        self.interruptions.clone()
     }
 }

@@ -85,8 +85,8 @@ fn read(
     let network_before = site.network()?;
     let idle = idle_connections(site, workload.idle_connections)?;
     let more = [
-        format!("--duration={}", humantime::format_duration(latency.duration)),
-        format!("--warmup-max={}", humantime::format_duration(latency.warmup_max)),
+        format!("--duration={}", latency.duration),
+        format!("--warmup-max={}", latency.warmup_max),
         // The load may be on another machine: what it has recorded comes with its result.
         "--histogram=-".to_owned(),
     ];
@@ -100,7 +100,8 @@ fn read(
     };
     let server = &mut site.server;
     let counters_before = server.counters()?;
-    let mut window = Window::measure(server, &mut load, latency.duration, latency.warmup_max)?;
+    let mut window =
+        Window::measure(server, &mut load, latency.duration.get(), latency.warmup_max.get())?;
     // One that had died in between would have left the CPUs to halt.
     spinner.map(IdleSpinner::end).transpose()?;
     let at_rest = match &window.result.churn {
@@ -164,7 +165,7 @@ impl<'a> Figures<'a> {
         row.connections = Some(self.readings.stood());
         // An open loop's rate is given from the beginning.
         row.warmup_settled =
-            Some(result.open.is_some() || result.warmup_s < latency.warmup_max.as_secs_f64());
+            Some(result.open.is_some() || result.warmup_s < latency.warmup_max.get().as_secs_f64());
         // If each worker has a port.
         row.fairness_workers = (result.fairness.as_ref())
             .filter(|_| self.readings.ports == usize::from(self.context.workers))

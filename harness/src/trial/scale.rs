@@ -203,7 +203,7 @@ impl<'a> Walk<'a> {
     fn rest(&mut self, connections: usize) -> Result<()> {
         let server = &mut self.crowded.server;
         let before = Clocks::begin(server, &self.crowd)?;
-        std::thread::sleep(self.scale.duration);
+        std::thread::sleep(self.scale.duration.get());
         let after = Clocks::end(server, &self.crowd, &before)?;
         let duration_s = after.read_at.ns_since(&before.read_at) as f64 / 1e9;
         let cpu_ns = (after.server_cpu_ns - before.server_cpu_ns) as f64;
@@ -253,9 +253,9 @@ impl<'a> Walk<'a> {
         // A closed loop's ends when it has settled.
         let is_closed = arrival == Arrival::Closed;
         let least = if is_closed { CLOSED_WARMUP_MAX } else { Duration::ZERO };
-        let warmup_max = scale.warmup_max.max(least);
+        let warmup_max = scale.warmup_max.get().max(least);
         let mut more = vec![
-            format!("--duration={}", humantime::format_duration(scale.duration)),
+            format!("--duration={}", scale.duration),
             format!("--warmup-max={}", humantime::format_duration(warmup_max)),
         ];
         if !is_closed {
@@ -266,7 +266,8 @@ impl<'a> Walk<'a> {
         let network_before = site.network()?;
         ramp.to(active, idle, &mut site.server, &mut load, |_| {})?;
         let counters_before = site.server.counters()?;
-        let window = Window::measure(&mut site.server, &mut load, scale.duration, warmup_max)?;
+        let window =
+            Window::measure(&mut site.server, &mut load, scale.duration.get(), warmup_max)?;
         let not_of_window = window.flaws(context);
         let counters = site.server.counters()?;
         let network = site.network_since(network_before)?;

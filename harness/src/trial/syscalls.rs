@@ -73,7 +73,9 @@ pub fn measure(
 
     let before = server.blaming(|server| Rest::find(server, &mut tracepoints))?;
     let patience = PATIENCE
-        + Duration::from_secs_f64(workload.rate_per_s.map_or(0.0, |rate| echoes as f64 / rate));
+        + Duration::from_secs_f64(
+            workload.rate_per_s.map_or(0.0, |rate| echoes as f64 / rate.get()),
+        );
     let order = if is_open { "run".to_owned() } else { format!("echo {each}") };
     let result = server.blaming(|_| echo(&mut load, &order, patience))?;
     let after = server.blaming(|server| Rest::find(server, &mut tracepoints))?;

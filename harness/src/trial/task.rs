@@ -6,7 +6,7 @@ use super::context::TrialContext;
 use crate::load::result::Arrival;
 use crate::machine::files;
 use crate::matrix::{Arm, Latency, Memory, Scale, Workload};
-use crate::rows::{Outcome, Pass, Status, TrialRow};
+use crate::rows::{Outcome, Pass, Status, TrialRow, order_line};
 
 /// What is measured in a trial.
 #[derive(Clone, Debug)]
@@ -57,7 +57,7 @@ impl Task {
             | Task::Capacity(Workload { message_bytes, .. }, _)
             | Task::Latency(Workload { message_bytes, .. }, _)
             | Task::Memory(Memory { message_bytes, .. })
-            | Task::Scale(Scale { message_bytes, .. }) => *message_bytes,
+            | Task::Scale(Scale { message_bytes, .. }) => message_bytes.get(),
         }
     }
 
@@ -82,14 +82,15 @@ impl Task {
                     + time_to_open_and_close(opened)
             }
             Task::Scale(scale) => {
-                let load = scale.duration + scale.warmup_max + Duration::from_millis(1300);
+                let load =
+                    scale.duration.get() + scale.warmup_max.get() + Duration::from_millis(1300);
                 let loads = scale.connections.len() + scale.active_shares.len();
                 load * 4 * scale.repeats * loads as u32 + time_to_open_and_close(self.connections())
             }
             // Most warm-ups end early.
             Task::Capacity(workload, latency) | Task::Latency(workload, latency) => {
-                latency.duration
-                    + latency.warmup_max.min(Duration::from_millis(500))
+                latency.duration.get()
+                    + latency.warmup_max.get().min(Duration::from_millis(500))
                     + time_to_open_and_close(workload.idle_connections)
             }
         }
@@ -139,12 +140,18 @@ impl Trial {
                 backend: self.arm.backend.clone(),
                 workers: self.own_workers().unwrap_or(context.workers),
                 message_bytes: self.task.message_bytes(),
-                pipeline_depth: workload.map_or(1, |workload| workload.pipeline),
+                pipeline_depth: workload.map_or(1, |workload| workload.pipeline.get()),
                 arrival: workload.map_or(Arrival::Closed, Workload::arrival).name().to_owned(),
                 ..TrialRow::default()
             },
             ..Outcome::default()
         }
+    }
+
+    /// Returns its line in the manifest's order.
+    pub fn order_line(&self) -> String {
+        let Self { run_id, block, role, task, .. } = self;
+        order_line(*run_id, task.pass().name(), task.name(), *block, role)
     }
 
     /// Returns what stands for it if it is not run.

@@ -6,6 +6,7 @@ use itertools::Itertools as _;
 
 use super::blocks::complete_blocks;
 use super::estimate::Estimate;
+use crate::load::limits::Rate;
 use crate::matrix::{Matrix, Workload};
 use crate::rows::{Bounds, CapacityRow, Pass, Status, TrialRow};
 use crate::statistics::median;
@@ -59,16 +60,16 @@ pub fn expanded(matrix: &Matrix, rows: &[TrialRow]) -> Result<Matrix> {
                 last.map_or("none was run", |row| &row.reason)
             );
         };
-        workloads.extend(expand(workload, capacity_per_s));
+        workloads.extend(expand(workload, capacity_per_s)?);
     }
     Ok(Matrix { workloads, ..matrix.clone() })
 }
 
 /// The workload's open loops, when its capacity is known.
-fn expand(workload: &Workload, capacity_per_s: f64) -> Vec<Workload> {
+fn expand(workload: &Workload, capacity_per_s: f64) -> Result<Vec<Workload>> {
     let mut loops: Vec<Workload> = Vec::new();
     for share in &workload.sweep {
-        let rate = two_digits(share * capacity_per_s);
+        let rate: Rate = two_digits(share * capacity_per_s).try_into()?;
         // Shares that lie close may round to one rate.
         if loops.last().is_some_and(|last| last.rate_per_s == Some(rate)) {
             continue;
@@ -81,7 +82,7 @@ fn expand(workload: &Workload, capacity_per_s: f64) -> Vec<Workload> {
             ..workload.clone()
         });
     }
-    loops
+    Ok(loops)
 }
 
 /// Rounded to two significant digits, because more would claim a precision that the capacity has
@@ -126,9 +127,9 @@ pub fn capacities(rows: &[TrialRow], matrix: &Matrix) -> Vec<CapacityRow> {
                     (_, Some(p99)) => Some(p99.bounds),
                 };
                 match missed(&trials, read.as_ref(), objective_us) {
-                    None => row.keep(of.rate_per_s, read),
+                    None => row.keep(of.rate(), read),
                     Some(why) => {
-                        row.miss(of.rate_per_s, read, why);
+                        row.miss(of.rate(), read, why);
                         break;
                     }
                 }
@@ -211,8 +212,9 @@ mod tests {
 
     fn expanded() -> Matrix {
         let mut matrix: Matrix = toml::from_str(MATRIX).expect("a matrix");
-        matrix.workloads =
-            unknown(&matrix).flat_map(|workload| expand(workload, 123_456.0)).collect();
+        matrix.workloads = unknown(&matrix)
+            .flat_map(|workload| expand(workload, 123_456.0).expect("are rates"))
+            .collect();
         matrix
     }
 
@@ -222,7 +224,7 @@ mod tests {
         let names: Vec<_> =
             matrix.workloads.iter().map(|workload| workload.name.as_str()).collect();
         assert_eq!(names, ["w@12000", "w@62000", "w@150000"]);
-        assert_eq!(matrix.workloads[1].rate_per_s, Some(62_000.0));
+        assert_eq!(matrix.workloads[1].rate(), Some(62_000.0));
         assert!(
             matrix
                 .workloads

@@ -46,7 +46,10 @@ fn a_bad_matrix_is_refused() {
         ),
         (with("connections = 4", "connections = 0"), "connections must be from 1"),
         (with("connections = 4", "connections = -1"), "line "),
-        (with("message_bytes = 64", "message_bytes = 0"), "message_bytes is 0"),
+        (
+            with("message_bytes = 64", "message_bytes = 0"),
+            "0: a message has at least 1 byte, at most 1073741824 (message_bytes of \"four\")",
+        ),
         (with("name = \"four\"", "name = \"a/b\""), "workload 'a/b'"),
         (with("name = \"four\"", "name = \"\""), "workload ''"),
         (with("\"50ms\"\nwarm", "\"fifty\"\nwarm"), "line "),

@@ -131,7 +131,7 @@ fn interrupted_by(signal: libc::c_int) {
     assert!(children.are_gone(), "{children:?}");
     assert_has(
         &one_line(&output),
-        &["interrupted: the trials so far are in out; to go on: ", " run --resume out"],
+        &["interrupted: the trials so far are in out; to resume: ", " run --resume out"],
     );
     assert_has(&stdout(&output), &["broken off", "results are in out"]);
     let rows = assert_readable(&place);
@@ -160,7 +160,7 @@ fn twice_interrupted_by(first: libc::c_int, second: libc::c_int) {
     wait_for("the end of the run", || running.0.as_mut().unwrap().try_wait().unwrap());
     assert!(children.are_gone(), "{children:?}");
     let line = one_line(&running.end());
-    assert_has(&line, &["interrupted in the midst of a trial; to go on: ", " run --resume out"]);
+    assert_has(&line, &["interrupted in the midst of a trial; to resume: ", " run --resume out"]);
     assert_eq!(rows_so_far(&place), 0, "a trial that was broken off is none");
     assert!(place.manifest()["finished_utc"].is_null());
 }

@@ -206,7 +206,7 @@ fn the_command_that_an_interrupted_run_names_goes_on_with_it() {
     });
     running.signal(libc::SIGINT);
     let line = crate::one_line(&running.end());
-    let (_, command) = line.split_once("to go on: ").unwrap();
+    let (_, command) = line.split_once("to resume: ").unwrap();
     let rows = fs::read_to_string(out.join("trials.csv")).unwrap();
 
     let mut shell = Command::new("sh");

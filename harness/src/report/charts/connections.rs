@@ -105,7 +105,7 @@ pub fn costs(run: &Run) -> Found {
     };
     canvas.note(&format!(
         "{} messages a second on {} of them. {repeats}; a walk is one server.",
-        number(matrix.rate_per_s),
+        number(matrix.rate_per_s.get()),
         count(matrix.active as u64)
     ));
     say_missing(&mut canvas, run, Pass::Scale, &[]);

@@ -73,7 +73,7 @@ fn of_group(run: &Run, group: &[&Workload]) -> Option<Chart> {
     let across = Across {
         title: "messages per second, offered".to_owned(),
         axis: Axis::fitting(
-            group.iter().filter_map(|workload| workload.rate_per_s),
+            group.iter().filter_map(|workload| workload.rate()),
             LEFT + 12.0,
             RIGHT - 12.0,
         )?,
@@ -97,7 +97,7 @@ fn line(run: &Run, group: &[&Workload], contender: &Arm, value: Percentile) -> L
         let rows = in_complete_blocks(run, &workload.name, &arm);
         let median = Median::of(rows.iter().filter_map(|row| value(row)).collect())?;
         Some(Point {
-            x: workload.rate_per_s?,
+            x: workload.rate()?,
             y: median.value,
             bounds: median.interval,
             is_marked: true,

@@ -64,7 +64,7 @@ pub fn workloads(run: &Run) -> Vec<String> {
 /// Whether calls for an echo are a matter of the server alone: with more than one message on the
 /// way, how many a wait brings is a matter of luck.
 pub fn is_exact(workload: &Workload) -> bool {
-    workload.connections == 1 && workload.pipeline == 1
+    workload.connections == 1 && workload.pipeline.get() == 1
 }
 
 /// A slope over that of `null`, with its interval.

@@ -87,8 +87,8 @@ pub fn rule(run: &Run) -> Option<Rule> {
             "{} connections, beside {} idle connections, open loop, {}/s, {} messages",
             count(scale.active as u64),
             count(idle),
-            number(scale.rate_per_s),
-            bytes(scale.message_bytes)
+            number(scale.rate_per_s.get()),
+            bytes(scale.message_bytes.get())
         ),
         statement: sentence(&clauses.join("; ")),
         evidence: format!(

@@ -40,7 +40,7 @@ fn capacity(run: &Run, all: &[Series], sweep: &str) -> Option<Rule> {
     let mut evidence = Vec::new();
     let of_sweep = || run.capacities.iter().filter(|row| row.sweep == sweep);
     for row in of_sweep() {
-        let is_kept = |workload: &&&Workload| workload.rate_per_s <= row.kept_per_s;
+        let is_kept = |workload: &&&Workload| workload.rate() <= row.kept_per_s;
         let has_interval = |workload: &&Workload| p99_us(run, &workload.name, &row.arm).is_some();
         let Some(&last) = loops.iter().take_while(is_kept).last() else { continue };
         if !loops.iter().take_while(is_kept).all(has_interval) {
@@ -53,7 +53,7 @@ fn capacity(run: &Run, all: &[Series], sweep: &str) -> Option<Rule> {
             .filter_map(|workload| {
                 let (Estimate { mean, interval, .. }, blocks) =
                     p99_us(run, &workload.name, &row.arm)?;
-                let rate = number(workload.rate_per_s.unwrap_or_default());
+                let rate = number(workload.rate().unwrap_or_default());
                 let [mean, low, high] =
                     [mean, interval.low, interval.high].map(|us| number(us / 1000.0));
                 Some(format!("{mean} ms ({low}–{high}) at {rate}/s, {blocks} blocks"))
@@ -80,7 +80,7 @@ fn capacity(run: &Run, all: &[Series], sweep: &str) -> Option<Rule> {
         format!(
             "{}{what} up to {}/s{end}",
             names(arms.iter().copied()),
-            number(last.rate_per_s.unwrap_or_default())
+            number(last.rate().unwrap_or_default())
         )
     };
     let clauses: Vec<String> = kept.iter().enumerate().map(clause).collect();

@@ -1,6 +1,7 @@
 //! The shape of a service in words, from the fields of its workload; and series: workloads that
 //! differ in one field.
 
+use crate::load::limits::Churn;
 use crate::matrix::{Matrix, Workload};
 use crate::text::{count, list, number};
 
@@ -34,13 +35,14 @@ impl Field {
 fn fields(workload: &Workload, matrix: &Matrix) -> Vec<Field> {
     let counted =
         |value: u64, units, is_said| Field::new(count(value), units, value as f64, is_said);
-    let rate = workload.rate_per_s;
+    let (rate, pipeline) = (workload.rate(), workload.pipeline.get());
     let kind = match rate {
         None => "closed loop",
         Some(_) => workload.arrival().name(),
     };
-    let churn = workload.churn.map_or_else(|| "unlimited".to_owned(), count);
-    let churn_order = workload.churn.map_or(f64::INFINITY, |echoes| echoes as f64);
+    let churn = workload.churn.map(Churn::get);
+    let churn_order = churn.map_or(f64::INFINITY, |echoes| echoes as f64);
+    let churn = churn.map_or_else(|| "unlimited".to_owned(), count);
     let work_ns = workload.work_ns.unwrap_or(0);
     let spinner = if workload.idle_spinner { "CPUs that never halt" } else { "CPUs that halt" };
     vec![
@@ -72,12 +74,12 @@ fn fields(workload: &Workload, matrix: &Matrix) -> Vec<Field> {
             )
         },
         Field::new(
-            bytes(workload.message_bytes),
+            bytes(workload.message_bytes.get()),
             [" messages"; 2],
-            workload.message_bytes as f64,
+            workload.message_bytes.get() as f64,
             true,
         ),
-        counted(workload.pipeline as u64, [" in flight on each"; 2], workload.pipeline > 1),
+        counted(pipeline as u64, [" in flight on each"; 2], pipeline > 1),
         Field::new(
             churn,
             [" echo on each connection", " echoes on each connection"],

@@ -1,0 +1,70 @@
+//! Reads a matrix file.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use serde_json::Value;
+
+use super::external::{External, visible};
+use super::types::{Arm, Matrix};
+
+impl Matrix {
+    /// Reads and checks a file.
+    pub fn read(path: &Path) -> Result<Self> {
+        let file = path.display();
+        let text = fs::read_to_string(path).with_context(|| format!("read {file}"))?;
+        ensure!(
+            !text.trim().is_empty(),
+            "{file}: the file is empty; see harness/matrix for examples"
+        );
+        let mut matrix: Self = toml::from_str(&text)
+            .map_err(|fault| anyhow!("{file} line {}", in_words(&fault, &text)))?;
+        if let Some(text) = hidden_in(&serde_json::to_value(&matrix)?) {
+            bail!("{file}: a character in {text:?} is not to be seen; take it out");
+        }
+        matrix.enlist_externals();
+        matrix.check().with_context(|| file.to_string())?;
+        Ok(matrix)
+    }
+
+    /// Makes an arm of every external server that is none yet.
+    fn enlist_externals(&mut self) {
+        for External { name, .. } in &self.externals {
+            if !self.backends.iter().any(|arm| arm.backend == *name) {
+                self.backends.push(Arm { backend: name.clone(), ..Arm::default() });
+            }
+        }
+    }
+}
+
+/// Puts a fault and its place into one line, which is what a terminal and a log can use.
+fn in_words(fault: &toml::de::Error, text: &str) -> String {
+    let line = text[..fault.span().map_or(0, |span| span.start)].matches('\n').count();
+    let mut words = format!("{}: {}", line + 1, fault.message().replace('\n', "; "));
+    let lines: Vec<&str> = text.lines().map(str::trim).collect();
+    let Some((key, _)) = lines.get(line).and_then(|line| line.split_once('=')) else {
+        return words;
+    };
+    words += &format!(" ({}", key.trim());
+    let head = lines[..line].iter().rposition(|line| line.starts_with('[')).unwrap_or(0);
+    let table = lines[head + 1..].iter().take_while(|line| !line.starts_with('['));
+    let mut values = table.filter_map(|line| line.split_once('='));
+    if let Some((_, name)) = values.find(|(key, _)| key.trim() == "name") {
+        words += &format!(" of {}", name.trim());
+    }
+    words + ")"
+}
+
+/// Finds a text that would do something to a terminal. Breaks of lines and tabs are blanks.
+fn hidden_in(value: &Value) -> Option<&str> {
+    match value {
+        Value::String(text) => {
+            let is_hidden = text.lines().any(|line| visible(line) != line.replace('\t', " "));
+            is_hidden.then_some(text)
+        }
+        Value::Array(values) => values.iter().find_map(hidden_in),
+        Value::Object(values) => values.values().find_map(hidden_in),
+        _ => None,
+    }
+}

@@ -1,0 +1,101 @@
+//! A run in its course: trial after trial, each with its rows.
+
+use std::time::{Duration, SystemTime};
+
+use anyhow::Result;
+use indicatif::ProgressBar;
+
+use super::failures::hopeless;
+use super::planner::Planner;
+use super::stop::Stop;
+use super::watch::Watch;
+use crate::machine::files;
+use crate::results::{Manifest, Results};
+use crate::rows::TrialRow;
+use crate::trial::{Trial, TrialContext};
+
+/// How the trials of a run came to an end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// There are no more.
+    Complete,
+    /// The person wants no more of them.
+    AfterTrial,
+    /// Nor the one that was under way.
+    AtOnce,
+}
+
+/// A run in its course.
+pub struct Course {
+    pub planner: Planner,
+    pub manifest: Manifest,
+    pub results: Results,
+    pub context: TrialContext,
+    pub watch: Watch,
+    pub stop: Stop,
+    pub bar: ProgressBar,
+}
+
+impl Course {
+    /// Runs these trials, and then block after block.
+    pub fn measure(&mut self, mut trials: Vec<Trial>) -> Result<End> {
+        while !self.stop.after_trial() {
+            if trials.is_empty() {
+                let Some(block) = self.planner.next(self.results.trials())? else {
+                    return Ok(End::Complete);
+                };
+                trials = block;
+                self.manifest.order.extend(trials.iter().map(Trial::order_line));
+                self.manifest.expanded = self.planner.expanded().cloned();
+                self.results.write_manifest(&self.manifest)?;
+            }
+            let time = time_left(&self.planner, &trials);
+            self.bar.set_length(self.bar.position() + time.as_millis() as u64);
+            for trial in std::mem::take(&mut trials) {
+                if !self.run(&trial)? {
+                    return Ok(End::AtOnce);
+                }
+                if self.stop.after_trial() {
+                    break;
+                }
+            }
+        }
+        Ok(End::AfterTrial)
+    }
+
+    /// Runs a trial and writes its rows. Returns false if it was broken off.
+    fn run(&mut self, trial: &Trial) -> Result<bool> {
+        let Trial { task, role, .. } = trial;
+        self.bar.set_message(format!("{} {}: {role}", task.pass().name(), task.name()));
+        self.watch.look()?;
+        let outcome = match hopeless(self.results.trials(), trial) {
+            Some(reason) => trial.not_run(&self.context, reason),
+            None => trial.run(&self.context),
+        };
+        self.bar.inc(task.estimate().as_millis() as u64);
+        if self.stop.at_once() {
+            return Ok(false);
+        }
+        // A program may have been replaced since; then it is not known what was measured.
+        self.watch.look()?;
+        self.results.add(outcome)?;
+        Ok(true)
+    }
+
+    /// Writes what is made of all trials, and returns these. From then on the run is no longer
+    /// under way.
+    pub fn conclude(mut self, end: End) -> Result<Vec<TrialRow>> {
+        self.results.finish(self.planner.matrix())?;
+        if end == End::Complete {
+            self.manifest.finished_utc = Some(files::utc(SystemTime::now()));
+            self.results.write_manifest(&self.manifest)?;
+        }
+        Ok(self.results.close())
+    }
+}
+
+/// Estimates how long these trials take, and the blocks that are ahead as far as that is known.
+pub fn time_left(planner: &Planner, trials: &[Trial]) -> Duration {
+    let these = trials.iter().map(|trial| trial.task.estimate());
+    these.chain(planner.ahead().map(|(task, trials)| task.estimate() * trials as u32)).sum()
+}

@@ -1,0 +1,73 @@
+//! The command line of `ringmark run`.
+
+use std::path::PathBuf;
+
+use crate::matrix::Matrix;
+use crate::programs::sides;
+
+/// Runs a matrix and writes its results.
+///
+/// Each trial has a fresh server, a fresh client and, where permitted, a fresh network namespace.
+/// Rows are written as trials end. Ctrl-C stops after the current trial, a second Ctrl-C stops at
+/// once. --resume continues a run, whatever ended it.
+///
+/// Exit status: 0, the run is complete, whether or not trials were rejected; 1, it is not, no trial
+/// gave usable figures, or an arm has nothing but failed trials; 2, the command line is wrong.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  ringmark run harness/matrix/quick.toml
+  ringmark run harness/matrix/million.toml --connections 100000    as far as memory goes
+  ringmark run --resume results/FOLDER                             after Ctrl-C, or a power cut
+  ringmark run harness/matrix/standard.toml --server-address 10.0.0.1 \\
+      --server-command 'ip netns exec a' --load-command 'ip netns exec b'")]
+pub struct Options {
+    /// The matrix file; see harness/matrix
+    #[arg(required_unless_present_any = ["resume", "replay"])]
+    pub(super) matrix: Option<PathBuf>,
+    /// Folder for the results, which must not exist [default: results/TIME-MACHINE-MATRIX]
+    #[arg(long, value_name = "DIR")]
+    pub(super) out: Option<PathBuf>,
+    /// Seed of the order within blocks [default: the time; the manifest records it]
+    #[arg(long, value_name = "N")]
+    pub(super) seed: Option<u64>,
+    /// Let the walks ([memory], [scale]) end at this many connections, if they go beyond
+    #[arg(long, value_name = "N", conflicts_with_all = ["resume", "replay"])]
+    pub(super) connections: Option<usize>,
+    /// The server's program [default: ringmark-server beside this program]
+    #[arg(long, value_name = "FILE")]
+    pub(super) server: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) sides: sides::Options,
+    /// Continue the run of this folder
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["matrix", "out", "seed", "replay"])]
+    pub(super) resume: Option<PathBuf>,
+    /// With --resume: continue even if the machine or the programs have changed; the manifest
+    /// records how
+    #[arg(long, conflicts_with_all = ["matrix", "replay"])]
+    pub(super) anyway: bool,
+    /// Repeat the run of this folder in a new one, with its matrix, seed and order
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["matrix", "seed"])]
+    pub(super) replay: Option<PathBuf>,
+    /// A matrix that stands in no file, and its name. Its tables are not printed.
+    #[arg(skip)]
+    pub(super) given: Option<(String, Matrix)>,
+}
+
+impl Options {
+    /// Returns the options of a matrix that stands in no file.
+    pub fn of(name: &str, matrix: Matrix, out: PathBuf, server: Option<PathBuf>) -> Self {
+        Self {
+            matrix: None,
+            out: Some(out),
+            seed: None,
+            connections: None,
+            server,
+            sides: sides::Options::default(),
+            resume: None,
+            anyway: false,
+            replay: None,
+            given: Some((name.to_owned(), matrix)),
+        }
+    }
+}

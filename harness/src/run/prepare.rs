@@ -1,0 +1,243 @@
+//! What a run needs before its first trial: the matrix, the machine, the programs, its folder.
+
+use std::fs::File;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use super::folder::{new_folder, resume_command, server_binary};
+use super::options::Options;
+use super::planner::Planner;
+use super::watch::{self, Watch};
+use super::{exclusive, resume};
+use crate::doctor::{self, Examination};
+use crate::machine::Machine;
+use crate::machine::placement::Placement;
+use crate::matrix::Matrix;
+use crate::matrix::connection_limits::own_descriptors;
+use crate::programs::process::Interruptions;
+use crate::programs::server::FIRST_PORT;
+use crate::programs::sides::{self, Launchers};
+use crate::programs::{external_server, placement};
+use crate::results::origin::Programs;
+use crate::results::sides::Sides;
+use crate::results::{BrokenOff, Manifest};
+use crate::trial::{Trial, TrialContext};
+use crate::verdict::resolution::Calibration;
+
+/// A run that may begin.
+pub struct Prepared {
+    pub folder: PathBuf,
+    /// What to type to resume it.
+    pub resume_command: String,
+    pub context: TrialContext,
+    pub planner: Planner,
+    pub manifest: Manifest,
+    pub watch: Watch,
+    pub examination: Examination,
+    /// What an interrupted run left behind.
+    pub left: Option<BrokenOff>,
+    /// The trials of the block that it did not finish.
+    pub trials: Vec<Trial>,
+    /// Keeps other runs with many connections away.
+    pub _alone: Option<UnixListener>,
+}
+
+/// What is asked for.
+struct Request {
+    name: String,
+    matrix: Matrix,
+    /// The matrix with the rates of its sweeps, if the run that is repeated or resumed got so far.
+    expanded: Option<Matrix>,
+    seed: u64,
+}
+
+impl Request {
+    fn of(options: &Options, original: Option<&Manifest>, started: SystemTime) -> Result<Self> {
+        if let Some(Manifest { name, matrix, expanded, seed, .. }) = original {
+            return Ok(Self {
+                name: name.clone(),
+                matrix: matrix.clone(),
+                expanded: expanded.clone(),
+                seed: *seed,
+            });
+        }
+        // Any number that differs from run to run; the manifest keeps it.
+        let now = started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let seed = options.seed.unwrap_or(now.as_secs());
+        if let Some((name, matrix)) = options.given.clone() {
+            return Ok(Self { name, matrix, expanded: None, seed });
+        }
+        let path = options.matrix.as_deref().context("no matrix is given")?;
+        let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or("matrix").to_owned();
+        let mut matrix = Matrix::read(path)?;
+        if let Some(most) = options.connections {
+            limit_connections(&mut matrix, most)
+                .with_context(|| format!("--connections {most}"))?;
+        }
+        let open_files = ringmark::process::raise_open_files_limit().context("RLIMIT_NOFILE")?;
+        give_files(&mut matrix, open_files);
+        Ok(Self { name, matrix, expanded: None, seed })
+    }
+}
+
+/// Makes the walks end at `most` connections, if they go beyond.
+fn limit_connections(matrix: &mut Matrix, most: usize) -> Result<()> {
+    ensure!(matrix.most_walked().is_some(), "it is for a matrix with [memory] or [scale]");
+    if let Some(memory) = &mut matrix.memory {
+        *memory = memory.up_to(most);
+    }
+    if let Some(scale) = &mut matrix.scale {
+        scale.connections = scale.up_to(most);
+    }
+    matrix.check()
+}
+
+/// Takes as many workers as the walks' connections need if each may open `open_files`: the smallest
+/// divisor of the ports that is enough, or all of the ports.
+fn give_files(matrix: &mut Matrix, open_files: u64) {
+    let (Some(ports), Some(most)) = (matrix.ports, matrix.most_walked()) else { return };
+    // More than that a table of direct descriptors never has.
+    let files = open_files.min(65_536);
+    let mut divisors = (matrix.workers..=ports).filter(|&workers| ports.is_multiple_of(workers));
+    let enough = divisors.find(|&workers| {
+        most.div_ceil(usize::from(workers)) as u64 + own_descriptors(workers, ports) <= files
+    });
+    matrix.workers = enough.unwrap_or(ports);
+}
+
+/// The programs of a run, and the machine that they run on.
+struct Setting {
+    server: PathBuf,
+    launchers: Option<Launchers>,
+    machine: Machine,
+    placement: Placement,
+    programs: Programs,
+}
+
+impl Setting {
+    /// Finds them; `sides` are those of the command line.
+    fn find(server: Option<&Path>, sides: &sides::Options, matrix: &Matrix) -> Result<Self> {
+        let server = server_binary(server, sides.has_own_folder())?;
+        let launchers = sides.look(&server)?;
+        let found = launchers.as_ref().map(|launchers| &launchers.sides);
+        Ok(Self {
+            machine: Machine::read(),
+            placement: placement::deal(matrix.workers, matrix.hyperthreads, found)?,
+            programs: Programs::read(&server, found)?,
+            server,
+            launchers,
+        })
+    }
+
+    fn sides(&self) -> Option<&Sides> {
+        Some(&self.launchers.as_ref()?.sides)
+    }
+
+    /// Returns the manifest of a run that begins now.
+    fn manifest(&self, request: &Request, folder: &Path) -> Result<Manifest> {
+        let Request { name, matrix, expanded, seed } = request;
+        let mut machine = serde_json::to_value(&self.machine)?;
+        let arguments = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned());
+        machine["argv"] = sides::told_arguments(arguments).into();
+        Ok(Manifest {
+            ringmark: env!("CARGO_PKG_VERSION").to_owned(),
+            name: name.clone(),
+            replays: None,
+            matrix: matrix.clone(),
+            expanded: expanded.clone(),
+            build_profile: if cfg!(debug_assertions) { "debug" } else { "release" }.to_owned(),
+            seed: *seed,
+            order: Vec::new(),
+            finished_utc: None,
+            resumed: Vec::new(),
+            programs: Some(self.programs.clone()),
+            external_files: watch::external_files(&matrix.externals)?,
+            externals: external_server::versions(&matrix.externals),
+            placement: Some(self.placement.clone()),
+            // A calibration is one of this machine, over loopback.
+            calibration: (folder.parent().filter(|_| self.launchers.is_none()))
+                .and_then(|results| Calibration::newest(results, &self.machine)),
+            sides: self.sides().cloned(),
+            machine,
+            doctor: Value::Null,
+        })
+    }
+}
+
+impl Prepared {
+    /// Prepares what is asked for: a new run, one that repeats `original`, or, if there is a lock
+    /// of its folder, `original` itself.
+    pub fn new(
+        options: Options,
+        original: Option<Manifest>,
+        lock: Option<Option<File>>,
+    ) -> Result<Self> {
+        let started = SystemTime::now();
+        let request = Request::of(&options, original.as_ref(), started)?;
+        let alone = exclusive::alone(&request.matrix)?;
+        let sides = match &original {
+            Some(manifest) => options.sides.completed_from(manifest.sides.as_ref())?,
+            None => options.sides,
+        };
+        let setting = Setting::find(options.server.as_deref(), &sides, &request.matrix)?;
+        let folder = options.resume.or(options.out);
+        let folder = folder.unwrap_or_else(|| new_folder(started, &setting.machine, &request.name));
+        let path = folder.display();
+        ensure!(folder.to_str().is_some(), "{path}: a folder's name must be in UTF-8");
+        let mut manifest = setting.manifest(&request, &folder)?;
+        let watch = Watch::new(
+            &setting.server,
+            setting.launchers.as_ref(),
+            &request.matrix.externals,
+            &setting.programs,
+            &manifest.external_files,
+        )?;
+        let Request { matrix, expanded, seed, .. } = request;
+        let mut planner = Planner::new(matrix.clone(), expanded.clone(), seed);
+        let (mut left, mut trials) = (None, Vec::new());
+        if let (Some(lock), Some(original)) = (lock, &original) {
+            let found = BrokenOff::read(&folder, lock).with_context(|| path.to_string())?;
+            let rows = found.rows();
+            manifest =
+                resume::resumed(&folder, original.clone(), &manifest, rows.len(), options.anyway)?;
+            trials = resume::catch_up(&mut planner, &rows, &mut manifest.order)
+                .with_context(|| path.to_string())?;
+            left = Some(found);
+        } else if let (Some(folder), Some(original)) = (&options.replay, &original) {
+            let again = Planner::new(matrix.clone(), expanded, seed).undisturbed();
+            manifest.replays = Some(resume::replayed(folder, original, &manifest, &again)?);
+        }
+        let examination = doctor::examine(&setting.machine, &matrix, setting.sides())?;
+        if left.is_none() {
+            manifest.doctor = serde_json::to_value(&examination.lines)?;
+        }
+        let context = TrialContext {
+            server: setting.server,
+            workers: matrix.workers,
+            first_port: FIRST_PORT,
+            ports: matrix.ports.unwrap_or(matrix.workers),
+            connection_limits: examination.connection_limits.clone(),
+            placement: setting.placement,
+            hyperthreads: matrix.hyperthreads,
+            externals: matrix.externals,
+            launchers: setting.launchers,
+            interruptions: Interruptions::default(),
+        };
+        Ok(Self {
+            resume_command: resume_command(&folder, options.server.as_deref(), &sides),
+            folder,
+            context,
+            planner,
+            manifest,
+            watch,
+            examination,
+            left,
+            trials,
+            _alone: alone,
+        })
+    }
+}
