@@ -111,7 +111,8 @@ fn await_ready(process: &mut Process, external: &External, port: u16) -> Result<
             let said = said.map_or_else(String::new, |words| format!("; it said last: {words}"));
             let time = humantime::format_duration(external.ready_within);
             bail!(
-                "the server was not ready within {time}: {missed}{said}; give a longer ready_within, or another ready"
+                "the server was not ready within {time}: {missed}{said}; give a longer \
+                 ready_within, or another ready"
             );
         }
         std::thread::sleep(READY_PAUSE);

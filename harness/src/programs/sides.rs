@@ -50,10 +50,11 @@ fn server_address(text: &str) -> Result<IpAddr, String> {
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
     bare.parse().map_err(|_| match bare.split_once('%') {
         Some((address, scope)) if address.parse::<std::net::Ipv6Addr>().is_ok() => format!(
-            "the scope `%{scope}` of a link-local address is not supported here: give an address that needs none, of the \
-             server's interface (`ip -6 address`)"
+            "the scope `%{scope}` of a link-local address is not supported here: give an address \
+             that needs none, of the server's interface (`ip -6 address`)"
         ),
-        _ => "no IP address, as 10.0.0.1 or fd00::1, without a port; names are not looked up".to_owned(),
+        _ => "no IP address, as 10.0.0.1 or fd00::1, without a port; names are not looked up"
+            .to_owned(),
     })
 }
 

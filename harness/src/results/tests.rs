@@ -8,7 +8,10 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::{Results, Run, journal, lock};
+use super::files::lock;
+use super::journal;
+use super::read::Run;
+use super::write::Results;
 use crate::matrix::Matrix;
 use crate::rows::{
     EventRow, MemoryPointRow, MemoryRow, Outcome, Pass, ScaleRow, Status, SyscallRow, TrialRow,
