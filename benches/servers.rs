@@ -24,10 +24,11 @@
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use ringmark::backend::{self, Entry, Knobs};
+use ringmark::cpus;
 use ringmark::echo::Stream;
+use ringmark::protocol::ServerCounters;
 use ringmark::stop::Stop;
 use ringmark::worker::{Plan, Worker};
-use ringmark::{counters, cpus};
 use socket2::SockRef;
 use std::fs;
 use std::io::{Read, Write};
@@ -158,8 +159,8 @@ impl Server {
     fn wait_until_open(&self, connections: usize) {
         let begun = Instant::now();
         loop {
-            let open = &counters::to_json([&*self.worker.counters])["loop"]["open"];
-            if *open == connections {
+            let open = ServerCounters::sum([&*self.worker.counters]).of_loop("open");
+            if open == connections as u64 {
                 return;
             }
             assert!(

@@ -35,6 +35,7 @@ use std::sync::mpsc::{self, Sender};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use ringmark::whereabouts::Whereabouts;
 use signal_hook::consts::SIGINT;
 use signal_hook::iterator::Signals;
 
@@ -44,7 +45,6 @@ use self::pace::Budget;
 use self::plan::Plan;
 use self::result::LoadEvent;
 use self::schedule::OpenLoop;
-use crate::machine::whereabouts::Whereabouts;
 
 pub use crate::load::plan::{
     CHURN_MAX, CONNECTIONS_PER_SOURCE, DURATION_MAX, MESSAGE_BYTES_MAX, OTHER_FILES, PIPELINE_MAX,
@@ -169,7 +169,7 @@ pub fn run(options: Options) -> Result<()> {
     let mut crew = Crew::start(plan, &sender, messages)?;
     if options.commands {
         listen_to_stdin(sender);
-        print(&LoadEvent::Started(Whereabouts::of_this_process()?))?;
+        print(&LoadEvent::Started(Whereabouts::of_this_process()))?;
         obey(&mut crew, &mut output, budget, open)?;
     } else {
         let json = options.json;

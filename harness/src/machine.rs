@@ -32,7 +32,6 @@ pub mod rights;
 pub mod topology;
 pub mod tracepoints;
 mod unavailable;
-pub mod whereabouts;
 
 pub use facts::*;
 pub use unavailable::Unavailable;

@@ -2,7 +2,6 @@
 
 pub mod client;
 mod command_prefix;
-pub mod counters;
 pub mod exec;
 pub mod external_server;
 pub mod idle_spinner;

@@ -2,10 +2,10 @@
 
 use std::fmt;
 
+use ringmark::whereabouts::Whereabouts;
 use serde::{Deserialize, Serialize};
 
 use super::worker::{Owed, QUEUE};
-use crate::machine::whereabouts::Whereabouts;
 
 pub use crate::load::latency::LatencyUs;
 

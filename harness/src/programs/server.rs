@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use ringmark::backend;
+use ringmark::protocol::{ServerCounters, ServerEvent};
+use serde_json::Value;
 
 use super::command_prefix::CommandPrefix;
-use super::counters::{ServerCounters, ServerEvent};
 use super::external_server;
 use super::process::{ANSWER_TIME, DEATH_TIME, Interruptions, Process};
 use super::sides::Launchers;
@@ -126,7 +127,7 @@ impl Server {
         let start = || -> Result<_> {
             let mut program = Process::start("server", command, namespace, interruptions)?;
             match parse(&program.hear(ANSWER_TIME)?)? {
-                ServerEvent::Held(whereabouts) => {
+                ServerEvent::Held { whereabouts, .. } => {
                     plan.launchers.inspect(|launchers| launchers.server.note(&whereabouts));
                     Ok((program, whereabouts.pid_here()))
                 }
@@ -138,15 +139,16 @@ impl Server {
         program.say("")?;
         let line = program.hear(ANSWER_TIME)?;
         match parse(&line)? {
-            ServerEvent::Ready { knobs, in_force, addresses } => {
-                let (knobs, in_force) = (knobs.to_string(), in_force.to_string());
+            ServerEvent::Ready { knobs, in_force, addresses, .. } => {
+                let (knobs, in_force) =
+                    (Value::from(knobs).to_string(), Value::from(in_force).to_string());
                 ensure!(
                     are_consecutive(&addresses),
                     "the server's ports do not follow one another: {addresses:?}"
                 );
                 Ok(Self { program, pid, is_external: false, knobs, in_force, addresses })
             }
-            ServerEvent::Unsupported { reason } => bail!(RefusedByKernel(reason)),
+            ServerEvent::Unsupported { reason, .. } => bail!(RefusedByKernel(reason)),
             other => bail!("the server should say that it is ready, but says {other:?}"),
         }
     }
@@ -183,7 +185,7 @@ impl Server {
         }
         self.program.say("counters")?;
         match parse(&self.program.hear(ANSWER_TIME)?)? {
-            ServerEvent::Counters(counters) => Ok(counters),
+            ServerEvent::Counters { counters, .. } => Ok(counters),
             other => bail!("the server should give its counters, but says {other:?}"),
         }
     }
@@ -243,7 +245,7 @@ impl Server {
         }
         self.program.say("stop")?;
         let counters = match parse(&self.program.hear(ANSWER_TIME)?)? {
-            ServerEvent::End(counters) => counters,
+            ServerEvent::End { counters, .. } => counters,
             other => bail!("the server should end, but says {other:?}"),
         };
         match self.program.wait(ANSWER_TIME)? {

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use ringmark::whereabouts;
+use ringmark::whereabouts::{FileStamp, Whereabouts};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -21,7 +21,6 @@ use super::redact;
 use super::redact::HIDDEN;
 use crate::machine::Machine;
 use crate::machine::program_file::Program;
-use crate::machine::whereabouts::Whereabouts;
 use crate::results::sides::{Side, Sides};
 
 pub use crate::programs::redact::told_arguments;
@@ -146,7 +145,7 @@ impl Options {
         let to_load = self.prefix(LOAD, self.load_command.as_deref())?;
         let at_server = Report::ask(&to_server, Some(server))?;
         let at_load = Report::ask(&to_load, None)?;
-        let here = Whereabouts::of_this_process()?;
+        let here = Whereabouts::of_this_process();
         let over_loopback = at_server.whereabouts.is_in_network_of(&at_load.whereabouts);
         let server_address = match self.server_address {
             Some(address) => address,
@@ -211,15 +210,15 @@ struct Report {
     /// The program that is started there in trials.
     program: Program,
     /// The stamp of its file, before it was read.
-    stamp: Option<Value>,
+    stamp: Option<FileStamp>,
 }
 
 impl Report {
     fn read(server: Option<&Path>) -> Result<Self> {
-        let whereabouts = Whereabouts::of_this_process()?;
+        let whereabouts = Whereabouts::of_this_process();
         Ok(Self {
             ringmark: env!("CARGO_PKG_VERSION").to_owned(),
-            stamp: server.map_or_else(|| whereabouts.program.clone(), whereabouts::stamp),
+            stamp: server.map_or_else(|| whereabouts.program.clone(), FileStamp::of),
             whereabouts,
             machine: serde_json::to_value(Machine::read())?,
             program: match server {
@@ -285,13 +284,13 @@ pub struct Launcher {
 #[derive(Debug, Default)]
 pub struct Started {
     /// Of a file that holds the manifest's program.
-    accepted: Option<Value>,
+    accepted: Option<FileStamp>,
     /// Of those that were started since that was looked at.
-    said: Vec<Option<Value>>,
+    said: Vec<Option<FileStamp>>,
 }
 
 impl Launcher {
-    fn new(prefix: CommandPrefix, accepted: Option<Value>) -> Self {
+    fn new(prefix: CommandPrefix, accepted: Option<FileStamp>) -> Self {
         Self { prefix, started: Arc::new(Mutex::new(Started { accepted, said: Vec::new() })) }
     }
 

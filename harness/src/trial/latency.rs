@@ -1,6 +1,7 @@
 //! Latency, throughput and CPU over a window of time.
 
 use anyhow::Result;
+use ringmark::protocol::ServerCounters;
 
 use super::columns;
 use super::context::TrialContext;
@@ -15,7 +16,6 @@ use crate::machine::cpu::{MachineCpuDifference, Tasks};
 use crate::machine::network::NetworkDifference;
 use crate::matrix::{Latency, Workload};
 use crate::programs::client::Load;
-use crate::programs::counters::ServerCounters;
 use crate::programs::idle_spinner::IdleSpinner;
 use crate::rows::{Outcome, Status, TrialRow};
 use crate::statistics::percent_of;

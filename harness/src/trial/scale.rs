@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 use ringmark::backend;
+use ringmark::protocol::ServerCounters;
 
 use super::columns;
 use super::context::TrialContext;
@@ -29,7 +30,6 @@ use crate::load::result::{Arrival, LoadEvent};
 use crate::machine::cpu::MachineCpuDifference;
 use crate::matrix::Scale;
 use crate::programs::client::Load;
-use crate::programs::counters::ServerCounters;
 use crate::rows::{ALONE, CROWDED, Outcome, ScaleRow, Status, TrialRow};
 use crate::statistics::percent_of;
 
