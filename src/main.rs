@@ -3,7 +3,7 @@
 use clap::Parser;
 use ringmark::backend::document::SERVER_PORT;
 use ringmark::backend::{self, Entry, Knobs};
-use ringmark::cpus;
+use ringmark::cpus::CpuList;
 use ringmark::error::of_thread;
 use ringmark::list;
 use ringmark::orders::{Lines, Order, Orders};
@@ -46,7 +46,7 @@ struct Options {
     workers: u16,
 
     /// CPUs to pin the workers to, dealt in turn, as in 0,1,4-7
-    #[arg(long, value_parser = parse_cpus)]
+    #[arg(long)]
     cpus: Option<CpuList>,
 
     /// Sets a knob of the backend; may be repeated
@@ -76,13 +76,6 @@ struct Options {
     /// With --list: as JSON
     #[arg(long, requires = "list")]
     json: bool,
-}
-
-#[derive(Clone)]
-struct CpuList(Vec<usize>);
-
-fn parse_cpus(text: &str) -> Result<CpuList, String> {
-    cpus::parse(text, 4096).map(CpuList)
 }
 
 fn knob_help() -> String {
@@ -212,7 +205,7 @@ fn start(
     let (sender, receiver) = mpsc::channel();
     let mut workers = Vec::new();
     for (index, addresses) in addresses.into_iter().enumerate() {
-        let cpu = options.cpus.as_ref().map(|CpuList(cpus)| cpus[index % cpus.len()]);
+        let cpu = options.cpus.as_ref().map(|list| list.cpus()[index % list.cpus().len()]);
         let plan = Plan { index, backend: entry, knobs: knobs.clone(), addresses, cpu };
         let worker = Worker::start(plan, Arc::clone(stop), sender.clone(), || {
             process::signal_self(libc::SIGUSR2)

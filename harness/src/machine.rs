@@ -11,10 +11,9 @@
 //! | does the CPU count by itself? | [`pmu`] |
 //! | which CPUs share a core, a package, a cache? | [`topology`] |
 //!
-//! [`network_namespace`] and [`affinity`] give a trial its place to run in; [`idle_spinner`] keeps
+//! [`network_namespace`] gives a trial its place to run in; [`idle_spinner`] keeps
 //! its CPUs awake.
 
-pub mod affinity;
 pub mod cgroup;
 pub mod contention;
 pub mod cpu;

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use hdrhistogram::Histogram;
+use ringmark::cpus::{self, CpuList};
 
 use super::latency::Latencies;
 use super::pace::{Budget, Window};
@@ -21,7 +22,6 @@ use super::schedule::OpenLoop;
 use super::warmup::{self, Settling};
 use super::worker::{Owed, Progress, Shared, Tally, Worker};
 use super::{fairness, latency};
-use crate::machine::affinity::{self, CpuList};
 
 /// What a thread is told to do. It rests between orders.
 #[derive(Clone, Copy)]
@@ -76,7 +76,7 @@ impl Crew {
         messages: Receiver<Message>,
     ) -> Result<Self> {
         if !plan.cpus.is_empty() {
-            affinity::pin(&plan.cpus).with_context(|| {
+            cpus::pin(&plan.cpus).with_context(|| {
                 format!(
                     "--cpus: this process may not run on any of {:?}; see `taskset -p $$`",
                     plan.cpus

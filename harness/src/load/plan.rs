@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use ringmark::cpus::CpuList;
 
 use super::address::first_that_answers;
 use super::files::FileTables;
@@ -240,10 +241,9 @@ fn sources(asked: Option<usize>, destination: IpAddr, per_port: usize) -> Result
     Ok(sources)
 }
 
-/// CPUs that the mask of sched_setaffinity(2) can hold.
 fn parse_cpus(list: &str) -> Result<Vec<usize>> {
-    ringmark::cpus::parse(list, libc::CPU_SETSIZE as usize)
-        .map_err(|error| anyhow::anyhow!("--cpus {list}: {error}"))
+    let cpus: CpuList = list.parse().with_context(|| format!("--cpus {list}"))?;
+    Ok(cpus.cpus().to_vec())
 }
 
 #[cfg(test)]

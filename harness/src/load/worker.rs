@@ -14,6 +14,7 @@ use mio::event::Event;
 use mio::net::TcpStream;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
+use ringmark::cpus;
 
 use super::fault::Fault;
 use super::flight::{Flight, Stamp};
@@ -23,7 +24,6 @@ use super::pace::{Budget, Gap, Moment, Quiet, Window};
 use super::plan::{Plan, share};
 use super::process::{Timer, monotonic_ns};
 use super::schedule::{OpenLoop, Place, Schedule};
-use crate::machine::affinity;
 
 /// How much one read takes at most, in bytes.
 const RECEIVE_BYTES: usize = 64 * 1024;
@@ -157,7 +157,7 @@ impl Worker {
         let cpus = &shared.plan.cpus;
         if !cpus.is_empty() {
             let cpu = cpus[thread % cpus.len()];
-            affinity::pin(&[cpu])
+            cpus::pin(&[cpu])
                 .with_context(|| format!("--cpus: this process may not run on CPU {cpu}"))?;
         }
         let poll = Poll::new().context("epoll_create1")?;

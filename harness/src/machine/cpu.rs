@@ -4,27 +4,9 @@ use std::collections::BTreeSet;
 use std::io;
 use std::ops::AddAssign;
 
-use super::affinity::CpuList;
-use super::procfs;
+use ringmark::cpus::CpuList;
 
-/// CPU time of a process in ns, user and kernel, from its start. Threads that have ended, SQPOLL
-/// threads and io-wq workers are in it; interrupts that hit it are in it too unless the kernel has
-/// CONFIG_IRQ_TIME_ACCOUNTING.
-pub fn process_cpu_ns(pid: u32) -> io::Result<u64> {
-    let pid = libc::pid_t::try_from(pid).map_err(|_| io::Error::from_raw_os_error(libc::ESRCH))?;
-    let mut clock = 0;
-    // SAFETY: the out-pointer is to a local that lives through the call.
-    let error = unsafe { libc::clock_getcpuclockid(pid, &mut clock) };
-    if error != 0 {
-        return Err(io::Error::from_raw_os_error(error));
-    }
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the out-pointer is to a local that lives through the call.
-    if unsafe { libc::clock_gettime(clock, &mut time) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned())
-}
+use super::procfs;
 
 /// How a process's CPU time divides into user and kernel, as the kernel tells it: in ticks
 /// (USER_HZ, mostly 10 ms), all threads, those that have ended too.
@@ -257,6 +239,7 @@ impl MachineCpuDifference {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
+    use ringmark::process::cpu_ns_of;
     use std::process::{Command, Stdio};
     use std::thread;
     use std::time::{Duration, Instant};
@@ -273,16 +256,16 @@ mod tests {
 
     #[test]
     fn the_clock_of_a_process_keeps_the_time_of_ended_threads() {
-        let before = process_cpu_ns(std::process::id()).unwrap();
+        let before = cpu_ns_of(std::process::id()).unwrap();
         thread::spawn(|| spin(5_000_000)).join().unwrap();
-        assert!(process_cpu_ns(std::process::id()).unwrap() - before >= 5_000_000);
+        assert!(cpu_ns_of(std::process::id()).unwrap() - before >= 5_000_000);
     }
 
     #[test]
     fn a_process_that_is_gone_has_no_clock() {
         let mut child = Command::new("true").spawn().unwrap();
         child.wait().unwrap();
-        assert!(process_cpu_ns(child.id()).is_err());
+        assert!(cpu_ns_of(child.id()).is_err());
         assert!(Tasks::read(child.id()).is_err());
     }
 
@@ -350,7 +333,7 @@ mod tests {
         // SAFETY: sysconf takes no pointers.
         let ns_per_tick =
             1_000_000_000 / unsafe { libc::sysconf(libc::_SC_CLK_TCK) }.cast_unsigned();
-        let clock_ns = process_cpu_ns(std::process::id()).unwrap();
+        let clock_ns = cpu_ns_of(std::process::id()).unwrap();
         // Both are cut down to whole ticks, and were read before the clock.
         let all = ticks.user + ticks.kernel;
         assert!(all >= 3 && all * ns_per_tick <= clock_ns, "{ticks:?}, {clock_ns} ns");

@@ -2,14 +2,15 @@
 //! not among them.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::time::SystemTime;
-use std::{fs, io};
 
+use ringmark::cpus::CpuList;
+use ringmark::process;
 use serde::Serialize;
 
-use super::affinity::CpuList;
 use super::files::{line, output, utc};
 use super::network_namespace::NetworkNamespace;
 use super::topology::{SYS, Topology};
@@ -147,7 +148,7 @@ impl Machine {
         let release = line("/proc/sys/kernel/osrelease");
         let first_cpu =
             cpus.as_ref().and_then(|cpus| cpus.cpus().first().copied()).unwrap_or_default();
-        let (open_files_soft, open_files_hard) = limits(libc::RLIMIT_NOFILE).ok().unzip();
+        let open_files = process::limit_of(libc::RLIMIT_NOFILE).ok();
         let kernel_config = KernelConfig::read(release.as_deref());
         Self {
             read_at: utc(SystemTime::now()),
@@ -179,9 +180,9 @@ impl Machine {
             new_namespace_network_sysctls: NetworkNamespace::create()
                 .ok()
                 .and_then(|namespace| namespace.within(|| Ok(sysctls(&NETWORK_SYSCTLS))).ok()),
-            open_files_soft,
-            open_files_hard,
-            locked_memory_bytes: ringmark::process::locked_memory_limit(),
+            open_files_soft: open_files.map(|limit| limit.rlim_cur),
+            open_files_hard: open_files.map(|limit| limit.rlim_max),
+            locked_memory_bytes: process::locked_memory_limit(),
             rustc: option_env!("RINGMARK_RUSTC").map(str::to_owned),
             git_revision: revision(),
             git_dirty: option_env!("RINGMARK_DIRTY").map(|dirty| dirty == "true"),
@@ -229,16 +230,6 @@ fn sysctls(names: &[&str]) -> Values {
         .map(|&name| (name.to_owned(), line(Path::new("/proc/sys").join(name.replace('.', "/")))))
         .map(|(name, value)| (name, value.map(|value| value.replace('\t', " "))))
         .collect()
-}
-
-/// The soft and the hard limit of a resource (getrlimit(2)).
-pub fn limits(resource: libc::__rlimit_resource_t) -> io::Result<(u64, u64)> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the out-pointer is to a local that lives through the call.
-    if unsafe { libc::getrlimit(resource, &mut limit) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok((limit.rlim_cur, limit.rlim_max))
 }
 
 impl KernelConfig {

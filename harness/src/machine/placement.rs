@@ -3,9 +3,8 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result};
+use ringmark::cpus::CpuList;
 use serde::{Deserialize, Serialize};
-
-use super::affinity::CpuList;
 
 /// Which CPUs the two sides are pinned to, so that neither takes the other's time.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -45,7 +44,7 @@ impl Placement {
     /// Whether both sides have one CPU together.
     pub fn is_one_cpu(&self) -> bool {
         self.server == self.client
-            && self.server.parse::<CpuList>().is_ok_and(|list| list.cpus().len() == 1)
+            && self.server.parse::<CpuList>().is_ok_and(|list| list.set().cpus().len() == 1)
     }
 
     /// Whether both sides are pinned, and the client to CPUs of its own.
@@ -58,7 +57,7 @@ impl Placement {
 
     /// How many CPUs the server has, if that is known.
     pub fn server_cpus(&self) -> Option<usize> {
-        let pinned = || self.server.parse::<CpuList>().ok().map(|list| list.cpus().len());
+        let pinned = || self.server.parse::<CpuList>().ok().map(|list| list.set().cpus().len());
         self.server_cpus_elsewhere.or_else(pinned)
     }
 
@@ -67,7 +66,7 @@ impl Placement {
         if self.server.is_empty() || self.client.is_empty() {
             return allowed();
         }
-        [self.server.as_str(), self.client.as_str()].join(",").parse().map_err(anyhow::Error::msg)
+        Ok([self.server.as_str(), self.client.as_str()].join(",").parse::<CpuList>()?.set())
     }
 
     /// How many of the CPUs are left by both sides.

@@ -4,12 +4,13 @@ use std::io;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use ringmark::process::cpu_ns_of;
 
 use super::clock::{self, LoadWindow, Moment};
 use super::context::TrialContext;
 use crate::load::drain_max;
 use crate::load::result::{LoadEvent, LoadResult};
-use crate::machine::cpu::{MachineCpu, MachineCpuDifference, ProcessTicks, Tasks, process_cpu_ns};
+use crate::machine::cpu::{MachineCpu, MachineCpuDifference, ProcessTicks, Tasks};
 use crate::machine::process_tree::Tree;
 use crate::programs::client::Load;
 use crate::programs::server::Server;
@@ -85,7 +86,7 @@ fn sum<T: std::ops::AddAssign>(
 /// Reads the clocks of the server's processes; of a server that is not to be seen here, its own
 /// report.
 fn server_cpu_ns(server: &mut Server, processes: Option<&Tree>) -> Result<u64> {
-    match sum(processes, process_cpu_ns)? {
+    match sum(processes, cpu_ns_of)? {
         Some(ns) => Ok(ns),
         None => server.counters()?.cpu_ns.context("the server does not tell its CPU time"),
     }

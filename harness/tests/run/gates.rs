@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use crate::broken_server::{server_of, stand_in_with};
 use crate::{FOUR_CONNECTIONS, LATENCY, Place, Row, assert_has, assert_reasons, failure, heading};
+use ringmark::cpus::{self, CpuList};
 
 /// One block of two arms, each tried three times, and another block in its place.
 const ROWS: usize = 2 * 2 * 3;
@@ -113,11 +114,7 @@ fn a_feature_that_is_not_in_force_rejects() {
 /// Two CPUs, of which a run that may use no other gives the first to its server and the second to
 /// its client.
 pub fn two_cpus() -> Option<[usize; 2]> {
-    let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
-    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap();
-    let mut cpus = ringmark::cpus::parse(list.trim(), 8192).unwrap();
-    cpus.sort_unstable();
-    let two = cpus.first_chunk().copied();
+    let two = CpuList::allowed().unwrap().cpus().first_chunk().copied();
     if two.is_none() {
         eprintln!("skipped: two CPUs are needed, for the server and the client one each");
     }
@@ -125,22 +122,9 @@ pub fn two_cpus() -> Option<[usize; 2]> {
 }
 
 /// Lets the command's process, and all that it starts, use these CPUs only.
-fn confine(command: &mut Command, cpus: [usize; 2]) {
-    // SAFETY: all zeroes is the empty set.
-    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    for cpu in cpus {
-        assert!(cpu < libc::CPU_SETSIZE as usize);
-        // SAFETY: `cpu` lies within the set.
-        unsafe { libc::CPU_SET(cpu, &mut set) };
-    }
-    // SAFETY: between fork and exec one plain system call is made, which reads a set that the
-    // closure owns.
-    unsafe {
-        command.pre_exec(move || match libc::sched_setaffinity(0, size_of_val(&set), &set) {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
-        });
-    }
+fn confine(command: &mut Command, two: [usize; 2]) {
+    // SAFETY: between fork and exec one plain system call is made, without an allocation.
+    unsafe { command.pre_exec(move || cpus::pin(&two)) };
 }
 
 /// Those that make a CPU busy, and those that the CPUs should be left to, one at a time.
@@ -157,7 +141,7 @@ fn while_busy<T>(cpu: usize, work: impl FnOnce() -> T) -> T {
     thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(move || {
-                ringmark::cpus::pin_to_cpu(cpu).unwrap();
+                cpus::pin(&[cpu]).unwrap();
                 while !over.load(Relaxed) {
                     std::hint::spin_loop();
                 }
