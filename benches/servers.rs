@@ -24,12 +24,12 @@
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use ringmark::backend::{self, Entry, Knobs};
+use ringmark::cpus::{self, CpuList};
 use ringmark::echo::Stream;
+use ringmark::protocol::ServerCounters;
 use ringmark::stop::Stop;
 use ringmark::worker::{Plan, Worker};
-use ringmark::{counters, cpus};
 use socket2::SockRef;
-use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::{Arc, LazyLock, mpsc};
@@ -158,8 +158,8 @@ impl Server {
     fn wait_until_open(&self, connections: usize) {
         let begun = Instant::now();
         loop {
-            let open = &counters::to_json([&*self.worker.counters])["loop"]["open"];
-            if *open == connections {
+            let open = ServerCounters::sum([&*self.worker.counters]).of_loop("open");
+            if open == connections as u64 {
                 return;
             }
             assert!(
@@ -180,18 +180,16 @@ impl Server {
 /// The server's CPU, if it has one of its own: then the thread that asks first, the client's, is
 /// pinned to another.
 static SERVER_CPU: LazyLock<Option<usize>> = LazyLock::new(|| {
-    let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
-    let allowed = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
-    let allowed = allowed.and_then(|list| cpus::parse(list.trim(), 4096).ok()).unwrap_or_default();
-    let [server, client, ..] = allowed[..] else {
+    let allowed = CpuList::allowed();
+    let Ok([server, client, ..]) = allowed.as_ref().map(CpuList::cpus) else {
         eprintln!(
             "server and client are not pinned: this process may not run on two CPUs, as far as it knows"
         );
         return None;
     };
-    cpus::pin_to_cpu(client).expect("a CPU of the list is allowed");
+    cpus::pin(&[*client]).expect("a CPU of the list is allowed");
     eprintln!("server on CPU {server}, client on CPU {client}");
-    Some(server)
+    Some(*server)
 });
 
 fn connect(address: SocketAddr) -> TcpStream {

@@ -5,7 +5,6 @@
 //! each a [`Share`] to write.
 
 use crate::call::Call;
-use serde_json::{Map, Value};
 use std::collections::HashMap;
 use std::io;
 use std::ops::Deref;
@@ -133,7 +132,7 @@ impl Counters {
 }
 
 /// The counters of a thread that works for a worker beside it: one writer here too. They are part
-/// of what the worker's [`to_json`] says, and stay in it when the thread has ended and they are
+/// of what the worker's [`Sum`] says, and stay in it when the thread has ended and they are
 /// dropped.
 pub struct Share {
     shares: Arc<Mutex<Shares>>,
@@ -170,27 +169,49 @@ struct Shares {
     ended: Sum,
 }
 
-#[derive(Default)]
-struct Sum {
+/// A sum over workers and their threads.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Sum {
     calls: [u64; Call::ALL.len()],
     loops: [u64; LOOP_COUNTERS.len()],
+    accept_errno: u64,
 }
 
 impl Sum {
+    /// Sums what all workers have counted, and their other threads.
+    pub fn of<'a>(workers: impl IntoIterator<Item = &'a Counters>) -> Self {
+        let mut sum = Self::default();
+        for worker in workers {
+            sum.add(worker);
+            sum.accept_errno = worker.last_accept_errno.get().max(sum.accept_errno);
+            if let Some(shares) = worker.shares.get() {
+                let Shares { live, ended } = &*lock(shares);
+                live.values().for_each(|share| sum.add(share));
+                sum.add_values(ended.calls, ended.loops);
+            }
+        }
+        sum
+    }
+
+    /// Every call, and how often it was made.
+    pub fn calls(&self) -> impl Iterator<Item = (Call, u64)> {
+        Call::ALL.into_iter().zip(self.calls)
+    }
+
+    /// The loop counters by name.
+    pub fn loops(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        LOOP_COUNTERS.iter().copied().zip(self.loops)
+    }
+
+    /// The last error of accept, if it has failed.
+    pub fn accept_error(&self) -> Option<io::Error> {
+        (self.accept_errno > 0).then(|| io::Error::from_raw_os_error(self.accept_errno as i32))
+    }
+
     /// Adds what the owner of `counters` has counted itself.
     fn add(&mut self, counters: &Counters) {
         let calls = counters.calls.iter().map(Counter::get);
         self.add_values(calls, counters.loop_values());
-    }
-
-    /// Adds what a worker has counted, and its other threads.
-    fn add_worker(&mut self, counters: &Counters) {
-        self.add(counters);
-        if let Some(shares) = counters.shares.get() {
-            let Shares { live, ended } = &*lock(shares);
-            live.values().for_each(|share| self.add(share));
-            self.add_values(ended.calls, ended.loops);
-        }
     }
 
     fn add_values(
@@ -201,40 +222,6 @@ impl Sum {
         self.calls.iter_mut().zip(calls).for_each(|(sum, value)| *sum += value);
         self.loops.iter_mut().zip(loops).for_each(|(sum, value)| *sum += value);
     }
-}
-
-/// The sum over all workers as the `calls` and `loop` fields of a JSON line. Calls that were never
-/// made are left out. If accept has failed, `accept_error` says how it failed last, in words.
-pub fn to_json<'a>(workers: impl IntoIterator<Item = &'a Counters>) -> Map<String, Value> {
-    let mut sum = Sum::default();
-    let mut accept_errno = 0;
-    for worker in workers {
-        sum.add_worker(worker);
-        accept_errno = worker.last_accept_errno.get().max(accept_errno);
-    }
-    let calls: Map<String, Value> = Call::ALL
-        .iter()
-        .zip(sum.calls)
-        .filter(|&(_, count)| count > 0)
-        .map(|(call, count)| (call.name().to_owned(), count.into()))
-        .collect();
-    let mut loops: Map<String, Value> = LOOP_COUNTERS
-        .iter()
-        .zip(sum.loops)
-        .map(|(name, value)| ((*name).to_owned(), value.into()))
-        .collect();
-    let count = |name: &str| loops.get(name).and_then(Value::as_u64).unwrap_or(0);
-    let open = count("accepted").saturating_sub(count("closed"));
-    loops.insert("open".to_owned(), open.into());
-    let mut fields = Map::from_iter([
-        ("calls".to_owned(), Value::Object(calls)),
-        ("loop".to_owned(), Value::Object(loops)),
-    ]);
-    if accept_errno > 0 {
-        let error = io::Error::from_raw_os_error(accept_errno as i32);
-        fields.insert("accept_error".to_owned(), error.to_string().into());
-    }
-    fields
 }
 
 #[cfg(test)]
@@ -249,12 +236,14 @@ mod tests {
         first.count(Call::Recvfrom);
         second.count(Call::Recvfrom);
         second.closed.add(1);
-        let living = to_json([&worker]);
-        assert_eq!((&living["calls"]["recvfrom"], &living["loop"]["open"]), (&2.into(), &1.into()));
+        let living = Sum::of([&worker]);
+        let received = living.calls().find(|(call, _)| *call == Call::Recvfrom);
+        assert_eq!(received, Some((Call::Recvfrom, 2)));
+        assert_eq!(living.loops().find(|(name, _)| *name == "closed"), Some(("closed", 1)));
         drop(second);
-        assert_eq!(to_json([&worker]), living);
+        assert_eq!(Sum::of([&worker]), living);
         drop(first);
-        assert_eq!(to_json([&worker]), living);
+        assert_eq!(Sum::of([&worker]), living);
         assert!(worker.shares.get().is_some_and(|shares| lock(shares).live.is_empty()));
     }
 }

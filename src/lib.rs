@@ -20,6 +20,7 @@ pub mod listener;
 pub mod orders;
 pub mod ports;
 pub mod process;
+pub mod protocol;
 pub mod rights;
 pub mod socket;
 pub mod stop;

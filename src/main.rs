@@ -3,17 +3,16 @@
 use clap::Parser;
 use ringmark::backend::document::SERVER_PORT;
 use ringmark::backend::{self, Entry, Knobs};
-use ringmark::counters;
-use ringmark::cpus;
+use ringmark::cpus::CpuList;
 use ringmark::error::of_thread;
 use ringmark::list;
 use ringmark::orders::{Lines, Order, Orders};
 use ringmark::ports::{self, Reserved};
 use ringmark::process::{self, Signals};
+use ringmark::protocol::{ServerCounters, ServerEvent};
 use ringmark::stop::Stop;
-use ringmark::whereabouts;
+use ringmark::whereabouts::Whereabouts;
 use ringmark::worker::{Plan, Up, Worker};
-use serde_json::{Map, Value, json};
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
@@ -47,7 +46,7 @@ struct Options {
     workers: u16,
 
     /// CPUs to pin the workers to, dealt in turn, as in 0,1,4-7
-    #[arg(long, value_parser = parse_cpus)]
+    #[arg(long)]
     cpus: Option<CpuList>,
 
     /// Sets a knob of the backend; may be repeated
@@ -77,13 +76,6 @@ struct Options {
     /// With --list: as JSON
     #[arg(long, requires = "list")]
     json: bool,
-}
-
-#[derive(Clone)]
-struct CpuList(Vec<usize>);
-
-fn parse_cpus(text: &str) -> Result<CpuList, String> {
-    cpus::parse(text, 4096).map(CpuList)
 }
 
 fn knob_help() -> String {
@@ -141,10 +133,9 @@ fn serve(options: &Options) -> Result<ExitCode, String> {
     let stdin = if options.hold { Some(hold(entry)?) } else { None };
     process::raise_open_files_limit().map_err(|error| error.to_string())?;
     if let Err(unsupported) = (entry.probe)(&knobs, options.workers) {
-        let line =
-            json!({"event": "unsupported", "backend": entry.name, "reason": unsupported.reason});
-        // Whatever becomes of it, stderr says it too.
-        let _ = say(&line.to_string());
+        let (backend, reason) = (entry.name.to_owned(), unsupported.reason.clone());
+        // Stderr says it too, so that it does not matter whether this line can be written.
+        let _ = say_event(&ServerEvent::Unsupported { backend, reason });
         return Err(format!("{} is unsupported: {unsupported}", entry.name));
     }
     let signals = Signals::block(&[libc::SIGTERM, libc::SIGINT, libc::SIGUSR1, libc::SIGUSR2])
@@ -159,13 +150,14 @@ fn serve(options: &Options) -> Result<ExitCode, String> {
     drop(reserved);
     // Now, so that the workers' file tables have no copies.
     let signals = signals.open().map_err(|error| error.to_string())?;
-    say(&ready.to_string())?;
+    say_event(&ready)?;
     obey(Orders::from(signals, stdin), entry, workers, &stop)
 }
 
 /// Says where this process is and waits for a line on stdin, of which more may follow.
 fn hold(entry: &Entry) -> Result<Lines, String> {
-    say(&event_line("held", entry, whereabouts::to_json()))?;
+    let whereabouts = Whereabouts::of_this_process();
+    say_event(&ServerEvent::Held { backend: entry.name.to_owned(), whereabouts })?;
     let mut stdin = Lines::default();
     match stdin.wait().map_err(|error| format!("--hold: {error}"))? {
         Some(_) => Ok(stdin),
@@ -209,11 +201,11 @@ fn start(
     knobs: &Knobs,
     addresses: Vec<Vec<SocketAddr>>,
     stop: &Arc<Stop>,
-) -> Result<(Vec<Worker>, Value), String> {
+) -> Result<(Vec<Worker>, ServerEvent), String> {
     let (sender, receiver) = mpsc::channel();
     let mut workers = Vec::new();
     for (index, addresses) in addresses.into_iter().enumerate() {
-        let cpu = options.cpus.as_ref().map(|CpuList(cpus)| cpus[index % cpus.len()]);
+        let cpu = options.cpus.as_ref().map(|list| list.cpus()[index % list.cpus().len()]);
         let plan = Plan { index, backend: entry, knobs: knobs.clone(), addresses, cpu };
         let worker = Worker::start(plan, Arc::clone(stop), sender.clone(), || {
             process::signal_self(libc::SIGUSR2)
@@ -233,18 +225,16 @@ fn start(
     // Port i was dealt to worker i mod W, as its port i / W: undo that, so that the list is in
     // order of ports.
     let each = up[0].addresses.len();
-    let in_order: Vec<String> = (0..each)
-        .flat_map(|port| up.iter().map(move |up| up.addresses[port].to_string()))
-        .collect();
-    let ready = json!({
-        "event": "ready",
-        "backend": entry.name,
-        "knobs": knobs.to_json(),
-        "in_force": up[0].in_force,
-        "workers": workers.len(),
-        "addresses": in_order,
-        "pid": std::process::id(),
-    });
+    let addresses =
+        (0..each).flat_map(|port| up.iter().map(move |up| up.addresses[port])).collect();
+    let ready = ServerEvent::Ready {
+        backend: entry.name.to_owned(),
+        knobs: knobs.to_json(),
+        in_force: up[0].in_force.clone(),
+        workers: workers.len(),
+        addresses,
+        pid: std::process::id(),
+    };
     Ok((workers, ready))
 }
 
@@ -265,7 +255,8 @@ fn obey(
             .map_err(|error| format!("wait for a signal: {error}"))?
         {
             Order::Counters => {
-                written = written.and(report("counters", entry, &workers));
+                let (backend, counters) = (entry.name.to_owned(), read_counters(&workers));
+                written = written.and(say_event(&ServerEvent::Counters { backend, counters }));
                 false
             }
             Order::Stop(signal) if asked_to_stop => return Ok(ExitCode::from(128 + signal as u8)),
@@ -282,32 +273,15 @@ fn obey(
             stopping = true;
         }
         if stopping && workers.iter().all(Worker::has_ended) {
-            written = written.and(report("end", entry, &workers));
+            let (backend, counters) = (entry.name.to_owned(), read_counters(&workers));
+            written = written.and(say_event(&ServerEvent::End { backend, counters }));
             return end(workers).and(written).map(|()| ExitCode::SUCCESS);
         }
     }
 }
 
-fn report(event: &str, entry: &Entry, workers: &[Worker]) -> Result<(), String> {
-    let mut fields = counters::to_json(workers.iter().map(|worker| &*worker.counters));
-    fields.insert("kernel_threads".to_owned(), kernel_threads());
-    fields.insert("cpu_ns".to_owned(), process::cpu_ns().ok().into());
-    say(&event_line(event, entry, fields))
-}
-
-/// What is said of something that has happened.
-fn event_line(event: &str, entry: &Entry, fields: Map<String, Value>) -> String {
-    let begin = [("event".to_owned(), event.into()), ("backend".to_owned(), entry.name.into())];
-    Value::Object(begin.into_iter().chain(fields).collect()).to_string()
-}
-
-/// Threads that io_uring has made in this process. One that was made for work which could not be
-/// done at once stays: the last idle one of a kind does not end (`io_wq_worker` in the kernel's
-/// io-wq.c).
-fn kernel_threads() -> Value {
-    let names = process::thread_names();
-    let count = |prefix: &str| names.iter().filter(|name| name.starts_with(prefix)).count();
-    json!({"io_wq": count("iou-wrk-"), "sqpoll": count("iou-sqp-")})
+fn read_counters(workers: &[Worker]) -> ServerCounters {
+    ServerCounters::read(workers.iter().map(|worker| &*worker.counters))
 }
 
 /// Waits for all workers; the first error of any.
@@ -321,6 +295,11 @@ fn end(workers: Vec<Worker>) -> Result<(), String> {
         }
     }
     result
+}
+
+/// Prints the line of an event.
+fn say_event(event: &ServerEvent) -> Result<(), String> {
+    say(&serde_json::to_string(event).map_err(|error| error.to_string())?)
 }
 
 /// Prints a line on stdout in one write.

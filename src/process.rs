@@ -52,8 +52,8 @@ type Resource = libc::__rlimit_resource_t;
 #[cfg(not(target_env = "gnu"))]
 type Resource = libc::c_int;
 
-/// The soft and hard limit of one kind.
-fn limit_of(resource: Resource) -> io::Result<libc::rlimit> {
+/// Returns the soft and the hard limit of a resource (getrlimit(2)).
+pub fn limit_of(resource: Resource) -> io::Result<libc::rlimit> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the kernel fills in `limit`.
     check(unsafe { libc::getrlimit(resource, &mut limit) }).map_err(named("getrlimit"))?;
@@ -212,12 +212,28 @@ pub fn read_stdin(buffer: &mut [u8]) -> io::Result<usize> {
     }
 }
 
-/// CPU time of this process, user and kernel, from its start, threads that have ended and those
-/// that the kernel made for its rings included (clock_gettime(2)).
+/// Returns the CPU time of this process in ns, user and kernel, from its start. Threads that have
+/// ended, SQPOLL threads and io-wq workers are in it. Interrupts that hit it are in it too, unless
+/// the kernel has CONFIG_IRQ_TIME_ACCOUNTING.
 pub fn cpu_ns() -> io::Result<u64> {
+    read_clock(libc::CLOCK_PROCESS_CPUTIME_ID)
+}
+
+/// Returns the same of another process (clock_getcpuclockid(3)).
+pub fn cpu_ns_of(pid: u32) -> io::Result<u64> {
+    let pid = libc::pid_t::try_from(pid).map_err(|_| io::Error::from_raw_os_error(libc::ESRCH))?;
+    let mut clock = 0;
+    // SAFETY: the out-pointer is to a local that lives through the call.
+    match unsafe { libc::clock_getcpuclockid(pid, &mut clock) } {
+        0 => read_clock(clock),
+        error => Err(io::Error::from_raw_os_error(error)),
+    }
+}
+
+fn read_clock(clock: libc::clockid_t) -> io::Result<u64> {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the out-pointer is to a local that lives through the call.
-    check(unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut time) })?;
+    check(unsafe { libc::clock_gettime(clock, &mut time) })?;
     Ok(time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned())
 }
 

@@ -1,44 +1,99 @@
 //! Where a process runs, so that another can tell whether it sees the same one under its number.
 
-use serde_json::{Map, Value, json};
+use serde::{Deserialize, Serialize};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// Of this process, as fields of a JSON line; null where the kernel does not tell. On one kernel
-/// (`boot_id`) and in one `pid_namespace` its `pid` is the same for all; `start_ticks` tells it
-/// from others that had that number.
-pub fn to_json() -> Map<String, Value> {
-    let namespace = |kind: &str| {
-        let link = fs::read_link(format!("/proc/self/ns/{kind}")).ok()?;
-        Some(link.to_string_lossy().into_owned())
-    };
-    let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok();
-    Map::from_iter([
-        ("pid".to_owned(), std::process::id().into()),
-        ("start_ticks".to_owned(), start_ticks("self").into()),
-        ("boot_id".to_owned(), boot_id.map(|id| id.trim_end().to_owned()).into()),
-        ("pid_namespace".to_owned(), namespace("pid").into()),
-        ("network_namespace".to_owned(), namespace("net").into()),
-        ("program".to_owned(), stamp(Path::new("/proc/self/exe")).into()),
-    ])
+/// Where a process runs, as it says itself. What the kernel does not tell is none.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Whereabouts {
+    pid: u32,
+    /// When it began: this tells it from other processes that had its number.
+    start_ticks: Option<u64>,
+    /// The running kernel.
+    boot_id: Option<String>,
+    pid_namespace: Option<String>,
+    network_namespace: Option<String>,
+    /// The stamp of the file that it runs.
+    pub program: Option<FileStamp>,
 }
 
-/// What tells a file from others, and what it holds from what it held before, without reading it:
-/// the kernel changes `changed` with every write (inode(7), "ctime"). Times are in ns.
-pub fn stamp(path: &Path) -> Option<Value> {
-    let file = fs::metadata(path).ok()?;
-    let ns = |seconds: i64, ns: i64| seconds.saturating_mul(1_000_000_000).saturating_add(ns);
-    Some(json!({
-        "device": file.dev(),
-        "inode": file.ino(),
-        "bytes": file.size(),
-        "modified": ns(file.mtime(), file.mtime_nsec()),
-        "changed": ns(file.ctime(), file.ctime_nsec()),
-    }))
+impl Whereabouts {
+    /// Returns those of this process.
+    pub fn of_this_process() -> Self {
+        let namespace = |kind: &str| {
+            let link = fs::read_link(format!("/proc/self/ns/{kind}")).ok()?;
+            Some(link.to_string_lossy().into_owned())
+        };
+        let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok();
+        Self {
+            pid: std::process::id(),
+            start_ticks: start_ticks("self"),
+            boot_id: boot_id.map(|id| id.trim_end().to_owned()),
+            pid_namespace: namespace("pid"),
+            network_namespace: namespace("net"),
+            program: FileStamp::of(Path::new("/proc/self/exe")),
+        }
+    }
+
+    /// Returns whether both processes run on one kernel.
+    pub fn is_on_machine_of(&self, other: &Self) -> bool {
+        is_same(&self.boot_id, &other.boot_id)
+    }
+
+    /// Returns whether both processes run in one network namespace. Namespaces of two kernels may
+    /// have one number.
+    pub fn is_in_network_of(&self, other: &Self) -> bool {
+        self.is_on_machine_of(other) && is_same(&self.network_namespace, &other.network_namespace)
+    }
+
+    /// Returns whether both processes run in one PID namespace.
+    pub fn sees_processes_of(&self, other: &Self) -> bool {
+        self.is_on_machine_of(other) && is_same(&self.pid_namespace, &other.pid_namespace)
+    }
+
+    /// Returns the number of the process, if it is the one that /proc shows here under it.
+    pub fn pid_here(&self) -> Option<u32> {
+        let is_here = self.sees_processes_of(&Self::of_this_process());
+        let is_it = || is_same(&self.start_ticks, &start_ticks(&self.pid.to_string()));
+        (is_here && is_it()).then_some(self.pid)
+    }
 }
 
-/// Reads when a process began, in clock ticks from the kernel's start.
+/// Returns whether both are known and the same.
+fn is_same<T: PartialEq>(one: &Option<T>, other: &Option<T>) -> bool {
+    one.is_some() && one == other
+}
+
+/// What tells a file from others, and its content from earlier content, without reading it: the
+/// kernel changes `changed` with every write (inode(7), "ctime"). Times are in ns.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileStamp {
+    device: u64,
+    inode: u64,
+    bytes: u64,
+    modified: i64,
+    changed: i64,
+}
+
+impl FileStamp {
+    /// Returns that of a file, if it is there.
+    pub fn of(path: &Path) -> Option<Self> {
+        let file = fs::metadata(path).ok()?;
+        let ns = |seconds: i64, ns: i64| seconds.saturating_mul(1_000_000_000).saturating_add(ns);
+        Some(Self {
+            device: file.dev(),
+            inode: file.ino(),
+            bytes: file.size(),
+            modified: ns(file.mtime(), file.mtime_nsec()),
+            changed: ns(file.ctime(), file.ctime_nsec()),
+        })
+    }
+}
+
+/// Returns when a process began, in clock ticks from the kernel's start: field 22 of /proc/PID/stat
+/// (proc_pid_stat(5)). Field 2, the name, may hold anything.
 pub fn start_ticks(pid: &str) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat_field(&stat, 22)?.parse().ok()
@@ -56,20 +111,33 @@ mod tests {
 
     #[test]
     fn this_process_is_where_it_says() {
-        let here = to_json();
-        assert_eq!(here["pid"], std::process::id());
-        assert!(here["start_ticks"].as_u64().is_some_and(|ticks| ticks > 0), "{here:?}");
-        assert_eq!(here["start_ticks"].as_u64(), start_ticks(&std::process::id().to_string()));
-        assert!(
-            here["pid_namespace"].as_str().is_some_and(|link| link.starts_with("pid:[")),
-            "{here:?}"
-        );
-        assert!(
-            here["network_namespace"].as_str().is_some_and(|link| link.starts_with("net:[")),
-            "{here:?}"
-        );
+        let here = Whereabouts::of_this_process();
+        assert_eq!(here.pid, std::process::id());
+        assert!(here.start_ticks.is_some_and(|ticks| ticks > 0), "{here:?}");
+        let begins =
+            |link: &Option<String>, word| link.as_ref().is_some_and(|l| l.starts_with(word));
+        assert!(begins(&here.pid_namespace, "pid:["), "{here:?}");
+        assert!(begins(&here.network_namespace, "net:["), "{here:?}");
         assert_eq!(start_ticks("0"), None);
         let this = std::env::current_exe().expect("this program");
-        assert_eq!(here["program"], Value::from(stamp(&this)));
+        assert_eq!(here.program, FileStamp::of(&this));
+    }
+
+    #[test]
+    fn only_the_process_itself_is_here() {
+        let here = Whereabouts::of_this_process();
+        assert_eq!(here.pid_here(), Some(std::process::id()));
+        let other = || Some("another".to_owned());
+        for elsewhere in [
+            Whereabouts { start_ticks: here.start_ticks.map(|ticks| ticks + 1), ..here.clone() },
+            Whereabouts { start_ticks: None, ..here.clone() },
+            Whereabouts { boot_id: other(), ..here.clone() },
+            Whereabouts { pid_namespace: other(), ..here.clone() },
+            Whereabouts { pid_namespace: None, ..here.clone() },
+        ] {
+            assert_eq!(elsewhere.pid_here(), None, "{elsewhere:?}");
+        }
+        let (unknown, also) = (Whereabouts::default(), Whereabouts::default());
+        assert!(!unknown.is_on_machine_of(&also) && !unknown.is_in_network_of(&also));
     }
 }

@@ -102,7 +102,7 @@ fn serve(plan: &Plan, counters: &Counters, stop: &Stop, up: mpsc::Sender<Up>) ->
         Err(error) => return Err(error),
     };
     if let Some(cpu) = plan.cpu {
-        cpus::pin_to_cpu(cpu).map_err(|error| {
+        cpus::pin(&[cpu]).map_err(|error| {
             io::Error::new(error.kind(), format!("pin to CPU {cpu}: {error}; see --cpus"))
         })?;
     }

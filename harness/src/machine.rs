@@ -13,7 +13,6 @@
 //!
 //! [`network_namespace`], [`affinity`] and [`placement`] give a trial its place to run in.
 
-pub mod affinity;
 pub mod cgroup;
 pub mod contention;
 pub mod cpu;
@@ -32,7 +31,6 @@ pub mod slabs;
 pub mod topology;
 pub mod tracepoints;
 mod unavailable;
-pub mod whereabouts;
 
 pub use facts::Machine;
 pub use unavailable::Unavailable;

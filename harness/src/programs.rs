@@ -3,7 +3,6 @@
 mod child;
 pub mod client;
 mod command_prefix;
-pub mod counters;
 pub mod describe;
 pub mod exec;
 pub mod external_server;

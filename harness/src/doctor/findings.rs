@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 use std::{fs, hint};
 
 use ringmark::backend::{self, Knobs};
+use ringmark::cpus::CpuList;
 use ringmark::kernel::parse_version;
 
 use super::locked;
 use crate::load::OTHER_FILES;
 use crate::load::files::{FILES_OF_A_THREAD, FileTables};
-use crate::machine::affinity::CpuList;
 use crate::machine::cgroup::ControlGroup;
 use crate::machine::contention::Contention;
 use crate::machine::files::first_line;

@@ -4,6 +4,7 @@ use std::io::BufRead as _;
 use std::sync::mpsc::Sender;
 
 use anyhow::{Context, Result, bail, ensure};
+use ringmark::whereabouts::Whereabouts;
 use signal_hook::consts::SIGINT;
 use signal_hook::iterator::Signals;
 
@@ -11,11 +12,10 @@ use super::output::{Output, print};
 use super::pace::Budget;
 use super::result::LoadEvent;
 use super::thread_pool::{MainEvent, ThreadPool};
-use crate::machine::whereabouts::Whereabouts;
 
 /// Says where this process is, and carries out the commands of stdin until `quit` or its end.
 pub fn obey(threads: &mut ThreadPool, output: &mut Output) -> Result<()> {
-    print(&LoadEvent::Started(Whereabouts::of_this_process()?))?;
+    print(&LoadEvent::Started(Whereabouts::of_this_process()))?;
     while let Some(line) = threads.next_line()? {
         let words: Vec<&str> = line.split_whitespace().collect();
         match words[..] {

@@ -5,7 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, ensure};
+use ringmark::cpus::CpuList;
 
 use super::address::first_that_answers;
 use super::files::FileTables;
@@ -178,8 +179,8 @@ fn sources(asked: Option<SourceAddresses>, destination: IpAddr, per_port: usize)
 
 /// Reads a list of CPUs that the mask of sched_setaffinity(2) can hold.
 fn parse_cpus(list: &str) -> Result<Vec<usize>> {
-    ringmark::cpus::parse(list, libc::CPU_SETSIZE as usize)
-        .map_err(|error| anyhow!("--cpus {list}: {error}"))
+    let cpus: CpuList = list.parse().with_context(|| format!("--cpus {list}"))?;
+    Ok(cpus.cpus().to_vec())
 }
 
 #[cfg(test)]

@@ -3,10 +3,10 @@
 
 use std::fmt;
 
+use ringmark::whereabouts::Whereabouts;
 use serde::{Deserialize, Serialize};
 
 use super::outstanding::{ACCEPT_QUEUE, Outstanding};
-use crate::machine::whereabouts::Whereabouts;
 
 pub use super::latency::LatencyUs;
 

@@ -9,13 +9,13 @@ use anyhow::{Context, Error, Result};
 use mio::net::TcpStream;
 use mio::unix::SourceFd;
 use mio::{Interest, Poll, Token};
+use ringmark::cpus;
 
 use super::fault::Fault;
 use super::in_flight::{InFlight, Timestamps};
 use super::pace::share;
 use super::process::Timer;
 use super::shared::Shared;
-use crate::machine::affinity;
 
 /// How much one read takes at most, in bytes.
 const RECEIVE_BYTES: usize = 64 * 1024;
@@ -55,7 +55,7 @@ impl LoadThread {
         let cpus = &shared.plan.cpus;
         if !cpus.is_empty() {
             let cpu = cpus[thread % cpus.len()];
-            affinity::pin(&[cpu])
+            cpus::pin(&[cpu])
                 .with_context(|| format!("--cpus: this process may not run on CPU {cpu}"))?;
         }
         let poll = Poll::new().context("epoll_create1")?;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Error, Result, anyhow, bail, ensure};
 use hdrhistogram::Histogram;
+use ringmark::cpus::{self, CpuList};
 
 use super::latency;
 use super::pace::Budget;
@@ -21,7 +22,6 @@ use super::shared::{RunOrder, Shared, ThreadResult};
 use super::thread::LoadThread;
 use super::totals::{Parts, RunTotals};
 use super::warmup::{self, Settling};
-use crate::machine::affinity::{self, CpuList};
 
 /// An order to a thread, which rests between orders.
 #[derive(Clone, Copy)]
@@ -67,7 +67,7 @@ impl ThreadPool {
         events: Receiver<MainEvent>,
     ) -> Result<Self> {
         if !plan.cpus.is_empty() {
-            affinity::pin(&plan.cpus).with_context(|| {
+            cpus::pin(&plan.cpus).with_context(|| {
                 format!(
                     "--cpus: this process may not run on any of {:?}; see `taskset -p $$`",
                     plan.cpus

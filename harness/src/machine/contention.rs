@@ -50,7 +50,7 @@ impl Contention {
 /// Spins on a CPU. Returns for how many ns the calling thread waited for it, and for how long it
 /// wanted it.
 fn spin(cpu: usize, over: &AtomicBool) -> io::Result<(u64, Duration)> {
-    ringmark::cpus::pin_to_cpu(cpu)?;
+    ringmark::cpus::pin(&[cpu])?;
     let begin = Instant::now();
     let before = own_run_delay_ns()?;
     while !over.load(Ordering::Relaxed) {
@@ -63,7 +63,7 @@ fn spin(cpu: usize, over: &AtomicBool) -> io::Result<(u64, Duration)> {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
-    use crate::machine::affinity::CpuList;
+    use ringmark::cpus::CpuList;
 
     #[test]
     fn all_cpus_are_watched_and_the_threads_end() {

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::io;
 use std::ops::AddAssign;
 
+use ringmark::cpus::CpuList;
 use ringmark::whereabouts::stat_field;
 
-use super::affinity::CpuList;
 use super::procfs;
 use crate::statistics::percent_of;
 

@@ -7,10 +7,10 @@ use std::path::Path;
 use std::process::Command;
 use std::time::SystemTime;
 
+use ringmark::cpus::CpuList;
 use rustix::process::{Resource, getrlimit};
 use serde::Serialize;
 
-use super::affinity::CpuList;
 use super::files::{first_line, output, utc};
 use super::meminfo::Meminfo;
 use super::network_namespace::NetworkNamespace;

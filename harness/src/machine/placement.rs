@@ -3,9 +3,8 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result};
+use ringmark::cpus::CpuList;
 use serde::{Deserialize, Serialize};
-
-use super::affinity::CpuList;
 
 /// The CPUs that server and client are pinned to, so that neither takes the other's time.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

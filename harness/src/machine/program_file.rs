@@ -5,9 +5,8 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result};
-use ringmark::whereabouts;
+use ringmark::whereabouts::FileStamp;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::facts;
 use super::files::output;
@@ -26,7 +25,7 @@ pub struct ProgramFile {
     pub revision: Option<String>,
     /// The file's stamp from before it was read, so that a write in between shows.
     #[serde(skip)]
-    pub stamp: Option<Value>,
+    pub stamp: Option<FileStamp>,
 }
 
 impl ProgramFile {
@@ -57,7 +56,7 @@ impl ProgramFile {
     }
 
     fn read(path: &Path, name: &Path) -> Result<Self> {
-        let stamp = whereabouts::stamp(path);
+        let stamp = FileStamp::of(path);
         let open = || File::open(path).with_context(|| format!("read {}", name.display()));
         let bytes = open()?.metadata().with_context(|| format!("read {}", name.display()))?.len();
         let sum = output(Command::new("sha256sum").stdin(open()?));

@@ -9,9 +9,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
+use ringmark::cpus::CpuList;
 use serde::{Deserialize, Serialize};
-
-use super::affinity::CpuList;
 
 /// The tree in which Linux tells of it.
 pub const SYS: &str = "/sys";

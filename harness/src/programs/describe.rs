@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
-use ringmark::whereabouts;
+use ringmark::whereabouts::{FileStamp, Whereabouts};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -11,7 +11,6 @@ use super::command_prefix::CommandPrefix;
 use super::process::{ANSWER_TIME, Interruptions, Process};
 use crate::machine::Machine;
 use crate::machine::program_file::ProgramFile;
-use crate::machine::whereabouts::Whereabouts;
 use crate::results::sides::Side;
 use crate::terminal;
 
@@ -41,15 +40,15 @@ pub struct Description {
     /// The program that is started there in trials.
     pub program: ProgramFile,
     /// The stamp of its file, before it was read.
-    pub stamp: Option<Value>,
+    pub stamp: Option<FileStamp>,
 }
 
 impl Description {
     fn read(server: Option<&Path>) -> Result<Self> {
-        let whereabouts = Whereabouts::of_this_process()?;
+        let whereabouts = Whereabouts::of_this_process();
         Ok(Self {
             ringmark: env!("CARGO_PKG_VERSION").to_owned(),
-            stamp: server.map_or_else(|| whereabouts.program.clone(), whereabouts::stamp),
+            stamp: server.map_or_else(|| whereabouts.program.clone(), FileStamp::of),
             whereabouts,
             machine: serde_json::to_value(Machine::read())?,
             program: server.map_or_else(ProgramFile::of_this, ProgramFile::of_server)?,

@@ -7,8 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, anyhow, ensure};
-
-use crate::machine::affinity::CpuList;
+use ringmark::cpus::CpuList;
 
 /// The verb of `ringmark`, which is not for people.
 pub const VERB: &str = "exec-when-told";

@@ -6,8 +6,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use ringmark::protocol::ServerCounters;
 
-use super::counters::ServerCounters;
 use super::process::{
     ANSWER_TIME, DEATH_TIME, Interruptions, LAST_WORDS_TIME, LastWords, Process, is_port_taken,
 };

@@ -9,9 +9,9 @@ use std::sync::mpsc;
 use std::thread;
 
 use anyhow::{Context, Result, bail};
+use ringmark::cpus::CpuList;
 
 use super::process::{ANSWER_TIME, Interruptions, Process};
-use crate::machine::affinity::CpuList;
 
 /// The verb of `ringmark`, which is not for people.
 const VERB: &str = "spin-when-idle";
@@ -33,7 +33,7 @@ pub fn run(options: &Options) -> Result<()> {
     for &cpu in options.cpus.cpus() {
         let sender = sender.clone();
         let begin = move || {
-            let outcome = ringmark::cpus::pin_to_cpu(cpu).and_then(|()| yield_to_all());
+            let outcome = ringmark::cpus::pin(&[cpu]).and_then(|()| yield_to_all());
             let failed = outcome.is_err();
             // Nobody listens only if another thread has failed, and the process is about to end.
             let _ = sender.send(outcome);

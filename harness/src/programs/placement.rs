@@ -4,8 +4,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use itertools::Itertools;
+use ringmark::cpus::CpuList;
 
-use crate::machine::affinity::CpuList;
 use crate::machine::placement::Placement;
 use crate::machine::topology::{SYS, Topology};
 use crate::results::sides::{Side, Sides};

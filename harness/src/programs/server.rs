@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
 use ringmark::backend;
+use ringmark::protocol::{ServerCounters, ServerEvent};
+use serde_json::Value;
 
 use super::command_prefix::CommandPrefix;
-use super::counters::{ServerCounters, ServerEvent};
 use super::external_server;
 use super::process::{ANSWER_TIME, DEATH_TIME, Interruptions, Process, is_port_taken};
 use super::server_plan::ServerPlan;
@@ -98,7 +99,7 @@ impl Server {
         let hold = || -> Result<_> {
             let mut process = Process::start("server", command, namespace, interruptions)?;
             match process.hear_json(ANSWER_TIME)? {
-                ServerEvent::Held(whereabouts) => Ok((process, whereabouts)),
+                ServerEvent::Held { whereabouts, .. } => Ok((process, whereabouts)),
                 other => bail!("expected `held` from the server, got {other:?}"),
             }
         };
@@ -108,7 +109,8 @@ impl Server {
         held(pid);
         process.say("")?;
         match process.hear_json(ANSWER_TIME)? {
-            ServerEvent::Ready { knobs, in_force, addresses } => {
+            ServerEvent::Ready { knobs, in_force, addresses, .. } => {
+                let (knobs, in_force) = (Value::from(knobs), Value::from(in_force));
                 let (knobs, in_force) = (knobs.to_string(), in_force.to_string());
                 ensure!(
                     are_consecutive(&addresses),
@@ -116,7 +118,7 @@ impl Server {
                 );
                 Ok(Self { process, pid, is_external: false, knobs, in_force, addresses })
             }
-            ServerEvent::Unsupported { reason } => bail!(RefusedByKernel(reason)),
+            ServerEvent::Unsupported { reason, .. } => bail!(RefusedByKernel(reason)),
             other => bail!("expected `ready` from the server, got {other:?}"),
         }
     }
@@ -149,7 +151,7 @@ impl Server {
         }
         self.process.say("counters")?;
         match self.process.hear_json(ANSWER_TIME)? {
-            ServerEvent::Counters(counters) => Ok(counters),
+            ServerEvent::Counters { counters, .. } => Ok(counters),
             other => bail!("expected `counters` from the server, got {other:?}"),
         }
     }
@@ -205,7 +207,7 @@ impl Server {
         }
         self.process.say("stop")?;
         match self.process.hear_json(ANSWER_TIME)? {
-            ServerEvent::End(counters) => self.process.leave().map(|()| counters),
+            ServerEvent::End { counters, .. } => self.process.leave().map(|()| counters),
             other => bail!("expected `end` from the server, got {other:?}"),
         }
     }

@@ -11,13 +11,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Result, bail, ensure};
 use itertools::Itertools;
-use serde_json::Value;
+use ringmark::whereabouts::{FileStamp, Whereabouts};
 
 use super::command_prefix::CommandPrefix;
 use super::describe::Description;
 use super::redact::{HIDDEN, LOAD, REMOTE_BIN, SERVER, redacted_line};
 use crate::machine::program_file::ProgramFile;
-use crate::machine::whereabouts::Whereabouts;
 use crate::results::sides::Sides;
 
 /// Where the server and the load run.
@@ -134,7 +133,7 @@ impl Options {
         let to_load = self.prefix(LOAD, self.load_command.as_deref())?;
         let at_server = Description::ask(&to_server, Some(server))?;
         let at_load = Description::ask(&to_load, None)?;
-        let here = Whereabouts::of_this_process()?;
+        let here = Whereabouts::of_this_process();
         let over_loopback = at_server.whereabouts.is_in_network_of(&at_load.whereabouts);
         let server_address = match self.server_address {
             Some(address) => address,
@@ -181,13 +180,13 @@ pub struct Launcher {
 #[derive(Debug, Default)]
 struct Started {
     /// The stamp of a file that holds the manifest's program.
-    accepted: Option<Value>,
+    accepted: Option<FileStamp>,
     /// The stamps of files that were started since [`Launcher::accept_started`].
-    said: Vec<Option<Value>>,
+    said: Vec<Option<FileStamp>>,
 }
 
 impl Launcher {
-    fn new(prefix: CommandPrefix, accepted: Option<Value>) -> Self {
+    fn new(prefix: CommandPrefix, accepted: Option<FileStamp>) -> Self {
         Self { prefix, started: Arc::new(Mutex::new(Started { accepted, said: Vec::new() })) }
     }
 

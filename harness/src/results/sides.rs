@@ -2,10 +2,10 @@
 
 use std::net::IpAddr;
 
+use ringmark::cpus::CpuList;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::machine::affinity::CpuList;
 use crate::machine::program_file::ProgramFile;
 use crate::machine::topology::Topology;
 

@@ -7,9 +7,8 @@ use anyhow::{Context, Result, ensure};
 use ringmark::backend;
 use serde_json::Value;
 
-use super::drive;
 use super::folder::{new_folder, server_binary};
-use super::options as run;
+use super::{drive, options as run};
 use crate::load::limits::{MeasuringTime, MessageBytes, Rate};
 use crate::machine::Machine;
 use crate::matrix::connection_limits::ConnectionLimits;

@@ -10,8 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use ringmark::whereabouts;
-use serde_json::Value;
+use ringmark::whereabouts::FileStamp;
 
 use crate::machine::program_file::ProgramFile;
 use crate::matrix::external::External;
@@ -41,7 +40,7 @@ impl fmt::Display for Replaced {
 struct Watched {
     path: PathBuf,
     program: ProgramFile,
-    stamp: Option<Value>,
+    stamp: Option<FileStamp>,
     /// Whether somebody might execute it.
     is_executable: bool,
 }
@@ -55,7 +54,7 @@ impl Watched {
     }
 
     fn look(&mut self) -> Result<()> {
-        let stamp = whereabouts::stamp(&self.path);
+        let stamp = FileStamp::of(&self.path);
         let how = match &stamp {
             None => "is gone",
             Some(_) if stamp == self.stamp => return Ok(()),

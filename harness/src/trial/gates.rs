@@ -1,8 +1,9 @@
 //! Checks that decide whether a trial's figures may be used.
 
+use ringmark::protocol::ServerCounters;
+
 use crate::load::result::{Bottleneck, CLIENT_BUSY_PERCENT, LoadResult, OFFERED_SHARE};
 use crate::machine::network::NetworkReading;
-use crate::programs::counters::ServerCounters;
 use crate::rows::Status;
 
 /// More than this share of the machine's time taken by the hypervisor spoils a window.

@@ -1,21 +1,20 @@
 //! Latency, throughput and CPU over a window of time.
 
 use anyhow::Result;
+use ringmark::protocol::ServerCounters;
 
-use super::columns;
 use super::context::TrialContext;
 use super::gates::{self, Evidence, RUN_DELAY_PERCENT, Sharing};
-use super::in_force;
 use super::ramp::Ramp;
 use super::site::{Site, miscounted};
 use super::task::Trial;
 use super::window::{Sums, Window};
+use super::{columns, in_force};
 use crate::load::result::LoadResult;
 use crate::machine::cpu::{MachineCpu, Tasks};
 use crate::machine::network::NetworkReading;
 use crate::matrix::{Latency, Workload};
 use crate::programs::client::Client;
-use crate::programs::counters::ServerCounters;
 use crate::programs::idle_spinner::IdleSpinner;
 use crate::rows::{Outcome, Status, TrialRow};
 use crate::statistics::percent_of;

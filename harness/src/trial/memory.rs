@@ -12,12 +12,11 @@ use ringmark::backend;
 
 use super::clock::Moment;
 use super::context::TrialContext;
-use super::fit;
 use super::gates::{self, Evidence};
-use super::in_force;
 use super::ramp::{self, Ramp};
 use super::site::{Site, UNSEEN};
 use super::task::Trial;
+use super::{fit, in_force};
 use crate::load::result::LoadEvent;
 use crate::machine::memory::{MemoryInstrument, MemoryReading};
 use crate::matrix::Memory;

@@ -15,21 +15,19 @@ use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 use ringmark::backend;
+use ringmark::protocol::ServerCounters;
 
-use super::columns;
 use super::context::TrialContext;
-use super::fit;
 use super::gates::{self, Evidence};
-use super::in_force;
 use super::ramp::{self, Ramp, available_bytes};
 use super::site::Site;
 use super::task::Trial;
 use super::window::{Clocks, Window};
+use super::{columns, fit, in_force};
 use crate::load::result::{Arrival, LoadEvent};
 use crate::machine::cpu::MachineCpu;
 use crate::matrix::Scale;
 use crate::programs::client::Client;
-use crate::programs::counters::ServerCounters;
 use crate::rows::{ALONE, CROWDED, Outcome, ScaleRow, Status, TrialRow};
 use crate::statistics::percent_of;
 

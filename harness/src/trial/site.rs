@@ -1,6 +1,7 @@
 //! A trial's server, where it runs, and the loads that are started beside it.
 
 use anyhow::{Context, Result};
+use ringmark::protocol::ServerCounters;
 
 use super::context::TrialContext;
 use super::task::Trial;
@@ -9,7 +10,6 @@ use crate::load::result::ChurnResult;
 use crate::machine::network::NetworkReading;
 use crate::machine::network_namespace::NetworkNamespace;
 use crate::programs::client::Client;
-use crate::programs::counters::ServerCounters;
 use crate::programs::server::Server;
 use crate::programs::server_plan::ServerPlan;
 use crate::rows::TrialRow;

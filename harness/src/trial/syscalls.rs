@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use ringmark::backend;
 use ringmark::call::Call;
+use ringmark::protocol::ServerCounters;
 
 use super::clock::{self, LoadWindow};
 use super::context::TrialContext;
@@ -18,7 +19,6 @@ use crate::machine::Unavailable;
 use crate::machine::tracepoints::{Reading, RingEvent, Syscall, Tracepoint, TracepointCounters};
 use crate::matrix::Workload;
 use crate::programs::client::Client;
-use crate::programs::counters::ServerCounters;
 use crate::programs::server::Server;
 use crate::rows::{EventRow, Outcome, Status, SyscallRow, TrialRow};
 

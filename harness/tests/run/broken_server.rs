@@ -13,7 +13,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::{LATENCY, Place, assert_has, assert_reasons, calls, failure};
-use serde_json::json;
+use ringmark::backend::Facts;
+use ringmark::protocol::{ServerCounters, ServerEvent};
+use ringmark::whereabouts::Whereabouts;
 
 /// What the stand-in does wrong.
 const FAULT: &str = "RINGMARK_TEST_FAULT";
@@ -109,19 +111,21 @@ fn the_server_never_gets_ready() {
 #[ignore = "is no test but the server that the tests here start"]
 fn stand_in() {
     let Ok(fault) = std::env::var(FAULT) else { return };
-    let mut lines = fs::OpenOptions::new().write(true).open("/proc/self/fd/3").unwrap();
+    let lines = fs::OpenOptions::new().write(true).open("/proc/self/fd/3").unwrap();
     let mut told = std::io::stdin().lines().map(Result::unwrap);
-    let mut held = ringmark::whereabouts::to_json();
-    held.insert("event".to_owned(), "held".into());
-    writeln!(lines, "{}", json!(held)).unwrap();
+    let say = |event: &ServerEvent| {
+        writeln!(&lines, "{}", serde_json::to_string(event).unwrap()).unwrap();
+    };
+    let backend = String::new;
+    say(&ServerEvent::Held { backend: backend(), whereabouts: Whereabouts::of_this_process() });
     told.next();
 
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    let (mut knobs, mut in_force) = (json!({}), json!({}));
+    let addresses = vec![listener.local_addr().unwrap()];
+    let (mut knobs, mut in_force) = (Facts::new(), Facts::new());
     if fault == "unregistered" {
-        knobs["registered_ring"] = "on".into();
-        in_force["registered_ring"] = false.into();
+        knobs.insert("registered_ring".to_owned(), "on".into());
+        in_force.insert("registered_ring".to_owned(), false.into());
     }
     if fault == "overflow" {
         // SAFETY: takes no pointer; a listener may be told its backlog again.
@@ -148,16 +152,15 @@ fn stand_in() {
             thread::spawn(move || serve(stream, &fault, &open));
         }
     });
-    let ready =
-        json!({"event": "ready", "knobs": knobs, "in_force": in_force, "addresses": [address]});
-    writeln!(lines, "{ready}").unwrap();
+    let pid = std::process::id();
+    say(&ServerEvent::Ready { backend: backend(), knobs, in_force, workers: 1, addresses, pid });
     for line in told {
-        let event = if line == "stop" { "end" } else { "counters" };
-        let counters = json!({"event": event, "calls": {}, "loop": {"open": open.load(SeqCst)}});
-        writeln!(lines, "{counters}").unwrap();
+        let mut counters = ServerCounters::default();
+        counters.loops.insert("open".to_owned(), open.load(SeqCst) as u64);
         if line == "stop" {
-            return;
+            return say(&ServerEvent::End { backend: backend(), counters });
         }
+        say(&ServerEvent::Counters { backend: backend(), counters });
     }
 }
 

@@ -1,6 +1,7 @@
 //! What spoils a trial, done to real runs: its rows stay and say why, no comparison is made of
 //! them, and the block is run again a bounded number of times.
 
+use ringmark::cpus::{self, CpuList};
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs::File;
@@ -114,11 +115,7 @@ fn a_feature_that_is_not_in_force_rejects() {
 /// Two CPUs, of which a run that may use no other gives the first to its server and the second to
 /// its client.
 pub fn two_cpus() -> Option<[usize; 2]> {
-    let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
-    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap();
-    let mut cpus = ringmark::cpus::parse(list.trim(), 8192).unwrap();
-    cpus.sort_unstable();
-    let two = cpus.first_chunk().copied();
+    let two = CpuList::allowed().unwrap().cpus().first_chunk().copied();
     if two.is_none() {
         eprintln!("skipped: two CPUs are needed, for the server and the client one each");
     }
@@ -154,7 +151,7 @@ fn while_busy<T>(cpu: usize, work: impl FnOnce() -> T) -> T {
     thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(move || {
-                ringmark::cpus::pin_to_cpu(cpu).unwrap();
+                cpus::pin(&[cpu]).unwrap();
                 while !over.load(Relaxed) {
                     std::hint::spin_loop();
                 }

@@ -1,7 +1,6 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 use super::*;
-use crate::rows::NEVER_USED;
-use crate::rows::USED_THEN_IDLE;
+use crate::rows::{NEVER_USED, USED_THEN_IDLE};
 use crate::verdict::memory::subtract_null;
 
 /// Of each arm's trial: its first letter.
