@@ -62,7 +62,7 @@ impl Placement {
         if self.server.is_empty() || self.client.is_empty() {
             return CpuList::allowed().context("CPUs that this process may use");
         }
-        [self.server.as_str(), self.client.as_str()].join(",").parse().map_err(anyhow::Error::msg)
+        Ok([self.server.as_str(), self.client.as_str()].join(",").parse::<CpuList>()?.set())
     }
 
     /// Counts those of the CPUs that neither server nor client is pinned to.
