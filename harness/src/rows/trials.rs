@@ -75,7 +75,7 @@ pub struct TrialRow {
     pub warmup_echoes: Option<u64>,
     /// Until a message's last byte is back and verified, median, over the messages that were due
     /// within the window, whenever they came back. In a closed loop a message is due right before
-    /// it is written. Runs without a column `owed` have the echoes that came back within the window.
+    /// it is written. Runs without a column `owed` have the echoes that came back in the window.
     pub latency_p50_us: Option<f64>,
     /// The same, 90th percentile.
     pub latency_p90_us: Option<f64>,
@@ -124,7 +124,7 @@ pub struct TrialRow {
     pub machine_softirq_ns_per_echo: Option<f64>,
     /// CPU of the client over what its threads could use, in percent.
     pub client_cpu_percent: Option<f64>,
-    /// Voluntary and involuntary, of all the server's threads, or of an external server's processes.
+    /// Voluntary and involuntary, of all threads of the server, or of all its processes.
     pub context_switches_per_echo: Option<f64>,
     /// Time that a worker of the server was ready but had no CPU, in percent of the window; the
     /// mean over the workers.
