@@ -28,8 +28,8 @@ pub fn table_bytes<'a>(backends: impl IntoIterator<Item = &'a str>) -> u64 {
     entries.map(|entry| entry.table_bytes_per_connection as u64).max().unwrap_or(0)
 }
 
-/// This much must stay free while connections are opened. With less the kernel would reclaim what is
-/// in use, and then kill.
+/// Memory that must stay free while connections are opened. With less the kernel would reclaim what
+/// is in use, and then kill.
 pub const RESERVE_BYTES: u64 = 1 << 30;
 
 /// Where there is little memory, the reserve is this share of it.
@@ -40,8 +40,8 @@ pub fn reserve_bytes(available_bytes: u64) -> u64 {
     RESERVE_BYTES.min((available_bytes as f64 * RESERVE_SHARE) as u64)
 }
 
-/// Returns how many connections a thread of the load can hold; a worker of the server can hold a few
-/// more.
+/// Returns how many connections a thread of the load can hold; a worker of the server can hold a
+/// few more.
 pub fn connections_per_thread(files: u64) -> u64 {
     files.saturating_sub(OTHER_FILES)
 }

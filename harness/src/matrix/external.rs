@@ -47,8 +47,8 @@ fn ten_seconds() -> Duration {
     Duration::from_secs(10)
 }
 
-/// Makes a text from outside fit for a terminal and for every file: what is not to be seen, or turns
-/// the direction of writing, becomes a blank.
+/// Makes a text from outside fit for a terminal and for every file. A character that is not to be
+/// seen, or turns the direction of writing, becomes a blank.
 pub fn visible(text: &str) -> String {
     text.replace(
         |c: char| {
@@ -119,8 +119,8 @@ impl External {
         words.collect()
     }
 
-    /// Returns the files that its commands name, each once: programs, and arguments such as scripts,
-    /// also after a `=`.
+    /// Returns the files that its commands name, each once: programs, and arguments such as
+    /// scripts, also after a `=`.
     pub fn files(&self) -> BTreeSet<PathBuf> {
         let programs = [self.command.first(), self.version.first()].into_iter().flatten();
         let arguments = self.command.iter().chain(&self.version);

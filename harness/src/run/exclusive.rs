@@ -1,4 +1,4 @@
-//! One run at a time of those that take much of the machine's memory.
+//! Keeps two runs that take much of the machine's memory from running at once.
 
 use std::io::ErrorKind;
 use std::os::linux::net::SocketAddrExt as _;
@@ -8,15 +8,15 @@ use anyhow::{Context, Result, bail};
 
 use crate::matrix::Matrix;
 
-/// A run of so many connections takes a gigabyte.
+/// A run with this many connections takes a gigabyte.
 const CONNECTIONS: usize = 100_000;
 
-/// A name that no file stands for, so that nothing is left behind by whoever is killed (unix(7),
+/// A name without a file, so that a run that is killed leaves nothing behind (unix(7),
 /// "abstract").
 const NAME: &str = "ringmark-large-run";
 
-/// Holds the place of a run that holds many connections, as long as it lives; a smaller one needs
-/// none.
+/// Holds the place of a run with many connections, as long as the listener lives. A smaller run
+/// needs none.
 pub fn alone(matrix: &Matrix) -> Result<Option<UnixListener>> {
     if matrix.most_connections() >= CONNECTIONS { hold(NAME).map(Some) } else { Ok(None) }
 }
@@ -25,8 +25,8 @@ fn hold(name: &str) -> Result<UnixListener> {
     let address = SocketAddr::from_abstract_name(name)?;
     match UnixListener::bind_addr(&address) {
         Err(error) if error.kind() == ErrorKind::AddrInUse => bail!(
-            "another run with {CONNECTIONS} connections or more is under way on this machine; two would take each \
-             other's memory: wait for its end, or ask for fewer with --connections"
+            "another run with {CONNECTIONS} connections or more is under way on this machine; two \
+             would take each other's memory: wait for its end, or ask for fewer with --connections"
         ),
         bound => bound.with_context(|| format!("bind to the abstract name {name}")),
     }

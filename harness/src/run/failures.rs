@@ -62,7 +62,7 @@ pub fn have_figures(trials: &[TrialRow]) -> Result<()> {
     Ok(())
 }
 
-/// Finds a trial that failed, and whose arm has no figures of that pass and workload from any other.
+/// Finds a trial that failed, and whose arm has no figures of that pass and workload.
 fn given_up(rows: &[TrialRow]) -> Option<&TrialRow> {
     let mut failed = rows.iter().filter(|row| row.status == Status::Failed);
     failed.find(|row| {

@@ -9,8 +9,8 @@ use crate::machine::{Machine, files};
 use crate::programs::sides;
 use crate::results;
 
-/// Returns where a run goes if nobody says: a folder that is not there, also if another began within
-/// the same second.
+/// Returns where a run goes if nobody says: a folder that is not there yet, also if another run
+/// began within the same second.
 pub fn new_folder(started: SystemTime, machine: &Machine, name: &str) -> PathBuf {
     let time = files::utc(started).replace([':', '-'], "");
     let name = results::bounded(&format!("{time}-{}-{name}", machine.description));

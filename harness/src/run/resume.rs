@@ -15,8 +15,8 @@ use crate::results::origin::{Replayed, Resumption};
 use crate::rows::TrialRow;
 use crate::trial::Trial;
 
-/// Returns the manifest of a run that is resumed after `done` trials, where a new one would have the
-/// manifest `now`.
+/// Returns the manifest of a run that is resumed after `done` trials. `now` is the manifest of a
+/// new one.
 pub fn resumed(
     folder: &Path,
     then: Manifest,
@@ -32,8 +32,8 @@ pub fn resumed(
     let differences = then.differences(now)?;
     ensure!(
         differences.is_empty() || anyway,
-        "{}: cannot resume: the machine or the programs have changed: {}. Use --anyway to continue, \
-         or --replay to start over",
+        "{}: cannot resume: the machine or the programs have changed: {}. Use --anyway to \
+         continue, or --replay to start over",
         folder.display(),
         differences.join("; ")
     );
@@ -113,8 +113,8 @@ pub fn catch_up(
             if let Some(known) = order.get(dealt.len()) {
                 ensure!(
                     *known == planned,
-                    "manifest.json: its order is not that of its matrix and seed, from trial {} on: \
-                     another build dealt it",
+                    "manifest.json: its order is not that of its matrix and seed, from trial {} \
+                     on: another build dealt it",
                     dealt.len() + 1
                 );
             }

@@ -11,17 +11,17 @@ pub struct Moment {
 }
 
 impl Moment {
-    /// This one.
+    /// Reads the clocks.
     pub fn now() -> Self {
         Self { monotonic_ns: ns_of(libc::CLOCK_MONOTONIC), boot_ns: ns_of(libc::CLOCK_BOOTTIME) }
     }
 
-    /// How long ago another was, in ns.
+    /// Returns how long ago another was, in ns.
     pub fn ns_since(&self, earlier: &Self) -> u64 {
         self.monotonic_ns.saturating_sub(earlier.monotonic_ns)
     }
 
-    /// Whether it comes after a moment of CLOCK_MONOTONIC.
+    /// Returns whether it comes after a moment of CLOCK_MONOTONIC.
     pub fn is_after(&self, monotonic_ns: u64) -> bool {
         self.monotonic_ns > monotonic_ns
     }
@@ -35,9 +35,8 @@ fn ns_of(clock: libc::clockid_t) -> u64 {
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
-/// The server's CPU clock may be read so much later than an end of the window, in ns: a hundredth
-/// of it, and 10 ms in a window of less than a second, because a program that waits for a CPU gets
-/// none sooner.
+/// Returns how much later than an end of the window the server's CPU clock may be read, in ns: a
+/// hundredth of the window, and at least 10 ms. A program that waits for a CPU gets none sooner.
 fn bound_ns(window_ns: u64) -> u64 {
     (window_ns / 100).max(10_000_000)
 }
@@ -54,7 +53,7 @@ pub struct LoadWindow {
 }
 
 impl LoadWindow {
-    /// Of a result; none if another version of the load gave it.
+    /// Reads it from a result; none if another version of the load gave that.
     pub fn of(result: &LoadResult) -> Option<Self> {
         let (start_ns, end_ns) = (result.window_start_ns?, result.window_end_ns?);
         Some(Self { start_ns, end_ns, longest_gap_ns: result.longest_gap_ns? })
@@ -65,12 +64,12 @@ impl LoadWindow {
     }
 }
 
-/// Of a load that tells nothing of its window.
+/// Said if the load tells nothing of its window.
 const UNTOLD: &str =
     "the load does not tell when its window was: copy this version of ringmark to its side";
 
-/// Why what was read at `begin` and at `end` is not of the load's window. The two clocks are one
-/// only where the load is on this machine.
+/// Says why what was read at `begin` and at `end` is not of the load's window. The two clocks are
+/// one only if the load is on this machine.
 pub fn not_of_window(
     window: Option<LoadWindow>,
     begin: &Moment,
@@ -84,8 +83,8 @@ pub fn not_of_window(
     let mut expect = |what: &str, off_ns: u64| {
         if off_ns > bound_ns {
             reasons.push(format!(
-                "the server's CPU clock was read {:.1} ms {what} (bound: {:.1} ms): `ringmark run` was stopped or had \
-                 no CPU",
+                "the server's CPU clock was read {:.1} ms {what} (bound: {:.1} ms): \
+                 `ringmark run` was stopped or had no CPU",
                 ms(off_ns),
                 ms(bound_ns)
             ));
@@ -108,14 +107,14 @@ pub fn not_of_window(
     reasons
 }
 
-/// What the load's own clock says against its figures.
+/// Returns what the load's own clock says against its figures.
 pub fn load_gap(window: Option<LoadWindow>) -> Option<String> {
     let Some(window) = window else { return Some(UNTOLD.to_owned()) };
     let (gap_ns, bound_ns) = (window.longest_gap_ns, LOAD_WAITS_NS + bound_ns(window.ns()));
     (gap_ns > bound_ns).then(|| {
         format!(
-            "a thread of the load did not look at its clock for {:.1} ms (bound: {:.1} ms): the load was stopped or had no \
-             CPU",
+            "a thread of the load did not look at its clock for {:.1} ms (bound: {:.1} ms): the \
+             load was stopped or had no CPU",
             gap_ns as f64 / 1e6,
             bound_ns as f64 / 1e6
         )

@@ -1,5 +1,5 @@
-//! Many connections, opened or closed in steps, so that how fast that goes is seen as their number
-//! grows, and so that it ends before the machine's memory does.
+//! Opens or closes many connections in steps. That shows how fast it goes as their number grows,
+//! and it ends before the machine's memory does.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -13,24 +13,24 @@ use crate::matrix::connection_limits::reserve_bytes;
 use crate::programs::client::Client;
 use crate::programs::server::Server;
 
-/// Connections that are opened or closed at once: about two seconds' worth, and half a gigabyte.
+/// Connections that are opened or closed at once. They take two seconds, and half a gigabyte.
 const STEP: usize = 51_200;
 
 /// What came of a step.
 pub struct Step {
     /// Connections that the load held after it.
     pub connections: usize,
-    /// How many were opened or closed.
+    /// Connections that were opened or closed.
     pub changed: usize,
     /// From the order to the load until the server had taken note of the last.
     pub duration_s: f64,
-    /// Of those that were opened.
+    /// How long connect() took, of those that were opened.
     pub connect_us: LatencyUs,
     /// `MemAvailable` after it.
     pub available_bytes: u64,
 }
 
-/// What both ends of a connection that is being opened take at the most, and a message on its way.
+/// The most that both ends of a connection take while it is opened, and a message in flight.
 const CONNECTION_BYTES: u64 = 16 * 1024;
 const MESSAGE_BYTES: u64 = 2 * 1024;
 
@@ -38,7 +38,7 @@ const MESSAGE_BYTES: u64 = 2 * 1024;
 /// and rings down after the process has ended.
 const RELEASE_TIME: Duration = Duration::from_secs(30);
 
-/// No more has come back when it is less than this in a while.
+/// No more comes back when it is less than this in a pause.
 const RELEASE_BYTES: u64 = 4 << 20;
 const RELEASE_PAUSE: Duration = Duration::from_secs(2);
 

@@ -252,15 +252,7 @@ impl<'a> Walk<'a> {
         let is_closed = arrival == Arrival::Closed;
         let least = if is_closed { CLOSED_WARMUP_MAX } else { Duration::ZERO };
         let warmup_max = scale.warmup_max.get().max(least);
-        let mut more = vec![
-            format!("--duration={}", scale.duration),
-            format!("--warmup-max={}", humantime::format_duration(warmup_max)),
-        ];
-        if !is_closed {
-            more.push(format!("--rate={}", scale.rate_per_s));
-            more.push(format!("--arrival={}", arrival.name()));
-        }
-        let mut load = site.load(active, &more)?;
+        let mut load = site.load(active, &arguments(scale, arrival, warmup_max))?;
         let network_before = site.network()?;
         ramp.to(active, idle, &mut site.server, &mut load, |_| {})?;
         let counters_before = site.server.counters()?;
@@ -345,6 +337,19 @@ impl<'a> Walk<'a> {
         });
         Ok(())
     }
+}
+
+/// Returns what a load is told beside its connections.
+fn arguments(scale: &Scale, arrival: Arrival, warmup_max: Duration) -> Vec<String> {
+    let mut arguments = vec![
+        format!("--duration={}", scale.duration),
+        format!("--warmup-max={}", humantime::format_duration(warmup_max)),
+    ];
+    if arrival != Arrival::Closed {
+        arguments.push(format!("--rate={}", scale.rate_per_s));
+        arguments.push(format!("--arrival={}", arrival.name()));
+    }
+    arguments
 }
 
 /// Returns the row that a load would have as a trial of its own, before it runs.

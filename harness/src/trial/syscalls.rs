@@ -62,41 +62,22 @@ pub fn measure(
         return Ok((Status::Unsupported, reason));
     }
     let each = (echoes / workload.connections as u64).max(1);
-    let echoes = each * workload.connections as u64;
-    let is_open = workload.rate_per_s.is_some();
-    let more = if is_open { vec![format!("--echoes={echoes}")] } else { Vec::new() };
-    let mut load = site.open_load(workload.connections, workload.connections, &more)?;
-    let server = &mut site.server;
-    // Everything is touched once, so that growth of tables and buffers is not counted.
-    let warm_up = server.blaming(|_| load.command("echo 1", Duration::from_secs(60)))?;
-    ensure!(matches!(warm_up, LoadEvent::Echoed(_)), "no echo came back");
-
-    let before = server.blaming(|server| Rest::find(server, &mut tracepoints))?;
-    let patience = PATIENCE
-        + Duration::from_secs_f64(
-            workload.rate_per_s.map_or(0.0, |rate| echoes as f64 / rate.get()),
-        );
-    let order = if is_open { "run".to_owned() } else { format!("echo {each}") };
-    let result = server.blaming(|_| echo(&mut load, &order, patience))?;
-    let after = server.blaming(|server| Rest::find(server, &mut tracepoints))?;
-    let io_workers = match server.tasks()? {
-        Some(tasks) => tasks.io_workers,
-        None => after.own.kernel_threads.io_wq,
-    };
-    load.quit()?;
+    let span = Span::read(&mut site, workload, each, &mut tracepoints)?;
+    let Span { before, after, result, io_workers } = &span;
     let row = &mut outcome.row;
     let counters = site.stop(row)?;
 
+    let echoes = each * workload.connections as u64;
     ensure!(result.echoes == echoes, "{} echoes came back", result.echoes);
     let stood = after.own.of_loop("open");
     row.connections = Some(stood);
     row.active_connections = Some(result.active_connections as u64);
     row.echoes = Some(echoes);
     row.events_per_wait = after.own.events_per_wait_since(&before.own);
-    let counts = Counts::of(&tracepoints, &before, &after, is_external, echoes as f64);
+    let counts = Counts::of(&tracepoints, &span, is_external);
     counts.record(outcome, echoes as f64);
     if let Some(counters) = &tracepoints.ring {
-        outcome.events = event_rows(&outcome.row, counters, (&before, &after), echoes as f64);
+        outcome.events = event_rows(&outcome.row, counters, &span);
     }
     if !counts.differences.is_empty() {
         let differences = counts.differences.join(", ");
@@ -108,12 +89,51 @@ pub fn measure(
     }
     Ok(gates::judge(&Evidence {
         connections: (workload.connections as u64, stood),
-        io_workers,
+        io_workers: *io_workers,
         counters,
-        not_of_window: clock::load_gap(LoadWindow::of(&result)).into_iter().collect(),
+        not_of_window: clock::load_gap(LoadWindow::of(result)).into_iter().collect(),
         not_in_force: in_force::missing(&outcome.row.knobs, &outcome.row.in_force),
         ..Evidence::default()
     }))
+}
+
+/// Two moments of rest, and the echoes between them.
+struct Span {
+    before: Rest,
+    after: Rest,
+    result: LoadResult,
+    io_workers: u64,
+}
+
+impl Span {
+    /// Lets the load make `each` echoes on every connection.
+    fn read(
+        site: &mut Site,
+        workload: &Workload,
+        each: u64,
+        tracepoints: &mut Tracepoints,
+    ) -> Result<Self> {
+        let all = each * workload.connections as u64;
+        let (order, more, time_s) = match workload.rate() {
+            Some(rate) => ("run".to_owned(), vec![format!("--echoes={all}")], all as f64 / rate),
+            None => (format!("echo {each}"), Vec::new(), 0.0),
+        };
+        let mut load = site.open_load(workload.connections, workload.connections, &more)?;
+        let server = &mut site.server;
+        // Everything is touched once, so that growth of tables and buffers is not counted.
+        let warm_up = server.blaming(|_| load.command("echo 1", Duration::from_secs(60)))?;
+        ensure!(matches!(warm_up, LoadEvent::Echoed(_)), "no echo came back");
+        let before = server.blaming(|server| Rest::find(server, tracepoints))?;
+        let patience = PATIENCE + Duration::from_secs_f64(time_s);
+        let result = server.blaming(|_| echo(&mut load, &order, patience))?;
+        let after = server.blaming(|server| Rest::find(server, tracepoints))?;
+        let io_workers = match server.tasks()? {
+            Some(tasks) => tasks.io_workers,
+            None => after.own.kernel_threads.io_wq,
+        };
+        load.quit()?;
+        Ok(Self { before, after, result, io_workers })
+    }
 }
 
 /// Lets the load make its echoes.
@@ -140,13 +160,8 @@ struct Counts {
 
 impl Counts {
     /// Takes the tracepoints' counts, and where there are none the server's own.
-    fn of(
-        tracepoints: &Tracepoints,
-        before: &Rest,
-        after: &Rest,
-        is_external: bool,
-        echoes: f64,
-    ) -> Self {
+    fn of(tracepoints: &Tracepoints, span: &Span, is_external: bool) -> Self {
+        let Span { before, after, result, .. } = span;
         let own = |call: Call| after.own.of_call(call.name()) - before.own.of_call(call.name());
         let (counters, traced) =
             match (&tracepoints.calls, &before.traced.calls, &after.traced.calls) {
@@ -180,7 +195,7 @@ impl Counts {
             }
         }
         calls.push(("other", traced.other()));
-        if !is_external && traced.other() as f64 > OTHER_PER_ECHO * echoes {
+        if !is_external && traced.other() as f64 > OTHER_PER_ECHO * result.echoes as f64 {
             differences.push(format!("{} calls of no name that is counted", traced.other()));
         }
         Self { calls, source: "tracepoints", source_in_words, differences }
@@ -337,8 +352,7 @@ impl Rest {
 fn event_rows(
     row: &TrialRow,
     counters: &Result<TracepointCounters<RingEvent>, Unavailable>,
-    (before, after): (&Rest, &Rest),
-    echoes: f64,
+    Span { before, after, result, .. }: &Span,
 ) -> Vec<EventRow> {
     let since = match (counters, &before.traced.ring, &after.traced.ring) {
         (Err(why), ..) => Err(why.reason.clone()),
@@ -361,7 +375,7 @@ fn event_rows(
             backend: row.backend.clone(),
             event: event.name().to_owned(),
             count: count.ok(),
-            count_per_echo: count.ok().map(|count| count as f64 / echoes),
+            count_per_echo: count.ok().map(|count| count as f64 / result.echoes as f64),
             source: count
                 .map_or_else(|why| format!("unavailable: {why}"), |_| "tracepoints".to_owned()),
         }
