@@ -35,6 +35,7 @@
 pub mod buffer_ring;
 mod core;
 mod direct;
+mod entries;
 mod event_loop;
 mod handler;
 mod locked;
@@ -43,6 +44,8 @@ mod oneshot;
 mod provided;
 mod request;
 mod ring;
+mod send_groups;
+mod setup;
 pub mod token;
 
 // Nobody else may make requests: which are under way is known here only.

@@ -1,19 +1,16 @@
 //! Provided buffers: memory that the kernel picks from when data arrives, so that a connection that
-//! waits holds none. And rings without memory of their own, through which several of them are sent
-//! at once.
+//! waits holds none.
 
 use super::memory::AnonymousMemory;
 use super::request::GROUP;
-use super::ring::{self, Ring};
-use crate::call::Call;
+use super::ring::Ring;
+use super::{entries::Entries, setup};
 use crate::contract::{Knob, Unsupported};
-use crate::counters::Counters;
 use crate::kernel::Version;
 use io_uring::Submitter;
-use io_uring::types::{BufRingEntry, IOU_PBUF_RING_INC};
+use io_uring::types::IOU_PBUF_RING_INC;
 use std::io;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU16, Ordering};
 
 /// `buffers`.
 pub const BUFFERS: Knob = Knob::number(
@@ -67,69 +64,6 @@ impl Growth {
         } else {
             Growth::Used
         }
-    }
-}
-
-/// A ring of buffer descriptions that the kernel reads from, registered as a buffer group.
-struct Entries {
-    memory: AnonymousMemory,
-    count: u16,
-    tail: u16,
-}
-
-impl Entries {
-    /// Registers `count` entries (a power of two, at most 32,768) as `group`
-    /// (IORING_REGISTER_PBUF_RING, kernel 5.19).
-    fn register(submitter: &Submitter<'_>, group: u16, count: u16, flags: u16) -> io::Result<Self> {
-        debug_assert!(count.is_power_of_two());
-        let bytes = usize::from(count) * size_of::<BufRingEntry>();
-        let entries = Self { memory: AnonymousMemory::new(bytes)?, count, tail: 0 };
-        entries.register_again(submitter, group, flags)?;
-        Ok(entries)
-    }
-
-    fn register_again(&self, submitter: &Submitter<'_>, group: u16, flags: u16) -> io::Result<()> {
-        let address = self.memory.start().as_ptr().expose_provenance() as u64;
-        // SAFETY: the memory is mapped, page-aligned as the call asks, and long enough for `count`
-        // entries. The kernel pins its pages for as long as they are registered, so that they may
-        // be unmapped here before.
-        unsafe { submitter.register_buf_ring_with_flags(address, self.count, group, flags) }
-    }
-
-    fn mask(&self) -> u16 {
-        self.count - 1
-    }
-
-    /// Writes the entry behind the last; the kernel sees it after [`Self::publish`].
-    fn put(&mut self, address: NonNull<u8>, length: u32, id: u16) {
-        let slot = usize::from(self.tail & self.mask());
-        let entries = self.memory.start().cast::<BufRingEntry>();
-        // SAFETY: `slot` is below `count`, and the mapping holds as many entries. The kernel reads
-        // an entry only once the tail has passed it, and the setters leave alone the tail, which
-        // overlays the first entry's reserved field.
-        unsafe {
-            let entry = entries.add(slot).as_mut();
-            entry.set_addr(address.as_ptr().expose_provenance() as u64);
-            entry.set_len(length);
-            entry.set_bid(id);
-        }
-        self.tail = self.tail.wrapping_add(1);
-    }
-
-    /// What was put at this place last.
-    fn id(&self, slot: u16) -> u16 {
-        let slot = usize::from(slot & self.mask());
-        // SAFETY: `slot` is below `count`, and the mapping, which began as zeros, holds as many
-        // entries. The kernel only reads them.
-        unsafe { self.memory.start().cast::<BufRingEntry>().add(slot).as_ref() }.bid()
-    }
-
-    fn publish(&mut self) {
-        let entries = self.memory.start().cast::<BufRingEntry>();
-        // SAFETY: the tail lies within the first entry, aligned to its two bytes; only this thread
-        // writes it, and the kernel reads it with acquire semantics.
-        let tail = unsafe { AtomicU16::from_ptr(BufRingEntry::tail(entries.as_ptr()).cast_mut()) };
-        tail.store(self.tail, Ordering::Release);
     }
 }
 
@@ -363,98 +297,6 @@ impl BufferRing {
     }
 }
 
-/// Groups of buffers without memory of their own: a bundled send takes all of one group's buffers,
-/// which are pieces of the [`BufferRing`], in their order.
-///
-/// A group is made when there are more sends at once than ever before, and lent to one at a time.
-/// After a send that succeeded it is empty. After one that failed or took only a part, the kernel's
-/// place in it is not ours to set, so it is registered anew.
-pub struct SendGroups {
-    groups: Vec<Entries>,
-    most: u16,
-    idle: Vec<u16>,
-}
-
-/// Pieces in one bundle: a page of entries has room for more, but the kernel takes no more at once
-/// (PEEK_MAX_IMPORT in its kbuf.c).
-pub const BUNDLE_MOST: usize = 256;
-
-impl SendGroups {
-    /// No group yet; at most `most` of them will stand behind [`GROUP`].
-    pub fn new(most: u16) -> Self {
-        Self { groups: Vec::new(), most, idle: Vec::new() }
-    }
-
-    /// Lends a group, if one is idle or can be made.
-    pub fn lend(
-        &mut self,
-        submitter: &Submitter<'_>,
-        counters: &Counters,
-    ) -> io::Result<Option<u16>> {
-        let made = self.groups.len() as u16;
-        if self.idle.is_empty() && made < self.most {
-            counters.count(Call::Mmap);
-            counters.count(Call::IoUringRegister);
-            self.groups.push(Entries::register(
-                submitter,
-                Self::group(made),
-                BUNDLE_MOST as u16,
-                0,
-            )?);
-            return Ok(Some(made));
-        }
-        Ok(self.idle.pop())
-    }
-
-    /// Its number for requests.
-    pub fn group(lent: u16) -> u16 {
-        GROUP + 1 + lent
-    }
-
-    /// Puts bytes behind those that are there; at most [`BUNDLE_MOST`] times.
-    ///
-    /// # Safety
-    /// The bytes must stay as they are until no send that takes from this group is under way.
-    pub unsafe fn put(&mut self, lent: u16, bytes: &[u8]) {
-        let start = NonNull::from(bytes).cast::<u8>();
-        self.groups[usize::from(lent)].put(start, bytes.len() as u32, 0);
-    }
-
-    /// Lets the kernel see what was put.
-    pub fn publish(&mut self, lent: u16) {
-        self.groups[usize::from(lent)].publish();
-    }
-
-    /// Takes a group back from a send that took all of it.
-    pub fn take_back(&mut self, lent: u16) {
-        self.idle.push(lent);
-    }
-
-    /// Takes a group back from a send that did not.
-    pub fn renew(
-        &mut self,
-        submitter: &Submitter<'_>,
-        counters: &Counters,
-        lent: u16,
-    ) -> io::Result<()> {
-        let group = Self::group(lent);
-        counters.count(Call::IoUringRegister);
-        submitter.unregister_buf_ring(group)?;
-        let entries = &mut self.groups[usize::from(lent)];
-        entries.tail = 0;
-        entries.publish();
-        counters.count(Call::IoUringRegister);
-        entries.register_again(submitter, group, 0)?;
-        self.idle.push(lent);
-        Ok(())
-    }
-
-    /// The memory of all groups that may be made, in bytes.
-    pub fn bytes(&self) -> usize {
-        usize::from(self.most) * BUNDLE_MOST * size_of::<BufRingEntry>()
-    }
-}
-
 /// Whether the kernel registers buffer rings at all, and of that kind.
 pub fn probe(ring: &Ring, incremental: bool) -> Result<(), Unsupported> {
     let uring = ring.submitter();
@@ -463,7 +305,7 @@ pub fn probe(ring: &Ring, incremental: bool) -> Result<(), Unsupported> {
     let done = ring.setup().need().patiently(make).and_then(|_| uring.unregister_buf_ring(GROUP));
     done.map_err(|error| {
         if error.kind() == io::ErrorKind::OutOfMemory {
-            return ring::explain_set_up(&error, ring.setup());
+            return setup::explain_set_up(&error, ring.setup());
         }
         let needed = if incremental {
             "incremental provided buffers need Linux 6.12"

@@ -1,7 +1,8 @@
 //! The requests of a loop: queued, counted while they are under way, and finished.
 
 use super::request::Request;
-use super::ring::{Completion, Ring, Want};
+use super::ring::{Completion, Ring};
+use super::setup::Want;
 use super::token::{Kind, Token};
 use crate::counters::Counters;
 use crate::work::Work;

@@ -7,7 +7,8 @@
 //! No flag tells of that, so it is tried.
 
 use super::request::{Request, Socket};
-use super::ring::{Ring, Want};
+use super::ring::Ring;
+use super::setup::Want;
 use super::token::{Kind, Token};
 use crate::contract::Unsupported;
 use crate::counters::Counters;
@@ -72,7 +73,7 @@ fn lets_go(ring: &mut Ring) -> io::Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::uring::ring::Setup;
+    use crate::backend::uring::setup::Setup;
     use crate::kernel;
 
     /// What is tried agrees with what is known of kernels.

@@ -3,7 +3,8 @@
 use super::core::Core;
 use super::handler::{Accept, Handler};
 use super::request::Request;
-use super::ring::{self, Completion, Ring, Setup, Want};
+use super::ring::{Completion, Ring};
+use super::setup::{self, Setup, Want};
 use super::token::{Kind, Token};
 use crate::contract::{Backend, Facts, Knob, Knobs, Needs, Unsupported};
 use crate::counters::Counters;
@@ -80,7 +81,7 @@ impl<H: Handler> Backend for Uring<H> {
     fn new(listeners: Vec<TcpListener>, knobs: &Knobs) -> io::Result<Self> {
         let setup = setup_for::<H>(knobs, 1);
         let in_words = |refused: Unsupported| io::Error::other(refused.reason);
-        let ring = Ring::new(setup).map_err(|error| in_words(ring::explain(&error, &setup)))?;
+        let ring = Ring::new(setup).map_err(|error| in_words(setup::explain(&error, &setup)))?;
         let handler = set_up::<H>(&ring, setup, knobs, listeners.len()).map_err(in_words)?;
         Ok(Self { ring, handler, listeners, work: Work::of(knobs) })
     }
@@ -134,7 +135,7 @@ fn set_up<H: Handler>(
     setup
         .need()
         .patiently(|| H::new(ring, knobs, listeners))
-        .map_err(|error| ring::explain_set_up(&error, &setup))
+        .map_err(|error| setup::explain_set_up(&error, &setup))
 }
 
 /// Whether the memory that all workers lock may be locked, where that is limited: they are set up
@@ -151,7 +152,7 @@ fn probe_memory<H: Handler>(setup: Setup, knobs: &Knobs, workers: u16) -> Result
     let setup = setup.unregistered();
     let mut held = Vec::new();
     for _ in 0..workers {
-        let ring = Ring::new(setup).map_err(|error| ring::explain(&error, &setup))?;
+        let ring = Ring::new(setup).map_err(|error| setup::explain(&error, &setup))?;
         let handler = set_up::<H>(&ring, setup, knobs, LISTENERS)?;
         held.push((ring, handler));
     }

@@ -1,7 +1,8 @@
 //! What an io_uring backend does with its connections.
 
 use super::core::Core;
-use super::ring::{Completion, Ring, Setup};
+use super::ring::{Completion, Ring};
+use super::setup::Setup;
 use super::token::Token;
 use crate::contract::{Facts, Knob, Knobs, Needs, Unsupported};
 use crate::drain::Owed;

@@ -13,7 +13,8 @@ use super::core::Core;
 use super::handler::{Accept, Handler};
 use super::memory::AnonymousMemory;
 use super::request::{Request, Socket};
-use super::ring::{self, Completion, Ring, Setup};
+use super::ring::{Completion, Ring};
+use super::setup::{self, Setup};
 use super::token::{GENERATION_MASK, Kind, Token};
 use crate::connection;
 use crate::contract::{Facts, Knob, Knobs, Needs, Unsupported};
@@ -88,23 +89,19 @@ impl Handler for Oneshot {
     const NAME: &'static str = "uring-oneshot";
     const SUMMARY: &'static str =
         "the naive port: a receive for each message, a buffer for each connection";
-    const NEEDS: Needs = Needs {
-        linux: "6.1",
-        default_container: false,
-        limits: "io_uring not disabled, RLIMIT_MEMLOCK for each ring",
-    };
+    const NEEDS: Needs = setup::needs("6.1");
     const KNOBS: &'static [Knob] = &[
         Knob::word(
             "link",
             &["off", "on"],
             "whether the next receive is queued with the send, linked to it, instead of after it",
         ),
-        ring::TASK_RUN,
-        ring::SQ_ENTRIES,
-        ring::CQ_ENTRIES,
-        ring::REGISTERED_RING,
-        ring::MIN_WAIT_US,
-        ring::MIN_WAIT_EVENTS,
+        setup::TASK_RUN,
+        setup::SQ_ENTRIES,
+        setup::CQ_ENTRIES,
+        setup::REGISTERED_RING,
+        setup::MIN_WAIT_US,
+        setup::MIN_WAIT_EVENTS,
         Knob::number(
             "receive_bytes",
             4096,

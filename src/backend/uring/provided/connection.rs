@@ -1,0 +1,247 @@
+//! The state of a connection.
+
+use super::segments::Segments;
+use super::techniques::Technique;
+use crate::backend::uring::buffer_ring::{BufferRing, Piece};
+use crate::backend::uring::ring::Completion;
+use crate::backend::uring::token::{GENERATION_MASK, Token};
+
+#[derive(Default)]
+pub struct Connection {
+    pub generation: u32,
+    /// The last of the segments to be sent.
+    pub tail: u32,
+    /// How many there are.
+    pub length: u32,
+    /// How many of them the send in flight has, from the first on; 1 for a patient send.
+    pub sending: u16,
+    /// Those that hold, a bit for each [`State`].
+    pub states: u8,
+    /// What a peer that does not read is owed.
+    pub blocked: Option<Box<Blocked>>,
+}
+
+/// What a connection needs next.
+pub enum Need {
+    /// Its input is armed, and what it owes is under way.
+    Nothing,
+    /// The same, but for the send.
+    Send,
+    /// It is to be looked at closely.
+    Other,
+}
+
+/// What may be true of a connection.
+#[derive(Clone, Copy, Debug)]
+#[repr(u8)]
+pub enum State {
+    /// The slot has an owner.
+    Open = 1 << 0,
+    /// A receive is under way.
+    Receiving = 1 << 1,
+    /// A poll is under way.
+    Polling = 1 << 2,
+    /// The poll has reported input that no receive has looked for yet.
+    Readable = 1 << 3,
+    /// A cancellation of the receive, or the poll, is under way.
+    Cancelling = 1 << 4,
+    /// Its receive waits for a buffer.
+    Starved = 1 << 5,
+    /// The peer has sent its end.
+    Ended = 1 << 6,
+    /// The connection is broken; what is owed is lost.
+    Failed = 1 << 7,
+}
+
+impl Connection {
+    pub fn is(&self, state: State) -> bool {
+        self.states & state as u8 != 0
+    }
+
+    pub fn set(&mut self, state: State) {
+        self.states |= state as u8;
+    }
+
+    pub fn clear(&mut self, state: State) {
+        self.states &= !(state as u8);
+    }
+
+    /// A receive had its last completion.
+    pub fn receive_ended<T: Technique>(&mut self) {
+        self.clear(State::Receiving);
+        if !T::POLL {
+            self.clear(State::Cancelling);
+        }
+    }
+
+    /// Appends what a receive has filled to what the connection is owed; false if it picked no
+    /// buffer.
+    #[inline]
+    pub fn enqueue<T: Technique>(
+        &mut self,
+        buffers: &mut BufferRing,
+        segments: &mut Segments,
+        completion: &Completion,
+    ) -> bool {
+        if let Some(blocked) = &mut self.blocked {
+            return blocked.keep::<T>(buffers, completion);
+        }
+        take_pieces::<T>(buffers, completion, |_, piece| {
+            self.tail = match self.length {
+                0 => segments.add(piece),
+                _ => segments.add_behind(self.tail, piece),
+            };
+            self.length += 1;
+        })
+    }
+
+    /// Takes the first segment off the queue and gives its piece back.
+    #[inline]
+    pub fn dequeue(&mut self, buffers: &mut BufferRing, segments: &mut Segments) {
+        let piece = segments.remove_first(self.tail);
+        self.length -= 1;
+        buffers.give_back(piece);
+    }
+
+    /// What it needs, if no more than `limit` pieces may queue on it.
+    #[inline]
+    pub fn need<T: Technique>(&self, limit: u32) -> Need {
+        let armed = if T::POLL { State::Polling } else { State::Receiving };
+        if self.states != State::Open as u8 | armed as u8
+            || self.blocked.is_some()
+            || self.length > limit
+        {
+            Need::Other
+        } else if self.sending > 0 || self.length == 0 {
+            Need::Nothing
+        } else {
+            Need::Send
+        }
+    }
+
+    /// Whether nothing more is received from it.
+    pub fn is_over(&self) -> bool {
+        self.is(State::Ended) || self.is(State::Failed)
+    }
+}
+
+#[derive(Default)]
+pub struct Blocked {
+    /// In flight, so it must not move or change: a boxed slice has no room to.
+    pub sending: Box<[u8]>,
+    pub sent: usize,
+    /// Arrived since.
+    pub waiting: Vec<u8>,
+}
+
+impl Blocked {
+    /// Copies out what a receive has filled; false if it picked no buffer.
+    #[cold]
+    pub fn keep<T: Technique>(
+        &mut self,
+        buffers: &mut BufferRing,
+        completion: &Completion,
+    ) -> bool {
+        take_pieces::<T>(buffers, completion, |buffers, piece| {
+            self.waiting.extend_from_slice(buffers.contents(piece));
+            buffers.give_back(piece);
+        })
+    }
+}
+
+/// Takes what a receive has filled, piece by piece; false if it picked no buffer.
+#[inline(always)]
+pub fn take_pieces<T: Technique>(
+    buffers: &mut BufferRing,
+    completion: &Completion,
+    mut each: impl FnMut(&mut BufferRing, Piece),
+) -> bool {
+    let Some(first) = completion.buffer() else { return false };
+    let length = completion.result.max(0) as u32;
+    if T::BUNDLE && length > 0 {
+        buffers.take_bundle(first, length, each);
+    } else {
+        let piece = buffers.take(first, length, completion.buffer_more());
+        each(buffers, piece);
+    }
+    true
+}
+
+/// Gives the slot at `index` to a new connection.
+pub fn admit(connections: &mut Vec<Connection>, index: u32) {
+    let slot = index as usize;
+    if slot >= connections.len() {
+        connections.resize_with(slot + 1, Connection::default);
+    }
+    let generation = (connections[slot].generation + 1) & GENERATION_MASK;
+    connections[slot] =
+        Connection { generation, states: State::Open as u8, ..Connection::default() };
+}
+
+/// Whether a completion belongs to a connection that had the index before.
+pub fn is_late(connection: &Connection, token: Token) -> bool {
+    connection.generation != token.generation || !connection.is(State::Open)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::uring::token::Kind;
+
+    #[test]
+    fn only_the_connection_itself_is_in_time() {
+        let token = Token { kind: Kind::Receive, generation: 2, index: 0 };
+        let connection =
+            |generation, states| Connection { generation, states, ..Connection::default() };
+        let open = State::Open as u8;
+        assert!(!is_late(&connection(2, open), token));
+        assert!(is_late(&connection(3, open), token), "the next owner of the index");
+        assert!(is_late(&connection(2, !open), token), "closed");
+    }
+
+    #[test]
+    fn an_index_that_is_used_again_has_another_generation() {
+        let mut connections: Vec<Connection> = Vec::new();
+        let mut seen = Vec::new();
+        for _ in 0..3 {
+            admit(&mut connections, 5);
+            seen.push(connections[5].generation);
+            connections[5].clear(State::Open);
+        }
+        assert_eq!(seen, [1, 2, 3]);
+        connections[5].generation = GENERATION_MASK;
+        admit(&mut connections, 5);
+        assert_eq!(connections[5].generation, 0, "it has the bits that a token has");
+    }
+
+    #[test]
+    fn states_do_not_touch_each_other() {
+        use State::{Cancelling, Ended, Failed, Open, Polling, Readable, Receiving, Starved};
+        let all = [Open, Receiving, Polling, Readable, Cancelling, Starved, Ended, Failed];
+        let mut connection = Connection::default();
+        for (count, state) in all.into_iter().enumerate() {
+            assert!(!connection.is(state), "{state:?}");
+            connection.set(state);
+            assert!(connection.is(state), "{state:?}");
+            assert_eq!(
+                connection.states.count_ones() as usize,
+                count + 1,
+                "{state:?} alone was set"
+            );
+        }
+        for (count, state) in all.into_iter().enumerate() {
+            connection.clear(state);
+            assert!(!connection.is(state), "{state:?}");
+            assert_eq!(
+                connection.states.count_zeros() as usize,
+                count + 1,
+                "{state:?} alone was cleared"
+            );
+        }
+    }
+
+    #[test]
+    fn idle_connections_are_small() {
+        assert_eq!(size_of::<Connection>(), 24);
+    }
+}
