@@ -5,6 +5,8 @@
 //! ground by 3 to 1. Nothing is told by colour alone: a backend has a mark of its own shape too,
 //! and lines are dashed.
 
+use ringmark::backend;
+
 use crate::results::Run;
 
 /// Of the palette.
@@ -70,20 +72,21 @@ pub struct Look {
     pub variant: usize,
 }
 
-const BACKENDS: [(&str, Colour, Shape); 13] = [
-    ("epoll-document", Colour::Vermillion, Shape::Square),
-    ("epoll-et", Colour::Blue, Shape::Circle),
-    ("epoll-lt", Colour::Sky, Shape::Diamond),
-    ("uring-oneshot", Colour::Olive, Shape::Down),
-    ("uring-multishot", Colour::Green, Shape::Up),
-    ("uring-multishot-direct", Colour::Purple, Shape::Diamond),
-    ("uring-poll-multishot", Colour::Orange, Shape::Down),
-    ("uring-bundle", Colour::Olive, Shape::Plus),
-    ("uring-sqpoll", Colour::Purple, Shape::Cross),
-    ("threads", Colour::Grey, Shape::Plus),
-    ("select", Colour::Grey, Shape::Square),
-    ("poll", Colour::Grey, Shape::Diamond),
-    ("null", Colour::Grey, Shape::Circle),
+/// The looks of the backends, in the order of [`backend::ALL`].
+const LOOKS: [(Colour, Shape); 13] = [
+    (Colour::Vermillion, Shape::Square),
+    (Colour::Sky, Shape::Diamond),
+    (Colour::Blue, Shape::Circle),
+    (Colour::Olive, Shape::Down),
+    (Colour::Green, Shape::Up),
+    (Colour::Purple, Shape::Diamond),
+    (Colour::Orange, Shape::Down),
+    (Colour::Olive, Shape::Plus),
+    (Colour::Purple, Shape::Cross),
+    (Colour::Grey, Shape::Plus),
+    (Colour::Grey, Shape::Diamond),
+    (Colour::Grey, Shape::Square),
+    (Colour::Grey, Shape::Circle),
 ];
 
 /// Colours and shapes of servers that are not ours, in their order: as few of one colour as there
@@ -103,14 +106,11 @@ const SHAPES: [Shape; 7] = [
 
 /// What no backend of ours looks like; one look comes back only after all of them.
 fn of_other(index: usize) -> (Colour, Shape) {
-    let is_free = |look: &(Colour, Shape)| {
-        !BACKENDS.iter().any(|(_, colour, shape)| *look == (*colour, *shape))
-    };
     // Each colour once, then each with its next shape.
     let all = (0..OF_OTHERS.len() * SHAPES.len()).map(|at| {
         (OF_OTHERS[at % OF_OTHERS.len()], SHAPES[(at + at / OF_OTHERS.len()) % SHAPES.len()])
     });
-    let free: Vec<_> = all.filter(is_free).collect();
+    let free: Vec<_> = all.filter(|look| !LOOKS.contains(look)).collect();
     free[index % free.len()]
 }
 
@@ -124,14 +124,12 @@ pub fn look(run: &Run, arm: &str) -> Look {
     };
     let before =
         contenders[..found.unwrap_or(0)].iter().filter(|contender| contender.backend == backend);
-    let of_table = BACKENDS.iter().find(|(name, ..)| *name == backend);
-    let (colour, shape) = match of_table {
-        Some((_, colour, shape)) => (*colour, *shape),
-        // What is no external either, only another version knows.
-        None => of_other(
-            run.matrix.externals.iter().position(|of| of.name == backend).unwrap_or_default(),
-        ),
-    };
+    let of_ours = backend::ALL.iter().position(|entry| entry.name == backend);
+    // Another version may know a backend that is neither ours nor an external here.
+    let of_external = run.matrix.externals.iter().position(|external| external.name == backend);
+    let (colour, shape) = of_ours
+        .and_then(|place| LOOKS.get(place).copied())
+        .unwrap_or_else(|| of_other(of_external.unwrap_or_default()));
     Look { colour, shape, variant: before.count() }
 }
 
@@ -252,13 +250,10 @@ mod tests {
 
     #[test]
     fn no_two_backends_look_alike_and_every_backend_has_a_look() {
-        for (index, (name, colour, shape)) in BACKENDS.iter().enumerate() {
-            let same = BACKENDS[..index].iter().find(|(_, of, with)| (of, with) == (colour, shape));
-            assert_eq!(same, None, "{name}");
+        for (index, look) in LOOKS.iter().enumerate() {
+            assert!(!LOOKS[..index].contains(look), "{}", backend::ALL[index].name);
         }
-        for entry in ringmark::backend::ALL {
-            assert!(BACKENDS.iter().any(|(name, ..)| *name == entry.name), "{}", entry.name);
-        }
+        assert_eq!(LOOKS.len(), backend::ALL.len());
     }
 
     #[test]
@@ -266,10 +261,7 @@ mod tests {
         let looks: Vec<_> = (0..24).map(of_other).collect();
         for (index, look) in looks.iter().enumerate() {
             assert!(!looks[..index].contains(look), "{look:?}");
-            assert!(
-                BACKENDS.iter().all(|(_, colour, shape)| *look != (*colour, *shape)),
-                "{look:?}"
-            );
+            assert!(!LOOKS.contains(look), "{look:?}");
         }
     }
 

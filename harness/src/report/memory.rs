@@ -242,7 +242,7 @@ fn residuals(shown: &[Slopes]) -> String {
 }
 
 /// The memory of one end of a connection that was used and rests, in bytes.
-struct End {
+struct WalkEnd {
     arm: String,
     bare: f64,
     /// The kernel memory that the server adds to wait for it.
@@ -253,7 +253,7 @@ struct End {
     baseline: Option<f64>,
 }
 
-impl End {
+impl WalkEnd {
     fn sum(&self) -> f64 {
         self.bare + self.wait + self.own
     }
@@ -276,12 +276,13 @@ pub fn fit(run: &Run) -> Body {
         let slopes = Slopes::idle(run, arm);
         let (wait, own) = (slopes.over_null(KERNEL_SUM)?, slopes.over_null(USER_SUM)?);
         let bare = (floor - registration) / 2.0;
-        Some(End { arm: arm.to_owned(), bare, wait, own, baseline }).filter(|end| end.sum() > 0.0)
+        Some(WalkEnd { arm: arm.to_owned(), bare, wait, own, baseline })
+            .filter(|end| end.sum() > 0.0)
     };
     let baseline = end(&run.matrix.baseline, None).map(|end| end.sum());
     let arms = run.matrix.backends.iter().map(Arm::name);
     let ends = arms.filter_map(|arm| end(&arm, baseline)).collect_vec();
-    let columns: [Column<End>; 7] = [
+    let columns: [Column<WalkEnd>; 7] = [
         ("arm", |end| end.arm.clone()),
         ("a bare end", |end| integer(end.bare)),
         ("to wait for it", |end| integer(end.wait)),

@@ -12,7 +12,7 @@ mod unanswered;
 
 use std::cmp::Reverse;
 
-use self::rule::{Kind, Rule};
+use self::rule::{Rule, RuleKind};
 use self::series::Series;
 use super::section::Body;
 use crate::results::Run;
@@ -66,7 +66,7 @@ fn rules(run: &Run) -> Vec<Rule> {
     rules.extend(limits::capacities(run, &series));
     rules.extend(limits::memory(run));
     rules.sort_by_key(|rule| {
-        let is_under_load = matches!(rule.kind, Kind::Capacity | Kind::Other);
+        let is_under_load = matches!(rule.kind, RuleKind::Capacity | RuleKind::Other);
         (!answers(run, rule.kind), !is_under_load, Reverse(rule.covers))
     });
     rules
@@ -75,16 +75,16 @@ fn rules(run: &Run) -> Vec<Rule> {
 /// Returns whether a kind of rule answers the question of a matrix, as far as its passes tell. A
 /// sweep with an objective asks for a rate. Walks without a load ask for memory, or for the cost of
 /// a crowd. Other questions have no kind of their own.
-fn answers(run: &Run, kind: Kind) -> bool {
+fn answers(run: &Run, kind: RuleKind) -> bool {
     let matrix = &run.matrix;
     match kind {
-        Kind::Capacity => {
+        RuleKind::Capacity => {
             matrix.workloads.iter().any(|workload| workload.sweep_of.is_some())
                 && matrix.latency.as_ref().is_some_and(|latency| latency.objective_p99_us.is_some())
         }
-        Kind::Memory => matrix.latency.is_none() && matrix.memory.is_some(),
-        Kind::Crowd => matrix.latency.is_none() && matrix.memory.is_none(),
-        Kind::Other => false,
+        RuleKind::Memory => matrix.latency.is_none() && matrix.memory.is_some(),
+        RuleKind::Crowd => matrix.latency.is_none() && matrix.memory.is_none(),
+        RuleKind::Other => false,
     }
 }
 

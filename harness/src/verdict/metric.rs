@@ -74,13 +74,13 @@ pub struct Words {
 }
 
 /// A column of `trials.csv`; none where a trial has no figure.
-type Column = fn(&TrialRow) -> Option<f64>;
+type TrialColumn = fn(&TrialRow) -> Option<f64>;
 
 #[derive(Debug)]
 enum Source {
     /// A column of `trials.csv`. In an open loop a part of a latency is the client's own: how late
     /// it sent, at the same percentile or the nearest that there is.
-    Trial { value: Column, send_lag: Option<Column> },
+    Trial { value: TrialColumn, send_lag: Option<TrialColumn> },
     /// A slope of `memory.csv` over that of `null`, by its object.
     Slope(&'static str),
 }
@@ -106,7 +106,7 @@ impl Metric {
     }
 
     /// Returns the column of the client's lag in sending, if it is a part of this figure.
-    pub fn send_lag(&self) -> Option<Column> {
+    pub fn send_lag(&self) -> Option<TrialColumn> {
         match self.source {
             Source::Trial { send_lag, .. } => send_lag,
             Source::Slope(_) => None,
@@ -172,8 +172,8 @@ const SERVICE_P99: Metric =
 const fn latency(
     name: &'static str,
     noun: &'static str,
-    value: Column,
-    send_lag: Option<Column>,
+    value: TrialColumn,
+    send_lag: Option<TrialColumn>,
 ) -> Metric {
     Metric {
         name,

@@ -83,7 +83,7 @@ fn work_ns(arm: &Arm) -> Option<u64> {
 }
 
 /// The comparisons of a calibration, of more and more of its blocks.
-struct Growth {
+struct BlockGrowth {
     all: Vec<ComparisonRow>,
     /// From [`BLOCKS_FOR_VERDICT`] blocks on: how many, and what they show.
     growing: Vec<(usize, Vec<ComparisonRow>)>,
@@ -91,7 +91,7 @@ struct Growth {
     groups: Vec<Vec<ComparisonRow>>,
 }
 
-impl Growth {
+impl BlockGrowth {
     fn new(rows: &[TrialRow], matrix: &Matrix) -> Self {
         let workload = matrix.workloads.first().map_or("", |workload| &workload.name);
         let blocks: Vec<u32> = complete_blocks(rows, Pass::Latency, workload)
@@ -148,7 +148,7 @@ pub fn resolutions(rows: &[TrialRow], matrix: &Matrix) -> Vec<Resolution> {
     let handicaps: Vec<(u64, String)> = (matrix.backends.iter())
         .filter_map(|contender| Some((work_ns(contender)?, contender.name())))
         .collect();
-    let growth = Growth::new(rows, matrix);
+    let growth = BlockGrowth::new(rows, matrix);
     let resolution = |metric: &Metric| {
         let same = handicaps.iter().find(|(work_ns, _)| *work_ns == 0);
         let same = same.and_then(|(_, arm)| find(&growth.all, metric.name, arm));

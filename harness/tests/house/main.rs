@@ -69,7 +69,7 @@ const MOST_WORDS_ON_AVERAGE: usize = 15;
 const BEGINNINGS: [&str; 6] = ["What", "Of", "Where", "That", "So that", "Whoever"];
 
 /// The file that names system calls, two of which are also backends.
-const NAMES_OF_CALLS: &str = "src/call.rs";
+const NAMES_OF_CALLS: [&str; 2] = ["src/call.rs", "harness/src/report/colours.rs"];
 
 /// The names of types that stand for more than one thing, and why they may.
 const SHARED_NAMES: [(&str, &str); 1] = [("Options", "the options of one verb, read by clap")];
@@ -255,7 +255,7 @@ fn documents_have_short_sentences() {
 #[test]
 fn backends_are_known_by_their_facts() {
     let mut findings = Vec::new();
-    for source in code().filter(|source| source.file != NAMES_OF_CALLS) {
+    for source in code().filter(|source| !NAMES_OF_CALLS.contains(&source.file.as_str())) {
         for Named { name, line } in &source.literals {
             let is_name = backend::ALL.iter().any(|entry| entry.name == name);
             if is_name || name.trim_end_matches('-') == "uring" {

@@ -1,7 +1,7 @@
 //! Values against a number, one line an arm, in one panel or several above each other.
 
 use super::axis::{Axis, label};
-use super::{Canvas, LINE, MARGIN, SIZE, WIDTH, width};
+use super::canvas::{Canvas, LINE, MARGIN, SIZE, WIDTH, width};
 use crate::report::colours::Look;
 use crate::statistics::Interval;
 
@@ -112,36 +112,38 @@ fn draw_panel(canvas: &mut Canvas, across: &Across, panel: &Panel) {
     }
 
     for (index, line) in panel.lines.iter().enumerate() {
-        let beside = if across.has_places {
-            (index as f64 - (panel.lines.len() - 1) as f64 / 2.0) * BESIDE
-        } else {
-            0.0
-        };
-        let place =
-            |point: &Point| ((across.axis.at(point.x) + beside).clamp(LEFT, RIGHT), up.at(point.y));
-        let drawn: Vec<&Point> = line
-            .points
-            .iter()
-            .filter(|point| across.axis.holds(point.x) && up.holds(point.y))
-            .collect();
-        if drawn.len() > 1 {
-            canvas.line_of(line.look, &drawn.iter().map(|point| place(point)).collect::<Vec<_>>());
-        }
-        for point in drawn.iter().filter(|point| point.is_marked) {
-            let (x, y) = place(point);
-            if let Some(Interval { low, high }) =
-                point.bounds.filter(|bounds| up.holds(bounds.low) && up.holds(bounds.high))
-            {
-                canvas.whisker((x, up.at(low)), (x, up.at(high)));
-            }
-            canvas.mark(line.look, x, y);
-            if point.is_ringed {
-                canvas.ring(x, y);
-            }
-        }
-        let of_point = |point: &&Point| format!("{} at {}", label(point.y), label(point.x));
-        let told: Vec<String> =
-            drawn.iter().filter(|point| point.is_marked).map(of_point).collect();
-        canvas.describe(format!("{}, {}: {}.", panel.title, line.label, told.join(", ")));
+        let place = index as f64 - (panel.lines.len() - 1) as f64 / 2.0;
+        let beside = if across.has_places { place * BESIDE } else { 0.0 };
+        let drawn = draw_line(canvas, across, &up, line, beside);
+        canvas.describe(format!("{}, {drawn}", panel.title));
     }
+}
+
+/// Draws a line with its marks, `beside` its places, and returns it in words.
+fn draw_line(canvas: &mut Canvas, across: &Across, up: &Axis, line: &Line, beside: f64) -> String {
+    let place =
+        |point: &Point| ((across.axis.at(point.x) + beside).clamp(LEFT, RIGHT), up.at(point.y));
+    let drawn: Vec<&Point> = line
+        .points
+        .iter()
+        .filter(|point| across.axis.holds(point.x) && up.holds(point.y))
+        .collect();
+    if drawn.len() > 1 {
+        canvas.line_of(line.look, &drawn.iter().map(|point| place(point)).collect::<Vec<_>>());
+    }
+    for point in drawn.iter().filter(|point| point.is_marked) {
+        let (x, y) = place(point);
+        if let Some(Interval { low, high }) =
+            point.bounds.filter(|bounds| up.holds(bounds.low) && up.holds(bounds.high))
+        {
+            canvas.whisker((x, up.at(low)), (x, up.at(high)));
+        }
+        canvas.mark(line.look, x, y);
+        if point.is_ringed {
+            canvas.ring(x, y);
+        }
+    }
+    let of_point = |point: &&Point| format!("{} at {}", label(point.y), label(point.x));
+    let told: Vec<String> = drawn.iter().filter(|point| point.is_marked).map(of_point).collect();
+    format!("{}: {}.", line.label, told.join(", "))
 }

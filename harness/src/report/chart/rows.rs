@@ -2,7 +2,7 @@
 //! is turned.
 
 use super::axis::{Axis, label};
-use super::{BOLD, Canvas, LINE, MARGIN, SIZE, WIDTH, width, wrapped};
+use super::canvas::{BOLD, Canvas, LINE, MARGIN, SIZE, WIDTH, width, wrapped};
 use crate::report::colours::{Colour, Look};
 use crate::statistics::{Interval, median};
 
@@ -13,18 +13,18 @@ pub enum Drawn {
     /// A bar from 0, with the bounds of its end.
     Bar { look: Look, to: f64, bounds: Option<Interval> },
     /// Parts one after the other.
-    Stack(Vec<Part>),
+    Stack(Vec<StackPart>),
 }
 
 /// A part of a stack.
-pub struct Part {
+pub struct StackPart {
     pub name: String,
     pub colour: Colour,
     pub size: f64,
 }
 
 /// A row.
-pub struct Row {
+pub struct ChartRow {
     pub label: String,
     /// The figures, in words.
     pub figures: String,
@@ -34,7 +34,7 @@ pub struct Row {
 /// Rows on one axis.
 pub struct Group {
     pub heading: String,
-    pub rows: Vec<Row>,
+    pub rows: Vec<ChartRow>,
     /// Drawn behind them: what is no difference.
     pub band: Option<Interval>,
 }
@@ -93,7 +93,7 @@ pub fn draw(canvas: &mut Canvas, groups: &[Group], axis_title: &str, are_of_one_
 }
 
 /// Of a bar or a stack.
-fn length(row: &Row) -> Option<f64> {
+fn length(row: &ChartRow) -> Option<f64> {
     match &row.drawn {
         Drawn::Ratio { .. } => None,
         Drawn::Bar { to, .. } => Some(*to),
@@ -131,7 +131,7 @@ fn legend(groups: &[Group]) -> Vec<(Colour, &str)> {
 
 /// Whatever has a place on the axis.
 fn values(group: &Group) -> Vec<f64> {
-    let of_row = |row: &Row| match &row.drawn {
+    let of_row = |row: &ChartRow| match &row.drawn {
         Drawn::Ratio { at, bounds: Interval { low, high }, .. } => vec![*at, *low, *high],
         Drawn::Bar { to, bounds, .. } => vec![*to, bounds.map_or(*to, |bounds| bounds.high)],
         Drawn::Stack(parts) => vec![parts.iter().map(|part| part.size).sum()],
@@ -201,7 +201,7 @@ fn draw_group(canvas: &mut Canvas, group: &Group, axis: &Axis, is_ratio: bool) {
 }
 
 /// Between `top` and [`HEIGHT`] below.
-fn draw_row(canvas: &mut Canvas, row: &Row, axis: &Axis, top: f64) {
+fn draw_row(canvas: &mut Canvas, row: &ChartRow, axis: &Axis, top: f64) {
     let middle = top + HEIGHT / 2.0;
     match &row.drawn {
         Drawn::Ratio { look, at, bounds: Interval { low, high } } => {
@@ -258,7 +258,7 @@ mod tests {
         let look = Look { colour: Colour::Blue, shape: Shape::Circle, variant: 0 };
         let drawn = |all: Vec<Drawn>| {
             let mut canvas = Canvas::new("n", "t");
-            let row = |drawn| Row { label: "arm".to_owned(), figures: String::new(), drawn };
+            let row = |drawn| ChartRow { label: "arm".to_owned(), figures: String::new(), drawn };
             let group = Group {
                 heading: String::new(),
                 rows: all.into_iter().map(row).collect(),
@@ -275,7 +275,7 @@ mod tests {
         let bars =
             [-5.0, f64::NAN, f64::INFINITY, 7.0].map(|to| Drawn::Bar { look, to, bounds: None });
         assert_eq!(marks(&drawn(bars.into()), "bar"), 1, "only what has a length");
-        let part = |size| Part { name: "p".to_owned(), colour: Colour::Blue, size };
+        let part = |size| StackPart { name: "p".to_owned(), colour: Colour::Blue, size };
         let stack = drawn(vec![Drawn::Stack(vec![part(-3.0), part(0.0), part(2.0)])]);
         assert_eq!(marks(&stack, "bar"), 2, "one, and its sample in the legend");
         assert!(!stack.contains("NaN") && !stack.contains("inf"));

@@ -1,6 +1,6 @@
 //! What ever more connections do: to a load beside them, and to how fast they open.
 
-use super::{Found, nothing_of, say_missing};
+use super::kit::{Found, nothing_of, say_missing};
 use crate::report::chart::Canvas;
 use crate::report::chart::axis::Axis;
 use crate::report::chart::lines::{self, Across, LEFT, Line, Panel, Point, RIGHT};
@@ -27,35 +27,12 @@ pub fn costs(run: &Run) -> Found {
             && row.active_connections == matrix.active as u64
             && row.server != ALONE
     };
-    let readings = |run_id: u32, value: fn(&ScaleRow) -> Option<f64>| -> Vec<(u64, Vec<f64>)> {
-        let rows = run.scale.iter().filter(|row| row.run_id == run_id).filter(is_wanted);
-        let mut by_count: Vec<(u64, Vec<f64>)> = Vec::new();
-        for row in rows.filter(|row| row.status.is_usable()) {
-            let Some(value) = value(row).filter(|value| value.is_finite()) else { continue };
-            match by_count.iter_mut().find(|(connections, _)| *connections == row.connections) {
-                Some((_, values)) => values.push(value),
-                None => by_count.push((row.connections, vec![value])),
-            }
-        }
-        by_count
-    };
-    let point = |(connections, mut values): (u64, Vec<f64>)| {
-        let y = median(&mut values)?;
-        let bounds = Interval::range(&values).filter(|_| values.len() > 1);
-        Some(Point { x: connections as f64, y, bounds, is_marked: true, is_ringed: false })
-    };
-    let panel = |title: &str, value: fn(&ScaleRow) -> Option<f64>| Panel {
-        title: title.to_owned(),
-        lines: trials
-            .iter()
-            .map(|trial| Line {
-                label: trial.arm.clone(),
-                look: look(run, &trial.arm),
-                points: readings(trial.run_id, value).into_iter().filter_map(point).collect(),
-            })
-            .filter(|line| !line.points.is_empty())
-            .collect(),
-        goal: None,
+    let panel = |title: &str, value: fn(&ScaleRow) -> Option<f64>| {
+        let points = |trial: &TrialRow| {
+            let rows = run.scale.iter().filter(|row| row.run_id == trial.run_id);
+            points(rows.filter(is_wanted), value)
+        };
+        panel(run, &trials, title, points)
     };
     let panels = [
         panel("server CPU, ns per echo", |row| row.server_cpu_ns_per_echo),
@@ -63,25 +40,11 @@ pub fn costs(run: &Run) -> Found {
             row.latency_p99_us.filter(|_| row.status == Status::Ok)
         }),
     ];
-    let beside = Panel {
-        title: "over a server without idle ones, in turn".to_owned(),
-        lines: trials
-            .iter()
-            .map(|trial| Line {
-                label: trial.arm.clone(),
-                look: look(run, &trial.arm),
-                points: crowding_of(run, trial, matrix.active as u64),
-            })
-            .filter(|line| !line.points.is_empty())
-            .collect(),
-        goal: None,
-    };
+    let beside = panel_of_crowds(run, &trials, matrix.active as u64);
     let [cpu, p99] = panels;
     // Runs of earlier versions had no second server.
-    let panels: Vec<Panel> = match beside.lines.is_empty() {
-        true => vec![cpu, p99],
-        false => vec![cpu, beside, p99],
-    };
+    let panels: Vec<Panel> =
+        if beside.lines.is_empty() { vec![cpu, p99] } else { vec![cpu, beside, p99] };
     let xs = panels
         .iter()
         .flat_map(|panel| &panel.lines)
@@ -110,6 +73,47 @@ pub fn costs(run: &Run) -> Found {
     ));
     say_missing(&mut canvas, run, Pass::Scale, &[]);
     Ok(vec![canvas.finish()])
+}
+
+fn panel(
+    run: &Run,
+    trials: &[&TrialRow],
+    title: &str,
+    points: impl Fn(&TrialRow) -> Vec<Point>,
+) -> Panel {
+    let line = |trial: &&TrialRow| Line {
+        label: trial.arm.clone(),
+        look: look(run, &trial.arm),
+        points: points(trial),
+    };
+    let lines = trials.iter().map(line).filter(|line| !line.points.is_empty());
+    Panel { title: title.to_owned(), lines: lines.collect(), goal: None }
+}
+
+fn panel_of_crowds(run: &Run, trials: &[&TrialRow], active: u64) -> Panel {
+    let title = "over a server without idle ones, in turn";
+    panel(run, trials, title, |trial| crowding_of(run, trial, active))
+}
+
+/// Returns the median of a figure at each number of connections, with the range of its repeats.
+fn points<'a>(
+    rows: impl Iterator<Item = &'a ScaleRow>,
+    value: fn(&ScaleRow) -> Option<f64>,
+) -> Vec<Point> {
+    let mut by_count: Vec<(u64, Vec<f64>)> = Vec::new();
+    for row in rows.filter(|row| row.status.is_usable()) {
+        let Some(value) = value(row).filter(|value| value.is_finite()) else { continue };
+        match by_count.iter_mut().find(|(connections, _)| *connections == row.connections) {
+            Some((_, values)) => values.push(value),
+            None => by_count.push((row.connections, vec![value])),
+        }
+    }
+    let point = |(connections, mut values): (u64, Vec<f64>)| {
+        let y = median(&mut values)?;
+        let bounds = Interval::range(&values).filter(|_| values.len() > 1);
+        Some(Point { x: connections as f64, y, bounds, is_marked: true, is_ringed: false })
+    };
+    by_count.into_iter().filter_map(point).collect()
 }
 
 /// What the crowd costs at each count, as a ratio with its bounds.

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use ringmark::backend::FLOOR;
 
 use super::cpu::pictures;
-use super::{Found, nothing_of, say_missing};
+use super::kit::{Found, nothing_of, say_missing};
 use crate::matrix::Workload;
-use crate::report::chart::rows::{self, Drawn, Group, Part, Row};
+use crate::report::chart::rows::{self, ChartRow, Drawn, Group, StackPart};
 use crate::report::chart::{Canvas, Chart};
 use crate::report::colours::{Colour, PALETTE, of_call, of_object};
 use crate::report::query::{SHOWN_BYTES, counted_trial};
@@ -23,7 +23,7 @@ const SHOWN_CALLS: f64 = 0.005;
 
 /// Calls by name, one after the other, and how much one wait brings.
 pub fn syscalls(run: &Run) -> Found {
-    let row = |workload: &Workload, arm: String| -> Option<Row> {
+    let row = |workload: &Workload, arm: String| -> Option<ChartRow> {
         let trial = counted_trial(run, &workload.name, &arm)?;
         let mut calls: Vec<_> = run
             .syscalls
@@ -31,15 +31,16 @@ pub fn syscalls(run: &Run) -> Found {
             .filter(|call| call.run_id == trial.run_id && call.calls_per_echo >= SHOWN_CALLS)
             .collect();
         calls.sort_by(|a, b| a.syscall.cmp(&b.syscall));
-        let part = |name: &str, size| Part { name: name.to_owned(), colour: of_call(name), size };
-        let parts: Vec<Part> =
+        let part =
+            |name: &str, size| StackPart { name: name.to_owned(), colour: of_call(name), size };
+        let parts: Vec<StackPart> =
             calls.iter().map(|call| part(&call.syscall, call.calls_per_echo)).collect();
         let waits = trial
             .events_per_wait
             .map_or(String::new(), |events| format!(", {} a wait", significant(events)));
         let source = trial.syscalls_source.split(':').next().unwrap_or_default();
         let source = if source == "tracepoints" { String::new() } else { format!(", {source}") };
-        Some(Row {
+        Some(ChartRow {
             figures: format!("{}{waits}{source}", significant(trial.syscalls_per_echo?)),
             label: arm,
             drawn: Drawn::Stack(parts),
@@ -47,7 +48,7 @@ pub fn syscalls(run: &Run) -> Found {
     };
     let group = |workload: &Workload| {
         let arms = run.matrix.backends.iter().map(|contender| contender.name());
-        let rows: Vec<Row> = arms.filter_map(|arm| row(workload, arm)).collect();
+        let rows: Vec<ChartRow> = arms.filter_map(|arm| row(workload, arm)).collect();
         (!rows.is_empty()).then(|| Group { heading: workload.name.clone(), rows, band: None })
     };
     let groups: Vec<(&Workload, Group)> = run
@@ -103,7 +104,7 @@ pub fn memory(run: &Run) -> Found {
             let rows = usable.iter().copied().filter(|row| row.arm == arm && row.state == state);
             row(arm.clone(), &rows.collect::<Vec<_>>(), &colours)
         };
-        let rows: Vec<Row> = arms.filter_map(of_arm).collect();
+        let rows: Vec<ChartRow> = arms.filter_map(of_arm).collect();
         (!rows.is_empty()).then(|| Group { heading: words.to_owned(), rows, band: None })
     };
     let mut charts = Vec::new();
@@ -123,7 +124,7 @@ pub fn memory(run: &Run) -> Found {
         say_flaws(&mut canvas, run);
         charts.push(canvas.finish());
     };
-    if rows > crate::report::charts::MOST_ROWS {
+    if rows > super::kit::MOST_ROWS {
         for group in groups {
             let state = group.heading.replace(", ", "-").replace(' ', "-");
             picture(&format!("memory-{state}"), &format!("{title} {}", group.heading), &[group]);
@@ -166,11 +167,11 @@ fn colours(rows: &[&MemoryRow]) -> BTreeMap<String, Colour> {
     colours
 }
 
-fn row(arm: String, rows: &[&MemoryRow], colours: &BTreeMap<String, Colour>) -> Option<Row> {
+fn row(arm: String, rows: &[&MemoryRow], colours: &BTreeMap<String, Colour>) -> Option<ChartRow> {
     let sum = |object: &str| rows.iter().find(|row| row.object == object).copied();
     let kernel = sum(KERNEL_SUM)?;
     let kernel_bytes = kernel.over_null_bytes_per_connection?;
-    let mut parts: Vec<Part> = Vec::new();
+    let mut parts: Vec<StackPart> = Vec::new();
     for row in rows.iter().filter(|row| is_object(row)) {
         let (Some(bytes), Some(&colour)) =
             (row.over_null_bytes_per_connection, colours.get(&row.object))
@@ -178,18 +179,18 @@ fn row(arm: String, rows: &[&MemoryRow], colours: &BTreeMap<String, Colour>) -> 
             continue;
         };
         if bytes >= 0.5 {
-            parts.push(Part { name: row.object.clone(), colour, size: bytes });
+            parts.push(StackPart { name: row.object.clone(), colour, size: bytes });
         }
     }
     // In the same order everywhere: that of the colours.
     parts.sort_by_key(|part| PALETTE.iter().position(|colour| *colour == part.colour));
     let others = kernel_bytes - parts.iter().map(|part| part.size).sum::<f64>();
     if others >= 0.5 {
-        parts.push(Part { name: OTHERS.to_owned(), colour: Colour::Grey, size: others });
+        parts.push(StackPart { name: OTHERS.to_owned(), colour: Colour::Grey, size: others });
     }
     let own = sum(USER_SUM).and_then(|row| row.over_null_bytes_per_connection);
     if let Some(bytes) = own.filter(|bytes| *bytes >= 0.5) {
-        parts.push(Part { name: "own".to_owned(), colour: OWN, size: bytes });
+        parts.push(StackPart { name: "own".to_owned(), colour: OWN, size: bytes });
     }
     let bounds = |row: &MemoryRow| match (row.over_null_low, row.over_null_high) {
         (Some(low), Some(high)) => format!(" ({}–{})", integer(low), integer(high)),
@@ -200,7 +201,7 @@ fn row(arm: String, rows: &[&MemoryRow], colours: &BTreeMap<String, Colour>) -> 
         _ => String::new(),
     };
     let figures = format!("kernel {}{}{own_words}", integer(kernel_bytes), bounds(kernel));
-    Some(Row { label: arm, figures, drawn: Drawn::Stack(parts) })
+    Some(ChartRow { label: arm, figures, drawn: Drawn::Stack(parts) })
 }
 
 #[cfg(test)]

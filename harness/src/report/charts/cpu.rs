@@ -1,8 +1,8 @@
 //! CPU per echo, and ratios to the baseline.
 
-use super::{Found, MOST_ROWS, Median, SPREAD, nothing_of, say_missing};
+use super::kit::{Found, MOST_ROWS, Median, SPREAD, nothing_of, say_missing};
 use crate::matrix::{BLOCKS_FOR_VERDICT, Workload};
-use crate::report::chart::rows::{self, Drawn, Group, Row};
+use crate::report::chart::rows::{self, ChartRow, Drawn, Group};
 use crate::report::chart::{Canvas, Chart};
 use crate::report::colours::look;
 use crate::report::query::{comparison, describe_load, in_complete_blocks, noise, ratio_of_bounds};
@@ -86,7 +86,7 @@ fn ratios_of(run: &Run, compared: &RatioChart, workload: &Workload) -> Option<Gr
     let found =
         |arm: String| comparison(run, &workload.name, compared.metric, &arm, &run.matrix.baseline);
     let comparisons: Vec<&ComparisonRow> = arms.filter_map(found).collect();
-    let row = |row: &&ComparisonRow| Row {
+    let row = |row: &&ComparisonRow| ChartRow {
         label: row.arm.clone(),
         figures: ratio_of_bounds(row.ratio, row.ratio_low, row.ratio_high, None)
             + word(row.verdict),
@@ -185,13 +185,13 @@ pub fn absolute(run: &Run) -> Found {
             let range = bounds.map_or(String::new(), |Interval { low, high }| {
                 format!(" ({}–{})", significant(low), significant(high))
             });
-            Some(Row {
+            Some(ChartRow {
                 figures: format!("{}{range}", significant(middle)),
                 drawn: Drawn::Bar { look: look(run, &arm), to: middle, bounds },
                 label: arm,
             })
         };
-        let rows: Vec<Row> =
+        let rows: Vec<ChartRow> =
             run.matrix.backends.iter().filter_map(|contender| row(contender.name())).collect();
         let heading = format!("{}: {}", workload.name, describe_load(workload));
         (!rows.is_empty()).then_some(Group { heading, rows, band: None })
@@ -210,7 +210,7 @@ pub fn absolute(run: &Run) -> Found {
             "server CPU, ns per echo; each workload has an axis of its own",
             false,
         );
-        let is_spread = |row: &Row| matches!(row.drawn, Drawn::Bar { bounds: Some(_), .. });
+        let is_spread = |row: &ChartRow| matches!(row.drawn, Drawn::Bar { bounds: Some(_), .. });
         if groups.iter().flat_map(|group| &group.rows).any(is_spread) {
             canvas.note(SPREAD);
         }

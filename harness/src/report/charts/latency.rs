@@ -4,7 +4,7 @@ use std::path::Path;
 
 use hdrhistogram::Histogram;
 
-use super::{Found, Median, SPREAD, nothing_of, say_missing};
+use super::kit::{Found, Median, SPREAD, nothing_of, say_missing};
 use crate::load::latency::{carries, histogram, merge, read_log};
 use crate::matrix::{Arm, Workload};
 use crate::report::chart::axis::Axis;

@@ -4,7 +4,7 @@
 use itertools::Itertools as _;
 
 use super::limits;
-use super::rule::{Kind, LOADS, Rule, judged, sentence};
+use super::rule::{LOADS, Rule, RuleKind, judged, sentence};
 use super::series::Series;
 use crate::report::query::{in_groups, others, ratio};
 use crate::results::Run;
@@ -14,12 +14,12 @@ use crate::verdict::metric::{CPU, Metric};
 use crate::verdict::resolution::resolution_percent;
 
 /// A workload: the index of its series, and its place in it.
-type Point = (usize, usize);
+type SeriesPoint = (usize, usize);
 
 /// The verdicts on an arm under one workload.
 struct ArmVerdicts<'a> {
     arm: String,
-    point: Point,
+    point: SeriesPoint,
     rows: Vec<(&'static Metric, &'a ComparisonRow)>,
     /// The memory of an idle connection that differs from the baseline's, and whether it is less.
     memory: Vec<(&'static str, bool)>,
@@ -89,7 +89,7 @@ fn all_judged<'a>(run: &'a Run, all: &[Series]) -> Vec<ArmVerdicts<'a>> {
 }
 
 /// Returns the shapes of these workloads, one for each series.
-fn shapes(all: &[Series], points: &[Point]) -> String {
+fn shapes(all: &[Series], points: &[SeriesPoint]) -> String {
     let of_series = |(index, series): (usize, &Series)| {
         let own = points.iter().filter(|(of, _)| *of == index).map(|(_, at)| *at).collect_vec();
         (!own.is_empty()).then(|| series.shape(&own))
@@ -102,7 +102,7 @@ fn better_or_trade(
     all: &[Series],
     better: &[&str],
     worse: &[&str],
-    points: &[Point],
+    points: &[SeriesPoint],
     found: &[&ArmVerdicts],
 ) -> Rule {
     let arms = found.iter().map(|arm| arm.arm.as_str()).unique().collect_vec();
@@ -137,7 +137,7 @@ fn better_or_trade(
         statement: sentence(&statement),
         evidence: format!("Ratio with 95 % interval: {}.", ratios.join("; ")),
         covers: found.len(),
-        kind: Kind::Other,
+        kind: RuleKind::Other,
     }
 }
 
@@ -177,6 +177,6 @@ fn enough(run: &Run, all: &[Series], judged: &[ArmVerdicts]) -> Option<Rule> {
             evidence.join("; ")
         ),
         covers: at_points().count(),
-        kind: Kind::Other,
+        kind: RuleKind::Other,
     })
 }

@@ -3,7 +3,7 @@
 
 use itertools::Itertools as _;
 
-use super::rule::{Kind, Rule, sentence};
+use super::rule::{Rule, RuleKind, sentence};
 use super::series::bytes;
 use crate::report::query::range;
 use crate::report::walk::{crowding, steps, trials};
@@ -105,7 +105,7 @@ pub fn rule(run: &Run) -> Option<Rule> {
             ratios.join("; ")
         ),
         covers: all.len(),
-        kind: Kind::Crowd,
+        kind: RuleKind::Crowd,
     })
 }
 

@@ -2,7 +2,7 @@
 
 use itertools::Itertools as _;
 
-use super::rule::{Kind, Rule, judged, sentence};
+use super::rule::{Rule, RuleKind, judged, sentence};
 use super::series::Series;
 use crate::report::query::{in_groups, noise, others, range, ratio};
 use crate::results::Run;
@@ -106,7 +106,7 @@ fn rule(
         statement: sentence(&clauses.collect_vec().join("; ")),
         evidence: evidence(run, series, metric, arms, &all),
         covers: arms.len() * all.len(),
-        kind: Kind::Other,
+        kind: RuleKind::Other,
     }
 }
 

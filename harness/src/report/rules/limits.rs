@@ -2,7 +2,7 @@
 
 use itertools::Itertools as _;
 
-use super::rule::{Kind, Rule, sentence};
+use super::rule::{Rule, RuleKind, sentence};
 use super::series::Series;
 use crate::matrix::Workload;
 use crate::report::query::{in_complete_blocks, in_groups, others};
@@ -76,7 +76,7 @@ fn capacity(run: &Run, all: &[Series], sweep: &str) -> Option<Rule> {
         statement: sentence(&clauses.join("; ")),
         evidence: format!("Mean p99 of the blocks with 95 % interval: {evidence}."),
         covers: kept.iter().map(|(_, arms)| arms.len() * rates.len()).sum(),
-        kind: Kind::Capacity,
+        kind: RuleKind::Capacity,
     })
 }
 
@@ -181,7 +181,7 @@ fn memory_of(run: &Run, object: &str) -> Option<Rule> {
             bytes.join("; ")
         ),
         covers: found.len(),
-        kind: Kind::Memory,
+        kind: RuleKind::Memory,
     })
 }
 

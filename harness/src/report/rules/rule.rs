@@ -17,12 +17,12 @@ pub struct Rule {
     /// The number of arms and workloads that it holds for.
     pub covers: usize,
     /// Which question it may answer.
-    pub kind: Kind,
+    pub kind: RuleKind,
 }
 
 /// The questions that a rule may answer.
 #[derive(Clone, Copy, PartialEq)]
-pub enum Kind {
+pub enum RuleKind {
     Capacity,
     Memory,
     Crowd,

@@ -1,0 +1,61 @@
+//! Parts that several kinds of pictures share.
+
+use crate::report::chart::{Canvas, Chart};
+use crate::report::query::absences;
+use crate::results::Run;
+use crate::rows::Pass;
+use crate::statistics::{Interval, median, median_interval};
+
+/// Pictures of one kind, or why there are none.
+pub type Found = Result<Vec<Chart>, String>;
+
+/// More rows than this are a picture for each workload.
+pub const MOST_ROWS: usize = 36;
+
+/// Why there is nothing of a pass.
+pub fn nothing_of(run: &Run, pass: Pass) -> String {
+    let name = pass.name();
+    if run.trials.iter().any(|row| row.pass == Some(pass)) {
+        format!("no figures of the {name} pass may be used; the reasons stand under its gates")
+    } else {
+        format!("the run has no {name} pass")
+    }
+}
+
+/// Says which arms are missing in these workloads, and why; of all workloads without a name.
+pub fn say_missing(canvas: &mut Canvas, run: &Run, pass: Pass, workloads: &[&str]) {
+    let mut missing: Vec<(Vec<String>, String)> = Vec::new();
+    for absence in absences(run, pass) {
+        if !workloads.is_empty() && !absence.workloads().any(|name| workloads.contains(&name)) {
+            continue;
+        }
+        let (arm, why) = (absence.arm().to_owned(), absence.why());
+        match missing.iter_mut().find(|(_, of)| *of == why) {
+            Some((arms, _)) => arms.push(arm),
+            None => missing.push((vec![arm], why)),
+        }
+    }
+    for (arms, why) in missing {
+        canvas.note(&format!("Missing: {} {why}.", arms.join(", ")));
+    }
+}
+
+/// A median over blocks.
+pub struct Median {
+    pub value: f64,
+    pub interval: Option<Interval>,
+}
+
+impl Median {
+    /// With its 95 % interval; of values that are too few for that, their range.
+    pub fn of(mut values: Vec<f64>) -> Option<Self> {
+        values.retain(|value| value.is_finite());
+        let value = median(&mut values)?;
+        let range = || Interval::range(&values).filter(|_| values.len() > 1);
+        Some(Self { value, interval: median_interval(&values).or_else(range) })
+    }
+}
+
+/// What the whiskers of such medians are.
+pub const SPREAD: &str =
+    "Whiskers: 95 % interval of the median over the blocks; below six blocks, their range.";
