@@ -8,7 +8,7 @@ pub mod uring;
 
 pub use crate::contract::{Entry, Facts, Knob, Knobs, Needs, Unsupported};
 
-use crate::contract::Backend;
+use crate::contract::{Backend, InvalidArgument};
 
 /// Every backend.
 pub static ALL: &[Entry] = &[
@@ -28,13 +28,13 @@ pub static ALL: &[Entry] = &[
 ];
 
 /// The name of the floor, which memory is measured against.
-pub const FLOOR: &str = null::Null::NAME;
+pub const FLOOR: &str = null::Null::DESCRIPTION.name;
 
 /// Finds a backend by its name.
-pub fn find(name: &str) -> Result<&'static Entry, String> {
+pub fn find(name: &str) -> Result<&'static Entry, InvalidArgument> {
     ALL.iter().find(|entry| entry.name == name).ok_or_else(|| {
         let names: Vec<_> = ALL.iter().map(|entry| entry.name).collect();
-        format!("there is no backend '{name}'; there are: {}", names.join(", "))
+        InvalidArgument(format!("there is no backend '{name}'; there are: {}", names.join(", ")))
     })
 }
 

@@ -12,32 +12,12 @@ use serde_json::{Map, Value, json};
 use std::fmt;
 use std::io;
 use std::net::TcpListener;
-use std::ops::RangeInclusive;
+use std::ops::{Deref, RangeInclusive};
 
 /// One way for a server to wait for and move bytes.
 pub trait Backend: Sized {
-    /// Its name on the command line and in every result.
-    const NAME: &'static str;
-    /// What it does, in one line.
-    const SUMMARY: &'static str;
-    /// Whether it sends back what it receives. Only the floor that memory is measured against does
-    /// not.
-    const ECHOES: bool = true;
-    /// Whether it waits with io_uring.
-    const USES_RING: bool = false;
-    /// Whether each worker has a thread of the kernel's that wants a CPU of its own.
-    const KERNEL_THREAD: bool = false;
-    /// Whether a connection costs an epoll registration in the kernel, and nothing else.
-    const ONLY_REGISTERS: bool = false;
-    /// Bytes that a connection takes in a table of the server's, if they are many.
-    const TABLE_BYTES_PER_CONNECTION: usize = 0;
-    /// What a machine must have to run it.
-    const NEEDS: Needs;
-    /// Its settings; help, `--list` and the check of `--set` come from here.
-    const KNOBS: &'static [Knob];
-    /// How many descriptors a worker can have, listeners included, if that is less than the limit
-    /// of open files.
-    const DESCRIPTORS_PER_WORKER: Option<usize> = None;
+    /// What is known of it before it runs.
+    const DESCRIPTION: Description;
 
     /// Bytes that each worker locks with these knobs, on kernels that count them towards
     /// RLIMIT_MEMLOCK.
@@ -59,6 +39,49 @@ pub trait Backend: Sized {
 
     /// Serves until `stop`, then [drains](crate::drain).
     fn run(self, counters: &Counters, stop: &Stop) -> io::Result<()>;
+}
+
+/// What is known of a backend before it runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Description {
+    /// Its name on the command line and in every result.
+    pub name: &'static str,
+    /// What it does, in one line.
+    pub summary: &'static str,
+    /// Whether it sends back what it receives. Only the floor that memory is measured against does
+    /// not.
+    pub echoes: bool,
+    /// Whether it waits with io_uring.
+    pub uses_ring: bool,
+    /// Whether each worker has a thread of the kernel's that wants a CPU of its own.
+    pub kernel_thread: bool,
+    /// Whether a connection costs an epoll registration in the kernel, and nothing else.
+    pub only_registers: bool,
+    /// Bytes that a connection takes in a table of the server's, if they are many.
+    pub table_bytes_per_connection: usize,
+    /// What a machine must have to run it.
+    pub needs: Needs,
+    /// Its settings; help, `--list` and the check of `--set` come from here.
+    pub knobs: &'static [Knob],
+    /// How many descriptors a worker can have, listeners included, if that is less than the limit
+    /// of open files.
+    pub descriptors_per_worker: Option<usize>,
+}
+
+impl Description {
+    /// Facts that hold of most backends. A name, a summary and needs are still missing.
+    pub const DEFAULT: Self = Self {
+        name: "",
+        summary: "",
+        echoes: true,
+        uses_ring: false,
+        kernel_thread: false,
+        only_registers: false,
+        table_bytes_per_connection: 0,
+        needs: Needs { linux: "", default_container: true, limits: "none" },
+        knobs: &[],
+        descriptors_per_worker: None,
+    };
 }
 
 /// What a machine must have to run a backend.
@@ -85,6 +108,11 @@ pub struct Unsupported {
     /// What was refused, with the errno; the likely cause; the next step.
     pub reason: String,
 }
+
+/// There is no such backend, no such knob of it, or no such value of that.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct InvalidArgument(pub(crate) String);
 
 /// A setting of a backend.
 #[derive(Debug)]
@@ -208,22 +236,27 @@ pub struct Knobs {
 
 impl Knobs {
     /// The defaults, changed by `settings` of the form `key=value`.
-    pub fn parse(backend: &Entry, settings: &[String]) -> Result<Self, String> {
+    pub fn parse(backend: &Entry, settings: &[String]) -> Result<Self, InvalidArgument> {
         let mut knobs =
             Self { values: backend.knobs.iter().map(|knob| (knob, knob.default())).collect() };
         for setting in settings {
-            let (name, text) = setting.split_once('=').ok_or_else(|| {
-                format!("--set {setting}: expected key=value, as in --set receive_bytes=4096")
-            })?;
+            let Some((name, text)) = setting.split_once('=') else {
+                return Err(InvalidArgument(format!(
+                    "--set {setting}: expected key=value, as in --set receive_bytes=4096"
+                )));
+            };
             let Some((knob, value)) = knobs.values.iter_mut().find(|(knob, _)| knob.name == name)
             else {
                 let names: Vec<_> = backend.knobs.iter().map(|knob| knob.name).collect();
                 let known = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-                return Err(format!("{} has no knob '{name}'; it has: {known}", backend.name));
+                return Err(InvalidArgument(format!(
+                    "{} has no knob '{name}'; it has: {known}",
+                    backend.name
+                )));
             };
-            *value = knob
-                .parse(text)
-                .ok_or_else(|| format!("--set {setting}: {name} takes {}", knob.accepts()))?;
+            *value = knob.parse(text).ok_or_else(|| {
+                InvalidArgument(format!("--set {setting}: {name} takes {}", knob.accepts()))
+            })?;
         }
         Ok(knobs)
     }
@@ -268,26 +301,8 @@ impl Knobs {
 
 /// A backend in the list of all.
 pub struct Entry {
-    /// [`Backend::NAME`].
-    pub name: &'static str,
-    /// [`Backend::SUMMARY`].
-    pub summary: &'static str,
-    /// [`Backend::ECHOES`].
-    pub echoes: bool,
-    /// [`Backend::USES_RING`].
-    pub uses_ring: bool,
-    /// [`Backend::KERNEL_THREAD`].
-    pub kernel_thread: bool,
-    /// [`Backend::ONLY_REGISTERS`].
-    pub only_registers: bool,
-    /// [`Backend::TABLE_BYTES_PER_CONNECTION`].
-    pub table_bytes_per_connection: usize,
-    /// [`Backend::NEEDS`].
-    pub needs: Needs,
-    /// [`Backend::KNOBS`].
-    pub knobs: &'static [Knob],
-    /// [`Backend::DESCRIPTORS_PER_WORKER`].
-    pub descriptors_per_worker: Option<usize>,
+    /// [`Backend::DESCRIPTION`].
+    pub description: Description,
     /// [`Backend::locked_bytes`].
     pub locked_bytes: fn(&Knobs) -> u64,
     /// [`Backend::probe`].
@@ -301,20 +316,19 @@ pub struct Entry {
 pub type Serve =
     fn(Vec<TcpListener>, &Knobs, &Counters, &Stop, &mut dyn FnMut(Facts)) -> io::Result<()>;
 
+impl Deref for Entry {
+    type Target = Description;
+
+    fn deref(&self) -> &Description {
+        &self.description
+    }
+}
+
 impl Entry {
     /// Makes the entry of a backend.
     pub const fn of<B: Backend>() -> Self {
         Self {
-            name: B::NAME,
-            summary: B::SUMMARY,
-            echoes: B::ECHOES,
-            uses_ring: B::USES_RING,
-            kernel_thread: B::KERNEL_THREAD,
-            only_registers: B::ONLY_REGISTERS,
-            table_bytes_per_connection: B::TABLE_BYTES_PER_CONNECTION,
-            needs: B::NEEDS,
-            knobs: B::KNOBS,
-            descriptors_per_worker: B::DESCRIPTORS_PER_WORKER,
+            description: B::DESCRIPTION,
             locked_bytes: B::locked_bytes,
             probe: B::probe,
             serve: |listeners, knobs, counters, stop, ready| {

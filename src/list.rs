@@ -2,7 +2,8 @@
 //! wakes up while nothing happens.
 
 use crate::backend;
-use crate::contract::{Entry, Knob, Knobs};
+use crate::contract::{Entry, InvalidArgument, Knob, Knobs};
+use crate::protocol::ServerEvent;
 use serde_json::{Value, json};
 use std::fs;
 use std::io::{self, BufRead, BufReader};
@@ -23,12 +24,12 @@ pub struct Row {
     entry: &'static Entry,
     unsupported: Option<String>,
     /// Wake-ups per second, or why they could not be counted; none if that was not asked for.
-    idle_wakeups: Option<Result<f64, String>>,
+    idle_wakeups: Option<io::Result<f64>>,
 }
 
 /// Probes every backend. If `idle` is not zero, also runs each one for that long, with a few idle
 /// connections, as a process of the program `server`, all at the same time.
-pub fn rows(server: &Path, idle: Duration) -> Result<Vec<Row>, String> {
+pub fn rows(server: &Path, idle: Duration) -> Result<Vec<Row>, InvalidArgument> {
     let mut rows = Vec::new();
     for entry in backend::ALL {
         let unsupported =
@@ -39,8 +40,7 @@ pub fn rows(server: &Path, idle: Duration) -> Result<Vec<Row>, String> {
         thread::scope(|scope| {
             for row in rows.iter_mut().filter(|row| row.unsupported.is_none()) {
                 scope.spawn(|| {
-                    let counted = idle_wakeups(server, row.entry.name, idle);
-                    row.idle_wakeups = Some(counted.map_err(|error| error.to_string()));
+                    row.idle_wakeups = Some(idle_wakeups(server, row.entry.name, idle));
                 });
             }
         });
@@ -151,10 +151,10 @@ fn ready_address(child: &mut Child) -> io::Result<SocketAddr> {
     if let Some(stdout) = child.stdout.take() {
         BufReader::new(stdout).read_line(&mut line)?;
     }
-    let ready: Value = serde_json::from_str(&line)
-        .map_err(|_| io::Error::other("the server ended before it was ready"))?;
-    let address = ready["addresses"][0].as_str().and_then(|address| address.parse().ok());
-    address.ok_or_else(|| io::Error::other(format!("no address in {}", line.trim_end())))
+    match serde_json::from_str(&line) {
+        Ok(ServerEvent::Ready { addresses, .. }) => Ok(addresses[0]),
+        _ => Err(io::Error::other(format!("the server is not ready: {}", line.trim_end()))),
+    }
 }
 
 /// Voluntary context switches of all threads of a process (proc_pid_status(5)).

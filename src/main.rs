@@ -19,6 +19,8 @@ use std::process::ExitCode;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
 /// An echo server on one of several ways to wait for sockets.
 ///
 /// Prints one JSON line when it accepts connections, one with its counters for each SIGUSR1, and
@@ -28,25 +30,25 @@ use std::time::Duration;
 #[command(name = "ringmark-server", version = env!("RINGMARK_VERSION"), after_help = knob_help())]
 struct Options {
     /// The backend to serve with; --list names them all
-    #[arg(long, required_unless_present = "list")]
+    #[arg(long, value_name = "NAME", required_unless_present = "list")]
     backend: Option<String>,
 
     /// Address and first port, as in 127.0.0.1:8888, [::1]:8888 or [fe80::1%eth0]:8888; port 0
     /// takes free ports, and the first line says which
-    #[arg(long, value_parser = ports::parse, default_value_t = SocketAddr::from((Ipv4Addr::LOCALHOST, SERVER_PORT)))]
+    #[arg(long, value_name = "ADDRESS", value_parser = ports::parse, default_value_t = SocketAddr::from((Ipv4Addr::LOCALHOST, SERVER_PORT)))]
     listen: SocketAddr,
 
     /// Number of consecutive ports, dealt to the workers in turn: a multiple of the workers
     /// [default: one each]
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     ports: Option<u16>,
 
     /// Number of worker threads
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=4096))]
     workers: u16,
 
     /// CPUs to pin the workers to, dealt in turn, as in 0,1,4-7
-    #[arg(long)]
+    #[arg(long, value_name = "LIST")]
     cpus: Option<CpuList>,
 
     /// Sets a knob of the backend; may be repeated
@@ -54,7 +56,7 @@ struct Options {
     settings: Vec<String>,
 
     /// Seconds that connections have after SIGTERM to take what they are owed and to close
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(0..=3600))]
+    #[arg(long, value_name = "S", default_value_t = 5, value_parser = clap::value_parser!(u64).range(0..=3600))]
     drain_seconds: u64,
 
     /// Say where this process is, and wait for a line on stdin before any thread, ring or listener
@@ -70,7 +72,7 @@ struct Options {
 
     /// With --list: seconds for which each backend is run to count its idle wake-ups [default: 2; 0
     /// with --json]
-    #[arg(long, requires = "list", value_parser = clap::value_parser!(u64).range(0..=60))]
+    #[arg(long, value_name = "S", requires = "list", value_parser = clap::value_parser!(u64).range(0..=60))]
     idle_seconds: Option<u64>,
 
     /// With --list: as JSON
@@ -78,15 +80,22 @@ struct Options {
     json: bool,
 }
 
+/// Describes each knob once, with the backends that take it.
 fn knob_help() -> String {
-    let mut text = String::from("Knobs, with their defaults and ranges (--set KEY=VALUE):\n");
+    let mut knobs: Vec<(String, Vec<&str>)> = Vec::new();
     for entry in backend::ALL {
         for knob in entry.knobs {
-            text +=
-                &format!("  {} {knob}  ({})\n      {}\n", entry.name, knob.accepts(), knob.meaning);
+            let text = format!("  {knob}  ({})\n      {}", knob.accepts(), knob.meaning);
+            match knobs.iter_mut().find(|(known, _)| *known == text) {
+                Some((_, takers)) => takers.push(entry.name),
+                None => knobs.push((text, vec![entry.name])),
+            }
         }
     }
-    text
+    let lines =
+        knobs.iter().map(|(text, takers)| format!("{text}\n      [{}]\n", takers.join(", ")));
+    "Knobs (--set KEY=VALUE), with their defaults and the backends that take them:\n".to_owned()
+        + &lines.collect::<String>()
 }
 
 fn main() -> ExitCode {
@@ -100,7 +109,7 @@ fn main() -> ExitCode {
 }
 
 /// Prints what the command line asked for, help or the version, or why it was refused.
-fn answer(refusal: &clap::Error) -> Result<ExitCode, String> {
+fn answer(refusal: &clap::Error) -> Result<ExitCode> {
     if refusal.use_stderr() {
         // Nobody listening is no reason to say more.
         let _ = refusal.print();
@@ -110,14 +119,14 @@ fn answer(refusal: &clap::Error) -> Result<ExitCode, String> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn run(options: &Options) -> Result<ExitCode, String> {
+fn run(options: &Options) -> Result<ExitCode> {
     // Those that a server, or one that lists others, relies on before it takes them otherwise.
     process::restore_signals(&[libc::SIGTERM, libc::SIGINT, libc::SIGCHLD])
         .map_err(|error| format!("restore signals: {error}"))?;
     if options.list { list(options) } else { serve(options) }
 }
 
-fn list(options: &Options) -> Result<ExitCode, String> {
+fn list(options: &Options) -> Result<ExitCode> {
     let idle_seconds = options.idle_seconds.unwrap_or(if options.json { 0 } else { 2 });
     let server =
         std::env::current_exe().map_err(|error| format!("--list: this program's path: {error}"))?;
@@ -126,22 +135,20 @@ fn list(options: &Options) -> Result<ExitCode, String> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn serve(options: &Options) -> Result<ExitCode, String> {
+fn serve(options: &Options) -> Result<ExitCode> {
     let entry = backend::find(options.backend.as_deref().unwrap_or_default())?;
     let knobs = Knobs::parse(entry, &options.settings)?;
     let ports = count_ports(options)?;
     let stdin = if options.hold { Some(hold(entry)?) } else { None };
-    process::raise_open_files_limit().map_err(|error| error.to_string())?;
+    process::raise_open_files_limit()?;
     if let Err(unsupported) = (entry.probe)(&knobs, options.workers) {
         let (backend, reason) = (entry.name.to_owned(), unsupported.reason.clone());
         // Stderr says it too, so that it does not matter whether this line can be written.
         let _ = say_event(&ServerEvent::Unsupported { backend, reason });
-        return Err(format!("{} is unsupported: {unsupported}", entry.name));
+        return Err(format!("{} is unsupported: {unsupported}", entry.name).into());
     }
-    let signals = Signals::block(&[libc::SIGTERM, libc::SIGINT, libc::SIGUSR1, libc::SIGUSR2])
-        .map_err(|error| error.to_string())?;
-    let stop =
-        Stop::new(Duration::from_secs(options.drain_seconds)).map_err(|error| error.to_string())?;
+    let signals = Signals::block(&[libc::SIGTERM, libc::SIGINT, libc::SIGUSR1, libc::SIGUSR2])?;
+    let stop = Stop::new(Duration::from_secs(options.drain_seconds))?;
     let stop = Arc::new(stop);
 
     let (addresses, reserved) = addresses(options.listen, ports)?;
@@ -149,30 +156,32 @@ fn serve(options: &Options) -> Result<ExitCode, String> {
     let (workers, ready) = start(options, entry, &knobs, dealt, &stop)?;
     drop(reserved);
     // Now, so that the workers' file tables have no copies.
-    let signals = signals.open().map_err(|error| error.to_string())?;
+    let signals = signals.open()?;
     say_event(&ready)?;
     obey(Orders::from(signals, stdin), entry, workers, &stop)
 }
 
 /// Says where this process is and waits for a line on stdin, of which more may follow.
-fn hold(entry: &Entry) -> Result<Lines, String> {
+fn hold(entry: &Entry) -> Result<Lines> {
     let whereabouts = Whereabouts::of_this_process();
     say_event(&ServerEvent::Held { backend: entry.name.to_owned(), whereabouts })?;
     let mut stdin = Lines::default();
     match stdin.wait().map_err(|error| format!("--hold: {error}"))? {
         Some(_) => Ok(stdin),
-        None => Err("--hold: stdin ended before a line came; nothing was started".to_owned()),
+        None => Err("--hold: stdin ended before a line came; nothing was started".into()),
     }
 }
 
 /// How many ports it listens on.
-fn count_ports(options: &Options) -> Result<u16, String> {
+fn count_ports(options: &Options) -> Result<u16> {
     let workers = options.workers;
     let ports = options.ports.unwrap_or(workers);
     if !ports.is_multiple_of(workers) {
         return Err(format!(
-            "--ports {ports} is not a multiple of --workers {workers}: some workers would listen on more ports than others"
-        ));
+            "--ports {ports} is not a multiple of --workers {workers}: some workers would listen \
+             on more ports than others"
+        )
+        .into());
     }
     // A port of 0 stands for some that fit.
     if options.listen.port() != 0 {
@@ -183,10 +192,7 @@ fn count_ports(options: &Options) -> Result<u16, String> {
 
 /// The addresses that it listens on, and what holds those that were free until it does. A single
 /// free port is left to the kernel.
-fn addresses(
-    listen: SocketAddr,
-    ports: u16,
-) -> Result<(Vec<SocketAddr>, Option<Reserved>), String> {
+fn addresses(listen: SocketAddr, ports: u16) -> Result<(Vec<SocketAddr>, Option<Reserved>)> {
     if listen.port() != 0 || ports == 1 {
         return Ok((ports::consecutive(listen, ports)?, None));
     }
@@ -201,7 +207,7 @@ fn start(
     knobs: &Knobs,
     addresses: Vec<Vec<SocketAddr>>,
     stop: &Arc<Stop>,
-) -> Result<(Vec<Worker>, ServerEvent), String> {
+) -> Result<(Vec<Worker>, ServerEvent)> {
     let (sender, receiver) = mpsc::channel();
     let mut workers = Vec::new();
     for (index, addresses) in addresses.into_iter().enumerate() {
@@ -219,7 +225,7 @@ fn start(
         let _ = stop.give();
         return Err(end(workers)
             .err()
-            .unwrap_or_else(|| "a worker ended before it was ready".to_owned()));
+            .unwrap_or_else(|| "a worker ended before it was ready".into()));
     }
     up.sort_by_key(|up| up.index);
     // Port i was dealt to worker i mod W, as its port i / W: undo that, so that the list is in
@@ -240,12 +246,7 @@ fn start(
 
 /// Obeys until the workers have ended. A line that cannot be written makes it fail then, and not
 /// before.
-fn obey(
-    mut orders: Orders,
-    entry: &Entry,
-    workers: Vec<Worker>,
-    stop: &Stop,
-) -> Result<ExitCode, String> {
+fn obey(mut orders: Orders, entry: &Entry, workers: Vec<Worker>, stop: &Stop) -> Result<ExitCode> {
     let mut stopping = false;
     let mut asked_to_stop = false;
     let mut written = Ok(());
@@ -285,37 +286,38 @@ fn read_counters(workers: &[Worker]) -> ServerCounters {
 }
 
 /// Waits for all workers; the first error of any.
-fn end(workers: Vec<Worker>) -> Result<(), String> {
+fn end(workers: Vec<Worker>) -> Result<()> {
     let mut result = Ok(());
     for (index, worker) in workers.into_iter().enumerate() {
         if let Err(error) = worker.join()
             && result.is_ok()
         {
-            result = Err(format!("worker {index}: {error}"));
+            result = Err(format!("worker {index}: {error}").into());
         }
     }
     result
 }
 
 /// Prints the line of an event.
-fn say_event(event: &ServerEvent) -> Result<(), String> {
-    say(&serde_json::to_string(event).map_err(|error| error.to_string())?)
+fn say_event(event: &ServerEvent) -> Result<()> {
+    say(&serde_json::to_string(event)?)
 }
 
 /// Prints a line on stdout in one write.
-fn say(line: &str) -> Result<(), String> {
+fn say(line: &str) -> Result<()> {
     printed(io::stdout().lock().write_all(format!("{line}\n").as_bytes()))
 }
 
 /// Ends a print on stdout. A reader that has left is no reason to fail; output that is lost is.
-fn printed(result: io::Result<()>) -> Result<(), String> {
+fn printed(result: io::Result<()>) -> Result<()> {
     if process::stdout_is_closed() {
-        return Err("stdout is closed: what is printed would be lost; redirect it to a file or to /dev/null"
-            .to_owned());
+        return Err(
+            "stdout is closed: output would be lost; redirect it to a file or to /dev/null".into(),
+        );
     }
     match result.and_then(|()| io::stdout().flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(format!("write to stdout: {error}"))
+            Err(format!("write to stdout: {error}").into())
         }
         _ => Ok(()),
     }

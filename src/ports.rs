@@ -1,8 +1,8 @@
 //! The addresses of a server: as people write them, with consecutive ports, dealt to its workers.
 
-use crate::listener;
 use crate::process;
 use crate::socket;
+use crate::{error, listener};
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
@@ -42,10 +42,10 @@ pub fn parse(text: &str) -> Result<SocketAddr, String> {
 ///
 /// # Errors
 /// When they go beyond the last port there is.
-pub fn consecutive(first: SocketAddr, ports: u16) -> Result<Vec<SocketAddr>, String> {
-    let last = first.port().checked_add(ports - 1);
-    let last = last
-        .ok_or_else(|| format!("--listen {first} with --ports {ports} goes beyond port 65535"))?;
+pub fn consecutive(first: SocketAddr, ports: u16) -> io::Result<Vec<SocketAddr>> {
+    let last = first.port().checked_add(ports - 1).ok_or_else(|| {
+        io::Error::other(format!("--listen {first} with --ports {ports} goes beyond port 65535"))
+    })?;
     Ok((first.port()..=last).map(|port| at(first, port)).collect())
 }
 
@@ -80,15 +80,15 @@ pub struct Reserved {
 
 impl Reserved {
     /// Finds `count` ports of an address.
-    pub fn find(address: SocketAddr, count: u16) -> Result<Self, String> {
+    pub fn find(address: SocketAddr, count: u16) -> io::Result<Self> {
         let (release, released) = mpsc::channel();
         let (sender, found) = mpsc::channel();
         let hold = move || hold(address, count, &sender, &released);
         let holder = thread::Builder::new().name("ports".to_owned()).spawn(hold);
-        let holder = holder.map_err(|error| crate::error::of_thread(&error))?;
+        let holder = holder.map_err(|error| io::Error::other(error::of_thread(&error)))?;
         let first = found
             .recv()
-            .map_err(|_| "the search for free ports ended without a word".to_owned())??;
+            .map_err(|_| io::Error::other("the search for free ports ended without a word"))??;
         Ok(Self { first, release: Some(release), holder: Some(holder) })
     }
 }
@@ -107,7 +107,7 @@ impl Drop for Reserved {
 fn hold(
     address: SocketAddr,
     count: u16,
-    found: &Sender<Result<SocketAddr, String>>,
+    found: &Sender<io::Result<SocketAddr>>,
     released: &Receiver<()>,
 ) {
     // If it is refused, all workers share one table, and have no copies.
@@ -129,17 +129,19 @@ const LOWEST: u16 = 1024;
 /// The first range of free ports from one that the kernel chooses, upwards and then from [`LOWEST`]
 /// on: each port is tried twice at most, so that the search ends, and what it does not find is not
 /// there.
-fn search(address: SocketAddr, count: u16) -> Result<(SocketAddr, VecDeque<OwnedFd>), String> {
-    let explain = |error: &io::Error| listener::explain(address, error).to_string();
-    let none = format!(
-        "listen on {address}: no {count} consecutive ports are free from {LOWEST} to 65535; give fewer --ports or \
-         --workers, or a first port"
-    );
+fn search(address: SocketAddr, count: u16) -> io::Result<(SocketAddr, VecDeque<OwnedFd>)> {
+    let explain = |error| listener::explain(address, &error);
+    let none = || {
+        io::Error::other(format!(
+            "listen on {address}: no {count} consecutive ports are free from {LOWEST} to 65535; \
+             give fewer --ports or --workers, or a first port"
+        ))
+    };
     if count > u16::MAX - LOWEST + 1 {
-        return Err(none);
+        return Err(none());
     }
-    let chosen = bind_alone(at(address, 0)).map_err(|error| explain(&error))?;
-    let chosen = local_port(chosen).map_err(|error| explain(&error))?;
+    let chosen = bind_alone(at(address, 0)).map_err(explain)?;
+    let chosen = local_port(chosen).map_err(explain)?;
     let passes = [chosen..=u16::MAX, LOWEST..=u16::MAX];
     for pass in passes {
         let mut held = VecDeque::new();
@@ -148,14 +150,14 @@ fn search(address: SocketAddr, count: u16) -> Result<(SocketAddr, VecDeque<Owned
                 Ok(socket) => held.push_back(socket),
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse => held.clear(),
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied => held.clear(),
-                Err(error) => return Err(explain(&error)),
+                Err(error) => return Err(explain(error)),
             }
             if held.len() == usize::from(count) {
                 return Ok((at(address, port - (count - 1)), held));
             }
         }
     }
-    Err(none)
+    Err(none())
 }
 
 /// A socket that has a port to itself for a moment, and then lets listeners be opened there.
@@ -246,10 +248,13 @@ mod tests {
 
     #[test]
     fn a_range_that_is_not_there_is_refused_in_words() {
-        let error = Reserved::find(loopback(0), 65_535).err().expect("some of them are not for us");
+        let error = Reserved::find(loopback(0), 65_535)
+            .err()
+            .expect("some of them are not for us")
+            .to_string();
         assert!(error.contains("65535 consecutive ports"), "{error}");
         let foreign = SocketAddr::from(([192, 0, 2, 1], 0));
-        let error = Reserved::find(foreign, 2).err().expect("nobody's address");
+        let error = Reserved::find(foreign, 2).err().expect("nobody's address").to_string();
         assert!(error.contains("192.0.2.1:0") && error.contains("no interface"), "{error}");
     }
 }

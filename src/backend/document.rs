@@ -51,7 +51,7 @@ pub mod event_table;
 pub mod reactor;
 
 use super::readiness;
-use crate::contract::{Backend, Facts, Knob, Knobs, Needs, Unsupported};
+use crate::contract::{Backend, Description, Facts, Knob, Knobs, Needs, Unsupported};
 use crate::counters::Counters;
 use crate::drain::{self, Owed};
 use crate::error::named;
@@ -89,12 +89,14 @@ pub struct EpollDocument {
 }
 
 impl Backend for EpollDocument {
-    const NAME: &'static str = "epoll-document";
-    const SUMMARY: &'static str = "the document's reactor: level-triggered, blocks of events, DEL and ADD around every recv and send";
-    const TABLE_BYTES_PER_CONNECTION: usize = size_of::<Event>();
-    const NEEDS: Needs =
-        Needs { linux: "3.2", default_container: true, limits: "fs.epoll.max_user_watches" };
-    const KNOBS: &'static [Knob] = &[LOOKUP, WORK_NS];
+    const DESCRIPTION: Description = Description {
+        name: "epoll-document",
+        summary: "the document's reactor: level-triggered, blocks of events, DEL and ADD around every recv and send",
+        table_bytes_per_connection: size_of::<Event>(),
+        needs: Needs { linux: "3.2", default_container: true, limits: "fs.epoll.max_user_watches" },
+        knobs: &[LOOKUP, WORK_NS],
+        ..Description::DEFAULT
+    };
 
     fn probe(_knobs: &Knobs, _workers: u16) -> Result<(), Unsupported> {
         readiness::epoll::probe()

@@ -4,7 +4,7 @@
 //! To see that a peer has left it asks poll(2) about all of them once a second, which leaves
 //! nothing behind.
 
-use crate::contract::{Backend, Knob, Knobs, Needs, Unsupported};
+use crate::contract::{Backend, Description, Knobs, Needs, Unsupported};
 use crate::counters::Counters;
 use crate::drain::{self, Owed};
 use crate::listener::{self, ACCEPTS_PER_TURN, Accepted, Rest};
@@ -24,12 +24,13 @@ pub struct Null {
 }
 
 impl Backend for Null {
-    const NAME: &'static str = "null";
-    const SUMMARY: &'static str =
-        "accepts and holds, never reads: the floor that memory is measured against";
-    const ECHOES: bool = false;
-    const NEEDS: Needs = Needs { linux: "3.2", default_container: true, limits: "none" };
-    const KNOBS: &'static [Knob] = &[];
+    const DESCRIPTION: Description = Description {
+        name: "null",
+        summary: "accepts and holds, never reads: the floor that memory is measured against",
+        echoes: false,
+        needs: Needs { linux: "3.2", default_container: true, limits: "none" },
+        ..Description::DEFAULT
+    };
 
     fn probe(_knobs: &Knobs, _workers: u16) -> Result<(), Unsupported> {
         Ok(())

@@ -18,7 +18,7 @@
 
 mod detached;
 
-use crate::contract::{Backend, Knob, Knobs, Needs, Unsupported};
+use crate::contract::{Backend, Description, Knob, Knobs, Needs, Unsupported};
 use crate::counters::{Counters, Share};
 use crate::drain::{self, Owed};
 use crate::error::interrupted;
@@ -69,29 +69,32 @@ struct Roll {
 }
 
 impl Backend for Threads {
-    const NAME: &'static str = "threads";
-    const SUMMARY: &'static str = "a blocking thread for each connection: recv, then send";
-    const NEEDS: Needs = Needs {
-        linux: "3.2",
-        default_container: true,
-        limits: "threads: kernel.threads-max, vm.max_map_count",
+    const DESCRIPTION: Description = Description {
+        name: "threads",
+        summary: "a blocking thread for each connection: recv, then send",
+        needs: Needs {
+            linux: "3.2",
+            default_container: true,
+            limits: "threads: kernel.threads-max, vm.max_map_count",
+        },
+        knobs: &[
+            Knob::number(
+                "receive_bytes",
+                4096,
+                64..=16_777_216,
+                "receive buffer of each connection, in bytes",
+            ),
+            // The signal's frame has to fit: with the registers of some CPUs it takes 11 KiB.
+            Knob::number(
+                "stack_bytes",
+                65_536,
+                32_768..=67_108_864,
+                "stack of each connection's thread, in bytes; only what is touched takes memory",
+            ),
+            WORK_NS,
+        ],
+        ..Description::DEFAULT
     };
-    const KNOBS: &'static [Knob] = &[
-        Knob::number(
-            "receive_bytes",
-            4096,
-            64..=16_777_216,
-            "receive buffer of each connection, in bytes",
-        ),
-        // The signal's frame has to fit: with the registers of some CPUs it takes 11 KiB.
-        Knob::number(
-            "stack_bytes",
-            65_536,
-            32_768..=67_108_864,
-            "stack of each connection's thread, in bytes; only what is touched takes memory",
-        ),
-        WORK_NS,
-    ];
 
     fn probe(_knobs: &Knobs, _workers: u16) -> Result<(), Unsupported> {
         Ok(())

@@ -202,11 +202,11 @@ fn backends() -> Vec<BackendSupport> {
 
 /// Returns why this kernel refuses a backend with these settings.
 pub fn refusal(name: &str, settings: &[String]) -> Option<String> {
-    let probed = backend::find(name).and_then(|entry| {
-        let knobs = Knobs::parse(entry, settings)?;
-        (entry.probe)(&knobs, 1).map_err(|unsupported| unsupported.reason)
-    });
-    probed.err()
+    let parsed = backend::find(name).and_then(|entry| Ok((entry, Knobs::parse(entry, settings)?)));
+    match parsed {
+        Ok((entry, knobs)) => Some((entry.probe)(&knobs, 1).err()?.reason),
+        Err(error) => Some(error.to_string()),
+    }
 }
 
 /// Returns the longest time to wake of the sleeps that are not disabled.

@@ -3,7 +3,7 @@
 use super::batch::{RECEIVE_BYTES, SEND};
 use super::event_loop::Readiness;
 use super::selector::{Interest, Ready, Selector};
-use crate::contract::{Facts, Knob, Knobs, Needs, Unsupported};
+use crate::contract::{Description, Facts, Knob, Knobs, Needs, Unsupported};
 use crate::counters::Counters;
 use crate::error::named;
 use crate::sys;
@@ -64,28 +64,35 @@ fn explain(error: &io::Error) -> String {
 }
 
 impl<const EDGE: bool> Selector for Epoll<EDGE> {
-    const NAME: &'static str = if EDGE { "epoll-et" } else { "epoll-lt" };
-    const SUMMARY: &'static str = if EDGE {
-        "edge-triggered, registered once, one receive buffer a worker, sent at once"
-    } else {
-        "level-triggered, one receive buffer a worker, sent at once, EPOLLOUT only while something is owed"
-    };
-    const ONLY_REGISTERS: bool = true;
-    const NEEDS: Needs =
-        Needs { linux: "3.2", default_container: true, limits: "fs.epoll.max_user_watches" };
-    const KNOBS: &'static [Knob] = &[
-        RECEIVE_BYTES,
-        SEND,
-        Knob::number(EVENTS_PER_WAIT, 1024, 1..=65_536, "events taken by one epoll_wait at most"),
-        Knob::number(
-            BUSY_POLL_US,
-            0,
-            0..=1_000_000,
-            "microseconds that a wait polls the network device before it sleeps (EPIOCSPARAMS, Linux 6.9); 0 is \
+    const DESCRIPTION: Description = Description {
+        name: if EDGE { "epoll-et" } else { "epoll-lt" },
+        summary: if EDGE {
+            "edge-triggered, registered once, one receive buffer a worker, sent at once"
+        } else {
+            "level-triggered, one receive buffer a worker, sent at once, EPOLLOUT only while something is owed"
+        },
+        only_registers: true,
+        needs: Needs { linux: "3.2", default_container: true, limits: "fs.epoll.max_user_watches" },
+        knobs: &[
+            RECEIVE_BYTES,
+            SEND,
+            Knob::number(
+                EVENTS_PER_WAIT,
+                1024,
+                1..=65_536,
+                "events taken by one epoll_wait at most",
+            ),
+            Knob::number(
+                BUSY_POLL_US,
+                0,
+                0..=1_000_000,
+                "microseconds that a wait polls the network device before it sleeps (EPIOCSPARAMS, Linux 6.9); 0 is \
              off; no effect on loopback, which has no NAPI device to poll",
-        ),
-        WORK_NS,
-    ];
+            ),
+            WORK_NS,
+        ],
+        ..Description::DEFAULT
+    };
     const EDGE_TRIGGERED: bool = EDGE;
 
     fn probe(knobs: &Knobs) -> Result<(), Unsupported> {

@@ -3,7 +3,7 @@
 use super::batch::Batch;
 use super::selector::{Interest, Selector};
 use crate::connection::{self, Unsent};
-use crate::contract::{Backend, Facts, Knob, Knobs, Needs, Unsupported};
+use crate::contract::{Backend, Description, Facts, Knobs, Unsupported};
 use crate::counters::Counters;
 use crate::drain::{self, Owed};
 use crate::error::{interrupted, would_block};
@@ -54,12 +54,7 @@ struct Connection {
 }
 
 impl<S: Selector> Backend for Readiness<S> {
-    const NAME: &'static str = S::NAME;
-    const SUMMARY: &'static str = S::SUMMARY;
-    const ONLY_REGISTERS: bool = S::ONLY_REGISTERS;
-    const NEEDS: Needs = S::NEEDS;
-    const KNOBS: &'static [Knob] = S::KNOBS;
-    const DESCRIPTORS_PER_WORKER: Option<usize> = S::DESCRIPTORS_PER_WORKER;
+    const DESCRIPTION: Description = S::DESCRIPTION;
 
     fn probe(knobs: &Knobs, _workers: u16) -> Result<(), Unsupported> {
         S::probe(knobs)

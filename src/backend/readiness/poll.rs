@@ -4,7 +4,7 @@
 use super::batch::{RECEIVE_BYTES, SEND};
 use super::event_loop::Readiness;
 use super::selector::{Interest, Ready, Selector};
-use crate::contract::{Knob, Knobs, Needs};
+use crate::contract::{Description, Knobs, Needs};
 use crate::counters::Counters;
 use crate::sys;
 use crate::work::WORK_NS;
@@ -24,11 +24,13 @@ pub struct PollArray {
 }
 
 impl Selector for PollArray {
-    const NAME: &'static str = "poll";
-    const SUMMARY: &'static str =
-        "poll(2) over an array of all descriptors, one receive buffer a worker, sent at once";
-    const NEEDS: Needs = Needs { linux: "3.2", default_container: true, limits: "none" };
-    const KNOBS: &'static [Knob] = &[RECEIVE_BYTES, SEND, WORK_NS];
+    const DESCRIPTION: Description = Description {
+        name: "poll",
+        summary: "poll(2) over an array of all descriptors, one receive buffer a worker, sent at once",
+        needs: Needs { linux: "3.2", default_container: true, limits: "none" },
+        knobs: &[RECEIVE_BYTES, SEND, WORK_NS],
+        ..Description::DEFAULT
+    };
 
     fn new(_knobs: &Knobs) -> io::Result<Self> {
         Ok(Self { entries: Vec::new(), places: Vec::new(), ready: Vec::new() })

@@ -8,7 +8,7 @@
 use super::batch::{RECEIVE_BYTES, SEND};
 use super::event_loop::Readiness;
 use super::selector::{Interest, Ready, Selector};
-use crate::contract::{Facts, Knob, Knobs, Needs};
+use crate::contract::{Description, Facts, Knobs, Needs};
 use crate::counters::Counters;
 use crate::process;
 use crate::sys::{self, FdSet};
@@ -33,11 +33,14 @@ pub struct Sets {
 }
 
 impl Selector for Sets {
-    const NAME: &'static str = "select";
-    const SUMMARY: &'static str = "select(2) over sets of at most 1024 descriptors, one receive buffer a worker, sent at once";
-    const NEEDS: Needs = Needs { linux: "3.2", default_container: true, limits: "1024 open files" };
-    const KNOBS: &'static [Knob] = &[RECEIVE_BYTES, SEND, WORK_NS];
-    const DESCRIPTORS_PER_WORKER: Option<usize> = Some(libc::FD_SETSIZE);
+    const DESCRIPTION: Description = Description {
+        name: "select",
+        summary: "select(2) over sets of at most 1024 descriptors, one receive buffer a worker, sent at once",
+        needs: Needs { linux: "3.2", default_container: true, limits: "1024 open files" },
+        knobs: &[RECEIVE_BYTES, SEND, WORK_NS],
+        descriptors_per_worker: Some(libc::FD_SETSIZE),
+        ..Description::DEFAULT
+    };
 
     fn new(_knobs: &Knobs) -> io::Result<Self> {
         let descriptors = process::lower_open_files_limit(libc::FD_SETSIZE as u64)?;

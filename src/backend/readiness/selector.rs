@@ -1,6 +1,6 @@
 //! A way to wait for many descriptors.
 
-use crate::contract::{Facts, Knob, Knobs, Needs, Unsupported};
+use crate::contract::{Description, Facts, Knobs, Unsupported};
 use crate::counters::Counters;
 use std::io;
 use std::os::fd::RawFd;
@@ -36,18 +36,8 @@ impl Ready {
 /// A way to wait for many descriptors. Its descriptors are level-triggered, but for the connections
 /// of an [edge-triggered](Selector::EDGE_TRIGGERED) one.
 pub trait Selector: Sized {
-    /// `Backend::NAME` of the loop over it.
-    const NAME: &'static str;
-    /// `Backend::SUMMARY`.
-    const SUMMARY: &'static str;
-    /// `Backend::ONLY_REGISTERS`.
-    const ONLY_REGISTERS: bool = false;
-    /// `Backend::NEEDS`.
-    const NEEDS: Needs;
-    /// `Backend::KNOBS`.
-    const KNOBS: &'static [Knob];
-    /// `Backend::DESCRIPTORS_PER_WORKER`.
-    const DESCRIPTORS_PER_WORKER: Option<usize> = None;
+    /// `Backend::DESCRIPTION` of the loop over it.
+    const DESCRIPTION: Description;
     /// Whether a connection is registered once and reported when something arrives, instead of
     /// being reported for as long as something is there.
     const EDGE_TRIGGERED: bool = false;

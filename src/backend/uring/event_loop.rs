@@ -6,7 +6,7 @@ use super::request::Request;
 use super::ring::{Completion, Ring};
 use super::setup::{self, Setup, Want};
 use super::token::{Kind, Token};
-use crate::contract::{Backend, Facts, Knob, Knobs, Needs, Unsupported};
+use crate::contract::{Backend, Description, Facts, Knobs, Unsupported};
 use crate::counters::Counters;
 use crate::drain::{self, Owed};
 use crate::listener::{self, Failures, Remedy, Rest};
@@ -50,12 +50,7 @@ pub struct Uring<H: Handler> {
 }
 
 impl<H: Handler> Backend for Uring<H> {
-    const NAME: &'static str = H::NAME;
-    const SUMMARY: &'static str = H::SUMMARY;
-    const USES_RING: bool = true;
-    const KERNEL_THREAD: bool = H::KERNEL_THREAD;
-    const NEEDS: Needs = H::NEEDS;
-    const KNOBS: &'static [Knob] = H::KNOBS;
+    const DESCRIPTION: Description = Description { uses_ring: true, ..H::DESCRIPTION };
 
     fn locked_bytes(knobs: &Knobs) -> u64 {
         setup_for::<H>(knobs, 1).need().bytes_each

@@ -4,22 +4,14 @@ use super::core::Core;
 use super::ring::{Completion, Ring};
 use super::setup::Setup;
 use super::token::Token;
-use crate::contract::{Facts, Knob, Knobs, Needs, Unsupported};
+use crate::contract::{Description, Facts, Knobs, Unsupported};
 use crate::drain::Owed;
 use std::io;
 
 /// What happens on the connections of an io_uring backend.
 pub trait Handler: Sized {
-    /// `Backend::NAME`.
-    const NAME: &'static str;
-    /// `Backend::SUMMARY`.
-    const SUMMARY: &'static str;
-    /// `Backend::KERNEL_THREAD`.
-    const KERNEL_THREAD: bool = false;
-    /// `Backend::NEEDS`.
-    const NEEDS: Needs;
-    /// `Backend::KNOBS`.
-    const KNOBS: &'static [Knob];
+    /// `Backend::DESCRIPTION`, but for the ring.
+    const DESCRIPTION: Description;
     /// How connections are accepted.
     const ACCEPT: Accept;
     /// Operations that it needs beside those of the loop, with their names.

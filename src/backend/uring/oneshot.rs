@@ -17,7 +17,7 @@ use super::ring::{Completion, Ring};
 use super::setup::{self, Setup};
 use super::token::{GENERATION_MASK, Kind, Token};
 use crate::connection;
-use crate::contract::{Facts, Knob, Knobs, Needs, Unsupported};
+use crate::contract::{Description, Facts, Knob, Knobs, Unsupported};
 use crate::drain::Owed;
 use crate::sys;
 use crate::work::WORK_NS;
@@ -86,30 +86,32 @@ impl Buffers {
 }
 
 impl Handler for Oneshot {
-    const NAME: &'static str = "uring-oneshot";
-    const SUMMARY: &'static str =
-        "the naive port: a receive for each message, a buffer for each connection";
-    const NEEDS: Needs = setup::needs("6.1");
-    const KNOBS: &'static [Knob] = &[
-        Knob::word(
-            "link",
-            &["off", "on"],
-            "whether the next receive is queued with the send, linked to it, instead of after it",
-        ),
-        setup::TASK_RUN,
-        setup::SQ_ENTRIES,
-        setup::CQ_ENTRIES,
-        setup::REGISTERED_RING,
-        setup::MIN_WAIT_US,
-        setup::MIN_WAIT_EVENTS,
-        Knob::number(
-            "receive_bytes",
-            4096,
-            64..=1_048_576,
-            "receive buffer of a connection, in bytes",
-        ),
-        WORK_NS,
-    ];
+    const DESCRIPTION: Description = Description {
+        name: "uring-oneshot",
+        summary: "the naive port: a receive for each message, a buffer for each connection",
+        needs: setup::needs("6.1"),
+        knobs: &[
+            Knob::word(
+                "link",
+                &["off", "on"],
+                "whether the next receive is queued with the send, linked to it, instead of after it",
+            ),
+            setup::TASK_RUN,
+            setup::SQ_ENTRIES,
+            setup::CQ_ENTRIES,
+            setup::REGISTERED_RING,
+            setup::MIN_WAIT_US,
+            setup::MIN_WAIT_EVENTS,
+            Knob::number(
+                "receive_bytes",
+                4096,
+                64..=1_048_576,
+                "receive buffer of a connection, in bytes",
+            ),
+            WORK_NS,
+        ],
+        ..Description::DEFAULT
+    };
     const ACCEPT: Accept = Accept::Once;
     const OPERATIONS: &'static [(&'static str, u8)] = &[];
 

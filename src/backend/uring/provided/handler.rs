@@ -17,7 +17,7 @@ use crate::backend::uring::setup::Setup;
 use crate::backend::uring::token::{Kind, Token};
 use crate::call::Call;
 use crate::connection::table;
-use crate::contract::{Facts, Knob, Knobs, Needs, Unsupported};
+use crate::contract::{Description, Facts, Knobs, Unsupported};
 use crate::drain::Owed;
 use crate::{kernel, process, sys};
 use std::collections::VecDeque;
@@ -41,11 +41,8 @@ const MULTISHOT_MAX_RETRY: usize = 32;
 const DIRECT_MOST: usize = 65_536;
 
 impl<T: Technique> Handler for Provided<T> {
-    const NAME: &'static str = T::NAME;
-    const SUMMARY: &'static str = T::SUMMARY;
-    const KERNEL_THREAD: bool = T::SUBMISSION_THREAD;
-    const NEEDS: Needs = T::NEEDS;
-    const KNOBS: &'static [Knob] = T::KNOBS;
+    const DESCRIPTION: Description =
+        Description { kernel_thread: T::SUBMISSION_THREAD, ..T::DESCRIPTION };
     const ACCEPT: Accept = if T::DIRECT { Accept::MultishotDirect } else { Accept::Multishot };
     const OPERATIONS: &'static [(&'static str, u8)] = T::OPERATIONS;
 

@@ -2,21 +2,15 @@
 
 use crate::backend::uring::buffer_ring;
 use crate::backend::uring::setup;
-use crate::contract::{Knob, Needs};
+use crate::contract::{Description, Knob, Needs};
 use crate::kernel::Version;
 use crate::work::WORK_NS;
 use io_uring::opcode;
 
 /// What one of these backends does differently from another.
 pub trait Technique {
-    /// `Handler::NAME`.
-    const NAME: &'static str;
-    /// `Handler::SUMMARY`.
-    const SUMMARY: &'static str;
-    /// `Handler::NEEDS`.
-    const NEEDS: Needs;
-    /// `Handler::KNOBS`.
-    const KNOBS: &'static [Knob] = KNOBS;
+    /// `Backend::DESCRIPTION`, but for what a ring and the technique say.
+    const DESCRIPTION: Description;
     /// Connections are direct descriptors.
     const DIRECT: bool = false;
     /// Input is polled for, then received.
@@ -65,22 +59,29 @@ const KNOBS: &[Knob] = &[
 pub struct Multishot;
 
 impl Technique for Multishot {
-    const NAME: &'static str = "uring-multishot";
-    const SUMMARY: &'static str =
-        "multishot accept and receive, provided buffers sent back in place, DEFER_TASKRUN";
-    const NEEDS: Needs = setup::needs("6.1");
+    const DESCRIPTION: Description = Description {
+        name: "uring-multishot",
+        summary: "multishot accept and receive, provided buffers sent back in place, DEFER_TASKRUN",
+        needs: setup::needs("6.1"),
+        knobs: KNOBS,
+        ..Description::DEFAULT
+    };
 }
 
 /// `uring-multishot-direct`.
 pub struct Direct;
 
 impl Technique for Direct {
-    const NAME: &'static str = "uring-multishot-direct";
-    const SUMMARY: &'static str = "as uring-multishot, with direct descriptors instead of files";
-    const NEEDS: Needs = Needs {
-        linux: "6.13",
-        default_container: false,
-        limits: "io_uring not disabled, RLIMIT_MEMLOCK for each ring; as many direct descriptors as RLIMIT_NOFILE",
+    const DESCRIPTION: Description = Description {
+        name: "uring-multishot-direct",
+        summary: "as uring-multishot, with direct descriptors instead of files",
+        needs: Needs {
+            linux: "6.13",
+            default_container: false,
+            limits: "io_uring not disabled, RLIMIT_MEMLOCK for each ring; as many direct descriptors as RLIMIT_NOFILE",
+        },
+        knobs: KNOBS,
+        ..Description::DEFAULT
     };
     const DIRECT: bool = true;
     const OPERATIONS: &'static [(&'static str, u8)] =
@@ -91,9 +92,13 @@ impl Technique for Direct {
 pub struct PollMultishot;
 
 impl Technique for PollMultishot {
-    const NAME: &'static str = "uring-poll-multishot";
-    const SUMMARY: &'static str = "multishot poll, then a receive into a provided buffer: an idle connection holds the least memory";
-    const NEEDS: Needs = setup::needs("6.1");
+    const DESCRIPTION: Description = Description {
+        name: "uring-poll-multishot",
+        summary: "multishot poll, then a receive into a provided buffer: an idle connection holds the least memory",
+        needs: setup::needs("6.1"),
+        knobs: KNOBS,
+        ..Description::DEFAULT
+    };
     const POLL: bool = true;
 }
 
@@ -101,21 +106,24 @@ impl Technique for PollMultishot {
 pub struct Bundle;
 
 impl Technique for Bundle {
-    const NAME: &'static str = "uring-bundle";
-    const SUMMARY: &'static str = "as uring-multishot, but one completion and one send for several buffers: large and pipelined messages";
-    const NEEDS: Needs = setup::needs("6.10");
-    const KNOBS: &'static [Knob] = &[
-        setup::TASK_RUN,
-        setup::SQ_ENTRIES,
-        setup::CQ_ENTRIES,
-        setup::REGISTERED_RING,
-        setup::MIN_WAIT_US,
-        setup::MIN_WAIT_EVENTS,
-        buffer_ring::BUFFERS,
-        buffer_ring::BUFFER_BYTES,
-        BUFFERS_PER_CONNECTION,
-        WORK_NS,
-    ];
+    const DESCRIPTION: Description = Description {
+        name: "uring-bundle",
+        summary: "as uring-multishot, but one completion and one send for several buffers: large and pipelined messages",
+        needs: setup::needs("6.10"),
+        knobs: &[
+            setup::TASK_RUN,
+            setup::SQ_ENTRIES,
+            setup::CQ_ENTRIES,
+            setup::REGISTERED_RING,
+            setup::MIN_WAIT_US,
+            setup::MIN_WAIT_EVENTS,
+            buffer_ring::BUFFERS,
+            buffer_ring::BUFFER_BYTES,
+            BUFFERS_PER_CONNECTION,
+            WORK_NS,
+        ],
+        ..Description::DEFAULT
+    };
     const BUNDLE: bool = true;
 }
 
@@ -123,27 +131,29 @@ impl Technique for Bundle {
 pub struct SubmissionThread;
 
 impl Technique for SubmissionThread {
-    const NAME: &'static str = "uring-sqpoll";
-    const SUMMARY: &'static str =
-        "as uring-multishot, but a thread of the kernel's submits; its CPU time is the server's";
-    const NEEDS: Needs = Needs {
-        linux: "6.0",
-        default_container: false,
-        limits: "io_uring not disabled, RLIMIT_MEMLOCK for each ring; a CPU for the submission thread beside the worker's",
+    const DESCRIPTION: Description = Description {
+        name: "uring-sqpoll",
+        summary: "as uring-multishot, but a thread of the kernel's submits; its CPU time is the server's",
+        needs: Needs {
+            linux: "6.0",
+            default_container: false,
+            limits: "io_uring not disabled, RLIMIT_MEMLOCK for each ring; a CPU for the submission thread beside the worker's",
+        },
+        knobs: &[
+            setup::SQ_IDLE_MS,
+            setup::SQ_CPU,
+            setup::SQ_ENTRIES,
+            setup::CQ_ENTRIES,
+            setup::REGISTERED_RING,
+            setup::MIN_WAIT_US,
+            setup::MIN_WAIT_EVENTS,
+            buffer_ring::BUFFERS,
+            buffer_ring::BUFFER_BYTES,
+            buffer_ring::INCREMENTAL,
+            BUFFERS_PER_CONNECTION,
+            WORK_NS,
+        ],
+        ..Description::DEFAULT
     };
-    const KNOBS: &'static [Knob] = &[
-        setup::SQ_IDLE_MS,
-        setup::SQ_CPU,
-        setup::SQ_ENTRIES,
-        setup::CQ_ENTRIES,
-        setup::REGISTERED_RING,
-        setup::MIN_WAIT_US,
-        setup::MIN_WAIT_EVENTS,
-        buffer_ring::BUFFERS,
-        buffer_ring::BUFFER_BYTES,
-        buffer_ring::INCREMENTAL,
-        BUFFERS_PER_CONNECTION,
-        WORK_NS,
-    ];
     const SUBMISSION_THREAD: bool = true;
 }
