@@ -35,7 +35,7 @@ fn main() {
     set("REVISION", &revision);
     set("DIRTY", &is_dirty);
     set("REVISION_REASON", &reason);
-    // Whatever moves HEAD writes one of these. A file that is missing would have this run at every
+    // A move of HEAD writes one of these. A file that is missing would have this run at every
     // build.
     let branch = git(&["symbolic-ref", "--quiet", "HEAD"]).unwrap_or_default();
     for name in ["HEAD", "logs/HEAD", "packed-refs", branch.as_str()] {
@@ -52,8 +52,8 @@ fn set(name: &str, value: &Option<String>) {
     }
 }
 
-/// What git says here. It may belong to another user, as where root builds what somebody else has
-/// checked out.
+/// Returns what git says here. The files may belong to another user: root may build what somebody
+/// else has checked out.
 fn git(arguments: &[&str]) -> Option<String> {
     output(
         Command::new("git")

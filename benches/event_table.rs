@@ -72,7 +72,7 @@ impl Tables {
 /// the links far from each other.
 type AllTables = Option<[Tables; SIZES.len()]>;
 
-/// What is looked up.
+/// The descriptors that are looked up.
 enum Asked {
     /// These, one after the other, for ever.
     InTurn(Vec<c_int>),

@@ -1,4 +1,4 @@
-//! What does a client see of each backend, with nothing between it and the loop?
+//! Measures what a client sees of each backend, with nothing between it and the loop.
 //!
 //! - `accept`: how many connections a second are opened, accepted and closed? A number of them is
 //!   opened, and when the server has accepted all, reset; it is done when the server has closed
@@ -19,7 +19,7 @@
 //! `null`, which does not echo, is left out of `accept` too: it looks for connections that have
 //! ended only once a second.
 //!
-//! A reset leaves no port in TIME_WAIT. Where a firewall tracks the connections of the host,
+//! A reset leaves no port in TIME_WAIT. If a firewall tracks the connections of the host,
 //! measure without it: `unshare -rn sh -c 'ip link set lo up && cargo bench -- accept'`.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};

@@ -1,4 +1,4 @@
-//! What do the parts of the io_uring servers cost by themselves?
+//! Measures the parts of the io_uring servers by themselves.
 //!
 //! - `token`: what does it cost that `user_data` carries a kind and a generation beside an index?
 //!   Nothing next to a system call, or the tokens would have to go.
@@ -30,7 +30,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use fastrand::Rng;
 use io_uring::{EnterFlags, IoUring, opcode};
 use ringmark::backend::uring::buffer_ring::{BufferRing, Growth};
-use ringmark::backend::uring::token::{Kind, Token};
+use ringmark::backend::uring::token::{RequestKind, Token};
 use ringmark::counters::Counters;
 use ringmark::sys;
 use std::hint::black_box;
@@ -57,7 +57,7 @@ const BATCHES: [usize; 5] = [1, 4, 16, 64, 256];
 fn token(criterion: &mut Criterion) {
     let mut rng = Rng::with_seed(SEED);
     let tokens = Vec::from_iter((0..TOKENS).map(|_| {
-        let kind = [Kind::Receive, Kind::Send][rng.usize(0..2)];
+        let kind = [RequestKind::Receive, RequestKind::Send][rng.usize(0..2)];
         Token { kind, generation: rng.u32(0..1 << 24), index: rng.u32(..) }
     }));
     let encoded = Vec::from_iter(tokens.iter().map(|token| token.encode()));

@@ -28,7 +28,7 @@ pub static ALL: &[Entry] = &[
 ];
 
 /// The name of the floor, which memory is measured against.
-pub const FLOOR: &str = null::Null::DESCRIPTION.name;
+pub const FLOOR: &str = null::Null::FACTS.name;
 
 /// Finds a backend by its name.
 pub fn find(name: &str) -> Result<&'static Entry, InvalidArgument> {

@@ -1,4 +1,4 @@
-//! What a loop keeps for each connection.
+//! The memory that a loop keeps for each connection.
 
 use crate::counters::Counters;
 use crate::error::would_block;

@@ -16,8 +16,8 @@ use std::ops::{Deref, RangeInclusive};
 
 /// One way for a server to wait for and move bytes.
 pub trait Backend: Sized {
-    /// What is known of it before it runs.
-    const DESCRIPTION: Description;
+    /// The facts that are known before it runs.
+    const FACTS: BackendFacts;
 
     /// Bytes that each worker locks with these knobs, on kernels that count them towards
     /// RLIMIT_MEMLOCK.
@@ -32,7 +32,7 @@ pub trait Backend: Sized {
     /// Sets up on the worker's own thread, which has its own file table already.
     fn new(listeners: Vec<TcpListener>, knobs: &Knobs) -> io::Result<Self>;
 
-    /// What the kernel granted: flags, features, sizes in bytes.
+    /// Returns what the kernel granted: flags, features, sizes in bytes.
     fn in_force(&self) -> Facts {
         Facts::new()
     }
@@ -41,12 +41,12 @@ pub trait Backend: Sized {
     fn run(self, counters: &Counters, stop: &Stop) -> io::Result<()>;
 }
 
-/// What is known of a backend before it runs.
+/// Facts about a backend that are known before it runs.
 #[derive(Clone, Copy, Debug)]
-pub struct Description {
+pub struct BackendFacts {
     /// Its name on the command line and in every result.
     pub name: &'static str,
-    /// What it does, in one line.
+    /// Its work, in one line.
     pub summary: &'static str,
     /// Whether it sends back what it receives. Only the floor that memory is measured against does
     /// not.
@@ -59,7 +59,7 @@ pub struct Description {
     pub only_registers: bool,
     /// Bytes that a connection takes in a table of the server's, if they are many.
     pub table_bytes_per_connection: usize,
-    /// What a machine must have to run it.
+    /// Requirements of the machine.
     pub needs: Needs,
     /// Its settings; help, `--list` and the check of `--set` come from here.
     pub knobs: &'static [Knob],
@@ -68,7 +68,7 @@ pub struct Description {
     pub descriptors_per_worker: Option<usize>,
 }
 
-impl Description {
+impl BackendFacts {
     /// Facts that hold of most backends. A name, a summary and needs are still missing.
     pub const DEFAULT: Self = Self {
         name: "",
@@ -84,7 +84,7 @@ impl Description {
     };
 }
 
-/// What a machine must have to run a backend.
+/// Requirements of a backend.
 #[derive(Clone, Copy, Debug)]
 pub struct Needs {
     /// The oldest kernel that has all that it uses with its default knobs, by the man pages. Rust's
@@ -98,14 +98,14 @@ pub struct Needs {
     pub limits: &'static str,
 }
 
-/// What is in force in a backend, for the ready line and the results.
+/// Flags and sizes in force in a backend, for the ready line and the results.
 pub type Facts = Map<String, Value>;
 
 /// A backend that the running kernel refuses.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{reason}")]
 pub struct Unsupported {
-    /// What was refused, with the errno; the likely cause; the next step.
+    /// The refused call with its errno, the likely cause, and the next step.
     pub reason: String,
 }
 
@@ -121,7 +121,7 @@ pub struct Knob {
     pub name: &'static str,
     /// The values that it takes.
     pub values: Values,
-    /// What it sets, with its unit.
+    /// Its meaning, with its unit.
     pub meaning: &'static str,
 }
 
@@ -159,20 +159,20 @@ impl Knob {
         Self { name, values: Values::Words(words), meaning }
     }
 
-    fn default(&self) -> Setting {
+    fn default(&self) -> KnobValue {
         match &self.values {
-            Values::Numbers { default, .. } => Setting::Number(*default),
-            Values::Words(words) => Setting::Word(words[0]),
+            Values::Numbers { default, .. } => KnobValue::Number(*default),
+            Values::Words(words) => KnobValue::Word(words[0]),
         }
     }
 
-    fn parse(&self, text: &str) -> Option<Setting> {
+    fn parse(&self, text: &str) -> Option<KnobValue> {
         match &self.values {
             Values::Numbers { range, .. } => {
-                text.parse().ok().filter(|value| range.contains(value)).map(Setting::Number)
+                text.parse().ok().filter(|value| range.contains(value)).map(KnobValue::Number)
             }
             Values::Words(words) => {
-                words.iter().find(|word| **word == text).map(|word| Setting::Word(word))
+                words.iter().find(|word| **word == text).map(|word| KnobValue::Word(word))
             }
         }
     }
@@ -204,16 +204,16 @@ impl Knob {
 
 /// The value of a knob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Setting {
+enum KnobValue {
     Number(u64),
     Word(&'static str),
 }
 
-impl Setting {
+impl KnobValue {
     fn to_json(self) -> Value {
         match self {
-            Setting::Number(number) => number.into(),
-            Setting::Word(word) => word.into(),
+            KnobValue::Number(number) => number.into(),
+            KnobValue::Word(word) => word.into(),
         }
     }
 }
@@ -222,8 +222,8 @@ impl fmt::Display for Knob {
     /// As it would be set to its default.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.default() {
-            Setting::Number(number) => write!(formatter, "{}={number}", self.name),
-            Setting::Word(word) => write!(formatter, "{}={word}", self.name),
+            KnobValue::Number(number) => write!(formatter, "{}={number}", self.name),
+            KnobValue::Word(word) => write!(formatter, "{}={word}", self.name),
         }
     }
 }
@@ -231,7 +231,7 @@ impl fmt::Display for Knob {
 /// The knobs of one backend, with a value each.
 #[derive(Clone, Debug)]
 pub struct Knobs {
-    values: Vec<(&'static Knob, Setting)>,
+    values: Vec<(&'static Knob, KnobValue)>,
 }
 
 impl Knobs {
@@ -261,7 +261,7 @@ impl Knobs {
         Ok(knobs)
     }
 
-    fn setting(&self, name: &str) -> Setting {
+    fn setting(&self, name: &str) -> KnobValue {
         let found = self.values.iter().find(|(knob, _)| knob.name == name);
         found.unwrap_or_else(|| panic!("knob {name} is not declared")).1
     }
@@ -272,8 +272,8 @@ impl Knobs {
     /// When the backend asks for a knob that it does not declare.
     pub fn get(&self, name: &str) -> u64 {
         match self.setting(name) {
-            Setting::Number(number) => number,
-            Setting::Word(word) => panic!("knob {name} is the word {word}"),
+            KnobValue::Number(number) => number,
+            KnobValue::Word(word) => panic!("knob {name} is the word {word}"),
         }
     }
 
@@ -288,8 +288,8 @@ impl Knobs {
     /// When the backend asks for a knob that it does not declare.
     pub fn word(&self, name: &str) -> &'static str {
         match self.setting(name) {
-            Setting::Word(word) => word,
-            Setting::Number(number) => panic!("knob {name} is the number {number}"),
+            KnobValue::Word(word) => word,
+            KnobValue::Number(number) => panic!("knob {name} is the number {number}"),
         }
     }
 
@@ -301,8 +301,8 @@ impl Knobs {
 
 /// A backend in the list of all.
 pub struct Entry {
-    /// [`Backend::DESCRIPTION`].
-    pub description: Description,
+    /// [`Backend::FACTS`].
+    pub facts: BackendFacts,
     /// [`Backend::locked_bytes`].
     pub locked_bytes: fn(&Knobs) -> u64,
     /// [`Backend::probe`].
@@ -317,10 +317,10 @@ pub type Serve =
     fn(Vec<TcpListener>, &Knobs, &Counters, &Stop, &mut dyn FnMut(Facts)) -> io::Result<()>;
 
 impl Deref for Entry {
-    type Target = Description;
+    type Target = BackendFacts;
 
-    fn deref(&self) -> &Description {
-        &self.description
+    fn deref(&self) -> &BackendFacts {
+        &self.facts
     }
 }
 
@@ -328,7 +328,7 @@ impl Entry {
     /// Makes the entry of a backend.
     pub const fn of<B: Backend>() -> Self {
         Self {
-            description: B::DESCRIPTION,
+            facts: B::FACTS,
             locked_bytes: B::locked_bytes,
             probe: B::probe,
             serve: |listeners, knobs, counters, stop, ready| {

@@ -1,4 +1,4 @@
-//! What a worker did, counted by itself.
+//! Counters of a worker, which it keeps itself.
 //!
 //! Each counter has one writer, its worker; any thread may read. Plain relaxed loads and stores are
 //! enough and cost what an ordinary increment costs. A worker that has threads of its own gives
@@ -160,8 +160,8 @@ fn lock(shares: &Mutex<Shares>) -> MutexGuard<'_, Shares> {
     shares.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What the other threads of a worker have counted. Under one lock, so that a reader finds each
-/// thread once: among the living or in the sum.
+/// The counters of a worker's other threads, under one lock. So a reader finds each thread once:
+/// among the living or in the sum.
 #[derive(Default)]
 struct Shares {
     /// By their address.

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 pub struct Owed {
     /// The socket.
     pub fd: OwnedFd,
-    /// What was read from it and not yet sent back.
+    /// Bytes that were read from it and not yet sent back.
     pub unsent: Vec<u8>,
 }
 

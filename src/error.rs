@@ -2,13 +2,23 @@
 //! them.
 
 use std::io;
+use std::os::fd::{FromRawFd, OwnedFd};
 
 /// Returns the result of a call that returns a negative number for an error.
 pub(crate) fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
-/// Does the same for a call that returns a size.
+/// Takes the descriptor that a call has returned.
+///
+/// # Safety
+/// A result that is not negative must be a new descriptor, which nothing else owns.
+pub(crate) unsafe fn owned(result: libc::c_int) -> io::Result<OwnedFd> {
+    // SAFETY: the caller's promise.
+    check(result).map(|fd| unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Returns the result of a call that returns a size.
 pub(crate) fn check_size(result: libc::ssize_t) -> io::Result<usize> {
     usize::try_from(result).map_err(|_| io::Error::last_os_error())
 }

@@ -20,7 +20,7 @@ const CONNECTIONS: usize = 10;
 const SETTLING: Duration = Duration::from_millis(300);
 
 /// A backend on this machine.
-pub struct Row {
+pub struct ListRow {
     entry: &'static Entry,
     unsupported: Option<String>,
     /// Wake-ups per second, or why they could not be counted; none if that was not asked for.
@@ -29,12 +29,12 @@ pub struct Row {
 
 /// Probes every backend. If `idle` is not zero, also runs each one for that long, with a few idle
 /// connections, as a process of the program `server`, all at the same time.
-pub fn rows(server: &Path, idle: Duration) -> Result<Vec<Row>, InvalidArgument> {
+pub fn rows(server: &Path, idle: Duration) -> Result<Vec<ListRow>, InvalidArgument> {
     let mut rows = Vec::new();
     for entry in backend::ALL {
         let unsupported =
             (entry.probe)(&Knobs::parse(entry, &[])?, 1).err().map(|refusal| refusal.reason);
-        rows.push(Row { entry, unsupported, idle_wakeups: None });
+        rows.push(ListRow { entry, unsupported, idle_wakeups: None });
     }
     if !idle.is_zero() {
         thread::scope(|scope| {
@@ -49,7 +49,7 @@ pub fn rows(server: &Path, idle: Duration) -> Result<Vec<Row>, InvalidArgument> 
 }
 
 /// As an array of objects.
-pub fn to_json(rows: &[Row]) -> Value {
+pub fn to_json(rows: &[ListRow]) -> Value {
     rows.iter()
         .map(|row| {
             json!({
@@ -72,7 +72,7 @@ pub fn to_json(rows: &[Row]) -> Value {
 }
 
 /// As a table for people, with its legend.
-pub fn to_text(rows: &[Row]) -> String {
+pub fn to_text(rows: &[ListRow]) -> String {
     let header = ["backend", "here", "Linux", "container", "idle/s", "needs"].map(str::to_owned);
     let mut table = vec![header];
     for row in rows {

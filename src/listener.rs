@@ -132,17 +132,17 @@ const REST: Duration = Duration::from_secs(1);
 /// A rest from accepting, so that a full table does not spin: connections wait in the queue
 /// meanwhile.
 #[derive(Default)]
-pub struct Rest {
+pub struct AcceptPause {
     since: Option<(Instant, u64)>,
 }
 
-impl Rest {
+impl AcceptPause {
     /// Begins, if it has not, when this many connections have been `closed` so far.
     pub fn begin(&mut self, closed: u64) {
         self.since.get_or_insert((Instant::now(), closed));
     }
 
-    /// What is left of it; none when there is no rest.
+    /// Returns the time that is left of it; none when there is no rest.
     pub fn left(&self) -> Option<Duration> {
         self.since.map(|(begun, _)| REST.saturating_sub(begun.elapsed()))
     }
@@ -159,13 +159,13 @@ impl Rest {
     }
 }
 
-/// What came of one try to accept.
+/// The outcome of one try to accept.
 pub enum Accepted {
     /// A connection.
     Connection(OwnedFd),
     /// The queue is empty.
     Drained,
-    /// Accepting must [rest](Rest).
+    /// Accepting must [pause](AcceptPause).
     Paused,
 }
 

@@ -1,12 +1,12 @@
-//! What a running server is told: by signals, and by lines on stdin if it was held. Lines reach it
-//! where signals do not: behind ssh, or in a container.
+//! Orders to a running server: signals, and lines on stdin if it was held. Lines reach it even if
+//! signals do not: behind ssh, or in a container.
 //!
 //! The main thread waits for both. The workers know nothing of it.
 
 use crate::process::{self, SignalFd};
 use std::io::{self, Write};
 
-/// What it is told.
+/// An order.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Order {
     /// To say what it has counted so far: SIGUSR1, or `counters`.
@@ -56,7 +56,7 @@ impl Lines {
     }
 }
 
-/// Where orders come from.
+/// The sources of orders.
 pub struct Orders {
     signals: SignalFd,
     /// None if it was not held, or when stdin has ended.

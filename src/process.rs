@@ -1,10 +1,10 @@
 //! The process of a server: its limits, its threads, its signals, its standard streams.
 
-use crate::error::{check, check_size, interrupted, named};
+use crate::error::{check, check_size, interrupted, named, owned};
 use crate::rights::{effective_capabilities, is_in_first_user_namespace};
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -154,15 +154,13 @@ impl Signals {
     /// Opens a descriptor to take them from. A thread with a file table of its own that began
     /// before has no copy of it.
     pub fn open(&self) -> io::Result<SignalFd> {
-        // SAFETY: the kernel reads `set`, which is a valid one.
-        let fd = check(unsafe { libc::signalfd(-1, &self.set, libc::SFD_CLOEXEC) })
-            .map_err(named("signalfd"))?;
-        // SAFETY: the call has just returned this descriptor, so nothing else owns it.
-        Ok(SignalFd(unsafe { OwnedFd::from_raw_fd(fd) }))
+        // SAFETY: the kernel reads `set`, which is a valid one. The call returns a new descriptor.
+        let fd = unsafe { owned(libc::signalfd(-1, &self.set, libc::SFD_CLOEXEC)) };
+        Ok(SignalFd(fd.map_err(named("signalfd"))?))
     }
 }
 
-/// Where blocked signals are taken from (signalfd(2)).
+/// The descriptor that blocked signals are taken from (signalfd(2)).
 pub struct SignalFd(OwnedFd);
 
 impl SignalFd {

@@ -1,4 +1,4 @@
-//! What a server prints: a line of JSON for each event. The server prints these types, and the
+//! The lines that a server prints: JSON, one for each event. The server prints these types, and the
 //! harness reads them.
 
 use crate::call::Call;
@@ -63,8 +63,8 @@ pub struct ServerCounters {
     pub kernel_threads: KernelThreads,
     /// CPU time of the server's process, threads that have ended included.
     pub cpu_ns: Option<u64>,
-    /// Whether the server prints no counters. Then `open` was seen from outside, and a 0 of anything
-    /// else says nothing.
+    /// Whether the server prints no counters. Then `open` was seen from outside, and a 0 of
+    /// anything else says nothing.
     #[serde(skip)]
     pub is_from_outside: bool,
 }

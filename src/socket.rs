@@ -1,20 +1,18 @@
 //! Listening sockets: the calls that set them up.
 
-use crate::error::{check, named};
+use crate::error::{check, named, owned};
 use std::ffi::CString;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{OwnedFd, RawFd};
 use std::ptr;
 
 /// A TCP socket for addresses of this kind: close-on-exec and non-blocking.
 pub fn tcp_socket(address: SocketAddr) -> io::Result<OwnedFd> {
     let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
     let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-    // SAFETY: takes no pointer.
-    let fd = check(unsafe { libc::socket(family, kind, 0) }).map_err(named("socket"))?;
-    // SAFETY: the call has just returned this descriptor, so nothing else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    // SAFETY: takes no pointer, and returns a new descriptor.
+    unsafe { owned(libc::socket(family, kind, 0)) }.map_err(named("socket"))
 }
 
 /// bind(2).

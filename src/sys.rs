@@ -5,7 +5,7 @@
 
 use crate::call::Call;
 use crate::counters::Counters;
-use crate::error::{check, check_size, interrupted, named};
+use crate::error::{check, check_size, interrupted, named, owned};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::ptr;
@@ -13,11 +13,8 @@ use std::time::Duration;
 
 /// An epoll instance, close-on-exec.
 pub fn epoll_create() -> io::Result<OwnedFd> {
-    // SAFETY: takes no pointer.
-    let fd = check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })
-        .map_err(named("epoll_create1"))?;
-    // SAFETY: the call has just returned this descriptor, so nothing else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    // SAFETY: takes no pointer, and returns a new descriptor.
+    unsafe { owned(libc::epoll_create1(libc::EPOLL_CLOEXEC)) }.map_err(named("epoll_create1"))
 }
 
 /// epoll_ctl(2).
@@ -46,7 +43,7 @@ pub fn set_busy_poll(epoll: RawFd, wanted: libc::epoll_params) -> io::Result<lib
     Ok(params)
 }
 
-/// What a wait for events has returned: how many there are. A signal counts as no event.
+/// Returns how many events a wait has found. A signal counts as no event.
 fn waited(counters: &Counters, result: libc::c_int) -> io::Result<usize> {
     match check(result) {
         Ok(ready) => {
@@ -91,7 +88,7 @@ pub fn poll(
     })
 }
 
-/// What select(2) works on: a bit for each descriptor from 0 to 1023, in the layout of `fd_set`.
+/// The sets of select(2): a bit for each descriptor from 0 to 1023, in the layout of `fd_set`.
 pub type FdSet = [libc::c_ulong; size_of::<libc::fd_set>() / size_of::<libc::c_ulong>()];
 
 /// select(2) on the descriptors below `end`: how many bits are set in both sets together when it
@@ -155,11 +152,9 @@ pub fn accept(counters: &Counters, listener: RawFd) -> io::Result<OwnedFd> {
     let mut address: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
     let mut length = size_of_val(&address) as libc::socklen_t;
     counters.count(Call::Accept);
-    // SAFETY: the kernel writes at most `length` bytes into `address`, which is that long.
-    let fd =
-        check(unsafe { libc::accept(listener, ptr::from_mut(&mut address).cast(), &mut length) })?;
-    // SAFETY: the call has just returned this descriptor, so nothing else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    // SAFETY: the kernel writes at most `length` bytes into `address`, which is that long. The call
+    // returns a new descriptor.
+    unsafe { owned(libc::accept(listener, ptr::from_mut(&mut address).cast(), &mut length)) }
 }
 
 /// accept4(2): a non-blocking, close-on-exec socket.
@@ -174,10 +169,9 @@ pub fn accept4_blocking(counters: &Counters, listener: RawFd) -> io::Result<Owne
 
 fn accept4_with(counters: &Counters, listener: RawFd, flags: libc::c_int) -> io::Result<OwnedFd> {
     counters.count(Call::Accept4);
-    // SAFETY: null pointers say that the peer's address is not wanted.
-    let fd = check(unsafe { libc::accept4(listener, ptr::null_mut(), ptr::null_mut(), flags) })?;
-    // SAFETY: the call has just returned this descriptor, so nothing else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    // SAFETY: null pointers say that the peer's address is not wanted. The call returns a new
+    // descriptor.
+    unsafe { owned(libc::accept4(listener, ptr::null_mut(), ptr::null_mut(), flags)) }
 }
 
 /// fcntl(F_SETFL, O_NONBLOCK), as the document makes a socket non-blocking.
@@ -254,7 +248,7 @@ pub fn io_uring_enter(
         }
     };
     // SAFETY: the kernel reads `argument` and the time that it points to, both of which live until
-    // the call returns. What queued requests point to is the promise of whoever queued them.
+    // the call returns. The caller who queued a request has promised that its memory is valid.
     let result =
         unsafe { libc::syscall(libc::SYS_io_uring_enter, fd, queued, want, flags, pointer, size) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
@@ -293,11 +287,9 @@ pub fn unregister_ring_fd(ring: RawFd, index: u32) {
 
 /// An eventfd, close-on-exec and non-blocking.
 pub fn eventfd() -> io::Result<OwnedFd> {
-    // SAFETY: takes no pointer.
-    let fd = check(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })
-        .map_err(named("eventfd"))?;
-    // SAFETY: the call has just returned this descriptor, so nothing else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    // SAFETY: takes no pointer, and returns a new descriptor.
+    unsafe { owned(libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK)) }
+        .map_err(named("eventfd"))
 }
 
 /// Adds one to an eventfd: from then on it polls readable, because nobody reads it.

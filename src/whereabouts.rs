@@ -1,11 +1,12 @@
-//! Where a process runs, so that another can tell whether it sees the same one under its number.
+//! The machine and the namespaces of a process, by which another process can find it.
 
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// Where a process runs, as it says itself. What the kernel does not tell is none.
+/// The machine and the namespaces of a process, as it says itself. A field is none if the kernel
+/// does not tell it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Whereabouts {
     pid: u32,
@@ -66,8 +67,8 @@ fn is_same<T: PartialEq>(one: &Option<T>, other: &Option<T>) -> bool {
     one.is_some() && one == other
 }
 
-/// What tells a file from others, and its content from earlier content, without reading it: the
-/// kernel changes `changed` with every write (inode(7), "ctime"). Times are in ns.
+/// Identifies a file and its content without reading it: the kernel changes `changed` with every
+/// write (inode(7), "ctime"). Times are in ns.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileStamp {
     device: u64,

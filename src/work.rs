@@ -27,8 +27,7 @@ impl Work {
         Self { time_ns: knobs.get(WORK_NS.name) }
     }
 
-    /// Does it. Where the clock is read by a system call (no TSC or pvclock), that call is made
-    /// too.
+    /// Does it. If the clock is read by a system call (no TSC or pvclock), that call is made too.
     #[inline]
     pub fn perform(self) {
         if self.time_ns > 0 {

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
-/// What a worker is to do.
+/// The task of a worker.
 pub struct Plan {
     /// Its place among the workers.
     pub index: usize,
@@ -21,25 +21,25 @@ pub struct Plan {
     pub backend: &'static Entry,
     /// Its knobs.
     pub knobs: Knobs,
-    /// Where it listens.
+    /// Its addresses.
     pub addresses: Vec<SocketAddr>,
     /// The CPU that it runs on, if it is pinned.
     pub cpu: Option<usize>,
 }
 
-/// What a worker says once it accepts connections.
+/// The message of a worker that accepts connections.
 pub struct Up {
     /// Its place among the workers.
     pub index: usize,
-    /// Where it listens, ports of 0 resolved.
+    /// Its addresses, ports of 0 resolved.
     pub addresses: Vec<SocketAddr>,
-    /// What is in force in its backend.
+    /// Flags and sizes in force in its backend.
     pub in_force: Facts,
 }
 
 /// A running worker.
 pub struct Worker {
-    /// What it did so far.
+    /// Its counters so far.
     pub counters: Arc<Counters>,
     ended: Arc<AtomicBool>,
     thread: JoinHandle<io::Result<()>>,

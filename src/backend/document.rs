@@ -51,11 +51,11 @@ pub mod event_table;
 pub mod reactor;
 
 use super::readiness;
-use crate::contract::{Backend, Description, Facts, Knob, Knobs, Needs, Unsupported};
+use crate::contract::{Backend, BackendFacts, Facts, Knob, Knobs, Needs, Unsupported};
 use crate::counters::Counters;
 use crate::drain::{self, Owed};
 use crate::error::named;
-use crate::listener::Rest;
+use crate::listener::AcceptPause;
 use crate::stop::Stop;
 use crate::sys;
 use crate::work::{WORK_NS, Work};
@@ -89,13 +89,13 @@ pub struct EpollDocument {
 }
 
 impl Backend for EpollDocument {
-    const DESCRIPTION: Description = Description {
+    const FACTS: BackendFacts = BackendFacts {
         name: "epoll-document",
         summary: "the document's reactor: level-triggered, blocks of events, DEL and ADD around every recv and send",
         table_bytes_per_connection: size_of::<Event>(),
         needs: Needs { linux: "3.2", default_container: true, limits: "fs.epoll.max_user_watches" },
         knobs: &[LOOKUP, WORK_NS],
-        ..Description::DEFAULT
+        ..BackendFacts::DEFAULT
     };
 
     fn probe(_knobs: &Knobs, _workers: u16) -> Result<(), Unsupported> {
@@ -134,7 +134,7 @@ impl Backend for EpollDocument {
             table: self.table,
             counters,
             listeners: listeners.clone(),
-            rest: Rest::default(),
+            rest: AcceptPause::default(),
             work: self.work,
             stopping: false,
             failure: None,

@@ -4,10 +4,10 @@
 //! To see that a peer has left it asks poll(2) about all of them once a second, which leaves
 //! nothing behind.
 
-use crate::contract::{Backend, Description, Knobs, Needs, Unsupported};
+use crate::contract::{Backend, BackendFacts, Knobs, Needs, Unsupported};
 use crate::counters::Counters;
 use crate::drain::{self, Owed};
-use crate::listener::{self, ACCEPTS_PER_TURN, Accepted, Rest};
+use crate::listener::{self, ACCEPTS_PER_TURN, AcceptPause, Accepted};
 use crate::stop::Stop;
 use crate::sys;
 use std::io;
@@ -24,12 +24,12 @@ pub struct Null {
 }
 
 impl Backend for Null {
-    const DESCRIPTION: Description = Description {
+    const FACTS: BackendFacts = BackendFacts {
         name: "null",
         summary: "accepts and holds, never reads: the floor that memory is measured against",
         echoes: false,
         needs: Needs { linux: "3.2", default_container: true, limits: "none" },
-        ..Description::DEFAULT
+        ..BackendFacts::DEFAULT
     };
 
     fn probe(_knobs: &Knobs, _workers: u16) -> Result<(), Unsupported> {
@@ -43,7 +43,7 @@ impl Backend for Null {
     fn run(mut self, counters: &Counters, stop: &Stop) -> io::Result<()> {
         let mut waited_for = vec![readable(stop.fd())];
         waited_for.extend(self.listeners.iter().map(|listener| readable(listener.as_raw_fd())));
-        let mut rest = Rest::default();
+        let mut rest = AcceptPause::default();
         let mut last_sweep = Instant::now();
         loop {
             // While accepting rests, a listener would wake the loop at once and for ever.

@@ -32,8 +32,8 @@
 //!
 //! # Edge-triggered: why no edge is lost
 //! A connection is registered once, for input, output and the peer's end, and reported when
-//! something arrives. Whoever stops before the socket is drained must come back without being told.
-//! There are these ways to stop:
+//! something arrives. A turn that stops before the socket is drained must be resumed without an
+//! event. There are these ways to stop:
 //! - The receive found nothing (EAGAIN), or filled less than the buffer: the socket is drained, and
 //!   what arrives is a new edge (epoll(7), "Do I need to continuously read/write a file descriptor
 //!   until EAGAIN …?"). Two things cut a receive short although more is there, and each is reported
@@ -41,7 +41,7 @@
 //!   urgent mark, at which a receive stops (EPOLLPRI). From then on the loop receives until it
 //!   finds nothing, or gets the end, as 0.
 //! - The peer takes no more: the send was short, which asks TCP to report space (SOCK_NOSPACE).
-//!   That edge makes the loop send the rest and go on receiving. Where a send is never short there
+//!   That edge makes the loop send the rest and go on receiving. If a send is never short there
 //!   is no wake-up for output but the one at registration, so that asking for it costs nothing.
 //! - The turn is over: the connection stands in the queue of the unfinished, and while that is not
 //!   empty the loop does not sleep.

@@ -18,11 +18,11 @@
 
 mod detached;
 
-use crate::contract::{Backend, Description, Knob, Knobs, Needs, Unsupported};
+use crate::contract::{Backend, BackendFacts, Knob, Knobs, Needs, Unsupported};
 use crate::counters::{Counters, Share};
 use crate::drain::{self, Owed};
 use crate::error::interrupted;
-use crate::listener::{self, ACCEPTS_PER_TURN, Accepted, Rest};
+use crate::listener::{self, ACCEPTS_PER_TURN, AcceptPause, Accepted};
 use crate::stop::Stop;
 use crate::sys;
 use crate::work::{WORK_NS, Work};
@@ -43,20 +43,20 @@ pub struct Threads {
     stack_bytes: usize,
     receive_bytes: usize,
     work: Work,
-    crew: Arc<Crew>,
+    threads: Arc<ConnectionThreads>,
 }
 
 /// The connection threads of a worker.
-struct Crew {
+struct ConnectionThreads {
     stopping: AtomicBool,
     /// Ends a wait of the worker: a connection was closed while accepting rests.
     wake: OwnedFd,
-    roll: Mutex<Roll>,
+    registry: Mutex<Registry>,
     all_gone: Condvar,
 }
 
 #[derive(Default)]
-struct Roll {
+struct Registry {
     /// Those that have begun, for signals to them.
     threads: HashSet<libc::pid_t>,
     /// Those that were made and have not ended.
@@ -69,7 +69,7 @@ struct Roll {
 }
 
 impl Backend for Threads {
-    const DESCRIPTION: Description = Description {
+    const FACTS: BackendFacts = BackendFacts {
         name: "threads",
         summary: "a blocking thread for each connection: recv, then send",
         needs: Needs {
@@ -93,7 +93,7 @@ impl Backend for Threads {
             ),
             WORK_NS,
         ],
-        ..Description::DEFAULT
+        ..BackendFacts::DEFAULT
     };
 
     fn probe(_knobs: &Knobs, _workers: u16) -> Result<(), Unsupported> {
@@ -102,10 +102,10 @@ impl Backend for Threads {
 
     fn new(listeners: Vec<TcpListener>, knobs: &Knobs) -> io::Result<Self> {
         detached::allow_interruptions()?;
-        let crew = Crew {
+        let threads = ConnectionThreads {
             stopping: AtomicBool::new(false),
             wake: sys::eventfd()?,
-            roll: Mutex::default(),
+            registry: Mutex::default(),
             all_gone: Condvar::new(),
         };
         let (stack_bytes, receive_bytes) = (knobs.size("stack_bytes"), knobs.size("receive_bytes"));
@@ -114,18 +114,18 @@ impl Backend for Threads {
             stack_bytes,
             receive_bytes,
             work: Work::of(knobs),
-            crew: Arc::new(crew),
+            threads: Arc::new(threads),
         })
     }
 
     fn run(self, counters: &Counters, stop: &Stop) -> io::Result<()> {
         let served = {
             // However the accepting ends, no thread goes on without it.
-            let _recall = Recall(&self.crew);
+            let _stop = StopOnDrop(&self.threads);
             self.accept_until_stop(counters, stop)
         };
         drop(self.listeners);
-        let handed_over = std::mem::take(&mut self.crew.roll().handed_over);
+        let handed_over = std::mem::take(&mut self.threads.registry().handed_over);
         served?;
         drain::drain(handed_over, stop.drain_time(), counters)
     }
@@ -133,15 +133,15 @@ impl Backend for Threads {
 
 impl Threads {
     fn accept_until_stop(&self, counters: &Counters, stop: &Stop) -> io::Result<()> {
-        let own = [self.crew.wake.as_raw_fd(), stop.fd()];
+        let own = [self.threads.wake.as_raw_fd(), stop.fd()];
         let waited_for =
             own.into_iter().chain(self.listeners.iter().map(|listener| listener.as_raw_fd()));
         let mut entries: Vec<_> =
             waited_for.map(|fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 }).collect();
-        let mut rest = Rest::default();
+        let mut rest = AcceptPause::default();
         loop {
-            // Whatever is closed after this look wakes the wait, if there is a rest.
-            if rest.is_over(self.crew.look(rest.left().is_some())) {
+            // A connection that is closed after this look wakes the wait, if there is a rest.
+            if rest.is_over(self.threads.look(rest.left().is_some())) {
                 continue;
             }
             // While accepting rests, a listener would wake the loop at once and for ever. A
@@ -158,12 +158,12 @@ impl Threads {
             }
             if rest.left().is_some() {
                 // It can only fail because it is zero, when there is nothing to do.
-                let _ = sys::eventfd_clear(counters, &self.crew.wake);
+                let _ = sys::eventfd_clear(counters, &self.threads.wake);
                 continue;
             }
             // From before accepting, so that what is closed between a failure and the rest ends
             // that rest.
-            let closed = self.crew.look(false);
+            let closed = self.threads.look(false);
             for listener in entries[2..].iter().filter(|entry| entry.revents != 0) {
                 if !self.accept(counters, listener.fd)? {
                     rest.begin(closed);
@@ -181,9 +181,9 @@ impl Threads {
                 Accepted::Drained => break,
                 Accepted::Paused => return Ok(false),
             };
-            let member = Member::new(&self.crew, counters.share(), socket);
+            let thread = ConnectionThread::new(&self.threads, counters.share(), socket);
             let (receive_bytes, work) = (self.receive_bytes, self.work);
-            let serve = move || member.serve(receive_bytes, work);
+            let serve = move || thread.serve(receive_bytes, work);
             // A connection whose thread cannot be made is refused: it is dropped with what the
             // thread was to do.
             if detached::spawn(c"connection", self.stack_bytes, serve).is_err() {
@@ -195,47 +195,47 @@ impl Threads {
     }
 }
 
-impl Crew {
-    fn roll(&self) -> MutexGuard<'_, Roll> {
+impl ConnectionThreads {
+    fn registry(&self) -> MutexGuard<'_, Registry> {
         // No thread panics while it holds the lock.
-        self.roll.lock().unwrap_or_else(PoisonError::into_inner)
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many connections were closed so far; those that follow wake the worker if it is
     /// `resting`.
     fn look(&self, resting: bool) -> u64 {
-        let mut roll = self.roll();
-        roll.resting = resting;
-        roll.closed
+        let mut registry = self.registry();
+        registry.resting = resting;
+        registry.closed
     }
 }
 
-/// A connection and its place in the crew. Dropped, it has left: the connection is closed, if it
-/// was not handed over, even where its thread could not be made.
-struct Member {
-    crew: Arc<Crew>,
+/// A connection and its place among the threads. Dropping it closes the connection if it was not
+/// handed over, even if its thread could not be made.
+struct ConnectionThread {
+    threads: Arc<ConnectionThreads>,
     counters: Share,
     socket: Option<OwnedFd>,
     /// Its thread, once that has begun.
     thread: Option<libc::pid_t>,
 }
 
-impl Member {
-    fn new(crew: &Arc<Crew>, counters: Share, socket: OwnedFd) -> Self {
-        crew.roll().present += 1;
-        Self { crew: Arc::clone(crew), counters, socket: Some(socket), thread: None }
+impl ConnectionThread {
+    fn new(threads: &Arc<ConnectionThreads>, counters: Share, socket: OwnedFd) -> Self {
+        threads.registry().present += 1;
+        Self { threads: Arc::clone(threads), counters, socket: Some(socket), thread: None }
     }
 
-    /// What its thread does.
+    /// Serves the connection on its thread.
     fn serve(mut self, receive_bytes: usize, work: Work) {
         let thread = detached::thread_id();
         self.thread = Some(thread);
-        self.crew.roll().threads.insert(thread);
+        self.threads.registry().threads.insert(thread);
         let Some(fd) = self.socket.as_ref().map(AsRawFd::as_raw_fd) else { return };
         if let Some(unsent) = self.converse(fd, &mut vec![0; receive_bytes], work)
             && let Some(fd) = self.socket.take()
         {
-            self.crew.roll().handed_over.push(Owed { fd, unsent });
+            self.threads.registry().handed_over.push(Owed { fd, unsent });
         }
     }
 
@@ -243,7 +243,7 @@ impl Member {
     /// owed.
     fn converse(&self, fd: RawFd, buffer: &mut [u8], work: Work) -> Option<Vec<u8>> {
         let counters = &*self.counters;
-        let stopping = || self.crew.stopping.load(Relaxed);
+        let stopping = || self.threads.stopping.load(Relaxed);
         while !stopping() {
             let received = match sys::recv(counters, fd, buffer, 0) {
                 Ok(0) => return None,
@@ -283,44 +283,44 @@ impl Member {
     }
 }
 
-impl Drop for Member {
+impl Drop for ConnectionThread {
     fn drop(&mut self) {
         let closes = self.socket.take().map(|socket| {
             sys::close(&self.counters, socket);
             self.counters.closed.add(1);
         });
-        let mut roll = self.crew.roll();
+        let mut registry = self.threads.registry();
         if let Some(thread) = self.thread {
-            roll.threads.remove(&thread);
+            registry.threads.remove(&thread);
             // A connection that was refused makes no room.
             if closes.is_some() {
-                roll.closed += 1;
-                if roll.resting {
+                registry.closed += 1;
+                if registry.resting {
                     // It can only fail because the count is at its end: then the worker is being
                     // woken.
-                    let _ = sys::eventfd_wake(&self.counters, &self.crew.wake);
+                    let _ = sys::eventfd_wake(&self.counters, &self.threads.wake);
                 }
             }
         }
-        roll.present -= 1;
-        if roll.present == 0 {
-            self.crew.all_gone.notify_one();
+        registry.present -= 1;
+        if registry.present == 0 {
+            self.threads.all_gone.notify_one();
         }
     }
 }
 
-/// Dropped, it makes all threads of the crew hand over their connections and waits until they have.
-struct Recall<'a>(&'a Crew);
+/// Makes all connection threads hand over their connections when it is dropped, and waits for that.
+struct StopOnDrop<'a>(&'a ConnectionThreads);
 
-impl Drop for Recall<'_> {
+impl Drop for StopOnDrop<'_> {
     fn drop(&mut self) {
-        let crew = self.0;
-        crew.stopping.store(true, Relaxed);
-        let mut roll = crew.roll();
-        while roll.present > 0 {
-            roll.threads.iter().for_each(|&thread| detached::interrupt(thread));
-            let waited = crew.all_gone.wait_timeout(roll, PATIENCE);
-            roll = waited.unwrap_or_else(PoisonError::into_inner).0;
+        let threads = self.0;
+        threads.stopping.store(true, Relaxed);
+        let mut registry = threads.registry();
+        while registry.present > 0 {
+            registry.threads.iter().for_each(|&thread| detached::interrupt(thread));
+            let waited = threads.all_gone.wait_timeout(registry, PATIENCE);
+            registry = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 }

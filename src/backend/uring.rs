@@ -1,5 +1,5 @@
 //! The completion loop, shared by all io_uring backends: it accepts, submits, waits, hands
-//! completions on, and stops. What happens on a connection is the `Handler`'s, and each step of the
+//! completions on, and stops. The `Handler` serves the connections, and each step of the
 //! ladder changes one thing:
 //!
 //! | backend | input | output | on |
@@ -18,11 +18,11 @@
 //! counted (`late`).
 //!
 //! # Why the kernel cannot use memory that is not ours any more
-//! All that requests point to is the handler's: receives write to it, sends read it. A request that is
-//! under way is counted in `in_flight`, because it has a last completion, or it is a send that is
-//! not decided yet (`Ring::decided`). The loop ends in order only when there is neither, and only
-//! then is the handler freed. A loop that fails, or panics, leaves it where it is, because closing a
-//! ring does not wait for its requests. Its process is about to end anyway.
+//! All that requests point to is the handler's: receives write to it, sends read it. A request that
+//! is under way is counted in `in_flight`, because it has a last completion, or it is a send that
+//! is not decided yet (`Ring::decided`). The loop ends in order only when there is neither, and
+//! only then is the handler freed. A loop that fails, or panics, leaves it where it is, because
+//! closing a ring does not wait for its requests. Its process is about to end anyway.
 //!
 //! # Urgent data
 //! A receive stops in front of TCP's urgent mark, and one that begins there while a signal or work

@@ -20,7 +20,8 @@ pub const BUFFER_LENGTH: usize = 1024;
 /// Events of one block, and events taken by one wait (`MAX_EPOLL_EVENTS`).
 pub const MAX_EPOLL_EVENTS: usize = 1024;
 
-/// What is called when a descriptor is ready: the descriptor, its ready events, and [`Event::arg`].
+/// The callback of a ready descriptor. It gets the descriptor, its ready events, and
+/// [`Event::arg`].
 pub type NCallback = unsafe fn(fd: c_int, events: c_int, arg: *mut c_void) -> c_int;
 
 /// The state of one descriptor (`struct event`): fields, order and layout are the document's.
@@ -36,7 +37,7 @@ pub struct Event {
     pub callback: Option<NCallback>,
     /// 1 while it is registered, else 0.
     pub status: c_int,
-    /// What was received and is to be sent.
+    /// Bytes that were received and are to be sent.
     pub buffer: [u8; BUFFER_LENGTH],
     /// How much of the buffer is in use, in bytes.
     pub length: c_int,
@@ -78,15 +79,15 @@ const BLOCK_LAYOUT: Layout = match Layout::array::<Event>(MAX_EPOLL_EVENTS) {
     Err(_) => panic!("a block fits into memory"),
 };
 
-/// A zeroed block that nothing follows. What is not touched is not resident: compilers make the
-/// same zeroed allocation of the document's malloc and memset.
+/// A zeroed block that nothing follows. Memory that is not touched is not resident: compilers make
+/// the same zeroed allocation of the document's malloc and memset.
 fn new_block() -> io::Result<NonNull<EventBlock>> {
     let out_of_memory = || io::Error::from_raw_os_error(libc::ENOMEM);
     // SAFETY: the layout is not empty.
     let events =
         NonNull::new(unsafe { alloc::alloc_zeroed(BLOCK_LAYOUT) }).ok_or_else(out_of_memory)?;
     let events = events.cast::<Event>();
-    // The kernel keeps the addresses of events as numbers. What comes back from it may be made a
+    // The kernel keeps the addresses of events as numbers. A number that comes back may be made a
     // pointer again because the whole block is exposed, whatever references were made into it
     // since.
     let _ = events.as_ptr().expose_provenance();
@@ -300,7 +301,7 @@ mod tests {
         }
     }
 
-    /// Of five blocks, four of which were appended by one lookup.
+    /// There are five blocks, four of which were appended by one lookup.
     #[test]
     fn both_lookups_find_the_same_event_of_every_descriptor() {
         let mut table = table(Lookup::Index);

@@ -3,7 +3,7 @@
 use super::event_table::{Event, EventTable, MAX_EPOLL_EVENTS, NCallback};
 use crate::counters::Counters;
 use crate::error::named;
-use crate::listener::Rest;
+use crate::listener::AcceptPause;
 use crate::sys;
 use crate::work::Work;
 use std::ffi::{c_int, c_void};
@@ -13,8 +13,8 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 /// How long one wait lasts at most, in milliseconds.
 const WAIT_MS: c_int = 1000;
 
-/// `struct reactor`: the epoll instance and the table of events. What follows them is not the
-/// document's.
+/// `struct reactor`: the epoll instance and the table of events. The fields after them are not
+/// the document's.
 pub struct Reactor<'a> {
     /// The epoll instance.
     pub epfd: OwnedFd,
@@ -25,7 +25,7 @@ pub struct Reactor<'a> {
     /// The listening sockets, so that accepting can pause while descriptors are out.
     pub listeners: Vec<RawFd>,
     /// While it lasts, no listener is in the epoll set.
-    pub rest: Rest,
+    pub rest: AcceptPause,
     /// The application's work for each message.
     pub work: Work,
     /// Set by the stop signal's callback.
@@ -150,7 +150,7 @@ impl Reactor<'_> {
 /// `ev` must point to an event of the running reactor's table, and no reference to the reactor or
 /// into its table may be in use.
 unsafe fn dispatch(ready: c_int, ev: *const Event) {
-    // What the event wants is copied before the callback runs, because the callback changes it: the
+    // The event's wish is copied before the callback runs, because the callback changes it: the
     // document's test for EPOLLOUT looks at what its callback for EPOLLIN has just set.
     // SAFETY: the caller's promise; the fields are copied and the reference ends here.
     let &Event { fd, events: wanted, arg, callback, status, .. } = unsafe { &*ev };

@@ -1,5 +1,5 @@
-//! What a worker receives into: one buffer, in which the answers that are held back wait for the
-//! end of a batch.
+//! The receive buffer of a worker, in which the answers that are held back wait for the end of a
+//! batch.
 //!
 //! The held answers stand in it one behind the other, in the order in which they were received, and
 //! a receive takes what comes after them. Every receive has room for [`RECEIVE_BYTES`], as without
@@ -55,7 +55,7 @@ impl Batch {
         self.receive_bytes
     }
 
-    /// Where the next receive goes.
+    /// Returns the room for the next receive.
     pub fn room(&mut self) -> &mut [u8] {
         let start = self.held_bytes();
         &mut self.bytes[start..start + self.receive_bytes]

@@ -3,7 +3,7 @@
 use super::batch::{RECEIVE_BYTES, SEND};
 use super::event_loop::Readiness;
 use super::selector::{Interest, Ready, Selector};
-use crate::contract::{Description, Facts, Knob, Knobs, Needs, Unsupported};
+use crate::contract::{BackendFacts, Facts, Knob, Knobs, Needs, Unsupported};
 use crate::counters::Counters;
 use crate::error::named;
 use crate::sys;
@@ -21,7 +21,7 @@ pub type EpollEdge = Readiness<Epoll<true>>;
 pub struct Epoll<const EDGE: bool> {
     epoll: OwnedFd,
     events: Vec<libc::epoll_event>,
-    /// What the kernel has taken over, if it was asked to busy-poll.
+    /// The values that the kernel has taken over, if it was asked to busy-poll.
     busy_poll: Option<libc::epoll_params>,
 }
 
@@ -64,7 +64,7 @@ fn explain(error: &io::Error) -> String {
 }
 
 impl<const EDGE: bool> Selector for Epoll<EDGE> {
-    const DESCRIPTION: Description = Description {
+    const FACTS: BackendFacts = BackendFacts {
         name: if EDGE { "epoll-et" } else { "epoll-lt" },
         summary: if EDGE {
             "edge-triggered, registered once, one receive buffer a worker, sent at once"
@@ -91,7 +91,7 @@ impl<const EDGE: bool> Selector for Epoll<EDGE> {
             ),
             WORK_NS,
         ],
-        ..Description::DEFAULT
+        ..BackendFacts::DEFAULT
     };
     const EDGE_TRIGGERED: bool = EDGE;
 

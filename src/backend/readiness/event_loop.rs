@@ -3,11 +3,11 @@
 use super::batch::Batch;
 use super::selector::{Interest, Selector};
 use crate::connection::{self, Unsent};
-use crate::contract::{Backend, Description, Facts, Knobs, Unsupported};
+use crate::contract::{Backend, BackendFacts, Facts, Knobs, Unsupported};
 use crate::counters::Counters;
 use crate::drain::{self, Owed};
 use crate::error::{interrupted, would_block};
-use crate::listener::{self, ACCEPTS_PER_TURN, Accepted, Rest};
+use crate::listener::{self, ACCEPTS_PER_TURN, AcceptPause, Accepted};
 use crate::stop::Stop;
 use crate::sys;
 use crate::work::Work;
@@ -25,7 +25,7 @@ pub struct Readiness<S> {
     selector: S,
     listeners: Vec<TcpListener>,
     /// While it lasts, no listener is waited for.
-    rest: Rest,
+    rest: AcceptPause,
     /// By fd: the kernel gives the lowest free number, so this stays dense.
     slots: Vec<Slot>,
     /// Connections that may have more input, but whose turn was over: no edge will come for it.
@@ -34,7 +34,7 @@ pub struct Readiness<S> {
     batch: Batch,
 }
 
-/// What a descriptor is to the loop.
+/// The role of a descriptor in the loop.
 #[derive(Default)]
 enum Slot {
     #[default]
@@ -54,7 +54,7 @@ struct Connection {
 }
 
 impl<S: Selector> Backend for Readiness<S> {
-    const DESCRIPTION: Description = S::DESCRIPTION;
+    const FACTS: BackendFacts = S::FACTS;
 
     fn probe(knobs: &Knobs, _workers: u16) -> Result<(), Unsupported> {
         S::probe(knobs)
@@ -66,7 +66,7 @@ impl<S: Selector> Backend for Readiness<S> {
         Ok(Self {
             selector,
             listeners,
-            rest: Rest::default(),
+            rest: AcceptPause::default(),
             slots: connection::table()?,
             unfinished: VecDeque::new(),
             work: Work::of(knobs),
@@ -195,7 +195,7 @@ impl<S: Selector> Readiness<S> {
                 return;
             }
             if !S::EDGE_TRIGGERED {
-                // What has come meanwhile is reported by the next wait.
+                // The next wait reports input that has come meanwhile.
                 return self.wait_for(counters, fd, Interest::Input);
             }
         }

@@ -4,7 +4,7 @@
 use super::batch::{RECEIVE_BYTES, SEND};
 use super::event_loop::Readiness;
 use super::selector::{Interest, Ready, Selector};
-use crate::contract::{Description, Knobs, Needs};
+use crate::contract::{BackendFacts, Knobs, Needs};
 use crate::counters::Counters;
 use crate::sys;
 use crate::work::WORK_NS;
@@ -14,22 +14,22 @@ use std::os::fd::RawFd;
 /// The loop over poll(2).
 pub type Poll = Readiness<PollArray>;
 
-/// What is waited for, in any order.
+/// The descriptors that are waited for, in any order.
 pub struct PollArray {
     entries: Vec<libc::pollfd>,
     /// By fd: where its entry is. Means nothing for a descriptor that has none.
     places: Vec<u32>,
-    /// What the last wait has reported; serving it moves entries about.
+    /// The descriptors that the last wait has reported; serving them moves entries about.
     ready: Vec<RawFd>,
 }
 
 impl Selector for PollArray {
-    const DESCRIPTION: Description = Description {
+    const FACTS: BackendFacts = BackendFacts {
         name: "poll",
         summary: "poll(2) over an array of all descriptors, one receive buffer a worker, sent at once",
         needs: Needs { linux: "3.2", default_container: true, limits: "none" },
         knobs: &[RECEIVE_BYTES, SEND, WORK_NS],
-        ..Description::DEFAULT
+        ..BackendFacts::DEFAULT
     };
 
     fn new(_knobs: &Knobs) -> io::Result<Self> {

@@ -8,7 +8,7 @@
 use super::batch::{RECEIVE_BYTES, SEND};
 use super::event_loop::Readiness;
 use super::selector::{Interest, Ready, Selector};
-use crate::contract::{Description, Facts, Knobs, Needs};
+use crate::contract::{BackendFacts, Facts, Knobs, Needs};
 use crate::counters::Counters;
 use crate::process;
 use crate::sys::{self, FdSet};
@@ -21,25 +21,26 @@ pub type Select = Readiness<Sets>;
 
 const BITS: usize = libc::c_ulong::BITS as usize;
 
-/// What is waited for. The kernel overwrites the sets that it is given, so it gets copies.
+/// The descriptors that are waited for. The kernel overwrites the sets that it is given, so it gets
+/// copies.
 pub struct Sets {
     input: FdSet,
     output: FdSet,
     /// One more than the highest descriptor in either set: as far as the kernel has to look.
     end: usize,
-    /// What the last wait has reported, in order.
+    /// The descriptors that the last wait has reported, in order.
     ready: Vec<RawFd>,
     descriptors: u64,
 }
 
 impl Selector for Sets {
-    const DESCRIPTION: Description = Description {
+    const FACTS: BackendFacts = BackendFacts {
         name: "select",
         summary: "select(2) over sets of at most 1024 descriptors, one receive buffer a worker, sent at once",
         needs: Needs { linux: "3.2", default_container: true, limits: "1024 open files" },
         knobs: &[RECEIVE_BYTES, SEND, WORK_NS],
         descriptors_per_worker: Some(libc::FD_SETSIZE),
-        ..Description::DEFAULT
+        ..BackendFacts::DEFAULT
     };
 
     fn new(_knobs: &Knobs) -> io::Result<Self> {
@@ -131,7 +132,7 @@ impl Selector for Sets {
     }
 }
 
-/// Where a descriptor's bit is.
+/// Returns the word and the bit of a descriptor.
 fn place(fd: RawFd) -> (usize, libc::c_ulong) {
     (fd as usize / BITS, 1 << (fd as usize % BITS))
 }

@@ -1,11 +1,11 @@
 //! A way to wait for many descriptors.
 
-use crate::contract::{Description, Facts, Knobs, Unsupported};
+use crate::contract::{BackendFacts, Facts, Knobs, Unsupported};
 use crate::counters::Counters;
 use std::io;
 use std::os::fd::RawFd;
 
-/// What a descriptor is waited for.
+/// The condition for which a descriptor is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Interest {
     /// Input, or a connection to accept.
@@ -36,8 +36,8 @@ impl Ready {
 /// A way to wait for many descriptors. Its descriptors are level-triggered, but for the connections
 /// of an [edge-triggered](Selector::EDGE_TRIGGERED) one.
 pub trait Selector: Sized {
-    /// `Backend::DESCRIPTION` of the loop over it.
-    const DESCRIPTION: Description;
+    /// `Backend::FACTS` of the loop over it.
+    const FACTS: BackendFacts;
     /// Whether a connection is registered once and reported when something arrives, instead of
     /// being reported for as long as something is there.
     const EDGE_TRIGGERED: bool = false;
@@ -55,7 +55,7 @@ pub trait Selector: Sized {
         Ok(())
     }
 
-    /// What the kernel granted, beside the trigger.
+    /// Returns what the kernel granted, beside the trigger.
     fn in_force(&self) -> Facts {
         Facts::new()
     }

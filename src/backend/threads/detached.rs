@@ -7,7 +7,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::ptr;
 
-/// Sent to one thread to make its blocking call return EINTR. Where nothing waits for it, it does
+/// Sent to one thread to make its blocking call return EINTR. If nothing waits for it, it does
 /// nothing: it is ignored by default. Urgent data sends it only to the owner of a socket, and no
 /// socket here has one (F_SETOWN).
 const INTERRUPTION: libc::c_int = libc::SIGURG;

@@ -37,8 +37,8 @@ pub const INCREMENTAL: Knob = Knob::word(
 /// are being sent. Kernels without that bound ask for another [growth](Growth).
 const FIRST: u16 = 96;
 
-/// When more buffers are put into the ring. What is in it can be taken by one connection in one go
-/// where the kernel does not bound that, and all connections may want one in one go where the
+/// The condition on which more buffers are put into the ring. One connection can take all that are
+/// in it in one go if the kernel does not bound that. All connections may want one in one go if the
 /// kernel makes all completions at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Growth {
@@ -52,8 +52,9 @@ pub enum Growth {
 }
 
 impl Growth {
-    /// What fits a kernel of this version. `bounded` is from which on it bounds what a receive of
-    /// the kind takes in one go; `in_bursts` says that the ring asks for all completions at once.
+    /// Returns the one that fits a kernel of this version. `bounded` is from which on it bounds
+    /// what a receive of the kind takes in one go; `in_bursts` says that the ring asks for all
+    /// completions at once.
     pub fn of(kernel: Version, bounded: Version, in_bursts: bool) -> Self {
         // IO_LOCAL_TW_DEFAULT_MAX.
         const BOUNDS_COMPLETIONS: Version = (6, 13);
@@ -83,7 +84,7 @@ pub struct BufferRing {
     buffer_bytes: usize,
     incremental: bool,
     growth: Growth,
-    states: Vec<State>,
+    states: Vec<BufferState>,
     kernels: usize,
     /// With so few of them left, more are begun.
     few: usize,
@@ -92,7 +93,7 @@ pub struct BufferRing {
 }
 
 #[derive(Clone, Copy, Default)]
-struct State {
+struct BufferState {
     /// Bytes from the start that are ours.
     filled: u32,
     /// Pieces of them that are in use.
@@ -149,7 +150,7 @@ impl BufferRing {
             buffer_bytes,
             incremental,
             growth,
-            states: vec![State::default(); usize::from(count)],
+            states: vec![BufferState::default(); usize::from(count)],
             kernels: 0,
             few: 0,
             begun: 0,
@@ -283,7 +284,7 @@ impl BufferRing {
 
     fn offer(&mut self, id: u16) {
         let slot = self.entries.tail & self.entries.mask();
-        self.states[usize::from(id)] = State { filled: 0, pieces: 0, kernels: true, slot };
+        self.states[usize::from(id)] = BufferState { filled: 0, pieces: 0, kernels: true, slot };
         self.kernels += 1;
         let address = self.address(id);
         self.entries.put(address, self.buffer_bytes as u32, id);

@@ -3,13 +3,13 @@
 use super::request::Request;
 use super::ring::{Completion, Ring};
 use super::setup::Want;
-use super::token::{Kind, Token};
+use super::token::{RequestKind, Token};
 use crate::counters::Counters;
 use crate::work::Work;
 use io_uring::squeue;
 use std::io;
 
-/// What a handler works with.
+/// The ring and the counters of a loop, for its handler.
 pub struct Core<'a> {
     /// The ring.
     pub ring: Ring,
@@ -79,7 +79,7 @@ impl Core<'_> {
     /// come before all of that is known to be decided: then there must be another.
     pub fn fence(&mut self) -> io::Result<()> {
         if !std::mem::replace(&mut self.fenced, true) {
-            self.request(Token::of(Kind::Fence, 0), Request::nothing())?;
+            self.request(Token::of(RequestKind::Fence, 0), Request::nothing())?;
         }
         Ok(())
     }

@@ -9,7 +9,7 @@
 use super::request::{Request, Socket};
 use super::ring::Ring;
 use super::setup::Want;
-use super::token::{Kind, Token};
+use super::token::{RequestKind, Token};
 use crate::contract::Unsupported;
 use crate::counters::Counters;
 use std::io::{self, ErrorKind, Read};
@@ -48,8 +48,8 @@ fn lets_go(ring: &mut Ring) -> io::Result<bool> {
     // From here on the table alone holds them.
     drop((idle, closed));
     let requests = [
-        (Kind::Poll, Request::poll_multishot(Socket::Direct(IDLE))),
-        (Kind::Close, Request::close(Socket::Direct(CLOSED))),
+        (RequestKind::Poll, Request::poll_multishot(Socket::Direct(IDLE))),
+        (RequestKind::Close, Request::close(Socket::Direct(CLOSED))),
     ];
     for (kind, request) in requests {
         // SAFETY: the requests have no address.
@@ -76,7 +76,7 @@ mod tests {
     use crate::backend::uring::setup::Setup;
     use crate::kernel;
 
-    /// What is tried agrees with what is known of kernels.
+    /// The trial agrees with the versions of kernels.
     #[test]
     fn kernels_let_go_since_6_13() {
         let mut ring = match Ring::probe(Setup::for_test(), &[]) {

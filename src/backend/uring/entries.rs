@@ -63,7 +63,7 @@ impl Entries {
         self.tail = self.tail.wrapping_add(1);
     }
 
-    /// What was put at this place last.
+    /// Returns the buffer that was put at this place last.
     pub fn id(&self, slot: u16) -> u16 {
         let slot = usize::from(slot & self.mask());
         // SAFETY: `slot` is below `count`, and the mapping, which began as zeros, holds as many

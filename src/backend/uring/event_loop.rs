@@ -5,11 +5,11 @@ use super::handler::{Accept, Handler};
 use super::request::Request;
 use super::ring::{Completion, Ring};
 use super::setup::{self, Setup, Want};
-use super::token::{Kind, Token};
-use crate::contract::{Backend, Description, Facts, Knobs, Unsupported};
+use super::token::{RequestKind, Token};
+use crate::contract::{Backend, BackendFacts, Facts, Knobs, Unsupported};
 use crate::counters::Counters;
 use crate::drain::{self, Owed};
-use crate::listener::{self, Failures, Remedy, Rest};
+use crate::listener::{self, AcceptPause, Failures, Remedy};
 use crate::process;
 use crate::stop::Stop;
 use crate::work::Work;
@@ -29,8 +29,8 @@ const CANCEL_PATIENCE: Duration = Duration::from_millis(100);
 /// The kernel ends such a request when its completion does not fit into the queue
 /// (`io_req_post_cqe`), so that there are as many as the queue has entries, one more for each
 /// request, and on older kernels those that it gathers before it puts them there (16,
-/// `submit_state.cqes`). Where completions are made while the loop takes others, and not only when
-/// it enters, whereby it submits the cancellation first, the queue may fill a second time.
+/// `submit_state.cqes`). If completions are made while the loop takes others, and not only when it
+/// enters, it submits the cancellation later: then the queue may fill a second time.
 fn most_unheard(cq_entries: u32, listeners: usize, made_in_enters: bool) -> u64 {
     const GATHERED: u64 = 16;
     let fillings = if made_in_enters { 1 } else { 2 };
@@ -50,7 +50,7 @@ pub struct Uring<H: Handler> {
 }
 
 impl<H: Handler> Backend for Uring<H> {
-    const DESCRIPTION: Description = Description { uses_ring: true, ..H::DESCRIPTION };
+    const FACTS: BackendFacts = BackendFacts { uses_ring: true, ..H::FACTS };
 
     fn locked_bytes(knobs: &Knobs) -> u64 {
         setup_for::<H>(knobs, 1).need().bytes_each
@@ -93,7 +93,7 @@ impl<H: Handler> Backend for Uring<H> {
 
     fn run(self, counters: &Counters, stop: &Stop) -> io::Result<()> {
         let Self { ring, handler, listeners, work } = self;
-        // What requests point to; a failure must not free it.
+        // Requests point to it, so a failure must not free it.
         let mut handler = ManuallyDrop::new(handler);
         let margin = margin(&ring, &listeners);
         let core = Core { ring, counters, work, in_flight: 0, fenced: false, stopping: false };
@@ -102,7 +102,7 @@ impl<H: Handler> Backend for Uring<H> {
             handler: &mut *handler,
             listeners,
             resting: Vec::new(),
-            rest: Rest::default(),
+            rest: AcceptPause::default(),
             failures: Failures::default(),
             accepting_once: 0,
             margin,
@@ -160,7 +160,7 @@ struct Loop<'a, H: Handler> {
     listeners: Vec<TcpListener>,
     /// Listeners that accept nothing until the rest is over.
     resting: Vec<u32>,
-    rest: Rest,
+    rest: AcceptPause,
     failures: Failures,
     /// Requests for one connection each that are under way.
     accepting_once: u64,
@@ -173,7 +173,7 @@ struct Loop<'a, H: Handler> {
 impl<H: Handler> Loop<'_, H> {
     /// Serves until `stop`; what is owed then.
     fn run(mut self, stop: &Stop) -> io::Result<Vec<Owed>> {
-        self.core.request(Token::of(Kind::Stop, 0), Request::poll(stop.fd()))?;
+        self.core.request(Token::of(RequestKind::Stop, 0), Request::poll(stop.fd()))?;
         for index in 0..self.listeners.len() {
             self.accept(index as u32)?;
         }
@@ -190,8 +190,8 @@ impl<H: Handler> Loop<'_, H> {
         self.handler.take_owed(&mut self.core)
     }
 
-    /// What the next turn is to wait for, and how long; none once the loop has stopped and every
-    /// request has ended.
+    /// Returns how much the next turn is to wait for, and how long; none once the loop has stopped
+    /// and every request has ended.
     #[inline]
     fn next_wait(&mut self) -> io::Result<Option<(Want, Option<Duration>)>> {
         if self.core.stopping {
@@ -199,7 +199,7 @@ impl<H: Handler> Loop<'_, H> {
         }
         let want = match self.handler.must_not_wait(&mut self.core)? {
             true => Want::Just(0),
-            // What stands behind the fence must not wait for others.
+            // The work behind the fence must not wait for others.
             false if self.core.fenced => Want::Just(1),
             false => Want::Batch,
         };
@@ -211,7 +211,7 @@ impl<H: Handler> Loop<'_, H> {
         if self.core.in_flight == 0 && self.core.ring.is_decided() {
             return Ok(None);
         }
-        self.core.request(Token::of(Kind::Cancel, 0), Request::cancel_all())?;
+        self.core.request(Token::of(RequestKind::Cancel, 0), Request::cancel_all())?;
         Ok(Some((Want::Just(self.core.in_flight), Some(CANCEL_PATIENCE))))
     }
 
@@ -242,7 +242,7 @@ impl<H: Handler> Loop<'_, H> {
     fn hand_on(&mut self, completion: &Completion) -> io::Result<()> {
         // The most frequent by far. Its request goes on, so that nothing is to be noted of that.
         if completion.more()
-            && let Some(token) = Token::decode_if(Kind::Receive, completion.user_data)
+            && let Some(token) = Token::decode_if(RequestKind::Receive, completion.user_data)
         {
             return self.handler.received(&mut self.core, token, completion);
         }
@@ -253,18 +253,21 @@ impl<H: Handler> Loop<'_, H> {
     fn hand_on_any(&mut self, completion: &Completion) -> io::Result<()> {
         let token = self.core.token_of(completion)?;
         match token.kind {
-            Kind::Receive => self.handler.received(&mut self.core, token, completion)?,
-            Kind::Poll | Kind::Send | Kind::PatientSend | Kind::Install => {
+            RequestKind::Receive => self.handler.received(&mut self.core, token, completion)?,
+            RequestKind::Poll
+            | RequestKind::Send
+            | RequestKind::PatientSend
+            | RequestKind::Install => {
                 self.handler.completed(&mut self.core, token, completion)?;
             }
-            Kind::Stop if completion.result >= 0 => self.core.stopping = true,
-            Kind::Accept | Kind::AcceptOnce => self.accepted(token, completion)?,
-            Kind::Fence => self.core.fenced = false,
-            Kind::Stop | Kind::Close => {
+            RequestKind::Stop if completion.result >= 0 => self.core.stopping = true,
+            RequestKind::Accept | RequestKind::AcceptOnce => self.accepted(token, completion)?,
+            RequestKind::Fence => self.core.fenced = false,
+            RequestKind::Stop | RequestKind::Close => {
                 return Err(io::Error::from_raw_os_error(-completion.result));
             }
             // A cancellation that finds nothing came after the end of what it was to cancel.
-            Kind::Cancel => {}
+            RequestKind::Cancel => {}
         }
         Ok(())
     }
@@ -272,27 +275,27 @@ impl<H: Handler> Loop<'_, H> {
     fn accept(&mut self, index: u32) -> io::Result<()> {
         let listener = self.listeners[index as usize].as_raw_fd();
         let (kind, request) = match H::ACCEPT {
-            Accept::Once => (Kind::AcceptOnce, Request::accept(listener, false)),
-            Accept::Multishot => (Kind::Accept, Request::accept_multishot(listener, false)),
+            Accept::Once => (RequestKind::AcceptOnce, Request::accept(listener, false)),
+            Accept::Multishot => (RequestKind::Accept, Request::accept_multishot(listener, false)),
             Accept::MultishotDirect if self.room() > self.margin => {
                 self.near_full = false;
-                (Kind::Accept, Request::accept_multishot(listener, true))
+                (RequestKind::Accept, Request::accept_multishot(listener, true))
             }
             Accept::MultishotDirect if self.room() > self.accepting_once => {
-                (Kind::AcceptOnce, Request::accept(listener, true))
+                (RequestKind::AcceptOnce, Request::accept(listener, true))
             }
             Accept::MultishotDirect => {
                 self.pause_accepting(index);
                 return Ok(());
             }
         };
-        self.accepting_once += u64::from(kind == Kind::AcceptOnce);
+        self.accepting_once += u64::from(kind == RequestKind::AcceptOnce);
         self.core.request(Token::of(kind, index), request)
     }
 
     fn accepted(&mut self, token: Token, completion: &Completion) -> io::Result<()> {
         let Core { counters, stopping, .. } = self.core;
-        self.accepting_once -= u64::from(token.kind == Kind::AcceptOnce);
+        self.accepting_once -= u64::from(token.kind == RequestKind::AcceptOnce);
         if completion.result >= 0 {
             counters.accepted.add(1);
             self.failures.over();
@@ -321,7 +324,7 @@ impl<H: Handler> Loop<'_, H> {
                 Remedy::End => return Err(listener::unusable(errno)),
             }
         }
-        let by_the_kernel = token.kind == Kind::Accept && errno != libc::ECANCELED;
+        let by_the_kernel = token.kind == RequestKind::Accept && errno != libc::ECANCELED;
         counters.rearms.add(u64::from(by_the_kernel));
         self.accept(token.index)
     }
@@ -348,8 +351,8 @@ impl<H: Handler> Loop<'_, H> {
         }
         self.near_full = true;
         for index in 0..self.listeners.len() as u32 {
-            let accept = Token::of(Kind::Accept, index);
-            self.core.request(Token::of(Kind::Cancel, index), Request::cancel(accept))?;
+            let accept = Token::of(RequestKind::Accept, index);
+            self.core.request(Token::of(RequestKind::Cancel, index), Request::cancel(accept))?;
         }
         Ok(())
     }

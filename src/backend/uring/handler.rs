@@ -1,17 +1,17 @@
-//! What an io_uring backend does with its connections.
+//! The boundary between the loop and the io_uring backends.
 
 use super::core::Core;
 use super::ring::{Completion, Ring};
 use super::setup::Setup;
 use super::token::Token;
-use crate::contract::{Description, Facts, Knobs, Unsupported};
+use crate::contract::{BackendFacts, Facts, Knobs, Unsupported};
 use crate::drain::Owed;
 use std::io;
 
-/// What happens on the connections of an io_uring backend.
+/// The way of an io_uring backend to serve its connections.
 pub trait Handler: Sized {
-    /// `Backend::DESCRIPTION`, but for the ring.
-    const DESCRIPTION: Description;
+    /// `Backend::FACTS`, but for the ring.
+    const FACTS: BackendFacts;
     /// How connections are accepted.
     const ACCEPT: Accept;
     /// Operations that it needs beside those of the loop, with their names.
@@ -33,7 +33,7 @@ pub trait Handler: Sized {
     /// Sets up beside `listeners` listening sockets.
     fn new(ring: &Ring, knobs: &Knobs, listeners: usize) -> io::Result<Self>;
 
-    /// What the kernel granted.
+    /// Returns what the kernel granted.
     fn in_force(&self) -> Facts;
 
     /// The size of the table of direct descriptors, if connections are such.

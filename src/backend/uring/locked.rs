@@ -16,14 +16,14 @@ const PAGE_BYTES: u64 = 4096;
 
 /// The memory that the workers of a server lock.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Need {
+pub struct LockedMemory {
     /// Bytes of each.
     pub bytes_each: u64,
     /// How many there are.
     pub workers: u64,
 }
 
-impl Need {
+impl LockedMemory {
     /// Bytes of all.
     fn bytes(self) -> u64 {
         self.bytes_each.saturating_mul(self.workers)
@@ -90,21 +90,21 @@ mod tests {
 
     #[test]
     fn the_limit_is_named_first() {
-        let need = Need { bytes_each: 100 << 10, workers: 96 };
+        let need = LockedMemory { bytes_each: 100 << 10, workers: 96 };
         let text = need.explain(Some(8 << 20));
         let first = text.find("`ulimit -l`").expect("the limit");
         assert!(first < text.find("sq_entries").expect("the queues"), "{text}");
         for word in ["is 8192 KiB,", "96 workers need 9600 KiB", "100 KiB each", "limits.conf"] {
             assert!(text.contains(word), "{word}: {text}");
         }
-        let shared = Need { workers: 1, ..need }.explain(Some(128 << 10));
+        let shared = LockedMemory { workers: 1, ..need }.explain(Some(128 << 10));
         assert!(shared.contains("other processes of this user"), "{shared}");
         assert!(!need.explain(None).contains("ulimit"));
     }
 
     #[test]
     fn only_memory_is_waited_for() {
-        let need = Need::default();
+        let need = LockedMemory::default();
         let mut calls = 0;
         let mut refuse = |errno| {
             let make = || {
@@ -116,7 +116,7 @@ mod tests {
         assert_eq!(refuse(libc::EPERM), Some(libc::EPERM));
         assert_eq!(calls, 1);
         assert!(
-            !Need { bytes_each: u64::MAX, workers: 2 }.may_come(Duration::ZERO),
+            !LockedMemory { bytes_each: u64::MAX, workers: 2 }.may_come(Duration::ZERO),
             "more than any limit"
         );
     }

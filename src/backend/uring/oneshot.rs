@@ -15,9 +15,9 @@ use super::memory::AnonymousMemory;
 use super::request::{Request, Socket};
 use super::ring::{Completion, Ring};
 use super::setup::{self, Setup};
-use super::token::{GENERATION_MASK, Kind, Token};
+use super::token::{GENERATION_MASK, RequestKind, Token};
 use crate::connection;
-use crate::contract::{Description, Facts, Knob, Knobs, Unsupported};
+use crate::contract::{BackendFacts, Facts, Knob, Knobs, Unsupported};
 use crate::drain::Owed;
 use crate::sys;
 use crate::work::WORK_NS;
@@ -39,7 +39,7 @@ pub struct Oneshot {
 #[derive(Default)]
 struct Connection {
     generation: u32,
-    /// What of the buffer is owed.
+    /// The part of the buffer that is owed.
     start: u32,
     end: u32,
     open: bool,
@@ -86,7 +86,7 @@ impl Buffers {
 }
 
 impl Handler for Oneshot {
-    const DESCRIPTION: Description = Description {
+    const FACTS: BackendFacts = BackendFacts {
         name: "uring-oneshot",
         summary: "the naive port: a receive for each message, a buffer for each connection",
         needs: setup::needs("6.1"),
@@ -110,7 +110,7 @@ impl Handler for Oneshot {
             ),
             WORK_NS,
         ],
-        ..Description::DEFAULT
+        ..BackendFacts::DEFAULT
     };
     const ACCEPT: Accept = Accept::Once;
     const OPERATIONS: &'static [(&'static str, u8)] = &[];
@@ -176,7 +176,7 @@ impl Handler for Oneshot {
             return Ok(());
         }
         match token.kind {
-            Kind::Send => self.linked_send_failed(core, index, completion.result),
+            RequestKind::Send => self.linked_send_failed(core, index, completion.result),
             _ => self.sent(core, index, completion.result),
         }
     }
@@ -228,7 +228,7 @@ impl Oneshot {
         late
     }
 
-    fn token(&self, kind: Kind, index: u32) -> Token {
+    fn token(&self, kind: RequestKind, index: u32) -> Token {
         Token { kind, generation: self.connections[index as usize].generation, index }
     }
 
@@ -240,7 +240,7 @@ impl Oneshot {
         // SAFETY: the buffer stays where it is until the loop has ended, and nothing else uses it
         // while nothing is owed from it: it is read only from this receive's completion on, until
         // the next receive, or, when one is linked behind a send, by that send alone.
-        unsafe { core.push(self.token(Kind::Receive, index), entry)? };
+        unsafe { core.push(self.token(RequestKind::Receive, index), entry)? };
         Ok(())
     }
 
@@ -257,7 +257,7 @@ impl Oneshot {
             .build();
         if !self.link {
             // SAFETY: nothing is received into the buffer until the send has completed.
-            unsafe { core.push(self.token(Kind::PatientSend, index), entry)? };
+            unsafe { core.push(self.token(RequestKind::PatientSend, index), entry)? };
             return Ok(());
         }
         // Counted now, because no completion will say when; a failed send takes it back.
@@ -266,7 +266,7 @@ impl Oneshot {
         // A link ends with the batch that is submitted: both must be in the queue together.
         core.make_room(LINKED)?;
         // SAFETY: the receive behind it begins when it has ended.
-        unsafe { core.push(self.token(Kind::Send, index), entry)? };
+        unsafe { core.push(self.token(RequestKind::Send, index), entry)? };
         self.receive(core, index)
     }
 
@@ -319,7 +319,7 @@ impl Oneshot {
 
     fn close(&mut self, core: &mut Core, index: u32) -> io::Result<()> {
         core.counters.closed.add(1);
-        let token = self.token(Kind::Close, index);
+        let token = self.token(RequestKind::Close, index);
         self.connections[index as usize].open = false;
         core.request(token, Request::close(Socket::File(index)))
     }

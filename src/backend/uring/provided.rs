@@ -1,5 +1,5 @@
-//! The backends that receive into provided buffers and send the echo straight from the buffer that it
-//! came in.
+//! The backends that receive into provided buffers and send the echo straight from the buffer that
+//! it came in.
 //!
 //! # One system call an echo
 //! The loop submits the sends of a batch and waits for the next batch in the same `io_uring_enter`.
@@ -9,13 +9,13 @@
 //! taken, it has succeeded if it has none. A send's own completion does not end the wait, and a
 //! failed send does not wait for input that may never come.
 //!
-//! Where something is to follow a send, another buffer, the close, a receive that waits for a
-//! buffer, the loop only submits, does that, and waits after it. A submission thread cannot be told
-//! to submit at once: there a fence, a request that does nothing, is queued behind the send, and
-//! its completion ends the wait.
+//! If something is to follow a send (another buffer, the close, a receive that waits for a buffer),
+//! the loop only submits, does that, and waits after it. A submission thread cannot be told to
+//! submit at once: there a fence, a request that does nothing, is queued behind the send, and its
+//! completion ends the wait.
 //!
 //! # Order and bounds
-//! A connection has one send in flight at most, or its bytes could be reordered. What arrives
+//! A connection has one send in flight at most, or its bytes could be reordered. Input that arrives
 //! meanwhile queues in its buffers; past a limit its receive is cancelled until the queue is down
 //! to half. A peer that does not read makes a send fail with EAGAIN: then what it is owed moves to
 //! the heap, its buffers go back to the ring, so that slow readers cannot starve the others of

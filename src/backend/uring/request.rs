@@ -39,7 +39,7 @@ pub enum Socket {
 }
 
 impl Socket {
-    /// What stands in a request's place for a descriptor. A direct one also wants
+    /// Returns the descriptor for a request. A direct one also wants
     /// [`Socket::flags`].
     pub fn fd(self) -> Fd {
         let (Socket::File(index) | Socket::Direct(index)) = self;

@@ -16,9 +16,9 @@ const NOW: (usize, Option<EnterBounds>) = (0, None);
 /// A completion, copied out of the queue.
 #[derive(Clone, Copy)]
 pub struct Completion {
-    /// Of the request that it belongs to.
+    /// The token of its request.
     pub user_data: u64,
-    /// What the system call of the same name would return, or the negative errno.
+    /// The result that the system call of the same name would have, or the negative errno.
     pub result: i32,
     flags: u32,
 }
@@ -46,7 +46,7 @@ impl Completion {
         cqueue::buffer_more(self.flags)
     }
 
-    /// That its number names no request.
+    /// Returns the error of a completion whose number names no request.
     #[cold]
     pub fn of_no_request(&self) -> io::Error {
         io::Error::other(format!("a completion of no request: {:#x}", self.user_data))
@@ -64,9 +64,9 @@ pub struct Ring {
     setup: Setup,
     /// Its index among the thread's registered rings.
     registered: Option<u32>,
-    /// What enters name: that index, or the descriptor.
+    /// The ring's name in enters: that index, or the descriptor.
     enter_fd: RawFd,
-    /// What enters say beside what they are to do: which of both it is.
+    /// The flag in enters that says which of both it is.
     enter_flags: EnterFlags,
     /// Requests queued so far.
     pushed: u64,

@@ -1,13 +1,13 @@
 //! How a ring is set up, and why that may be refused.
 
-use super::locked::{Need, whole_pages};
+use super::locked::{LockedMemory, whole_pages};
 use crate::contract::{Knob, Knobs, Needs, Unsupported};
 use crate::process;
 use crate::sys::EnterBounds;
 use std::io;
 use std::time::Duration;
 
-/// What every backend on a ring needs, since this kernel.
+/// The requirements of every backend on a ring, which needs this kernel.
 pub const fn needs(linux: &'static str) -> Needs {
     Needs {
         linux,
@@ -16,7 +16,6 @@ pub const fn needs(linux: &'static str) -> Needs {
     }
 }
 
-/// `task_run`: when the kernel makes completions of what has become ready.
 pub const TASK_RUN: Knob = Knob::word(
     "task_run",
     &["defer", "coop", "default"],
@@ -24,7 +23,6 @@ pub const TASK_RUN: Knob = Knob::word(
      kind (COOP_TASKRUN), or at once, by interrupting it",
 );
 
-/// `sq_entries`.
 pub const SQ_ENTRIES: Knob = Knob::number(
     "sq_entries",
     256,
@@ -32,7 +30,6 @@ pub const SQ_ENTRIES: Knob = Knob::number(
     "submission queue, in requests, rounded up to a power of two",
 );
 
-/// `cq_entries`.
 pub const CQ_ENTRIES: Knob = Knob::number(
     "cq_entries",
     4096,
@@ -40,14 +37,12 @@ pub const CQ_ENTRIES: Knob = Knob::number(
     "completion queue, in completions, at least sq_entries, rounded up to a power of two",
 );
 
-/// `registered_ring`.
 pub const REGISTERED_RING: Knob = Knob::word(
     "registered_ring",
     &["on", "off"],
     "whether the ring's descriptor is registered with its thread, so that no enter looks it up",
 );
 
-/// `min_wait_us`.
 pub const MIN_WAIT_US: Knob = Knob::number(
     "min_wait_us",
     0,
@@ -56,7 +51,6 @@ pub const MIN_WAIT_US: Knob = Knob::number(
      signal; 0: it does not",
 );
 
-/// `min_wait_events`.
 pub const MIN_WAIT_EVENTS: Knob = Knob::number(
     "min_wait_events",
     32,
@@ -65,7 +59,6 @@ pub const MIN_WAIT_EVENTS: Knob = Knob::number(
      from 20 on (task_run=defer)",
 );
 
-/// `sq_idle_ms`.
 pub const SQ_IDLE_MS: Knob = Knob::number(
     "sq_idle_ms",
     10,
@@ -73,7 +66,6 @@ pub const SQ_IDLE_MS: Knob = Knob::number(
     "milliseconds without a request after which the submission thread sleeps and must be woken",
 );
 
-/// `sq_cpu`.
 pub const SQ_CPU: Knob = Knob::number(
     "sq_cpu",
     0,
@@ -107,7 +99,7 @@ pub struct Setup {
     /// Idle time in milliseconds, and the CPU, of a submission thread.
     pub submission_thread: Option<(u32, Option<u32>)>,
     /// The memory that all workers lock beside their rings.
-    pub beside: Need,
+    pub beside: LockedMemory,
 }
 
 impl Setup {
@@ -135,7 +127,7 @@ impl Setup {
 
     /// The same for one of so many workers, each of which locks `bytes` beside its ring.
     pub fn for_workers(self, workers: u16, bytes: u64) -> Self {
-        Self { beside: Need { bytes_each: bytes, workers: workers.into() }, ..self }
+        Self { beside: LockedMemory { bytes_each: bytes, workers: workers.into() }, ..self }
     }
 
     /// The same without a registration of the ring.
@@ -145,13 +137,13 @@ impl Setup {
 
     /// The memory that the workers lock, by the layout of a ring: 64 bytes for a request and, in an
     /// area with the heads and tails, 4 more for it and 16 for a completion (io_uring_setup(2)).
-    pub fn need(&self) -> Need {
+    pub fn need(&self) -> LockedMemory {
         const HEADS_AND_TAILS: u64 = 320;
         let requests = u64::from(self.sq_entries.next_power_of_two());
         let completions = u64::from(self.cq_entries.next_power_of_two()).max(requests);
         let ring = whole_pages(64 * requests)
             + whole_pages(HEADS_AND_TAILS + 16 * completions + 4 * requests);
-        Need { bytes_each: ring + self.beside.bytes_each, ..self.beside }
+        LockedMemory { bytes_each: ring + self.beside.bytes_each, ..self.beside }
     }
 
     /// A small ring.

@@ -1,9 +1,9 @@
-//! What a completion belongs to, packed into the 64 bits of `user_data`.
+//! The request and the connection of a completion, packed into the 64 bits of `user_data`.
 
-/// What a request is for.
+/// The purpose of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Kind {
+pub enum RequestKind {
     /// Multishot accept; the index is the listener's, here and below.
     Accept,
     /// Accept of one connection.
@@ -28,33 +28,33 @@ pub enum Kind {
     Stop,
 }
 
-impl Kind {
+impl RequestKind {
     /// Whether the request has a last completion whatever comes of it; the others have one only if
     /// they fail.
     pub fn completes_always(self) -> bool {
-        !matches!(self, Kind::Send | Kind::Close)
+        !matches!(self, RequestKind::Send | RequestKind::Close)
     }
 }
 
-const KINDS: [Kind; 11] = [
-    Kind::Accept,
-    Kind::AcceptOnce,
-    Kind::Receive,
-    Kind::Poll,
-    Kind::Send,
-    Kind::PatientSend,
-    Kind::Close,
-    Kind::Cancel,
-    Kind::Install,
-    Kind::Fence,
-    Kind::Stop,
+const KINDS: [RequestKind; 11] = [
+    RequestKind::Accept,
+    RequestKind::AcceptOnce,
+    RequestKind::Receive,
+    RequestKind::Poll,
+    RequestKind::Send,
+    RequestKind::PatientSend,
+    RequestKind::Close,
+    RequestKind::Cancel,
+    RequestKind::Install,
+    RequestKind::Fence,
+    RequestKind::Stop,
 ];
 
-/// Kind (8 bits), generation (24 bits), index (32 bits).
+/// RequestKind (8 bits), generation (24 bits), index (32 bits).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Token {
-    /// What the request is for.
-    pub kind: Kind,
+    /// The purpose of the request.
+    pub kind: RequestKind,
     /// Which owner of the index it belongs to, modulo 2^24: a completion that comes late must not
     /// touch a connection that got the same descriptor since.
     pub generation: u32,
@@ -67,7 +67,7 @@ pub const GENERATION_MASK: u32 = 0x00ff_ffff;
 
 impl Token {
     /// A token of a kind that needs no generation.
-    pub fn of(kind: Kind, index: u32) -> Self {
+    pub fn of(kind: RequestKind, index: u32) -> Self {
         Self { kind, generation: 0, index }
     }
 
@@ -87,12 +87,12 @@ impl Token {
 
     /// The token in the `user_data` of a completion, if it is of this kind.
     #[inline]
-    pub fn decode_if(kind: Kind, user_data: u64) -> Option<Self> {
+    pub fn decode_if(kind: RequestKind, user_data: u64) -> Option<Self> {
         (user_data >> 56 == kind as u64).then(|| Self::of_kind(kind, user_data))
     }
 
     #[inline]
-    fn of_kind(kind: Kind, user_data: u64) -> Self {
+    fn of_kind(kind: RequestKind, user_data: u64) -> Self {
         Self {
             kind,
             generation: (user_data >> 32) as u32 & GENERATION_MASK,

@@ -2,9 +2,11 @@
 
 use super::segments::Segments;
 use super::techniques::Technique;
-use crate::backend::uring::buffer_ring::{BufferRing, Piece};
-use crate::backend::uring::ring::Completion;
-use crate::backend::uring::token::{GENERATION_MASK, Token};
+use crate::backend::uring::{
+    buffer_ring::{BufferRing, Piece},
+    ring::Completion,
+    token::{GENERATION_MASK, Token},
+};
 
 #[derive(Default)]
 pub struct Connection {
@@ -17,12 +19,12 @@ pub struct Connection {
     pub sending: u16,
     /// Those that hold, a bit for each [`State`].
     pub states: u8,
-    /// What a peer that does not read is owed.
+    /// Bytes that are owed to a peer that does not read.
     pub blocked: Option<Box<Blocked>>,
 }
 
-/// What a connection needs next.
-pub enum Need {
+/// The next step of a connection.
+pub enum NextStep {
     /// Its input is armed, and what it owes is under way.
     Nothing,
     /// The same, but for the send.
@@ -31,7 +33,7 @@ pub enum Need {
     Other,
 }
 
-/// What may be true of a connection.
+/// A condition of a connection.
 #[derive(Clone, Copy, Debug)]
 #[repr(u8)]
 pub enum State {
@@ -103,19 +105,19 @@ impl Connection {
         buffers.give_back(piece);
     }
 
-    /// What it needs, if no more than `limit` pieces may queue on it.
+    /// Returns its next step, if no more than `limit` pieces may queue on it.
     #[inline]
-    pub fn need<T: Technique>(&self, limit: u32) -> Need {
+    pub fn need<T: Technique>(&self, limit: u32) -> NextStep {
         let armed = if T::POLL { State::Polling } else { State::Receiving };
         if self.states != State::Open as u8 | armed as u8
             || self.blocked.is_some()
             || self.length > limit
         {
-            Need::Other
+            NextStep::Other
         } else if self.sending > 0 || self.length == 0 {
-            Need::Nothing
+            NextStep::Nothing
         } else {
-            Need::Send
+            NextStep::Send
         }
     }
 
@@ -186,11 +188,11 @@ pub fn is_late(connection: &Connection, token: Token) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::uring::token::Kind;
+    use crate::backend::uring::token::RequestKind;
 
     #[test]
     fn only_the_connection_itself_is_in_time() {
-        let token = Token { kind: Kind::Receive, generation: 2, index: 0 };
+        let token = Token { kind: RequestKind::Receive, generation: 2, index: 0 };
         let connection =
             |generation, states| Connection { generation, states, ..Connection::default() };
         let open = State::Open as u8;

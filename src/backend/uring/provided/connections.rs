@@ -1,13 +1,15 @@
-//! What a worker on provided buffers has.
+//! The state of a worker on provided buffers.
 
 use super::connection::Connection;
 use super::segments::Segments;
 use super::sends::Sends;
 use super::techniques::Technique;
-use crate::backend::uring::buffer_ring::BufferRing;
-use crate::backend::uring::request::Socket;
-use crate::backend::uring::send_groups::SendGroups;
-use crate::backend::uring::token::{Kind, Token};
+use crate::backend::uring::{
+    buffer_ring::BufferRing,
+    request::Socket,
+    send_groups::SendGroups,
+    token::{RequestKind, Token},
+};
 use std::collections::VecDeque;
 use std::marker::PhantomData;
 
@@ -41,7 +43,7 @@ impl<T: Technique> Provided<T> {
         &mut self.connections[index as usize]
     }
 
-    pub fn token(&self, kind: Kind, index: u32) -> Token {
+    pub fn token(&self, kind: RequestKind, index: u32) -> Token {
         Token { kind, generation: self.connections[index as usize].generation, index }
     }
 

@@ -1,23 +1,25 @@
-//! What the loop calls, and what a connection needs next.
+//! The calls of the loop, and the next step of a connection.
 
-use super::connection::{self, Need, State, is_late};
+use super::connection::{self, NextStep, State, is_late};
 use super::connections::Provided;
 use super::segments::Segments;
 use super::sends::{Sending, Sends};
 use super::techniques::Technique;
-use crate::backend::uring::buffer_ring::{self, BufferRing, Growth};
-use crate::backend::uring::core::Core;
-use crate::backend::uring::direct;
-use crate::backend::uring::handler::{Accept, Handler};
-use crate::backend::uring::locked::whole_pages;
-use crate::backend::uring::request::Request;
-use crate::backend::uring::ring::{Completion, Ring};
-use crate::backend::uring::send_groups::SendGroups;
-use crate::backend::uring::setup::Setup;
-use crate::backend::uring::token::{Kind, Token};
+use crate::backend::uring::{
+    buffer_ring::{self, BufferRing, Growth},
+    core::Core,
+    direct,
+    handler::{Accept, Handler},
+    locked::whole_pages,
+    request::Request,
+    ring::{Completion, Ring},
+    send_groups::SendGroups,
+    setup::Setup,
+    token::{RequestKind, Token},
+};
 use crate::call::Call;
 use crate::connection::table;
-use crate::contract::{Description, Facts, Knobs, Unsupported};
+use crate::contract::{BackendFacts, Facts, Knobs, Unsupported};
 use crate::drain::Owed;
 use crate::{kernel, process, sys};
 use std::collections::VecDeque;
@@ -41,8 +43,7 @@ const MULTISHOT_MAX_RETRY: usize = 32;
 const DIRECT_MOST: usize = 65_536;
 
 impl<T: Technique> Handler for Provided<T> {
-    const DESCRIPTION: Description =
-        Description { kernel_thread: T::SUBMISSION_THREAD, ..T::DESCRIPTION };
+    const FACTS: BackendFacts = BackendFacts { kernel_thread: T::SUBMISSION_THREAD, ..T::FACTS };
     const ACCEPT: Accept = if T::DIRECT { Accept::MultishotDirect } else { Accept::Multishot };
     const OPERATIONS: &'static [(&'static str, u8)] = T::OPERATIONS;
 
@@ -168,8 +169,8 @@ impl<T: Technique> Handler for Provided<T> {
         core.counters.bytes_received.add(u64::from(length));
         core.work.perform();
         let need = connection.need::<T>(*buffers_per_connection);
-        if matches!(need, Need::Nothing) {
-            // What has just come waits for a send. One that is decided ends this turn, and is
+        if matches!(need, NextStep::Nothing) {
+            // The new input waits for a send. A send that is decided ends this turn, and is
             // followed then.
             self.may_be_followed |= !self.sends.are_all_below(core.decided());
             return Ok(());
@@ -188,8 +189,8 @@ impl<T: Technique> Handler for Provided<T> {
             return Ok(());
         }
         match token.kind {
-            Kind::Poll => self.polled(core, token.index, completion),
-            Kind::Send => self.send_failed(core, token.index, completion.result),
+            RequestKind::Poll => self.polled(core, token.index, completion),
+            RequestKind::Send => self.send_failed(core, token.index, completion.result),
             _ => self.sent_patiently(core, token.index, completion.result),
         }
     }
@@ -257,12 +258,12 @@ impl<T: Technique> Provided<T> {
 
     /// The same where what it needs is known.
     #[inline(always)]
-    pub fn supply(&mut self, core: &mut Core, index: u32, need: Need) -> io::Result<()> {
+    pub fn supply(&mut self, core: &mut Core, index: u32, need: NextStep) -> io::Result<()> {
         match need {
-            Need::Nothing => Ok(()),
+            NextStep::Nothing => Ok(()),
             _ if core.stopping => Ok(()),
-            Need::Send => self.send_from_buffers(core, index),
-            Need::Other => self.advance_otherwise(core, index),
+            NextStep::Send => self.send_from_buffers(core, index),
+            NextStep::Other => self.advance_otherwise(core, index),
         }
     }
 
@@ -320,7 +321,7 @@ impl<T: Technique> Provided<T> {
 
     fn close(&mut self, core: &mut Core, index: u32) -> io::Result<()> {
         core.counters.closed.add(1);
-        let token = self.token(Kind::Close, index);
+        let token = self.token(RequestKind::Close, index);
         self.at(index).clear(State::Open);
         core.request(token, Request::close(Self::socket(index)))
     }
@@ -328,7 +329,7 @@ impl<T: Technique> Provided<T> {
     /// Makes regular descriptors of direct ones, because the drain knows no other.
     fn install(&mut self, core: &mut Core, open: &[(u32, RawFd)]) -> io::Result<Vec<(u32, RawFd)>> {
         for &(index, _) in open {
-            core.request(Token::of(Kind::Install, index), Request::install(index))?;
+            core.request(Token::of(RequestKind::Install, index), Request::install(index))?;
         }
         let mut installed = Vec::with_capacity(open.len());
         let mut failed = None;

@@ -3,16 +3,21 @@
 use super::connection::{State, is_late, take_pieces};
 use super::connections::Provided;
 use super::techniques::Technique;
-use crate::backend::uring::core::Core;
-use crate::backend::uring::request::Request;
-use crate::backend::uring::ring::Completion;
-use crate::backend::uring::token::{Kind, Token};
+use crate::backend::uring::{
+    core::Core,
+    request::Request,
+    ring::Completion,
+    token::{RequestKind, Token},
+};
 use std::io;
 
 impl<T: Technique> Provided<T> {
     pub fn poll(&mut self, core: &mut Core, index: u32) -> io::Result<()> {
         self.at(index).set(State::Polling);
-        core.request(self.token(Kind::Poll, index), Request::poll_multishot(Self::socket(index)))
+        core.request(
+            self.token(RequestKind::Poll, index),
+            Request::poll_multishot(Self::socket(index)),
+        )
     }
 
     pub fn receive(&mut self, core: &mut Core, index: u32) -> io::Result<()> {
@@ -30,7 +35,7 @@ impl<T: Technique> Provided<T> {
         } else {
             Request::receive_multishot(socket)
         };
-        core.request(self.token(Kind::Receive, index), request)
+        core.request(self.token(RequestKind::Receive, index), request)
     }
 
     /// Takes back the request that brings input, the receive or the poll.
@@ -42,8 +47,9 @@ impl<T: Technique> Provided<T> {
             return Ok(());
         }
         connection.set(State::Cancelling);
-        let target = self.token(if T::POLL { Kind::Poll } else { Kind::Receive }, index);
-        core.request(self.token(Kind::Cancel, index), Request::cancel(target))
+        let target =
+            self.token(if T::POLL { RequestKind::Poll } else { RequestKind::Receive }, index);
+        core.request(self.token(RequestKind::Cancel, index), Request::cancel(target))
     }
 
     pub fn polled(

@@ -5,9 +5,11 @@ use super::connection::{Blocked, Connection, State};
 use super::connections::Provided;
 use super::sends::Sending;
 use super::techniques::Technique;
-use crate::backend::uring::core::Core;
-use crate::backend::uring::send_groups::{BUNDLE_MOST, SendGroups};
-use crate::backend::uring::token::{Kind, Token};
+use crate::backend::uring::{
+    core::Core,
+    send_groups::{BUNDLE_MOST, SendGroups},
+    token::{RequestKind, Token},
+};
 use io_uring::opcode;
 use io_uring::squeue::Flags;
 use std::io;
@@ -26,7 +28,7 @@ impl<T: Technique> Provided<T> {
             let socket = Self::socket(index);
             // No hurry now: the kernel waits for space.
             let bytes = &blocked.sending[blocked.sent..];
-            // What is more than a request can say is sent after it.
+            // Bytes beyond what a request can name are sent after it.
             let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
             let entry = opcode::Send::new(socket.fd(), bytes.as_ptr(), length)
                 .flags(libc::MSG_NOSIGNAL)
@@ -35,7 +37,7 @@ impl<T: Technique> Provided<T> {
             // SAFETY: the bytes are a boxed slice's, which is dropped only after the send's
             // completion.
             unsafe {
-                core.push(self.token(Kind::PatientSend, index), entry.flags(socket.flags()))?
+                core.push(self.token(RequestKind::PatientSend, index), entry.flags(socket.flags()))?
             };
             return Ok(());
         }
@@ -71,7 +73,7 @@ impl<T: Technique> Provided<T> {
         let connection = &mut self.connections[index as usize];
         connection.sending = segments;
         self.may_be_followed |= connection.length > segments.into();
-        let token = Token { kind: Kind::Send, generation: connection.generation, index };
+        let token = Token { kind: RequestKind::Send, generation: connection.generation, index };
         // SAFETY: the bytes are in pieces of buffers that stay ours until the send is decided. So
         // does the group that it takes them from.
         let number = unsafe {

@@ -1,16 +1,15 @@
-//! What each of these backends does differently from another.
+//! The differences between these backends.
 
-use crate::backend::uring::buffer_ring;
-use crate::backend::uring::setup;
-use crate::contract::{Description, Knob, Needs};
+use crate::backend::uring::{buffer_ring, setup};
+use crate::contract::{BackendFacts, Knob, Needs};
 use crate::kernel::Version;
 use crate::work::WORK_NS;
 use io_uring::opcode;
 
-/// What one of these backends does differently from another.
+/// The differences of one of these backends from another.
 pub trait Technique {
-    /// `Backend::DESCRIPTION`, but for what a ring and the technique say.
-    const DESCRIPTION: Description;
+    /// `Backend::FACTS`, but for what a ring and the technique say.
+    const FACTS: BackendFacts;
     /// Connections are direct descriptors.
     const DIRECT: bool = false;
     /// Input is polled for, then received.
@@ -59,12 +58,12 @@ const KNOBS: &[Knob] = &[
 pub struct Multishot;
 
 impl Technique for Multishot {
-    const DESCRIPTION: Description = Description {
+    const FACTS: BackendFacts = BackendFacts {
         name: "uring-multishot",
         summary: "multishot accept and receive, provided buffers sent back in place, DEFER_TASKRUN",
         needs: setup::needs("6.1"),
         knobs: KNOBS,
-        ..Description::DEFAULT
+        ..BackendFacts::DEFAULT
     };
 }
 
@@ -72,7 +71,7 @@ impl Technique for Multishot {
 pub struct Direct;
 
 impl Technique for Direct {
-    const DESCRIPTION: Description = Description {
+    const FACTS: BackendFacts = BackendFacts {
         name: "uring-multishot-direct",
         summary: "as uring-multishot, with direct descriptors instead of files",
         needs: Needs {
@@ -81,7 +80,7 @@ impl Technique for Direct {
             limits: "io_uring not disabled, RLIMIT_MEMLOCK for each ring; as many direct descriptors as RLIMIT_NOFILE",
         },
         knobs: KNOBS,
-        ..Description::DEFAULT
+        ..BackendFacts::DEFAULT
     };
     const DIRECT: bool = true;
     const OPERATIONS: &'static [(&'static str, u8)] =
@@ -92,12 +91,12 @@ impl Technique for Direct {
 pub struct PollMultishot;
 
 impl Technique for PollMultishot {
-    const DESCRIPTION: Description = Description {
+    const FACTS: BackendFacts = BackendFacts {
         name: "uring-poll-multishot",
         summary: "multishot poll, then a receive into a provided buffer: an idle connection holds the least memory",
         needs: setup::needs("6.1"),
         knobs: KNOBS,
-        ..Description::DEFAULT
+        ..BackendFacts::DEFAULT
     };
     const POLL: bool = true;
 }
@@ -106,7 +105,7 @@ impl Technique for PollMultishot {
 pub struct Bundle;
 
 impl Technique for Bundle {
-    const DESCRIPTION: Description = Description {
+    const FACTS: BackendFacts = BackendFacts {
         name: "uring-bundle",
         summary: "as uring-multishot, but one completion and one send for several buffers: large and pipelined messages",
         needs: setup::needs("6.10"),
@@ -122,7 +121,7 @@ impl Technique for Bundle {
             BUFFERS_PER_CONNECTION,
             WORK_NS,
         ],
-        ..Description::DEFAULT
+        ..BackendFacts::DEFAULT
     };
     const BUNDLE: bool = true;
 }
@@ -131,7 +130,7 @@ impl Technique for Bundle {
 pub struct SubmissionThread;
 
 impl Technique for SubmissionThread {
-    const DESCRIPTION: Description = Description {
+    const FACTS: BackendFacts = BackendFacts {
         name: "uring-sqpoll",
         summary: "as uring-multishot, but a thread of the kernel's submits; its CPU time is the server's",
         needs: Needs {
@@ -153,7 +152,7 @@ impl Technique for SubmissionThread {
             BUFFERS_PER_CONNECTION,
             WORK_NS,
         ],
-        ..Description::DEFAULT
+        ..BackendFacts::DEFAULT
     };
     const SUBMISSION_THREAD: bool = true;
 }
