@@ -30,6 +30,9 @@ pub static ALL: &[Entry] = &[
 /// The name of the floor, which memory is measured against.
 pub const FLOOR: &str = null::Null::FACTS.name;
 
+/// The name of tuned epoll, which a calibration measures unless told otherwise.
+pub const TUNED: &str = readiness::epoll::EpollEdge::NAME;
+
 /// Finds a backend by its name.
 pub fn find(name: &str) -> Result<&'static Entry, InvalidArgument> {
     ALL.iter().find(|entry| entry.name == name).ok_or_else(|| {

@@ -3,6 +3,7 @@
 mod clock;
 mod columns;
 mod context;
+mod evidence;
 mod fit;
 pub mod gates;
 mod in_force;

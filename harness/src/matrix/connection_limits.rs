@@ -32,7 +32,7 @@ pub fn table_bytes<'a>(backends: impl IntoIterator<Item = &'a str>) -> u64 {
 /// is in use, and then kill.
 pub const RESERVE_BYTES: u64 = 1 << 30;
 
-/// Where there is little memory, the reserve is this share of it.
+/// The reserve is this share of the memory, if there is little.
 const RESERVE_SHARE: f64 = 0.05;
 
 /// Returns the reserve of the memory that is available before there are connections.
@@ -62,7 +62,7 @@ pub struct ConnectionLimit {
     pub reason: String,
 }
 
-/// What limits connections here; none where it is not known.
+/// The limits on connections here; none if one is not known.
 #[derive(Clone, Debug, Default)]
 pub struct ConnectionLimits {
     /// RLIMIT_NOFILE, of each table of files.
@@ -74,7 +74,7 @@ pub struct ConnectionLimits {
     pub files_of_machine: Option<u64>,
     /// The first and the last port that connect() takes.
     pub ports: Option<(u64, u64)>,
-    /// What is available and allowed.
+    /// Memory that is available and allowed.
     pub memory_bytes: Option<u64>,
 }
 

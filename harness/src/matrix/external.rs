@@ -15,20 +15,20 @@ use crate::rows::Pass;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct External {
-    /// What it is called in every result, as an arm and as a backend.
+    /// Its name in every result, as an arm and as a backend.
     pub name: String,
     /// The program and its arguments; no shell stands in between. `{address}`, `{port}` and
     /// `{workers}` in them are replaced. A path is one from where `ringmark` is started.
     pub command: Vec<String>,
     /// How it shows that it accepts connections.
-    pub ready: Ready,
+    pub ready: ReadySign,
     /// How long that may take.
     #[serde(default = "ten_seconds", with = "super::duration")]
     pub ready_within: Duration,
     /// The command whose first line of output is its version. Without one it is unknown.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub version: Vec<String>,
-    /// What to do if the program is missing.
+    /// Advice if the program is missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub build: Option<String>,
 }
@@ -36,7 +36,7 @@ pub struct External {
 /// How a server shows that it accepts connections.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Ready {
+pub enum ReadySign {
     /// A listener on its port, in the kernel's list; no connection is made for it.
     Port,
     /// A line on its stdout or stderr that contains this.
@@ -94,7 +94,7 @@ impl External {
             "there is no {PORT} in its command, so that it could not be told where to listen"
         );
         ensure!(
-            self.ready != Ready::Line(String::new()),
+            self.ready != ReadySign::Line(String::new()),
             "every line contains the empty text; give a part of its ready line, or ready = \"port\""
         );
         Ok(())
@@ -179,7 +179,7 @@ mod tests {
         External {
             name: "other".to_owned(),
             command: ["sh", "-c", "{address}:{port} {workers}{port}"].map(str::to_owned).to_vec(),
-            ready: Ready::Port,
+            ready: ReadySign::Port,
             ready_within: ten_seconds(),
             version: vec!["sh".to_owned()],
             build: Some("make other".to_owned()),
@@ -201,7 +201,7 @@ mod tests {
             (|other| other.command.clear(), "command is empty"),
             (|other| other.version = vec![String::new()], "version is empty"),
             (|other| other.command = vec!["sh".to_owned()], "no {port}"),
-            (|other| other.ready = Ready::Line(String::new()), "empty text"),
+            (|other| other.ready = ReadySign::Line(String::new()), "empty text"),
         ];
         external().check().expect("is good");
         for (change, words) in cases {

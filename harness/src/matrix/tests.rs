@@ -206,12 +206,22 @@ fn external_servers_that_cannot_be_are_refused_in_one_line() {
 const ARMS: &str = r#"
     question = "which?"
     baseline = "epoll-et receive_bytes=4096"
-    backends = [
-        { backend = "epoll-document", changes = "is where it begins" },
-        { backend = "epoll-et", over = "epoll-document", changes = "registered once" },
-        { backend = "epoll-et", set = ["receive_bytes=4096"], over = "epoll-et", changes = "less at once" },
-        { backend = "uring-multishot", set = ["buffers=64", "buffer_bytes=1024"], over = "epoll-et receive_bytes=4096" },
-    ]
+    [[backends]]
+    backend = "epoll-document"
+    changes = "is where it begins"
+    [[backends]]
+    backend = "epoll-et"
+    over = "epoll-document"
+    changes = "registered once"
+    [[backends]]
+    backend = "epoll-et"
+    set = ["receive_bytes=4096"]
+    over = "epoll-et"
+    changes = "less at once"
+    [[backends]]
+    backend = "uring-multishot"
+    set = ["buffers=64", "buffer_bytes=1024"]
+    over = "epoll-et receive_bytes=4096"
     [memory]
     question = "how much?"
     connections = [1, 2]

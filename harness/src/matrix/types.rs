@@ -1,4 +1,4 @@
-//! What a matrix file holds.
+//! The contents of a matrix file.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +11,7 @@ use crate::rows::{Pass, TrialRow, Verdict};
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Matrix {
-    /// What the matrix as a whole is for.
+    /// The purpose of the matrix as a whole.
     pub question: String,
     /// The arm that the others are compared with. It runs twice in every latency block: its two
     /// readings differ by the noise, which a difference must exceed.
@@ -41,7 +41,7 @@ pub struct Matrix {
     /// How a growing number of connections is measured, of which few or none are active.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scale: Option<Scale>,
-    /// What the clients do in the passes for latency and system calls.
+    /// The clients' work in the passes for latency and system calls.
     #[serde(default, rename = "workload")]
     pub workloads: Vec<Workload>,
 }
@@ -58,7 +58,7 @@ pub struct Arm {
     /// The arm that it is compared with beside the baseline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub over: Option<String>,
-    /// What it does otherwise than that arm. Any `over` or `changes` makes the ladder tables.
+    /// How it differs from that arm. Any `over` or `changes` makes the ladder tables.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub changes: Option<String>,
 }
@@ -104,7 +104,7 @@ pub struct Syscalls {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Memory {
-    /// What the pass answers.
+    /// The question that the pass answers.
     pub question: String,
     /// The connection counts that one server is walked through, up and down again.
     pub connections: Vec<usize>,
@@ -120,7 +120,7 @@ pub struct Memory {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Scale {
-    /// What the pass answers.
+    /// The question that the pass answers.
     pub question: String,
     /// The connection counts that one server is walked through, upwards.
     pub connections: Vec<usize>,
@@ -143,13 +143,13 @@ pub struct Scale {
     pub warmup_max: WaitingTime,
 }
 
-/// What the clients do.
+/// The work of the clients.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Workload {
     /// Its name in every result.
     pub name: String,
-    /// What it answers.
+    /// The question that it answers.
     pub question: String,
     /// Connections; all of them are active.
     pub connections: usize,

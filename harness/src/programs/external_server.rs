@@ -15,7 +15,7 @@ use super::server_plan::ServerPlan;
 use super::{exec, supervisor};
 use crate::machine::network::PortReading;
 use crate::machine::network_namespace::NetworkNamespace;
-use crate::matrix::external::{ADDRESS, External, Ready};
+use crate::matrix::external::{ADDRESS, External, ReadySign};
 
 /// How long it may take to leave after SIGTERM. Then it is killed.
 const LEAVE_TIME: Duration = Duration::from_secs(2);
@@ -85,7 +85,7 @@ fn await_ready(process: &mut Process, external: &External, port: u16) -> Result<
         // Before the lines are read: none comes after it has ended.
         let has_ended = process.has_ended()?;
         while let Ok(line) = process.errors.try_recv().or_else(|_| process.lines.try_recv()) {
-            if matches!(&external.ready, Ready::Line(text) if line.contains(text)) {
+            if matches!(&external.ready, ReadySign::Line(text) if line.contains(text)) {
                 return Ok(());
             }
             said = Some(line).filter(|line| !line.trim().is_empty()).or(said);
@@ -94,7 +94,7 @@ fn await_ready(process: &mut Process, external: &External, port: u16) -> Result<
             return Err(said.map_or_else(|| process.ended(), |words| LastWords(words).into()))
                 .context("the server ended before it was ready");
         }
-        if external.ready == Ready::Port {
+        if external.ready == ReadySign::Port {
             match PortReading::read(process.child.id(), port) {
                 Ok(reading) if reading.is_listening => return Ok(()),
                 Ok(_) => {}
@@ -105,8 +105,8 @@ fn await_ready(process: &mut Process, external: &External, port: u16) -> Result<
         }
         if Instant::now() >= deadline {
             let missed = match &external.ready {
-                Ready::Port => format!("it does not listen on port {port}"),
-                Ready::Line(text) => format!("no line of it contains '{text}'"),
+                ReadySign::Port => format!("it does not listen on port {port}"),
+                ReadySign::Line(text) => format!("no line of it contains '{text}'"),
             };
             let said = said.map_or_else(String::new, |words| format!("; it said last: {words}"));
             let time = humantime::format_duration(external.ready_within);

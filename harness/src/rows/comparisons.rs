@@ -2,7 +2,7 @@
 
 use serde::{Serialize, Serializer};
 
-/// What the bounds of a ratio are.
+/// The kind of a ratio's bounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Bounds {
@@ -13,8 +13,8 @@ pub enum Bounds {
     Interval95,
 }
 
-/// What a comparison shows. The words fit every metric: of CPU and latency `lower` is better, of
-/// throughput `higher`.
+/// The outcome of a comparison. The words fit every metric: of CPU and latency `lower` is better,
+/// of throughput `higher`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// The arm's figure is lower: the interval lies below 1, and the ratio below the noise.
@@ -70,7 +70,7 @@ impl Serialize for Verdict {
 pub struct ComparisonRow {
     /// The workload.
     pub workload: String,
-    /// What is compared: a column of `trials.csv`.
+    /// The metric that is compared: a column of `trials.csv`.
     pub metric: String,
     /// The arm.
     pub arm: String,
@@ -78,7 +78,7 @@ pub struct ComparisonRow {
     pub backend: String,
     /// The arm that it is compared with.
     pub baseline: String,
-    /// That one's median over the blocks that count.
+    /// The median of that arm over the blocks that count.
     pub baseline_median: f64,
     /// The arm's median over the same blocks.
     pub arm_median: f64,

@@ -80,7 +80,7 @@ pub struct ScaleRow {
     pub syscalls_per_echo: Option<f64>,
     /// Readiness events or completions that one wait brought.
     pub events_per_wait: Option<f64>,
-    /// What the machine had left (`MemAvailable`) at the end of the step.
+    /// Memory that the machine had left (`MemAvailable`) at the end of the step.
     pub machine_available_bytes: u64,
     /// Whether the figures may be used.
     pub status: Status,

@@ -28,7 +28,7 @@ pub struct TrialRow {
     pub backend: String,
     /// All of its knobs, as JSON; those of an external server are not known.
     pub knobs: String,
-    /// What the kernel granted it, as JSON.
+    /// The settings that the kernel granted it, as JSON.
     pub in_force: String,
     /// Worker threads of the server.
     pub workers: u16,
@@ -167,7 +167,7 @@ pub struct TrialRow {
     /// Readiness events or completions that one wait brought; empty if a backend blocks in its
     /// receives.
     pub events_per_wait: Option<f64>,
-    /// What the server's loops counted from its start to its end, as JSON. A memory trial has those
+    /// Counters of the server's loops from its start to its end, as JSON. A memory trial has those
     /// of its last server.
     #[serde(default)]
     pub loop_counters: String,

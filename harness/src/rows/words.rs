@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What a trial measures. Never two at once: counting calls and reading memory disturb timing.
+/// The kind of a trial. Never two at once: counting calls and reading memory disturb timing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Pass {

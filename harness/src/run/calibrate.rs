@@ -40,7 +40,7 @@ pub struct Options {
         value_parser = humantime::parse_duration)]
     time: Duration,
     /// The backend
-    #[arg(long, value_name = "NAME", default_value = "epoll-et")]
+    #[arg(long, value_name = "NAME", default_value = backend::TUNED)]
     backend: String,
     /// Connections
     #[arg(long, value_name = "N", default_value_t = 64)]

@@ -7,7 +7,7 @@ use indicatif::ProgressBar;
 
 use super::failures::hopeless;
 use super::planner::Planner;
-use super::stop::Stop;
+use super::stop::StopSignals;
 use super::watch::Watch;
 use crate::machine::files;
 use crate::results::{Manifest, Results};
@@ -16,7 +16,7 @@ use crate::trial::{Trial, TrialContext};
 
 /// How the trials of a run came to an end.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum End {
+pub enum RunEnd {
     /// There are no more.
     Complete,
     /// The person wants no more of them.
@@ -32,17 +32,17 @@ pub struct Course {
     pub results: Results,
     pub context: TrialContext,
     pub watch: Watch,
-    pub stop: Stop,
+    pub stop: StopSignals,
     pub bar: ProgressBar,
 }
 
 impl Course {
     /// Runs these trials, and then block after block.
-    pub fn measure(&mut self, mut trials: Vec<Trial>) -> Result<End> {
+    pub fn measure(&mut self, mut trials: Vec<Trial>) -> Result<RunEnd> {
         while !self.stop.after_trial() {
             if trials.is_empty() {
                 let Some(block) = self.planner.next(self.results.trials())? else {
-                    return Ok(End::Complete);
+                    return Ok(RunEnd::Complete);
                 };
                 trials = block;
                 self.manifest.order.extend(trials.iter().map(Trial::order_line));
@@ -53,14 +53,14 @@ impl Course {
             self.bar.set_length(self.bar.position() + time.as_millis() as u64);
             for trial in std::mem::take(&mut trials) {
                 if !self.run(&trial)? {
-                    return Ok(End::AtOnce);
+                    return Ok(RunEnd::AtOnce);
                 }
                 if self.stop.after_trial() {
                     break;
                 }
             }
         }
-        Ok(End::AfterTrial)
+        Ok(RunEnd::AfterTrial)
     }
 
     /// Runs a trial and writes its rows. Returns false if it was broken off.
@@ -84,9 +84,9 @@ impl Course {
 
     /// Writes what is made of all trials, and returns these. From then on the run is no longer
     /// under way.
-    pub fn conclude(mut self, end: End) -> Result<Vec<TrialRow>> {
+    pub fn conclude(mut self, end: RunEnd) -> Result<Vec<TrialRow>> {
         self.results.finish(self.planner.matrix())?;
-        if end == End::Complete {
+        if end == RunEnd::Complete {
             self.manifest.finished_utc = Some(files::utc(SystemTime::now()));
             self.results.write_manifest(&self.manifest)?;
             self.results.remove_journal()?;

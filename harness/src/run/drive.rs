@@ -6,13 +6,13 @@ use std::time::Duration;
 use anyhow::{Result, anyhow, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::course::{Course, End, time_left};
+use super::course::{Course, RunEnd, time_left};
 use super::failures::have_figures;
 use super::folder::quoted;
 use super::options::Options;
 use super::planner::Planner;
 use super::prepare::Prepared;
-use super::stop::Stop;
+use super::stop::StopSignals;
 use crate::report::RunReport;
 use crate::results::origin::Programs;
 use crate::results::{self, Manifest, Results};
@@ -39,7 +39,7 @@ pub fn run(options: Options) -> Result<()> {
     let prints_tables = options.given.is_none();
     let mut prepared = Prepared::new(options, original, lock)?;
     let bar = progress();
-    let stop = Stop::listen(prepared.context.interruptions.clone(), {
+    let stop = StopSignals::listen(prepared.context.interruptions.clone(), {
         let (bar, command) = (bar.clone(), prepared.resume_command.clone());
         move || {
             bar.println(format!(
@@ -67,10 +67,13 @@ pub fn run(options: Options) -> Result<()> {
     course.bar.finish_and_clear();
     let end = end?;
     // The trial has no row: it is run again when the run is resumed.
-    ensure!(end != End::AtOnce, "interrupted in the midst of a trial; to resume: {resume_command}");
+    ensure!(
+        end != RunEnd::AtOnce,
+        "interrupted in the midst of a trial; to resume: {resume_command}"
+    );
     let trials = course.conclude(end).map_err(stopped)?;
     let said = write_report(&folder, prints_tables, said);
-    ensure!(end == End::Complete, "interrupted: {in_folder}; to resume: {resume_command}");
+    ensure!(end == RunEnd::Complete, "interrupted: {in_folder}; to resume: {resume_command}");
     have_figures(&trials).and(said)
 }
 

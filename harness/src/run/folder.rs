@@ -1,4 +1,4 @@
-//! Where a run's files are: its folder, and the server's program.
+//! The places of a run's files: its folder, and the server's program.
 
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -43,7 +43,7 @@ pub fn server_binary(given: Option<&Path>, is_elsewhere: bool) -> Result<PathBuf
     std::path::absolute(&path).with_context(|| path.display().to_string())
 }
 
-/// Returns what to type to resume an interrupted run.
+/// Returns the command that resumes an interrupted run.
 pub fn resume_command(folder: &Path, server: Option<&Path>, sides: &sides::Options) -> String {
     let program = std::env::args_os().next().unwrap_or_else(|| "ringmark".into());
     let mut command = format!("{} run --resume {}", quoted(Path::new(&program)), quoted(folder));

@@ -26,7 +26,7 @@ pub struct Planner {
     ahead: VecDeque<(u32, Task)>,
     /// How many trials were dealt.
     count: u32,
-    /// What was dealt last: a block, or those of it that were run again.
+    /// The trials that were dealt last: a block, or those of it that were run again.
     last: Vec<Trial>,
     /// How often trials of the block may still be run again.
     tries: u32,
@@ -120,8 +120,8 @@ impl Planner {
         self.ahead = planned(&self.matrix);
     }
 
-    /// Returns all that would be dealt if no trial was rejected and no workload ended early. Where
-    /// the rates of sweeps are not given, their trials are missing.
+    /// Returns all that would be dealt if no trial was rejected and no workload ended early. Sweeps
+    /// whose rates are not given have no trials.
     pub fn undisturbed(mut self) -> Vec<Trial> {
         let mut trials = Vec::new();
         loop {
@@ -199,7 +199,7 @@ impl Planner {
                     .iter()
                     .filter(|row| row.pass == Some(pass) && row.workload == task.name())
                     .collect();
-                // What is unsupported stays so.
+                // A workload that is unsupported stays so.
                 if own.iter().all(|row| row.status == Status::Unsupported) {
                     continue;
                 }
@@ -269,7 +269,7 @@ mod tests {
         Matrix::read(&file).expect("is good")
     }
 
-    /// What came of a trial, if it is one of those `lost`: workload, block and arm.
+    /// Returns the row of a trial. `lost` names those that are rejected: workload, block and arm.
     fn row(trial: &Trial, lost: &[(&str, u32, &str)]) -> TrialRow {
         let is_lost = lost.contains(&(trial.task.name(), trial.block, &trial.role));
         TrialRow {

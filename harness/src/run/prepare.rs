@@ -1,4 +1,4 @@
-//! What a run needs before its first trial: the matrix, the machine, the programs, its folder.
+//! Prepares a run: its matrix, the machine, the programs, and its folder.
 
 use std::fs::File;
 use std::os::unix::net::UnixListener;
@@ -31,14 +31,14 @@ use crate::verdict::resolution::Calibration;
 /// A run that may begin.
 pub struct Prepared {
     pub folder: PathBuf,
-    /// What to type to resume it.
+    /// The command that resumes it.
     pub resume_command: String,
     pub context: TrialContext,
     pub planner: Planner,
     pub manifest: Manifest,
     pub watch: Watch,
     pub examination: Examination,
-    /// What an interrupted run left behind.
+    /// The rows that an interrupted run left behind.
     pub left: Option<Results>,
     /// The trials of the block that it did not finish.
     pub trials: Vec<Trial>,
@@ -46,8 +46,8 @@ pub struct Prepared {
     pub _alone: Option<UnixListener>,
 }
 
-/// What is asked for.
-struct Request {
+/// The run that is asked for.
+struct RunRequest {
     name: String,
     matrix: Matrix,
     /// The matrix with the rates of its sweeps, if the run that is repeated or resumed got so far.
@@ -55,7 +55,7 @@ struct Request {
     seed: u64,
 }
 
-impl Request {
+impl RunRequest {
     fn of(options: &Options, original: Option<&Manifest>, started: SystemTime) -> Result<Self> {
         if let Some(Manifest { name, matrix, expanded, seed, .. }) = original {
             return Ok(Self {
@@ -110,7 +110,7 @@ fn give_files(matrix: &mut Matrix, open_files: u64) {
 }
 
 /// The programs of a run, and the machine that they run on.
-struct Setting {
+struct RunSetting {
     server: PathBuf,
     launchers: Option<Launchers>,
     machine: Machine,
@@ -118,7 +118,7 @@ struct Setting {
     programs: Programs,
 }
 
-impl Setting {
+impl RunSetting {
     /// Finds them; `sides` are those of the command line.
     fn find(server: Option<&Path>, sides: &sides::Options, matrix: &Matrix) -> Result<Self> {
         let server = server_binary(server, sides.has_own_folder())?;
@@ -138,8 +138,8 @@ impl Setting {
     }
 
     /// Returns the manifest of a run that begins now.
-    fn manifest(&self, request: &Request, folder: &Path) -> Result<Manifest> {
-        let Request { name, matrix, expanded, seed } = request;
+    fn manifest(&self, request: &RunRequest, folder: &Path) -> Result<Manifest> {
+        let RunRequest { name, matrix, expanded, seed } = request;
         let mut machine = serde_json::to_value(&self.machine)?;
         let arguments = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned());
         machine["argv"] = redact::redacted_arguments(arguments).into();
@@ -169,7 +169,7 @@ impl Setting {
 }
 
 impl Prepared {
-    /// Prepares what is asked for: a new run, one that repeats `original`, or, if there is a lock
+    /// Prepares a new run, one that repeats `original`, or, if there is a lock
     /// of its folder, `original` itself.
     pub fn new(
         options: Options,
@@ -177,13 +177,13 @@ impl Prepared {
         lock: Option<Option<File>>,
     ) -> Result<Self> {
         let started = SystemTime::now();
-        let request = Request::of(&options, original.as_ref(), started)?;
+        let request = RunRequest::of(&options, original.as_ref(), started)?;
         let alone = exclusive::alone(&request.matrix)?;
         let sides = match &original {
             Some(manifest) => options.sides.completed_from(manifest.sides.as_ref())?,
             None => options.sides,
         };
-        let setting = Setting::find(options.server.as_deref(), &sides, &request.matrix)?;
+        let setting = RunSetting::find(options.server.as_deref(), &sides, &request.matrix)?;
         let folder = options.resume.or(options.out);
         let folder = folder.unwrap_or_else(|| new_folder(started, &setting.machine, &request.name));
         let path = folder.display();
@@ -196,7 +196,7 @@ impl Prepared {
             &setting.programs,
             &manifest.external_files,
         )?;
-        let Request { matrix, expanded, seed, .. } = request;
+        let RunRequest { matrix, expanded, seed, .. } = request;
         let mut planner = Planner::new(matrix.clone(), expanded.clone(), seed);
         let (mut left, mut trials) = (None, Vec::new());
         if let (Some(lock), Some(original)) = (lock, &original) {

@@ -242,10 +242,12 @@ mod tests {
             "order": ["1 a", "2 b"],
             "finished_utc": null,
             "programs": {"ringmark": program.clone(), "server": program},
-            "placement": {"server_cpus": "0", "client_cpus": "1", "client_threads": 1, "shared_cpu": false},
+            "placement": {
+                "server_cpus": "0", "client_cpus": "1", "client_threads": 1, "shared_cpu": false,
+            },
             "machine": {
-                "read_at": "then", "description": "vm-2cpu", "kernel_release": "6.1", "boot_id": "a",
-                "git_revision": "abc", "idle_driver": null,
+                "read_at": "then", "description": "vm-2cpu", "kernel_release": "6.1",
+                "boot_id": "a", "git_revision": "abc", "idle_driver": null,
             },
         }))
         .unwrap()

@@ -9,13 +9,13 @@ use signal_hook::iterator::Signals;
 
 use crate::programs::process::Interruptions;
 
-/// What the person asked for so far.
-pub struct Stop {
+/// The person's wishes so far.
+pub struct StopSignals {
     after_trial: Arc<AtomicBool>,
     interruptions: Interruptions,
 }
 
-impl Stop {
+impl StopSignals {
     /// Takes SIGINT, SIGTERM and SIGCONT from now on. `first` is called, on another thread, at the
     /// first of the former two. The second ends the waits of a trial by `interruptions`.
     pub fn listen(interruptions: Interruptions, first: impl Fn() + Send + 'static) -> Result<Self> {

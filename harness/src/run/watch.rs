@@ -1,8 +1,8 @@
-//! What a manifest names is what every trial runs: the files are looked at before and after each
-//! trial, and a side that is elsewhere tells which file it runs.
+//! Watches that every trial runs the files that the manifest names. They are looked at before and
+//! after each trial, and a side that is elsewhere tells which file it runs.
 //!
-//! A look is a call of stat(2). Only where that shows a change the file is read once more: a link
-//! that is added to it, or a copy that takes its place, changes nothing.
+//! A look is a call of stat(2). If that shows a change, the file is read once more: a new link to
+//! it, or a copy that takes its place, changes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -18,7 +18,7 @@ use crate::programs::sides::{Launcher, Launchers};
 use crate::results::origin::Programs;
 use crate::results::sides::Side;
 
-/// A file of the manifest that is another now.
+/// A file of the manifest has changed.
 #[derive(Debug, thiserror::Error)]
 pub struct Replaced {
     what: String,
@@ -30,8 +30,8 @@ impl fmt::Display for Replaced {
         let Self { what, how } = self;
         write!(
             formatter,
-            "{what} {how}, so that trials would not measure what the manifest names: put back what it was, or begin \
-             anew with --replay"
+            "{what} {how}, so that trials would not measure what the manifest names: put back \
+             what it was, or begin anew with --replay"
         )
     }
 }
@@ -46,8 +46,7 @@ struct Watched {
 }
 
 impl Watched {
-    /// `program` is what was read of it. If it cannot be known by its sum, it is by its stamp
-    /// alone.
+    /// `program` is what was read of the file. Without a sum the stamp alone tells a change.
     fn new(path: &Path, program: ProgramFile) -> Self {
         let stamp = program.stamp.clone();
         Self { path: path.to_owned(), stamp, program, is_executable: is_executable(path) }
@@ -63,7 +62,7 @@ impl Watched {
                     "may not be executed any more"
                 }
                 Ok(now) if now.has_contents_of(&self.program) => {
-                    // Of before it was read: whatever is written meanwhile shows at the next look.
+                    // It is from before the reading: a write meanwhile shows at the next look.
                     self.stamp = stamp;
                     return Ok(());
                 }
@@ -78,17 +77,17 @@ fn is_executable(path: &Path) -> bool {
     path.metadata().is_ok_and(|file| file.permissions().mode() & 0o111 != 0)
 }
 
-/// All that a run starts.
+/// All files that a run starts.
 pub struct Watch {
     files: Vec<Watched>,
     externals: Vec<(External, BTreeSet<PathBuf>)>,
     launchers: Option<Launchers>,
-    /// Where the server's program lies here, or there.
+    /// The path of the server's program, here or on its side.
     server: PathBuf,
 }
 
 impl Watch {
-    /// Of the files of a manifest.
+    /// Watches the files of a manifest.
     pub fn new(
         server: &Path,
         launchers: Option<&Launchers>,
@@ -115,7 +114,7 @@ impl Watch {
         Ok(Self { files, externals, launchers: launchers.cloned(), server: server.to_owned() })
     }
 
-    /// Refuses to go on once a file is another.
+    /// Refuses to go on once a file has changed.
     pub fn look(&mut self) -> Result<()> {
         for (external, files) in &self.externals {
             // One that was missing would be measured, although the manifest does not know it.
@@ -136,7 +135,7 @@ impl Watch {
     }
 }
 
-/// Asks a side what its program is now, if what it has started is another file than before.
+/// Asks a side for its program now, if it has started another file than before.
 fn look_at(launcher: &Launcher, side: &Side, name: &str, program: Option<&Path>) -> Result<()> {
     let (Some(of_manifest), true) = (&side.program, launcher.has_started_another()) else {
         return Ok(());
@@ -150,7 +149,7 @@ fn look_at(launcher: &Launcher, side: &Side, name: &str, program: Option<&Path>)
     Ok(())
 }
 
-/// The files that the commands of servers that are not ours name, by the servers' names.
+/// Returns the files that the commands of external servers name, by the servers' names.
 pub fn external_files(externals: &[External]) -> Result<BTreeMap<String, Vec<ProgramFile>>> {
     let files = |external: &External| -> Result<_> {
         let files: Result<Vec<_>> =

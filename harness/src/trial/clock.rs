@@ -44,7 +44,7 @@ fn bound_ns(window_ns: u64) -> u64 {
 /// How long a thread of the load may wait before it looks at its clock again, in ns.
 const LOAD_WAITS_NS: u64 = 50_000_000;
 
-/// What the load tells of its window, by its own clock.
+/// The load's window, by its own clock.
 #[derive(Clone, Copy, Debug)]
 pub struct LoadWindow {
     start_ns: u64,

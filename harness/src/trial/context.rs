@@ -1,4 +1,4 @@
-//! What the trials of a run share.
+//! The context that the trials of a run share.
 
 use std::path::PathBuf;
 
@@ -12,7 +12,7 @@ use crate::programs::process::Interruptions;
 use crate::programs::sides::Launchers;
 use crate::results::sides::Sides;
 
-/// What is the same for every trial of a run, unless its workload has workers of its own.
+/// The context of every trial of a run, unless its workload has workers of its own.
 #[derive(Clone)]
 pub struct TrialContext {
     /// The server's program.
@@ -31,7 +31,7 @@ pub struct TrialContext {
     pub placement: Placement,
     /// Whether they may be hyperthreads of one core.
     pub hyperthreads: bool,
-    /// Where the two sides are, if the run has a command for either.
+    /// The starters of the two sides, if the run has a command for either.
     pub launchers: Option<Launchers>,
     /// Who asked to end the trial, and who was stopped within it.
     pub interruptions: Interruptions,

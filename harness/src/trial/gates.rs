@@ -1,8 +1,7 @@
 //! Checks that decide whether a trial's figures may be used.
 
-use ringmark::protocol::ServerCounters;
-
-use crate::load::result::{Bottleneck, CLIENT_BUSY_PERCENT, LoadResult, OFFERED_SHARE};
+use super::evidence::{Evidence, Sharing};
+use crate::load::result::CLIENT_BUSY_PERCENT;
 use crate::machine::network::NetworkReading;
 use crate::rows::Status;
 
@@ -21,129 +20,7 @@ pub const RETRANSMITTED_SHARE: f64 = 0.001;
 /// More than this share of memory readings that did not come to rest spoils a walk.
 pub const UNSETTLED_SHARE: f64 = 0.25;
 
-/// What became of an open loop's messages.
-#[derive(Clone, Copy, Debug)]
-pub struct Offered {
-    /// Due within the window.
-    pub per_s: f64,
-    /// Back within the window.
-    pub achieved_per_s: f64,
-    /// Due, but not even sent within the window.
-    pub unsent_per_s: f64,
-}
-
-impl Offered {
-    /// Says that the client did not send what was due.
-    fn unsent_too_many(&self) -> Option<String> {
-        let Self { per_s, unsent_per_s, .. } = self;
-        let sent_per_s = per_s - unsent_per_s;
-        (sent_per_s < OFFERED_SHARE * per_s).then(|| {
-            format!(
-                "client-limited: of {per_s:.0} messages a second that were due the client sent \
-                 {sent_per_s:.0} in time"
-            )
-        })
-    }
-
-    /// Says that the server did not send back what was offered.
-    fn unanswered_too_many(&self) -> Option<String> {
-        let Self { per_s, achieved_per_s, .. } = self;
-        (*achieved_per_s < OFFERED_SHARE * per_s).then(|| {
-            format!(
-                "saturated: of {per_s:.0} echoes a second that were offered {achieved_per_s:.0} \
-                 came back in time; latency grows with the length of the window"
-            )
-        })
-    }
-}
-
-/// What the gates look at.
-#[derive(Default)]
-pub struct Evidence {
-    /// Connections asked for, and those that the server counted.
-    pub connections: (u64, u64),
-    /// Echoes within the window; none if the trial had no window.
-    pub echoes: Option<u64>,
-    /// What became of the messages, if the loop was open.
-    pub offered: Option<Offered>,
-    /// The client's CPU in percent of what it could use.
-    pub client_cpu_percent: Option<f64>,
-    /// The hypervisor's share.
-    pub steal_percent: Option<f64>,
-    /// The server's waiting for a CPU, in percent of the window.
-    pub server_run_delay_percent: Option<f64>,
-    /// The client's, as a mean over its threads.
-    pub client_run_delay_percent: Option<f64>,
-    /// What TCP counted, if the trial had a namespace of its own. The host's counts belong to
-    /// everybody.
-    pub network: Option<NetworkReading>,
-    /// io-wq workers that appeared.
-    pub io_workers: u64,
-    /// Memory readings that had not come to rest, and all of them.
-    pub unsettled_readings: (usize, usize),
-    /// Why the slope of a walk is not that of its connections.
-    pub disturbed_slope: Option<String>,
-    /// The server's counters at the end.
-    pub counters: ServerCounters,
-    /// Who has to share a CPU: waiting for each other is then no sign of anything else.
-    pub sharing: Sharing,
-    /// Why what was read at the window's ends is not of the window.
-    pub not_of_window: Vec<String>,
-    /// What the knobs ask for and is not in force.
-    pub not_in_force: Vec<String>,
-    /// What was owed in the end, if messages were.
-    pub owed: Option<String>,
-    /// Why the client was its own limit, beside its CPU and what it did not send.
-    pub client_limits: Vec<String>,
-    /// What to mind although nothing is wrong.
-    pub notes: Vec<String>,
-}
-
-/// Threads of a trial that have no CPU each, and so wait for one another.
-#[derive(Clone, Copy, Default)]
-pub struct Sharing {
-    /// Server and client, or the workers among themselves: they were not kept on CPUs of their own.
-    pub by_placement: bool,
-    /// With `by_placement`: the client has CPUs of its own, and only the workers share.
-    pub client_is_apart: bool,
-    /// With `by_placement`: the delays that are given are only those beyond what the two took from
-    /// each other.
-    pub is_accounted: bool,
-    /// A worker and the SQPOLL thread of its ring, which inherits its pinning.
-    pub kernel_thread: bool,
-    /// The threads of a server that has more of them than workers, as with a thread for each
-    /// connection. They are its way of waiting, so that this is no blemish; but its run delay says
-    /// nothing about others, and only the client's, and the time that was stolen, still do.
-    pub siblings: bool,
-}
-
-impl Sharing {
-    /// Returns whether the figures are those of a machine with too few CPUs.
-    pub fn is_shared_cpu(self) -> bool {
-        self.by_placement || self.kernel_thread
-    }
-}
-
 impl Evidence {
-    /// Returns what a load's result tells.
-    pub fn of_load(result: &LoadResult) -> Self {
-        Self {
-            echoes: Some(result.echoes),
-            offered: result.open.as_ref().map(|open| Offered {
-                per_s: open.offered_per_s,
-                achieved_per_s: result.achieved_per_s,
-                unsent_per_s: open.unsent as f64 / result.duration_s,
-            }),
-            client_cpu_percent: Some(result.client_cpu_ratio * 100.0),
-            owed: owed(result),
-            client_limits: behind(result).into_iter().collect(),
-            notes: (result.file_table.strip_prefix("shared: ").into_iter())
-                .map(|why| format!("the load's threads share one file table: {why}"))
-                .collect(),
-            ..Self::default()
-        }
-    }
-
     /// Says every reason for which no figure may be used.
     fn rejections(&self) -> Vec<String> {
         let (asked, stood) = self.connections;
@@ -228,7 +105,7 @@ impl Evidence {
         let mut notes = self.notes.clone();
         notes.extend(self.owed.clone());
         if self.counters.is_from_outside {
-            // That may be its way.
+            // It may be meant so.
             notes.extend(self.io_workers());
             notes.push(
                 "external: what only a server's own counters tell (pauses in accepting, \
@@ -258,8 +135,7 @@ impl Evidence {
         if unsettled > 0 {
             notes.push(format!("{unsettled} of {readings} readings had not come to rest"));
         }
-        // What a backend does when its queues are short is its own cost, and stays in the
-        // comparison.
+        // A backend whose queues are short bears that cost itself, and stays in the comparison.
         for (counter, meaning) in [
             ("cq_overflows", "the completion queue overflowed"),
             (
@@ -279,24 +155,6 @@ impl Evidence {
 /// Returns the value if it is above its bound.
 fn above(value: Option<f64>, bound: f64) -> Option<f64> {
     value.filter(|&value| value > bound)
-}
-
-/// Says what a load was still owed when it waited no longer.
-fn owed(result: &LoadResult) -> Option<String> {
-    let saturated = result.saturated.filter(|saturated| saturated.owed_connections > 0)?;
-    let p99 = result.latency_us.at_least.as_ref().and_then(|us| us.p99);
-    let at_least = p99.map_or(String::new(), |us| format!(" (p99 is at least {us:.0} µs)"));
-    Some(format!(
-        "saturated: {} messages were still owed {:.1} s after the window; latencies that lie among \
-         them are left out{at_least}",
-        saturated.owed, saturated.drained_s
-    ))
-}
-
-/// Says that a load did not come to do what was asked of it.
-fn behind(result: &LoadResult) -> Option<String> {
-    let is_behind = result.saturated.is_some_and(|saturated| saturated.limit == Bottleneck::Client);
-    is_behind.then(|| "client-limited: the load itself was behind what was asked of it".to_owned())
 }
 
 /// Says what TCP lost.
@@ -345,6 +203,7 @@ pub fn judge(evidence: &Evidence) -> (Status, String) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::evidence::Offered;
     use super::*;
     use crate::machine::cpu::MachineCpu;
 
@@ -565,39 +424,5 @@ mod tests {
             evidence.connections.1 = 1;
         });
         assert_eq!(both.0, Status::Rejected);
-    }
-
-    #[test]
-    fn a_load_that_was_behind_limits_itself_and_a_server_that_was_does_not() {
-        let mut result: LoadResult = serde_json::from_value(serde_json::json!({
-            "connections": 1000, "active_connections": 1000, "message_bytes": 64, "pipeline_depth": 1,
-            "arrival": "closed", "duration_s": 1.0, "warmup_s": 0.0, "warmup_echoes": 0, "echoes": 10, "bytes": 640,
-            "achieved_per_s": 10.0, "latency_us": {}, "open": null, "churn": null, "fairness": null,
-            "client_cpu_ns": 1, "client_cpu_ratio": 0.5, "threads": 1, "seed": 1, "interrupted": false,
-        }))
-        .expect("a result");
-        let evidence = Evidence::of_load(&result);
-        assert!(evidence.client_limits.is_empty() && evidence.notes.is_empty());
-        assert_eq!((evidence.owed, evidence.echoes), (None, Some(10)));
-        let saturated = |limit: &str| {
-            serde_json::from_value(serde_json::json!({
-                "limit": limit, "drained_s": 20.0, "owed": 7, "owed_bytes": 448, "owed_connections": 2,
-                "unanswered_connections": 0,
-            }))
-            .expect("a saturation")
-        };
-        result.saturated = Some(saturated("server"));
-        let evidence = Evidence::of_load(&result);
-        assert!(evidence.client_limits.is_empty());
-        let reason = evidence.owed.expect("is owed");
-        assert!(reason.starts_with("saturated: 7 messages were still owed 20.0 s"), "{reason}");
-        result.saturated = Some(saturated("client"));
-        result.file_table = "shared: unshare(CLONE_FILES): no".to_owned();
-        let evidence = Evidence::of_load(&result);
-        assert!(evidence.client_limits[0].starts_with("client-limited: "));
-        assert_eq!(
-            evidence.notes,
-            ["the load's threads share one file table: unshare(CLONE_FILES): no"]
-        );
     }
 }

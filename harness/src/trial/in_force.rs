@@ -7,7 +7,7 @@ use serde::Deserialize;
 /// The knobs that ask the kernel for something.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Asked {
+struct AskedOfKernel {
     registered_ring: Option<String>,
     task_run: Option<String>,
     sq_idle_ms: u64,
@@ -19,7 +19,7 @@ struct Asked {
     busy_poll_us: u64,
 }
 
-/// What a server says to be in force.
+/// The settings that a server says to be in force.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct InForce {
@@ -32,8 +32,8 @@ struct InForce {
     busy_poll_us: Option<u64>,
 }
 
-/// Says what the knobs ask for and the server does not say to be in force; both are JSON. What a
-/// server does not tell of cannot be held against it, except for what every ring tells.
+/// Says what the knobs ask for and the server does not say to be in force; both are JSON. A server
+/// may leave settings out, except for those that every ring tells.
 pub fn missing(knobs: &str, in_force: &str) -> Vec<String> {
     match (serde_json::from_str(knobs), serde_json::from_str(in_force)) {
         (Ok(asked), Ok(found)) => compare(&asked, &found),
@@ -42,7 +42,7 @@ pub fn missing(knobs: &str, in_force: &str) -> Vec<String> {
     }
 }
 
-fn compare(asked: &Asked, found: &InForce) -> Vec<String> {
+fn compare(asked: &AskedOfKernel, found: &InForce) -> Vec<String> {
     let setup = json(&found.setup);
     let mut missing = Vec::new();
     let mut expect = |holds: bool, knob: &str, asked: &dyn Display, found: &str| {
@@ -101,8 +101,8 @@ mod tests {
 
     #[test]
     fn what_is_asked_for_and_not_in_force_is_found() {
-        let ring = r#"{"setup":"SINGLE_ISSUER|CQSIZE|DEFER_TASKRUN","features":["nodrop"],"registered_ring":true,
-            "sq_entries":256,"cq_entries":4096,"buffers":1024}"#;
+        let ring = r#"{"setup":"SINGLE_ISSUER|CQSIZE|DEFER_TASKRUN","features":["nodrop"],
+            "registered_ring":true,"sq_entries":256,"cq_entries":4096,"buffers":1024}"#;
         let polled = r#"{"setup":"SINGLE_ISSUER|SQPOLL","registered_ring":false}"#;
         let busy = r#"{"trigger":"edge","busy_poll_us":50}"#;
         for (knobs, in_force, words) in [

@@ -4,7 +4,8 @@ use anyhow::Result;
 use ringmark::protocol::ServerCounters;
 
 use super::context::TrialContext;
-use super::gates::{self, Evidence, RUN_DELAY_PERCENT, Sharing};
+use super::evidence::{Evidence, Sharing};
+use super::gates::{self, RUN_DELAY_PERCENT};
 use super::ramp::Ramp;
 use super::site::{Site, miscounted};
 use super::task::Trial;
@@ -22,7 +23,7 @@ use crate::statistics::percent_of;
 /// The server's main thread, which only waits to be told something.
 const MAIN_THREAD: u64 = 1;
 
-/// Where a server's CPU time comes from.
+/// The source of a server's CPU time.
 const PROCESS_CLOCK: &str = "process clock";
 const SELF_REPORTED: &str = "self-reported";
 
@@ -55,7 +56,7 @@ pub fn measure(
     }))
 }
 
-/// What was read in a trial.
+/// All that was read in a trial.
 struct Readings {
     window: Window,
     counters_before: ServerCounters,
@@ -125,12 +126,12 @@ fn idle_connections(site: &mut Site, connections: usize) -> Result<Option<Client
     Ok(Some(load))
 }
 
-/// What follows from the readings.
+/// The figures that follow from the readings.
 struct Figures<'a> {
     readings: &'a Readings,
     context: &'a TrialContext,
     sums: Sums,
-    /// What the machine's CPUs did, if a side is here and that is known.
+    /// CPU time of the machine, if a side is here and that is known.
     machine: Option<MachineCpu>,
     /// Why it is not known.
     machine_unread: Option<String>,
@@ -170,7 +171,7 @@ impl<'a> Figures<'a> {
             .filter(|_| self.readings.ports == usize::from(self.context.workers))
             .map(|fairness| fairness.ports);
         self.fill_server_cpu(row);
-        // Where a side is on another machine, the time of this one's CPUs is not that of the trial.
+        // The time of this machine's CPUs is that of the trial only if both sides are here.
         let is_both_here = self.context.sides().is_none_or(|sides| sides.are_here());
         if let Some(machine) = self.machine.filter(|_| is_both_here) {
             if !workload.idle_spinner {
@@ -243,7 +244,8 @@ impl<'a> Figures<'a> {
             }
             Some((delay? - window.percent(other_cpu_ns as f64)?).max(0.0))
         };
-        // What more threads of the load than it has CPUs waited for each other, no one else took.
+        // If the load has more threads than CPUs, nobody else took the time that they waited for
+        // each other.
         let client_delay = beyond(row.client_run_delay_percent, window.server_cpu_ns());
         let cpus = self.context.placement.client_threads;
         let own_delay = own_delay_percent(result, cpus).min(client_delay.unwrap_or(0.0));
@@ -285,30 +287,19 @@ fn own_delay_percent(result: &LoadResult, cpus: usize) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-
+    use super::super::evidence::tests::load_result;
     use super::*;
-
-    fn result(threads: usize, client_cpu_ns: u64) -> LoadResult {
-        serde_json::from_value(serde_json::json!({
-            "connections": 1000, "active_connections": 1000, "message_bytes": 64, "pipeline_depth": 1,
-            "arrival": "closed", "duration_s": 1.0, "warmup_s": 0.0, "warmup_echoes": 0, "echoes": 10, "bytes": 640,
-            "achieved_per_s": 10.0, "latency_us": {}, "open": null, "churn": null, "fairness": null,
-            "client_cpu_ns": client_cpu_ns, "client_cpu_ratio": 0.5, "threads": threads, "seed": 1, "interrupted": false,
-        }))
-        .unwrap()
-    }
 
     #[test]
     fn threads_that_are_more_than_the_cpus_wait_for_each_other() {
         let second = 1_000_000_000;
         // Each of two waits while the other runs, and they run all the time.
-        assert_eq!(own_delay_percent(&result(2, second), 1), 50.0);
-        assert_eq!(own_delay_percent(&result(2, second / 2), 1), 25.0);
-        assert_eq!(own_delay_percent(&result(4, 2 * second), 2), 50.0);
+        assert_eq!(own_delay_percent(&load_result(2, second), 1), 50.0);
+        assert_eq!(own_delay_percent(&load_result(2, second / 2), 1), 25.0);
+        assert_eq!(own_delay_percent(&load_result(4, 2 * second), 2), 50.0);
         for (threads, cpus) in [(1, 1), (2, 2), (2, 3), (1, 0)] {
             assert_eq!(
-                own_delay_percent(&result(threads, second), cpus),
+                own_delay_percent(&load_result(threads, second), cpus),
                 0.0,
                 "{threads} threads on {cpus}"
             );

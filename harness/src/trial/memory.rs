@@ -1,5 +1,6 @@
-//! What a connection costs, as a slope: one server is walked through several connection counts, up
-//! and down, and everything that could hold a connection's memory is read at each, at rest.
+//! A connection's cost in memory, as a slope. One server is walked through several connection
+//! counts, up and down. At each count, at rest, everything is read that could hold a connection's
+//! memory.
 //!
 //! The cost is the slope of the way up. The way down has a slope of its own: where it is smaller,
 //! the server or its ring keeps what it once needed, as io_uring keeps its requests for reuse.
@@ -12,11 +13,11 @@ use ringmark::backend;
 
 use super::clock::Moment;
 use super::context::TrialContext;
-use super::gates::{self, Evidence};
+use super::evidence::Evidence;
 use super::ramp::{self, Ramp};
 use super::site::{Site, UNSEEN};
 use super::task::Trial;
-use super::{fit, in_force};
+use super::{fit, gates, in_force};
 use crate::load::result::LoadEvent;
 use crate::machine::memory::{MemoryInstrument, MemoryReading};
 use crate::matrix::Memory;
@@ -47,8 +48,8 @@ const ECHO_TIME: Duration = Duration::from_secs(300);
 /// Objects whose readings are kept, whatever little they differ by.
 const SUMS: [&str; 5] = [KERNEL_SUM, USER_SUM, MACHINE_SUM, USED_SUM, UNEXPLAINED];
 
-/// What was read at one connection count.
-struct Point {
+/// The reading at one connection count.
+struct WalkPoint {
     direction: &'static str,
     connections: usize,
     reading: MemoryReading,
@@ -105,7 +106,7 @@ fn measure_state(
     let instrument = MemoryInstrument::new(site.server.pid().context(UNSEEN)?)?;
     let mut points = Vec::new();
     let walked = walk(&mut site.server, &mut load, &instrument, counts, state, &mut points);
-    // What was read stays, whatever ended the walk.
+    // The readings stay, whatever ended the walk.
     record(state, &points, outcome);
     walked?;
     let row = &mut outcome.row;
@@ -142,10 +143,10 @@ fn walk(
     instrument: &MemoryInstrument,
     counts: &[usize],
     state: &str,
-    points: &mut Vec<Point>,
+    points: &mut Vec<WalkPoint>,
 ) -> Result<()> {
     let up = counts.iter().map(|&count| (UP, count));
-    // What active connections keep once they rest is what those that were used have.
+    // Active connections that rest keep what those that were used have.
     let down = counts.iter().rev().filter(|_| state != ACTIVE).map(|&count| (DOWN, count));
     let ramp = Ramp::begin()?;
     for (direction, connections) in up.chain(down) {
@@ -160,7 +161,7 @@ fn walk(
             }
             instrument.settle(SETTLE_TIME)?
         };
-        points.push(Point { direction, connections, reading });
+        points.push(WalkPoint { direction, connections, reading });
     }
     Ok(())
 }
@@ -205,10 +206,10 @@ fn objects(reading: &MemoryReading) -> Vec<(&'static str, &str, u64)> {
 }
 
 /// Fills the rows of all objects in a state.
-fn record(state: &str, points: &[Point], outcome: &mut Outcome) {
+fn record(state: &str, points: &[WalkPoint], outcome: &mut Outcome) {
     let mut names = BTreeSet::new();
     let mut aliases = BTreeMap::new();
-    for Point { reading, .. } in points {
+    for WalkPoint { reading, .. } in points {
         names.extend(objects(reading).into_iter().map(|(space, object, _)| (space, object)));
         let slabs = reading.slabs.iter().flatten();
         aliases.extend(slabs.map(|slab| (slab.name.as_str(), slab.aliases.join(" "))));
@@ -225,7 +226,7 @@ fn record_object(
     space: &str,
     object: &str,
     aliases: String,
-    points: &[Point],
+    points: &[WalkPoint],
     outcome: &mut Outcome,
 ) {
     let series: Vec<u64> = points.iter().map(|point| bytes_of(point, space, object)).collect();
@@ -270,20 +271,20 @@ fn record_object(
         high: up.slope_interval.map(|interval| interval.high),
         intercept_bytes: up.intercept,
         down_bytes_per_connection: slope(points, &series, DOWN, object).map(|down| down.slope),
-        // What is over `null` is not known yet, nor is the trial's status.
+        // The cost over `null` is not known yet, nor is the trial's status.
         ..MemoryRow::default()
     });
 }
 
 /// Returns what an object took. A cache that is not listed is empty.
-fn bytes_of(point: &Point, space: &str, object: &str) -> u64 {
+fn bytes_of(point: &WalkPoint, space: &str, object: &str) -> u64 {
     let objects = objects(&point.reading);
     let found = objects.iter().find(|(s, o, _)| (*s, *o) == (space, object));
     found.map_or(0, |&(.., bytes)| bytes)
 }
 
-/// Fits a line through the readings of one direction. What is available less is used more.
-fn slope(points: &[Point], bytes: &[u64], direction: &str, object: &str) -> Option<TheilSen> {
+/// Fits a line through the readings of one direction. Less available memory is more that is used.
+fn slope(points: &[WalkPoint], bytes: &[u64], direction: &str, object: &str) -> Option<TheilSen> {
     let sign = if object == MACHINE_SUM { -1.0 } else { 1.0 };
     let readings = points.iter().zip(bytes).filter(|(point, _)| point.direction == direction);
     let readings = readings.map(|(point, &bytes)| (point.connections as f64, sign * bytes as f64));

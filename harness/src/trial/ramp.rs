@@ -1,5 +1,5 @@
-//! Opens or closes many connections in steps. That shows how fast it goes as their number grows,
-//! and it ends before the machine's memory does.
+//! Opens or closes many connections in steps. The steps show how fast it goes as their number
+//! grows, and end before the machine's memory does.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use crate::programs::server::Server;
 /// Connections that are opened or closed at once. They take two seconds, and half a gigabyte.
 const STEP: usize = 51_200;
 
-/// What came of a step.
+/// The outcome of a step.
 pub struct Step {
     /// Connections that the load held after it.
     pub connections: usize,
@@ -44,7 +44,7 @@ const RELEASE_PAUSE: Duration = Duration::from_secs(2);
 
 /// The way from one number of connections to the next, with an eye on the machine's memory.
 pub struct Ramp {
-    /// What there was when there were no connections.
+    /// The memory before there were connections.
     before: Available,
 }
 
@@ -178,7 +178,7 @@ mod tests {
         let refused = check(&memory(2 * gibibyte, gibibyte), gibibyte + 1)
             .expect_err("less than the reserve");
         assert!(refused.to_string().contains("at 5 connections, before"), "{refused}");
-        // Of five that are said to be available sockets hold three.
+        // Sockets hold three of five that are said to be available.
         assert_eq!(ramp.left_bytes(&memory(5 * gibibyte, 4 * gibibyte)), 2 * gibibyte);
     }
 

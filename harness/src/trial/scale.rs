@@ -18,12 +18,12 @@ use ringmark::backend;
 use ringmark::protocol::ServerCounters;
 
 use super::context::TrialContext;
-use super::gates::{self, Evidence};
+use super::evidence::Evidence;
 use super::ramp::{self, Ramp, available_bytes};
 use super::site::Site;
 use super::task::Trial;
 use super::window::{Clocks, Window};
-use super::{columns, fit, in_force};
+use super::{columns, fit, gates, in_force};
 use crate::load::result::{Arrival, LoadEvent};
 use crate::machine::cpu::MachineCpu;
 use crate::matrix::Scale;
@@ -34,8 +34,8 @@ use crate::statistics::percent_of;
 /// How long it may take until every connection has made an echo.
 const ALL_TIME: Duration = Duration::from_secs(600);
 
-/// What may be missing after the server has ended without a word: what other programs, and the
-/// kernel's caches, take meanwhile.
+/// Memory that may be missing after the server has ended without a note: other programs, and the
+/// kernel's caches, take some meanwhile.
 const MISSING_BYTES: u64 = 200 << 20;
 
 /// Until many connections that are active at once have made two echoes each.
@@ -282,7 +282,7 @@ impl<'a> Walk<'a> {
         });
         evidence.notes.extend(machine.err().map(|why| why.to_string()));
         let (mut status, mut reason) = gates::judge(&evidence);
-        // What workers that share a CPU waited for it tells nothing.
+        // The run delay of workers that share a CPU tells nothing of others.
         if let Some(percent) = other_cpu_percent.filter(|&percent| percent > OTHERS_PERCENT) {
             status = Status::Rejected;
             // To the kernel's tick, which is 2.5 % of two CPUs' 200 ms.

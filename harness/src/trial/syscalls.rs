@@ -10,10 +10,10 @@ use ringmark::protocol::ServerCounters;
 
 use super::clock::{self, LoadWindow};
 use super::context::TrialContext;
-use super::gates::{self, Evidence};
-use super::in_force;
+use super::evidence::Evidence;
 use super::site::{Site, UNSEEN, miscounted};
 use super::task::Trial;
+use super::{gates, in_force};
 use crate::load::result::{LoadEvent, LoadResult};
 use crate::machine::Unavailable;
 use crate::machine::tracepoints::{Reading, RingEvent, Syscall, Tracepoint, TracepointCounters};
@@ -99,8 +99,8 @@ pub fn measure(
 
 /// Two moments of rest, and the echoes between them.
 struct Span {
-    before: Rest,
-    after: Rest,
+    before: AtRest,
+    after: AtRest,
     result: LoadResult,
     io_workers: u64,
 }
@@ -123,10 +123,10 @@ impl Span {
         // Everything is touched once, so that growth of tables and buffers is not counted.
         let warm_up = server.blaming(|_| load.command("echo 1", Duration::from_secs(60)))?;
         ensure!(matches!(warm_up, LoadEvent::Echoed(_)), "no echo came back");
-        let before = server.blaming(|server| Rest::find(server, tracepoints))?;
+        let before = server.blaming(|server| AtRest::find(server, tracepoints))?;
         let patience = PATIENCE + Duration::from_secs_f64(time_s);
         let result = server.blaming(|_| echo(&mut load, &order, patience))?;
-        let after = server.blaming(|server| Rest::find(server, tracepoints))?;
+        let after = server.blaming(|server| AtRest::find(server, tracepoints))?;
         let io_workers = match server.tasks()? {
             Some(tasks) => tasks.io_workers,
             None => after.own.kernel_threads.io_wq,
@@ -154,7 +154,7 @@ struct Counts {
     /// Who counted them, in a word and in all words.
     source: &'static str,
     source_in_words: String,
-    /// Where the tracepoints and the server's own counters differ.
+    /// Differences between the tracepoints and the server's own counters.
     differences: Vec<String>,
 }
 
@@ -224,8 +224,8 @@ impl Counts {
 }
 
 /// Counts the calls of the server's workers: those of all its threads and of the processes that it
-/// forks. Of a server of ours those of the main thread are subtracted, which does nothing for the
-/// connections but tell how they fare.
+/// forks. In a server of ours the main thread's are subtracted: it does nothing for the connections
+/// but tell how they fare.
 struct WorkerCounters {
     all: TracepointCounters<Syscall>,
     main: Option<TracepointCounters<Syscall>>,
@@ -294,7 +294,7 @@ impl Tracepoints {
     }
 }
 
-/// What they say, as far as there are any.
+/// The counts of those that are open.
 struct TracepointReading {
     calls: Option<Reading<Syscall>>,
     ring: Option<Reading<RingEvent>>,
@@ -313,12 +313,12 @@ fn is_same<T: Tracepoint>(now: &Option<Reading<T>>, then: &Option<Reading<T>>, o
 }
 
 /// The counts at a moment when no worker is making calls, and nothing happens on a ring.
-struct Rest {
+struct AtRest {
     own: ServerCounters,
     traced: TracepointReading,
 }
 
-impl Rest {
+impl AtRest {
     /// Reads the tracepoints, the server's counters, and the tracepoints again, until no worker has
     /// done anything in between and all threads sleep: then both counts are of the same moment. A
     /// server that is not to be seen rests if its own counters, read twice, stand still.

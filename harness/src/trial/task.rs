@@ -1,4 +1,4 @@
-//! What a trial is to measure, and how long that takes.
+//! The task of a trial, and how long it takes.
 
 use std::time::{Duration, SystemTime};
 
@@ -8,7 +8,7 @@ use crate::machine::files;
 use crate::matrix::{Arm, Latency, Memory, Scale, Workload};
 use crate::rows::{Outcome, Pass, Status, TrialRow, order_line};
 
-/// What is measured in a trial.
+/// The task of a trial.
 #[derive(Clone, Debug)]
 pub enum Task {
     /// System calls, over this number of echoes in all.
@@ -115,7 +115,7 @@ pub struct Trial {
     pub role: String,
     /// The server that it measures.
     pub arm: Arm,
-    /// What is measured.
+    /// Its task.
     pub task: Task,
 }
 

@@ -15,8 +15,8 @@ use crate::programs::client::Client;
 use crate::programs::server::Server;
 use crate::statistics::percent_of;
 
-/// The CPU clocks at one end of the window. What is optional is not known of a program that is not
-/// to be seen here.
+/// The CPU clocks at one end of the window. The optional ones cannot be read of a program that is
+/// not to be seen here.
 pub struct Clocks {
     processes: Option<Tree>,
     pub server_cpu_ns: u64,
@@ -193,6 +193,6 @@ impl Window {
 pub struct Sums {
     /// Whether they are of all that the processes did.
     pub are_whole: bool,
-    /// What to mind.
+    /// A remark on them.
     pub note: Option<String>,
 }
