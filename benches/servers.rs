@@ -183,7 +183,8 @@ static SERVER_CPU: LazyLock<Option<usize>> = LazyLock::new(|| {
     let allowed = CpuList::allowed();
     let Ok([server, client, ..]) = allowed.as_ref().map(CpuList::cpus) else {
         eprintln!(
-            "server and client are not pinned: this process may not run on two CPUs, as far as it knows"
+            "server and client are not pinned: this process may not run on two CPUs, as far as it \
+             knows"
         );
         return None;
     };

@@ -168,7 +168,8 @@ fn ring_noop(criterion: &mut Criterion) {
 
 fn skip(what: &str, error: &io::Error) {
     eprintln!(
-        "{what}: skipped: io_uring: {error}; `ringmark-server --list` says why, and what to do about it"
+        "{what}: skipped: io_uring: {error}; `ringmark-server --list` says why, and what to do \
+         about it"
     );
 }
 

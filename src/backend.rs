@@ -31,7 +31,7 @@ pub static ALL: &[Entry] = &[
 pub const FLOOR: &str = null::Null::FACTS.name;
 
 /// The name of tuned epoll, which a calibration measures unless told otherwise.
-pub const TUNED: &str = readiness::epoll::EpollEdge::NAME;
+pub const TUNED: &str = readiness::epoll::EpollEdge::FACTS.name;
 
 /// Finds a backend by its name.
 pub fn find(name: &str) -> Result<&'static Entry, InvalidArgument> {

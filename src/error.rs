@@ -46,11 +46,13 @@ pub fn named(call: &str) -> impl FnOnce(io::Error) -> io::Error + '_ {
 pub fn advice(errno: i32) -> &'static str {
     match errno {
         libc::EMFILE => {
-            ": no more files may be open; raise `ulimit -n`, or give fewer --ports or more --workers"
+            ": no more files may be open; raise `ulimit -n`, or give fewer --ports or more \
+             --workers"
         }
         libc::ENFILE => ": the machine may have no more files open; raise `sysctl fs.file-max`",
         libc::ENOMEM => {
-            ": memory ran out, or a limit of it: `ulimit -v`, a cgroup's memory.max, vm.max_map_count"
+            ": memory ran out, or a limit of it: `ulimit -v`, a cgroup's memory.max, \
+             vm.max_map_count"
         }
         libc::ENOBUFS => ": the kernel has no memory left for it",
         libc::ENOSPC => ": epoll may watch no more; raise `sysctl fs.epoll.max_user_watches`",
@@ -62,7 +64,8 @@ pub fn advice(errno: i32) -> &'static str {
 pub fn of_thread(error: &io::Error) -> String {
     let advice = match error.raw_os_error() {
         Some(libc::EAGAIN) => {
-            ": no more threads may be; raise `ulimit -u`, a cgroup's pids.max, or `sysctl kernel.threads-max`"
+            ": no more threads may be; raise `ulimit -u`, a cgroup's pids.max, or `sysctl \
+             kernel.threads-max`"
         }
         Some(errno) => advice(errno),
         None => "",

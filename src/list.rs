@@ -107,9 +107,12 @@ pub fn to_text(rows: &[ListRow]) -> String {
             text += &format!("    idle wake-ups not counted: {error}\n");
         }
     }
-    text + "\nLinux: the oldest kernel that has what the default knobs use. container: whether the default \
-            seccomp profile of\ncommon container runtimes lets it run. idle/s: wake-ups per second of all \
-            its threads with 10 idle connections,\nas the kernel counts them; - where not measured.\n"
+    text + "\nLinux: the oldest kernel that has what the default knobs use. container: whether the \
+    default \
+            seccomp profile of\ncommon container runtimes lets it run. idle/s: wake-ups per second \
+            of all \
+            its threads with 10 idle connections,\nas the kernel counts them; - where not \
+            measured.\n"
 }
 
 /// Runs a backend with idle connections and counts how often its threads gave up the CPU by

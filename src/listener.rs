@@ -36,7 +36,8 @@ pub fn open(address: SocketAddr) -> io::Result<TcpListener> {
 pub fn explain(address: SocketAddr, error: &io::Error) -> io::Error {
     let hint = match error.kind() {
         io::ErrorKind::AddrInUse => {
-            ": another process listens there, or an ended io_uring server is still being torn down; \
+            ": another process listens there, or an ended io_uring server is still being torn \
+             down; \
              give --listen another port or wait a moment"
         }
         io::ErrorKind::AddrNotAvailable => ": no interface of this host has that address",

@@ -21,7 +21,8 @@ pub fn parse(text: &str) -> Result<SocketAddr, String> {
     }
     let malformed = || {
         format!(
-            "'{text}' is no address and port, as in 127.0.0.1:8888, [::1]:8888 or [fe80::1%eth0]:8888"
+            "'{text}' is no address and port, as in 127.0.0.1:8888, [::1]:8888 or \
+             [fe80::1%eth0]:8888"
         )
     };
     let (ip, rest) = text.split_once('%').ok_or_else(malformed)?;

@@ -12,7 +12,8 @@ pub const WORK_NS: Knob = Knob::number(
     "work_ns",
     0,
     0..=1_000_000_000,
-    "busy wait for each piece of input before it is sent back, in nanoseconds: the application's work",
+    "busy wait for each piece of input before it is sent back, in nanoseconds: the application's \
+     work",
 );
 
 /// How much work a piece of input makes.

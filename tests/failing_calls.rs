@@ -163,7 +163,8 @@ fn refused_set_up(backend: &Backend) {
     let of_all: &[(&str, &str)] = &[
         (
             "socket:error=EMFILE",
-            "socket: Too many open files (os error 24): no more files may be open; raise `ulimit -n`",
+            "socket: Too many open files (os error 24): no more files may be open; raise `ulimit \
+             -n`",
         ),
         ("socket:error=ENFILE", "fs.file-max"),
         ("bind:error=EADDRINUSE", "bind: Address already in use"),

@@ -76,7 +76,8 @@ pub const PORT_COUNT: u16 = 100;
 const LOOKUP: Knob = Knob::word(
     "lookup",
     &["walk", "index"],
-    "how the event of a descriptor is found: along the links of the blocks, or in an array of the blocks, which the \
+    "how the event of a descriptor is found: along the links of the blocks, or in an array of the \
+     blocks, which the \
      document does not have",
 );
 
@@ -91,7 +92,8 @@ pub struct EpollDocument {
 impl Backend for EpollDocument {
     const FACTS: BackendFacts = BackendFacts {
         name: "epoll-document",
-        summary: "the document's reactor: level-triggered, blocks of events, DEL and ADD around every recv and send",
+        summary: "the document's reactor: level-triggered, blocks of events, DEL and ADD around \
+                  every recv and send",
         table_bytes_per_connection: size_of::<Event>(),
         needs: Needs { linux: "3.2", default_container: true, limits: "fs.epoll.max_user_watches" },
         knobs: &[LOOKUP, WORK_NS],

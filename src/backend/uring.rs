@@ -1,6 +1,6 @@
 //! The completion loop, shared by all io_uring backends: it accepts, submits, waits, hands
-//! completions on, and stops. The `Handler` serves the connections, and each step of the
-//! ladder changes one thing:
+//! completions on, and stops. The `Handler` serves the connections, and each step of the ladder
+//! changes one thing:
 //!
 //! | backend | input | output | on |
 //! |---|---|---|---|

@@ -18,7 +18,8 @@ pub const CASES: &[Case] = &[
     echo("books_balance", books_balance),
     echo("urgent_data", urgent_data).except(
         "uring-sqpoll",
-        "the kernel leaves what follows an urgent mark unread while work for the submission thread is pending",
+        "the kernel leaves what follows an urgent mark unread while work for the submission thread \
+         is pending",
     ),
 ];
 

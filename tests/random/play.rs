@@ -72,7 +72,8 @@ pub fn run(backend: &Backend, seed: u64) -> Result<Tally, String> {
         let name = &backend.name;
         format!(
             "{name}, seed {seed}, {}: step {}, after [{}]: {message}; \
-             repeat it with: RINGMARK_SEED={seed} cargo test --test random -- --exact {name}::{seed}",
+             repeat it with: RINGMARK_SEED={seed} cargo test --test random -- --exact \
+             {name}::{seed}",
             diary.arguments.join(" "),
             diary.tally.steps,
             diary.actions.into_iter().collect::<Vec<_>>().join(", "),

@@ -198,7 +198,8 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     const SLABINFO: &str = "slabinfo - version: 2.1
-# name <active_objs> <num_objs> <objsize> <objperslab> <pagesperslab> : tunables <limit> <batchcount> <sharedfactor> : slabdata <active_slabs> <num_slabs> <sharedavail>
+# name <active_objs> <num_objs> <objsize> <objperslab> <pagesperslab> : tunables <limit> \
+<batchcount> <sharedfactor> : slabdata <active_slabs> <num_slabs> <sharedavail>
 tcp_bind_bucket 40 64 128 32 1 : tunables 0 0 0 : slabdata 2 2 0
 ext4_io_end 384 704 64 64 1 : tunables 0 0 0 : slabdata 11 11 0
 new_module 3 13 2368 13 8 : tunables 0 0 0 : slabdata 1 1 0

@@ -299,8 +299,8 @@ mod tests {
         let mut program =
             Process::start("program", sleep("600"), None, &Interruptions::default()).unwrap();
         let pid = program.child.id();
-        // As long as one is traced by another process than its parent, its parent does not see its end
-        // (ptrace(2)).
+        // As long as one is traced by another process than its parent, its parent does not see its
+        // end (ptrace(2)).
         let mut tracer = sleep("30");
         // SAFETY: ptrace is a single system call, safe between fork and exec; PTRACE_SEIZE takes no
         // pointer but null.

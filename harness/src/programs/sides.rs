@@ -300,7 +300,8 @@ mod tests {
         assert_eq!(Sides::traffic(None), "over loopback, both sides on one machine");
         assert_eq!(
             Sides::traffic(Some(&sides)),
-            "to 10.0.0.1, from one machine to another; server started by `ssh …`, load without a command"
+            "to 10.0.0.1, from one machine to another; server started by `ssh …`, load without a \
+             command"
         );
         (sides.over_loopback, sides.one_machine) = (true, true);
         let text = Sides::traffic(Some(&sides));

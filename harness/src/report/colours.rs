@@ -178,7 +178,8 @@ pub fn of_object(name: &str) -> Option<Colour> {
 /// A program that knows no custom properties leaves out what stands within `@supports`; what it
 /// draws is as [`painted`].
 pub const STYLE: &str = "\
-:root{color-scheme:light dark;--ground:#fff;--ink:#1b1f24;--soft:#57606a;--rule:#d8dee4;--band:#e4e8ec;
+:root{color-scheme:light \
+dark;--ground:#fff;--ink:#1b1f24;--soft:#57606a;--rule:#d8dee4;--band:#e4e8ec;
 --blue:#0064a4;--vermillion:#c24e00;--green:#007a5a;--purple:#a8467e;--orange:#9a6500;--sky:#1f78ad;--olive:#736a00;--grey:#5c636b}
 @media(prefers-color-scheme:dark){:root{--ground:#15181c;--ink:#e8eaed;--soft:#a3abb4;--rule:#343a42;--band:#2b3138;
 --blue:#6aa9f4;--vermillion:#ff8142;--green:#2cc498;--purple:#e595c3;--orange:#f0ad1d;--sky:#7fd0fa;--olive:#e0d64e;--grey:#aab2ba}}

@@ -33,7 +33,8 @@ ratio therefore has an interval (Welch's t on logarithms) and no verdict. The ve
 ratio relative to the baseline: the arm's figure over the baseline's within the blocks of each run.
 
 --fail-if-slower acts on the ratio relative to the baseline, so a bad hour of the machine does not \
-fail it. It cannot see a change that slows all arms alike, the baseline included: choose a baseline \
+fail it. It cannot see a change that slows all arms alike, the baseline included: choose a \
+baseline \
 that does not change. It acts on calls per echo only with one connection and one message in \
 flight, where they are exact. It acts on memory per connection by the intervals of the slopes. One \
 interval in twenty misses: give a margin that matters, not 0%.
@@ -192,7 +193,8 @@ fn summary(pair: &Pair, judgement: &Judgement, figures: &[Figure]) -> String {
         let own = baseline_itself(figures, baseline);
         if !own.is_empty() {
             text += &format!(
-                "- The baseline `{baseline}` itself, B/A between runs over the workloads: {}. The others are relative to it: \
+                "- The baseline `{baseline}` itself, B/A between runs over the workloads: {}. The \
+                 others are relative to it: \
                  a change of it alone, or of all alike, is not in their verdicts\n",
                 own.join(", ")
             );
@@ -260,9 +262,12 @@ fn table(pair: &Pair, figures: &[Figure]) -> String {
             shown(figure.relative),
         ]);
     }
-    let notes = "\nFigures that changed stand first. A and B are geometric means over the blocks that count; of calls and \
-                 memory there is one reading. Between runs the machine's drift is in the ratio: of times and rates it \
-                 gets no verdict. Relative to the baseline, within the blocks of each run, it is not. A figure near \
+    let notes = "\nFigures that changed stand first. A and B are geometric means over the blocks \
+    that count; of calls and \
+                 memory there is one reading. Between runs the machine's drift is in the ratio: of \
+                 times and rates it \
+                 gets no verdict. Relative to the baseline, within the blocks of each run, it is \
+                 not. A figure near \
                  zero has no ratio.\n";
     table.markdown() + notes
 }

@@ -284,8 +284,10 @@ mod tests {
         assert_eq!(
             lines,
             [
-                "Noise, `epoll-et` against itself: 1.00–1.00 in w. A difference within it has no verdict.",
-                "- `uring-multishot buffers=64`: shared-cpu: not every thread had a CPU of its own, so that there is no verdict",
+                "Noise, `epoll-et` against itself: 1.00–1.00 in w. A difference within it has no \
+                 verdict.",
+                "- `uring-multishot buffers=64`: shared-cpu: not every thread had a CPU of its \
+                 own, so that there is no verdict",
                 "- `null` has no figures in w: unsupported: holds 7 at most",
             ]
         );

@@ -134,11 +134,13 @@ mod tests {
             let mut text = format!(
                 "question = \"q\"\nbaseline = \"{base}\"\n\
                  backends = [{{ backend = \"{base}\" }}, {{ backend = \"{other}\" }}]\n\
-                 [latency]\nblocks = 10\nduration = \"1s\"\nwarmup_max = \"1s\"\nobjective_p99_us = 5000.0\n"
+                 [latency]\nblocks = 10\nduration = \"1s\"\nwarmup_max = \"1s\"\nobjective_p99_us \
+                 = 5000.0\n"
             );
             for rate in RATES {
                 text += &format!(
-                    "[[workload]]\nname = \"w@{rate}\"\nquestion = \"q\"\nconnections = 64\nmessage_bytes = 64\n\
+                    "[[workload]]\nname = \"w@{rate}\"\nquestion = \"q\"\nconnections = \
+                    64\nmessage_bytes = 64\n\
                      rate_per_s = {rate:.1}\nsweep_of = \"w\"\n"
                 );
             }
@@ -259,7 +261,8 @@ mod tests {
     fn what_was_seen_is_said_first_where_blocks_are_too_few() {
         let made = Made { blocks: 3, cpu: [8.0, 2.0, 1.5], p99: [0.5, 1.0, 1.25], ..MADE };
         let run = made.run();
-        let seen = "Seen: `uring-multishot` takes 1.51 to 8.08 times the CPU of `epoll-et`; `uring-multishot` has 0.50 to 1.26 \
+        let seen = "Seen: `uring-multishot` takes 1.51 to 8.08 times the CPU of `epoll-et`; \
+                    `uring-multishot` has 0.50 to 1.26 \
                     times the p99 latency of `epoll-et`.";
         let first = markdown(&run).lines().next().expect("a line").to_owned();
         assert!(
@@ -305,7 +308,8 @@ mod tests {
                         (row.status, row.reason) = (Status::Unsupported, "ENOSYS".to_owned());
                     }
                 }),
-                "the baseline `epoll-et` has no figures in w@1000, w@2000, w@3000: unsupported: ENOSYS",
+                "the baseline `epoll-et` has no figures in w@1000, w@2000, w@3000: unsupported: \
+                 ENOSYS",
             ),
             (
                 made(&|rows| rows.iter_mut().for_each(|row| row.shared_cpu = true)),
@@ -332,17 +336,21 @@ mod tests {
         for (cpu, statement) in [
             (
                 [1.0, 1.0, 0.8],
-                "No difference in server CPU per echo to `epoll-et` is shown for `uring-multishot` at 1,000 and 2,000/s \
-                 (one beyond 1.6 % would have been shown); `uring-multishot` takes 19–21 % less at 3,000/s.",
+                "No difference in server CPU per echo to `epoll-et` is shown for `uring-multishot` \
+                 at 1,000 and 2,000/s \
+                 (one beyond 1.6 % would have been shown); `uring-multishot` takes 19–21 % less at \
+                 3,000/s.",
             ),
             (
                 [0.8, 1.0, 0.8],
-                "`uring-multishot` takes 19–21 % less server CPU per echo than `epoll-et` at 1,000 and 3,000/s; no \
+                "`uring-multishot` takes 19–21 % less server CPU per echo than `epoll-et` at 1,000 \
+                 and 3,000/s; no \
                  difference is shown at 2,000/s (one beyond 1.6 % would have been shown).",
             ),
             (
                 [1.6, 1.4, 1.2],
-                "`uring-multishot` takes 57–63 %, falling to 18–22 %, more server CPU per echo than `epoll-et`.",
+                "`uring-multishot` takes 57–63 %, falling to 18–22 %, more server CPU per echo \
+                 than `epoll-et`.",
             ),
             // Not steadily.
             (
@@ -365,11 +373,14 @@ mod tests {
                 .collect()
         };
         let shape = |rates: &str| format!("64 connections, open loop, {rates}/s, 64 B messages");
-        let enough = "`epoll-et` is enough: `uring-multishot` is not shown to be better in CPU, throughput or latency, as \
+        let enough = "`epoll-et` is enough: `uring-multishot` is not shown to be better in CPU, \
+                      throughput or latency, as \
                       far as they could be compared.";
-        let better = "`uring-multishot` is a better choice than `epoll-et`: shown to be better in server CPU per echo, and \
+        let better = "`uring-multishot` is a better choice than `epoll-et`: shown to be better in \
+                      server CPU per echo, and \
                       worse in nothing that could be compared.";
-        let trade = "`uring-multishot` in place of `epoll-et` is a trade: better in server CPU per echo, worse in p99 \
+        let trade = "`uring-multishot` in place of `epoll-et` is a trade: better in server CPU per \
+                     echo, worse in p99 \
                      latency.";
         let expected = |found: &[(&str, &str)]| -> Vec<(String, String)> {
             found.iter().map(|(rates, words)| (shape(rates), (*words).to_owned())).collect()
@@ -408,11 +419,13 @@ mod tests {
         // 4.9 ms and 1.6 % more, 4.96 ms and 1.6 % more.
         assert_eq!(
             of(2.45),
-            "`epoll-et` and `uring-multishot` are shown to keep p99 ≤ 5.00 ms up to 3,000/s, the highest rate offered."
+            "`epoll-et` and `uring-multishot` are shown to keep p99 ≤ 5.00 ms up to 3,000/s, the \
+             highest rate offered."
         );
         assert_eq!(
             of(2.48),
-            "`epoll-et` is shown to keep p99 ≤ 5.00 ms up to 3,000/s, the highest rate offered; `uring-multishot` up to 2,000/s."
+            "`epoll-et` is shown to keep p99 ≤ 5.00 ms up to 3,000/s, the highest rate offered; \
+             `uring-multishot` up to 2,000/s."
         );
     }
 
@@ -452,17 +465,15 @@ mod tests {
         for (interval, expected) in [
             (
                 Some((830.0, 850.0)),
-                &[
-                    "`uring-multishot` takes 625–655 bytes more kernel memory than `epoll-et`, 596–625 MiB for a million of \
-                   them.",
-                ][..],
+                &["`uring-multishot` takes 625–655 bytes more kernel memory than `epoll-et`, \
+                     596–625 MiB for a million of \
+                   them."][..],
             ),
             (
                 Some((15.0, 20.0)),
-                &[
-                    "`uring-multishot` takes 175–190 bytes less kernel memory than `epoll-et`, 167–181 MiB for a million of \
-                   them.",
-                ],
+                &["`uring-multishot` takes 175–190 bytes less kernel memory than `epoll-et`, \
+                     167–181 MiB for a million of \
+                   them."],
             ),
             (
                 Some((190.0, 1500.0)),
@@ -473,12 +484,14 @@ mod tests {
             assert_eq!(statements(MADE, interval), expected);
         }
         // What takes more memory is no better choice by its CPU alone.
-        let trade = "`uring-multishot` in place of `epoll-et` is a trade: better in server CPU per echo, worse in kernel \
+        let trade = "`uring-multishot` in place of `epoll-et` is a trade: better in server CPU per \
+                     echo, worse in kernel \
                      memory per idle connection.";
         let saves = Made { cpu: [0.8; 3], ..MADE };
         assert_eq!(statements(saves, Some((830.0, 850.0)))[0], trade);
         let better = statements(saves, Some((15.0, 20.0)));
-        let words = "better in server CPU per echo and kernel memory per idle connection, and worse in nothing";
+        let words = "better in server CPU per echo and kernel memory per idle connection, and \
+                     worse in nothing";
         assert!(better[0].contains(words), "{better:?}");
     }
 }

@@ -141,7 +141,8 @@ mod tests {
     #[test]
     fn what_files_say_is_no_html() {
         let text = "- `a<b>` is **\"x\" & 'y'**, `c\n\nA \u{1b}[1m line\n";
-        let html = "<ul>\n<li><code>a&lt;b&gt;</code> is <strong>&quot;x&quot; &amp; &#39;y&#39;</strong>, `c</li>\n\
+        let html = "<ul>\n<li><code>a&lt;b&gt;</code> is <strong>&quot;x&quot; &amp; \
+        &#39;y&#39;</strong>, `c</li>\n\
                     </ul>\n<p>A \u{fffd}[1m line</p>\n";
         assert_eq!(Body::default().notes(text).html("x"), html);
     }

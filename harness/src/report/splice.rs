@@ -107,9 +107,11 @@ mod tests {
                         <!-- ringmark:cpu b -->\n\nold\n\n<!-- /ringmark:cpu -->\n\
                         <!-- ringmark:memory b -->\n<!-- /ringmark:memory -->\nAfter\n";
         let once = spliced(document);
-        let expected = "# Title\n\n<!-- ringmark:cpu a -->\n\nCPU of a\n\n<!-- /ringmark:cpu -->\nBetween\n\
+        let expected = "# Title\n\n<!-- ringmark:cpu a -->\n\nCPU of a\n\n<!-- /ringmark:cpu \
+        -->\nBetween\n\
                         <!-- ringmark:cpu b -->\n\nCPU of b\n\n<!-- /ringmark:cpu -->\n\
-                        <!-- ringmark:memory b -->\n\nThis run did not measure it.\n\n<!-- /ringmark:memory -->\n\
+                        <!-- ringmark:memory b -->\n\nThis run did not measure it.\n\n<!-- \
+                        /ringmark:memory -->\n\
                         After\n";
         assert_eq!(once, expected);
         assert_eq!(spliced(&once), once);
@@ -122,7 +124,8 @@ mod tests {
             std::fs::create_dir_all(place.path().join(run)).expect("a folder");
             std::fs::write(place.path().join(run).join("manifest.json"), "").expect("a file");
         }
-        let document = "<!-- ringmark:cpu results/a -->\n[x](results/b/charts/x.svg), [y](results/a/memory.csv#top),\n\
+        let document = "<!-- ringmark:cpu results/a -->\n[x](results/b/charts/x.svg), \
+        [y](results/a/memory.csv#top),\n\
                         results/c, [z](https://example.org), [w](results/d) and [v](#up)\n";
         let names: Vec<_> = named_runs(document, place.path()).into_iter().collect();
         assert_eq!(names, ["results/a", "results/b"].map(|run| place.path().join(run)));

@@ -228,11 +228,13 @@ mod tests {
             ..TrialRow::default()
         };
         let matrix = || {
-            let head = "question = \"q\"\nbaseline = \"epoll-et\"\nbackends = [{ backend = \"epoll-et\" }]\n";
+            let head = "question = \"q\"\nbaseline = \"epoll-et\"\nbackends = [{ backend \
+            = \"epoll-et\" }]\n";
             toml::from_str::<Matrix>(head).unwrap()
         };
         let of = |run_state, trials| {
-            let order = json!({ "order": ["1 latency w block 1 epoll-et", "2 latency w block 2 epoll-et"] });
+            let order = json!({ "order": ["1 latency w block 1 epoll-et", "2 latency w block 2 \
+            epoll-et"] });
             Run { manifest: order, state: run_state, ..Run::of(matrix(), trials, Vec::new()) }.gap()
         };
         assert_eq!(of(RunState::Finished, vec![row(1, 1), row(2, 2)]), None);

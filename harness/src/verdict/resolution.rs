@@ -1,5 +1,5 @@
-//! A calibration: how far one server lies from itself here, and how many blocks it takes to detect a
-//! handicap of known size.
+//! A calibration: how far one server lies from itself here, and how many blocks it takes to detect
+//! a handicap of known size.
 
 use std::path::Path;
 
@@ -163,8 +163,8 @@ pub fn resolutions(rows: &[TrialRow], matrix: &Matrix) -> Vec<Resolution> {
     [metric::CPU, metric::P99].iter().map(resolution).collect()
 }
 
-/// Returns the difference in percent that a ratio needs for a verdict, if its interval is as wide as
-/// this one and the noise as large; none without an interval.
+/// Returns the difference in percent that a ratio needs for a verdict, if its interval is as wide
+/// as this one and the noise as large; none without an interval.
 pub fn resolution_percent(same: &ComparisonRow) -> Option<f64> {
     let noise = same.noise().filter(|_| same.bounds == Bounds::Interval95)?;
     Some(resolvable_percent(&same.interval(), &noise))
@@ -186,11 +186,13 @@ impl Calibration {
         for metric in &self.metrics {
             text += &match metric.resolution_percent {
                 Some(percent) => format!(
-                    "\n{}: a difference of {percent:.1} % or more gets a verdict here in so many blocks\n",
+                    "\n{}: a difference of {percent:.1} % or more gets a verdict here in so many \
+                    blocks\n",
                     metric.metric
                 ),
                 None => format!(
-                    "\n{}: no verdict here: fewer than {BLOCKS_FOR_VERDICT} blocks count, or the client was the limit\n",
+                    "\n{}: no verdict here: fewer than {BLOCKS_FOR_VERDICT} blocks count, or the \
+                    client was the limit\n",
                     metric.metric
                 ),
             };

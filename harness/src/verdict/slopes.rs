@@ -52,7 +52,8 @@ pub fn disturbance(sum: &MemoryRow) -> Option<String> {
     let slope = sum.bytes_per_connection;
     if interval.low <= 0.0 || interval.width() > SCATTER_SHARE * slope {
         return Some(format!(
-            "the kernel's objects had not come to rest: the 95 % interval of their slope is {} bytes wide, and {} would \
+            "the kernel's objects had not come to rest: the 95 % interval of their slope is {} \
+             bytes wide, and {} would \
              be a tenth of it: something else used memory",
             integer(interval.width()),
             integer(SCATTER_SHARE * slope.abs())
@@ -60,7 +61,8 @@ pub fn disturbance(sum: &MemoryRow) -> Option<String> {
     }
     let down = sum.down_bytes_per_connection.filter(|down| *down > GIVEN_BACK_SHARE * slope)?;
     Some(format!(
-        "the kernel's objects had not come to rest: connections took {} bytes each and gave back {}: something else used \
+        "the kernel's objects had not come to rest: connections took {} bytes each and gave back \
+         {}: something else used \
          memory",
         integer(slope),
         integer(down)
@@ -220,7 +222,8 @@ impl<'a> Floor<'a> {
         let lacking: Vec<_> = self.walks.iter().filter_map(|walk| self.lacks(walk)).collect();
         if 2 * lacking.len() > all {
             return Some(format!(
-                "{} of {all} walks have less of '{}' than two bare endpoints here: something else used memory",
+                "{} of {all} walks have less of '{}' than two bare endpoints here: something else \
+                 used memory",
                 lacking.len(),
                 lacking[0].object
             ));
@@ -238,14 +241,17 @@ impl<'a> Floor<'a> {
         };
         if let Some(object) = self.objects.iter().filter(is_endpoint).find(all_have_more) {
             return Some(format!(
-                "all {all} walks have more of '{}' than two bare endpoints here: something else gave memory back",
+                "all {all} walks have more of '{}' than two bare endpoints here: something else \
+                 gave memory back",
                 object.object
             ));
         }
         let parts: f64 = self.objects.iter().map(|row| row.bytes_per_connection).sum();
         let sum = self.sum.bytes_per_connection;
         (self.sum.low.is_some() && (parts - sum).abs() > SUM_SHARE * sum).then(|| {
-            "its objects do not come to their sum: rows of memory.csv are missing or were changed".to_owned()
+            "its objects do not come to their sum: rows of memory.csv are missing or were \
+             changed"
+                .to_owned()
         })
     }
 }

@@ -1,5 +1,5 @@
-//! A load sweep: the rates of its open loops, from a closed loop's capacity, and the highest rate of
-//! each arm within a latency objective.
+//! A load sweep: the rates of its open loops, from a closed loop's capacity, and the highest rate
+//! of each arm within a latency objective.
 
 use anyhow::{Result, bail};
 use itertools::Itertools as _;

@@ -50,7 +50,8 @@ fn each_connection_carries_as_many_echoes_as_asked_for() {
         let result = result(
             &server,
             &format!(
-                "--connections 7 --active 5 --message-bytes 333 --churn 3 --echoes-per-connection 10 \
+                "--connections 7 --active 5 --message-bytes 333 --churn 3 --echoes-per-connection \
+                 10 \
                  --pipeline {pipeline} --threads {threads}"
             ),
         );
@@ -131,7 +132,8 @@ fn connections_stay_with_their_port_and_source() {
 #[test]
 fn a_timed_run_counts_as_many_connections_as_the_server() {
     let (server, _) = recording(1);
-    let options = "--connections 4 --message-bytes 64 --churn 1 --duration 200ms --warmup-max 50ms --threads 2";
+    let options = "--connections 4 --message-bytes 64 --churn 1 --duration 200ms --warmup-max 50ms \
+                   --threads 2";
     let result = result(&server, options);
     let [opened, in_all] =
         ["opened", "opened_in_all"].map(|name| result["churn"][name].as_u64().unwrap());

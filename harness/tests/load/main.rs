@@ -246,7 +246,8 @@ fn bad_addresses_are_refused_in_one_line() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let nobody = format!("127.0.0.1:{free}");
     let refused = format!(
-        "ringmark: connect {nobody}: Connection refused: nothing listens there; start ringmark-server first\n"
+        "ringmark: connect {nobody}: Connection refused: nothing listens there; start \
+         ringmark-server first\n"
     );
     for (address, complaint) in [
         (nobody.as_str(), refused.as_str()),

@@ -15,7 +15,8 @@ fn as_many_are_sent_as_asked_for() {
     for arrival in ["poisson", "uniform"] {
         let server = Server::start(1, echo);
         let options = format!(
-            "--connections 7 --active 5 --message-bytes 333 --rate 20000 --arrival {arrival} --echoes 1003 --threads 3"
+            "--connections 7 --active 5 --message-bytes 333 --rate 20000 --arrival {arrival} \
+             --echoes 1003 --threads 3"
         );
         let result = result(&server, &options);
         assert_eq!((&result["echoes"], &result["arrival"]), (&1003.into(), &arrival.into()));
@@ -53,7 +54,8 @@ fn uniform_arrivals_take_the_connections_in_turn() {
 #[test]
 fn a_timed_run_counts_what_was_due_within_its_window() {
     let server = Server::start(1, echo);
-    let options = "--connections 8 --message-bytes 64 --rate 2000 --arrival uniform --duration 500ms --warmup-max 100ms";
+    let options = "--connections 8 --message-bytes 64 --rate 2000 --arrival uniform --duration \
+                   500ms --warmup-max 100ms";
     let result = result(&server, options);
     // Evenly spaced, so the window holds 1,000 of them, give or take the one at its edge.
     let offered_per_s = result["open"]["offered_per_s"].as_f64().unwrap();
@@ -125,7 +127,8 @@ fn more_than_the_server_can_do_is_sent_all_the_same() {
             }
         }
     });
-    let options = "--connections 1 --message-bytes 64 --rate 1000 --arrival uniform --duration 200ms --warmup-max 0s";
+    let options = "--connections 1 --message-bytes 64 --rate 1000 --arrival uniform --duration \
+                   200ms --warmup-max 0s";
     let result = result(&server, options);
     // And those that were due before the window began.
     let sent = server.bytes.load(SeqCst) / 64;

@@ -138,7 +138,8 @@ fn a_message_that_comes_by_bytes_has_not_stalled() {
         }
         echo(connection);
     });
-    let options = "--connections 1 --message-bytes 20 --duration 100ms --warmup-max 0s --stall-after 300ms --json";
+    let options = "--connections 1 --message-bytes 20 --duration 100ms --warmup-max 0s \
+                   --stall-after 300ms --json";
     let output = load(&server, options).output().unwrap();
     // None is back within the window, so that nothing is measured; that is said, beside the result.
     assert_eq!(output.status.code(), Some(1));

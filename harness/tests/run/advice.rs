@@ -53,7 +53,8 @@ fn tracefs_mounted_as_advised_lets_a_user_count() {
     let after = |mount: &str, capabilities: &str| {
         let program = commons.place.path("ringmark");
         let script = format!(
-            "{mount} && setpriv --reuid {NOBODY} --regid {NOBODY} --clear-groups {capabilities} {} doctor --json; \
+            "{mount} && setpriv --reuid {NOBODY} --regid {NOBODY} --clear-groups {capabilities} {} \
+             doctor --json; \
              status=$?; mount -o remount,mode=700,gid=0 /sys/kernel/tracing; exit $status",
             program.display()
         );

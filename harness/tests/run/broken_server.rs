@@ -65,7 +65,8 @@ pub fn server_of(place: &Place, script: &str) -> PathBuf {
 pub fn stand_in_with(fault: &str) -> String {
     let program = std::env::current_exe().unwrap();
     format!(
-        "exec 3>&1\n{FAULT}={fault} exec '{}' --exact broken_server::stand_in --ignored --nocapture >/dev/null",
+        "exec 3>&1\n{FAULT}={fault} exec '{}' --exact broken_server::stand_in --ignored \
+        --nocapture >/dev/null",
         program.display()
     )
 }

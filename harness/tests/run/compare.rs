@@ -17,8 +17,10 @@ const ARMS: [&str; 2] = ["epoll-et", "epoll-lt"];
 /// More blocks than a verdict takes: a busy machine costs some.
 fn matrix(connections: u32) -> String {
     format!(
-        "{}[latency]\nblocks = 14\nduration = \"50ms\"\nwarmup_max = \"20ms\"\n[syscalls]\nechoes = 20\n\
-         [[workload]]\nname = \"w\"\nquestion = \"q\"\nconnections = {connections}\nmessage_bytes = 64\n",
+        "{}[latency]\nblocks = 14\nduration = \"50ms\"\nwarmup_max = \"20ms\"\n[syscalls]\nechoes \
+        = 20\n\
+         [[workload]]\nname = \"w\"\nquestion = \"q\"\nconnections = {connections}\nmessage_bytes \
+         = 64\n",
         heading(&ARMS)
     )
 }
@@ -89,9 +91,8 @@ fn a_server_that_works_more_is_slower_than_it_was_and_than_none_is_itself() {
     assert!(stdout(&output).contains("server_cpu_ns_per_echo"), "the table stands all the same");
     assert_has(
         &one_line(&output),
-        &[
-            "B is worse than A by more than 50 % in 1 of 1 figures: server_cpu_ns_per_echo of `epoll-lt` in w: ",
-        ],
+        &["B is worse than A by more than 50 % in 1 of 1 figures: server_cpu_ns_per_echo of \
+             `epoll-lt` in w: "],
     );
     // The other way round it is better.
     let mut back = compare(&before, &after.out(), &before.out());
@@ -277,9 +278,8 @@ fn a_part_is_not_taken_for_the_whole() {
     );
     assert_has(
         &stdout(&rejected),
-        &[
-            "Moved beyond its interval or range: 10 of 192 figures, 0 by verdict; most server_cpu_ns_per_echo of `uring-",
-        ],
+        &["Moved beyond its interval or range: 10 of 192 figures, 0 by verdict; most \
+             server_cpu_ns_per_echo of `uring-"],
     );
     let unsupported = b(&|rows| of_multishot(rows, &|row| set(row, "status", "unsupported")));
     assert_not_judged(
@@ -327,9 +327,8 @@ fn a_part_is_not_taken_for_the_whole() {
     });
     assert_not_judged(
         &judged(&place, &a, &worse, &[]),
-        &[
-            "1 figures without a verdict read worse than that: server_cpu_ns_per_echo of `uring-multishot` in 64-conn-64B@23000",
-        ],
+        &["1 figures without a verdict read worse than that: server_cpu_ns_per_echo of \
+             `uring-multishot` in 64-conn-64B@23000"],
     );
     // A part that is asked for by name can be judged without the rest.
     let copy =

@@ -36,8 +36,10 @@ message_bytes = 64
 /// An `[[external]]` with this command.
 fn external(command: &[&str], ready: &str) -> String {
     format!(
-        "[[external]]\nname = \"other\"\ncommand = {command:?}\nready = {ready}\nready_within = \"20s\"\n\
-         version = [\"sh\", \"-c\", \"echo; echo other 1.2 >&2; echo more >&2\"]\nbuild = \"make other\"\n"
+        "[[external]]\nname = \"other\"\ncommand = {command:?}\nready = {ready}\nready_within \
+        = \"20s\"\n\
+         version = [\"sh\", \"-c\", \"echo; echo other 1.2 >&2; echo more >&2\"]\nbuild = \"make \
+         other\"\n"
     )
 }
 
@@ -378,7 +380,8 @@ fn the_cpu_of_processes_that_come_and_go_is_left_out() {
         assert_eq!(row[column], "", "{column}");
     }
     assert!(row["achieved_per_s"].parse::<f64>().unwrap() > 0.0);
-    let reason = "CPU and context switches are left out: processes of the server began or ended within the window";
+    let reason = "CPU and context switches are left out: processes of the server began or ended \
+                  within the window";
     if stands(row) {
         assert_has(&row["reason"], &[reason]);
         assert_has(&printed, &[reason]);

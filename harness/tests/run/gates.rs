@@ -209,7 +209,8 @@ fn a_busy_process_on_the_one_cpu_of_both_rejects_although_they_wait_for_each_oth
 fn a_client_that_cannot_send_what_is_due_is_the_limit_and_its_latency_is_not_compared() {
     let place = Place::with(&format!(
         "{}[latency]\nblocks = 1\nduration = \"10ms\"\nwarmup_max = \"0s\"\n\
-         [[workload]]\nname = \"flood\"\nquestion = \"q\"\nconnections = 1\nmessage_bytes = 64\nrate_per_s = 5e6\n",
+         [[workload]]\nname = \"flood\"\nquestion = \"q\"\nconnections = 1\nmessage_bytes = \
+         64\nrate_per_s = 5e6\n",
         heading(&["epoll-et", "epoll-lt"])
     ));
     let _alone = alone();

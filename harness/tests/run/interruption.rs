@@ -15,7 +15,8 @@ type Children = processes::Children<2>;
 /// A run of trials of one length, each about as long as that.
 fn run_of(duration: &str) -> (Place, Running) {
     let matrix = format!(
-        "{}[latency]\nblocks = {}\nduration = \"{duration}\"\nwarmup_max = \"0s\"\n{FOUR_CONNECTIONS}",
+        "{}[latency]\nblocks = {}\nduration = \"{duration}\"\nwarmup_max \
+        = \"0s\"\n{FOUR_CONNECTIONS}",
         heading(&["epoll-et"]),
         PLANNED / 2
     );

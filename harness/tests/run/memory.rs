@@ -54,7 +54,8 @@ fn nothing_is_computed_from_a_floor_that_something_disturbed() {
             "5000",
             "4990",
             "5010",
-            "`null` never-used: the kernel's objects had not come to rest: connections took 5000 bytes each",
+            "`null` never-used: the kernel's objects had not come to rest: connections took 5000 \
+             bytes each",
         ),
     ] {
         edit(&run.join("memory.csv"), |row| {

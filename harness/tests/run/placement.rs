@@ -24,7 +24,8 @@ use crate::{
 /// Calls and latency. Over a slow wire a window must be long to have echoes.
 fn matrix(window: &str) -> String {
     format!(
-        "{}[syscalls]\nechoes = 100\n[latency]\nblocks = 1\nduration = \"{window}\"\nwarmup_max = \"50ms\"\n\
+        "{}[syscalls]\nechoes = 100\n[latency]\nblocks = 1\nduration = \"{window}\"\nwarmup_max \
+        = \"50ms\"\n\
          {FOUR_CONNECTIONS}",
         heading(&["epoll-et", "uring-multishot"])
     )
@@ -222,7 +223,8 @@ fn two_network_namespaces_are_measured_as_this_one() {
     assert!(!place.out().exists());
 
     let printed = stdout(&success(wire.run(&place).args(["--server-address", ADDRESSES[0]])));
-    let traffic = "to 10.77.0.1, not over loopback but between two networks of one machine; server started by \
+    let traffic = "to 10.77.0.1, not over loopback but between two networks of one machine; server \
+                   started by \
                    `nsenter …`, load by `nsenter …`";
     assert_has(
         &printed,
@@ -283,9 +285,8 @@ fn an_address_that_the_load_does_not_reach_is_named() {
         assert_eq!(row["status"], "failed");
         assert_has(
             &row["reason"],
-            &[
-                "--server-address 127.0.0.1 must be an address of the server's side that the load's side reaches: ",
-            ],
+            &["--server-address 127.0.0.1 must be an address of the server's side that the \
+                 load's side reaches: "],
         );
     }
 }
@@ -538,10 +539,9 @@ fn results_do_not_tell_whose_hosts_these_are() {
     again.args(["--replay", "out", "--out", "again"]);
     assert_has(
         &failure(&mut again),
-        &[
-            "the run began with --server-command `…/sshpass …`, --load-command `…/wrap …`, --remote-bin `…`, of which it does not \
-             keep all: give --server-command, --load-command, --remote-bin again",
-        ],
+        &["the run began with --server-command `…/sshpass …`, --load-command `…/wrap …`, \
+             --remote-bin `…`, of which it does not \
+             keep all: give --server-command, --load-command, --remote-bin again"],
     );
     again.args(&given[..3]);
     assert_has(

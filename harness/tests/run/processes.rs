@@ -103,7 +103,8 @@ pub fn children_of(parent: u32) -> Vec<Process> {
     children
 }
 
-/// Returns the children whose program has this name, and is `ringmark load` where that is asked for.
+/// Returns the children whose program has this name, and is `ringmark load` where that is asked
+/// for.
 pub fn children_named(parent: u32, name: &str) -> Vec<Process> {
     let mut children = children_of(parent);
     children.retain(|child| {

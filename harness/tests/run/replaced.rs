@@ -152,7 +152,8 @@ fn a_script_that_is_edited_stops_the_run_and_its_sum_is_in_the_manifest() {
     if Command::new("python3").arg("--version").output().is_err() {
         return;
     }
-    let external = "[[external]]\nname = \"mine\"\ncommand = [\"python3\", \"server.py\", \"{port}\"]\nready = \"port\"\n\
+    let external = "[[external]]\nname = \"mine\"\ncommand = \
+    [\"python3\", \"server.py\", \"{port}\"]\nready = \"port\"\n\
                     version = [\"python3\", \"--version\"]\n";
     let place = place_with_programs(&(matrix(8) + external));
     fs::write(place.path("server.py"), SCRIPT).unwrap();

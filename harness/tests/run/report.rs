@@ -145,8 +145,10 @@ fn what_three_blocks_show_stands_first_and_the_question_above_it() {
     assert_has(
         first,
         &[
-            "**CPU and latency: no verdict** from 3 blocks (10 are needed: `scripts/run_matrix.sh standard` has them",
-            "Seen: `epoll-document` takes 1.76 to 8.52 times the CPU of `epoll-et`, `uring-multishot` 0.91 to 1.22 times;",
+            "**CPU and latency: no verdict** from 3 blocks (10 are needed: `scripts/run_matrix.sh \
+             standard` has them",
+            "Seen: `epoll-document` takes 1.76 to 8.52 times the CPU of `epoll-et`, \
+             `uring-multishot` 0.91 to 1.22 times;",
         ],
     );
     let page = fs::read_to_string(place.path("drawn/report.html")).unwrap();
@@ -161,9 +163,8 @@ fn what_three_blocks_show_stands_first_and_the_question_above_it() {
     let finding = standard.lines().find(|line| line.starts_with("- ")).unwrap();
     assert_has(
         finding,
-        &[
-            "`epoll-document`, `epoll-et` and `uring-multishot` are shown to keep p99 ≤ 5.00 ms up to 110,000/s",
-        ],
+        &["`epoll-document`, `epoll-et` and `uring-multishot` are shown to keep p99 ≤ 5.00 ms up \
+             to 110,000/s"],
     );
     let table = standard.split("Capacity at the latency objective\n\n").nth(1).unwrap();
     let kept: Vec<_> =

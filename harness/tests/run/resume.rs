@@ -168,7 +168,8 @@ fn a_run_that_is_killed_again_and_again_ends_as_if_it_had_not_been() {
     // The last five trials take longer than any delay, so that no life comes to its end.
     while kills < 7 && place.rows_so_far() <= PLANNED - 5 {
         let there = place.rows_so_far();
-        // The first time before the first row, then after one more at least, so that there is an end.
+        // The first time before the first row, then after one more at least, so that there is an
+        // end.
         let rows = there + random.random_range(kills.min(1)..=kills.min(3));
         let rows = rows.min(PLANNED - 5);
         let delay = Duration::from_millis(random.random_range(0..500));

@@ -97,7 +97,8 @@ fn a_server_that_is_stopped_within_the_window_is_not_slow() {
 fn nor_is_one_that_is_not_ours() {
     let server = server().display();
     let external = format!(
-        "[[external]]\nname = \"mine\"\ncommand = [\"{server}\", \"--backend\", \"epoll-et\", \"--listen\", \
+        "[[external]]\nname = \"mine\"\ncommand = \
+        [\"{server}\", \"--backend\", \"epoll-et\", \"--listen\", \
          \"127.0.0.1:{{port}}\"]\nready = \"port\"\nversion = [\"{server}\", \"--version\"]\n"
     );
     let row = first_row(&place("0s", "1s", &external), |_, _, supervisor| {

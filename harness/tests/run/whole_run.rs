@@ -27,7 +27,8 @@ fn matrix() -> String {
         "question = \"Does every pass run?\"
         baseline = \"epoll-et\"
         backends = [
-            { backend = \"epoll-document\" }, { backend = \"epoll-et\" }, { backend = \"uring-multishot\" },
+            { backend = \"epoll-document\" }, { backend = \"epoll-et\" }, { backend \
+            = \"uring-multishot\" },
         ]
         [latency]
         blocks = 2
@@ -42,7 +43,8 @@ fn matrix() -> String {
     );
     for (name, connections) in WORKLOADS {
         text += &format!(
-            "[[workload]]\nname = \"{name}\"\nquestion = \"q\"\nconnections = {connections}\nmessage_bytes = 64\n"
+            "[[workload]]\nname = \"{name}\"\nquestion = \"q\"\nconnections = \
+            {connections}\nmessage_bytes = 64\n"
         );
     }
     text
@@ -342,7 +344,8 @@ fn one_backend_runs_as_several_arms_and_the_ladder_sets_them_beside_each_other()
     let matrix = format!(
         "question = \"q\"\nbaseline = \"epoll-et\"\nbackends = [\n\
          {{ backend = \"epoll-et\", changes = \"is the first\" }},\n\
-         {{ backend = \"epoll-et\", set = [\"receive_bytes=64\"], over = \"epoll-et\", changes = \"reads less\" }},\n\
+         {{ backend = \"epoll-et\", set = [\"receive_bytes=64\"], over = \"epoll-et\", changes \
+         = \"reads less\" }},\n\
          ]\n[syscalls]\nechoes = 100\n{}",
         FOUR_CONNECTIONS.replace("message_bytes = 64", "message_bytes = 128")
     );
@@ -381,9 +384,8 @@ fn an_arm_that_cannot_hold_the_connections_is_unsupported_and_takes_no_block_out
     let printed = stdout(&success(&mut place.run()));
     assert_has(
         &printed,
-        &[
-            "- `select` has no figures in many: unsupported: a worker holds 1024 descriptors at most",
-        ],
+        &["- `select` has no figures in many: unsupported: a worker holds 1024 descriptors at \
+             most"],
     );
     let trials = place.rows("trials.csv");
     assert_eq!(trials.len(), 6, "no block is run again for it");

@@ -9,8 +9,8 @@ use std::time::SystemTime;
 /// The program of this package.
 pub const RINGMARK: &str = env!("CARGO_BIN_EXE_ringmark");
 
-/// Returns the server beside `ringmark`. Builds it first if it is missing or older than its sources:
-/// cargo builds no program of another package for `cargo test -p ringmark-harness`.
+/// Returns the server beside `ringmark`. Builds it first if it is missing or older than its
+/// sources: cargo builds no program of another package for `cargo test -p ringmark-harness`.
 pub fn server() -> &'static Path {
     static SERVER: OnceLock<PathBuf> = OnceLock::new();
     SERVER.get_or_init(|| {

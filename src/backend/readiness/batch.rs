@@ -17,7 +17,8 @@ pub const RECEIVE_BYTES: Knob =
 pub const SEND: Knob = Knob::word(
     "send",
     &[AT_ONCE, AFTER_BATCH],
-    "when an answer is sent: before the next connection is served, or after all that one wait has reported, so that a \
+    "when an answer is sent: before the next connection is served, or after all that one wait has \
+     reported, so that a \
      client is woken once for many answers; two receive buffers are held back at most",
 );
 

@@ -69,7 +69,8 @@ impl<const EDGE: bool> Selector for Epoll<EDGE> {
         summary: if EDGE {
             "edge-triggered, registered once, one receive buffer a worker, sent at once"
         } else {
-            "level-triggered, one receive buffer a worker, sent at once, EPOLLOUT only while something is owed"
+            "level-triggered, one receive buffer a worker, sent at once, EPOLLOUT only while \
+             something is owed"
         },
         only_registers: true,
         needs: Needs { linux: "3.2", default_container: true, limits: "fs.epoll.max_user_watches" },
@@ -86,7 +87,8 @@ impl<const EDGE: bool> Selector for Epoll<EDGE> {
                 BUSY_POLL_US,
                 0,
                 0..=1_000_000,
-                "microseconds that a wait polls the network device before it sleeps (EPIOCSPARAMS, Linux 6.9); 0 is \
+                "microseconds that a wait polls the network device before it sleeps (EPIOCSPARAMS, \
+                 Linux 6.9); 0 is \
              off; no effect on loopback, which has no NAPI device to poll",
             ),
             WORK_NS,

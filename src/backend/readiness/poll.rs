@@ -26,7 +26,8 @@ pub struct PollArray {
 impl Selector for PollArray {
     const FACTS: BackendFacts = BackendFacts {
         name: "poll",
-        summary: "poll(2) over an array of all descriptors, one receive buffer a worker, sent at once",
+        summary: "poll(2) over an array of all descriptors, one receive buffer a worker, sent at \
+                  once",
         needs: Needs { linux: "3.2", default_container: true, limits: "none" },
         knobs: &[RECEIVE_BYTES, SEND, WORK_NS],
         ..BackendFacts::DEFAULT

@@ -36,7 +36,8 @@ pub struct Sets {
 impl Selector for Sets {
     const FACTS: BackendFacts = BackendFacts {
         name: "select",
-        summary: "select(2) over sets of at most 1024 descriptors, one receive buffer a worker, sent at once",
+        summary: "select(2) over sets of at most 1024 descriptors, one receive buffer a worker, \
+                  sent at once",
         needs: Needs { linux: "3.2", default_container: true, limits: "1024 open files" },
         knobs: &[RECEIVE_BYTES, SEND, WORK_NS],
         descriptors_per_worker: Some(libc::FD_SETSIZE),
@@ -59,7 +60,8 @@ impl Selector for Sets {
             return Ok(());
         }
         Err(io::Error::other(format!(
-            "descriptor {fd}: select holds descriptors below {} only; give fewer --ports or more --workers",
+            "descriptor {fd}: select holds descriptors below {} only; give fewer --ports or more \
+             --workers",
             libc::FD_SETSIZE
         )))
     }

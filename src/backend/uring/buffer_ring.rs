@@ -17,7 +17,8 @@ pub const BUFFERS: Knob = Knob::number(
     "buffers",
     2048,
     1..=32_768,
-    "provided buffers of a worker, rounded up to a power of two; two for each busy connection are always enough, and \
+    "provided buffers of a worker, rounded up to a power of two; two for each busy connection are \
+     always enough, and \
      those beyond 96 take memory only once they were needed",
 );
 
@@ -29,7 +30,8 @@ pub const BUFFER_BYTES: Knob =
 pub const INCREMENTAL: Knob = Knob::word(
     "incremental",
     &["off", "on"],
-    "whether one buffer takes several receives, one behind the other, until it is full (kernel 6.12)",
+    "whether one buffer takes several receives, one behind the other, until it is full (kernel \
+     6.12)",
 );
 
 /// Buffers that are in the ring from the start. An enter makes the completions of 40 receives at

@@ -94,7 +94,8 @@ impl Handler for Oneshot {
             Knob::word(
                 "link",
                 &["off", "on"],
-                "whether the next receive is queued with the send, linked to it, instead of after it",
+                "whether the next receive is queued with the send, linked to it, instead of after \
+                 it",
             ),
             setup::TASK_RUN,
             setup::SQ_ENTRIES,

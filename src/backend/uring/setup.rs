@@ -19,7 +19,8 @@ pub const fn needs(linux: &'static str) -> Needs {
 pub const TASK_RUN: Knob = Knob::word(
     "task_run",
     &["defer", "coop", "default"],
-    "when completions are made: in the loop's own waits only (DEFER_TASKRUN), at its next system call of any \
+    "when completions are made: in the loop's own waits only (DEFER_TASKRUN), at its next system \
+     call of any \
      kind (COOP_TASKRUN), or at once, by interrupting it",
 );
 
@@ -47,7 +48,8 @@ pub const MIN_WAIT_US: Knob = Knob::number(
     "min_wait_us",
     0,
     0..=1_000_000,
-    "microseconds for which a wait goes on until min_wait_events are there, although there is one, be it the stop \
+    "microseconds for which a wait goes on until min_wait_events are there, although there is one, \
+     be it the stop \
      signal; 0: it does not",
 );
 
@@ -55,7 +57,8 @@ pub const MIN_WAIT_EVENTS: Knob = Knob::number(
     "min_wait_events",
     32,
     1..=65_536,
-    "completions that end a wait before min_wait_us are over; also how many of them the kernel makes at once, \
+    "completions that end a wait before min_wait_us are over; also how many of them the kernel \
+     makes at once, \
      from 20 on (task_run=defer)",
 );
 
@@ -218,32 +221,44 @@ pub fn explain(error: &io::Error, setup: &Setup) -> Unsupported {
         libc::EPERM => (
             "EPERM",
             match disabled {
-                "2" => "kernel.io_uring_disabled=2; `sysctl kernel.io_uring_disabled=0` allows it".to_owned(),
-                "1" => "kernel.io_uring_disabled=1; run as root, or join the group kernel.io_uring_group"
+                "2" => "kernel.io_uring_disabled=2; `sysctl kernel.io_uring_disabled=0` allows \
+                        it"
+                .to_owned(),
+                "1" => "kernel.io_uring_disabled=1; run as root, or join the group \
+                        kernel.io_uring_group"
                     .to_owned(),
                 value => format!(
-                    "kernel.io_uring_disabled is {value}, so a seccomp filter refuses it, as container \
+                    "kernel.io_uring_disabled is {value}, so a seccomp filter refuses it, as \
+                     container \
                      runtimes' default profiles do: `docker run --security-opt seccomp=unconfined`"
                 ),
             },
         ),
         libc::ENOSYS => {
-            let hint =
-                format!("the kernel has no io_uring, or a seccomp filter hides it; needs Linux {linux}");
+            let hint = format!(
+                "the kernel has no io_uring, or a seccomp filter hides it; needs Linux \
+                         {linux}"
+            );
             ("ENOSYS", hint)
         }
         libc::EINVAL => (
             "EINVAL",
             match setup.submission_thread {
                 Some((_, Some(cpu))) => format!(
-                    "CPU {cpu} is not online or not in this process's cpuset, see sq_cpu, or {flags} is not known \
+                    "CPU {cpu} is not online or not in this process's cpuset, see sq_cpu, or \
+                     {flags} is not known \
                      to this kernel; needs Linux {linux}"
                 ),
                 _ => format!("{flags} is not known to this kernel; needs Linux {linux}"),
             },
         ),
         libc::ENOMEM => ("ENOMEM", setup.need().explain(process::locked_memory_limit())),
-        libc::EMFILE | libc::ENFILE => ("EMFILE", "no file descriptor is free; see `ulimit -n`".to_owned()),
+        libc::EMFILE | libc::ENFILE => (
+            "EMFILE",
+            "no file descriptor is free; see `ulimit \
+                                                   -n`"
+            .to_owned(),
+        ),
         _ => ("error", error.to_string()),
     };
     Unsupported { reason: format!("io_uring_setup: {name}: {hint}") }

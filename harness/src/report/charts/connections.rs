@@ -63,7 +63,8 @@ pub fn costs(run: &Run) -> Found {
     let repeats = match matrix.repeats {
         1 => "One repeat in one walk, without a range".to_owned(),
         repeats => format!(
-            "Whiskers: the range of {repeats} repeats in one walk, of ratios from ten repeats on the 95 % interval"
+            "Whiskers: the range of {repeats} repeats in one walk, of ratios from ten repeats on \
+             the 95 % interval"
         ),
     };
     canvas.note(&format!(
@@ -184,7 +185,11 @@ pub fn opening(run: &Run) -> Found {
     };
     let panel = Panel { title: "connections opened per second".to_owned(), lines, goal: None };
     lines::draw(&mut canvas, &across, &[panel]);
-    canvas.note("A line goes through the steps of one walk, and some have a mark: the rate until the server had the last. Steps of less than half the size of the largest are left out. No interval.");
+    canvas.note(
+        "A line goes through the steps of one walk, and some have a mark: the rate until \
+                 the server had the last. Steps of less than half the size of the largest are left \
+                 out. No interval.",
+    );
     say_missing(&mut canvas, run, Pass::Scale, &[]);
     Ok(vec![canvas.finish()])
 }

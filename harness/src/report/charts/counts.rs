@@ -91,9 +91,12 @@ pub fn memory(run: &Run) -> Found {
     let is_told =
         |row: &&MemoryRow| row.object == KERNEL_SUM && row.over_null_bytes_per_connection.is_some();
     if !usable.iter().any(is_told) {
-        return Err("of no server the kernel's objects are told from those of 'null'; the reasons stand under the table \
+        return Err(
+            "of no server the kernel's objects are told from those of 'null'; the reasons \
+                    stand under the table \
                     of memory"
-            .to_owned());
+                .to_owned(),
+        );
     }
     let colours = colours(&usable);
     let states =

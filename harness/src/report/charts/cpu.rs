@@ -48,7 +48,8 @@ pub fn ratios(run: &Run, compared: &RatioChart) -> Found {
     let charts = pictures(run, compared.name, &title, groups, |canvas, groups| {
         rows::draw(canvas, groups, compared.unit, true);
         canvas.note(&format!(
-            "Band: how far {baseline} lies from itself, either way. A ratio within it, or with an interval across 1, shows \
+            "Band: how far {baseline} lies from itself, either way. A ratio within it, or with an \
+             interval across 1, shows \
              no difference and has no word."
         ));
         let of_metric = run.comparisons.iter().filter(|row| row.metric == compared.metric.name);
@@ -57,7 +58,8 @@ pub fn ratios(run: &Run, compared: &RatioChart) -> Found {
         }
         if of_metric.clone().any(|row| row.bounds == Bounds::Range && row.blocks > 1) {
             canvas.note(&format!(
-                "Below {BLOCKS_FOR_VERDICT} blocks whiskers and band are the range over them, and there is no verdict."
+                "Below {BLOCKS_FOR_VERDICT} blocks whiskers and band are the range over them, and \
+                 there is no verdict."
             ));
         }
     });

@@ -209,7 +209,8 @@ fn of_workload(run: &Run, folder: &Path, workload: &str) -> Option<Chart> {
     lines::draw(&mut canvas, &across, &panels);
     let blocks = arms.iter().map(|merged| merged.blocks).max().unwrap_or_default();
     canvas.note(&format!(
-        "The histograms of {blocks} blocks together, up to the last percentile that so many messages carry; no interval."
+        "The histograms of {blocks} blocks together, up to the last percentile that so many \
+         messages carry; no interval."
     ));
     for Merged { arm, missing, .. } in arms.iter().filter(|merged| !merged.missing.is_empty()) {
         canvas.note(&format!(

@@ -1,10 +1,11 @@
 //! The figures of two runs side by side: by themselves, and relative to the baseline that both runs
 //! have.
 //!
-//! The blocks of two runs are no pairs: they ran at different times. The machine drifts, so two runs
-//! of one server differ by more than its scatter within a run. A difference by itself therefore has
-//! an interval and no verdict. The difference of differences gets one: the ratios to the baseline
-//! within the blocks of each run have no drift in them, and the runs are compared by these.
+//! The blocks of two runs are no pairs: they ran at different times. The machine drifts, so two
+//! runs of one server differ by more than its scatter within a run. A difference by itself
+//! therefore has an interval and no verdict. The difference of differences gets one: the ratios to
+//! the baseline within the blocks of each run have no drift in them, and the runs are compared by
+//! these.
 
 use itertools::iproduct;
 

@@ -445,7 +445,8 @@ fn moved_baseline(pair: &Pair, figures: &[Figure], most: f64) -> Option<String> 
     let first = moved.first()?;
     let ratio = in_words(first, &first.between_runs?);
     Some(format!(
-        "the baseline is worse in B by itself and beside every other arm, in {} figures ({ratio}), so that what is relative \
+        "the baseline is worse in B by itself and beside every other arm, in {} figures ({ratio}), \
+         so that what is relative \
          to it says nothing",
         moved.len()
     ))
@@ -457,7 +458,8 @@ fn moved_alike(pair: &Pair, figures: &[Figure], most: f64) -> Option<String> {
     let first = moved.first()?;
     let ratio = in_words(first, &first.between_runs?);
     Some(format!(
-        "not judged: in {} figures the baseline itself is worse in B ({ratio}), by the machine or with all the others",
+        "not judged: in {} figures the baseline itself is worse in B ({ratio}), by the machine or \
+         with all the others",
         moved.len()
     ))
 }

@@ -125,7 +125,8 @@ pub fn builds(pair: &Pair) -> Result<()> {
     let (a, b) = (profile(&pair.a), profile(&pair.b));
     if a != b {
         bail!(
-            "A is of a {a} build and B of a {b} build, which differ by more than any server: build both alike"
+            "A is of a {a} build and B of a {b} build, which differ by more than any server: build \
+             both alike"
         );
     }
     Ok(())
@@ -189,7 +190,8 @@ fn of_metric(pair: &Pair, workload: &Workload, metric: &Metric) -> Option<String
     {
         let has = if a { "A" } else { "B" };
         return Some(format!(
-            "only in {has} does the kernel charge softirqs to the process that they interrupt (CONFIG_IRQ_TIME_ACCOUNTING is off)"
+            "only in {has} does the kernel charge softirqs to the process that they interrupt \
+             (CONFIG_IRQ_TIME_ACCOUNTING is off)"
         ));
     }
     let is_limited = |run: &Run| is_spoilt_by_client(&run.trials, &workload.name, metric);

@@ -124,7 +124,8 @@ mod tests {
     fn walk(crowded: f64, scatter: f64, repeats: u32) -> Run {
         let text = format!(
             "question = \"q\"\nbaseline = \"{ARM}\"\nbackends = [{{ backend = \"{ARM}\" }}]\n\
-             [scale]\nquestion = \"q\"\nconnections = [{ACTIVE}, {MOST}]\nactive = {ACTIVE}\nmessage_bytes = 64\n\
+             [scale]\nquestion = \"q\"\nconnections = [{ACTIVE}, {MOST}]\nactive = \
+             {ACTIVE}\nmessage_bytes = 64\n\
              rate_per_s = 100.0\nrepeats = {repeats}\nduration = \"1s\"\nwarmup_max = \"0s\"\n"
         );
         let trial = TrialRow {

@@ -211,25 +211,28 @@ mod tests {
                 ],
             ),
             (
-                "connections = 64,message_bytes = 64;connections = 64,message_bytes = 64,churn = 10;\
+                "connections = 64,message_bytes = 64;connections = 64,message_bytes = 64,churn = \
+                 10;\
                  connections = 64,message_bytes = 64,churn = 1",
-                &[
-                    "64 connections, closed loop, 64 B messages, 1 to unlimited echoes on each connection",
-                ],
+                &["64 connections, closed loop, 64 B messages, 1 to unlimited echoes on each \
+                     connection"],
             ),
             (
-                "connections = 64,message_bytes = 64;connections = 64,message_bytes = 64,work_ns = 1000",
+                "connections = 64,message_bytes = 64;connections = 64,message_bytes = 64,work_ns = \
+                 1000",
                 &["64 connections, closed loop, 64 B messages, 0 µs and 1 µs of work"],
             ),
             (
-                "connections = 64,message_bytes = 64,rate_per_s = 1.0;connections = 64,message_bytes = 64",
+                "connections = 64,message_bytes = 64,rate_per_s = 1.0;connections = \
+                 64,message_bytes = 64",
                 &[
                     "64 connections, open loop, 1.00/s, 64 B messages",
                     "64 connections, closed loop, 64 B messages",
                 ],
             ),
             (
-                "connections = 4,message_bytes = 1048576,pipeline = 8;connections = 1,message_bytes = 64",
+                "connections = 4,message_bytes = 1048576,pipeline = 8;connections = \
+                 1,message_bytes = 64",
                 &[
                     "4 connections, closed loop, 1 MiB messages, 8 in flight on each",
                     "1 connection, closed loop, 64 B messages",

@@ -105,7 +105,8 @@ fn advice(run: &Run) -> String {
         return unfinished(run).to_owned();
     }
     format!(
-        "`scripts/run_matrix.sh standard` has them, or set `blocks = {BLOCKS_FOR_VERDICT}` in the matrix"
+        "`scripts/run_matrix.sh standard` has them, or set `blocks = {BLOCKS_FOR_VERDICT}` in the \
+         matrix"
     )
 }
 
@@ -174,7 +175,8 @@ fn unfinished(run: &Run) -> &'static str {
             "the run was broken off, and `ringmark run --resume` goes on with it"
         }
         RunState::Finished => {
-            "the other blocks lost a trial to the gates; `ringmark doctor` says what disturbs this machine"
+            "the other blocks lost a trial to the gates; `ringmark doctor` says what disturbs this \
+             machine"
         }
     }
 }
@@ -210,7 +212,8 @@ fn why_no_rule(run: &Run) -> String {
         return format!("`{baseline}` is the only arm, and there is none to compare it with.");
     }
     if ![Pass::Latency, Pass::Memory, Pass::Scale].iter().any(|pass| passes.contains(pass)) {
-        return "neither CPU nor latency nor memory was measured. The calls that were counted stand below."
+        return "neither CPU nor latency nor memory was measured. The calls that were counted stand \
+                below."
             .to_owned();
     }
     if latency_rows(run).any(|row| row.shared_cpu) {

@@ -77,7 +77,8 @@ impl Technique for Direct {
         needs: Needs {
             linux: "6.13",
             default_container: false,
-            limits: "io_uring not disabled, RLIMIT_MEMLOCK for each ring; as many direct descriptors as RLIMIT_NOFILE",
+            limits: "io_uring not disabled, RLIMIT_MEMLOCK for each ring; as many direct \
+                     descriptors as RLIMIT_NOFILE",
         },
         knobs: KNOBS,
         ..BackendFacts::DEFAULT
@@ -93,7 +94,8 @@ pub struct PollMultishot;
 impl Technique for PollMultishot {
     const FACTS: BackendFacts = BackendFacts {
         name: "uring-poll-multishot",
-        summary: "multishot poll, then a receive into a provided buffer: an idle connection holds the least memory",
+        summary: "multishot poll, then a receive into a provided buffer: an idle connection holds \
+                  the least memory",
         needs: setup::needs("6.1"),
         knobs: KNOBS,
         ..BackendFacts::DEFAULT
@@ -107,7 +109,8 @@ pub struct Bundle;
 impl Technique for Bundle {
     const FACTS: BackendFacts = BackendFacts {
         name: "uring-bundle",
-        summary: "as uring-multishot, but one completion and one send for several buffers: large and pipelined messages",
+        summary: "as uring-multishot, but one completion and one send for several buffers: large \
+                  and pipelined messages",
         needs: setup::needs("6.10"),
         knobs: &[
             setup::TASK_RUN,
@@ -132,11 +135,13 @@ pub struct SubmissionThread;
 impl Technique for SubmissionThread {
     const FACTS: BackendFacts = BackendFacts {
         name: "uring-sqpoll",
-        summary: "as uring-multishot, but a thread of the kernel's submits; its CPU time is the server's",
+        summary: "as uring-multishot, but a thread of the kernel's submits; its CPU time is the \
+                  server's",
         needs: Needs {
             linux: "6.0",
             default_container: false,
-            limits: "io_uring not disabled, RLIMIT_MEMLOCK for each ring; a CPU for the submission thread beside the worker's",
+            limits: "io_uring not disabled, RLIMIT_MEMLOCK for each ring; a CPU for the submission \
+                     thread beside the worker's",
         },
         knobs: &[
             setup::SQ_IDLE_MS,
