@@ -86,7 +86,7 @@ fn a_server_that_is_replaced_stops_the_run_until_it_is_back() {
     let line = stopped_by(&place, replace, "ringmark-server");
     assert_has(&line, &["was replaced or written to"]);
     let refusal = failure(&mut command(&place, &["--resume", "out"]));
-    assert_has(&refusal, &["the server's program was ", "--replay begins anew"]);
+    assert_has(&refusal, &["the server's program was ", "--replay to start over"]);
     let before = fs::read_to_string(place.out().join("trials.csv")).unwrap();
     put_back();
     success(&mut command(&place, &["--resume", "out"]));

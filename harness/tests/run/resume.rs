@@ -249,7 +249,7 @@ fn another_kernel_server_or_build_is_refused_and_the_folder_stays() {
     fn assert_refused(command: &mut Command, words: &[&str]) {
         let line = failure(command);
         assert_has(&line, words);
-        assert_has(&line, &["out: going on here would mix", "--anyway", "--replay"]);
+        assert_has(&line, &["out: cannot resume: ", "--anyway", "--replay"]);
     }
 
     change_manifest(&place, |manifest| {
