@@ -289,7 +289,10 @@ fn another_kernel_server_or_build_is_refused_and_the_folder_stays() {
     // Whoever knows better says so, and the manifest too.
     let row = place.trials_so_far();
     let printed = stdout(&success(place.resume().args(["--server", "server", "--anyway"])));
-    assert_has(&printed, &["the machine or the programs have changed", "the size of the server's program was "]);
+    assert_has(
+        &printed,
+        &["the machine or the programs have changed", "the size of the server's program was "],
+    );
     assert!(place.trials_so_far().starts_with(&row));
     assert_whole(&place);
     let differences = place.manifest()["resumed"][0]["differences"].to_string();
