@@ -17,8 +17,8 @@
 //!   memory.
 //! - `slab`: what a tuned server does, `epoll-et` among them. It registers the descriptor instead
 //!   of an address, so that nothing must stay where it is, and keeps no buffer for a connection:
-//!   one array of small entries, by descriptor. That is a `Vec`: the kernel's choice of the lowest
-//!   free number already does what a crate would add.
+//!   one array of small entries, by descriptor. A `Vec` is that array: the kernel's choice of the
+//!   lowest free number already does the work of a crate.
 
 use criterion::measurement::WallTime;
 use criterion::{

@@ -64,7 +64,7 @@ pub fn to_json(rows: &[ListRow]) -> Value {
                     "limits": row.entry.needs.limits,
                 },
                 "descriptors_per_worker": row.entry.descriptors_per_worker,
-                "idle_wakeups_per_s": row.idle_wakeups.as_ref().and_then(|counted| counted.as_ref().ok()),
+                "idle_wakeups_per_s": row.idle_wakeups.as_ref().and_then(|rate| rate.as_ref().ok()),
                 "knobs": row.entry.knobs.iter().map(Knob::to_json).collect::<Vec<_>>(),
             })
         })
@@ -108,11 +108,9 @@ pub fn to_text(rows: &[ListRow]) -> String {
         }
     }
     text + "\nLinux: the oldest kernel that has what the default knobs use. container: whether the \
-    default \
-            seccomp profile of\ncommon container runtimes lets it run. idle/s: wake-ups per second \
-            of all \
-            its threads with 10 idle connections,\nas the kernel counts them; - where not \
-            measured.\n"
+    default seccomp profile of\ncommon container runtimes lets it run. idle/s: wake-ups per second \
+    of all its threads with 10 idle connections,\nas the kernel counts them; - where not \
+    measured.\n"
 }
 
 /// Runs a backend with idle connections and counts how often its threads gave up the CPU by

@@ -37,8 +37,7 @@ pub fn explain(address: SocketAddr, error: &io::Error) -> io::Error {
     let hint = match error.kind() {
         io::ErrorKind::AddrInUse => {
             ": another process listens there, or an ended io_uring server is still being torn \
-             down; \
-             give --listen another port or wait a moment"
+             down; give --listen another port or wait a moment"
         }
         io::ErrorKind::AddrNotAvailable => ": no interface of this host has that address",
         io::ErrorKind::PermissionDenied => {

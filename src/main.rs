@@ -1,6 +1,6 @@
 //! `ringmark-server`: one echo server, on one backend, that says what it did.
 
-use clap::Parser;
+use clap::{Parser, value_parser};
 use ringmark::backend::document::SERVER_PORT;
 use ringmark::backend::{self, Entry, Knobs};
 use ringmark::cpus::CpuList;
@@ -14,10 +14,13 @@ use ringmark::stop::Stop;
 use ringmark::whereabouts::Whereabouts;
 use ringmark::worker::{Plan, Up, Worker};
 use std::io::{self, Write};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
+
+/// The default of `--listen`.
+const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), SERVER_PORT);
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -35,16 +38,17 @@ struct Options {
 
     /// Address and first port, as in 127.0.0.1:8888, [::1]:8888 or [fe80::1%eth0]:8888; port 0
     /// takes free ports, and the first line says which
-    #[arg(long, value_name = "ADDRESS", value_parser = ports::parse, default_value_t = SocketAddr::from((Ipv4Addr::LOCALHOST, SERVER_PORT)))]
+    #[arg(long, value_name = "ADDRESS", value_parser = ports::parse, default_value_t = LISTEN)]
     listen: SocketAddr,
 
     /// Number of consecutive ports, dealt to the workers in turn: a multiple of the workers
     /// [default: one each]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(1..))]
     ports: Option<u16>,
 
     /// Number of worker threads
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(value_parser = value_parser!(u16).range(1..=4096))]
     workers: u16,
 
     /// CPUs to pin the workers to, dealt in turn, as in 0,1,4-7
@@ -56,7 +60,8 @@ struct Options {
     settings: Vec<String>,
 
     /// Seconds that connections have after SIGTERM to take what they are owed and to close
-    #[arg(long, value_name = "S", default_value_t = 5, value_parser = clap::value_parser!(u64).range(0..=3600))]
+    #[arg(long, value_name = "S", default_value_t = 5)]
+    #[arg(value_parser = value_parser!(u64).range(0..=3600))]
     drain_seconds: u64,
 
     /// Say where this process is, and wait for a line on stdin before any thread, ring or listener
@@ -72,7 +77,8 @@ struct Options {
 
     /// With --list: seconds for which each backend is run to count its idle wake-ups [default: 2; 0
     /// with --json]
-    #[arg(long, value_name = "S", requires = "list", value_parser = clap::value_parser!(u64).range(0..=60))]
+    #[arg(long, value_name = "S", requires = "list")]
+    #[arg(value_parser = value_parser!(u64).range(0..=60))]
     idle_seconds: Option<u64>,
 
     /// With --list: as JSON

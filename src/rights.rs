@@ -1,4 +1,4 @@
-//! What /proc tells of a process's rights (capabilities(7), user_namespaces(7)).
+//! A process's rights, as /proc tells them (capabilities(7), user_namespaces(7)).
 
 /// Finds the effective capabilities in the text of /proc/PID/status: a bit for each.
 pub fn effective_capabilities(status: &str) -> Option<u64> {

@@ -1,5 +1,5 @@
-//! What the server cannot do it refuses in words: what and why on stderr, a non-zero status, no
-//! panic.
+//! The server refuses in words a task that it cannot do: what and why on stderr, a non-zero status,
+//! no panic.
 
 mod support;
 
@@ -104,7 +104,7 @@ fn ports_that_cannot_be_dealt() {
         assert!(complained.contains("--hold: stdin ended before a line came"), "{complained}");
         let beyond = ["--backend", &name, "--listen", "127.0.0.1:65530", "--ports", "10"];
         check_refused(&beyond, &["127.0.0.1:65530", "--ports 10", "65535"]);
-        // Of TEST-NET-1, RFC 5737: nobody's address.
+        // An address of TEST-NET-1, RFC 5737: nobody's.
         let foreign = ["--backend", &name, "--listen", "192.0.2.1:0"];
         check_refused(&foreign, &["192.0.2.1:0", "Cannot assign requested address"]);
         check_refused(
@@ -239,7 +239,7 @@ fn locked_memory_that_does_not_fit() {
     }
 }
 
-/// What one worker locks by default, as the server says that it does.
+/// Returns the bytes that one worker locks by default, as the server says that it does.
 fn locked_bytes(name: &str) -> u64 {
     let entry = backend::find(name).expect("it is listed");
     (entry.locked_bytes)(&Knobs::parse(entry, &[]).expect("the defaults are valid"))

@@ -32,7 +32,7 @@ fn main() {
             add("refused_submissions", refused_submissions);
             add("broken_ring", broken_ring);
         }
-        // What follows fails calls that a completion loop does not make.
+        // The next cases fail calls that a completion loop does not make.
         if !backend.name.starts_with("uring") {
             add("aborted_connections", aborted_connections);
         }

@@ -1,5 +1,5 @@
-//! What the ready line says to be in force, against the calls that strace(1) saw: the flags of
-//! io_uring_setup, and whether enters go through a registered ring.
+//! The settings that the ready line says to be in force, against the calls that strace(1) saw: the
+//! flags of io_uring_setup, and whether enters go through a registered ring.
 
 mod support;
 

@@ -1,10 +1,10 @@
 //! `ringmark load`: loads any TCP echo server, in a closed or an open loop, and verifies every
 //! byte.
 //!
-//! Each thread owns its connections, an epoll instance and latency histograms. Where the kernel
-//! allows it, each has a file table of its own too. A message's latency ends when its last byte is
-//! back and verified. In a closed loop it begins before the message is written, in an open one when
-//! the message is [due](schedule).
+//! Each thread owns its connections, an epoll instance and latency histograms. If the kernel allows
+//! it, each has a file table of its own too. A message's latency ends when its last byte is back
+//! and verified. In a closed loop it begins before the message is written, in an open one when the
+//! message is [due](schedule).
 //!
 //! The load closes connections by a reset (SO_LINGER 0) once everything owed has come back. The
 //! server sees ECONNRESET, and no TIME_WAIT takes ports from the next run. A run that fails resets

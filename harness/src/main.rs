@@ -37,7 +37,8 @@ First steps:
 
 /// Drives echo servers, measures them and writes the comparison.
 #[derive(Parser)]
-#[command(name = "ringmark", version = env!("RINGMARK_VERSION"), arg_required_else_help = true, after_help = FIRST_STEPS)]
+#[command(name = "ringmark", version = env!("RINGMARK_VERSION"), after_help = FIRST_STEPS)]
+#[command(arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,

@@ -51,7 +51,7 @@ pub struct Options {
     /// The folder of the run
     #[arg(required_unless_present = "splice")]
     folder: Option<PathBuf>,
-    /// Where page and pictures go [default: the folder of the run]
+    /// The folder for page and pictures [default: the folder of the run]
     #[arg(long, value_name = "DIR", conflicts_with = "splice")]
     out: Option<PathBuf>,
     /// The document whose tables are to be made anew

@@ -77,8 +77,7 @@ const LOOKUP: Knob = Knob::word(
     "lookup",
     &["walk", "index"],
     "how the event of a descriptor is found: along the links of the blocks, or in an array of the \
-     blocks, which the \
-     document does not have",
+     blocks, which the document does not have",
 );
 
 /// The document's reactor.

@@ -40,9 +40,9 @@
 //!   with the edge that it makes: the peer's end, which does not make a receive longer, and TCP's
 //!   urgent mark, at which a receive stops (EPOLLPRI). From then on the loop receives until it
 //!   finds nothing, or gets the end, as 0.
-//! - The peer takes no more: the send was short, which asks TCP to report space (SOCK_NOSPACE).
-//!   That edge makes the loop send the rest and go on receiving. If a send is never short there
-//!   is no wake-up for output but the one at registration, so that asking for it costs nothing.
+//! - The peer takes no more: the send was short, which asks TCP to report space (SOCK_NOSPACE). Its
+//!   edge makes the loop send the rest and go on receiving. If a send is never short there is no
+//!   wake-up for output but the one at registration, so that asking for it costs nothing.
 //! - The turn is over: the connection stands in the queue of the unfinished, and while that is not
 //!   empty the loop does not sleep.
 

@@ -10,7 +10,7 @@ pub const CASES: &[Case] = &[
 
 const MESSAGE: usize = 100;
 
-/// What is owed in the middle of a batch: an answer, or all that have been worked through.
+/// The point in a batch after which answers are owed: after each input, or after all of them.
 fn answers_leave_when_they_should(backend: &Backend) {
     // Enough to look many times while a batch is worked through.
     let work = "--set=work_ns=20000000";

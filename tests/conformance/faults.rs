@@ -218,9 +218,9 @@ fn connect_storm_beyond_the_backlog(backend: &Backend) {
         let mut clients: Vec<Client> =
             (0..count).map(|_| Client::begin_to_connect(server.address())).collect();
         server.resume();
-        // Where not all can be open at once, those that are done must make room. In the order in
-        // which they came; what came later than the queue took has none, but is less than any
-        // server can hold.
+        // If not all can be open at once, those that are done must make room. In the order in which
+        // they came; what came later than the queue took has none, but is less than any server can
+        // hold.
         let at_once =
             backend.descriptors_per_worker.map_or(clients.len(), |most| most as usize / 2);
         while !clients.is_empty() {

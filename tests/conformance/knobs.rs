@@ -45,8 +45,8 @@ fn ends_of_every_range(backend: &Backend) {
     });
 }
 
-/// A server with this setting. What the defaults are supported with, this machine may still refuse:
-/// a CPU that it does not have.
+/// A server with this setting. This machine may still refuse a value that the defaults support: a
+/// CPU that it does not have.
 fn start_unless_refused(backend: &Backend, setting: &str) -> Option<Server> {
     let launched = Server::launch(command(&backend.name, &["--set", setting])).ready_or_refused();
     launched
@@ -173,7 +173,7 @@ fn smallest_queues(backend: &Backend) {
                 |sent| *sent >= to_take,
             );
             server.wait_until_quiet();
-            // What they take makes room, and what they send meets full sockets, for all of them at
+            // They take, which makes room, and they send, which meets full sockets, all of them at
             // once.
             server.pause();
             take_and_send(&mut slow, 100_000);
@@ -183,9 +183,9 @@ fn smallest_queues(backend: &Backend) {
     });
 }
 
-/// What a late reader sends before it reads: a thousand of the smallest buffers. It fits into
-/// sockets. Those that are full are the subject of `smallest_queues` and `drain_slow_readers`, and
-/// take megabytes each.
+/// The bytes that a late reader sends before it reads: a thousand of the smallest buffers. It fits
+/// into sockets. Those that are full are the subject of `smallest_queues` and `drain_slow_readers`,
+/// and take megabytes each.
 const UNREAD: usize = 75_000;
 
 fn scarcity(server: &Server, late_readers: usize) {
@@ -216,8 +216,7 @@ fn scarcity(server: &Server, late_readers: usize) {
     clients.into_iter().for_each(Client::finish);
 }
 
-/// Whoever waits for something that ran out must not wait for those before it who want nothing of
-/// it.
+/// A connection that waits for a resource must not wait for those before it that want none of it.
 fn idle_ones_first_in_line(backend: &Backend) {
     let settings = smallest(backend, |_| true);
     let settings: Vec<&str> = settings.iter().map(String::as_str).collect();

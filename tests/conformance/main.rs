@@ -51,7 +51,7 @@ use support::{Backend, Server, eventually};
 /// One case.
 struct Case {
     name: &'static str,
-    /// What it needs: a server that echoes, one that does not, or either.
+    /// The server that it needs: one that echoes, one that does not, or either.
     echoes: Option<bool>,
     /// Descriptors that a worker must be able to hold.
     descriptors: u64,

@@ -20,15 +20,16 @@ pub const CASES: &[Case] = &[
     mute("holds_and_never_reads", holds_and_never_reads),
 ];
 
-/// What slow readers offer in all: far more than socket buffers take, so that a server which reads
-/// on without sending would have to hold the rest itself.
+/// The bytes that slow readers offer in all: far more than socket buffers take, so that a server
+/// which reads on without sending would have to hold the rest itself.
 const OFFERED: usize = 96 << 20;
 
-/// What a server may hold of it for one connection, with its defaults: generous, and far below what
-/// it is offered.
+/// The bytes that a server may hold for one connection, with its defaults: generous, and far below
+/// those that it is offered.
 const HELD_BYTES: u64 = 1 << 20;
 
-/// What a server's memory may grow by beside that: buffers that are touched for the first time.
+/// The bytes by which a server's memory may grow beside that: buffers that are touched for the
+/// first time.
 const OWN_GROWTH: u64 = 6 << 20;
 
 fn slow_readers(backend: &Backend, count: usize) {
@@ -57,7 +58,7 @@ fn slow_readers(backend: &Backend, count: usize) {
         others[0].exchange(4 << 20);
         others.into_iter().for_each(Client::finish);
 
-        // What is owed to those who do not take it is no reason to be awake.
+        // A debt to a client that does not read is no reason to be awake.
         server.wait_until_quiet();
 
         // Then they read, and get all. An end that they said before would be input, and so wake up
@@ -117,7 +118,7 @@ fn out_of_files(backend: &Backend) {
 }
 
 /// A table of direct descriptors must keep room for a whole accept queue: these connections leave
-/// less. What the server changes for it is its own doing, and not the kernel's.
+/// less. The server's own change for it is its own doing, and not the kernel's.
 fn nearly_as_many_files_as_an_accept_queue(backend: &Backend) {
     let server = start_with_files(backend, BACKLOG as u64 + 40, &[]);
     outlives(backend, server, |server| {
@@ -195,13 +196,14 @@ fn with_too_few_files(backend: &Backend, limit: u64, files: u64, clients: u64) {
 /// Files of a server that are no connections, and some to spare.
 const OTHER_FILES: usize = 40;
 
-/// What is accepted beyond the files that there are is lost, and cannot be put back into the queue.
+/// A connection that is accepted beyond the free files is lost, and cannot be put back into the
+/// queue.
 fn full_queue_meets_full_table(backend: &Backend) {
     let files = backend.descriptors_per_worker.map_or(2100, |most| most.min(2100) as usize);
     let queue = super::accept_queue().min(files * 3 / 4);
     queue_beyond_the_table(backend, files, queue, queue * 2 / 3, &[]);
     if backend.name.contains("direct") {
-        // Where one request accepts all for as long as the table has room for what is not heard of
+        // One request accepts all for as long as the table has room for connections not heard of
         // yet.
         let queue = super::accept_queue();
         queue_beyond_the_table(backend, 6000, queue, queue * 3 / 4, &[]);

@@ -21,7 +21,7 @@ use libtest_mimic::{Arguments, Trial};
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// What `cargo test` plays on each backend.
+/// The plays of `cargo test` on each backend.
 const SEEDS: [u64; 2] = [1, 2];
 
 fn main() -> ExitCode {

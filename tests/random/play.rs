@@ -16,8 +16,8 @@ use std::time::Duration;
 /// Connections at a time: well below the 1024 descriptors of `select`.
 const MOST_PEERS: usize = 300;
 
-/// What may be owed to a connection that nobody reads from: socket buffers take it, so no write
-/// blocks.
+/// The most that may be owed to a connection that nobody reads from: socket buffers take it, so no
+/// write blocks.
 const UNREAD: usize = 60_000;
 
 /// The longest message, which needs a reader at work while it is sent.
@@ -33,7 +33,7 @@ const MOST_SLOW: usize = 3;
 /// The actions that a failure tells of.
 const REMEMBERED: usize = 12;
 
-/// What was played.
+/// A play that has ended.
 #[derive(Clone, Copy, Default)]
 pub struct Tally {
     pub seeds: u64,
@@ -52,7 +52,7 @@ impl Tally {
     }
 }
 
-/// What has been done so far; it outlives a play that fails.
+/// The steps so far; they outlive a play that fails.
 #[derive(Default)]
 struct Diary {
     arguments: Vec<String>,
@@ -71,9 +71,8 @@ pub fn run(backend: &Backend, seed: u64) -> Result<Tally, String> {
         let message = message.or(panic.downcast_ref::<&str>().copied()).unwrap_or("panicked");
         let name = &backend.name;
         format!(
-            "{name}, seed {seed}, {}: step {}, after [{}]: {message}; \
-             repeat it with: RINGMARK_SEED={seed} cargo test --test random -- --exact \
-             {name}::{seed}",
+            "{name}, seed {seed}, {}: step {}, after [{}]: {message}; repeat it with: \
+             RINGMARK_SEED={seed} cargo test --test random -- --exact {name}::{seed}",
             diary.arguments.join(" "),
             diary.tally.steps,
             diary.actions.into_iter().collect::<Vec<_>>().join(", "),
@@ -81,7 +80,7 @@ pub fn run(backend: &Backend, seed: u64) -> Result<Tally, String> {
     })
 }
 
-/// What a step may be.
+/// The kinds of steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Action {
     Connect,
@@ -111,7 +110,7 @@ enum Action {
     Count,
 }
 
-/// What peers of an echo server do, each as often as its weight says.
+/// The deeds of an echo server's peers, each as often as its weight says.
 const ECHOED: &[(u32, Action)] = &[
     (12, Action::Connect),
     (3, Action::ConnectMany),
@@ -134,7 +133,7 @@ const ECHOED: &[(u32, Action)] = &[
     (2, Action::Count),
 ];
 
-/// What needs nothing of the server: while it stands still, and where it does not echo.
+/// Deeds that need nothing of the server: for a server that stands still, or does not echo.
 const UNANSWERED: &[(u32, Action)] = &[
     (10, Action::Connect),
     (2, Action::ConnectMany),
@@ -146,7 +145,7 @@ const UNANSWERED: &[(u32, Action)] = &[
     (2, Action::ShortOnes),
 ];
 
-/// What a server that does not echo can answer nevertheless.
+/// Deeds that a server answers nevertheless if it does not echo.
 const MUTE: &[(u32, Action)] = &[(4, Action::Pause), (1, Action::Storm), (2, Action::Count)];
 
 /// How a peer leaves.
@@ -192,7 +191,8 @@ impl<'a> Play<'a> {
             let mut command = command(&backend.name, &texts);
             // Out of the terminal's group: SIGINT there is for the tests.
             command.process_group(0);
-            // What this kernel does not support with these knobs it may support with others.
+            // A backend that this kernel does not support with these knobs may be supported with
+            // others.
             if let Ok(server) = Server::launch(command).ready_or_refused() {
                 break (server, arguments);
             }
@@ -291,7 +291,7 @@ impl<'a> Play<'a> {
         self.note(format!("{action:?} {index} {length}"));
         let peer = &mut self.peers[index];
         let owed = (peer.sender.bytes - peer.receiver.bytes) as usize;
-        // What may still be sent without reading.
+        // Returns the bytes that may still be sent without reading.
         let room = UNREAD.saturating_sub(owed).min(length);
         match action {
             Action::Echo => peer.exchange(length),

@@ -1,5 +1,5 @@
-//! What the tests of the running servers share: the list of backends, the server as a process, a
-//! client that verifies every byte, and waiting for a condition.
+//! Support that the tests of the running servers share: the list of backends, the server as a
+//! process, a client that verifies every byte, and waiting for a condition.
 #![allow(dead_code, unused_imports, reason = "each test program uses a part of this")]
 
 mod client;
@@ -33,7 +33,7 @@ const CASE_DEADLINE: Duration = Duration::from_secs(120);
 /// A backend as `ringmark-server --list --json` tells of it.
 #[derive(Clone, Debug)]
 pub struct Backend {
-    /// What `--backend` takes.
+    /// A name that `--backend` takes.
     pub name: String,
     /// Whether it returns what it is sent.
     pub echoes: bool,
@@ -41,7 +41,7 @@ pub struct Backend {
     pub unsupported: Option<String>,
     /// How many descriptors a worker can hold, where the backend itself bounds them.
     pub descriptors_per_worker: Option<u64>,
-    /// What `--set` takes.
+    /// The settings that `--set` takes.
     pub knobs: Vec<Knob>,
 }
 

@@ -1,4 +1,4 @@
-//! What /proc tells of another process.
+//! Facts of another process, as /proc tells them.
 
 use std::fs;
 
@@ -25,8 +25,8 @@ pub fn fd_count(pid: u32, thread: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/task/{thread}/fd")).map_or(0, Iterator::count)
 }
 
-/// What the open files of a process's main thread are: a path, or a kind such as `socket:` with a
-/// number.
+/// Returns the open files of a process's main thread: a path each, or a kind such as `socket:` with
+/// a number.
 pub fn open_files(pid: u32) -> Vec<String> {
     let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return Vec::new() };
     let targets = entries.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());

@@ -18,18 +18,18 @@ pub struct Server {
     lines: Receiver<String>,
     complaints: Option<JoinHandle<String>>,
     readings: Cell<usize>,
-    /// Where it listens, in the order that it says.
+    /// The addresses on which it listens, in the order that it says.
     pub addresses: Vec<SocketAddr>,
     /// The line that it printed when it was ready.
     pub ready: Value,
 }
 
-/// What a server counted so far.
+/// The counts of a server so far.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Counters {
     /// System calls by the kernel's name, all workers together.
     pub calls: BTreeMap<String, u64>,
-    /// What the loops did.
+    /// The counts of the loops.
     pub in_loop: BTreeMap<String, u64>,
 }
 
@@ -77,7 +77,7 @@ impl Server {
         });
         let complaints = thread::spawn(move || {
             let mut text = Vec::new();
-            // What was read before an error still tells more than the error.
+            // The lines before an error still tell more than the error.
             let _ = stderr.read_to_end(&mut text);
             String::from_utf8_lossy(&text).into_owned()
         });
@@ -91,7 +91,7 @@ impl Server {
         }
     }
 
-    /// What a server that was started with `--hold` says before it waits for a line.
+    /// The event of a server that was started with `--hold`, before it waits for a line.
     pub fn held(&self) -> Value {
         self.line("held")
     }
@@ -146,7 +146,7 @@ impl Server {
         self.child.id()
     }
 
-    /// Where it listens first.
+    /// Returns its first address.
     pub fn address(&self) -> SocketAddr {
         self.addresses[0]
     }
@@ -232,7 +232,7 @@ impl Server {
         process::fd_count(self.pid(), self.pid()) + self.worker_fd_counts().iter().sum::<usize>()
     }
 
-    /// What the open files of its main thread are, as proc_pid_fd(5) names them.
+    /// Returns the open files of its main thread, as proc_pid_fd(5) names them.
     pub fn open_files(&self) -> Vec<String> {
         process::open_files(self.pid())
     }

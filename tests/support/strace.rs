@@ -42,7 +42,7 @@ impl LogFile {
         }
     }
 
-    /// What strace has written.
+    /// Returns the text that strace has written.
     pub fn read(&self) -> String {
         fs::read_to_string(&self.path).expect("strace has written its log")
     }

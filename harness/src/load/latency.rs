@@ -173,7 +173,7 @@ pub fn histogram() -> Histogram<u64> {
 /// Whether `samples` are enough for a finite 95 % interval of quantile `q`.
 ///
 /// The interval has an upper end only if the largest sample lies above the quantile with a
-/// probability of 97.5 %: 1 − qⁿ ≥ 0.975. That takes 368 samples for p99, 3,688 for p99.9 and
+/// probability of 97.5 %: 1 − qⁿ ≥ 0.975. Such n are 368 samples for p99, 3,688 for p99.9 and
 /// 36,887 for p99.99.
 pub fn carries(samples: u64, q: f64) -> bool {
     samples as f64 >= (0.025_f64.ln() / q.ln()).ceil()

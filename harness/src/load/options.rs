@@ -19,11 +19,11 @@ Examples:
 
 /// Loads an echo server and verifies every byte that comes back.
 ///
-/// Without --rate the loop is closed: every connection keeps --pipeline messages in flight. That
-/// measures capacity, not latency under a given load. With --rate the loop is open: a seed decides
-/// when messages are due, whatever the server does, and latency counts from then. The load closes
-/// connections by a reset once all echoes are back, so no TIME_WAIT is left. A server that answers
-/// more slowly than it is asked is no failure: the result says what it owed.
+/// Without --rate the loop is closed: every connection keeps --pipeline messages in flight. Such a
+/// loop measures capacity, not latency under a given load. With --rate the loop is open: a seed
+/// decides when messages are due, whatever the server does, and latency counts from then. The load
+/// closes connections by a reset once all echoes are back, so no TIME_WAIT is left. A server that
+/// answers more slowly than it is asked is no failure: the result says what it owed.
 #[derive(clap::Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Options {
@@ -111,9 +111,9 @@ pub struct Options {
 #[cfg(test)]
 pub fn parse<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Options {
     #[derive(clap::Parser)]
-    struct Cli {
+    struct Alone {
         #[command(flatten)]
         options: Options,
     }
-    <Cli as clap::Parser>::parse_from(arguments).options
+    <Alone as clap::Parser>::parse_from(arguments).options
 }

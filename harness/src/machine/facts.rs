@@ -122,7 +122,7 @@ pub struct KernelConfig {
 }
 
 impl Machine {
-    /// Reads everything. What cannot be read is null.
+    /// Reads everything. A fact that cannot be read is null.
     pub fn read() -> Self {
         let cpus = CpuList::allowed().ok();
         let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();

@@ -139,8 +139,8 @@ mod tests {
     use std::os::unix::process::CommandExt;
     use std::process::{Child, Command, Stdio};
 
-    /// A shell that does what it is told, line by line, and answers each with a line. What it
-    /// starts ends with it.
+    /// A shell that does what it is told, line by line, and answers each with a line. Its own
+    /// children end with it.
     struct Shell(Child, BufReader<std::process::ChildStdout>);
 
     impl Shell {

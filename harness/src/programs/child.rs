@@ -10,7 +10,7 @@ use rustix::process::{
     set_parent_process_death_signal, waitid,
 };
 
-/// What `ringmark supervise` prints once its server was suspended.
+/// The event that `ringmark supervise` prints once its server was suspended.
 pub const SUSPENDED: &str = "ringmark supervise: the server was suspended";
 
 /// Has the kernel kill a program when the thread that starts it ends (PR_SET_PDEATHSIG).

@@ -16,7 +16,7 @@ pub struct Client {
     process: Process,
     pid: Option<u32>,
     connections: usize,
-    /// What to say when it reaches no server.
+    /// The likely cause, said when it reaches no server.
     hint: Option<String>,
 }
 

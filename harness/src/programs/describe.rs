@@ -31,7 +31,7 @@ pub fn run(options: &Options) -> Result<()> {
     terminal::print_line(&serde_json::to_string(&description)?)
 }
 
-/// What a side says of itself.
+/// A side's account of itself.
 #[derive(Serialize, Deserialize)]
 pub struct Description {
     ringmark: String,

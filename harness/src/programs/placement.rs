@@ -234,7 +234,7 @@ mod tests {
                 (HERE, Some("0-3")),
                 dealt("", "0,1,2,3", 4, false),
             ),
-            // Of whom it is not known.
+            // The other side's CPUs are unknown.
             (1, false, (ELSEWHERE, None), (HERE, Some("0-3")), dealt("", "0,1,2,3", 4, true)),
             (1, false, (HERE, Some("0-3")), (ELSEWHERE, None), dealt("0", "", 1, false)),
             (1, true, (ELSEWHERE, Some("0-3")), (ELSEWHERE, None), dealt("", "", 1, true)),
@@ -306,7 +306,7 @@ mod tests {
         // A cpuset, with holes in it: the siblings of 3 are whole, of 4 and 40 is one each.
         let some = dealt("3,4,35,40", &large(), 1, false);
         assert_eq!((&*some.server, &*some.client, some.shared_core), ("4", "40,3", Some(false)));
-        // Of one package.
+        // All in one package.
         assert_eq!(dealt("0,2,32,34", &large(), 1, false).packages, Some(1));
     }
 

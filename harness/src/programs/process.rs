@@ -31,7 +31,7 @@ pub(super) const DEATH_TIME: Duration = Duration::from_millis(200);
 /// first.
 pub(super) const END_TIME: Duration = Duration::from_secs(20);
 
-/// What interrupts a trial.
+/// The signals that interrupt a trial.
 #[derive(Clone, Debug, Default)]
 pub struct Interruptions {
     wanted: Arc<AtomicBool>,

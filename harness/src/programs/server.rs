@@ -42,7 +42,7 @@ pub struct Server {
     is_external: bool,
     /// Its knobs, as JSON.
     pub knobs: String,
-    /// What the kernel granted it, as JSON.
+    /// The limits and privileges that the kernel granted it, as JSON.
     pub in_force: String,
     /// The addresses on which it listens.
     pub addresses: Vec<SocketAddr>,

@@ -1,4 +1,5 @@
-//! Where the server and the load run: here, or behind a command that starts each of them elsewhere.
+//! The two sides of a run, server and load: each runs here, or behind a command that starts it
+//! elsewhere.
 //!
 //! A command is a prefix of the program and its arguments, as `ssh HOST` or `ip netns exec NAME`.
 //! The program may then be on another machine, or in another pid namespace of this one, where the
@@ -19,7 +20,7 @@ use super::redact::{HIDDEN, LOAD, REMOTE_BIN, SERVER, redacted_line};
 use crate::machine::program_file::ProgramFile;
 use crate::results::sides::Sides;
 
-/// Where the server and the load run.
+/// The commands and the address of the two sides.
 #[derive(clap::Args, Clone, Debug, Default)]
 #[group(skip)]
 pub struct Options {
@@ -34,8 +35,8 @@ pub struct Options {
     /// Start the load by this command, likewise
     #[arg(long, value_name = "PREFIX")]
     load_command: Option<String>,
-    /// Where the server listens and the load finds it [default: 127.0.0.1, if both are in one
-    /// network namespace]
+    /// The address on which the server listens and the load finds it [default: 127.0.0.1, if both
+    /// are in one network namespace]
     #[arg(long, value_name = "IP", value_parser = server_address)]
     server_address: Option<IpAddr>,
     /// Folder of `ringmark` and `ringmark-server` on the sides that have a command [default: that
@@ -227,7 +228,7 @@ impl Launcher {
 /// Starts the programs of both sides of a run that has a command on either.
 #[derive(Clone, Debug)]
 pub struct Launchers {
-    /// Where they are.
+    /// The commands that start them, and the server's address.
     pub sides: Sides,
     /// The server's.
     pub server: Launcher,

@@ -1,5 +1,4 @@
-//! What is drawn of a run. A picture that a run has nothing for is not drawn, and the page says
-//! why.
+//! The pictures of a run. A picture that a run has nothing for is not drawn, and the page says why.
 
 mod connections;
 mod counts;
@@ -16,7 +15,7 @@ use crate::results::Run;
 /// The pictures of a run.
 pub struct Gallery {
     pub charts: Vec<Chart>,
-    /// What is not drawn, and why.
+    /// The pictures that could not be drawn, and why.
     pub absent: Vec<(&'static str, String)>,
 }
 

@@ -9,7 +9,7 @@ use ringmark::backend;
 
 use crate::results::Run;
 
-/// Of the palette.
+/// A colour of the palette.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Colour {
     Blue,
@@ -104,7 +104,7 @@ const SHAPES: [Shape; 7] = [
     Shape::Up,
 ];
 
-/// What no backend of ours looks like; one look comes back only after all of them.
+/// Returns a look that no backend of ours has; one look comes back only after all of them.
 fn of_other(index: usize) -> (Colour, Shape) {
     // Each colour once, then each with its next shape.
     let all = (0..OF_OTHERS.len() * SHAPES.len()).map(|at| {
@@ -177,25 +177,7 @@ pub fn of_object(name: &str) -> Option<Colour> {
 ///
 /// A program that knows no custom properties leaves out what stands within `@supports`; what it
 /// draws is as [`painted`].
-pub const STYLE: &str = "\
-:root{color-scheme:light \
-dark;--ground:#fff;--ink:#1b1f24;--soft:#57606a;--rule:#d8dee4;--band:#e4e8ec;
---blue:#0064a4;--vermillion:#c24e00;--green:#007a5a;--purple:#a8467e;--orange:#9a6500;--sky:#1f78ad;--olive:#736a00;--grey:#5c636b}
-@media(prefers-color-scheme:dark){:root{--ground:#15181c;--ink:#e8eaed;--soft:#a3abb4;--rule:#343a42;--band:#2b3138;
---blue:#6aa9f4;--vermillion:#ff8142;--green:#2cc498;--purple:#e595c3;--orange:#f0ad1d;--sky:#7fd0fa;--olive:#e0d64e;--grey:#aab2ba}}
-@supports(fill:var(--ink)){
-.chart{font-family:system-ui,-apple-system,'Segoe UI',Roboto,'DejaVu Sans',sans-serif}
-.blue{--hue:var(--blue)}.vermillion{--hue:var(--vermillion)}.green{--hue:var(--green)}.purple{--hue:var(--purple)}
-.orange{--hue:var(--orange)}.sky{--hue:var(--sky)}.olive{--hue:var(--olive)}.grey{--hue:var(--grey)}
-.chart text{fill:var(--ink)}.chart .soft{fill:var(--soft)}.chart .on{fill:var(--ground)}
-.chart .ground{fill:var(--ground)}.chart .band{fill:var(--band)}.chart .rule{stroke:var(--rule)}
-.chart .axis,.chart .goal{stroke:var(--soft)}.chart .whisker,.chart .ring{stroke:var(--ink)}
-.chart .halo{paint-order:stroke;stroke:var(--ground);stroke-width:3px;stroke-linejoin:round}
-.chart .full{fill:var(--hue);stroke:var(--hue)}.chart .open{fill:var(--ground);stroke:var(--hue)}
-.chart .line{stroke:var(--hue)}.chart .dot{fill:var(--hue)}.chart .hole{fill:var(--ground)}
-.chart .bar{fill:var(--hue);stroke:var(--ground)}
-}
-";
+pub const STYLE: &str = include_str!("colours.css");
 
 /// The font of a picture, for who knows no style.
 pub const FONT: &str = "font-family=\"sans-serif\" font-size=\"12\"";
@@ -206,8 +188,8 @@ fn light(name: &str) -> &'static str {
     rest.split([';', '}']).next().unwrap_or_default()
 }
 
-/// What the words of a class draw with, on a light ground, as attributes that every program knows;
-/// and the class, by which [`STYLE`] has the colours of either ground.
+/// Returns the attributes that paint a class on a light ground, which every program knows; and the
+/// class, by which [`STYLE`] has the colours of either ground.
 pub fn painted(class: &str) -> String {
     let words = || class.split_whitespace();
     let is_hue = |word: &&str| PALETTE.iter().any(|colour| colour.class() == *word);

@@ -263,12 +263,9 @@ fn table(pair: &Pair, figures: &[Figure]) -> String {
         ]);
     }
     let notes = "\nFigures that changed stand first. A and B are geometric means over the blocks \
-    that count; of calls and \
-                 memory there is one reading. Between runs the machine's drift is in the ratio: of \
-                 times and rates it \
-                 gets no verdict. Relative to the baseline, within the blocks of each run, it is \
-                 not. A figure near \
-                 zero has no ratio.\n";
+    that count; of calls and memory there is one reading. Between runs the machine's drift is in \
+    the ratio: of times and rates it gets no verdict. Relative to the baseline, within the blocks \
+    of each run, it is not. A figure near zero has no ratio.\n";
     table.markdown() + notes
 }
 

@@ -148,7 +148,8 @@ mod tests {
             { backend = "epoll-document", changes = "is where it begins" },
             { backend = "epoll-et", over = "epoll-document", changes = "registers once" },
             { backend = "uring-multishot", over = "epoll-et", changes = "completions" },
-            { backend = "uring-multishot", set = ["buffers=64"], over = "uring-multishot", changes = "fewer buffers" },
+            { backend = "uring-multishot", set = ["buffers=64"],
+              over = "uring-multishot", changes = "fewer buffers" },
             { backend = "null", changes = "holds too few" },
         ]
         [latency]

@@ -19,55 +19,10 @@ use crate::text::{grouped, significant};
 const NAMED_ARMS: usize = 4;
 
 /// Colours and sizes; those of the pictures stand before it.
-const STYLE: &str = "\
-*{box-sizing:border-box}
-body{margin:0 auto;max-width:88rem;padding:0 .75rem \
-3rem;background:var(--ground);color:var(--ink);overflow-wrap:break-word;
-font:1rem/1.5 system-ui,-apple-system,'Segoe UI',Roboto,'DejaVu Sans',sans-serif}
-a{color:var(--blue)}h1{font-size:1.5rem;line-height:1.25;margin:1.25rem 0 \
-.5rem}h2{font-size:1.25rem;margin:2.5rem 0 .75rem;
-border-bottom:1px solid var(--rule)}h3{font-size:1rem;margin:1.75rem 0 \
-.5rem}h4{font-size:1rem;margin:0}p,ul{margin:.5rem 0}ul{padding-left:1.25rem}
-p,li,dd{max-width:48rem}code{font-size:.9em}.question{font-size:1.125rem}nav \
-ul{columns:20rem;padding-left:1.25rem}
-.mind{border-left:4px solid \
-var(--vermillion);padding-left:.75rem}.rules{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,30rem),1fr));gap:1.25rem 2rem;align-items:start}
-.rule{border-left:4px solid var(--green);padding-left:.75rem}.rule h3{margin:0}
-.rule p{margin:.25rem 0}.evidence{color:var(--soft)}
-.charts{display:grid;gap:1rem;align-items:start;grid-template-columns:repeat(auto-fill,minmax(min(100%,24rem),1fr))}
-figure{margin:0}figure svg{display:block;width:100%;height:auto;border:1px solid \
-var(--rule);border-radius:6px}
-figcaption{font-size:.875rem}
-.scrolls{overflow-x:auto;margin:.5rem \
-0}table{border-collapse:collapse;font-size:.875rem;line-height:1.35}
-th,td{padding:.3rem .6rem;text-align:left;vertical-align:top;border-bottom:1px solid var(--rule)}
-th{vertical-align:bottom;background:var(--band)}.number{text-align:right;font-variant-numeric:tabular-nums}td{white-space:nowrap}
-.long{min-width:18rem;max-width:40rem;white-space:normal}th{max-width:11rem}
-th \
-button{font:inherit;font-weight:600;color:inherit;background:none;border:0;padding:0;text-align:inherit;cursor:pointer}
-th button::after{content:' \u{2195}';color:var(--soft)}th[aria-sort=ascending] \
-button::after{content:' \u{2191}'}
-th[aria-sort=descending] button::after{content:' \u{2193}'}summary{cursor:pointer}
-";
+const STYLE: &str = include_str!("page.css");
 
 /// Makes the heads of tables sort their rows: numbers as numbers, what has none last.
-const SCRIPT: &str = "\
-for(const table of \
-document.querySelectorAll('table'))table.querySelectorAll('th').forEach((head,column)=>{
-const \
-button=document.createElement('button');button.type='button';button.append(...head.childNodes);head.append(button);
-const text=row=>row.cells[column].textContent.trim();
-const number=row=>{const found=/^-?[\\d,]*\\.?\\d+/.exec(text(row));return \
-found?parseFloat(found[0].replace(/,/g,'')):NaN};
-button.onclick=()=>{const down=head.getAttribute('aria-sort')==='ascending',sign=down?-1:1;
-const words=(a,b)=>text(a).localeCompare(text(b),'en',{numeric:true});
-const numbers=(a,b)=>{const x=number(a),y=number(b);if(isNaN(x)||isNaN(y))return \
-isNaN(x)-isNaN(y)||sign*words(a,b);return sign*(x-y)};
-const order=head.classList.contains('number')?numbers:(a,b)=>sign*words(a,b);
-table.querySelectorAll('th').forEach(other=>other.removeAttribute('aria-sort'));
-head.setAttribute('aria-sort',down?'descending':'ascending');
-table.tBodies[0].append(...[...table.tBodies[0].rows].sort(order))}});
-";
+const SCRIPT: &str = include_str!("page.js");
 
 pub fn html(run: &Run, decision: &Decision, sections: &[Section], gallery: &Gallery) -> String {
     let title = escape(&title(run));

@@ -1,4 +1,4 @@
-//! What tables, charts and sentences ask of a run, and how they write the answers.
+//! The questions that tables, charts and sentences ask of a run, and their answers in writing.
 
 use itertools::{Itertools as _, iproduct};
 use serde_json::Value;
@@ -179,7 +179,7 @@ impl<'a> Absence<'a> {
     pub fn why(&self) -> String {
         let TrialRow { status, reason, .. } = self.0[0];
         let times = match self.0.len() {
-            // What is unsupported is so in every trial.
+            // An unsupported arm is so in every trial.
             trials if trials > 1 && *status != Status::Unsupported => format!(" ({trials} trials)"),
             _ => String::new(),
         };
@@ -241,7 +241,7 @@ pub fn ratio(row: &ComparisonRow) -> String {
 
 pub fn ratio_of_bounds(ratio: f64, low: f64, high: f64, verdict: Option<Verdict>) -> String {
     let words = verdict.map_or(String::new(), |verdict| format!(" {}", verdict.words()));
-    // Of one block there is no more.
+    // One block has no interval.
     if low == high {
         return format!("{ratio:.2}{words}");
     }

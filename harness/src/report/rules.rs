@@ -262,8 +262,7 @@ mod tests {
         let made = Made { blocks: 3, cpu: [8.0, 2.0, 1.5], p99: [0.5, 1.0, 1.25], ..MADE };
         let run = made.run();
         let seen = "Seen: `uring-multishot` takes 1.51 to 8.08 times the CPU of `epoll-et`; \
-                    `uring-multishot` has 0.50 to 1.26 \
-                    times the p99 latency of `epoll-et`.";
+                    `uring-multishot` has 0.50 to 1.26 times the p99 latency of `epoll-et`.";
         let first = markdown(&run).lines().next().expect("a line").to_owned();
         assert!(
             first.starts_with("**CPU and latency: no verdict** from 3 blocks (10 are needed: "),
@@ -337,9 +336,8 @@ mod tests {
             (
                 [1.0, 1.0, 0.8],
                 "No difference in server CPU per echo to `epoll-et` is shown for `uring-multishot` \
-                 at 1,000 and 2,000/s \
-                 (one beyond 1.6 % would have been shown); `uring-multishot` takes 19–21 % less at \
-                 3,000/s.",
+                 at 1,000 and 2,000/s (one beyond 1.6 % would have been shown); `uring-multishot` \
+                 takes 19–21 % less at 3,000/s.",
             ),
             (
                 [0.8, 1.0, 0.8],
@@ -374,14 +372,11 @@ mod tests {
         };
         let shape = |rates: &str| format!("64 connections, open loop, {rates}/s, 64 B messages");
         let enough = "`epoll-et` is enough: `uring-multishot` is not shown to be better in CPU, \
-                      throughput or latency, as \
-                      far as they could be compared.";
+                      throughput or latency, as far as they could be compared.";
         let better = "`uring-multishot` is a better choice than `epoll-et`: shown to be better in \
-                      server CPU per echo, and \
-                      worse in nothing that could be compared.";
+                      server CPU per echo, and worse in nothing that could be compared.";
         let trade = "`uring-multishot` in place of `epoll-et` is a trade: better in server CPU per \
-                     echo, worse in p99 \
-                     latency.";
+                     echo, worse in p99 latency.";
         let expected = |found: &[(&str, &str)]| -> Vec<(String, String)> {
             found.iter().map(|(rates, words)| (shape(rates), (*words).to_owned())).collect()
         };
@@ -466,14 +461,12 @@ mod tests {
             (
                 Some((830.0, 850.0)),
                 &["`uring-multishot` takes 625–655 bytes more kernel memory than `epoll-et`, \
-                     596–625 MiB for a million of \
-                   them."][..],
+                     596–625 MiB for a million of them."][..],
             ),
             (
                 Some((15.0, 20.0)),
                 &["`uring-multishot` takes 175–190 bytes less kernel memory than `epoll-et`, \
-                     167–181 MiB for a million of \
-                   them."],
+                     167–181 MiB for a million of them."],
             ),
             (
                 Some((190.0, 1500.0)),
@@ -483,10 +476,9 @@ mod tests {
         ] {
             assert_eq!(statements(MADE, interval), expected);
         }
-        // What takes more memory is no better choice by its CPU alone.
+        // An arm that takes more memory is no better choice by its CPU alone.
         let trade = "`uring-multishot` in place of `epoll-et` is a trade: better in server CPU per \
-                     echo, worse in kernel \
-                     memory per idle connection.";
+                     echo, worse in kernel memory per idle connection.";
         let saves = Made { cpu: [0.8; 3], ..MADE };
         assert_eq!(statements(saves, Some((830.0, 850.0)))[0], trade);
         let better = statements(saves, Some((15.0, 20.0)));

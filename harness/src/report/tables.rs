@@ -157,7 +157,7 @@ fn against_baseline(run: &Run, metric: &Metric) -> String {
     format!("against {} ({})", run.matrix.baseline, query::bounds(run, metric))
 }
 
-/// Shows what is read off clocks. What the kernel samples at its tick is in trials.csv.
+/// Shows what is read off clocks. Figures that the kernel samples at its tick are in trials.csv.
 pub fn cpu(run: &Run) -> Body {
     let against = against_baseline(run, &metric::CPU);
     let columns: [Column<ArmTrials>; 7] = [
@@ -356,8 +356,8 @@ pub fn gates(run: &Run) -> Body {
     Body::from(table).notes(format!("{gap}{}\n", notes.join(" ")))
 }
 
-/// Returns whether a trial was not used or carries a remark. Of several reasons the first is not
-/// that the client was the limit.
+/// Returns whether a trial was not used or carries a remark. With several reasons, the
+/// client's limit is never the first.
 fn is_remarkable(row: &TrialRow) -> bool {
     match row.status {
         Status::Ok => !row.reason.is_empty(),

@@ -1,4 +1,4 @@
-//! What tables, charts and sentences ask of a walk through connection counts.
+//! The questions that tables, charts and sentences ask of a walk through connection counts.
 
 use crate::results::Run;
 use crate::rows::{ALONE, CROWDED, Pass, ScaleRow, TrialRow};

@@ -53,12 +53,12 @@ pub struct Manifest {
     pub external_files: BTreeMap<String, Vec<ProgramFile>>,
     /// The CPUs of server and client.
     pub placement: Option<Placement>,
-    /// Where server and load were started, if there was a command for either.
+    /// The commands that started server and load, if there was one for either.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sides: Option<Sides>,
     /// The machine.
     pub machine: Value,
-    /// What the machine could measure, and how well.
+    /// The instruments of the machine, and how well each could measure.
     #[serde(default)]
     pub doctor: Value,
     /// How small a difference the machine showed before this run, if a calibration was there.

@@ -44,7 +44,7 @@ impl Programs {
     }
 }
 
-/// What must be the same of each machine for blocks to be of one run, and its name.
+/// The facts of each machine that must be the same for blocks to be of one run, and their names.
 const OF_MACHINE: [(&str, &str); 9] = [
     ("description", "machine"),
     ("cpu_model", "CPU"),
@@ -57,7 +57,7 @@ const OF_MACHINE: [(&str, &str); 9] = [
     ("frequency_governor", "frequency governor"),
 ];
 
-/// What else must be the same.
+/// The facts of the run that must be the same too.
 const OF_RUN: [(&str, &str); 9] = [
     ("/placement/server_cpus", "the server's CPUs"),
     ("/placement/client_cpus", "the client's CPUs"),
@@ -70,7 +70,7 @@ const OF_RUN: [(&str, &str); 9] = [
     ("/externals", "the external servers' versions"),
 ];
 
-/// What else must be the same if either run has a command for a side.
+/// The facts that must be the same too if either run has a command for a side.
 const OF_SIDES: [(&str, &str); 3] = [
     ("/sides/over_loopback", "whether traffic goes over loopback"),
     ("/sides/load/program/sha256", "the load's program"),
@@ -157,7 +157,7 @@ pub struct Replayed {
     pub begun_utc: Value,
     /// The revision of its source tree.
     pub git_revision: Value,
-    /// What is not as it was then.
+    /// The facts that differ from then.
     pub differences: Vec<String>,
 }
 
@@ -174,7 +174,7 @@ pub struct Resumption {
     pub boot_id: Value,
     /// The revision of the source tree.
     pub git_revision: Value,
-    /// What was not as in the beginning, although it should be.
+    /// The facts that differ from the beginning, although they should not.
     pub differences: Vec<String>,
 }
 
@@ -191,11 +191,11 @@ mod tests {
 
     /// A run that has a command for a side.
     fn commanded() -> Value {
-        let side =
-            |sum: &str| json!({"machine": machine(), "program": {"sha256": sum, "bytes": 3}});
+        let program = |sum: &str| json!({"sha256": sum, "bytes": 3});
+        let side = |sum: &str| json!({"machine": machine(), "program": program(sum)});
         json!({
             "machine": machine(),
-            "programs": {"ringmark": {"sha256": "a", "bytes": 3}, "server": {"sha256": "b", "bytes": 3}},
+            "programs": {"ringmark": program("a"), "server": program("b")},
             "sides": {"over_loopback": true, "server": side("b"), "load": side("a")},
         })
     }
@@ -254,7 +254,7 @@ mod tests {
                 "the server's CPU was one cpu_model, is another"
             ]
         );
-        // Of two such runs each difference is said once.
+        // Each difference of two such runs is said once.
         let mut other = plain.clone();
         other["machine"]["kernel_release"] = "6.2".into();
         assert_eq!(between(&plain, &other), ["the kernel was one kernel_release, is 6.2"]);

@@ -58,7 +58,7 @@ pub struct Run {
     pub manifest: Value,
     /// How far the run had come when it was read.
     pub state: RunState,
-    /// Where server and load ran; none if both were here, as usual.
+    /// The places of server and load; none if both were here, as usual.
     pub sides: Option<Sides>,
     /// The matrix of the manifest.
     pub matrix: Matrix,
@@ -272,7 +272,11 @@ mod tests {
         assert_eq!(read(Value::Null), Ok(false));
         let side = json!({"command": "ssh …", "not_measured": [], "machine": {}, "program": null});
         let mut sides = json!({
-            "server_address": "10.0.0.1", "over_loopback": false, "one_machine": false, "server": side, "load": side,
+            "server_address": "10.0.0.1",
+            "over_loopback": false,
+            "one_machine": false,
+            "server": side,
+            "load": side,
         });
         assert_eq!(read(sides.clone()), Ok(true));
         sides["server_address"] = "no address".into();

@@ -1,4 +1,4 @@
-//! Where the server and the load of a run were, by its manifest.
+//! The places of a run's server and load, as its manifest tells them.
 
 use std::net::IpAddr;
 

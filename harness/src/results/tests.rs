@@ -151,7 +151,7 @@ fn folder_of(files: &Files) -> tempfile::TempDir {
     folder
 }
 
-/// What the folder holds before the first trial and after each.
+/// Returns the contents of the folder before the first trial and after each.
 fn states() -> Vec<Files> {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");

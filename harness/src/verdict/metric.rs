@@ -63,7 +63,7 @@ impl Class {
 /// A metric in words: an arm `takes 3 % more server CPU per echo`.
 #[derive(Debug)]
 pub struct Words {
-    /// What an arm does with it.
+    /// The verb of an arm that has such a figure.
     pub verb: &'static str,
     /// The comparative of a lower figure.
     pub less: &'static str,

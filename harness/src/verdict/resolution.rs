@@ -87,7 +87,7 @@ struct BlockGrowth {
     all: Vec<ComparisonRow>,
     /// From [`BLOCKS_FOR_VERDICT`] blocks on: how many, and what they show.
     growing: Vec<(usize, Vec<ComparisonRow>)>,
-    /// Of ten blocks each.
+    /// Groups of ten blocks each.
     groups: Vec<Vec<ComparisonRow>>,
 }
 

@@ -21,7 +21,7 @@ const FINE_BYTES: f64 = 128.0;
 /// on a line.
 const SCATTER_SHARE: f64 = 0.1;
 
-/// A connection that ends gives back what it took. What comes back beyond this was somebody else's.
+/// A connection that ends gives back what it took. A larger share was given back by somebody else.
 const GIVEN_BACK_SHARE: f64 = 1.05;
 
 /// Objects of a walk that lie so far from those of `null` are more or fewer: in bytes, and in
@@ -53,8 +53,7 @@ pub fn disturbance(sum: &MemoryRow) -> Option<String> {
     if interval.low <= 0.0 || interval.width() > SCATTER_SHARE * slope {
         return Some(format!(
             "the kernel's objects had not come to rest: the 95 % interval of their slope is {} \
-             bytes wide, and {} would \
-             be a tenth of it: something else used memory",
+             bytes wide, and {} would be a tenth of it: something else used memory",
             integer(interval.width()),
             integer(SCATTER_SHARE * slope.abs())
         ));
@@ -62,8 +61,7 @@ pub fn disturbance(sum: &MemoryRow) -> Option<String> {
     let down = sum.down_bytes_per_connection.filter(|down| *down > GIVEN_BACK_SHARE * slope)?;
     Some(format!(
         "the kernel's objects had not come to rest: connections took {} bytes each and gave back \
-         {}: something else used \
-         memory",
+         {}: something else used memory",
         integer(slope),
         integer(down)
     ))
@@ -249,8 +247,7 @@ impl<'a> Floor<'a> {
         let parts: f64 = self.objects.iter().map(|row| row.bytes_per_connection).sum();
         let sum = self.sum.bytes_per_connection;
         (self.sum.low.is_some() && (parts - sum).abs() > SUM_SHARE * sum).then(|| {
-            "its objects do not come to their sum: rows of memory.csv are missing or were \
-             changed"
+            "its objects do not come to their sum: rows of memory.csv are missing or were changed"
                 .to_owned()
         })
     }

@@ -17,8 +17,8 @@ pub fn unknown(matrix: &Matrix) -> impl Iterator<Item = &Workload> {
 }
 
 /// The baseline's capacity under a workload: the median of its trials, also where the client was
-/// the limit, because the rates are to be such that this client can offer them. Where the gates
-/// turned all away, what these say: a rate is no result, and every arm gets the same.
+/// the limit, because the rates are to be such that this client can offer them. If the gates turned
+/// all away, their rates count: a rate is no result, and every arm gets the same.
 fn capacity_per_s(rows: &[TrialRow], workload: &str) -> Option<f64> {
     let of_status = |statuses: &[Status]| {
         let counts = |row: &&TrialRow| {

@@ -14,7 +14,7 @@ use crate::echo_server::{Connection, Server};
 use crate::programs::server;
 use crate::{assert_has, failure, load, result, stderr};
 
-/// What each accepted connection sent, in the order in which they ended.
+/// The bytes that each accepted connection sent, in the order in which they ended.
 type Sent = Arc<Mutex<Vec<Vec<u8>>>>;
 
 /// Echoes, and keeps what it echoed.
@@ -51,8 +51,7 @@ fn each_connection_carries_as_many_echoes_as_asked_for() {
             &server,
             &format!(
                 "--connections 7 --active 5 --message-bytes 333 --churn 3 --echoes-per-connection \
-                 10 \
-                 --pipeline {pipeline} --threads {threads}"
+                 10 --pipeline {pipeline} --threads {threads}"
             ),
         );
         // After 3, 6 and 9 of the 10.
@@ -280,7 +279,7 @@ impl Ringmark {
         Some(server)
     }
 
-    /// What it counted, once it holds nothing any more.
+    /// Returns its counters, once it holds nothing any more.
     fn end(&mut self) -> Value {
         let pid = self.child.id() as libc::pid_t;
         // SAFETY: takes no pointer. The child is not reaped yet, so the number is its own.

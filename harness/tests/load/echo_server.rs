@@ -21,7 +21,7 @@ pub struct Server {
     acceptors: Vec<JoinHandle<()>>,
 }
 
-/// What a handler serves.
+/// The connection that a handler serves.
 pub struct Connection {
     pub stream: TcpStream,
     /// How many were accepted on this port before.
@@ -31,7 +31,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// What has come; empty when the client has gone.
+    /// Returns the bytes that have come; empty when the client has gone.
     pub fn receive(&mut self) -> Vec<u8> {
         let mut buffer = vec![0; 64 * 1024];
         let length = self.stream.read(&mut buffer).unwrap_or(0);

@@ -1,4 +1,4 @@
-//! What the load meets of limits and of outputs that cannot be written.
+//! The load under limits, and with outputs that cannot be written.
 
 use std::fs::File;
 use std::net::TcpListener;

@@ -139,7 +139,7 @@ fn a_timed_run_verifies_all_that_it_sends() {
     let warmup_echoes = result["warmup_echoes"].as_u64().unwrap();
     let sent = server.bytes.load(SeqCst) / 64;
     assert!(echoes > 0 && warmup_echoes > 0, "{result}");
-    // What came back after the window is in neither.
+    // Echoes that came back after the window are in neither.
     assert!((0..=4 * 16).contains(&(sent - echoes - warmup_echoes)), "{sent} sent: {result}");
     assert_eq!(server.bytes.load(SeqCst) % 64, 0);
 }

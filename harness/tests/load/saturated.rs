@@ -30,7 +30,7 @@ fn paced() -> Server {
 const SLOW: &str =
     "--connections 4 --message-bytes 64 --duration 300ms --warmup-max 0s --drain-max 100ms";
 
-/// What is said of messages that were still owed.
+/// The words about messages that were still owed.
 fn owed(result: &Value) -> u64 {
     let saturated = &result["saturated"];
     assert!(

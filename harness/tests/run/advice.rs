@@ -1,4 +1,4 @@
-//! What `ringmark doctor` advises is tried: it leads to what it promises.
+//! The advice of `ringmark doctor`, followed: it leads to what it promises.
 
 use std::fs;
 use std::process::Command;
@@ -23,7 +23,7 @@ fn line(command: &mut Command, name: &str) -> Value {
         .clone()
 }
 
-/// What stands in backquotes and begins so.
+/// Returns the commands in backquotes that begin so.
 fn quoted<'a>(advice: &'a str, beginning: &str) -> &'a str {
     advice
         .split('`')

@@ -1,4 +1,4 @@
-//! What cannot be run is refused before anything is written.
+//! Input that cannot be run is refused before anything is written.
 
 use std::fs;
 

@@ -17,7 +17,7 @@ use ringmark::backend::Facts;
 use ringmark::protocol::{ServerCounters, ServerEvent};
 use ringmark::whereabouts::Whereabouts;
 
-/// What the stand-in does wrong.
+/// The faults of the stand-in.
 const FAULT: &str = "RINGMARK_TEST_FAULT";
 
 /// Runs a matrix on a server that is this script; returns the reasons of the rows, which have all
@@ -30,7 +30,7 @@ fn reasons(script: &str) -> Vec<String> {
     let rows = place.rows("trials.csv");
     // A block of each pass, and another in its place.
     assert_eq!(rows.len(), 2 * 3);
-    // What was in force is known of every server that was ready, whatever came of it.
+    // The settings in force are known of every server that was ready, however it ended.
     let in_force = if script.contains(FAULT) { "{}" } else { "" };
     assert!(
         rows.iter().all(|row| row["in_force"] == in_force && row["knobs"] == in_force),

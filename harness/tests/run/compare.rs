@@ -97,7 +97,7 @@ fn a_server_that_works_more_is_slower_than_it_was_and_than_none_is_itself() {
     // The other way round it is better.
     let mut back = compare(&before, &after.out(), &before.out());
     success(back.args(["--fail-if-slower", "50%", "--metric", "server_cpu_ns_per_echo"]));
-    // Of the baseline alone nothing is relative.
+    // The baseline alone has nothing to be compared with.
     let mut alone = compare(&before, &before.out(), &after.out());
     let alone = alone.args(["--fail-if-slower", "50%", "--arm", "epoll-et"]);
     let alone = alone.args(["--metric", "server_cpu_ns_per_echo"]).output().unwrap();

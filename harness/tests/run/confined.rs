@@ -11,8 +11,8 @@ use crate::confine::{become_user, is_root, refuse, refuse_namespaces};
 /// Who owns nothing and may nothing.
 pub const NOBODY: u32 = 65_534;
 
-/// What the default profile of Docker and of Podman refuses to processes without CAP_SYS_ADMIN, of
-/// what ringmark calls (github.com/moby/profiles, seccomp/default.json).
+/// Calls of ringmark that the default profile of Docker and of Podman refuses to processes without
+/// CAP_SYS_ADMIN (github.com/moby/profiles, seccomp/default.json).
 const REFUSED_IN_CONTAINERS: [libc::c_long; 9] = [
     libc::SYS_io_uring_setup,
     libc::SYS_io_uring_enter,

@@ -18,8 +18,8 @@ use crate::{
     CALLS, FOUR_CONNECTIONS, LATENCY, Place, Row, assert_has, failure, heading, one_line, stdout,
 };
 
-/// What the stand-in does, and the file that it shows where it runs, in one variable of its
-/// environment. Processes of one test are told by it from those of all others.
+/// The stand-in's task, and the file that it shows at the place where it runs, in one variable of
+/// its environment. Processes of one test are told by it from those of all others.
 const ROLE: &str = "RINGMARK_TEST_ROLE";
 const PORT: &str = "RINGMARK_TEST_PORT";
 
@@ -153,7 +153,7 @@ fn one_of_ours_from_outside_costs_what_it_costs_from_inside() {
         ] {
             assert!(outside[column].parse::<f64>().unwrap() > 0.0, "{column}: {outside:?}");
         }
-        // What it cannot tell is empty, and it is said.
+        // Figures that it cannot tell are empty, and it is said.
         assert_eq!((&*outside["loop_counters"], &*outside["events_per_wait"]), ("", ""));
         if stands(outside) {
             assert_has(&outside["reason"], &["external: what only a server's own counters tell"]);
@@ -355,7 +355,7 @@ fn a_process_for_each_connection_is_counted_with_the_others_and_reaped() {
     }
     assert!(latency["server_cpu_ns_per_echo"].parse::<f64>().unwrap() > 0.0);
     if has_tracepoints(&trials.place) {
-        // Of the child: each echo is one receive and one send.
+        // The child's calls: each echo is one receive and one send.
         let echoes = of("syscalls")["echoes"].clone();
         let calls = calls(&trials.place, "other");
         for call in ["recvfrom", "sendto"] {
@@ -417,7 +417,7 @@ fn several_workers_of_it_are_given_no_more_than_one_table_of_files() {
         "--workers={workers}",
         "--ports={workers}",
     ];
-    // Of so few files the walk loses its first count, and cannot be.
+    // With so few files the walk loses its first count, and cannot be.
     let memory = "[memory]\nquestion = \"q\"\nconnections = [1, 400]\nmessage_bytes = 64\n";
     let matrix =
         format!("workers = 2\n{}{memory}{}", heading(&["other"]), external(&command, "\"port\""));
@@ -439,7 +439,7 @@ fn in_the_midst(role: &str) -> (Trials, Running) {
     let passes = format!("{LATENCY}{FOUR_CONNECTIONS}")
         .replace("duration = \"50ms\"", "duration = \"600s\"");
     let trials = Trials::of(role, &passes);
-    // Of the two orders, the one that begins with the stand-in.
+    // Takes, from the two orders, the one that begins with the stand-in.
     let running = (0..).find_map(|seed: u32| {
         let running = Running::start(trials.place.run().args(["--seed", &seed.to_string()]));
         let manifest = wait_for("the first block's order", || {
@@ -503,7 +503,7 @@ fn stand_in() {
     let cpus =
         status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap().trim();
     let network = fs::read_link("/proc/self/ns/net").unwrap();
-    // Of this thread: the first one blocks all while it makes others.
+    // Reads this thread's: the first one blocks all while it makes others.
     let own = fs::read_to_string("/proc/thread-self/status").unwrap();
     let blocked = own.lines().find_map(|line| line.strip_prefix("SigBlk:")).unwrap().trim();
     fs::write(seen, format!("{cpus} {blocked} {}", network.display())).unwrap();

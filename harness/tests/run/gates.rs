@@ -1,5 +1,5 @@
-//! What spoils a trial, done to real runs: its rows stay and say why, no comparison is made of
-//! them, and the block is run again a bounded number of times.
+//! Faults that spoil a trial, done to real runs: its rows stay and say why, no comparison is made
+//! of them, and the block is run again a bounded number of times.
 
 use ringmark::cpus::{self, CpuList};
 use std::collections::BTreeMap;
@@ -23,7 +23,7 @@ use crate::{FOUR_CONNECTIONS, LATENCY, Place, Row, assert_has, assert_reasons, f
 /// One block of two arms, each tried three times, and another block in its place.
 const ROWS: usize = 2 * 2 * 3;
 
-/// What is said when all of them were turned away.
+/// The words of a run in which all of them were turned away.
 const NONE_STANDS: &str = "no trial of 12 gave figures that can be used";
 
 /// A run of which every trial was rejected; its rows.
@@ -237,7 +237,7 @@ fn a_client_that_cannot_send_what_is_due_is_the_limit_and_its_latency_is_not_com
     }
 }
 
-/// What `cpu` of proc_stat(5) says when so many ticks have passed, a tenth of them stolen.
+/// Returns the `cpu` line of proc_stat(5) after so many ticks, a tenth of them stolen.
 fn stat_text(ticks: u64) -> String {
     let (busy, steal) = (ticks * 9 / 10, ticks / 10);
     format!("cpu  {busy:012} 0 0 0 0 0 0 {steal:012} 0 0\n")

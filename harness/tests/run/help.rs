@@ -1,4 +1,4 @@
-//! What a person reads first.
+//! The help and the messages that a person reads first.
 
 use crate::{Place, stdout, success};
 

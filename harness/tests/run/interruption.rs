@@ -56,7 +56,7 @@ fn interrupted_by(signal: libc::c_int) {
     let (place, running) = run_of("300ms");
     wait_until("a third row", || place.rows_so_far() >= 3);
     let before = place.rows_so_far();
-    // Of the next trial, or a later one.
+    // Children of the next trial, or of a later one.
     let children = children_at_work(&running);
     running.signal(signal);
     let output = running.end();

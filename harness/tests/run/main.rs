@@ -71,7 +71,7 @@ connections = 4
 message_bytes = 64
 ";
 
-/// What every matrix begins with; the first backend is the baseline.
+/// The lines with which every matrix begins; the first backend is the baseline.
 fn heading(backends: &[&str]) -> String {
     let list: Vec<String> =
         backends.iter().map(|name| format!("{{ backend = \"{name}\" }}")).collect();
@@ -125,7 +125,7 @@ impl Place {
         self.0.path().join(name)
     }
 
-    /// Where its run puts the results.
+    /// Returns the folder into which its run puts the results.
     fn out(&self) -> PathBuf {
         self.path("out")
     }
@@ -295,7 +295,7 @@ fn assert_has(line: &str, parts: &[&str]) {
     }
 }
 
-/// What the manifest's order says of trials that have these rows.
+/// Returns the manifest's order of trials that have these rows.
 fn as_dealt(rows: &[Row]) -> Vec<String> {
     rows.iter()
         .map(|row| {

@@ -1,5 +1,5 @@
-//! What the report makes of memory that something disturbed, that could not be read, or of which
-//! files are cut.
+//! The report about memory that something disturbed, that could not be read, or of which files are
+//! cut.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ fn edit(file: &Path, change: impl Fn(&mut Row)) {
     edit_rows(file, |rows| rows.iter_mut().for_each(change));
 }
 
-/// What the terminal, the page and the pictures show.
+/// The output on the terminal, on the page and in the pictures.
 fn reported(place: &Place, run: &Path) -> (String, String) {
     let drawn = place.path("drawn");
     let printed = stdout(&success(place.command("report").arg(run).arg("--out").arg(&drawn)));

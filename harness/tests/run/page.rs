@@ -12,7 +12,8 @@ const wrong = [];
 addEventListener('error', event => wrong.push(event.message));
 addEventListener('load', () => {
   const width = document.documentElement.clientWidth;
-  if (document.body.scrollWidth > width) wrong.push(`it is ${document.body.scrollWidth} wide on a screen of ${width}`);
+  const wide = document.body.scrollWidth;
+  if (wide > width) wrong.push(`it is ${wide} wide on a screen of ${width}`);
   let texts = 0, columns = 0;
   for (const svg of document.querySelectorAll('svg')) {
     const paper = svg.viewBox.baseVal, size = 12 * svg.getBoundingClientRect().width / paper.width;
@@ -20,12 +21,14 @@ addEventListener('load', () => {
     for (const text of svg.querySelectorAll('text')) {
       const box = text.getBBox();
       texts += 1;
-      if (box.x < 0 || box.y < 0 || box.x + box.width > paper.width || box.y + box.height > paper.height)
+      if (box.x < 0 || box.y < 0
+        || box.x + box.width > paper.width || box.y + box.height > paper.height)
         wrong.push(`cut off: ${text.textContent}`);
     }
   }
   for (const head of document.querySelectorAll('th.number')) {
-    const values = () => [...head.closest('table').tBodies[0].rows].map(row => row.cells[head.cellIndex].textContent)
+    const values = () => [...head.closest('table').tBodies[0].rows]
+      .map(row => row.cells[head.cellIndex].textContent)
       .filter(text => /^-?[\d,.]+$/.test(text)).map(text => Number(text.replaceAll(',', '')));
     for (const sign of [1, -1]) {
       head.querySelector('button').click();
@@ -34,7 +37,8 @@ addEventListener('load', () => {
     }
     columns += 1;
   }
-  parent.postMessage(JSON.stringify({width, texts, columns, charts: document.querySelectorAll('svg').length, wrong}), '*');
+  const charts = document.querySelectorAll('svg').length;
+  parent.postMessage(JSON.stringify({width, texts, columns, charts, wrong}), '*');
 });
 </script>";
 

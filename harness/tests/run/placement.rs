@@ -55,7 +55,7 @@ impl Holder {
         command.spawn().map(Self)
     }
 
-    /// What starts a program in its namespace.
+    /// Returns the command that starts a program in its namespace.
     fn prefix(&self) -> String {
         format!("nsenter --net=/proc/{}/ns/net", self.0.id())
     }
@@ -224,8 +224,7 @@ fn two_network_namespaces_are_measured_as_this_one() {
 
     let printed = stdout(&success(wire.run(&place).args(["--server-address", ADDRESSES[0]])));
     let traffic = "to 10.77.0.1, not over loopback but between two networks of one machine; server \
-                   started by \
-                   `nsenter …`, load by `nsenter …`";
+                   started by `nsenter …`, load by `nsenter …`";
     assert_has(
         &printed,
         &[&format!("Traffic goes {traffic}.\n"), &format!("- Traffic: {traffic}\n")],
@@ -404,7 +403,7 @@ fn two_sides_on_another_machine_are_apart_only_by_their_commands() {
     }
 }
 
-/// What starts another process, which is its own child, is not taken for it.
+/// A command whose child is the server is not taken for the server.
 #[test]
 fn a_process_behind_another_is_measured_itself() {
     let place = Place::with(&matrix("50ms"));
@@ -496,7 +495,7 @@ fn script(place: &Place, name: &str, text: &str) {
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-/// What ssh does: its words, joined again, are a line for a shell on that host.
+/// As ssh does: its words, joined again, are a line for a shell on that host.
 const AS_SSH: &str = "exec sh -c \"$*\"";
 
 /// No file of the results has that in it.

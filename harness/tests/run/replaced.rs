@@ -1,5 +1,5 @@
-//! What a run's manifest names is what every trial ran: once a program is another, the run stops
-//! and can be gone on with.
+//! Every trial runs the programs that the manifest names: once a program is another, the run stops
+//! and can be resumed.
 
 use std::fs;
 use std::io::Write;
@@ -32,7 +32,8 @@ fn command(place: &Place, arguments: &[&str]) -> Command {
     command
 }
 
-/// What a build does: the old file loses its name, and a new one gets it. It holds a byte more.
+/// Replaces a file as a build does: the old file loses its name, and a new one gets it. It holds a
+/// byte more.
 fn replace(path: &Path) {
     let mut bytes = fs::read(path).unwrap();
     bytes.push(b'\n');

@@ -211,7 +211,7 @@ fn every_committed_run_is_still_read() {
         if !folder.join("comparisons.csv").exists() {
             continue;
         }
-        // Whoever reads them leaves them as they are.
+        // A person who reads them leaves them as they are.
         let out = place.path("drawn");
         let printed = stdout(&success(place.command("report").arg(&folder).arg("--out").arg(out)));
         let trials = fs::read_to_string(folder.join("trials.csv")).unwrap();
@@ -239,7 +239,7 @@ fn drawn(folder: &Path) -> BTreeMap<PathBuf, String> {
     names.map(|name| (name.clone(), fs::read_to_string(folder.join(name)).unwrap())).collect()
 }
 
-/// What REPORT.md, the pages and the pictures show of them is what their files say.
+/// REPORT.md, the pages and the pictures show of the committed runs just what their files say.
 #[test]
 fn the_committed_report_is_that_of_the_committed_runs() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap();
@@ -475,8 +475,8 @@ fn a_full_stdout_is_an_error_and_no_panic() {
     assert_has(&failure(place.report().stdout(full)), &["stdout: No space left"]);
 }
 
-/// Of these the kernel knows no more than what it finds at its ticks: they were less than server
-/// and client together.
+/// The kernel knows no more of these than it finds at its ticks: they were less than server and
+/// client together.
 #[test]
 fn what_is_sampled_at_the_tick_is_shown_nowhere() {
     let run = committed(QUICK);

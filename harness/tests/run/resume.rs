@@ -273,7 +273,7 @@ fn another_kernel_server_or_build_is_refused_and_the_folder_stays() {
         manifest["programs"]["ringmark"]["sha256"] = json!(sum);
         manifest["machine"]["git_revision"] = Value::Null;
     });
-    // Where there is no `sha256sum`, it is not known.
+    // Without `sha256sum` it is not known.
     if place.manifest()["programs"]["server"]["sha256"].is_string() {
         assert_refused(&mut place.resume(), &["ringmark's program was 000000000000, is "]);
     }
@@ -286,7 +286,7 @@ fn another_kernel_server_or_build_is_refused_and_the_folder_stays() {
         &["the size of the server's program was "],
     );
 
-    // Whoever knows better says so, and the manifest too.
+    // A person who knows better says so, and the manifest too.
     let row = place.trials_so_far();
     let printed = stdout(&success(place.resume().args(["--server", "server", "--anyway"])));
     assert_has(

@@ -139,8 +139,7 @@ fn memory_is_walked_over_four_tables_and_while_all_are_active() {
     if trials.iter().any(is_restless) {
         return;
     }
-    // What other tests do meanwhile is in the kernel's objects too: only that they are there is
-    // looked at.
+    // Other tests add to the kernel's objects too, so this only looks whether there are any.
     let (slopes, points) = (place.rows("memory.csv"), place.rows("memory_points.csv"));
     for (arm, state, counts) in [
         ("null", "never-used", "1000 2000 2000 1000"),

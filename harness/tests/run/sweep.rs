@@ -53,7 +53,7 @@ fn the_rates_follow_from_the_baselines_capacity() {
         let asked: f64 = row["workload"].strip_prefix("four@").unwrap().parse().unwrap();
         assert_eq!(row["arrival"], "poisson");
         if let Ok(offered) = row["offered_per_s"].parse::<f64>() {
-            // What was due in 60 ms of a Poisson process: nine standard deviations either way.
+            // The number due in 60 ms of a Poisson process: nine standard deviations either way.
             assert!((offered - asked).abs() < 9.0 * (asked / 0.06).sqrt(), "{offered} {asked}");
         }
     }

@@ -176,8 +176,8 @@ fn check_syscalls(place: &Place, trials: &[&Row]) {
 }
 
 /// With one message in flight a multishot receive completes once for each, and a send is submitted
-/// for it that skips its completion. That no row lacks its count for another reason than the
-/// kernel's want of a tracepoint says that the completions are those that the server took.
+/// for it that skips its completion. If a row lacks its count only because the kernel lacks a
+/// tracepoint, the completions are those that the server took.
 fn check_events(place: &Place, trials: &[&Row]) {
     let all = place.rows("events.csv");
     for trial in trials {
@@ -220,8 +220,7 @@ fn check_memory(place: &Place, trials: &[&Row]) {
         }
         return;
     }
-    // What else the machine does may use memory all the time: then there is a reason, and no
-    // figure.
+    // Other programs may use memory all the time: then there is a reason, and no figure.
     let is_restless = |trial: &Row| {
         trial["status"] == "rejected" && trial["reason"].contains("had not come to rest")
     };

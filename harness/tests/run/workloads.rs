@@ -54,7 +54,7 @@ fn churn_work_and_workers_are_a_workloads_own() {
 
     for (workload, works, churns) in [("churning", false, true), ("working", true, false)] {
         let rows = of(workload, "latency");
-        // What a busy machine cost is run again.
+        // A trial that a busy machine spoilt is run again.
         let arms: BTreeSet<&str> = rows.iter().map(|row| row["arm"].as_str()).collect();
         assert_eq!(arms, BTreeSet::from(["epoll-et", "epoll-et (again)", "uring-multishot"]));
         for row in rows {
@@ -121,7 +121,7 @@ fn churn_work_and_workers_are_a_workloads_own() {
 fn idle_connections_stand_beside_those_that_send() {
     let workload =
         FOUR_CONNECTIONS.replace("connections = 4", "connections = 4\nidle_connections = 300");
-    // Of a machine that is busy with other tests the latency pass may have no figures to use.
+    // On a machine that is busy with other tests the latency pass may have no figures to use.
     let place =
         Place::with(&(heading(&["epoll-et"]) + LATENCY + "[syscalls]\nechoes = 100\n" + &workload));
     let output = success(&mut place.run());

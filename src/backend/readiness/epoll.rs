@@ -88,8 +88,7 @@ impl<const EDGE: bool> Selector for Epoll<EDGE> {
                 0,
                 0..=1_000_000,
                 "microseconds that a wait polls the network device before it sleeps (EPIOCSPARAMS, \
-                 Linux 6.9); 0 is \
-             off; no effect on loopback, which has no NAPI device to poll",
+                 Linux 6.9); 0 is off; no effect on loopback, which has no NAPI device to poll",
             ),
             WORK_NS,
         ],

@@ -41,11 +41,11 @@ enum Slot {
     Free,
     Stop,
     Listener,
-    Connection(Connection),
+    Connection(Polled),
 }
 
 #[derive(Default)]
-struct Connection {
+struct Polled {
     unsent: Unsent,
     /// In the queue of that name.
     unfinished: bool,
@@ -180,7 +180,7 @@ impl<S: Selector> Readiness<S> {
             counters.closed.add(1);
             return;
         }
-        *self.slot(socket.into_raw_fd()) = Slot::Connection(Connection::default());
+        *self.slot(socket.into_raw_fd()) = Slot::Connection(Polled::default());
     }
 
     /// Sends what is owed, or receives and answers until there is no input, the peer takes no more,

@@ -18,8 +18,7 @@ pub const BUFFERS: Knob = Knob::number(
     2048,
     1..=32_768,
     "provided buffers of a worker, rounded up to a power of two; two for each busy connection are \
-     always enough, and \
-     those beyond 96 take memory only once they were needed",
+     always enough, and those beyond 96 take memory only once they were needed",
 );
 
 /// `buffer_bytes`.
@@ -74,8 +73,8 @@ impl Growth {
 ///
 /// A buffer is the kernel's, which may write to it at any time that a receive runs, or ours, from
 /// the completion that names it until all of its pieces are given back. An incremental buffer is
-/// both: ours is what completions have said to be filled, the kernel's is the rest. That is
-/// tracked, so that no use of it by us can overlap with the kernel's.
+/// both: ours is what completions have said to be filled, the kernel's is the rest. The ring tracks
+/// both, so that no use of it by us can overlap with the kernel's.
 ///
 /// The kernel picks from the ring in turn, so that each buffer in it becomes resident, however few
 /// are in use at a time. So only a few are in it at first, and twice as many whenever hardly any of

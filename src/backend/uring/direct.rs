@@ -31,8 +31,7 @@ pub fn probe(ring: &mut Ring) -> Result<(), Unsupported> {
         Ok(false) => Err(Unsupported {
             reason:
                 "a direct descriptor that is closed stays open while an older request waits on \
-                     another, so that \
-                     its peer is not told; needs Linux 6.13"
+                     another, so that its peer is not told; needs Linux 6.13"
                     .to_owned(),
         }),
         Err(error) => Err(Unsupported { reason: format!("direct descriptors: {error}") }),

@@ -69,11 +69,9 @@ impl LockedMemory {
         };
         format!(
             "locked memory ran out: RLIMIT_MEMLOCK (`ulimit -l`) is {} KiB{others}, and {workers} \
-             {} KiB ({} KiB each); \
-             raise it as root: `ulimit -l unlimited`, memlock in /etc/security/limits.conf, \
-             LimitMEMLOCK= of systemd, or \
-             --ulimit memlock=-1 of a container; fewer --workers need less, and so do smaller \
-             queues (sq_entries, \
+             {} KiB ({} KiB each); raise it as root: `ulimit -l unlimited`, memlock in \
+             /etc/security/limits.conf, LimitMEMLOCK= of systemd, or --ulimit memlock=-1 of a \
+             container; fewer --workers need less, and so do smaller queues (sq_entries, \
              cq_entries), but these change what is measured",
             kib(limit),
             kib(self.bytes()),

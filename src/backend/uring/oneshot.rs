@@ -31,13 +31,13 @@ use std::ptr::NonNull;
 /// A receive and a send at a time.
 pub struct Oneshot {
     /// By fd: the kernel gives the lowest free number, so this stays dense.
-    connections: Vec<Connection>,
+    connections: Vec<Exchange>,
     buffers: Buffers,
     link: bool,
 }
 
 #[derive(Default)]
-struct Connection {
+struct Exchange {
     generation: u32,
     /// The part of the buffer that is owed.
     start: u32,
@@ -140,10 +140,10 @@ impl Handler for Oneshot {
     fn admit(&mut self, index: u32) {
         let slot = index as usize;
         if slot >= self.connections.len() {
-            self.connections.resize_with(slot + 1, Connection::default);
+            self.connections.resize_with(slot + 1, Exchange::default);
         }
         let generation = (self.connections[slot].generation + 1) & GENERATION_MASK;
-        self.connections[slot] = Connection { generation, open: true, ..Connection::default() };
+        self.connections[slot] = Exchange { generation, open: true, ..Exchange::default() };
     }
 
     fn serve(&mut self, core: &mut Core, index: u32) -> io::Result<()> {

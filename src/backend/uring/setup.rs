@@ -20,8 +20,7 @@ pub const TASK_RUN: Knob = Knob::word(
     "task_run",
     &["defer", "coop", "default"],
     "when completions are made: in the loop's own waits only (DEFER_TASKRUN), at its next system \
-     call of any \
-     kind (COOP_TASKRUN), or at once, by interrupting it",
+     call of any kind (COOP_TASKRUN), or at once, by interrupting it",
 );
 
 pub const SQ_ENTRIES: Knob = Knob::number(
@@ -49,8 +48,7 @@ pub const MIN_WAIT_US: Knob = Knob::number(
     0,
     0..=1_000_000,
     "microseconds for which a wait goes on until min_wait_events are there, although there is one, \
-     be it the stop \
-     signal; 0: it does not",
+     be it the stop signal; 0: it does not",
 );
 
 pub const MIN_WAIT_EVENTS: Knob = Knob::number(
@@ -58,8 +56,7 @@ pub const MIN_WAIT_EVENTS: Knob = Knob::number(
     32,
     1..=65_536,
     "completions that end a wait before min_wait_us are over; also how many of them the kernel \
-     makes at once, \
-     from 20 on (task_run=defer)",
+     makes at once, from 20 on (task_run=defer)",
 );
 
 pub const SQ_IDLE_MS: Knob = Knob::number(
@@ -221,9 +218,8 @@ pub fn explain(error: &io::Error, setup: &Setup) -> Unsupported {
         libc::EPERM => (
             "EPERM",
             match disabled {
-                "2" => "kernel.io_uring_disabled=2; `sysctl kernel.io_uring_disabled=0` allows \
-                        it"
-                .to_owned(),
+                "2" => "kernel.io_uring_disabled=2; `sysctl kernel.io_uring_disabled=0` allows it"
+                    .to_owned(),
                 "1" => "kernel.io_uring_disabled=1; run as root, or join the group \
                         kernel.io_uring_group"
                     .to_owned(),
@@ -236,8 +232,7 @@ pub fn explain(error: &io::Error, setup: &Setup) -> Unsupported {
         ),
         libc::ENOSYS => {
             let hint = format!(
-                "the kernel has no io_uring, or a seccomp filter hides it; needs Linux \
-                         {linux}"
+                "the kernel has no io_uring, or a seccomp filter hides it; needs Linux {linux}"
             );
             ("ENOSYS", hint)
         }
@@ -246,19 +241,15 @@ pub fn explain(error: &io::Error, setup: &Setup) -> Unsupported {
             match setup.submission_thread {
                 Some((_, Some(cpu))) => format!(
                     "CPU {cpu} is not online or not in this process's cpuset, see sq_cpu, or \
-                     {flags} is not known \
-                     to this kernel; needs Linux {linux}"
+                     {flags} is not known to this kernel; needs Linux {linux}"
                 ),
                 _ => format!("{flags} is not known to this kernel; needs Linux {linux}"),
             },
         ),
         libc::ENOMEM => ("ENOMEM", setup.need().explain(process::locked_memory_limit())),
-        libc::EMFILE | libc::ENFILE => (
-            "EMFILE",
-            "no file descriptor is free; see `ulimit \
-                                                   -n`"
-            .to_owned(),
-        ),
+        libc::EMFILE | libc::ENFILE => {
+            ("EMFILE", "no file descriptor is free; see `ulimit -n`".to_owned())
+        }
         _ => ("error", error.to_string()),
     };
     Unsupported { reason: format!("io_uring_setup: {name}: {hint}") }

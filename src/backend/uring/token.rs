@@ -108,7 +108,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn decodes_what_was_encoded(kind in 0..KINDS.len(), generation in 0..=GENERATION_MASK, index: u32) {
+        fn decodes_what_was_encoded(
+            kind in 0..KINDS.len(),
+            generation in 0..=GENERATION_MASK,
+            index: u32,
+        ) {
             let token = Token { kind: KINDS[kind], generation, index };
             prop_assert_eq!(KINDS[kind] as usize, kind);
             prop_assert_eq!(Token::decode(token.encode()), Some(token));

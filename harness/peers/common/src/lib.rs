@@ -1,12 +1,13 @@
-//! What all peers have in common: their arguments, their listening socket and their ready line. The
-//! loop is each one's own.
+//! The parts that all peers share: their arguments, their listening socket and their ready line.
+//! The loop is each one's own.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::exit;
 
 use socket2::{Domain, Socket, Type};
 
-/// What a connection reads at once: the runtimes' own examples and proxies take 4 to 16 KiB.
+/// The most that a connection reads at once: the runtimes' own examples and proxies take 4 to 16
+/// KiB.
 pub const BUFFER_BYTES: usize = 16 * 1024;
 
 /// The accept queue that our own servers ask for.

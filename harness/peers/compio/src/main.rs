@@ -10,10 +10,11 @@ const RUNTIME: &str = env!("RUNTIME");
 
 fn main() {
     let port = common::port(RUNTIME);
-    let runtime = compio::runtime::Runtime::new().unwrap_or_else(|error| fail("start the \
-    runtime", error));
+    let runtime =
+        compio::runtime::Runtime::new().unwrap_or_else(|error| fail("start the runtime", error));
     runtime.block_on(async {
-        let listener = TcpListener::from_std(listen(port)).unwrap_or_else(|error| fail("listen", error));
+        let listener = TcpListener::from_std(listen(port));
+        let listener = listener.unwrap_or_else(|error| fail("listen", error));
         ready(port, RUNTIME);
         loop {
             match listener.accept().await {

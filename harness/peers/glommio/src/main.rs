@@ -9,11 +9,12 @@ const RUNTIME: &str = env!("RUNTIME");
 
 fn main() {
     let port = common::port(RUNTIME);
-    let executor =
-        LocalExecutorBuilder::default().make().unwrap_or_else(|error| fail("start the \
-        runtime", error));
+    let executor = LocalExecutorBuilder::default()
+        .make()
+        .unwrap_or_else(|error| fail("start the runtime", error));
     executor.run(async {
-        let listener = TcpListener::bind(address(port)).unwrap_or_else(|error| fail("listen", error));
+        let listener = TcpListener::bind(address(port));
+        let listener = listener.unwrap_or_else(|error| fail("listen", error));
         ready(port, RUNTIME);
         loop {
             match listener.accept().await {

@@ -14,7 +14,8 @@ fn main() {
         .build()
         .unwrap_or_else(|error| fail("start the runtime", error));
     runtime.block_on(async {
-        let listener = TcpListener::from_std(listen(port)).unwrap_or_else(|error| fail("listen", error));
+        let listener = TcpListener::from_std(listen(port));
+        let listener = listener.unwrap_or_else(|error| fail("listen", error));
         ready(port, RUNTIME);
         loop {
             match listener.accept().await {

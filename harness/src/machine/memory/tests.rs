@@ -80,8 +80,8 @@ fn a_connection_and_an_epoll_item_cost_what_the_kernel_allocates() {
     panic!("no attempt was exact: {disturbed:#?}");
 }
 
-/// Opens pairs, adds one end of each to an epoll, closes all. What deviates; none if it cannot be
-/// told.
+/// Opens pairs, adds one end of each to an epoll, closes all. Returns the deviations; none if they
+/// cannot be told.
 fn open_add_and_close() -> Option<Vec<String>> {
     const OF_AN_END: [&str; 4] = ["TCP", "sock_inode_cache", "dentry", "filp"];
     const OF_AN_ITEM: [&str; 3] = ["eventpoll_epi", "eventpoll_pwq", "ep_head"];

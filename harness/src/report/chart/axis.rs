@@ -6,7 +6,7 @@ pub struct Axis {
     low: f64,
     pub high: f64,
     is_log: bool,
-    /// Where the two ends are drawn.
+    /// The places at which the two ends are drawn.
     pub from: f64,
     pub to: f64,
 }
@@ -42,7 +42,7 @@ impl Axis {
         Self { low: low / room, high: high * room, is_log: true, from, to }
     }
 
-    /// Where a value is drawn; those beyond the ends at the ends.
+    /// Returns the place of a value; values beyond the ends are drawn at the ends.
     pub fn at(&self, value: f64) -> f64 {
         let share = if self.is_log {
             (value.max(f64::MIN_POSITIVE) / self.low).ln() / (self.high / self.low).ln()

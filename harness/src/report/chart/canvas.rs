@@ -2,8 +2,7 @@
 //!
 //! Why not `plotters`: its SVG backend places everything on whole pixels, writes colours as numbers
 //! where a page that is light or dark needs classes, takes every byte of a text for 0.45 of its
-//! size and writes a legend over the data. What these pictures need of it, axes and marks, is
-//! little.
+//! size and writes a legend over the data. These pictures need little: axes and marks.
 //!
 //! A picture is as wide as a telephone's screen, so that its text is still 11 px there; nothing is
 //! written across.
@@ -11,7 +10,7 @@
 use crate::report::colours::{FONT, Look, STYLE, Shape, painted};
 use crate::report::markup::escape;
 
-/// Of every picture, in its own units.
+/// The width of every picture, in its own units.
 pub const WIDTH: f64 = 360.0;
 
 /// Between the edge and what is drawn.
@@ -20,13 +19,13 @@ pub const MARGIN: f64 = 8.0;
 /// From one line of text to the next.
 pub const LINE: f64 = 16.0;
 
-/// Of the text.
+/// The size of the text.
 pub const SIZE: f64 = 12.0;
 
 /// How much wider strong text is.
 pub const BOLD: f64 = 1.12;
 
-/// Of the title.
+/// The size of the title.
 const TITLE_SIZE: f64 = 14.0;
 
 /// How much larger than in its own units a picture is that stands alone.
@@ -38,7 +37,7 @@ pub struct Chart {
     pub name: String,
     /// The question that it answers.
     pub title: String,
-    /// What it shows, in words.
+    /// The picture in words.
     description: String,
     drawn: String,
     height: f64,
@@ -79,7 +78,7 @@ pub struct Canvas {
     title: String,
     description: Vec<String>,
     drawn: String,
-    /// What is above is taken.
+    /// The space above it is taken.
     pub y: f64,
 }
 
@@ -389,8 +388,7 @@ mod tests {
             13,
             "eight hues, ground, band, rule, ink and what is softer: {colours:?}"
         );
-        // Whoever reads the rules of a style and knows no custom properties is to find none outside
-        // of this.
+        // A program that knows no custom properties must find none outside of this.
         let (_, style) = svg.split_once("<style>").expect("one");
         let (before, within) = style.split_once("@supports").expect("one");
         assert!(

@@ -26,16 +26,16 @@ pub struct Line {
 
 /// Lines on one pair of axes.
 pub struct Panel {
-    /// What is drawn, with its unit.
+    /// The quantity drawn, with its unit.
     pub title: String,
     pub lines: Vec<Line>,
-    /// What is to be kept, drawn across.
+    /// The objective, drawn across.
     pub goal: Option<(f64, String)>,
 }
 
-/// What all panels have in common.
+/// The axis that all panels share.
 pub struct Across {
-    /// What it is, with its unit.
+    /// Its quantity, with its unit.
     pub title: String,
     pub axis: Axis,
     /// Values and what is written there, if not the round numbers.
@@ -44,10 +44,10 @@ pub struct Across {
     pub has_places: bool,
 }
 
-/// Where the values' numbers end and the lines begin.
+/// The place where the values' numbers end and the lines begin.
 pub const LEFT: f64 = 52.0;
 
-/// Where they end.
+/// The place where the lines end.
 pub const RIGHT: f64 = WIDTH - MARGIN - 8.0;
 
 const HEIGHT: f64 = 132.0;

@@ -6,7 +6,7 @@ use super::canvas::{BOLD, Canvas, LINE, MARGIN, SIZE, WIDTH, width, wrapped};
 use crate::report::colours::{Colour, Look};
 use crate::statistics::{Interval, median};
 
-/// What is drawn of an arm.
+/// The figure that is drawn for an arm.
 pub enum Drawn {
     /// A ratio and its bounds.
     Ratio { look: Look, at: f64, bounds: Interval },
@@ -39,11 +39,11 @@ pub struct Group {
     pub band: Option<Interval>,
 }
 
-/// Where an axis begins and ends; its outermost numbers stand half beyond.
+/// The ends of an axis; its outermost numbers stand half beyond.
 const FROM: f64 = MARGIN + 8.0;
 const TO: f64 = WIDTH - MARGIN - 16.0;
 
-/// Of what is drawn.
+/// The height of a mark.
 const HEIGHT: f64 = 12.0;
 
 /// Ratios on one axis for all groups if no group would be squeezed, else on one each.
@@ -92,7 +92,7 @@ pub fn draw(canvas: &mut Canvas, groups: &[Group], axis_title: &str, are_of_one_
     }
 }
 
-/// Of a bar or a stack.
+/// Returns the length of a bar or a stack.
 fn length(row: &ChartRow) -> Option<f64> {
     match &row.drawn {
         Drawn::Ratio { .. } => None,
@@ -156,7 +156,7 @@ fn draw_group(canvas: &mut Canvas, group: &Group, axis: &Axis, is_ratio: bool) {
         canvas.text(MARGIN, canvas.y - 4.0, "strong", &line);
     }
     let top = canvas.y + 2.0;
-    // What lies behind the rows comes first, so their places are found before.
+    // The ground behind the rows comes first, so their places are found before.
     let mut places = Vec::new();
     for row in &group.rows {
         let room = WIDTH - 2.0 * MARGIN - 10.0;
@@ -208,7 +208,7 @@ fn draw_row(canvas: &mut Canvas, row: &ChartRow, axis: &Axis, top: f64) {
             if ![*at, *low, *high].iter().all(|value| axis.holds(*value)) {
                 return;
             }
-            // Of one block there is no range.
+            // One block has no range.
             if low < high {
                 canvas.whisker((axis.at(*low), middle), (axis.at(*high), middle));
             }

@@ -1,4 +1,4 @@
-//! What ever more connections do: to a load beside them, and to how fast they open.
+//! Charts of ever more connections: the load beside them, and the rate at which they open.
 
 use super::kit::{Found, nothing_of, say_missing};
 use crate::report::chart::Canvas;
@@ -117,7 +117,7 @@ fn points<'a>(
     by_count.into_iter().filter_map(point).collect()
 }
 
-/// What the crowd costs at each count, as a ratio with its bounds.
+/// Returns the cost of the crowd at each count, as a ratio with its bounds.
 fn crowding_of(run: &Run, trial: &TrialRow, active: u64) -> Vec<Point> {
     let rows: Vec<&ScaleRow> = run
         .scale
@@ -136,7 +136,7 @@ fn crowding_of(run: &Run, trial: &TrialRow, active: u64) -> Vec<Point> {
         Some(Point {
             x: connections as f64,
             y: ratio.mean,
-            // Of one repeat there is no range.
+            // One repeat has no range.
             bounds: Some(ratio.interval).filter(|of| of.low < of.high),
             is_marked: true,
             is_ringed: false,

@@ -1,4 +1,4 @@
-//! What is counted: system calls of an echo, bytes of a connection.
+//! Charts of counts: system calls of an echo, bytes of a connection.
 
 use std::collections::BTreeMap;
 
@@ -75,10 +75,10 @@ pub fn syscalls(run: &Run) -> Found {
     if charts.is_empty() { Err(nothing_of(run, Pass::Syscalls)) } else { Ok(charts) }
 }
 
-/// What stands for objects without a colour.
+/// The name of all objects without a colour.
 const OTHERS: &str = "other kernel objects";
 
-/// Of the server's own pages.
+/// The colour of the server's own pages.
 const OWN: Colour = Colour::Vermillion;
 
 /// Bytes of a connection over two bare endpoints, object by object, in each state.
@@ -92,9 +92,8 @@ pub fn memory(run: &Run) -> Found {
         |row: &&MemoryRow| row.object == KERNEL_SUM && row.over_null_bytes_per_connection.is_some();
     if !usable.iter().any(is_told) {
         return Err(
-            "of no server the kernel's objects are told from those of 'null'; the reasons \
-                    stand under the table \
-                    of memory"
+            "of no server the kernel's objects are told from those of 'null'; the reasons stand \
+                    under the table of memory"
                 .to_owned(),
         );
     }

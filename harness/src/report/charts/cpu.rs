@@ -49,8 +49,7 @@ pub fn ratios(run: &Run, compared: &RatioChart) -> Found {
         rows::draw(canvas, groups, compared.unit, true);
         canvas.note(&format!(
             "Band: how far {baseline} lies from itself, either way. A ratio within it, or with an \
-             interval across 1, shows \
-             no difference and has no word."
+             interval across 1, shows no difference and has no word."
         ));
         let of_metric = run.comparisons.iter().filter(|row| row.metric == compared.metric.name);
         if of_metric.clone().any(|row| row.bounds == Bounds::Interval95) {
@@ -177,7 +176,7 @@ fn not_compared(run: &Run, compared: &RatioChart, workloads: &[&str]) -> Vec<Str
     reasons.into_iter().map(line).collect()
 }
 
-/// What an echo costs in ns.
+/// Returns the CPU time of an echo in ns.
 pub fn absolute(run: &Run) -> Found {
     let of_workload = |workload: &'_ Workload| -> Option<Group> {
         let row = |arm: String| {

@@ -56,6 +56,6 @@ impl Median {
     }
 }
 
-/// What the whiskers of such medians are.
+/// The meaning of the whiskers of such medians.
 pub const SPREAD: &str =
     "Whiskers: 95 % interval of the median over the blocks; below six blocks, their range.";

@@ -124,7 +124,7 @@ const MOST_LINES: usize = 5;
 /// Steps for each nine.
 const STEPS: i32 = 8;
 
-/// Where a line has its marks: the quotient of all messages and those that took longer, and the
+/// The marks of a line: the quotient of all messages and those that took longer, and the
 /// percentile.
 const MARKED: [(f64, &str); 6] =
     [(2.0, "50"), (10.0, "90"), (100.0, "99"), (1e3, "99.9"), (1e4, "99.99"), (1e5, "99.999")];
@@ -149,7 +149,7 @@ pub fn by_percentile(run: &Run, folder: &Path) -> Found {
     Ok(charts)
 }
 
-/// What the histograms of an arm say, and which could not be read.
+/// An arm's histograms, merged, and those that could not be read.
 struct Merged {
     arm: String,
     latency_ns: Histogram<u64>,

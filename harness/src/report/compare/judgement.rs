@@ -446,8 +446,7 @@ fn moved_baseline(pair: &Pair, figures: &[Figure], most: f64) -> Option<String> 
     let ratio = in_words(first, &first.between_runs?);
     Some(format!(
         "the baseline is worse in B by itself and beside every other arm, in {} figures ({ratio}), \
-         so that what is relative \
-         to it says nothing",
+         so that what is relative to it says nothing",
         moved.len()
     ))
 }

@@ -336,7 +336,8 @@ mod tests {
             metric_of(&pair, name)
         };
         let [yes, no] = [true, false].map(|is| json!({ "softirq_in_process_cpu": is }));
-        let built = |value: &str| json!({ "kernel_config": { "options": { "CONFIG_IRQ_TIME_ACCOUNTING": value } } });
+        let option = |value: &str| json!({ "CONFIG_IRQ_TIME_ACCOUNTING": value });
+        let built = |value: &str| json!({ "kernel_config": { "options": option(value) } });
         let cpu = "server_cpu_ns_per_echo";
         for (a, b, is_refused) in [
             (yes.clone(), no.clone(), true),

@@ -1,4 +1,4 @@
-//! What to choose for each shape of service: where the baseline is enough, where another is better,
+//! The choices for each shape of service: where the baseline is enough, where another is better,
 //! where it is a trade.
 
 use itertools::Itertools as _;
@@ -111,7 +111,7 @@ fn better_or_trade(
         if arms.len() == 1 { ("is", "a better choice") } else { ("are", "better choices") };
     let (arms, better) = (quoted_list(arms), list(better));
     let statement = if worse.is_empty() {
-        // Where the client was the limit, throughput and latency could not be.
+        // If the client was the limit, throughput and latency could not be better.
         let is_all = found.iter().all(|arm| arm.rows.len() == arm.under_load(true).count());
         let rest = if is_all {
             "which is all that could be compared"

@@ -94,7 +94,7 @@ fn rule(
     let clauses = by_verdict.iter().enumerate().map(|(index, (verdict, points))| {
         let baseline = &run.matrix.baseline;
         let clause = Clause { metric, arms, points, baseline, is_first: index == 0 };
-        // What holds all along is said of the shape.
+        // A verdict that holds at all points is said of the shape.
         let place = if by_verdict.len() > 1 { series.place(points) } else { String::new() };
         match verdict {
             Verdict::NoDifferenceShown => clause.none(&place),

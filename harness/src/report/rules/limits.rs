@@ -1,4 +1,5 @@
-//! What an arm carries at a latency objective, and what a connection that rests takes.
+//! The load that an arm carries at a latency objective, and the memory that a resting connection
+//! takes.
 
 use itertools::Itertools as _;
 

@@ -212,8 +212,7 @@ mod tests {
             ),
             (
                 "connections = 64,message_bytes = 64;connections = 64,message_bytes = 64,churn = \
-                 10;\
-                 connections = 64,message_bytes = 64,churn = 1",
+                 10;connections = 64,message_bytes = 64,churn = 1",
                 &["64 connections, closed loop, 64 B messages, 1 to unlimited echoes on each \
                      connection"],
             ),

@@ -3,7 +3,7 @@ use super::*;
 use crate::rows::{NEVER_USED, USED_THEN_IDLE};
 use crate::verdict::memory::subtract_null;
 
-/// Of each arm's trial: its first letter.
+/// Returns the number of an arm's trial: its first letter.
 fn number(arm: &str) -> u32 {
     u32::from(arm.as_bytes()[0])
 }
@@ -45,7 +45,7 @@ fn quiet() -> Vec<MemoryRow> {
     arms.into_iter().flat_map(|(arm, others)| walk(arm, 7460.0, others, 10.0)).collect()
 }
 
-/// What each arm's kernel objects come to over `null`, and what is said.
+/// Returns each arm's kernel objects over `null`, and the remarks.
 fn judged(mut memory: Vec<MemoryRow>, points: &[MemoryPointRow]) -> (Vec<Option<f64>>, String) {
     subtract_null(&mut memory);
     let flaws = judge(&mut memory, points, &trials());
