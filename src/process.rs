@@ -137,6 +137,11 @@ pub fn restore_signals(signals: &[libc::c_int]) -> io::Result<()> {
     change_mask(libc::SIG_UNBLOCK, &signal_set(signals)?)
 }
 
+/// Blocks no signal in the calling thread.
+pub fn unblock_all_signals() -> io::Result<()> {
+    change_mask(libc::SIG_SETMASK, &signal_set(&[])?)
+}
+
 /// A set of signals that the main thread takes one at a time; blocked in every thread that it
 /// starts.
 pub struct Signals {

@@ -12,6 +12,7 @@ mod tests;
 mod write;
 
 pub use self::files::{bounded, histogram_file, lock, replace};
+pub use self::journal::remove as remove_journal;
 pub use self::manifest::Manifest;
 pub use self::read::{Run, RunState};
 pub use self::write::Results;

@@ -16,4 +16,3 @@ mod tracefs;
 pub use counters::{Reading, TracepointCounters};
 pub use ring_event::RingEvent;
 pub use syscall::Syscall;
-pub use tracefs::Tracepoint;

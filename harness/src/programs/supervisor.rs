@@ -77,9 +77,9 @@ fn start(options: &Options) -> Result<Child> {
     command.args(&options.arguments).process_group(0).stdin(Stdio::piped());
     end_with_parent(&mut command);
     // The server would inherit the mask of this process, and wait for its own children in vain.
-    // SAFETY: signal and pthread_sigmask are safe between fork and exec. An error of theirs
-    // allocates, which is safe too: this process has no other thread.
-    unsafe { command.pre_exec(|| process::restore_signals(&[libc::SIGCHLD])) };
+    // SAFETY: pthread_sigmask is safe between fork and exec. An error of its allocates, which is
+    // safe too: this process has no other thread.
+    unsafe { command.pre_exec(process::unblock_all_signals) };
     command.spawn().context("start the server")
 }
 

@@ -73,10 +73,13 @@ pub fn parse(bytes: &[u8]) -> Result<(RunRows, u64)> {
     Ok((rows, length as u64))
 }
 
-/// Removes the journal of a run that is complete.
+/// Removes the journal of a run that is complete, if it has one.
 pub fn remove(folder: &Path) -> Result<()> {
     let path = path(folder);
-    fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        removed => removed.with_context(|| format!("remove {}", path.display())),
+    }
 }
 
 fn path(folder: &Path) -> PathBuf {

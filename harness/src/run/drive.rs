@@ -28,6 +28,8 @@ pub fn run(options: Options) -> Result<()> {
     let original = before.map(Manifest::read).transpose()?;
     let finished = original.as_ref().and_then(|manifest| manifest.finished_utc.as_deref());
     if let (Some(folder), Some(time)) = (&options.resume, finished) {
+        // A run that was killed at its very end has left it.
+        results::remove_journal(folder)?;
         let report = RunReport::read(folder)?;
         report.print()?;
         terminal::say(&format!(

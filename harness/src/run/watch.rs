@@ -9,7 +9,7 @@ use std::fmt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow};
 use ringmark::whereabouts::FileStamp;
 
 use crate::machine::program_file::ProgramFile;
@@ -18,22 +18,12 @@ use crate::programs::sides::{Launcher, Launchers};
 use crate::results::origin::Programs;
 use crate::results::sides::Side;
 
-/// A file of the manifest has changed.
-#[derive(Debug, thiserror::Error)]
-pub struct Replaced {
-    what: String,
-    how: &'static str,
-}
-
-impl fmt::Display for Replaced {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { what, how } = self;
-        write!(
-            formatter,
-            "{what} {how}, so that trials would not measure what the manifest names: put back \
-             what it was, or begin anew with --replay"
-        )
-    }
+/// Returns the error of a file of the manifest that has changed.
+fn replaced(what: impl fmt::Display, how: &str) -> anyhow::Error {
+    anyhow!(
+        "{what} {how}, so that trials would not measure what the manifest names: put back what it \
+         was, or begin anew with --replay"
+    )
 }
 
 /// A file as it was when the manifest was made.
@@ -69,7 +59,7 @@ impl Watched {
                 _ => "was replaced or written to",
             },
         };
-        bail!(Replaced { what: self.path.display().to_string(), how })
+        Err(replaced(self.path.display(), how))
     }
 }
 
@@ -104,12 +94,8 @@ impl Watch {
             externals.iter().map(|external| (external.clone(), external.files())).collect();
         for (external, paths) in &externals {
             let programs = external_files.get(&external.name).into_iter().flatten();
-            files.extend(
-                paths
-                    .iter()
-                    .zip(programs)
-                    .map(|(path, program)| Watched::new(path, program.clone())),
-            );
+            let watched = paths.iter().zip(programs);
+            files.extend(watched.map(|(path, program)| Watched::new(path, program.clone())));
         }
         Ok(Self { files, externals, launchers: launchers.cloned(), server: server.to_owned() })
     }
@@ -120,18 +106,15 @@ impl Watch {
             // One that was missing would be measured, although the manifest does not know it.
             if external.files() != *files {
                 let what = format!("what the commands of {} name", external.name);
-                bail!(Replaced { what, how: "is not there any more, or has come" });
+                return Err(replaced(what, "is not there any more, or has come"));
             }
         }
         self.files.iter_mut().try_for_each(Watched::look)?;
         let Some(launchers) = &self.launchers else { return Ok(()) };
-        look_at(
-            &launchers.server,
-            &launchers.sides.server,
-            "the server's program",
-            Some(&self.server),
-        )?;
-        look_at(&launchers.load, &launchers.sides.load, "the load's program", None)
+        let sides = &launchers.sides;
+        let server = Some(self.server.as_path());
+        look_at(&launchers.server, &sides.server, "the server's program", server)?;
+        look_at(&launchers.load, &sides.load, "the load's program", None)
     }
 }
 
@@ -142,8 +125,8 @@ fn look_at(launcher: &Launcher, side: &Side, name: &str, program: Option<&Path>)
     };
     let now = launcher.program_now(program).with_context(|| format!("look at {name}"))?;
     if !now.has_contents_of(of_manifest) {
-        let how = "was replaced or written to on its side";
-        bail!(Replaced { what: format!("{name} {}", of_manifest.file), how });
+        let what = format!("{name} {}", of_manifest.file);
+        return Err(replaced(what, "was replaced or written to on its side"));
     }
     launcher.accept_started();
     Ok(())
@@ -151,12 +134,12 @@ fn look_at(launcher: &Launcher, side: &Side, name: &str, program: Option<&Path>)
 
 /// Returns the files that the commands of external servers name, by the servers' names.
 pub fn external_files(externals: &[External]) -> Result<BTreeMap<String, Vec<ProgramFile>>> {
-    let files = |external: &External| -> Result<_> {
-        let files: Result<Vec<_>> =
+    let files = externals.iter().map(|external| {
+        let programs: Result<_> =
             external.files().iter().map(|path| ProgramFile::of_file(path)).collect();
-        Ok((external.name.clone(), files?))
-    };
-    externals.iter().map(files).collect()
+        Ok((external.name.clone(), programs?))
+    });
+    files.collect()
 }
 
 #[cfg(test)]

@@ -36,19 +36,18 @@ pub fn measure(
     outcome: &mut Outcome,
 ) -> Result<(Status, String)> {
     let mut site = Site::start(trial, context, &mut outcome.row, |_| {})?;
-    let readings = read(&mut site, context, workload, latency, outcome)?;
+    let readings = Readings::take(&mut site, context, workload, latency, outcome)?;
     let row = &mut outcome.row;
     let counters = site.stop(row)?;
-    let figures = Figures::of(&readings, context);
-    figures.fill(row, workload, latency);
+    readings.fill(row, workload, latency);
     row.events_per_wait = counters.events_per_wait_since(&readings.counters_before);
-    let sharing = figures.sharing();
+    let sharing = readings.sharing();
     row.shared_cpu = sharing.is_shared_cpu();
     row.shared_core = context.placement.shared_core;
     if let Some(reason) = miscounted(readings.window.result.churn.as_ref(), &readings.at_rest) {
         return Ok((Status::Rejected, reason));
     }
-    let evidence = figures.evidence(row, sharing);
+    let evidence = readings.evidence(row, sharing);
     Ok(gates::judge(&Evidence {
         connections: (workload.all_connections() as u64, readings.stood()),
         counters,
@@ -57,7 +56,8 @@ pub fn measure(
 }
 
 /// All that was read in a trial.
-struct Readings {
+struct Readings<'a> {
+    context: &'a TrialContext,
     window: Window,
     counters_before: ServerCounters,
     /// The server's counters once it has taken note of every connection.
@@ -65,71 +65,6 @@ struct Readings {
     network: Option<NetworkReading>,
     /// How many ports the server has.
     ports: usize,
-}
-
-impl Readings {
-    /// Returns the connections that stood.
-    fn stood(&self) -> u64 {
-        self.at_rest.of_loop("open")
-    }
-}
-
-/// Lets the load run, and reads what there is to read.
-fn read(
-    site: &mut Site,
-    context: &TrialContext,
-    workload: &Workload,
-    latency: &Latency,
-    outcome: &mut Outcome,
-) -> Result<Readings> {
-    let network_before = site.network()?;
-    let idle = idle_connections(site, workload.idle_connections)?;
-    let more = [
-        format!("--duration={}", latency.duration),
-        format!("--warmup-max={}", latency.warmup_max),
-        // The load may be on another machine: what it has recorded comes with its result.
-        "--histogram=-".to_owned(),
-    ];
-    let in_all = workload.all_connections();
-    let mut load = site.open_load(workload.connections, in_all, &more)?;
-    outcome.row.idle_spinner = workload.idle_spinner;
-    let spinner = if workload.idle_spinner {
-        Some(IdleSpinner::start(&context.placement.cpus()?, &context.interruptions)?)
-    } else {
-        None
-    };
-    let server = &mut site.server;
-    let counters_before = server.counters()?;
-    let mut window =
-        Window::measure(server, &mut load, latency.duration.get(), latency.warmup_max.get())?;
-    // One that had died in between would have left the CPUs to halt.
-    spinner.map(IdleSpinner::end).transpose()?;
-    let at_rest = match &window.result.churn {
-        Some(churn) => server.counters_after_churn(in_all as u64, churn.opened_in_all)?,
-        None => server.counters()?,
-    };
-    let ports = server.addresses.len();
-    let network = site.network_since(network_before)?;
-    outcome.histogram = window.result.histogram_log.take();
-    load.quit()?;
-    idle.map(Client::quit).transpose()?;
-    Ok(Readings { window, counters_before, at_rest, network, ports })
-}
-
-/// Opens the connections that never send.
-fn idle_connections(site: &mut Site, connections: usize) -> Result<Option<Client>> {
-    if connections == 0 {
-        return Ok(None);
-    }
-    let mut load = site.load(connections, &[])?;
-    Ramp::begin()?.to(connections, 0, &mut site.server, &mut load, |_| {})?;
-    Ok(Some(load))
-}
-
-/// The figures that follow from the readings.
-struct Figures<'a> {
-    readings: &'a Readings,
-    context: &'a TrialContext,
     sums: Sums,
     /// CPU time of the machine, if a side is here and that is known.
     machine: Option<MachineCpu>,
@@ -137,59 +72,108 @@ struct Figures<'a> {
     machine_unread: Option<String>,
 }
 
-impl<'a> Figures<'a> {
-    fn of(readings: &'a Readings, context: &'a TrialContext) -> Self {
+impl<'a> Readings<'a> {
+    /// Lets the load run, and takes them.
+    fn take(
+        site: &mut Site,
+        context: &'a TrialContext,
+        workload: &Workload,
+        latency: &Latency,
+        outcome: &mut Outcome,
+    ) -> Result<Self> {
+        let network_before = site.network()?;
+        let idle = idle_connections(site, workload.idle_connections)?;
+        let more = [
+            format!("--duration={}", latency.duration),
+            format!("--warmup-max={}", latency.warmup_max),
+            // The load may be on another machine: what it has recorded comes with its result.
+            "--histogram=-".to_owned(),
+        ];
+        let in_all = workload.all_connections();
+        let mut load = site.open_load(workload.connections, in_all, &more)?;
+        outcome.row.idle_spinner = workload.idle_spinner;
+        let spinner = if workload.idle_spinner {
+            Some(IdleSpinner::start(&context.placement.cpus()?, &context.interruptions)?)
+        } else {
+            None
+        };
+        let server = &mut site.server;
+        let counters_before = server.counters()?;
+        let mut window =
+            Window::measure(server, &mut load, latency.duration.get(), latency.warmup_max.get())?;
+        // One that had died in between would have left the CPUs to halt.
+        spinner.map(IdleSpinner::end).transpose()?;
+        let at_rest = match &window.result.churn {
+            Some(churn) => server.counters_after_churn(in_all as u64, churn.opened_in_all)?,
+            None => server.counters()?,
+        };
+        let ports = server.addresses.len();
+        let network = site.network_since(network_before)?;
+        outcome.histogram = window.result.histogram_log.take();
+        load.quit()?;
+        idle.map(Client::quit).transpose()?;
         // Steal of this machine is that of the trial only if a side is here.
         let is_one_here = context.sides().is_none_or(|sides| sides.is_one_here());
-        let (machine, machine_unread) = match readings.window.machine() {
+        let (machine, machine_unread) = match window.machine() {
             _ if !is_one_here => (None, None),
             Ok(machine) => (Some(machine), None),
             Err(why) => (None, Some(why.to_string())),
         };
-        Self { readings, context, sums: readings.window.sums(), machine, machine_unread }
+        let sums = window.sums();
+        Ok(Self {
+            context,
+            window,
+            counters_before,
+            at_rest,
+            network,
+            ports,
+            sums,
+            machine,
+            machine_unread,
+        })
     }
 
-    fn window(&self) -> &Window {
-        &self.readings.window
+    /// Returns the connections that stood.
+    fn stood(&self) -> u64 {
+        self.at_rest.of_loop("open")
     }
 
     /// Returns an amount of the server's processes over the echoes.
     fn of_server(&self, amount: u64) -> Option<f64> {
-        self.window().per_echo(amount).filter(|_| self.sums.are_whole)
+        self.window.per_echo(amount).filter(|_| self.sums.are_whole)
     }
 
     /// Fills the row.
     fn fill(&self, row: &mut TrialRow, workload: &Workload, latency: &Latency) {
-        let result = &self.window().result;
+        let result = &self.window.result;
         columns::fill(row, result);
-        row.connections = Some(self.readings.stood());
+        row.connections = Some(self.stood());
         // An open loop's rate is given from the beginning.
         row.warmup_settled =
             Some(result.open.is_some() || result.warmup_s < latency.warmup_max.get().as_secs_f64());
         // If each worker has a port.
         row.fairness_workers = (result.fairness.as_ref())
-            .filter(|_| self.readings.ports == usize::from(self.context.workers))
+            .filter(|_| self.ports == usize::from(self.context.workers))
             .map(|fairness| fairness.ports);
         self.fill_server_cpu(row);
         // The time of this machine's CPUs is that of the trial only if both sides are here.
         let is_both_here = self.context.sides().is_none_or(|sides| sides.are_here());
         if let Some(machine) = self.machine.filter(|_| is_both_here) {
             if !workload.idle_spinner {
-                row.machine_cpu_ns_per_echo = self.window().per_echo(machine.busy_ns);
+                row.machine_cpu_ns_per_echo = self.window.per_echo(machine.busy_ns);
             }
             row.machine_softirq_ns_per_echo =
-                machine.softirq_ns().and_then(|ns| self.window().per_echo(ns));
+                machine.softirq_ns().and_then(|ns| self.window.per_echo(ns));
         }
         row.client_run_delay_percent =
-            self.window().run_delay_percent(|clocks| &clocks.client_tasks, result.threads);
+            self.window.run_delay_percent(|clocks| &clocks.client_tasks, result.threads);
         row.steal_percent = self.machine.and_then(|machine| machine.steal_percent());
-        row.retransmitted_segments =
-            self.readings.network.map(|network| network.retransmitted_segments);
+        row.retransmitted_segments = self.network.map(|network| network.retransmitted_segments);
     }
 
     /// Fills what the server's processes used.
     fn fill_server_cpu(&self, row: &mut TrialRow) {
-        let window = self.window();
+        let window = &self.window;
         let Window { before, after, result } = window;
         let cpu_ns = window.server_cpu_ns();
         row.server_cpu_ns_per_echo = self.of_server(cpu_ns);
@@ -217,16 +201,16 @@ impl<'a> Figures<'a> {
     /// Returns which threads have no CPU each.
     fn sharing(&self) -> Sharing {
         let TrialContext { placement, workers, .. } = self.context;
-        let tasks: Option<&Tasks> = self.window().after.server_tasks.as_ref();
+        let tasks: Option<&Tasks> = self.window.after.server_tasks.as_ref();
         Sharing {
             by_placement: placement.shared_cpu,
             client_is_apart: placement.is_client_apart(),
             is_accounted: placement.is_one_cpu()
                 && *workers == 1
-                && self.window().result.threads == 1,
+                && self.window.result.threads == 1,
             kernel_thread: match tasks {
                 Some(tasks) => tasks.sqpoll_threads > placement.free_of(&tasks.sqpoll_cpus),
-                None => self.readings.at_rest.kernel_threads.sqpoll > placement.left_by(*workers),
+                None => self.at_rest.kernel_threads.sqpoll > placement.left_by(*workers),
             },
             siblings: tasks.is_some_and(|tasks| tasks.count > u64::from(*workers) + MAIN_THREAD),
         }
@@ -234,7 +218,7 @@ impl<'a> Figures<'a> {
 
     /// Returns what the gates look at, but for the connections and the counters.
     fn evidence(&self, row: &TrialRow, sharing: Sharing) -> Evidence {
-        let window = self.window();
+        let window = &self.window;
         let result = &window.result;
         // One thread of each on one CPU: what one waits beyond what the other runs, something else
         // ran.
@@ -253,8 +237,8 @@ impl<'a> Figures<'a> {
             steal_percent: row.steal_percent,
             server_run_delay_percent: beyond(row.server_run_delay_percent, result.client_cpu_ns),
             client_run_delay_percent: client_delay.map(|delay| delay - own_delay),
-            network: self.readings.network,
-            io_workers: window.io_workers().unwrap_or(self.readings.at_rest.kernel_threads.io_wq),
+            network: self.network,
+            io_workers: window.io_workers().unwrap_or(self.at_rest.kernel_threads.io_wq),
             sharing,
             not_of_window: window.flaws(self.context),
             not_in_force: in_force::missing(&row.knobs, &row.in_force),
@@ -274,6 +258,16 @@ impl<'a> Figures<'a> {
         evidence.notes.extend(self.machine_unread.clone());
         evidence
     }
+}
+
+/// Opens the connections that never send.
+fn idle_connections(site: &mut Site, connections: usize) -> Result<Option<Client>> {
+    if connections == 0 {
+        return Ok(None);
+    }
+    let mut load = site.load(connections, &[])?;
+    Ramp::begin()?.to(connections, 0, &mut site.server, &mut load, |_| {})?;
+    Ok(Some(load))
 }
 
 /// Returns what the threads of a load can have waited for each other, in percent of the window and

@@ -290,7 +290,8 @@ impl<'a> Walk<'a> {
                 "others took {percent:.0} % of the CPUs' time (bound: {OTHERS_PERCENT} %); {reason}"
             );
         }
-        let mut measured = TrialRow { status, reason, ..begun(&outcome.row, arrival) };
+        let arrival = arrival.name().to_owned();
+        let mut measured = TrialRow { arrival, status, reason, ..outcome.row.clone() };
         columns::fill(&mut measured, result);
         measured.server_cpu_ns_per_echo = window.per_echo(window.server_cpu_ns());
         fill_counters(&mut measured, &counters_before, &counters);
@@ -322,7 +323,7 @@ impl<'a> Walk<'a> {
             result.echoes
         );
         let window = Window { before, after, result };
-        let mut measured = TrialRow { status: Status::Ok, ..begun(&outcome.row, Arrival::Closed) };
+        let mut measured = TrialRow { status: Status::Ok, ..outcome.row.clone() };
         columns::fill(&mut measured, &window.result);
         measured.owed = None;
         measured.server_cpu_ns_per_echo = window.per_echo(window.server_cpu_ns());
@@ -350,18 +351,6 @@ fn arguments(scale: &Scale, arrival: Arrival, warmup_max: Duration) -> Vec<Strin
         arguments.push(format!("--arrival={}", arrival.name()));
     }
     arguments
-}
-
-/// Returns the row that a load would have as a trial of its own, before it runs.
-fn begun(trial: &TrialRow, arrival: Arrival) -> TrialRow {
-    TrialRow {
-        run_id: trial.run_id,
-        arm: trial.arm.clone(),
-        backend: trial.backend.clone(),
-        message_bytes: trial.message_bytes,
-        arrival: arrival.name().to_owned(),
-        ..TrialRow::default()
-    }
 }
 
 /// Fills what the server counted over the echoes that it sent, the warm-up's too.

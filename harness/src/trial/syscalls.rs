@@ -16,7 +16,7 @@ use super::task::Trial;
 use super::{gates, in_force};
 use crate::load::result::{LoadEvent, LoadResult};
 use crate::machine::Unavailable;
-use crate::machine::tracepoints::{Reading, RingEvent, Syscall, Tracepoint, TracepointCounters};
+use crate::machine::tracepoints::{Reading, RingEvent, Syscall, TracepointCounters};
 use crate::matrix::Workload;
 use crate::programs::client::Client;
 use crate::programs::server::Server;
@@ -295,21 +295,10 @@ impl Tracepoints {
 }
 
 /// The counts of those that are open.
+#[derive(PartialEq)]
 struct TracepointReading {
     calls: Option<Reading<Syscall>>,
     ring: Option<Reading<RingEvent>>,
-}
-
-impl TracepointReading {
-    /// Returns whether no call was made since an earlier reading, and nothing happened on a ring.
-    fn is_still_since(&self, earlier: &Self) -> bool {
-        Syscall::all().all(|call| is_same(&self.calls, &earlier.calls, call))
-            && RingEvent::ALL.into_iter().all(|event| is_same(&self.ring, &earlier.ring, event))
-    }
-}
-
-fn is_same<T: Tracepoint>(now: &Option<Reading<T>>, then: &Option<Reading<T>>, of: T) -> bool {
-    now.as_ref().map(|reading| reading.of(of)) == then.as_ref().map(|reading| reading.of(of))
 }
 
 /// The counts at a moment when no worker is making calls, and nothing happens on a ring.
@@ -336,7 +325,7 @@ impl AtRest {
             };
             let again = server.counters()?;
             let traced = tracepoints.read()?;
-            if asleep && traced.is_still_since(&first) && again.is_still_since(&own) {
+            if asleep && traced == first && again.is_still_since(&own) {
                 return Ok(Self { own, traced });
             }
             std::thread::sleep(Duration::from_millis(5));

@@ -200,8 +200,12 @@ fn a_run_that_is_killed_again_and_again_ends_as_if_it_had_not_been() {
     let contents =
         || -> Vec<_> { files.iter().map(|file| fs::read(place.out().join(file)).ok()).collect() };
     let finished = contents();
+    // A run that is killed between its last two steps leaves its journal.
+    let journal = place.out().join("trials.jsonl");
+    fs::write(&journal, "").unwrap();
     let printed = stdout(&success(&mut place.resume()));
     assert_has(&printed, &["System calls per echo", "The run in out is complete since"]);
+    assert!(!journal.exists());
     assert!(contents() == finished);
 }
 
