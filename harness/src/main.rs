@@ -47,7 +47,6 @@ struct Cli {
 #[derive(Subcommand)]
 enum Verb {
     Doctor(doctor::Options),
-    Calibrate(run::calibrate::Options),
     Run(Box<run::Options>),
     Load(Box<load::Options>),
     Report(report::Options),
@@ -78,7 +77,6 @@ fn for_people() -> clap::Command {
 fn main() -> std::process::ExitCode {
     let outcome = match Cli::parse().verb {
         Verb::Doctor(options) => doctor::run(options),
-        Verb::Calibrate(options) => run::calibrate::run(options),
         Verb::Run(options) => run::run(*options),
         Verb::Load(options) => load::run(*options),
         Verb::Report(options) => report::run(options),

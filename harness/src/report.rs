@@ -5,13 +5,12 @@ mod chart;
 mod charts;
 mod colours;
 pub mod compare;
+mod grid;
 mod ladder;
 mod markup;
 mod memory;
 mod page;
 mod query;
-mod ranking;
-mod rules;
 mod scale;
 mod section;
 mod sections;
@@ -27,7 +26,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use self::rules::Decision;
 use self::section::Section;
 use crate::results::{self, Run};
 use crate::rows::TrialRow;
@@ -95,7 +93,6 @@ fn splice_document(document: &Path) -> Result<()> {
 pub struct RunReport {
     folder: PathBuf,
     run: Run,
-    decision: Decision,
     sections: Vec<Section>,
 }
 
@@ -103,10 +100,9 @@ impl RunReport {
     /// Reads a run.
     pub fn read(folder: &Path) -> Result<Self> {
         let run = Run::read(folder)?;
-        let decision = Decision::new(&run);
         let name = folder.file_name().unwrap_or_default().to_string_lossy();
-        let sections = sections::all(&run, &name, &decision);
-        Ok(Self { folder: folder.to_owned(), run, decision, sections })
+        let sections = sections::all(&run, &name);
+        Ok(Self { folder: folder.to_owned(), run, sections })
     }
 
     /// Returns the trials of the run.
@@ -127,7 +123,7 @@ impl RunReport {
     /// Makes the page and the pictures.
     pub fn draw(&self, out: &Path) -> Result<()> {
         let gallery = charts::all(&self.run, &self.folder);
-        let page = page::html(&self.run, &self.decision, &self.sections, &gallery);
+        let page = page::html(&self.run, &self.sections, &gallery);
         create_folder(out)?;
         let charts = out.join("charts");
         let files: BTreeMap<PathBuf, String> = (gallery.charts.iter())

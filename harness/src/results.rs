@@ -14,5 +14,5 @@ mod write;
 pub use self::files::{bounded, histogram_file, lock, replace};
 pub use self::journal::remove as remove_journal;
 pub use self::manifest::Manifest;
-pub use self::read::{Run, RunState};
+pub use self::read::Run;
 pub use self::write::Results;

@@ -8,6 +8,7 @@ mod memory;
 mod scale;
 mod syscalls;
 mod trials;
+mod verdict;
 mod words;
 
 use serde::{Deserialize, Serialize};
@@ -17,6 +18,7 @@ pub use self::memory::*;
 pub use self::scale::*;
 pub use self::syscalls::*;
 pub use self::trials::*;
+pub use self::verdict::*;
 pub use self::words::*;
 
 /// All that came of a trial.

@@ -1,6 +1,5 @@
 //! `ringmark run`: drives a whole matrix, trial by trial.
 
-pub mod calibrate;
 mod course;
 mod drive;
 mod exclusive;

@@ -39,11 +39,6 @@ pub fn three_digits(value: f64) -> String {
     format!("{value:.decimals$}")
 }
 
-/// Writes a percentage that is the end of an interval: two significant digits.
-pub fn percent(value: f64) -> String {
-    if value.abs() < 9.95 { format!("{value:.1}") } else { format!("{value:.0}") }
-}
-
 /// Writes a list: `a`, `a and b`, `a, b and c`.
 pub fn list<S: Display + Borrow<str>>(items: &[S]) -> String {
     match items {
@@ -95,9 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn percentages_and_lists_read_well() {
-        let percents = [0.04, 9.94, 9.96, 12.6, 98.6].map(percent);
-        assert_eq!(percents, ["0.0", "9.9", "10", "13", "99"]);
+    fn lists_read_well() {
         assert_eq!(
             [&["a"][..], &["a", "b"], &["a", "b", "c"]].map(|of| quoted_list(of.iter().copied())),
             ["`a`", "`a` and `b`", "`a`, `b` and `c`"]

@@ -1,10 +1,12 @@
-//! From rows to comparisons, capacities and resolvable differences.
+//! From rows to comparisons, verdicts and capacities.
 
 pub mod blocks;
 pub mod comparisons;
+pub mod contrast;
 pub mod estimate;
+mod judge;
 pub mod memory;
 pub mod metric;
-pub mod resolution;
+pub mod readings;
 pub mod slopes;
 pub mod sweep;

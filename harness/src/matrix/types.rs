@@ -32,6 +32,9 @@ pub struct Matrix {
     /// same. Without it one CPU of each core is used; on a single core there are no verdicts.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub hyperthreads: bool,
+    /// The differences that do not matter.
+    #[serde(default, skip_serializing_if = "Margins::is_default")]
+    pub margins: Margins,
     /// How latency is measured.
     pub latency: Option<Latency>,
     /// How system calls are counted.
@@ -44,6 +47,30 @@ pub struct Matrix {
     /// The clients' work in the passes for latency and system calls.
     #[serde(default, rename = "workload")]
     pub workloads: Vec<Workload>,
+}
+
+/// Differences that do not matter, in percent: a ratio that lies so near to 1 is `alike`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Margins {
+    /// The margin of CPU per echo.
+    pub cpu_percent: f64,
+    /// The margin of the median latency.
+    pub p50_percent: f64,
+    /// The margin of all others.
+    pub other_percent: f64,
+}
+
+impl Default for Margins {
+    fn default() -> Self {
+        Self { cpu_percent: 3.0, p50_percent: 5.0, other_percent: 10.0 }
+    }
+}
+
+impl Margins {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// A backend with its knobs: what an arm of a block runs.
@@ -81,9 +108,8 @@ pub struct Latency {
     pub duration: MeasuringTime,
     /// The longest warm-up before it.
     pub warmup_max: WaitingTime,
-    /// A workload ends before all its blocks have run, from [`BLOCKS_FOR_VERDICT`] on, once every
-    /// interval of CPU per echo against the baseline is at most this far from its ratio, in percent
-    /// of it.
+    /// A workload ends before all its blocks have run, from ten on, once every interval of CPU per
+    /// echo against the baseline is at most this far from its ratio, in percent of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub precision_percent: Option<f64>,
     /// The 99th percentile that a service must keep: a sweep's capacity is the highest rate that
@@ -197,7 +223,7 @@ pub struct Workload {
 
 /// From this many blocks on there is an interval, and a verdict. An interval of fewer says too
 /// little about how heavy the tails are.
-pub const BLOCKS_FOR_VERDICT: usize = 10;
+pub const BLOCKS_FOR_VERDICT: usize = 6;
 
 /// The knob of every backend that a workload may set.
 pub const WORK: &str = "work_ns";

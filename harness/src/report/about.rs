@@ -7,8 +7,6 @@ use super::query::text_at;
 use super::section::Body;
 use crate::results::Run;
 use crate::results::sides::Sides;
-use crate::text::significant;
-use crate::verdict::resolution::Calibration;
 
 /// Describes a run in a list.
 pub fn about(run: &Run, folder: &str) -> Body {
@@ -22,7 +20,7 @@ pub fn about(run: &Run, folder: &str) -> Body {
          - {machine}: {} ({}), Linux {}, {} memory, idle driver {}{}\n\
          - Source: revision {}{}, {}{}\n\
          - Placement: {}\n\
-         - Trials: {}\n{}{}{}",
+         - Trials: {}\n{}{}",
         text_at(manifest, "/machine/read_at"),
         finished(run),
         run.traffic(),
@@ -49,7 +47,6 @@ pub fn about(run: &Run, folder: &str) -> Body {
         placement(run),
         trials(run),
         sides(run),
-        calibration(manifest),
         history(manifest),
     );
     Body::default().notes(text)
@@ -122,27 +119,6 @@ fn sides(run: &Run) -> String {
         }
     }
     text
-}
-
-/// Describes the calibration before the run, if there was one.
-fn calibration(manifest: &Value) -> String {
-    let Ok(found) = serde_json::from_value::<Calibration>(manifest["calibration"].clone()) else {
-        return String::new();
-    };
-    let resolved = found
-        .metrics
-        .iter()
-        .filter_map(|found| {
-            Some(format!("{} % in `{}`", significant(found.resolution_percent?), found.metric))
-        })
-        .join(" and ");
-    format!(
-        "- Calibrated before (`{}`, {}): {} blocks resolved {}\n",
-        found.folder,
-        found.workload,
-        found.blocks,
-        if resolved.is_empty() { "nothing" } else { &resolved },
-    )
 }
 
 /// Returns the revision of the source that the programs were built from.

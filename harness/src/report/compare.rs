@@ -173,7 +173,8 @@ const NAMED: usize = 3;
 fn summary(pair: &Pair, judgement: &Judgement, figures: &[Figure]) -> String {
     let mut changed: Vec<(&Figure, Compared)> =
         figures.iter().filter_map(|figure| Some((figure, figure.change()?))).collect();
-    let with_verdict = changed.iter().filter(|(_, of)| of.verdict != Verdict::Range).count();
+    let with_verdict =
+        changed.iter().filter(|(_, of)| of.verdict != Some(Verdict::FewBlocks)).count();
     let distance = |of: &Compared| of.ratio.mean.ln().abs();
     changed.sort_by(|(_, a), (_, b)| distance(b).total_cmp(&distance(a)));
     let named: Vec<String> =
@@ -227,20 +228,20 @@ fn shown(compared: Option<Compared>) -> String {
     let Some(Compared { ratio, verdict }) = compared else {
         return MISSING.to_owned();
     };
-    // The heading says these two.
-    let is_silent = matches!(verdict, Verdict::NoNoise | Verdict::Range);
+    // The heading says that these are few.
+    let verdict = verdict.filter(|verdict| *verdict != Verdict::FewBlocks);
     let Estimate { mean, interval: Interval { low, high }, .. } = ratio;
-    ratio_of_bounds(mean, low, high, (!is_silent).then_some(verdict))
+    ratio_of_bounds(mean, low, high, verdict)
 }
 
 fn table(pair: &Pair, figures: &[Figure]) -> String {
     let is_short = |figure: &Figure| {
         [figure.between_runs, figure.relative].iter().flatten().any(|compared| {
-            compared.ratio.bounds == Bounds::Range && compared.verdict != Verdict::Counted
+            compared.ratio.bounds == Bounds::Range && compared.verdict != Some(Verdict::Counted)
         })
     };
     let bounds = match figures.iter().any(is_short) {
-        true => "95 % interval, or range below 10 blocks",
+        true => "95 % interval, or range below six blocks",
         false => "95 % interval",
     };
     let relative = match pair.baseline() {

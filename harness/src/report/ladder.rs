@@ -3,20 +3,19 @@
 
 use std::collections::BTreeSet;
 
-use itertools::{Itertools as _, iproduct};
+use itertools::Itertools as _;
 
 use super::about::short_revision;
-use super::query::{self, ArmTrials, absent, counted_trial, noise};
+use super::query::{absent, counted_trial};
 use super::section::Body;
-use super::table::{Column, MISSING, Table, cell};
+use super::table::{MISSING, Table, cell};
 use crate::matrix::Arm;
 use crate::results::Run;
-use crate::rows::{KERNEL_SUM, NEVER_USED, Pass, USER_SUM, Verdict};
+use crate::rows::{KERNEL_SUM, NEVER_USED, USER_SUM, Verdict};
 use crate::text::{integer, significant};
 use crate::verdict::memory;
-use crate::verdict::metric::CPU;
 
-/// Shows two tables, of counts and of CPU, and what is missing in them; nothing for a matrix
+/// Shows what each rung changes and what can be counted, and what is missing; nothing for a matrix
 /// without rungs.
 pub fn tables(run: &Run, folder: &str) -> Body {
     if !run.matrix.backends.iter().any(|arm| arm.over.is_some() || arm.changes.is_some()) {
@@ -28,11 +27,7 @@ pub fn tables(run: &Run, folder: &str) -> Body {
         short_revision(&run.manifest, "/machine/git_revision").unwrap_or("unknown"),
         run.trials.len(),
     );
-    Body::default()
-        .notes(source)
-        .then(counts(run))
-        .then(cpu(run))
-        .then(Body::default().notes(notes(run)))
+    Body::default().notes(source).then(counts(run)).then(Body::default().notes(notes(run)))
 }
 
 /// Shows what a rung changes, and what can be counted: calls, and bytes of an idle connection.
@@ -62,56 +57,9 @@ fn counts(run: &Run) -> Body {
     Body::from(table).notes(if run.memory.is_empty() { "" } else { bytes })
 }
 
-/// A rung under a workload.
-struct Rung<'a> {
-    over: Option<&'a str>,
-    trials: ArmTrials<'a>,
-}
-
-/// Shows server CPU per echo against the arm that a rung stands on, and against the baseline, in
-/// the same blocks.
-fn cpu(run: &Run) -> Body {
-    if !run.trials.iter().any(|row| row.pass == Some(Pass::Latency)) {
-        return Body::default();
-    }
-    let against_over = format!("CPU/echo against it ({})", query::bounds(run, &CPU));
-    let against_baseline = format!("against {}", run.matrix.baseline);
-    let columns: [Column<Rung>; 8] = [
-        ("workload", |rung| rung.trials.workload.to_owned()),
-        ("arm", |rung| rung.trials.arm.clone()),
-        ("over", |rung| rung.over.unwrap_or(MISSING).to_owned()),
-        (&against_over, |rung| {
-            rung.over.map_or(MISSING.to_owned(), |over| rung.trials.against(&CPU, over))
-        }),
-        (&against_baseline, |rung| rung.trials.against_baseline(&CPU)),
-        ("server ns/echo", |rung| rung.trials.median(|trial| trial.server_cpu_ns_per_echo)),
-        ("events/wait", |rung| rung.trials.median(|trial| trial.events_per_wait)),
-        ("blocks", |rung| rung.trials.blocks()),
-    ];
-    let rungs = iproduct!(&run.matrix.workloads, &run.matrix.backends)
-        .map(|(workload, arm)| Rung {
-            over: arm.over.as_deref(),
-            trials: ArmTrials::in_complete_blocks(run, &workload.name, arm.name()),
-        })
-        .collect_vec();
-    Table::of(&rungs, 3, &columns).into()
-}
-
-/// Says the noise, and which arms have no figures or no verdict, and why.
+/// Says which arms have no figures or no verdict, and why.
 fn notes(run: &Run) -> String {
-    let noises = (run.matrix.workloads.iter())
-        .filter_map(|workload| {
-            let noise = noise(run, &workload.name, &CPU)?;
-            Some(format!("{} in {}", query::range(&noise), workload.name))
-        })
-        .join(", ");
     let mut text = String::new();
-    if !noises.is_empty() {
-        text += &format!(
-            "Noise, `{}` against itself: {noises}. A difference within it has no verdict.\n",
-            run.matrix.baseline
-        );
-    }
     for (verdict, why) in [
         (Verdict::SharedCpu, "shared-cpu: not every thread had a CPU of its own"),
         (Verdict::SharedCore, "shared-core: it ran on hyperthreads of one core"),
@@ -139,7 +87,7 @@ fn notes(run: &Run) -> String {
 mod tests {
     use super::*;
     use crate::matrix::Matrix;
-    use crate::rows::{MemoryRow, Status, TrialRow};
+    use crate::rows::{MemoryRow, Pass, Status, TrialRow};
 
     const MATRIX: &str = r#"
         question = "q"
@@ -242,40 +190,6 @@ mod tests {
             &["null", "–", "holds too few", "–", "–", "–"],
         ];
         assert_eq!(cells(&counts), expected);
-
-        let cpu = cpu(&run).markdown();
-        let against_it = "CPU/echo against it (95 % interval)";
-        let shared = "shared-cpu, no verdict";
-        let narrow = [format!("1.00 {shared}"), format!("0.80 {shared}")];
-        let head = [
-            "workload",
-            "arm",
-            "over",
-            against_it,
-            "against epoll-et",
-            "server ns/echo",
-            "events/wait",
-            "blocks",
-        ];
-        let lower = "0.80 lower";
-        let expected: [&[&str]; 6] = [
-            &head,
-            &["w", "epoll-document", "–", "–", "2.00 higher", "1,100", "3.00", "10"],
-            &["w", "epoll-et", "epoll-document", "0.50 lower", "1 (baseline)", "550", "3.00", "10"],
-            &["w", "uring-multishot", "epoll-et", lower, lower, "440", "3.00", "10"],
-            &[
-                "w",
-                "uring-multishot buffers=64",
-                "uring-multishot",
-                &narrow[0],
-                &narrow[1],
-                "440",
-                "3.00",
-                "10",
-            ],
-            &["w", "null", "–", "–", "–", "–", "–", "0"],
-        ];
-        assert_eq!(cells(&cpu), expected);
     }
 
     #[test]
@@ -285,8 +199,6 @@ mod tests {
         assert_eq!(
             lines,
             [
-                "Noise, `epoll-et` against itself: 1.00–1.00 in w. A difference within it has no \
-                 verdict.",
                 "- `uring-multishot buffers=64`: shared-cpu: not every thread had a CPU of its \
                  own, so that there is no verdict",
                 "- `null` has no figures in w: unsupported: holds 7 at most",

@@ -8,8 +8,7 @@ use super::charts::Gallery;
 use super::colours;
 use super::markup::{escape, inline};
 use super::query::text_at;
-use super::rules::Decision;
-use super::section::{Body, EVIDENCE, SHORT_EVIDENCE, Section};
+use super::section::{Body, Section};
 use super::table::Table;
 use crate::matrix::{Arm, BLOCKS_FOR_VERDICT};
 use crate::results::Run;
@@ -24,12 +23,14 @@ const STYLE: &str = include_str!("page.css");
 /// Makes the heads of tables sort their rows: numbers as numbers, what has none last.
 const SCRIPT: &str = include_str!("page.js");
 
-pub fn html(run: &Run, decision: &Decision, sections: &[Section], gallery: &Gallery) -> String {
+pub fn html(run: &Run, sections: &[Section], gallery: &Gallery) -> String {
     let title = escape(&title(run));
     let (of_method, of_figures): (Vec<&Section>, Vec<&Section>) = (sections.iter())
-        // The rules stand at the top.
-        .filter(|section| section.name != "rules")
+        // The verdicts stand at the top.
+        .filter(|section| section.name != "verdicts")
         .partition(|section| ["run", "gates"].contains(&section.name));
+    let verdicts = sections.iter().find(|section| section.name == "verdicts");
+    let verdicts = verdicts.map_or(String::new(), |section| section.body.html(section.title));
     let caveats = caveats(run).into_iter();
     let caveats = caveats.map(|line| format!("<p class=\"mind\">{}</p>\n", inline(&line)));
     let of_figures: Vec<_> =
@@ -41,7 +42,7 @@ pub fn html(run: &Run, decision: &Decision, sections: &[Section], gallery: &Gall
          <style>\n{}{STYLE}</style>\n</head>\n<body>\n\
          <header>\n<h1>{title}</h1>\n<p class=\"question\">{}</p>\n{}</header>\n\
          {}<main>\n\
-         <section id=\"decision\">\n<h2>Decision</h2>\n{}</section>\n\
+         <section id=\"verdicts\">\n<h2>Verdicts</h2>\n{}</section>\n\
          <section id=\"charts\">\n<h2>Charts</h2>\n{}</section>\n\
          <section id=\"tables\">\n<h2>Tables</h2>\n{}</section>\n\
          <section id=\"method\">\n<h2>Method, machine and gates</h2>\n\
@@ -51,7 +52,7 @@ pub fn html(run: &Run, decision: &Decision, sections: &[Section], gallery: &Gall
         inline(&run.matrix.question),
         caveats.collect::<String>(),
         contents(gallery, &of_figures),
-        decision_html(decision),
+        verdicts,
         charts(gallery),
         of_figures.iter().map(section_html).collect::<String>(),
         method(run).html("Method"),
@@ -106,7 +107,7 @@ fn contents(gallery: &Gallery, sections: &[&Section]) -> String {
     format!(
         "<nav aria-label=\"Contents\">\n<details><summary>Contents</summary>\n\
          <ul>\n{}{}{}{}{}{}</ul>\n</details>\n</nav>\n",
-        link("decision", "**Decision**"),
+        link("verdicts", "**Verdicts**"),
         link("charts", "**Charts**"),
         charts.collect::<String>(),
         link("tables", "**Tables**"),
@@ -117,33 +118,6 @@ fn contents(gallery: &Gallery, sections: &[&Section]) -> String {
 
 fn link(id: &str, text: &str) -> String {
     format!("<li><a href=\"#{}\">{}</a></li>\n", escape(id), inline(text))
-}
-
-/// Shows the rules that the run supports, below what it does not answer.
-fn decision_html(decision: &Decision) -> String {
-    let mut html: String =
-        decision.unanswered.iter().map(|line| format!("<p>{}</p>\n", inline(line))).collect();
-    if decision.rules.is_empty() {
-        return html;
-    }
-    html += "<div class=\"rules\">\n";
-    for rule in &decision.rules {
-        let evidence = inline(&rule.evidence);
-        let evidence = if rule.evidence.chars().count() > SHORT_EVIDENCE {
-            format!(
-                "<details class=\"evidence\"><summary>{EVIDENCE}</summary>\n<p>{evidence}</p>\n\
-                 </details>"
-            )
-        } else {
-            format!("<p class=\"evidence\">{evidence}</p>")
-        };
-        html += &format!(
-            "<div class=\"rule\">\n<h3>{}</h3>\n<p>{}</p>\n{evidence}\n</div>\n",
-            inline(&rule.subject),
-            inline(&rule.statement)
-        );
-    }
-    html + "</div>\n"
 }
 
 fn charts(gallery: &Gallery) -> String {
@@ -180,8 +154,8 @@ fn method(run: &Run) -> Body {
     let matrix = &run.matrix;
     let mut lines = vec![
         format!(
-            "Baseline: `{}`. In every block of the latency pass it runs twice; its ratio to itself \
-             is the noise.",
+            "Baseline: `{}`. It runs several times in every block of the latency pass; an arm is \
+             compared with all of its readings, and they are compared with each other.",
             matrix.baseline
         ),
         "A trial is a fresh server, a fresh client and one workload. A block is one trial of each \
@@ -196,8 +170,8 @@ fn method(run: &Run) -> Body {
             humantime::format_duration(latency.warmup_max.get())
         ));
         lines.push(format!(
-            "A ratio is the geometric mean over the blocks that count, with its 95 % interval by \
-             Student's t on the logarithms. Below {BLOCKS_FOR_VERDICT} blocks it has their range, \
+            "A ratio is the Hodges–Lehmann estimate over the blocks that count, with its 95 % \
+             interval by the signed ranks. Below {BLOCKS_FOR_VERDICT} blocks it has their range, \
              and no verdict. A block counts if every arm's trial in it passed the gates."
         ));
     }

@@ -8,11 +8,11 @@ use crate::load::limits::Churn;
 use crate::matrix::{Arm, Workload};
 use crate::results::Run;
 use crate::rows::{Bounds, ComparisonRow, Pass, Status, TrialRow, Verdict};
-use crate::statistics::{Interval, median};
+use crate::statistics::median;
 use crate::text::{grouped, significant};
 use crate::verdict::blocks::{Block, complete_blocks};
-use crate::verdict::comparisons::again;
 use crate::verdict::metric::Metric;
+use crate::verdict::readings::reading;
 
 /// Fewer bytes per connection than this are not shown; memory.csv has all.
 pub const SHOWN_BYTES: f64 = 8.0;
@@ -56,14 +56,9 @@ pub fn arms(run: &Run) -> Vec<String> {
     let baseline = &run.matrix.baseline;
     let mut arms: Vec<String> = run.matrix.backends.iter().map(Arm::name).collect();
     if let Some(at) = arms.iter().position(|arm| arm == baseline) {
-        arms.insert(at + 1, again(baseline));
+        arms.insert(at + 1, reading(baseline, 2));
     }
     arms
-}
-
-/// Returns the arms beside the baseline.
-pub fn others(run: &Run) -> impl Iterator<Item = String> + '_ {
-    run.matrix.backends.iter().map(Arm::name).filter(|arm| *arm != run.matrix.baseline)
 }
 
 /// Trials of an arm under a workload.
@@ -115,20 +110,13 @@ impl<'a> ArmTrials<'a> {
             .map_or(MISSING.to_owned(), ratio)
     }
 
-    /// Writes the ratio to the baseline; for the baseline's second reading, the noise.
+    /// Writes the ratio to the baseline; for the baseline's second reading, whether they agree.
     pub fn against_baseline(&self, metric: &Metric) -> String {
         let baseline = &self.run.matrix.baseline;
         if self.arm == *baseline {
             return "1 (baseline)".to_owned();
         }
-        if self.arm != again(baseline) {
-            return self.against(metric, baseline);
-        }
-        match noise(self.run, self.workload, metric) {
-            None => MISSING.to_owned(),
-            Some(Interval { low, high }) if low == high => format!("noise: {low:.2}"),
-            Some(noise) => format!("noise: {}", range(&noise)),
-        }
+        self.against(metric, baseline)
     }
 
     /// Writes in how many of the trials the client was the limit.
@@ -221,11 +209,6 @@ pub fn comparison<'a>(
         .find(|row| row.workload == workload && row.arm == arm && row.baseline == baseline)
 }
 
-/// Returns how far the baseline's two readings lie apart.
-pub fn noise(run: &Run, workload: &str, metric: &Metric) -> Option<Interval> {
-    of_metric(run, metric).filter(|row| row.workload == workload).find_map(ComparisonRow::noise)
-}
-
 fn of_metric<'a>(run: &'a Run, metric: &Metric) -> impl Iterator<Item = &'a ComparisonRow> {
     run.comparisons.iter().filter(|row| row.metric == metric.name)
 }
@@ -233,7 +216,7 @@ fn of_metric<'a>(run: &'a Run, metric: &Metric) -> impl Iterator<Item = &'a Comp
 /// Writes a ratio, its interval, and the verdict if there is one.
 pub fn ratio(row: &ComparisonRow) -> String {
     let verdict = match row.verdict {
-        Verdict::Range | Verdict::Counted | Verdict::OneWalk => None,
+        Verdict::FewBlocks | Verdict::Counted | Verdict::OneWalk => None,
         verdict => Some(verdict),
     };
     ratio_of_bounds(row.ratio, row.ratio_low, row.ratio_high, verdict)
@@ -248,16 +231,11 @@ pub fn ratio_of_bounds(ratio: f64, low: f64, high: f64, verdict: Option<Verdict>
     format!("{ratio:.2} ({low:.2}–{high:.2}){words}")
 }
 
-/// Writes the ends of a ratio's interval.
-pub fn range(interval: &Interval) -> String {
-    format!("{:.2}–{:.2}", interval.low, interval.high)
-}
-
 /// Returns what stands in brackets after the ratios of a metric.
 pub fn bounds(run: &Run, metric: &Metric) -> &'static str {
     let has = |bounds| of_metric(run, metric).any(|row| row.bounds == bounds);
     match (has(Bounds::Range), has(Bounds::Interval95)) {
-        (true, true) => "95 % interval, or range below 10 blocks",
+        (true, true) => "95 % interval, or range below six blocks",
         (false, true) => "95 % interval",
         _ => "range",
     }

@@ -22,30 +22,17 @@ enum Part {
     Heading(String),
     /// Paragraphs and lists in Markdown, with their line breaks.
     Notes(String),
-    /// An item of a list, and its evidence.
-    Finding(String, String),
 }
 
 impl Part {
-    fn markdown(&self, most_evidence: usize) -> String {
+    fn markdown(&self) -> String {
         match self {
             Self::Table(table) => table.markdown(),
             Self::Heading(text) => format!("{text}\n\n"),
             Self::Notes(text) => text.clone(),
-            Self::Finding(said, evidence) if evidence.chars().count() > most_evidence => format!(
-                "- {said}\n\n  <details><summary>{EVIDENCE}</summary>\n\n  {evidence}\n\n  \
-                 </details>\n\n"
-            ),
-            Self::Finding(said, evidence) => format!("- {said} {evidence}\n"),
         }
     }
 }
-
-/// The longest evidence, in letters, that is not folded where a reader can unfold it.
-pub const SHORT_EVIDENCE: usize = 240;
-
-/// The title of folded evidence.
-pub const EVIDENCE: &str = "What this stands on";
 
 /// Tables and notes, in order.
 #[derive(Default)]
@@ -80,12 +67,6 @@ impl Body {
         if items.is_empty() { self } else { self.notes(format!("\n{items}")) }
     }
 
-    /// Adds an item of a list with its evidence, in Markdown.
-    pub fn finding(mut self, said: String, evidence: String) -> Self {
-        self.0.push(Part::Finding(said, evidence));
-        self
-    }
-
     /// Adds another's parts, an empty line between.
     pub fn then(mut self, other: Self) -> Self {
         if !self.is_empty() && !other.is_empty() {
@@ -99,14 +80,9 @@ impl Body {
         self.0.is_empty()
     }
 
-    /// Returns Markdown for a terminal. It ends with a line break, unless it is empty.
+    /// Returns Markdown. It ends with a line break, unless it is empty.
     pub fn markdown(&self) -> String {
-        self.0.iter().map(|part| part.markdown(usize::MAX)).collect()
-    }
-
-    /// Returns Markdown for a document, in which long evidence is folded.
-    pub fn document(&self) -> String {
-        self.0.iter().map(|part| part.markdown(SHORT_EVIDENCE)).collect()
+        self.0.iter().map(Part::markdown).collect()
     }
 
     /// Returns HTML. The label says to a screen reader what the tables are of.
@@ -121,7 +97,6 @@ impl Body {
                     format!("<h3>{}</h3>\n", inline(text))
                 }
                 Part::Notes(text) => blocks(text),
-                Part::Finding(said, evidence) => blocks(&format!("- {said} {evidence}\n")),
             };
         }
         html

@@ -1,15 +1,14 @@
 //! The sections of a report.
 
 use super::about::about;
-use super::rules::Decision;
 use super::section::{Body, GATES_TITLE, Section};
-use super::{ladder, memory, ranking, scale, tables};
+use super::{grid, ladder, memory, scale, tables};
 use crate::results::Run;
 
 /// Returns every section, in the order of the terminal.
-pub fn all(run: &Run, folder: &str, decision: &Decision) -> Vec<Section> {
-    let sections: [(&str, &str, Body); 19] = [
-        ("rules", "What to decide by", decision.body(run)),
+pub fn all(run: &Run, folder: &str) -> Vec<Section> {
+    let sections: [(&str, &str, Body); 18] = [
+        ("verdicts", "Verdicts", grid::tables(run)),
         ("run", "The run", about(run, folder)),
         ("questions", "What each workload answers", tables::questions(run)),
         ("syscalls", "System calls per echo, counted", tables::syscalls(run)),
@@ -56,7 +55,6 @@ pub fn all(run: &Run, folder: &str, decision: &Decision) -> Vec<Section> {
         ("scale-opening", "Opening and closing ever more connections", scale::opening(run)),
         ("scale-loads", "One load beside ever more connections that are idle", scale::loads(run)),
         ("ladder", "What each rung changes, and what that does", ladder::tables(run, folder)),
-        ("ranking", "Our servers and others, by CPU per echo", ranking::table(run)),
         ("gates", GATES_TITLE, tables::gates(run)),
     ];
     sections.into_iter().map(|(name, title, body)| Section { name, title, body }).collect()

@@ -66,7 +66,7 @@ pub fn splice<R: AsRef<[Section]>>(
         let text = if section.body.is_empty() {
             "This run did not measure it.\n".to_owned()
         } else {
-            section.body.document()
+            section.body.markdown()
         };
         spliced += &format!("\n{text}\n{end}\n");
     }

@@ -16,16 +16,33 @@ pub fn cell(value: Option<f64>, write: impl Fn(f64) -> String) -> String {
 /// A heading, and the cell that a row has under it.
 pub type Column<'a, R> = (&'a str, fn(&R) -> String);
 
+/// A cell of a table.
+#[derive(Default)]
+pub struct Cell {
+    /// The text, in Markdown.
+    pub text: String,
+    /// The class by which the page colours it.
+    pub class: &'static str,
+    /// More about it, which the page shows beside it.
+    pub hover: String,
+}
+
+impl From<String> for Cell {
+    fn from(text: String) -> Self {
+        Self { text, ..Self::default() }
+    }
+}
+
 /// Rows of text under a heading.
 pub struct Table {
-    rows: Vec<Vec<String>>,
+    rows: Vec<Vec<Cell>>,
     /// The number of columns from the left that are text. The others are numbers, to the right.
     text_columns: usize,
 }
 
 impl Table {
     pub fn new(text_columns: usize, heading: &[impl AsRef<str>]) -> Self {
-        let heading = heading.iter().map(|title| title.as_ref().to_owned()).collect();
+        let heading = heading.iter().map(|title| title.as_ref().to_owned().into()).collect();
         Self { rows: vec![heading], text_columns }
     }
 
@@ -40,6 +57,10 @@ impl Table {
     }
 
     pub fn push(&mut self, row: Vec<String>) {
+        self.push_cells(row.into_iter().map(Cell::from).collect());
+    }
+
+    pub fn push_cells(&mut self, row: Vec<Cell>) {
         debug_assert_eq!(row.len(), self.rows[0].len());
         self.rows.push(row);
     }
@@ -59,22 +80,25 @@ impl Table {
         )
     }
 
-    fn html_row(&self, row: &[String], element: &str, scope: &str) -> String {
-        let cells = row.iter().enumerate().map(|(column, cell)| {
-            let class = match (column < self.text_columns, cell.chars().count() > LONG) {
-                (true, false) => "",
-                (false, false) => " class=\"number\"",
-                (true, true) => " class=\"long\"",
-                (false, true) => " class=\"number long\"",
+    fn html_row(&self, row: &[Cell], element: &str, scope: &str) -> String {
+        let cells = row.iter().enumerate().map(|(column, Cell { text, class, hover })| {
+            let kind = if column < self.text_columns { "" } else { "number" };
+            let length = if text.chars().count() > LONG { "long" } else { "" };
+            let classes = [kind, length, *class].into_iter().filter(|class| !class.is_empty());
+            let attribute = |name: &str, value: &str| match value {
+                "" => String::new(),
+                value => format!(" {name}=\"{}\"", escape(value)),
             };
-            format!("<{element}{scope}{class}>{}</{element}>", inline(cell))
+            let class = attribute("class", &classes.collect::<Vec<_>>().join(" "));
+            let title = attribute("title", hover);
+            format!("<{element}{scope}{class}{title}>{}</{element}>", inline(text))
         });
         format!("<tr>{}</tr>\n", cells.collect::<String>())
     }
 
     pub fn markdown(&self) -> String {
         // A bar would begin another cell.
-        let escaped = |cell: &String| cell.replace('|', "\\|").replace('\n', " ");
+        let escaped = |cell: &Cell| cell.text.replace('|', "\\|").replace('\n', " ");
         let rows: Vec<Vec<String>> =
             self.rows.iter().map(|row| row.iter().map(escaped).collect()).collect();
         let widths: Vec<usize> = (0..rows[0].len())

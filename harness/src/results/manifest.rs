@@ -13,7 +13,6 @@ use super::sides::Sides;
 use crate::machine::placement::Placement;
 use crate::machine::program_file::ProgramFile;
 use crate::matrix::Matrix;
-use crate::verdict::resolution::Calibration;
 
 /// `manifest.json`: enough to repeat a run. Earlier versions wrote less.
 #[derive(Clone, Serialize, Deserialize)]
@@ -61,9 +60,6 @@ pub struct Manifest {
     /// The instruments of the machine, and how well each could measure.
     #[serde(default)]
     pub doctor: Value,
-    /// How small a difference the machine showed before this run, if a calibration was there.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub calibration: Option<Calibration>,
 }
 
 impl Manifest {

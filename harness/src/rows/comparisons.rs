@@ -1,67 +1,17 @@
 //! `comparisons.csv` and `capacity.csv`: what follows from all trials.
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
+
+use super::verdict::Verdict;
 
 /// The kind of a ratio's bounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Bounds {
-    /// The smallest and the largest ratio of a block: below ten blocks.
+    /// The smallest and the largest value of a block: below six blocks.
     Range,
-    /// The 95 % interval of the geometric mean, by Student's t on the logarithms of the blocks'
-    /// ratios.
+    /// The 95 % interval.
     Interval95,
-}
-
-/// The outcome of a comparison. The words fit every metric: of CPU and latency `lower` is better,
-/// of throughput `higher`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// The arm's figure is lower: the interval lies below 1, and the ratio below the noise.
-    Lower,
-    /// It is higher: the interval lies above 1, and the ratio above the noise.
-    Higher,
-    /// Neither.
-    NoDifferenceShown,
-    /// Fewer than ten blocks count.
-    Range,
-    /// The baseline's second reading is missing, so that a difference has nothing to exceed.
-    NoNoise,
-    /// The client's own lag in sending differs between the two, by enough to account for a tenth or
-    /// more of the difference in latency.
-    SendLag,
-    /// One of the two had to share a CPU.
-    SharedCpu,
-    /// One of the two had CPUs that are hyperthreads of one core.
-    SharedCore,
-    /// The calls of one trial of each, which are a count.
-    Counted,
-    /// One walk of each; the interval of each slope stands in memory.csv.
-    OneWalk,
-}
-
-impl Verdict {
-    /// Returns its words in `comparisons.csv`.
-    pub fn words(self) -> &'static str {
-        match self {
-            Verdict::Lower => "lower",
-            Verdict::Higher => "higher",
-            Verdict::NoDifferenceShown => "no difference shown",
-            Verdict::Range => "range, no verdict",
-            Verdict::SendLag => "send lag differs, no verdict",
-            Verdict::NoNoise => "no noise measured, no verdict",
-            Verdict::SharedCpu => "shared-cpu, no verdict",
-            Verdict::SharedCore => "shared-core, no verdict",
-            Verdict::Counted => "counted",
-            Verdict::OneWalk => "one walk; the interval of each slope stands in memory.csv",
-        }
-    }
-}
-
-impl Serialize for Verdict {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.words())
-    }
 }
 
 /// A row of `comparisons.csv`: an arm against the baseline, or against the arm that it is over in
@@ -82,25 +32,47 @@ pub struct ComparisonRow {
     pub baseline_median: f64,
     /// The arm's median over the same blocks.
     pub arm_median: f64,
-    /// Geometric mean over the blocks of arm / baseline.
+    /// The ratio of the arm to the other: the Hodges–Lehmann estimate of the logarithms of the
+    /// blocks' ratios. A block's ratio is over the geometric mean of all its readings of the other.
     pub ratio: f64,
-    /// `range`: the smallest and the largest ratio of a block; `interval95`, from ten blocks on:
-    /// the 95 % interval by Student's t on the logarithms of the blocks' ratios.
+    /// `range`: the smallest and the largest ratio of a block; `interval95`, from six blocks on:
+    /// the 95 % interval by the signed ranks.
     pub bounds: Bounds,
     /// The lower bound.
     pub ratio_low: f64,
     /// The upper bound.
     pub ratio_high: f64,
+    /// The geometric mean of the blocks' ratios.
+    pub mean_ratio: f64,
+    /// The lower end of its 95 % interval by Student's t on the logarithms; empty below two blocks.
+    pub mean_ratio_low: Option<f64>,
+    /// The upper end.
+    pub mean_ratio_high: Option<f64>,
+    /// The arm less the other in the metric's unit: the Hodges–Lehmann estimate over the blocks.
+    pub difference: f64,
+    /// The lower bound of the difference, as of the ratio.
+    pub difference_low: f64,
+    /// The upper bound.
+    pub difference_high: f64,
     /// How many blocks count: those in which no trial of this workload was rejected, additional
     /// ones included. An arm that stood in none of three blocks or more has no figures and takes
-    /// none out.
+    /// none out. In an interleaved workload, of CPU: how many rounds.
     pub blocks: u32,
-    /// The noise: the same lower bound of the matrix's baseline to itself, in the same blocks.
-    pub noise_low: Option<f64>,
-    /// The upper one.
-    pub noise_high: Option<f64>,
-    /// `lower` or `higher` than the baseline: the interval excludes 1, and the ratio lies beyond
-    /// the noise. Else `no difference shown`, or why there is no verdict.
+    /// The standard deviation of a block's ratio, in percent.
+    pub block_sd_percent: Option<f64>,
+    /// The larger p-value of both tests: Student's t and the signed ranks.
+    pub p_value: Option<f64>,
+    /// The same, adjusted for all comparisons of this metric in this run (Benjamini–Hochberg).
+    pub p_adjusted: Option<f64>,
+    /// The margin of `alike`.
+    pub margin_percent: Option<f64>,
+    /// The difference that this run would have shown in 80 % of all cases, at the level that its
+    /// family asks for.
+    pub detectable_percent: Option<f64>,
+    /// How many blocks may be left out, whichever these are, so that the verdict stays.
+    pub blocks_to_spare: Option<u32>,
+    /// `lower` or `higher` than the other: the adjusted p-value is at most 0.05. `alike`: both 90 %
+    /// intervals lie within the margin. Else `not resolved`, or why there is no verdict.
     pub verdict: Verdict,
 }
 

@@ -38,7 +38,6 @@ pub fn run(options: Options) -> Result<()> {
         ))?;
         return have_figures(report.trials());
     }
-    let prints_tables = options.given.is_none();
     let mut prepared = Prepared::new(options, original, lock)?;
     let bar = progress();
     let stop = StopSignals::listen(prepared.context.interruptions.clone(), {
@@ -74,13 +73,13 @@ pub fn run(options: Options) -> Result<()> {
         "interrupted in the midst of a trial; to resume: {resume_command}"
     );
     let trials = course.conclude(end).map_err(stopped)?;
-    let said = write_report(&folder, prints_tables, said);
+    let said = write_report(&folder, said);
     ensure!(end == RunEnd::Complete, "interrupted: {in_folder}; to resume: {resume_command}");
     have_figures(&trials).and(said)
 }
 
 /// Draws the page of a run and, if what came before could be said, prints its tables.
-fn write_report(folder: &Path, prints_tables: bool, said: Result<()>) -> Result<()> {
+fn write_report(folder: &Path, said: Result<()>) -> Result<()> {
     let report = RunReport::read(folder)?;
     if let Err(error) = report.draw(folder) {
         // Its rows are there; that is what the run was for.
@@ -90,9 +89,7 @@ fn write_report(folder: &Path, prints_tables: bool, said: Result<()>) -> Result<
         );
     }
     said?;
-    if prints_tables {
-        report.print()?;
-    }
+    report.print()?;
     terminal::say(&format!("The results are in {}\n", folder.display()))
 }
 

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use crate::matrix::Matrix;
 use crate::programs::sides;
 
 /// Runs a matrix and writes its results.
@@ -49,25 +48,4 @@ pub struct Options {
     /// Repeat the run of this folder in a new one, with its matrix, seed and order
     #[arg(long, value_name = "DIR", conflicts_with_all = ["matrix", "seed"])]
     pub(super) replay: Option<PathBuf>,
-    /// A matrix that stands in no file, and its name. Its tables are not printed.
-    #[arg(skip)]
-    pub(super) given: Option<(String, Matrix)>,
-}
-
-impl Options {
-    /// Returns the options of a matrix that stands in no file.
-    pub fn of(name: &str, matrix: Matrix, out: PathBuf, server: Option<PathBuf>) -> Self {
-        Self {
-            matrix: None,
-            out: Some(out),
-            seed: None,
-            connections: None,
-            server,
-            sides: sides::Options::default(),
-            resume: None,
-            anyway: false,
-            replay: None,
-            given: Some((name.to_owned(), matrix)),
-        }
-    }
 }

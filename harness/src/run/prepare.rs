@@ -26,7 +26,6 @@ use crate::results::origin::Programs;
 use crate::results::sides::Sides;
 use crate::results::{Manifest, Results};
 use crate::trial::{Trial, TrialContext};
-use crate::verdict::resolution::Calibration;
 
 /// A run that may begin.
 pub struct Prepared {
@@ -68,9 +67,6 @@ impl RunRequest {
         // Any number that differs from run to run; the manifest keeps it.
         let now = started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let seed = options.seed.unwrap_or(now.as_secs());
-        if let Some((name, matrix)) = options.given.clone() {
-            return Ok(Self { name, matrix, expanded: None, seed });
-        }
         let path = options.matrix.as_deref().context("no matrix is given")?;
         let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or("matrix").to_owned();
         let mut matrix = Matrix::read(path)?;
@@ -138,7 +134,7 @@ impl RunSetting {
     }
 
     /// Returns the manifest of a run that begins now.
-    fn manifest(&self, request: &RunRequest, folder: &Path) -> Result<Manifest> {
+    fn manifest(&self, request: &RunRequest) -> Result<Manifest> {
         let RunRequest { name, matrix, expanded, seed } = request;
         let mut machine = serde_json::to_value(&self.machine)?;
         let arguments = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned());
@@ -158,9 +154,6 @@ impl RunSetting {
             external_files: watch::external_files(&matrix.externals)?,
             externals: external_server::versions(&matrix.externals),
             placement: Some(self.placement.clone()),
-            // A calibration is one of this machine, over loopback.
-            calibration: (folder.parent().filter(|_| self.launchers.is_none()))
-                .and_then(|results| Calibration::newest(results, &self.machine)),
             sides: self.sides().cloned(),
             machine,
             doctor: Value::Null,
@@ -188,7 +181,7 @@ impl Prepared {
         let folder = folder.unwrap_or_else(|| new_folder(started, &setting.machine, &request.name));
         let path = folder.display();
         ensure!(folder.to_str().is_some(), "{path}: a folder's name must be in UTF-8");
-        let mut manifest = setting.manifest(&request, &folder)?;
+        let mut manifest = setting.manifest(&request)?;
         let watch = Watch::new(
             &setting.server,
             setting.launchers.as_ref(),

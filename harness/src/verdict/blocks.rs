@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::contrast::BlockValues;
 use super::metric::Metric;
 use crate::rows::{NOT_RUN, Pass, Status, TrialRow};
 
@@ -15,6 +16,15 @@ const FAILED_BLOCKS_TO_GIVE_UP: usize = 2;
 
 /// The trials of a block that counts, by arm.
 pub type Block<'a> = BTreeMap<&'a str, &'a TrialRow>;
+
+/// Returns the values of a figure in each block.
+pub fn values<'a>(blocks: &[Block<'a>], metric: &Metric) -> Vec<BlockValues<'a>> {
+    let values = blocks.iter().map(|block| {
+        let known = block.iter().filter_map(|(role, row)| Some((*role, metric.value(row)?)));
+        known.filter(|(_, value)| *value > 0.0).collect()
+    });
+    values.collect()
+}
 
 /// Whether an arm has no figures under a workload: it is unsupported, or never stood.
 pub fn is_given_up(rows: &[TrialRow], pass: Pass, workload: &str, arm: &str) -> bool {

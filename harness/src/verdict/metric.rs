@@ -1,16 +1,18 @@
 //! The figures that arms and runs are compared by. Comparisons, charts, tables and sentences read
 //! this one table.
 
+use crate::matrix::Margins;
 use crate::rows::{KERNEL_SUM, Pass, TrialRow, USER_SUM, Verdict};
 
 /// A figure that is compared.
 #[derive(Debug)]
 pub struct Metric {
-    /// The name in `comparisons.csv`; for a figure of a trial also its column in `trials.csv`.
+    /// The name in `comparisons.csv`; for a figure of a trial also its column in `trials.csv`, or
+    /// the sum of two.
     pub name: &'static str,
     /// The kind of figure: a name that `ringmark compare` knows.
     pub class: Class,
-    /// The words of a sentence about it.
+    /// Its name and unit for people.
     pub words: Words,
     /// The verdict on an arm that is better by it; none if only its consequences are good or bad.
     pub better: Option<Verdict>,
@@ -60,13 +62,9 @@ impl Class {
     }
 }
 
-/// A metric in words: an arm `takes 3 % more server CPU per echo`.
+/// A metric in words.
 #[derive(Debug)]
 pub struct Words {
-    /// The verb of an arm that has such a figure.
-    pub verb: &'static str,
-    /// The comparative of a lower figure.
-    pub less: &'static str,
     /// The figure.
     pub noun: &'static str,
     /// The unit of its medians.
@@ -95,6 +93,15 @@ impl Metric {
     /// Returns the pass that measures it.
     pub fn pass(&self) -> Pass {
         self.class.pass()
+    }
+
+    /// Returns the difference that does not matter, in percent.
+    pub fn margin_percent(&self, margins: &Margins) -> f64 {
+        match self.class {
+            Class::Cpu => margins.cpu_percent,
+            _ if *self == P50 => margins.p50_percent,
+            _ => margins.other_percent,
+        }
     }
 
     /// Returns the figure of a trial.
@@ -126,17 +133,31 @@ impl Metric {
 pub const CPU: Metric = Metric {
     name: "server_cpu_ns_per_echo",
     class: Class::Cpu,
-    words: Words { verb: "takes", less: "less", noun: "server CPU per echo", unit: "ns" },
+    words: Words { noun: "server CPU per echo", unit: "ns" },
     better: Some(Verdict::Lower),
     stands_when_client_limited: true,
     source: Source::Trial { value: |row| row.server_cpu_ns_per_echo, send_lag: None },
+};
+
+/// CPU of server and client for an echo: on loopback the sender's CPU does a part of the receiver's
+/// work.
+pub const BOTH_CPU: Metric = Metric {
+    name: "server_and_client_cpu_ns_per_echo",
+    class: Class::Cpu,
+    words: Words { noun: "server and client CPU per echo", unit: "ns" },
+    better: Some(Verdict::Lower),
+    stands_when_client_limited: true,
+    source: Source::Trial {
+        value: |row| Some(row.server_cpu_ns_per_echo? + row.client_cpu_ns_per_echo?),
+        send_lag: None,
+    },
 };
 
 /// Echoes a second.
 pub const THROUGHPUT: Metric = Metric {
     name: "achieved_per_s",
     class: Class::Throughput,
-    words: Words { verb: "carries", less: "fewer", noun: "echoes per second", unit: "/s" },
+    words: Words { noun: "echoes per second", unit: "/s" },
     better: Some(Verdict::Higher),
     stands_when_client_limited: false,
     source: Source::Trial { value: |row| row.achieved_per_s, send_lag: None },
@@ -178,7 +199,7 @@ const fn latency(
     Metric {
         name,
         class: Class::Latency,
-        words: Words { verb: "has", less: "less", noun, unit: "µs" },
+        words: Words { noun, unit: "µs" },
         better: Some(Verdict::Lower),
         stands_when_client_limited: false,
         source: Source::Trial { value, send_lag },
@@ -188,7 +209,7 @@ const fn latency(
 const CONTEXT_SWITCHES: Metric = Metric {
     name: "context_switches_per_echo",
     class: Class::Latency,
-    words: Words { verb: "takes", less: "fewer", noun: "context switches per echo", unit: "" },
+    words: Words { noun: "context switches per echo", unit: "" },
     better: None,
     stands_when_client_limited: true,
     source: Source::Trial { value: |row| row.context_switches_per_echo, send_lag: None },
@@ -197,7 +218,7 @@ const CONTEXT_SWITCHES: Metric = Metric {
 const SYSCALLS: Metric = Metric {
     name: "syscalls_per_echo",
     class: Class::Calls,
-    words: Words { verb: "takes", less: "fewer", noun: "system calls per echo", unit: "" },
+    words: Words { noun: "system calls per echo", unit: "" },
     better: Some(Verdict::Lower),
     stands_when_client_limited: true,
     source: Source::Trial { value: |row| row.syscalls_per_echo, send_lag: None },
@@ -207,7 +228,7 @@ const fn memory(name: &'static str, noun: &'static str, object: &'static str) ->
     Metric {
         name,
         class: Class::Memory,
-        words: Words { verb: "takes", less: "less", noun, unit: "bytes" },
+        words: Words { noun, unit: "bytes" },
         better: Some(Verdict::Lower),
         stands_when_client_limited: true,
         source: Source::Slope(object),
@@ -215,8 +236,8 @@ const fn memory(name: &'static str, noun: &'static str, object: &'static str) ->
 }
 
 /// The figures of trials, in the order of `comparisons.csv`.
-pub static OF_TRIALS: [Metric; 8] =
-    [CPU, THROUGHPUT, P50, P99, P999, SERVICE_P99, CONTEXT_SWITCHES, SYSCALLS];
+pub static OF_TRIALS: [Metric; 9] =
+    [CPU, BOTH_CPU, THROUGHPUT, P50, P99, P999, SERVICE_P99, CONTEXT_SWITCHES, SYSCALLS];
 
 /// The figures of walks through connection counts, likewise.
 pub static OF_WALKS: [Metric; 2] = [

@@ -7,7 +7,6 @@ mod advice;
 mod bad_input;
 mod beside;
 mod broken_server;
-mod calibrate;
 mod columns;
 mod compare;
 #[path = "../../../tests/support/confine.rs"]

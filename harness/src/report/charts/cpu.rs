@@ -5,7 +5,7 @@ use crate::matrix::{BLOCKS_FOR_VERDICT, Workload};
 use crate::report::chart::rows::{self, ChartRow, Drawn, Group};
 use crate::report::chart::{Canvas, Chart};
 use crate::report::colours::look;
-use crate::report::query::{comparison, describe_load, in_complete_blocks, noise, ratio_of_bounds};
+use crate::report::query::{comparison, describe_load, in_complete_blocks, ratio_of_bounds};
 use crate::results::Run;
 use crate::rows::{Bounds, ComparisonRow, Pass, Status, Verdict};
 use crate::statistics::Interval;
@@ -35,7 +35,7 @@ pub const P99: RatioChart = RatioChart {
     unit: "99th percentile over the baseline's in the same block",
 };
 
-/// A forest of ratios, with the noise behind it.
+/// A forest of ratios, with the margin behind it.
 pub fn ratios(run: &Run, compared: &RatioChart) -> Found {
     let groups: Vec<(&Workload, Group)> = run
         .matrix
@@ -48,17 +48,17 @@ pub fn ratios(run: &Run, compared: &RatioChart) -> Found {
     let charts = pictures(run, compared.name, &title, groups, |canvas, groups| {
         rows::draw(canvas, groups, compared.unit, true);
         canvas.note(&format!(
-            "Band: how far {baseline} lies from itself, either way. A ratio within it, or with an \
-             interval across 1, shows no difference and has no word."
+            "Band: the margin of what is alike. `?`: neither a difference from {baseline} nor that \
+             they are alike is shown."
         ));
         let of_metric = run.comparisons.iter().filter(|row| row.metric == compared.metric.name);
         if of_metric.clone().any(|row| row.bounds == Bounds::Interval95) {
-            canvas.note("Whiskers: 95 % interval of the mean over the blocks.");
+            canvas.note("Whiskers: 95 % interval over the blocks.");
         }
         if of_metric.clone().any(|row| row.bounds == Bounds::Range && row.blocks > 1) {
             canvas.note(&format!(
-                "Below {BLOCKS_FOR_VERDICT} blocks whiskers and band are the range over them, and \
-                 there is no verdict."
+                "Below {BLOCKS_FOR_VERDICT} blocks whiskers are the range over them, and there is \
+                 no verdict."
             ));
         }
     });
@@ -93,15 +93,12 @@ fn ratios_of(run: &Run, compared: &RatioChart, workload: &Workload) -> Option<Gr
             + word(row.verdict),
         drawn: Drawn::Ratio { look: look(run, &row.arm), at: row.ratio, bounds: row.interval() },
     };
-    let farthest = |noise: Interval| {
-        let most = noise.log_factor().exp();
-        Interval { low: 1.0 / most, high: most }
-    };
+    let margin = 1.0 + compared.metric.margin_percent(&run.matrix.margins) / 100.0;
     let blocks = comparisons.first()?.blocks;
     Some(Group {
         heading: format!("{}, {blocks} block{}", workload.name, if blocks == 1 { "" } else { "s" }),
         rows: comparisons.iter().map(row).collect(),
-        band: noise(run, &workload.name, compared.metric).map(farthest),
+        band: Some(Interval { low: 1.0 / margin, high: margin }),
     })
 }
 
@@ -113,8 +110,14 @@ fn word(verdict: Verdict) -> &'static str {
         Verdict::SharedCpu => " shared CPU",
         Verdict::SharedCore => " shared core",
         Verdict::SendLag => " send lag",
-        Verdict::NoNoise => " no noise",
-        Verdict::NoDifferenceShown | Verdict::Range | Verdict::Counted | Verdict::OneWalk => "",
+        Verdict::Alike => " alike",
+        Verdict::NotResolved => " ?",
+        Verdict::Restless => " restless",
+        Verdict::CheckPassed
+        | Verdict::CheckFailed
+        | Verdict::FewBlocks
+        | Verdict::Counted
+        | Verdict::OneWalk => "",
     }
 }
 
@@ -130,7 +133,7 @@ fn say_not_compared(canvas: &mut Canvas, run: &Run, compared: &RatioChart, workl
             "Shared core: its threads ran on hyperthreads of one core; no verdict.",
         ),
         (Verdict::SendLag, "Send lag: the client's own lateness differs; no verdict."),
-        (Verdict::NoNoise, "No noise: the baseline's second reading is missing; no verdict."),
+        (Verdict::Restless, "Restless: the baseline's readings disagree or scatter; no verdict."),
     ] {
         if verdicts().any(|of| of == verdict) {
             canvas.note(words);

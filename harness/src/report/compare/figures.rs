@@ -16,8 +16,8 @@ use crate::report::query::{comparison, counted_trial};
 use crate::results::Run;
 use crate::rows::{Bounds, Pass, Verdict};
 use crate::statistics::{Interval, geometric_mean, median, welch_interval};
-use crate::verdict::blocks::blocks_with;
-use crate::verdict::comparisons::again;
+use crate::verdict::blocks::{blocks_with, values as values_of_blocks};
+use crate::verdict::contrast::ratio_in_block;
 use crate::verdict::estimate::Estimate;
 use crate::verdict::memory;
 use crate::verdict::metric::{self, Metric};
@@ -27,8 +27,9 @@ use crate::verdict::metric::{self, Metric};
 pub struct Compared {
     /// The ratio.
     pub ratio: Estimate,
-    /// The verdict on it.
-    pub verdict: Verdict,
+    /// The verdict on it; none of times and rates between runs, which do not tell how far two runs
+    /// of one server lie apart.
+    pub verdict: Option<Verdict>,
 }
 
 /// One figure of both runs.
@@ -68,9 +69,9 @@ impl Figure {
     pub fn change(&self) -> Option<Compared> {
         self.telling().filter(
             |Compared { ratio: Estimate { interval, .. }, verdict }| match verdict {
-                Verdict::Lower | Verdict::Higher => true,
-                Verdict::Range => interval.excludes(1.0),
-                Verdict::Counted => self.is_exact && interval.excludes(1.0),
+                Some(Verdict::Lower | Verdict::Higher) => true,
+                Some(Verdict::FewBlocks) => interval.excludes(1.0),
+                Some(Verdict::Counted) => self.is_exact && interval.excludes(1.0),
                 _ => false,
             },
         )
@@ -163,11 +164,8 @@ fn timed(pair: &Pair, workload: &Workload, metric: &'static Metric, arm: &str) -
     let mean = |values: &[f64]| geometric_mean(values).or_else(|| median(&mut values.to_vec()));
     let means = [mean(&own[0])?, mean(&own[1])?];
     let has_ratio = has_ratio(metric, means);
-    // Two runs do not tell how far two runs of one server lie apart.
-    let between_runs = unpaired(&own[0], &own[1]).filter(|_| has_ratio).map(|ratio| {
-        let verdict = ratio.verdict(None);
-        Compared { ratio, verdict }
-    });
+    let between_runs = unpaired(&own[0], &own[1]).filter(|_| has_ratio);
+    let between_runs = between_runs.map(|ratio| Compared { ratio, verdict: None });
     let relative =
         pair.baseline().filter(|baseline| *baseline != arm && has_ratio).and_then(|baseline| {
             let base = values(baseline);
@@ -175,25 +173,19 @@ fn timed(pair: &Pair, workload: &Workload, metric: &'static Metric, arm: &str) -
             if !self::has_ratio(metric, [geometric_mean(&base[0])?, geometric_mean(&base[1])?]) {
                 return None;
             }
-            let to_baseline = |of: &[Vec<f64>; 2]| -> [Vec<f64>; 2] {
-                let ratios = |run: usize| {
-                    of[run].iter().zip(&base[run]).map(|(own, base)| own / base).collect()
-                };
-                [ratios(0), ratios(1)]
+            let ratios = |run: usize| -> Vec<f64> {
+                let values = values_of_blocks(&blocks[run], metric);
+                values.iter().filter_map(|block| ratio_in_block(block, arm, baseline)).collect()
             };
-            let [a, b] = to_baseline(&own);
-            let ratio = unpaired(&a, &b)?;
-            // The baseline's second reading stands in both: how far it moves relative to the first
-            // is noise.
-            let [a, b] = to_baseline(&values(&again(baseline)));
-            let noise = unpaired(&a, &b).map(|noise| noise.interval);
+            let ratio = unpaired(&ratios(0), &ratios(1))?;
             let said_of = |run: &Run| Some(comparison(run, name, metric, arm, baseline)?.verdict);
             let said = [said_of(&pair.a), said_of(&pair.b)];
-            let verdict = [Verdict::SharedCpu, Verdict::SharedCore, Verdict::SendLag]
-                .into_iter()
-                .find(|verdict| said.contains(&Some(*verdict)))
-                .unwrap_or_else(|| ratio.verdict(noise.as_ref()));
-            Some(Compared { ratio, verdict })
+            let verdict =
+                [Verdict::SharedCpu, Verdict::SharedCore, Verdict::Restless, Verdict::SendLag]
+                    .into_iter()
+                    .find(|verdict| said.contains(&Some(*verdict)))
+                    .unwrap_or_else(|| ratio.verdict());
+            Some(Compared { ratio, verdict: Some(verdict) })
         });
     Some(Figure {
         workload: name.clone(),
@@ -213,7 +205,7 @@ fn counted(pair: &Pair, workload: &Workload, metric: &'static Metric, arm: &str)
     let calls = |run| counted_trial(run, &workload.name, arm).and_then(|row| metric.value(row));
     let means = [calls(&pair.a)?, calls(&pair.b)?];
     let ratio = means[1] / means[0];
-    let compared = Compared { ratio: Estimate::exact(ratio), verdict: Verdict::Counted };
+    let compared = Compared { ratio: Estimate::exact(ratio), verdict: Some(Verdict::Counted) };
     Some(Figure {
         workload: workload.name.clone(),
         arm: arm.to_owned(),
@@ -254,7 +246,7 @@ fn of_memory(pair: &Pair, arm: &str) -> Vec<Figure> {
 fn slopes(means: [f64; 2], [a, b]: [Interval; 2]) -> Option<Compared> {
     let (mean, interval) = (means[1] / means[0], b.over(&a));
     let ratio = Estimate { mean, bounds: Bounds::Interval95, interval };
-    let verdict = ratio.verdict(Some(&Interval { low: 1.0, high: 1.0 }));
+    let verdict = Some(ratio.verdict());
     (a.low > 0.0 && b.low > 0.0).then_some(Compared { ratio, verdict })
 }
 
@@ -337,9 +329,9 @@ mod tests {
             between.ratio.interval.low > 1.38 && between.ratio.interval.high < 1.42,
             "{found:?}"
         );
-        assert_eq!(between.verdict, Verdict::NoNoise);
+        assert_eq!(between.verdict, None);
         assert!((relative.ratio.mean - 1.0).abs() < 0.01, "{found:?}");
-        assert_eq!(relative.verdict, Verdict::NoDifferenceShown);
+        assert_eq!(relative.verdict, Some(Verdict::NotResolved));
     }
 
     #[test]
@@ -348,18 +340,20 @@ mod tests {
             let found = cpu(run(10, 1.0, 1.0), run(10, 0.7, ratio), "epoll-lt");
             let relative = found.relative.expect("both");
             assert!((relative.ratio.mean - ratio).abs() < 0.02, "{found:?}");
-            assert_eq!((relative.verdict, relative.ratio.bounds), (verdict, Bounds::Interval95));
+            let expected = (Some(verdict), Bounds::Interval95);
+            assert_eq!((relative.verdict, relative.ratio.bounds), expected);
             let baseline = cpu(run(10, 1.0, 1.0), run(10, 0.7, ratio), "epoll-et");
             assert_eq!(baseline.relative, None);
         }
     }
 
     #[test]
-    fn below_ten_blocks_there_is_a_range_and_no_verdict() {
-        for (a, b) in [(9, 12), (12, 9)] {
+    fn below_six_blocks_there_is_a_range_and_no_verdict() {
+        for (a, b) in [(5, 12), (12, 5)] {
             let found = cpu(run(a, 1.0, 1.0), run(b, 1.0, 2.0), "epoll-lt");
             let relative = found.relative.expect("both");
-            assert_eq!((relative.verdict, relative.ratio.bounds), (Verdict::Range, Bounds::Range));
+            let expected = (Some(Verdict::FewBlocks), Bounds::Range);
+            assert_eq!((relative.verdict, relative.ratio.bounds), expected);
             assert!(
                 relative.ratio.interval.low < 2.0 && 2.0 < relative.ratio.interval.high,
                 "{found:?}"
@@ -382,7 +376,7 @@ mod tests {
         let compared = found.between_runs.expect("both");
         assert_eq!(
             (compared.ratio.mean, compared.verdict, found.is_exact),
-            (2.0, Verdict::Counted, true)
+            (2.0, Some(Verdict::Counted), true)
         );
         assert_eq!((found.means, found.relative), ([3.0, 6.0], None));
     }
@@ -395,7 +389,7 @@ mod tests {
             figures.iter().flat_map(|figure| [figure.between_runs, figure.relative]).flatten()
         {
             assert!((compared.ratio.mean - 1.0).abs() < 1e-12, "{compared:?}");
-            assert!(!matches!(compared.verdict, Verdict::Lower | Verdict::Higher), "{compared:?}");
+            assert!(!compared.verdict.is_some_and(Verdict::is_difference), "{compared:?}");
         }
     }
 
@@ -403,13 +397,13 @@ mod tests {
     fn slopes_differ_where_their_intervals_lie_apart() {
         let verdict = |a: (f64, f64, f64), b: (f64, f64, f64)| {
             let interval = |(_, low, high)| Interval { low, high };
-            slopes([a.0, b.0], [interval(a), interval(b)]).map(|compared| compared.verdict)
+            slopes([a.0, b.0], [interval(a), interval(b)]).and_then(|compared| compared.verdict)
         };
         let base = (200.0, 190.0, 210.0);
         assert_eq!(verdict(base, (300.0, 211.0, 400.0)), Some(Verdict::Higher));
-        assert_eq!(verdict(base, (300.0, 209.0, 400.0)), Some(Verdict::NoDifferenceShown));
+        assert_eq!(verdict(base, (300.0, 209.0, 400.0)), Some(Verdict::NotResolved));
         assert_eq!(verdict(base, (100.0, 50.0, 189.0)), Some(Verdict::Lower));
-        assert_eq!(verdict(base, base), Some(Verdict::NoDifferenceShown));
+        assert_eq!(verdict(base, base), Some(Verdict::NotResolved));
         assert_eq!(verdict((5.0, -1.0, 11.0), base), None);
     }
 }

@@ -89,7 +89,7 @@ impl Place<'_> {
             }
             Of::Trials(workload) => {
                 comparison(run, &workload.name, self.metric, self.arm, &run.matrix.baseline)
-                    .is_some_and(|row| is_verdict(row.verdict))
+                    .is_some_and(|row| row.verdict.is_judged())
             }
             Of::Memory { object, state } => pair::slope(run, self.arm, object, state)
                 .is_some_and(|(_, interval)| interval.low > 0.0),
@@ -104,18 +104,16 @@ impl Place<'_> {
                 Of::Memory { object, state } => obstacles::slopes(pair, self.arm, object, state),
             })
             .unwrap_or_else(|| match figure.and_then(|figure| Some((figure, figure.relative?))) {
-                Some((figure, Compared { verdict: Verdict::Range, .. })) => match figure.blocks {
-                    [a, b] if a == b => format!("{a} blocks, ten are needed"),
-                    [a, b] => format!("{a} blocks in A and {b} in B, ten are needed in both"),
-                },
-                Some((_, compared)) => compared.verdict.words().to_owned(),
-                None => "too near zero for a ratio".to_owned(),
+                Some((figure, Compared { verdict: Some(Verdict::FewBlocks), .. })) => {
+                    match figure.blocks {
+                        [a, b] if a == b => format!("{a} blocks, six are needed"),
+                        [a, b] => format!("{a} blocks in A and {b} in B, six are needed in both"),
+                    }
+                }
+                Some((_, Compared { verdict: Some(verdict), .. })) => verdict.words().to_owned(),
+                _ => "too near zero for a ratio".to_owned(),
             })
     }
-}
-
-fn is_verdict(verdict: Verdict) -> bool {
-    matches!(verdict, Verdict::Lower | Verdict::Higher | Verdict::NoDifferenceShown)
 }
 
 /// Returns the figures of A that are asked for and are better or worse, whether B has them or not.
@@ -148,8 +146,8 @@ fn places<'a>(pair: &'a Pair, asked: &Asked, arms: &'a [String]) -> Vec<Place<'a
 /// The judged ratio of a figure: a verdict that the machine's drift is not in, or an exact count.
 fn judged(figure: &Figure) -> Option<Compared> {
     figure.telling().filter(|compared| match compared.verdict {
-        Verdict::Counted => figure.is_exact,
-        verdict => is_verdict(verdict),
+        Some(Verdict::Counted) => figure.is_exact,
+        verdict => verdict.is_some_and(Verdict::is_judged),
     })
 }
 
@@ -327,7 +325,8 @@ impl<'a> Judgement<'a> {
             .into());
         }
         let hides = |(figure, compared): &&(&Figure, Compared)| {
-            compared.verdict != Verdict::Counted && cost(figure, &compared.ratio.interval).1 > most
+            compared.verdict != Some(Verdict::Counted)
+                && cost(figure, &compared.ratio.interval).1 > most
         };
         let hidden = match self.judged.iter().filter(hides).count() {
             0 => String::new(),
@@ -352,7 +351,7 @@ impl<'a> Judgement<'a> {
             figures.any(|figure| {
                 figure
                     .telling()
-                    .filter(|compared| compared.verdict != Verdict::Counted)
+                    .filter(|compared| compared.verdict != Some(Verdict::Counted))
                     .is_some_and(|compared| cost(figure, &compared.ratio.interval).0 > most)
             })
         };
@@ -422,9 +421,9 @@ fn cost(figure: &Figure, &Interval { low, high }: &Interval) -> (f64, f64) {
 /// The least that B costs of A, by its interval; none where nothing says that it costs more.
 fn least_cost(figure: &Figure, compared: &Compared) -> Option<f64> {
     let is_worse = match compared.verdict {
-        Verdict::Counted => true,
-        Verdict::NoDifferenceShown => false,
-        verdict => figure.better != Some(verdict),
+        Some(Verdict::Counted) => true,
+        Some(verdict) if verdict.is_difference() => figure.better != Some(verdict),
+        _ => false,
     };
     is_worse.then(|| cost(figure, &compared.ratio.interval).0)
 }

@@ -11,7 +11,7 @@ use crate::results::Run;
 use crate::results::origin::between as differences;
 use crate::rows::TrialRow;
 use crate::text::quoted_list;
-use crate::verdict::comparisons::again;
+use crate::verdict::readings::reading;
 
 /// A line for each run, and for each difference.
 pub fn lines(a: &Path, b: &Path, pair: &Pair) -> Vec<String> {
@@ -113,7 +113,7 @@ fn settings(matrix: &Matrix) -> BTreeMap<String, Value> {
 /// Returns how the knobs of an arm differ that both runs have by one name, or those in force.
 fn of_arms(pair: &Pair, what: &str, column: fn(&TrialRow) -> &String) -> BTreeSet<String> {
     let of = |run: &Run| -> BTreeMap<(String, String, String), Value> {
-        let second = again(&run.matrix.baseline);
+        let second = reading(&run.matrix.baseline, 2);
         let rows = run.trials.iter().filter(|row| row.status.is_usable() && row.arm != second);
         let cells = rows.filter_map(|row| {
             let cells = serde_json::from_str::<BTreeMap<String, Value>>(column(row)).ok()?;

@@ -1,0 +1,132 @@
+//! The verdicts of a run: arms by workloads, a table for each metric.
+
+use itertools::Itertools as _;
+
+use super::section::Body;
+use super::table::{Cell, MISSING, Table};
+use crate::results::Run;
+use crate::rows::{ComparisonRow, Verdict};
+use crate::text::significant;
+use crate::verdict::metric::{self, Metric};
+
+/// The explanation of the signs.
+const LEGEND: &str = "\
+▲ higher, ▼ lower: shown at 5 % of all comparisons of that metric. ≈ alike within the margin. ? \
+not resolved; the percentage is the difference that this run would have found in four of five \
+cases. ✓ or ✗: whether the baseline's readings agree with each other. In brackets: the 95 % \
+interval, or the range below six blocks. `comparisons.csv` has Student's interval, the absolute \
+difference, p-values, and how many blocks a verdict can spare.\n";
+
+/// Returns every verdict. A metric of counts has ratios without one.
+pub fn tables(run: &Run) -> Body {
+    let mut body = Body::default();
+    for metric in metric::all() {
+        let table = table(run, metric);
+        if !table.is_empty() {
+            body = body.then(Body::default().heading(&title(metric)).table(table));
+        }
+    }
+    if body.is_empty() { body } else { body.notes(format!("\n{LEGEND}")) }
+}
+
+fn title(metric: &Metric) -> String {
+    let better = match metric.better {
+        Some(Verdict::Lower) => ", lower is better",
+        Some(_) => ", higher is better",
+        None => "",
+    };
+    format!("`{}`: {}{better}", metric.name, metric.words.noun)
+}
+
+fn table(run: &Run, metric: &Metric) -> Table {
+    let rows = run.comparisons.iter().filter(|row| row.metric == metric.name).collect_vec();
+    let workloads = rows.iter().map(|row| row.workload.as_str()).unique().collect_vec();
+    let heading = ["arm", "against"].into_iter().chain(workloads.iter().copied()).collect_vec();
+    let mut table = Table::new(2, &heading);
+    for (arm, baseline) in rows.iter().map(|row| (&row.arm, &row.baseline)).unique() {
+        let is_of_pair = |row: &&&ComparisonRow| row.arm == *arm && row.baseline == *baseline;
+        let of_pair = rows.iter().filter(is_of_pair).collect_vec();
+        let cells = workloads.iter().map(|workload| {
+            let row = of_pair.iter().find(|row| row.workload == *workload);
+            row.map_or_else(|| Cell::from(MISSING.to_owned()), |row| cell(row, metric))
+        });
+        let names = [arm, baseline].map(|name| Cell::from(name.clone()));
+        table.push_cells(names.into_iter().chain(cells).collect());
+    }
+    table
+}
+
+fn cell(row: &ComparisonRow, metric: &Metric) -> Cell {
+    Cell { text: text(row), class: class(row, metric), hover: hover(row, metric) }
+}
+
+fn text(row: &ComparisonRow) -> String {
+    let percent =
+        |value: Option<f64>| value.map_or(String::new(), |value| format!(" {value:.1} %"));
+    let sign = match row.verdict {
+        Verdict::Higher => " ▲".to_owned(),
+        Verdict::Lower => " ▼".to_owned(),
+        Verdict::Alike => format!(" ≈{}", percent(row.margin_percent)),
+        Verdict::NotResolved => format!(" ?{}", percent(row.detectable_percent)),
+        Verdict::CheckPassed => " ✓".to_owned(),
+        Verdict::CheckFailed => " ✗".to_owned(),
+        Verdict::FewBlocks | Verdict::Counted | Verdict::OneWalk => String::new(),
+        withheld => format!(" {}", withheld.words()),
+    };
+    format!("{}{sign}", ratio(row))
+}
+
+/// Writes a ratio and its bounds.
+pub fn ratio(row: &ComparisonRow) -> String {
+    // One block has no bounds.
+    if row.ratio_low == row.ratio_high {
+        return decimals(row.ratio, row.ratio);
+    }
+    let write = |value| decimals(value, row.ratio_high / row.ratio_low);
+    format!("{} ({}–{})", write(row.ratio), write(row.ratio_low), write(row.ratio_high))
+}
+
+/// Writes three decimals where the bounds lie as near to each other as these tell apart.
+fn decimals(value: f64, spread: f64) -> String {
+    if spread < 1.1 { format!("{value:.3}") } else { format!("{value:.2}") }
+}
+
+fn class(row: &ComparisonRow, metric: &Metric) -> &'static str {
+    match (row.verdict, metric.better) {
+        (Verdict::CheckFailed, _) => "worse",
+        (Verdict::Alike, _) => "alike",
+        (verdict, Some(better)) if verdict.is_difference() => {
+            if verdict == better {
+                "better"
+            } else {
+                "worse"
+            }
+        }
+        _ => "",
+    }
+}
+
+fn hover(row: &ComparisonRow, metric: &Metric) -> String {
+    let unit = metric.words.unit;
+    let mut parts = vec![format!(
+        "{}; {} {unit} against {}; difference {} ({} to {}) {unit}",
+        row.verdict.words(),
+        significant(row.arm_median),
+        significant(row.baseline_median),
+        significant(row.difference),
+        significant(row.difference_low),
+        significant(row.difference_high)
+    )];
+    if let (Some(low), Some(high)) = (row.mean_ratio_low, row.mean_ratio_high) {
+        parts.push(format!("by Student's t {:.3} ({low:.3}–{high:.3})", row.mean_ratio));
+    }
+    if let (Some(p_value), Some(adjusted)) = (row.p_value, row.p_adjusted) {
+        parts.push(format!("p {}, adjusted {}", significant(p_value), significant(adjusted)));
+    }
+    let spare = row.blocks_to_spare.map_or(String::new(), |spare| format!(", {spare} to spare"));
+    parts.push(format!("{} blocks{spare}", row.blocks));
+    if let Some(percent) = row.detectable_percent {
+        parts.push(format!("{} % would have been found", significant(percent)));
+    }
+    parts.join("; ")
+}
