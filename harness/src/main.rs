@@ -27,11 +27,16 @@ Examples:
 
 const FIRST_STEPS: &str = "\
 First steps:
-  ringmark doctor                                 what this machine can measure
-  ringmark run harness/matrix/quick.toml          three minutes, tables and a page
-  ringmark run harness/matrix/standard.toml       latency against the rate, eleven minutes
-  ringmark report results/FOLDER                  the tables and the page of a run once more
-  ringmark compare results/BEFORE results/AFTER   two kernels, machines, revisions or servers
+  ringmark doctor
+      what this machine can measure
+  ringmark run harness/matrix/quick.toml
+      a first answer in minutes, tables and a page
+  ringmark run harness/matrix/standard.toml
+      latency against the rate
+  ringmark report results/FOLDER
+      the tables and the page of a run once more
+  ringmark compare results/BEFORE results/AFTER
+      two kernels, machines, revisions or servers
 
 `ringmark help VERB` has more examples; `ringmark-server --help` has the backends' knobs.";
 

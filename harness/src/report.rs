@@ -43,8 +43,10 @@ use crate::terminal;
 #[command(after_help = "\
 Examples:
   ringmark report results/FOLDER
-  ringmark report results/FOLDER --out /tmp/page    where the folder may not be written
-  ringmark report --splice REPORT.md                the document and every page that it names")]
+  ringmark report results/FOLDER --out /tmp/page
+      where the folder may not be written
+  ringmark report --splice REPORT.md
+      the document and every page that it names")]
 pub struct Options {
     /// The folder of the run
     #[arg(required_unless_present = "splice")]

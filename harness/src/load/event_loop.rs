@@ -308,24 +308,27 @@ impl LoadThread {
         let plan = &self.shared.plan;
         let stall = format!("stalled for {:?}", plan.stall_after);
         if outstanding == 0 {
-            let first = self.number(self.opening.keys().copied().min().unwrap_or_default());
+            let first = self.opening.keys().copied().min().map_or(String::new(), |first| {
+                let first = self.number(first);
+                format!(", first connection {first} to {}", plan.target(first))
+            });
             return anyhow!(
-                "{stall}: connections being opened {}, first connection {first} to {}: is the \
-                 server's accept queue full ({ACCEPT_QUEUE}), or the server gone?",
+                "{stall}: connections being opened {}{first}: is the server's accept queue full \
+                 ({ACCEPT_QUEUE}), or the server gone?",
                 self.opening.len(),
-                plan.target(first),
             );
         }
         let waiting: Vec<usize> =
             (0..self.in_flight.len()).filter(|&index| self.in_flight[index].count() > 0).collect();
         let unanswered =
             waiting.iter().filter(|&&index| self.in_flight[index].received() == 0).count();
-        let first = self.number(waiting.first().copied().unwrap_or_default());
+        let first = waiting.first().map_or(String::new(), |&first| {
+            let first = self.number(first);
+            format!(", first connection {first} to {}", plan.target(first))
+        });
         anyhow!(
-            "{stall}: echoes owed {outstanding}, on connections {}, first connection {first} to \
-             {}: {}",
+            "{stall}: echoes owed {outstanding}, on connections {}{first}: {}",
             waiting.len(),
-            plan.target(first),
             why_owed(waiting.len(), unanswered),
         )
     }

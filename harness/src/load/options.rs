@@ -12,9 +12,11 @@ const EXAMPLES: &str = "\
 Examples:
   ringmark load --connect 127.0.0.1:8888 --connections 64 --message-bytes 64
       how many echoes the server carries
-  ringmark load --connect 127.0.0.1:8888 --connections 64 --message-bytes 64 --rate 10000
+  ringmark load --connect 127.0.0.1:8888 --connections 64 --message-bytes 64 \\
+      --rate 10000
       how late it answers 10,000 messages per second
-  ringmark load --connect 127.0.0.1:8888 --connections 64 --message-bytes 64 --churn 10
+  ringmark load --connect 127.0.0.1:8888 --connections 64 --message-bytes 64 \\
+      --churn 10
       what it carries on connections that come and go";
 
 /// Loads an echo server and verifies every byte that comes back.

@@ -151,7 +151,7 @@ fn history(manifest: &Value) -> String {
     }
     if let Some(resumed @ [.., last]) = manifest["resumed"].as_array().map(Vec::as_slice) {
         text += &format!(
-            "- It was broken off and gone on with {}, last at {} after {} trials{}\n",
+            "- It was interrupted and resumed {}, last at {} after {} trials{}\n",
             match resumed.len() {
                 1 => "once".to_owned(),
                 count => format!("{count} times"),

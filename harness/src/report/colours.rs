@@ -5,8 +5,7 @@
 //! ground by 3 to 1. Nothing is told by colour alone: a backend has a mark of its own shape too,
 //! and lines are dashed.
 
-use ringmark::backend;
-
+use crate::matrix::Arm;
 use crate::results::Run;
 
 /// A colour of the palette.
@@ -67,81 +66,41 @@ pub enum Shape {
 pub struct Look {
     pub colour: Colour,
     pub shape: Shape,
-    /// Which of its backend's arms it is, from 0: it decides how the mark is filled and how the
-    /// line is dashed.
+    /// How often all colours came before: it decides how the mark is filled and how the line is
+    /// dashed.
     pub variant: usize,
 }
 
-/// The looks of the backends, in the order of [`backend::ALL`].
-const LOOKS: [(Colour, Shape); 13] = [
-    (Colour::Vermillion, Shape::Square),
-    (Colour::Sky, Shape::Diamond),
-    (Colour::Blue, Shape::Circle),
-    (Colour::Olive, Shape::Down),
-    (Colour::Green, Shape::Up),
-    (Colour::Purple, Shape::Diamond),
-    (Colour::Orange, Shape::Down),
-    (Colour::Olive, Shape::Plus),
-    (Colour::Purple, Shape::Cross),
-    (Colour::Grey, Shape::Plus),
-    (Colour::Grey, Shape::Diamond),
-    (Colour::Grey, Shape::Square),
-    (Colour::Grey, Shape::Circle),
-];
-
-/// Colours and shapes of servers that are not ours, in their order: as few of one colour as there
-/// can be.
-const OF_OTHERS: [Colour; 5] =
-    [Colour::Purple, Colour::Orange, Colour::Olive, Colour::Grey, Colour::Sky];
-
 const SHAPES: [Shape; 7] = [
-    Shape::Cross,
-    Shape::Square,
-    Shape::Plus,
     Shape::Circle,
-    Shape::Down,
-    Shape::Diamond,
+    Shape::Square,
     Shape::Up,
+    Shape::Diamond,
+    Shape::Cross,
+    Shape::Down,
+    Shape::Plus,
 ];
 
-/// Returns a look that no backend of ours has; one look comes back only after all of them.
-fn of_other(index: usize) -> (Colour, Shape) {
-    // Each colour once, then each with its next shape.
-    let all = (0..OF_OTHERS.len() * SHAPES.len()).map(|at| {
-        (OF_OTHERS[at % OF_OTHERS.len()], SHAPES[(at + at / OF_OTHERS.len()) % SHAPES.len()])
-    });
-    let free: Vec<_> = all.filter(|look| !LOOKS.contains(look)).collect();
-    free[index % free.len()]
-}
-
-/// How an arm of a run is drawn.
+/// Returns how an arm of a run is drawn: the baseline first, the others in the order of the matrix.
 pub fn look(run: &Run, arm: &str) -> Look {
-    let contenders = &run.matrix.backends;
-    let found = contenders.iter().position(|contender| contender.name() == arm);
-    let backend = match found {
-        Some(place) => contenders[place].backend.as_str(),
-        None => arm.split(' ').next().unwrap_or_default(),
-    };
-    let before =
-        contenders[..found.unwrap_or(0)].iter().filter(|contender| contender.backend == backend);
-    let of_ours = backend::ALL.iter().position(|entry| entry.name == backend);
-    // Another version may know a backend that is neither ours nor an external here.
-    let of_external = run.matrix.externals.iter().position(|external| external.name == backend);
-    let (colour, shape) = of_ours
-        .and_then(|place| LOOKS.get(place).copied())
-        .unwrap_or_else(|| of_other(of_external.unwrap_or_default()));
-    Look { colour, shape, variant: before.count() }
+    let baseline = &run.matrix.baseline;
+    let others = run.matrix.backends.iter().map(Arm::name).filter(|name| name != baseline);
+    let place = others.into_iter().position(|name| name == arm).map_or(0, |place| place + 1);
+    Look {
+        colour: PALETTE[place % PALETTE.len()],
+        shape: SHAPES[place % SHAPES.len()],
+        variant: place / PALETTE.len(),
+    }
 }
 
 /// System calls of which each has its colour in every picture; the others share grey. Calls of one
 /// colour are of servers and loads that no matrix has together.
-const CALLS: [(&str, Colour); 10] = [
+const CALLS: [(&str, Colour); 9] = [
     ("epoll_wait", Colour::Blue),
     ("recvfrom", Colour::Purple),
     ("sendto", Colour::Orange),
     ("io_uring_enter", Colour::Green),
     ("poll", Colour::Vermillion),
-    ("select", Colour::Olive),
     ("pselect6", Colour::Olive),
     ("epoll_ctl", Colour::Sky),
     ("accept4", Colour::Vermillion),
@@ -232,20 +191,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_two_backends_look_alike_and_every_backend_has_a_look() {
-        for (index, look) in LOOKS.iter().enumerate() {
-            assert!(!LOOKS[..index].contains(look), "{}", backend::ALL[index].name);
-        }
-        assert_eq!(LOOKS.len(), backend::ALL.len());
-    }
-
-    #[test]
-    fn no_server_that_is_not_ours_looks_like_another_or_like_ours() {
-        let looks: Vec<_> = (0..24).map(of_other).collect();
+    fn no_two_arms_look_alike() {
+        let backends: Vec<String> =
+            (0..24).map(|arm| format!("{{ backend = \"b{arm}\" }}")).collect();
+        let text =
+            format!("question = \"q\"\nbaseline = \"b3\"\nbackends = [{}]", backends.join(", "));
+        let matrix = toml::from_str(&text).expect("a matrix");
+        let run = Run::of(matrix, Vec::new(), Vec::new());
+        let looks: Vec<_> = (0..24).map(|arm| look(&run, &format!("b{arm}"))).collect();
         for (index, look) in looks.iter().enumerate() {
             assert!(!looks[..index].contains(look), "{look:?}");
-            assert!(!LOOKS.contains(look), "{look:?}");
         }
+        assert_eq!((looks[3].colour, looks[3].variant), (Colour::Blue, 0), "the baseline's");
     }
 
     /// The contrast of WCAG 2, which asks for 3 of what is drawn and 4.5 of text.

@@ -43,14 +43,13 @@ The command fails with 3 rather than judge a part as the whole: if a run is not 
 figure without a verdict reads worse than the bound over its whole range; if B lacks arms or \
 workloads of A; if a figure has a verdict within one run and none here; if both runs measured a \
 kind of figure (CPU, latency, throughput, calls, memory) and none of it can be judged. A verdict \
-takes ten blocks. --metric and --arm name what you ask for.
+takes six blocks. --metric and --arm name what you ask for.
 
 Exit status with --fail-if-slower:
   0  all that was asked for was judged, and nothing is slower
   1  something is slower
   2  the command line is wrong
-  3  not all could be judged, and nothing that was judged is slower
-  3  the runs cannot be read or compared
+  3  not all could be judged and nothing judged is slower, or the runs cannot be compared
 Without it: 0, or 1 if the runs cannot be read or compared.
 
 Examples:

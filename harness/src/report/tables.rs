@@ -334,7 +334,7 @@ pub fn gates(run: &Run) -> Body {
     let unsettled = run.trials.iter().filter(|row| row.warmup_settled == Some(false)).count();
     let mut notes = Vec::new();
     if table.is_empty() && !run.trials.is_empty() {
-        notes.push("No trial was turned away.".to_owned());
+        notes.push("No trial was rejected.".to_owned());
     }
     if limited > 0 {
         notes.push(format!(

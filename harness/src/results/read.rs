@@ -47,7 +47,7 @@ impl RunState {
         match self {
             Self::Finished => None,
             Self::UnderWay => Some("under way: what follows is of the trials so far"),
-            Self::BrokenOff => Some("broken off: what follows is of the trials before"),
+            Self::BrokenOff => Some("interrupted: only the trials before that are shown"),
         }
     }
 }
@@ -105,7 +105,7 @@ impl Run {
             RunState::UnderWay => {
                 return Some(format!("it is under way, with {rows} trials so far"));
             }
-            RunState::BrokenOff => return Some(format!("it was broken off after {rows} trials")),
+            RunState::BrokenOff => return Some(format!("it was interrupted after {rows} trials")),
             RunState::Finished => {}
         }
         let dealt = self.manifest["order"].as_array()?;
@@ -240,7 +240,7 @@ mod tests {
         assert_eq!(of(RunState::Finished, vec![row(1, 1), row(2, 2)]), None);
         for (run_state, trials, words) in [
             (RunState::UnderWay, vec![row(1, 1)], "it is under way, with 1 trials so far"),
-            (RunState::BrokenOff, vec![row(1, 1)], "it was broken off after 1 trials"),
+            (RunState::BrokenOff, vec![row(1, 1)], "it was interrupted after 1 trials"),
             (
                 RunState::Finished,
                 vec![row(1, 1)],

@@ -63,7 +63,7 @@ impl Course {
         Ok(RunEnd::AfterTrial)
     }
 
-    /// Runs a trial and writes its rows. Returns false if it was broken off.
+    /// Runs a trial and writes its rows. Returns false if it was interrupted.
     fn run(&mut self, trial: &Trial) -> Result<bool> {
         let Trial { task, role, .. } = trial;
         self.bar.set_message(format!("{} {}: {role}", task.pass().name(), task.name()));

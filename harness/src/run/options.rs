@@ -4,22 +4,29 @@ use std::path::PathBuf;
 
 use crate::programs::sides;
 
+const AFTER_HELP: &str = "\
+Exit status:
+  0  the run is complete, whether or not trials were rejected
+  1  it is not complete, no trial gave usable figures, or all trials of an arm failed
+  2  the command line is wrong
+
+Examples:
+  ringmark run harness/matrix/quick.toml
+  ringmark run harness/matrix/million.toml --connections 100000
+      as far as memory goes
+  ringmark run --resume results/FOLDER
+      after Ctrl-C, or a power cut
+  ringmark run harness/matrix/standard.toml --server-address 10.0.0.1 \\
+      --server-command 'ip netns exec a' --load-command 'ip netns exec b'";
+
 /// Runs a matrix and writes its results.
 ///
 /// Each trial has a fresh server, a fresh client and, where permitted, a fresh network namespace.
 /// Rows are written as trials end. Ctrl-C stops after the current trial, a second Ctrl-C stops at
 /// once. --resume continues a run, whatever ended it.
 ///
-/// Exit status: 0, the run is complete, whether or not trials were rejected; 1, it is not, no trial
-/// gave usable figures, or an arm has nothing but failed trials; 2, the command line is wrong.
 #[derive(clap::Args, Debug)]
-#[command(after_help = "\
-Examples:
-  ringmark run harness/matrix/quick.toml
-  ringmark run harness/matrix/million.toml --connections 100000    as far as memory goes
-  ringmark run --resume results/FOLDER                             after Ctrl-C, or a power cut
-  ringmark run harness/matrix/standard.toml --server-address 10.0.0.1 \\
-      --server-command 'ip netns exec a' --load-command 'ip netns exec b'")]
+#[command(after_help = AFTER_HELP)]
 pub struct Options {
     /// The matrix file; see harness/matrix
     #[arg(required_unless_present_any = ["resume", "replay"])]

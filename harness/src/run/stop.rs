@@ -45,7 +45,7 @@ impl StopSignals {
         self.after_trial.load(Ordering::Relaxed)
     }
 
-    /// Returns whether the trial shall be broken off.
+    /// Returns whether the trial shall be interrupted.
     pub fn at_once(&self) -> bool {
         self.interruptions.is_wanted()
     }

@@ -116,7 +116,7 @@ fn missing(bytes: u64) -> Option<String> {
 fn turned_away(steps: &[ScaleRow]) -> Option<String> {
     let loads: Vec<_> = steps.iter().filter(|step| step.step == "load").collect();
     let unusable = loads.iter().filter(|load| !load.status.is_usable()).count();
-    (unusable > 0).then(|| format!("{unusable} of {} loads were turned away", loads.len()))
+    (unusable > 0).then(|| format!("{unusable} of {} loads were rejected", loads.len()))
 }
 
 /// Returns the row of a step in which nothing was sent.

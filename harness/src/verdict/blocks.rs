@@ -47,7 +47,7 @@ pub fn is_given_up(rows: &[TrialRow], pass: Pass, workload: &str, arm: &str) -> 
 }
 
 /// The blocks of a workload that count: those in which every arm has a trial that stands, its last
-/// one if it was run again. A trial that was turned away, whatever its own figures, takes its whole
+/// one if it was run again. A rejected trial, whatever its own figures, takes its whole
 /// block out, or the choice of blocks would depend on the results. Arms that are unsupported, or
 /// that never stood, have no figures and are left out.
 pub fn complete_blocks<'a>(rows: &'a [TrialRow], pass: Pass, workload: &str) -> Vec<Block<'a>> {

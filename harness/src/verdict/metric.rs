@@ -18,6 +18,8 @@ pub struct Metric {
     pub better: Option<Verdict>,
     /// Whether it stands when the client was the bottleneck.
     pub stands_when_client_limited: bool,
+    /// The figure below which it has no ratio: the smallest change would decide it.
+    pub least: f64,
     source: Source,
 }
 
@@ -136,6 +138,7 @@ pub const CPU: Metric = Metric {
     words: Words { noun: "server CPU per echo", unit: "ns" },
     better: Some(Verdict::Lower),
     stands_when_client_limited: true,
+    least: 0.01,
     source: Source::Trial { value: |row| row.server_cpu_ns_per_echo, send_lag: None },
 };
 
@@ -147,6 +150,7 @@ pub const BOTH_CPU: Metric = Metric {
     words: Words { noun: "server and client CPU per echo", unit: "ns" },
     better: Some(Verdict::Lower),
     stands_when_client_limited: true,
+    least: 0.01,
     source: Source::Trial {
         value: |row| Some(row.server_cpu_ns_per_echo? + row.client_cpu_ns_per_echo?),
         send_lag: None,
@@ -160,6 +164,7 @@ pub const THROUGHPUT: Metric = Metric {
     words: Words { noun: "echoes per second", unit: "/s" },
     better: Some(Verdict::Higher),
     stands_when_client_limited: false,
+    least: 0.0,
     source: Source::Trial { value: |row| row.achieved_per_s, send_lag: None },
 };
 
@@ -202,6 +207,7 @@ const fn latency(
         words: Words { noun, unit: "µs" },
         better: Some(Verdict::Lower),
         stands_when_client_limited: false,
+        least: 0.0,
         source: Source::Trial { value, send_lag },
     }
 }
@@ -212,6 +218,7 @@ const CONTEXT_SWITCHES: Metric = Metric {
     words: Words { noun: "context switches per echo", unit: "" },
     better: None,
     stands_when_client_limited: true,
+    least: 0.01,
     source: Source::Trial { value: |row| row.context_switches_per_echo, send_lag: None },
 };
 
@@ -221,6 +228,7 @@ const SYSCALLS: Metric = Metric {
     words: Words { noun: "system calls per echo", unit: "" },
     better: Some(Verdict::Lower),
     stands_when_client_limited: true,
+    least: 0.01,
     source: Source::Trial { value: |row| row.syscalls_per_echo, send_lag: None },
 };
 
@@ -231,6 +239,7 @@ const fn memory(name: &'static str, noun: &'static str, object: &'static str) ->
         words: Words { noun, unit: "bytes" },
         better: Some(Verdict::Lower),
         stands_when_client_limited: true,
+        least: 1.0,
         source: Source::Slope(object),
     }
 }

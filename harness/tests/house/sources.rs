@@ -38,7 +38,7 @@ pub struct Source {
     pub functions: Vec<(Named, usize)>,
     /// The structs, enums, traits and type aliases.
     pub types: Vec<Named>,
-    /// The string literals, except the `NAME` of a backend.
+    /// The string literals.
     pub literals: Vec<Named>,
 }
 
@@ -189,10 +189,8 @@ impl<'a> Visit<'a> for Reader {
     }
 
     fn visit_impl_item(&mut self, item: &'a ImplItem) {
-        match item {
-            ImplItem::Const(item) if item.ident == "NAME" => return,
-            ImplItem::Fn(item) => self.add_function(&item.sig, &item.block),
-            _ => {}
+        if let ImplItem::Fn(item) = item {
+            self.add_function(&item.sig, &item.block);
         }
         visit::visit_impl_item(self, item);
     }
@@ -292,7 +290,7 @@ impl T for u8 {\n  fn d(\n  ) {}\n}\n#[cfg(test)] mod tests { fn e() {} }";
 #[test]
 fn types_and_literals_are_found() {
     let text = "enum A { X } type B = u8; impl T for A { type Error = ();
-const NAME: &str = \"poll\"; } fn f() { g(\"a\", matches!(x, \"b\")) }";
+} fn f() { g(\"a\", matches!(x, \"b\")) }";
     let source = Source::parse("src/a.rs", text);
     let names = |list: &[Named]| list.iter().map(|one| one.name.clone()).collect::<Vec<_>>();
     assert_eq!(names(&source.types), ["A", "B"]);

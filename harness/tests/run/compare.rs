@@ -428,7 +428,7 @@ fn what_differs_is_said_and_what_is_not_whole_is_not_judged() {
     fs::write(&file, manifest.to_string()).unwrap();
     assert_not_judged(
         &judged(&place, &run, &copy, &[]),
-        &["B is not whole: it was broken off after 528 trials"],
+        &["B is not whole: it was interrupted after 528 trials"],
     );
 }
 

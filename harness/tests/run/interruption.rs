@@ -1,4 +1,4 @@
-//! A run that is broken off keeps what it measured, says how to go on, and leaves no program
+//! A run that is interrupted keeps what it measured, says how to go on, and leaves no program
 //! behind.
 
 use std::fs;
@@ -47,7 +47,7 @@ fn assert_readable(place: &Place) -> Vec<crate::Row> {
     assert!((rows.len()..PLANNED).contains(&manifest["order"].as_array().unwrap().len()));
     assert!(manifest["finished_utc"].is_null());
     let printed = stdout(&success(&mut place.report()));
-    assert_has(&printed, &["broken off", &format!("- Trials: {}: ", rows.len())]);
+    assert_has(&printed, &["interrupted: only", &format!("- Trials: {}: ", rows.len())]);
     rows
 }
 
@@ -65,7 +65,7 @@ fn interrupted_by(signal: libc::c_int) {
         &one_line(&output),
         &["interrupted: the trials so far are in out; to resume: ", " run --resume out"],
     );
-    assert_has(&stdout(&output), &["broken off", "results are in out"]);
+    assert_has(&stdout(&output), &["interrupted: only", "results are in out"]);
     let rows = assert_readable(&place);
     assert!(rows.len() > before, "{} {before}", rows.len());
     assert!(rows.iter().all(|row| row["status"] != "failed"), "{rows:?}");
@@ -93,7 +93,7 @@ fn twice_interrupted_by(first: libc::c_int, second: libc::c_int) {
     assert!(children.are_gone(), "{children:?}");
     let line = one_line(&running.end());
     assert_has(&line, &["interrupted in the midst of a trial; to resume: ", " run --resume out"]);
-    assert_eq!(place.rows_so_far(), 0, "a trial that was broken off is none");
+    assert_eq!(place.rows_so_far(), 0, "a trial that was interrupted is none");
     assert!(place.manifest()["finished_utc"].is_null());
 }
 

@@ -349,7 +349,7 @@ fn a_run_ends_with_a_page_and_pictures_and_a_report_makes_the_same() {
             "<strong>Nothing is decided:</strong> <code>epoll-et</code> is the only arm",
             "<td>epoll-et</td>",
             "<li>CPU per echo: the run has no latency pass</li>",
-            "No trial was turned away.",
+            "No trial was rejected.",
         ],
     );
     for outside in ["src=", "url(", "@import", "href=\"http"] {

@@ -194,7 +194,7 @@ fn a_run_that_is_killed_again_and_again_ends_as_if_it_had_not_been() {
         assert_eq!(resumption["boot_id"], manifest["machine"]["boot_id"]);
         assert_eq!(resumption["differences"], json!([]));
     }
-    assert_has(&printed, &[&format!("gone on with {kills} times")]);
+    assert_has(&printed, &[&format!("resumed {kills} times")]);
 
     let files: Vec<_> = names(&place.out()).into_iter().collect();
     let contents =
@@ -361,9 +361,9 @@ fn a_run_that_is_under_way_is_left_alone() {
     assert_has(&failure(&mut place.resume()), &["out: this run is still under way"]);
     let printed = stdout(&success(&mut place.report()));
     assert_has(&printed, &["under way: what follows is of the trials so far"]);
-    assert!(!printed.contains("broken off"), "{printed}");
+    assert!(!printed.contains("interrupted:"), "{printed}");
     drop(running);
-    assert_has(&stdout(&success(&mut place.report())), &["broken off: what follows"]);
+    assert_has(&stdout(&success(&mut place.report())), &["interrupted: only the trials"]);
 }
 
 #[test]

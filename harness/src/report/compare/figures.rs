@@ -78,17 +78,9 @@ impl Figure {
     }
 }
 
-/// Calls or switches an echo, or bytes a connection, below which a figure is too near zero for a
-/// ratio: the smallest change would decide it.
-const NEAR_ZERO: [(&str, f64); 2] = [("_per_echo", 0.01), ("_bytes_per_connection_over_null", 1.0)];
-
 /// Returns whether these figures are far enough from zero for a ratio.
 fn has_ratio(metric: &Metric, figures: [f64; 2]) -> bool {
-    let least = NEAR_ZERO
-        .iter()
-        .find(|(ending, _)| metric.name.ends_with(ending))
-        .map_or(0.0, |(_, least)| *least);
-    figures.iter().all(|figure| *figure > 0.0 && *figure >= least)
+    figures.iter().all(|figure| *figure > 0.0 && *figure >= metric.least)
 }
 
 /// Returns every figure that both runs have, and the reasons why others are left out.

@@ -151,7 +151,7 @@ pub fn workload(pair: &Pair, a: &Workload, b: &Workload) -> Option<String> {
 
 /// Returns the conditions of a workload, without its name and the origin of its rate.
 fn conditions(workload: &Workload, matrix: &Matrix) -> Value {
-    let mut fields = serde_json::to_value(workload).unwrap_or_default();
+    let mut fields = serde_json::to_value(workload).expect("a workload is written as JSON");
     if let Some(fields) = fields.as_object_mut() {
         fields
             .retain(|name, _| !["name", "question", "sweep", "sweep_of"].contains(&name.as_str()));

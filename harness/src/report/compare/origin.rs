@@ -93,7 +93,7 @@ fn of_matrices(pair: &Pair) -> Vec<String> {
 /// one value if the other matrix has none of it.
 fn settings(matrix: &Matrix) -> BTreeMap<String, Value> {
     let mut found = BTreeMap::new();
-    let whole = serde_json::to_value(matrix).unwrap_or_default();
+    let whole = serde_json::to_value(matrix).expect("a matrix is written as JSON");
     for (key, value) in whole.as_object().into_iter().flatten() {
         match value {
             Value::Null => {}
