@@ -30,6 +30,7 @@ mod process;
 pub mod result;
 mod schedule;
 mod shared;
+pub mod sum;
 mod thread;
 mod thread_pool;
 mod totals;

@@ -9,6 +9,7 @@ mod scale;
 mod syscalls;
 mod trials;
 mod verdict;
+mod windows;
 mod words;
 
 use serde::{Deserialize, Serialize};
@@ -19,6 +20,7 @@ pub use self::scale::*;
 pub use self::syscalls::*;
 pub use self::trials::*;
 pub use self::verdict::*;
+pub use self::windows::*;
 pub use self::words::*;
 
 /// All that came of a trial.
@@ -34,6 +36,9 @@ pub struct Outcome {
     pub syscalls: Vec<SyscallRow>,
     /// The events within io_uring.
     pub events: Vec<EventRow>,
+    /// Its turns, if it was interleaved with others.
+    #[serde(default)]
+    pub windows: Vec<WindowRow>,
     /// Its memory readings.
     pub memory_points: Vec<MemoryPointRow>,
     /// Slopes through them, not yet compared with `null`.

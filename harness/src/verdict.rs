@@ -5,6 +5,7 @@ pub mod comparisons;
 pub mod contrast;
 pub mod estimate;
 mod judge;
+pub mod measured;
 pub mod memory;
 pub mod metric;
 pub mod readings;

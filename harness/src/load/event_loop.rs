@@ -164,13 +164,14 @@ impl LoadThread {
     }
 
     fn pacer(&self, open: OpenLoop, order: RunOrder) -> Pacer {
-        let RunOrder { budget, active, start_ns, .. } = order;
+        let RunOrder { budget, active, start_ns, runs_before, .. } = order;
         let (own, plan) = (self.in_flight.len(), &self.shared.plan);
         let messages = (0..own)
             .map(|index| budget.of(self.number(index), active))
             .fold(0, u64::saturating_add);
         let share = ThreadShare { thread: self.thread, threads: plan.threads, active, own };
-        let schedule = Schedule::new(open, plan.seed, start_ns, messages, share);
+        let seed = plan.seed.wrapping_add(runs_before << 48);
+        let schedule = Schedule::new(open, seed, start_ns, messages, share);
         Pacer { schedule, armed_for_ns: None }
     }
 

@@ -202,7 +202,8 @@ pub fn read_log(path: &Path) -> Result<Histogram<u64>> {
     parse_log(&text).with_context(|| path.display().to_string())
 }
 
-fn parse_log(text: &[u8]) -> Result<Histogram<u64>> {
+/// Reads the histogram of a text that [`log`] made.
+pub fn parse_log(text: &[u8]) -> Result<Histogram<u64>> {
     for entry in IntervalLogIterator::new(text) {
         let entry = entry.map_err(|error| anyhow!("no log of a histogram: {error:?}"))?;
         let LogEntry::Interval(interval) = entry else { continue };

@@ -65,6 +65,9 @@ pub struct LoadResult {
     pub warmup_echoes: u64,
     /// Echoes that came back within the window, whole and verified.
     pub echoes: u64,
+    /// Echoes of the run: before, within and after the window.
+    #[serde(default)]
+    pub echoes_in_all: u64,
     /// Bytes of these echoes, counted one way.
     pub bytes: u64,
     /// Echoes per second of the window.
@@ -386,6 +389,7 @@ mod tests {
             arrival: Arrival::Closed,
             duration_s: 0.5,
             warmup_s: 0.25,
+            echoes_in_all: 0,
             warmup_echoes: 7,
             echoes: 10,
             bytes: 640,

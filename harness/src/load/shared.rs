@@ -65,6 +65,8 @@ pub struct RunOrder {
     pub open: Option<OpenLoop>,
     /// When an open loop's schedule begins.
     pub start_ns: u64,
+    /// The runs of this load before: each has a schedule of its own.
+    pub runs_before: u64,
 }
 
 /// The result of one thread in one run.

@@ -57,6 +57,8 @@ pub struct ThreadPool {
     later: VecDeque<MainEvent>,
     connections: usize,
     cpus: usize,
+    /// The runs so far.
+    runs: u64,
 }
 
 impl ThreadPool {
@@ -88,7 +90,7 @@ impl ThreadPool {
             threads.push(handle);
         }
         let later = VecDeque::new();
-        Ok(Self { shared, commands, threads, events, later, connections: 0, cpus })
+        Ok(Self { shared, commands, threads, events, later, connections: 0, cpus, runs: 0 })
     }
 
     /// Returns the next line of stdin; None at its end.
@@ -160,7 +162,9 @@ impl ThreadPool {
         let (mut parts, timed) = (Vec::new(), budget.duration());
         let mut interrupted = false;
         let warmup_start_ns = monotonic_ns();
-        let order = RunOrder { budget, active, open, start_ns: warmup_start_ns };
+        let runs_before = self.runs;
+        self.runs += 1;
+        let order = RunOrder { budget, active, open, start_ns: warmup_start_ns, runs_before };
         if timed.is_some() {
             shared.window.set(u64::MAX, u64::MAX);
             self.tell(ThreadCommand::Run(order));
@@ -205,6 +209,7 @@ impl ThreadPool {
             ended_ns: monotonic_ns(),
             client_cpu_ns: cpu_after_ns - cpu_before_ns,
             late_ns,
+            echoes_in_all: shared.echoes(),
             parts,
             interrupted,
         };

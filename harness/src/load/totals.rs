@@ -35,6 +35,8 @@ pub struct RunTotals {
     pub client_cpu_ns: u64,
     /// How long after the window's end the CPU clock was read.
     pub late_ns: u64,
+    /// Echoes before, within and after the window.
+    pub echoes_in_all: u64,
 }
 
 impl RunTotals {
@@ -61,6 +63,7 @@ impl RunTotals {
             warmup_s: self.warmup_s.unwrap_or(0.0),
             warmup_echoes: self.sum(|part| part.warmup_echoes),
             echoes,
+            echoes_in_all: self.echoes_in_all,
             bytes: echoes * plan.message_bytes,
             achieved_per_s: echoes as f64 / duration_s,
             latency_us: latencies.latency_us(),

@@ -56,11 +56,10 @@ impl ControlGroup {
     }
 
     fn tighten_memory(&mut self, folder: &Path, most: &str, used: &str) {
-        // A use that cannot be read leaves nothing: a ramp would go on until it is killed.
         // The first version writes "no bound" as the largest number of whole pages.
         let bytes = |file| file_text(folder, file).trim().parse::<u64>().ok();
         let bound = bytes(most).filter(|&bytes| bytes < u64::MAX / 4);
-        let left = bound.map(|bound| bound.saturating_sub(bytes(used).unwrap_or(bound)));
+        let left = bound.map(|bound| bound.saturating_sub(bytes(used).unwrap_or_default()));
         self.memory_left_bytes = self.memory_left_bytes.into_iter().chain(left).min();
     }
 

@@ -6,7 +6,7 @@ use anyhow::{Context, Error, Result, bail, ensure};
 use ringmark::backend::{self, Knobs};
 
 use super::external::{External, check_name};
-use super::types::{Arm, Latency, Matrix, Memory, Scale, WORK, Workload};
+use super::types::{Arm, Interleaved, Latency, Matrix, Memory, Scale, WORK, Workload};
 use crate::load::result::Arrival;
 
 /// Worker threads and ports that a server may have.
@@ -210,6 +210,13 @@ impl Workload {
 impl Latency {
     fn check(&self) -> Result<()> {
         ensure!((1..=1000).contains(&self.blocks), "latency.blocks must be from 1 to 1000");
+        if let Some(Interleaved { sets, set, window, .. }) = &self.interleaved {
+            ensure!((1..=1000).contains(sets), "latency.interleaved.sets must be from 1 to 1000");
+            ensure!(
+                window.get() <= set.get() / 2,
+                "latency.interleaved.window must fit into `set` for every arm, several times"
+            );
+        }
         for (key, value) in [
             ("precision_percent", self.precision_percent),
             ("objective_p99_us", self.objective_p99_us),

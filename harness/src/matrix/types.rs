@@ -112,10 +112,28 @@ pub struct Latency {
     /// echo against the baseline is at most this far from its ratio, in percent of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub precision_percent: Option<f64>,
+    /// How open loops are measured, if not in a fresh trial for each arm.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interleaved: Option<Interleaved>,
     /// The 99th percentile that a service must keep: a sweep's capacity is the highest rate that
     /// does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub objective_p99_us: Option<f64>,
+}
+
+/// Open loops of which all servers and loads are alive at once, and take turns in short windows:
+/// what is near in time shares the machine's phases.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Interleaved {
+    /// Sets of fresh processes that shall count; each is a block.
+    pub sets: u32,
+    /// How long the servers of a set take turns.
+    pub set: MeasuringTime,
+    /// The window of a turn.
+    pub window: MeasuringTime,
+    /// The time before a window, in which the load runs already.
+    pub warmup: WaitingTime,
 }
 
 /// The pass for system calls.

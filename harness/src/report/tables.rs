@@ -299,7 +299,7 @@ fn endings(run: &Run) -> String {
     for Workload { name, .. } in &run.matrix.workloads {
         let blocks = blocks::complete_blocks(&run.trials, Pass::Latency, name).len();
         let asked_for = significant(asked);
-        let why = match comparisons::precision_percent(&run.trials, name, &run.matrix) {
+        let why = match comparisons::precision_percent(run.measured(), name, &run.matrix) {
             Some(reached) if reached <= asked => {
                 format!("every interval is within {asked_for} % of its ratio, which was asked for")
             }

@@ -41,10 +41,10 @@ impl Journal {
         self.file.set_len(self.length).context("cut the journal")
     }
 
-    /// Appends a trial.
+    /// Appends a trial, which then outlives a power cut.
     pub fn add(&mut self, outcome: &Outcome) -> Result<()> {
         let line = serde_json::to_string(outcome)? + "\n";
-        let written = self.file.write_all(line.as_bytes());
+        let written = self.file.write_all(line.as_bytes()).and_then(|()| self.file.sync_data());
         written.context("a trial cannot be written: make room on the disk")
     }
 }
@@ -66,7 +66,7 @@ pub fn parse(bytes: &[u8]) -> Result<(RunRows, u64)> {
     let mut rows = RunRows::default();
     for (line, number) in bytes[..length].split_inclusive(|&byte| byte == b'\n').zip(1..) {
         let outcome = serde_json::from_slice(line).with_context(|| {
-            format!("line {number}: another version of ringmark wrote it, or it was edited")
+            format!("line {number}: another version of ringmark wrote it, or it was edited: in it")
         })?;
         rows.add(outcome);
     }

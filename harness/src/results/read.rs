@@ -13,8 +13,10 @@ use super::run_rows::RunRows;
 use super::sides::Sides;
 use crate::matrix::Matrix;
 use crate::rows::{
-    CapacityRow, ComparisonRow, EventRow, MemoryPointRow, MemoryRow, ScaleRow, SyscallRow, TrialRow,
+    CapacityRow, ComparisonRow, EventRow, MemoryPointRow, MemoryRow, ScaleRow, SyscallRow,
+    TrialRow, WindowRow,
 };
+use crate::verdict::measured::Measured;
 use crate::verdict::slopes::{self, Flaw};
 use crate::verdict::{comparisons, sweep};
 
@@ -68,6 +70,8 @@ pub struct Run {
     pub syscalls: Vec<SyscallRow>,
     /// `events.csv`.
     pub events: Vec<EventRow>,
+    /// `windows.csv`.
+    pub windows: Vec<WindowRow>,
     /// `memory.csv`; slopes whose figures may not be used are `rejected`, or have nothing over
     /// `null`.
     pub memory: Vec<MemoryRow>,
@@ -85,6 +89,11 @@ pub struct Run {
 }
 
 impl Run {
+    /// Returns the rows that are compared.
+    pub fn measured(&self) -> Measured<'_> {
+        Measured { trials: &self.trials, windows: &self.windows, memory: &self.memory }
+    }
+
     /// Returns the description of the server's machine; null if it is not known.
     pub fn server_machine(&self) -> &Value {
         match &self.sides {
@@ -143,10 +152,13 @@ impl Run {
             Some((rows, _)) if state != RunState::Finished => rows,
             _ => RunRows::read(folder)?,
         };
-        let RunRows { trials, syscalls, events, memory_points, mut memory, scale } = rows;
+        let RunRows { trials, syscalls, events, windows, memory_points, mut memory, scale } = rows;
         let flaws = slopes::judge(&mut memory, &memory_points, &trials);
         Ok(Self {
-            comparisons: comparisons::compare(&trials, &memory, &matrix),
+            comparisons: comparisons::compare(
+                Measured { trials: &trials, windows: &windows, memory: &memory },
+                &matrix,
+            ),
             capacities: sweep::capacities(&trials, &matrix),
             manifest,
             state,
@@ -155,6 +167,7 @@ impl Run {
             trials,
             syscalls,
             events,
+            windows,
             memory,
             memory_points,
             flaws,
@@ -171,13 +184,17 @@ impl Run {
             manifest: Value::Null,
             state: RunState::Finished,
             sides: None,
-            comparisons: comparisons::compare(&trials, &memory, &matrix),
+            comparisons: comparisons::compare(
+                Measured { memory: &memory, ..Measured::of(&trials) },
+                &matrix,
+            ),
             capacities: sweep::capacities(&trials, &matrix),
             matrix,
             trials,
             memory,
             syscalls: Vec::new(),
             events: Vec::new(),
+            windows: Vec::new(),
             memory_points: Vec::new(),
             flaws: Vec::new(),
             scale: Vec::new(),

@@ -11,7 +11,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::files::replace;
-use crate::rows::{EventRow, MemoryPointRow, MemoryRow, Outcome, ScaleRow, SyscallRow, TrialRow};
+use crate::rows::{
+    EventRow, MemoryPointRow, MemoryRow, Outcome, ScaleRow, SyscallRow, TrialRow, WindowRow,
+};
 use crate::statistics::{Interval, TheilSen};
 use crate::verdict::memory;
 
@@ -24,6 +26,8 @@ pub struct RunRows {
     pub syscalls: Vec<SyscallRow>,
     /// `events.csv`.
     pub events: Vec<EventRow>,
+    /// `windows.csv`.
+    pub windows: Vec<WindowRow>,
     /// `memory_points.csv`.
     pub memory_points: Vec<MemoryPointRow>,
     /// `memory.csv`.
@@ -39,6 +43,7 @@ impl RunRows {
             trials: read(&folder.join("trials.csv"))?,
             syscalls: read(&folder.join("syscalls.csv"))?,
             events: read(&folder.join("events.csv"))?,
+            windows: read(&folder.join("windows.csv"))?,
             memory_points: read(&folder.join("memory_points.csv"))?,
             memory: read(&folder.join("memory.csv"))?,
             scale: read(&folder.join("scale.csv"))?,
@@ -69,6 +74,7 @@ impl RunRows {
         self.trials.push(outcome.row);
         self.syscalls.extend(outcome.syscalls);
         self.events.extend(outcome.events);
+        self.windows.extend(outcome.windows);
         self.memory_points.extend(outcome.memory_points);
         self.scale.extend(outcome.scale);
     }
@@ -78,6 +84,7 @@ impl RunRows {
         write_all(&folder.join("trials.csv"), &self.trials)?;
         write_all(&folder.join("syscalls.csv"), &self.syscalls)?;
         write_all(&folder.join("events.csv"), &self.events)?;
+        write_all(&folder.join("windows.csv"), &self.windows)?;
         write_all(&folder.join("memory_points.csv"), &self.memory_points)?;
         write_all(&folder.join("memory.csv"), &self.memory)?;
         write_all(&folder.join("scale.csv"), &self.scale)
@@ -90,6 +97,7 @@ pub fn append_outcome(folder: &Path, outcome: &Outcome) -> Result<()> {
     append(&folder.join("trials.csv"), slice::from_ref(&outcome.row))?;
     append(&folder.join("syscalls.csv"), &outcome.syscalls)?;
     append(&folder.join("events.csv"), &outcome.events)?;
+    append(&folder.join("windows.csv"), &outcome.windows)?;
     append(&folder.join("memory_points.csv"), &outcome.memory_points)?;
     append(&folder.join("scale.csv"), &outcome.scale)
 }

@@ -11,6 +11,7 @@ use super::manifest::Manifest;
 use super::run_rows::{RunRows, append_outcome, write_all};
 use crate::matrix::Matrix;
 use crate::rows::{Outcome, Pass, TrialRow};
+use crate::verdict::measured::Measured;
 use crate::verdict::{comparisons, slopes, sweep};
 
 /// The folder of a run, to which trials are added.
@@ -45,8 +46,8 @@ impl Results {
     pub fn open(folder: &Path, lock: Option<File>) -> Result<Self> {
         let Some((journal, rows)) = Journal::open(folder)? else {
             bail!(
-                "an earlier version of ringmark began this run, and left no trials.jsonl to resume \
-                 it from: `ringmark run --replay` starts over"
+                "there is no trials.jsonl to resume it from: an earlier version of ringmark began \
+                 this run, or the file was removed: `ringmark run --replay` starts over"
             );
         };
         Ok(Self { folder: folder.to_owned(), journal, rows, _lock: lock })
@@ -100,6 +101,12 @@ impl Results {
         &self.rows.trials
     }
 
+    /// Returns the rows so far that are compared.
+    pub fn measured(&self) -> Measured<'_> {
+        let RunRows { trials, windows, memory, .. } = &self.rows;
+        Measured { trials, windows, memory }
+    }
+
     /// Gives up the folder, and returns the trials of the run.
     pub fn close(self) -> Vec<TrialRow> {
         self.rows.trials
@@ -110,7 +117,8 @@ impl Results {
         self.rows.write(&self.folder)?;
         let mut memory = self.rows.memory.clone();
         slopes::judge(&mut memory, &[], &self.rows.trials);
-        let comparisons = comparisons::compare(&self.rows.trials, &memory, matrix);
+        let comparisons =
+            comparisons::compare(Measured { memory: &memory, ..self.measured() }, matrix);
         write_all(&self.folder.join("comparisons.csv"), &comparisons)?;
         let capacities = sweep::capacities(&self.rows.trials, matrix);
         if capacities.is_empty() {

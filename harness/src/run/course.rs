@@ -12,7 +12,7 @@ use super::watch::Watch;
 use crate::machine::files;
 use crate::results::{Manifest, Results};
 use crate::rows::TrialRow;
-use crate::trial::{Trial, TrialContext};
+use crate::trial::{self, Task, Trial, TrialContext};
 
 /// How the trials of a run came to an end.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -41,7 +41,7 @@ impl Course {
     pub fn measure(&mut self, mut trials: Vec<Trial>) -> Result<RunEnd> {
         while !self.stop.after_trial() {
             if trials.is_empty() {
-                let Some(block) = self.planner.next(self.results.trials())? else {
+                let Some(block) = self.planner.next(self.results.measured())? else {
                     return Ok(RunEnd::Complete);
                 };
                 trials = block;
@@ -51,8 +51,8 @@ impl Course {
             }
             let time = time_left(&self.planner, &trials);
             self.bar.set_length(self.bar.position() + time.as_millis() as u64);
-            for trial in std::mem::take(&mut trials) {
-                if !self.run(&trial)? {
+            for together in in_sets(std::mem::take(&mut trials)) {
+                if !self.run(&together)? {
                     return Ok(RunEnd::AtOnce);
                 }
                 if self.stop.after_trial() {
@@ -63,22 +63,31 @@ impl Course {
         Ok(RunEnd::AfterTrial)
     }
 
-    /// Runs a trial and writes its rows. Returns false if it was interrupted.
-    fn run(&mut self, trial: &Trial) -> Result<bool> {
-        let Trial { task, role, .. } = trial;
-        self.bar.set_message(format!("{} {}: {role}", task.pass().name(), task.name()));
+    /// Runs trials together, one if they take no turns, and writes their rows. Returns false if
+    /// they were interrupted.
+    fn run(&mut self, trials: &[Trial]) -> Result<bool> {
+        let Some(Trial { task, role, .. }) = trials.first() else { return Ok(true) };
+        let who = if trials.len() > 1 { "all arms in turn" } else { role };
+        self.bar.set_message(format!("{} {}: {who}", task.pass().name(), task.name()));
         self.watch.look()?;
-        let outcome = match hopeless(self.results.trials(), trial) {
-            Some(reason) => trial.not_run(&self.context, reason),
-            None => trial.run(&self.context),
+        let outcomes = match trials {
+            [trial] if !matches!(task, Task::Interleaved(..)) => {
+                vec![match hopeless(self.results.trials(), trial) {
+                    Some(reason) => trial.not_run(&self.context, reason),
+                    None => trial.run(&self.context),
+                }]
+            }
+            set => trial::run_set(set, &self.context),
         };
-        self.bar.inc(task.estimate().as_millis() as u64);
+        self.bar.inc(task.estimate_block(trials.len()).as_millis() as u64);
         if self.stop.at_once() {
             return Ok(false);
         }
         // A program may have been replaced since; then it is not known what was measured.
         self.watch.look()?;
-        self.results.add(outcome)?;
+        for outcome in outcomes {
+            self.results.add(outcome)?;
+        }
         Ok(true)
     }
 
@@ -95,8 +104,18 @@ impl Course {
     }
 }
 
-/// Estimates how long these trials take, and the blocks that are ahead as far as that is known.
+/// Returns the trials one by one, or those that take turns together.
+fn in_sets(trials: Vec<Trial>) -> Vec<Vec<Trial>> {
+    if trials.iter().all(|trial| matches!(trial.task, Task::Interleaved(..))) {
+        return vec![trials];
+    }
+    trials.into_iter().map(|trial| vec![trial]).collect()
+}
+
+/// Estimates how long these trials of a block take, and the blocks that are ahead as far as that is
+/// known.
 pub fn time_left(planner: &Planner, trials: &[Trial]) -> Duration {
-    let these = trials.iter().map(|trial| trial.task.estimate());
-    these.chain(planner.ahead().map(|(task, trials)| task.estimate() * trials as u32)).sum()
+    let these = trials.first().map(|trial| trial.task.estimate_block(trials.len()));
+    let ahead = planner.ahead().map(|(task, trials)| task.estimate_block(trials));
+    these.into_iter().chain(ahead).sum()
 }

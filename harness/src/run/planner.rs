@@ -4,14 +4,16 @@
 use std::collections::VecDeque;
 
 use anyhow::Result;
+use itertools::Itertools as _;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use ringmark::backend;
 
-use crate::matrix::{Arm, Matrix};
+use crate::matrix::{Arm, Latency, Matrix, Workload};
 use crate::rows::{Pass, Status, TrialRow};
 use crate::trial::{Task, Trial};
+use crate::verdict::measured::Measured;
 use crate::verdict::{blocks, comparisons, readings, sweep};
 
 /// Deals a run's trials block by block: all arms of a workload once, in an order of their own.
@@ -44,6 +46,29 @@ const ADDITIONAL_SHARE: f64 = 0.25;
 
 /// Closed-loop trials of the baseline from which the rates of a sweep follow: enough for a median.
 const CAPACITY_TRIALS: u32 = 3;
+
+/// No arm stands farther than half of so many trials from a reading of the baseline.
+const ARMS_BETWEEN_READINGS: usize = 4;
+
+/// Returns how often the baseline runs in a block of so many arms, itself included: before, after
+/// and between every four others.
+fn readings_of_baseline(arms: usize) -> usize {
+    arms.saturating_sub(1).div_ceil(ARMS_BETWEEN_READINGS).max(1) + 1
+}
+
+/// Puts the baseline's readings before, after and evenly between the other arms.
+fn spread(arms: Vec<(String, Arm)>, baseline: &str) -> Vec<(String, Arm)> {
+    let is_reading = |(role, _): &(String, Arm)| readings::number(role, baseline).is_some();
+    let (readings, others): (Vec<_>, Vec<_>) = arms.into_iter().partition(is_reading);
+    let gaps = readings.len().saturating_sub(1).max(1);
+    let end = |place: usize| (others.len() * place).div_ceil(gaps).min(others.len());
+    let mut spread = Vec::new();
+    for (place, reading) in readings.into_iter().enumerate() {
+        spread.push(reading);
+        spread.extend_from_slice(&others[end(place)..end(place + 1)]);
+    }
+    spread
+}
 
 impl Planner {
     /// Plans a run; `given` is the matrix with the rates of its sweeps, if an earlier run found
@@ -88,19 +113,20 @@ impl Planner {
     ///
     /// # Errors
     /// When the baseline gave no capacity from which the rates of a sweep could follow.
-    pub fn next(&mut self, rows: &[TrialRow]) -> Result<Option<Vec<Trial>>> {
+    pub fn next(&mut self, measured: Measured<'_>) -> Result<Option<Vec<Trial>>> {
+        let rows = measured.trials;
         self.last = self.retries(rows);
         if !self.last.is_empty() {
             return Ok(Some(self.last.clone()));
         }
         loop {
             while let Some((number, task)) = self.ahead.pop_front() {
-                if !self.is_done(&task, rows) {
+                if !self.is_done(&task, measured) {
                     self.last = self.block(number, task);
                     return Ok(Some(self.last.clone()));
                 }
             }
-            self.ahead = self.additional(rows);
+            self.ahead = self.additional(measured);
             if !self.ahead.is_empty() {
                 continue;
             }
@@ -148,23 +174,33 @@ impl Planner {
             }
             Pass::Capacity => arms.retain(|(name, _)| name == baseline),
             Pass::Latency => {
-                let second = arms.iter().find(|(name, _)| name == baseline).cloned();
-                arms.extend(second.map(|(_, arm)| (readings::reading(baseline, 2), arm)));
+                let arm = arms.iter().find(|(name, _)| name == baseline).cloned();
+                let more = 2..=readings_of_baseline(arms.len());
+                arms.extend(
+                    arm.into_iter()
+                        .cartesian_product(more)
+                        .map(|((_, arm), number)| (readings::reading(baseline, number), arm)),
+                );
             }
         }
         arms
     }
 
-    /// Returns the rejected trials of the last block, to be run once more.
+    /// Returns the rejected trials of the last block, to be run once more; all of them if they take
+    /// turns.
     fn retries(&mut self, rows: &[TrialRow]) -> Vec<Trial> {
         let Some(tries) = self.tries.checked_sub(1) else { return Vec::new() };
         self.tries = tries;
         let mut trials = std::mem::take(&mut self.last);
-        trials.retain(|Trial { run_id, task, role, .. }| {
+        let is_rejected = |Trial { run_id, task, role, .. }: &Trial| {
             let row = rows.iter().rev().find(|row| row.run_id == *run_id);
             row.is_some_and(|row| row.status == Status::Rejected)
                 && !blocks::is_given_up(rows, task.pass(), task.name(), role)
-        });
+        };
+        let are_together = trials.iter().all(|trial| matches!(trial.task, Task::Interleaved(..)));
+        if !are_together || !trials.iter().any(is_rejected) {
+            trials.retain(is_rejected);
+        }
         for trial in &mut trials {
             (self.count, self.order) = (self.count + 1, self.order + 1);
             (trial.run_id, trial.order) = (self.count, self.order);
@@ -176,6 +212,9 @@ impl Planner {
         self.tries = if task.pass().is_walk() { 0 } else { TRIES };
         let mut arms = self.arms(task.pass());
         arms.shuffle(&mut self.random);
+        if task.pass() == Pass::Latency {
+            arms = spread(arms, &self.matrix.baseline);
+        }
         self.order = arms.len() as u32;
         let trials = arms.into_iter().zip(1..).map(|((role, arm), order)| {
             self.count += 1;
@@ -185,16 +224,17 @@ impl Planner {
     }
 
     /// Returns whether a workload needs no more blocks although the matrix allows them.
-    fn is_done(&self, task: &Task, rows: &[TrialRow]) -> bool {
-        task.pass() == Pass::Latency && comparisons::is_precise(rows, task.name(), &self.matrix)
+    fn is_done(&self, task: &Task, measured: Measured<'_>) -> bool {
+        task.pass() == Pass::Latency && comparisons::is_precise(measured, task.name(), &self.matrix)
     }
 
     /// Returns one more block of each workload that has fewer than it should and may have more.
-    fn additional(&self, rows: &[TrialRow]) -> VecDeque<(u32, Task)> {
+    fn additional(&self, measured: Measured<'_>) -> VecDeque<(u32, Task)> {
+        let rows = measured.trials;
         let mut more = VecDeque::new();
         for pass in self.matrix.passes() {
-            let (planned, additional) = block_counts(&self.matrix, pass);
             for task in tasks(&self.matrix, pass) {
+                let (planned, additional) = block_counts(&task);
                 let own: Vec<_> = rows
                     .iter()
                     .filter(|row| row.pass == Some(pass) && row.workload == task.name())
@@ -205,7 +245,10 @@ impl Planner {
                 }
                 let last = own.iter().map(|row| row.block).max().unwrap_or_default();
                 let complete = blocks::complete_blocks(rows, pass, task.name()).len() as u32;
-                if complete < planned && last < planned + additional && !self.is_done(&task, rows) {
+                if complete < planned
+                    && last < planned + additional
+                    && !self.is_done(&task, measured)
+                {
                     more.push_back((last + 1, task));
                 }
             }
@@ -230,30 +273,41 @@ fn tasks(matrix: &Matrix, pass: Pass) -> Vec<Task> {
         }
         Pass::Latency => {
             let all = workloads.iter().cloned().zip(latency.iter().cycle().cloned());
-            all.map(|(workload, latency)| Task::Latency(workload, latency)).collect()
+            let task =
+                |(workload, latency): (Workload, Latency)| match workload.rate_per_s.is_some()
+                    && latency.interleaved.is_some()
+                {
+                    true => Task::Interleaved(workload, latency),
+                    false => Task::Latency(workload, latency),
+                };
+            all.map(task).collect()
         }
     }
 }
 
 /// Returns how many blocks of a workload shall count in a pass, and how many more may be run to get
 /// there. A walk takes minutes and gives no ratio within its block, so it is not repeated.
-fn block_counts(matrix: &Matrix, pass: Pass) -> (u32, u32) {
-    let planned = match (pass, &matrix.latency) {
-        (Pass::Capacity, _) => CAPACITY_TRIALS,
-        (Pass::Latency, Some(latency)) => latency.blocks,
-        _ => 1,
+fn block_counts(task: &Task) -> (u32, u32) {
+    let planned = match task {
+        Task::Capacity(..) => CAPACITY_TRIALS,
+        Task::Latency(_, latency) => latency.blocks,
+        Task::Interleaved(_, latency) => latency.interleaved.as_ref().map_or(1, |turns| turns.sets),
+        Task::Syscalls(..) | Task::Memory(_) | Task::Scale(_) => 1,
     };
     let additional = (f64::from(planned) * ADDITIONAL_SHARE).ceil() as u32;
-    (planned, if pass.is_walk() { 0 } else { additional })
+    (planned, if task.pass().is_walk() { 0 } else { additional })
 }
 
-/// Returns the blocks that a matrix asks for, in the order in which they run. While the rates of
-/// its sweeps are not known, these are the ones that find them.
+/// Returns the blocks that a matrix asks for, in the order in which they run: one of each workload
+/// in turn. While the rates of its sweeps are not known, these are the ones that find them.
 fn planned(matrix: &Matrix) -> VecDeque<(u32, Task)> {
     let mut planned = VecDeque::new();
     for pass in matrix.passes() {
-        for number in 1..=block_counts(matrix, pass).0 {
-            planned.extend(tasks(matrix, pass).into_iter().map(|task| (number, task)));
+        let tasks = tasks(matrix, pass);
+        let most = tasks.iter().map(|task| block_counts(task).0).max().unwrap_or_default();
+        for number in 1..=most {
+            let wanted = tasks.iter().filter(|task| number <= block_counts(task).0);
+            planned.extend(wanted.map(|task| (number, task.clone())));
         }
     }
     planned
@@ -262,11 +316,70 @@ fn planned(matrix: &Matrix) -> VecDeque<(u32, Task)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::path::Path;
 
     fn quick() -> Matrix {
-        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("matrix/quick.toml");
-        Matrix::read(&file).expect("is good")
+        toml::from_str(
+            r#"
+            question = "q"
+            baseline = "epoll-et"
+            backends = [
+                { backend = "epoll-document" },
+                { backend = "epoll-et" },
+                { backend = "uring-multishot" },
+            ]
+            [latency]
+            blocks = 3
+            duration = "800ms"
+            warmup_max = "500ms"
+            [syscalls]
+            echoes = 10000
+            [memory]
+            question = "q"
+            connections = [1024, 2048]
+            message_bytes = 64
+            [[workload]]
+            name = "one"
+            question = "q"
+            connections = 1
+            message_bytes = 64
+            [[workload]]
+            name = "many"
+            question = "q"
+            connections = 64
+            message_bytes = 64
+            "#,
+        )
+        .expect("is good")
+    }
+
+    /// Arms by place, and the places of the baseline.
+    fn order(arms: usize, seed: u64) -> (Vec<String>, Vec<usize>) {
+        let backends = (0..arms).map(|arm| format!("{{ backend = \"b{arm}\" }}")).join(", ");
+        let text = format!(
+            "question = \"q\"\nbaseline = \"b0\"\nbackends = [{backends}]\n\
+             [latency]\nblocks = 1\nduration = \"1s\"\nwarmup_max = \"0s\"\n\
+             [[workload]]\nname = \"w\"\nquestion = \"q\"\nconnections = 1\n\
+             message_bytes = 1\n"
+        );
+        let matrix: Matrix = toml::from_str(&text).expect("a matrix");
+        let trials = Planner::new(matrix, None, seed).undisturbed();
+        let roles = trials.into_iter().map(|trial| trial.role).collect_vec();
+        let is_reading = |role: &String| readings::number(role, "b0").is_some();
+        let places = roles.iter().positions(is_reading).collect_vec();
+        (roles, places)
+    }
+
+    #[test]
+    fn no_arm_stands_farther_than_two_trials_from_the_baseline() {
+        for arms in 1..24 {
+            let (roles, places) = order(arms, arms as u64);
+            let is_near = |place: usize| places.iter().any(|own| own.abs_diff(place) <= 2);
+            assert!((0..roles.len()).all(is_near), "{roles:?}");
+            assert!(places.len() >= 2 && places[0] == 0, "{roles:?}");
+            assert_eq!(places.last(), Some(&(roles.len() - 1)), "{roles:?}");
+            assert_eq!(roles.iter().unique().count(), roles.len());
+        }
+        assert_ne!(order(9, 1).0, order(9, 2).0, "shuffled");
     }
 
     /// Returns the row of a trial. `lost` names those that are rejected: workload, block and arm.
@@ -291,7 +404,7 @@ mod tests {
     fn rows(matrix: &Matrix, seed: u64, lost: &[(&str, u32, &str)]) -> Vec<TrialRow> {
         let mut planner = Planner::new(matrix.clone(), None, seed);
         let mut rows: Vec<TrialRow> = Vec::new();
-        while let Some(trials) = planner.next(&rows).expect("a capacity") {
+        while let Some(trials) = planner.next(Measured::of(&rows)).expect("a capacity") {
             rows.extend(trials.iter().map(|trial| row(trial, lost)));
             assert_eq!(rows.len(), planner.count());
         }
@@ -380,7 +493,7 @@ mod tests {
     fn what_is_unsupported_is_not_tried_again() {
         let mut planner = Planner::new(quick(), None, 7);
         let mut rows: Vec<TrialRow> = Vec::new();
-        while let Some(trials) = planner.next(&rows).expect("no sweep") {
+        while let Some(trials) = planner.next(Measured::of(&rows)).expect("no sweep") {
             let unsupported = |trial| TrialRow { status: Status::Unsupported, ..row(trial, &[]) };
             rows.extend(trials.iter().map(unsupported));
         }
@@ -417,7 +530,7 @@ mod tests {
         let mut planner = Planner::new(matrix, None, 7);
         let mut rows: Vec<TrialRow> = Vec::new();
         let error = loop {
-            match planner.next(&rows) {
+            match planner.next(Measured::of(&rows)) {
                 Ok(trials) => rows.extend(trials.expect("an error").iter().map(|trial| TrialRow {
                     status: Status::Failed,
                     reason: "it did not start".to_owned(),
@@ -434,9 +547,10 @@ mod tests {
         let mut matrix = quick();
         for (planned, additional) in [(1, 1), (3, 1), (4, 1), (10, 3), (1000, 250)] {
             matrix.latency.as_mut().expect("given").blocks = planned;
-            assert_eq!(block_counts(&matrix, Pass::Latency), (planned, additional));
+            let counts = tasks(&matrix, Pass::Latency).iter().map(block_counts).collect_vec();
+            assert!(counts.iter().all(|counts| *counts == (planned, additional)));
         }
-        assert_eq!(block_counts(&matrix, Pass::Syscalls), (1, 1));
-        assert_eq!(block_counts(&matrix, Pass::Memory), (1, 0));
+        assert_eq!(block_counts(&tasks(&matrix, Pass::Syscalls)[0]), (1, 1));
+        assert_eq!(block_counts(&tasks(&matrix, Pass::Memory)[0]), (1, 0));
     }
 }

@@ -194,10 +194,9 @@ impl Prepared {
         let (mut left, mut trials) = (None, Vec::new());
         if let (Some(lock), Some(original)) = (lock, &original) {
             let found = Results::open(&folder, lock).with_context(|| path.to_string())?;
-            let rows = found.trials();
-            manifest =
-                resume::resumed(&folder, original.clone(), &manifest, rows.len(), options.anyway)?;
-            trials = resume::catch_up(&mut planner, rows, &mut manifest.order)
+            let done = found.trials().len();
+            manifest = resume::resumed(&folder, original.clone(), &manifest, done, options.anyway)?;
+            trials = resume::catch_up(&mut planner, found.measured(), &mut manifest.order)
                 .with_context(|| path.to_string())?;
             left = Some(found);
         } else if let (Some(folder), Some(original)) = (&options.replay, &original) {

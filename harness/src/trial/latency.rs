@@ -37,13 +37,23 @@ pub fn measure(
 ) -> Result<(Status, String)> {
     let mut site = Site::start(trial, context, &mut outcome.row, |_| {})?;
     let readings = Readings::take(&mut site, context, workload, latency, outcome)?;
-    let row = &mut outcome.row;
+    judge(site, &readings, workload, latency, &mut outcome.row)
+}
+
+/// Ends the server, fills the row, and lets the gates judge it.
+pub fn judge(
+    site: Site<'_>,
+    readings: &Readings<'_>,
+    workload: &Workload,
+    latency: &Latency,
+    row: &mut TrialRow,
+) -> Result<(Status, String)> {
     let counters = site.stop(row)?;
     readings.fill(row, workload, latency);
     row.events_per_wait = counters.events_per_wait_since(&readings.counters_before);
     let sharing = readings.sharing();
     row.shared_cpu = sharing.is_shared_cpu();
-    row.shared_core = context.placement.shared_core;
+    row.shared_core = readings.context.placement.shared_core;
     if let Some(reason) = miscounted(readings.window.result.churn.as_ref(), &readings.at_rest) {
         return Ok((Status::Rejected, reason));
     }
@@ -56,7 +66,7 @@ pub fn measure(
 }
 
 /// All that was read in a trial.
-struct Readings<'a> {
+pub struct Readings<'a> {
     context: &'a TrialContext,
     window: Window,
     counters_before: ServerCounters,
@@ -112,6 +122,18 @@ impl<'a> Readings<'a> {
         outcome.histogram = window.result.histogram_log.take();
         load.quit()?;
         idle.map(Client::quit).transpose()?;
+        Ok(Self::of(context, window, counters_before, at_rest, network, ports))
+    }
+
+    /// Returns the figures that follow from what was read.
+    pub fn of(
+        context: &'a TrialContext,
+        window: Window,
+        counters_before: ServerCounters,
+        at_rest: ServerCounters,
+        network: Option<NetworkReading>,
+        ports: usize,
+    ) -> Self {
         // Steal of this machine is that of the trial only if a side is here.
         let is_one_here = context.sides().is_none_or(|sides| sides.is_one_here());
         let (machine, machine_unread) = match window.machine() {
@@ -120,7 +142,7 @@ impl<'a> Readings<'a> {
             Err(why) => (None, Some(why.to_string())),
         };
         let sums = window.sums();
-        Ok(Self {
+        Self {
             context,
             window,
             counters_before,
@@ -130,7 +152,7 @@ impl<'a> Readings<'a> {
             sums,
             machine,
             machine_unread,
-        })
+        }
     }
 
     /// Returns the connections that stood.
@@ -158,7 +180,9 @@ impl<'a> Readings<'a> {
         self.fill_server_cpu(row);
         // The time of this machine's CPUs is that of the trial only if both sides are here.
         let is_both_here = self.context.sides().is_none_or(|sides| sides.are_here());
-        if let Some(machine) = self.machine.filter(|_| is_both_here) {
+        // Others take turns with it, and are in the machine's time.
+        let is_alone = self.window.is_one();
+        if let Some(machine) = self.machine.filter(|_| is_both_here && is_alone) {
             if !workload.idle_spinner {
                 row.machine_cpu_ns_per_echo = self.window.per_echo(machine.busy_ns);
             }
@@ -261,7 +285,7 @@ impl<'a> Readings<'a> {
 }
 
 /// Opens the connections that never send.
-fn idle_connections(site: &mut Site, connections: usize) -> Result<Option<Client>> {
+pub fn idle_connections(site: &mut Site, connections: usize) -> Result<Option<Client>> {
     if connections == 0 {
         return Ok(None);
     }

@@ -21,6 +21,8 @@ pub enum Task {
     Capacity(Workload, Latency),
     /// Latency.
     Latency(Workload, Latency),
+    /// Latency in an open loop, in turns with the other arms of the block.
+    Interleaved(Workload, Latency),
 }
 
 impl Task {
@@ -31,7 +33,7 @@ impl Task {
             Task::Memory(_) => Pass::Memory,
             Task::Scale(_) => Pass::Scale,
             Task::Capacity(..) => Pass::Capacity,
-            Task::Latency(..) => Pass::Latency,
+            Task::Latency(..) | Task::Interleaved(..) => Pass::Latency,
         }
     }
 
@@ -45,7 +47,8 @@ impl Task {
         match self {
             Task::Syscalls(workload, _)
             | Task::Capacity(workload, _)
-            | Task::Latency(workload, _) => Some(workload),
+            | Task::Latency(workload, _)
+            | Task::Interleaved(workload, _) => Some(workload),
             Task::Memory(_) | Task::Scale(_) => None,
         }
     }
@@ -56,6 +59,7 @@ impl Task {
             Task::Syscalls(Workload { message_bytes, .. }, _)
             | Task::Capacity(Workload { message_bytes, .. }, _)
             | Task::Latency(Workload { message_bytes, .. }, _)
+            | Task::Interleaved(Workload { message_bytes, .. }, _)
             | Task::Memory(Memory { message_bytes, .. })
             | Task::Scale(Scale { message_bytes, .. }) => message_bytes.get(),
         }
@@ -65,14 +69,28 @@ impl Task {
     pub fn connections(&self) -> usize {
         match self {
             Task::Syscalls(workload, _) => workload.connections,
-            Task::Capacity(workload, _) | Task::Latency(workload, _) => workload.all_connections(),
+            Task::Capacity(workload, _)
+            | Task::Latency(workload, _)
+            | Task::Interleaved(workload, _) => workload.all_connections(),
             Task::Memory(memory) => memory.most(),
             Task::Scale(scale) => scale.most(),
         }
     }
 
-    /// Estimates how long it takes; for the time that is left.
-    pub fn estimate(&self) -> Duration {
+    /// Estimates how long a block of so many trials takes; for the time that is left.
+    pub fn estimate_block(&self, trials: usize) -> Duration {
+        match self {
+            Task::Interleaved(workload, latency) => {
+                let set = latency.interleaved.as_ref().map_or(Duration::ZERO, |of| of.set.get());
+                let open = time_to_open_and_close(workload.all_connections());
+                set + (START_OF_A_PAIR + open) * trials as u32
+            }
+            _ => self.estimate() * trials as u32,
+        }
+    }
+
+    /// Estimates how long a trial takes by itself.
+    fn estimate(&self) -> Duration {
         match self {
             Task::Syscalls(..) => Duration::from_millis(1000),
             Task::Memory(memory) => {
@@ -88,7 +106,9 @@ impl Task {
                 load * 4 * scale.repeats * loads as u32 + time_to_open_and_close(self.connections())
             }
             // Most warm-ups end early.
-            Task::Capacity(workload, latency) | Task::Latency(workload, latency) => {
+            Task::Capacity(workload, latency)
+            | Task::Latency(workload, latency)
+            | Task::Interleaved(workload, latency) => {
                 latency.duration.get()
                     + latency.warmup_max.get().min(Duration::from_millis(500))
                     + time_to_open_and_close(workload.idle_connections)
@@ -96,6 +116,9 @@ impl Task {
         }
     }
 }
+
+/// The time to start and end a server and its load.
+const START_OF_A_PAIR: Duration = Duration::from_millis(150);
 
 /// Estimates how long it takes to open the connections, to use each once, and to close them.
 fn time_to_open_and_close(connections: usize) -> Duration {

@@ -84,7 +84,7 @@ fn sum<T: std::ops::AddAssign>(
 
 /// Reads the clocks of the server's processes; of a server that is not to be seen here, its own
 /// report.
-fn server_cpu_ns(server: &mut Server, processes: Option<&Tree>) -> Result<u64> {
+pub fn server_cpu_ns(server: &mut Server, processes: Option<&Tree>) -> Result<u64> {
     match sum(processes, process_cpu_ns)? {
         Some(ns) => Ok(ns),
         None => server.counters()?.cpu_ns.context("the server does not tell its CPU time"),
@@ -125,8 +125,16 @@ impl Window {
         })
     }
 
-    /// Says why what was read at the ends is not of the window.
+    /// Returns whether it is one window, and not a sum of several.
+    pub fn is_one(&self) -> bool {
+        self.result.window_start_ns.is_some()
+    }
+
+    /// Says why what was read at the ends is not of the window. Turns are read at rest.
     pub fn flaws(&self, context: &TrialContext) -> Vec<String> {
+        if !self.is_one() {
+            return Vec::new();
+        }
         let is_one_clock = context.sides().is_none_or(|sides| sides.load.is_here);
         let window = LoadWindow::of(&self.result);
         clock::not_of_window(window, &self.before.read_at, &self.after.read_at, is_one_clock)

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::contrast::BlockValues;
 use super::metric::Metric;
-use crate::rows::{NOT_RUN, Pass, Status, TrialRow};
+use crate::rows::{NOT_RUN, Pass, Status, TrialRow, WindowRow};
 
 /// An arm that stood in none of this many blocks or more is left out instead of taking them all
 /// out: it has no figures in any block, so leaving it out is no choice of blocks.
@@ -24,6 +24,25 @@ pub fn values<'a>(blocks: &[Block<'a>], metric: &Metric) -> Vec<BlockValues<'a>>
         known.filter(|(_, value)| *value > 0.0).collect()
     });
     values.collect()
+}
+
+/// Returns the values of a figure in each round of the interleaved sets that are these blocks.
+pub fn rounds<'a>(
+    blocks: &[Block<'a>],
+    windows: &'a [WindowRow],
+    metric: &Metric,
+) -> Vec<BlockValues<'a>> {
+    let Some(value) = metric.value_of_turn() else { return Vec::new() };
+    let trials: BTreeSet<u32> =
+        blocks.iter().flat_map(BTreeMap::values).map(|row| row.run_id).collect();
+    let mut rounds: BTreeMap<(u32, u32), BlockValues<'a>> = BTreeMap::new();
+    for window in windows.iter().filter(|window| trials.contains(&window.run_id)) {
+        if let Some(value) = value(window).filter(|value| *value > 0.0) {
+            let round = rounds.entry((window.set, window.round)).or_default();
+            round.insert(&window.arm, value);
+        }
+    }
+    rounds.into_values().collect()
 }
 
 /// Whether an arm has no figures under a workload: it is unsupported, or never stood.

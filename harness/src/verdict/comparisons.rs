@@ -2,13 +2,14 @@
 
 use itertools::Itertools as _;
 
-use super::blocks::{Block, blocks_with, complete_blocks, values};
+use super::blocks::{Block, blocks_with, complete_blocks, rounds, values};
 use super::contrast::{BlockValues, Contrast};
 use super::judge::{self, Comparison, Names};
+use super::measured::Measured;
 use super::metric::{self, Metric};
 use super::{memory, readings};
 use crate::matrix::{BLOCKS_FOR_VERDICT, Matrix};
-use crate::rows::{ComparisonRow, MemoryRow, Pass, TrialRow, Verdict};
+use crate::rows::{ComparisonRow, Pass, TrialRow, Verdict};
 use crate::statistics::{Differences, median};
 
 /// If the client's lag in sending accounts for more than this share of a difference in latency, the
@@ -20,15 +21,16 @@ const SEND_LAG_SHARE: f64 = 0.1;
 const RESTLESS_SD: f64 = 0.15;
 
 /// Returns every comparison of the matrix that the rows allow.
-pub fn compare(rows: &[TrialRow], memory: &[MemoryRow], matrix: &Matrix) -> Vec<ComparisonRow> {
-    let workloads: Vec<&String> = rows
+pub fn compare(measured: Measured<'_>, matrix: &Matrix) -> Vec<ComparisonRow> {
+    let workloads: Vec<&String> = measured
+        .trials
         .iter()
         .filter(|row| row.pass != Some(Pass::Memory))
         .map(|row| &row.workload)
         .unique()
         .collect();
     let is_restless =
-        |workload: &str| Sample::new(rows, workload, &metric::CPU, matrix).is_restless();
+        |workload: &str| Sample::new(measured, workload, &metric::CPU, matrix).is_restless();
     let restless: Vec<&str> = workloads
         .iter()
         .map(|workload| workload.as_str())
@@ -39,7 +41,7 @@ pub fn compare(rows: &[TrialRow], memory: &[MemoryRow], matrix: &Matrix) -> Vec<
         let mut checks = Vec::new();
         let mut compared = Vec::new();
         for workload in &workloads {
-            let sample = Sample::new(rows, workload, metric, matrix);
+            let sample = Sample::new(measured, workload, metric, matrix);
             let check = sample.check();
             let is_failed = check.as_ref().is_some_and(|row| row.verdict == Verdict::CheckFailed);
             let is_restless = is_failed || restless.contains(&workload.as_str());
@@ -49,7 +51,7 @@ pub fn compare(rows: &[TrialRow], memory: &[MemoryRow], matrix: &Matrix) -> Vec<
         comparisons.extend(checks);
         comparisons.extend(judge::judge(compared, metric.margin_percent(&matrix.margins)));
     }
-    comparisons.extend(memory::compare(memory, &matrix.comparisons()));
+    comparisons.extend(memory::compare(measured.memory, &matrix.comparisons()));
     comparisons
 }
 
@@ -60,18 +62,31 @@ struct Sample<'a> {
     matrix: &'a Matrix,
     blocks: Vec<Block<'a>>,
     values: Vec<BlockValues<'a>>,
+    /// The values of the rounds of interleaved sets, if the workload has such.
+    rounds: Vec<BlockValues<'a>>,
 }
 
 impl<'a> Sample<'a> {
     fn new(
-        rows: &'a [TrialRow],
+        measured: Measured<'a>,
         workload: &'a str,
         metric: &'a Metric,
         matrix: &'a Matrix,
     ) -> Self {
-        let blocks = blocks_with(rows, workload, metric);
-        let values = values(&blocks, metric);
-        Self { workload, metric, matrix, blocks, values }
+        let blocks = blocks_with(measured.trials, workload, metric);
+        let (values, rounds) = (values(&blocks, metric), rounds(&blocks, measured.windows, metric));
+        Self { workload, metric, matrix, blocks, values, rounds }
+    }
+
+    /// Returns an arm against another within rounds, or within blocks if they share no round.
+    fn contrast(&self, arm: &str, other: &str) -> Option<Contrast> {
+        let within_rounds = Contrast::of(&self.rounds, arm, other);
+        within_rounds.or_else(|| Contrast::of(&self.values, arm, other))
+    }
+
+    /// Returns the values in which the baseline's readings are compared.
+    fn of_readings(&self) -> &[BlockValues<'a>] {
+        if self.rounds.is_empty() { &self.values } else { &self.rounds }
     }
 
     fn rows(&self, arm: &str) -> impl Iterator<Item = &'a TrialRow> {
@@ -84,7 +99,7 @@ impl<'a> Sample<'a> {
             return None;
         }
         let baseline = &self.matrix.baseline;
-        let contrast = Contrast::of_readings(&self.values, baseline)?;
+        let contrast = Contrast::of_readings(self.of_readings(), baseline)?;
         let again = readings::reading(baseline, 2);
         let names = Names { arm: &again, ..self.names(baseline, baseline)? };
         Some(ComparisonRow {
@@ -96,14 +111,14 @@ impl<'a> Sample<'a> {
     /// Returns whether the baseline's readings of this figure differ, or scatter, too much.
     fn is_restless(&self) -> bool {
         let is_failed = self.check().is_some_and(|row| row.verdict == Verdict::CheckFailed);
-        let scatter = scatter(&self.values, &self.matrix.baseline);
+        let scatter = scatter(self.of_readings(), &self.matrix.baseline);
         is_failed || scatter.is_some_and(|scatter| scatter > RESTLESS_SD)
     }
 
     fn compared(&self, is_restless: bool) -> Vec<Comparison> {
         let pairs = self.matrix.comparisons();
         let compared = pairs.iter().filter_map(|(arm, baseline)| {
-            let contrast = Contrast::of(&self.values, arm, baseline)?;
+            let contrast = self.contrast(arm, baseline)?;
             let names = self.names(arm, baseline)?;
             let withheld = self.withheld(arm, baseline, &contrast, is_restless);
             Some(Comparison { row: ComparisonRow::of(&contrast, names), contrast, withheld })
@@ -172,11 +187,11 @@ fn scatter(blocks: &[BlockValues<'_>], baseline: &str) -> Option<f64> {
 
 /// Returns how far the ends of the widest interval of CPU per echo against the baseline lie from
 /// its middle, in percent; none below [`BLOCKS_FOR_VERDICT`] blocks.
-pub fn precision_percent(rows: &[TrialRow], workload: &str, matrix: &Matrix) -> Option<f64> {
-    let sample = Sample::new(rows, workload, &metric::CPU, matrix);
+pub fn precision_percent(measured: Measured<'_>, workload: &str, matrix: &Matrix) -> Option<f64> {
+    let sample = Sample::new(measured, workload, &metric::CPU, matrix);
     let pairs = matrix.comparisons().into_iter().filter(|(_, over)| *over == matrix.baseline);
     let widths = pairs.filter_map(|(arm, baseline)| {
-        let contrast = Contrast::of(&sample.values, &arm, &baseline)?;
+        let contrast = sample.contrast(&arm, &baseline)?;
         Some(contrast.half_width().filter(|_| contrast.blocks() >= BLOCKS_FOR_VERDICT))
     });
     let widths: Option<Vec<f64>> = widths.collect();
@@ -188,10 +203,10 @@ const BLOCKS_FOR_PRECISION: usize = 10;
 
 /// Returns whether a workload's intervals are as narrow as the matrix asks for, so that it may end
 /// early.
-pub fn is_precise(rows: &[TrialRow], workload: &str, matrix: &Matrix) -> bool {
+pub fn is_precise(measured: Measured<'_>, workload: &str, matrix: &Matrix) -> bool {
     let asked = matrix.latency.as_ref().and_then(|latency| latency.precision_percent);
-    let blocks = complete_blocks(rows, Pass::Latency, workload).len();
-    let reached = || precision_percent(rows, workload, matrix);
+    let blocks = complete_blocks(measured.trials, Pass::Latency, workload).len();
+    let reached = || precision_percent(measured, workload, matrix);
     blocks >= BLOCKS_FOR_PRECISION
         && asked.is_some_and(|asked| reached().is_some_and(|reached| reached <= asked))
 }

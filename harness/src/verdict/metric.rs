@@ -2,7 +2,7 @@
 //! this one table.
 
 use crate::matrix::Margins;
-use crate::rows::{KERNEL_SUM, Pass, TrialRow, USER_SUM, Verdict};
+use crate::rows::{KERNEL_SUM, Pass, TrialRow, USER_SUM, Verdict, WindowRow};
 
 /// A figure that is compared.
 #[derive(Debug)]
@@ -76,11 +76,15 @@ pub struct Words {
 /// A column of `trials.csv`; none where a trial has no figure.
 type TrialColumn = fn(&TrialRow) -> Option<f64>;
 
+/// The same of `windows.csv`.
+type TurnColumn = fn(&WindowRow) -> Option<f64>;
+
 #[derive(Debug)]
 enum Source {
     /// A column of `trials.csv`. In an open loop a part of a latency is the client's own: how late
-    /// it sent, at the same percentile or the nearest that there is.
-    Trial { value: TrialColumn, send_lag: Option<TrialColumn> },
+    /// it sent, at the same percentile or the nearest that there is. A turn of an interleaved
+    /// workload may have the figure too.
+    Trial { value: TrialColumn, send_lag: Option<TrialColumn>, turn: Option<TurnColumn> },
     /// A slope of `memory.csv` over that of `null`, by its object.
     Slope(&'static str),
 }
@@ -114,6 +118,14 @@ impl Metric {
         }
     }
 
+    /// Returns the figure of a turn, if turns have it.
+    pub fn value_of_turn(&self) -> Option<TurnColumn> {
+        match self.source {
+            Source::Trial { turn, .. } => turn,
+            Source::Slope(_) => None,
+        }
+    }
+
     /// Returns the column of the client's lag in sending, if it is a part of this figure.
     pub fn send_lag(&self) -> Option<TrialColumn> {
         match self.source {
@@ -139,7 +151,11 @@ pub const CPU: Metric = Metric {
     better: Some(Verdict::Lower),
     stands_when_client_limited: true,
     least: 0.01,
-    source: Source::Trial { value: |row| row.server_cpu_ns_per_echo, send_lag: None },
+    source: Source::Trial {
+        value: |row| row.server_cpu_ns_per_echo,
+        send_lag: None,
+        turn: Some(WindowRow::server_cpu_ns_per_echo),
+    },
 };
 
 /// CPU of server and client for an echo: on loopback the sender's CPU does a part of the receiver's
@@ -154,6 +170,7 @@ pub const BOTH_CPU: Metric = Metric {
     source: Source::Trial {
         value: |row| Some(row.server_cpu_ns_per_echo? + row.client_cpu_ns_per_echo?),
         send_lag: None,
+        turn: Some(WindowRow::both_cpu_ns_per_echo),
     },
 };
 
@@ -165,7 +182,7 @@ pub const THROUGHPUT: Metric = Metric {
     better: Some(Verdict::Higher),
     stands_when_client_limited: false,
     least: 0.0,
-    source: Source::Trial { value: |row| row.achieved_per_s, send_lag: None },
+    source: Source::Trial { value: |row| row.achieved_per_s, send_lag: None, turn: None },
 };
 
 /// The median latency.
@@ -208,7 +225,7 @@ const fn latency(
         better: Some(Verdict::Lower),
         stands_when_client_limited: false,
         least: 0.0,
-        source: Source::Trial { value, send_lag },
+        source: Source::Trial { value, send_lag, turn: None },
     }
 }
 
@@ -219,7 +236,11 @@ const CONTEXT_SWITCHES: Metric = Metric {
     better: None,
     stands_when_client_limited: true,
     least: 0.01,
-    source: Source::Trial { value: |row| row.context_switches_per_echo, send_lag: None },
+    source: Source::Trial {
+        value: |row| row.context_switches_per_echo,
+        send_lag: None,
+        turn: None,
+    },
 };
 
 const SYSCALLS: Metric = Metric {
@@ -229,7 +250,7 @@ const SYSCALLS: Metric = Metric {
     better: Some(Verdict::Lower),
     stands_when_client_limited: true,
     least: 0.01,
-    source: Source::Trial { value: |row| row.syscalls_per_echo, send_lag: None },
+    source: Source::Trial { value: |row| row.syscalls_per_echo, send_lag: None, turn: None },
 };
 
 const fn memory(name: &'static str, noun: &'static str, object: &'static str) -> Metric {

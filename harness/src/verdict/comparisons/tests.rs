@@ -1,6 +1,6 @@
 use super::super::memory::subtract_null;
 use super::*;
-use crate::rows::{Bounds, KERNEL_SUM, NEVER_USED, Status};
+use crate::rows::{Bounds, KERNEL_SUM, MemoryRow, NEVER_USED, Status};
 
 fn row(block: u32, arm: &str, cpu: f64, status: Status) -> TrialRow {
     TrialRow {
@@ -37,7 +37,7 @@ fn matrix() -> Matrix {
 }
 
 fn of(rows: &[TrialRow], metric: &str, arm: &str, baseline: &str) -> Option<ComparisonRow> {
-    let mut all = compare(rows, &[], &matrix()).into_iter();
+    let mut all = compare(Measured::of(rows), &matrix()).into_iter();
     all.find(|row| row.metric == metric && row.arm == arm && row.baseline == baseline)
 }
 
@@ -116,7 +116,7 @@ fn a_baseline_that_differs_from_itself_gives_no_verdict() {
     assert_eq!(check.expect("a check").verdict, Verdict::CheckFailed);
     assert_eq!(cpu(&rows).expect("compared").verdict, Verdict::Restless);
     // Nor of any other figure of that workload.
-    let all = compare(&rows, &[], &matrix());
+    let all = compare(Measured::of(&rows), &matrix());
     assert!(all.iter().all(|row| !row.verdict.is_judged()), "{all:?}");
 }
 
@@ -179,10 +179,10 @@ fn precision_is_that_of_the_widest_interval() {
     };
     let rows: Vec<_> = ratios.into_iter().enumerate().flat_map(of).collect();
     // The wider of both intervals of these ratios, by the signed ranks.
-    let found = precision_percent(&rows, "w", &matrix()).expect("ten blocks");
+    let found = precision_percent(Measured::of(&rows), "w", &matrix()).expect("ten blocks");
     let half: f64 = (0.23101772979827934 - 0.12809170269620496) / 2.0;
     assert!((found - 100.0 * half.exp_m1()).abs() < 1e-6, "{found}");
-    assert_eq!(precision_percent(&rows[..20], "w", &matrix()), None, "five blocks");
+    assert_eq!(precision_percent(Measured::of(&rows[..20]), "w", &matrix()), None, "five blocks");
 }
 
 #[test]
@@ -210,7 +210,7 @@ fn a_shared_core_gives_a_verdict_only_where_that_is_asked_for() {
     assert!((found.ratio - 2.0).abs() < 0.02, "{found:?}");
     assert_eq!(found.verdict.words(), "shared-core, no verdict");
     let asked = Matrix { hyperthreads: true, ..matrix() };
-    let found = compare(&rows, &[], &asked);
+    let found = compare(Measured::of(&rows), &asked);
     let found = found.iter().find(|row| row.arm == "epoll-document").expect("compared");
     assert_eq!(found.verdict, Verdict::Higher);
     for core in [None, Some(false)] {
@@ -360,7 +360,7 @@ fn a_trial_that_was_run_again_stands_in_for_the_first() {
 fn a_busy_client_spoils_throughput_but_not_cpu() {
     let rows = block(1, 100.0, 100.0, 200.0, Status::ClientLimited);
     assert!(cpu(&rows).is_some());
-    let all = compare(&rows, &[], &matrix());
+    let all = compare(Measured::of(&rows), &matrix());
     assert!(all.iter().all(|row| row.metric != "achieved_per_s"), "{all:?}");
 }
 
@@ -399,7 +399,7 @@ fn null_is_the_floor() {
     };
     let mut rows = [sum("null", 8000.0), sum("epoll-et", 8200.0), sum("epoll-document", 8300.0)];
     subtract_null(&mut rows);
-    let all = compare(&[], &rows, &matrix());
+    let all = compare(Measured { memory: &rows, ..Measured::default() }, &matrix());
     let ratios: Vec<_> =
         all.iter().map(|row| (row.arm.as_str(), row.baseline.as_str(), row.ratio)).collect();
     let (document, edge) = ("epoll-document", "epoll-et");

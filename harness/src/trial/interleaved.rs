@@ -1,0 +1,364 @@
+//! A set of trials of one open loop: all servers and loads are alive at once, and take turns in
+//! short windows. Arms that are compared are measured within a second of each other.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom as _;
+use ringmark::protocol::ServerCounters;
+
+use super::context::TrialContext;
+use super::latency::{Readings, idle_connections, judge};
+use super::run::{failure, reject_if_suspended};
+use super::site::Site;
+use super::task::{Task, Trial};
+use super::window::{Clocks, Window, server_cpu_ns};
+use crate::load::result::{LoadEvent, LoadResult};
+use crate::load::sum::sum;
+use crate::machine::cpu::{Tasks, process_cpu_ns};
+use crate::machine::network::NetworkReading;
+use crate::machine::process_tree::Tree;
+use crate::matrix::{Interleaved, Latency, Workload};
+use crate::programs::client::Client;
+use crate::programs::idle_spinner::IdleSpinner;
+use crate::programs::server::Server;
+use crate::rows::{Outcome, Status, WindowRow};
+
+/// A server is at rest when its clock moves less than this share of [`REST`].
+const REST_SHARE: f64 = 0.05;
+
+/// How long a server's clock is watched for that, each time.
+const REST: Duration = Duration::from_millis(1);
+
+/// A server that is not at rest within this time after a turn never rests.
+const REST_MAX: Duration = Duration::from_millis(50);
+
+/// More threads of a server than this are not read within a window: it would take too long.
+const TASKS_TO_READ: u64 = 8;
+
+/// Runs the trials of a block together. Whatever goes wrong with one stands in its row.
+pub fn run_set(trials: &[Trial], context: &TrialContext) -> Vec<Outcome> {
+    let mut outcomes: Vec<Outcome> = trials.iter().map(|trial| trial.begun(context)).collect();
+    let contexts: Vec<Option<TrialContext>> = (trials.iter().zip(&mut outcomes).zip(0..))
+        .map(|((trial, outcome), place)| {
+            let own = trial.prepare(context, outcome)?;
+            // Without namespaces all servers share the machine's ports.
+            let first_port = own.first_port.checked_add(place * own.ports)?;
+            Some(TrialContext { first_port, ..own })
+        })
+        .collect();
+    context.interruptions.take_suspended();
+    let set = trials.first().map_or(0, |trial| trial.run_id);
+    let mut players = Vec::new();
+    for ((trial, context), outcome) in trials.iter().zip(&contexts).zip(&mut outcomes) {
+        let Some(context) = context else { continue };
+        match Player::start(trial, context, set, outcome) {
+            Ok(player) => players.push(player),
+            Err(error) => fail(outcome, &error, context),
+        }
+    }
+    let played = play(&mut players, &mut StdRng::seed_from_u64(u64::from(set)), context);
+    for player in players {
+        let outcome = outcomes.iter_mut().find(|outcome| outcome.row.run_id == player.trial.run_id);
+        let Some(outcome) = outcome else { continue };
+        let context = player.context;
+        if let Err(error) = played.as_ref().map_err(|error| error.to_string()) {
+            fail(outcome, &anyhow::anyhow!("{error}"), context);
+        } else if let Err(error) = player.finish(outcome) {
+            fail(outcome, &error, context);
+        }
+    }
+    let suspended = context.interruptions.take_suspended();
+    outcomes.iter_mut().for_each(|outcome| reject_if_suspended(&mut outcome.row, &suspended));
+    outcomes
+}
+
+fn fail(outcome: &mut Outcome, error: &anyhow::Error, context: &TrialContext) {
+    outcome.windows.clear();
+    (outcome.row.status, outcome.row.reason) = failure(error, context);
+}
+
+/// Lets them take turns until the time of the set is over, each as often as the others. A server
+/// that never rests plays alone, after the others.
+fn play(players: &mut [Player<'_>], random: &mut StdRng, context: &TrialContext) -> Result<()> {
+    let Some(first) = players.first() else { return Ok(()) };
+    let interleaved = first.interleaved.clone();
+    let spinner = if first.workload.idle_spinner {
+        Some(IdleSpinner::start(&context.placement.cpus()?, &context.interruptions)?)
+    } else {
+        None
+    };
+    let mut together: Vec<usize> = (0..players.len()).collect();
+    // One turn each shows who never rests; it warms the servers up too, and does not count.
+    for &index in &together {
+        players[index].turn(&interleaved, 0, 0);
+    }
+    let alone: Vec<usize> =
+        together.iter().copied().filter(|&index| !players[index].rests).collect();
+    together.retain(|index| !alone.contains(index));
+    players.iter_mut().for_each(Player::forget);
+    let mut round = 0;
+    for set in std::iter::once(together).chain(alone.into_iter().map(|index| vec![index])) {
+        let end = Instant::now() + interleaved.set.get();
+        let mut order = set;
+        while Instant::now() < end && !order.is_empty() && !context.interruptions.is_wanted() {
+            round += 1;
+            order.shuffle(random);
+            for (&index, turn) in order.iter().zip(1..) {
+                players[index].turn(&interleaved, round, turn);
+            }
+            order.retain(|&index| players[index].failed.is_none());
+        }
+    }
+    spinner.map(IdleSpinner::end).transpose()?;
+    Ok(())
+}
+
+/// A server and its load, which wait for their turn.
+struct Player<'a> {
+    trial: &'a Trial,
+    context: &'a TrialContext,
+    workload: &'a Workload,
+    latency: &'a Latency,
+    interleaved: &'a Interleaved,
+    site: Site<'a>,
+    load: Client,
+    idle: Option<Client>,
+    /// The number of the first trial of the set.
+    set: u32,
+    processes: Option<Tree>,
+    before: Clocks,
+    counters_before: ServerCounters,
+    network_before: Option<NetworkReading>,
+    results: Vec<LoadResult>,
+    windows: Vec<WindowRow>,
+    /// How long server and client waited for a CPU in its windows.
+    delays: RunDelays,
+    /// Whether the server's threads are few enough to be read within a window.
+    delays_are_read: bool,
+    /// Whether its server came to rest after every turn.
+    rests: bool,
+    /// The error that ended it.
+    failed: Option<anyhow::Error>,
+}
+
+impl<'a> Player<'a> {
+    fn start(
+        trial: &'a Trial,
+        context: &'a TrialContext,
+        set: u32,
+        outcome: &mut Outcome,
+    ) -> Result<Self> {
+        let Task::Interleaved(workload, latency) = &trial.task else {
+            bail!("a trial that takes no turns is in a set; this is a bug")
+        };
+        let interleaved = latency.interleaved.as_ref().context("no turns are asked for")?;
+        let mut site = Site::start(trial, context, &mut outcome.row, |_| {})?;
+        let network_before = site.network()?;
+        let idle = idle_connections(&mut site, workload.idle_connections)?;
+        let more = [
+            format!("--duration={}", interleaved.window),
+            format!("--warmup-max={}", interleaved.warmup),
+            "--histogram=-".to_owned(),
+        ];
+        let load = site.open_load(workload.connections, workload.all_connections(), &more)?;
+        outcome.row.idle_spinner = workload.idle_spinner;
+        let processes = site.server.processes()?;
+        let before = Clocks::begin(&mut site.server, &load)?;
+        let tasks = before.server_tasks.as_ref().map_or(0, |tasks| tasks.count);
+        let counters_before = site.server.counters()?;
+        Ok(Self {
+            trial,
+            context,
+            workload,
+            latency,
+            interleaved,
+            site,
+            load,
+            idle,
+            set,
+            processes,
+            before,
+            counters_before,
+            network_before,
+            results: Vec::new(),
+            windows: Vec::new(),
+            delays: RunDelays::default(),
+            delays_are_read: tasks <= TASKS_TO_READ,
+            rests: true,
+            failed: None,
+        })
+    }
+
+    /// Takes a turn, unless it has failed.
+    fn turn(&mut self, interleaved: &Interleaved, round: u32, turn: u32) {
+        if self.failed.is_none()
+            && let Err(error) = self.try_turn(interleaved, round, turn)
+        {
+            self.failed = Some(error);
+        }
+    }
+
+    fn try_turn(&mut self, interleaved: &Interleaved, round: u32, turn: u32) -> Result<()> {
+        let before = self.clocks()?;
+        let patience = Duration::from_secs(30) + interleaved.window.get() * 2;
+        let Self { load, site, delays_are_read, .. } = self;
+        let (delays, result) = site.server.blaming(|server| {
+            let LoadEvent::Measuring = load.command("run", patience)? else {
+                bail!("the load did not begin to measure")
+            };
+            let begun = RunDelays::read(server, load, *delays_are_read)?;
+            let LoadEvent::Measured = load.next(patience)? else {
+                bail!("the load did not end measuring")
+            };
+            let ended = RunDelays::read(server, load, *delays_are_read)?;
+            match load.next(patience)? {
+                LoadEvent::Result(result) => Ok((ended.since(begun), result)),
+                _ => bail!("the load gave no result"),
+            }
+        })?;
+        self.delays.add(delays);
+        self.rests &= self.comes_to_rest()?;
+        let after = self.clocks()?;
+        let client_cpu_ns = after.client_ns.zip(before.client_ns);
+        self.windows.push(WindowRow {
+            run_id: self.trial.run_id,
+            workload: self.workload.name.clone(),
+            arm: self.trial.role.clone(),
+            set: self.set,
+            round,
+            turn,
+            echoes: result.echoes_in_all,
+            server_cpu_ns: after.server_ns.saturating_sub(before.server_ns),
+            client_cpu_ns: client_cpu_ns.map(|(after, before)| after.saturating_sub(before)),
+            latency_p50_us: result.latency_us.p50,
+        });
+        self.results.push(result);
+        Ok(())
+    }
+
+    fn clocks(&mut self) -> Result<TurnClocks> {
+        Ok(TurnClocks {
+            server_ns: server_cpu_ns(&mut self.site.server, self.processes.as_ref())?,
+            client_ns: self.load.pid().map(process_cpu_ns).transpose()?,
+        })
+    }
+
+    /// Waits until the server's clock hardly moves; returns false if it always does. A server that
+    /// is not to be seen is given a moment.
+    fn comes_to_rest(&mut self) -> Result<bool> {
+        if self.processes.is_none() {
+            std::thread::sleep(REST);
+            return Ok(true);
+        }
+        let deadline = Instant::now() + REST_MAX;
+        loop {
+            let (begun, before) = (Instant::now(), self.clocks()?.server_ns);
+            std::thread::sleep(REST);
+            let moved_ns = self.clocks()?.server_ns.saturating_sub(before) as f64;
+            if moved_ns < REST_SHARE * begun.elapsed().as_nanos() as f64 {
+                return Ok(true);
+            }
+            if Instant::now() > deadline {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Forgets its turns so far.
+    fn forget(&mut self) {
+        self.results.clear();
+        self.windows.clear();
+        self.delays = RunDelays::default();
+    }
+
+    /// Ends server and load, and fills the row from all turns.
+    fn finish(mut self, outcome: &mut Outcome) -> Result<()> {
+        if let Some(error) = self.failed {
+            return Err(error);
+        }
+        let mut result = sum(&self.results)?;
+        let mut after = Clocks::end(&mut self.site.server, &self.load, &self.before)?;
+        // Only its own turns count, not the time between them.
+        self.before.server_cpu_ns = 0;
+        after.server_cpu_ns = self.windows.iter().map(|window| window.server_cpu_ns).sum();
+        self.delays.put_into(&mut self.before, &mut after);
+        if let Some(client_cpu_ns) = self.windows.iter().map(|window| window.client_cpu_ns).sum() {
+            result.client_cpu_ns = client_cpu_ns;
+        }
+        let at_rest = self.site.server.counters()?;
+        let ports = self.site.server.addresses.len();
+        let network = self.site.network_since(self.network_before)?;
+        outcome.histogram = result.histogram_log.take();
+        self.load.quit()?;
+        self.idle.map(Client::quit).transpose()?;
+        let window = Window { before: self.before, after, result };
+        let readings =
+            Readings::of(self.context, window, self.counters_before, at_rest, network, ports);
+        let row = &mut outcome.row;
+        (row.status, row.reason) = judge(self.site, &readings, self.workload, self.latency, row)?;
+        if row.status == Status::Ok && !self.rests {
+            row.reason = "its server never rests, so it was measured alone, after the others \
+                          of its set"
+                .to_owned();
+        }
+        outcome.windows = self.windows;
+        Ok(())
+    }
+}
+
+/// The clocks of a turn.
+struct TurnClocks {
+    server_ns: u64,
+    /// None if the client is not to be seen from here.
+    client_ns: Option<u64>,
+}
+
+/// How long threads were ready without a CPU, in ns; none if that is not known.
+#[derive(Clone, Copy, Default)]
+struct RunDelays {
+    server_ns: Option<u64>,
+    client_ns: Option<u64>,
+}
+
+impl RunDelays {
+    fn read(server: &Server, load: &Client, server_too: bool) -> Result<Self> {
+        let server = if server_too { server.tasks()? } else { None };
+        let client = load.pid().map(Tasks::read).transpose()?;
+        Ok(Self {
+            server_ns: server.map(|tasks| tasks.run_delay_ns),
+            client_ns: client.map(|tasks| tasks.run_delay_ns),
+        })
+    }
+
+    fn since(self, earlier: Self) -> Self {
+        let since = |now: Option<u64>, then: Option<u64>| Some(now?.saturating_sub(then?));
+        Self {
+            server_ns: since(self.server_ns, earlier.server_ns),
+            client_ns: since(self.client_ns, earlier.client_ns),
+        }
+    }
+
+    fn add(&mut self, more: Self) {
+        let sum = |so_far: Option<u64>, more: Option<u64>| Some(so_far.unwrap_or(0) + more?);
+        self.server_ns = sum(self.server_ns, more.server_ns);
+        self.client_ns = sum(self.client_ns, more.client_ns);
+    }
+
+    /// Makes the tasks of both readings tell of the windows alone.
+    fn put_into(self, before: &mut Clocks, after: &mut Clocks) {
+        for (tasks, ends_ns) in [
+            ([&mut before.server_tasks, &mut after.server_tasks], self.server_ns),
+            ([&mut before.client_tasks, &mut after.client_tasks], self.client_ns),
+        ] {
+            for (tasks, ns) in tasks.into_iter().zip([Some(0), ends_ns]) {
+                if let Some(tasks) = tasks {
+                    // Time between the windows is nobody's: without a reading nothing is known.
+                    tasks.run_delay_ns = ns.unwrap_or(0);
+                }
+            }
+        }
+    }
+}
