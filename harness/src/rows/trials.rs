@@ -73,6 +73,10 @@ pub struct TrialRow {
     pub warmup_settled: Option<bool>,
     /// Echoes of the warm-up.
     pub warmup_echoes: Option<u64>,
+    /// Until a message's last byte is back and verified, arithmetic mean; over the same messages as
+    /// the median.
+    #[serde(default)]
+    pub latency_mean_us: Option<f64>,
     /// Until a message's last byte is back and verified, median, over the messages that were due
     /// within the window, whenever they came back. In a closed loop a message is due right before
     /// it is written. Runs without a column `owed` have the echoes that came back in the window.

@@ -12,6 +12,7 @@ pub fn fill(row: &mut TrialRow, result: &LoadResult) {
     row.duration_s = Some(result.duration_s);
     row.warmup_s = Some(result.warmup_s);
     row.warmup_echoes = Some(result.warmup_echoes);
+    row.latency_mean_us = result.latency_us.mean;
     row.latency_p50_us = result.latency_us.p50;
     row.latency_p90_us = result.latency_us.p90;
     row.latency_p99_us = result.latency_us.p99;

@@ -41,6 +41,38 @@ impl Offered {
     }
 }
 
+/// Messages in flight in a closed loop, twice: a cross-check of the load by Little's law
+/// (J. D. C. Little, "A Proof for the Queuing Formula: L = λW", Operations Research 9, 1961).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct InFlight {
+    /// Connections times depth: each begins a message as soon as one is back.
+    pub by_plan: f64,
+    /// Echoes a second times their mean latency.
+    pub by_figures: f64,
+}
+
+/// Below so many echoes for each message in flight, those at the ends of the window count for too
+/// much.
+const ECHOES_IN_FLIGHT: f64 = 50.0;
+
+impl InFlight {
+    /// Returns both numbers of a closed loop on connections that stay; none if messages were owed,
+    /// or were too few.
+    pub fn of(result: &LoadResult) -> Option<Self> {
+        let by_plan = (result.active_connections * result.pipeline_depth) as f64;
+        let is_closed = result.open.is_none() && result.churn.is_none();
+        let is_whole = result.saturated.is_none() && !result.interrupted;
+        let are_enough = result.echoes as f64 >= ECHOES_IN_FLIGHT * by_plan;
+        let mean_s = result.latency_us.mean.filter(|_| is_closed && is_whole && are_enough)? / 1e6;
+        Some(Self { by_plan, by_figures: result.achieved_per_s * mean_s })
+    }
+
+    /// Returns how far the figures are off, in percent.
+    pub fn off_percent(&self) -> f64 {
+        100.0 * (self.by_figures / self.by_plan - 1.0)
+    }
+}
+
 /// The figures that the gates look at.
 #[derive(Default)]
 pub struct Evidence {
@@ -50,6 +82,9 @@ pub struct Evidence {
     pub echoes: Option<u64>,
     /// The fate of the messages, if the loop was open.
     pub offered: Option<Offered>,
+    /// The messages in flight by the rate and their mean latency, and those that there were, in a
+    /// closed loop.
+    pub in_flight: Option<InFlight>,
     /// The client's CPU in percent of what it could use.
     pub client_cpu_percent: Option<f64>,
     /// The hypervisor's share.
@@ -117,6 +152,7 @@ impl Evidence {
                 achieved_per_s: result.achieved_per_s,
                 unsent_per_s: open.unsent as f64 / result.duration_s,
             }),
+            in_flight: InFlight::of(result),
             client_cpu_percent: Some(result.client_cpu_ratio * 100.0),
             owed: owed(result),
             client_limits: behind(result).into_iter().collect(),

@@ -12,6 +12,9 @@ pub const STEAL_PERCENT: f64 = 5.0;
 /// there.
 pub const RUN_DELAY_PERCENT: f64 = 5.0;
 
+/// A closed loop's rate times its mean latency is the number of messages in flight, up to this.
+pub const LITTLE_PERCENT: f64 = 2.0;
+
 /// More than this share of segments sent again is a network that loses some. Fewer are probes that
 /// TCP sends when an acknowledgement is late (after 8 ms where the kernel's tick is 4 ms long). On
 /// loopback nothing is lost, and a stall of that length shows in the other gates if it matters.
@@ -43,6 +46,13 @@ impl Evidence {
             ));
         }
         rejections.extend(self.run_delays());
+        let off_percent = self.in_flight.map(|in_flight| in_flight.off_percent());
+        if let Some(percent) = off_percent.filter(|percent| percent.abs() > LITTLE_PERCENT) {
+            rejections.push(format!(
+                "rate times mean latency is {percent:+.1} % off the messages in flight (bound: \
+                 {LITTLE_PERCENT} %): the load's figures contradict each other"
+            ));
+        }
         rejections.extend(self.network.as_ref().map(lost).unwrap_or_default());
         let io_workers = self.io_workers();
         rejections.extend(io_workers.filter(|_| !self.counters.is_from_outside));
@@ -203,7 +213,7 @@ pub fn judge(evidence: &Evidence) -> (Status, String) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::evidence::Offered;
+    use super::super::evidence::{InFlight, Offered};
     use super::*;
     use crate::machine::cpu::MachineCpu;
 
@@ -240,6 +250,12 @@ mod tests {
         let cases = [
             (with(|evidence| evidence.connections.1 = 63), "63 connections"),
             (with(|evidence| evidence.echoes = Some(0)), "no echo"),
+            (
+                with(|evidence| {
+                    evidence.in_flight = Some(InFlight { by_plan: 64.0, by_figures: 62.5 });
+                }),
+                "rate times mean latency is -2.3 % off",
+            ),
             (with(|evidence| evidence.steal_percent = Some(5.1)), "hypervisor"),
             (with(|evidence| evidence.server_run_delay_percent = Some(6.0)), "waited for a CPU"),
             (

@@ -102,10 +102,9 @@ impl<'a> Sample<'a> {
         let contrast = Contrast::of_readings(self.of_readings(), baseline)?;
         let again = readings::reading(baseline, 2);
         let names = Names { arm: &again, ..self.names(baseline, baseline)? };
-        Some(ComparisonRow {
-            verdict: judge::check(&contrast),
-            ..ComparisonRow::of(&contrast, names)
-        })
+        let withheld = self.rows(baseline).find_map(|row| self.matrix.no_verdict(row));
+        let verdict = withheld.unwrap_or_else(|| judge::check(&contrast));
+        Some(ComparisonRow { verdict, ..ComparisonRow::of(&contrast, names) })
     }
 
     /// Returns whether the baseline's readings of this figure differ, or scatter, too much.

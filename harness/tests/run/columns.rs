@@ -6,8 +6,8 @@ use std::path::Path;
 const TRIALS: &str = "run_id,started_utc,pass,workload,block,order,arm,backend,knobs,in_force,\
     workers,server_cpus,client_cpus,network_namespace,connections,active_connections,\
     message_bytes,pipeline_depth,arrival,offered_per_s,late_sends,unsent,owed,achieved_per_s,\
-    echoes,duration_s,warmup_s,warmup_settled,warmup_echoes,latency_p50_us,latency_p90_us,\
-    latency_p99_us,latency_p999_us,latency_max_us,service_p50_us,service_p99_us,\
+    echoes,duration_s,warmup_s,warmup_settled,warmup_echoes,latency_mean_us,latency_p50_us,\
+    latency_p90_us,latency_p99_us,latency_p999_us,latency_max_us,service_p50_us,service_p99_us,\
     send_lag_p50_us,send_lag_p99_us,server_cpu_ns_per_echo,server_cpu_source,\
     server_cpu_user_ns_per_echo,server_cpu_kernel_ns_per_echo,server_cpu_division_ticks,\
     client_cpu_ns_per_echo,machine_cpu_ns_per_echo,machine_softirq_ns_per_echo,\
@@ -26,7 +26,7 @@ const SCALE: &str = "run_id,arm,backend,step,connections,active_connections,arri
     client_cpu_ns_per_echo,other_cpu_percent,syscalls_per_echo,events_per_wait,\
     machine_available_bytes,status,reason";
 
-const FILES: [(&str, &str); 8] = [
+const FILES: [(&str, &str); 9] = [
     (
         "capacity.csv",
         "sweep,arm,objective_p99_us,kept_per_s,kept_p99_us,kept_p99_low_us,kept_p99_high_us,\
@@ -35,7 +35,9 @@ const FILES: [(&str, &str); 8] = [
     (
         "comparisons.csv",
         "workload,metric,arm,backend,baseline,baseline_median,arm_median,ratio,bounds,ratio_low,\
-         ratio_high,blocks,noise_low,noise_high,verdict",
+         ratio_high,mean_ratio,mean_ratio_low,mean_ratio_high,difference,difference_low,\
+         difference_high,blocks,block_sd_percent,p_value,p_adjusted,margin_percent,\
+         detectable_percent,blocks_to_spare,verdict",
     ),
     ("events.csv", "run_id,workload,arm,backend,event,count,count_per_echo,source"),
     (
@@ -51,6 +53,10 @@ const FILES: [(&str, &str); 8] = [
     ("scale.csv", SCALE),
     ("syscalls.csv", "run_id,workload,arm,backend,syscall,calls,calls_per_echo,source"),
     ("trials.csv", TRIALS),
+    (
+        "windows.csv",
+        "run_id,workload,arm,set,round,turn,echoes,server_cpu_ns,client_cpu_ns,latency_p50_us",
+    ),
 ];
 
 /// Files beside those of rows.
