@@ -26,7 +26,21 @@ pub fn tables(run: &Run) -> Body {
             body = body.then(Body::default().heading(&title(metric)).table(table));
         }
     }
-    if body.is_empty() { body } else { body.notes(format!("\n{LEGEND}")) }
+    let note = if body.is_empty() { nothing(run) } else { format!("\n{LEGEND}") };
+    body.notes(note)
+}
+
+/// Says why nothing is compared.
+fn nothing(run: &Run) -> String {
+    let why = match &run.matrix.backends[..] {
+        _ if run.trials.is_empty() => "trials.csv is missing or has no row".to_owned(),
+        [only] => format!("`{}` is the only arm", only.name()),
+        _ if run.trials.iter().any(|row| row.status.is_usable()) => {
+            "no block has figures of both arms of a pair".to_owned()
+        }
+        _ => "no trial gave figures that may be used".to_owned(),
+    };
+    format!("Nothing is compared: {why}.\n")
 }
 
 fn title(metric: &Metric) -> String {

@@ -222,10 +222,7 @@ fn a_slower_machine_is_no_slower_server() {
     let copy = with_more_cpu(&run, &place, "all", 1.4);
     let printed = stdout(&success(&mut compare(&place, &run, &copy)));
     let of_cpu = cells(&printed, "uring-multishot", "server_cpu_ns_per_echo");
-    assert!(
-        of_cpu[6].starts_with("1.40 (") && of_cpu[7].ends_with(" not resolved"),
-        "{of_cpu:?}"
-    );
+    assert!(of_cpu[6].starts_with("1.40 (") && of_cpu[7].ends_with(" not resolved"), "{of_cpu:?}");
     assert_eq!(fails_beyond(&copy, "0%"), Some(0));
     // One of them.
     let copy = with_more_cpu(&run, &place, "uring-multishot", 1.4);
@@ -241,7 +238,7 @@ fn a_part_is_not_taken_for_the_whole() {
     assert_has(
         &stdout(&itself),
         &[
-            "worse in B by more than 10 %; judged 89 of 148 figures: CPU 20 of 20, latency ",
+            "worse in B by more than 10 %; judged 108 of 168 figures: CPU 40 of 40, latency ",
             "calls 3 of 30",
         ],
     );
@@ -257,7 +254,7 @@ fn a_part_is_not_taken_for_the_whole() {
         &[
             "B is not whole: its trials.csv has 40 of the 528 trials",
             "no figure of CPU",
-            "judged 3 of 148 figures",
+            "judged 3 of 168 figures",
         ],
     );
     assert_has(
@@ -274,17 +271,17 @@ fn a_part_is_not_taken_for_the_whole() {
     });
     assert_not_judged(
         &rejected,
-        &["(12 blocks in A and 3 in B, six are needed in both)", "86 figures have a verdict"],
+        &["(12 blocks in A and 3 in B, six are needed in both)", "105 figures have a verdict"],
     );
     assert_has(
         &stdout(&rejected),
-        &["Moved beyond its interval or range: 10 of 192 figures, 0 by verdict; most \
+        &["Moved beyond its interval or range: 20 of 222 figures, 0 by verdict; most \
              server_cpu_ns_per_echo of `uring-"],
     );
     let unsupported = b(&|rows| of_multishot(rows, &|row| set(row, "status", "unsupported")));
     assert_not_judged(
         &unsupported,
-        &["45 figures have a verdict within one run and none here (45: it has no figures in B)"],
+        &["55 figures have a verdict within one run and none here (55: it has no figures in B)"],
     );
     let uncounted = b(&|rows| rows.iter_mut().for_each(|row| set(row, "syscalls_per_echo", "")));
     assert_not_judged(
@@ -362,7 +359,7 @@ fn three_blocks_are_no_pass_whatever_else_is_judged() {
         &judged(&place, &run, &run, &[]),
         &[
             "no figure of CPU (3 blocks, six are needed)",
-            "judged 18 of 90 figures: CPU 0 of 12",
+            "judged 18 of 102 figures: CPU 0 of 24",
             "memory 12 of 12",
         ],
     );
@@ -414,10 +411,10 @@ fn what_differs_is_said_and_what_is_not_whole_is_not_judged() {
     let baseline = with(&|matrix| matrix["baseline"] = "epoll-document".into());
     assert_not_judged(
         &baseline,
-        &["no figure of CPU (the baselines differ)", "86: the baselines differ"],
+        &["no figure of CPU (the baselines differ)", "156: the baselines differ"],
     );
     let fewer = with(&|matrix| matrix["backends"].as_array_mut().unwrap().truncate(2));
-    assert_not_judged(&fewer, &["B lacks `uring-multishot`", "45: B has no such arm"]);
+    assert_not_judged(&fewer, &["B lacks `uring-multishot`", "55: B has no such arm"]);
     let fewer = with(&|matrix| matrix["workload"].as_array_mut().unwrap().truncate(4));
     assert_not_judged(
         &fewer,

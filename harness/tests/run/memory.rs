@@ -163,7 +163,7 @@ fn what_is_missing_of_a_cut_file_is_said() {
             "`epoll-et`: memory.csv has no rows of trial 21: a part of it is missing",
         ),
         ("memory.csv", 1, "`null`: memory.csv has no rows of trial 19: a part of it is missing"),
-        ("trials.csv", 1, "**Nothing is decided:** trials.csv is missing or has no row"),
+        ("trials.csv", 1, "Nothing is compared: trials.csv is missing or has no row"),
     ] {
         let run = copied(&place);
         let text = fs::read_to_string(run.join(file)).unwrap();

@@ -160,7 +160,8 @@ fn every_verdict_is_printed() {
     let signs = |sign: &str| grid.matches(&format!(") {sign}")).count();
     let page = fs::read_to_string(run.join("report.html")).unwrap();
     let verdicts = |word: &str| page.matches(&format!("title=\"{word}; ")).count();
-    for (sign, word) in [("▲", "higher"), ("▼", "lower"), ("≈", "alike"), ("?", "not resolved")] {
+    for (sign, word) in [("▲", "higher"), ("▼", "lower"), ("≈", "alike"), ("?", "not resolved")]
+    {
         assert!(signs(sign) > 0 && signs(sign) == verdicts(word), "{word}: {}", signs(sign));
     }
 }
@@ -338,7 +339,7 @@ fn a_run_ends_with_a_page_and_pictures_and_a_report_makes_the_same() {
             "<meta name=\"viewport\"",
             "epoll-et on ",
             ", over loopback, both sides on one machine</title>",
-            "<strong>Nothing is decided:</strong> <code>epoll-et</code> is the only arm",
+            "Nothing is compared: <code>epoll-et</code> is the only arm",
             "<td>epoll-et</td>",
             "<li>CPU per echo: the run has no latency pass</li>",
             "No trial was rejected.",
