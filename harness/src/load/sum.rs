@@ -8,7 +8,7 @@ use super::latency::{self, LatencyUs};
 use super::result::{LoadResult, OFFERED_SHARE, OpenResult};
 use crate::statistics::median;
 
-/// Returns the sum of an open loop's windows: histograms are merged, amounts added. Echoes are all
+/// Returns the sum of a load's windows: histograms are merged, amounts added. Echoes are all
 /// of the turns, before and after the windows too. Service time and send lag are the medians of the
 /// windows' percentiles.
 pub fn sum(results: &[LoadResult]) -> Result<LoadResult> {

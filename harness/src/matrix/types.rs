@@ -112,7 +112,8 @@ pub struct Latency {
     /// echo against the baseline is at most this far from its ratio, in percent of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub precision_percent: Option<f64>,
-    /// How open loops are measured, if not in a fresh trial for each arm.
+    /// The turns of workloads that [may take them](Workload::may_take_turns). Without it each arm
+    /// has fresh trials.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interleaved: Option<Interleaved>,
     /// The 99th percentile that a service must keep: a sweep's capacity is the highest rate that
@@ -121,8 +122,8 @@ pub struct Latency {
     pub objective_p99_us: Option<f64>,
 }
 
-/// Open loops of which all servers and loads are alive at once, and take turns in short windows:
-/// what is near in time shares the machine's phases.
+/// Workloads of which all servers and loads are alive at once and take turns in short windows. Arms
+/// that are near in time share the machine's phases.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Interleaved {
@@ -271,6 +272,13 @@ impl Workload {
             None => Arrival::Closed,
             Some(_) => self.arrival.unwrap_or(Arrival::Poisson),
         }
+    }
+
+    /// Returns whether servers may take turns in short windows: an open loop's rate is there from
+    /// its first message on, and a single message in flight has nothing to settle.
+    pub fn may_take_turns(&self) -> bool {
+        let is_single = self.connections * self.pipeline.get() == 1 && self.churn.is_none();
+        self.rate_per_s.is_some() || is_single
     }
 
     /// Returns the settings of an arm under this workload.

@@ -213,6 +213,7 @@ mod tests {
     use super::*;
     use crate::results::files::lock;
     use crate::rows::Pass;
+    use crate::verdict::readings;
 
     #[test]
     fn a_run_under_way_is_told_from_one_that_was_broken_off() {
@@ -300,5 +301,39 @@ mod tests {
         let error = read(sides).unwrap_err();
         assert!(error.starts_with("the sides in ") && error.contains("manifest.json: "), "{error}");
         assert!(error.ends_with("invalid IP address syntax"), "{error}");
+    }
+
+    #[test]
+    fn it_does_not_matter_which_reading_of_a_committed_run_is_called_again() {
+        let results = Path::new(env!("CARGO_MANIFEST_DIR")).join("../results");
+        let mut judged = 0;
+        for folder in std::fs::read_dir(results).expect("runs").map(|entry| entry.expect("a run")) {
+            let Ok(mut run) = Run::read(&folder.path()) else { continue };
+            let first = run.matrix.baseline.clone();
+            let second = readings::reading(&first, 2);
+            let verdicts = |run: &Run| -> Vec<_> {
+                let all = comparisons::compare(run.measured(), &run.matrix).into_iter();
+                all.map(|row| (row.workload, row.metric, row.arm, row.baseline, row.verdict))
+                    .collect()
+            };
+            let before = verdicts(&run);
+            for row in &mut run.trials {
+                if row.arm == first && row.pass == Some(Pass::Latency) {
+                    row.arm.clone_from(&second);
+                } else if row.arm == second {
+                    row.arm.clone_from(&first);
+                }
+            }
+            for window in &mut run.windows {
+                if window.arm == first {
+                    window.arm.clone_from(&second);
+                } else if window.arm == second {
+                    window.arm.clone_from(&first);
+                }
+            }
+            assert_eq!(verdicts(&run), before, "{}", folder.path().display());
+            judged += before.iter().filter(|row| row.4.is_judged()).count();
+        }
+        assert!(judged > 100, "{judged}");
     }
 }

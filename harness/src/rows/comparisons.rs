@@ -56,8 +56,11 @@ pub struct ComparisonRow {
     pub difference_high: f64,
     /// How many blocks count: those in which no trial of this workload was rejected, additional
     /// ones included. An arm that stood in none of three blocks or more has no figures and takes
-    /// none out. In an interleaved workload, of CPU: how many rounds.
+    /// none out. In an interleaved workload: how many sets.
     pub blocks: u32,
+    /// How many rounds they have, if the figure is one of turns. Ranks are those of the rounds;
+    /// Student's t takes the mean of each set.
+    pub rounds: Option<u32>,
     /// The standard deviation of a block's ratio, in percent.
     pub block_sd_percent: Option<f64>,
     /// The larger p-value of both tests: Student's t and the signed ranks.

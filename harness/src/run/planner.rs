@@ -273,13 +273,13 @@ fn tasks(matrix: &Matrix, pass: Pass) -> Vec<Task> {
         }
         Pass::Latency => {
             let all = workloads.iter().cloned().zip(latency.iter().cycle().cloned());
-            let task =
-                |(workload, latency): (Workload, Latency)| match workload.rate_per_s.is_some()
-                    && latency.interleaved.is_some()
-                {
-                    true => Task::Interleaved(workload, latency),
-                    false => Task::Latency(workload, latency),
-                };
+            let task = |(workload, latency): (Workload, Latency)| {
+                if workload.may_take_turns() && latency.interleaved.is_some() {
+                    Task::Interleaved(workload, latency)
+                } else {
+                    Task::Latency(workload, latency)
+                }
+            };
             all.map(task).collect()
         }
     }

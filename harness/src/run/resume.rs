@@ -146,7 +146,8 @@ mod tests {
     fn quick() -> Matrix {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("matrix/quick.toml");
         let mut matrix = Matrix::read(&file).unwrap();
-        matrix.latency.as_mut().unwrap().blocks = 4;
+        let latency = matrix.latency.as_mut().unwrap();
+        (latency.blocks, latency.precision_percent, latency.interleaved) = (4, None, None);
         matrix.workloads.truncate(2);
         matrix
     }

@@ -1,4 +1,4 @@
-//! A set of trials of one open loop: all servers and loads are alive at once, and take turns in
+//! A set of trials of one workload: all servers and loads are alive at once, and take turns in
 //! short windows. Arms that are compared are measured within a second of each other.
 
 use std::time::{Duration, Instant};

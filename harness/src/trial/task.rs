@@ -21,7 +21,7 @@ pub enum Task {
     Capacity(Workload, Latency),
     /// Latency.
     Latency(Workload, Latency),
-    /// Latency in an open loop, in turns with the other arms of the block.
+    /// Latency, in turns with the other arms of the block.
     Interleaved(Workload, Latency),
 }
 

@@ -17,11 +17,14 @@ const FAILED_BLOCKS_TO_GIVE_UP: usize = 2;
 /// The trials of a block that counts, by arm.
 pub type Block<'a> = BTreeMap<&'a str, &'a TrialRow>;
 
-/// Returns the values of a figure in each block.
-pub fn values<'a>(blocks: &[Block<'a>], metric: &Metric) -> Vec<BlockValues<'a>> {
-    let values = blocks.iter().map(|block| {
-        let known = block.iter().filter_map(|(role, row)| Some((*role, metric.value(row)?)));
-        known.filter(|(_, value)| *value > 0.0).collect()
+/// Returns the values of a column in each block.
+pub fn values<'a>(
+    blocks: &[Block<'a>],
+    column: impl Fn(&TrialRow) -> Option<f64>,
+) -> Vec<BlockValues<'a>> {
+    let values = blocks.iter().zip(1..).map(|(block, set)| {
+        let known = block.iter().filter_map(|(role, row)| Some((*role, column(row)?)));
+        BlockValues { set, values: known.filter(|(_, value)| *value > 0.0).collect() }
     });
     values.collect()
 }
@@ -39,7 +42,8 @@ pub fn rounds<'a>(
     for window in windows.iter().filter(|window| trials.contains(&window.run_id)) {
         if let Some(value) = value(window).filter(|value| *value > 0.0) {
             let round = rounds.entry((window.set, window.round)).or_default();
-            round.insert(&window.arm, value);
+            round.set = window.set;
+            round.values.insert(&window.arm, value);
         }
     }
     rounds.into_values().collect()

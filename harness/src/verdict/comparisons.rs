@@ -10,7 +10,7 @@ use super::metric::{self, Metric};
 use super::{memory, readings};
 use crate::matrix::{BLOCKS_FOR_VERDICT, Matrix};
 use crate::rows::{ComparisonRow, Pass, TrialRow, Verdict};
-use crate::statistics::{Differences, median};
+use crate::statistics::Differences;
 
 /// If the client's lag in sending accounts for more than this share of a difference in latency, the
 /// difference is not the servers' alone.
@@ -74,7 +74,8 @@ impl<'a> Sample<'a> {
         matrix: &'a Matrix,
     ) -> Self {
         let blocks = blocks_with(measured.trials, workload, metric);
-        let (values, rounds) = (values(&blocks, metric), rounds(&blocks, measured.windows, metric));
+        let (values, rounds) =
+            (values(&blocks, |row| metric.value(row)), rounds(&blocks, measured.windows, metric));
         Self { workload, metric, matrix, blocks, values, rounds }
     }
 
@@ -158,15 +159,11 @@ impl<'a> Sample<'a> {
     /// difference in latency, and accounts for a part of it.
     fn is_of_the_client(&self, arm: &str, baseline: &str) -> Option<bool> {
         let lag = self.metric.send_lag()?;
-        let ratio = |block: &Block<'_>| Some(lag(block.get(arm)?)? / lag(block.get(baseline)?)?);
-        let logs = Differences::of(self.blocks.iter().filter_map(ratio).map(f64::ln))?;
-        let interval = logs.t_interval(0.95)?;
-        let median = |column: &dyn Fn(&TrialRow) -> Option<f64>, arm: &str| {
-            median(&mut self.rows(arm).filter_map(column).collect::<Vec<_>>())
-        };
-        let of_lag = median(&lag, arm)? - median(&lag, baseline)?;
-        let value = |row: &TrialRow| self.metric.value(row);
-        let difference = median(&value, arm)? - median(&value, baseline)?;
+        let lags = Contrast::of(&values(&self.blocks, lag), arm, baseline)?;
+        let interval = lags.logs.t_interval(0.95)?;
+        let of_figure = Contrast::of(&self.values, arm, baseline)?;
+        let difference = |[baseline, arm]: [f64; 2]| arm - baseline;
+        let (of_lag, difference) = (difference(lags.medians), difference(of_figure.medians));
         Some(interval.excludes(0.0) && of_lag / difference > SEND_LAG_SHARE)
     }
 }
@@ -175,7 +172,8 @@ impl<'a> Sample<'a> {
 fn scatter(blocks: &[BlockValues<'_>], baseline: &str) -> Option<f64> {
     let (mut squares, mut freedom) = (0.0, 0);
     for block in blocks {
-        let readings = block.iter().filter(|(role, _)| readings::number(role, baseline).is_some());
+        let readings =
+            block.values.iter().filter(|(role, _)| readings::number(role, baseline).is_some());
         let Some(logs) = Differences::of(readings.map(|(_, value)| value.ln())) else { continue };
         let Some(deviation) = logs.deviation() else { continue };
         squares += deviation.powi(2) * (logs.count() - 1) as f64;

@@ -54,23 +54,23 @@ impl Family {
         if p_adjusted.is_none() {
             return row;
         }
-        let logs = &contrast.logs;
+        let Contrast { logs, means, .. } = &contrast;
         row.p_adjusted = p_adjusted;
         row.margin_percent = Some(self.margin_percent);
-        let detectable = logs.detectable(self.threshold).map(f64::exp_m1);
+        let detectable = means.detectable(self.threshold).map(f64::exp_m1);
         row.detectable_percent = detectable.map(|factor| 100.0 * factor);
-        row.verdict = self.verdict(logs);
-        let spare = logs.spare(|rest| self.verdict(rest) == row.verdict);
+        row.verdict = self.verdict(means, logs);
+        let spare = means.spare(|rest| self.verdict(rest, rest) == row.verdict);
         row.blocks_to_spare = (row.verdict != Verdict::NotResolved).then_some(spare as u32);
         row
     }
 
     /// Returns what ratios show. The rest of a family is taken as it is.
-    fn verdict(&self, logs: &Differences) -> Verdict {
-        if p_value(logs).is_some_and(|p_value| p_value <= self.threshold) {
+    fn verdict(&self, means: &Differences, logs: &Differences) -> Verdict {
+        if p_value(means, logs).is_some_and(|p_value| p_value <= self.threshold) {
             return if logs.hodges_lehmann() < 0.0 { Verdict::Lower } else { Verdict::Higher };
         }
-        if is_alike(logs, (self.margin_percent / 100.0).ln_1p()) {
+        if is_alike(means, logs, (self.margin_percent / 100.0).ln_1p()) {
             return Verdict::Alike;
         }
         Verdict::NotResolved
@@ -89,15 +89,15 @@ pub fn check(contrast: &Contrast) -> Verdict {
 impl ComparisonRow {
     /// Returns the row of a contrast, without its verdict.
     pub fn of(contrast: &Contrast, names: Names<'_>) -> Self {
-        let Contrast { logs, amounts, medians } = contrast;
-        let blocks = logs.count();
+        let Contrast { logs, means, amounts, medians } = contrast;
+        let blocks = contrast.blocks();
         let is_interval = blocks >= BLOCKS_FOR_VERDICT;
         let bounds = |values: &Differences| {
             let interval = values.rank_interval(0.95).filter(|_| is_interval);
             interval.unwrap_or_else(|| values.range())
         };
         let (ratio, amount) = (bounds(logs), bounds(amounts));
-        let mean = logs.t_interval(0.95);
+        let mean = means.t_interval(0.95);
         Self {
             workload: names.workload.to_owned(),
             metric: names.metric.to_owned(),
@@ -110,13 +110,14 @@ impl ComparisonRow {
             bounds: if is_interval { Bounds::Interval95 } else { Bounds::Range },
             ratio_low: ratio.low.exp(),
             ratio_high: ratio.high.exp(),
-            mean_ratio: logs.mean().exp(),
+            mean_ratio: means.mean().exp(),
             mean_ratio_low: mean.map(|interval| interval.low.exp()),
             mean_ratio_high: mean.map(|interval| interval.high.exp()),
             difference: amounts.hodges_lehmann(),
             difference_low: amount.low,
             difference_high: amount.high,
             blocks: blocks as u32,
+            rounds: (logs.count() > blocks).then_some(logs.count() as u32),
             block_sd_percent: contrast.block_sd().map(|sd| 100.0 * sd),
             p_value: contrast.p_value(),
             p_adjusted: None,
@@ -146,4 +147,67 @@ pub struct Names<'a> {
     pub backend: &'a str,
     /// The arm that it is compared with.
     pub baseline: &'a str,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::contrast::BlockValues;
+    use super::*;
+
+    /// Two arms of which one is so many times the other in each block.
+    fn comparison(ratios: &[f64]) -> Comparison {
+        let blocks: Vec<BlockValues<'_>> = (ratios.iter().zip(1..))
+            .map(|(ratio, set)| BlockValues {
+                set,
+                values: [("a", 100.0 * ratio), ("b", 100.0)].into(),
+            })
+            .collect();
+        let contrast = Contrast::of(&blocks, "a", "b").expect("blocks");
+        let names = Names { workload: "w", metric: "m", arm: "a", backend: "a", baseline: "b" };
+        Comparison { row: ComparisonRow::of(&contrast, names), contrast, withheld: None }
+    }
+
+    const SIX: [f64; 6] = [1.05, 1.06, 1.07, 1.08, 1.09, 1.1];
+    const NONE: [f64; 6] = [0.9, 0.95, 0.99, 1.02, 1.06, 1.1];
+
+    fn verdicts(all: Vec<Comparison>) -> Vec<Verdict> {
+        judge(all, 3.0).into_iter().map(|row| row.verdict).collect()
+    }
+
+    #[test]
+    fn what_one_comparison_shows_many_may_not() {
+        // Six of six: the signed ranks give 0.03.
+        assert_eq!(verdicts(vec![comparison(&SIX)]), [Verdict::Higher]);
+        let with_others = (0..9).map(|_| comparison(&NONE)).chain([comparison(&SIX)]);
+        let found = judge(with_others.collect(), 3.0);
+        assert!(found.iter().all(|row| row.verdict == Verdict::NotResolved), "{found:?}");
+        let adjusted = found[9].p_adjusted.expect("tested");
+        assert!((adjusted - 0.3125).abs() < 1e-9, "{adjusted}");
+        // As many that differ hold each other up.
+        let alike = (0..10).map(|_| comparison(&SIX)).collect();
+        assert_eq!(verdicts(alike), [Verdict::Higher; 10]);
+    }
+
+    #[test]
+    fn alike_takes_both_intervals_within_the_margin() {
+        let near = [0.99, 0.995, 1.0, 1.002, 1.005, 1.01, 0.998, 1.001];
+        assert_eq!(verdicts(vec![comparison(&near)]), [Verdict::Alike]);
+        let wide = near.map(|ratio: f64| ratio.powi(8));
+        assert_eq!(verdicts(vec![comparison(&wide)]), [Verdict::NotResolved]);
+        let judged = judge(vec![comparison(&wide)], 3.0);
+        assert!(judged[0].detectable_percent.expect("judged") > 3.0, "{judged:?}");
+    }
+
+    #[test]
+    fn what_is_withheld_is_no_part_of_the_family() {
+        let mut withheld = comparison(&NONE);
+        withheld.withheld = Some(Verdict::SharedCpu);
+        let few = comparison(&NONE[..5]);
+        let found = judge(vec![withheld, few, comparison(&SIX)], 3.0);
+        assert_eq!(
+            found.iter().map(|row| row.verdict).collect::<Vec<_>>(),
+            [Verdict::SharedCpu, Verdict::FewBlocks, Verdict::Higher]
+        );
+        assert_eq!((found[0].p_adjusted, found[1].p_adjusted), (None, None));
+    }
 }

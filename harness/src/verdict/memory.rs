@@ -95,6 +95,7 @@ pub fn compare(memory: &[MemoryRow], pairs: &[(String, String)]) -> Vec<Comparis
                 difference_low: arm_bytes - baseline_bytes,
                 difference_high: arm_bytes - baseline_bytes,
                 blocks: 1,
+                rounds: None,
                 block_sd_percent: None,
                 p_value: None,
                 p_adjusted: None,

@@ -36,7 +36,7 @@ const FILES: [(&str, &str); 9] = [
         "comparisons.csv",
         "workload,metric,arm,backend,baseline,baseline_median,arm_median,ratio,bounds,ratio_low,\
          ratio_high,mean_ratio,mean_ratio_low,mean_ratio_high,difference,difference_low,\
-         difference_high,blocks,block_sd_percent,p_value,p_adjusted,margin_percent,\
+         difference_high,blocks,rounds,block_sd_percent,p_value,p_adjusted,margin_percent,\
          detectable_percent,blocks_to_spare,verdict",
     ),
     ("events.csv", "run_id,workload,arm,backend,event,count,count_per_echo,source"),

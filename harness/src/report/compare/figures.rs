@@ -166,7 +166,7 @@ fn timed(pair: &Pair, workload: &Workload, metric: &'static Metric, arm: &str) -
                 return None;
             }
             let ratios = |run: usize| -> Vec<f64> {
-                let values = values_of_blocks(&blocks[run], metric);
+                let values = values_of_blocks(&blocks[run], |row| metric.value(row));
                 values.iter().filter_map(|block| ratio_in_block(block, arm, baseline)).collect()
             };
             let ratio = unpaired(&ratios(0), &ratios(1))?;
