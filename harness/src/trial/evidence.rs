@@ -44,7 +44,7 @@ impl Offered {
 /// Messages in flight in a closed loop, twice: a cross-check of the load by Little's law
 /// (J. D. C. Little, "A Proof for the Queuing Formula: L = λW", Operations Research 9, 1961).
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct InFlight {
+pub struct LittlesLaw {
     /// Connections times depth: each begins a message as soon as one is back.
     pub by_plan: f64,
     /// Echoes a second times their mean latency.
@@ -55,7 +55,7 @@ pub struct InFlight {
 /// much.
 const ECHOES_IN_FLIGHT: f64 = 50.0;
 
-impl InFlight {
+impl LittlesLaw {
     /// Returns both numbers of a closed loop on connections that stay; none if messages were owed,
     /// or were too few.
     pub fn of(result: &LoadResult) -> Option<Self> {
@@ -84,7 +84,7 @@ pub struct Evidence {
     pub offered: Option<Offered>,
     /// The messages in flight by the rate and their mean latency, and those that there were, in a
     /// closed loop.
-    pub in_flight: Option<InFlight>,
+    pub in_flight: Option<LittlesLaw>,
     /// The client's CPU in percent of what it could use.
     pub client_cpu_percent: Option<f64>,
     /// The hypervisor's share.
@@ -152,7 +152,7 @@ impl Evidence {
                 achieved_per_s: result.achieved_per_s,
                 unsent_per_s: open.unsent as f64 / result.duration_s,
             }),
-            in_flight: InFlight::of(result),
+            in_flight: LittlesLaw::of(result),
             client_cpu_percent: Some(result.client_cpu_ratio * 100.0),
             owed: owed(result),
             client_limits: behind(result).into_iter().collect(),

@@ -213,7 +213,7 @@ pub fn judge(evidence: &Evidence) -> (Status, String) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::evidence::{InFlight, Offered};
+    use super::super::evidence::{LittlesLaw, Offered};
     use super::*;
     use crate::machine::cpu::MachineCpu;
 
@@ -252,7 +252,7 @@ mod tests {
             (with(|evidence| evidence.echoes = Some(0)), "no echo"),
             (
                 with(|evidence| {
-                    evidence.in_flight = Some(InFlight { by_plan: 64.0, by_figures: 62.5 });
+                    evidence.in_flight = Some(LittlesLaw { by_plan: 64.0, by_figures: 62.5 });
                 }),
                 "rate times mean latency is -2.3 % off",
             ),
