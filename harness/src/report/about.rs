@@ -20,7 +20,7 @@ pub fn about(run: &Run, folder: &str) -> Body {
          - {machine}: {} ({}), Linux {}, {} memory, idle driver {}{}\n\
          - Source: revision {}{}, {}{}\n\
          - Placement: {}\n\
-         - Trials: {}\n{}{}",
+         - Trials: {}\n{}{}{}",
         text_at(manifest, "/machine/read_at"),
         finished(run),
         run.traffic(),
@@ -46,6 +46,7 @@ pub fn about(run: &Run, folder: &str) -> Body {
         },
         placement(run),
         trials(run),
+        externals(run),
         sides(run),
         history(manifest),
     );
@@ -99,6 +100,15 @@ fn congestion(machine: &Value, is_fresh: bool) -> String {
     let sysctls = if is_fresh { "new_namespace_network_sysctls" } else { "network_sysctls" };
     let control = text_at(machine, &format!("/{sysctls}/net.ipv4.tcp_congestion_control"));
     format!(", TCP congestion control {control}")
+}
+
+/// Names the servers that are not ours, and their versions.
+fn externals(run: &Run) -> String {
+    let versions = run.matrix.externals.iter().map(|server| {
+        let version = run.manifest["externals"][&server.name].as_str().unwrap_or("unknown");
+        format!("- `{}`, external: {version}\n", server.name)
+    });
+    versions.collect()
 }
 
 /// Describes the sides that a command started elsewhere; most runs have none.

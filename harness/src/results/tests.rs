@@ -277,6 +277,13 @@ fn journals_that_no_run_leaves_are_refused_and_stay() {
         assert!(refusal.contains(words) && refusal.contains(JOURNAL), "{words}: {refusal}");
         assert!(files(folder.path()) == interrupted);
     }
+    let mut cut = whole.clone();
+    let first = journal.lines().next().unwrap();
+    cut.insert(JOURNAL.to_owned(), format!("{first}\n").into_bytes());
+    let folder = folder_of(&cut);
+    let refusal = read(folder.path()).err().unwrap().to_string();
+    assert!(refusal.contains("trials.jsonl only 1: the journal was cut"), "{refusal}");
+    assert!(files(folder.path()) == cut);
     let mut of_earlier_version = whole;
     of_earlier_version.remove(JOURNAL);
     let folder = folder_of(&of_earlier_version);

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::files::{NEW_ENDING, histogram_file, lock, remove, replace};
 use super::journal::{self, Journal};
@@ -50,6 +50,13 @@ impl Results {
                  this run, or the file was removed: `ringmark run --replay` starts over"
             );
         };
+        // A trial is in the journal before it is in the other files.
+        let (known, shown) = (rows.trials.len(), whole_rows(&folder.join("trials.csv")));
+        ensure!(
+            shown <= known,
+            "trials.csv has {shown} trials and trials.jsonl only {known}: the journal was cut, by \
+             a full disk or by hand; put it back, or start over with `ringmark run --replay`"
+        );
         Ok(Self { folder: folder.to_owned(), journal, rows, _lock: lock })
     }
 
@@ -131,4 +138,10 @@ impl Results {
     pub fn remove_journal(&self) -> Result<()> {
         journal::remove(&self.folder)
     }
+}
+
+/// Returns how many rows of a CSV file have an end; the heading is none.
+fn whole_rows(path: &Path) -> usize {
+    let text = fs::read(path).unwrap_or_default();
+    text.iter().filter(|byte| **byte == b'\n').count().saturating_sub(1)
 }

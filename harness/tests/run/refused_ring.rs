@@ -52,5 +52,6 @@ fn its_rows_are_unsupported_and_the_others_are_measured() {
     assert!(backends("syscalls.csv").iter().all(|backend| backend == "epoll-et"));
     assert!(!backends("syscalls.csv").is_empty());
     assert!(!backends("memory.csv").contains(&"uring-multishot".to_owned()));
-    assert_eq!(backends("comparisons.csv"), [""; 0]);
+    // Only the baseline's readings are compared.
+    assert!(backends("comparisons.csv").iter().all(|backend| backend == "epoll-et"));
 }
