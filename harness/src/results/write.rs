@@ -51,7 +51,7 @@ impl Results {
             );
         };
         // A trial is in the journal before it is in the other files.
-        let (known, shown) = (rows.trials.len(), whole_rows(&folder.join("trials.csv")));
+        let (known, shown) = (rows.trials.len(), rows_of(&folder.join("trials.csv")));
         ensure!(
             shown <= known,
             "trials.csv has {shown} trials and trials.jsonl only {known}: the journal was cut, by \
@@ -140,8 +140,8 @@ impl Results {
     }
 }
 
-/// Returns how many rows of a CSV file have an end; the heading is none.
-fn whole_rows(path: &Path) -> usize {
-    let text = fs::read(path).unwrap_or_default();
-    text.iter().filter(|byte| **byte == b'\n').count().saturating_sub(1)
+/// Returns how many rows a CSV file has, one that is cut included; the heading is none.
+fn rows_of(path: &Path) -> usize {
+    let reader = csv::ReaderBuilder::new().flexible(true).from_path(path);
+    reader.map_or(0, |reader| reader.into_byte_records().count())
 }
