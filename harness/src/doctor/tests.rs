@@ -122,7 +122,8 @@ fn all_run(_: &Arm) -> Option<String> {
 }
 
 fn no_uring(contender: &Arm) -> Option<String> {
-    contender.backend.starts_with("uring").then(|| "io_uring_setup: EPERM".to_owned())
+    let entry = ringmark::backend::find(&contender.backend).ok()?;
+    (!entry.needs.default_container).then(|| "io_uring_setup: EPERM".to_owned())
 }
 
 fn none_runs(_: &Arm) -> Option<String> {

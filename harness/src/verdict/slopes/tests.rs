@@ -249,7 +249,7 @@ fn own_pages_need_no_floor_and_walks_of_one_state_leave_the_other() {
         "{said}"
     );
 
-    memory.iter_mut().filter(|row| row.arm == "null").for_each(|row| row.status = Status::Rejected);
+    memory.iter_mut().filter(|row| row.arm == FLOOR).for_each(|row| row.status = Status::Rejected);
     subtract_null(&mut memory);
     judge(&mut memory, &[], &trials());
     let own = memory.iter().filter(|row| row.object == USER_SUM && row.arm == "uring");
