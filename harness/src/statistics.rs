@@ -1,6 +1,8 @@
 //! A robust line through points, the middle of values, differences within blocks, many tests at a
 //! time.
 
+#[cfg(test)]
+mod close;
 mod differences;
 mod family;
 mod interval;

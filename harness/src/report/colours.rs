@@ -84,8 +84,8 @@ const SHAPES: [Shape; 7] = [
 /// Returns how an arm of a run is drawn: the baseline first, the others in the order of the matrix.
 pub fn look(run: &Run, arm: &str) -> Look {
     let baseline = &run.matrix.baseline;
-    let others = run.matrix.backends.iter().map(Arm::name).filter(|name| name != baseline);
-    let place = others.into_iter().position(|name| name == arm).map_or(0, |place| place + 1);
+    let mut others = run.matrix.backends.iter().map(Arm::name).filter(|name| name != baseline);
+    let place = others.position(|name| name == arm).map_or(0, |place| place + 1);
     Look {
         colour: PALETTE[place % PALETTE.len()],
         shape: SHAPES[place % SHAPES.len()],

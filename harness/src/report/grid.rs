@@ -2,6 +2,7 @@
 
 use itertools::Itertools as _;
 
+use super::query::bounded;
 use super::section::Body;
 use super::table::{Cell, MISSING, Table};
 use crate::results::Run;
@@ -90,19 +91,12 @@ fn text(row: &ComparisonRow) -> String {
     format!("{}{sign}", ratio(row))
 }
 
-/// Writes a ratio and its bounds.
-pub fn ratio(row: &ComparisonRow) -> String {
-    // One block has no bounds.
-    if row.ratio_low == row.ratio_high {
-        return decimals(row.ratio, row.ratio);
-    }
-    let write = |value| decimals(value, row.ratio_high / row.ratio_low);
-    format!("{} ({}–{})", write(row.ratio), write(row.ratio_low), write(row.ratio_high))
-}
-
-/// Writes three decimals where the bounds lie as near to each other as these tell apart.
-fn decimals(value: f64, spread: f64) -> String {
-    if spread < 1.1 { format!("{value:.3}") } else { format!("{value:.2}") }
+/// Writes a ratio and its bounds, with three decimals if the bounds lie as near to each other as
+/// these tell apart. A ratio without bounds has them below 1.1.
+fn ratio(row: &ComparisonRow) -> String {
+    let ComparisonRow { ratio, ratio_low: low, ratio_high: high, .. } = *row;
+    let spread = if low == high { ratio } else { high / low };
+    bounded(ratio, low, high, if spread < 1.1 { 3 } else { 2 })
 }
 
 fn class(row: &ComparisonRow, metric: &Metric) -> &'static str {

@@ -224,11 +224,15 @@ pub fn ratio(row: &ComparisonRow) -> String {
 
 pub fn ratio_of_bounds(ratio: f64, low: f64, high: f64, verdict: Option<Verdict>) -> String {
     let words = verdict.map_or(String::new(), |verdict| format!(" {}", verdict.words()));
-    // One block has no interval.
+    bounded(ratio, low, high, 2) + &words
+}
+
+/// Writes a ratio and its bounds, with so many decimals. One block has no bounds.
+pub fn bounded(ratio: f64, low: f64, high: f64, decimals: usize) -> String {
     if low == high {
-        return format!("{ratio:.2}{words}");
+        return format!("{ratio:.decimals$}");
     }
-    format!("{ratio:.2} ({low:.2}–{high:.2}){words}")
+    format!("{ratio:.decimals$} ({low:.decimals$}–{high:.decimals$})")
 }
 
 /// Returns what stands in brackets after the ratios of a metric.

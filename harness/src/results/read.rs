@@ -317,20 +317,16 @@ mod tests {
                     .collect()
             };
             let before = verdicts(&run);
-            for row in &mut run.trials {
-                if row.arm == first && row.pass == Some(Pass::Latency) {
-                    row.arm.clone_from(&second);
-                } else if row.arm == second {
-                    row.arm.clone_from(&first);
+            let exchange = |arm: &mut String| {
+                if *arm == first {
+                    arm.clone_from(&second);
+                } else if *arm == second {
+                    arm.clone_from(&first);
                 }
-            }
-            for window in &mut run.windows {
-                if window.arm == first {
-                    window.arm.clone_from(&second);
-                } else if window.arm == second {
-                    window.arm.clone_from(&first);
-                }
-            }
+            };
+            let timed = run.trials.iter_mut().filter(|row| row.pass == Some(Pass::Latency));
+            timed.for_each(|row| exchange(&mut row.arm));
+            run.windows.iter_mut().for_each(|window| exchange(&mut window.arm));
             assert_eq!(verdicts(&run), before, "{}", folder.path().display());
             judged += before.iter().filter(|row| row.4.is_judged()).count();
         }

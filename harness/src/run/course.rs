@@ -12,7 +12,7 @@ use super::watch::Watch;
 use crate::machine::files;
 use crate::results::{Manifest, Results};
 use crate::rows::TrialRow;
-use crate::trial::{self, Task, Trial, TrialContext};
+use crate::trial::{self, Trial, TrialContext};
 
 /// How the trials of a run came to an end.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -71,7 +71,7 @@ impl Course {
         self.bar.set_message(format!("{} {}: {who}", task.pass().name(), task.name()));
         self.watch.look()?;
         let outcomes = match trials {
-            [trial] if !matches!(task, Task::Interleaved(..)) => {
+            [trial] if !task.takes_turns() => {
                 vec![match hopeless(self.results.trials(), trial) {
                     Some(reason) => trial.not_run(&self.context, reason),
                     None => trial.run(&self.context),
@@ -106,7 +106,7 @@ impl Course {
 
 /// Returns the trials one by one, or those that take turns together.
 fn in_sets(trials: Vec<Trial>) -> Vec<Vec<Trial>> {
-    if trials.iter().all(|trial| matches!(trial.task, Task::Interleaved(..))) {
+    if trials.iter().all(|trial| trial.task.takes_turns()) {
         return vec![trials];
     }
     trials.into_iter().map(|trial| vec![trial]).collect()

@@ -197,7 +197,7 @@ impl Planner {
             row.is_some_and(|row| row.status == Status::Rejected)
                 && !blocks::is_given_up(rows, task.pass(), task.name(), role)
         };
-        let are_together = trials.iter().all(|trial| matches!(trial.task, Task::Interleaved(..)));
+        let are_together = trials.iter().all(|trial| trial.task.takes_turns());
         if !are_together || !trials.iter().any(is_rejected) {
             trials.retain(is_rejected);
         }

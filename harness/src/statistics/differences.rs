@@ -1,6 +1,7 @@
 //! The location of differences within blocks, by two tests. Student's t assumes that they are
 //! normal; the signed ranks assume no more than symmetry and heed no outlier.
 
+use std::cell::OnceCell;
 use std::sync::LazyLock;
 
 use statrs::distribution::{ContinuousCDF as _, Normal, StudentsT};
@@ -19,8 +20,8 @@ const EXACT: usize = 40;
 pub struct Differences {
     /// In ascending order.
     values: Vec<f64>,
-    /// The means of all pairs of values, each with itself too (Walsh averages), in ascending order.
-    averages: Vec<f64>,
+    /// See [`Self::averages`]; the ranks alone need them.
+    averages: OnceCell<Vec<f64>>,
 }
 
 impl Differences {
@@ -31,11 +32,20 @@ impl Differences {
             return None;
         }
         values.sort_unstable_by(f64::total_cmp);
-        let pairs = values.iter().enumerate();
-        let pairs = pairs.flat_map(|(index, a)| values[index..].iter().map(move |b| (a, b)));
-        let mut averages: Vec<f64> = pairs.map(|(a, b)| f64::midpoint(*a, *b)).collect();
-        averages.sort_unstable_by(f64::total_cmp);
-        Some(Self { values, averages })
+        Some(Self { values, averages: OnceCell::new() })
+    }
+
+    /// Returns the means of all pairs of values, each with itself too (Walsh averages), in
+    /// ascending order.
+    fn averages(&self) -> &[f64] {
+        self.averages.get_or_init(|| {
+            let pairs = self.values.iter().enumerate();
+            let pairs =
+                pairs.flat_map(|(index, a)| self.values[index..].iter().map(move |b| (a, b)));
+            let mut averages: Vec<f64> = pairs.map(|(a, b)| f64::midpoint(*a, *b)).collect();
+            averages.sort_unstable_by(f64::total_cmp);
+            averages
+        })
     }
 
     /// Returns how many there are.
@@ -88,10 +98,11 @@ impl Differences {
     /// Returns the median of the Walsh averages (J. L. Hodges and E. L. Lehmann, "Estimates of
     /// Location Based on Rank Tests", Annals of Mathematical Statistics 34, 1963).
     pub fn hodges_lehmann(&self) -> f64 {
-        let middle = self.averages.len() / 2;
-        match self.averages.len() % 2 {
-            1 => self.averages[middle],
-            _ => f64::midpoint(self.averages[middle - 1], self.averages[middle]),
+        let averages = self.averages();
+        let middle = averages.len() / 2;
+        match averages.len() % 2 {
+            1 => averages[middle],
+            _ => f64::midpoint(averages[middle - 1], averages[middle]),
         }
     }
 
@@ -99,7 +110,8 @@ impl Differences {
     /// values are too few: below six for 95 %.
     pub fn rank_interval(&self, confidence: f64) -> Option<Interval> {
         let tail = (1.0 - confidence) / 2.0;
-        let all = self.averages.len();
+        let averages = self.averages();
+        let all = averages.len();
         // The chance of that many averages above zero, or fewer, grows with their number.
         let (mut low, mut high) = (0, all / 2 + 1);
         while low < high {
@@ -111,16 +123,17 @@ impl Differences {
             }
         }
         let rank = low.checked_sub(1)?;
-        Some(Interval { low: self.averages[rank], high: self.averages[all - 1 - rank] })
+        Some(Interval { low: averages[rank], high: averages[all - 1 - rank] })
     }
 
     /// Returns the chance of signed ranks as one-sided if the differences are symmetric about zero
     /// (F. Wilcoxon, "Individual Comparisons by Ranking Methods", Biometrics Bulletin 1, 1945). An
     /// average of zero counts half.
     pub fn rank_p_value(&self) -> f64 {
-        let below = self.averages.partition_point(|average| *average < 0.0) as f64;
-        let above = self.averages.iter().rev().take_while(|average| **average > 0.0).count() as f64;
-        let halves = (self.averages.len() as f64 - below - above) / 2.0;
+        let averages = self.averages();
+        let below = averages.partition_point(|average| *average < 0.0) as f64;
+        let above = averages.iter().rev().take_while(|average| **average > 0.0).count() as f64;
+        let halves = (averages.len() as f64 - below - above) / 2.0;
         (2.0 * self.chance_of_at_most(below.min(above) + halves)).min(1.0)
     }
 
@@ -182,11 +195,8 @@ mod tests {
     use rand::rngs::StdRng;
     use rand::{RngExt as _, SeedableRng as _};
 
+    use super::super::close::close;
     use super::*;
-
-    fn close(a: f64, b: f64) {
-        assert!((a - b).abs() <= 1e-9 * b.abs().max(1.0), "{a} is not {b}");
-    }
 
     fn of(values: &[f64]) -> Differences {
         Differences::of(values.iter().copied()).unwrap()

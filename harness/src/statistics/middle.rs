@@ -68,11 +68,8 @@ fn log_mean(values: &[f64]) -> Option<(f64, f64)> {
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::super::close::close;
     use super::*;
-
-    fn close(a: f64, b: f64) {
-        assert!((a - b).abs() <= 1e-9 * b.abs().max(1.0), "{a} is not {b}");
-    }
 
     /// The ranks of W. J. Conover's table of the binomial distribution at one half.
     #[test]

@@ -100,11 +100,8 @@ fn normal_rank(slopes: usize, sorted_xs: &[f64]) -> usize {
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::super::close::close;
     use super::*;
-
-    fn close(a: f64, b: f64) {
-        assert!((a - b).abs() <= 1e-9 * b.abs().max(1.0), "{a} is not {b}");
-    }
 
     #[test]
     fn an_exact_line_is_found_exactly_in_spite_of_outliers() {

@@ -10,12 +10,12 @@ use rand::seq::SliceRandom as _;
 use ringmark::protocol::ServerCounters;
 
 use super::context::TrialContext;
-use super::latency::{Readings, idle_connections, judge};
+use super::latency::{Readings, idle_connections, idle_spinner, judge, load_options};
 use super::run::{failure, reject_if_suspended};
 use super::site::Site;
 use super::task::{Task, Trial};
-use super::window::{Clocks, Window, server_cpu_ns};
-use crate::load::result::{LoadEvent, LoadResult};
+use super::window::{Clocks, Window, run_load, server_cpu_ns};
+use crate::load::result::LoadResult;
 use crate::load::sum::sum;
 use crate::machine::cpu::{Tasks, process_cpu_ns};
 use crate::machine::network::NetworkReading;
@@ -64,8 +64,8 @@ pub fn run_set(trials: &[Trial], context: &TrialContext) -> Vec<Outcome> {
         let outcome = outcomes.iter_mut().find(|outcome| outcome.row.run_id == player.trial.run_id);
         let Some(outcome) = outcome else { continue };
         let context = player.context;
-        if let Err(error) = played.as_ref().map_err(|error| error.to_string()) {
-            fail(outcome, &anyhow::anyhow!("{error}"), context);
+        if let Err(error) = &played {
+            fail(outcome, error, context);
         } else if let Err(error) = player.finish(outcome) {
             fail(outcome, &error, context);
         }
@@ -84,30 +84,25 @@ fn fail(outcome: &mut Outcome, error: &anyhow::Error, context: &TrialContext) {
 /// that never rests plays alone, after the others.
 fn play(players: &mut [Player<'_>], random: &mut StdRng, context: &TrialContext) -> Result<()> {
     let Some(first) = players.first() else { return Ok(()) };
-    let interleaved = first.interleaved.clone();
-    let spinner = if first.workload.idle_spinner {
-        Some(IdleSpinner::start(&context.placement.cpus()?, &context.interruptions)?)
-    } else {
-        None
-    };
+    let set_time = first.interleaved.set.get();
+    let spinner = idle_spinner(context, first.workload)?;
     let mut together: Vec<usize> = (0..players.len()).collect();
     // One turn each shows who never rests; it warms the servers up too, and does not count.
     for &index in &together {
-        players[index].turn(&interleaved, 0, 0);
+        players[index].turn(0, 0);
     }
     let alone: Vec<usize> =
         together.iter().copied().filter(|&index| !players[index].rests).collect();
     together.retain(|index| !alone.contains(index));
     players.iter_mut().for_each(Player::forget);
     let mut round = 0;
-    for set in std::iter::once(together).chain(alone.into_iter().map(|index| vec![index])) {
-        let end = Instant::now() + interleaved.set.get();
-        let mut order = set;
+    for mut order in std::iter::once(together).chain(alone.into_iter().map(|index| vec![index])) {
+        let end = Instant::now() + set_time;
         while Instant::now() < end && !order.is_empty() && !context.interruptions.is_wanted() {
             round += 1;
             order.shuffle(random);
             for (&index, turn) in order.iter().zip(1..) {
-                players[index].turn(&interleaved, round, turn);
+                players[index].turn(round, turn);
             }
             order.retain(|&index| players[index].failed.is_none());
         }
@@ -158,11 +153,7 @@ impl<'a> Player<'a> {
         let mut site = Site::start(trial, context, &mut outcome.row, |_| {})?;
         let network_before = site.network()?;
         let idle = idle_connections(&mut site, workload.idle_connections)?;
-        let more = [
-            format!("--duration={}", interleaved.window),
-            format!("--warmup-max={}", interleaved.warmup),
-            "--histogram=-".to_owned(),
-        ];
+        let more = load_options(&interleaved.window, &interleaved.warmup);
         let load = site.open_load(workload.connections, workload.all_connections(), &more)?;
         outcome.row.idle_spinner = workload.idle_spinner;
         let processes = site.server.processes()?;
@@ -193,33 +184,26 @@ impl<'a> Player<'a> {
     }
 
     /// Takes a turn, unless it has failed.
-    fn turn(&mut self, interleaved: &Interleaved, round: u32, turn: u32) {
+    fn turn(&mut self, round: u32, turn: u32) {
         if self.failed.is_none()
-            && let Err(error) = self.try_turn(interleaved, round, turn)
+            && let Err(error) = self.try_turn(round, turn)
         {
             self.failed = Some(error);
         }
     }
 
-    fn try_turn(&mut self, interleaved: &Interleaved, round: u32, turn: u32) -> Result<()> {
+    fn try_turn(&mut self, round: u32, turn: u32) -> Result<()> {
         let before = self.clocks()?;
-        let patience = Duration::from_secs(30) + interleaved.window.get() * 2;
-        let Self { load, site, delays_are_read, .. } = self;
-        let (delays, result) = site.server.blaming(|server| {
-            let LoadEvent::Measuring = load.command("run", patience)? else {
-                bail!("the load did not begin to measure")
-            };
-            let begun = RunDelays::read(server, load, *delays_are_read)?;
-            let LoadEvent::Measured = load.next(patience)? else {
-                bail!("the load did not end measuring")
-            };
-            let ended = RunDelays::read(server, load, *delays_are_read)?;
-            match load.next(patience)? {
-                LoadEvent::Result(result) => Ok((ended.since(begun), result)),
-                _ => bail!("the load gave no result"),
-            }
-        })?;
-        self.delays.add(delays);
+        let Interleaved { window, warmup, .. } = self.interleaved;
+        let server_too = self.delays_are_read;
+        let (begun, ended, result) = run_load(
+            &mut self.site.server,
+            &mut self.load,
+            window.get(),
+            warmup.get(),
+            |server, load, _| RunDelays::read(server, load, server_too),
+        )?;
+        self.delays.add(ended.since(begun));
         self.rests &= self.comes_to_rest()?;
         let after = self.clocks()?;
         let client_cpu_ns = after.client_ns.zip(before.client_ns);
@@ -294,7 +278,7 @@ impl<'a> Player<'a> {
         outcome.histogram = result.histogram_log.take();
         self.load.quit()?;
         self.idle.map(Client::quit).transpose()?;
-        let window = Window { before: self.before, after, result };
+        let window = Window { before: self.before, after, result, is_of_turns: true };
         let readings =
             Readings::of(self.context, window, self.counters_before, at_rest, network, ports);
         let row = &mut outcome.row;
@@ -353,10 +337,9 @@ impl RunDelays {
             ([&mut before.server_tasks, &mut after.server_tasks], self.server_ns),
             ([&mut before.client_tasks, &mut after.client_tasks], self.client_ns),
         ] {
-            for (tasks, ns) in tasks.into_iter().zip([Some(0), ends_ns]) {
+            for (tasks, ns) in tasks.into_iter().zip([0, ends_ns.unwrap_or(0)]) {
                 if let Some(tasks) = tasks {
-                    // Time between the windows is nobody's: without a reading nothing is known.
-                    tasks.run_delay_ns = ns.unwrap_or(0);
+                    tasks.run_delay_ns = ns;
                 }
             }
         }

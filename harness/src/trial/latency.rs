@@ -11,6 +11,7 @@ use super::site::{Site, miscounted};
 use super::task::Trial;
 use super::window::{Sums, Window};
 use super::{columns, in_force};
+use crate::load::limits::{MeasuringTime, WaitingTime};
 use crate::load::result::LoadResult;
 use crate::machine::cpu::{MachineCpu, Tasks};
 use crate::machine::network::NetworkReading;
@@ -93,20 +94,11 @@ impl<'a> Readings<'a> {
     ) -> Result<Self> {
         let network_before = site.network()?;
         let idle = idle_connections(site, workload.idle_connections)?;
-        let more = [
-            format!("--duration={}", latency.duration),
-            format!("--warmup-max={}", latency.warmup_max),
-            // The load may be on another machine: what it has recorded comes with its result.
-            "--histogram=-".to_owned(),
-        ];
+        let more = load_options(&latency.duration, &latency.warmup_max);
         let in_all = workload.all_connections();
         let mut load = site.open_load(workload.connections, in_all, &more)?;
         outcome.row.idle_spinner = workload.idle_spinner;
-        let spinner = if workload.idle_spinner {
-            Some(IdleSpinner::start(&context.placement.cpus()?, &context.interruptions)?)
-        } else {
-            None
-        };
+        let spinner = idle_spinner(context, workload)?;
         let server = &mut site.server;
         let counters_before = server.counters()?;
         let mut window =
@@ -181,7 +173,7 @@ impl<'a> Readings<'a> {
         // The time of this machine's CPUs is that of the trial only if both sides are here.
         let is_both_here = self.context.sides().is_none_or(|sides| sides.are_here());
         // Others take turns with it, and are in the machine's time.
-        let is_alone = self.window.is_one();
+        let is_alone = !self.window.is_of_turns;
         if let Some(machine) = self.machine.filter(|_| is_both_here && is_alone) {
             if !workload.idle_spinner {
                 row.machine_cpu_ns_per_echo = self.window.per_echo(machine.busy_ns);
@@ -198,7 +190,7 @@ impl<'a> Readings<'a> {
     /// Fills what the server's processes used.
     fn fill_server_cpu(&self, row: &mut TrialRow) {
         let window = &self.window;
-        let Window { before, after, result } = window;
+        let Window { before, after, result, .. } = window;
         let cpu_ns = window.server_cpu_ns();
         row.server_cpu_ns_per_echo = self.of_server(cpu_ns);
         row.server_cpu_ns_per_connection = (result.churn.as_ref())
@@ -282,6 +274,24 @@ impl<'a> Readings<'a> {
         evidence.notes.extend(self.machine_unread.clone());
         evidence
     }
+}
+
+/// Returns the options of a load that measures a window.
+pub fn load_options(duration: &MeasuringTime, warmup_max: &WaitingTime) -> [String; 3] {
+    [
+        format!("--duration={duration}"),
+        format!("--warmup-max={warmup_max}"),
+        // The load may be on another machine: what it has recorded comes with its result.
+        "--histogram=-".to_owned(),
+    ]
+}
+
+/// Keeps the CPUs awake, if the workload asks for that.
+pub fn idle_spinner(context: &TrialContext, workload: &Workload) -> Result<Option<IdleSpinner>> {
+    if !workload.idle_spinner {
+        return Ok(None);
+    }
+    IdleSpinner::start(&context.placement.cpus()?, &context.interruptions).map(Some)
 }
 
 /// Opens the connections that never send.

@@ -37,6 +37,11 @@ impl Task {
         }
     }
 
+    /// Returns whether its trial takes turns with the others of its block.
+    pub fn takes_turns(&self) -> bool {
+        matches!(self, Task::Interleaved(..))
+    }
+
     /// Returns the workload's name in the results.
     pub fn name(&self) -> &str {
         self.workload().map_or(self.pass().name(), |workload| &workload.name)

@@ -91,11 +91,39 @@ pub fn server_cpu_ns(server: &mut Server, processes: Option<&Tree>) -> Result<u6
     }
 }
 
+/// Lets the load run, and reads at the beginning of its window and at the end, which gets the first
+/// reading.
+pub fn run_load<T>(
+    server: &mut Server,
+    load: &mut Client,
+    duration: Duration,
+    warmup_max: Duration,
+    mut read: impl FnMut(&mut Server, &Client, Option<&T>) -> Result<T>,
+) -> Result<(T, T, LoadResult)> {
+    let patience = warmup_max + Duration::from_secs(30);
+    // The load waits for what is owed, and until something moves or has stalled.
+    let drain = drain_max(duration) + patience;
+    server.blaming(|server| {
+        let LoadEvent::Measuring = load.command("run", patience)? else {
+            bail!("the load did not begin to measure")
+        };
+        let before = read(server, load, None)?;
+        let LoadEvent::Measured = load.next(duration + patience)? else {
+            bail!("the load did not end measuring")
+        };
+        let after = read(server, load, Some(&before))?;
+        let LoadEvent::Result(result) = load.next(drain)? else { bail!("the load gave no result") };
+        Ok((before, after, result))
+    })
+}
+
 /// A run of the load, and the clocks at both ends of its window.
 pub struct Window {
     pub before: Clocks,
     pub after: Clocks,
     pub result: LoadResult,
+    /// Whether it is the sum of several turns.
+    pub is_of_turns: bool,
 }
 
 impl Window {
@@ -106,33 +134,17 @@ impl Window {
         duration: Duration,
         warmup_max: Duration,
     ) -> Result<Self> {
-        let patience = warmup_max + Duration::from_secs(30);
-        // The load waits for what is owed, and until something moves or has stalled.
-        let drain = drain_max(duration) + patience;
-        server.blaming(|server| {
-            let LoadEvent::Measuring = load.command("run", patience)? else {
-                bail!("the load did not begin to measure")
-            };
-            let before = Clocks::begin(server, load)?;
-            let LoadEvent::Measured = load.next(duration + patience)? else {
-                bail!("the load did not end measuring")
-            };
-            let after = Clocks::end(server, load, &before)?;
-            let LoadEvent::Result(result) = load.next(drain)? else {
-                bail!("the load gave no result")
-            };
-            Ok(Self { before, after, result })
-        })
-    }
-
-    /// Returns whether it is one window, and not a sum of several.
-    pub fn is_one(&self) -> bool {
-        self.result.window_start_ns.is_some()
+        let (before, after, result) =
+            run_load(server, load, duration, warmup_max, |server, load, before| match before {
+                None => Clocks::begin(server, load),
+                Some(before) => Clocks::end(server, load, before),
+            })?;
+        Ok(Self { before, after, result, is_of_turns: false })
     }
 
     /// Says why what was read at the ends is not of the window. Turns are read at rest.
     pub fn flaws(&self, context: &TrialContext) -> Vec<String> {
-        if !self.is_one() {
+        if self.is_of_turns {
             return Vec::new();
         }
         let is_one_clock = context.sides().is_none_or(|sides| sides.load.is_here);
