@@ -52,7 +52,7 @@ pub fn explain(address: SocketAddr, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("listen on {address}: {error}{hint}"))
 }
 
-/// Connections that a readiness loop accepts before the others get their turn.
+/// Connections that a loop accepts before the others get their turn.
 pub const ACCEPTS_PER_TURN: usize = 256;
 
 /// The answer to an error of accept.

@@ -8,7 +8,8 @@
 //!
 //! The load closes connections by a reset (SO_LINGER 0) once everything owed has come back. The
 //! server sees ECONNRESET, and no TIME_WAIT takes ports from the next run. A run that fails resets
-//! them at once. With [churn] the load closes and opens connections all the time.
+//! them at once. With [churn] the load closes and opens connections all the time, with a FIN unless
+//! told otherwise.
 
 mod address;
 mod churn;

@@ -20,7 +20,7 @@
 //! # Bounds
 //! A connection that owes something is not read, so it owes at most one receive buffer, and holds
 //! memory only then. All held answers of a worker together are less than two receive buffers. A
-//! listener accepts at most `ACCEPTS_PER_TURN` connections and a connection receives at most
+//! listener accepts at most `accepts_per_turn` connections and a connection receives at most
 //! `RECEIVES_PER_TURN` times before the others get their turn. Listeners always report for as
 //! long as their queue is not empty; while accepting rests they are not waited for.
 //!

@@ -1,7 +1,8 @@
 //! Churn: connections that are replaced while the load runs.
 //!
-//! After a given number of echoes, once all of them are back, the load resets an active connection
-//! and opens another to the same port in its place. So as many stand as were asked for, or are
+//! After a given number of echoes, once all of them are back, the load closes an active connection
+//! and opens another to the same port in its place. It closes with a FIN, so that the server sees
+//! an orderly end and TIME_WAIT stays with the client, or by a reset. So as many stand as were asked for, or are
 //! being opened, and all stand when a run ends. The latency of an echo does not include the
 //! opening, which has figures of its own: from before connect() until the event that the connection
 //! stands is taken. The kernel shakes hands before a server accepts, so a server that is slow to
@@ -18,7 +19,7 @@ use super::shared::ThreadResult;
 use super::thread::LoadThread;
 
 impl LoadThread {
-    /// Resets connection `index` and begins to open another in its place.
+    /// Closes connection `index` and begins to open another in its place.
     pub fn replace(&mut self, index: usize) -> Result<()> {
         let plan = &self.shared.plan;
         // Each connection has bytes of its own. Those with the lowest numbers were the first ones'.

@@ -42,6 +42,8 @@ pub struct InFlight {
     pub left: u64,
     /// Echoes within the window, of all connections that stood in this place.
     pub echoes: u64,
+    /// Connections that stood in this place before.
+    pub replaced: usize,
 }
 
 impl InFlight {
@@ -58,6 +60,7 @@ impl InFlight {
             quota: 0,
             left: most,
             echoes: 0,
+            replaced: 0,
         }
     }
 
@@ -68,8 +71,8 @@ impl InFlight {
 
     /// Puts another connection in place of this one, and forgets what this one owes.
     pub fn renew(&mut self, stream: u64, most: u64) {
-        let (quota, echoes) = (self.quota, self.echoes);
-        *self = Self { quota, echoes, ..Self::new(stream, most) };
+        let (quota, echoes, replaced) = (self.quota, self.echoes, self.replaced + 1);
+        *self = Self { quota, echoes, replaced, ..Self::new(stream, most) };
     }
 
     /// Returns those of the messages that are not back yet.

@@ -16,6 +16,7 @@ use super::latency;
 use super::outstanding::ACCEPT_QUEUE;
 use super::plan::{LoadPlan, is_spreadable};
 use super::process::{bind_address_no_port, monotonic_ns};
+use super::result::Close;
 use super::thread::{EVENTS, LoadThread};
 
 /// The most connections that one thread opens at once.
@@ -79,10 +80,13 @@ impl LoadThread {
         let target = self.shared.plan.target(number);
         let socket = Socket::new(Domain::for_address(target), Type::STREAM.nonblocking(), None)?;
         socket.set_tcp_nodelay(true)?;
-        // close() resets: every echo owed has been verified by then, and no TIME_WAIT is left to
-        // take ports from the next run.
-        socket.set_linger(Some(Duration::ZERO))?;
-        if let Some(source) = self.shared.plan.source(number) {
+        if self.shared.plan.close == Close::Reset {
+            // close() resets: every echo owed has been verified by then, and no TIME_WAIT is left
+            // to take ports from the next run.
+            socket.set_linger(Some(Duration::ZERO))?;
+        }
+        let replaced = self.in_flight.get(index).map_or(0, |of_one| of_one.replaced);
+        if let Some(source) = self.shared.plan.source(number, replaced) {
             bind_address_no_port(&socket)?;
             socket.bind(&SocketAddr::from((source, 0)).into())?;
         }
@@ -157,7 +161,9 @@ fn cause(errno: Option<i32>, plan: &LoadPlan, target: SocketAddr, connected: usi
             "no address of this machine reaches it; is IPv6 switched off \
              (net.ipv6.conf.all.disable_ipv6), or no source port free?"
         }
-        Some(libc::EADDRNOTAVAIL | libc::EADDRINUSE | libc::EAGAIN) => return no_port(target),
+        Some(libc::EADDRNOTAVAIL | libc::EADDRINUSE | libc::EAGAIN) => {
+            return no_port(plan, target);
+        }
         Some(libc::EMFILE) if plan.file_tables.are_own() => {
             return format!(
                 "the file table is full; pass --threads {} or more, or raise `ulimit -n`",
@@ -190,7 +196,7 @@ fn cause(errno: Option<i32>, plan: &LoadPlan, target: SocketAddr, connected: usi
 }
 
 /// Says what to do when no source port is free for one more connection to a port of the target.
-fn no_port(target: SocketAddr) -> String {
+fn no_port(plan: &LoadPlan, target: SocketAddr) -> String {
     // The setting holds for IPv6 too.
     let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range");
     let range = range.map_or_else(
@@ -202,9 +208,13 @@ fn no_port(target: SocketAddr) -> String {
     } else {
         "more --ports of the server"
     };
+    let fewer = match (plan.churn, plan.close) {
+        (Some(_), Close::Fin) => "pass --close reset, which leaves no TIME_WAIT",
+        _ => "ask for fewer connections",
+    };
     format!(
         "no source port is free (net.ipv4.ip_local_port_range is {range}); pass {more}, widen that \
-         range, or ask for fewer connections"
+         range, or {fewer}"
     )
 }
 

@@ -6,7 +6,7 @@ use super::limits::{
     Churn, Connections, Echoes, MeasuringTime, MessageBytes, Pipeline, Ports, Rate,
     SourceAddresses, WaitingTime,
 };
-use super::result::Arrival;
+use super::result::{Arrival, Close};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -24,8 +24,9 @@ Examples:
 /// Without --rate the loop is closed: every connection keeps --pipeline messages in flight. Such a
 /// loop measures capacity, not latency under a given load. With --rate the loop is open: a seed
 /// decides when messages are due, whatever the server does, and latency counts from then. The load
-/// closes connections by a reset once all echoes are back, so no TIME_WAIT is left. A server that
-/// answers more slowly than it is asked is no failure: the result says what it owed.
+/// closes connections by a reset once all echoes are back, so no TIME_WAIT is left; with --churn it
+/// closes them as --close says. A server that answers more slowly than it is asked is no failure:
+/// the result says what it owed.
 #[derive(clap::Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Options {
@@ -55,10 +56,13 @@ pub struct Options {
     /// How the messages of an open loop arrive
     #[arg(long, value_enum, default_value_t = Arrival::Poisson, requires = "rate")]
     pub arrival: Arrival,
-    /// Closed loop: reset an active connection after this many echoes and open another in its
+    /// Closed loop: close an active connection after this many echoes and open another in its
     /// place
     #[arg(long, value_name = "N")]
     pub churn: Option<Churn>,
+    /// How --churn closes a connection
+    #[arg(long, value_enum, default_value_t, requires = "churn")]
+    pub close: Close,
     /// How long to measure, after the warm-up [default: 5s]
     #[arg(long, value_name = "TIME", group = "budget")]
     pub duration: Option<MeasuringTime>,

@@ -13,11 +13,17 @@ use super::files::FileTables;
 use super::limits::{DURATION_MAX, SourceAddresses};
 use super::options::Options;
 use super::pace::Budget;
+use super::result::Close;
 use super::schedule::OpenLoop;
 
 /// Connections that share one source address and one destination port. connect() slows down a
 /// hundredfold once half of the 28,232 ports of the usual range are taken.
 pub const CONNECTIONS_PER_SOURCE: usize = 10_000;
+
+/// Addresses that connections come from while TIME_WAIT holds ports. Linux gives such a port of
+/// loopback away again after one second (net.ipv4.tcp_tw_reuse, ip-sysctl.rst), so these last for
+/// 225,000 connections per second with half of the usual range free.
+const CHURN_SOURCES: usize = 16;
 
 /// The least time that the load waits after a window for echoes that are owed, unless told
 /// otherwise.
@@ -42,6 +48,8 @@ pub struct LoadPlan {
     pub pipeline: usize,
     /// Echoes on an active connection before another takes its place; none: it stays.
     pub churn: Option<u64>,
+    /// How the load closes connections. Without churn it resets them.
+    pub close: Close,
     /// None: a closed loop.
     pub open: Option<OpenLoop>,
     pub budget: Budget,
@@ -90,6 +98,10 @@ impl LoadPlan {
             message_bytes: options.message_bytes.get(),
             pipeline: options.pipeline.get(),
             churn: options.churn.map(|churn| churn.get()),
+            close: match options.churn {
+                Some(_) => options.close,
+                None => Close::Reset,
+            },
             open: options
                 .rate
                 .map(|rate| OpenLoop { rate_per_s: rate.get(), arrival: options.arrival }),
@@ -99,7 +111,10 @@ impl LoadPlan {
             threads,
             file_tables,
             cpus: options.cpus.as_deref().map_or(Ok(Vec::new()), parse_cpus)?,
-            sources: sources(options.source_addresses, address.ip(), per_port)?,
+            sources: match sources(options.source_addresses, address.ip(), per_port)? {
+                1 if waits_for_ports(options) && is_spreadable(address.ip()) => CHURN_SOURCES,
+                sources => sources,
+            },
             seed: options.seed,
             has_log: options.histogram.is_some(),
             stall_after: options.stall_after.get(),
@@ -115,11 +130,17 @@ impl LoadPlan {
     }
 
     /// Returns where connection `number` comes from, unless the kernel may choose: the connections
-    /// of one port over 127.0.0.1, 127.0.0.2 … in turn.
-    pub fn source(&self, number: usize) -> Option<Ipv4Addr> {
-        let turn = (number / self.ports) % self.sources;
+    /// of one port over 127.0.0.1, 127.0.0.2 … in turn, and so those that stand in the place of
+    /// others.
+    pub fn source(&self, number: usize, replaced: usize) -> Option<Ipv4Addr> {
+        let turn = (number / self.ports + replaced) % self.sources;
         (self.sources > 1).then(|| Ipv4Addr::new(127, 0, 0, 1 + turn as u8))
     }
+}
+
+/// Whether the ports of closed connections are not free at once.
+fn waits_for_ports(options: &Options) -> bool {
+    options.churn.is_some() && options.close == Close::Fin && options.source_addresses.is_none()
 }
 
 /// Checks options against each other.
@@ -218,7 +239,7 @@ mod tests {
         let plan = plan(25_000, 2);
         let mut uses = std::collections::HashMap::new();
         for number in 0..plan.connections {
-            *uses.entry((plan.target(number), plan.source(number))).or_insert(0) += 1;
+            *uses.entry((plan.target(number), plan.source(number, 0))).or_insert(0) += 1;
         }
         assert_eq!(uses.len(), 4);
         assert!(uses.values().all(|&n| n <= CONNECTIONS_PER_SOURCE), "{uses:?}");

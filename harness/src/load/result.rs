@@ -166,6 +166,8 @@ pub struct OpenResult {
 pub struct ChurnResult {
     /// Echoes on a connection before another took its place.
     pub echoes_each: u64,
+    /// How these connections were closed.
+    pub close: Close,
     /// Connections that were opened within the window.
     pub opened: u64,
     /// The same, per second of the window.
@@ -212,6 +214,27 @@ impl Arrival {
             Arrival::Closed => "closed",
             Arrival::Poisson => "poisson",
             Arrival::Uniform => "uniform",
+        }
+    }
+}
+
+/// How the client closes a connection that another replaces.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Close {
+    /// In order, with a FIN, and TIME_WAIT on the client's side
+    #[default]
+    Fin,
+    /// By a reset, without TIME_WAIT: the server finds a connection that is gone
+    Reset,
+}
+
+impl Close {
+    /// Returns the name that `--close` and a matrix take.
+    pub fn name(self) -> &'static str {
+        match self {
+            Close::Fin => "fin",
+            Close::Reset => "reset",
         }
     }
 }
@@ -348,9 +371,14 @@ impl fmt::Display for LoadResult {
                 "late sends   {late_sends} more than 1 ms; {unsent} not sent within the window"
             )?;
         }
-        if let Some(ChurnResult { echoes_each, connections_per_s, connect_us, .. }) = &self.churn {
-            let per_s = per_s(*connections_per_s);
-            writeln!(f, "connections/s {per_s}, echoes per connection {echoes_each}")?;
+        if let Some(ChurnResult { echoes_each, close, connections_per_s, connect_us, .. }) =
+            &self.churn
+        {
+            let (per_s, close) = (per_s(*connections_per_s), close.name());
+            writeln!(
+                f,
+                "connections/s {per_s}, echoes per connection {echoes_each}, then {close}"
+            )?;
             writeln!(f, "connect µs   {connect_us}")?;
         }
         if let Some(fairness) = self.fairness.filter(|_| self.active_connections > 1) {
@@ -409,6 +437,7 @@ mod tests {
             }),
             churn: Some(ChurnResult {
                 echoes_each: 1,
+                close: Close::Fin,
                 opened: 10,
                 connections_per_s: 20.0,
                 connect_us: LatencyUs { p99: Some(7.5), ..LatencyUs::default() },

@@ -68,7 +68,7 @@ impl RunTotals {
             achieved_per_s: echoes as f64 / duration_s,
             latency_us: latencies.latency_us(),
             open: self.open.map(|open| self.open_result(open, &latencies, duration_s)),
-            churn: plan.churn.map(|churn| self.churn_result(churn, duration_s)),
+            churn: plan.churn.map(|churn| self.churn_result(plan, churn, duration_s)),
             fairness: echoes_by_connection.and_then(|echoes| fairness::of(&echoes, plan.ports)),
             client_cpu_ns: self.client_cpu_ns,
             client_cpu_ratio: self.client_cpu_ns as f64 / (window_ns as f64 * self.cpus as f64),
@@ -106,13 +106,14 @@ impl RunTotals {
         }
     }
 
-    fn churn_result(&self, echoes_each: u64, duration_s: f64) -> ChurnResult {
+    fn churn_result(&self, plan: &LoadPlan, echoes_each: u64, duration_s: f64) -> ChurnResult {
         let mut connect_ns = latency::histogram();
         for part in self.parts.iter().filter_map(|part| part.connect_ns.as_ref()) {
             connect_ns += part;
         }
         ChurnResult {
             echoes_each,
+            close: plan.close,
             opened: connect_ns.len(),
             connections_per_s: connect_ns.len() as f64 / duration_s,
             connect_us: LatencyUs::of(&connect_ns),

@@ -192,6 +192,10 @@ impl Workload {
             self.arrival != Some(Arrival::Closed),
             "arrival 'closed' is what a workload without rate_per_s or sweep has"
         );
+        ensure!(
+            self.close.is_none() || self.churn.is_some(),
+            "close is how churn ends a connection; give churn too"
+        );
         if self.churn.is_some() {
             ensure!(
                 self.idle_connections == 0,

@@ -105,6 +105,8 @@ fn bad_matrices_are_refused_in_one_line_that_names_the_fault() {
         ),
         (with("message_bytes = 64", "message_bytes = 64\nchurn = 1.5"), "line 14"),
         (with("message_bytes = 64", "message_bytes = 64\nchurn = 1\nrate_per_s = 9.0"), "open one"),
+        (with("message_bytes = 64", "message_bytes = 64\nclose = \"fin\""), "give churn too"),
+        (with("message_bytes = 64", "message_bytes = 64\nchurn = 1\nclose = \"abort\""), "line 15"),
         (with("message_bytes = 64", "message_bytes = 64\nworkers = 0"), "'one': workers must be"),
         (with("message_bytes = 64", "message_bytes = 64\nworkers = 70000"), "line 14"),
         (

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::external::External;
 use crate::load::limits::{Churn, MeasuringTime, MessageBytes, Pipeline, Rate, WaitingTime};
-use crate::load::result::Arrival;
+use crate::load::result::{Arrival, Close};
 use crate::rows::{Pass, TrialRow, Verdict};
 
 /// A matrix: which backends are measured under which workloads.
@@ -220,11 +220,13 @@ pub struct Workload {
     /// The workload that was swept to make this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sweep_of: Option<String>,
-    /// Echoes on a connection of a closed loop before the client resets it and opens another in its
-    /// place. A reset leaves no TIME_WAIT that uses up the ports, as at the end of every load. The
-    /// figures hold what a server makes of a peer that is gone, not an orderly end with FINs.
+    /// Echoes on a connection of a closed loop before the client closes it and opens another in its
+    /// place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub churn: Option<Churn>,
+    /// With churn, how the client closes a connection: `fin` (without it) or `reset`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub close: Option<Close>,
     /// The application's work: `--set work_ns=N` for every arm, so that each ratio is between
     /// servers that work equally long. The server waits busily for each piece of input.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -48,6 +48,9 @@ pub fn describe_load(workload: &Workload) -> String {
             words += &format!(", {before}{}{after}", grouped(value));
         }
     }
+    if let Some(close) = workload.close {
+        words += &format!(", closed by {}", close.name());
+    }
     words + if workload.idle_spinner { ", no CPU halts" } else { "" }
 }
 

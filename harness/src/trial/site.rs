@@ -83,7 +83,10 @@ impl<'a> Site<'a> {
                 ]),
                 None => arguments.push(format!("--pipeline={}", workload.pipeline)),
             }
-            arguments.extend(workload.churn.map(|churn| format!("--churn={churn}")));
+            if let Some(churn) = workload.churn {
+                let close = workload.close.unwrap_or_default().name();
+                arguments.extend([format!("--churn={churn}"), format!("--close={close}")]);
+            }
         }
         arguments.extend_from_slice(more);
         let launchers = context.launchers.as_ref();
@@ -162,6 +165,7 @@ mod tests {
         counters.loops.insert("accepted".to_owned(), 12);
         let churn = |opened_in_all| ChurnResult {
             echoes_each: 1,
+            close: Default::default(),
             opened: 1,
             connections_per_s: 1.0,
             connect_us: Default::default(),

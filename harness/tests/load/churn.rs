@@ -128,6 +128,45 @@ fn connections_stay_with_their_port_and_source() {
     assert_eq!(lengths(&server, &sent), [vec![0; 4], vec![9; 40]].concat());
 }
 
+/// Closed connections to `port` that the kernel still keeps at the client's end.
+fn in_time_wait(port: u16) -> usize {
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let remote = format!(":{port:04X}");
+    table
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .filter(|fields| fields[2].ends_with(&remote) && fields[3] == "06")
+        .count()
+}
+
+/// Whether the kernel keeps as many closed connections more: it drops those beyond a limit.
+fn has_room_for_closed(more: usize) -> bool {
+    let read = |path| std::fs::read_to_string(path).unwrap();
+    let sockets = read("/proc/net/sockstat");
+    let kept = sockets.split_once(" tw ").and_then(|(_, rest)| rest.split(' ').next());
+    let kept: usize = kept.unwrap().parse().unwrap();
+    let most: usize = read("/proc/sys/net/ipv4/tcp_max_tw_buckets").trim().parse().unwrap();
+    kept + more < most
+}
+
+#[test]
+fn an_orderly_close_leaves_time_wait_at_the_client_and_a_reset_leaves_none() {
+    if !has_room_for_closed(2000) {
+        eprintln!("skipped: TIME_WAIT is full (net.ipv4.tcp_max_tw_buckets); wait a minute");
+        return;
+    }
+    for (close, expected) in [("", 84), (" --close fin", 84), (" --close reset", 0)] {
+        let (server, sent) = recording(1);
+        // An earlier server may have had the port.
+        let before = in_time_wait(server.port);
+        let options =
+            format!("--connections 4 --message-bytes 9 --churn 1 --echoes 80 --threads 2{close}");
+        assert_eq!(result(&server, &options)["churn"]["opened_in_all"], 84);
+        assert_eq!(lengths(&server, &sent).len(), 84);
+        assert_eq!(in_time_wait(server.port) - before, expected, "{options}");
+    }
+}
+
 #[test]
 fn a_timed_run_counts_as_many_connections_as_the_server() {
     let (server, _) = recording(1);
@@ -250,7 +289,10 @@ fn the_text_tells_of_connections() {
         load(&server, "--connections 2 --message-bytes 64 --churn 2 --echoes 40").output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
     let text = String::from_utf8(output.stdout).unwrap();
-    assert_has(&text, &["connections/s ", "echoes per connection 2", "connect µs   p50 "]);
+    assert_has(
+        &text,
+        &["connections/s ", "echoes per connection 2, then fin", "connect µs   p50 "],
+    );
 }
 
 /// A ringmark-server; killed when dropped.

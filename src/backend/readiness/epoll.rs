@@ -1,7 +1,7 @@
 //! epoll(7), level- or edge-triggered.
 
 use super::batch::{RECEIVE_BYTES, SEND};
-use super::event_loop::Readiness;
+use super::event_loop::{ACCEPTS, Readiness};
 use super::selector::{Interest, Ready, Selector};
 use crate::contract::{BackendFacts, Facts, Knob, Knobs, Needs, Unsupported};
 use crate::counters::Counters;
@@ -77,6 +77,7 @@ impl<const EDGE: bool> Selector for Epoll<EDGE> {
         knobs: &[
             RECEIVE_BYTES,
             SEND,
+            ACCEPTS,
             Knob::number(
                 EVENTS_PER_WAIT,
                 1024,

@@ -3,7 +3,7 @@
 use super::batch::Batch;
 use super::selector::{Interest, Selector};
 use crate::connection::{self, Unsent};
-use crate::contract::{Backend, BackendFacts, Facts, Knobs, Unsupported};
+use crate::contract::{Backend, BackendFacts, Facts, Knob, Knobs, Unsupported};
 use crate::counters::Counters;
 use crate::drain::{self, Owed};
 use crate::error::{interrupted, would_block};
@@ -17,6 +17,15 @@ use std::net::TcpListener;
 use std::ops::Range;
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
 
+/// A knob that all backends of this loop have.
+pub const ACCEPTS: Knob = Knob::number(
+    "accepts_per_turn",
+    ACCEPTS_PER_TURN as u64,
+    1..=65_536,
+    "connections accepted before the others get their turn, or until accept4 finds none; 1 saves \
+     that last call, since the next wait reports who is left",
+);
+
 /// Receives from an edge-triggered connection before the others get their turn.
 pub const RECEIVES_PER_TURN: usize = 16;
 
@@ -24,6 +33,7 @@ pub const RECEIVES_PER_TURN: usize = 16;
 pub struct Readiness<S> {
     selector: S,
     listeners: Vec<TcpListener>,
+    accepts_per_turn: usize,
     /// While it lasts, no listener is waited for.
     rest: AcceptPause,
     /// By fd: the kernel gives the lowest free number, so this stays dense.
@@ -66,6 +76,7 @@ impl<S: Selector> Backend for Readiness<S> {
         Ok(Self {
             selector,
             listeners,
+            accepts_per_turn: knobs.size(ACCEPTS.name),
             rest: AcceptPause::default(),
             slots: connection::table()?,
             unfinished: VecDeque::new(),
@@ -163,7 +174,7 @@ impl<S: Selector> Readiness<S> {
         if self.rest.left().is_some() {
             return Ok(());
         }
-        for _ in 0..ACCEPTS_PER_TURN {
+        for _ in 0..self.accepts_per_turn {
             match listener::accept(counters, listener, sys::accept4)? {
                 Accepted::Connection(socket) => self.open(counters, socket),
                 Accepted::Drained => break,

@@ -2,7 +2,7 @@
 //! we.
 
 use super::batch::{RECEIVE_BYTES, SEND};
-use super::event_loop::Readiness;
+use super::event_loop::{ACCEPTS, Readiness};
 use super::selector::{Interest, Ready, Selector};
 use crate::contract::{BackendFacts, Knobs, Needs};
 use crate::counters::Counters;
@@ -29,7 +29,7 @@ impl Selector for PollArray {
         summary: "poll(2) over an array of all descriptors, one receive buffer a worker, sent at \
                   once",
         needs: Needs { linux: "3.2", default_container: true, limits: "none" },
-        knobs: &[RECEIVE_BYTES, SEND, WORK_NS],
+        knobs: &[RECEIVE_BYTES, SEND, ACCEPTS, WORK_NS],
         ..BackendFacts::DEFAULT
     };
 

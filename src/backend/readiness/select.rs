@@ -6,7 +6,7 @@
 //! accepting until a connection closes. Connections beyond that wait in the listener's queue.
 
 use super::batch::{RECEIVE_BYTES, SEND};
-use super::event_loop::Readiness;
+use super::event_loop::{ACCEPTS, Readiness};
 use super::selector::{Interest, Ready, Selector};
 use crate::contract::{BackendFacts, Facts, Knobs, Needs};
 use crate::counters::Counters;
@@ -39,7 +39,7 @@ impl Selector for Sets {
         summary: "select(2) over sets of at most 1024 descriptors, one receive buffer a worker, \
                   sent at once",
         needs: Needs { linux: "3.2", default_container: true, limits: "1024 open files" },
-        knobs: &[RECEIVE_BYTES, SEND, WORK_NS],
+        knobs: &[RECEIVE_BYTES, SEND, ACCEPTS, WORK_NS],
         descriptors_per_worker: Some(libc::FD_SETSIZE),
         ..BackendFacts::DEFAULT
     };
