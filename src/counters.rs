@@ -76,6 +76,9 @@ counters! {
     bytes_abandoned,
     /// Bytes read and thrown away after the stop signal; they are in no other count.
     bytes_discarded,
+    /// Time of the application's work (`work_ns`), in ns, from one reading of the clock to another:
+    /// what reading it costs before and after is not in it.
+    worked_ns,
     /// Readiness events (epoll, poll, select) or completions (io_uring) that the kernel handed
     /// over.
     events,

@@ -5,6 +5,7 @@
 //! between two backends drowns, and whether the measuring detects a handicap of known size.
 
 use crate::contract::{Knob, Knobs};
+use crate::counters::Counters;
 use std::time::{Duration, Instant};
 
 /// The knob of every backend that echoes.
@@ -28,15 +29,19 @@ impl Work {
         Self { time_ns: knobs.get(WORK_NS.name) }
     }
 
-    /// Does it. If the clock is read by a system call (no TSC or pvclock), that call is made too.
+    /// Does it, and counts how long it took. If the clock is read by a system call (no TSC or
+    /// pvclock), that call is made too.
     #[inline]
-    pub fn perform(self) {
+    pub fn perform(self, counters: &Counters) {
         if self.time_ns > 0 {
             let begun = Instant::now();
             let time = Duration::from_nanos(self.time_ns);
-            while begun.elapsed() < time {
+            let mut worked = Duration::ZERO;
+            while worked < time {
                 std::hint::spin_loop();
+                worked = begun.elapsed();
             }
+            counters.worked_ns.add(worked.as_nanos() as u64);
         }
     }
 }

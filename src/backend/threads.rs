@@ -255,7 +255,7 @@ impl ConnectionThread {
                 Err(_) => return None,
             };
             counters.bytes_received.add(received as u64);
-            work.perform();
+            work.perform(counters);
             let mut owed = &buffer[..received];
             while !owed.is_empty() {
                 match sys::send(counters, fd, owed, 0) {

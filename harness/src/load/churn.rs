@@ -2,11 +2,11 @@
 //!
 //! After a given number of echoes, once all of them are back, the load closes an active connection
 //! and opens another to the same port in its place. It closes with a FIN, so that the server sees
-//! an orderly end and TIME_WAIT stays with the client, or by a reset. So as many stand as were asked for, or are
-//! being opened, and all stand when a run ends. The latency of an echo does not include the
-//! opening, which has figures of its own: from before connect() until the event that the connection
-//! stands is taken. The kernel shakes hands before a server accepts, so a server that is slow to
-//! accept shows in the latency of the first echo instead.
+//! an orderly end and TIME_WAIT stays with the client, or by a reset. So as many stand as were
+//! asked for, or are being opened, and all stand when a run ends. The latency of an echo does not
+//! include the opening, which has figures of its own: from before connect() until the event that
+//! the connection stands is taken. The kernel shakes hands before a server accepts, so a server
+//! that is slow to accept shows in the latency of the first echo instead.
 
 use std::sync::atomic::Ordering::Relaxed;
 

@@ -96,6 +96,11 @@ impl Arm {
     pub fn name(&self) -> String {
         [std::slice::from_ref(&self.backend), &self.set].concat().join(" ")
     }
+
+    /// Returns whether it is another arm's backend with nothing but work added.
+    pub fn differs_in_work_alone(&self) -> bool {
+        matches!(&self.set[..], [only] if only.starts_with(WORK))
+    }
 }
 
 /// The latency pass.

@@ -1,12 +1,15 @@
 //! The verdicts of a run: arms by workloads, a table for each metric.
 
+use std::time::Duration;
+
 use itertools::Itertools as _;
 
-use super::query::bounded;
+use super::query::{bounded, in_groups};
 use super::section::Body;
 use super::table::{Cell, MISSING, Table};
 use crate::results::Run;
 use crate::rows::{ComparisonRow, Verdict};
+use crate::statistics::median;
 use crate::text::significant;
 use crate::verdict::metric::{self, Metric};
 
@@ -18,6 +21,10 @@ cases. ✓ or ✗: whether the baseline's readings agree with each other. In bra
 interval, or the range below six blocks. `comparisons.csv` has Student's interval, the absolute \
 difference, p-values, and how many blocks a verdict can spare.\n";
 
+/// The explanation of known work.
+const KNOWN_WORK: &str = "\nA server counts its work from clock to clock. What reading the clock \
+costs before and after is found too, but is not in that count.\n";
+
 /// Returns every verdict. A metric of counts has ratios without one.
 pub fn tables(run: &Run) -> Body {
     let mut body = Body::default();
@@ -27,8 +34,72 @@ pub fn tables(run: &Run) -> Body {
             body = body.then(Body::default().heading(&title(metric)).table(table));
         }
     }
-    let note = if body.is_empty() { nothing(run) } else { format!("\n{LEGEND}") };
-    body.notes(note)
+    if body.is_empty() {
+        return body.notes(nothing(run));
+    }
+    body.notes(format!("\n{LEGEND}{}", resolution(run))).then(known_work(run))
+}
+
+/// Says in one line how small a difference in CPU the run finds.
+fn resolution(run: &Run) -> String {
+    let of_cpu = run.comparisons.iter().filter(|row| row.metric == metric::CPU.name);
+    let percents = in_groups(
+        of_cpu
+            .filter(|row| row.verdict.is_judged())
+            .filter_map(|row| Some((&row.workload, row.detectable_percent?))),
+    );
+    let each = percents
+        .into_iter()
+        .filter_map(|(workload, mut percents)| {
+            Some(format!("{} % in `{workload}`", significant(median(&mut percents)?)))
+        })
+        .join(", ");
+    if each.is_empty() {
+        return String::new();
+    }
+    let time = run.time().map_or(String::new(), |time| format!(" in {} min", minutes(time)));
+    format!(
+        "\nThis run finds{time} a difference in {} of these sizes in four of five cases, at the \
+         median over the pairs: {each}.\n",
+        metric::CPU.words.noun
+    )
+}
+
+/// Writes one decimal.
+fn minutes(time: Duration) -> String {
+    format!("{:.1}", time.as_secs_f64() / 60.0)
+}
+
+/// Returns, for each arm that works longer than another and differs in nothing else, what it worked
+/// by its own count and what was found.
+fn known_work(run: &Run) -> Body {
+    let worked = |workload: &str, arm: &str| {
+        let rows = run.trials.iter().filter(|row| row.workload == workload && row.arm == arm);
+        median(&mut rows.filter_map(|row| row.worked_ns_per_echo).collect_vec())
+    };
+    let mut table = Table::new(
+        3,
+        &["workload", "arm", "verdict", "worked ns/echo", "which is %", "found ns/echo (95 %)"],
+    );
+    for arm in run.matrix.backends.iter().filter(|arm| arm.differs_in_work_alone()) {
+        let name = arm.name();
+        let of_arm = run.comparisons.iter().filter(|row| row.arm == name);
+        for row in of_arm.filter(|row| row.metric == metric::CPU.name) {
+            let Some(worked_ns) = worked(&row.workload, &name) else { continue };
+            table.push(vec![
+                row.workload.clone(),
+                name.clone(),
+                row.verdict.words().to_owned(),
+                significant(worked_ns),
+                significant(100.0 * worked_ns / row.baseline_median),
+                bounded(row.difference, row.difference_low, row.difference_high, 0),
+            ]);
+        }
+    }
+    if table.is_empty() {
+        return Body::default();
+    }
+    Body::default().heading("Known work, and what was found of it").table(table).notes(KNOWN_WORK)
 }
 
 /// Says why nothing is compared.

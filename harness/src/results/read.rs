@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::Value;
@@ -105,6 +106,16 @@ impl Run {
     /// Returns where the traffic went, in words.
     pub fn traffic(&self) -> String {
         Sides::traffic(self.sides.as_ref())
+    }
+
+    /// Returns how long it took, from its first trial's start; none if it was resumed.
+    pub fn time(&self) -> Option<Duration> {
+        if self.manifest["resumed"].is_array() {
+            return None;
+        }
+        let at = |text: &str| humantime::parse_rfc3339(text).ok();
+        let begun = at(&self.trials.first()?.started_utc)?;
+        at(self.manifest["finished_utc"].as_str()?)?.duration_since(begun).ok()
     }
 
     /// Returns what is missing, if the run is not whole.

@@ -107,7 +107,7 @@ pub struct TrialRow {
     #[serde(default)]
     pub server_cpu_source: String,
     /// The part of it that the server's own program took. /proc/PID/stat gives the proportion,
-    /// which is a sample in nearly every kernel; empty below 25 of its ticks. Not shown in reports:
+    /// which is a sample in nearly every kernel; empty below 30 of its ticks. Not shown in reports:
     /// see `server_cpu_division_ticks`.
     pub server_cpu_user_ns_per_echo: Option<f64>,
     /// The part that the kernel took, with softirqs if the manifest says `softirq_in_process_cpu`.
@@ -115,6 +115,10 @@ pub struct TrialRow {
     /// The ticks that this division is made of. Its standard error is up to 50/√ticks in 100 of
     /// one trial's CPU: 5 in 100 with 100 ticks.
     pub server_cpu_division_ticks: Option<u64>,
+    /// The application's work of the server (`work_ns`), as it counted it from clock to clock;
+    /// empty without work. The cost of reading the clock comes on top.
+    #[serde(default)]
+    pub worked_ns_per_echo: Option<f64>,
     /// CPU of the client over the window.
     pub client_cpu_ns_per_echo: Option<f64>,
     /// Busy time of all CPUs over the window, other programs' too; empty with an idle spinner,
@@ -123,7 +127,7 @@ pub struct TrialRow {
     /// may be less than server and client together, which are read off clocks.
     pub machine_cpu_ns_per_echo: Option<f64>,
     /// Time of all CPUs in softirqs, where most of TCP's work is done, for both ends and all else.
-    /// Not shown in reports. Empty below 25 ticks of 10 ms, and if the kernel does not tell
+    /// Not shown in reports. Empty below 30 ticks of 10 ms, and if the kernel does not tell
     /// softirqs apart.
     pub machine_softirq_ns_per_echo: Option<f64>,
     /// CPU of the client over what its threads could use, in percent.

@@ -11,7 +11,7 @@ use super::stop::StopSignals;
 use super::watch::Watch;
 use crate::machine::files;
 use crate::results::{Manifest, Results};
-use crate::rows::TrialRow;
+use crate::rows::{Outcome, TrialRow};
 use crate::trial::{self, Trial, TrialContext};
 
 /// How the trials of a run came to an end.
@@ -72,12 +72,9 @@ impl Course {
         self.watch.look()?;
         let outcomes = match trials {
             [trial] if !task.takes_turns() => {
-                vec![match hopeless(self.results.trials(), trial) {
-                    Some(reason) => trial.not_run(&self.context, reason),
-                    None => trial.run(&self.context),
-                }]
+                vec![self.given_up(trial).unwrap_or_else(|| trial.run(&self.context))]
             }
-            set => trial::run_set(set, &self.context),
+            set => self.run_set(set),
         };
         self.bar.inc(task.estimate_block(trials.len()).as_millis() as u64);
         if self.stop.at_once() {
@@ -89,6 +86,25 @@ impl Course {
             self.results.add(outcome)?;
         }
         Ok(true)
+    }
+
+    /// Runs the trials of a set, without the arms that have been given up.
+    fn run_set(&self, set: &[Trial]) -> Vec<Outcome> {
+        let given_up: Vec<Option<Outcome>> = set.iter().map(|one| self.given_up(one)).collect();
+        let hopeful: Vec<Trial> = set
+            .iter()
+            .zip(&given_up)
+            .filter(|(_, given_up)| given_up.is_none())
+            .map(|(trial, _)| trial.clone())
+            .collect();
+        let mut outcomes = trial::run_set(&hopeful, &self.context).into_iter();
+        given_up.into_iter().filter_map(|given_up| given_up.or_else(|| outcomes.next())).collect()
+    }
+
+    /// Returns the outcome of a trial that would fail as all of its arm did.
+    fn given_up(&self, trial: &Trial) -> Option<Outcome> {
+        let reason = hopeless(self.results.trials(), trial)?;
+        Some(trial.not_run(&self.context, reason))
     }
 
     /// Writes what is made of all trials, and returns these. From then on the run is no longer

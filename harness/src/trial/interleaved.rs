@@ -14,16 +14,15 @@ use super::latency::{Readings, idle_connections, idle_spinner, judge, load_optio
 use super::run::{failure, reject_if_suspended};
 use super::site::Site;
 use super::task::{Task, Trial};
-use super::window::{Clocks, Window, run_load, server_cpu_ns};
+use super::window::{Clocks, RunDelays, Window, run_load, server_cpu_ns};
 use crate::load::result::LoadResult;
 use crate::load::sum::sum;
-use crate::machine::cpu::{Tasks, process_cpu_ns};
+use crate::machine::cpu::process_cpu_ns;
 use crate::machine::network::NetworkReading;
 use crate::machine::process_tree::Tree;
 use crate::matrix::{Interleaved, Latency, Workload};
 use crate::programs::client::Client;
 use crate::programs::idle_spinner::IdleSpinner;
-use crate::programs::server::Server;
 use crate::rows::{Outcome, Status, WindowRow};
 
 /// A server is at rest when its clock moves less than this share of [`REST`].
@@ -268,7 +267,6 @@ impl<'a> Player<'a> {
         // Only its own turns count, not the time between them.
         self.before.server_cpu_ns = 0;
         after.server_cpu_ns = self.windows.iter().map(|window| window.server_cpu_ns).sum();
-        self.delays.put_into(&mut self.before, &mut after);
         if let Some(client_cpu_ns) = self.windows.iter().map(|window| window.client_cpu_ns).sum() {
             result.client_cpu_ns = client_cpu_ns;
         }
@@ -278,7 +276,7 @@ impl<'a> Player<'a> {
         outcome.histogram = result.histogram_log.take();
         self.load.quit()?;
         self.idle.map(Client::quit).transpose()?;
-        let window = Window { before: self.before, after, result, is_of_turns: true };
+        let window = Window { before: self.before, after, result, turns: Some(self.delays) };
         let readings =
             Readings::of(self.context, window, self.counters_before, at_rest, network, ports);
         let row = &mut outcome.row;
@@ -298,50 +296,4 @@ struct TurnClocks {
     server_ns: u64,
     /// None if the client is not to be seen from here.
     client_ns: Option<u64>,
-}
-
-/// How long threads were ready without a CPU, in ns; none if that is not known.
-#[derive(Clone, Copy, Default)]
-struct RunDelays {
-    server_ns: Option<u64>,
-    client_ns: Option<u64>,
-}
-
-impl RunDelays {
-    fn read(server: &Server, load: &Client, server_too: bool) -> Result<Self> {
-        let server = if server_too { server.tasks()? } else { None };
-        let client = load.pid().map(Tasks::read).transpose()?;
-        Ok(Self {
-            server_ns: server.map(|tasks| tasks.run_delay_ns),
-            client_ns: client.map(|tasks| tasks.run_delay_ns),
-        })
-    }
-
-    fn since(self, earlier: Self) -> Self {
-        let since = |now: Option<u64>, then: Option<u64>| Some(now?.saturating_sub(then?));
-        Self {
-            server_ns: since(self.server_ns, earlier.server_ns),
-            client_ns: since(self.client_ns, earlier.client_ns),
-        }
-    }
-
-    fn add(&mut self, more: Self) {
-        let sum = |so_far: Option<u64>, more: Option<u64>| Some(so_far.unwrap_or(0) + more?);
-        self.server_ns = sum(self.server_ns, more.server_ns);
-        self.client_ns = sum(self.client_ns, more.client_ns);
-    }
-
-    /// Makes the tasks of both readings tell of the windows alone.
-    fn put_into(self, before: &mut Clocks, after: &mut Clocks) {
-        for (tasks, ends_ns) in [
-            ([&mut before.server_tasks, &mut after.server_tasks], self.server_ns),
-            ([&mut before.client_tasks, &mut after.client_tasks], self.client_ns),
-        ] {
-            for (tasks, ns) in tasks.into_iter().zip([0, ends_ns.unwrap_or(0)]) {
-                if let Some(tasks) = tasks {
-                    tasks.run_delay_ns = ns;
-                }
-            }
-        }
-    }
 }

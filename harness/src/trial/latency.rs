@@ -170,10 +170,11 @@ impl<'a> Readings<'a> {
             .filter(|_| self.ports == usize::from(self.context.workers))
             .map(|fairness| fairness.ports);
         self.fill_server_cpu(row);
+        row.worked_ns_per_echo = self.worked_ns_per_echo(result.message_bytes);
         // The time of this machine's CPUs is that of the trial only if both sides are here.
         let is_both_here = self.context.sides().is_none_or(|sides| sides.are_here());
         // Others take turns with it, and are in the machine's time.
-        let is_alone = !self.window.is_of_turns;
+        let is_alone = self.window.turns.is_none();
         if let Some(machine) = self.machine.filter(|_| is_both_here && is_alone) {
             if !workload.idle_spinner {
                 row.machine_cpu_ns_per_echo = self.window.per_echo(machine.busy_ns);
@@ -182,9 +183,19 @@ impl<'a> Readings<'a> {
                 machine.softirq_ns().and_then(|ns| self.window.per_echo(ns));
         }
         row.client_run_delay_percent =
-            self.window.run_delay_percent(|clocks| &clocks.client_tasks, result.threads);
+            self.window.run_delay_percent(self.window.run_delays().client_ns, result.threads);
         row.steal_percent = self.machine.and_then(|machine| machine.steal_percent());
         row.retransmitted_segments = self.network.map(|network| network.retransmitted_segments);
+    }
+
+    /// Returns how long the server worked for an echo, by its own count.
+    fn worked_ns_per_echo(&self, message_bytes: u64) -> Option<f64> {
+        let since = |name: &str| {
+            self.at_rest.of_loop(name).saturating_sub(self.counters_before.of_loop(name)) as f64
+        };
+        let echoes = since("bytes_received") / message_bytes as f64;
+        let worked_ns = since("worked_ns");
+        (worked_ns > 0.0 && echoes > 0.0).then(|| worked_ns / echoes)
     }
 
     /// Fills what the server's processes used.
@@ -211,7 +222,7 @@ impl<'a> Readings<'a> {
             self.of_server(after.context_switches.saturating_sub(before.context_switches))
         });
         row.server_run_delay_percent =
-            window.run_delay_percent(|clocks| &clocks.server_tasks, self.context.workers.into());
+            window.run_delay_percent(window.run_delays().server_ns, self.context.workers.into());
     }
 
     /// Returns which threads have no CPU each.

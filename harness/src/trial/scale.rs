@@ -322,7 +322,7 @@ impl<'a> Walk<'a> {
             "of {count} connections {} got their message back",
             result.echoes
         );
-        let window = Window { before, after, result, is_of_turns: false };
+        let window = Window { before, after, result, turns: None };
         let mut measured = TrialRow { status: Status::Ok, ..outcome.row.clone() };
         columns::fill(&mut measured, &window.result);
         measured.owed = None;

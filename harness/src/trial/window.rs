@@ -122,8 +122,8 @@ pub struct Window {
     pub before: Clocks,
     pub after: Clocks,
     pub result: LoadResult,
-    /// Whether it is the sum of several turns.
-    pub is_of_turns: bool,
+    /// If it is the sum of several turns: how long threads waited for a CPU in these.
+    pub turns: Option<RunDelays>,
 }
 
 impl Window {
@@ -139,12 +139,12 @@ impl Window {
                 None => Clocks::begin(server, load),
                 Some(before) => Clocks::end(server, load, before),
             })?;
-        Ok(Self { before, after, result, is_of_turns: false })
+        Ok(Self { before, after, result, turns: None })
     }
 
     /// Says why what was read at the ends is not of the window. Turns are read at rest.
     pub fn flaws(&self, context: &TrialContext) -> Vec<String> {
-        if self.is_of_turns {
+        if self.turns.is_some() {
             return Vec::new();
         }
         let is_one_clock = context.sides().is_none_or(|sides| sides.load.is_here);
@@ -167,16 +167,15 @@ impl Window {
         percent_of(ns, self.result.duration_s * 1e9)
     }
 
-    /// Returns how long a thread was ready without a CPU, in percent of the window. Threads that
-    /// share the work share the delay.
-    pub fn run_delay_percent(
-        &self,
-        tasks: fn(&Clocks) -> &Option<Tasks>,
-        threads: usize,
-    ) -> Option<f64> {
-        let (before, after) = tasks(&self.before).as_ref().zip(tasks(&self.after).as_ref())?;
-        let delay_ns = after.run_delay_ns.saturating_sub(before.run_delay_ns) as f64;
-        percent_of(delay_ns, self.result.duration_s * 1e9 * threads as f64)
+    /// Returns how long threads were ready without a CPU.
+    pub fn run_delays(&self) -> RunDelays {
+        let whole = || RunDelays::of(&self.after).since(RunDelays::of(&self.before));
+        self.turns.unwrap_or_else(whole)
+    }
+
+    /// Returns such a time in percent of the window. Threads that share the work share the delay.
+    pub fn run_delay_percent(&self, delay_ns: Option<u64>, threads: usize) -> Option<f64> {
+        percent_of(delay_ns? as f64, self.result.duration_s * 1e9 * threads as f64)
     }
 
     /// Returns what the machine's CPUs did, or why that is not known.
@@ -206,6 +205,44 @@ impl Window {
             format!("CPU and context switches are those of the server's {count} processes")
         });
         Sums { are_whole: true, note }
+    }
+}
+
+/// How long threads were ready without a CPU, in ns; none if that is not known.
+#[derive(Clone, Copy, Default)]
+pub struct RunDelays {
+    pub server_ns: Option<u64>,
+    pub client_ns: Option<u64>,
+}
+
+impl RunDelays {
+    fn of(clocks: &Clocks) -> Self {
+        let of = |tasks: &Option<Tasks>| tasks.as_ref().map(|tasks| tasks.run_delay_ns);
+        Self { server_ns: of(&clocks.server_tasks), client_ns: of(&clocks.client_tasks) }
+    }
+
+    /// Reads those of the load, and of the server if asked.
+    pub fn read(server: &Server, load: &Client, server_too: bool) -> Result<Self> {
+        let server = if server_too { server.tasks()? } else { None };
+        let client = load.pid().map(Tasks::read).transpose()?;
+        Ok(Self {
+            server_ns: server.map(|tasks| tasks.run_delay_ns),
+            client_ns: client.map(|tasks| tasks.run_delay_ns),
+        })
+    }
+
+    pub fn since(self, earlier: Self) -> Self {
+        let since = |now: Option<u64>, then: Option<u64>| Some(now?.saturating_sub(then?));
+        Self {
+            server_ns: since(self.server_ns, earlier.server_ns),
+            client_ns: since(self.client_ns, earlier.client_ns),
+        }
+    }
+
+    pub fn add(&mut self, more: Self) {
+        let sum = |so_far: Option<u64>, more: Option<u64>| Some(so_far.unwrap_or(0) + more?);
+        self.server_ns = sum(self.server_ns, more.server_ns);
+        self.client_ns = sum(self.client_ns, more.client_ns);
     }
 }
 

@@ -77,7 +77,7 @@ pub unsafe fn recv_cb(fd: RawFd, _events: c_int, arg: *mut c_void) -> c_int {
         close(r, fd, received);
         return -1;
     }
-    r.work.perform();
+    r.work.perform(counters);
     ev.length = received as c_int;
     event_set(ev, fd, send_cb, arg);
     if event_add(counters, epfd, libc::EPOLLOUT, ev).is_err() {

@@ -226,7 +226,7 @@ impl<S: Selector> Readiness<S> {
                 Err(_) => return self.close(counters, fd),
             };
             counters.bytes_received.add(received as u64);
-            self.work.perform();
+            self.work.perform(counters);
             let drained = received < self.batch.receive_bytes() && !cut;
             if drained && self.batch.holds_back() {
                 if self.batch.hold(fd, received) {

@@ -279,7 +279,7 @@ impl Oneshot {
             1.. => {
                 (connection.start, connection.end) = (0, result as u32);
                 core.counters.bytes_received.add(result as u64);
-                core.work.perform();
+                core.work.perform(core.counters);
                 if core.stopping { Ok(()) } else { self.send(core, index) }
             }
             _ if -result == libc::ECANCELED && core.stopping => Ok(()),

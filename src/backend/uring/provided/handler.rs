@@ -167,7 +167,7 @@ impl<T: Technique> Handler for Provided<T> {
             connection.set(State::Readable);
         }
         core.counters.bytes_received.add(u64::from(length));
-        core.work.perform();
+        core.work.perform(core.counters);
         let need = connection.need::<T>(*buffers_per_connection);
         if matches!(need, NextStep::Nothing) {
             // The new input waits for a send. A send that is decided ends this turn, and is
