@@ -1,5 +1,6 @@
 //! Connections that are replaced while the load runs.
 
+use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
@@ -128,33 +129,30 @@ fn connections_stay_with_their_port_and_source() {
     assert_eq!(lengths(&server, &sent), [vec![0; 4], vec![9; 40]].concat());
 }
 
-/// Closed connections to `port` that the kernel still keeps at the client's end.
-fn in_time_wait(port: u16) -> usize {
+/// Closed connections to `port` that the kernel still keeps at the client's end, by both ends. The
+/// table changes while it is read, so some may be missing.
+fn in_time_wait(port: u16) -> HashSet<(String, String)> {
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
     let remote = format!(":{port:04X}");
     table
         .lines()
         .map(|line| line.split_whitespace().collect::<Vec<_>>())
         .filter(|fields| fields[2].ends_with(&remote) && fields[3] == "06")
-        .count()
+        .map(|fields| (fields[1].to_owned(), fields[2].to_owned()))
+        .collect()
 }
 
-/// Whether the kernel keeps as many closed connections more: it drops those beyond a limit.
-fn has_room_for_closed(more: usize) -> bool {
+/// Whether the kernel would keep one more closed connection: it drops those beyond a limit.
+fn keeps_closed_connections() -> bool {
     let read = |path| std::fs::read_to_string(path).unwrap();
     let sockets = read("/proc/net/sockstat");
     let kept = sockets.split_once(" tw ").and_then(|(_, rest)| rest.split(' ').next());
-    let kept: usize = kept.unwrap().parse().unwrap();
-    let most: usize = read("/proc/sys/net/ipv4/tcp_max_tw_buckets").trim().parse().unwrap();
-    kept + more < most
+    let most = read("/proc/sys/net/ipv4/tcp_max_tw_buckets");
+    kept.unwrap().parse::<u64>().unwrap() < most.trim().parse().unwrap()
 }
 
 #[test]
 fn an_orderly_close_leaves_time_wait_at_the_client_and_a_reset_leaves_none() {
-    if !has_room_for_closed(2000) {
-        eprintln!("skipped: TIME_WAIT is full (net.ipv4.tcp_max_tw_buckets); wait a minute");
-        return;
-    }
     for (close, expected) in [("", 84), (" --close fin", 84), (" --close reset", 0)] {
         let (server, sent) = recording(1);
         // An earlier server may have had the port.
@@ -163,7 +161,12 @@ fn an_orderly_close_leaves_time_wait_at_the_client_and_a_reset_leaves_none() {
             format!("--connections 4 --message-bytes 9 --churn 1 --echoes 80 --threads 2{close}");
         assert_eq!(result(&server, &options)["churn"]["opened_in_all"], 84);
         assert_eq!(lengths(&server, &sent).len(), 84);
-        assert_eq!(in_time_wait(server.port) - before, expected, "{options}");
+        if !keeps_closed_connections() {
+            eprintln!("skipped: net.ipv4.tcp_max_tw_buckets is reached; wait a minute");
+            return;
+        }
+        let left = || in_time_wait(server.port).difference(&before).count();
+        assert!((0..20).any(|_| left() == expected), "{options}: {} and not {expected}", left());
     }
 }
 
@@ -383,8 +386,8 @@ fn every_backend_accepts_as_many_as_are_opened() {
     }
 }
 
-/// One address has 28,232 ports by default, and a connection in TIME_WAIT would keep its port for a
-/// minute.
+/// One address has 28,232 ports by default, and a connection in TIME_WAIT keeps its port for a
+/// second or a minute.
 #[test]
 fn more_connections_than_there_are_ports() {
     counts_agree("epoll-et", 10, 1, 40_000);
