@@ -1,7 +1,10 @@
 """The checks of cross_check.sh: measures what is known, and prints how far ringmark is off."""
 
 import json
+import re
 import shutil
+import socket
+import statistics
 import subprocess
 import time
 
@@ -74,6 +77,60 @@ def check_law():
         )
 
 
+def check_second_client():
+    """One message to and fro: our load, a loop of blocking calls, and sockperf with its server."""
+    server, port = start_server()
+    try:
+        ours = load(port, "--connections=1", "--duration=3s")["latency_us"]["p50"]
+        blocking = blocking_p50_us(port)
+    finally:
+        server.terminate()
+        server.wait()
+    print(
+        f"second client: p50 {ours:.1f} µs by ringmark, {blocking:.1f} µs by a blocking loop in "
+        f"Python, over the same server; off by {ours - blocking:+.1f} µs"
+    )
+    if not shutil.which("sockperf"):
+        print("third client: not asked, sockperf is not installed")
+        return
+    theirs = sockperf_p50_us(PORT + 50)
+    print(
+        f"third client: p50 {theirs:.1f} µs by sockperf, over its own server; off by "
+        f"{ours - theirs:+.1f} µs"
+    )
+
+
+def blocking_p50_us(port):
+    """Returns the median time of a message there and back, in µs."""
+    message = bytes(range(64))
+    times_ns = []
+    with socket.create_connection(("127.0.0.1", int(port))) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        end = time.monotonic() + 3
+        while time.monotonic() < end:
+            begun = time.perf_counter_ns()
+            connection.sendall(message)
+            answer = connection.recv(64, socket.MSG_WAITALL)
+            times_ns.append(time.perf_counter_ns() - begun)
+            assert answer == message, "the server altered bytes"
+    return statistics.median(times_ns) / 1000
+
+
+def sockperf_p50_us(port):
+    """Returns sockperf's median time there and back, in µs."""
+    where = ["--tcp", "--ip=127.0.0.1", f"--port={port}"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    server = subprocess.Popen(["sockperf", "server", *where], **quiet)
+    try:
+        time.sleep(0.5)
+        command = ["sockperf", "ping-pong", *where, "--msg-size=64", "--time=3", "--full-rtt"]
+        said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    finally:
+        server.terminate()
+        server.wait()
+    return float(re.search(r"percentile 50\.0+ *= *([0-9.]+)", said)[1])
+
+
 def check_task_clock():
     """The server's CPU clock against perf's, over the same echoes."""
     if not shutil.which("perf"):
@@ -103,4 +160,5 @@ def check_task_clock():
 
 check_delays()
 check_law()
+check_second_client()
 check_task_clock()

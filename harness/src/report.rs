@@ -5,6 +5,7 @@ mod chart;
 mod charts;
 mod colours;
 pub mod compare;
+mod finding;
 mod grid;
 mod ladder;
 mod markup;
@@ -26,7 +27,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use self::finding::Kind;
 use self::section::Section;
+use self::splice::Shown;
 use crate::results::{self, Run};
 use crate::rows::TrialRow;
 use crate::terminal;
@@ -36,7 +39,10 @@ use crate::terminal;
 ///
 /// With --splice, makes the tables of a document anew instead. Each stands between the lines `<!--
 /// ringmark:NAME FOLDER -->` and `<!-- /ringmark:NAME -->`, and FOLDER is that of its run, as seen
-/// from the document; the text around them stays as it is. To show another run, change the name of
+/// from the document. Within a line, `<!-- finding RUN; WORKLOAD; ARM; METRIC -->` and `<!-- / -->`
+/// hold a verdict in words: RUN is the end of a folder that the document names, and METRIC a column
+/// of comparisons.csv. `median` in place of `finding` holds the arm's median. The text around them
+/// stays as it is. To show another run, change the name of
 /// the folder. Pages and pictures are made of every run that the document names in a marker or a
 /// link.
 #[derive(clap::Args, Debug)]
@@ -142,9 +148,13 @@ impl RunReport {
     }
 }
 
-impl AsRef<[Section]> for RunReport {
-    fn as_ref(&self) -> &[Section] {
+impl Shown for RunReport {
+    fn sections(&self) -> &[Section] {
         &self.sections
+    }
+
+    fn finding(&self, kind: Kind, fields: &str) -> Result<String> {
+        finding::words(&self.run, kind, fields)
     }
 }
 

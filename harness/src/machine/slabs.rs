@@ -147,29 +147,30 @@ fn caches(sysfs: &Path) -> io::Result<Vec<SlabNames>> {
 fn parse(slabinfo: &str, caches: &[SlabNames]) -> io::Result<Vec<Slab>> {
     let lines =
         slabinfo.lines().filter(|line| !line.starts_with("slabinfo") && !line.starts_with('#'));
-    let mut slabs = Vec::new();
-    for line in lines {
-        slabs.extend(parse_line(line, caches).ok_or_else(|| {
-            let message = format!("/proc/slabinfo has the line `{line}`");
-            io::Error::new(io::ErrorKind::InvalidData, message)
-        })?);
-    }
-    Ok(slabs)
+    lines.filter_map(|line| parse_line(line, caches).transpose()).collect()
 }
 
 /// Reads a line of slabinfo(5): name active_objs num_objs objsize objperslab pagesperslab :
-/// tunables … : slabdata active num shared. The inner none is a cache without slabs.
-fn parse_line(line: &str, caches: &[SlabNames]) -> Option<Option<Slab>> {
+/// tunables … : slabdata active num shared. A cache without slabs is none.
+fn parse_line(line: &str, caches: &[SlabNames]) -> io::Result<Option<Slab>> {
+    let unread = || {
+        let message = format!("/proc/slabinfo has the line `{line}`");
+        io::Error::new(io::ErrorKind::InvalidData, message)
+    };
     let words: Vec<&str> = line.split_whitespace().collect();
-    let number = |index: usize| words.get(index)?.parse::<u64>().ok();
-    let (listed, objects, object_bytes, slabs) =
-        (*words.first()?, number(1)?, number(3)?, number(14)?);
+    let number = |index: usize| {
+        let number = words.get(index).and_then(|word| word.parse::<u64>().ok());
+        number.ok_or_else(unread)
+    };
+    let listed = *words.first().ok_or_else(unread)?;
+    let (objects, object_bytes, slabs) = (number(1)?, number(3)?, number(14)?);
     if slabs == 0 {
-        return Some(None);
+        return Ok(None);
     }
     let names = caches.iter().find(|names| names.aliases.iter().any(|alias| alias == listed));
-    let names = names.cloned().or_else(|| SlabNames::new(vec![listed.to_owned()]))?;
-    Some(Some(Slab {
+    let names = names.cloned().or_else(|| SlabNames::new(vec![listed.to_owned()]));
+    let names = names.ok_or_else(unread)?;
+    Ok(Some(Slab {
         filesystem: names.are_of_filesystems(),
         name: names.best,
         aliases: names.aliases,

@@ -3,6 +3,7 @@
 mod connections;
 mod counts;
 mod cpu;
+mod crossing;
 mod kit;
 mod latency;
 
@@ -21,8 +22,9 @@ pub struct Gallery {
 
 /// Draws everything that the run has figures for.
 pub fn all(run: &Run, folder: &Path) -> Gallery {
-    let kinds: [(&str, Found); 9] = [
+    let kinds: [(&str, Found); 10] = [
         ("Latency against the offered rate", latency::by_rate(run)),
+        ("CPU per echo against the rate", crossing::by_rate(run)),
         ("CPU per echo against the baseline", cpu::ratios(run, &cpu::CPU)),
         ("99th percentile against the baseline", cpu::ratios(run, &cpu::P99)),
         ("CPU per echo", cpu::absolute(run)),

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use itertools::Itertools as _;
 
+use super::finding::sized;
 use super::query::{bounded, in_groups};
 use super::section::Body;
 use super::table::{Cell, MISSING, Table};
@@ -16,8 +17,8 @@ use crate::verdict::metric::{self, Metric};
 /// The explanation of the signs.
 const LEGEND: &str = "\
 ▲ higher, ▼ lower: shown at 5 % of all comparisons of that metric. ≈ alike within the margin. ? \
-not resolved; the percentage is the difference that this run would have found in four of five \
-cases. ✓ or ✗: whether the baseline's readings agree with each other. In brackets: the 95 % \
+not resolved; behind it stands the difference that this run would have found in four of five cases, \
+in percent or as a multiple. ✓ or ✗: whether the baseline's readings agree with each other. In brackets: the 95 % \
 interval, or the range below six blocks. `comparisons.csv` has Student's interval, the absolute \
 difference, p-values, and how many blocks a verdict can spare.\n";
 
@@ -153,7 +154,9 @@ fn text(row: &ComparisonRow) -> String {
         Verdict::Higher => " ▲".to_owned(),
         Verdict::Lower => " ▼".to_owned(),
         Verdict::Alike => format!(" ≈{}", percent(row.margin_percent)),
-        Verdict::NotResolved => format!(" ?{}", percent(row.detectable_percent)),
+        Verdict::NotResolved => row
+            .detectable_percent
+            .map_or(" ?".to_owned(), |percent| format!(" ? {}", sized(percent))),
         Verdict::CheckPassed => " ✓".to_owned(),
         Verdict::CheckFailed => " ✗".to_owned(),
         Verdict::FewBlocks | Verdict::Counted | Verdict::OneWalk => String::new(),

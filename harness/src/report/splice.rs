@@ -1,12 +1,25 @@
-//! Sections in the midst of a document, between markers.
+//! Sections and findings in the midst of a document, between markers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use itertools::Itertools as _;
 
+use super::finding::Kind;
 use super::section::Section;
+
+/// A run, as a document shows it.
+pub trait Shown {
+    /// Returns its sections.
+    fn sections(&self) -> &[Section];
+    /// Returns a finding in words.
+    fn finding(&self, kind: Kind, fields: &str) -> Result<String>;
+}
+
+/// The end of a marker's words, and of a finding.
+const CLOSE: &str = " -->";
+const FINDING_END: &str = "<!-- / -->";
 
 const BEGINNING: &str = "<!-- ringmark:";
 const END: &str = "<!-- /ringmark:";
@@ -25,33 +38,29 @@ fn run_of(target: &str, parent: &Path) -> Option<PathBuf> {
     folders.map(|path| parent.join(path)).find(|path| path.join("manifest.json").is_file())
 }
 
-/// Replaces the text between each pair of markers by the section of that name of the run in that
-/// folder. Returns also all runs that were read.
-pub fn splice<R: AsRef<[Section]>>(
+/// Replaces the text between each pair of markers: by the section of that name of the run in that
+/// folder, or in a line by a finding. Returns also all runs that were read.
+pub fn splice<R: Shown>(
     document: &str,
     parent: &Path,
     read: impl Fn(&Path) -> Result<R>,
 ) -> Result<(String, BTreeMap<PathBuf, R>)> {
-    let mut runs: BTreeMap<PathBuf, R> = BTreeMap::new();
+    let mut runs = Runs { named: named_runs(document, parent), known: BTreeMap::new(), read };
     let mut spliced = String::new();
     let mut lines = document.lines();
     while let Some(line) = lines.next() {
-        spliced += line;
-        spliced.push('\n');
         let Some(marked) = marker(line, BEGINNING) else {
             if let Some(name) = marker(line, END) {
                 bail!("the end of '{name}' stands without its beginning");
             }
+            spliced += &with_findings(line, &mut runs)?;
+            spliced.push('\n');
             continue;
         };
         let Some((name, folder)) = marked.split_once(' ') else {
             bail!("the marker of '{marked}' names no run: {BEGINNING}{marked} results/FOLDER -->");
         };
-        let folder = parent.join(folder);
-        if !runs.contains_key(&folder) {
-            runs.insert(folder.clone(), read(&folder)?);
-        }
-        let sections = runs[&folder].as_ref();
+        let sections = runs.get(&parent.join(folder))?.sections();
         let Some(section) = sections.iter().find(|section| section.name == name) else {
             let names = sections.iter().map(|section| section.name).join(", ");
             bail!("there is no table '{name}'; there are: {names}");
@@ -68,10 +77,73 @@ pub fn splice<R: AsRef<[Section]>>(
         } else {
             section.body.markdown()
         };
-        spliced += &format!("\n{text}\n{end}\n");
+        spliced += &format!("{line}\n\n{text}\n{end}\n");
     }
-    ensure!(!runs.is_empty(), "there is no marker {BEGINNING}NAME results/FOLDER -->");
-    Ok((spliced, runs))
+    ensure!(!runs.known.is_empty(), "there is no marker {BEGINNING}NAME results/FOLDER -->");
+    Ok((spliced, runs.known))
+}
+
+/// Makes the findings of a line anew.
+fn with_findings<R: Shown, F: Fn(&Path) -> Result<R>>(
+    line: &str,
+    runs: &mut Runs<R, F>,
+) -> Result<String> {
+    let mut made = String::new();
+    let mut rest = line;
+    while let Some((start, kind)) = next_finding(rest) {
+        let marker_of = |kind: Kind| format!("<!-- {} ", kind.word());
+        let words = &rest[start + marker_of(kind).len()..];
+        let (words, old) = words
+            .split_once(CLOSE)
+            .with_context(|| format!("a marker has no end '{CLOSE}': {words}"))?;
+        let (_, after) = old
+            .split_once(FINDING_END)
+            .with_context(|| format!("the finding '{words}' has no end: {FINDING_END}"))?;
+        let (run, fields) =
+            words.split_once(';').with_context(|| format!("the finding '{words}' names no run"))?;
+        let finding = runs.get(&runs.of_matrix(run)?)?.finding(kind, fields);
+        let finding = finding.with_context(|| format!("the finding '{words}'"))?;
+        made += &rest[..start];
+        made += &format!("{}{words}{CLOSE}{finding}{FINDING_END}", marker_of(kind));
+        rest = after;
+    }
+    Ok(made + rest)
+}
+
+/// Returns the place and the kind of the first finding in a line.
+fn next_finding(text: &str) -> Option<(usize, Kind)> {
+    let of_kind = |kind: Kind| Some((text.find(&format!("<!-- {} ", kind.word()))?, kind));
+    Kind::ALL.into_iter().filter_map(of_kind).min_by_key(|(start, _)| *start)
+}
+
+/// The runs of a document, each read once.
+struct Runs<R, F> {
+    /// Those that its sections and links name.
+    named: BTreeSet<PathBuf>,
+    known: BTreeMap<PathBuf, R>,
+    read: F,
+}
+
+impl<R, F: Fn(&Path) -> Result<R>> Runs<R, F> {
+    fn get(&mut self, folder: &Path) -> Result<&R> {
+        if !self.known.contains_key(folder) {
+            self.known.insert(folder.to_owned(), (self.read)(folder)?);
+        }
+        Ok(&self.known[folder])
+    }
+
+    /// Returns the only folder that the document names and that ends in the name of this matrix.
+    fn of_matrix(&self, matrix: &str) -> Result<PathBuf> {
+        let ending = format!("-{matrix}");
+        let is_of_matrix = |folder: &&PathBuf| {
+            folder.file_name().is_some_and(|name| name.to_string_lossy().ends_with(&ending))
+        };
+        match self.named.iter().filter(is_of_matrix).collect::<Vec<_>>()[..] {
+            [only] => Ok(only.clone()),
+            [] => bail!("the document names no run whose folder ends in '{ending}'"),
+            _ => bail!("the document names several runs whose folders end in '{ending}'"),
+        }
+    }
 }
 
 fn marker<'a>(line: &'a str, start: &str) -> Option<&'a str> {
@@ -84,21 +156,65 @@ mod tests {
     use crate::report::section::Body;
 
     /// A run that says which it is.
-    fn sections(folder: &Path) -> Result<Vec<Section>> {
-        let folder = folder.display().to_string();
-        ensure!(folder != "missing", "{folder}: not the folder of a run");
-        Ok(vec![
-            Section {
-                name: "cpu",
-                title: "",
-                body: Body::default().notes(format!("CPU of {folder}\n")),
-            },
+    struct Named(String, Vec<Section>);
+
+    impl Shown for Named {
+        fn sections(&self) -> &[Section] {
+            &self.1
+        }
+
+        fn finding(&self, kind: Kind, fields: &str) -> Result<String> {
+            ensure!(fields.trim() != "bad", "there is none");
+            Ok(format!("{} of {} in {}", kind.word(), fields.trim(), self.0))
+        }
+    }
+
+    fn read(folder: &Path) -> Result<Named> {
+        let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        ensure!(name != "missing", "{name}: not the folder of a run");
+        let notes = Body::default().notes(format!("CPU of {name}\n"));
+        let sections = vec![
+            Section { name: "cpu", title: "", body: notes },
             Section { name: "memory", title: "", body: Body::default() },
-        ])
+        ];
+        Ok(Named(name, sections))
     }
 
     fn spliced(document: &str) -> String {
-        splice(document, Path::new(""), sections).expect("splices").0
+        splice(document, Path::new(""), read).expect("splices").0
+    }
+
+    #[test]
+    fn findings_stand_in_sentences_and_cells() {
+        let place = tempfile::tempdir().expect("a folder");
+        for run in ["1-a", "2-a", "1-b"] {
+            std::fs::create_dir_all(place.path().join(run)).expect("a folder");
+            std::fs::write(place.path().join(run).join("manifest.json"), "").expect("a file");
+        }
+        let links = "[x](1-a/report.html), [y](1-b/report.html)\n";
+        let document = format!(
+            "{links}| it is <!-- finding b; w -->old<!-- / -->, and <!-- median a; v --><!-- / -->|\n"
+        );
+        let make = |document: &str| splice(document, place.path(), read).map(|(text, _)| text);
+        let once = make(&document).expect("splices");
+        let expected = format!(
+            "{links}| it is <!-- finding b; w -->finding of w in 1-b<!-- / -->, and \
+             <!-- median a; v -->median of v in 1-a<!-- / -->|\n"
+        );
+        assert_eq!(once, expected);
+        assert_eq!(make(&once).expect("splices"), once);
+        for (text, complaint) in [
+            ("<!-- finding a; w -->", "has no end"),
+            ("<!-- finding a; w", "has no end"),
+            ("<!-- finding a --><!-- / -->", "names no run"),
+            ("<!-- finding c; w --><!-- / -->", "ends in '-c'"),
+            ("[z](2-a/x.csv) <!-- finding a; w --><!-- / -->", "several runs"),
+            ("<!-- finding a; bad --><!-- / -->", "'a; bad': there is none"),
+        ] {
+            let error = make(&format!("{links}{text}\n")).expect_err(text);
+            let message = format!("{error:#}");
+            assert!(message.contains(complaint), "{message}");
+        }
     }
 
     #[test]
@@ -147,7 +263,7 @@ mod tests {
         ];
         for (document, words) in cases {
             let message =
-                splice(document, Path::new(""), sections).map(|_| ()).expect_err(words).to_string();
+                splice(document, Path::new(""), read).map(|_| ()).expect_err(words).to_string();
             assert!(message.contains(words), "{message}");
         }
     }

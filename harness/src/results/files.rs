@@ -9,17 +9,23 @@ use anyhow::{Context, Result, bail};
 /// How long a reader may hold the lock, which it only looks at.
 const LOOK_TIME: Duration = Duration::from_millis(200);
 
-/// Locks a folder, so that no two processes write the same run. Returns none where the file system
-/// has no locks.
-pub fn lock(folder: &Path) -> Result<Option<File>> {
+/// The right to write a run's folder, for as long as it is held. Where the file system has no locks
+/// everybody has it.
+#[derive(Debug)]
+pub struct FolderLock {
+    _file: Option<File>,
+}
+
+/// Locks a folder, so that no two processes write the same run.
+pub fn lock(folder: &Path) -> Result<FolderLock> {
     let opened = File::open(folder);
     let opened =
         opened.with_context(|| format!("{}: not the folder of a run", folder.display()))?;
     let deadline = Instant::now() + LOOK_TIME;
     loop {
         match opened.try_lock() {
-            Ok(()) => return Ok(Some(opened)),
-            Err(TryLockError::Error(_)) => return Ok(None),
+            Ok(()) => return Ok(FolderLock { _file: Some(opened) }),
+            Err(TryLockError::Error(_)) => return Ok(FolderLock { _file: None }),
             Err(TryLockError::WouldBlock) if Instant::now() >= deadline => {
                 bail!("{}: this run is still under way; wait for its end", folder.display())
             }

@@ -1,11 +1,11 @@
 //! Writes the folder of a run, and takes one up again.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::files::{NEW_ENDING, histogram_file, lock, remove, replace};
+use super::files::{FolderLock, NEW_ENDING, histogram_file, lock, remove, replace};
 use super::journal::{self, Journal};
 use super::manifest::Manifest;
 use super::run_rows::{RunRows, append_outcome, write_all};
@@ -20,7 +20,7 @@ pub struct Results {
     pub(super) journal: Journal,
     rows: RunRows,
     /// Held as long as rows may be written.
-    _lock: Option<File>,
+    _lock: FolderLock,
 }
 
 impl Results {
@@ -43,7 +43,7 @@ impl Results {
 
     /// Reads the folder of a run that was interrupted, which is locked. Nothing changes before
     /// [`Self::reopen`].
-    pub fn open(folder: &Path, lock: Option<File>) -> Result<Self> {
+    pub fn open(folder: &Path, lock: FolderLock) -> Result<Self> {
         let Some((journal, rows)) = Journal::open(folder)? else {
             bail!(
                 "there is no trials.jsonl to resume it from: an earlier version of ringmark began \

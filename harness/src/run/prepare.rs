@@ -1,6 +1,5 @@
 //! Prepares a run: its matrix, the machine, the programs, and its folder.
 
-use std::fs::File;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -24,7 +23,7 @@ use crate::programs::sides::{self, Launchers};
 use crate::programs::{external_server, placement, redact};
 use crate::results::origin::Programs;
 use crate::results::sides::Sides;
-use crate::results::{Manifest, Results};
+use crate::results::{FolderLock, Manifest, Results};
 use crate::trial::{Trial, TrialContext};
 
 /// A run that may begin.
@@ -167,7 +166,7 @@ impl Prepared {
     pub fn new(
         options: Options,
         original: Option<Manifest>,
-        lock: Option<Option<File>>,
+        lock: Option<FolderLock>,
     ) -> Result<Self> {
         let started = SystemTime::now();
         let request = RunRequest::of(&options, original.as_ref(), started)?;

@@ -232,10 +232,14 @@ fn drawn(folder: &Path) -> BTreeMap<PathBuf, String> {
     names.map(|name| (name.clone(), fs::read_to_string(folder.join(name)).unwrap())).collect()
 }
 
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap()
+}
+
 /// REPORT.md, the pages and the pictures show of the committed runs just what their files say.
 #[test]
 fn the_committed_report_is_that_of_the_committed_runs() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap();
+    let root = root();
     let place = Place::with("");
     let report = fs::read_to_string(root.join("REPORT.md")).unwrap();
     fs::write(place.path("REPORT.md"), &report).unwrap();
@@ -272,6 +276,30 @@ fn the_committed_report_is_that_of_the_committed_runs() {
         }
     }
     assert!(count > 30, "{count} pictures");
+}
+
+/// Text without what stands between the markers of findings.
+fn without_findings(text: &str) -> String {
+    text.split("<!-- / -->").filter_map(|piece| piece.split("<!-- ").next()).collect()
+}
+
+/// No sentence of the answer can contradict a verdict: each figure in it is made from
+/// comparisons.csv, with the verdict's words.
+#[test]
+fn every_figure_of_the_short_answer_is_made() {
+    let report = fs::read_to_string(root().join("REPORT.md")).unwrap();
+    let (_, answer) = report.split_once("\n## The short answer\n").unwrap();
+    let (answer, _) = answer.split_once("\n## The servers\n").unwrap();
+    let by_hand = without_findings(answer);
+    assert!(answer.len() > 2 * by_hand.len(), "the answer has findings");
+    let words: Vec<&str> = by_hand.split_whitespace().collect();
+    let is_figure = |pair: &[&str]| {
+        let has_digit = |word: &str| word.contains(|letter: char| letter.is_ascii_digit());
+        pair[0].contains('%') || has_digit(pair[0]) && (pair[1] == "%" || pair[1] == "times")
+    };
+    let figures: Vec<String> =
+        words.windows(2).filter(|pair| is_figure(pair)).map(|pair| pair.join(" ")).collect();
+    assert_eq!(figures, Vec::<String>::new(), "write these as findings: `ringmark report --help`");
 }
 
 /// Well-formed, with words for those who do not see it, and everything drawn at a finite place

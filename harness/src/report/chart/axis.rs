@@ -26,14 +26,18 @@ impl Axis {
 
     /// Logarithmic if the values ask for it, else from 0. None without a value above 0.
     pub fn fitting(values: impl IntoIterator<Item = f64>, from: f64, to: f64) -> Option<Self> {
-        let values: Vec<f64> = values.into_iter().filter(|value| is_drawable(*value)).collect();
-        let low = values.iter().copied().reduce(f64::min)?;
-        let high = values.iter().copied().reduce(f64::max)?;
+        let (low, high) = ends(values)?;
         Some(if high / low >= LOG_FROM {
             Self::log(low, high, from, to)
         } else {
-            Self::from_zero(values, from, to)
+            Self::from_zero([high], from, to)
         })
+    }
+
+    /// Logarithmic, however near the values are to each other. None without a value above 0.
+    pub fn of_ratios(values: impl IntoIterator<Item = f64>, from: f64, to: f64) -> Option<Self> {
+        let (low, high) = ends(values)?;
+        Some(Self::log(low, high, from, to))
     }
 
     /// Logarithmic, a little wider than the values.
@@ -79,6 +83,13 @@ impl Axis {
             powers.flat_map(|power| digits.iter().map(move |digit| digit * 10_f64.powi(power)));
         ticks.filter(|tick| (low..=high).contains(tick)).collect()
     }
+}
+
+/// Returns the least and the largest value above 0.
+fn ends(values: impl IntoIterator<Item = f64>) -> Option<(f64, f64)> {
+    let values: Vec<f64> = values.into_iter().filter(|value| is_drawable(*value)).collect();
+    let low = values.iter().copied().reduce(f64::min)?;
+    Some((low, values.iter().copied().reduce(f64::max)?))
 }
 
 /// Whether a value can stand on any axis.

@@ -31,6 +31,8 @@ pub struct Panel {
     pub lines: Vec<Line>,
     /// The objective, drawn across.
     pub goal: Option<(f64, String)>,
+    /// Whether values are ratios: their axis does not begin at 0.
+    pub is_ratio: bool,
 }
 
 /// The axis that all panels share.
@@ -86,7 +88,11 @@ fn draw_panel(canvas: &mut Canvas, across: &Across, panel: &Panel) {
         [point.y, low, high]
     };
     let values = points().flat_map(of_point).chain(panel.goal.iter().map(|(goal, _)| *goal));
-    let Some(up) = Axis::fitting(values, bottom, top) else { return };
+    let up = match panel.is_ratio {
+        true => Axis::of_ratios(values, bottom, top),
+        false => Axis::fitting(values, bottom, top),
+    };
+    let Some(up) = up else { return };
 
     for tick in up.ticks() {
         canvas.line("rule", (LEFT, up.at(tick)), (RIGHT, up.at(tick)));

@@ -88,7 +88,7 @@ fn panel(
         points: points(trial),
     };
     let lines = trials.iter().map(line).filter(|line| !line.points.is_empty());
-    Panel { title: title.to_owned(), lines: lines.collect(), goal: None }
+    Panel { title: title.to_owned(), lines: lines.collect(), goal: None, is_ratio: false }
 }
 
 fn panel_of_crowds(run: &Run, trials: &[&TrialRow], active: u64) -> Panel {
@@ -183,7 +183,12 @@ pub fn opening(run: &Run) -> Found {
         ticks: None,
         has_places: false,
     };
-    let panel = Panel { title: "connections opened per second".to_owned(), lines, goal: None };
+    let panel = Panel {
+        title: "connections opened per second".to_owned(),
+        lines,
+        goal: None,
+        is_ratio: false,
+    };
     lines::draw(&mut canvas, &across, &[panel]);
     canvas.note(
         "A line goes through the steps of one walk, and some have a mark: the rate until \

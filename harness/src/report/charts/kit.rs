@@ -1,5 +1,6 @@
 //! Parts that several kinds of pictures share.
 
+use crate::matrix::Workload;
 use crate::report::chart::{Canvas, Chart};
 use crate::report::query::absences;
 use crate::results::Run;
@@ -20,6 +21,30 @@ pub fn nothing_of(run: &Run, pass: Pass) -> String {
     } else {
         format!("the run has no {name} pass")
     }
+}
+
+/// Returns the open loops in groups of those that differ in nothing but their rates, or why there is
+/// no such group.
+pub fn loops_by_rate(run: &Run) -> Result<Vec<Vec<&Workload>>, String> {
+    let shape = |workload: &Workload| Workload {
+        name: String::new(),
+        question: String::new(),
+        rate_per_s: None,
+        sweep_of: None,
+        ..workload.clone()
+    };
+    let mut groups: Vec<Vec<&Workload>> = Vec::new();
+    for workload in run.matrix.workloads.iter().filter(|workload| workload.rate_per_s.is_some()) {
+        match groups.iter_mut().find(|group| shape(group[0]) == shape(workload)) {
+            Some(group) => group.push(workload),
+            None => groups.push(vec![workload]),
+        }
+    }
+    groups.retain(|group| group.len() > 1);
+    if groups.is_empty() {
+        return Err("the run has no open loop at several rates".to_owned());
+    }
+    Ok(groups)
 }
 
 /// Says which arms are missing in these workloads, and why; of all workloads without a name.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use hdrhistogram::Histogram;
 
-use super::kit::{Found, Median, SPREAD, nothing_of, say_missing};
+use super::kit::{Found, Median, SPREAD, loops_by_rate, nothing_of, say_missing};
 use crate::load::latency::{carries, histogram, merge, read_log};
 use crate::matrix::{Arm, Workload};
 use crate::report::chart::axis::Axis;
@@ -21,24 +21,7 @@ type Percentile = fn(&TrialRow) -> Option<f64>;
 
 /// Open loops that differ in nothing but their rates.
 pub fn by_rate(run: &Run) -> Found {
-    let shape = |workload: &Workload| Workload {
-        name: String::new(),
-        question: String::new(),
-        rate_per_s: None,
-        sweep_of: None,
-        ..workload.clone()
-    };
-    let mut groups: Vec<Vec<&Workload>> = Vec::new();
-    for workload in run.matrix.workloads.iter().filter(|workload| workload.rate_per_s.is_some()) {
-        match groups.iter_mut().find(|group| shape(group[0]) == shape(workload)) {
-            Some(group) => group.push(workload),
-            None => groups.push(vec![workload]),
-        }
-    }
-    groups.retain(|group| group.len() > 1);
-    if groups.is_empty() {
-        return Err("the run has no open loop at several rates".to_owned());
-    }
+    let groups = loops_by_rate(run)?;
     let charts: Vec<Chart> = groups.iter().filter_map(|group| of_group(run, group)).collect();
     if charts.is_empty() { Err(nothing_of(run, Pass::Latency)) } else { Ok(charts) }
 }
@@ -66,6 +49,7 @@ fn of_group(run: &Run, group: &[&Workload]) -> Option<Chart> {
         goal: objective
             .filter(|_| name == "p99")
             .map(|goal| (goal, format!("objective: {} ms", significant(goal / 1000.0)))),
+        is_ratio: false,
     };
     let panels = percentiles.map(panel);
     let points = || panels.iter().flat_map(|panel| &panel.lines).flat_map(|line| &line.points);
@@ -182,6 +166,7 @@ fn of_workload(run: &Run, folder: &Path, workload: &str) -> Option<Chart> {
             title: "latency, µs".to_owned(),
             lines: group.iter().map(|merged| line_of(merged)).collect(),
             goal: None,
+            is_ratio: false,
         })
         .collect();
     let most = panels
