@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, bail};
 use itertools::Itertools as _;
 
+use super::query::decimals;
 use crate::results::Run;
 use crate::rows::{ComparisonRow, Verdict};
 use crate::text::significant;
@@ -11,7 +12,7 @@ use crate::verdict::metric;
 /// From this ratio on a difference reads better as a multiple than in percent.
 const MULTIPLE: f64 = 1.5;
 
-/// What a marker in a sentence asks for.
+/// A marker in a sentence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// The verdict, with the size of a difference.
@@ -66,7 +67,8 @@ pub fn words(run: &Run, kind: Kind, fields: &str) -> Result<String> {
 
 fn finding(row: &ComparisonRow, unit: &str) -> String {
     let ComparisonRow { ratio, ratio_low: low, ratio_high: high, .. } = *row;
-    let interval = format!("{ratio:.2}, {low:.2}–{high:.2}");
+    let decimals = decimals(low, high);
+    let interval = format!("{ratio:.decimals$}, {low:.decimals$}–{high:.decimals$}");
     match row.verdict {
         Verdict::Lower | Verdict::Higher => difference(row, unit),
         Verdict::Alike => {
@@ -169,13 +171,13 @@ mod tests {
                 "µs",
                 "2.03 times as high (1.98–2.08; +3.30 µs)",
             ),
-            (row(Verdict::Alike, near, 1.0), "ns", "alike within 3 % (1.00, 0.99–1.02)"),
+            (row(Verdict::Alike, near, 1.0), "ns", "alike within 3 % (1.004, 0.990–1.020)"),
             (
                 row(Verdict::NotResolved, near, 1.0),
                 "ns",
-                "not resolved (1.00, 0.99–1.02; 3.6 % would have been found)",
+                "not resolved (1.004, 0.990–1.020; 3.6 % would have been found)",
             ),
-            (row(Verdict::Restless, near, 1.0), "ns", "restless, no verdict (1.00, 0.99–1.02)"),
+            (row(Verdict::Restless, near, 1.0), "ns", "restless, no verdict (1.004, 0.990–1.020)"),
             (row(Verdict::OneWalk, near, 1.0), "bytes", "10.0 bytes against 20.0"),
         ] {
             assert_eq!(finding(&row, unit), words);

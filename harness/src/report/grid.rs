@@ -5,7 +5,7 @@ use std::time::Duration;
 use itertools::Itertools as _;
 
 use super::finding::sized;
-use super::query::{bounded, in_groups};
+use super::query::{bounded, decimals, in_groups};
 use super::section::Body;
 use super::table::{Cell, MISSING, Table};
 use crate::results::Run;
@@ -17,10 +17,10 @@ use crate::verdict::metric::{self, Metric};
 /// The explanation of the signs.
 const LEGEND: &str = "\
 ▲ higher, ▼ lower: shown at 5 % of all comparisons of that metric. ≈ alike within the margin. ? \
-not resolved; behind it stands the difference that this run would have found in four of five cases, \
-in percent or as a multiple. ✓ or ✗: whether the baseline's readings agree with each other. In brackets: the 95 % \
-interval, or the range below six blocks. `comparisons.csv` has Student's interval, the absolute \
-difference, p-values, and how many blocks a verdict can spare.\n";
+not resolved; behind it stands the difference that this run would have found in four of five \
+cases, in percent or as a multiple. ✓ or ✗: whether the baseline's readings agree with each other. \
+In brackets: the 95 % interval, or the range below six blocks. `comparisons.csv` has Student's \
+interval, the absolute difference, p-values, and how many blocks a verdict can spare.\n";
 
 /// The explanation of known work.
 const KNOWN_WORK: &str = "\nA server counts its work from clock to clock. What reading the clock \
@@ -165,12 +165,11 @@ fn text(row: &ComparisonRow) -> String {
     format!("{}{sign}", ratio(row))
 }
 
-/// Writes a ratio and its bounds, with three decimals if the bounds lie as near to each other as
-/// these tell apart. A ratio without bounds has them below 1.1.
+/// Writes a ratio and its bounds. One without bounds has three decimals below 1.1.
 fn ratio(row: &ComparisonRow) -> String {
     let ComparisonRow { ratio, ratio_low: low, ratio_high: high, .. } = *row;
-    let spread = if low == high { ratio } else { high / low };
-    bounded(ratio, low, high, if spread < 1.1 { 3 } else { 2 })
+    let decimals = if low == high { decimals(1.0, ratio) } else { decimals(low, high) };
+    bounded(ratio, low, high, decimals)
 }
 
 fn class(row: &ComparisonRow, metric: &Metric) -> &'static str {

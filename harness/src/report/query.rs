@@ -238,6 +238,11 @@ pub fn bounded(ratio: f64, low: f64, high: f64, decimals: usize) -> String {
     format!("{ratio:.decimals$} ({low:.decimals$}–{high:.decimals$})")
 }
 
+/// Returns how many decimals ratios need whose bounds lie so near to each other.
+pub fn decimals(low: f64, high: f64) -> usize {
+    if high / low < 1.1 { 3 } else { 2 }
+}
+
 /// Returns what stands in brackets after the ratios of a metric.
 pub fn bounds(run: &Run, metric: &Metric) -> &'static str {
     let has = |bounds| of_metric(run, metric).any(|row| row.bounds == bounds);

@@ -193,7 +193,8 @@ mod tests {
         }
         let links = "[x](1-a/report.html), [y](1-b/report.html)\n";
         let document = format!(
-            "{links}| it is <!-- finding b; w -->old<!-- / -->, and <!-- median a; v --><!-- / -->|\n"
+            "{links}| it is <!-- finding b; w -->old<!-- / -->, and \
+             <!-- median a; v --><!-- / -->|\n"
         );
         let make = |document: &str| splice(document, place.path(), read).map(|(text, _)| text);
         let once = make(&document).expect("splices");

@@ -9,8 +9,8 @@ use anyhow::{Context, Result, bail};
 /// How long a reader may hold the lock, which it only looks at.
 const LOOK_TIME: Duration = Duration::from_millis(200);
 
-/// The right to write a run's folder, for as long as it is held. Where the file system has no locks
-/// everybody has it.
+/// The right to write a run's folder, for as long as it is held. A file system without locks gives
+/// it to everybody.
 #[derive(Debug)]
 pub struct FolderLock {
     _file: Option<File>,

@@ -85,6 +85,8 @@ pub struct Evidence {
     /// The messages in flight by the rate and their mean latency, and those that there were, in a
     /// closed loop.
     pub in_flight: Option<LittlesLaw>,
+    /// Whether connections were replaced.
+    pub has_churn: bool,
     /// The client's CPU in percent of what it could use.
     pub client_cpu_percent: Option<f64>,
     /// The hypervisor's share.
@@ -153,6 +155,7 @@ impl Evidence {
                 unsent_per_s: open.unsent as f64 / result.duration_s,
             }),
             in_flight: LittlesLaw::of(result),
+            has_churn: result.churn.is_some(),
             client_cpu_percent: Some(result.client_cpu_ratio * 100.0),
             owed: owed(result),
             client_limits: behind(result).into_iter().collect(),

@@ -29,30 +29,64 @@ pub fn compare(measured: Measured<'_>, matrix: &Matrix) -> Vec<ComparisonRow> {
         .map(|row| &row.workload)
         .unique()
         .collect();
-    let is_restless =
-        |workload: &str| Sample::new(measured, workload, &metric::CPU, matrix).is_restless();
-    let restless: Vec<&str> = workloads
-        .iter()
-        .map(|workload| workload.as_str())
-        .filter(|name| is_restless(name))
-        .collect();
-    let mut comparisons = Vec::new();
-    for metric in &metric::OF_TRIALS {
-        let mut checks = Vec::new();
-        let mut compared = Vec::new();
-        for workload in &workloads {
-            let sample = Sample::new(measured, workload, metric, matrix);
-            let check = sample.check();
-            let is_failed = check.as_ref().is_some_and(|row| row.verdict == Verdict::CheckFailed);
-            let is_restless = is_failed || restless.contains(&workload.as_str());
-            checks.extend(check);
-            compared.extend(sample.compared(is_restless));
-        }
-        comparisons.extend(checks);
-        comparisons.extend(judge::judge(compared, metric.margin_percent(&matrix.margins)));
-    }
+    let checked =
+        metric::OF_TRIALS.iter().map(|metric| Checked::new(measured, &workloads, metric, matrix));
+    let checked: Vec<Checked> = checked.collect();
+    let of_cpu = checked.iter().filter(|of_metric| *of_metric.metric == metric::CPU);
+    let restless: Vec<&str> = of_cpu.flat_map(Checked::restless).collect();
+    let mut comparisons: Vec<ComparisonRow> =
+        checked.iter().flat_map(|of_metric| of_metric.compared(&restless)).collect();
     comparisons.extend(memory::compare(measured.memory, &matrix.comparisons()));
     comparisons
+}
+
+/// A metric with the checks of the baseline under each workload.
+struct Checked<'a> {
+    metric: &'a Metric,
+    matrix: &'a Matrix,
+    samples: Vec<Sample<'a>>,
+    checks: Vec<ComparisonRow>,
+}
+
+impl<'a> Checked<'a> {
+    fn new(
+        measured: Measured<'a>,
+        workloads: &[&'a String],
+        metric: &'a Metric,
+        matrix: &'a Matrix,
+    ) -> Self {
+        let sample = |workload: &&'a String| Sample::new(measured, workload, metric, matrix);
+        let samples: Vec<Sample> = workloads.iter().map(sample).collect();
+        let checks = judge::judge_checks(samples.iter().filter_map(Sample::check).collect());
+        Self { metric, matrix, samples, checks }
+    }
+
+    /// Returns whether the baseline's readings of this figure differ from each other.
+    fn is_failed(&self, workload: &str) -> bool {
+        let of_workload = self.checks.iter().find(|row| row.workload == workload);
+        of_workload.is_some_and(|row| row.verdict == Verdict::CheckFailed)
+    }
+
+    /// Returns the workloads under which the baseline's readings differ, or scatter, too much.
+    fn restless(&self) -> impl Iterator<Item = &'a str> {
+        let scatters = |sample: &&Sample| {
+            let scatter = scatter(sample.of_readings(), &self.matrix.baseline);
+            scatter.is_some_and(|scatter| scatter > RESTLESS_SD)
+        };
+        let is_restless =
+            move |sample: &&Sample<'a>| self.is_failed(sample.workload) || scatters(sample);
+        self.samples.iter().filter(is_restless).map(|sample| sample.workload)
+    }
+
+    /// Returns the checks, and every comparison of the metric.
+    fn compared(&self, restless: &[&str]) -> Vec<ComparisonRow> {
+        let compared = self.samples.iter().flat_map(|sample| {
+            sample.compared(restless.contains(&sample.workload) || self.is_failed(sample.workload))
+        });
+        let margin_percent = self.metric.margin_percent(&self.matrix.margins);
+        let judged = judge::judge(compared.collect(), margin_percent);
+        self.checks.iter().cloned().chain(judged).collect()
+    }
 }
 
 /// The readings of one figure under one workload.
@@ -95,7 +129,7 @@ impl<'a> Sample<'a> {
     }
 
     /// Returns the baseline's readings against each other.
-    fn check(&self) -> Option<ComparisonRow> {
+    fn check(&self) -> Option<Comparison> {
         if self.metric.pass() == Pass::Syscalls {
             return None;
         }
@@ -104,15 +138,7 @@ impl<'a> Sample<'a> {
         let again = readings::reading(baseline, 2);
         let names = Names { arm: &again, ..self.names(baseline, baseline)? };
         let withheld = self.rows(baseline).find_map(|row| self.matrix.no_verdict(row));
-        let verdict = withheld.unwrap_or_else(|| judge::check(&contrast));
-        Some(ComparisonRow { verdict, ..ComparisonRow::of(&contrast, names) })
-    }
-
-    /// Returns whether the baseline's readings of this figure differ, or scatter, too much.
-    fn is_restless(&self) -> bool {
-        let is_failed = self.check().is_some_and(|row| row.verdict == Verdict::CheckFailed);
-        let scatter = scatter(self.of_readings(), &self.matrix.baseline);
-        is_failed || scatter.is_some_and(|scatter| scatter > RESTLESS_SD)
+        Some(Comparison { row: ComparisonRow::of(&contrast, names), contrast, withheld })
     }
 
     fn compared(&self, is_restless: bool) -> Vec<Comparison> {

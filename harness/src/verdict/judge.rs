@@ -9,7 +9,7 @@ use crate::statistics::{Differences, Interval, adjusted, threshold};
 const LEVEL: f64 = 0.05;
 
 /// A baseline whose readings differ with a smaller chance than this has failed its check. One of a
-/// hundred workloads fails without a cause.
+/// hundred runs has a figure of which some check fails without a cause.
 const CHECK_LEVEL: f64 = 0.01;
 
 /// A comparison without its verdict.
@@ -22,16 +22,21 @@ pub struct Comparison {
     pub withheld: Option<Verdict>,
 }
 
+impl Comparison {
+    /// Returns whether its blocks may have a verdict.
+    fn is_tested(&self) -> bool {
+        self.withheld.is_none() && self.contrast.blocks() >= BLOCKS_FOR_VERDICT
+    }
+}
+
 /// Judges the comparisons of a metric, which are one family.
 pub fn judge(compared: Vec<Comparison>, margin_percent: f64) -> Vec<ComparisonRow> {
-    let is_tested =
-        |one: &Comparison| one.withheld.is_none() && one.contrast.blocks() >= BLOCKS_FOR_VERDICT;
     let tested: Vec<f64> =
-        compared.iter().filter(|one| is_tested(one)).filter_map(|one| one.row.p_value).collect();
+        compared.iter().filter(|one| one.is_tested()).filter_map(|one| one.row.p_value).collect();
     let family = Family { threshold: threshold(&tested, LEVEL), margin_percent };
     let mut adjusted = adjusted(&tested).into_iter();
     let judged = compared.into_iter().map(|one| {
-        let p_adjusted = if is_tested(&one) { adjusted.next() } else { None };
+        let p_adjusted = if one.is_tested() { adjusted.next() } else { None };
         family.judge(one, p_adjusted)
     });
     judged.collect()
@@ -77,13 +82,23 @@ impl Family {
     }
 }
 
-/// Returns the verdict on the baseline's readings against each other.
-pub fn check(contrast: &Contrast) -> Verdict {
-    match contrast.p_value() {
-        _ if contrast.blocks() < BLOCKS_FOR_VERDICT => Verdict::FewBlocks,
-        Some(p_value) if p_value >= CHECK_LEVEL => Verdict::CheckPassed,
-        _ => Verdict::CheckFailed,
-    }
+/// Judges the baseline's readings against each other, all workloads of a metric together.
+pub fn judge_checks(checks: Vec<Comparison>) -> Vec<ComparisonRow> {
+    let tested: Vec<f64> =
+        checks.iter().filter(|one| one.is_tested()).filter_map(|one| one.row.p_value).collect();
+    let mut adjusted = adjusted(&tested).into_iter();
+    let judged = checks.into_iter().map(|one| {
+        let is_tested = one.is_tested();
+        let Comparison { mut row, withheld, .. } = one;
+        row.verdict = withheld.unwrap_or(row.verdict);
+        if is_tested {
+            row.p_adjusted = row.p_value.and_then(|_| adjusted.next());
+            let is_passed = row.p_adjusted.is_some_and(|p_value| p_value >= CHECK_LEVEL);
+            row.verdict = if is_passed { Verdict::CheckPassed } else { Verdict::CheckFailed };
+        }
+        row
+    });
+    judged.collect()
 }
 
 impl ComparisonRow {

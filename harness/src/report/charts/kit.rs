@@ -23,8 +23,8 @@ pub fn nothing_of(run: &Run, pass: Pass) -> String {
     }
 }
 
-/// Returns the open loops in groups of those that differ in nothing but their rates, or why there is
-/// no such group.
+/// Returns the open loops in groups of those that differ in nothing but their rates, or why there
+/// is none.
 pub fn loops_by_rate(run: &Run) -> Result<Vec<Vec<&Workload>>, String> {
     let shape = |workload: &Workload| Workload {
         name: String::new(),
