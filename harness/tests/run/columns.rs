@@ -10,6 +10,7 @@ const TRIALS: &str = "run_id,started_utc,pass,workload,block,order,arm,backend,k
     latency_p90_us,latency_p99_us,latency_p999_us,latency_max_us,service_p50_us,service_p99_us,\
     send_lag_p50_us,send_lag_p99_us,server_cpu_ns_per_echo,server_cpu_source,\
     server_cpu_user_ns_per_echo,server_cpu_kernel_ns_per_echo,server_cpu_division_ticks,\
+    worked_ns_per_echo,\
     client_cpu_ns_per_echo,machine_cpu_ns_per_echo,machine_softirq_ns_per_echo,\
     client_cpu_percent,context_switches_per_echo,server_run_delay_percent,\
     client_run_delay_percent,connections_per_s,connect_p50_us,connect_p99_us,\
