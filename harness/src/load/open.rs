@@ -208,9 +208,9 @@ fn no_port(plan: &LoadPlan, target: SocketAddr) -> String {
     } else {
         "more --ports of the server"
     };
-    let fewer = match (plan.churn, plan.close) {
-        (Some(_), Close::Fin) => "pass --close reset, which leaves no TIME_WAIT",
-        _ => "ask for fewer connections",
+    let fewer = match plan.close {
+        Close::Fin => "pass --close reset, which leaves no TIME_WAIT",
+        Close::Reset => "ask for fewer connections",
     };
     format!(
         "no source port is free (net.ipv4.ip_local_port_range is {range}); pass {more}, widen that \

@@ -83,6 +83,9 @@ impl LoadPlan {
             address.port()
         );
         let per_port = connections.div_ceil(ports);
+        let close = options.churn.map_or(Close::Reset, |_| options.close);
+        // The kernel keeps the ports of closed connections for a while.
+        let wants_more_sources = close == Close::Fin && options.source_addresses.is_none();
         let budget = match (options.duration, options.echoes, options.echoes_per_connection) {
             (_, Some(total), _) => Budget::Total(total.get()),
             (_, _, Some(each)) => Budget::Each(each.get()),
@@ -98,10 +101,7 @@ impl LoadPlan {
             message_bytes: options.message_bytes.get(),
             pipeline: options.pipeline.get(),
             churn: options.churn.map(|churn| churn.get()),
-            close: match options.churn {
-                Some(_) => options.close,
-                None => Close::Reset,
-            },
+            close,
             open: options
                 .rate
                 .map(|rate| OpenLoop { rate_per_s: rate.get(), arrival: options.arrival }),
@@ -112,7 +112,7 @@ impl LoadPlan {
             file_tables,
             cpus: options.cpus.as_deref().map_or(Ok(Vec::new()), parse_cpus)?,
             sources: match sources(options.source_addresses, address.ip(), per_port)? {
-                1 if waits_for_ports(options) && is_spreadable(address.ip()) => CHURN_SOURCES,
+                1 if wants_more_sources && is_spreadable(address.ip()) => CHURN_SOURCES,
                 sources => sources,
             },
             seed: options.seed,
@@ -136,11 +136,6 @@ impl LoadPlan {
         let turn = (number / self.ports + replaced) % self.sources;
         (self.sources > 1).then(|| Ipv4Addr::new(127, 0, 0, 1 + turn as u8))
     }
-}
-
-/// Whether the ports of closed connections are not free at once.
-fn waits_for_ports(options: &Options) -> bool {
-    options.churn.is_some() && options.close == Close::Fin && options.source_addresses.is_none()
 }
 
 /// Checks options against each other.

@@ -31,6 +31,11 @@ impl Kind {
             Kind::Median => "median",
         }
     }
+
+    /// Returns the beginning of its marker.
+    pub fn opening(self) -> String {
+        format!("<!-- {} ", self.word())
+    }
 }
 
 /// Returns the words for `WORKLOAD; ARM; METRIC`, or `WORKLOAD; ARM; METRIC; OTHER` where the other

@@ -91,8 +91,8 @@ fn with_findings<R: Shown, F: Fn(&Path) -> Result<R>>(
     let mut made = String::new();
     let mut rest = line;
     while let Some((start, kind)) = next_finding(rest) {
-        let marker_of = |kind: Kind| format!("<!-- {} ", kind.word());
-        let words = &rest[start + marker_of(kind).len()..];
+        let opening = kind.opening();
+        let words = &rest[start + opening.len()..];
         let (words, old) = words
             .split_once(CLOSE)
             .with_context(|| format!("a marker has no end '{CLOSE}': {words}"))?;
@@ -104,7 +104,7 @@ fn with_findings<R: Shown, F: Fn(&Path) -> Result<R>>(
         let finding = runs.get(&runs.of_matrix(run)?)?.finding(kind, fields);
         let finding = finding.with_context(|| format!("the finding '{words}'"))?;
         made += &rest[..start];
-        made += &format!("{}{words}{CLOSE}{finding}{FINDING_END}", marker_of(kind));
+        made += &format!("{opening}{words}{CLOSE}{finding}{FINDING_END}");
         rest = after;
     }
     Ok(made + rest)
@@ -112,7 +112,7 @@ fn with_findings<R: Shown, F: Fn(&Path) -> Result<R>>(
 
 /// Returns the place and the kind of the first finding in a line.
 fn next_finding(text: &str) -> Option<(usize, Kind)> {
-    let of_kind = |kind: Kind| Some((text.find(&format!("<!-- {} ", kind.word()))?, kind));
+    let of_kind = |kind: Kind| Some((text.find(&kind.opening())?, kind));
     Kind::ALL.into_iter().filter_map(of_kind).min_by_key(|(start, _)| *start)
 }
 

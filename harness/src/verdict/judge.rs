@@ -29,10 +29,14 @@ impl Comparison {
     }
 }
 
+/// Returns the p-values of those that may have a verdict.
+fn tested(family: &[Comparison]) -> Vec<f64> {
+    family.iter().filter(|one| one.is_tested()).filter_map(|one| one.row.p_value).collect()
+}
+
 /// Judges the comparisons of a metric, which are one family.
 pub fn judge(compared: Vec<Comparison>, margin_percent: f64) -> Vec<ComparisonRow> {
-    let tested: Vec<f64> =
-        compared.iter().filter(|one| one.is_tested()).filter_map(|one| one.row.p_value).collect();
+    let tested = tested(&compared);
     let family = Family { threshold: threshold(&tested, LEVEL), margin_percent };
     let mut adjusted = adjusted(&tested).into_iter();
     let judged = compared.into_iter().map(|one| {
@@ -84,9 +88,7 @@ impl Family {
 
 /// Judges the baseline's readings against each other, all workloads of a metric together.
 pub fn judge_checks(checks: Vec<Comparison>) -> Vec<ComparisonRow> {
-    let tested: Vec<f64> =
-        checks.iter().filter(|one| one.is_tested()).filter_map(|one| one.row.p_value).collect();
-    let mut adjusted = adjusted(&tested).into_iter();
+    let mut adjusted = adjusted(&tested(&checks)).into_iter();
     let judged = checks.into_iter().map(|one| {
         let is_tested = one.is_tested();
         let Comparison { mut row, withheld, .. } = one;

@@ -1,9 +1,8 @@
 //! CPU per echo over the baseline's, against the rate: where one way of waiting overtakes another.
 
-use super::kit::{Found, loops_by_rate, nothing_of, say_missing};
+use super::kit::{Found, across_rates, name_of_loops, of_loops_by_rate, say_missing};
 use crate::matrix::{Arm, Workload};
-use crate::report::chart::axis::Axis;
-use crate::report::chart::lines::{self, Across, LEFT, Line, Panel, Point, RIGHT};
+use crate::report::chart::lines::{self, Line, Panel, Point};
 use crate::report::chart::{Canvas, Chart};
 use crate::report::colours::look;
 use crate::report::query::comparison;
@@ -16,14 +15,11 @@ const RATIO_MAX: f64 = 1.5;
 
 /// Draws each group of open loops that differ in nothing but their rates.
 pub fn by_rate(run: &Run) -> Found {
-    let groups = loops_by_rate(run)?;
-    let charts: Vec<Chart> = groups.iter().filter_map(|group| of_group(run, group)).collect();
-    if charts.is_empty() { Err(nothing_of(run, Pass::Latency)) } else { Ok(charts) }
+    of_loops_by_rate(run, of_group)
 }
 
 fn of_group(run: &Run, group: &[&Workload]) -> Option<Chart> {
-    let (baseline, name) =
-        (&run.matrix.baseline, group[0].sweep_of.as_deref().unwrap_or(&group[0].name));
+    let (baseline, name) = (&run.matrix.baseline, name_of_loops(group));
     let lines = |metric: &Metric| -> Vec<Line> {
         let others = run.matrix.backends.iter().filter(|arm| arm.name() != *baseline);
         others.map(|arm| line(run, group, arm, metric)).collect()
@@ -43,16 +39,7 @@ fn of_group(run: &Run, group: &[&Workload]) -> Option<Chart> {
         &format!("cpu-ratio-by-rate-{name}"),
         &format!("From which rate on does each take less CPU than {baseline}? {name}"),
     );
-    let across = Across {
-        title: "messages per second, offered".to_owned(),
-        axis: Axis::fitting(
-            group.iter().filter_map(|workload| workload.rate()),
-            LEFT + 12.0,
-            RIGHT - 12.0,
-        )?,
-        ticks: None,
-        has_places: true,
-    };
+    let across = across_rates(group)?;
     shown.first()?;
     let panels =
         [panel("server CPU per echo, ratio", shown), panel("server and client, ratio", both)];

@@ -1,6 +1,8 @@
 //! Parts that several kinds of pictures share.
 
 use crate::matrix::Workload;
+use crate::report::chart::axis::Axis;
+use crate::report::chart::lines::{Across, LEFT, RIGHT};
 use crate::report::chart::{Canvas, Chart};
 use crate::report::query::absences;
 use crate::results::Run;
@@ -25,7 +27,7 @@ pub fn nothing_of(run: &Run, pass: Pass) -> String {
 
 /// Returns the open loops in groups of those that differ in nothing but their rates, or why there
 /// is none.
-pub fn loops_by_rate(run: &Run) -> Result<Vec<Vec<&Workload>>, String> {
+fn loops_by_rate(run: &Run) -> Result<Vec<Vec<&Workload>>, String> {
     let shape = |workload: &Workload| Workload {
         name: String::new(),
         question: String::new(),
@@ -45,6 +47,29 @@ pub fn loops_by_rate(run: &Run) -> Result<Vec<Vec<&Workload>>, String> {
         return Err("the run has no open loop at several rates".to_owned());
     }
     Ok(groups)
+}
+
+/// Draws each of these groups, or says why there is nothing to draw.
+pub fn of_loops_by_rate(run: &Run, draw: impl Fn(&Run, &[&Workload]) -> Option<Chart>) -> Found {
+    let groups = loops_by_rate(run)?;
+    let charts: Vec<Chart> = groups.iter().filter_map(|group| draw(run, group)).collect();
+    if charts.is_empty() { Err(nothing_of(run, Pass::Latency)) } else { Ok(charts) }
+}
+
+/// Returns the name of the workload that was swept, or of the first of the group.
+pub fn name_of_loops<'a>(group: &[&'a Workload]) -> &'a str {
+    group[0].sweep_of.as_deref().unwrap_or(&group[0].name)
+}
+
+/// Returns the axis of the group's rates.
+pub fn across_rates(group: &[&Workload]) -> Option<Across> {
+    let rates = group.iter().filter_map(|workload| workload.rate());
+    Some(Across {
+        title: "messages per second, offered".to_owned(),
+        axis: Axis::fitting(rates, LEFT + 12.0, RIGHT - 12.0)?,
+        ticks: None,
+        has_places: true,
+    })
 }
 
 /// Says which arms are missing in these workloads, and why; of all workloads without a name.

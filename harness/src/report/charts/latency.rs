@@ -4,7 +4,9 @@ use std::path::Path;
 
 use hdrhistogram::Histogram;
 
-use super::kit::{Found, Median, SPREAD, loops_by_rate, nothing_of, say_missing};
+use super::kit::{
+    Found, Median, SPREAD, across_rates, name_of_loops, nothing_of, of_loops_by_rate, say_missing,
+};
 use crate::load::latency::{carries, histogram, merge, read_log};
 use crate::matrix::{Arm, Workload};
 use crate::report::chart::axis::Axis;
@@ -21,13 +23,11 @@ type Percentile = fn(&TrialRow) -> Option<f64>;
 
 /// Open loops that differ in nothing but their rates.
 pub fn by_rate(run: &Run) -> Found {
-    let groups = loops_by_rate(run)?;
-    let charts: Vec<Chart> = groups.iter().filter_map(|group| of_group(run, group)).collect();
-    if charts.is_empty() { Err(nothing_of(run, Pass::Latency)) } else { Ok(charts) }
+    of_loops_by_rate(run, of_group)
 }
 
 fn of_group(run: &Run, group: &[&Workload]) -> Option<Chart> {
-    let name = group[0].sweep_of.as_deref().unwrap_or(&group[0].name);
+    let name = name_of_loops(group);
     let mut canvas = Canvas::new(
         &format!("latency-by-rate-{name}"),
         &format!("How does latency grow with the rate? {name}"),
@@ -54,16 +54,7 @@ fn of_group(run: &Run, group: &[&Workload]) -> Option<Chart> {
     let panels = percentiles.map(panel);
     let points = || panels.iter().flat_map(|panel| &panel.lines).flat_map(|line| &line.points);
     points().next()?;
-    let across = Across {
-        title: "messages per second, offered".to_owned(),
-        axis: Axis::fitting(
-            group.iter().filter_map(|workload| workload.rate()),
-            LEFT + 12.0,
-            RIGHT - 12.0,
-        )?,
-        ticks: None,
-        has_places: true,
-    };
+    let across = across_rates(group)?;
     lines::draw(&mut canvas, &across, &panels);
     canvas.note(SPREAD);
     if points().any(|point| point.is_ringed) {
