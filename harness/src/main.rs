@@ -1,5 +1,6 @@
 //! `ringmark`: loads, measures and reports.
 
+mod count;
 mod doctor;
 mod load;
 mod machine;
@@ -56,6 +57,8 @@ enum Verb {
     Load(Box<load::Options>),
     Report(report::Options),
     Compare(report::compare::Options),
+    Count(count::Options),
+    Boot(count::boot::Options),
     /// Prints the completions of a shell
     #[command(after_help = COMPLETIONS)]
     Completions {
@@ -70,6 +73,8 @@ enum Verb {
     ExecWhenTold(programs::exec::Options),
     #[command(hide = true)]
     Supervise(programs::supervisor::Options),
+    #[command(hide = true)]
+    InsideGuest(count::guest::Options),
 }
 
 /// The command line without the verbs that are not for people, which completions would offer.
@@ -86,6 +91,9 @@ fn main() -> std::process::ExitCode {
         Verb::Load(options) => load::run(*options),
         Verb::Report(options) => report::run(options),
         Verb::Compare(options) => report::compare::run(&options),
+        Verb::Count(options) => count::run(&options),
+        Verb::Boot(options) => count::boot::run(&options),
+        Verb::InsideGuest(options) => count::guest::run(&options),
         Verb::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut for_people(), "ringmark", &mut script);

@@ -1,12 +1,13 @@
 //! Starts the server and the load, here or behind a command, and talks with them.
 
-mod child;
+pub mod child;
 pub mod client;
 mod command_prefix;
 pub mod describe;
 pub mod exec;
 pub mod external_server;
 pub mod idle_spinner;
+pub mod marks;
 pub mod placement;
 pub mod process;
 pub mod redact;

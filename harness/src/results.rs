@@ -11,7 +11,7 @@ pub mod sides;
 mod tests;
 mod write;
 
-pub use self::files::{FolderLock, bounded, histogram_file, lock, replace};
+pub use self::files::{FolderLock, histogram_file, lock, new_folder, replace};
 pub use self::journal::remove as remove_journal;
 pub use self::manifest::Manifest;
 pub use self::read::Run;

@@ -4,6 +4,7 @@
 //! carry it.
 
 mod comparisons;
+mod instructions;
 mod memory;
 mod scale;
 mod syscalls;
@@ -15,6 +16,7 @@ mod words;
 use serde::{Deserialize, Serialize};
 
 pub use self::comparisons::*;
+pub use self::instructions::*;
 pub use self::memory::*;
 pub use self::scale::*;
 pub use self::syscalls::*;

@@ -4,11 +4,11 @@ mod course;
 mod drive;
 mod exclusive;
 mod failures;
-mod folder;
 mod options;
 mod planner;
 mod prepare;
 mod resume;
+mod shell;
 mod stop;
 mod watch;
 

@@ -4,12 +4,14 @@
 
 mod client;
 pub mod confine;
-mod process;
+pub mod process;
 mod server;
+mod steps;
 mod strace;
 
 pub use client::Client;
 pub use server::{Counters, Server, command};
+pub use steps::Steps;
 pub use strace::{LogFile, under_strace, why_no_strace};
 
 use libtest_mimic::{Completion, Failed, Trial};

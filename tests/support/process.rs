@@ -94,7 +94,7 @@ fn stat_fields(pid: u32) -> Vec<String> {
 }
 
 /// The fields of a `stat` file from the state on; the name before it may hold anything.
-fn fields_of(path: &str) -> Vec<String> {
+pub fn fields_of(path: &str) -> Vec<String> {
     let stat = fs::read_to_string(path).unwrap_or_default();
     let after_name = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
     after_name.split(' ').map(str::to_owned).collect()

@@ -39,6 +39,9 @@ pub struct Matrix {
     pub latency: Option<Latency>,
     /// How system calls are counted.
     pub syscalls: Option<Syscalls>,
+    /// How instructions are counted, by `ringmark count`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instructions: Option<Instructions>,
     /// How memory is measured.
     pub memory: Option<Memory>,
     /// How a growing number of connections is measured, of which few or none are active.
@@ -150,6 +153,18 @@ pub struct Syscalls {
     pub echoes: u64,
 }
 
+/// The pass for instructions, in an emulator.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Instructions {
+    /// Echoes of the first window, over all connections; at least one for each. The second window
+    /// has twice as many.
+    pub echoes: u64,
+    /// Fresh servers for each arm and workload, each with a seed of its own.
+    #[serde(default = "one_seed")]
+    pub seeds: u64,
+}
+
 /// The pass for memory.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -259,6 +274,10 @@ fn is_zero(count: &usize) -> bool {
 }
 
 fn one() -> u16 {
+    1
+}
+
+fn one_seed() -> u64 {
     1
 }
 

@@ -14,6 +14,7 @@ use rustix::process::Signal;
 use serde::de::DeserializeOwned;
 
 use super::child::{SUSPENDED, end_with_parent, signal_group, was_suspended};
+use super::marks::Mark;
 use crate::machine::network_namespace::NetworkNamespace;
 use crate::machine::process_tree::Tree;
 use crate::matrix::external::visible;
@@ -110,6 +111,9 @@ impl Process {
             .stderr(Stdio::piped());
         // A harness that is killed takes its programs along.
         end_with_parent(&mut command);
+        if let Some(mark) = Mark::of(name) {
+            mark.set_in(&mut command);
+        }
         let mut child = command.spawn().with_context(|| format!("start the {name}"))?;
         Ok(Self {
             name,

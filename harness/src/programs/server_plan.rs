@@ -1,6 +1,8 @@
 //! How a server is started.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
 
 use super::sides::Launchers;
 use crate::matrix::external::External;
@@ -25,4 +27,23 @@ pub struct ServerPlan<'a> {
     pub cpus: &'a str,
     /// Starts it on its side, if the run has a command for either.
     pub launchers: Option<&'a Launchers>,
+}
+
+/// Returns the server's program: the one given, or the one beside this. If it lies elsewhere only
+/// its name counts.
+pub fn server_binary(given: Option<&Path>, is_elsewhere: bool) -> Result<PathBuf> {
+    let path = match given {
+        Some(path) => path.to_owned(),
+        None => {
+            std::env::current_exe().context("find this program")?.with_file_name("ringmark-server")
+        }
+    };
+    ensure!(
+        path.is_file() || is_elsewhere,
+        "{}: there is no server; build it with `cargo build --release --workspace`, or give \
+         --server",
+        path.display()
+    );
+    // A name without a slash would be looked for in PATH.
+    std::path::absolute(&path).with_context(|| path.display().to_string())
 }

@@ -1,10 +1,13 @@
 //! The files of a run's folder: their names, their lock, and how they are replaced.
 
 use std::fs::{self, File, TryLockError};
-use std::path::Path;
-use std::time::{Duration, Instant};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, bail};
+
+use crate::machine::Machine;
+use crate::machine::files::utc;
 
 /// How long a reader may hold the lock, which it only looks at.
 const LOOK_TIME: Duration = Duration::from_millis(200);
@@ -59,6 +62,21 @@ pub fn bounded(name: &str) -> String {
     format!("{}{ending}", &name[..name.floor_char_boundary(MOST - ending.len())])
 }
 
+/// Returns where a run goes if nobody says: a folder that is not there yet, also if another run
+/// began within the same second.
+pub fn new_folder(started: SystemTime, machine: &Machine, name: &str) -> PathBuf {
+    let time = utc(started).replace([':', '-'], "");
+    let name = bounded(&format!("{time}-{}-{name}", machine.description));
+    free_folder(&Path::new("results").join(name))
+}
+
+/// Returns the folder, or the same with the first number behind its name that none has.
+fn free_folder(folder: &Path) -> PathBuf {
+    let numbered = |number: u32| PathBuf::from(format!("{}-{number}", folder.display()));
+    let mut folders = std::iter::once(folder.to_owned()).chain((2..).map(numbered));
+    folders.find(|folder| !folder.exists()).unwrap_or_else(|| folder.to_owned())
+}
+
 /// The end of a file's name before the file is in its place.
 pub const NEW_ENDING: &str = ".ringmark-new";
 
@@ -103,6 +121,17 @@ mod tests {
             "{file}"
         );
         assert_ne!(file, histogram_file(7, &"w".repeat(300), &(arm + "9")));
+    }
+
+    #[test]
+    fn two_runs_of_one_second_have_a_folder_each() {
+        let place = tempfile::tempdir().expect("a folder");
+        let first = place.path().join("run");
+        for name in ["run", "run-2", "run-3"] {
+            let free = free_folder(&first);
+            assert_eq!(free, place.path().join(name));
+            std::fs::create_dir(free).expect("it is free");
+        }
     }
 
     #[test]

@@ -8,10 +8,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::course::{Course, RunEnd, time_left};
 use super::failures::have_figures;
-use super::folder::quoted;
 use super::options::Options;
 use super::planner::Planner;
 use super::prepare::Prepared;
+use super::shell::quoted;
 use super::stop::StopSignals;
 use crate::report::RunReport;
 use crate::results::origin::Programs;

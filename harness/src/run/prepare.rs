@@ -7,9 +7,9 @@ use std::time::SystemTime;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::folder::{new_folder, resume_command, server_binary};
 use super::options::Options;
 use super::planner::Planner;
+use super::shell::resume_command;
 use super::watch::{self, Watch};
 use super::{exclusive, resume};
 use crate::doctor::{self, Examination};
@@ -19,11 +19,12 @@ use crate::matrix::Matrix;
 use crate::matrix::connection_limits::own_descriptors;
 use crate::programs::process::Interruptions;
 use crate::programs::server::FIRST_PORT;
+use crate::programs::server_plan::server_binary;
 use crate::programs::sides::{self, Launchers};
 use crate::programs::{external_server, placement, redact};
 use crate::results::origin::Programs;
 use crate::results::sides::Sides;
-use crate::results::{FolderLock, Manifest, Results};
+use crate::results::{FolderLock, Manifest, Results, new_folder};
 use crate::trial::{Trial, TrialContext};
 
 /// A run that may begin.

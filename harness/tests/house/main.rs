@@ -40,6 +40,7 @@ const HARNESS: &[&str] = &[
     "results",
     "report",
     "programs",
+    "count",
     "trial",
     "doctor",
     "run",

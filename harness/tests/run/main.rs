@@ -13,6 +13,7 @@ mod compare;
 mod confine;
 mod confined;
 mod container;
+mod count;
 mod doctor;
 mod external;
 mod gates;

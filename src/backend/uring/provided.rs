@@ -19,7 +19,8 @@
 //! meanwhile queues in its buffers; past a limit its receive is cancelled until the queue is down
 //! to half. A peer that does not read makes a send fail with EAGAIN: then what it is owed moves to
 //! the heap, its buffers go back to the ring, so that slow readers cannot starve the others of
-//! buffers, and it is not read until it has taken everything.
+//! buffers, and it is not read until it has taken everything. Buffers that a cancelled receive
+//! still fills go back only when it has ended: else it would go on filling them.
 //!
 //! A receive that finds no buffer ends (ENOBUFS). Its connection goes to the end of a queue and is
 //! armed again when a buffer is back; arming it at once would only fail again. Only as many are

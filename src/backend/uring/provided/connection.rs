@@ -85,9 +85,6 @@ impl Connection {
         segments: &mut Segments,
         completion: &Completion,
     ) -> bool {
-        if let Some(blocked) = &mut self.blocked {
-            return blocked.keep::<T>(buffers, completion);
-        }
         take_pieces::<T>(buffers, completion, |_, piece| {
             self.tail = match self.length {
                 0 => segments.add(piece),
@@ -132,23 +129,8 @@ pub struct Blocked {
     /// In flight, so it must not move or change: a boxed slice has no room to.
     pub sending: Box<[u8]>,
     pub sent: usize,
-    /// Arrived since.
+    /// Input that arrived since, up to the end of the receive.
     pub waiting: Vec<u8>,
-}
-
-impl Blocked {
-    /// Copies out what a receive has filled; false if it picked no buffer.
-    #[cold]
-    pub fn keep<T: Technique>(
-        &mut self,
-        buffers: &mut BufferRing,
-        completion: &Completion,
-    ) -> bool {
-        take_pieces::<T>(buffers, completion, |buffers, piece| {
-            self.waiting.extend_from_slice(buffers.contents(piece));
-            buffers.give_back(piece);
-        })
-    }
 }
 
 /// Takes what a receive has filled, piece by piece; false if it picked no buffer.

@@ -277,6 +277,11 @@ impl<T: Technique> Provided<T> {
                 core.counters.bytes_abandoned.add(self.take_unsent(index).len() as u64);
             }
         }
+        let connection = self.at(index);
+        if connection.blocked.is_some() && connection.length > 0 && !connection.is(State::Receiving)
+        {
+            self.keep_behind_blocked(index);
+        }
         self.send(core, index)?;
         let limit = self.buffers_per_connection;
         let connection = self.at(index);

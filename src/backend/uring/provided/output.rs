@@ -193,6 +193,16 @@ impl<T: Technique> Provided<T> {
         if T::POLL { Ok(()) } else { self.cancel_input(core, index) }
     }
 
+    /// Moves what a receive brought while it was being cancelled behind what a peer that does not
+    /// read is owed. Only the end of the receive allows that: one that got its buffers back would
+    /// go on, for as long as a submission thread does not see that it is cancelled.
+    pub fn keep_behind_blocked(&mut self, index: u32) {
+        let late = self.take_queue(index, 0);
+        if let Some(blocked) = &mut self.at(index).blocked {
+            blocked.waiting.extend_from_slice(&late);
+        }
+    }
+
     /// Copies out all that is queued but for the first `sent` bytes, and gives the buffers back.
     fn take_queue(&mut self, index: u32, sent: usize) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -211,9 +221,10 @@ impl<T: Technique> Provided<T> {
 
     /// Everything that a connection is owed, taken away from it. Only while no send is in flight.
     pub fn take_unsent(&mut self, index: u32) -> Vec<u8> {
+        let queued = self.take_queue(index, 0);
         match self.at(index).blocked.take() {
-            None => self.take_queue(index, 0),
-            Some(blocked) => [&blocked.sending[blocked.sent..], &blocked.waiting].concat(),
+            None => queued,
+            Some(blocked) => [&blocked.sending[blocked.sent..], &blocked.waiting, &queued].concat(),
         }
     }
 }

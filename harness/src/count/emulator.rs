@@ -1,0 +1,222 @@
+//! Boots a guest, in QEMU or as User-mode Linux.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use tempfile::TempDir;
+
+use super::guest::{DEBUG_PORT, PROGRAM, VERB};
+use super::job::GuestEvent;
+use super::kernel::KernelKind;
+use super::plugin::{APIS, compile, wanted_api};
+use crate::programs::child::end_with_parent;
+
+/// The guest's memory, in MiB.
+const MEMORY_MIB: u32 = 1024;
+
+/// The parameters of the kernel: nothing is random, and nothing goes on beside the servers.
+/// Debian's kernels clear all memory that they hand out, unless they are told not to.
+const PARAMETERS: &str = "console=ttyS0 quiet nokaslr norandmaps panic=-1 cryptomgr.notests \
+    init_on_alloc=0 tsc=reliable";
+
+/// An emulator that is there.
+pub struct Emulator {
+    program: PathBuf,
+    /// How kernels run: in QEMU, or the program is one itself.
+    kind: KernelKind,
+    /// Its first line about itself.
+    pub version: String,
+}
+
+/// How a guest runs.
+pub struct Guest<'a> {
+    /// Its kernel.
+    pub image: &'a Path,
+    /// Its files.
+    pub archive: &'a [u8],
+    /// Its CPUs; without them there is one, whose instructions are counted.
+    pub cpus: Option<u32>,
+    /// The longest that it may take.
+    pub most: Duration,
+}
+
+/// The files that a boot leaves.
+pub struct Boot {
+    /// The plugin's windows.
+    pub windows: String,
+    /// The guest's answers, a line each.
+    pub answers: String,
+    /// How long it took.
+    pub took: Duration,
+}
+
+const ARCHIVE: &str = "initramfs";
+const WINDOWS: &str = "windows";
+const ANSWERS: &str = "answers";
+const CONSOLE: &str = "console";
+const OUTPUT: &str = "output";
+const ERRORS: &str = "errors";
+
+enum Ended {
+    Done(Boot),
+    /// The emulator wants the plugin for another version of its interface.
+    WantsApi(u32),
+}
+
+impl Emulator {
+    /// Looks for it.
+    pub fn find(program: &Path) -> Result<Self> {
+        let output = Command::new(program).arg("--version").stdin(Stdio::null()).output();
+        let output = output.with_context(|| {
+            format!(
+                "{}: there is no such emulator; install QEMU for x86-64 (Debian: `apt-get install \
+                 qemu-system-x86`), or name it by --emulator",
+                program.display()
+            )
+        })?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let version = text.lines().next().unwrap_or_default().trim().to_owned();
+        ensure!(
+            version.contains("QEMU emulator"),
+            "{}: this is not QEMU: it says '{version}'",
+            program.display()
+        );
+        Ok(Self { program: program.to_owned(), kind: KernelKind::Image, version })
+    }
+
+    /// Takes User-mode Linux, which is kernel and machine in one.
+    pub fn of_user_mode(program: &Path) -> Self {
+        let version = "User-mode Linux".to_owned();
+        Self { program: program.to_owned(), kind: KernelKind::Program, version }
+    }
+
+    /// Boots a guest, and waits for its end.
+    pub fn boot(&self, guest: &Guest<'_>) -> Result<Boot> {
+        let folder = TempDir::with_prefix("ringmark-guest-").context("a folder for the guest")?;
+        let folder = folder.path();
+        let archive = folder.join(ARCHIVE);
+        fs::write(&archive, guest.archive)
+            .with_context(|| format!("write {} (TMPDIR puts it elsewhere)", archive.display()))?;
+        let mut api = *APIS.start();
+        loop {
+            let plugin = guest.cpus.is_none().then(|| compile(folder, api)).transpose()?;
+            match self.run(guest, folder, plugin.as_deref())? {
+                Ended::Done(boot) => return Ok(boot),
+                Ended::WantsApi(wanted) => {
+                    ensure!(
+                        APIS.contains(&wanted) && wanted != api,
+                        "{} wants version {wanted} of its plugin interface; the plugin here is \
+                         written for {} to {}: name another emulator by --emulator",
+                        self.version,
+                        APIS.start(),
+                        APIS.end()
+                    );
+                    api = wanted;
+                }
+            }
+        }
+    }
+
+    fn run(&self, guest: &Guest<'_>, folder: &Path, plugin: Option<&Path>) -> Result<Ended> {
+        let begun = Instant::now();
+        let mut command = self.command(guest, folder, plugin)?;
+        end_with_parent(&mut command);
+        let child = command.spawn().with_context(|| self.program.display().to_string())?;
+        let ended = wait(child, begun + guest.most)?;
+        let read = |name| {
+            let bytes = fs::read(folder.join(name)).unwrap_or_default();
+            String::from_utf8_lossy(&bytes).into_owned()
+        };
+        let errors = read(ERRORS);
+        if let Some(api) = wanted_api(&errors) {
+            return Ok(Ended::WantsApi(api));
+        }
+        ensure!(
+            !errors.contains("-plugin: invalid option"),
+            "{} has no plugins (it was built without them): name another by --emulator",
+            self.version
+        );
+        let answers = read(ANSWERS);
+        let last = answers.lines().last().map(serde_json::from_str);
+        if let Some(Ok(GuestEvent::Done)) = last {
+            return Ok(Ended::Done(Boot {
+                windows: read(WINDOWS),
+                answers,
+                took: begun.elapsed(),
+            }));
+        }
+        let how = match ended {
+            None => format!("hung: it was ended after {:.0} s", guest.most.as_secs_f64()),
+            Some(status) => format!("ended early ({status})"),
+        };
+        bail!("the guest {how}; its last lines: {}", last_lines(&errors, &read(CONSOLE)))
+    }
+
+    fn command(&self, guest: &Guest<'_>, folder: &Path, plugin: Option<&Path>) -> Result<Command> {
+        let file = |name| folder.join(name).display().to_string();
+        let made = |name| File::create(folder.join(name)).with_context(|| file(name));
+        let mut command = Command::new(&self.program);
+        command.stdin(Stdio::null()).stderr(made(ERRORS)?);
+        if self.kind == KernelKind::Program {
+            let memory = format!("mem={MEMORY_MIB}M");
+            command
+                .args([&memory, &format!("initrd={}", file(ARCHIVE)), "quiet", "panic=-1"])
+                .args(["con=null", "con0=null,fd:2", "ssl=null", "ssl0=null,fd:1"])
+                .args([&format!("rdinit={PROGRAM}"), "--", VERB])
+                .stdout(made(ANSWERS)?);
+            return Ok(command);
+        }
+        command
+            .args(["-M", "pc,hpet=off", "-nodefaults", "-no-user-config", "-no-reboot"])
+            .args(["-display", "none", "-m", &MEMORY_MIB.to_string()])
+            // Copies by `rep movs` would count an instruction a byte; random numbers differ from
+            // boot to boot.
+            .args(["-cpu", "max,-erms,-fsrm,-rdrand,-rdseed", "-seed", "1"])
+            .args(["-smp", &guest.cpus.unwrap_or(1).to_string()])
+            .args(["-serial", &format!("file:{}", file(CONSOLE))])
+            .args(["-chardev", &format!("file,id=answers,path={}", file(ANSWERS))])
+            .args(["-device", &format!("isa-debugcon,iobase={DEBUG_PORT},chardev=answers")])
+            .args(["-append", &format!("{PARAMETERS} rdinit={PROGRAM} -- {VERB}")])
+            .arg("-kernel")
+            .arg(guest.image)
+            .args(["-initrd", &file(ARCHIVE)])
+            .stdout(made(OUTPUT)?);
+        match plugin {
+            // An instruction is a nanosecond, and an idle guest jumps to what comes next.
+            Some(plugin) => command
+                .args(["-accel", "tcg", "-icount", "shift=0,sleep=off"])
+                .args(["-rtc", "base=2026-01-01,clock=vm"])
+                .args(["-plugin", &format!("file={},out={}", plugin.display(), file(WINDOWS))]),
+            None => command.args(["-accel", "tcg,thread=single"]),
+        };
+        Ok(command)
+    }
+}
+
+/// Waits for its end; there is none before the deadline if it hangs, and it is killed.
+fn wait(mut child: Child, deadline: Instant) -> Result<Option<ExitStatus>> {
+    loop {
+        if let Some(status) = child.try_wait().context("wait for the emulator")? {
+            return Ok(Some(status));
+        }
+        if Instant::now() >= deadline {
+            child.kill().context("end the emulator")?;
+            child.wait().context("wait for the emulator")?;
+            return Ok(None);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn last_lines(errors: &str, console: &str) -> String {
+    const LINES: usize = 8;
+    let lines = errors.lines().chain(console.lines()).map(str::trim);
+    let lines: Vec<&str> = lines.filter(|line| !line.is_empty()).collect();
+    match &lines[lines.len().saturating_sub(LINES)..] {
+        [] => "none; does this kernel have a serial console and an initramfs?".to_owned(),
+        last => format!("\n  {}", last.join("\n  ")),
+    }
+}

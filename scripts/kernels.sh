@@ -1,0 +1,110 @@
+#!/bin/sh
+# Runs ringmark on other kernels, in an emulator: what each backend says, whether it serves, the
+# servers' tests, and the instructions of an echo. Fetches Debian's kernels by name, and unpacks
+# them without installing anything.
+#
+#   scripts/kernels.sh                     6.1 and 6.12, and newer ones where they can be had
+#   scripts/kernels.sh --fetch             only fetches them, and says where they are
+#   scripts/kernels.sh --kernel FILE       on this one; again for more
+#   scripts/kernels.sh --no-tests          without the servers' tests
+#
+# It needs QEMU for x86-64 and a C compiler; to fetch, apt-get and dpkg-deb.
+set -eu
+cd "$(dirname "$0")/.."
+
+folder=target/kernels
+images=
+fetch_only=
+tests=yes
+while [ $# -gt 0 ]; do
+    case $1 in
+        -h | --help) sed -n '2,13s/^# \{0,1\}//p' "$0"; exit 0 ;;
+        --fetch) fetch_only=yes ;;
+        --no-tests) tests= ;;
+        --kernel)
+            [ $# -ge 2 ] || { echo "kernels.sh: --kernel needs a file" >&2; exit 2; }
+            [ -f "$2" ] || { echo "kernels.sh: $2: there is no such file" >&2; exit 2; }
+            images="$images $2"
+            shift ;;
+        *) echo "kernels.sh: unknown option '$1'; see --help" >&2; exit 2 ;;
+    esac
+    shift
+done
+
+# Unpacks the newest package whose name fits into the folder, and prints its image. The rest of the
+# arguments are options of apt's.
+fetch() {
+    pattern=$1
+    shift
+    # Newer kernels are split: linux-image-… only names linux-binary-…, which sorts before it.
+    package=$(apt-cache "$@" search --names-only "$pattern" | cut -d ' ' -f 1 |
+        sort -V | awk -F - '{ newest[$2] = $0 }
+            END { print ("binary" in newest) ? newest["binary"] : newest["image"] }')
+    [ -n "$package" ] || { echo "kernels.sh: no package fits $pattern" >&2; return 0; }
+    place=$folder/$package
+    if [ ! -d "$place/usr" ]; then
+        mkdir -p "$place"
+        (cd "$place" && apt-get "$@" -o APT::Sandbox::User=root download "$package" > /dev/null)
+        dpkg-deb -x "$place"/*.deb "$place"
+        rm "$place"/*.deb
+    fi
+    # It moved from boot/ to usr/lib/modules/ in 7.3.
+    find "$place" -name 'vmlinuz*' -type f
+}
+
+# Debian's own list of newer kernels, kept apart from this machine's.
+newer() {
+    state=$PWD/$folder/apt
+    mkdir -p "$state/lists/partial" "$state/cache/archives/partial"
+    site=$(apt-get indextargets --format '$(REPO_URI)' | head -n 1)
+    [ -n "$site" ] || return 0
+    keys=/usr/share/keyrings/debian-archive-keyring.gpg
+    echo "deb [signed-by=$keys] $site trixie-backports main" > "$state/sources.list"
+    set -- -o "Dir::Etc::SourceList=$state/sources.list" -o Dir::Etc::SourceParts=- \
+        -o "Dir::State::Lists=$state/lists" -o "Dir::Cache=$state/cache"
+    apt-get -qq "$@" update || { echo "kernels.sh: no newer kernels: no $site" >&2; return 0; }
+    for release in 6.18 7.0 7.3; do
+        fetch "^linux-(image|binary)-$release\.[0-9.]+[+]deb[0-9]+-cloud-amd64\$" "$@"
+    done
+}
+
+if [ -z "$images" ]; then
+    command -v apt-get > /dev/null || {
+        echo "kernels.sh: no apt-get to fetch kernels by; give --kernel FILE" >&2
+        exit 2
+    }
+    images="$(fetch '^linux-image-6\.1\.0-[0-9]+-cloud-amd64$') \
+        $(fetch '^linux-image-6\.12\.[0-9.]+[+]deb[0-9]+-cloud-amd64$') $(newer)"
+fi
+[ -n "$fetch_only" ] && { printf '%s\n' $images; exit 0; }
+
+cargo build --release --workspace --bins --locked
+ringmark=target/release/ringmark
+
+# The servers' tests, and the server that they start.
+programs=
+if [ -n "$tests" ]; then
+    for test in conformance in_force failing_calls random; do
+        program=$(cargo test --locked --package ringmark --test "$test" --no-run \
+            --message-format json | sed -n "s|.*\"executable\":\"\([^\"]*/$test-[0-9a-f]*\)\".*|\1|p")
+        programs="$programs $program"
+    done
+fi
+
+matrix=$PWD/harness/matrix/smoke.toml
+counted=
+for image in $images; do
+    echo
+    echo "== $image"
+    inside="$ringmark boot --kernel $image"
+    $inside -- target/release/ringmark-server --list
+    $inside --with target/release/ringmark-server --with "$matrix" \
+        -- "$ringmark" run "$matrix" --out /tmp/run || echo "the run: failed"
+    for program in $programs; do
+        $inside --within 1h --with target/debug/ringmark-server -- "$program" ||
+            echo "$(basename "$program"): failed"
+    done
+    counted="$counted --kernel $image"
+done
+echo
+exec "$ringmark" count harness/matrix/instructions.toml $counted
