@@ -217,6 +217,6 @@ fn last_lines(errors: &str, console: &str) -> String {
     let lines: Vec<&str> = lines.filter(|line| !line.is_empty()).collect();
     match &lines[lines.len().saturating_sub(LINES)..] {
         [] => "none; does this kernel have a serial console and an initramfs?".to_owned(),
-        last => format!("\n  {}", last.join("\n  ")),
+        last => last.join(" | "),
     }
 }

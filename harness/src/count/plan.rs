@@ -1,5 +1,6 @@
 //! Plans what is counted on which kernels, and takes what came of it.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -39,6 +40,9 @@ pub struct CountPlan {
 /// A message that is larger is copied for longer than it is handled, and a copy counts otherwise
 /// here than it costs.
 const LARGEST_MESSAGE: u64 = 1024;
+
+/// A function with fewer instructions an echo has no row.
+const SMALLEST_FUNCTION: f64 = 1.0;
 
 /// How long a guest may take to come up.
 const BOOT_TIME: Duration = Duration::from_secs(120);
@@ -143,12 +147,9 @@ impl CountPlan {
             let Some(last) = reading.windows.last() else { continue };
             let code = functions::read(&reading.maps, SERVER, &self.server)?;
             let functions = functions_of(boot, &code, reading);
-            let in_kernel = functions.iter().filter(|(class, _, _)| *class != classes::USER);
-            let classes = in_kernel.into_grouping_map_by(|(class, _, _)| *class);
-            for (class, instructions) in classes.fold(0, |sum, _, (_, _, count)| sum + count) {
+            for (class, instructions) in classes_of(&functions) {
                 counted.rows.push(InstructionRow {
                     window: Some(reading.windows.len() as u32),
-                    echoes: Some(last.echoes),
                     side: "server".to_owned(),
                     class: class.to_owned(),
                     ..with(row(count), instructions, last.echoes)
@@ -156,16 +157,17 @@ impl CountPlan {
             }
             // One count says which functions it is.
             if (number, count.seed) == (1, 1) {
-                counted.functions.extend(functions.into_iter().map(|(class, function, number)| {
-                    FunctionRow {
+                let rows =
+                    functions.into_iter().map(|(class, function, instructions)| FunctionRow {
                         kernel: boot.kernel.clone(),
                         workload: count.workload.name.clone(),
                         arm: count.arm.name(),
                         class: class.to_owned(),
                         function,
-                        instructions_per_echo: number as f64 / last.echoes as f64,
-                    }
-                }));
+                        instructions_per_echo: instructions as f64 / last.echoes as f64,
+                    });
+                let is_shown = |row: &FunctionRow| row.instructions_per_echo >= SMALLEST_FUNCTION;
+                counted.functions.extend(rows.filter(is_shown));
             }
         }
         // In the order of the matrix.
@@ -177,6 +179,15 @@ impl CountPlan {
         counted.rows[begins..].sort_by_key(place);
         Ok(())
     }
+}
+
+/// Returns the sums of the kernel's classes, by their names.
+fn classes_of(functions: &[(&'static str, String, u64)]) -> BTreeMap<&'static str, u64> {
+    let mut sums = BTreeMap::new();
+    for (class, _, instructions) in functions.iter().filter(|(class, ..)| *class != classes::USER) {
+        *sums.entry(*class).or_default() += instructions;
+    }
+    sums
 }
 
 /// Says why a count would mislead.

@@ -48,7 +48,8 @@ pub struct InstructionRow {
     pub reason: String,
 }
 
-/// Instructions of a server for each echo, in one function.
+/// Instructions of a server for each echo, in one function. Functions with less than one
+/// instruction an echo are left out.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FunctionRow {

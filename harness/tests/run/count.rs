@@ -40,7 +40,6 @@ fn what_cannot_be_counted_is_refused_in_words() {
         ("hollow", &["--emulator", "/nonexistent/qemu"], &["no such emulator", "apt-get install"]),
         ("hollow", &["--emulator", "true"], &["this is not QEMU"]),
         ("hollow", &["--out", "."], &["exists", "--out a new folder"]),
-        ("hollow", &["--boots", "0"], &["--boots"]),
     ] {
         let mut command = count(&place, Path::new(kernel));
         assert_has(&failure(command.args(arguments)), complaints);
