@@ -1,4 +1,4 @@
-//! CountRows instructions: boots kernels in an emulator and runs servers and loads in them.
+//! Counts instructions: boots kernels in an emulator and runs servers and loads in them.
 
 mod archive;
 pub mod boot;
@@ -17,7 +17,6 @@ mod results;
 
 pub use options::Options;
 
-use std::path::Path;
 use std::time::SystemTime;
 
 use anyhow::{Context, Result, ensure};
@@ -29,7 +28,7 @@ use crate::report::{functions::difference, instructions};
 use crate::results::new_folder;
 use crate::terminal;
 
-/// CountRows what a matrix asks for, or shows what was counted.
+/// Counts what a matrix asks for, or shows what was counted.
 pub fn run(options: &Options) -> Result<()> {
     if let Some(folder) = &options.from {
         return show(options, &CountRows::read(folder)?);
@@ -50,7 +49,7 @@ pub fn run(options: &Options) -> Result<()> {
     let counts = plan::CountPlan::of(options, path, matrix)?.count()?;
     counts.write(&folder)?;
     show(options, &counts)?;
-    terminal::say(&format!("The counts are in {}\n", Path::new(&folder).display()))
+    terminal::say(&format!("The counts are in {}\n", folder.display()))
 }
 
 fn show(options: &Options, counts: &CountRows) -> Result<()> {

@@ -32,5 +32,5 @@ pub mod topology;
 pub mod tracepoints;
 mod unavailable;
 
-pub use facts::Machine;
+pub use facts::{Machine, cpuinfo_value};
 pub use unavailable::Unavailable;

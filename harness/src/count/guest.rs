@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::mount::{MountFlags, mount};
 
 use super::job::{Count, GuestEvent, Job, Map};
-use crate::load::result::{LoadEvent, LoadResult};
+use crate::machine::cpuinfo_value;
 use crate::machine::network_namespace::NetworkNamespace;
 use crate::programs::client::Client;
 use crate::programs::marks::Mark;
@@ -78,10 +78,9 @@ fn work(answers: &mut Answers) -> Result<()> {
     }
     let read = |path: &str| fs::read_to_string(path).with_context(|| path.to_owned());
     let cpus = read("/proc/cpuinfo")?;
-    let model = cpus.lines().find(|line| line.starts_with("model name"));
     answers.say(&GuestEvent::Up {
         kernel: read("/proc/sys/kernel/osrelease")?.trim().to_owned(),
-        cpu: model.and_then(|line| line.split_once(": ")).map_or("", |(_, name)| name).to_owned(),
+        cpu: cpuinfo_value(&cpus, "model name").unwrap_or_default().to_owned(),
     })?;
     Mark::Begin.set();
     test_loop();
@@ -169,13 +168,13 @@ fn measure(index: usize, count: &Count, answers: &mut Answers) -> Result<()> {
         Some(_) => "run".to_owned(),
         None => format!("echo {each}"),
     };
-    echo(&mut load, &order(each))?;
+    load.measure(&order(each), PATIENCE)?;
     for each in [each, 2 * each] {
         rest();
         let before = server.counters()?;
         rest();
         Mark::Begin.set();
-        let result = echo(&mut load, &order(each));
+        let result = load.measure(&order(each), PATIENCE);
         rest();
         Mark::End.set();
         let after = server.counters()?;
@@ -193,18 +192,6 @@ fn measure(index: usize, count: &Count, answers: &mut Answers) -> Result<()> {
 /// Lets all come to rest.
 fn rest() {
     std::thread::sleep(Duration::from_millis(20));
-}
-
-/// Lets the load make its echoes.
-fn echo(load: &mut Client, order: &str) -> Result<LoadResult> {
-    let mut event = load.command(order, PATIENCE)?;
-    while let LoadEvent::Measuring | LoadEvent::Measured = event {
-        event = load.next(PATIENCE)?;
-    }
-    match event {
-        LoadEvent::Echoed(result) | LoadEvent::Result(result) => Ok(result),
-        other => bail!("expected a result from the load, got {other:?}"),
-    }
 }
 
 /// Returns the code that is mapped into a process.

@@ -69,16 +69,16 @@ impl CountPlan {
             );
         }
         let each = matrix.workloads.iter().cartesian_product(&matrix.backends);
+        let order =
+            each.clone().map(|(workload, arm)| (workload.name.clone(), arm.name())).collect();
         let counts = each.flat_map(|(workload, arm)| {
-            (1..=instructions.seeds.max(1)).map(|seed| Count {
+            (1..=instructions.seeds).map(|seed| Count {
                 arm: arm.clone(),
                 workload: workload.clone(),
                 seed,
                 echoes: instructions.echoes,
             })
         });
-        let order = matrix.workloads.iter().cartesian_product(&matrix.backends);
-        let order = order.map(|(workload, arm)| (workload.name.clone(), arm.name())).collect();
         let (mut job, mut refused) = (Job { counts: Vec::new(), command: None }, Vec::new());
         for count in counts {
             match refusal(&count) {

@@ -8,7 +8,7 @@ use super::functions::Functions;
 use super::job::{GuestEvent, Map};
 use crate::rows::Status;
 
-/// RoleCounts of a role.
+/// Instructions of a role.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct RoleCounts {
     pub user: u64,

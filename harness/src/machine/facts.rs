@@ -181,7 +181,8 @@ fn description(is_virtual: bool, cpus: Option<&CpuList>) -> String {
     cpus.map_or_else(|| kind.to_owned(), |cpus| format!("{kind}-{}cpu", cpus.cpus().len()))
 }
 
-fn cpuinfo_value<'a>(cpuinfo: &'a str, name: &str) -> Option<&'a str> {
+/// Returns the first value of a name in /proc/cpuinfo.
+pub fn cpuinfo_value<'a>(cpuinfo: &'a str, name: &str) -> Option<&'a str> {
     cpuinfo
         .lines()
         .filter_map(|line| line.split_once(':'))

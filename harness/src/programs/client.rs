@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use super::command_prefix::CommandPrefix;
 use super::process::{ANSWER_TIME, Interruptions, Process};
 use super::sides::Launchers;
-use crate::load::result::{LatencyUs, LoadEvent};
+use crate::load::result::{LatencyUs, LoadEvent, LoadResult};
 use crate::machine::network_namespace::NetworkNamespace;
 
 /// The load, which waits for commands.
@@ -85,6 +85,18 @@ impl Client {
             }
             other => bail!("expected {count} connections from the load, got {other:?}"),
         }
+    }
+
+    /// Gives the command of a load, and waits for its result.
+    pub fn measure(&mut self, order: &str, patience: Duration) -> Result<LoadResult> {
+        let mut event = self.command(order, patience)?;
+        while let LoadEvent::Measuring | LoadEvent::Measured = event {
+            event = self.next(patience)?;
+        }
+        let (LoadEvent::Echoed(result) | LoadEvent::Result(result)) = event else {
+            bail!("no result came back")
+        };
+        Ok(result)
     }
 
     /// Ends it in order.

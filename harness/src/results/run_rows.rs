@@ -153,10 +153,15 @@ fn read<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
     if !path.exists() {
         return Ok(Vec::new());
     }
-    read_rows(path).with_context(|| path.display().to_string())
+    read_rows(path)
 }
 
-fn read_rows<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
+/// Reads the rows of a file that must be there.
+pub fn read_rows<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
+    parse_rows(path).with_context(|| path.display().to_string())
+}
+
+fn parse_rows<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
     let mut reader = csv::Reader::from_path(path)?;
     let header = reader.headers()?.clone();
     let mut rows = Vec::new();

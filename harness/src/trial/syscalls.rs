@@ -18,7 +18,6 @@ use crate::load::result::{LoadEvent, LoadResult};
 use crate::machine::Unavailable;
 use crate::machine::tracepoints::{Reading, RingEvent, Syscall, TracepointCounters};
 use crate::matrix::Workload;
-use crate::programs::client::Client;
 use crate::programs::server::Server;
 use crate::rows::{EventRow, Outcome, Status, SyscallRow, TrialRow};
 
@@ -125,7 +124,7 @@ impl Span {
         ensure!(matches!(warm_up, LoadEvent::Echoed(_)), "no echo came back");
         let before = server.blaming(|server| AtRest::find(server, tracepoints))?;
         let patience = PATIENCE + Duration::from_secs_f64(time_s);
-        let result = server.blaming(|_| echo(&mut load, &order, patience))?;
+        let result = server.blaming(|_| load.measure(&order, patience))?;
         let after = server.blaming(|server| AtRest::find(server, tracepoints))?;
         let io_workers = match server.tasks()? {
             Some(tasks) => tasks.io_workers,
@@ -134,18 +133,6 @@ impl Span {
         load.quit()?;
         Ok(Self { before, after, result, io_workers })
     }
-}
-
-/// Lets the load make its echoes.
-fn echo(load: &mut Client, order: &str, patience: Duration) -> Result<LoadResult> {
-    let mut event = load.command(order, patience)?;
-    while let LoadEvent::Measuring | LoadEvent::Measured = event {
-        event = load.next(patience)?;
-    }
-    let (LoadEvent::Echoed(result) | LoadEvent::Result(result)) = event else {
-        bail!("no result came back")
-    };
-    Ok(result)
 }
 
 /// Calls by name between two moments of rest.
