@@ -57,7 +57,7 @@ enum Verb {
     Load(Box<load::Options>),
     Report(report::Options),
     Compare(report::compare::Options),
-    Count(count::Options),
+    Count(run::count::Options),
     Boot(count::boot::Options),
     /// Prints the completions of a shell
     #[command(after_help = COMPLETIONS)]
@@ -91,7 +91,7 @@ fn main() -> std::process::ExitCode {
         Verb::Load(options) => load::run(*options),
         Verb::Report(options) => report::run(options),
         Verb::Compare(options) => report::compare::run(&options),
-        Verb::Count(options) => count::run(&options),
+        Verb::Count(options) => run::count::run(options),
         Verb::Boot(options) => count::boot::run(&options),
         Verb::InsideGuest(options) => count::guest::run(&options),
         Verb::Completions { shell } => {

@@ -15,5 +15,4 @@ pub use self::files::{FolderLock, histogram_file, lock, new_folder, replace};
 pub use self::journal::remove as remove_journal;
 pub use self::manifest::Manifest;
 pub use self::read::Run;
-pub use self::run_rows::{read_rows, write_all};
 pub use self::write::Results;

@@ -38,6 +38,12 @@ pub struct Outcome {
     pub syscalls: Vec<SyscallRow>,
     /// The events within io_uring.
     pub events: Vec<EventRow>,
+    /// Its instructions.
+    #[serde(default)]
+    pub instructions: Vec<InstructionRow>,
+    /// The functions that they are in.
+    #[serde(default)]
+    pub functions: Vec<FunctionRow>,
     /// Its turns, if it was interleaved with others.
     #[serde(default)]
     pub windows: Vec<WindowRow>,

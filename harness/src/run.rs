@@ -1,5 +1,7 @@
 //! `ringmark run`: drives a whole matrix, trial by trial.
 
+pub mod count;
+mod counting;
 mod course;
 mod drive;
 mod exclusive;

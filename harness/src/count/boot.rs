@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
-use super::emulator::{Emulator, Guest};
+use super::emulator::{EMULATOR, Emulator, Guest};
 use super::file_system::FileSystem;
 use super::job::{GuestEvent, Job};
 use super::kernel::{self, KernelKind};
 use crate::load::limits::MeasuringTime;
+use crate::programs::process::Interruptions;
 use crate::terminal;
 
 const AFTER_HELP: &str = "\
@@ -32,7 +33,7 @@ pub struct Options {
     #[arg(long, value_name = "FILE")]
     kernel: PathBuf,
     /// The emulator, QEMU for x86-64
-    #[arg(long, value_name = "FILE", default_value = "qemu-system-x86_64")]
+    #[arg(long, value_name = "FILE", default_value = EMULATOR)]
     emulator: PathBuf,
     /// CPUs of the guest
     #[arg(long, value_name = "N", default_value_t = 2)]
@@ -66,12 +67,13 @@ pub fn run(options: &Options) -> Result<()> {
         files.add(&absolute(file)?)?;
     }
     let archive = files.finish(&Job { counts: Vec::new(), command: Some(command) })?;
-    let boot = emulator.boot(&Guest {
+    let guest = Guest {
         image: &options.kernel,
         archive: &archive,
         cpus: Some(options.cpus),
         most: options.within.get(),
-    })?;
+    };
+    let boot = emulator.boot(&guest, &Interruptions::default())?;
     for line in boot.answers.lines() {
         let event = serde_json::from_str(line).with_context(|| format!("'{line}'"))?;
         if let GuestEvent::Ran { status, output } = event {

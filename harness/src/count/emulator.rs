@@ -13,6 +13,10 @@ use super::job::GuestEvent;
 use super::kernel::KernelKind;
 use super::plugin::{APIS, compile, wanted_api};
 use crate::programs::child::end_with_parent;
+use crate::programs::process::Interruptions;
+
+/// The emulator if none is named.
+pub const EMULATOR: &str = "qemu-system-x86_64";
 
 /// The guest's memory, in MiB.
 const MEMORY_MIB: u32 = 1024;
@@ -23,6 +27,7 @@ const PARAMETERS: &str = "console=ttyS0 quiet nokaslr norandmaps panic=-1 crypto
     init_on_alloc=0 tsc=reliable";
 
 /// An emulator that is there.
+#[derive(Clone, Debug)]
 pub struct Emulator {
     program: PathBuf,
     /// How kernels run: in QEMU, or the program is one itself.
@@ -49,8 +54,8 @@ pub struct Boot {
     pub windows: String,
     /// The guest's answers, a line each.
     pub answers: String,
-    /// How long it took.
-    pub took: Duration,
+    /// The version of the plugin interface that was asked for.
+    pub plugin: u32,
 }
 
 const ARCHIVE: &str = "initramfs";
@@ -94,7 +99,7 @@ impl Emulator {
     }
 
     /// Boots a guest, and waits for its end.
-    pub fn boot(&self, guest: &Guest<'_>) -> Result<Boot> {
+    pub fn boot(&self, guest: &Guest<'_>, interruptions: &Interruptions) -> Result<Boot> {
         let folder = TempDir::with_prefix("ringmark-guest-").context("a folder for the guest")?;
         let folder = folder.path();
         let archive = folder.join(ARCHIVE);
@@ -103,8 +108,8 @@ impl Emulator {
         let mut api = *APIS.start();
         loop {
             let plugin = guest.cpus.is_none().then(|| compile(folder, api)).transpose()?;
-            match self.run(guest, folder, plugin.as_deref())? {
-                Ended::Done(boot) => return Ok(boot),
+            match self.run(guest, folder, plugin.as_deref(), interruptions)? {
+                Ended::Done(boot) => return Ok(Boot { plugin: api, ..boot }),
                 Ended::WantsApi(wanted) => {
                     ensure!(
                         APIS.contains(&wanted) && wanted != api,
@@ -120,12 +125,17 @@ impl Emulator {
         }
     }
 
-    fn run(&self, guest: &Guest<'_>, folder: &Path, plugin: Option<&Path>) -> Result<Ended> {
-        let begun = Instant::now();
+    fn run(
+        &self,
+        guest: &Guest<'_>,
+        folder: &Path,
+        plugin: Option<&Path>,
+        interruptions: &Interruptions,
+    ) -> Result<Ended> {
         let mut command = self.command(guest, folder, plugin)?;
         end_with_parent(&mut command);
         let child = command.spawn().with_context(|| self.program.display().to_string())?;
-        let ended = wait(child, begun + guest.most)?;
+        let ended = wait(child, Instant::now() + guest.most, interruptions)?;
         let read = |name| {
             let bytes = fs::read(folder.join(name)).unwrap_or_default();
             String::from_utf8_lossy(&bytes).into_owned()
@@ -142,11 +152,7 @@ impl Emulator {
         let answers = read(ANSWERS);
         let last = answers.lines().last().map(serde_json::from_str);
         if let Some(Ok(GuestEvent::Done)) = last {
-            return Ok(Ended::Done(Boot {
-                windows: read(WINDOWS),
-                answers,
-                took: begun.elapsed(),
-            }));
+            return Ok(Ended::Done(Boot { windows: read(WINDOWS), answers, plugin: 0 }));
         }
         let how = match ended {
             None => format!("hung: it was ended after {:.0} s", guest.most.as_secs_f64()),
@@ -196,13 +202,18 @@ impl Emulator {
     }
 }
 
-/// Waits for its end; there is none before the deadline if it hangs, and it is killed.
-fn wait(mut child: Child, deadline: Instant) -> Result<Option<ExitStatus>> {
+/// Waits for its end; there is none before the deadline if it hangs, and it is killed. So it is if
+/// nobody wants it any more.
+fn wait(
+    mut child: Child,
+    deadline: Instant,
+    interruptions: &Interruptions,
+) -> Result<Option<ExitStatus>> {
     loop {
         if let Some(status) = child.try_wait().context("wait for the emulator")? {
             return Ok(Some(status));
         }
-        if Instant::now() >= deadline {
+        if Instant::now() >= deadline || interruptions.is_wanted() {
             child.kill().context("end the emulator")?;
             child.wait().context("wait for the emulator")?;
             return Ok(None);

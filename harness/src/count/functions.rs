@@ -10,19 +10,20 @@ use rustc_demangle::demangle;
 
 use super::job::Map;
 
-/// Functions by where they begin.
+/// Functions by where they begin, each with its end, if that is known.
 #[derive(Default)]
-pub struct Functions(BTreeMap<u64, String>);
+pub struct Functions(BTreeMap<u64, (Option<u64>, String)>);
 
 impl Functions {
     /// Adds one; of several at one address the first stays.
-    pub fn add(&mut self, address: u64, name: String) {
-        self.0.entry(address).or_insert(name);
+    pub fn add(&mut self, address: u64, end: Option<u64>, name: String) {
+        self.0.entry(address).or_insert((end, name));
     }
 
-    /// Returns the function that an address lies in, or behind.
+    /// Returns the function that an address lies in; or behind, if its end is not known.
     pub fn at(&self, address: u64) -> Option<&str> {
-        self.0.range(..=address).next_back().map(|(_, name)| name.as_str())
+        let (_, (end, name)) = self.0.range(..=address).next_back()?;
+        end.is_none_or(|end| address < end).then_some(name)
     }
 }
 
@@ -57,36 +58,76 @@ pub fn name(code: &Code, address: u64) -> String {
 fn functions_of(path: &Path, map: &Map) -> Result<Functions> {
     let bytes = fs::read(path).with_context(|| path.display().to_string())?;
     let file = object::File::parse(&*bytes).with_context(|| path.display().to_string())?;
-    // The code stands here in the file, and wants to stand there in memory.
+    // A segment begins within a page, which is mapped from its beginning on; so is the page in
+    // which it ends, and that may be the same page of the file as the next one begins in.
     let code = file.segments().find(|segment| {
         let (from, size) = segment.file_range();
-        (from..from + size).contains(&map.offset)
+        is_executable(segment) && (from / PAGE * PAGE..from + size).contains(&map.offset)
     });
     let Some(code) = code else { return Ok(Functions::default()) };
-    let wanted = code.address() + (map.offset - code.file_range().0);
+    let wanted = code.address().wrapping_add(map.offset).wrapping_sub(code.file_range().0);
     let mut functions = Functions::default();
     for symbol in file.symbols() {
         let is_code = symbol.kind() == SymbolKind::Text && symbol.is_definition();
         if let (true, Ok(name)) = (is_code, symbol.name()) {
             let address = symbol.address().wrapping_sub(wanted).wrapping_add(map.start);
-            functions.add(address, format!("{:#}", demangle(name)));
+            let end = (symbol.size() > 0).then(|| address + symbol.size());
+            functions.add(address, end, format!("{:#}", demangle(name)));
         }
     }
     Ok(functions)
 }
 
+/// The page of an x86-64.
+const PAGE: u64 = 4096;
+
+fn is_executable(segment: &object::Segment<'_, '_>) -> bool {
+    let object::SegmentFlags::Elf { p_flags } = segment.flags() else { return false };
+    p_flags & object::elf::PF_X != 0
+}
+
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::super::guest;
     use super::*;
+
+    #[inline(never)]
+    fn found_by_its_address() -> u64 {
+        std::hint::black_box(7)
+    }
+
+    #[test]
+    fn a_function_of_this_program_is_found_by_its_address() {
+        assert_eq!(found_by_its_address(), 7);
+        let maps = guest::maps(std::process::id()).unwrap();
+        let code = read(&maps, "/nowhere", Path::new("/nowhere")).unwrap();
+        let address = found_by_its_address as fn() -> u64 as usize as u64;
+        for address in [address, address + 1] {
+            let name = name(&code, address);
+            assert!(name.ends_with("functions::tests::found_by_its_address"), "{name}");
+        }
+        assert_eq!(name(&code, 0), "[vdso]");
+    }
 
     #[test]
     fn an_address_lies_in_the_function_that_begins_before_it() {
         let mut functions = Functions::default();
-        functions.add(0x20, "second".to_owned());
-        functions.add(0x10, "first".to_owned());
+        functions.add(0x20, None, "second".to_owned());
+        functions.add(0x10, None, "first".to_owned());
+        functions.add(0x8, Some(0xa), "none".to_owned());
         assert_eq!(
-            [0xf, 0x10, 0x1f, 0x20, 0x99].map(|at| functions.at(at)),
-            [None, Some("first"), Some("first"), Some("second"), Some("second")]
+            [0x7, 0x9, 0xa, 0xf, 0x10, 0x1f, 0x20, 0x99].map(|at| functions.at(at)),
+            [
+                None,
+                Some("none"),
+                None,
+                None,
+                Some("first"),
+                Some("first"),
+                Some("second"),
+                Some("second")
+            ]
         );
     }
 }

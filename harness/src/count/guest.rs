@@ -154,27 +154,18 @@ fn measure(index: usize, count: &Count, answers: &mut Answers) -> Result<()> {
         format!("--message-bytes={}", workload.message_bytes),
         format!("--seed={seed}"),
     ];
-    match workload.rate() {
-        Some(rate) => {
-            let all = 2 * each * workload.connections as u64;
-            arguments.extend([format!("--rate={rate}"), format!("--echoes={all}")]);
-        }
-        None => arguments.push(format!("--pipeline={}", workload.pipeline.get())),
-    }
+    arguments.extend(workload.load_options());
+    arguments.extend(workload.all_echoes(2 * each));
     let mut load = Client::start(&arguments, None, Some(&namespace), &interruptions)?;
     load.set_connections(workload.connections)?;
     server.await_open(workload.connections as u64)?;
-    let order = |each: u64| match workload.rate() {
-        Some(_) => "run".to_owned(),
-        None => format!("echo {each}"),
-    };
-    load.measure(&order(each), PATIENCE)?;
+    load.measure(&workload.echo_command(each), PATIENCE)?;
     for each in [each, 2 * each] {
         rest();
         let before = server.counters()?;
         rest();
         Mark::Begin.set();
-        let result = load.measure(&order(each), PATIENCE);
+        let result = load.measure(&workload.echo_command(each), PATIENCE);
         rest();
         Mark::End.set();
         let after = server.counters()?;
@@ -195,7 +186,7 @@ fn rest() {
 }
 
 /// Returns the code that is mapped into a process.
-fn maps(pid: u32) -> Result<Vec<Map>> {
+pub(super) fn maps(pid: u32) -> Result<Vec<Map>> {
     let path = format!("/proc/{pid}/maps");
     let text = fs::read_to_string(&path).context(path)?;
     Ok(text.lines().filter_map(map).collect())

@@ -88,7 +88,7 @@ impl BootReading {
                     let count = reading.count(count);
                     (count.status, count.reason) = (status, reason);
                 }
-                GuestEvent::Symbol { address, name } => reading.functions.add(address, name),
+                GuestEvent::Symbol { address, name } => reading.functions.add(address, None, name),
                 GuestEvent::Ran { .. } | GuestEvent::Done => {}
             }
         }

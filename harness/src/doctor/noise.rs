@@ -3,7 +3,7 @@
 use super::findings::Findings;
 use super::lines::{CheckResult, limits, ok, ok_if, unknown};
 use crate::text::{grouped, significant};
-use crate::trial::gates::{RUN_DELAY_PERCENT, STEAL_PERCENT};
+use crate::verdict::noise::{RUN_DELAY_PERCENT, STEAL_PERCENT};
 
 pub fn cpus(findings: &Findings) -> CheckResult {
     let Some(allowed) = findings.cpus_allowed else {

@@ -112,6 +112,7 @@ impl Matrix {
         if let Some(instructions) = instructions {
             ensure!(instructions.echoes > 0, "instructions.echoes is 0: nothing would be counted");
             ensure!(instructions.seeds > 0, "instructions.seeds is 0: nothing would be counted");
+            ensure!(instructions.boots > 0, "instructions.boots is 0: nothing would be counted");
         }
         let needs_workloads = latency.is_some() || syscalls.is_some() || instructions.is_some();
         ensure!(

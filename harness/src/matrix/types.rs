@@ -1,5 +1,7 @@
 //! The contents of a matrix file.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use super::external::External;
@@ -39,7 +41,7 @@ pub struct Matrix {
     pub latency: Option<Latency>,
     /// How system calls are counted.
     pub syscalls: Option<Syscalls>,
-    /// How instructions are counted, by `ringmark count`.
+    /// How instructions are counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instructions: Option<Instructions>,
     /// How memory is measured.
@@ -161,8 +163,14 @@ pub struct Instructions {
     /// has twice as many.
     pub echoes: u64,
     /// Fresh servers for each arm and workload, each with a seed of its own.
-    #[serde(default = "one_seed")]
+    #[serde(default = "one")]
     pub seeds: u64,
+    /// Boots of each kernel. All of them count the same, or it is no exact count.
+    #[serde(default = "one")]
+    pub boots: u32,
+    /// The images of the kernels; without them it is one of this machine's release.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kernels: Vec<PathBuf>,
 }
 
 /// The pass for memory.
@@ -273,12 +281,8 @@ fn is_zero(count: &usize) -> bool {
     *count == 0
 }
 
-fn one() -> u16 {
-    1
-}
-
-fn one_seed() -> u64 {
-    1
+fn one<N: From<u8>>() -> N {
+    N::from(1)
 }
 
 impl Workload {
@@ -307,10 +311,44 @@ impl Workload {
         self.rate_per_s.is_some() || is_single
     }
 
+    /// Returns the options of a load that makes it, but for its connections and sizes.
+    pub fn load_options(&self) -> Vec<String> {
+        let mut options = match self.rate_per_s {
+            Some(rate) => {
+                vec![format!("--rate={rate}"), format!("--arrival={}", self.arrival().name())]
+            }
+            None => vec![format!("--pipeline={}", self.pipeline)],
+        };
+        if let Some(churn) = self.churn {
+            let close = self.close.unwrap_or_default().name();
+            options.extend([format!("--churn={churn}"), format!("--close={close}")]);
+        }
+        options
+    }
+
+    /// Returns the command by which a load makes so many echoes on each connection. An open loop
+    /// has the option of [`Self::all_echoes`].
+    pub fn echo_command(&self, each: u64) -> String {
+        if self.rate_per_s.is_some() { "run".to_owned() } else { format!("echo {each}") }
+    }
+
+    /// Returns the option of an open loop that ends after so many echoes.
+    pub fn all_echoes(&self, each: u64) -> Option<String> {
+        let all = each * self.connections as u64;
+        self.rate_per_s.is_some().then(|| format!("--echoes={all}"))
+    }
+
     /// Returns the settings of an arm under this workload.
     pub fn settings(&self, arm: &Arm) -> Vec<String> {
         let work = self.work_ns.map(|work_ns| format!("{WORK}={work_ns}"));
         arm.set.iter().cloned().chain(work).collect()
+    }
+}
+
+impl Instructions {
+    /// Returns how many blocks it has: each kernel in turn, as often as it is booted.
+    pub fn blocks(&self) -> u32 {
+        self.boots * self.kernels.len().max(1) as u32
     }
 }
 
@@ -378,6 +416,11 @@ impl Matrix {
         }
     }
 
+    /// Returns the matrix without its other passes.
+    pub fn with_instructions_only(self) -> Self {
+        Self { latency: None, syscalls: None, memory: None, scale: None, ..self }
+    }
+
     /// Returns the external server of that name.
     pub fn external(&self, backend: &str) -> Option<&External> {
         self.externals.iter().find(|external| external.name == backend)
@@ -415,6 +458,7 @@ impl Matrix {
         }
         let asked = [
             (self.syscalls.is_some(), Pass::Syscalls),
+            (self.instructions.is_some(), Pass::Instructions),
             (self.memory.is_some(), Pass::Memory),
             (self.scale.is_some(), Pass::Scale),
             (self.latency.is_some(), Pass::Latency),

@@ -4,6 +4,7 @@ mod connections;
 mod counts;
 mod cpu;
 mod crossing;
+mod instructions;
 mod kit;
 mod latency;
 
@@ -22,7 +23,7 @@ pub struct Gallery {
 
 /// Draws everything that the run has figures for.
 pub fn all(run: &Run, folder: &Path) -> Gallery {
-    let kinds: [(&str, Found); 10] = [
+    let kinds: [(&str, Found); 12] = [
         ("Latency against the offered rate", latency::by_rate(run)),
         ("CPU per echo against the rate", crossing::by_rate(run)),
         ("CPU per echo against the baseline", cpu::ratios(run, &cpu::CPU)),
@@ -30,6 +31,8 @@ pub fn all(run: &Run, folder: &Path) -> Gallery {
         ("CPU per echo", cpu::absolute(run)),
         ("Latency by percentile", latency::by_percentile(run, folder)),
         ("System calls per echo", counts::syscalls(run)),
+        ("Instructions per echo", instructions::by_class(run)),
+        ("Instructions per echo by kernel", instructions::by_kernel(run)),
         ("Memory per connection", counts::memory(run)),
         ("Cost against the number of connections", connections::costs(run)),
         ("Opening rate", connections::opening(run)),

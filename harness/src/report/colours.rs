@@ -112,6 +112,22 @@ pub fn of_call(name: &str) -> Colour {
     CALLS.iter().find(|(call, _)| *call == name).map_or(Colour::Grey, |(_, colour)| *colour)
 }
 
+/// The classes of instructions of which each has its colour; the others share grey.
+const CLASSES: [(&str, Colour); 7] = [
+    ("user", Colour::Blue),
+    ("system call", Colour::Orange),
+    ("io_uring", Colour::Green),
+    ("epoll", Colour::Vermillion),
+    ("socket", Colour::Purple),
+    ("TCP/IP", Colour::Sky),
+    ("scheduler", Colour::Olive),
+];
+
+/// The colour of a class of instructions, if it has one.
+pub fn of_class(name: &str) -> Option<Colour> {
+    CLASSES.iter().find(|(class, _)| *class == name).map(|(_, colour)| *colour)
+}
+
 /// Objects of the kernel of which each has its colour in every picture, or none there: of two of
 /// one colour the smaller is among the others. Vermillion is of the server's own pages.
 const OBJECTS: [(&str, Colour); 9] = [

@@ -132,6 +132,7 @@ mod tests {
             class: "epoll".to_owned(),
             function: function.to_owned(),
             instructions_per_echo,
+            ..FunctionRow::default()
         }
     }
 

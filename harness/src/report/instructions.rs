@@ -1,131 +1,115 @@
 //! The tables of exact counts: instructions for each echo.
 
-use itertools::Itertools;
+use itertools::{Itertools as _, iproduct};
 
+use super::query::absent;
 use super::section::Body;
 use super::table::{MISSING, Table};
-use crate::rows::{InstructionRow, Status};
+use crate::matrix::Arm;
+use crate::results::Run;
+use crate::rows::Pass;
 use crate::text::{significant, three_digits};
+use crate::verdict::instructions::{ArmCounts, kernels};
 
-/// Returns a table for each workload and kernel, and one of all kernels if there are several.
-pub fn tables(rows: &[InstructionRow]) -> Body {
-    let baseline = rows.first().map_or("", |row| row.baseline.as_str());
+const COLUMNS: [&str; 8] =
+    ["arm", "user", "kernel", "server", "over the baseline", "load", "events a wait", "spread, %"];
+
+const LEGEND: &str = "\nInstructions for each echo in the last window, by one vCPU of an emulator. \
+`spread`: the largest over the smallest count of all seeds and windows. Instructions are not \
+time.\n";
+
+/// Returns a table for each workload and kernel.
+pub fn counts(run: &Run) -> Body {
     let mut body = Body::default();
-    let workloads = rows.iter().map(|row| row.workload.as_str()).unique().collect_vec();
-    let kernels = rows.iter().map(|row| row.kernel.as_str()).unique().collect_vec();
-    for workload in workloads {
-        let of_workload = rows.iter().filter(|row| row.workload == workload).collect_vec();
-        for kernel in &kernels {
-            let of_kernel = of_workload.iter().copied().filter(|row| row.kernel == *kernel);
-            let heading = format!("`{workload}` on Linux {kernel}");
-            body = body.then(counts(&of_kernel.collect_vec(), baseline, &heading));
+    for (workload, kernel) in iproduct!(&run.matrix.workloads, kernels(&run.instructions)) {
+        let heading = format!("`{}` on Linux {kernel}", workload.name);
+        let table = table(run, &workload.name, kernel);
+        if !table.is_empty() {
+            body = body.then(Body::default().heading(&heading).table(table));
         }
-        if kernels.len() > 1 {
-            body = body.then(by_kernel(&of_workload, &kernels, baseline, workload));
+    }
+    if body.is_empty() {
+        return body.list(&absent(run, Pass::Instructions));
+    }
+    body.notes(format!("{LEGEND}{}", boots(run))).list(&absent(run, Pass::Instructions))
+}
+
+fn arms(run: &Run) -> Vec<String> {
+    run.matrix.backends.iter().map(Arm::name).collect()
+}
+
+fn table(run: &Run, workload: &str, kernel: &str) -> Table {
+    let of = |arm: &str| ArmCounts::of(&run.instructions, workload, kernel, arm);
+    let base = of(&run.matrix.baseline).map(|counts| counts.server());
+    let mut table = Table::new(1, &COLUMNS);
+    for (name, counts) in arms(run).iter().filter_map(|arm| Some((arm, of(arm)?))) {
+        let server = counts.server();
+        table.push(vec![
+            format!("`{name}`"),
+            significant(counts.mean("server", "user")),
+            significant(counts.mean("server", "kernel")),
+            significant(server),
+            base.map_or(MISSING.to_owned(), |base| format!("{:.3}", server / base)),
+            significant(counts.mean("load", "user") + counts.mean("load", "kernel")),
+            counts.events_per_wait().map_or(MISSING.to_owned(), significant),
+            three_digits(counts.spread_percent()),
+        ]);
+    }
+    table
+}
+
+/// Says whether all boots of a kernel counted the same.
+fn boots(run: &Run) -> String {
+    let places = iproduct!(&run.matrix.workloads, kernels(&run.instructions), arms(run));
+    let counts = places.filter_map(|(workload, kernel, arm)| {
+        ArmCounts::of(&run.instructions, &workload.name, kernel, &arm)
+    });
+    let counts = counts.filter(|counts| counts.boots() > 1).collect_vec();
+    let spread = counts.iter().map(ArmCounts::spread_of_boots_percent).fold(0.0, f64::max);
+    match counts.first() {
+        None => String::new(),
+        Some(counts) if spread == 0.0 => {
+            format!("All {} boots of each kernel counted the same, to the one.\n", counts.boots())
+        }
+        Some(_) => format!(
+            "**Boots of the same kernel differ by up to {} %: these counts are not exact.**\n",
+            three_digits(spread)
+        ),
+    }
+}
+
+/// Returns a table for each workload of several kernels: the counts, and over the baseline.
+pub fn by_kernel(run: &Run) -> Body {
+    let kernels = kernels(&run.instructions);
+    let mut body = Body::default();
+    if kernels.len() < 2 {
+        return body;
+    }
+    let heading = std::iter::once("arm").chain(kernels.iter().copied()).collect_vec();
+    for workload in &run.matrix.workloads {
+        let server = |kernel: &str, arm: &str| {
+            let counts = ArmCounts::of(&run.instructions, &workload.name, kernel, arm);
+            counts.map(|counts| counts.server())
+        };
+        let cell = |kernel: &str, arm: &str| match (
+            server(kernel, arm),
+            server(kernel, &run.matrix.baseline),
+        ) {
+            (Some(count), Some(base)) => {
+                format!("{} ({:.3})", significant(count), count / base)
+            }
+            (Some(count), None) => significant(count),
+            (None, _) => MISSING.to_owned(),
+        };
+        let mut table = Table::new(1, &heading);
+        let is_counted = |arm: &String| kernels.iter().any(|kernel| server(kernel, arm).is_some());
+        for arm in arms(run).iter().filter(|arm| is_counted(arm)) {
+            let cells = kernels.iter().map(|kernel| cell(kernel, arm));
+            table.push(std::iter::once(format!("`{arm}`")).chain(cells).collect());
+        }
+        if !table.is_empty() {
+            body = body.then(Body::default().heading(&format!("`{}`", workload.name)).table(table));
         }
     }
     body
-}
-
-/// The counts of an arm, under one workload, on one kernel.
-struct ArmCounts<'a> {
-    name: &'a str,
-    user: f64,
-    kernel: f64,
-    load: f64,
-    /// Between the largest and the smallest count of any window, in percent.
-    spread_percent: f64,
-    events_per_wait: Option<f64>,
-}
-
-impl<'a> ArmCounts<'a> {
-    fn of(name: &'a str, rows: &[&InstructionRow]) -> Option<Self> {
-        let of_arm = rows.iter().filter(|row| row.arm == name);
-        let rows = of_arm.filter(|row| row.status == Status::Ok).copied().collect_vec();
-        let last = rows.iter().filter_map(|row| row.window).max()?;
-        let server = |window: Option<u32>| {
-            let of_server = rows.iter().filter(move |row| row.side == "server");
-            of_server.filter(move |row| window.is_none_or(|window| row.window == Some(window)))
-        };
-        let mean = |side: &str, class: &str| {
-            let of_side = rows.iter().filter(|row| row.side == side && row.class == class);
-            let last = of_side.filter(|row| row.window == Some(last));
-            let figures = last.filter_map(|row| row.instructions_per_echo).collect_vec();
-            figures.iter().sum::<f64>() / figures.len() as f64
-        };
-        let windows = server(None).filter(|row| matches!(row.class.as_str(), "user" | "kernel"));
-        let sums = windows
-            .filter_map(|row| Some(((row.boot, row.seed, row.window), row.instructions_per_echo?)))
-            .into_grouping_map()
-            .sum();
-        let (least, most) = sums.into_values().minmax().into_option()?;
-        Some(Self {
-            name,
-            user: mean("server", "user"),
-            kernel: mean("server", "kernel"),
-            load: mean("load", "user") + mean("load", "kernel"),
-            spread_percent: 100.0 * (most / least - 1.0),
-            events_per_wait: server(Some(last)).find_map(|row| row.events_per_wait),
-        })
-    }
-
-    fn server(&self) -> f64 {
-        self.user + self.kernel
-    }
-}
-
-fn counts(rows: &[&InstructionRow], baseline: &str, heading: &str) -> Body {
-    let names = rows.iter().map(|row| row.arm.as_str()).unique();
-    let arms = names.filter_map(|name| ArmCounts::of(name, rows)).collect_vec();
-    let base = arms.iter().find(|arm| arm.name == baseline).map(ArmCounts::server);
-    let mut table = Table::new(
-        1,
-        &[
-            "arm",
-            "user",
-            "kernel",
-            "server",
-            "over the baseline",
-            "load",
-            "events a wait",
-            "spread, %",
-        ],
-    );
-    for arm in &arms {
-        table.push(vec![
-            format!("`{}`", arm.name),
-            significant(arm.user),
-            significant(arm.kernel),
-            significant(arm.server()),
-            base.map_or(MISSING.to_owned(), |base| format!("{:.3}", arm.server() / base)),
-            significant(arm.load),
-            arm.events_per_wait.map_or(MISSING.to_owned(), significant),
-            three_digits(arm.spread_percent),
-        ]);
-    }
-    let without = rows.iter().filter(|row| row.status != Status::Ok);
-    let reasons: String = without
-        .map(|row| format!("- `{}`: {}: {}\n", row.arm, row.status.word(), row.reason))
-        .unique()
-        .collect();
-    Body::default().heading(heading).table(table).list(&reasons)
-}
-
-fn by_kernel(rows: &[&InstructionRow], kernels: &[&str], baseline: &str, workload: &str) -> Body {
-    let on = |kernel: &str, arm| {
-        let of_kernel = rows.iter().copied().filter(|row| row.kernel == kernel).collect_vec();
-        ArmCounts::of(arm, &of_kernel).map(|arm| arm.server())
-    };
-    let heading = std::iter::once("arm").chain(kernels.iter().copied()).collect_vec();
-    let mut table = Table::new(1, &heading);
-    for arm in rows.iter().map(|row| row.arm.as_str()).unique() {
-        let cells = kernels.iter().map(|kernel| match (on(kernel, arm), on(kernel, baseline)) {
-            (Some(count), Some(base)) => format!("{} ({:.3})", significant(count), count / base),
-            (Some(count), None) => significant(count),
-            (None, _) => MISSING.to_owned(),
-        });
-        table.push(std::iter::once(format!("`{arm}`")).chain(cells).collect());
-    }
-    let heading = format!("`{workload}`, by kernel: instructions, and over the baseline");
-    Body::default().heading(&heading).table(table)
 }

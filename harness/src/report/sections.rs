@@ -2,12 +2,12 @@
 
 use super::about::about;
 use super::section::{Body, GATES_TITLE, Section};
-use super::{grid, ladder, memory, scale, tables};
+use super::{grid, instructions, ladder, memory, scale, tables};
 use crate::results::Run;
 
 /// Returns every section, in the order of the terminal.
 pub fn all(run: &Run, folder: &str) -> Vec<Section> {
-    let sections: [(&str, &str, Body); 18] = [
+    let sections: [(&str, &str, Body); 20] = [
         ("verdicts", "Verdicts", grid::tables(run)),
         ("run", "The run", about(run, folder)),
         ("questions", "What each workload answers", tables::questions(run)),
@@ -16,6 +16,12 @@ pub fn all(run: &Run, folder: &str) -> Vec<Section> {
             "events",
             "io_uring events per echo, by the kernel's tracepoints io_uring_*",
             tables::events(run),
+        ),
+        ("instructions", "Instructions per echo, counted", instructions::counts(run)),
+        (
+            "instructions-kernels",
+            "Instructions per echo by kernel, and over the baseline",
+            instructions::by_kernel(run),
         ),
         (
             "cpu",

@@ -50,6 +50,9 @@ pub struct Manifest {
     /// The files that the commands of the external servers name, by the servers' names.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub external_files: BTreeMap<String, Vec<ProgramFile>>,
+    /// The kernels on which instructions are counted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kernels: Vec<ProgramFile>,
     /// The CPUs of server and client.
     pub placement: Option<Placement>,
     /// The commands that started server and load, if there was one for either.

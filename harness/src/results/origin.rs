@@ -97,6 +97,8 @@ pub fn between(then: &Value, now: &Value) -> Vec<String> {
         }
     }
     differences.extend(of_files(&then["external_files"], &now["external_files"]));
+    let [then, now] = [&then, &now].map(|manifest| json!({"[instructions]": manifest["kernels"]}));
+    differences.extend(of_files(&then, &now));
     differences
 }
 

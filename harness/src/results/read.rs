@@ -14,8 +14,8 @@ use super::run_rows::RunRows;
 use super::sides::Sides;
 use crate::matrix::Matrix;
 use crate::rows::{
-    CapacityRow, ComparisonRow, EventRow, MemoryPointRow, MemoryRow, ScaleRow, SyscallRow,
-    TrialRow, WindowRow,
+    CapacityRow, ComparisonRow, EventRow, FunctionRow, InstructionRow, MemoryPointRow, MemoryRow,
+    ScaleRow, SyscallRow, TrialRow, WindowRow,
 };
 use crate::verdict::measured::Measured;
 use crate::verdict::slopes::{self, Flaw};
@@ -71,6 +71,10 @@ pub struct Run {
     pub syscalls: Vec<SyscallRow>,
     /// `events.csv`.
     pub events: Vec<EventRow>,
+    /// `instructions.csv`.
+    pub instructions: Vec<InstructionRow>,
+    /// `functions.csv`.
+    pub functions: Vec<FunctionRow>,
     /// `windows.csv`.
     pub windows: Vec<WindowRow>,
     /// `memory.csv`; slopes whose figures may not be used are `rejected`, or have nothing over
@@ -92,7 +96,8 @@ pub struct Run {
 impl Run {
     /// Returns the rows that are compared.
     pub fn measured(&self) -> Measured<'_> {
-        Measured { trials: &self.trials, windows: &self.windows, memory: &self.memory }
+        let Self { trials, windows, memory, instructions, .. } = self;
+        Measured { trials, windows, memory, instructions }
     }
 
     /// Returns the description of the server's machine; null if it is not known.
@@ -163,13 +168,17 @@ impl Run {
             Some((rows, _)) if state != RunState::Finished => rows,
             _ => RunRows::read(folder)?,
         };
-        let RunRows { trials, syscalls, events, windows, memory_points, mut memory, scale } = rows;
+        let RunRows { trials, syscalls, events, instructions, functions, .. } = rows;
+        let RunRows { windows, memory_points, mut memory, scale, .. } = rows;
         let flaws = slopes::judge(&mut memory, &memory_points, &trials);
+        let measured = Measured {
+            trials: &trials,
+            windows: &windows,
+            memory: &memory,
+            instructions: &instructions,
+        };
         Ok(Self {
-            comparisons: comparisons::compare(
-                Measured { trials: &trials, windows: &windows, memory: &memory },
-                &matrix,
-            ),
+            comparisons: comparisons::compare(measured, &matrix),
             capacities: sweep::capacities(&trials, &matrix),
             manifest,
             state,
@@ -178,6 +187,8 @@ impl Run {
             trials,
             syscalls,
             events,
+            instructions,
+            functions,
             windows,
             memory,
             memory_points,
@@ -205,6 +216,8 @@ impl Run {
             memory,
             syscalls: Vec::new(),
             events: Vec::new(),
+            instructions: Vec::new(),
+            functions: Vec::new(),
             windows: Vec::new(),
             memory_points: Vec::new(),
             flaws: Vec::new(),

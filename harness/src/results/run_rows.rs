@@ -12,7 +12,8 @@ use serde::de::DeserializeOwned;
 
 use super::files::replace;
 use crate::rows::{
-    EventRow, MemoryPointRow, MemoryRow, Outcome, ScaleRow, SyscallRow, TrialRow, WindowRow,
+    EventRow, FunctionRow, InstructionRow, MemoryPointRow, MemoryRow, Outcome, ScaleRow,
+    SyscallRow, TrialRow, WindowRow,
 };
 use crate::statistics::{Interval, TheilSen};
 use crate::verdict::memory;
@@ -26,6 +27,10 @@ pub struct RunRows {
     pub syscalls: Vec<SyscallRow>,
     /// `events.csv`.
     pub events: Vec<EventRow>,
+    /// `instructions.csv`.
+    pub instructions: Vec<InstructionRow>,
+    /// `functions.csv`.
+    pub functions: Vec<FunctionRow>,
     /// `windows.csv`.
     pub windows: Vec<WindowRow>,
     /// `memory_points.csv`.
@@ -43,6 +48,8 @@ impl RunRows {
             trials: read(&folder.join("trials.csv"))?,
             syscalls: read(&folder.join("syscalls.csv"))?,
             events: read(&folder.join("events.csv"))?,
+            instructions: read(&folder.join("instructions.csv"))?,
+            functions: read(&folder.join("functions.csv"))?,
             windows: read(&folder.join("windows.csv"))?,
             memory_points: read(&folder.join("memory_points.csv"))?,
             memory: read(&folder.join("memory.csv"))?,
@@ -74,6 +81,8 @@ impl RunRows {
         self.trials.push(outcome.row);
         self.syscalls.extend(outcome.syscalls);
         self.events.extend(outcome.events);
+        self.instructions.extend(outcome.instructions);
+        self.functions.extend(outcome.functions);
         self.windows.extend(outcome.windows);
         self.memory_points.extend(outcome.memory_points);
         self.scale.extend(outcome.scale);
@@ -84,6 +93,8 @@ impl RunRows {
         write_all(&folder.join("trials.csv"), &self.trials)?;
         write_all(&folder.join("syscalls.csv"), &self.syscalls)?;
         write_all(&folder.join("events.csv"), &self.events)?;
+        write_all(&folder.join("instructions.csv"), &self.instructions)?;
+        write_all(&folder.join("functions.csv"), &self.functions)?;
         write_all(&folder.join("windows.csv"), &self.windows)?;
         write_all(&folder.join("memory_points.csv"), &self.memory_points)?;
         write_all(&folder.join("memory.csv"), &self.memory)?;
@@ -97,6 +108,8 @@ pub fn append_outcome(folder: &Path, outcome: &Outcome) -> Result<()> {
     append(&folder.join("trials.csv"), slice::from_ref(&outcome.row))?;
     append(&folder.join("syscalls.csv"), &outcome.syscalls)?;
     append(&folder.join("events.csv"), &outcome.events)?;
+    append(&folder.join("instructions.csv"), &outcome.instructions)?;
+    append(&folder.join("functions.csv"), &outcome.functions)?;
     append(&folder.join("windows.csv"), &outcome.windows)?;
     append(&folder.join("memory_points.csv"), &outcome.memory_points)?;
     append(&folder.join("scale.csv"), &outcome.scale)
@@ -114,7 +127,7 @@ fn append<T: Serialize>(path: &Path, rows: &[T]) -> Result<()> {
 }
 
 /// Replaces a CSV file, unless it holds these rows already.
-pub fn write_all<T: Serialize>(path: &Path, rows: &[T]) -> Result<()> {
+pub(super) fn write_all<T: Serialize>(path: &Path, rows: &[T]) -> Result<()> {
     let contents = csv_of(rows, true)?;
     if fs::read(path).is_ok_and(|old| old == contents) {
         return Ok(());
@@ -153,11 +166,6 @@ fn read<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
     if !path.exists() {
         return Ok(Vec::new());
     }
-    read_rows(path)
-}
-
-/// Reads the rows of a file that must be there.
-pub fn read_rows<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
     parse_rows(path).with_context(|| path.display().to_string())
 }
 

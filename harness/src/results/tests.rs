@@ -14,7 +14,8 @@ use super::read::Run;
 use super::write::Results;
 use crate::matrix::Matrix;
 use crate::rows::{
-    EventRow, MemoryPointRow, MemoryRow, Outcome, Pass, ScaleRow, Status, SyscallRow, TrialRow,
+    EventRow, FunctionRow, InstructionRow, MemoryPointRow, MemoryRow, Outcome, Pass, ScaleRow,
+    Status, SyscallRow, TrialRow,
 };
 
 const JOURNAL: &str = "trials.jsonl";
@@ -61,6 +62,22 @@ fn outcome(run_id: u32, pass: Pass, backend: &str) -> Outcome {
             };
             outcome.events = vec![event("io_uring_submit_req"), event("io_uring_complete")];
         }
+        Pass::Instructions => {
+            let row = |side| InstructionRow {
+                run_id,
+                side: text(side),
+                instructions: u64::MAX,
+                instructions_per_echo: figure,
+                ..InstructionRow::default()
+            };
+            outcome.instructions = ["server", "load"].map(row).into();
+            outcome.functions = vec![FunctionRow {
+                run_id,
+                function: text("<a, b>::c"),
+                instructions_per_echo: figure,
+                ..FunctionRow::default()
+            }];
+        }
         Pass::Scale => {
             let step = |step| ScaleRow {
                 run_id,
@@ -104,13 +121,14 @@ fn outcome(run_id: u32, pass: Pass, backend: &str) -> Outcome {
     outcome
 }
 
-const TRIALS: [(Pass, &str); 6] = [
+const TRIALS: [(Pass, &str); 7] = [
     (Pass::Syscalls, "epoll-et"),
     (Pass::Memory, "epoll-et"),
     (Pass::Memory, "null"),
     (Pass::Syscalls, "epoll-lt"),
     (Pass::Latency, "epoll-et"),
     (Pass::Scale, "epoll-et"),
+    (Pass::Instructions, "epoll-et"),
 ];
 
 fn outcomes() -> Vec<Outcome> {
@@ -268,7 +286,7 @@ fn journals_that_no_run_leaves_are_refused_and_stay() {
     for (changed, words) in [
         (journal.replacen("\"run_id\"", "\"run\"", 1), "line 1: another version of ringmark"),
         (journal.replacen("\"status\":\"ok\"", "\"status\":\"fine\"", 1), "`fine`"),
-        (format!("{journal}\n"), "line 7: "),
+        (format!("{journal}\n"), "line 8: "),
     ] {
         let mut interrupted = whole.clone();
         interrupted.insert(JOURNAL.to_owned(), changed.into_bytes());

@@ -110,8 +110,8 @@ impl Results {
 
     /// Returns the rows so far that are compared.
     pub fn measured(&self) -> Measured<'_> {
-        let RunRows { trials, windows, memory, .. } = &self.rows;
-        Measured { trials, windows, memory }
+        let RunRows { trials, windows, memory, instructions, .. } = &self.rows;
+        Measured { trials, windows, memory, instructions }
     }
 
     /// Gives up the folder, and returns the trials of the run.

@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 pub enum Pass {
     /// Calls by name, over a fixed number of echoes.
     Syscalls,
+    /// Instructions by function, in an emulator, over a fixed number of echoes.
+    Instructions,
     /// Bytes per connection, as a slope over connection counts.
     Memory,
     /// A walk through connection counts, with loads beside those that are idle.
@@ -23,6 +25,7 @@ impl Pass {
     pub fn name(self) -> &'static str {
         match self {
             Pass::Syscalls => "syscalls",
+            Pass::Instructions => "instructions",
             Pass::Memory => "memory",
             Pass::Scale => "scale",
             Pass::Capacity => "capacity",
@@ -33,6 +36,12 @@ impl Pass {
     /// Returns whether one server is walked through several connection counts, which takes minutes.
     pub fn is_walk(self) -> bool {
         matches!(self, Pass::Memory | Pass::Scale)
+    }
+
+    /// Returns whether a rejected trial is run again. A walk takes minutes, and exact counts would
+    /// be the same.
+    pub fn is_tried_again(self) -> bool {
+        !self.is_walk() && self != Pass::Instructions
     }
 }
 

@@ -71,7 +71,7 @@ impl Course {
         self.bar.set_message(format!("{} {}: {who}", task.pass().name(), task.name()));
         self.watch.look()?;
         let outcomes = match trials {
-            [trial] if !task.takes_turns() => {
+            [trial] if !task.is_of_a_set() => {
                 vec![self.given_up(trial).unwrap_or_else(|| trial.run(&self.context))]
             }
             set => self.run_set(set),
@@ -120,9 +120,9 @@ impl Course {
     }
 }
 
-/// Returns the trials one by one, or those that take turns together.
+/// Returns the trials one by one, or those of a set together.
 fn in_sets(trials: Vec<Trial>) -> Vec<Vec<Trial>> {
-    if trials.iter().all(|trial| trial.task.takes_turns()) {
+    if trials.iter().all(|trial| trial.task.is_of_a_set()) {
         return vec![trials];
     }
     trials.into_iter().map(|trial| vec![trial]).collect()

@@ -1,6 +1,6 @@
 //! Drives a whole run: prepares it, says what is to be known, measures, and writes the report.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Result, anyhow, ensure};
@@ -22,6 +22,11 @@ use crate::verdict::sweep;
 
 /// Runs.
 pub fn run(options: Options) -> Result<()> {
+    drive(options).map(|_| ())
+}
+
+/// Runs, and returns the folder of the run.
+pub fn drive(options: Options) -> Result<PathBuf> {
     // Before anything is read: the run may be under way.
     let lock = options.resume.as_deref().map(results::lock).transpose()?;
     let before = options.resume.as_deref().or(options.replay.as_deref());
@@ -36,7 +41,8 @@ pub fn run(options: Options) -> Result<()> {
             "The run in {} is complete since {time}: nothing is to be done\n",
             folder.display()
         ))?;
-        return have_figures(report.trials());
+        have_figures(report.trials())?;
+        return Ok(folder.clone());
     }
     let mut prepared = Prepared::new(options, original, lock)?;
     let bar = progress();
@@ -75,7 +81,7 @@ pub fn run(options: Options) -> Result<()> {
     let trials = course.conclude(end).map_err(stopped)?;
     let said = write_report(&folder, said);
     ensure!(end == RunEnd::Complete, "interrupted: {in_folder}; to resume: {resume_command}");
-    have_figures(&trials).and(said)
+    have_figures(&trials).and(said).map(|()| folder)
 }
 
 /// Draws the page of a run and, if what came before could be said, prints its tables.

@@ -11,10 +11,16 @@ const FAILURES_TO_GIVE_UP: usize = 4;
 /// Says why a trial would fail as all of its arm did, in this workload or in the whole run.
 pub fn hopeless(rows: &[TrialRow], trial: &Trial) -> Option<String> {
     let (pass, workload) = (Some(trial.task.pass()), trial.task.name());
-    let all: Vec<&TrialRow> = rows
-        .iter()
-        .filter(|row| row.arm == trial.role && row.status != Status::Unsupported)
-        .collect();
+    // Another kernel may well come up.
+    if pass == Some(Pass::Instructions) {
+        return None;
+    }
+    let is_known = |row: &&TrialRow| {
+        row.arm == trial.role
+            && row.status != Status::Unsupported
+            && row.pass != Some(Pass::Instructions)
+    };
+    let all: Vec<&TrialRow> = rows.iter().filter(is_known).collect();
     let mut here = all.clone();
     here.retain(|row| row.pass == pass && row.workload == workload);
     let words = failed_alike(&here).or_else(|| failed_alike(&all))?;

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::counting::CountingOptions;
 use crate::programs::sides;
 
 const AFTER_HELP: &str = "\
@@ -55,4 +56,33 @@ pub struct Options {
     /// Repeat the run of this folder in a new one, with its matrix, seed and order
     #[arg(long, value_name = "DIR", conflicts_with_all = ["matrix", "seed"])]
     pub(super) replay: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) counting: CountingOptions,
+    /// Whether instructions are counted, and nothing else.
+    #[arg(skip)]
+    pub(super) counts_only: bool,
+}
+
+impl Options {
+    /// Returns those of a run that counts instructions, and nothing else.
+    pub(super) fn to_count(
+        matrix: Option<PathBuf>,
+        counting: CountingOptions,
+        out: Option<PathBuf>,
+        server: Option<PathBuf>,
+    ) -> Self {
+        Self {
+            matrix,
+            out,
+            seed: None,
+            connections: None,
+            server,
+            sides: sides::Options::default(),
+            resume: None,
+            anyway: false,
+            replay: None,
+            counting,
+            counts_only: true,
+        }
+    }
 }

@@ -167,7 +167,7 @@ impl Planner {
         let mut arms: Vec<_> =
             self.matrix.backends.iter().map(|arm| (arm.name(), arm.clone())).collect();
         match pass {
-            Pass::Syscalls => {}
+            Pass::Syscalls | Pass::Instructions => {}
             Pass::Memory | Pass::Scale => {
                 let floor = Arm { backend: backend::FLOOR.to_owned(), ..Arm::default() };
                 arms.push((floor.name(), floor));
@@ -197,7 +197,7 @@ impl Planner {
             row.is_some_and(|row| row.status == Status::Rejected)
                 && !blocks::is_given_up(rows, task.pass(), task.name(), role)
         };
-        let are_together = trials.iter().all(|trial| trial.task.takes_turns());
+        let are_together = trials.iter().all(|trial| trial.task.is_of_a_set());
         if !are_together || !trials.iter().any(is_rejected) {
             trials.retain(is_rejected);
         }
@@ -209,9 +209,12 @@ impl Planner {
     }
 
     fn block(&mut self, number: u32, task: Task) -> Vec<Trial> {
-        self.tries = if task.pass().is_walk() { 0 } else { TRIES };
+        self.tries = if task.pass().is_tried_again() { TRIES } else { 0 };
         let mut arms = self.arms(task.pass());
-        arms.shuffle(&mut self.random);
+        // A boot counts what another boot counted only if it does the same in the same order.
+        if task.pass() != Pass::Instructions {
+            arms.shuffle(&mut self.random);
+        }
         if task.pass() == Pass::Latency {
             arms = spread(arms, &self.matrix.baseline);
         }
@@ -259,13 +262,17 @@ impl Planner {
 
 /// Returns what each workload is in a pass.
 fn tasks(matrix: &Matrix, pass: Pass) -> Vec<Task> {
-    let Matrix { workloads, syscalls, memory, scale, latency, .. } = matrix;
+    let Matrix { workloads, syscalls, instructions, memory, scale, latency, .. } = matrix;
     match pass {
         Pass::Memory => memory.iter().cloned().map(Task::Memory).collect(),
         Pass::Scale => scale.iter().cloned().map(Task::Scale).collect(),
         Pass::Syscalls => {
             let all = workloads.iter().cloned().zip(syscalls.iter().cycle());
             all.map(|(workload, syscalls)| Task::Syscalls(workload, syscalls.echoes)).collect()
+        }
+        Pass::Instructions => {
+            let all = workloads.iter().cloned().zip(instructions.iter().cycle().cloned());
+            all.map(|(workload, instructions)| Task::Instructions(workload, instructions)).collect()
         }
         Pass::Capacity => {
             let unknown = sweep::unknown(matrix).cloned().zip(latency.iter().cycle().cloned());
@@ -292,10 +299,11 @@ fn block_counts(task: &Task) -> (u32, u32) {
         Task::Capacity(..) => CAPACITY_TRIALS,
         Task::Latency(_, latency) => latency.blocks,
         Task::Interleaved(_, latency) => latency.interleaved.as_ref().map_or(1, |turns| turns.sets),
+        Task::Instructions(_, instructions) => instructions.blocks(),
         Task::Syscalls(..) | Task::Memory(_) | Task::Scale(_) => 1,
     };
     let additional = (f64::from(planned) * ADDITIONAL_SHARE).ceil() as u32;
-    (planned, if task.pass().is_walk() { 0 } else { additional })
+    (planned, if task.pass().is_tried_again() { additional } else { 0 })
 }
 
 /// Returns the blocks that a matrix asks for, in the order in which they run: one of each workload

@@ -12,6 +12,7 @@ use super::planner::Planner;
 use super::shell::resume_command;
 use super::watch::{self, Watch};
 use super::{exclusive, resume};
+use crate::count::InstructionCounter;
 use crate::doctor::{self, Examination};
 use crate::machine::Machine;
 use crate::machine::placement::Placement;
@@ -57,6 +58,10 @@ struct RunRequest {
 impl RunRequest {
     fn of(options: &Options, original: Option<&Manifest>, started: SystemTime) -> Result<Self> {
         if let Some(Manifest { name, matrix, expanded, seed, .. }) = original {
+            ensure!(
+                options.counting.kernels.is_empty() && options.counting.boots.is_none(),
+                "--kernel and --boots are for a new run: this one has those of its manifest"
+            );
             return Ok(Self {
                 name: name.clone(),
                 matrix: matrix.clone(),
@@ -74,6 +79,12 @@ impl RunRequest {
             limit_connections(&mut matrix, most)
                 .with_context(|| format!("--connections {most}"))?;
         }
+        if options.counts_only {
+            matrix = matrix.with_instructions_only();
+            let is_counted = matrix.instructions.is_some();
+            ensure!(is_counted, "{}: it has no [instructions]", path.display());
+        }
+        options.counting.change(&mut matrix)?;
         let open_files = ringmark::process::raise_open_files_limit().context("RLIMIT_NOFILE")?;
         give_files(&mut matrix, open_files);
         Ok(Self { name, matrix, expanded: None, seed })
@@ -133,6 +144,39 @@ impl RunSetting {
         Some(&self.launchers.as_ref()?.sides)
     }
 
+    /// Watches its files, but for kernels.
+    fn watch(&self, matrix: &Matrix, manifest: &Manifest) -> Result<Watch> {
+        Watch::new(
+            &self.server,
+            self.launchers.as_ref(),
+            &matrix.externals,
+            &self.programs,
+            &manifest.external_files,
+        )
+    }
+
+    /// Returns the context of its trials.
+    fn context(
+        self,
+        matrix: Matrix,
+        counter: Result<InstructionCounter, String>,
+        examination: &Examination,
+    ) -> TrialContext {
+        TrialContext {
+            server: self.server,
+            workers: matrix.workers,
+            first_port: FIRST_PORT,
+            ports: matrix.ports.unwrap_or(matrix.workers),
+            connection_limits: examination.connection_limits.clone(),
+            placement: self.placement,
+            hyperthreads: matrix.hyperthreads,
+            externals: matrix.externals,
+            launchers: self.launchers,
+            counter,
+            interruptions: Interruptions::default(),
+        }
+    }
+
     /// Returns the manifest of a run that begins now.
     fn manifest(&self, request: &RunRequest) -> Result<Manifest> {
         let RunRequest { name, matrix, expanded, seed } = request;
@@ -152,6 +196,7 @@ impl RunSetting {
             resumed: Vec::new(),
             programs: Some(self.programs.clone()),
             external_files: watch::external_files(&matrix.externals)?,
+            kernels: Vec::new(),
             externals: external_server::versions(&matrix.externals),
             placement: Some(self.placement.clone()),
             sides: self.sides().cloned(),
@@ -182,13 +227,15 @@ impl Prepared {
         let path = folder.display();
         ensure!(folder.to_str().is_some(), "{path}: a folder's name must be in UTF-8");
         let mut manifest = setting.manifest(&request)?;
-        let watch = Watch::new(
+        let counter = options.counting.counter(
+            &request.matrix,
             &setting.server,
-            setting.launchers.as_ref(),
-            &request.matrix.externals,
-            &setting.programs,
-            &manifest.external_files,
+            setting.launchers.is_some(),
+            options.counts_only,
         )?;
+        let kernels = counter.as_ref().map_or(&[][..], |counter| counter.kernels());
+        manifest.kernels = watch::program_files(kernels)?;
+        let watch = setting.watch(&request.matrix, &manifest)?.with(kernels, &manifest.kernels);
         let RunRequest { matrix, expanded, seed, .. } = request;
         let mut planner = Planner::new(matrix.clone(), expanded.clone(), seed);
         let (mut left, mut trials) = (None, Vec::new());
@@ -207,20 +254,14 @@ impl Prepared {
         if left.is_none() {
             manifest.doctor = serde_json::to_value(&examination.lines)?;
         }
-        let context = TrialContext {
-            server: setting.server,
-            workers: matrix.workers,
-            first_port: FIRST_PORT,
-            ports: matrix.ports.unwrap_or(matrix.workers),
-            connection_limits: examination.connection_limits.clone(),
-            placement: setting.placement,
-            hyperthreads: matrix.hyperthreads,
-            externals: matrix.externals,
-            launchers: setting.launchers,
-            interruptions: Interruptions::default(),
-        };
+        let context = setting.context(matrix, counter, &examination);
         Ok(Self {
-            resume_command: resume_command(&folder, options.server.as_deref(), &sides),
+            resume_command: resume_command(
+                &folder,
+                options.server.as_deref(),
+                options.counting.emulator.as_deref(),
+                &sides,
+            ),
             folder,
             context,
             planner,

@@ -5,11 +5,18 @@ use std::path::Path;
 use crate::programs::sides;
 
 /// Returns the command that resumes an interrupted run.
-pub fn resume_command(folder: &Path, server: Option<&Path>, sides: &sides::Options) -> String {
+pub fn resume_command(
+    folder: &Path,
+    server: Option<&Path>,
+    emulator: Option<&Path>,
+    sides: &sides::Options,
+) -> String {
     let program = std::env::args_os().next().unwrap_or_else(|| "ringmark".into());
     let mut command = format!("{} run --resume {}", quoted(Path::new(&program)), quoted(folder));
-    if let Some(server) = server {
-        command += &format!(" --server {}", quoted(server));
+    for (option, file) in [("server", server), ("emulator", emulator)] {
+        if let Some(file) = file {
+            command += &format!(" --{option} {}", quoted(file));
+        }
     }
     for (option, value) in sides.arguments() {
         command += &format!(" {option} {}", quoted(Path::new(&value)));

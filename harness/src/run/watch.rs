@@ -100,6 +100,13 @@ impl Watch {
         Ok(Self { files, externals, launchers: launchers.cloned(), server: server.to_owned() })
     }
 
+    /// Watches kernels too.
+    pub fn with(mut self, kernels: &[PathBuf], files: &[ProgramFile]) -> Self {
+        let watched = kernels.iter().zip(files);
+        self.files.extend(watched.map(|(path, file)| Watched::new(path, file.clone())));
+        self
+    }
+
     /// Refuses to go on once a file has changed.
     pub fn look(&mut self) -> Result<()> {
         for (external, files) in &self.externals {
@@ -134,12 +141,15 @@ fn look_at(launcher: &Launcher, side: &Side, name: &str, program: Option<&Path>)
 
 /// Returns the files that the commands of external servers name, by the servers' names.
 pub fn external_files(externals: &[External]) -> Result<BTreeMap<String, Vec<ProgramFile>>> {
-    let files = externals.iter().map(|external| {
-        let programs: Result<_> =
-            external.files().iter().map(|path| ProgramFile::of_file(path)).collect();
-        Ok((external.name.clone(), programs?))
-    });
+    let files = externals
+        .iter()
+        .map(|external| Ok((external.name.clone(), program_files(&external.files())?)));
     files.collect()
+}
+
+/// Reads files.
+pub fn program_files<'a>(paths: impl IntoIterator<Item = &'a PathBuf>) -> Result<Vec<ProgramFile>> {
+    paths.into_iter().map(|path| ProgramFile::of_file(path)).collect()
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 
+use crate::count::InstructionCounter;
 use crate::machine::placement::Placement;
 use crate::matrix::connection_limits::ConnectionLimits;
 use crate::matrix::external::External;
@@ -33,6 +34,8 @@ pub struct TrialContext {
     pub hyperthreads: bool,
     /// The starters of the two sides, if the run has a command for either.
     pub launchers: Option<Launchers>,
+    /// The counter of instructions, or why there is none.
+    pub counter: Result<InstructionCounter, String>,
     /// Who asked to end the trial, and who was stopped within it.
     pub interruptions: Interruptions,
 }

@@ -4,13 +4,7 @@ use super::evidence::{Evidence, Sharing};
 use crate::load::result::CLIENT_BUSY_PERCENT;
 use crate::machine::network::NetworkReading;
 use crate::rows::Status;
-
-/// More than this share of the machine's time taken by the hypervisor spoils a window.
-pub const STEAL_PERCENT: f64 = 5.0;
-
-/// More than this share of the window spent ready but without a CPU means that something else ran
-/// there.
-pub const RUN_DELAY_PERCENT: f64 = 5.0;
+use crate::verdict::noise::{RUN_DELAY_PERCENT, STEAL_PERCENT};
 
 /// The same with churn. The kernel frees closed sockets in threads of its own (ksoftirqd,
 /// kvfree_rcu), which take 3 % of the server's CPU at 40,000 connections a second.

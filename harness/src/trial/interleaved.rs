@@ -38,7 +38,7 @@ const REST_MAX: Duration = Duration::from_millis(50);
 const TASKS_TO_READ: u64 = 8;
 
 /// Runs the trials of a block together. Whatever goes wrong with one stands in its row.
-pub fn run_set(trials: &[Trial], context: &TrialContext) -> Vec<Outcome> {
+pub fn play_set(trials: &[Trial], context: &TrialContext) -> Vec<Outcome> {
     let mut outcomes: Vec<Outcome> = trials.iter().map(|trial| trial.begun(context)).collect();
     let contexts: Vec<Option<TrialContext>> = (trials.iter().zip(&mut outcomes).zip(0..))
         .map(|((trial, outcome), place)| {

@@ -5,7 +5,7 @@ use ringmark::protocol::ServerCounters;
 
 use super::context::TrialContext;
 use super::evidence::{Evidence, Sharing};
-use super::gates::{self, RUN_DELAY_PERCENT};
+use super::gates;
 use super::ramp::Ramp;
 use super::site::{Site, miscounted};
 use super::task::Trial;
@@ -20,6 +20,7 @@ use crate::programs::client::Client;
 use crate::programs::idle_spinner::IdleSpinner;
 use crate::rows::{Outcome, Status, TrialRow};
 use crate::statistics::percent_of;
+use crate::verdict::noise::RUN_DELAY_PERCENT;
 
 /// The server's main thread, which only waits to be told something.
 const MAIN_THREAD: u64 = 1;

@@ -44,7 +44,9 @@ impl Trial {
             Task::Capacity(workload, latency) | Task::Latency(workload, latency) => {
                 latency::measure(self, context, workload, latency, &mut outcome)
             }
-            Task::Interleaved(..) => Err(anyhow!("it takes turns with others; this is a bug")),
+            Task::Interleaved(..) | Task::Instructions(..) => {
+                Err(anyhow!("it is of a set; this is a bug"))
+            }
         };
         (outcome.row.status, outcome.row.reason) =
             judged.unwrap_or_else(|error| failure(&error, context));
@@ -74,7 +76,7 @@ impl Trial {
                         .to_owned()
                 })
             }
-            Task::Syscalls(..) => None,
+            Task::Syscalls(..) | Task::Instructions(..) => None,
         }
     }
 }

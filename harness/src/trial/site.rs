@@ -76,17 +76,7 @@ impl<'a> Site<'a> {
             arguments.push(format!("--cpus={}", context.placement.client));
         }
         if let Some(workload) = trial.task.workload() {
-            match workload.rate_per_s {
-                Some(rate) => arguments.extend([
-                    format!("--rate={rate}"),
-                    format!("--arrival={}", workload.arrival().name()),
-                ]),
-                None => arguments.push(format!("--pipeline={}", workload.pipeline)),
-            }
-            if let Some(churn) = workload.churn {
-                let close = workload.close.unwrap_or_default().name();
-                arguments.extend([format!("--churn={churn}"), format!("--close={close}")]);
-            }
+            arguments.extend(workload.load_options());
         }
         arguments.extend_from_slice(more);
         let launchers = context.launchers.as_ref();

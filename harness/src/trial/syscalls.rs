@@ -112,11 +112,9 @@ impl Span {
         each: u64,
         tracepoints: &mut Tracepoints,
     ) -> Result<Self> {
-        let all = each * workload.connections as u64;
-        let (order, more, time_s) = match workload.rate() {
-            Some(rate) => ("run".to_owned(), vec![format!("--echoes={all}")], all as f64 / rate),
-            None => (format!("echo {each}"), Vec::new(), 0.0),
-        };
+        let all = (each * workload.connections as u64) as f64;
+        let time_s = workload.rate().map_or(0.0, |rate| all / rate);
+        let more: Vec<String> = workload.all_echoes(each).into_iter().collect();
         let mut load = site.open_load(workload.connections, workload.connections, &more)?;
         let server = &mut site.server;
         // Everything is touched once, so that growth of tables and buffers is not counted.
@@ -124,7 +122,7 @@ impl Span {
         ensure!(matches!(warm_up, LoadEvent::Echoed(_)), "no echo came back");
         let before = server.blaming(|server| AtRest::find(server, tracepoints))?;
         let patience = PATIENCE + Duration::from_secs_f64(time_s);
-        let result = server.blaming(|_| load.measure(&order, patience))?;
+        let result = server.blaming(|_| load.measure(&workload.echo_command(each), patience))?;
         let after = server.blaming(|server| AtRest::find(server, tracepoints))?;
         let io_workers = match server.tasks()? {
             Some(tasks) => tasks.io_workers,

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use super::context::TrialContext;
 use crate::load::result::Arrival;
 use crate::machine::files;
-use crate::matrix::{Arm, Latency, Memory, Scale, Workload};
+use crate::matrix::{Arm, Instructions, Latency, Memory, Scale, Workload};
 use crate::rows::{Outcome, Pass, Status, TrialRow, order_line};
 
 /// The task of a trial.
@@ -13,6 +13,8 @@ use crate::rows::{Outcome, Pass, Status, TrialRow, order_line};
 pub enum Task {
     /// System calls, over this number of echoes in all.
     Syscalls(Workload, u64),
+    /// Instructions, in one boot with the other arms of the block.
+    Instructions(Workload, Instructions),
     /// Memory.
     Memory(Memory),
     /// A growing number of connections.
@@ -30,6 +32,7 @@ impl Task {
     pub fn pass(&self) -> Pass {
         match self {
             Task::Syscalls(..) => Pass::Syscalls,
+            Task::Instructions(..) => Pass::Instructions,
             Task::Memory(_) => Pass::Memory,
             Task::Scale(_) => Pass::Scale,
             Task::Capacity(..) => Pass::Capacity,
@@ -37,9 +40,9 @@ impl Task {
         }
     }
 
-    /// Returns whether its trial takes turns with the others of its block.
-    pub fn takes_turns(&self) -> bool {
-        matches!(self, Task::Interleaved(..))
+    /// Returns whether its trial is of a set: run together with the others of its block.
+    pub fn is_of_a_set(&self) -> bool {
+        matches!(self, Task::Interleaved(..) | Task::Instructions(..))
     }
 
     /// Returns the workload's name in the results.
@@ -51,6 +54,7 @@ impl Task {
     pub fn workload(&self) -> Option<&Workload> {
         match self {
             Task::Syscalls(workload, _)
+            | Task::Instructions(workload, _)
             | Task::Capacity(workload, _)
             | Task::Latency(workload, _)
             | Task::Interleaved(workload, _) => Some(workload),
@@ -62,6 +66,7 @@ impl Task {
     pub fn message_bytes(&self) -> u64 {
         match self {
             Task::Syscalls(Workload { message_bytes, .. }, _)
+            | Task::Instructions(Workload { message_bytes, .. }, _)
             | Task::Capacity(Workload { message_bytes, .. }, _)
             | Task::Latency(Workload { message_bytes, .. }, _)
             | Task::Interleaved(Workload { message_bytes, .. }, _)
@@ -73,7 +78,7 @@ impl Task {
     /// Returns the most connections that stand at a time.
     pub fn connections(&self) -> usize {
         match self {
-            Task::Syscalls(workload, _) => workload.connections,
+            Task::Syscalls(workload, _) | Task::Instructions(workload, _) => workload.connections,
             Task::Capacity(workload, _)
             | Task::Latency(workload, _)
             | Task::Interleaved(workload, _) => workload.all_connections(),
@@ -90,6 +95,7 @@ impl Task {
                 let open = time_to_open_and_close(workload.all_connections());
                 set + (START_OF_A_PAIR + open) * trials as u32
             }
+            Task::Instructions(..) => TIME_OF_A_BOOT + self.estimate() * trials as u32,
             _ => self.estimate() * trials as u32,
         }
     }
@@ -98,6 +104,9 @@ impl Task {
     fn estimate(&self) -> Duration {
         match self {
             Task::Syscalls(..) => Duration::from_millis(1000),
+            Task::Instructions(_, instructions) => {
+                TIME_OF_A_COUNT * u32::try_from(instructions.seeds).unwrap_or(u32::MAX)
+            }
             Task::Memory(memory) => {
                 let opened = 2 * self.connections()
                     + memory.active.iter().max().copied().unwrap_or_default();
@@ -121,6 +130,12 @@ impl Task {
         }
     }
 }
+
+/// The time in which an emulated kernel comes up.
+const TIME_OF_A_BOOT: Duration = Duration::from_secs(10);
+
+/// The time in which an emulated server's instructions are counted.
+const TIME_OF_A_COUNT: Duration = Duration::from_millis(1500);
 
 /// The time to start and end a server and its load.
 const START_OF_A_PAIR: Duration = Duration::from_millis(150);

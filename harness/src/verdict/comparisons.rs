@@ -7,7 +7,7 @@ use super::contrast::{BlockValues, Contrast};
 use super::judge::{self, Comparison, Names};
 use super::measured::Measured;
 use super::metric::{self, Metric};
-use super::{memory, readings};
+use super::{instructions, memory, readings};
 use crate::matrix::{BLOCKS_FOR_VERDICT, Matrix};
 use crate::rows::{ComparisonRow, Pass, TrialRow, Verdict};
 use crate::statistics::Differences;
@@ -37,6 +37,7 @@ pub fn compare(measured: Measured<'_>, matrix: &Matrix) -> Vec<ComparisonRow> {
     let mut comparisons: Vec<ComparisonRow> =
         checked.iter().flat_map(|of_metric| of_metric.compared(&restless)).collect();
     comparisons.extend(memory::compare(measured.memory, &matrix.comparisons()));
+    comparisons.extend(instructions::compare(measured.instructions, &matrix.comparisons()));
     comparisons
 }
 

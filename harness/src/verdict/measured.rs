@@ -1,6 +1,6 @@
 //! The rows of a run that are compared.
 
-use crate::rows::{MemoryRow, TrialRow, WindowRow};
+use crate::rows::{InstructionRow, MemoryRow, TrialRow, WindowRow};
 
 /// The rows of a run that are compared.
 #[derive(Clone, Copy, Default)]
@@ -11,6 +11,8 @@ pub struct Measured<'a> {
     pub windows: &'a [WindowRow],
     /// `memory.csv`.
     pub memory: &'a [MemoryRow],
+    /// `instructions.csv`.
+    pub instructions: &'a [InstructionRow],
 }
 
 impl<'a> Measured<'a> {

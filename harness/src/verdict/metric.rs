@@ -34,14 +34,16 @@ pub enum Class {
     Throughput,
     /// System calls.
     Calls,
+    /// Instructions, counted by an emulator.
+    Instructions,
     /// Memory per connection.
     Memory,
 }
 
 impl Class {
     /// Every kind.
-    pub const ALL: [Self; 5] =
-        [Self::Cpu, Self::Latency, Self::Throughput, Self::Calls, Self::Memory];
+    pub const ALL: [Self; 6] =
+        [Self::Cpu, Self::Latency, Self::Throughput, Self::Calls, Self::Instructions, Self::Memory];
 
     /// Returns its name.
     pub fn name(self) -> &'static str {
@@ -50,6 +52,7 @@ impl Class {
             Self::Latency => "latency",
             Self::Throughput => "throughput",
             Self::Calls => "calls",
+            Self::Instructions => "instructions",
             Self::Memory => "memory",
         }
     }
@@ -59,6 +62,7 @@ impl Class {
         match self {
             Self::Cpu | Self::Latency | Self::Throughput => Pass::Latency,
             Self::Calls => Pass::Syscalls,
+            Self::Instructions => Pass::Instructions,
             Self::Memory => Pass::Memory,
         }
     }
@@ -87,6 +91,8 @@ enum Source {
     Trial { value: TrialColumn, send_lag: Option<TrialColumn>, turn: Option<TurnColumn> },
     /// A slope of `memory.csv` over that of `null`, by its object.
     Slope(&'static str),
+    /// A sum of `instructions.csv`.
+    Instructions,
 }
 
 impl PartialEq for Metric {
@@ -114,7 +120,7 @@ impl Metric {
     pub fn value(&self, row: &TrialRow) -> Option<f64> {
         match self.source {
             Source::Trial { value, .. } => value(row),
-            Source::Slope(_) => None,
+            Source::Slope(_) | Source::Instructions => None,
         }
     }
 
@@ -122,7 +128,7 @@ impl Metric {
     pub fn value_of_turn(&self) -> Option<TurnColumn> {
         match self.source {
             Source::Trial { turn, .. } => turn,
-            Source::Slope(_) => None,
+            Source::Slope(_) | Source::Instructions => None,
         }
     }
 
@@ -130,7 +136,7 @@ impl Metric {
     pub fn send_lag(&self) -> Option<TrialColumn> {
         match self.source {
             Source::Trial { send_lag, .. } => send_lag,
-            Source::Slope(_) => None,
+            Source::Slope(_) | Source::Instructions => None,
         }
     }
 
@@ -138,7 +144,7 @@ impl Metric {
     pub fn object(&self) -> Option<&'static str> {
         match self.source {
             Source::Slope(object) => Some(object),
-            Source::Trial { .. } => None,
+            Source::Trial { .. } | Source::Instructions => None,
         }
     }
 }
@@ -269,6 +275,17 @@ const fn memory(name: &'static str, noun: &'static str, object: &'static str) ->
 pub static OF_TRIALS: [Metric; 9] =
     [CPU, BOTH_CPU, THROUGHPUT, P50, P99, P999, SERVICE_P99, CONTEXT_SWITCHES, SYSCALLS];
 
+/// The figure of `instructions.csv`.
+pub static INSTRUCTIONS: Metric = Metric {
+    name: "instructions_per_echo",
+    class: Class::Instructions,
+    words: Words { noun: "the server's instructions per echo", unit: "instructions" },
+    better: Some(Verdict::Lower),
+    stands_when_client_limited: true,
+    least: 1.0,
+    source: Source::Instructions,
+};
+
 /// The figures of walks through connection counts, likewise.
 pub static OF_WALKS: [Metric; 2] = [
     memory(
@@ -285,5 +302,5 @@ pub static OF_WALKS: [Metric; 2] = [
 
 /// Returns every metric.
 pub fn all() -> impl Iterator<Item = &'static Metric> {
-    OF_TRIALS.iter().chain(&OF_WALKS)
+    OF_TRIALS.iter().chain(&OF_WALKS).chain(std::iter::once(&INSTRUCTIONS))
 }

@@ -27,7 +27,7 @@ const SCALE: &str = "run_id,arm,backend,step,connections,active_connections,arri
     client_cpu_ns_per_echo,other_cpu_percent,syscalls_per_echo,events_per_wait,\
     machine_available_bytes,status,reason";
 
-const FILES: [(&str, &str); 9] = [
+const FILES: [(&str, &str); 11] = [
     (
         "capacity.csv",
         "sweep,arm,objective_p99_us,kept_per_s,kept_p99_us,kept_p99_low_us,kept_p99_high_us,\
@@ -41,6 +41,12 @@ const FILES: [(&str, &str); 9] = [
          detectable_percent,blocks_to_spare,verdict",
     ),
     ("events.csv", "run_id,workload,arm,backend,event,count,count_per_echo,source"),
+    ("functions.csv", "run_id,workload,arm,kernel,class,function,instructions_per_echo"),
+    (
+        "instructions.csv",
+        "run_id,workload,arm,backend,kernel,emulator,plugin,cpu_model,boot,seed,window,echoes,\
+         events_per_wait,side,class,instructions,instructions_per_echo,bounds",
+    ),
     (
         "memory.csv",
         "run_id,arm,backend,state,space,object,aliases,bytes_per_connection,low,high,\

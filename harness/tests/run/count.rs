@@ -5,7 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::{FOUR_CONNECTIONS, Place, assert_has, failure, heading};
+use itertools::Itertools as _;
+
+use crate::columns::assert_files;
+use crate::{FOUR_CONNECTIONS, Place, assert_has, failure, heading, stdout, success};
 
 const INSTRUCTIONS: &str = "[instructions]\nechoes = 64\n";
 
@@ -70,26 +73,54 @@ fn kernel() -> Option<PathBuf> {
     }
 }
 
+/// Returns the rows of `instructions.csv` without their trials and boots, by boot.
+fn by_boot(place: &Place) -> [Vec<Vec<String>>; 2] {
+    let rows = place.rows("instructions.csv");
+    ["1", "2"].map(|boot| {
+        let of_boot = rows.iter().filter(|row| row["boot"] == boot);
+        let counts = of_boot.map(|row| {
+            let cells = row.iter().filter(|(name, _)| !["run_id", "boot"].contains(&name.as_str()));
+            cells.map(|(name, cell)| format!("{name} {cell}")).sorted().collect()
+        });
+        counts.collect()
+    })
+}
+
 #[test]
-fn two_boots_count_the_same() {
+fn two_boots_count_the_same_and_a_run_compares_with_itself() {
     let Some(kernel) = kernel() else { return };
     let place = Place::with(&good());
-    let output = count(&place, &kernel).args(["--boots", "2", "--out", "counts"]).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let rows = fs::read_to_string(place.path("counts/instructions.csv")).unwrap();
-    let mut reader = csv::Reader::from_reader(rows.as_bytes());
-    let boot = reader.headers().unwrap().iter().position(|name| name == "boot").unwrap();
-    let records: Vec<csv::StringRecord> = reader.records().map(Result::unwrap).collect();
-    let of_boot = |number: &str| -> Vec<Vec<String>> {
-        let of_boot = records.iter().filter(|record| &record[boot] == number);
-        let others = of_boot.map(|record| {
-            let cells = record.iter().enumerate().filter(|(column, _)| *column != boot);
-            cells.map(|(_, cell)| cell.to_owned()).collect()
-        });
-        others.collect()
-    };
-    assert!(of_boot("1").len() > 10, "{rows}");
-    assert_eq!(of_boot("1"), of_boot("2"));
+    let mut command = count(&place, &kernel);
+    command.args(["--boots", "2", "--out", "out", "--diff", "epoll-et", "uring-multishot"]);
+    let output = stdout(&success(&mut command));
+    assert_has(
+        &output,
+        &["All 2 boots of each kernel counted the same", "by function", "io_uring"],
+    );
+    let [first, second] = by_boot(&place);
+    assert!(first.len() > 10, "{first:?}");
+    assert!(first == second, "{:?}", first.iter().zip(&second).find(|(a, b)| a != b));
+    assert_files(&place.path("out"), &["trials.csv", "instructions.csv", "functions.csv"]);
+    let charts = fs::read_dir(place.path("out/charts")).unwrap().count();
+    assert_eq!(charts, 1, "one workload on one kernel");
+    let mut compare = place.command("compare");
+    compare.args(["out", "out", "--metric", "instructions_per_echo"]);
+    assert_has(&stdout(&compare.output().unwrap()), &["instructions_per_echo", "more than one"]);
+}
+
+#[test]
+fn a_run_without_an_emulator_says_so_and_goes_on() {
+    let both = format!("[syscalls]\nechoes = 64\n{INSTRUCTIONS}");
+    let place = Place::with(&good().replace(INSTRUCTIONS, &both));
+    let mut command = place.run();
+    success(command.env("PATH", "/nonexistent"));
+    for row in place.rows("trials.csv") {
+        let is_counted = row["pass"] == "instructions";
+        assert_eq!(row["status"], if is_counted { "unsupported" } else { "ok" });
+        let reasons = ["no such emulator", "no image of this kernel"];
+        let is_told = reasons.iter().any(|reason| row["reason"].contains(reason));
+        assert!(!is_counted || is_told, "{}", row["reason"]);
+    }
 }
 
 #[test]

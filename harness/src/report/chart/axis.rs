@@ -24,6 +24,11 @@ impl Axis {
         Self { low: 0.0, high: if high > 0.0 { high * 1.02 } else { 1.0 }, is_log: false, from, to }
     }
 
+    /// Places 1, 2 … beside each other.
+    pub fn of_places(count: usize, from: f64, to: f64) -> Self {
+        Self { low: 0.5, high: count as f64 + 0.5, is_log: false, from, to }
+    }
+
     /// Logarithmic if the values ask for it, else from 0. None without a value above 0.
     pub fn fitting(values: impl IntoIterator<Item = f64>, from: f64, to: f64) -> Option<Self> {
         let (low, high) = ends(values)?;

@@ -19,8 +19,8 @@ use crate::statistics::{Interval, geometric_mean, median, welch_interval};
 use crate::verdict::blocks::{blocks_with, values as values_of_blocks};
 use crate::verdict::contrast::ratio_in_block;
 use crate::verdict::estimate::Estimate;
-use crate::verdict::memory;
 use crate::verdict::metric::{self, Metric};
+use crate::verdict::{instructions, memory};
 
 /// B over A.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -127,6 +127,9 @@ pub fn all(pair: &Pair) -> (Vec<Figure>, Vec<String>) {
             }
         }
     }
+    for arm in pair.arms() {
+        figures.extend(of_instructions(pair, &arm));
+    }
     obstacles::walks(pair).into_iter().for_each(refuse);
     (figures, refused)
 }
@@ -209,6 +212,30 @@ fn counted(pair: &Pair, workload: &Workload, metric: &'static Metric, arm: &str)
         is_exact: is_exact(workload),
         better: metric.better,
     })
+}
+
+/// The counts of each kernel that both have.
+fn of_instructions(pair: &Pair, arm: &str) -> Vec<Figure> {
+    let places = iproduct!(&pair.a.matrix.workloads, instructions::kernels(&pair.a.instructions));
+    let figure = |(workload, kernel): (&Workload, &str)| {
+        let [a, b] = pair.counts(workload, kernel, arm);
+        let (a, b) = (a?, b?);
+        let means = [a.server(), b.server()];
+        let ratio = Estimate::exact(means[1] / means[0]);
+        let compared = Compared { ratio, verdict: Some(Verdict::Counted) };
+        Some(Figure {
+            workload: instructions::workload_on(&workload.name, kernel),
+            arm: arm.to_owned(),
+            metric: &metric::INSTRUCTIONS,
+            means,
+            blocks: [a.counts(), b.counts()],
+            between_runs: has_ratio(&metric::INSTRUCTIONS, means).then_some(compared),
+            relative: None,
+            is_exact: is_exact(workload),
+            better: metric::INSTRUCTIONS.better,
+        })
+    };
+    places.filter_map(figure).collect()
 }
 
 fn of_memory(pair: &Pair, arm: &str) -> Vec<Figure> {

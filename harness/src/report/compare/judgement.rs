@@ -16,8 +16,9 @@ use crate::rows::{Bounds, Pass, Verdict};
 use crate::statistics::Interval;
 use crate::text::{list, quoted_list};
 use crate::verdict::estimate::Estimate;
-use crate::verdict::memory;
+use crate::verdict::instructions::ArmCounts;
 use crate::verdict::metric::{self, Class, Metric};
+use crate::verdict::{instructions, memory};
 
 /// Not everything could be judged: neither that something is slower, nor that nothing is.
 #[derive(Debug)]
@@ -56,6 +57,7 @@ struct Place<'a> {
 enum Of<'a> {
     Trials(&'a Workload),
     Memory { object: &'static str, state: &'static str },
+    Kernel { workload: &'a Workload, kernel: &'a str },
 }
 
 impl Place<'_> {
@@ -63,6 +65,7 @@ impl Place<'_> {
         match self.of {
             Of::Trials(workload) => workload.name.clone(),
             Of::Memory { state, .. } => memory::workload(state),
+            Of::Kernel { workload, kernel } => instructions::workload_on(&workload.name, kernel),
         }
     }
 
@@ -75,6 +78,10 @@ impl Place<'_> {
         match self.of {
             Of::Trials(workload) => obstacles::has_value(run, workload, self.metric, self.arm),
             Of::Memory { object, state } => pair::slope(run, self.arm, object, state).is_some(),
+            Of::Kernel { workload, kernel } => {
+                let rows = &run.instructions;
+                ArmCounts::of(rows, &workload.name, kernel, self.arm).is_some()
+            }
         }
     }
 
@@ -93,6 +100,7 @@ impl Place<'_> {
             }
             Of::Memory { object, state } => pair::slope(run, self.arm, object, state)
                 .is_some_and(|(_, interval)| interval.low > 0.0),
+            Of::Kernel { workload, .. } => self.is_measured(run) && pair::is_exact(workload),
         }
     }
 
@@ -102,6 +110,9 @@ impl Place<'_> {
             .or_else(|| match self.of {
                 Of::Trials(workload) => obstacles::trials(pair, workload, self.metric, self.arm),
                 Of::Memory { object, state } => obstacles::slopes(pair, self.arm, object, state),
+                Of::Kernel { workload, kernel } => {
+                    obstacles::counts(pair, workload, kernel, self.arm)
+                }
             })
             .unwrap_or_else(|| match figure.and_then(|figure| Some((figure, figure.relative?))) {
                 Some((figure, Compared { verdict: Some(Verdict::FewBlocks), .. })) => {
@@ -132,6 +143,12 @@ fn places<'a>(pair: &'a Pair, asked: &Asked, arms: &'a [String]) -> Vec<Place<'a
     for (metric, state) in iproduct!(&metric::OF_WALKS, memory::STATES) {
         let Some(object) = metric.object() else { continue };
         all.extend(arms().map(|arm| Place { metric, arm, of: Of::Memory { object, state } }));
+    }
+    let kernels = instructions::kernels(&pair.a.instructions);
+    for (workload, kernel) in iproduct!(&pair.a.matrix.workloads, kernels) {
+        let place =
+            |arm| Place { metric: &metric::INSTRUCTIONS, arm, of: Of::Kernel { workload, kernel } };
+        all.extend(arms().map(place));
     }
     let is_wanted = |place: &Place| {
         let passes = pair.a.matrix.passes();

@@ -108,6 +108,15 @@ pub fn slopes(pair: &Pair, arm: &str, object: &str, state: &str) -> Option<Strin
         })
 }
 
+/// Why instructions on a kernel are not judged.
+pub fn counts(pair: &Pair, workload: &Workload, kernel: &str, arm: &str) -> Option<String> {
+    if !is_exact(workload) {
+        return Some("with more than one message on the way, each is counted in turns".to_owned());
+    }
+    let [a, b] = pair.counts(workload, kernel, arm);
+    Some(format!("no count of the same work in {}", in_which(a.is_none(), b.is_none())?))
+}
+
 /// Why counts of calls are not judged: another instrument has counted them.
 pub fn sources(pair: &Pair, workload: &str, arm: &str) -> Option<String> {
     let source = |run| {

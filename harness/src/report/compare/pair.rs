@@ -3,6 +3,7 @@
 use crate::matrix::{Arm, Workload};
 use crate::results::Run;
 use crate::statistics::Interval;
+use crate::verdict::instructions::ArmCounts;
 use crate::verdict::memory;
 use crate::verdict::metric::Metric;
 
@@ -24,6 +25,20 @@ impl Pair {
     pub fn arms(&self) -> Vec<String> {
         let others = arms(&self.b);
         arms(&self.a).into_iter().filter(|arm| others.contains(arm)).collect()
+    }
+
+    /// Returns the instructions of an arm on a kernel, if both runs counted the same work.
+    pub fn counts(
+        &self,
+        workload: &Workload,
+        kernel: &str,
+        arm: &str,
+    ) -> [Option<ArmCounts<'_>>; 2] {
+        let is_same = self.b.matrix.workloads.contains(workload);
+        self.runs().map(|run| {
+            let rows = Some(&run.instructions).filter(|_| is_same)?;
+            ArmCounts::of(rows, &workload.name, kernel, arm)
+        })
     }
 
     /// Returns the baseline, if it is the same in both.

@@ -1,8 +1,14 @@
-//! The command line of `ringmark count`.
+//! `ringmark count`: the pass for instructions alone, and the functions that make a difference.
 
 use std::path::PathBuf;
 
-use crate::report::functions::CountName;
+use anyhow::Result;
+
+use super::counting::CountingOptions;
+use super::options::Options as RunOptions;
+use crate::report::functions::{CountName, difference};
+use crate::results::Run;
+use crate::terminal;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -16,7 +22,8 @@ Examples:
       which functions make the difference?
 
 Nothing is installed, and the guest has no network. It needs QEMU for x86-64, a C compiler for the
-emulator's plugin, 1 GiB of memory, and no rights.";
+emulator's plugin, 1 GiB of memory, and no rights. `ringmark run` counts, too, if its matrix has
+[instructions], and --resume continues both.";
 
 /// Counts the instructions of an echo, the kernel's included, in an emulator.
 ///
@@ -27,30 +34,35 @@ emulator's plugin, 1 GiB of memory, and no rights.";
 #[derive(clap::Args, Debug)]
 #[command(after_help = AFTER_HELP)]
 pub struct Options {
-    /// The matrix file; it has [instructions]
+    /// The matrix file; its pass [instructions] runs, and no other
     #[arg(required_unless_present = "from")]
-    pub(super) matrix: Option<PathBuf>,
-    /// Count nothing: show the counts in this folder
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["matrix", "kernels", "boots", "out"])]
-    pub(super) from: Option<PathBuf>,
+    matrix: Option<PathBuf>,
+    /// Count nothing: take the counts of this folder
+    #[arg(long, value_name = "DIR", requires = "diff")]
+    #[arg(conflicts_with_all = ["matrix", "kernels", "emulator", "boots", "out", "server"])]
+    from: Option<PathBuf>,
     /// Show the functions that make the difference between two counts, each named by its arm, or
     /// ARM@KERNEL
     #[arg(long, value_names = ["A", "B"], num_args = 2)]
-    pub(super) diff: Option<Vec<CountName>>,
-    /// A kernel's image (bzImage), once for each kernel [default: /boot/vmlinuz-RELEASE]
-    #[arg(long = "kernel", value_name = "FILE")]
-    pub(super) kernels: Vec<PathBuf>,
-    /// The emulator, QEMU for x86-64 with plugins
-    #[arg(long, value_name = "FILE", default_value = "qemu-system-x86_64")]
-    pub(super) emulator: PathBuf,
-    /// Boot each kernel so often, to see that the counts are the same
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..=100))]
-    pub(super) boots: u32,
+    diff: Option<Vec<CountName>>,
+    #[command(flatten)]
+    counting: CountingOptions,
     /// Folder for the results, which must not exist [default: results/TIME-MACHINE-MATRIX]
     #[arg(long, value_name = "DIR")]
-    pub(super) out: Option<PathBuf>,
+    out: Option<PathBuf>,
     /// The server's program [default: ringmark-server beside this program]
     #[arg(long, value_name = "FILE")]
-    pub(super) server: Option<PathBuf>,
+    server: Option<PathBuf>,
+}
+
+/// Counts what a matrix asks for, or takes what was counted, and shows the difference.
+pub fn run(options: Options) -> Result<()> {
+    let Options { matrix, from, diff, counting, out, server } = options;
+    let folder = match from {
+        Some(folder) => folder,
+        None => super::drive::drive(RunOptions::to_count(matrix, counting, out, server))?,
+    };
+    let Some([first, second]) = diff.as_deref() else { return Ok(()) };
+    let body = difference(&Run::read(&folder)?.functions, first, second)?;
+    terminal::say(&format!("\n{}", body.markdown()))
 }
