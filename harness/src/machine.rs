@@ -3,6 +3,7 @@
 //! | question | instrument |
 //! |---|---|
 //! | which system calls, how often? | [`tracepoints`] |
+//! | how many instructions, cycles and misses? | [`hardware`] |
 //! | how much CPU, who waited for a CPU? | [`cpu`] |
 //! | how much memory, in which kernel objects? | [`memory`], [`slabs`], [`meminfo`] |
 //! | did TCP lose or refuse anything? who listens on a port? | [`network`] |
@@ -18,6 +19,7 @@ pub mod contention;
 pub mod cpu;
 mod facts;
 pub mod files;
+pub mod hardware;
 pub mod meminfo;
 pub mod memory;
 pub mod network;

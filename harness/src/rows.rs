@@ -4,6 +4,7 @@
 //! carry it.
 
 mod comparisons;
+mod hardware;
 mod instructions;
 mod memory;
 mod scale;
@@ -16,6 +17,7 @@ mod words;
 use serde::{Deserialize, Serialize};
 
 pub use self::comparisons::*;
+pub use self::hardware::*;
 pub use self::instructions::*;
 pub use self::memory::*;
 pub use self::scale::*;
@@ -38,6 +40,9 @@ pub struct Outcome {
     pub syscalls: Vec<SyscallRow>,
     /// The events within io_uring.
     pub events: Vec<EventRow>,
+    /// The counts of the CPUs.
+    #[serde(default)]
+    pub hardware: Vec<HardwareRow>,
     /// Its instructions.
     #[serde(default)]
     pub instructions: Vec<InstructionRow>,

@@ -46,7 +46,7 @@ impl Client {
         let connect = || {
             let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
             socket.set_recv_buffer_size(8192)?;
-            socket.connect_timeout(&address.into(), PATIENCE)?;
+            socket.connect_timeout(&address.into(), *PATIENCE)?;
             Self::over(socket.into())
         };
         connect().unwrap_or_else(|error| panic!("connect to {address}: {error}"))
@@ -59,7 +59,7 @@ impl Client {
             let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
             no_port_yet(&socket)?;
             socket.bind(&SocketAddr::from((source, 0)).into())?;
-            socket.connect_timeout(&address.into(), PATIENCE)?;
+            socket.connect_timeout(&address.into(), *PATIENCE)?;
             Self::over(socket.into())
         };
         connect().unwrap_or_else(|error| panic!("connect from {source} to {address}: {error}"))
@@ -82,14 +82,14 @@ impl Client {
 
     /// Connects, or says why not.
     pub fn try_connect(address: SocketAddr) -> io::Result<Self> {
-        Self::over(TcpStream::connect_timeout(&address, PATIENCE)?)
+        Self::over(TcpStream::connect_timeout(&address, *PATIENCE)?)
     }
 
     fn over(socket: TcpStream) -> io::Result<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         socket.set_nodelay(true)?;
-        socket.set_read_timeout(Some(PATIENCE))?;
-        socket.set_write_timeout(Some(PATIENCE))?;
+        socket.set_read_timeout(Some(*PATIENCE))?;
+        socket.set_write_timeout(Some(*PATIENCE))?;
         let socket = Arc::new(socket);
         let stream = Stream::new(NEXT.fetch_add(1, Ordering::Relaxed));
         Ok(Self {
@@ -190,7 +190,7 @@ impl Sender {
                 Err(error) => panic!("send after {} bytes: {error}", self.bytes),
             }
         }
-        self.socket.set_write_timeout(Some(PATIENCE)).expect("a time-out is set");
+        self.socket.set_write_timeout(Some(*PATIENCE)).expect("a time-out is set");
     }
 
     /// Says that no more will be sent.

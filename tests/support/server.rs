@@ -305,7 +305,7 @@ impl Server {
     fn any_line(&self, event: &str) -> Value {
         let line = self
             .lines
-            .recv_timeout(PATIENCE)
+            .recv_timeout(*PATIENCE)
             .unwrap_or_else(|error| panic!("no `{event}` line: {error}"));
         serde_json::from_str(&line).expect("JSON on stdout")
     }

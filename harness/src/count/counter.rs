@@ -95,9 +95,9 @@ impl InstructionCounter {
         let job = Job { counts, command: None };
         let archive = files.finish(&job)?;
         let most = BOOT_TIME + COUNT_TIME * job.counts.len() as u32;
-        let guest = Guest { image: kernel, archive: &archive, cpus: None, most };
+        let guest = Guest { image: kernel, archive: &archive, cpus: None, most, hear: &|_| Ok(()) };
         let boot = self.emulator.boot(&guest, interruptions)?;
-        let reading = BootReading::read(&boot.windows, &boot.answers)?;
+        let reading = BootReading::read(&boot.windows, boot.answers)?;
         let row = InstructionRow {
             kernel: reading.kernel.clone(),
             emulator: self.emulator.version.clone(),

@@ -1,6 +1,7 @@
 //! Boots a guest, in QEMU or as User-mode Linux.
 
 use std::fs::{self, File};
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -46,14 +47,16 @@ pub struct Guest<'a> {
     pub cpus: Option<u32>,
     /// The longest that it may take.
     pub most: Duration,
+    /// Takes each answer as it comes.
+    pub hear: &'a dyn Fn(&GuestEvent) -> Result<()>,
 }
 
 /// The files that a boot leaves.
 pub struct Boot {
     /// The plugin's windows.
     pub windows: String,
-    /// The guest's answers, a line each.
-    pub answers: String,
+    /// The guest's answers.
+    pub answers: Vec<GuestEvent>,
     /// The version of the plugin interface that was asked for.
     pub plugin: u32,
 }
@@ -135,7 +138,10 @@ impl Emulator {
         let mut command = self.command(guest, folder, plugin)?;
         end_with_parent(&mut command);
         let child = command.spawn().with_context(|| self.program.display().to_string())?;
-        let ended = wait(child, Instant::now() + guest.most, interruptions)?;
+        let mut answers = Heard::default();
+        let mut listen = || answers.listen(&folder.join(ANSWERS), guest.hear);
+        let ended = wait(child, Instant::now() + guest.most, interruptions, &mut listen)?;
+        listen()?;
         let read = |name| {
             let bytes = fs::read(folder.join(name)).unwrap_or_default();
             String::from_utf8_lossy(&bytes).into_owned()
@@ -149,9 +155,8 @@ impl Emulator {
             "{} has no plugins (it was built without them): name another by --emulator",
             self.version
         );
-        let answers = read(ANSWERS);
-        let last = answers.lines().last().map(serde_json::from_str);
-        if let Some(Ok(GuestEvent::Done)) = last {
+        if let Some(GuestEvent::Done) = answers.events.last() {
+            let answers = answers.events;
             return Ok(Ended::Done(Boot { windows: read(WINDOWS), answers, plugin: 0 }));
         }
         let how = match ended {
@@ -165,6 +170,8 @@ impl Emulator {
         let file = |name| folder.join(name).display().to_string();
         let made = |name| File::create(folder.join(name)).with_context(|| file(name));
         let mut command = Command::new(&self.program);
+        // It is read from the beginning, when the emulator may not have made it yet.
+        let answers = made(ANSWERS)?;
         command.stdin(Stdio::null()).stderr(made(ERRORS)?);
         if self.kind == KernelKind::Program {
             let memory = format!("mem={MEMORY_MIB}M");
@@ -172,7 +179,7 @@ impl Emulator {
                 .args([&memory, &format!("initrd={}", file(ARCHIVE)), "quiet", "panic=-1"])
                 .args(["con=null", "con0=null,fd:2", "ssl=null", "ssl0=null,fd:1"])
                 .args([&format!("rdinit={PROGRAM}"), "--", VERB])
-                .stdout(made(ANSWERS)?);
+                .stdout(answers);
             return Ok(command);
         }
         command
@@ -196,9 +203,37 @@ impl Emulator {
                 .args(["-accel", "tcg", "-icount", "shift=0,sleep=off"])
                 .args(["-rtc", "base=2026-01-01,clock=vm"])
                 .args(["-plugin", &format!("file={},out={}", plugin.display(), file(WINDOWS))]),
-            None => command.args(["-accel", "tcg,thread=single"]),
+            None => command.args(["-accel", "tcg,thread=multi"]),
         };
         Ok(command)
+    }
+}
+
+/// The answers of a guest so far.
+#[derive(Default)]
+struct Heard {
+    events: Vec<GuestEvent>,
+    /// The bytes of the lines that have been read.
+    length: u64,
+}
+
+impl Heard {
+    /// Reads the lines that have come since.
+    fn listen(&mut self, file: &Path, hear: &dyn Fn(&GuestEvent) -> Result<()>) -> Result<()> {
+        let mut answers = File::open(file).with_context(|| file.display().to_string())?;
+        answers.seek(SeekFrom::Start(self.length)).context("the guest's answers")?;
+        let mut bytes = Vec::new();
+        answers.read_to_end(&mut bytes).context("the guest's answers")?;
+        let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
+        for line in bytes[..whole].split_inclusive(|&byte| byte == b'\n') {
+            let words = || String::from_utf8_lossy(line).trim_end().to_owned();
+            let event = serde_json::from_slice(line)
+                .with_context(|| format!("the guest said '{}'", words()))?;
+            hear(&event)?;
+            self.events.push(event);
+        }
+        self.length += whole as u64;
+        Ok(())
     }
 }
 
@@ -208,8 +243,10 @@ fn wait(
     mut child: Child,
     deadline: Instant,
     interruptions: &Interruptions,
+    listen: &mut dyn FnMut() -> Result<()>,
 ) -> Result<Option<ExitStatus>> {
     loop {
+        listen()?;
         if let Some(status) = child.try_wait().context("wait for the emulator")? {
             return Ok(Some(status));
         }

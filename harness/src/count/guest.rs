@@ -2,18 +2,18 @@
 //! what came of it.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::Ipv4Addr;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::mount::{MountFlags, mount};
 
-use super::job::{Count, GuestEvent, Job, Map};
+use super::job::{Count, GuestCommand, GuestEvent, Job, Map, OUT};
 use crate::machine::cpuinfo_value;
-use crate::machine::network_namespace::NetworkNamespace;
+use crate::machine::network_namespace::{NetworkNamespace, bring_loopback_up};
 use crate::programs::client::Client;
 use crate::programs::marks::Mark;
 use crate::programs::process::Interruptions;
@@ -32,6 +32,9 @@ pub const SERVER: &str = "/bin/ringmark-server";
 
 /// The place of this program in the guest.
 pub const PROGRAM: &str = "/bin/ringmark";
+
+/// The folders in which programs look for others.
+const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
 /// The port of the emulator's debug console, whose bytes go into a file of the host's.
 pub const DEBUG_PORT: u16 = 0xe9;
@@ -73,6 +76,7 @@ fn work(answers: &mut Answers) -> Result<()> {
     let job = fs::read(JOB).context(JOB)?;
     let Job { counts, command } = serde_json::from_slice(&job).context(JOB)?;
     if let Some(command) = command {
+        bring_loopback_up().context("loopback")?;
         run_command(&command, answers)?;
         return answers.say(&GuestEvent::Done);
     }
@@ -100,15 +104,41 @@ fn work(answers: &mut Answers) -> Result<()> {
     answers.say(&GuestEvent::Done)
 }
 
-fn run_command(command: &[String], answers: &mut Answers) -> Result<()> {
-    let [program, arguments @ ..] = command else { bail!("no program is given") };
-    let output = Command::new(program).args(arguments).output();
-    let output = output.with_context(|| program.clone())?;
-    let text = [output.stdout, output.stderr].concat();
-    answers.say(&GuestEvent::Ran {
-        status: output.status.code(),
-        output: String::from_utf8_lossy(&text).into_owned(),
-    })
+fn run_command(command: &GuestCommand, answers: &mut Answers) -> Result<()> {
+    let GuestCommand { program, arguments, folder } = command;
+    fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+    let (output, end) = std::io::pipe().context("pipe")?;
+    let mut command = Command::new(program);
+    command.args(arguments).current_dir(folder).env("PATH", PATH).stdin(Stdio::null());
+    command.stdout(end.try_clone().context("pipe")?).stderr(end);
+    let mut child = command.spawn().with_context(|| program.display().to_string())?;
+    // Its output ends when it and all that it has started have closed their ends.
+    drop(command);
+    for line in BufReader::new(output).split(b'\n') {
+        let line = line.context("pipe")?;
+        answers.say(&GuestEvent::Said { text: String::from_utf8_lossy(&line).into_owned() })?;
+    }
+    let status = child.wait().with_context(|| program.display().to_string())?;
+    answers.say(&GuestEvent::Ran { status: status.code() })?;
+    if Path::new(OUT).exists() {
+        say_files(Path::new(OUT), answers)?;
+    }
+    Ok(())
+}
+
+/// Says the files of a folder, and of those in it.
+fn say_files(folder: &Path, answers: &mut Answers) -> Result<()> {
+    for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
+        let path = entry.with_context(|| folder.display().to_string())?.path();
+        if path.is_dir() {
+            say_files(&path, answers)?;
+            continue;
+        }
+        let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        let path = path.strip_prefix(OUT)?.display().to_string();
+        answers.say(&GuestEvent::Left { path, text })?;
+    }
+    Ok(())
 }
 
 /// Executes [`ROUNDS`] rounds of [`INSTRUCTIONS_A_ROUND`] instructions.

@@ -1,17 +1,33 @@
 //! The guest's job, and its answers.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use crate::matrix::{Arm, Workload};
 use crate::rows::Status;
+
+/// The folder of the guest whose files come back.
+pub const OUT: &str = "/out";
 
 /// The job of one boot, a file of the guest's.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Job {
     /// Its counts, in their order.
     pub counts: Vec<Count>,
-    /// Or the program that it runs, with its arguments.
-    pub command: Option<Vec<String>>,
+    /// Or the program that it runs.
+    pub command: Option<GuestCommand>,
+}
+
+/// A program to be run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct GuestCommand {
+    /// The program.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub arguments: Vec<String>,
+    /// The folder that it is run in.
+    pub folder: PathBuf,
 }
 
 /// One server under one workload.
@@ -48,8 +64,12 @@ pub enum GuestEvent {
     Ends { count: usize, status: Status, reason: String },
     /// A function of the kernel, or a data object behind one.
     Symbol { address: u64, name: String },
+    /// The program has said this, on either of its outputs.
+    Said { text: String },
     /// The program has ended; without a status a signal ended it.
-    Ran { status: Option<i32>, output: String },
+    Ran { status: Option<i32> },
+    /// A file that the program left in [`OUT`], by its path there.
+    Left { path: String, text: String },
     /// All is done.
     Done,
 }

@@ -28,7 +28,7 @@ const fn check(
 }
 
 /// All checks, in the order of the screen.
-const CHECKS: [Check; 22] = [
+const CHECKS: [Check; 23] = [
     // The refused arms of a matrix are listed by themselves.
     check("kernel", kernel::release, never),
     check("other backends", |findings| kernel::backends(findings, false), never),
@@ -44,6 +44,7 @@ const CHECKS: [Check; 22] = [
     check("network namespace", kernel::namespace, always),
     check("conntrack", kernel::conntrack, always),
     check("tracepoints", kernel::tracepoints, counts_calls),
+    check("hardware counters", kernel::hardware_counters, counts_in_hardware),
     check("kernel objects", kernel::kernel_objects, measures_memory),
     check("stolen time", noise::steal, measures_time),
     check("other programs", noise::other_programs, measures_time),
@@ -85,6 +86,10 @@ fn always(_: &Findings, _: &Matrix) -> bool {
 
 fn counts_calls(_: &Findings, matrix: &Matrix) -> bool {
     matrix.passes().contains(&Pass::Syscalls)
+}
+
+fn counts_in_hardware(_: &Findings, matrix: &Matrix) -> bool {
+    matrix.passes().contains(&Pass::Hardware)
 }
 
 fn measures_memory(_: &Findings, matrix: &Matrix) -> bool {

@@ -14,6 +14,7 @@ use crate::load::files::{FILES_OF_A_THREAD, FileTables};
 use crate::machine::cgroup::ControlGroup;
 use crate::machine::contention::Contention;
 use crate::machine::files::first_line;
+use crate::machine::hardware::HardwareCounters;
 use crate::machine::meminfo::Meminfo;
 use crate::machine::network_namespace::NetworkNamespace;
 use crate::machine::slabs::Slabs;
@@ -56,6 +57,8 @@ pub struct Findings {
     pub tracing_refused: Option<String>,
     /// Calls that the kernel has no tracepoint for.
     pub untraced_calls: Vec<&'static str>,
+    /// Why the CPU's own counters are not to be had.
+    pub hardware_refused: Option<String>,
     /// Why the kernel's objects cannot be read.
     pub slabs_refused: Option<String>,
     /// Whether the kernel's caches can be shrunk, which makes their counts exact.
@@ -135,6 +138,9 @@ impl Findings {
                 .collect(),
             tracing_refused: tracing.err().map(|why| why.to_string()),
             slabs_exact: slabs.as_ref().is_ok_and(Slabs::can_shrink),
+            hardware_refused: HardwareCounters::attach(std::process::id())
+                .err()
+                .map(|why| why.to_string()),
             slabs_refused: slabs.err().map(|why| why.to_string()),
             idle_exit_us: idle_exit_us(cpus.as_ref().and_then(|cpus| cpus.cpus().first().copied())),
             idle_polls: first_line("/proc/cmdline")

@@ -125,6 +125,17 @@ pub fn tracepoints(findings: &Findings) -> CheckResult {
     }
 }
 
+pub fn hardware_counters(findings: &Findings) -> CheckResult {
+    match &findings.hardware_refused {
+        None => ok("instructions, cycles and misses are counted by the CPU"),
+        Some(why) => missing(
+            "none to be had",
+            "[hardware] is unsupported; [instructions] counts in an emulator",
+            why,
+        ),
+    }
+}
+
 pub fn kernel_objects(findings: &Findings) -> CheckResult {
     match &findings.slabs_refused {
         Some(why) => missing("cannot be read", "only the server's own pages are measured", why),

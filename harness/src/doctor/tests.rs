@@ -70,6 +70,7 @@ fn poor() -> Findings {
         memory_bound_bytes: Some(100 << 20),
         namespace_refused: refused("network namespaces need root (CAP_SYS_ADMIN): run as root"),
         tracing_refused: refused("tracefs is not mounted, and mounting it needs root: run as root"),
+        hardware_refused: refused("none here: give the virtual machine a PMU"),
         slabs_refused: refused("the kernel's objects can be read by root only: run as root"),
         slabs_exact: false,
         idle_exit_us: None,
@@ -146,7 +147,7 @@ fn all_is_well_on_a_rich_machine() {
         "1,048,576 (soft 1,024 is raised): 1,048,512 connections x threads",
         "28,232 x 254 source addresses: 2,540,000 connections x workers",
         "64.0 GiB available: 6,972,000 connections of 9,856 B",
-        "22 ok, 0 limit results, 0 missing",
+        "23 ok, 0 limit results, 0 missing",
     ] {
         assert!(screen.contains(words), "`{words}` is not in:\n{screen}");
     }
@@ -182,6 +183,7 @@ fn a_poor_machine_hears_what_it_costs_and_what_to_do() {
         ("network namespace", Missing, ["host's ports", "run as root"]),
         ("conntrack", LimitsResults, ["262,144", "NOTRACK"]),
         ("tracepoints", Missing, ["by the server alone", "run as root"]),
+        ("hardware counters", Missing, ["[hardware] is unsupported", "a PMU"]),
         ("kernel objects", Missing, ["own pages", "run as root"]),
         ("stolen time", LimitsResults, ["12.0 %", "rejected"]),
         ("other programs", LimitsResults, ["40.0 %", "`top`"]),

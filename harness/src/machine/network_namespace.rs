@@ -73,7 +73,7 @@ fn enter(namespace: &File) -> io::Result<()> {
 }
 
 /// Brings `lo` up, which is down in a new namespace (netdevice(7)).
-fn bring_loopback_up() -> io::Result<()> {
+pub fn bring_loopback_up() -> io::Result<()> {
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
     // SAFETY: ifreq is a plain C struct of integers and bytes, for which zero is a valid value.
     let mut request: libc::ifreq = unsafe { mem::zeroed() };

@@ -1,8 +1,11 @@
 //! Tells what this process may do, and how to get the rights that it lacks.
 
+use std::io;
+
 use ringmark::rights::{effective_capabilities, is_in_first_user_namespace};
 
 use super::procfs;
+use super::unavailable::Unavailable;
 
 /// A capability that the kernel asks for.
 #[derive(Clone, Copy)]
@@ -113,6 +116,32 @@ pub fn perf_event_paranoid() -> Option<i32> {
 /// Tells whether everybody may count the kernel's events of their own processes.
 pub fn everybody_may_count() -> bool {
     perf_event_paranoid().is_some_and(|level| level <= 1)
+}
+
+/// Says why perf_event_open(2) did not count.
+pub fn perf_refusal(error: &io::Error) -> Unavailable {
+    match error.raw_os_error() {
+        Some(libc::EACCES | libc::EPERM) => {
+            let rights = Rights::read();
+            let level = perf_event_paranoid();
+            let level = level.map_or("unreadable".to_owned(), |level| level.to_string());
+            let mut advice = rights.how_to_get(COUNT);
+            if rights.is_users() && !everybody_may_count() {
+                advice += &format!(", or have root set `{LESS_PARANOID}`");
+            }
+            Unavailable::new(format!(
+                "perf_event_open was refused ({error}; kernel.perf_event_paranoid is {level})"
+            ))
+            .advising(advice)
+        }
+        Some(libc::ENOSYS) => {
+            Unavailable::new("this kernel has no perf_event_open (CONFIG_PERF_EVENTS)")
+        }
+        Some(libc::EMFILE) => {
+            Unavailable::new("each counter needs a descriptor").advising("raise `ulimit -n`")
+        }
+        _ => Unavailable::new(format!("perf_event_open failed: {error}")),
+    }
 }
 
 #[cfg(test)]

@@ -96,7 +96,7 @@ impl Matrix {
     }
 
     fn check_passes(&self) -> Result<()> {
-        let Self { latency, syscalls, instructions, memory, scale, workloads, .. } = self;
+        let Self { latency, syscalls, hardware, instructions, memory, scale, workloads, .. } = self;
         if let Some(latency) = latency {
             latency.check()?;
         }
@@ -109,15 +109,19 @@ impl Matrix {
         if let Some(scale) = scale {
             scale.check()?;
         }
+        if let Some(hardware) = hardware {
+            ensure!(hardware.echoes > 0, "hardware.echoes is 0: nothing would be counted");
+        }
         if let Some(instructions) = instructions {
             ensure!(instructions.echoes > 0, "instructions.echoes is 0: nothing would be counted");
             ensure!(instructions.seeds > 0, "instructions.seeds is 0: nothing would be counted");
             ensure!(instructions.boots > 0, "instructions.boots is 0: nothing would be counted");
         }
-        let needs_workloads = latency.is_some() || syscalls.is_some() || instructions.is_some();
+        let counts = syscalls.is_some() || hardware.is_some() || instructions.is_some();
+        let needs_workloads = latency.is_some() || counts;
         ensure!(
             needs_workloads || memory.is_some() || scale.is_some(),
-            "no pass: give [latency], [syscalls], [instructions], [memory] or [scale]"
+            "no pass: give [latency], [syscalls], [hardware], [instructions], [memory] or [scale]"
         );
         ensure!(
             !needs_workloads || !workloads.is_empty(),

@@ -41,6 +41,9 @@ pub struct Matrix {
     pub latency: Option<Latency>,
     /// How system calls are counted.
     pub syscalls: Option<Syscalls>,
+    /// How the CPUs' own counters are read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hardware: Option<Hardware>,
     /// How instructions are counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instructions: Option<Instructions>,
@@ -151,6 +154,14 @@ pub struct Interleaved {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Syscalls {
+    /// Echoes that are counted in one trial, over all connections; at least one for each.
+    pub echoes: u64,
+}
+
+/// The pass for the CPUs' own counters.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hardware {
     /// Echoes that are counted in one trial, over all connections; at least one for each.
     pub echoes: u64,
 }
@@ -418,7 +429,7 @@ impl Matrix {
 
     /// Returns the matrix without its other passes.
     pub fn with_instructions_only(self) -> Self {
-        Self { latency: None, syscalls: None, memory: None, scale: None, ..self }
+        Self { latency: None, syscalls: None, hardware: None, memory: None, scale: None, ..self }
     }
 
     /// Returns the external server of that name.
@@ -458,6 +469,7 @@ impl Matrix {
         }
         let asked = [
             (self.syscalls.is_some(), Pass::Syscalls),
+            (self.hardware.is_some(), Pass::Hardware),
             (self.instructions.is_some(), Pass::Instructions),
             (self.memory.is_some(), Pass::Memory),
             (self.scale.is_some(), Pass::Scale),

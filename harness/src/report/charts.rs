@@ -5,6 +5,7 @@ mod counts;
 mod cpu;
 mod crossing;
 mod instructions;
+mod kernels;
 mod kit;
 mod latency;
 
@@ -23,7 +24,7 @@ pub struct Gallery {
 
 /// Draws everything that the run has figures for.
 pub fn all(run: &Run, folder: &Path) -> Gallery {
-    let kinds: [(&str, Found); 12] = [
+    let kinds: [(&str, Found); 13] = [
         ("Latency against the offered rate", latency::by_rate(run)),
         ("CPU per echo against the rate", crossing::by_rate(run)),
         ("CPU per echo against the baseline", cpu::ratios(run, &cpu::CPU)),
@@ -32,8 +33,9 @@ pub fn all(run: &Run, folder: &Path) -> Gallery {
         ("Latency by percentile", latency::by_percentile(run, folder)),
         ("System calls per echo", counts::syscalls(run)),
         ("Instructions per echo", instructions::by_class(run)),
-        ("Instructions per echo by kernel", instructions::by_kernel(run)),
+        ("Instructions per echo by kernel", kernels::instructions(run)),
         ("Memory per connection", counts::memory(run)),
+        ("Memory per connection by kernel", kernels::memory(run)),
         ("Cost against the number of connections", connections::costs(run)),
         ("Opening rate", connections::opening(run)),
     ];

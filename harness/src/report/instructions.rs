@@ -77,39 +77,3 @@ fn boots(run: &Run) -> String {
         ),
     }
 }
-
-/// Returns a table for each workload of several kernels: the counts, and over the baseline.
-pub fn by_kernel(run: &Run) -> Body {
-    let kernels = kernels(&run.instructions);
-    let mut body = Body::default();
-    if kernels.len() < 2 {
-        return body;
-    }
-    let heading = std::iter::once("arm").chain(kernels.iter().copied()).collect_vec();
-    for workload in &run.matrix.workloads {
-        let server = |kernel: &str, arm: &str| {
-            let counts = ArmCounts::of(&run.instructions, &workload.name, kernel, arm);
-            counts.map(|counts| counts.server())
-        };
-        let cell = |kernel: &str, arm: &str| match (
-            server(kernel, arm),
-            server(kernel, &run.matrix.baseline),
-        ) {
-            (Some(count), Some(base)) => {
-                format!("{} ({:.3})", significant(count), count / base)
-            }
-            (Some(count), None) => significant(count),
-            (None, _) => MISSING.to_owned(),
-        };
-        let mut table = Table::new(1, &heading);
-        let is_counted = |arm: &String| kernels.iter().any(|kernel| server(kernel, arm).is_some());
-        for arm in arms(run).iter().filter(|arm| is_counted(arm)) {
-            let cells = kernels.iter().map(|kernel| cell(kernel, arm));
-            table.push(std::iter::once(format!("`{arm}`")).chain(cells).collect());
-        }
-        if !table.is_empty() {
-            body = body.then(Body::default().heading(&format!("`{}`", workload.name)).table(table));
-        }
-    }
-    body
-}

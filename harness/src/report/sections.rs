@@ -2,12 +2,12 @@
 
 use super::about::about;
 use super::section::{Body, GATES_TITLE, Section};
-use super::{grid, instructions, ladder, memory, scale, tables};
+use super::{grid, hardware, instructions, kernels, ladder, memory, scale, tables};
 use crate::results::Run;
 
 /// Returns every section, in the order of the terminal.
 pub fn all(run: &Run, folder: &str) -> Vec<Section> {
-    let sections: [(&str, &str, Body); 20] = [
+    let sections: [(&str, &str, Body); 22] = [
         ("verdicts", "Verdicts", grid::tables(run)),
         ("run", "The run", about(run, folder)),
         ("questions", "What each workload answers", tables::questions(run)),
@@ -17,11 +17,16 @@ pub fn all(run: &Run, folder: &str) -> Vec<Section> {
             "io_uring events per echo, by the kernel's tracepoints io_uring_*",
             tables::events(run),
         ),
+        (
+            "hardware",
+            "Instructions, cycles and misses per echo, by the CPUs' own counters",
+            hardware::table(run),
+        ),
         ("instructions", "Instructions per echo, counted", instructions::counts(run)),
         (
             "instructions-kernels",
             "Instructions per echo by kernel, and over the baseline",
-            instructions::by_kernel(run),
+            kernels::instructions(run),
         ),
         (
             "cpu",
@@ -51,6 +56,11 @@ pub fn all(run: &Run, folder: &str) -> Vec<Section> {
             "memory-account",
             "Where the machine's pages went, in bytes per connection, both ends and the load's own",
             memory::account(run),
+        ),
+        (
+            "memory-kernels",
+            "Bytes per idle connection by kernel: all kernel objects over two bare TCP endpoints",
+            kernels::memory(run),
         ),
         (
             "memory-fit",

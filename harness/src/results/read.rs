@@ -1,6 +1,8 @@
 //! Reads the folder of a run.
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Duration;
 
@@ -14,8 +16,8 @@ use super::run_rows::RunRows;
 use super::sides::Sides;
 use crate::matrix::Matrix;
 use crate::rows::{
-    CapacityRow, ComparisonRow, EventRow, FunctionRow, InstructionRow, MemoryPointRow, MemoryRow,
-    ScaleRow, SyscallRow, TrialRow, WindowRow,
+    CapacityRow, ComparisonRow, EventRow, FunctionRow, HardwareRow, InstructionRow, MemoryPointRow,
+    MemoryRow, ScaleRow, SyscallRow, TrialRow, WindowRow,
 };
 use crate::verdict::measured::Measured;
 use crate::verdict::slopes::{self, Flaw};
@@ -71,6 +73,8 @@ pub struct Run {
     pub syscalls: Vec<SyscallRow>,
     /// `events.csv`.
     pub events: Vec<EventRow>,
+    /// `hardware.csv`.
+    pub hardware: Vec<HardwareRow>,
     /// `instructions.csv`.
     pub instructions: Vec<InstructionRow>,
     /// `functions.csv`.
@@ -86,6 +90,9 @@ pub struct Run {
     pub flaws: Vec<Flaw>,
     /// `scale.csv`.
     pub scale: Vec<ScaleRow>,
+    /// The runs that were made within guests, on other kernels: the folders in `guests`, the oldest
+    /// kernel first.
+    pub guests: Vec<Run>,
     /// As in `comparisons.csv`, but made from the rows above: a run that was killed has no such
     /// file, and one of an earlier version fewer columns.
     pub comparisons: Vec<ComparisonRow>,
@@ -106,6 +113,11 @@ impl Run {
             Some(sides) => &sides.server.machine,
             None => &self.manifest["machine"],
         }
+    }
+
+    /// Returns the release of the server's kernel.
+    pub fn kernel(&self) -> &str {
+        self.server_machine()["kernel_release"].as_str().unwrap_or("unknown")
     }
 
     /// Returns where the traffic went, in words.
@@ -168,7 +180,7 @@ impl Run {
             Some((rows, _)) if state != RunState::Finished => rows,
             _ => RunRows::read(folder)?,
         };
-        let RunRows { trials, syscalls, events, instructions, functions, .. } = rows;
+        let RunRows { trials, syscalls, events, hardware, instructions, functions, .. } = rows;
         let RunRows { windows, memory_points, mut memory, scale, .. } = rows;
         let flaws = slopes::judge(&mut memory, &memory_points, &trials);
         let measured = Measured {
@@ -180,6 +192,7 @@ impl Run {
         Ok(Self {
             comparisons: comparisons::compare(measured, &matrix),
             capacities: sweep::capacities(&trials, &matrix),
+            guests: read_guests(&folder.join("guests"))?,
             manifest,
             state,
             sides,
@@ -187,6 +200,7 @@ impl Run {
             trials,
             syscalls,
             events,
+            hardware,
             instructions,
             functions,
             windows,
@@ -196,6 +210,24 @@ impl Run {
             scale,
         })
     }
+}
+
+/// Reads the runs within guests; a run without such has no folder for them.
+fn read_guests(folder: &Path) -> Result<Vec<Run>> {
+    let folders = match fs::read_dir(folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.with_context(|| format!("read {}", folder.display()))?,
+    };
+    let runs = folders.map(|entry| Run::read(&entry?.path()));
+    let mut runs: Vec<Run> = runs.collect::<Result<_>>()?;
+    runs.sort_by_key(|run| numbers(run.kernel()));
+    Ok(runs)
+}
+
+/// Returns the numbers of a release, by which the older one comes first.
+fn numbers(release: &str) -> Vec<u64> {
+    let words = release.split(|c: char| !c.is_ascii_digit());
+    words.filter_map(|word| word.parse().ok()).collect()
 }
 
 #[cfg(test)]
@@ -216,8 +248,10 @@ impl Run {
             memory,
             syscalls: Vec::new(),
             events: Vec::new(),
+            hardware: Vec::new(),
             instructions: Vec::new(),
             functions: Vec::new(),
+            guests: Vec::new(),
             windows: Vec::new(),
             memory_points: Vec::new(),
             flaws: Vec::new(),
@@ -229,8 +263,6 @@ impl Run {
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
-
-    use std::fs;
 
     use serde_json::json;
 

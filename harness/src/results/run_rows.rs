@@ -12,8 +12,8 @@ use serde::de::DeserializeOwned;
 
 use super::files::replace;
 use crate::rows::{
-    EventRow, FunctionRow, InstructionRow, MemoryPointRow, MemoryRow, Outcome, ScaleRow,
-    SyscallRow, TrialRow, WindowRow,
+    EventRow, FunctionRow, HardwareRow, InstructionRow, MemoryPointRow, MemoryRow, Outcome,
+    ScaleRow, SyscallRow, TrialRow, WindowRow,
 };
 use crate::statistics::{Interval, TheilSen};
 use crate::verdict::memory;
@@ -27,6 +27,8 @@ pub struct RunRows {
     pub syscalls: Vec<SyscallRow>,
     /// `events.csv`.
     pub events: Vec<EventRow>,
+    /// `hardware.csv`.
+    pub hardware: Vec<HardwareRow>,
     /// `instructions.csv`.
     pub instructions: Vec<InstructionRow>,
     /// `functions.csv`.
@@ -48,6 +50,7 @@ impl RunRows {
             trials: read(&folder.join("trials.csv"))?,
             syscalls: read(&folder.join("syscalls.csv"))?,
             events: read(&folder.join("events.csv"))?,
+            hardware: read(&folder.join("hardware.csv"))?,
             instructions: read(&folder.join("instructions.csv"))?,
             functions: read(&folder.join("functions.csv"))?,
             windows: read(&folder.join("windows.csv"))?,
@@ -81,6 +84,7 @@ impl RunRows {
         self.trials.push(outcome.row);
         self.syscalls.extend(outcome.syscalls);
         self.events.extend(outcome.events);
+        self.hardware.extend(outcome.hardware);
         self.instructions.extend(outcome.instructions);
         self.functions.extend(outcome.functions);
         self.windows.extend(outcome.windows);
@@ -93,6 +97,7 @@ impl RunRows {
         write_all(&folder.join("trials.csv"), &self.trials)?;
         write_all(&folder.join("syscalls.csv"), &self.syscalls)?;
         write_all(&folder.join("events.csv"), &self.events)?;
+        write_all(&folder.join("hardware.csv"), &self.hardware)?;
         write_all(&folder.join("instructions.csv"), &self.instructions)?;
         write_all(&folder.join("functions.csv"), &self.functions)?;
         write_all(&folder.join("windows.csv"), &self.windows)?;
@@ -108,6 +113,7 @@ pub fn append_outcome(folder: &Path, outcome: &Outcome) -> Result<()> {
     append(&folder.join("trials.csv"), slice::from_ref(&outcome.row))?;
     append(&folder.join("syscalls.csv"), &outcome.syscalls)?;
     append(&folder.join("events.csv"), &outcome.events)?;
+    append(&folder.join("hardware.csv"), &outcome.hardware)?;
     append(&folder.join("instructions.csv"), &outcome.instructions)?;
     append(&folder.join("functions.csv"), &outcome.functions)?;
     append(&folder.join("windows.csv"), &outcome.windows)?;

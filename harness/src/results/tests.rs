@@ -14,8 +14,8 @@ use super::read::Run;
 use super::write::Results;
 use crate::matrix::Matrix;
 use crate::rows::{
-    EventRow, FunctionRow, InstructionRow, MemoryPointRow, MemoryRow, Outcome, Pass, ScaleRow,
-    Status, SyscallRow, TrialRow,
+    EventRow, FunctionRow, HardwareRow, InstructionRow, MemoryPointRow, MemoryRow, Outcome, Pass,
+    ScaleRow, Status, SyscallRow, TrialRow,
 };
 
 const JOURNAL: &str = "trials.jsonl";
@@ -78,6 +78,15 @@ fn outcome(run_id: u32, pass: Pass, backend: &str) -> Outcome {
                 ..FunctionRow::default()
             }];
         }
+        Pass::Hardware => {
+            outcome.hardware = vec![HardwareRow {
+                run_id,
+                event: text("cycles"),
+                counted: u64::MAX,
+                count_per_echo: Some(figure),
+                ..HardwareRow::default()
+            }];
+        }
         Pass::Scale => {
             let step = |step| ScaleRow {
                 run_id,
@@ -121,7 +130,7 @@ fn outcome(run_id: u32, pass: Pass, backend: &str) -> Outcome {
     outcome
 }
 
-const TRIALS: [(Pass, &str); 7] = [
+const TRIALS: [(Pass, &str); 8] = [
     (Pass::Syscalls, "epoll-et"),
     (Pass::Memory, "epoll-et"),
     (Pass::Memory, "null"),
@@ -129,6 +138,7 @@ const TRIALS: [(Pass, &str); 7] = [
     (Pass::Latency, "epoll-et"),
     (Pass::Scale, "epoll-et"),
     (Pass::Instructions, "epoll-et"),
+    (Pass::Hardware, "epoll-et"),
 ];
 
 fn outcomes() -> Vec<Outcome> {
@@ -286,7 +296,7 @@ fn journals_that_no_run_leaves_are_refused_and_stay() {
     for (changed, words) in [
         (journal.replacen("\"run_id\"", "\"run\"", 1), "line 1: another version of ringmark"),
         (journal.replacen("\"status\":\"ok\"", "\"status\":\"fine\"", 1), "`fine`"),
-        (format!("{journal}\n"), "line 8: "),
+        (format!("{journal}\n"), "line 9: "),
     ] {
         let mut interrupted = whole.clone();
         interrupted.insert(JOURNAL.to_owned(), changed.into_bytes());

@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 pub enum Pass {
     /// Calls by name, over a fixed number of echoes.
     Syscalls,
+    /// Instructions, cycles and misses by the CPUs' own counters, over a fixed number of echoes.
+    Hardware,
     /// Instructions by function, in an emulator, over a fixed number of echoes.
     Instructions,
     /// Bytes per connection, as a slope over connection counts.
@@ -25,6 +27,7 @@ impl Pass {
     pub fn name(self) -> &'static str {
         match self {
             Pass::Syscalls => "syscalls",
+            Pass::Hardware => "hardware",
             Pass::Instructions => "instructions",
             Pass::Memory => "memory",
             Pass::Scale => "scale",

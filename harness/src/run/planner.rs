@@ -167,7 +167,7 @@ impl Planner {
         let mut arms: Vec<_> =
             self.matrix.backends.iter().map(|arm| (arm.name(), arm.clone())).collect();
         match pass {
-            Pass::Syscalls | Pass::Instructions => {}
+            Pass::Syscalls | Pass::Hardware | Pass::Instructions => {}
             Pass::Memory | Pass::Scale => {
                 let floor = Arm { backend: backend::FLOOR.to_owned(), ..Arm::default() };
                 arms.push((floor.name(), floor));
@@ -262,13 +262,17 @@ impl Planner {
 
 /// Returns what each workload is in a pass.
 fn tasks(matrix: &Matrix, pass: Pass) -> Vec<Task> {
-    let Matrix { workloads, syscalls, instructions, memory, scale, latency, .. } = matrix;
+    let Matrix { workloads, syscalls, hardware, instructions, memory, scale, latency, .. } = matrix;
     match pass {
         Pass::Memory => memory.iter().cloned().map(Task::Memory).collect(),
         Pass::Scale => scale.iter().cloned().map(Task::Scale).collect(),
         Pass::Syscalls => {
             let all = workloads.iter().cloned().zip(syscalls.iter().cycle());
             all.map(|(workload, syscalls)| Task::Syscalls(workload, syscalls.echoes)).collect()
+        }
+        Pass::Hardware => {
+            let all = workloads.iter().cloned().zip(hardware.iter().cycle());
+            all.map(|(workload, hardware)| Task::Hardware(workload, hardware.echoes)).collect()
         }
         Pass::Instructions => {
             let all = workloads.iter().cloned().zip(instructions.iter().cycle().cloned());
@@ -300,7 +304,7 @@ fn block_counts(task: &Task) -> (u32, u32) {
         Task::Latency(_, latency) => latency.blocks,
         Task::Interleaved(_, latency) => latency.interleaved.as_ref().map_or(1, |turns| turns.sets),
         Task::Instructions(_, instructions) => instructions.blocks(),
-        Task::Syscalls(..) | Task::Memory(_) | Task::Scale(_) => 1,
+        Task::Syscalls(..) | Task::Hardware(..) | Task::Memory(_) | Task::Scale(_) => 1,
     };
     let additional = (f64::from(planned) * ADDITIONAL_SHARE).ceil() as u32;
     (planned, if task.pass().is_tried_again() { additional } else { 0 })

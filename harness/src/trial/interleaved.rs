@@ -11,6 +11,7 @@ use ringmark::protocol::ServerCounters;
 
 use super::context::TrialContext;
 use super::latency::{Readings, idle_connections, idle_spinner, judge, load_options};
+use super::rest::{REST, comes_to_rest};
 use super::run::{failure, reject_if_suspended};
 use super::site::Site;
 use super::task::{Task, Trial};
@@ -24,12 +25,6 @@ use crate::matrix::{Interleaved, Latency, Workload};
 use crate::programs::client::Client;
 use crate::programs::idle_spinner::IdleSpinner;
 use crate::rows::{Outcome, Status, WindowRow};
-
-/// A server is at rest when its clock moves less than this share of [`REST`].
-const REST_SHARE: f64 = 0.05;
-
-/// How long a server's clock is watched for that, each time.
-const REST: Duration = Duration::from_millis(1);
 
 /// A server that is not at rest within this time after a turn never rests.
 const REST_MAX: Duration = Duration::from_millis(50);
@@ -236,18 +231,7 @@ impl<'a> Player<'a> {
             std::thread::sleep(REST);
             return Ok(true);
         }
-        let deadline = Instant::now() + REST_MAX;
-        loop {
-            let (begun, before) = (Instant::now(), self.clocks()?.server_ns);
-            std::thread::sleep(REST);
-            let moved_ns = self.clocks()?.server_ns.saturating_sub(before) as f64;
-            if moved_ns < REST_SHARE * begun.elapsed().as_nanos() as f64 {
-                return Ok(true);
-            }
-            if Instant::now() > deadline {
-                return Ok(false);
-            }
-        }
+        comes_to_rest(|| Ok(self.clocks()?.server_ns), REST_MAX)
     }
 
     /// Forgets its turns so far.

@@ -4,7 +4,7 @@ use anyhow::anyhow;
 
 use super::context::TrialContext;
 use super::task::{Task, Trial};
-use super::{fit, latency, memory, scale, syscalls};
+use super::{fit, hardware, latency, memory, scale, syscalls};
 use crate::matrix::external::visible;
 use crate::programs::server::RefusedByKernel;
 use crate::rows::{Outcome, Status, TrialRow};
@@ -38,6 +38,9 @@ impl Trial {
         let judged = match &self.task {
             Task::Syscalls(workload, echoes) => {
                 syscalls::measure(self, context, workload, *echoes, &mut outcome)
+            }
+            Task::Hardware(workload, echoes) => {
+                hardware::measure(self, context, workload, *echoes, &mut outcome)
             }
             Task::Memory(memory) => memory::measure(self, context, memory, &mut outcome),
             Task::Scale(scale) => scale::measure(self, context, scale, &mut outcome),
@@ -76,7 +79,7 @@ impl Trial {
                         .to_owned()
                 })
             }
-            Task::Syscalls(..) | Task::Instructions(..) => None,
+            Task::Syscalls(..) | Task::Hardware(..) | Task::Instructions(..) => None,
         }
     }
 }

@@ -13,6 +13,8 @@ use crate::rows::{Outcome, Pass, Status, TrialRow, order_line};
 pub enum Task {
     /// System calls, over this number of echoes in all.
     Syscalls(Workload, u64),
+    /// The CPUs' own counters, over this number of echoes in all.
+    Hardware(Workload, u64),
     /// Instructions, in one boot with the other arms of the block.
     Instructions(Workload, Instructions),
     /// Memory.
@@ -32,6 +34,7 @@ impl Task {
     pub fn pass(&self) -> Pass {
         match self {
             Task::Syscalls(..) => Pass::Syscalls,
+            Task::Hardware(..) => Pass::Hardware,
             Task::Instructions(..) => Pass::Instructions,
             Task::Memory(_) => Pass::Memory,
             Task::Scale(_) => Pass::Scale,
@@ -54,6 +57,7 @@ impl Task {
     pub fn workload(&self) -> Option<&Workload> {
         match self {
             Task::Syscalls(workload, _)
+            | Task::Hardware(workload, _)
             | Task::Instructions(workload, _)
             | Task::Capacity(workload, _)
             | Task::Latency(workload, _)
@@ -66,6 +70,7 @@ impl Task {
     pub fn message_bytes(&self) -> u64 {
         match self {
             Task::Syscalls(Workload { message_bytes, .. }, _)
+            | Task::Hardware(Workload { message_bytes, .. }, _)
             | Task::Instructions(Workload { message_bytes, .. }, _)
             | Task::Capacity(Workload { message_bytes, .. }, _)
             | Task::Latency(Workload { message_bytes, .. }, _)
@@ -78,7 +83,9 @@ impl Task {
     /// Returns the most connections that stand at a time.
     pub fn connections(&self) -> usize {
         match self {
-            Task::Syscalls(workload, _) | Task::Instructions(workload, _) => workload.connections,
+            Task::Syscalls(workload, _)
+            | Task::Hardware(workload, _)
+            | Task::Instructions(workload, _) => workload.connections,
             Task::Capacity(workload, _)
             | Task::Latency(workload, _)
             | Task::Interleaved(workload, _) => workload.all_connections(),
@@ -103,7 +110,7 @@ impl Task {
     /// Estimates how long a trial takes by itself.
     fn estimate(&self) -> Duration {
         match self {
-            Task::Syscalls(..) => Duration::from_millis(1000),
+            Task::Syscalls(..) | Task::Hardware(..) => Duration::from_millis(1000),
             Task::Instructions(_, instructions) => {
                 TIME_OF_A_COUNT * u32::try_from(instructions.seeds).unwrap_or(u32::MAX)
             }

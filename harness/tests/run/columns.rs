@@ -27,7 +27,7 @@ const SCALE: &str = "run_id,arm,backend,step,connections,active_connections,arri
     client_cpu_ns_per_echo,other_cpu_percent,syscalls_per_echo,events_per_wait,\
     machine_available_bytes,status,reason";
 
-const FILES: [(&str, &str); 11] = [
+const FILES: [(&str, &str); 12] = [
     (
         "capacity.csv",
         "sweep,arm,objective_p99_us,kept_per_s,kept_p99_us,kept_p99_low_us,kept_p99_high_us,\
@@ -42,6 +42,10 @@ const FILES: [(&str, &str); 11] = [
     ),
     ("events.csv", "run_id,workload,arm,backend,event,count,count_per_echo,source"),
     ("functions.csv", "run_id,workload,arm,kernel,class,function,instructions_per_echo"),
+    (
+        "hardware.csv",
+        "run_id,workload,arm,backend,mode,event,counted,running_percent,count_per_echo,source",
+    ),
     (
         "instructions.csv",
         "run_id,workload,arm,backend,kernel,emulator,plugin,cpu_model,boot,seed,window,echoes,\

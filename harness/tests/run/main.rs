@@ -17,6 +17,7 @@ mod count;
 mod doctor;
 mod external;
 mod gates;
+mod hardware;
 mod help;
 mod idle_spinner;
 mod interruption;

@@ -6,9 +6,7 @@ use perf_event::{Builder, Counter};
 
 use super::tracefs::{Tracepoint, ids};
 use crate::machine::procfs;
-use crate::machine::rights::{
-    COUNT, LESS_PARANOID, Rights, everybody_may_count, perf_event_paranoid,
-};
+use crate::machine::rights::perf_refusal;
 use crate::machine::unavailable::Unavailable;
 
 /// Open counters on one process, one for each tracepoint of a group.
@@ -45,16 +43,10 @@ impl<T: Tracepoint> TracepointCounters<T> {
 
     pub(super) fn open(pid: u32, inherit: bool) -> Result<Self, Unavailable> {
         let ids = ids::<T>()?;
-        let count = ids.iter().filter(|(_, id)| id.is_some()).count();
         let mut counters = Vec::with_capacity(ids.len());
         for (tracepoint, id) in ids {
             let counter = id.map(|id| open(pid, id, inherit)).transpose();
-            let counter = counter.map_err(|error| match error.raw_os_error() {
-                Some(libc::EMFILE) => Unavailable::new(format!(
-                    "{count} counters need as many descriptors: raise `ulimit -n`"
-                )),
-                _ => refused(&error),
-            })?;
+            let counter = counter.map_err(|error| perf_refusal(&error))?;
             counters.push((tracepoint, counter));
         }
         Ok(Self { counters })
@@ -102,27 +94,4 @@ fn open(pid: u32, id: u64, inherit: bool) -> io::Result<Counter> {
         .exclude_kernel(false)
         .enabled(true)
         .build()
-}
-
-/// Says why perf_event_open(2) did not count.
-fn refused(error: &io::Error) -> Unavailable {
-    match error.raw_os_error() {
-        Some(libc::EACCES | libc::EPERM) => {
-            let rights = Rights::read();
-            let level = perf_event_paranoid();
-            let level = level.map_or("unreadable".to_owned(), |level| level.to_string());
-            let mut advice = rights.how_to_get(COUNT);
-            if rights.is_users() && !everybody_may_count() {
-                advice += &format!(", or have root set `{LESS_PARANOID}`");
-            }
-            Unavailable::new(format!(
-                "perf_event_open was refused ({error}; kernel.perf_event_paranoid is {level})"
-            ))
-            .advising(advice)
-        }
-        Some(libc::ENOSYS) => {
-            Unavailable::new("this kernel has no perf_event_open (CONFIG_PERF_EVENTS)")
-        }
-        _ => Unavailable::new(format!("perf_event_open failed: {error}")),
-    }
 }
