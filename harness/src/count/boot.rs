@@ -44,9 +44,12 @@ pub struct Options {
     #[arg(long, value_name = "N", default_value_t = 2)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=64))]
     cpus: u32,
-    /// A file or a program that the guest needs besides; again for more
+    /// A file, a program or an empty folder that the guest needs besides; again for more
     #[arg(long, value_name = "FILE")]
     with: Vec<PathBuf>,
+    /// Set a variable of the program's environment; again for more
+    #[arg(long = "env", value_name = "NAME=VALUE", value_parser = variable)]
+    environment: Vec<(String, String)>,
     /// Put the files that the program leaves in /out of the guest into this folder, which must not
     /// exist
     #[arg(long, value_name = "DIR")]
@@ -57,6 +60,12 @@ pub struct Options {
     /// The program, and its arguments
     #[arg(required = true, trailing_var_arg = true)]
     command: Vec<String>,
+}
+
+/// Parses a variable and its value.
+fn variable(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("it has no =")?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 /// Boots, and prints what the program printed.
@@ -83,6 +92,7 @@ pub fn run(options: &Options) -> Result<()> {
     let command = GuestCommand {
         program: program.clone(),
         arguments: arguments.to_vec(),
+        environment: options.environment.clone(),
         folder: std::env::current_dir().context("this folder")?,
     };
     let archive = files.finish(&Job { counts: Vec::new(), command: Some(command) })?;

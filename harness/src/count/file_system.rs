@@ -42,8 +42,13 @@ impl FileSystem {
         Ok(())
     }
 
-    /// Adds a file at its own place; a program with what it is linked with.
+    /// Adds a file at its own place; a program with what it is linked with, a folder without what
+    /// is in it.
     pub fn add(&mut self, path: &Path) -> Result<()> {
+        if path.is_dir() {
+            self.archive.folder(path);
+            return Ok(());
+        }
         let contents = fs::read(path).with_context(|| path.display().to_string())?;
         if contents.starts_with(b"\x7fELF") {
             return self.program(path, path);

@@ -105,11 +105,16 @@ fn work(answers: &mut Answers) -> Result<()> {
 }
 
 fn run_command(command: &GuestCommand, answers: &mut Answers) -> Result<()> {
-    let GuestCommand { program, arguments, folder } = command;
+    let GuestCommand { program, arguments, environment, folder } = command;
     fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     let (output, end) = std::io::pipe().context("pipe")?;
     let mut command = Command::new(program);
-    command.args(arguments).current_dir(folder).env("PATH", PATH).stdin(Stdio::null());
+    command
+        .args(arguments)
+        .current_dir(folder)
+        .env("PATH", PATH)
+        .envs(environment.iter().cloned())
+        .stdin(Stdio::null());
     command.stdout(end.try_clone().context("pipe")?).stderr(end);
     let mut child = command.spawn().with_context(|| program.display().to_string())?;
     // Its output ends when it and all that it has started have closed their ends.

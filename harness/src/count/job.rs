@@ -26,6 +26,8 @@ pub struct GuestCommand {
     pub program: PathBuf,
     /// Its arguments.
     pub arguments: Vec<String>,
+    /// Its environment, beside the path to other programs.
+    pub environment: Vec<(String, String)>,
     /// The folder that it is run in.
     pub folder: PathBuf,
 }
