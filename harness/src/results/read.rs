@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use ringmark::kernel::parse_version;
 use serde_json::Value;
 
 use super::files::is_locked;
@@ -220,14 +221,8 @@ fn read_guests(folder: &Path) -> Result<Vec<Run>> {
     };
     let runs = folders.map(|entry| Run::read(&entry?.path()));
     let mut runs: Vec<Run> = runs.collect::<Result<_>>()?;
-    runs.sort_by_key(|run| numbers(run.kernel()));
+    runs.sort_by_key(|run| parse_version(run.kernel()));
     Ok(runs)
-}
-
-/// Returns the numbers of a release, by which the older one comes first.
-fn numbers(release: &str) -> Vec<u64> {
-    let words = release.split(|c: char| !c.is_ascii_digit());
-    words.filter_map(|word| word.parse().ok()).collect()
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use itertools::Itertools as _;
+use ringmark::kernel::parse_version;
 
 use super::metric::INSTRUCTIONS;
 use crate::rows::{Bounds, ComparisonRow, InstructionRow, Verdict};
@@ -12,9 +13,10 @@ pub fn workload_on(workload: &str, kernel: &str) -> String {
     format!("{workload} on {kernel}")
 }
 
-/// Returns the releases of the kernels, in the order in which they were booted.
+/// Returns the releases of the kernels, the oldest first.
 pub fn kernels(rows: &[InstructionRow]) -> Vec<&str> {
-    rows.iter().map(|row| row.kernel.as_str()).unique().collect()
+    let releases = rows.iter().map(|row| row.kernel.as_str()).unique();
+    releases.sorted_by_key(|release| parse_version(release)).collect()
 }
 
 /// The counts of an arm under a workload on a kernel, over all boots and seeds.
