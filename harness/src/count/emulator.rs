@@ -263,7 +263,10 @@ fn last_lines(errors: &str, console: &str) -> String {
     const LINES: usize = 8;
     let lines = errors.lines().chain(console.lines()).map(str::trim);
     let lines: Vec<&str> = lines.filter(|line| !line.is_empty()).collect();
-    match &lines[lines.len().saturating_sub(LINES)..] {
+    // A panic is told in its first line; a list of calls follows.
+    let panic = lines.iter().position(|line| line.contains("Kernel panic"));
+    let begin = panic.unwrap_or(lines.len().saturating_sub(LINES));
+    match &lines[begin..lines.len().min(begin + LINES)] {
         [] => "none; does this kernel have a serial console and an initramfs?".to_owned(),
         last => last.join(" | "),
     }

@@ -8,6 +8,7 @@ use std::process::Command;
 use itertools::Itertools as _;
 
 use crate::columns::assert_files;
+use crate::programs::server;
 use crate::{FOUR_CONNECTIONS, Place, assert_has, failure, heading, stdout, success};
 
 const INSTRUCTIONS: &str = "[instructions]\nechoes = 64\n";
@@ -133,4 +134,25 @@ fn a_guest_that_does_not_come_up_is_ended() {
     let mut command = place.command("boot");
     command.args(["--within", "3s", "--kernel"]).arg(hollow).args(["--", "/bin/true"]);
     assert_has(&failure(&mut command), &["the guest", "last lines"]);
+}
+
+/// Where Debian keeps User-mode Linux, which is a kernel and needs no emulator.
+const USER_MODE_LINUX: &str = "/usr/bin/linux.uml";
+
+#[test]
+fn user_mode_linux_runs_a_server_where_it_comes_up() {
+    let place = Place::with(&good());
+    let mut command = place.command("boot");
+    command.args(["--kernel", USER_MODE_LINUX, "--within", "30s", "--"]);
+    command.arg(server()).args(["--list", "--json"]);
+    let output = command.output().unwrap();
+    let (said, error) = (stdout(&output), String::from_utf8_lossy(&output.stderr));
+    // It does not run on CPUs whose registers it does not know.
+    if !Path::new(USER_MODE_LINUX).exists() || error.contains("the guest") {
+        eprintln!("skipped: no User-mode Linux comes up here: {error}");
+        return;
+    }
+    assert!(output.status.success(), "{error}");
+    let list: serde_json::Value = serde_json::from_str(said.trim()).unwrap();
+    assert!(list.to_string().contains("epoll-et"), "{said}");
 }
