@@ -1,7 +1,7 @@
 //! SIGTERM: what the server has read is sent, then the orderly end, then status 0.
 
 use super::{Case, any, echo, has_knob, knobs};
-use crate::support::{Backend, Client, Server, eventually, side_by_side};
+use crate::support::{Backend, Client, Server, command, eventually, side_by_side};
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -18,6 +18,13 @@ pub const CASES: &[Case] = &[
     echo("drain_on_one_cpu", drain_on_one_cpu),
     echo("drain_slow_readers", drain_slow_readers),
 ];
+
+/// Starts a server, unless the kernel refuses a setting: those before 6.12 refuse incremental
+/// buffers.
+fn started(backend: &Backend, arguments: &[&str]) -> Option<Server> {
+    let server = Server::launch(command(&backend.name, arguments)).ready_or_refused();
+    server.inspect_err(|reason| eprintln!("{} {arguments:?}: skipped: {reason}", backend.name)).ok()
+}
 
 fn drain_nothing(backend: &Backend) {
     let server = Server::start(&backend.name, &[]);
@@ -125,7 +132,7 @@ fn first_cpu() -> usize {
 /// Stops a server while so many clients send all that it takes, and take all that it sends.
 fn loaded_until_the_end(backend: &Backend, arguments: &[&str], count: usize) {
     let arguments = [&["--drain-seconds", "30"], arguments].concat();
-    let server = Server::start(&backend.name, &arguments);
+    let Some(server) = started(backend, &arguments) else { return };
     let mut clients: Vec<Client> = server
         .addresses
         .iter()
@@ -185,7 +192,7 @@ fn drain_slow_readers(backend: &Backend) {
     side_by_side(all, |settings| {
         let mut arguments = vec!["--drain-seconds", "30"];
         arguments.extend(settings.iter().map(String::as_str));
-        let server = Server::start(&backend.name, &arguments);
+        let Some(server) = started(backend, &arguments) else { return };
         let mut clients: Vec<Client> =
             (0..3).map(|_| Client::connect_narrow(server.address())).collect();
         thread::scope(|scope| {

@@ -136,7 +136,7 @@ fn a_guest_that_does_not_come_up_is_ended() {
     assert_has(&failure(&mut command), &["the guest", "last lines"]);
 }
 
-/// Where Debian keeps User-mode Linux, which is a kernel and needs no emulator.
+/// The place of User-mode Linux on Debian. It is a kernel and needs no emulator.
 const USER_MODE_LINUX: &str = "/usr/bin/linux.uml";
 
 #[test]

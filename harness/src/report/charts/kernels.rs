@@ -94,7 +94,7 @@ pub fn memory(run: &Run) -> Found {
         let (near, beyond): (Vec<Line>, Vec<Line>) =
             lines.partition(|line| line.points.iter().all(|point| point.y <= BYTES_MAX));
         far.extend(beyond.into_iter().map(|line| line.label));
-        let title = format!("{words}: bytes per connection over two bare ends");
+        let title = format!("{words}: bytes over two bare ends");
         panels.push(Panel { title, lines: near, goal: None, is_ratio: false });
     }
     let mut canvas = Canvas::new(
