@@ -3,6 +3,7 @@
 mod clock;
 mod columns;
 mod context;
+mod counted_load;
 mod evidence;
 mod fit;
 mod gates;

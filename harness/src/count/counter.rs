@@ -106,40 +106,39 @@ impl InstructionCounter {
             bounds: "exact".to_owned(),
             ..InstructionRow::default()
         };
-        let counted = job.counts.iter().enumerate().map(|(index, count)| {
-            let row = InstructionRow { seed: count.seed, ..row.clone() };
-            match reading.counts.get(&index) {
-                Some(of_count) => self.counted(&reading, of_count, &row),
-                None => Ok(CountOutcome {
-                    status: Status::Failed,
-                    reason: "the guest did not come to it".to_owned(),
-                    rows: Vec::new(),
-                    functions: Vec::new(),
-                }),
+        let mut outcomes = Vec::new();
+        // One server after the other has the same code at the same place.
+        let (mut maps, mut code) = (&[][..], Code::new());
+        for (index, count) in job.counts.iter().enumerate() {
+            let Some(of_count) = reading.counts.get(&index) else {
+                let reason = "the guest did not come to it".to_owned();
+                outcomes.push(CountOutcome::without(Status::Failed, reason));
+                continue;
+            };
+            if maps != of_count.maps {
+                code = functions::read(&of_count.maps, SERVER, &self.server)?;
+                maps = &of_count.maps;
             }
-        });
-        counted.collect()
+            let row = InstructionRow { seed: count.seed, ..row.clone() };
+            outcomes.push(CountOutcome::of(&reading, of_count, &code, &row));
+        }
+        Ok(outcomes)
+    }
+}
+
+impl CountOutcome {
+    fn without(status: Status, reason: String) -> Self {
+        Self { status, reason, rows: Vec::new(), functions: Vec::new() }
     }
 
-    fn counted(
-        &self,
-        boot: &BootReading,
-        reading: &CountReading,
-        row: &InstructionRow,
-    ) -> Result<CountOutcome> {
-        let mut counted = CountOutcome {
-            status: reading.status,
-            reason: reading.reason.clone(),
-            rows: Vec::new(),
-            functions: Vec::new(),
-        };
+    fn of(boot: &BootReading, reading: &CountReading, code: &Code, row: &InstructionRow) -> Self {
+        let mut counted = Self::without(reading.status, reading.reason.clone());
         if reading.status != Status::Ok {
-            return Ok(counted);
+            return counted;
         }
         counted.rows = rows_of(row, reading);
-        let Some(last) = reading.windows.last() else { return Ok(counted) };
-        let code = functions::read(&reading.maps, SERVER, &self.server)?;
-        let functions = functions_of(boot, &code, reading);
+        let Some(last) = reading.windows.last() else { return counted };
+        let functions = functions_of(boot, code, reading);
         let of_class = |(class, instructions): (&str, u64)| InstructionRow {
             window: reading.windows.len() as u32,
             events_per_wait: last.events_per_wait,
@@ -160,7 +159,7 @@ impl InstructionCounter {
             .map(of_function)
             .filter(|row| row.instructions_per_echo >= SMALLEST_FUNCTION)
             .collect();
-        Ok(counted)
+        counted
     }
 }
 

@@ -137,10 +137,16 @@ impl Emulator {
     ) -> Result<Ended> {
         let mut command = self.command(guest, folder, plugin)?;
         end_with_parent(&mut command);
-        let child = command.spawn().with_context(|| self.program.display().to_string())?;
+        let mut child = command.spawn().with_context(|| self.program.display().to_string())?;
         let mut answers = Heard::default();
         let mut listen = || answers.listen(&folder.join(ANSWERS), guest.hear);
-        let ended = wait(child, Instant::now() + guest.most, interruptions, &mut listen)?;
+        let ended = wait(&mut child, Instant::now() + guest.most, interruptions, &mut listen);
+        if ended.is_err() {
+            // It would go on with nobody to hear it. The error that is told is the one of the wait.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        let ended = ended?;
         listen()?;
         let read = |name| {
             let bytes = fs::read(folder.join(name)).unwrap_or_default();
@@ -240,7 +246,7 @@ impl Heard {
 /// Waits for its end; there is none before the deadline if it hangs, and it is killed. So it is if
 /// nobody wants it any more.
 fn wait(
-    mut child: Child,
+    child: &mut Child,
     deadline: Instant,
     interruptions: &Interruptions,
     listen: &mut dyn FnMut() -> Result<()>,

@@ -77,7 +77,7 @@ pub enum GuestEvent {
 }
 
 /// Code that is mapped into the server.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Map {
     pub start: u64,
     pub end: u64,

@@ -437,10 +437,15 @@ impl Matrix {
         self.externals.iter().find(|external| external.name == backend)
     }
 
+    /// Returns the names of its arms, in their order.
+    pub fn arms(&self) -> impl Iterator<Item = String> {
+        self.backends.iter().map(Arm::name)
+    }
+
     /// Returns every arm with one that it is compared with: each with the baseline, then each with
     /// the arm that it is over.
     pub fn comparisons(&self) -> Vec<(String, String)> {
-        let others = self.backends.iter().map(Arm::name).filter(|name| *name != self.baseline);
+        let others = self.arms().filter(|name| *name != self.baseline);
         let mut pairs: Vec<_> = others.map(|name| (name, self.baseline.clone())).collect();
         for arm in &self.backends {
             let over = arm.over.clone().filter(|over| *over != self.baseline);

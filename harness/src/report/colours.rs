@@ -5,7 +5,6 @@
 //! ground by 3 to 1. Nothing is told by colour alone: a backend has a mark of its own shape too,
 //! and lines are dashed.
 
-use crate::matrix::Arm;
 use crate::results::Run;
 
 /// A colour of the palette.
@@ -84,7 +83,7 @@ const SHAPES: [Shape; 7] = [
 /// Returns how an arm of a run is drawn: the baseline first, the others in the order of the matrix.
 pub fn look(run: &Run, arm: &str) -> Look {
     let baseline = &run.matrix.baseline;
-    let mut others = run.matrix.backends.iter().map(Arm::name).filter(|name| name != baseline);
+    let mut others = run.matrix.arms().filter(|name| name != baseline);
     let place = others.position(|name| name == arm).map_or(0, |place| place + 1);
     Look {
         colour: PALETTE[place % PALETTE.len()],

@@ -5,7 +5,6 @@ use itertools::{Itertools as _, iproduct};
 use super::query::absent;
 use super::section::Body;
 use super::table::{MISSING, Table};
-use crate::matrix::Arm;
 use crate::results::Run;
 use crate::rows::Pass;
 use crate::text::{significant, three_digits};
@@ -34,15 +33,11 @@ pub fn counts(run: &Run) -> Body {
     body.notes(format!("{LEGEND}{}", boots(run))).list(&absent(run, Pass::Instructions))
 }
 
-fn arms(run: &Run) -> Vec<String> {
-    run.matrix.backends.iter().map(Arm::name).collect()
-}
-
 fn table(run: &Run, workload: &str, kernel: &str) -> Table {
     let of = |arm: &str| ArmCounts::of(&run.instructions, workload, kernel, arm);
     let base = of(&run.matrix.baseline).map(|counts| counts.server());
     let mut table = Table::new(1, &COLUMNS);
-    for (name, counts) in arms(run).iter().filter_map(|arm| Some((arm, of(arm)?))) {
+    for (name, counts) in run.matrix.arms().filter_map(|arm| Some((arm.clone(), of(&arm)?))) {
         let server = counts.server();
         table.push(vec![
             format!("`{name}`"),
@@ -60,7 +55,8 @@ fn table(run: &Run, workload: &str, kernel: &str) -> Table {
 
 /// Says whether all boots of a kernel counted the same.
 fn boots(run: &Run) -> String {
-    let places = iproduct!(&run.matrix.workloads, kernels(&run.instructions), arms(run));
+    let arms = run.matrix.arms().collect::<Vec<_>>();
+    let places = iproduct!(&run.matrix.workloads, kernels(&run.instructions), arms);
     let counts = places.filter_map(|(workload, kernel, arm)| {
         ArmCounts::of(&run.instructions, &workload.name, kernel, &arm)
     });

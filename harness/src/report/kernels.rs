@@ -5,17 +5,12 @@ use itertools::Itertools as _;
 use super::query::absent;
 use super::section::Body;
 use super::table::{MISSING, Table};
-use crate::matrix::Arm;
 use crate::results::Run;
 use crate::rows::{KERNEL_SUM, MemoryRow, NEVER_USED, Pass, USED_THEN_IDLE};
 use crate::statistics::Interval;
 use crate::text::{integer, significant};
 use crate::verdict::instructions::{ArmCounts, kernels};
 use crate::verdict::memory::slope;
-
-fn arms(run: &Run) -> impl Iterator<Item = String> {
-    run.matrix.backends.iter().map(Arm::name)
-}
 
 /// Returns a table of instructions for each workload of several kernels: the counts, and over the
 /// baseline.
@@ -43,7 +38,7 @@ pub fn instructions(run: &Run) -> Body {
         };
         let mut table = Table::new(1, &heading);
         let is_counted = |arm: &String| kernels.iter().any(|kernel| server(kernel, arm).is_some());
-        for arm in arms(run).filter(is_counted) {
+        for arm in run.matrix.arms().filter(is_counted) {
             let cells = kernels.iter().map(|kernel| cell(kernel, &arm));
             table.push(std::iter::once(format!("`{arm}`")).chain(cells).collect());
         }
@@ -66,7 +61,7 @@ pub fn memory(run: &Run) -> Body {
             Some(format!("{over} ({} to {})", integer(low), integer(high)))
         };
         let mut table = Table::new(1, &heading);
-        for arm in arms(run) {
+        for arm in run.matrix.arms() {
             let cells = run.guests.iter().map(|guest| cell(guest, &arm)).collect_vec();
             if cells.iter().any(Option::is_some) {
                 let cells =

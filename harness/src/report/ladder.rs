@@ -9,7 +9,6 @@ use super::about::short_revision;
 use super::query::{absent, counted_trial};
 use super::section::Body;
 use super::table::{MISSING, Table, cell};
-use crate::matrix::Arm;
 use crate::results::Run;
 use crate::rows::{KERNEL_SUM, NEVER_USED, USER_SUM, Verdict};
 use crate::text::{integer, significant};
@@ -66,7 +65,7 @@ fn notes(run: &Run) -> String {
     ] {
         let rows = run.trials.iter().filter(|row| run.matrix.no_verdict(row) == Some(verdict));
         let without: BTreeSet<&str> = rows.map(|row| row.arm.as_str()).collect();
-        let arms = run.matrix.backends.iter().map(Arm::name);
+        let arms = run.matrix.arms();
         let arms = arms.filter(|arm| without.contains(arm.as_str())).join("`, `");
         if !arms.is_empty() {
             text += &format!("- `{arms}`: {why}, so that there is no verdict\n");

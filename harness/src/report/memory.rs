@@ -9,7 +9,6 @@ use super::query::{SHOWN_BYTES, absent, arms, in_groups};
 use super::section::Body;
 use super::table::{Column, Table, cell};
 use super::walk::place;
-use crate::matrix::Arm;
 use crate::results::Run;
 use crate::rows::{
     ACTIVE, KERNEL_SUM, MemoryRow, NEVER_USED, PAGE_TABLES, Pass, Status, UNEXPLAINED, USED_SUM,
@@ -280,7 +279,7 @@ pub fn fit(run: &Run) -> Body {
             .filter(|end| end.sum() > 0.0)
     };
     let baseline = end(&run.matrix.baseline, None).map(|end| end.sum());
-    let arms = run.matrix.backends.iter().map(Arm::name);
+    let arms = run.matrix.arms();
     let ends = arms.filter_map(|arm| end(&arm, baseline)).collect_vec();
     let columns: [Column<WalkEnd>; 7] = [
         ("arm", |end| end.arm.clone()),

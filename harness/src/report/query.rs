@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::table::MISSING;
 use crate::load::limits::Churn;
-use crate::matrix::{Arm, Workload};
+use crate::matrix::Workload;
 use crate::results::Run;
 use crate::rows::{Bounds, ComparisonRow, Pass, Status, TrialRow, Verdict};
 use crate::statistics::median;
@@ -57,7 +57,7 @@ pub fn describe_load(workload: &Workload) -> String {
 /// Returns the arms in the order of the matrix, the baseline's second reading after its first.
 pub fn arms(run: &Run) -> Vec<String> {
     let baseline = &run.matrix.baseline;
-    let mut arms: Vec<String> = run.matrix.backends.iter().map(Arm::name).collect();
+    let mut arms: Vec<String> = run.matrix.arms().collect();
     if let Some(at) = arms.iter().position(|arm| arm == baseline) {
         arms.insert(at + 1, reading(baseline, 2));
     }

@@ -79,6 +79,43 @@ pub struct ComparisonRow {
     pub verdict: Verdict,
 }
 
+impl ComparisonRow {
+    /// Returns the row of two figures of which each was read once: a ratio without an interval. The
+    /// names are those of the workload, the metric, the arm, its backend and the other arm.
+    pub fn of_two(names: [&str; 5], [other, arm]: [f64; 2], verdict: Verdict) -> Self {
+        let [workload, metric, name, backend, baseline] = names.map(str::to_owned);
+        let (ratio, difference) = (arm / other, arm - other);
+        Self {
+            workload,
+            metric,
+            arm: name,
+            backend,
+            baseline,
+            baseline_median: other,
+            arm_median: arm,
+            ratio,
+            bounds: Bounds::Range,
+            ratio_low: ratio,
+            ratio_high: ratio,
+            mean_ratio: ratio,
+            mean_ratio_low: None,
+            mean_ratio_high: None,
+            difference,
+            difference_low: difference,
+            difference_high: difference,
+            blocks: 1,
+            rounds: None,
+            block_sd_percent: None,
+            p_value: None,
+            p_adjusted: None,
+            margin_percent: None,
+            detectable_percent: None,
+            blocks_to_spare: None,
+            verdict,
+        }
+    }
+}
+
 /// A row of `capacity.csv`: what an arm carried in a sweep at the latency objective.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct CapacityRow {

@@ -60,7 +60,12 @@ pub fn run(options: Options) -> Result<()> {
     let Options { matrix, from, diff, counting, out, server } = options;
     let folder = match from {
         Some(folder) => folder,
-        None => super::drive::drive(RunOptions::to_count(matrix, counting, out, server))?,
+        None => {
+            let counts_only = true;
+            let options =
+                RunOptions { matrix, counting, out, server, counts_only, ..RunOptions::default() };
+            super::drive::drive(options)?
+        }
     };
     let Some([first, second]) = diff.as_deref() else { return Ok(()) };
     let body = difference(&Run::read(&folder)?.functions, first, second)?;

@@ -26,7 +26,7 @@ Examples:
 /// Rows are written as trials end. Ctrl-C stops after the current trial, a second Ctrl-C stops at
 /// once. --resume continues a run, whatever ended it.
 ///
-#[derive(clap::Args, Debug)]
+#[derive(clap::Args, Debug, Default)]
 #[command(after_help = AFTER_HELP)]
 pub struct Options {
     /// The matrix file; see harness/matrix
@@ -61,28 +61,4 @@ pub struct Options {
     /// Whether instructions are counted, and nothing else.
     #[arg(skip)]
     pub(super) counts_only: bool,
-}
-
-impl Options {
-    /// Returns those of a run that counts instructions, and nothing else.
-    pub(super) fn to_count(
-        matrix: Option<PathBuf>,
-        counting: CountingOptions,
-        out: Option<PathBuf>,
-        server: Option<PathBuf>,
-    ) -> Self {
-        Self {
-            matrix,
-            out,
-            seed: None,
-            connections: None,
-            server,
-            sides: sides::Options::default(),
-            resume: None,
-            anyway: false,
-            replay: None,
-            counting,
-            counts_only: true,
-        }
-    }
 }

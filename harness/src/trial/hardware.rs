@@ -1,29 +1,20 @@
 //! The CPUs' own counts of the server's threads, over a fixed number of echoes between two moments
 //! of rest.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result, ensure};
 
 use super::context::TrialContext;
+use super::counted_load::{CountedLoad, REST_TIME};
 use super::evidence::Evidence;
 use super::rest::comes_to_rest;
 use super::site::{Site, UNSEEN};
 use super::task::Trial;
 use super::window::server_cpu_ns;
 use super::{gates, in_force};
-use crate::load::result::LoadEvent;
 use crate::machine::Unavailable;
 use crate::machine::hardware::{CounterReading, CpuMode, HardwareCounters, HardwareEvent};
 use crate::matrix::Workload;
 use crate::rows::{HardwareRow, Outcome, Status, TrialRow};
-
-/// How long a server may take to come to rest. An SQPOLL thread polls on for as long as
-/// sq_thread_idle says (io_uring_setup(2)), 1 s if nothing is given.
-const REST_TIME: Duration = Duration::from_secs(5);
-
-/// How long the echoes may take, beside the time in which an open loop sends them.
-const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Measures one trial of the pass.
 pub fn measure(
@@ -44,30 +35,21 @@ pub fn measure(
         Ok(counters) => counters,
         Err(unavailable) => return Ok((Status::Unsupported, unavailable.to_string())),
     };
-    let each = (echoes / workload.connections as u64).max(1);
-    let all = each * workload.connections as u64;
-    let more: Vec<String> = workload.all_echoes(each).into_iter().collect();
-    let mut load = site.open_load(workload.connections, workload.connections, &more)?;
-    // Everything is touched once, so that growth of tables and buffers is not counted.
-    let warm_up = site.server.blaming(|_| load.command("echo 1", Duration::from_secs(60)))?;
-    ensure!(matches!(warm_up, LoadEvent::Echoed(_)), "no echo came back");
+    let mut load = CountedLoad::open(&mut site, workload, echoes)?;
     rest(&mut site)?;
     let before = (counters.read().context("read the counters")?, site.server.counters()?);
-    let time = Duration::from_secs_f64(workload.rate().map_or(0.0, |rate| all as f64 / rate));
-    let order = workload.echo_command(each);
-    let result = site.server.blaming(|_| load.measure(&order, PATIENCE + time))?;
+    let result = load.measure(&mut site.server)?;
     rest(&mut site)?;
     let after = (counters.read().context("read the counters")?, site.server.counters()?);
     load.quit()?;
     let row = &mut outcome.row;
     let counted = site.stop(row)?;
-    ensure!(result.echoes == all, "{} echoes came back", result.echoes);
     row.connections = Some(after.1.of_loop("open"));
     row.active_connections = Some(result.active_connections as u64);
-    row.echoes = Some(all);
+    row.echoes = Some(result.echoes);
     row.events_per_wait = after.1.events_per_wait_since(&before.1);
     let since = before.0.iter().zip(after.0).map(|((mode, event, first), (.., last))| {
-        hardware_row(row, *mode, *event, last.since(first), all as f64)
+        hardware_row(row, *mode, *event, last.since(first), result.echoes as f64)
     });
     outcome.hardware = since.collect();
     let row = &outcome.row;

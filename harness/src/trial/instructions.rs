@@ -32,28 +32,27 @@ pub fn count_set(trials: &[Trial], context: &TrialContext) -> Vec<Outcome> {
         }
     }
     let Some((first, _)) = counted.first() else { return outcomes };
-    let counter = match &context.counter {
-        Ok(counter) => counter,
-        Err(reason) => {
-            for (_, outcome) in counted {
-                (outcome.row.status, outcome.row.reason) = (Status::Unsupported, reason.clone());
-            }
-            return outcomes;
+    let counted_by = match &context.counter {
+        Err(reason) => Err((Status::Unsupported, reason.clone())),
+        Ok(counter) => {
+            let (kernel, boot) = counter.kernel_of(first.block);
+            let results = counter.count(kernel, counts, &context.interruptions);
+            results
+                .map(|results| (VecDeque::from(results), boot))
+                .map_err(|error| failure(&error, context))
         }
     };
-    let (kernel, boot) = counter.kernel_of(first.block);
-    match counter.count(kernel, counts, &context.interruptions) {
-        Ok(results) => {
-            let mut results = VecDeque::from(results);
+    match counted_by {
+        Ok((mut results, boot)) => {
             for (trial, outcome) in counted {
                 let Task::Instructions(_, instructions) = &trial.task else { continue };
                 let of_trial = results.drain(..(instructions.seeds as usize).min(results.len()));
                 take(of_trial.collect(), boot, outcome);
             }
         }
-        Err(error) => {
+        Err((status, reason)) => {
             for (_, outcome) in counted {
-                (outcome.row.status, outcome.row.reason) = failure(&error, context);
+                (outcome.row.status, outcome.row.reason) = (status, reason.clone());
             }
         }
     }

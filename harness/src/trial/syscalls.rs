@@ -3,18 +3,19 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use ringmark::backend;
 use ringmark::call::Call;
 use ringmark::protocol::ServerCounters;
 
 use super::clock::{self, LoadWindow};
 use super::context::TrialContext;
+use super::counted_load::{CountedLoad, REST_TIME};
 use super::evidence::Evidence;
 use super::site::{Site, UNSEEN, miscounted};
 use super::task::Trial;
 use super::{gates, in_force};
-use crate::load::result::{LoadEvent, LoadResult};
+use crate::load::result::LoadResult;
 use crate::machine::Unavailable;
 use crate::machine::tracepoints::{Reading, RingEvent, Syscall, TracepointCounters};
 use crate::matrix::Workload;
@@ -28,15 +29,8 @@ const NOT_SELF_COUNTED: [Call; 3] = [Call::Mmap, Call::Munmap, Call::Futex];
 /// count.
 const OTHER_PER_ECHO: f64 = 0.01;
 
-/// How long a server may take to come to rest. An SQPOLL thread polls on for as long as
-/// sq_thread_idle says (io_uring_setup(2)), 1 s if nothing is given.
-const REST_TIME: Duration = Duration::from_secs(5);
-
 /// A server that is not to be seen rests if its counters stand still for so long.
 const UNSEEN_REST: Duration = Duration::from_millis(20);
-
-/// How long the echoes may take, beside the time in which an open loop sends them.
-const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Measures one trial of the pass.
 pub fn measure(
@@ -60,14 +54,12 @@ pub fn measure(
             format!("it has no counters of its own, and there are no others: {unavailable}");
         return Ok((Status::Unsupported, reason));
     }
-    let each = (echoes / workload.connections as u64).max(1);
-    let span = Span::read(&mut site, workload, each, &mut tracepoints)?;
+    let span = Span::read(&mut site, workload, echoes, &mut tracepoints)?;
     let Span { before, after, result, io_workers } = &span;
     let row = &mut outcome.row;
     let counters = site.stop(row)?;
 
-    let echoes = each * workload.connections as u64;
-    ensure!(result.echoes == echoes, "{} echoes came back", result.echoes);
+    let echoes = result.echoes;
     let stood = after.own.of_loop("open");
     row.connections = Some(stood);
     row.active_connections = Some(result.active_connections as u64);
@@ -105,24 +97,17 @@ struct Span {
 }
 
 impl Span {
-    /// Lets the load make `each` echoes on every connection.
+    /// Lets the load make so many echoes in all.
     fn read(
         site: &mut Site,
         workload: &Workload,
-        each: u64,
+        echoes: u64,
         tracepoints: &mut Tracepoints,
     ) -> Result<Self> {
-        let all = (each * workload.connections as u64) as f64;
-        let time_s = workload.rate().map_or(0.0, |rate| all / rate);
-        let more: Vec<String> = workload.all_echoes(each).into_iter().collect();
-        let mut load = site.open_load(workload.connections, workload.connections, &more)?;
+        let mut load = CountedLoad::open(site, workload, echoes)?;
         let server = &mut site.server;
-        // Everything is touched once, so that growth of tables and buffers is not counted.
-        let warm_up = server.blaming(|_| load.command("echo 1", Duration::from_secs(60)))?;
-        ensure!(matches!(warm_up, LoadEvent::Echoed(_)), "no echo came back");
         let before = server.blaming(|server| AtRest::find(server, tracepoints))?;
-        let patience = PATIENCE + Duration::from_secs_f64(time_s);
-        let result = server.blaming(|_| load.measure(&workload.echo_command(each), patience))?;
+        let result = load.measure(server)?;
         let after = server.blaming(|server| AtRest::find(server, tracepoints))?;
         let io_workers = match server.tasks()? {
             Some(tasks) => tasks.io_workers,

@@ -6,7 +6,7 @@ use itertools::Itertools as _;
 use ringmark::kernel::parse_version;
 
 use super::metric::INSTRUCTIONS;
-use crate::rows::{Bounds, ComparisonRow, InstructionRow, Verdict};
+use crate::rows::{ComparisonRow, InstructionRow, Verdict};
 
 /// Returns the workload of a comparison of counts, as in `comparisons.csv`.
 pub fn workload_on(workload: &str, kernel: &str) -> String {
@@ -138,34 +138,15 @@ fn comparison(
     let ratios = counts.ratios(others);
     let (low, high) = ratios.iter().copied().minmax().into_option()?;
     let (count, other) = (counts.server(), others.server());
-    let ratio = count / other;
+    let backend = &counts.rows.first()?.backend;
+    let names = [workload, INSTRUCTIONS.name, arm, backend, baseline];
     Some(ComparisonRow {
-        workload: workload.to_owned(),
-        metric: INSTRUCTIONS.name.to_owned(),
-        arm: arm.clone(),
-        backend: counts.rows.first()?.backend.clone(),
-        baseline: baseline.clone(),
-        baseline_median: other,
-        arm_median: count,
-        ratio,
-        bounds: Bounds::Range,
         ratio_low: low,
         ratio_high: high,
-        mean_ratio: ratio,
-        mean_ratio_low: None,
-        mean_ratio_high: None,
-        difference: count - other,
         difference_low: other * (low - 1.0),
         difference_high: other * (high - 1.0),
         blocks: ratios.len() as u32,
-        rounds: None,
-        block_sd_percent: None,
-        p_value: None,
-        p_adjusted: None,
-        margin_percent: None,
-        detectable_percent: None,
-        blocks_to_spare: None,
-        verdict: Verdict::Counted,
+        ..ComparisonRow::of_two(names, [other, count], Verdict::Counted)
     })
 }
 

@@ -6,7 +6,7 @@ use itertools::iproduct;
 use ringmark::backend::FLOOR;
 
 use super::metric;
-use crate::rows::{Bounds, ComparisonRow, MemoryRow, NEVER_USED, Status, USED_THEN_IDLE, Verdict};
+use crate::rows::{ComparisonRow, MemoryRow, NEVER_USED, Status, USED_THEN_IDLE, Verdict};
 use crate::statistics::Interval;
 
 /// The states of a connection in which memory is compared.
@@ -75,35 +75,9 @@ pub fn compare(memory: &[MemoryRow], pairs: &[(String, String)]) -> Vec<Comparis
             };
             let (row, arm_bytes) = slope(arm)?;
             let (_, baseline_bytes) = slope(baseline).filter(|(_, bytes)| *bytes > 0.0)?;
-            let ratio = arm_bytes / baseline_bytes;
-            Some(ComparisonRow {
-                workload: workload(state),
-                metric: metric.name.to_owned(),
-                arm: arm.clone(),
-                backend: row.backend.clone(),
-                baseline: baseline.clone(),
-                baseline_median: baseline_bytes,
-                arm_median: arm_bytes,
-                ratio,
-                bounds: Bounds::Range,
-                ratio_low: ratio,
-                ratio_high: ratio,
-                mean_ratio: ratio,
-                mean_ratio_low: None,
-                mean_ratio_high: None,
-                difference: arm_bytes - baseline_bytes,
-                difference_low: arm_bytes - baseline_bytes,
-                difference_high: arm_bytes - baseline_bytes,
-                blocks: 1,
-                rounds: None,
-                block_sd_percent: None,
-                p_value: None,
-                p_adjusted: None,
-                margin_percent: None,
-                detectable_percent: None,
-                blocks_to_spare: None,
-                verdict: Verdict::OneWalk,
-            })
+            let workload = workload(state);
+            let names = [workload.as_str(), metric.name, arm, &row.backend, baseline];
+            Some(ComparisonRow::of_two(names, [baseline_bytes, arm_bytes], Verdict::OneWalk))
         })
         .collect()
 }

@@ -47,7 +47,7 @@ pub fn syscalls(run: &Run) -> Found {
         })
     };
     let group = |workload: &Workload| {
-        let arms = run.matrix.backends.iter().map(|contender| contender.name());
+        let arms = run.matrix.arms();
         let rows: Vec<ChartRow> = arms.filter_map(|arm| row(workload, arm)).collect();
         (!rows.is_empty()).then(|| Group { heading: workload.name.clone(), rows, band: None })
     };
@@ -101,7 +101,7 @@ pub fn memory(run: &Run) -> Found {
     let states =
         [(NEVER_USED, "never used"), (USED_THEN_IDLE, "used, then idle"), (ACTIVE, "active")];
     let group = |(state, words): (&str, &str)| {
-        let arms = run.matrix.backends.iter().map(|contender| contender.name());
+        let arms = run.matrix.arms();
         let of_arm = |arm: String| {
             let rows = usable.iter().copied().filter(|row| row.arm == arm && row.state == state);
             row(arm.clone(), &rows.collect::<Vec<_>>(), &colours)

@@ -83,7 +83,7 @@ pub fn ratios(run: &Run, compared: &RatioChart) -> Found {
 }
 
 fn ratios_of(run: &Run, compared: &RatioChart, workload: &Workload) -> Option<Group> {
-    let arms = run.matrix.backends.iter().map(|contender| contender.name());
+    let arms = run.matrix.arms();
     let found =
         |arm: String| comparison(run, &workload.name, compared.metric, &arm, &run.matrix.baseline);
     let comparisons: Vec<&ComparisonRow> = arms.filter_map(found).collect();

@@ -3,7 +3,7 @@
 use itertools::{Itertools as _, iproduct};
 
 use super::kit::{Found, nothing_of, say_missing};
-use crate::matrix::{Arm, Workload};
+use crate::matrix::Workload;
 use crate::report::chart::rows::{self, ChartRow, Drawn, Group, StackPart};
 use crate::report::chart::{Canvas, Chart};
 use crate::report::colours::{Colour, of_class};
@@ -44,7 +44,7 @@ fn of_kernel(run: &Run, workload: &Workload, kernel: &str) -> Option<Chart> {
         let figures = significant(counts.server());
         Some(ChartRow { label: arm, figures, drawn: Drawn::Stack(parts) })
     };
-    let rows = run.matrix.backends.iter().map(Arm::name).filter_map(row).collect_vec();
+    let rows = run.matrix.arms().filter_map(row).collect_vec();
     if rows.is_empty() {
         return None;
     }

@@ -3,7 +3,7 @@
 use itertools::Itertools as _;
 
 use super::kit::{Found, nothing_of, say_missing};
-use crate::matrix::{Arm, Workload};
+use crate::matrix::Workload;
 use crate::report::chart::axis::Axis;
 use crate::report::chart::lines::{self, Across, LEFT, Line, Panel, Point, RIGHT};
 use crate::report::chart::{Canvas, Chart};
@@ -58,7 +58,7 @@ pub fn instructions(run: &Run) -> Found {
 
 /// Returns the lines that can be drawn together, and those that go beyond.
 fn lines_of(run: &Run, workload: &Workload, kernels: &[&str]) -> (Vec<Line>, Vec<Line>) {
-    let others = run.matrix.backends.iter().map(Arm::name);
+    let others = run.matrix.arms();
     let others = others.filter(|arm| *arm != run.matrix.baseline);
     let counts =
         |kernel: &str, arm: &str| ArmCounts::of(&run.instructions, &workload.name, kernel, arm);

@@ -200,7 +200,7 @@ pub struct Judgement<'a> {
 impl<'a> Judgement<'a> {
     /// Judges these figures.
     pub fn of(pair: &Pair, asked: &Asked, figures: &'a [Figure]) -> Self {
-        let arms = pair.a.matrix.backends.iter().map(crate::matrix::Arm::name).collect::<Vec<_>>();
+        let arms = pair.a.matrix.arms().collect::<Vec<_>>();
         let (mut found, mut unjudged) = (Vec::new(), Vec::new());
         for place in places(pair, asked, &arms) {
             let figure = figures.iter().find(|figure| place.is_of(figure));

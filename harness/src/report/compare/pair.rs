@@ -1,6 +1,6 @@
 //! Two runs, and what is asked of them.
 
-use crate::matrix::{Arm, Workload};
+use crate::matrix::Workload;
 use crate::results::Run;
 use crate::statistics::Interval;
 use crate::verdict::instructions::ArmCounts;
@@ -68,7 +68,7 @@ impl Asked<'_> {
 
 /// Returns the arms of a run, in the order of its matrix.
 pub fn arms(run: &Run) -> Vec<String> {
-    run.matrix.backends.iter().map(Arm::name).collect()
+    run.matrix.arms().collect()
 }
 
 /// Returns the workloads of a run, likewise.
