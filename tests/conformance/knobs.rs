@@ -1,7 +1,7 @@
 //! Every value that a knob takes must serve: the ends of each range, and all the smallest at once.
 
 use super::{Case, any, echo, has_knob, outlives, survives_with};
-use crate::support::{Backend, Client, Knob, Server, command, eventually, side_by_side};
+use crate::support::{Backend, Client, Knob, Server, command, eventually_by_steps, side_by_side};
 use std::iter;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -167,8 +167,9 @@ fn smallest_queues(backend: &Backend) {
             // Stopped, it sends nothing: what they are to take must be on its way. A server that
             // gets no CPU is quiet as well.
             let to_take = round * 16 * 100_000;
-            eventually(
+            eventually_by_steps(
                 "enough is sent",
+                || server.bytes_moved(),
                 || server.counters().of("bytes_sent"),
                 |sent| *sent >= to_take,
             );

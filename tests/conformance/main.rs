@@ -27,7 +27,7 @@
 //! | variable | effect |
 //! |---|---|
 //! | `RINGMARK_FULL=1` | `short_connections` takes 100,000 on each backend instead of 20,000 |
-//! | `RINGMARK_PATIENCE=N` | a wait lasts N seconds at most instead of 20 |
+//! | `RINGMARK_PATIENCE=N` | a wait lasts N seconds at most instead of 60 |
 
 #[path = "../support/mod.rs"]
 mod support;

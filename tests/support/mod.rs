@@ -31,7 +31,7 @@ pub const SERVER: &str = env!("CARGO_BIN_EXE_ringmark-server");
 /// `RINGMARK_PATIENCE=SECONDS` is for machines that are emulated.
 pub static PATIENCE: LazyLock<Duration> = LazyLock::new(|| {
     let seconds = std::env::var("RINGMARK_PATIENCE").map(|text| text.parse());
-    Duration::from_secs(seconds.map_or(20, |seconds| seconds.expect("RINGMARK_PATIENCE")))
+    Duration::from_secs(seconds.map_or(60, |seconds| seconds.expect("RINGMARK_PATIENCE")))
 });
 
 /// How long a whole case may last. Its server is killed when this process ends, if not before.
@@ -211,17 +211,32 @@ pub fn side_by_side<I: Send, T: Send>(
 /// not come.
 pub fn eventually<T: std::fmt::Debug>(
     what: &str,
+    read: impl FnMut() -> T,
+    holds: impl Fn(&T) -> bool,
+) -> T {
+    eventually_by_steps(what, || 0, read, holds)
+}
+
+/// Like [`eventually`], for work of a bounded length on a machine of any speed: patience begins
+/// anew with each change of `done`.
+pub fn eventually_by_steps<T: std::fmt::Debug>(
+    what: &str,
+    done: impl Fn() -> u64,
     mut read: impl FnMut() -> T,
     holds: impl Fn(&T) -> bool,
 ) -> T {
-    let started = Instant::now();
+    let mut last = (done(), Instant::now());
     loop {
         let value = read();
         if holds(&value) {
             return value;
         }
+        let now = done();
+        if now != last.0 {
+            last = (now, Instant::now());
+        }
         assert!(
-            started.elapsed() < *PATIENCE,
+            last.1.elapsed() < *PATIENCE,
             "{what}: not after {} s; it is now {value:?}",
             PATIENCE.as_secs()
         );

@@ -1,7 +1,7 @@
 //! One server process: started on free ports, asked by signals, reaped whatever happens.
 
 use super::confine::{before_exec, checked};
-use super::{Client, PATIENCE, SERVER, eventually, process};
+use super::{Client, PATIENCE, SERVER, eventually, eventually_by_steps, process};
 use serde_json::Value;
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -251,11 +251,13 @@ impl Server {
     }
 
     /// Waits until it rests: in a tenth of a second hardly a call and hardly any CPU time, and at
-    /// its end no thread that would run if it had a CPU. A loop that spins never gets there.
+    /// its end no thread that would run if it had a CPU. A loop that spins never gets there, and
+    /// one that still moves bytes is waited for.
     pub fn wait_until_quiet(&self) {
         let read = || (self.counters().calls.values().sum::<u64>(), process::cpu_ticks(self.pid()));
-        eventually(
+        eventually_by_steps(
             "calls and CPU ticks in a tenth of a second are few",
+            || self.bytes_moved(),
             || {
                 let before = read();
                 thread::sleep(Duration::from_millis(100));
@@ -265,6 +267,12 @@ impl Server {
             },
             |(calls, ticks, runnable)| *calls <= 4 && *ticks <= 4 && !runnable,
         );
+    }
+
+    /// Bytes that it has received and sent so far.
+    pub fn bytes_moved(&self) -> u64 {
+        let counters = self.counters();
+        counters.of("bytes_received") + counters.of("bytes_sent")
     }
 
     /// Asks it to end and waits until it has.
