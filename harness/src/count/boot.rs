@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::emulator::{EMULATOR, Emulator, Guest};
+use super::emulator::{EMULATOR, Emulator, Guest, MEMORY_MIB};
 use super::file_system::FileSystem;
 use super::job::{GuestCommand, GuestEvent, Job};
 use super::kernel::{self, KernelKind};
@@ -44,6 +44,10 @@ pub struct Options {
     #[arg(long, value_name = "N", default_value_t = 2)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=64))]
     cpus: u32,
+    /// Memory of the guest, in MiB; with little, its kernel drops what full sockets are sent
+    #[arg(long, value_name = "N", default_value_t = MEMORY_MIB)]
+    #[arg(value_parser = clap::value_parser!(u32).range(256..=65_536))]
+    memory_mib: u32,
     /// A file, a program or an empty folder that the guest needs besides; again for more
     #[arg(long, value_name = "FILE")]
     with: Vec<PathBuf>,
@@ -113,6 +117,7 @@ pub fn run(options: &Options) -> Result<()> {
         image: &options.kernel,
         archive: &archive,
         cpus: Some(options.cpus),
+        memory_mib: options.memory_mib,
         most: options.within.get(),
         hear: &hear,
     };

@@ -9,7 +9,7 @@ use itertools::Itertools;
 use ringmark::backend;
 
 use super::classes;
-use super::emulator::{Emulator, Guest};
+use super::emulator::{Emulator, Guest, MEMORY_MIB};
 use super::file_system::FileSystem;
 use super::functions::{self, Code};
 use super::guest::SERVER;
@@ -95,7 +95,14 @@ impl InstructionCounter {
         let job = Job { counts, command: None };
         let archive = files.finish(&job)?;
         let most = BOOT_TIME + COUNT_TIME * job.counts.len() as u32;
-        let guest = Guest { image: kernel, archive: &archive, cpus: None, most, hear: &|_| Ok(()) };
+        let guest = Guest {
+            image: kernel,
+            archive: &archive,
+            cpus: None,
+            memory_mib: MEMORY_MIB,
+            most,
+            hear: &|_| Ok(()),
+        };
         let boot = self.emulator.boot(&guest, interruptions)?;
         let reading = BootReading::read(&boot.windows, boot.answers)?;
         let row = InstructionRow {

@@ -19,8 +19,8 @@ use crate::programs::process::Interruptions;
 /// The emulator if none is named.
 pub const EMULATOR: &str = "qemu-system-x86_64";
 
-/// The guest's memory, in MiB.
-const MEMORY_MIB: u32 = 1024;
+/// A guest's memory, in MiB, if nothing else is asked for.
+pub const MEMORY_MIB: u32 = 1024;
 
 /// The parameters of the kernel: nothing is random, and nothing goes on beside the servers.
 /// Debian's kernels clear all memory that they hand out, unless they are told not to.
@@ -45,6 +45,8 @@ pub struct Guest<'a> {
     pub archive: &'a [u8],
     /// Its CPUs; without them there is one, whose instructions are counted.
     pub cpus: Option<u32>,
+    /// Its memory, in MiB.
+    pub memory_mib: u32,
     /// The longest that it may take.
     pub most: Duration,
     /// Takes each answer as it comes.
@@ -180,7 +182,7 @@ impl Emulator {
         let answers = made(ANSWERS)?;
         command.stdin(Stdio::null()).stderr(made(ERRORS)?);
         if self.kind == KernelKind::Program {
-            let memory = format!("mem={MEMORY_MIB}M");
+            let memory = format!("mem={}M", guest.memory_mib);
             command
                 .args([&memory, &format!("initrd={}", file(ARCHIVE)), "quiet", "panic=-1"])
                 .args(["con=null", "con0=null,fd:2", "ssl=null", "ssl0=null,fd:1"])
@@ -190,7 +192,7 @@ impl Emulator {
         }
         command
             .args(["-M", "pc,hpet=off", "-nodefaults", "-no-user-config", "-no-reboot"])
-            .args(["-display", "none", "-m", &MEMORY_MIB.to_string()])
+            .args(["-display", "none", "-m", &guest.memory_mib.to_string()])
             // Copies by `rep movs` would count an instruction a byte; random numbers differ from
             // boot to boot.
             .args(["-cpu", "max,-erms,-fsrm,-rdrand,-rdseed", "-seed", "1"])
