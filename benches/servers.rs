@@ -27,6 +27,7 @@ use ringmark::backend::{self, Entry, Knobs};
 use ringmark::cpus::{self, CpuList};
 use ringmark::echo::Stream;
 use ringmark::protocol::ServerCounters;
+use ringmark::service::Service;
 use ringmark::stop::Stop;
 use ringmark::worker::{Plan, Worker};
 use socket2::SockRef;
@@ -143,6 +144,7 @@ impl Server {
             index: 0,
             backend,
             knobs: knobs.clone(),
+            service: Service::Echo,
             addresses: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))],
             cpu: *SERVER_CPU,
         };

@@ -9,29 +9,35 @@ pub mod uring;
 pub use crate::contract::{Entry, Facts, Knob, Knobs, Needs, Unsupported};
 
 use crate::contract::{Backend, InvalidArgument};
+use crate::service::{Echo, Exchange};
+
+/// A backend, compiled once for echoes and once for conversations.
+macro_rules! entry {
+    ($($part:ident)::+) => { Entry::of::<$($part)::+<Echo>, $($part)::+<Exchange>>() };
+}
 
 /// Every backend.
 pub static ALL: &[Entry] = &[
-    Entry::of::<document::EpollDocument>(),
-    Entry::of::<readiness::epoll::EpollLevel>(),
-    Entry::of::<readiness::epoll::EpollEdge>(),
-    Entry::of::<uring::Uring<uring::Oneshot>>(),
-    Entry::of::<uring::Uring<uring::Provided<uring::Multishot>>>(),
-    Entry::of::<uring::Uring<uring::Provided<uring::Direct>>>(),
-    Entry::of::<uring::Uring<uring::Provided<uring::PollMultishot>>>(),
-    Entry::of::<uring::Uring<uring::Provided<uring::Bundle>>>(),
-    Entry::of::<uring::Uring<uring::Provided<uring::SubmissionThread>>>(),
-    Entry::of::<threads::Threads>(),
-    Entry::of::<readiness::poll::Poll>(),
-    Entry::of::<readiness::select::Select>(),
-    Entry::of::<null::Null>(),
+    entry!(document::EpollDocument),
+    entry!(readiness::epoll::EpollLevel),
+    entry!(readiness::epoll::EpollEdge),
+    entry!(uring::UringOneshot),
+    entry!(uring::UringMultishot),
+    entry!(uring::UringMultishotDirect),
+    entry!(uring::UringPollMultishot),
+    entry!(uring::UringBundle),
+    entry!(uring::UringSqpoll),
+    entry!(threads::Threads),
+    entry!(readiness::poll::Poll),
+    entry!(readiness::select::Select),
+    entry!(null::Null),
 ];
 
 /// The name of the floor, which memory is measured against.
-pub const FLOOR: &str = null::Null::FACTS.name;
+pub const FLOOR: &str = null::Null::<Echo>::FACTS.name;
 
 /// The name of tuned epoll, which a calibration measures unless told otherwise.
-pub const TUNED: &str = readiness::epoll::EpollEdge::FACTS.name;
+pub const TUNED: &str = readiness::epoll::EpollEdge::<Echo>::FACTS.name;
 
 /// Finds a backend by its name.
 pub fn find(name: &str) -> Result<&'static Entry, InvalidArgument> {

@@ -71,7 +71,7 @@ impl Unsent {
 
 /// Sends once. A socket that takes only a part is full (epoll(7), "how to use EPOLLET"), so there
 /// is no second try; one that takes nothing has sent 0.
-fn send(counters: &Counters, fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
+pub fn send(counters: &Counters, fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
     match sys::send(counters, fd, bytes, 0) {
         Ok(sent) => {
             counters.bytes_sent.add(sent as u64);

@@ -7,6 +7,7 @@
 //! once per worker.
 
 use crate::counters::Counters;
+use crate::service::{Conversation, Echo, Exchange, Service, Terms};
 use crate::stop::Stop;
 use serde_json::{Map, Value, json};
 use std::fmt;
@@ -16,6 +17,9 @@ use std::ops::{Deref, RangeInclusive};
 
 /// One way for a server to wait for and move bytes.
 pub trait Backend: Sized {
+    /// The conversations that it is compiled for.
+    type Conversation: Conversation;
+
     /// The facts that are known before it runs.
     const FACTS: BackendFacts;
 
@@ -30,7 +34,11 @@ pub trait Backend: Sized {
     fn probe(knobs: &Knobs, workers: u16) -> Result<(), Unsupported>;
 
     /// Sets up on the worker's own thread, which has its own file table already.
-    fn new(listeners: Vec<TcpListener>, knobs: &Knobs) -> io::Result<Self>;
+    fn new(
+        listeners: Vec<TcpListener>,
+        knobs: &Knobs,
+        terms: <Self::Conversation as Conversation>::Terms,
+    ) -> io::Result<Self>;
 
     /// Returns what the kernel granted: flags, features, sizes in bytes.
     fn in_force(&self) -> Facts {
@@ -307,14 +315,31 @@ pub struct Entry {
     pub locked_bytes: fn(&Knobs) -> u64,
     /// [`Backend::probe`].
     pub probe: fn(&Knobs, u16) -> Result<(), Unsupported>,
-    /// Sets up on the calling thread, reports what is in force, and runs.
-    pub serve: Serve,
+    /// Sets up an echo on the calling thread, reports what is in force, and runs.
+    echo: Serve<Echo>,
+    /// The same for conversations.
+    exchange: Serve<Exchange>,
 }
 
 /// [`Backend::new`], [`Backend::in_force`] given to the last argument, and [`Backend::run`], in
 /// one.
-pub type Serve =
-    fn(Vec<TcpListener>, &Knobs, &Counters, &Stop, &mut dyn FnMut(Facts)) -> io::Result<()>;
+type Serve<C> = fn(
+    (Vec<TcpListener>, &Knobs, <C as Conversation>::Terms),
+    &Counters,
+    &Stop,
+    &mut dyn FnMut(Facts),
+) -> io::Result<()>;
+
+fn serve<B: Backend>(
+    (listeners, knobs, terms): (Vec<TcpListener>, &Knobs, <B::Conversation as Conversation>::Terms),
+    counters: &Counters,
+    stop: &Stop,
+    ready: &mut dyn FnMut(Facts),
+) -> io::Result<()> {
+    let backend = B::new(listeners, knobs, terms)?;
+    ready(backend.in_force());
+    backend.run(counters, stop)
+}
 
 impl Deref for Entry {
     type Target = BackendFacts;
@@ -325,17 +350,35 @@ impl Deref for Entry {
 }
 
 impl Entry {
-    /// Makes the entry of a backend.
-    pub const fn of<B: Backend>() -> Self {
+    /// Makes the entry of a backend, of which `E` is compiled for echoes and `X` for conversations.
+    pub const fn of<E, X>() -> Self
+    where
+        E: Backend<Conversation = Echo>,
+        X: Backend<Conversation = Exchange>,
+    {
         Self {
-            facts: B::FACTS,
-            locked_bytes: B::locked_bytes,
-            probe: B::probe,
-            serve: |listeners, knobs, counters, stop, ready| {
-                let backend = B::new(listeners, knobs)?;
-                ready(backend.in_force());
-                backend.run(counters, stop)
-            },
+            facts: E::FACTS,
+            locked_bytes: E::locked_bytes,
+            probe: E::probe,
+            echo: serve::<E>,
+            exchange: serve::<X>,
+        }
+    }
+
+    /// Serves until `stop` on the calling thread; `ready` is told what is in force before the first
+    /// connection.
+    pub fn serve(
+        &self,
+        (listeners, knobs, service): (Vec<TcpListener>, &Knobs, Service),
+        counters: &Counters,
+        stop: &Stop,
+        ready: &mut dyn FnMut(Facts),
+    ) -> io::Result<()> {
+        match service {
+            Service::Echo => (self.echo)((listeners, knobs, ()), counters, stop, ready),
+            Service::Conversation(sizes) => {
+                (self.exchange)((listeners, knobs, Terms::new(sizes)), counters, stop, ready)
+            }
         }
     }
 }

@@ -76,6 +76,10 @@ counters! {
     bytes_abandoned,
     /// Bytes read and thrown away after the stop signal; they are in no other count.
     bytes_discarded,
+    /// Requests that were received whole, where the service has requests.
+    requests,
+    /// Connections that were closed because a byte was not what the client had to send.
+    mismatches,
     /// Time of the application's work (`work_ns`), in ns, from one reading of the clock to another:
     /// what reading it costs before and after is not in it.
     worked_ns,

@@ -18,19 +18,45 @@ pub const MAX_SLICE: usize = 65_536;
 /// The pattern, long enough that a slice of [`MAX_SLICE`] can start at any phase of it.
 fn pattern() -> &'static [u8] {
     static PATTERN: OnceLock<Vec<u8>> = OnceLock::new();
-    PATTERN.get_or_init(|| {
-        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-        let mut bytes: Vec<u8> = (0..PERIOD)
-            .map(|_| {
-                state = splitmix64(state);
-                (state >> 56) as u8
-            })
-            .collect();
-        while bytes.len() < PERIOD + MAX_SLICE {
-            bytes.push(bytes[bytes.len() - PERIOD]);
-        }
-        bytes
-    })
+    PATTERN.get_or_init(|| repeated(MAX_SLICE))
+}
+
+/// The pattern, long enough that a slice of `longest` bytes can start at any phase of it.
+fn repeated(longest: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut bytes: Vec<u8> = (0..PERIOD)
+        .map(|_| {
+            state = splitmix64(state);
+            (state >> 56) as u8
+        })
+        .collect();
+    bytes.reserve_exact(longest);
+    while bytes.len() < PERIOD + longest {
+        let more = (PERIOD + longest - bytes.len()).min(PERIOD);
+        bytes.extend_from_within(bytes.len() - PERIOD..bytes.len() - PERIOD + more);
+    }
+    bytes
+}
+
+/// The bytes of all streams, for slices of up to a given length. It lives as long as the process.
+#[derive(Clone, Copy, Debug)]
+pub struct Pattern {
+    bytes: &'static [u8],
+}
+
+impl Pattern {
+    /// Makes one for slices of up to `longest` bytes, of which [`MAX_SLICE`] need no memory.
+    pub fn new(longest: usize) -> Self {
+        let bytes = if longest <= MAX_SLICE { pattern() } else { repeated(longest).leak() };
+        Self { bytes }
+    }
+
+    /// The next `length` bytes of a stream, or as many as a slice has at most.
+    #[inline]
+    pub fn next(self, stream: Stream, length: usize) -> &'static [u8] {
+        let phase = stream.phase as usize;
+        &self.bytes[phase..phase + length.min(self.bytes.len() - PERIOD)]
+    }
 }
 
 /// One step of SplitMix64 (Steele, Lea, Flood 2014): enough to look random to a stream comparison.
@@ -122,6 +148,17 @@ mod tests {
                 expect.verify(chunk).expect("what was sent verifies");
             }
         }
+    }
+
+    #[test]
+    fn a_longer_slice_has_the_same_bytes() {
+        let mut stream = Stream::new(11);
+        stream.advance(PERIOD - 1);
+        let longest = 3 * MAX_SLICE + 5;
+        let slice = Pattern::new(longest).next(stream, usize::MAX);
+        assert_eq!(slice.len(), longest);
+        assert_eq!(slice, bytes(11, PERIOD - 1, longest));
+        assert_eq!(Pattern::new(10).next(stream, 10), stream.peek(10));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The measured side of ringmark: echo servers that wait for their sockets in different ways.
+//! The measured side of ringmark: servers that wait for their sockets in different ways.
 //!
 //! A [`contract::Backend`] owns its loop, its buffers and its way of accepting; a [`worker`] is a
 //! thread that runs one. Everything that must be the same for all of them, so that a difference
@@ -22,6 +22,7 @@ pub mod ports;
 pub mod process;
 pub mod protocol;
 pub mod rights;
+pub mod service;
 pub mod socket;
 pub mod stop;
 pub mod sys;

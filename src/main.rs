@@ -10,6 +10,7 @@ use ringmark::orders::{Lines, Order, Orders};
 use ringmark::ports::{self, Reserved};
 use ringmark::process::{self, Signals};
 use ringmark::protocol::{ServerCounters, ServerEvent};
+use ringmark::service::{Service, ServiceName};
 use ringmark::stop::Stop;
 use ringmark::whereabouts::Whereabouts;
 use ringmark::worker::{Plan, Up, Worker};
@@ -24,7 +25,8 @@ const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), SERV
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-/// An echo server on one of several ways to wait for sockets.
+/// A server of one service, an echo unless told otherwise, on one of several ways to wait for
+/// sockets.
 ///
 /// Prints one JSON line when it accepts connections, one with its counters for each SIGUSR1, and
 /// one at the end. SIGTERM and SIGINT make it send what it owes and leave; a second one ends it at
@@ -54,6 +56,18 @@ struct Options {
     /// CPUs to pin the workers to, dealt in turn, as in 0,1,4-7
     #[arg(long, value_name = "LIST")]
     cpus: Option<CpuList>,
+
+    /// The service: an echo, or a conversation of two sizes
+    #[arg(long, value_enum, default_value_t)]
+    service: ServiceName,
+
+    /// Bytes of a request of an exchange or to a sink, up to 16 MiB
+    #[arg(long, value_name = "BYTES")]
+    request_bytes: Option<u32>,
+
+    /// Bytes of a response of an exchange, or of a write of a source, up to 16 MiB
+    #[arg(long, value_name = "BYTES")]
+    response_bytes: Option<u32>,
 
     /// Sets a knob of the backend; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
@@ -144,6 +158,10 @@ fn list(options: &Options) -> Result<ExitCode> {
 fn serve(options: &Options) -> Result<ExitCode> {
     let entry = backend::find(options.backend.as_deref().unwrap_or_default())?;
     let knobs = Knobs::parse(entry, &options.settings)?;
+    let service = Service::of(options.service, options.request_bytes, options.response_bytes)?;
+    if !entry.echoes && service != Service::Echo {
+        return Err(format!("{} serves nothing: leave out --service", entry.name).into());
+    }
     let ports = count_ports(options)?;
     let stdin = if options.hold { Some(hold(entry)?) } else { None };
     process::raise_open_files_limit()?;
@@ -159,7 +177,7 @@ fn serve(options: &Options) -> Result<ExitCode> {
 
     let (addresses, reserved) = addresses(options.listen, ports)?;
     let dealt = ports::deal(&addresses, options.workers);
-    let (workers, ready) = start(options, entry, &knobs, dealt, &stop)?;
+    let (workers, ready) = start(options, (entry, &knobs, service), dealt, &stop)?;
     drop(reserved);
     // Now, so that the workers' file tables have no copies.
     let signals = signals.open()?;
@@ -209,8 +227,7 @@ fn addresses(listen: SocketAddr, ports: u16) -> Result<(Vec<SocketAddr>, Option<
 /// Starts the workers, and makes the ready line once all of them accept connections.
 fn start(
     options: &Options,
-    entry: &'static Entry,
-    knobs: &Knobs,
+    (entry, knobs, service): (&'static Entry, &Knobs, Service),
     addresses: Vec<Vec<SocketAddr>>,
     stop: &Arc<Stop>,
 ) -> Result<(Vec<Worker>, ServerEvent)> {
@@ -218,7 +235,7 @@ fn start(
     let mut workers = Vec::new();
     for (index, addresses) in addresses.into_iter().enumerate() {
         let cpu = options.cpus.as_ref().map(|list| list.cpus()[index % list.cpus().len()]);
-        let plan = Plan { index, backend: entry, knobs: knobs.clone(), addresses, cpu };
+        let plan = Plan { index, backend: entry, knobs: knobs.clone(), service, addresses, cpu };
         let worker = Worker::start(plan, Arc::clone(stop), sender.clone(), || {
             process::signal_self(libc::SIGUSR2)
         });
@@ -241,6 +258,7 @@ fn start(
         (0..each).flat_map(|port| up.iter().map(move |up| up.addresses[port])).collect();
     let ready = ServerEvent::Ready {
         backend: entry.name.to_owned(),
+        service: service.to_string(),
         knobs: knobs.to_json(),
         in_force: up[0].in_force.clone(),
         workers: workers.len(),

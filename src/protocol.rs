@@ -21,10 +21,12 @@ pub enum ServerEvent {
         #[serde(flatten)]
         whereabouts: Whereabouts,
     },
-    /// It accepts connections: the values of its knobs, what is in force in its first worker, how
-    /// many workers it has, and its addresses in the order of their ports.
+    /// It accepts connections. These are its service in words, the values of its knobs, the facts
+    /// in force in its first worker, its workers, and its addresses in the order of their ports.
     Ready {
         backend: String,
+        #[serde(default)]
+        service: String,
         knobs: Facts,
         in_force: Facts,
         workers: usize,

@@ -5,6 +5,7 @@ use crate::counters::Counters;
 use crate::cpus;
 use crate::listener;
 use crate::process;
+use crate::service::Service;
 use crate::stop::Stop;
 use std::io;
 use std::net::SocketAddr;
@@ -21,6 +22,8 @@ pub struct Plan {
     pub backend: &'static Entry,
     /// Its knobs.
     pub knobs: Knobs,
+    /// Its service.
+    pub service: Service,
     /// Its addresses.
     pub addresses: Vec<SocketAddr>,
     /// The CPU that it runs on, if it is pinned.
@@ -114,7 +117,8 @@ fn serve(plan: &Plan, counters: &Counters, stop: &Stop, up: mpsc::Sender<Up>) ->
     let addresses =
         listeners.iter().map(|listener| listener.local_addr()).collect::<io::Result<_>>()?;
     let mut message = Some((addresses, up));
-    (plan.backend.serve)(listeners, &plan.knobs, counters, stop, &mut |mut in_force| {
+    let task = (listeners, &plan.knobs, plan.service);
+    plan.backend.serve(task, counters, stop, &mut |mut in_force| {
         in_force.insert("file_table".to_owned(), file_table.clone().into());
         if let Some((addresses, up)) = message.take() {
             // The main thread listens until it has heard from every worker.

@@ -43,6 +43,9 @@
 //! - Blocks are allocated zeroed instead of allocated and then set to zero; see [`event_table`].
 //! - With `--set lookup=index`, and only then, a block is found in an array of all blocks instead
 //!   of by walking to it. Blocks and events are the same, and stay where they are.
+//! - Conversations stand in an array beside the table, by descriptor. A response is sent from where
+//!   it lies, and several writes of a source have a DEL and an ADD between them, as all of the
+//!   document's sends have.
 //! - Several workers run a reactor each, as the document suggests under the advantages of the
 //!   pattern.
 
@@ -56,6 +59,7 @@ use crate::counters::Counters;
 use crate::drain::{self, Owed};
 use crate::error::named;
 use crate::listener::AcceptPause;
+use crate::service::Conversation;
 use crate::stop::Stop;
 use crate::sys;
 use crate::work::{WORK_NS, Work};
@@ -63,7 +67,7 @@ use event_table::{BUFFER_LENGTH, Event, EventTable, Lookup, MAX_EPOLL_EVENTS};
 use reactor::Reactor;
 use std::io;
 use std::net::TcpListener;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 /// The first port (`SERVER_PORT`).
 pub const SERVER_PORT: u16 = 8888;
@@ -81,14 +85,17 @@ const LOOKUP: Knob = Knob::word(
 );
 
 /// The document's reactor.
-pub struct EpollDocument {
+pub struct EpollDocument<C: Conversation> {
     epfd: OwnedFd,
     table: EventTable,
     listeners: Vec<TcpListener>,
     work: Work,
+    terms: C::Terms,
 }
 
-impl Backend for EpollDocument {
+impl<C: Conversation> Backend for EpollDocument<C> {
+    type Conversation = C;
+
     const FACTS: BackendFacts = BackendFacts {
         name: "epoll-document",
         summary: "the document's reactor: level-triggered, blocks of events, DEL and ADD around \
@@ -103,13 +110,14 @@ impl Backend for EpollDocument {
         readiness::epoll::probe()
     }
 
-    fn new(listeners: Vec<TcpListener>, knobs: &Knobs) -> io::Result<Self> {
+    fn new(listeners: Vec<TcpListener>, knobs: &Knobs, terms: C::Terms) -> io::Result<Self> {
         let lookup = if knobs.word(LOOKUP.name) == "index" { Lookup::Index } else { Lookup::Walk };
         Ok(Self {
             epfd: sys::epoll_create()?,
             table: EventTable::new(lookup).map_err(named("the table of events"))?,
             listeners,
             work: Work::of(knobs),
+            terms,
         })
     }
 
@@ -133,6 +141,8 @@ impl Backend for EpollDocument {
         let mut reactor = Reactor {
             epfd: self.epfd,
             table: self.table,
+            conversations: Vec::<C>::new(),
+            terms: self.terms,
             counters,
             listeners: listeners.clone(),
             rest: AcceptPause::default(),
@@ -144,20 +154,28 @@ impl Backend for EpollDocument {
         // SAFETY: `reactor` stays in its place until these calls have returned, and is used only
         // through `r`.
         unsafe {
-            Reactor::add_listener(r, stop.fd(), callbacks::stop_cb)?;
+            Reactor::add_listener(r, stop.fd(), callbacks::stop_cb::<C>)?;
             for &fd in &listeners {
-                Reactor::add_listener(r, fd, callbacks::accept_cb)?;
+                Reactor::add_listener(r, fd, callbacks::accept_cb::<C>)?;
             }
             Reactor::run(r)?;
         }
-        let owed = reactor
+        let registered: Vec<(RawFd, Vec<u8>)> = reactor
             .registered()
             .filter(|(fd, _)| *fd != stop.fd() && !listeners.contains(fd))
-            // SAFETY: the table owned the descriptors of its connections, and is dropped with the
-            // reactor.
-            .map(|(fd, unsent)| Owed { fd: unsafe { sys::own(fd) }, unsent: unsent.to_vec() })
+            .map(|(fd, unsent)| (fd, unsent.to_vec()))
+            .collect();
+        let owed = registered
+            .into_iter()
+            .map(|(fd, unsent)| Owed {
+                // SAFETY: the table owned the descriptors of its connections, and is dropped with
+                // the reactor.
+                fd: unsafe { sys::own(fd) },
+                unsent,
+                conversation: std::mem::take(reactor.conversation(fd)),
+            })
             .collect();
         drop((reactor, self.listeners));
-        drain::drain(owed, stop.drain_time(), counters)
+        drain::drain(owed, self.terms, stop.drain_time(), counters)
     }
 }

@@ -8,6 +8,7 @@ use crate::contract::{Backend, BackendFacts, Knobs, Needs, Unsupported};
 use crate::counters::Counters;
 use crate::drain::{self, Owed};
 use crate::listener::{self, ACCEPTS_PER_TURN, AcceptPause, Accepted};
+use crate::service::Conversation;
 use crate::stop::Stop;
 use crate::sys;
 use std::io;
@@ -18,12 +19,15 @@ use std::time::{Duration, Instant};
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Accepts and holds.
-pub struct Null {
+pub struct Null<C: Conversation> {
     listeners: Vec<TcpListener>,
     connections: Vec<OwnedFd>,
+    terms: C::Terms,
 }
 
-impl Backend for Null {
+impl<C: Conversation> Backend for Null<C> {
+    type Conversation = C;
+
     const FACTS: BackendFacts = BackendFacts {
         name: "null",
         summary: "accepts and holds, never reads: the floor that memory is measured against",
@@ -36,8 +40,8 @@ impl Backend for Null {
         Ok(())
     }
 
-    fn new(listeners: Vec<TcpListener>, _knobs: &Knobs) -> io::Result<Self> {
-        Ok(Self { listeners, connections: Vec::new() })
+    fn new(listeners: Vec<TcpListener>, _knobs: &Knobs, terms: C::Terms) -> io::Result<Self> {
+        Ok(Self { listeners, connections: Vec::new(), terms })
     }
 
     fn run(mut self, counters: &Counters, stop: &Stop) -> io::Result<()> {
@@ -64,12 +68,14 @@ impl Backend for Null {
             }
         }
         drop(self.listeners);
-        let owed = self.connections.into_iter().map(|fd| Owed { fd, unsent: Vec::new() }).collect();
-        drain::drain(owed, stop.drain_time(), counters)
+        let held = self.connections.into_iter();
+        let owed =
+            held.map(|fd| Owed { fd, unsent: Vec::new(), conversation: C::default() }).collect();
+        drain::drain(owed, self.terms, stop.drain_time(), counters)
     }
 }
 
-impl Null {
+impl<C: Conversation> Null<C> {
     /// Accepts what is there, or so many for now; true when accepting must rest.
     fn accept_all(&mut self, counters: &Counters) -> io::Result<bool> {
         for listener in &self.listeners {

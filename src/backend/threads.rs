@@ -21,8 +21,9 @@ mod detached;
 use crate::contract::{Backend, BackendFacts, Knob, Knobs, Needs, Unsupported};
 use crate::counters::{Counters, Share};
 use crate::drain::{self, Owed};
-use crate::error::interrupted;
+use crate::error::{interrupted, would_block};
 use crate::listener::{self, ACCEPTS_PER_TURN, AcceptPause, Accepted};
+use crate::service::Conversation;
 use crate::stop::Stop;
 use crate::sys;
 use crate::work::{WORK_NS, Work};
@@ -38,25 +39,25 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_millis(5);
 
 /// A thread for each connection.
-pub struct Threads {
+pub struct Threads<C: Conversation> {
     listeners: Vec<TcpListener>,
     stack_bytes: usize,
     receive_bytes: usize,
     work: Work,
-    threads: Arc<ConnectionThreads>,
+    terms: C::Terms,
+    threads: Arc<ConnectionThreads<C>>,
 }
 
 /// The connection threads of a worker.
-struct ConnectionThreads {
+struct ConnectionThreads<C> {
     stopping: AtomicBool,
     /// Ends a wait of the worker: a connection was closed while accepting rests.
     wake: OwnedFd,
-    registry: Mutex<Registry>,
+    registry: Mutex<Registry<C>>,
     all_gone: Condvar,
 }
 
-#[derive(Default)]
-struct Registry {
+struct Registry<C> {
     /// Those that have begun, for signals to them.
     threads: HashSet<libc::pid_t>,
     /// Those that were made and have not ended.
@@ -65,10 +66,23 @@ struct Registry {
     closed: u64,
     /// The worker rests from accepting, and wants to be woken when a connection is closed.
     resting: bool,
-    handed_over: Vec<Owed>,
+    handed_over: Vec<Owed<C>>,
 }
 
-impl Backend for Threads {
+impl<C> Default for Registry<C> {
+    fn default() -> Self {
+        let (threads, handed_over) = (HashSet::new(), Vec::new());
+        Self { threads, present: 0, closed: 0, resting: false, handed_over }
+    }
+}
+
+impl<C> Backend for Threads<C>
+where
+    C: Conversation + Send + 'static,
+    C::Terms: Send,
+{
+    type Conversation = C;
+
     const FACTS: BackendFacts = BackendFacts {
         name: "threads",
         summary: "a blocking thread for each connection: recv, then send",
@@ -100,7 +114,7 @@ impl Backend for Threads {
         Ok(())
     }
 
-    fn new(listeners: Vec<TcpListener>, knobs: &Knobs) -> io::Result<Self> {
+    fn new(listeners: Vec<TcpListener>, knobs: &Knobs, terms: C::Terms) -> io::Result<Self> {
         detached::allow_interruptions()?;
         let threads = ConnectionThreads {
             stopping: AtomicBool::new(false),
@@ -114,6 +128,7 @@ impl Backend for Threads {
             stack_bytes,
             receive_bytes,
             work: Work::of(knobs),
+            terms,
             threads: Arc::new(threads),
         })
     }
@@ -127,11 +142,15 @@ impl Backend for Threads {
         drop(self.listeners);
         let handed_over = std::mem::take(&mut self.threads.registry().handed_over);
         served?;
-        drain::drain(handed_over, stop.drain_time(), counters)
+        drain::drain(handed_over, self.terms, stop.drain_time(), counters)
     }
 }
 
-impl Threads {
+impl<C> Threads<C>
+where
+    C: Conversation + Send + 'static,
+    C::Terms: Send,
+{
     fn accept_until_stop(&self, counters: &Counters, stop: &Stop) -> io::Result<()> {
         let own = [self.threads.wake.as_raw_fd(), stop.fd()];
         let waited_for =
@@ -182,8 +201,8 @@ impl Threads {
                 Accepted::Paused => return Ok(false),
             };
             let thread = ConnectionThread::new(&self.threads, counters.share(), socket);
-            let (receive_bytes, work) = (self.receive_bytes, self.work);
-            let serve = move || thread.serve(receive_bytes, work);
+            let (receive_bytes, work, terms) = (self.receive_bytes, self.work, self.terms);
+            let serve = move || thread.serve(receive_bytes, work, terms);
             // A connection whose thread cannot be made is refused: it is dropped with what the
             // thread was to do.
             if detached::spawn(c"connection", self.stack_bytes, serve).is_err() {
@@ -195,8 +214,8 @@ impl Threads {
     }
 }
 
-impl ConnectionThreads {
-    fn registry(&self) -> MutexGuard<'_, Registry> {
+impl<C> ConnectionThreads<C> {
+    fn registry(&self) -> MutexGuard<'_, Registry<C>> {
         // No thread panics while it holds the lock.
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -212,39 +231,49 @@ impl ConnectionThreads {
 
 /// A connection and its place among the threads. Dropping it closes the connection if it was not
 /// handed over, even if its thread could not be made.
-struct ConnectionThread {
-    threads: Arc<ConnectionThreads>,
+struct ConnectionThread<C> {
+    threads: Arc<ConnectionThreads<C>>,
     counters: Share,
     socket: Option<OwnedFd>,
     /// Its thread, once that has begun.
     thread: Option<libc::pid_t>,
 }
 
-impl ConnectionThread {
-    fn new(threads: &Arc<ConnectionThreads>, counters: Share, socket: OwnedFd) -> Self {
+impl<C> ConnectionThread<C> {
+    fn new(threads: &Arc<ConnectionThreads<C>>, counters: Share, socket: OwnedFd) -> Self {
         threads.registry().present += 1;
         Self { threads: Arc::clone(threads), counters, socket: Some(socket), thread: None }
     }
+}
 
+impl<C: Conversation> ConnectionThread<C> {
     /// Serves the connection on its thread.
-    fn serve(mut self, receive_bytes: usize, work: Work) {
+    fn serve(mut self, receive_bytes: usize, work: Work, terms: C::Terms) {
         let thread = detached::thread_id();
         self.thread = Some(thread);
         self.threads.registry().threads.insert(thread);
         let Some(fd) = self.socket.as_ref().map(AsRawFd::as_raw_fd) else { return };
-        if let Some(unsent) = self.converse(fd, &mut vec![0; receive_bytes], work)
+        let mut conversation = C::default();
+        let ended = self.converse(fd, &mut conversation, &mut vec![0; receive_bytes], work, terms);
+        if let Some(unsent) = ended
             && let Some(fd) = self.socket.take()
         {
-            self.threads.registry().handed_over.push(Owed { fd, unsent });
+            self.threads.registry().handed_over.push(Owed { fd, unsent, conversation });
         }
     }
 
     /// Receives and sends until the connection ends, or all are to stop: then it returns what is
-    /// owed.
-    fn converse(&self, fd: RawFd, buffer: &mut [u8], work: Work) -> Option<Vec<u8>> {
+    /// owed beside what the conversation owes.
+    fn converse(
+        &self,
+        fd: RawFd,
+        conversation: &mut C,
+        buffer: &mut [u8],
+        work: Work,
+        terms: C::Terms,
+    ) -> Option<Vec<u8>> {
         let counters = &*self.counters;
-        let stopping = || self.threads.stopping.load(Relaxed);
-        while !stopping() {
+        while !self.is_stopping() {
             let received = match sys::recv(counters, fd, buffer, 0) {
                 Ok(0) => return None,
                 Ok(received) => received,
@@ -255,25 +284,29 @@ impl ConnectionThread {
                 Err(_) => return None,
             };
             counters.bytes_received.add(received as u64);
+            if conversation.receive(terms, counters, &buffer[..received]).is_err() {
+                counters.mismatches.add(1);
+                return None;
+            }
             work.perform(counters);
-            let mut owed = &buffer[..received];
-            while !owed.is_empty() {
-                match sys::send(counters, fd, owed, 0) {
-                    Ok(sent) => {
-                        counters.bytes_sent.add(sent as u64);
-                        owed = &owed[sent..];
-                        if !owed.is_empty() {
-                            counters.short_sends.add(1);
+            if C::ECHOES {
+                let mut owed = &buffer[..received];
+                while !owed.is_empty() {
+                    match self.send(fd, owed) {
+                        Sent::Bytes(sent) => owed = &owed[sent..],
+                        Sent::Stopped => return Some(owed.to_vec()),
+                        Sent::Failed => {
+                            counters.bytes_abandoned.add(owed.len() as u64);
+                            return None;
                         }
                     }
-                    Err(error) if interrupted(&error) => {
-                        counters.interrupts.add(1);
-                        if stopping() {
-                            return Some(owed.to_vec());
-                        }
-                    }
-                    Err(_) => {
-                        counters.bytes_abandoned.add(owed.len() as u64);
+                }
+            } else {
+                match self.reply(fd, conversation, buffer, terms) {
+                    Sent::Bytes(_) => {}
+                    Sent::Stopped => return Some(Vec::new()),
+                    Sent::Failed => {
+                        counters.bytes_abandoned.add(conversation.owed_bytes());
                         return None;
                     }
                 }
@@ -281,9 +314,79 @@ impl ConnectionThread {
         }
         Some(Vec::new())
     }
+
+    fn is_stopping(&self) -> bool {
+        self.threads.stopping.load(Relaxed)
+    }
+
+    /// Sends once.
+    fn send(&self, fd: RawFd, owed: &[u8]) -> Sent {
+        let counters = &*self.counters;
+        match sys::send(counters, fd, owed, 0) {
+            Ok(sent) => {
+                counters.bytes_sent.add(sent as u64);
+                if sent < owed.len() {
+                    counters.short_sends.add(1);
+                }
+                Sent::Bytes(sent)
+            }
+            Err(error) if interrupted(&error) => {
+                counters.interrupts.add(1);
+                if self.is_stopping() { Sent::Stopped } else { Sent::Bytes(0) }
+            }
+            Err(_) => Sent::Failed,
+        }
+    }
+
+    /// Sends all that a conversation owes. One that never rests looks for its peer's end every
+    /// [`LOOK_BYTES`].
+    fn reply(&self, fd: RawFd, conversation: &mut C, buffer: &mut [u8], terms: C::Terms) -> Sent {
+        let mut since_look = 0;
+        loop {
+            let owed = conversation.owed(terms);
+            if owed.is_empty() {
+                return Sent::Bytes(0);
+            }
+            match self.send(fd, owed) {
+                Sent::Bytes(sent) => {
+                    conversation.sent(terms, sent);
+                    since_look += sent;
+                }
+                failed => return failed,
+            }
+            if self.is_stopping() {
+                return Sent::Stopped;
+            }
+            if C::never_rests(terms) && since_look >= LOOK_BYTES {
+                since_look = 0;
+                match sys::recv(&self.counters, fd, buffer, libc::MSG_DONTWAIT) {
+                    Ok(0) => conversation.end(),
+                    Err(error) if would_block(&error) || interrupted(&error) => {}
+                    Ok(_) => {
+                        self.counters.mismatches.add(1);
+                        return Sent::Failed;
+                    }
+                    Err(_) => return Sent::Failed,
+                }
+            }
+        }
+    }
 }
 
-impl Drop for ConnectionThread {
+/// The outcome of a send.
+enum Sent {
+    /// So many bytes were taken.
+    Bytes(usize),
+    /// The server stops.
+    Stopped,
+    /// The connection is broken.
+    Failed,
+}
+
+/// Bytes that a conversation which never rests sends between two looks for its peer's end.
+const LOOK_BYTES: usize = 1 << 20;
+
+impl<C> Drop for ConnectionThread<C> {
     fn drop(&mut self) {
         let closes = self.socket.take().map(|socket| {
             sys::close(&self.counters, socket);
@@ -310,9 +413,9 @@ impl Drop for ConnectionThread {
 }
 
 /// Makes all connection threads hand over their connections when it is dropped, and waits for that.
-struct StopOnDrop<'a>(&'a ConnectionThreads);
+struct StopOnDrop<'a, C>(&'a ConnectionThreads<C>);
 
-impl Drop for StopOnDrop<'_> {
+impl<C> Drop for StopOnDrop<'_, C> {
     fn drop(&mut self) {
         let threads = self.0;
         threads.stopping.store(true, Relaxed);

@@ -49,6 +49,18 @@ mod setup;
 pub mod token;
 
 // Nobody else may make requests: which are under way is known here only.
-pub(super) use event_loop::Uring;
-pub(super) use oneshot::Oneshot;
-pub(super) use provided::{Bundle, Direct, Multishot, PollMultishot, Provided, SubmissionThread};
+use event_loop::Uring;
+use provided::{Provided, techniques};
+
+/// `uring-oneshot`.
+pub type UringOneshot<C> = Uring<oneshot::Oneshot<C>>;
+/// `uring-multishot`.
+pub type UringMultishot<C> = Uring<Provided<techniques::Multishot, C>>;
+/// `uring-multishot-direct`.
+pub type UringMultishotDirect<C> = Uring<Provided<techniques::Direct, C>>;
+/// `uring-poll-multishot`.
+pub type UringPollMultishot<C> = Uring<Provided<techniques::PollMultishot, C>>;
+/// `uring-bundle`.
+pub type UringBundle<C> = Uring<Provided<techniques::Bundle, C>>;
+/// `uring-sqpoll`.
+pub type UringSqpoll<C> = Uring<Provided<techniques::SubmissionThread, C>>;

@@ -39,6 +39,7 @@ mod faults;
 mod knobs;
 mod leaving;
 mod pressure;
+mod services;
 mod starting;
 mod workers;
 
@@ -127,6 +128,7 @@ fn main() {
         workers::CASES,
         starting::CASES,
         draining::CASES,
+        services::CASES,
     ];
     let mut trials: Vec<Trial> = Vec::new();
     for backend in support::backends() {

@@ -2,6 +2,7 @@
 
 use super::PATIENCE;
 use ringmark::echo::{MAX_SLICE, Stream};
+use ringmark::service::{GREETING_BYTES, streams};
 use socket2::{Domain, SockRef, Socket, Type};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
@@ -23,6 +24,8 @@ pub struct Client {
 /// The direction to the server.
 pub struct Sender {
     socket: Arc<TcpStream>,
+    /// The connection's number.
+    pub number: u64,
     stream: Stream,
     pub bytes: u64,
 }
@@ -38,6 +41,14 @@ impl Client {
     /// Connects; the bytes of each connection of this process differ from all others'.
     pub fn connect(address: SocketAddr) -> Self {
         Self::try_connect(address).unwrap_or_else(|error| panic!("connect to {address}: {error}"))
+    }
+
+    /// Connects to a server whose service is a conversation, and greets it: from then on it sends
+    /// requests and receives responses.
+    pub fn greet(address: SocketAddr) -> Self {
+        let mut client = Self::connect(address);
+        client.sender.greet(&mut client.receiver);
+        client
     }
 
     /// Connects with a receive buffer of a few kilobytes, so that the server soon cannot send to
@@ -91,9 +102,10 @@ impl Client {
         socket.set_read_timeout(Some(*PATIENCE))?;
         socket.set_write_timeout(Some(*PATIENCE))?;
         let socket = Arc::new(socket);
-        let stream = Stream::new(NEXT.fetch_add(1, Ordering::Relaxed));
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let stream = Stream::new(number);
         Ok(Self {
-            sender: Sender { socket: Arc::clone(&socket), stream, bytes: 0 },
+            sender: Sender { socket: Arc::clone(&socket), number, stream, bytes: 0 },
             receiver: Receiver { socket, stream, bytes: 0 },
         })
     }
@@ -153,6 +165,29 @@ fn no_port_yet(socket: &Socket) -> io::Result<()> {
 }
 
 impl Sender {
+    /// Sends the greeting of a conversation whose responses `receiver` gets.
+    pub fn greet(&mut self, receiver: &mut Receiver) {
+        self.greet_by(GREETING_BYTES, receiver);
+    }
+
+    /// The same, so many bytes at a time.
+    pub fn greet_by(&mut self, bytes: usize, receiver: &mut Receiver) {
+        let number = self.number;
+        number.to_le_bytes().chunks(bytes).for_each(|part| self.raw(part));
+        [self.stream, receiver.stream] = streams(number);
+    }
+
+    /// Sends one byte that is not the next one.
+    pub fn send_wrong(&self) {
+        let [next, ..] = self.stream.peek(1) else { panic!("a stream has no end") };
+        self.raw(&[!next]);
+    }
+
+    /// Sends these bytes, which are not counted.
+    pub fn raw(&self, bytes: &[u8]) {
+        (&*self.socket).write_all(bytes).expect("bytes are sent");
+    }
+
     /// Sends the next `bytes` of the stream.
     pub fn send(&mut self, bytes: usize) {
         self.try_send(bytes)

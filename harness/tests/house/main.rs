@@ -20,6 +20,7 @@ use sources::{Named, SOURCES, Source, text};
 const LIBRARY: &[&str] = &[
     "call cpus echo error kernel process rights socket whereabouts",
     "counters listener stop sys",
+    "service",
     "contract",
     "connection drain orders ports protocol work worker",
     "backend/",

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use crate::{LATENCY, Place, assert_has, assert_reasons, calls, failure};
 use ringmark::backend::Facts;
 use ringmark::protocol::{ServerCounters, ServerEvent};
+use ringmark::service::Service;
 use ringmark::whereabouts::Whereabouts;
 
 /// The faults of the stand-in.
@@ -154,7 +155,9 @@ fn stand_in() {
         }
     });
     let pid = std::process::id();
-    say(&ServerEvent::Ready { backend: backend(), knobs, in_force, workers: 1, addresses, pid });
+    let (name, service) = (backend(), Service::Echo.to_string());
+    let workers = 1;
+    say(&ServerEvent::Ready { backend: name, service, knobs, in_force, workers, addresses, pid });
     for line in told {
         let mut counters = ServerCounters::default();
         counters.loops.insert("open".to_owned(), open.load(SeqCst) as u64);

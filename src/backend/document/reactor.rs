@@ -4,6 +4,7 @@ use super::event_table::{Event, EventTable, MAX_EPOLL_EVENTS, NCallback};
 use crate::counters::Counters;
 use crate::error::named;
 use crate::listener::AcceptPause;
+use crate::service::Conversation;
 use crate::sys;
 use crate::work::Work;
 use std::ffi::{c_int, c_void};
@@ -15,11 +16,16 @@ const WAIT_MS: c_int = 1000;
 
 /// `struct reactor`: the epoll instance and the table of events. The fields after them are not
 /// the document's.
-pub struct Reactor<'a> {
+pub struct Reactor<'a, C: Conversation> {
     /// The epoll instance.
     pub epfd: OwnedFd,
     /// The blocks of events: the document's `blkcnt` and `evblk`.
     pub table: EventTable,
+    /// The conversations by descriptor, for which the document's event has no room; an echo has
+    /// none.
+    pub conversations: Vec<C>,
+    /// The sizes of all conversations.
+    pub terms: C::Terms,
     /// The worker's counters.
     pub counters: &'a Counters,
     /// The listening sockets, so that accepting can pause while descriptors are out.
@@ -67,7 +73,7 @@ pub fn event_del(counters: &Counters, epfd: RawFd, ev: &mut Event) -> io::Result
     sys::epoll_ctl(counters, epfd, libc::EPOLL_CTL_DEL, ev.fd, 0, 0)
 }
 
-impl Reactor<'_> {
+impl<C: Conversation> Reactor<'_, C> {
     /// `reactor_addlistener`: has `acceptor` called when `fd` is readable. `r` becomes the event's
     /// `arg`.
     ///
@@ -135,10 +141,19 @@ impl Reactor<'_> {
         Ok(())
     }
 
+    /// The conversation of a descriptor.
+    pub fn conversation(&mut self, fd: RawFd) -> &mut C {
+        let index = fd as usize;
+        if index >= self.conversations.len() {
+            self.conversations.resize_with(index + 1, C::default);
+        }
+        &mut self.conversations[index]
+    }
+
     /// Every registered descriptor, with what is owed to it.
     pub fn registered(&mut self) -> impl Iterator<Item = (RawFd, &[u8])> {
         self.table.iter_mut().filter(|ev| ev.status == 1).map(|ev| {
-            let sending = ev.events & libc::EPOLLOUT != 0;
+            let sending = C::ECHOES && ev.events & libc::EPOLLOUT != 0;
             (ev.fd, if sending { &ev.buffer[..ev.length as usize] } else { &[] })
         })
     }

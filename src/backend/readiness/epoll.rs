@@ -12,10 +12,10 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 /// Level-triggered: a connection is registered for input, or while it owes something for output.
-pub type EpollLevel = Readiness<Epoll<false>>;
+pub type EpollLevel<C> = Readiness<Epoll<false>, C>;
 
 /// Edge-triggered: a connection is registered once, and no `epoll_ctl` follows.
-pub type EpollEdge = Readiness<Epoll<true>>;
+pub type EpollEdge<C> = Readiness<Epoll<true>, C>;
 
 /// An epoll instance.
 pub struct Epoll<const EDGE: bool> {
@@ -132,6 +132,7 @@ impl<const EDGE: bool> Selector for Epoll<EDGE> {
         let events = match interest {
             Interest::Input => INPUT,
             Interest::Output => OUTPUT,
+            Interest::Either => INPUT | OUTPUT,
         };
         self.control(counters, libc::EPOLL_CTL_MOD, fd, events)
     }
@@ -155,6 +156,10 @@ impl<const EDGE: bool> Selector for Epoll<EDGE> {
         } else {
             Ready::level(fd)
         }
+    }
+
+    fn has_input(&self, index: usize) -> bool {
+        self.events[index].events & (INPUT | CUT) != 0
     }
 }
 

@@ -8,6 +8,7 @@ use crate::counters::Counters;
 use crate::drain::{self, Owed};
 use crate::error::{interrupted, would_block};
 use crate::listener::{self, ACCEPTS_PER_TURN, AcceptPause, Accepted};
+use crate::service::Conversation;
 use crate::stop::Stop;
 use crate::sys;
 use crate::work::Work;
@@ -29,15 +30,19 @@ pub const ACCEPTS: Knob = Knob::number(
 /// Receives from an edge-triggered connection before the others get their turn.
 pub const RECEIVES_PER_TURN: usize = 16;
 
+/// Sends of a conversation before the others get their turn.
+const SENDS_PER_TURN: usize = 16;
+
 /// A worker on one of the selectors.
-pub struct Readiness<S> {
+pub struct Readiness<S, C: Conversation> {
     selector: S,
     listeners: Vec<TcpListener>,
     accepts_per_turn: usize,
     /// While it lasts, no listener is waited for.
     rest: AcceptPause,
     /// By fd: the kernel gives the lowest free number, so this stays dense.
-    slots: Vec<Slot>,
+    slots: Vec<Slot<C>>,
+    terms: C::Terms,
     /// Connections that may have more input, but whose turn was over: no edge will come for it.
     unfinished: VecDeque<RawFd>,
     work: Work,
@@ -46,31 +51,42 @@ pub struct Readiness<S> {
 
 /// The role of a descriptor in the loop.
 #[derive(Default)]
-enum Slot {
+enum Slot<C> {
     #[default]
     Free,
     Stop,
     Listener,
-    Connection(Polled),
+    Connection(Polled<C>),
 }
 
 #[derive(Default)]
-struct Polled {
+struct Polled<C> {
     unsent: Unsent,
+    conversation: C,
     /// In the queue of that name.
     unfinished: bool,
     /// An end or an urgent mark was reported, and the socket has not been found empty since.
     cut: bool,
+    /// Its conversation waits for space.
+    full: bool,
 }
 
-impl<S: Selector> Backend for Readiness<S> {
+impl<C: Conversation> Polled<C> {
+    fn owes(&self) -> bool {
+        !self.unsent.is_empty() || self.conversation.owed_bytes() > 0
+    }
+}
+
+impl<S: Selector, C: Conversation> Backend for Readiness<S, C> {
+    type Conversation = C;
+
     const FACTS: BackendFacts = S::FACTS;
 
     fn probe(knobs: &Knobs, _workers: u16) -> Result<(), Unsupported> {
         S::probe(knobs)
     }
 
-    fn new(listeners: Vec<TcpListener>, knobs: &Knobs) -> io::Result<Self> {
+    fn new(listeners: Vec<TcpListener>, knobs: &Knobs, terms: C::Terms) -> io::Result<Self> {
         let selector = S::new(knobs)?;
         listeners.iter().try_for_each(|listener| selector.admit(listener.as_raw_fd()))?;
         Ok(Self {
@@ -79,6 +95,7 @@ impl<S: Selector> Backend for Readiness<S> {
             accepts_per_turn: knobs.size(ACCEPTS.name),
             rest: AcceptPause::default(),
             slots: connection::table()?,
+            terms,
             unfinished: VecDeque::new(),
             work: Work::of(knobs),
             batch: Batch::of(knobs),
@@ -112,10 +129,13 @@ impl<S: Selector> Backend for Readiness<S> {
                 match &mut self.slots[ready.fd as usize] {
                     Slot::Connection(connection) => {
                         connection.cut |= ready.cut;
+                        if C::never_rests(self.terms) && connection.owes() {
+                            connection.cut |= self.selector.has_input(index);
+                        }
                         // Space for output matters only to a connection that owes something, and it
                         // owes nothing while it waits for input: then there is nothing to do but to
                         // receive.
-                        if !ready.only_space || !connection.unsent.is_empty() {
+                        if !ready.only_space || connection.owes() {
                             self.serve(counters, ready.fd);
                         }
                     }
@@ -144,8 +164,8 @@ impl<S: Selector> Backend for Readiness<S> {
     }
 }
 
-impl<S: Selector> Readiness<S> {
-    fn slot(&mut self, fd: RawFd) -> &mut Slot {
+impl<S: Selector, C: Conversation> Readiness<S, C> {
+    fn slot(&mut self, fd: RawFd) -> &mut Slot<C> {
         let index = fd as usize;
         if index >= self.slots.len() {
             self.slots.resize_with(index + 1, Slot::default);
@@ -210,10 +230,21 @@ impl<S: Selector> Readiness<S> {
                 return self.wait_for(counters, fd, Interest::Input);
             }
         }
-        let cut = connection.cut;
+        let mut cut = connection.cut;
+        if !C::ECHOES && connection.conversation.owed_bytes() > 0 {
+            let is_done = self.reply(counters, fd);
+            let looks_for_end = cut && C::never_rests(self.terms);
+            if !is_done && !looks_for_end {
+                return;
+            }
+            if is_done && !S::EDGE_TRIGGERED {
+                return self.wait_for(counters, fd, Interest::Input);
+            }
+            cut = true;
+        }
         for _ in 0..if S::EDGE_TRIGGERED { RECEIVES_PER_TURN } else { 1 } {
             let received = match sys::recv(counters, fd, self.batch.room(), 0) {
-                Ok(0) => return self.close(counters, fd),
+                Ok(0) => return self.ended(counters, fd),
                 Ok(received) => received,
                 Err(error) if would_block(&error) => {
                     counters.would_block.add(1);
@@ -228,8 +259,11 @@ impl<S: Selector> Readiness<S> {
             counters.bytes_received.add(received as u64);
             self.work.perform(counters);
             let drained = received < self.batch.receive_bytes() && !cut;
+            if !C::ECHOES && !self.take_in(counters, fd, received) {
+                return;
+            }
             if drained && self.batch.holds_back() {
-                if self.batch.hold(fd, received) {
+                if self.batch.hold(fd, if C::ECHOES { received } else { 0 }) {
                     self.send_held(counters);
                 }
                 return;
@@ -238,13 +272,8 @@ impl<S: Selector> Readiness<S> {
                 return;
             }
         }
-        // Once: an edge may have come while its turn was waited for.
-        if S::EDGE_TRIGGERED
-            && let Slot::Connection(connection) = &mut self.slots[fd as usize]
-            && !connection.unfinished
-        {
-            connection.unfinished = true;
-            self.unfinished.push_back(fd);
+        if S::EDGE_TRIGGERED {
+            self.resume_later(fd);
         }
     }
 
@@ -261,6 +290,9 @@ impl<S: Selector> Readiness<S> {
     /// Sends what lies in the buffer to a connection that owes nothing. Whether more may be
     /// received from it.
     fn answer(&mut self, counters: &Counters, fd: RawFd, place: Range<usize>) -> bool {
+        if !C::ECHOES {
+            return self.reply(counters, fd);
+        }
         let Slot::Connection(connection) = &mut self.slots[fd as usize] else { return false };
         let bytes = self.batch.bytes(place);
         if connection.unsent.send_or_keep(counters, fd, bytes).is_err() {
@@ -278,6 +310,81 @@ impl<S: Selector> Readiness<S> {
         false
     }
 
+    /// Hands what lies in the buffer to its conversation; false if that ends it.
+    fn take_in(&mut self, counters: &Counters, fd: RawFd, received: usize) -> bool {
+        let Slot::Connection(connection) = &mut self.slots[fd as usize] else { return false };
+        let bytes = self.batch.bytes(self.batch.received(received));
+        let is_right = connection.conversation.receive(self.terms, counters, bytes).is_ok();
+        if !is_right {
+            counters.mismatches.add(1);
+            self.close(counters, fd);
+        }
+        is_right
+    }
+
+    /// Sends what a conversation owes, as far as the socket takes it and its turn lasts. Whether
+    /// that is all, so that more may be received from it.
+    fn reply(&mut self, counters: &Counters, fd: RawFd) -> bool {
+        let Slot::Connection(connection) = &mut self.slots[fd as usize] else { return false };
+        for _ in 0..SENDS_PER_TURN {
+            let owed = connection.conversation.owed(self.terms);
+            if owed.is_empty() {
+                connection.full = false;
+                return true;
+            }
+            let Ok(sent) = connection::send(counters, fd, owed) else {
+                self.close(counters, fd);
+                return false;
+            };
+            connection.conversation.sent(self.terms, sent);
+            if sent < owed.len() {
+                counters.backpressure_pauses.add(u64::from(!connection.full));
+                self.wait_for_space(counters, fd);
+                return false;
+            }
+        }
+        if S::EDGE_TRIGGERED {
+            self.resume_later(fd);
+        } else {
+            self.wait_for_space(counters, fd);
+        }
+        false
+    }
+
+    /// Waits for space, and for input too where a conversation never rests: it is the peer's end.
+    fn wait_for_space(&mut self, counters: &Counters, fd: RawFd) {
+        let Slot::Connection(connection) = &mut self.slots[fd as usize] else { return };
+        let looks_for_end = C::never_rests(self.terms) && !connection.cut;
+        if !std::mem::replace(&mut connection.full, true) && !S::EDGE_TRIGGERED {
+            let interest = if looks_for_end { Interest::Either } else { Interest::Output };
+            self.wait_for(counters, fd, interest);
+        }
+    }
+
+    /// The peer has sent its end: its connection is closed once nothing is owed.
+    fn ended(&mut self, counters: &Counters, fd: RawFd) {
+        let Slot::Connection(connection) = &mut self.slots[fd as usize] else { return };
+        connection.conversation.end();
+        connection.cut = false;
+        if !connection.owes() {
+            return self.close(counters, fd);
+        }
+        // Its end would be reported for ever.
+        if connection.full && !S::EDGE_TRIGGERED {
+            self.wait_for(counters, fd, Interest::Output);
+        }
+    }
+
+    /// Has a connection served again without an event: an edge may have come while its turn was
+    /// waited for.
+    fn resume_later(&mut self, fd: RawFd) {
+        if let Slot::Connection(connection) = &mut self.slots[fd as usize]
+            && !std::mem::replace(&mut connection.unfinished, true)
+        {
+            self.unfinished.push_back(fd);
+        }
+    }
+
     /// Waits for something else; a connection for which that fails would never be served again.
     fn wait_for(&mut self, counters: &Counters, fd: RawFd, interest: Interest) {
         if self.selector.change(counters, fd, interest).is_err() {
@@ -289,7 +396,8 @@ impl<S: Selector> Readiness<S> {
         let Slot::Connection(connection) = std::mem::take(&mut self.slots[fd as usize]) else {
             return;
         };
-        counters.bytes_abandoned.add(connection.unsent.len() as u64);
+        let owed = connection.unsent.len() as u64 + connection.conversation.owed_bytes();
+        counters.bytes_abandoned.add(owed);
         if connection.unfinished {
             self.unfinished.retain(|&other| other != fd);
         }
@@ -310,20 +418,22 @@ impl<S: Selector> Readiness<S> {
                     // SAFETY: the slot of a connection owns its fd, and the slots are used up here.
                     fd: unsafe { sys::own(fd as RawFd) },
                     unsent: connection.unsent.take(),
+                    conversation: connection.conversation,
                 }),
                 Slot::Free | Slot::Stop | Slot::Listener => None,
             })
             .collect();
-        drain::drain(owed, stop.drain_time(), counters)
+        drain::drain(owed, self.terms, stop.drain_time(), counters)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::service::Echo;
 
     #[test]
     fn idle_connections_are_small() {
-        assert_eq!(size_of::<Slot>(), 16);
+        assert_eq!(size_of::<Slot<Echo>>(), 16);
     }
 }

@@ -12,7 +12,7 @@ use std::io;
 use std::os::fd::RawFd;
 
 /// The loop over poll(2).
-pub type Poll = Readiness<PollArray>;
+pub type Poll<C> = Readiness<PollArray, C>;
 
 /// The descriptors that are waited for, in any order.
 pub struct PollArray {
@@ -55,6 +55,7 @@ impl Selector for PollArray {
         self.entries[self.places[fd as usize] as usize].events = match interest {
             Interest::Input => libc::POLLIN,
             Interest::Output => libc::POLLOUT,
+            Interest::Either => libc::POLLIN | libc::POLLOUT,
         };
         Ok(())
     }
@@ -82,6 +83,12 @@ impl Selector for PollArray {
 
     fn ready(&self, index: usize) -> Ready {
         Ready::level(self.ready[index])
+    }
+
+    fn has_input(&self, index: usize) -> bool {
+        let place = self.places[self.ready[index] as usize];
+        let revents = self.entries.get(place as usize).map_or(0, |entry| entry.revents);
+        revents & (libc::POLLIN | libc::POLLHUP | libc::POLLERR) != 0
     }
 }
 

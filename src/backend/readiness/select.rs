@@ -17,7 +17,7 @@ use std::io;
 use std::os::fd::RawFd;
 
 /// The loop over select(2).
-pub type Select = Readiness<Sets>;
+pub type Select<C> = Readiness<Sets, C>;
 
 const BITS: usize = libc::c_ulong::BITS as usize;
 
@@ -30,6 +30,8 @@ pub struct Sets {
     end: usize,
     /// The descriptors that the last wait has reported, in order.
     ready: Vec<RawFd>,
+    /// Those of them that have input, or their peer's end.
+    readable: FdSet,
     descriptors: u64,
 }
 
@@ -51,6 +53,7 @@ impl Selector for Sets {
             output: FdSet::default(),
             end: 0,
             ready: Vec::new(),
+            readable: FdSet::default(),
             descriptors,
         })
     }
@@ -86,12 +89,13 @@ impl Selector for Sets {
 
     fn change(&mut self, _counters: &Counters, fd: RawFd, interest: Interest) -> io::Result<()> {
         let (word, bit) = place(fd);
-        let (on, off) = match interest {
-            Interest::Input => (&mut self.input, &mut self.output),
-            Interest::Output => (&mut self.output, &mut self.input),
+        let (input, output) = match interest {
+            Interest::Input => (bit, 0),
+            Interest::Output => (0, bit),
+            Interest::Either => (bit, bit),
         };
-        on[word] |= bit;
-        off[word] &= !bit;
+        self.input[word] = self.input[word] & !bit | input;
+        self.output[word] = self.output[word] & !bit | output;
         Ok(())
     }
 
@@ -126,11 +130,17 @@ impl Selector for Sets {
                 }
             }
         }
+        self.readable = input;
         Ok(self.ready.len())
     }
 
     fn ready(&self, index: usize) -> Ready {
         Ready::level(self.ready[index])
+    }
+
+    fn has_input(&self, index: usize) -> bool {
+        let (word, bit) = place(self.ready[index]);
+        self.readable[word] & self.output[word] & bit != 0
     }
 }
 
@@ -151,6 +161,7 @@ mod tests {
             output: FdSet::default(),
             end: 0,
             ready: Vec::new(),
+            readable: FdSet::default(),
             descriptors: 0,
         };
         for fd in [3, 63, 64, 200, 1023] {
@@ -172,6 +183,7 @@ mod tests {
             output: FdSet::default(),
             end: 0,
             ready: Vec::new(),
+            readable: FdSet::default(),
             descriptors: 0,
         };
         assert!(sets.add_connection(&counters, 1024).is_err());

@@ -12,6 +12,8 @@ pub enum Interest {
     Input,
     /// Space for output.
     Output,
+    /// Input, the peer's end, or space for output.
+    Either,
 }
 
 /// A descriptor that a wait has reported.
@@ -81,4 +83,7 @@ pub trait Selector: Sized {
 
     /// The descriptor at this place of what the last wait has reported.
     fn ready(&self, index: usize) -> Ready;
+
+    /// Whether the one at this place, which was waited for either, has input or its peer's end.
+    fn has_input(&self, index: usize) -> bool;
 }

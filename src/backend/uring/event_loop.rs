@@ -11,6 +11,7 @@ use crate::counters::Counters;
 use crate::drain::{self, Owed};
 use crate::listener::{self, AcceptPause, Failures, Remedy};
 use crate::process;
+use crate::service::Conversation;
 use crate::stop::Stop;
 use crate::work::Work;
 use io_uring::opcode;
@@ -47,9 +48,14 @@ pub struct Uring<H: Handler> {
     handler: H,
     listeners: Vec<TcpListener>,
     work: Work,
+    terms: TermsOf<H>,
 }
 
+type TermsOf<H> = <<H as Handler>::Conversation as Conversation>::Terms;
+
 impl<H: Handler> Backend for Uring<H> {
+    type Conversation = H::Conversation;
+
     const FACTS: BackendFacts = BackendFacts { uses_ring: true, ..H::FACTS };
 
     fn locked_bytes(knobs: &Knobs) -> u64 {
@@ -73,12 +79,12 @@ impl<H: Handler> Backend for Uring<H> {
         probe_memory::<H>(setup, knobs, workers)
     }
 
-    fn new(listeners: Vec<TcpListener>, knobs: &Knobs) -> io::Result<Self> {
+    fn new(listeners: Vec<TcpListener>, knobs: &Knobs, terms: TermsOf<H>) -> io::Result<Self> {
         let setup = setup_for::<H>(knobs, 1);
         let in_words = |refused: Unsupported| io::Error::other(refused.reason);
         let ring = Ring::new(setup).map_err(|error| in_words(setup::explain(&error, &setup)))?;
-        let handler = set_up::<H>(&ring, setup, knobs, listeners.len()).map_err(in_words)?;
-        Ok(Self { ring, handler, listeners, work: Work::of(knobs) })
+        let handler = set_up::<H>(&ring, setup, knobs, listeners.len(), terms).map_err(in_words)?;
+        Ok(Self { ring, handler, listeners, work: Work::of(knobs), terms })
     }
 
     fn in_force(&self) -> Facts {
@@ -92,7 +98,7 @@ impl<H: Handler> Backend for Uring<H> {
     }
 
     fn run(self, counters: &Counters, stop: &Stop) -> io::Result<()> {
-        let Self { ring, handler, listeners, work } = self;
+        let Self { ring, handler, listeners, work, terms } = self;
         // Requests point to it, so a failure must not free it.
         let mut handler = ManuallyDrop::new(handler);
         let margin = margin(&ring, &listeners);
@@ -111,7 +117,7 @@ impl<H: Handler> Backend for Uring<H> {
         let owed = server.run(stop)?;
         // Every request has ended.
         drop(ManuallyDrop::into_inner(handler));
-        drain::drain(owed, stop.drain_time(), counters)
+        drain::drain(owed, terms, stop.drain_time(), counters)
     }
 }
 
@@ -126,10 +132,11 @@ fn set_up<H: Handler>(
     setup: Setup,
     knobs: &Knobs,
     listeners: usize,
+    terms: TermsOf<H>,
 ) -> Result<H, Unsupported> {
     setup
         .need()
-        .patiently(|| H::new(ring, knobs, listeners))
+        .patiently(|| H::new(ring, knobs, listeners, terms))
         .map_err(|error| setup::explain_set_up(&error, &setup))
 }
 
@@ -148,7 +155,7 @@ fn probe_memory<H: Handler>(setup: Setup, knobs: &Knobs, workers: u16) -> Result
     let mut held = Vec::new();
     for _ in 0..workers {
         let ring = Ring::new(setup).map_err(|error| setup::explain(&error, &setup))?;
-        let handler = set_up::<H>(&ring, setup, knobs, LISTENERS)?;
+        let handler = set_up::<H>(&ring, setup, knobs, LISTENERS, TermsOf::<H>::default())?;
         held.push((ring, handler));
     }
     Ok(())
@@ -172,7 +179,7 @@ struct Loop<'a, H: Handler> {
 
 impl<H: Handler> Loop<'_, H> {
     /// Serves until `stop`; what is owed then.
-    fn run(mut self, stop: &Stop) -> io::Result<Vec<Owed>> {
+    fn run(mut self, stop: &Stop) -> io::Result<Vec<Owed<H::Conversation>>> {
         self.core.request(Token::of(RequestKind::Stop, 0), Request::poll(stop.fd()))?;
         for index in 0..self.listeners.len() {
             self.accept(index as u32)?;

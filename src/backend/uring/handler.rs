@@ -6,10 +6,14 @@ use super::setup::Setup;
 use super::token::Token;
 use crate::contract::{BackendFacts, Facts, Knobs, Unsupported};
 use crate::drain::Owed;
+use crate::service::Conversation;
 use std::io;
 
 /// The way of an io_uring backend to serve its connections.
 pub trait Handler: Sized {
+    /// The conversations that it is compiled for.
+    type Conversation: Conversation;
+
     /// `Backend::FACTS`, but for the ring.
     const FACTS: BackendFacts;
     /// How connections are accepted.
@@ -31,7 +35,12 @@ pub trait Handler: Sized {
     fn probe(ring: &mut Ring, knobs: &Knobs) -> Result<(), Unsupported>;
 
     /// Sets up beside `listeners` listening sockets.
-    fn new(ring: &Ring, knobs: &Knobs, listeners: usize) -> io::Result<Self>;
+    fn new(
+        ring: &Ring,
+        knobs: &Knobs,
+        listeners: usize,
+        terms: <Self::Conversation as Conversation>::Terms,
+    ) -> io::Result<Self>;
 
     /// Returns what the kernel granted.
     fn in_force(&self) -> Facts;
@@ -71,7 +80,7 @@ pub trait Handler: Sized {
     fn must_not_wait(&mut self, core: &mut Core) -> io::Result<bool>;
 
     /// Gives up all connections, after every request has ended, with what they are owed.
-    fn take_owed(&mut self, core: &mut Core) -> io::Result<Vec<Owed>>;
+    fn take_owed(&mut self, core: &mut Core) -> io::Result<Vec<Owed<Self::Conversation>>>;
 }
 
 /// How connections are accepted.

@@ -19,6 +19,7 @@ use super::token::{GENERATION_MASK, RequestKind, Token};
 use crate::connection;
 use crate::contract::{BackendFacts, Facts, Knob, Knobs, Unsupported};
 use crate::drain::Owed;
+use crate::service::Conversation;
 use crate::sys;
 use crate::work::WORK_NS;
 use io_uring::opcode;
@@ -29,20 +30,28 @@ use std::os::fd::RawFd;
 use std::ptr::NonNull;
 
 /// A receive and a send at a time.
-pub struct Oneshot {
+pub struct Oneshot<C: Conversation> {
     /// By fd: the kernel gives the lowest free number, so this stays dense.
-    connections: Vec<Exchange>,
+    connections: Vec<Buffered<C>>,
     buffers: Buffers,
     link: bool,
+    terms: C::Terms,
 }
 
 #[derive(Default)]
-struct Exchange {
+struct Buffered<C> {
     generation: u32,
-    /// The part of the buffer that is owed.
+    /// The part of the buffer that is owed; in a conversation, what is being sent.
     start: u32,
     end: u32,
     open: bool,
+    /// A receive is under way, beside a send where a conversation never rests.
+    receiving: bool,
+    /// A conversation's send is under way.
+    sending: bool,
+    /// It is closed once nothing is under way.
+    over: bool,
+    conversation: C,
 }
 
 /// A buffer for each connection. They are made in chunks that never move, because receives are
@@ -85,7 +94,9 @@ impl Buffers {
     }
 }
 
-impl Handler for Oneshot {
+impl<C: Conversation> Handler for Oneshot<C> {
+    type Conversation = C;
+
     const FACTS: BackendFacts = BackendFacts {
         name: "uring-oneshot",
         summary: "the naive port: a receive for each message, a buffer for each connection",
@@ -125,11 +136,12 @@ impl Handler for Oneshot {
         Ok(())
     }
 
-    fn new(_ring: &Ring, knobs: &Knobs, _listeners: usize) -> io::Result<Self> {
+    fn new(_ring: &Ring, knobs: &Knobs, _listeners: usize, terms: C::Terms) -> io::Result<Self> {
         Ok(Self {
             connections: connection::table()?,
             buffers: Buffers { chunks: Vec::new(), bytes_each: knobs.size("receive_bytes") },
             link: is_linked(knobs),
+            terms,
         })
     }
 
@@ -140,10 +152,10 @@ impl Handler for Oneshot {
     fn admit(&mut self, index: u32) {
         let slot = index as usize;
         if slot >= self.connections.len() {
-            self.connections.resize_with(slot + 1, Exchange::default);
+            self.connections.resize_with(slot + 1, Buffered::default);
         }
         let generation = (self.connections[slot].generation + 1) & GENERATION_MASK;
-        self.connections[slot] = Exchange { generation, open: true, ..Exchange::default() };
+        self.connections[slot] = Buffered { generation, open: true, ..Buffered::default() };
     }
 
     fn serve(&mut self, core: &mut Core, index: u32) -> io::Result<()> {
@@ -190,13 +202,14 @@ impl Handler for Oneshot {
         Ok(false)
     }
 
-    fn take_owed(&mut self, _core: &mut Core) -> io::Result<Vec<Owed>> {
+    fn take_owed(&mut self, _core: &mut Core) -> io::Result<Vec<Owed<C>>> {
         let mut owed = Vec::new();
         for index in 0..self.connections.len() as u32 {
             let connection = &mut self.connections[index as usize];
             if std::mem::take(&mut connection.open) {
                 let (start, end) = (connection.start, connection.end);
-                let unsent = if start == end {
+                let conversation = std::mem::take(&mut connection.conversation);
+                let unsent = if !C::ECHOES || start == end {
                     Vec::new()
                 } else {
                     // SAFETY: every request has ended.
@@ -204,7 +217,7 @@ impl Handler for Oneshot {
                 };
                 // SAFETY: an open slot owns its descriptor, no request refers to it any more, and
                 // the slot owns it no longer.
-                owed.push(Owed { fd: unsafe { sys::own(index as RawFd) }, unsent });
+                owed.push(Owed { fd: unsafe { sys::own(index as RawFd) }, unsent, conversation });
             }
         }
         Ok(owed)
@@ -218,7 +231,7 @@ fn is_linked(knobs: &Knobs) -> bool {
     knobs.word("link") == "on"
 }
 
-impl Oneshot {
+impl<C: Conversation> Oneshot<C> {
     /// Whether a completion belongs to a connection that had the index before.
     fn is_late(&self, core: &Core, token: Token) -> bool {
         let connection = &self.connections[token.index as usize];
@@ -242,6 +255,9 @@ impl Oneshot {
         // while nothing is owed from it: it is read only from this receive's completion on, until
         // the next receive, or, when one is linked behind a send, by that send alone.
         unsafe { core.push(self.token(RequestKind::Receive, index), entry)? };
+        if !C::ECHOES {
+            self.connections[index as usize].receiving = true;
+        }
         Ok(())
     }
 
@@ -253,16 +269,29 @@ impl Oneshot {
         let address = self.buffers.start(index);
         // SAFETY: what is owed lies within the buffer.
         let address = unsafe { address.add(start as usize) };
-        let entry = opcode::Send::new(Fd(index as RawFd), address.as_ptr(), end - start)
+        self.send_from(core, index, address.as_ptr(), end - start)
+    }
+
+    /// The same from an address.
+    fn send_from(
+        &mut self,
+        core: &mut Core,
+        index: u32,
+        address: *const u8,
+        length: u32,
+    ) -> io::Result<()> {
+        let entry = opcode::Send::new(Fd(index as RawFd), address, length)
             .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
             .build();
-        if !self.link {
-            // SAFETY: nothing is received into the buffer until the send has completed.
+        let last = self.connections[index as usize].conversation.owed_bytes() == u64::from(length);
+        if !self.link || !C::ECHOES && (C::never_rests(self.terms) || !last) {
+            // SAFETY: nothing is received into the buffer until the send has completed, and a
+            // conversation's bytes live as long as the process.
             unsafe { core.push(self.token(RequestKind::PatientSend, index), entry)? };
             return Ok(());
         }
         // Counted now, because no completion will say when; a failed send takes it back.
-        core.counters.bytes_sent.add(u64::from(end - start));
+        core.counters.bytes_sent.add(u64::from(length));
         let entry = entry.flags(Flags::SKIP_SUCCESS | Flags::IO_LINK);
         // A link ends with the batch that is submitted: both must be in the queue together.
         core.make_room(LINKED)?;
@@ -273,6 +302,9 @@ impl Oneshot {
 
     fn received(&mut self, core: &mut Core, index: u32, result: i32) -> io::Result<()> {
         let connection = &mut self.connections[index as usize];
+        if !C::ECHOES {
+            return self.take_in(core, index, result);
+        }
         // It has begun, so a send that it was linked to has taken everything.
         connection.start = connection.end;
         match result {
@@ -296,10 +328,16 @@ impl Oneshot {
         core.ended()?;
         let connection = &self.connections[index as usize];
         core.counters.bytes_sent.take_back(u64::from(connection.end - connection.start));
+        if !C::ECHOES {
+            self.connections[index as usize].receiving = false;
+        }
         self.sent(core, index, result)
     }
 
     fn sent(&mut self, core: &mut Core, index: u32, result: i32) -> io::Result<()> {
+        if !C::ECHOES {
+            return self.replied(core, index, result);
+        }
         let connection = &mut self.connections[index as usize];
         if result < 0 && !(core.stopping && -result == libc::ECANCELED) {
             core.counters.bytes_abandoned.add(u64::from(connection.end - connection.start));
@@ -318,8 +356,84 @@ impl Oneshot {
         self.receive(core, index)
     }
 
+    /// A conversation's receive has completed.
+    fn take_in(&mut self, core: &mut Core, index: u32, result: i32) -> io::Result<()> {
+        let connection = &mut self.connections[index as usize];
+        connection.receiving = false;
+        if !C::never_rests(self.terms) {
+            // It has begun, as above.
+            let sent = connection.end - connection.start;
+            connection.conversation.sent(self.terms, sent as usize);
+            connection.start = connection.end;
+            connection.sending = false;
+        }
+        match result {
+            1.. => {
+                core.counters.bytes_received.add(result as u64);
+                // SAFETY: the receive has ended, and the next begins below.
+                let bytes = unsafe { self.buffers.contents(index, 0, result as u32) };
+                if connection.conversation.receive(self.terms, core.counters, bytes).is_err() {
+                    core.counters.mismatches.add(1);
+                    connection.over = true;
+                }
+                core.work.perform(core.counters);
+            }
+            _ if -result == libc::ECANCELED && core.stopping => {}
+            0 if C::never_rests(self.terms) => {
+                connection.conversation.end();
+                connection.over = connection.conversation.owed_bytes() == 0;
+            }
+            // The end, or a reset.
+            _ => connection.over = true,
+        }
+        self.go_on(core, index, result > 0)
+    }
+
+    /// A conversation's send has completed.
+    fn replied(&mut self, core: &mut Core, index: u32, result: i32) -> io::Result<()> {
+        let connection = &mut self.connections[index as usize];
+        connection.sending = false;
+        let length = connection.end - connection.start;
+        connection.start = connection.end;
+        if result < 0 {
+            connection.over |= !(core.stopping && -result == libc::ECANCELED);
+        } else {
+            core.counters.bytes_sent.add(result as u64);
+            core.counters.short_sends.add(u64::from((result as u32) < length));
+            connection.conversation.sent(self.terms, result as usize);
+        }
+        self.go_on(core, index, true)
+    }
+
+    /// Does what a conversation needs next. `receives` says whether its peer may send more.
+    fn go_on(&mut self, core: &mut Core, index: u32, receives: bool) -> io::Result<()> {
+        if core.stopping {
+            return Ok(());
+        }
+        let connection = &mut self.connections[index as usize];
+        if connection.over {
+            let is_under_way = connection.receiving || connection.sending;
+            return if is_under_way { Ok(()) } else { self.close(core, index) };
+        }
+        let owed = connection.conversation.owed(self.terms);
+        if !owed.is_empty() && !connection.sending {
+            (connection.start, connection.end) = (0, owed.len() as u32);
+            connection.sending = true;
+            self.send_from(core, index, owed.as_ptr(), owed.len() as u32)?;
+        }
+        let connection = &self.connections[index as usize];
+        let is_free = !connection.sending || C::never_rests(self.terms);
+        if receives && is_free && !connection.receiving {
+            self.receive(core, index)
+        } else {
+            Ok(())
+        }
+    }
+
     fn close(&mut self, core: &mut Core, index: u32) -> io::Result<()> {
         core.counters.closed.add(1);
+        let conversation = std::mem::take(&mut self.connections[index as usize].conversation);
+        core.counters.bytes_abandoned.add(conversation.owed_bytes());
         let token = self.token(RequestKind::Close, index);
         self.connections[index as usize].open = false;
         core.request(token, Request::close(Socket::File(index)))

@@ -55,7 +55,6 @@ mod input;
 mod output;
 mod segments;
 mod sends;
-mod techniques;
+pub mod techniques;
 
 pub use connections::Provided;
-pub use techniques::{Bundle, Direct, Multishot, PollMultishot, SubmissionThread};

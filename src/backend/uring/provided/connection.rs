@@ -7,20 +7,24 @@ use crate::backend::uring::{
     ring::Completion,
     token::{GENERATION_MASK, Token},
 };
+use crate::counters::Counters;
+use crate::service::Conversation;
 
 #[derive(Default)]
-pub struct Connection {
+pub struct Connection<C> {
     pub generation: u32,
-    /// The last of the segments to be sent.
+    /// The last of the segments to be sent; in a conversation, which has none, the bytes of the
+    /// send in flight.
     pub tail: u32,
     /// How many there are.
     pub length: u32,
     /// How many of them the send in flight has, from the first on; 1 for a patient send.
     pub sending: u16,
     /// Those that hold, a bit for each [`State`].
-    pub states: u8,
+    pub states: u16,
     /// Bytes that are owed to a peer that does not read.
     pub blocked: Option<Box<Blocked>>,
+    pub conversation: C,
 }
 
 /// The next step of a connection.
@@ -35,7 +39,7 @@ pub enum NextStep {
 
 /// A condition of a connection.
 #[derive(Clone, Copy, Debug)]
-#[repr(u8)]
+#[repr(u16)]
 pub enum State {
     /// The slot has an owner.
     Open = 1 << 0,
@@ -53,19 +57,22 @@ pub enum State {
     Ended = 1 << 6,
     /// The connection is broken; what is owed is lost.
     Failed = 1 << 7,
+    /// The poll has reported the peer's end or an error, and a conversation, which may have nothing
+    /// to send that would fail, looks for it.
+    Cut = 1 << 8,
 }
 
-impl Connection {
+impl<C: Conversation> Connection<C> {
     pub fn is(&self, state: State) -> bool {
-        self.states & state as u8 != 0
+        self.states & state as u16 != 0
     }
 
     pub fn set(&mut self, state: State) {
-        self.states |= state as u8;
+        self.states |= state as u16;
     }
 
     pub fn clear(&mut self, state: State) {
-        self.states &= !(state as u8);
+        self.states &= !(state as u16);
     }
 
     /// A receive had its last completion.
@@ -94,6 +101,35 @@ impl Connection {
         })
     }
 
+    /// Hands what a receive has filled to the conversation; false if it picked no buffer.
+    pub fn take_in<T: Technique>(
+        &mut self,
+        buffers: &mut BufferRing,
+        terms: C::Terms,
+        counters: &Counters,
+        completion: &Completion,
+    ) -> bool {
+        let mut is_right = true;
+        let has_buffer = take_pieces::<T>(buffers, completion, |buffers, piece| {
+            let bytes = buffers.contents(piece);
+            is_right = is_right && self.conversation.receive(terms, counters, bytes).is_ok();
+            buffers.give_back(piece);
+        });
+        if !is_right {
+            counters.mismatches.add(1);
+            self.set(State::Failed);
+        }
+        has_buffer
+    }
+
+    /// Whether it owes more than the send in flight has.
+    pub fn has_more(&self, terms: C::Terms) -> bool {
+        if C::ECHOES {
+            return self.length > self.sending.into();
+        }
+        C::never_rests(terms) || self.conversation.owed_bytes() > self.tail.into()
+    }
+
     /// Takes the first segment off the queue and gives its piece back.
     #[inline]
     pub fn dequeue(&mut self, buffers: &mut BufferRing, segments: &mut Segments) {
@@ -102,16 +138,26 @@ impl Connection {
         buffers.give_back(piece);
     }
 
+    /// How many pieces queue on it; in a conversation, responses. A conversation that never rests
+    /// always owes one.
+    #[inline]
+    pub fn queued(&self, terms: C::Terms) -> u32 {
+        if C::ECHOES {
+            return self.length;
+        }
+        self.conversation.owed_responses(terms).try_into().unwrap_or(u32::MAX)
+    }
+
     /// Returns its next step, if no more than `limit` pieces may queue on it.
     #[inline]
-    pub fn need<T: Technique>(&self, limit: u32) -> NextStep {
+    pub fn need<T: Technique>(&self, limit: u32, terms: C::Terms) -> NextStep {
         let armed = if T::POLL { State::Polling } else { State::Receiving };
-        if self.states != State::Open as u8 | armed as u8
+        if self.states != State::Open as u16 | armed as u16
             || self.blocked.is_some()
-            || self.length > limit
+            || self.queued(terms) > limit
         {
             NextStep::Other
-        } else if self.sending > 0 || self.length == 0 {
+        } else if self.sending > 0 || self.queued(terms) == 0 {
             NextStep::Nothing
         } else {
             NextStep::Send
@@ -152,18 +198,18 @@ pub fn take_pieces<T: Technique>(
 }
 
 /// Gives the slot at `index` to a new connection.
-pub fn admit(connections: &mut Vec<Connection>, index: u32) {
+pub fn admit<C: Conversation>(connections: &mut Vec<Connection<C>>, index: u32) {
     let slot = index as usize;
     if slot >= connections.len() {
         connections.resize_with(slot + 1, Connection::default);
     }
     let generation = (connections[slot].generation + 1) & GENERATION_MASK;
     connections[slot] =
-        Connection { generation, states: State::Open as u8, ..Connection::default() };
+        Connection { generation, states: State::Open as u16, ..Connection::default() };
 }
 
 /// Whether a completion belongs to a connection that had the index before.
-pub fn is_late(connection: &Connection, token: Token) -> bool {
+pub fn is_late<C: Conversation>(connection: &Connection<C>, token: Token) -> bool {
     connection.generation != token.generation || !connection.is(State::Open)
 }
 
@@ -171,13 +217,14 @@ pub fn is_late(connection: &Connection, token: Token) -> bool {
 mod tests {
     use super::*;
     use crate::backend::uring::token::RequestKind;
+    use crate::service::Echo;
 
     #[test]
     fn only_the_connection_itself_is_in_time() {
         let token = Token { kind: RequestKind::Receive, generation: 2, index: 0 };
         let connection =
-            |generation, states| Connection { generation, states, ..Connection::default() };
-        let open = State::Open as u8;
+            |generation, states| Connection::<Echo> { generation, states, ..Connection::default() };
+        let open = State::Open as u16;
         assert!(!is_late(&connection(2, open), token));
         assert!(is_late(&connection(3, open), token), "the next owner of the index");
         assert!(is_late(&connection(2, !open), token), "closed");
@@ -185,7 +232,7 @@ mod tests {
 
     #[test]
     fn an_index_that_is_used_again_has_another_generation() {
-        let mut connections: Vec<Connection> = Vec::new();
+        let mut connections: Vec<Connection<Echo>> = Vec::new();
         let mut seen = Vec::new();
         for _ in 0..3 {
             admit(&mut connections, 5);
@@ -200,9 +247,9 @@ mod tests {
 
     #[test]
     fn states_do_not_touch_each_other() {
-        use State::{Cancelling, Ended, Failed, Open, Polling, Readable, Receiving, Starved};
-        let all = [Open, Receiving, Polling, Readable, Cancelling, Starved, Ended, Failed];
-        let mut connection = Connection::default();
+        use State::{Cancelling, Cut, Ended, Failed, Open, Polling, Readable, Receiving, Starved};
+        let all = [Open, Receiving, Polling, Readable, Cancelling, Starved, Ended, Failed, Cut];
+        let mut connection = Connection::<Echo>::default();
         for (count, state) in all.into_iter().enumerate() {
             assert!(!connection.is(state), "{state:?}");
             connection.set(state);
@@ -217,8 +264,8 @@ mod tests {
             connection.clear(state);
             assert!(!connection.is(state), "{state:?}");
             assert_eq!(
-                connection.states.count_zeros() as usize,
-                count + 1,
+                connection.states.count_ones() as usize,
+                all.len() - count - 1,
                 "{state:?} alone was cleared"
             );
         }
@@ -226,6 +273,6 @@ mod tests {
 
     #[test]
     fn idle_connections_are_small() {
-        assert_eq!(size_of::<Connection>(), 24);
+        assert_eq!(size_of::<Connection<Echo>>(), 24);
     }
 }

@@ -10,16 +10,17 @@ use crate::backend::uring::{
     send_groups::SendGroups,
     token::{RequestKind, Token},
 };
+use crate::service::Conversation;
 use std::collections::VecDeque;
 use std::marker::PhantomData;
 
 /// Connections that receive into provided buffers.
-pub struct Provided<T: Technique> {
+pub struct Provided<T: Technique, C: Conversation> {
     pub buffers: BufferRing,
     pub groups: Option<SendGroups>,
     /// By index: the descriptor or the direct descriptor. The kernel gives low numbers, so this
     /// stays dense.
-    pub connections: Vec<Connection>,
+    pub connections: Vec<Connection<C>>,
     /// Pieces of buffers that are owed, linked to a queue for each connection.
     pub segments: Segments,
     /// Connections whose receive found no buffer, longest wait first.
@@ -34,12 +35,13 @@ pub struct Provided<T: Technique> {
     /// The same in bytes, where the kernel is told it.
     pub bytes_at_once: Option<u32>,
     pub direct_files: u32,
+    pub terms: C::Terms,
     pub technique: PhantomData<T>,
 }
 
-impl<T: Technique> Provided<T> {
+impl<T: Technique, C: Conversation> Provided<T, C> {
     #[inline(always)]
-    pub fn at(&mut self, index: u32) -> &mut Connection {
+    pub fn at(&mut self, index: u32) -> &mut Connection<C> {
         &mut self.connections[index as usize]
     }
 

@@ -21,6 +21,7 @@ use crate::call::Call;
 use crate::connection::table;
 use crate::contract::{BackendFacts, Facts, Knobs, Unsupported};
 use crate::drain::Owed;
+use crate::service::Conversation;
 use crate::{kernel, process, sys};
 use std::collections::VecDeque;
 use std::io;
@@ -42,7 +43,9 @@ const MULTISHOT_MAX_RETRY: usize = 32;
 /// each.
 const DIRECT_MOST: usize = 65_536;
 
-impl<T: Technique> Handler for Provided<T> {
+impl<T: Technique, C: Conversation> Handler for Provided<T, C> {
+    type Conversation = C;
+
     const FACTS: BackendFacts = BackendFacts { kernel_thread: T::SUBMISSION_THREAD, ..T::FACTS };
     const ACCEPT: Accept = if T::DIRECT { Accept::MultishotDirect } else { Accept::Multishot };
     const OPERATIONS: &'static [(&'static str, u8)] = T::OPERATIONS;
@@ -67,7 +70,7 @@ impl<T: Technique> Handler for Provided<T> {
         buffer_ring::probe(ring, is_incremental::<T>(knobs))
     }
 
-    fn new(ring: &Ring, knobs: &Knobs, listeners: usize) -> io::Result<Self> {
+    fn new(ring: &Ring, knobs: &Knobs, listeners: usize, terms: C::Terms) -> io::Result<Self> {
         let submitter = ring.submitter();
         let count = knobs.size("buffers").next_power_of_two();
         let buffer_bytes = knobs.size("buffer_bytes");
@@ -109,6 +112,7 @@ impl<T: Technique> Handler for Provided<T> {
             buffers_per_connection: buffers_per_connection as u32,
             buffer_bytes: buffer_bytes as u32,
             direct_files,
+            terms,
             technique: PhantomData,
         })
     }
@@ -146,14 +150,19 @@ impl<T: Technique> Handler for Provided<T> {
         completion: &Completion,
     ) -> io::Result<()> {
         let Token { index, .. } = token;
-        let Self { connections, buffers, segments, buffers_per_connection, .. } = self;
+        let Self { connections, buffers, segments, buffers_per_connection, terms, .. } = self;
         let connection = &mut connections[index as usize];
         if completion.result <= 0 || is_late(connection, token) {
             return self.received_nothing(core, token, completion);
         }
         // All that is done here with the connection is done at one place, because finding it takes
         // about as long.
-        if !connection.enqueue::<T>(buffers, segments, completion) {
+        let has_buffer = if C::ECHOES {
+            connection.enqueue::<T>(buffers, segments, completion)
+        } else {
+            connection.take_in::<T>(buffers, *terms, core.counters, completion)
+        };
+        if !has_buffer {
             return Err(io::Error::other("a receive that names no buffer"));
         }
         if !completion.more() {
@@ -163,12 +172,16 @@ impl<T: Technique> Handler for Provided<T> {
         }
         let length = completion.result as u32;
         // A buffer that is full may have left something; an incremental one may have been short.
-        if T::POLL && (length == self.buffer_bytes || completion.sock_nonempty()) {
+        if T::POLL
+            && (length == self.buffer_bytes
+                || completion.sock_nonempty()
+                || !C::ECHOES && connection.is(State::Cut))
+        {
             connection.set(State::Readable);
         }
         core.counters.bytes_received.add(u64::from(length));
         core.work.perform(core.counters);
-        let need = connection.need::<T>(*buffers_per_connection);
+        let need = connection.need::<T>(*buffers_per_connection, *terms);
         if matches!(need, NextStep::Nothing) {
             // The new input waits for a send. A send that is decided ends this turn, and is
             // followed then.
@@ -225,7 +238,7 @@ impl<T: Technique> Handler for Provided<T> {
         Ok(false)
     }
 
-    fn take_owed(&mut self, core: &mut Core) -> io::Result<Vec<Owed>> {
+    fn take_owed(&mut self, core: &mut Core) -> io::Result<Vec<Owed<C>>> {
         let open = (0..self.connections.len() as u32)
             .filter(|&index| self.connections[index as usize].is(State::Open));
         let mut owed: Vec<(u32, RawFd)> = open.map(|index| (index, index as RawFd)).collect();
@@ -236,10 +249,12 @@ impl<T: Technique> Handler for Provided<T> {
             .into_iter()
             .map(|(index, fd)| {
                 let unsent = self.take_unsent(index);
-                self.at(index).clear(State::Open);
+                let connection = self.at(index);
+                connection.clear(State::Open);
+                let conversation = std::mem::take(&mut connection.conversation);
                 // SAFETY: an open slot owns its descriptor, or had it made above, no request refers
                 // to it any more, and the slot owns it no longer.
-                Owed { fd: unsafe { sys::own(fd) }, unsent }
+                Owed { fd: unsafe { sys::own(fd) }, unsent, conversation }
             })
             .collect())
     }
@@ -249,10 +264,11 @@ fn is_incremental<T: Technique>(knobs: &Knobs) -> bool {
     !T::BUNDLE && knobs.word("incremental") == "on"
 }
 
-impl<T: Technique> Provided<T> {
+impl<T: Technique, C: Conversation> Provided<T, C> {
     /// Does what a connection needs next: send, pause or resume its input, or close.
     pub fn advance(&mut self, core: &mut Core, index: u32) -> io::Result<()> {
-        let need = self.connections[index as usize].need::<T>(self.buffers_per_connection);
+        let need =
+            self.connections[index as usize].need::<T>(self.buffers_per_connection, self.terms);
         self.supply(core, index, need)
     }
 
@@ -283,18 +299,19 @@ impl<T: Technique> Provided<T> {
             self.keep_behind_blocked(index);
         }
         self.send(core, index)?;
-        let limit = self.buffers_per_connection;
+        let (limit, terms) = (self.buffers_per_connection, self.terms);
         let connection = self.at(index);
+        let queued = connection.queued(terms);
         if connection.is(State::Receiving) {
-            if !T::POLL && connection.length > limit && !connection.is(State::Cancelling) {
+            if !T::POLL && queued > limit && !connection.is(State::Cancelling) {
                 core.counters.backpressure_pauses.add(1);
                 return self.cancel_input(core, index);
             }
         } else if !connection.is_over() {
             let wanted = !T::POLL || connection.is(State::Readable);
             let allowed = !connection.is(State::Starved)
-                && connection.blocked.is_none()
-                && connection.length <= limit / 2;
+                && (connection.blocked.is_none() || C::never_rests(terms))
+                && queued <= limit / 2;
             if wanted && allowed {
                 connection.clear(State::Readable);
                 return self.receive(core, index);
@@ -317,7 +334,7 @@ impl<T: Technique> Provided<T> {
             let polling =
                 T::POLL && connection.is(State::Polling) && !connection.is(State::Readable);
             let waits = connection.is(State::Receiving) || polling;
-            connection.length > connection.sending.into() || connection.is_over() || !waits
+            connection.has_more(self.terms) || connection.is_over() || !waits
         };
         let sends = self.sends.undecided();
         self.may_be_followed = !self.starved.is_empty() || sends.iter().any(follows);
@@ -326,6 +343,8 @@ impl<T: Technique> Provided<T> {
 
     fn close(&mut self, core: &mut Core, index: u32) -> io::Result<()> {
         core.counters.closed.add(1);
+        let conversation = std::mem::take(&mut self.at(index).conversation);
+        core.counters.bytes_abandoned.add(conversation.owed_bytes());
         let token = self.token(RequestKind::Close, index);
         self.at(index).clear(State::Open);
         core.request(token, Request::close(Self::socket(index)))

@@ -9,9 +9,10 @@ use crate::backend::uring::{
     ring::Completion,
     token::{RequestKind, Token},
 };
+use crate::service::Conversation;
 use std::io;
 
-impl<T: Technique> Provided<T> {
+impl<T: Technique, C: Conversation> Provided<T, C> {
     pub fn poll(&mut self, core: &mut Core, index: u32) -> io::Result<()> {
         self.at(index).set(State::Polling);
         core.request(
@@ -61,6 +62,10 @@ impl<T: Technique> Provided<T> {
         let connection = self.at(index);
         if completion.result > 0 {
             connection.set(State::Readable);
+            let ends = libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR;
+            if !C::ECHOES && completion.result & i32::from(ends) != 0 {
+                connection.set(State::Cut);
+            }
         }
         if !completion.more() {
             connection.clear(State::Polling);
@@ -94,7 +99,10 @@ impl<T: Technique> Provided<T> {
             connection.receive_ended::<T>();
         }
         match -completion.result {
-            0 => connection.set(State::Ended),
+            0 => {
+                connection.set(State::Ended);
+                connection.conversation.end();
+            }
             libc::ECANCELED => {}
             libc::ENOBUFS => {
                 core.counters.no_buffers.add(1);

@@ -10,6 +10,7 @@ use crate::backend::uring::{
     send_groups::{BUNDLE_MOST, SendGroups},
     token::{RequestKind, Token},
 };
+use crate::service::Conversation;
 use io_uring::opcode;
 use io_uring::squeue::Flags;
 use std::io;
@@ -17,12 +18,15 @@ use std::io;
 /// How a buffer is sent: see "One system call an echo" in the root of these files.
 const SEND: libc::c_int = libc::MSG_NOSIGNAL | libc::MSG_WAITALL | libc::MSG_DONTWAIT;
 
-impl<T: Technique> Provided<T> {
+impl<T: Technique, C: Conversation> Provided<T, C> {
     /// Sends what the connection owes next, if anything and if no send is in flight.
     pub fn send(&mut self, core: &mut Core, index: u32) -> io::Result<()> {
         let connection = &self.connections[index as usize];
         if connection.sending > 0 || connection.is(State::Failed) || core.stopping {
             return Ok(());
+        }
+        if !C::ECHOES {
+            return self.send_reply(core, index);
         }
         if let Some(blocked) = &connection.blocked {
             let socket = Self::socket(index);
@@ -48,6 +52,9 @@ impl<T: Technique> Provided<T> {
     /// flight.
     #[inline(always)]
     pub fn send_from_buffers(&mut self, core: &mut Core, index: u32) -> io::Result<()> {
+        if !C::ECHOES {
+            return self.send_reply(core, index);
+        }
         let socket = Self::socket(index).fd();
         let (entry, segments, bytes, group) = match self.lend_group(core, index)? {
             None => {
@@ -83,6 +90,35 @@ impl<T: Technique> Provided<T> {
         Ok(())
     }
 
+    /// Sends what a conversation owes, patiently if the peer was found not to read.
+    fn send_reply(&mut self, core: &mut Core, index: u32) -> io::Result<()> {
+        let socket = Self::socket(index);
+        let terms = self.terms;
+        let connection = self.at(index);
+        let bytes = connection.conversation.owed(terms);
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let length = bytes.len() as u32;
+        (connection.tail, connection.sending) = (length, 1);
+        let is_patient = connection.blocked.is_some();
+        let send = opcode::Send::new(socket.fd(), bytes.as_ptr(), length);
+        if is_patient {
+            let entry = send.flags(libc::MSG_NOSIGNAL).build().flags(socket.flags());
+            // SAFETY: the bytes live as long as the process.
+            unsafe { core.push(self.token(RequestKind::PatientSend, index), entry)? };
+            return Ok(());
+        }
+        // As above.
+        core.counters.bytes_sent.add(length.into());
+        self.may_be_followed |= self.at(index).has_more(terms);
+        let entry = send.flags(SEND).build().flags(Flags::SKIP_SUCCESS | socket.flags());
+        // SAFETY: as above.
+        let number = unsafe { core.push(self.token(RequestKind::Send, index), entry)? };
+        self.sends.push(Sending { number, index, group: None });
+        Ok(())
+    }
+
     /// A group for what the connection owes, if that is more than a buffer and one can be had.
     #[inline]
     fn lend_group(&mut self, core: &Core, index: u32) -> io::Result<Option<u16>> {
@@ -96,9 +132,9 @@ impl<T: Technique> Provided<T> {
     /// Puts what the connection owes into a group: how many segments, and bytes.
     fn fill(&mut self, group: u16, index: u32) -> (u16, u64) {
         let Some(groups) = &mut self.groups else { return (0, 0) };
-        let Connection { tail, length, .. } = self.connections[index as usize];
+        let Connection { tail, length, .. } = &self.connections[index as usize];
         let (mut segments, mut bytes) = (0, 0);
-        for piece in self.segments.queue(tail, length).take(BUNDLE_MOST) {
+        for piece in self.segments.queue(*tail, *length).take(BUNDLE_MOST) {
             let contents = self.buffers.contents(piece);
             // SAFETY: the piece stays ours until the send is decided.
             unsafe { groups.put(group, contents) };
@@ -116,17 +152,22 @@ impl<T: Technique> Provided<T> {
         {
             groups.take_back(group);
         }
-        let Self { connections, buffers, segments, buffers_per_connection, .. } = self;
+        let Self { connections, buffers, segments, buffers_per_connection, terms, .. } = self;
         let connection = &mut connections[sending.index as usize];
         let sent = std::mem::take(&mut connection.sending);
+        if !C::ECHOES && sent > 0 {
+            connection.conversation.sent(*terms, connection.tail as usize);
+        }
         // A failure of this connection's own may have come between, and taken all that it owes
         // away.
-        if T::BUNDLE {
+        if !C::ECHOES {
+            // Its buffers are back.
+        } else if T::BUNDLE {
             (0..sent).for_each(|_| connection.dequeue(buffers, segments));
         } else if sent > 0 {
             connection.dequeue(buffers, segments);
         }
-        let need = connection.need::<T>(*buffers_per_connection);
+        let need = connection.need::<T>(*buffers_per_connection, *terms);
         self.supply(core, sending.index, need)
     }
 
@@ -140,8 +181,10 @@ impl<T: Technique> Provided<T> {
         }
         let sent = result.max(0) as usize;
         core.counters.bytes_sent.take_back((self.bytes_in_flight(index) - sent) as u64);
+        let terms = self.terms;
         let connection = self.at(index);
         connection.sending = 0;
+        connection.conversation.sent(terms, sent);
         if result >= 0 {
             core.counters.short_sends.add(1);
             self.block(core, index, sent)?;
@@ -155,15 +198,28 @@ impl<T: Technique> Provided<T> {
     }
 
     fn bytes_in_flight(&self, index: u32) -> usize {
-        let Connection { tail, sending, .. } = self.connections[index as usize];
-        let pieces = self.segments.queue(tail, sending.into());
+        let Connection { tail, sending, .. } = &self.connections[index as usize];
+        if !C::ECHOES {
+            return *tail as usize;
+        }
+        let pieces = self.segments.queue(*tail, (*sending).into());
         pieces.map(|piece| (piece.end - piece.start) as usize).sum()
     }
 
     pub fn sent_patiently(&mut self, core: &mut Core, index: u32, result: i32) -> io::Result<()> {
+        let terms = self.terms;
         let connection = self.at(index);
         connection.sending = 0;
         match (result, &mut connection.blocked) {
+            (0.., Some(_)) if !C::ECHOES => {
+                core.counters.bytes_sent.add(result as u64);
+                connection.conversation.sent(terms, result as usize);
+                if (result as u32) < connection.tail {
+                    core.counters.short_sends.add(1);
+                } else {
+                    connection.blocked = None;
+                }
+            }
             (0.., Some(blocked)) => {
                 core.counters.bytes_sent.add(result as u64);
                 blocked.sent += result as usize;
@@ -189,8 +245,9 @@ impl<T: Technique> Provided<T> {
         let sending = self.take_queue(index, sent).into_boxed_slice();
         self.at(index).blocked = Some(Box::new(Blocked { sending, ..Blocked::default() }));
         core.counters.backpressure_pauses.add(1);
-        // A poll may stay: what it reports waits until the peer has taken everything.
-        if T::POLL { Ok(()) } else { self.cancel_input(core, index) }
+        // A poll may stay: what it reports waits until the peer has taken everything. And a
+        // conversation that never rests gets nothing but its peer's end.
+        if T::POLL || C::never_rests(self.terms) { Ok(()) } else { self.cancel_input(core, index) }
     }
 
     /// Moves what a receive brought while it was being cancelled behind what a peer that does not

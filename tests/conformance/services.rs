@@ -1,0 +1,282 @@
+//! The services other than an echo: every byte is compared by the side that receives it.
+
+use super::support::{Backend, Client, Server, eventually, side_by_side};
+use super::{Case, echo};
+use ringmark::service::GREETING_BYTES;
+use std::thread;
+
+pub const CASES: &[Case] = &[
+    echo("exchange_of_any_sizes", exchange_of_any_sizes),
+    echo("exchange_split_and_joined", exchange_split_and_joined),
+    echo("exchange_with_slow_readers", exchange_with_slow_readers),
+    echo("exchange_ends", exchange_ends),
+    echo("exchange_drains", exchange_drains),
+    echo("wrong_requests", wrong_requests),
+    echo("sink_takes_all", sink_takes_all),
+    echo("source_until_the_end", source_until_the_end),
+    echo("source_with_slow_readers", source_with_slow_readers),
+    echo("source_drains", source_drains),
+];
+
+/// Pairs of sizes around those of buffers.
+const SIZES: [(usize, usize); 8] = [
+    (1, 1),
+    (64, 64),
+    (1, 200_000),
+    (200_000, 1),
+    (1024, 1023),
+    (4097, 65_537),
+    (64, 3_000_000),
+    (3_000_000, 64),
+];
+
+/// Starts an exchange of these sizes.
+fn exchange(backend: &Backend, (request, response): (usize, usize)) -> Server {
+    let [request, response] = [request, response].map(|size| size.to_string());
+    let arguments =
+        ["--service", "exchange", "--request-bytes", &request, "--response-bytes", &response];
+    Server::start(&backend.name, &arguments)
+}
+
+fn source(backend: &Backend, response: usize) -> Server {
+    let response = response.to_string();
+    Server::start(&backend.name, &["--service", "source", "--response-bytes", &response])
+}
+
+/// Sends a request while the response is taken.
+fn ask(client: &mut Client, requests: usize, (request, response): (usize, usize)) {
+    let Client { sender, receiver } = client;
+    thread::scope(|scope| {
+        scope.spawn(|| sender.send(requests * request));
+        receiver.receive(requests * response);
+    });
+}
+
+/// Ends the client's direction, and takes what is left of so many bytes and then the end.
+fn finish(mut client: Client, bytes: u64) {
+    client.sender.finish();
+    assert_eq!(client.receiver.receive_to_end(), bytes, "bytes up to the orderly end");
+}
+
+/// Waits until all connections are closed, and stops the server: no byte was wrong.
+fn end(server: Server) {
+    server.wait_for("open", 0);
+    server.wait_until_quiet();
+    let end = server.terminate().well();
+    assert_eq!(end.of("mismatches"), 0);
+}
+
+fn exchange_of_any_sizes(backend: &Backend) {
+    side_by_side(SIZES, |sizes| {
+        let server = exchange(backend, sizes);
+        let clients: Vec<Client> = (0..3).map(|_| Client::greet(server.address())).collect();
+        side_by_side(clients, |mut client| {
+            ask(&mut client, 1, sizes);
+            ask(&mut client, 5, sizes);
+            finish(client, 6 * sizes.1 as u64);
+        });
+        server.wait_for("open", 0);
+        let end = server.terminate().well();
+        assert_eq!(end.of("requests"), 18);
+        assert_eq!(end.of("bytes_received"), 3 * (GREETING_BYTES + 6 * sizes.0) as u64);
+        assert_eq!(end.of("bytes_sent"), 18 * sizes.1 as u64);
+        assert_eq!((end.of("bytes_abandoned"), end.of("mismatches")), (0, 0));
+    });
+}
+
+fn exchange_split_and_joined(backend: &Backend) {
+    let server = exchange(backend, (50, 70));
+    // Byte by byte, the greeting too.
+    let mut dripping = server.connect();
+    dripping.sender.greet_by(1, &mut dripping.receiver);
+    for _ in 0..100 {
+        dripping.sender.send(1);
+    }
+    dripping.receiver.receive(140);
+    // Many at once, behind the greeting.
+    let mut joined = Client::greet(server.address());
+    joined.sender.send(1000 * 50 + 49);
+    joined.receiver.receive(70_000);
+    joined.sender.send(1);
+    joined.receiver.receive(70);
+    finish(dripping, 140);
+    finish(joined, 70_070);
+    end(server);
+}
+
+fn exchange_with_slow_readers(backend: &Backend) {
+    side_by_side([(64, 1_000_000), (1, 1), (20_000, 100_000)], |sizes| {
+        let server = exchange(backend, sizes);
+        let mut slow: Vec<Client> = (0..4)
+            .map(|_| {
+                let mut client = Client::connect_narrow(server.address());
+                client.sender.greet(&mut client.receiver);
+                client
+            })
+            .collect();
+        let mut quick = Client::greet(server.address());
+        thread::scope(|scope| {
+            for client in &mut slow {
+                scope.spawn(|| client.sender.send(40 * sizes.0));
+            }
+            // Others are served meanwhile.
+            ask(&mut quick, 10, sizes);
+        });
+        finish(quick, 10 * sizes.1 as u64);
+        side_by_side(slow, |client| finish(client, 40 * sizes.1 as u64));
+        end(server);
+    });
+}
+
+/// Ends of all kinds, with responses owed and without.
+fn exchange_ends(backend: &Backend) {
+    let sizes = (100, 400_000);
+    let server = exchange(backend, sizes);
+    let stays = Client::greet(server.address());
+    let without_a_word = server.connect();
+    let within_the_greeting = server.connect();
+    within_the_greeting.sender.raw(&[1, 2, 3]);
+    let greeted_only = Client::greet(server.address());
+    let mut within_a_request = Client::greet(server.address());
+    within_a_request.sender.send(99);
+    for client in [without_a_word, within_the_greeting, greeted_only, within_a_request] {
+        finish(client, 0);
+    }
+    // With responses owed: all of them come.
+    let mut owed = Client::greet(server.address());
+    owed.sender.send(5 * 100 + 20);
+    finish(owed, 5 * 400_000);
+    // Resets: at rest, within a request, and with responses owed.
+    for sent in [0, 50, 100, 1000] {
+        let mut client = Client::greet(server.address());
+        client.sender.send(sent);
+        client.reset();
+    }
+    server.wait_for("open", 1);
+    drop(stays);
+    end(server);
+}
+
+fn exchange_drains(backend: &Backend) {
+    let server = exchange(backend, (10, 500_000));
+    let mut clients: Vec<Client> = (0..4).map(|_| Client::greet(server.address())).collect();
+    clients.iter_mut().for_each(|client| client.sender.send(25));
+    eventually("all are read", || server.counters().of("requests"), |requests| *requests == 8);
+    let ended = thread::scope(|scope| {
+        let ended = scope.spawn(|| server.terminate().well());
+        for client in &mut clients {
+            let received = client.receiver.receive_to_end();
+            assert_eq!(received, 1_000_000, "two responses, and not the third");
+        }
+        drop(clients);
+        ended.join().expect("it ends in order")
+    });
+    assert_eq!((ended.of("bytes_sent"), ended.of("bytes_abandoned")), (4_000_000, 0));
+}
+
+/// A wrong byte ends its connection and no other.
+fn wrong_requests(backend: &Backend) {
+    let server = exchange(backend, (100, 100));
+    let mut right = Client::greet(server.address());
+    for length in [1, 100, 150, 70_000] {
+        let mut wrong = Client::greet(server.address());
+        wrong.sender.send(length);
+        wrong.sender.send_wrong();
+        wrong.receiver.receive_while_open();
+        ask(&mut right, 3, (100, 100));
+    }
+    let mismatches = || server.counters().of("mismatches");
+    eventually("each was noticed", mismatches, |count| *count == 4);
+    finish(right, 1200);
+    server.wait_for("open", 0);
+    server.terminate().well();
+}
+
+fn sink_takes_all(backend: &Backend) {
+    let server = Server::start(&backend.name, &["--service", "sink", "--request-bytes", "1000"]);
+    let mut clients: Vec<Client> = (0..4).map(|_| Client::greet(server.address())).collect();
+    side_by_side(&mut clients, |client| {
+        for length in [1, 999, 1000, 70_001, 3_000_000] {
+            client.sender.send(length);
+        }
+    });
+    let bytes = 1 + 999 + 1000 + 70_001 + 3_000_000;
+    clients.into_iter().for_each(|client| finish(client, 0));
+    server.wait_for("open", 0);
+    let end = server.terminate().well();
+    assert_eq!(end.of("requests"), 4 * (bytes / 1000));
+    assert_eq!(end.of("bytes_received"), 4 * (bytes + GREETING_BYTES as u64));
+    assert_eq!((end.of("bytes_sent"), end.of("mismatches")), (0, 0));
+}
+
+fn source_until_the_end(backend: &Backend) {
+    side_by_side([1, 64, 1000, 65_537, 1_000_000], |size| {
+        let server = source(backend, size);
+        let stays = server.connect();
+        let clients: Vec<Client> = (0..3).map(|_| Client::greet(server.address())).collect();
+        side_by_side(clients, |mut client| {
+            client.receiver.receive(3 * size + 100_000);
+            client.sender.finish();
+            let received = client.receiver.receive_to_end();
+            assert_eq!(received % size as u64, 0, "it ends with a whole write");
+        });
+        let mut reset = Client::greet(server.address());
+        reset.receiver.receive(size);
+        reset.reset();
+        // Bytes that nobody asked for.
+        let mut talks = Client::greet(server.address());
+        talks.receiver.receive(size + 1);
+        talks.sender.send(1);
+        talks.receiver.receive_while_open();
+        server.wait_for("mismatches", 1);
+        server.wait_for("open", 1);
+        drop(stays);
+        server.wait_for("open", 0);
+        server.wait_until_quiet();
+        server.terminate().well();
+    });
+}
+
+fn source_with_slow_readers(backend: &Backend) {
+    let server = source(backend, 10_000);
+    let mut slow: Vec<Client> = (0..4)
+        .map(|_| {
+            let mut client = Client::connect_narrow(server.address());
+            client.sender.greet(&mut client.receiver);
+            client
+        })
+        .collect();
+    // Those that take nothing keep nobody waiting, nor the loop busy.
+    server.wait_until_quiet();
+    let mut quick = Client::greet(server.address());
+    quick.receiver.receive(2_000_000);
+    quick.reset();
+    server.wait_until_quiet();
+    side_by_side(&mut slow, |client| client.receiver.receive(200_000));
+    let [ends, resets] = [slow.split_off(2), slow];
+    resets.into_iter().for_each(Client::reset);
+    side_by_side(ends, |mut client| {
+        client.sender.finish();
+        assert_eq!(client.receiver.receive_to_end() % 10_000, 0, "it ends with a whole write");
+    });
+    end(server);
+}
+
+fn source_drains(backend: &Backend) {
+    let server = source(backend, 100_000);
+    let mut clients: Vec<Client> = (0..4).map(|_| Client::greet(server.address())).collect();
+    clients.iter_mut().for_each(|client| client.receiver.receive(1_000_000));
+    let (received, ended) = thread::scope(|scope| {
+        let ended = scope.spawn(|| server.terminate().well());
+        let received: u64 = side_by_side(&mut clients, |client| {
+            let received = client.receiver.receive_to_end();
+            assert_eq!(received % 100_000, 0, "it ends with a whole write");
+            received
+        })
+        .into_iter()
+        .sum();
+        drop(clients);
+        (received, ended.join().expect("it ends in order"))
+    });
+    assert_eq!((ended.of("bytes_sent"), ended.of("bytes_abandoned")), (received, 0));
+}
