@@ -78,7 +78,7 @@ fn refused_submissions(backend: &Backend) {
 /// A loop that fails in the middle of its requests ends in words.
 fn broken_ring(backend: &Backend) {
     let server = start_with(backend, "io_uring_enter:error=EBADF:when=40+");
-    let Client { mut sender, mut receiver } = server.connect();
+    let Client { mut sender, mut receiver, .. } = server.connect();
     thread::scope(|scope| {
         scope.spawn(|| receiver.receive_while_open());
         // Until the server has gone.

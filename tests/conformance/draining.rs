@@ -145,7 +145,7 @@ fn loaded_until_the_end(backend: &Backend, arguments: &[&str], count: usize) {
         for (index, (client, progress)) in clients.iter_mut().zip(&progress).enumerate() {
             scope.spawn(move || {
                 let ended = AtomicBool::new(false);
-                let Client { sender, receiver } = client;
+                let Client { sender, receiver, .. } = client;
                 thread::scope(|scope| {
                     scope.spawn(|| {
                         // Messages of several sizes, none awaited, until the server has said its

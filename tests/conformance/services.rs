@@ -45,7 +45,7 @@ fn source(backend: &Backend, response: usize) -> Server {
 
 /// Sends a request while the response is taken.
 fn ask(client: &mut Client, requests: usize, (request, response): (usize, usize)) {
-    let Client { sender, receiver } = client;
+    let Client { sender, receiver, .. } = client;
     thread::scope(|scope| {
         scope.spawn(|| sender.send(requests * request));
         receiver.receive(requests * response);

@@ -173,6 +173,8 @@ struct Play<'a> {
     longest: usize,
     /// Nobody leaves before all that is owed has come, so that the sums can be compared at the end.
     polite: bool,
+    /// Bytes of a request and of a response, if it does not echo.
+    sizes: Option<[u64; 2]>,
     paused: bool,
     /// Bytes that came back to those that have left.
     received: u64,
@@ -182,10 +184,13 @@ impl<'a> Play<'a> {
     fn start(backend: &'a Backend, seed: u64, diary: &'a RefCell<Diary>) -> Self {
         let mut rng = Rng::with_seed(seed);
         let workers = [1, 1, 2][rng.usize(..3)];
+        let mut sizes;
         let (server, arguments) = loop {
             let mut arguments =
                 vec![format!("--workers={workers}"), "--drain-seconds=30".to_owned()];
             arguments.extend(knobs::draw(backend, &mut rng));
+            sizes = if backend.echoes { draw_sizes(&mut rng) } else { None };
+            arguments.extend(service(sizes));
             diary.borrow_mut().arguments.clone_from(&arguments);
             let texts: Vec<&str> = arguments.iter().map(String::as_str).collect();
             let mut command = command(&backend.name, &texts);
@@ -207,8 +212,9 @@ impl<'a> Play<'a> {
             ending: Vec::new(),
             slow: Vec::new(),
             stalls: 0,
-            longest: if rests { LONGEST_WITH_RESTS } else { LONGEST },
+            longest: if rests { LONGEST_WITH_RESTS } else { LONGEST } / growth(sizes),
             polite: rng.u32(..4) == 0,
+            sizes,
             paused: false,
             received: 0,
             rng,
@@ -290,9 +296,9 @@ impl<'a> Play<'a> {
         let length = self.length(self.longest);
         self.note(format!("{action:?} {index} {length}"));
         let peer = &mut self.peers[index];
-        let owed = (peer.sender.bytes - peer.receiver.bytes) as usize;
+        let owed = peer.owed();
         // Returns the bytes that may still be sent without reading.
-        let room = UNREAD.saturating_sub(owed).min(length);
+        let room = peer.room(UNREAD).min(length);
         match action {
             Action::Echo => peer.exchange(length),
             Action::Send => peer.sender.send(room),
@@ -302,7 +308,7 @@ impl<'a> Play<'a> {
                 for _ in 0..room.min(30) {
                     peer.sender.send(1);
                     if length.is_multiple_of(2) && !self.paused && self.backend.echoes {
-                        peer.receiver.receive(1);
+                        peer.receiver.receive(peer.owed().min(1));
                     }
                 }
             }
@@ -338,7 +344,7 @@ impl<'a> Play<'a> {
     fn connect(&mut self) {
         if self.room_for_peers() {
             let address = self.address();
-            self.peers.push(Client::connect(address));
+            self.peers.push(Client::connect(address).greeting(self.sizes));
         }
     }
 
@@ -350,7 +356,7 @@ impl<'a> Play<'a> {
     /// One way or the other; the polite ones take what they are owed before.
     fn leave(&mut self, mut peer: Client, how: Leave) {
         let takes = self.backend.echoes && !self.paused;
-        if self.polite && !takes && peer.sender.bytes > peer.receiver.bytes && self.backend.echoes {
+        if self.polite && !takes && self.backend.echoes && peer.owed() > 0 {
             // It cannot now.
             self.peers.push(peer);
             return;
@@ -359,7 +365,7 @@ impl<'a> Play<'a> {
             peer.receive_owed();
         }
         self.record(match how {
-            Leave::Finish if takes => peer.sender.bytes,
+            Leave::Finish if takes => peer.receiver.bytes + peer.owed() as u64,
             _ => peer.receiver.bytes,
         });
         match how {
@@ -386,7 +392,7 @@ impl<'a> Play<'a> {
         let limit = self.longest * self.rng.usize(1..10);
         self.note(format!("Stall with {limit}"));
         let address = self.address();
-        let mut peer = Client::connect_narrow(address);
+        let mut peer = Client::connect_narrow(address).greeting(self.sizes);
         peer.sender.send_until_stalled(limit);
         self.slow.push(peer);
     }
@@ -403,7 +409,7 @@ impl<'a> Play<'a> {
             if stays { "and stay" } else { "and leave" }
         ));
         let peer = &mut self.slow[index];
-        let owed = peer.sender.bytes - peer.receiver.bytes;
+        let owed = peer.owed();
         peer.receiver.receive((owed as f64 * part) as usize);
         if !stays {
             let peer = self.slow.swap_remove(index);
@@ -419,11 +425,11 @@ impl<'a> Play<'a> {
                 break;
             }
             let address = self.address();
-            let mut peer = Client::connect(address);
+            let mut peer = Client::connect(address).greeting(self.sizes);
             let length = self.length(self.longest.min(UNREAD));
             match self.rng.u32(..3) {
-                0 if self.backend.echoes && !self.paused => peer.echo(length),
-                1 => peer.sender.send(length),
+                0 if self.backend.echoes && !self.paused => peer.exchange(length),
+                1 => peer.sender.send(peer.room(length)),
                 _ => {}
             }
             let leave = self.any_leave();
@@ -439,8 +445,7 @@ impl<'a> Play<'a> {
             self.server.pause();
         }
         for peer in &mut self.peers {
-            let owed = (peer.sender.bytes - peer.receiver.bytes) as usize;
-            peer.sender.send(UNREAD.saturating_sub(owed).min(length));
+            peer.sender.send(peer.room(UNREAD).min(length));
         }
         if paused {
             self.server.resume();
@@ -477,8 +482,9 @@ impl<'a> Play<'a> {
     fn finish_ending(&mut self) {
         for mut peer in std::mem::take(&mut self.ending) {
             if self.backend.echoes {
+                let due = peer.receiver.bytes + peer.owed() as u64;
                 let received = peer.receiver.receive_to_end();
-                assert_eq!(received, peer.sender.bytes, "the server closed before it had sent all");
+                assert_eq!(received, due, "the server closed before it had sent all");
                 self.record(received);
             }
         }
@@ -503,8 +509,8 @@ impl<'a> Play<'a> {
         );
         self.server.wait_until_quiet();
         self.note("SIGTERM".to_owned());
-        let end = self.server.finish();
-        check(&end, self.diary, self.backend.echoes && self.polite, self.received);
+        let end = self.server.terminate().well();
+        check(&end, self.sizes, self.diary, self.backend.echoes && self.polite, self.received);
     }
 
     /// SIGTERM while some send and take as fast as they can and others wait for what they are owed:
@@ -525,7 +531,7 @@ impl<'a> Play<'a> {
             for peer in flooding {
                 scope.spawn(|| {
                     let ended = AtomicBool::new(false);
-                    let Client { sender, receiver } = peer;
+                    let Client { sender, receiver, .. } = peer;
                     thread::scope(|scope| {
                         scope.spawn(|| {
                             while !ended.load(Ordering::Relaxed) {
@@ -544,19 +550,61 @@ impl<'a> Play<'a> {
                 peer.receiver.receive_to_end();
                 peer.sender.finish();
             }
-            server.wait().in_order()
+            server.wait().well()
         });
         let received: u64 = peers.iter().map(|peer| peer.receiver.bytes).sum();
         self.diary.borrow_mut().tally.bytes += received;
         assert_eq!(end.of("bytes_abandoned"), abandoned, "abandoned at the end and before SIGTERM");
-        check(&end, self.diary, self.polite, self.received + received);
+        check(&end, self.sizes, self.diary, self.polite, self.received + received);
+    }
+}
+
+/// Sizes of a conversation; none for an echo.
+fn draw_sizes(rng: &mut Rng) -> Option<[u64; 2]> {
+    let mut size = || 10_f64.powf(4.0 * rng.f64()) as u64;
+    let request = size();
+    // A flood of requests must not make a flood of responses that takes minutes.
+    let sizes = [request, size().min(10 * request)];
+    match rng.u32(..8) {
+        0..4 => None,
+        4 => Some([sizes[0], 0]),
+        _ => Some(sizes),
+    }
+}
+
+/// How many times as many bytes come back as are sent, rounded up.
+fn growth(sizes: Option<[u64; 2]>) -> usize {
+    sizes.map_or(1, |[request, response]| response.div_ceil(request).max(1) as usize)
+}
+
+/// The arguments of a server for these sizes.
+fn service(sizes: Option<[u64; 2]>) -> Vec<String> {
+    match sizes {
+        None => Vec::new(),
+        Some([request, 0]) => {
+            vec!["--service=sink".to_owned(), format!("--request-bytes={request}")]
+        }
+        Some([request, response]) => vec![
+            "--service=exchange".to_owned(),
+            format!("--request-bytes={request}"),
+            format!("--response-bytes={response}"),
+        ],
     }
 }
 
 /// Checks the books; `exact` when all that was sent back was taken, so that it is what came back.
-fn check(end: &Counters, diary: &RefCell<Diary>, exact: bool, received: u64) {
+fn check(
+    end: &Counters,
+    sizes: Option<[u64; 2]>,
+    diary: &RefCell<Diary>,
+    exact: bool,
+    received: u64,
+) {
     let sent = end.of("bytes_sent");
-    assert_eq!(end.of("bytes_received"), sent + end.of("bytes_abandoned"), "{end:?}");
+    let owed =
+        sizes.map_or(end.of("bytes_received"), |[_, response]| end.of("requests") * response);
+    assert_eq!(owed, sent + end.of("bytes_abandoned"), "{end:?}");
+    assert_eq!(end.of("mismatches"), 0, "{end:?}");
     assert_eq!(end.of("accepted"), diary.borrow().tally.connections, "{end:?}");
     if exact {
         assert_eq!(sent, received, "bytes that the server sent, and that came back");

@@ -19,6 +19,8 @@ const STALL: Duration = Duration::from_millis(200);
 pub struct Client {
     pub sender: Sender,
     pub receiver: Receiver,
+    /// Bytes of a request and of a response, if it has greeted a server of conversations.
+    sizes: Option<[u64; 2]>,
 }
 
 /// The direction to the server.
@@ -107,7 +109,40 @@ impl Client {
         Ok(Self {
             sender: Sender { socket: Arc::clone(&socket), number, stream, bytes: 0 },
             receiver: Receiver { socket, stream, bytes: 0 },
+            sizes: None,
         })
+    }
+
+    /// Greets a server of conversations of these sizes, if they are given.
+    pub fn greeting(mut self, sizes: Option<[u64; 2]>) -> Self {
+        if sizes.is_some() {
+            self.sender.greet(&mut self.receiver);
+        }
+        Self { sizes, ..self }
+    }
+
+    /// How many bytes come back in all for so many that were sent.
+    fn due(&self, sent: u64) -> u64 {
+        self.sizes.map_or(sent, |[request, response]| sent / request * response)
+    }
+
+    /// How many bytes are to come back for those that were sent.
+    pub fn owed(&self) -> usize {
+        (self.due(self.sender.bytes) - self.receiver.bytes) as usize
+    }
+
+    /// How many bytes may be sent so that no more than `most` are owed then, up to `most`.
+    pub fn room(&self, most: usize) -> usize {
+        let left = most.saturating_sub(self.owed());
+        match self.sizes {
+            None => left,
+            Some([_, 0]) => most,
+            // The rest of a request is not known here: one request less.
+            Some([request, response]) => {
+                let requests = (left as u64 / response).saturating_sub(1);
+                ((requests * request) as usize).min(most)
+            }
+        }
     }
 
     /// Sends `bytes` and takes them back. Only for what fits into socket buffers: nothing is read
@@ -117,18 +152,19 @@ impl Client {
         self.receiver.receive(bytes);
     }
 
-    /// Sends `bytes` while taking them back: for any length.
+    /// Sends `bytes` while taking back what comes for them: for any length.
     pub fn exchange(&mut self, bytes: usize) {
-        let Self { sender, receiver } = self;
+        let due = self.due(self.sender.bytes + bytes as u64) - self.due(self.sender.bytes);
+        let Self { sender, receiver, .. } = self;
         std::thread::scope(|scope| {
             scope.spawn(|| sender.send(bytes));
-            receiver.receive(bytes);
+            receiver.receive(due as usize);
         });
     }
 
     /// Takes back all that was sent and has not come yet.
     pub fn receive_owed(&mut self) {
-        self.receiver.receive((self.sender.bytes - self.receiver.bytes) as usize);
+        self.receiver.receive(self.owed());
     }
 
     /// Says that no more will be sent, and takes back the rest: all of it, and then the end.
@@ -136,7 +172,8 @@ impl Client {
         self.sender.finish();
         let received = self.receiver.receive_to_end();
         assert_eq!(
-            received, self.sender.bytes,
+            received,
+            self.due(self.sender.bytes),
             "the server closed before it had sent all that it owed"
         );
     }

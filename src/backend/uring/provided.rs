@@ -40,7 +40,10 @@
 //!
 //! A multishot receive of bundles goes on for as long as there are bytes and buffers, before its
 //! first completion is seen: 256 buffers at a time, 32 times. From kernel 6.17 on it is told to
-//! take as many bytes in one go as `buffers_per_connection` allows.
+//! take as many bytes in one go as `buffers_per_connection` allows. A conversation is not told: it
+//! gives its buffers back at once. And a receive with that bound is not woken for the bytes that
+//! are left of a connection which was reset (seen on Linux 6.18). An echo notices the reset when it
+//! sends, a conversation that waits for the rest of a request never would.
 //!
 //! # Kernels that do not bound what a receive takes
 //! Before 6.17 a receive of bundles takes all that is in the ring of buffers, before 6.8 any

@@ -107,7 +107,7 @@ impl<T: Technique, C: Conversation> Handler for Provided<T, C> {
                 true => MULTISHOT_MAX_RETRY,
                 false => usize::MAX,
             },
-            bytes_at_once: (T::BUNDLE && bounded)
+            bytes_at_once: (T::BUNDLE && bounded && C::ECHOES)
                 .then(|| (buffers_per_connection * buffer_bytes).try_into().unwrap_or(u32::MAX)),
             buffers_per_connection: buffers_per_connection as u32,
             buffer_bytes: buffer_bytes as u32,
