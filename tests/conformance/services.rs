@@ -1,7 +1,7 @@
 //! The services other than an echo: every byte is compared by the side that receives it.
 
 use super::support::{Backend, Client, Server, eventually, side_by_side};
-use super::{Case, echo};
+use super::{Case, echo, knobs};
 use ringmark::service::GREETING_BYTES;
 use std::thread;
 
@@ -13,6 +13,7 @@ pub const CASES: &[Case] = &[
     echo("exchange_drains", exchange_drains),
     echo("wrong_requests", wrong_requests),
     echo("sink_takes_all", sink_takes_all),
+    echo("resets_behind_many_bytes", resets_behind_many_bytes),
     echo("source_until_the_end", source_until_the_end),
     echo("source_with_slow_readers", source_with_slow_readers),
     echo("source_drains", source_drains),
@@ -207,6 +208,23 @@ fn sink_takes_all(backend: &Backend) {
     assert_eq!(end.of("requests"), 4 * (bytes / 1000));
     assert_eq!(end.of("bytes_received"), 4 * (bytes + GREETING_BYTES as u64));
     assert_eq!((end.of("bytes_sent"), end.of("mismatches")), (0, 0));
+}
+
+/// More bytes than a server takes in one go, and then a reset: it must not be missed.
+fn resets_behind_many_bytes(backend: &Backend) {
+    let smallest = knobs::smallest(backend, |name| name.ends_with("_bytes"));
+    side_by_side([Vec::new(), smallest], |settings| {
+        let mut arguments = vec!["--service", "sink", "--request-bytes", "11"];
+        arguments.extend(settings.iter().map(String::as_str));
+        let server = Server::start(&backend.name, &arguments);
+        for length in [1, 2000, 9000, 50_000].repeat(20) {
+            let mut client = Client::greet(server.address());
+            client.sender.send(length);
+            client.reset();
+        }
+        server.wait_for("accepted", 80);
+        end(server);
+    });
 }
 
 fn source_until_the_end(backend: &Backend) {

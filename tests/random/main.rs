@@ -15,6 +15,7 @@ mod support;
 
 mod knobs;
 mod play;
+mod sizes;
 mod soak;
 
 use libtest_mimic::{Arguments, Trial};

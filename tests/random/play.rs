@@ -2,8 +2,8 @@
 //! then the same end for all: everything owed came, everything taken is given back, and the books
 //! balance.
 
-use crate::knobs;
 use crate::support::{Backend, Client, Counters, Server, command, eventually};
+use crate::{knobs, sizes};
 use fastrand::Rng;
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -189,8 +189,8 @@ impl<'a> Play<'a> {
             let mut arguments =
                 vec![format!("--workers={workers}"), "--drain-seconds=30".to_owned()];
             arguments.extend(knobs::draw(backend, &mut rng));
-            sizes = if backend.echoes { draw_sizes(&mut rng) } else { None };
-            arguments.extend(service(sizes));
+            sizes = if backend.echoes { sizes::draw(&mut rng) } else { None };
+            arguments.extend(sizes::arguments(sizes));
             diary.borrow_mut().arguments.clone_from(&arguments);
             let texts: Vec<&str> = arguments.iter().map(String::as_str).collect();
             let mut command = command(&backend.name, &texts);
@@ -212,7 +212,7 @@ impl<'a> Play<'a> {
             ending: Vec::new(),
             slow: Vec::new(),
             stalls: 0,
-            longest: if rests { LONGEST_WITH_RESTS } else { LONGEST } / growth(sizes),
+            longest: if rests { LONGEST_WITH_RESTS } else { LONGEST } / sizes::growth(sizes),
             polite: rng.u32(..4) == 0,
             sizes,
             paused: false,
@@ -556,39 +556,6 @@ impl<'a> Play<'a> {
         self.diary.borrow_mut().tally.bytes += received;
         assert_eq!(end.of("bytes_abandoned"), abandoned, "abandoned at the end and before SIGTERM");
         check(&end, self.sizes, self.diary, self.polite, self.received + received);
-    }
-}
-
-/// Sizes of a conversation; none for an echo.
-fn draw_sizes(rng: &mut Rng) -> Option<[u64; 2]> {
-    let mut size = || 10_f64.powf(4.0 * rng.f64()) as u64;
-    let request = size();
-    // A flood of requests must not make a flood of responses that takes minutes.
-    let sizes = [request, size().min(10 * request)];
-    match rng.u32(..8) {
-        0..4 => None,
-        4 => Some([sizes[0], 0]),
-        _ => Some(sizes),
-    }
-}
-
-/// How many times as many bytes come back as are sent, rounded up.
-fn growth(sizes: Option<[u64; 2]>) -> usize {
-    sizes.map_or(1, |[request, response]| response.div_ceil(request).max(1) as usize)
-}
-
-/// The arguments of a server for these sizes.
-fn service(sizes: Option<[u64; 2]>) -> Vec<String> {
-    match sizes {
-        None => Vec::new(),
-        Some([request, 0]) => {
-            vec!["--service=sink".to_owned(), format!("--request-bytes={request}")]
-        }
-        Some([request, response]) => vec![
-            "--service=exchange".to_owned(),
-            format!("--request-bytes={request}"),
-            format!("--response-bytes={response}"),
-        ],
     }
 }
 

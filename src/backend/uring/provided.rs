@@ -41,9 +41,15 @@
 //! A multishot receive of bundles goes on for as long as there are bytes and buffers, before its
 //! first completion is seen: 256 buffers at a time, 32 times. From kernel 6.17 on it is told to
 //! take as many bytes in one go as `buffers_per_connection` allows. A conversation is not told: it
-//! gives its buffers back at once. And a receive with that bound is not woken for the bytes that
-//! are left of a connection which was reset (seen on Linux 6.18). An echo notices the reset when it
-//! sends, a conversation that waits for the rest of a request never would.
+//! gives its buffers back at once.
+//!
+//! # Resets
+//! A multishot receive may never tell of a reset. If it has taken 32 buffers in one go, or as many
+//! bytes as it was told, it goes to the end of the kernel's queue. A reset that came before then
+//! wakes nobody again: all bytes arrive, and the error does not (seen on Linux 6.18.44). An echo
+//! notices when it sends. A conversation that waits for the rest of a request, or is a sink, would
+//! keep its connection for ever. So one whose socket had more than a buffer took is watched by a
+//! poll for nothing but errors, and from then on receives without waiting until it finds the error.
 //!
 //! # Kernels that do not bound what a receive takes
 //! Before 6.17 a receive of bundles takes all that is in the ring of buffers, before 6.8 any

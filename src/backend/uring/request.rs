@@ -93,6 +93,11 @@ impl Request {
         Self(opcode::PollAdd::new(socket.fd(), events).multi(true).build().flags(socket.flags()))
     }
 
+    /// Reports once that a connection is broken, and nothing else.
+    pub fn poll_broken(socket: Socket) -> Self {
+        Self(opcode::PollAdd::new(socket.fd(), 0).build().flags(socket.flags()))
+    }
+
     /// Receives what is there into a provided buffer, without waiting.
     pub fn receive_now(socket: Socket) -> Self {
         // No address: the buffer is picked from the group.

@@ -45,7 +45,7 @@ pub enum State {
     Open = 1 << 0,
     /// A receive is under way.
     Receiving = 1 << 1,
-    /// A poll is under way.
+    /// A poll is under way: for input, or to watch a conversation for a reset.
     Polling = 1 << 2,
     /// The poll has reported input that no receive has looked for yet.
     Readable = 1 << 3,
@@ -57,8 +57,8 @@ pub enum State {
     Ended = 1 << 6,
     /// The connection is broken; what is owed is lost.
     Failed = 1 << 7,
-    /// The poll has reported the peer's end or an error, and a conversation, which may have nothing
-    /// to send that would fail, looks for it.
+    /// The poll has reported the peer's end or an error. A conversation, which may have nothing to
+    /// send that would fail, receives until it finds that.
     Cut = 1 << 8,
 }
 
@@ -152,7 +152,9 @@ impl<C: Conversation> Connection<C> {
     #[inline]
     pub fn need<T: Technique>(&self, limit: u32, terms: C::Terms) -> NextStep {
         let armed = if T::POLL { State::Polling } else { State::Receiving };
-        if self.states != State::Open as u16 | armed as u16
+        // The watch of a conversation asks for nothing.
+        let watch = if C::ECHOES || T::POLL { 0 } else { State::Polling as u16 };
+        if self.states & !watch != State::Open as u16 | armed as u16
             || self.blocked.is_some()
             || self.queued(terms) > limit
         {
@@ -162,6 +164,11 @@ impl<C: Conversation> Connection<C> {
         } else {
             NextStep::Send
         }
+    }
+
+    /// Whether no poll has been asked to watch it.
+    pub fn is_unwatched(&self) -> bool {
+        self.states & (State::Polling as u16 | State::Cut as u16) == 0
     }
 
     /// Whether nothing more is received from it.

@@ -181,6 +181,10 @@ impl<T: Technique, C: Conversation> Handler for Provided<T, C> {
         }
         core.counters.bytes_received.add(u64::from(length));
         core.work.perform(core.counters);
+        if !C::ECHOES && !T::POLL && completion.sock_nonempty() && connection.is_unwatched() {
+            self.watch(core, index)?;
+            return self.advance(core, index);
+        }
         let need = connection.need::<T>(*buffers_per_connection, *terms);
         if matches!(need, NextStep::Nothing) {
             // The new input waits for a send. A send that is decided ends this turn, and is
@@ -318,7 +322,11 @@ impl<T: Technique, C: Conversation> Provided<T, C> {
             }
         } else if connection.sending == 0 {
             if connection.is(State::Polling) {
-                return self.cancel_input(core, index);
+                return if T::POLL {
+                    self.cancel_input(core, index)
+                } else {
+                    self.cancel_watch(core, index)
+                };
             }
             return self.close(core, index);
         }

@@ -29,7 +29,7 @@ impl<T: Technique, C: Conversation> Provided<T, C> {
         }
         self.at(index).set(State::Receiving);
         let socket = Self::socket(index);
-        let request = if T::POLL {
+        let request = if T::POLL || !C::ECHOES && self.connections[index as usize].is(State::Cut) {
             Request::receive_now(socket)
         } else if T::BUNDLE {
             Request::receive_bundles(socket, self.bytes_at_once)
@@ -59,6 +59,9 @@ impl<T: Technique, C: Conversation> Provided<T, C> {
         index: u32,
         completion: &Completion,
     ) -> io::Result<()> {
+        if !T::POLL {
+            return self.watched(core, index, completion);
+        }
         let connection = self.at(index);
         if completion.result > 0 {
             connection.set(State::Readable);
@@ -78,6 +81,37 @@ impl<T: Technique, C: Conversation> Provided<T, C> {
             }
         }
         self.advance(core, index)
+    }
+
+    /// Watches for a reset of a conversation's connection, of which its receive may never tell: see
+    /// "Resets" in the root of these files.
+    pub fn watch(&mut self, core: &mut Core, index: u32) -> io::Result<()> {
+        self.at(index).set(State::Polling);
+        let request = Request::poll_broken(Self::socket(index));
+        core.request(self.token(RequestKind::Poll, index), request)
+    }
+
+    /// The watch has ended: what is left is received, up to the error.
+    fn watched(&mut self, core: &mut Core, index: u32, completion: &Completion) -> io::Result<()> {
+        let connection = self.at(index);
+        connection.clear(State::Polling);
+        if completion.result > 0 && !core.stopping {
+            connection.set(State::Cut);
+            self.cancel_input(core, index)?;
+        } else if !connection.is(State::Receiving) {
+            connection.clear(State::Cancelling);
+        }
+        self.advance(core, index)
+    }
+
+    /// Takes back the watch of a connection on which nothing else is under way.
+    pub fn cancel_watch(&mut self, core: &mut Core, index: u32) -> io::Result<()> {
+        if self.at(index).is(State::Cancelling) {
+            return Ok(());
+        }
+        self.at(index).set(State::Cancelling);
+        let target = self.token(RequestKind::Poll, index);
+        core.request(self.token(RequestKind::Cancel, index), Request::cancel(target))
     }
 
     /// A receive that has ended without bytes, or whose connection has.
