@@ -87,6 +87,29 @@ fn arguments_that_mean_nothing() {
 }
 
 #[test]
+fn services_that_make_no_sense() {
+    for Backend { name, echoes, .. } in supported() {
+        let with = |arguments: &str, words: &[&str]| {
+            let arguments: Vec<&str> = arguments.split(' ').collect();
+            let all = [&["--backend", &name, "--listen", "127.0.0.1:0", "--service"], &*arguments];
+            check_refused(&all.concat(), words);
+        };
+        with("proxy", &["--service", "proxy", "exchange"]);
+        with("exchange", &["exchange", "--request-bytes"]);
+        with("exchange --request-bytes 0 --response-bytes 0", &["both sizes are 0"]);
+        with("exchange --request-bytes 64 --response-bytes 0", &["--service sink"]);
+        with("exchange --request-bytes 64 --response-bytes 16777217", &["16 MiB"]);
+        with("exchange --request-bytes 4294967296 --response-bytes 1", &["--request-bytes"]);
+        with("exchange --request-bytes -1 --response-bytes 1", &["-1"]);
+        with("echo --response-bytes 64", &["echo", "--response-bytes"]);
+        with("sink --request-bytes 64 --response-bytes 64", &["sink", "--response-bytes"]);
+        if !echoes {
+            with("sink --request-bytes 64", &["serves nothing", "--service"]);
+        }
+    }
+}
+
+#[test]
 fn ports_that_cannot_be_dealt() {
     for Backend { name, .. } in supported() {
         let with = |arguments: &[&str], words: &[&str]| {
