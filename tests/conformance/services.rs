@@ -1,6 +1,6 @@
 //! The services other than an echo: every byte is compared by the side that receives it.
 
-use super::support::{Backend, Client, Server, eventually, side_by_side};
+use super::support::{Backend, Client, Server, Sizes, eventually, side_by_side};
 use super::{Case, echo, knobs};
 use ringmark::service::GREETING_BYTES;
 use std::thread;
@@ -20,37 +20,32 @@ pub const CASES: &[Case] = &[
 ];
 
 /// Pairs of sizes around those of buffers.
-const SIZES: [(usize, usize); 8] = [
-    (1, 1),
-    (64, 64),
-    (1, 200_000),
-    (200_000, 1),
-    (1024, 1023),
-    (4097, 65_537),
-    (64, 3_000_000),
-    (3_000_000, 64),
+const SIZES: [Sizes; 8] = [
+    Sizes(1, 1),
+    Sizes(64, 64),
+    Sizes(1, 200_000),
+    Sizes(200_000, 1),
+    Sizes(1024, 1023),
+    Sizes(4097, 65_537),
+    Sizes(64, 3_000_000),
+    Sizes(3_000_000, 64),
 ];
 
-/// Starts an exchange of these sizes.
-fn exchange(backend: &Backend, (request, response): (usize, usize)) -> Server {
-    let [request, response] = [request, response].map(|size| size.to_string());
-    let arguments =
-        ["--service", "exchange", "--request-bytes", &request, "--response-bytes", &response];
+/// Starts a server of conversations of these sizes, with these arguments besides.
+fn start(backend: &Backend, sizes: Sizes, settings: &[String]) -> Server {
+    let arguments = [sizes.arguments(), settings.to_vec()].concat();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     Server::start(&backend.name, &arguments)
 }
 
-fn source(backend: &Backend, response: usize) -> Server {
-    let response = response.to_string();
-    Server::start(&backend.name, &["--service", "source", "--response-bytes", &response])
+/// Connects to it and greets it.
+fn greet(server: &Server, sizes: Sizes) -> Client {
+    server.connect().greeting(Some(sizes))
 }
 
-/// Sends a request while the response is taken.
-fn ask(client: &mut Client, requests: usize, (request, response): (usize, usize)) {
-    let Client { sender, receiver, .. } = client;
-    thread::scope(|scope| {
-        scope.spawn(|| sender.send(requests * request));
-        receiver.receive(requests * response);
-    });
+/// The same with a small receive buffer.
+fn greet_narrow(server: &Server, sizes: Sizes) -> Client {
+    Client::connect_narrow(server.address()).greeting(Some(sizes))
 }
 
 /// Ends the client's direction, and takes what is left of so many bytes and then the end.
@@ -69,24 +64,25 @@ fn end(server: Server) {
 
 fn exchange_of_any_sizes(backend: &Backend) {
     side_by_side(SIZES, |sizes| {
-        let server = exchange(backend, sizes);
-        let clients: Vec<Client> = (0..3).map(|_| Client::greet(server.address())).collect();
+        let server = start(backend, sizes, &[]);
+        let clients: Vec<Client> = (0..3).map(|_| greet(&server, sizes)).collect();
         side_by_side(clients, |mut client| {
-            ask(&mut client, 1, sizes);
-            ask(&mut client, 5, sizes);
-            finish(client, 6 * sizes.1 as u64);
+            client.exchange(sizes.0 as usize);
+            client.exchange(5 * sizes.0 as usize);
+            finish(client, 6 * sizes.1);
         });
         server.wait_for("open", 0);
         let end = server.terminate().well();
         assert_eq!(end.of("requests"), 18);
-        assert_eq!(end.of("bytes_received"), 3 * (GREETING_BYTES + 6 * sizes.0) as u64);
-        assert_eq!(end.of("bytes_sent"), 18 * sizes.1 as u64);
+        assert_eq!(end.of("bytes_received"), 3 * (GREETING_BYTES as u64 + 6 * sizes.0));
+        assert_eq!(end.of("bytes_sent"), 18 * sizes.1);
         assert_eq!((end.of("bytes_abandoned"), end.of("mismatches")), (0, 0));
     });
 }
 
 fn exchange_split_and_joined(backend: &Backend) {
-    let server = exchange(backend, (50, 70));
+    let sizes = Sizes(50, 70);
+    let server = start(backend, sizes, &[]);
     // Byte by byte, the greeting too.
     let mut dripping = server.connect();
     dripping.sender.greet_by(1, &mut dripping.receiver);
@@ -95,7 +91,7 @@ fn exchange_split_and_joined(backend: &Backend) {
     }
     dripping.receiver.receive(140);
     // Many at once, behind the greeting.
-    let mut joined = Client::greet(server.address());
+    let mut joined = greet(&server, sizes);
     joined.sender.send(1000 * 50 + 49);
     joined.receiver.receive(70_000);
     joined.sender.send(1);
@@ -106,50 +102,44 @@ fn exchange_split_and_joined(backend: &Backend) {
 }
 
 fn exchange_with_slow_readers(backend: &Backend) {
-    side_by_side([(64, 1_000_000), (1, 1), (20_000, 100_000)], |sizes| {
-        let server = exchange(backend, sizes);
-        let mut slow: Vec<Client> = (0..4)
-            .map(|_| {
-                let mut client = Client::connect_narrow(server.address());
-                client.sender.greet(&mut client.receiver);
-                client
-            })
-            .collect();
-        let mut quick = Client::greet(server.address());
+    side_by_side([Sizes(64, 1_000_000), Sizes(1, 1), Sizes(20_000, 100_000)], |sizes| {
+        let server = start(backend, sizes, &[]);
+        let mut slow: Vec<Client> = (0..4).map(|_| greet_narrow(&server, sizes)).collect();
+        let mut quick = greet(&server, sizes);
         thread::scope(|scope| {
             for client in &mut slow {
-                scope.spawn(|| client.sender.send(40 * sizes.0));
+                scope.spawn(|| client.sender.send(40 * sizes.0 as usize));
             }
             // Others are served meanwhile.
-            ask(&mut quick, 10, sizes);
+            quick.exchange(10 * sizes.0 as usize);
         });
-        finish(quick, 10 * sizes.1 as u64);
-        side_by_side(slow, |client| finish(client, 40 * sizes.1 as u64));
+        finish(quick, 10 * sizes.1);
+        side_by_side(slow, |client| finish(client, 40 * sizes.1));
         end(server);
     });
 }
 
 /// Ends of all kinds, with responses owed and without.
 fn exchange_ends(backend: &Backend) {
-    let sizes = (100, 400_000);
-    let server = exchange(backend, sizes);
-    let stays = Client::greet(server.address());
+    let sizes = Sizes(100, 400_000);
+    let server = start(backend, sizes, &[]);
+    let stays = greet(&server, sizes);
     let without_a_word = server.connect();
     let within_the_greeting = server.connect();
     within_the_greeting.sender.raw(&[1, 2, 3]);
-    let greeted_only = Client::greet(server.address());
-    let mut within_a_request = Client::greet(server.address());
+    let greeted_only = greet(&server, sizes);
+    let mut within_a_request = greet(&server, sizes);
     within_a_request.sender.send(99);
     for client in [without_a_word, within_the_greeting, greeted_only, within_a_request] {
         finish(client, 0);
     }
     // With responses owed: all of them come.
-    let mut owed = Client::greet(server.address());
+    let mut owed = greet(&server, sizes);
     owed.sender.send(5 * 100 + 20);
     finish(owed, 5 * 400_000);
     // Resets: at rest, within a request, and with responses owed.
     for sent in [0, 50, 100, 1000] {
-        let mut client = Client::greet(server.address());
+        let mut client = greet(&server, sizes);
         client.sender.send(sent);
         client.reset();
     }
@@ -159,8 +149,9 @@ fn exchange_ends(backend: &Backend) {
 }
 
 fn exchange_drains(backend: &Backend) {
-    let server = exchange(backend, (10, 500_000));
-    let mut clients: Vec<Client> = (0..4).map(|_| Client::greet(server.address())).collect();
+    let sizes = Sizes(10, 500_000);
+    let server = start(backend, sizes, &[]);
+    let mut clients: Vec<Client> = (0..4).map(|_| greet(&server, sizes)).collect();
     clients.iter_mut().for_each(|client| client.sender.send(25));
     eventually("all are read", || server.counters().of("requests"), |requests| *requests == 8);
     let ended = thread::scope(|scope| {
@@ -177,14 +168,15 @@ fn exchange_drains(backend: &Backend) {
 
 /// A wrong byte ends its connection and no other.
 fn wrong_requests(backend: &Backend) {
-    let server = exchange(backend, (100, 100));
-    let mut right = Client::greet(server.address());
+    let sizes = Sizes(100, 100);
+    let server = start(backend, sizes, &[]);
+    let mut right = greet(&server, sizes);
     for length in [1, 100, 150, 70_000] {
-        let mut wrong = Client::greet(server.address());
+        let mut wrong = greet(&server, sizes);
         wrong.sender.send(length);
         wrong.sender.send_wrong();
         wrong.receiver.receive_while_open();
-        ask(&mut right, 3, (100, 100));
+        right.exchange(3 * 100);
     }
     let mismatches = || server.counters().of("mismatches");
     eventually("each was noticed", mismatches, |count| *count == 4);
@@ -194,8 +186,9 @@ fn wrong_requests(backend: &Backend) {
 }
 
 fn sink_takes_all(backend: &Backend) {
-    let server = Server::start(&backend.name, &["--service", "sink", "--request-bytes", "1000"]);
-    let mut clients: Vec<Client> = (0..4).map(|_| Client::greet(server.address())).collect();
+    let sizes = Sizes(1000, 0);
+    let server = start(backend, sizes, &[]);
+    let mut clients: Vec<Client> = (0..4).map(|_| greet(&server, sizes)).collect();
     side_by_side(&mut clients, |client| {
         for length in [1, 999, 1000, 70_001, 3_000_000] {
             client.sender.send(length);
@@ -214,11 +207,10 @@ fn sink_takes_all(backend: &Backend) {
 fn resets_behind_many_bytes(backend: &Backend) {
     let smallest = knobs::smallest(backend, |name| name.ends_with("_bytes"));
     side_by_side([Vec::new(), smallest], |settings| {
-        let mut arguments = vec!["--service", "sink", "--request-bytes", "11"];
-        arguments.extend(settings.iter().map(String::as_str));
-        let server = Server::start(&backend.name, &arguments);
+        let sizes = Sizes(11, 0);
+        let server = start(backend, sizes, &settings);
         for length in [1, 2000, 9000, 50_000].repeat(20) {
-            let mut client = Client::greet(server.address());
+            let mut client = greet(&server, sizes);
             client.sender.send(length);
             client.reset();
         }
@@ -229,20 +221,21 @@ fn resets_behind_many_bytes(backend: &Backend) {
 
 fn source_until_the_end(backend: &Backend) {
     side_by_side([1, 64, 1000, 65_537, 1_000_000], |size| {
-        let server = source(backend, size);
+        let sizes = Sizes(0, size as u64);
+        let server = start(backend, sizes, &[]);
         let stays = server.connect();
-        let clients: Vec<Client> = (0..3).map(|_| Client::greet(server.address())).collect();
+        let clients: Vec<Client> = (0..3).map(|_| greet(&server, sizes)).collect();
         side_by_side(clients, |mut client| {
             client.receiver.receive(3 * size + 100_000);
             client.sender.finish();
             let received = client.receiver.receive_to_end();
             assert_eq!(received % size as u64, 0, "it ends with a whole write");
         });
-        let mut reset = Client::greet(server.address());
+        let mut reset = greet(&server, sizes);
         reset.receiver.receive(size);
         reset.reset();
         // Bytes that nobody asked for.
-        let mut talks = Client::greet(server.address());
+        let mut talks = greet(&server, sizes);
         talks.receiver.receive(size + 1);
         talks.sender.send(1);
         talks.receiver.receive_while_open();
@@ -256,17 +249,12 @@ fn source_until_the_end(backend: &Backend) {
 }
 
 fn source_with_slow_readers(backend: &Backend) {
-    let server = source(backend, 10_000);
-    let mut slow: Vec<Client> = (0..4)
-        .map(|_| {
-            let mut client = Client::connect_narrow(server.address());
-            client.sender.greet(&mut client.receiver);
-            client
-        })
-        .collect();
+    let sizes = Sizes(0, 10_000);
+    let server = start(backend, sizes, &[]);
+    let mut slow: Vec<Client> = (0..4).map(|_| greet_narrow(&server, sizes)).collect();
     // Those that take nothing keep nobody waiting, nor the loop busy.
     server.wait_until_quiet();
-    let mut quick = Client::greet(server.address());
+    let mut quick = greet(&server, sizes);
     quick.receiver.receive(2_000_000);
     quick.reset();
     server.wait_until_quiet();
@@ -281,8 +269,9 @@ fn source_with_slow_readers(backend: &Backend) {
 }
 
 fn source_drains(backend: &Backend) {
-    let server = source(backend, 100_000);
-    let mut clients: Vec<Client> = (0..4).map(|_| Client::greet(server.address())).collect();
+    let sizes = Sizes(0, 100_000);
+    let server = start(backend, sizes, &[]);
+    let mut clients: Vec<Client> = (0..4).map(|_| greet(&server, sizes)).collect();
     clients.iter_mut().for_each(|client| client.receiver.receive(1_000_000));
     let (received, ended) = thread::scope(|scope| {
         let ended = scope.spawn(|| server.terminate().well());

@@ -2,7 +2,7 @@
 //! then the same end for all: everything owed came, everything taken is given back, and the books
 //! balance.
 
-use crate::support::{Backend, Client, Counters, Server, command, eventually};
+use crate::support::{Backend, Client, Counters, Server, Sizes, command, eventually};
 use crate::{knobs, sizes};
 use fastrand::Rng;
 use std::cell::RefCell;
@@ -174,7 +174,7 @@ struct Play<'a> {
     /// Nobody leaves before all that is owed has come, so that the sums can be compared at the end.
     polite: bool,
     /// Bytes of a request and of a response, if it does not echo.
-    sizes: Option<[u64; 2]>,
+    sizes: Option<Sizes>,
     paused: bool,
     /// Bytes that came back to those that have left.
     received: u64,
@@ -190,7 +190,7 @@ impl<'a> Play<'a> {
                 vec![format!("--workers={workers}"), "--drain-seconds=30".to_owned()];
             arguments.extend(knobs::draw(backend, &mut rng));
             sizes = if backend.echoes { sizes::draw(&mut rng) } else { None };
-            arguments.extend(sizes::arguments(sizes));
+            arguments.extend(sizes.map(Sizes::arguments).unwrap_or_default());
             diary.borrow_mut().arguments.clone_from(&arguments);
             let texts: Vec<&str> = arguments.iter().map(String::as_str).collect();
             let mut command = command(&backend.name, &texts);
@@ -212,7 +212,8 @@ impl<'a> Play<'a> {
             ending: Vec::new(),
             slow: Vec::new(),
             stalls: 0,
-            longest: if rests { LONGEST_WITH_RESTS } else { LONGEST } / sizes::growth(sizes),
+            longest: if rests { LONGEST_WITH_RESTS } else { LONGEST }
+                / sizes.map_or(1, Sizes::growth),
             polite: rng.u32(..4) == 0,
             sizes,
             paused: false,
@@ -560,16 +561,10 @@ impl<'a> Play<'a> {
 }
 
 /// Checks the books; `exact` when all that was sent back was taken, so that it is what came back.
-fn check(
-    end: &Counters,
-    sizes: Option<[u64; 2]>,
-    diary: &RefCell<Diary>,
-    exact: bool,
-    received: u64,
-) {
+fn check(end: &Counters, sizes: Option<Sizes>, diary: &RefCell<Diary>, exact: bool, received: u64) {
     let sent = end.of("bytes_sent");
     let owed =
-        sizes.map_or(end.of("bytes_received"), |[_, response]| end.of("requests") * response);
+        sizes.map_or(end.of("bytes_received"), |Sizes(_, response)| end.of("requests") * response);
     assert_eq!(owed, sent + end.of("bytes_abandoned"), "{end:?}");
     assert_eq!(end.of("mismatches"), 0, "{end:?}");
     assert_eq!(end.of("accepted"), diary.borrow().tally.connections, "{end:?}");

@@ -1,6 +1,6 @@
 //! A client that knows what must come back and compares every byte of it.
 
-use super::PATIENCE;
+use super::{PATIENCE, Sizes};
 use ringmark::echo::{MAX_SLICE, Stream};
 use ringmark::service::{GREETING_BYTES, streams};
 use socket2::{Domain, SockRef, Socket, Type};
@@ -20,7 +20,7 @@ pub struct Client {
     pub sender: Sender,
     pub receiver: Receiver,
     /// Bytes of a request and of a response, if it has greeted a server of conversations.
-    sizes: Option<[u64; 2]>,
+    sizes: Option<Sizes>,
 }
 
 /// The direction to the server.
@@ -43,14 +43,6 @@ impl Client {
     /// Connects; the bytes of each connection of this process differ from all others'.
     pub fn connect(address: SocketAddr) -> Self {
         Self::try_connect(address).unwrap_or_else(|error| panic!("connect to {address}: {error}"))
-    }
-
-    /// Connects to a server whose service is a conversation, and greets it: from then on it sends
-    /// requests and receives responses.
-    pub fn greet(address: SocketAddr) -> Self {
-        let mut client = Self::connect(address);
-        client.sender.greet(&mut client.receiver);
-        client
     }
 
     /// Connects with a receive buffer of a few kilobytes, so that the server soon cannot send to
@@ -114,16 +106,16 @@ impl Client {
     }
 
     /// Greets a server of conversations of these sizes, if they are given.
-    pub fn greeting(mut self, sizes: Option<[u64; 2]>) -> Self {
+    pub fn greeting(mut self, sizes: Option<Sizes>) -> Self {
         if sizes.is_some() {
-            self.sender.greet(&mut self.receiver);
+            self.sender.greet_by(GREETING_BYTES, &mut self.receiver);
         }
         Self { sizes, ..self }
     }
 
     /// How many bytes come back in all for so many that were sent.
     fn due(&self, sent: u64) -> u64 {
-        self.sizes.map_or(sent, |[request, response]| sent / request * response)
+        self.sizes.map_or(sent, |Sizes(request, response)| sent / request * response)
     }
 
     /// How many bytes are to come back for those that were sent.
@@ -136,9 +128,9 @@ impl Client {
         let left = most.saturating_sub(self.owed());
         match self.sizes {
             None => left,
-            Some([_, 0]) => most,
+            Some(Sizes(_, 0)) => most,
             // The rest of a request is not known here: one request less.
-            Some([request, response]) => {
+            Some(Sizes(request, response)) => {
                 let requests = (left as u64 / response).saturating_sub(1);
                 ((requests * request) as usize).min(most)
             }
@@ -202,12 +194,8 @@ fn no_port_yet(socket: &Socket) -> io::Result<()> {
 }
 
 impl Sender {
-    /// Sends the greeting of a conversation whose responses `receiver` gets.
-    pub fn greet(&mut self, receiver: &mut Receiver) {
-        self.greet_by(GREETING_BYTES, receiver);
-    }
-
-    /// The same, so many bytes at a time.
+    /// Sends the greeting of a conversation whose responses `receiver` gets, so many bytes at a
+    /// time.
     pub fn greet_by(&mut self, bytes: usize, receiver: &mut Receiver) {
         let number = self.number;
         number.to_le_bytes().chunks(bytes).for_each(|part| self.raw(part));

@@ -6,11 +6,13 @@ mod client;
 pub mod confine;
 pub mod process;
 mod server;
+mod sizes;
 mod steps;
 mod strace;
 
 pub use client::Client;
 pub use server::{Counters, Server, command};
+pub use sizes::Sizes;
 pub use steps::Steps;
 pub use strace::{LogFile, under_strace, why_no_strace};
 
