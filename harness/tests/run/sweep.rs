@@ -88,16 +88,19 @@ fn the_rates_follow_from_the_baselines_capacity() {
 #[test]
 fn a_run_that_is_killed_goes_on_at_the_same_rates() {
     let place = swept();
-    let kill_after = |count: usize, command: &mut Command| {
+    let kill_once = |holds: &dyn Fn() -> bool, command: &mut Command| {
         let running = Running::start(command);
-        wait_until("enough rows", || place.rows_so_far() >= count);
+        wait_until("the moment to kill it", holds);
         running.signal(libc::SIGKILL);
         running.end();
     };
-    // While the capacity is being measured, and when the rates are known: each of the three trials
-    // may be rejected and run again twice.
-    kill_after(1, &mut place.run());
-    kill_after(10, &mut place.resume());
+    let latency_is_there = || {
+        let rows = place.trials_so_far();
+        rows.iter().any(|row| row.contains(",latency,"))
+    };
+    // While the capacity is being measured, and when the rates are known.
+    kill_once(&|| place.rows_so_far() >= 1, &mut place.run());
+    kill_once(&latency_is_there, &mut place.resume());
     let trials = || fs::read_to_string(place.out().join("trials.csv")).unwrap();
     let (before, expanded) = (trials(), place.manifest()["expanded"].clone());
     assert!(expanded.is_object());
