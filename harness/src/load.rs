@@ -1,5 +1,5 @@
-//! `ringmark load`: loads any TCP echo server, in a closed or an open loop, and verifies every
-//! byte.
+//! `ringmark load`: loads any TCP echo server, or a server of ours with another
+//! [service](message), in a closed or an open loop, and verifies every byte.
 //!
 //! Each thread owns its connections, an epoll instance and latency histograms. If the kernel allows
 //! it, each has a file table of its own too. A message's latency ends when its last byte is back
@@ -21,6 +21,7 @@ pub mod files;
 mod in_flight;
 pub mod latency;
 pub mod limits;
+mod message;
 mod open;
 mod options;
 mod output;
@@ -31,10 +32,12 @@ mod process;
 pub mod result;
 mod schedule;
 mod shared;
+mod stream;
 pub mod sum;
 mod thread;
 mod thread_pool;
 mod totals;
+mod under_way;
 mod warmup;
 
 use std::sync::mpsc;

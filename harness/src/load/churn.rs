@@ -15,8 +15,8 @@ use mio::event::Event;
 
 use super::open::OPENING_MAX;
 use super::pace::Phase;
-use super::shared::ThreadResult;
 use super::thread::LoadThread;
+use super::under_way::UnderWay;
 
 impl LoadThread {
     /// Closes connection `index` and begins to open another in its place.
@@ -25,8 +25,8 @@ impl LoadThread {
         // Each connection has bytes of its own. Those with the lowest numbers were the first ones'.
         let turn =
             (self.opened + self.opening.len() as u64) * plan.threads as u64 + self.thread as u64;
-        let stream = plan.seed.wrapping_add(plan.connections as u64 + turn);
-        self.in_flight[index].renew(stream, plan.churn.unwrap_or(u64::MAX));
+        let number = plan.seed.wrapping_add(plan.connections as u64 + turn);
+        self.in_flight[index].renew(&plan.message, number, plan.churn.unwrap_or(u64::MAX));
         // Closed before the next is opened, so that never more stand than were asked for. A batch
         // of events has one of each descriptor at most: none of the old connection's can follow.
         drop(self.sockets.swap_remove(index));
@@ -39,26 +39,26 @@ impl LoadThread {
     }
 
     /// Takes the first event of a connection that was being opened since `since_ns`, which comes
-    /// when it stands or has failed, and begins to use it. Returns how many messages were begun.
+    /// when it stands or has failed, and begins to use it.
     pub fn replaced(
         &mut self,
         event: &Event,
         index: usize,
         since_ns: u64,
-        result: &mut ThreadResult,
-    ) -> Result<usize> {
+        run: &mut UnderWay,
+    ) -> Result<()> {
+        run.moved = true;
         let now_ns = self.finish_opening(index)?;
         if event.is_readable() || event.is_read_closed() || event.is_error() {
             self.serve_idle(index)?;
         }
-        if let Some(connect_ns) = &mut result.connect_ns
+        if let Some(connect_ns) = &mut run.result.connect_ns
             && self.shared.window.phase(now_ns) == Phase::Within
         {
             connect_ns.saturating_record(now_ns - since_ns);
         }
-        let begun = self.begin(index, now_ns);
-        self.send(index)?;
-        Ok(begun)
+        self.begin(index, run, now_ns);
+        self.send(index, run).map(drop)
     }
 
     /// Replaces each connection on which the run before has left something owed, which would come

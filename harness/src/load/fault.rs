@@ -10,10 +10,10 @@ pub enum Fault {
     /// A byte differs from the one that was sent.
     #[error("stream offset {offset}: expected byte {expected:#04x}, found {found:#04x}: {cause}")]
     Wrong { offset: u64, expected: u8, found: u8, cause: Cause },
-    /// More bytes came back than had been sent.
+    /// More bytes came than were owed.
     #[error(
-        "stream offset {offset}: expected nothing more, found bytes beyond those sent ({bytes} or \
-         more): the server repeated bytes or crossed connections"
+        "stream offset {offset}: expected nothing more, found bytes beyond those owed ({bytes} or \
+         more): the server repeated bytes, crossed connections, or answered before it was asked"
     )]
     Beyond { offset: u64, bytes: usize },
     /// The server closed its side (`error` is None) or the connection failed.

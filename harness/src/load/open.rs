@@ -51,7 +51,10 @@ impl LoadThread {
                     connect_ns.saturating_record(now_ns - since_ns);
                     progress = Instant::now();
                 }
-                if event.is_readable() || event.is_read_closed() || event.is_error() {
+                let is_source =
+                    self.shared.plan.message.is_source() && index < self.in_flight.len();
+                let has_come = event.is_readable() || event.is_read_closed() || event.is_error();
+                if has_come && !is_source {
                     // No echo is owed while connections open, so nothing may come. An end may share
                     // its edge with the event of having connected.
                     self.serve_idle(index)?;

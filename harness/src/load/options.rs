@@ -2,10 +2,14 @@
 
 use std::path::PathBuf;
 
+use anyhow::Result;
+use ringmark::service::ServiceName;
+
 use super::limits::{
     Churn, Connections, Echoes, MeasuringTime, MessageBytes, Pipeline, Ports, Rate,
     SourceAddresses, WaitingTime,
 };
+use super::message::Message;
 use super::result::{Arrival, Close};
 
 const EXAMPLES: &str = "\
@@ -19,7 +23,7 @@ Examples:
       --churn 10
       what it carries on connections that come and go";
 
-/// Loads an echo server and verifies every byte that comes back.
+/// Loads a server and verifies every byte that comes from it.
 ///
 /// Without --rate the loop is closed: every connection keeps --pipeline messages in flight. Such a
 /// loop measures capacity, not latency under a given load. With --rate the loop is open: a seed
@@ -43,9 +47,18 @@ pub struct Options {
     /// How many of them send, those opened first [default: all]
     #[arg(long, value_name = "N")]
     pub active: Option<Connections>,
-    /// Size of one message
+    /// The service that the server offers, with the sizes that it was given
+    #[arg(long, value_enum, default_value_t)]
+    pub service: ServiceName,
+    /// Size of one message of an echo
     #[arg(long, value_name = "N")]
-    pub message_bytes: MessageBytes,
+    pub message_bytes: Option<MessageBytes>,
+    /// Size of one request of an exchange or a sink, up to 16 MiB
+    #[arg(long, value_name = "N")]
+    pub request_bytes: Option<u32>,
+    /// Size of one response of an exchange, or one write of a source, up to 16 MiB
+    #[arg(long, value_name = "N")]
+    pub response_bytes: Option<u32>,
     /// Messages in flight on each active connection of a closed loop
     #[arg(long, value_name = "N", default_value = "1")]
     pub pipeline: Pipeline,
@@ -112,6 +125,13 @@ pub struct Options {
     /// Fail when no connection has made progress for this long
     #[arg(long, hide = true, default_value = "30s")]
     pub connect_stall_after: WaitingTime,
+}
+
+impl Options {
+    /// Returns what every message is.
+    pub fn message(&self) -> Result<Message> {
+        Message::of(self.service, self.message_bytes, self.request_bytes, self.response_bytes)
+    }
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use ringmark::cpus::CpuList;
 use super::address::first_that_answers;
 use super::files::FileTables;
 use super::limits::{DURATION_MAX, SourceAddresses};
+use super::message::Message;
 use super::options::Options;
 use super::pace::Budget;
 use super::result::Close;
@@ -44,7 +45,7 @@ pub struct LoadPlan {
     pub connections: usize,
     /// At most this many connections send: those with the lowest numbers.
     pub active: usize,
-    pub message_bytes: u64,
+    pub message: Message,
     pub pipeline: usize,
     /// Echoes on an active connection before another takes its place; none: it stays.
     pub churn: Option<u64>,
@@ -70,7 +71,8 @@ pub struct LoadPlan {
 impl LoadPlan {
     /// Checks `options` against each other and this machine. Raises the limit of open files.
     pub fn new(options: &Options) -> Result<Self> {
-        check(options)?;
+        let message = options.message()?;
+        check(options, &message)?;
         let (connections, ports) = (options.connections.get(), options.ports.get());
         let file_tables = FileTables::look().context("RLIMIT_NOFILE")?;
         let threads = file_tables.threads(options.threads, connections)?;
@@ -98,7 +100,7 @@ impl LoadPlan {
             ports,
             connections,
             active: options.active.unwrap_or(options.connections).get(),
-            message_bytes: options.message_bytes.get(),
+            message,
             pipeline: options.pipeline.get(),
             churn: options.churn.map(|churn| churn.get()),
             close,
@@ -138,8 +140,17 @@ impl LoadPlan {
     }
 }
 
-/// Checks options against each other.
-fn check(options: &Options) -> Result<()> {
+/// Checks options against each other, and against the service.
+fn check(options: &Options, message: &Message) -> Result<()> {
+    let name = options.service;
+    let is_stream = !message.is_answered();
+    for (option, is_given, is_refused, why) in [
+        ("--pipeline", options.pipeline.get() > 1, is_stream, "nothing is waited for"),
+        ("--churn", options.churn.is_some(), is_stream, "its connections stay"),
+        ("--rate", options.rate.is_some(), message.is_source(), "the server decides when it sends"),
+    ] {
+        ensure!(!(is_given && is_refused), "the service {name} has no use for {option}: {why}");
+    }
     if let Some(active) = options.active {
         ensure!(
             active <= options.connections,

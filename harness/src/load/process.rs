@@ -1,4 +1,4 @@
-//! System calls for the clock, a timer and a socket option that no crate has.
+//! System calls for the clock, a timer, and two of sockets that no crate has.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -61,4 +61,12 @@ pub fn bind_address_no_port(socket: &Socket) -> io::Result<()> {
         )
     };
     if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Returns how many bytes the peer's kernel has not acknowledged yet (SIOCOUTQ, tcp(7)).
+pub fn unacknowledged_bytes(socket: &impl AsRawFd) -> io::Result<u32> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the request writes one int, and `bytes` is one that lives until the call returns.
+    let outcome = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if outcome == 0 { Ok(bytes as u32) } else { Err(io::Error::last_os_error()) }
 }

@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use ringmark::service::Service;
 use ringmark::whereabouts::Whereabouts;
 use serde::{Deserialize, Serialize};
 
@@ -51,7 +52,10 @@ pub struct LoadResult {
     pub connections: usize,
     /// Those of them that sent.
     pub active_connections: usize,
-    /// Bytes of one message.
+    /// The service, with the sizes of a conversation.
+    #[serde(default = "echo")]
+    pub service: String,
+    /// Bytes of one message: those of a request and its response, or of an echo one way.
     pub message_bytes: u64,
     /// Messages in flight on each active connection.
     pub pipeline_depth: usize,
@@ -63,12 +67,13 @@ pub struct LoadResult {
     pub warmup_s: f64,
     /// Echoes of the warm-up: verified, but in no other figure here.
     pub warmup_echoes: u64,
-    /// Echoes that came back within the window, whole and verified.
+    /// Echoes that came back within the window, whole and verified. With another service these are
+    /// responses, or requests that the socket of a sink's client has taken.
     pub echoes: u64,
     /// Echoes of the run: before, within and after the window.
     #[serde(default)]
     pub echoes_in_all: u64,
-    /// Bytes of these echoes, counted one way.
+    /// Bytes of these messages.
     pub bytes: u64,
     /// Echoes per second of the window.
     pub achieved_per_s: f64,
@@ -114,6 +119,11 @@ pub struct LoadResult {
     /// The latencies as an HdrHistogram log, with `--histogram -`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub histogram_log: Option<String>,
+}
+
+/// Returns the service of a result that does not name it.
+fn echo() -> String {
+    Service::Echo.to_string()
 }
 
 /// More was asked than was answered. Messages were still owed when the load no longer waited, or an
@@ -266,6 +276,11 @@ impl LoadResult {
         })
     }
 
+    /// Whether messages went or came one after the other, with nothing in return.
+    pub fn is_stream(&self) -> bool {
+        self.service.starts_with("sink") || self.service.starts_with("source")
+    }
+
     fn latency_p50_at_least(&self) -> Option<f64> {
         self.latency_us.p50.or_else(|| self.latency_us.at_least.as_ref()?.p50)
     }
@@ -342,35 +357,8 @@ impl fmt::Display for Saturation {
 
 impl fmt::Display for LoadResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (all, active, bytes) = (self.connections, self.active_connections, self.message_bytes);
-        write!(f, "connections  {all} ({active} active), ")?;
-        if self.open.is_none() {
-            write!(f, "pipeline {}, ", self.pipeline_depth)?;
-        }
-        writeln!(f, "messages of {bytes} B")?;
-        write!(f, "echoes       {} in {:.3} s", self.echoes, self.duration_s)?;
-        match self.warmup_s {
-            0.0 => write!(f, ", no warm-up")?,
-            warmup_s => write!(f, ", after {} in {warmup_s:.3} s of warm-up", self.warmup_echoes)?,
-        }
-        writeln!(f, "{}", if self.interrupted { " (interrupted)" } else { "" })?;
-        write!(f, "echoes/s     {}", per_s(self.achieved_per_s))?;
-        if let Some(open) = &self.open {
-            write!(f, " of {} offered ({} asked for)", per_s(open.offered_per_s), open.rate_per_s)?;
-        }
-        writeln!(f)?;
-        if let Some(saturated) = &self.saturated {
-            writeln!(f, "saturated    {saturated}")?;
-        }
-        writeln!(f, "latency µs   {}", self.latency_us)?;
-        if let Some(OpenResult { service_us, send_lag_us, late_sends, unsent, .. }) = &self.open {
-            writeln!(f, "service µs   {service_us}")?;
-            writeln!(f, "send lag µs  {send_lag_us}")?;
-            writeln!(
-                f,
-                "late sends   {late_sends} more than 1 ms; {unsent} not sent within the window"
-            )?;
-        }
+        self.fmt_amounts(f)?;
+        self.fmt_times(f)?;
         if let Some(ChurnResult { echoes_each, close, connections_per_s, connect_us, .. }) =
             &self.churn
         {
@@ -395,9 +383,62 @@ impl fmt::Display for LoadResult {
             writeln!(f, "file table   {}", self.file_table)?;
         }
         f.write_str(match self.arrival {
+            _ if self.is_stream() => {
+                "a stream: nothing comes back for a message, so there is no latency"
+            }
             Arrival::Closed => "closed loop: capacity, not latency under a given load",
             _ => "open loop: latency from when a message was due, service from when it was sent",
         })
+    }
+}
+
+impl LoadResult {
+    fn fmt_amounts(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (all, active, bytes) = (self.connections, self.active_connections, self.message_bytes);
+        write!(f, "connections  {all} ({active} active), ")?;
+        if self.open.is_none() && !self.is_stream() {
+            write!(f, "pipeline {}, ", self.pipeline_depth)?;
+        }
+        let is_echo = self.service == echo();
+        let noun = if is_echo { "echoes" } else { "messages" };
+        match is_echo {
+            true => writeln!(f, "messages of {bytes} B")?,
+            false => writeln!(f, "{}", self.service)?,
+        }
+        write!(f, "{noun:<12} {} in {:.3} s", self.echoes, self.duration_s)?;
+        match self.warmup_s {
+            0.0 => write!(f, ", no warm-up")?,
+            warmup_s => write!(f, ", after {} in {warmup_s:.3} s of warm-up", self.warmup_echoes)?,
+        }
+        writeln!(f, "{}", if self.interrupted { " (interrupted)" } else { "" })?;
+        write!(f, "{:<12} {}", format!("{noun}/s"), per_s(self.achieved_per_s))?;
+        if let Some(open) = &self.open {
+            write!(f, " of {} offered ({} asked for)", per_s(open.offered_per_s), open.rate_per_s)?;
+        }
+        writeln!(f)?;
+        if !is_echo {
+            let mib_per_s = self.bytes as f64 / self.duration_s / f64::from(1 << 20);
+            writeln!(f, "MiB/s        {mib_per_s:.1}")?;
+        }
+        match &self.saturated {
+            Some(saturated) => writeln!(f, "saturated    {saturated}"),
+            None => Ok(()),
+        }
+    }
+
+    fn fmt_times(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.is_stream() {
+            writeln!(f, "latency µs   {}", self.latency_us)?;
+        }
+        let Some(OpenResult { service_us, send_lag_us, late_sends, unsent, .. }) = &self.open
+        else {
+            return Ok(());
+        };
+        if !self.is_stream() {
+            writeln!(f, "service µs   {service_us}")?;
+            writeln!(f, "send lag µs  {send_lag_us}")?;
+        }
+        writeln!(f, "late sends   {late_sends} more than 1 ms; {unsent} not sent within the window")
     }
 }
 
@@ -412,6 +453,7 @@ mod tests {
         let result = LoadResult {
             connections: 2,
             active_connections: 1,
+            service: "echo".to_owned(),
             message_bytes: 64,
             pipeline_depth: 3,
             arrival: Arrival::Closed,

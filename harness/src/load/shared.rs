@@ -75,7 +75,9 @@ pub struct ThreadResult {
     /// Messages that were due within the window, whenever they came back, or how long they were
     /// owed. In a closed loop a message is due when it begins.
     pub latencies: Latencies,
-    /// Echoes that came back within the window.
+    /// Messages of a stream that were due within the window. They have no latency.
+    pub due: u64,
+    /// Echoes that came back within the window, or messages of a stream that went or came.
     pub echoes: u64,
     /// Echoes before the window.
     pub warmup_echoes: u64,

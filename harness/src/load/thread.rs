@@ -1,6 +1,6 @@
 //! A thread of the load: its file table, its CPU, and its connections one by one.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -10,15 +10,17 @@ use mio::net::TcpStream;
 use mio::unix::SourceFd;
 use mio::{Interest, Poll, Token};
 use ringmark::cpus;
+use ringmark::service::Service;
 
 use super::fault::Fault;
 use super::in_flight::{InFlight, Timestamps};
-use super::pace::share;
-use super::process::Timer;
+use super::pace::{Phase, share};
+use super::process::{Timer, monotonic_ns};
 use super::shared::Shared;
+use super::under_way::UnderWay;
 
 /// How much one read takes at most, in bytes.
-const RECEIVE_BYTES: usize = 64 * 1024;
+pub const RECEIVE_BYTES: usize = 64 * 1024;
 
 /// Events taken from the kernel at once.
 pub const EVENTS: usize = 1024;
@@ -37,6 +39,8 @@ pub struct LoadThread {
     pub sockets: Vec<TcpStream>,
     /// One for each active connection.
     pub in_flight: Vec<InFlight>,
+    /// Active connections of a stream that can go on without an event.
+    pub ready: VecDeque<usize>,
     /// Connections that are being opened, and since when.
     pub opening: HashMap<usize, u64>,
     /// Connections opened so far.
@@ -71,6 +75,7 @@ impl LoadThread {
             asked: 0,
             sockets: Vec::new(),
             in_flight: Vec::new(),
+            ready: VecDeque::new(),
             opening: HashMap::new(),
             opened: 0,
             timer,
@@ -90,40 +95,56 @@ impl LoadThread {
         share(total as u64, self.shared.plan.threads, self.thread) as usize
     }
 
-    /// Begins as many messages as a closed loop's connection may; returns how many.
-    pub fn begin(&mut self, index: usize, now_ns: u64) -> usize {
+    /// Begins as many messages as a closed loop's connection may.
+    pub fn begin(&mut self, index: usize, run: &mut UnderWay, now_ns: u64) {
         let plan = &self.shared.plan;
         let in_flight = &mut self.in_flight[index];
         let room = plan.pipeline.saturating_sub(in_flight.count());
         let room = usize::try_from(in_flight.left).unwrap_or(usize::MAX).min(room);
         let granted = self.shared.window.grant(&mut in_flight.quota, room, now_ns);
         in_flight.left -= granted as u64;
-        in_flight.begin(granted, plan.message_bytes, Timestamps::on_time(now_ns));
-        granted
+        in_flight.begin(granted, &plan.message, Timestamps::on_time(now_ns));
+        run.begun += granted as u64;
     }
 
     /// Writes the bytes of messages begun that the socket takes: all in one call if they fit into
-    /// the pattern's longest slice. Returns whether anything moved.
-    pub fn send(&mut self, index: usize) -> Result<bool> {
-        let mut moved = false;
+    /// the pattern's longest slice. Returns whether the socket takes no more for now: then an event
+    /// will come.
+    pub fn send(&mut self, index: usize, run: &mut UnderWay) -> Result<bool> {
+        let message = self.shared.plan.message;
         loop {
-            let bytes = self.in_flight[index].unsent();
-            if bytes.is_empty() {
-                return Ok(moved);
+            let bytes = self.in_flight[index].unsent(&message);
+            let asked = bytes.len();
+            if asked == 0 {
+                return Ok(false);
             }
             match self.sockets[index].write(bytes) {
                 Ok(length) => {
-                    moved |= length > 0;
-                    self.in_flight[index].sent(length);
-                    // The socket is full; the event that it has room again will come.
-                    if length < bytes.len() {
-                        return Ok(moved);
+                    run.moved |= length > 0;
+                    self.sent(index, length, run);
+                    if length < asked {
+                        return Ok(true);
                     }
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(moved),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(self.ended(index, Some(error))),
             }
+        }
+    }
+
+    /// Notes what the socket has taken. Messages of a sink may be over with it.
+    fn sent(&mut self, index: usize, length: usize, run: &mut UnderWay) {
+        let Shared { plan, window, .. } = &*self.shared;
+        let in_flight = &mut self.in_flight[index];
+        let over = in_flight.sent(length, &plan.message, |timestamps| {
+            run.pass_over(window, timestamps);
+        });
+        if over > 0 {
+            let now_ns = monotonic_ns();
+            let phase = window.phase(now_ns);
+            run.count(over as u64, (now_ns, phase));
+            in_flight.echoes += if phase == Phase::Within { over as u64 } else { 0 };
         }
     }
 
@@ -141,13 +162,21 @@ impl LoadThread {
 
     /// Says that connection `index` ended too early.
     pub fn ended(&self, index: usize, error: Option<io::Error>) -> Error {
-        self.fault(index, self.in_flight[index].ended(self.shared.plan.message_bytes, error))
+        self.fault(index, self.in_flight[index].ended(&self.shared.plan.message, error))
     }
 
     /// Says on which connection the fault was found.
     pub fn fault(&self, index: usize, fault: Fault) -> Error {
         let number = self.number(index);
         let target = self.shared.plan.target(number);
-        Error::new(fault).context(format!("connection {number} to {target}"))
+        self.of_service(Error::new(fault).context(format!("connection {number} to {target}")))
+    }
+
+    /// Says with an error which service the server must offer, unless it is an echo.
+    pub fn of_service(&self, error: Error) -> Error {
+        match self.shared.plan.message.service() {
+            Service::Echo => error,
+            service => error.context(format!("the server must serve `{service}`")),
+        }
     }
 }

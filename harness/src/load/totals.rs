@@ -56,7 +56,8 @@ impl RunTotals {
         let mut result = LoadResult {
             connections: self.connections,
             active_connections: self.active,
-            message_bytes: plan.message_bytes,
+            service: plan.message.service().to_string(),
+            message_bytes: plan.message.bytes(),
             pipeline_depth: plan.pipeline,
             arrival: self.open.map_or(Arrival::Closed, |open| open.arrival),
             duration_s,
@@ -64,7 +65,7 @@ impl RunTotals {
             warmup_echoes: self.sum(|part| part.warmup_echoes),
             echoes,
             echoes_in_all: self.echoes_in_all,
-            bytes: echoes * plan.message_bytes,
+            bytes: echoes * plan.message.bytes(),
             achieved_per_s: echoes as f64 / duration_s,
             latency_us: latencies.latency_us(),
             open: self.open.map(|open| self.open_result(open, &latencies, duration_s)),
@@ -96,9 +97,10 @@ impl RunTotals {
             // A number of messages is offered until the last one is due, whenever it comes back.
             self.asked_s() + 1.0 / open.rate_per_s
         };
+        let due = latencies.latency_ns.len() + self.sum(|part| part.due);
         OpenResult {
             rate_per_s: open.rate_per_s,
-            offered_per_s: latencies.latency_ns.len() as f64 / offered_s,
+            offered_per_s: due as f64 / offered_s,
             late_sends: self.sum(|part| part.late_sends),
             unsent: self.sum(|part| part.unsent),
             service_us: latencies.service_us(),

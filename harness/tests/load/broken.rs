@@ -52,7 +52,7 @@ fn the_last_byte_is_repeated() {
     let line = failure(&server, "--connections 1 --message-bytes 1000 --echoes 1");
     assert_has(
         &line,
-        &[&first_connection(&server), "offset 1000: ", "beyond those sent (1 or more)"],
+        &[&first_connection(&server), "offset 1000: ", "beyond those owed (1 or more)"],
     );
 }
 

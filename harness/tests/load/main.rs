@@ -13,6 +13,7 @@ mod open;
 #[path = "../support/programs.rs"]
 mod programs;
 mod saturated;
+mod services;
 
 use std::process::{Command, Output};
 use std::sync::atomic::Ordering::SeqCst;
