@@ -73,6 +73,8 @@ impl LoadThread {
             if is_all_sent && rest == Rest::Done
                 || pulse.quiet.moved_ns() >= self.shared.window.give_up_ns()
             {
+                // A sink's last messages may be over since the last look.
+                self.shared.progress[self.thread].echoes.store(run.completed, Relaxed);
                 self.take_stock(&mut run.result, monotonic_ns());
                 run.result.longest_gap_ns = pulse.gap.longest_ns();
                 return Ok(run.result);
