@@ -41,7 +41,18 @@ pub struct Sizes {
 }
 
 /// A service by name, as people choose it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    clap::ValueEnum,
+    serde::Serialize,
+    serde::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
 pub enum ServiceName {
     /// Sends back what it receives
     #[default]
@@ -83,7 +94,7 @@ impl Service {
             response_bytes: size("--response-bytes", response_bytes, takes_responses)?,
         };
         match sizes {
-            _ if name == ServiceName::Echo => Ok(Self::Echo),
+            _ if name.is_echo() => Ok(Self::Echo),
             Sizes { request_bytes: 0, response_bytes: 0 } => {
                 Err("both sizes are 0: nothing would ever be sent".to_owned())
             }
@@ -95,6 +106,13 @@ impl Service {
             }
             sizes => Ok(Self::Conversation(sizes)),
         }
+    }
+}
+
+impl ServiceName {
+    /// Whether it is an echo.
+    pub fn is_echo(&self) -> bool {
+        *self == Self::Echo
     }
 }
 

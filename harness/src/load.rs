@@ -21,7 +21,7 @@ pub mod files;
 mod in_flight;
 pub mod latency;
 pub mod limits;
-mod message;
+pub mod message;
 mod open;
 mod options;
 mod output;

@@ -181,7 +181,7 @@ pub fn refusal(count: &Count) -> Option<&'static str> {
     if count.workload.workers.is_some_and(|workers| workers > 1) {
         return Some("a guest that is counted has one CPU, and so the server has one worker");
     }
-    (count.workload.message_bytes.get() > LARGEST_MESSAGE).then_some(
+    (count.workload.message_bytes() > LARGEST_MESSAGE).then_some(
         "copies of large messages count otherwise here than they cost: up to 1,024 bytes can be \
          counted",
     )

@@ -175,7 +175,9 @@ fn measure(index: usize, count: &Count, answers: &mut Answers) -> Result<()> {
     let namespace = NetworkNamespace::create()?;
     let interruptions = Interruptions::default();
     let settings = workload.settings(arm);
+    let service = workload.server_options();
     let plan = ServerPlan {
+        service: &service,
         external: None,
         binary: Path::new(SERVER),
         backend: &arm.backend,
@@ -193,7 +195,6 @@ fn measure(index: usize, count: &Count, answers: &mut Answers) -> Result<()> {
     let mut arguments = vec![
         format!("--connect={}:{FIRST_PORT}", Ipv4Addr::LOCALHOST),
         format!("--connections={}", workload.connections),
-        format!("--message-bytes={}", workload.message_bytes),
         format!("--seed={seed}"),
     ];
     arguments.extend(workload.load_options());

@@ -155,7 +155,38 @@ impl Matrix {
             "workers must be from 1 to 4096"
         );
         workload.check_loop()?;
+        self.check_service(workload)?;
         self.check_work(workload)
+    }
+
+    /// Refuses sizes that make no sense, and a service that some arm does not offer.
+    fn check_service(&self, workload: &Workload) -> Result<()> {
+        // The matrix names the same things as the options, without their dashes.
+        let message = workload.message().map_err(|error| {
+            Error::msg(error.to_string().replace("--", "").replace("-bytes", "_bytes"))
+        })?;
+        let service = workload.service;
+        let is_open = workload.rate_per_s.is_some() || !workload.sweep.is_empty();
+        for (key, is_given, is_refused, why) in [
+            (
+                "pipeline",
+                workload.pipeline.get() > 1,
+                !message.is_answered(),
+                "it waits for nothing",
+            ),
+            ("churn", workload.churn.is_some(), !message.is_answered(), "its connections stay"),
+            ("an open loop", is_open, message.is_source(), "the server decides when it sends"),
+        ] {
+            ensure!(!(is_given && is_refused), "the service {service} has no use for {key}: {why}");
+        }
+        if let Some(external) = self.externals.first().filter(|_| !message.is_echo()) {
+            bail!(
+                "external '{}' is an echo server, and the service is {service}; leave one of them \
+                 out",
+                external.name
+            );
+        }
+        Ok(())
     }
 
     /// Refuses work that some arm does not take, or that is set twice.

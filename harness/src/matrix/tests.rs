@@ -107,6 +107,39 @@ fn bad_matrices_are_refused_in_one_line_that_names_the_fault() {
         (with("message_bytes = 64", "message_bytes = 64\nchurn = 1\nrate_per_s = 9.0"), "open one"),
         (with("message_bytes = 64", "message_bytes = 64\nclose = \"fin\""), "give churn too"),
         (with("message_bytes = 64", "message_bytes = 64\nchurn = 1\nclose = \"abort\""), "line 15"),
+        (with("message_bytes = 64", ""), "the service echo needs message_bytes"),
+        (
+            with("message_bytes = 64", "message_bytes = 64\nrequest_bytes = 1"),
+            "the service echo has no use for request_bytes",
+        ),
+        (with("message_bytes = 64", "service = \"discard\""), "line 13"),
+        (with("message_bytes = 64", "service = \"sink\""), "'one': the service sink needs request"),
+        (
+            with("message_bytes = 64", "service = \"sink\"\nmessage_bytes = 1\nrequest_bytes = 1"),
+            "the service sink has no use for message_bytes",
+        ),
+        (
+            with(
+                "message_bytes = 64",
+                "service = \"exchange\"\nrequest_bytes = 0\nresponse_bytes = 0",
+            ),
+            "both sizes are 0",
+        ),
+        (
+            with("message_bytes = 64", "service = \"source\"\nresponse_bytes = 16777217"),
+            "the most is 16777216",
+        ),
+        (
+            with(
+                "message_bytes = 64",
+                "service = \"source\"\nresponse_bytes = 1\nrate_per_s = 1.0",
+            ),
+            "the service source has no use for an open loop",
+        ),
+        (
+            with("message_bytes = 64", "service = \"sink\"\nrequest_bytes = 1\nchurn = 1"),
+            "the service sink has no use for churn",
+        ),
         (with("message_bytes = 64", "message_bytes = 64\nworkers = 0"), "'one': workers must be"),
         (with("message_bytes = 64", "message_bytes = 64\nworkers = 70000"), "line 14"),
         (

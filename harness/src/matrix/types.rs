@@ -2,10 +2,13 @@
 
 use std::path::PathBuf;
 
+use anyhow::Result;
+use ringmark::service::{Service, ServiceName};
 use serde::{Deserialize, Serialize};
 
 use super::external::External;
 use crate::load::limits::{Churn, MeasuringTime, MessageBytes, Pipeline, Rate, WaitingTime};
+use crate::load::message::Message;
 use crate::load::result::{Arrival, Close};
 use crate::rows::{Pass, TrialRow, Verdict};
 
@@ -241,8 +244,18 @@ pub struct Workload {
     /// descriptors are the lower ones.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub idle_connections: usize,
-    /// Size of a message.
-    pub message_bytes: MessageBytes,
+    /// The service of the server: `echo` (without it), `exchange`, `sink` or `source`.
+    #[serde(default, skip_serializing_if = "ServiceName::is_echo")]
+    pub service: ServiceName,
+    /// Size of a message of an echo.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message_bytes: Option<MessageBytes>,
+    /// Size of a request of an exchange or a sink.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_bytes: Option<u32>,
+    /// Size of a response of an exchange, or of a write of a source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub response_bytes: Option<u32>,
     /// Messages in flight on each connection of a closed loop.
     #[serde(default)]
     pub pipeline: Pipeline,
@@ -316,20 +329,57 @@ impl Workload {
     }
 
     /// Returns whether servers may take turns in short windows: an open loop's rate is there from
-    /// its first message on, and a single message in flight has nothing to settle.
+    /// its first message on, a single message in flight has nothing to settle, and a stream fills
+    /// its sockets at once.
     pub fn may_take_turns(&self) -> bool {
         let is_single = self.connections * self.pipeline.get() == 1 && self.churn.is_none();
-        self.rate_per_s.is_some() || is_single
+        self.rate_per_s.is_some() || is_single || self.is_stream()
     }
 
-    /// Returns the options of a load that makes it, but for its connections and sizes.
+    /// Returns what every message is.
+    ///
+    /// # Errors
+    /// A size is missing, of no use to the service, or out of its limits.
+    pub fn message(&self) -> Result<Message> {
+        Message::of(self.service, self.message_bytes, self.request_bytes, self.response_bytes)
+    }
+
+    /// Returns the bytes of a message.
+    pub fn message_bytes(&self) -> u64 {
+        self.message().map_or(0, |message| message.bytes())
+    }
+
+    /// Returns the service of its server. A matrix that was checked has no other.
+    pub fn service(&self) -> Service {
+        self.message().map_or(Service::Echo, |message| message.service())
+    }
+
+    /// Whether messages go or come without an answer.
+    pub fn is_stream(&self) -> bool {
+        matches!(self.service, ServiceName::Sink | ServiceName::Source)
+    }
+
+    /// Returns the options of a server that offers its service.
+    pub fn server_options(&self) -> Vec<String> {
+        let sizes =
+            [("request-bytes", self.request_bytes), ("response-bytes", self.response_bytes)];
+        let sizes = sizes.into_iter().filter_map(|(name, bytes)| Some((name, bytes?)));
+        let sizes = sizes.map(|(name, bytes)| format!("--{name}={bytes}"));
+        let service = (!self.service.is_echo()).then(|| format!("--service={}", self.service));
+        service.into_iter().chain(sizes).collect()
+    }
+
+    /// Returns the options of a load that makes it, but for its connections.
     pub fn load_options(&self) -> Vec<String> {
-        let mut options = match self.rate_per_s {
+        let mut options = self.server_options();
+        options.extend(self.message_bytes.map(|bytes| format!("--message-bytes={bytes}")));
+        match self.rate_per_s {
             Some(rate) => {
-                vec![format!("--rate={rate}"), format!("--arrival={}", self.arrival().name())]
+                let arrival = self.arrival().name();
+                options.extend([format!("--rate={rate}"), format!("--arrival={arrival}")]);
             }
-            None => vec![format!("--pipeline={}", self.pipeline)],
-        };
+            None => options.push(format!("--pipeline={}", self.pipeline)),
+        }
         if let Some(churn) = self.churn {
             let close = self.close.unwrap_or_default().name();
             options.extend([format!("--churn={churn}"), format!("--close={close}")]);

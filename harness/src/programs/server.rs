@@ -17,8 +17,8 @@ use crate::machine::cpu::Tasks;
 use crate::machine::network_namespace::NetworkNamespace;
 use crate::machine::process_tree::Tree;
 
-/// How long a server may take to notice that the client has reset connections.
-const RESET_TIME: Duration = Duration::from_secs(2);
+/// How long a server may take to notice what its client has done.
+const SETTLING_TIME: Duration = Duration::from_secs(2);
 
 /// How long the port of an io_uring server that was killed may stay taken: the kernel tears its
 /// rings down after it has ended.
@@ -185,15 +185,16 @@ impl Server {
         }
     }
 
-    /// Returns its counters once it holds `open` connections and has accepted `accepted`, or when
-    /// it has not come to that in time: it learns a little later of connections that were reset.
-    pub fn counters_after_churn(&mut self, open: u64, accepted: u64) -> Result<ServerCounters> {
-        let deadline = Instant::now() + RESET_TIME;
+    /// Returns its counters once they are `as_expected`, or when they have not come to be so in
+    /// time.
+    pub fn counters_once(
+        &mut self,
+        as_expected: impl Fn(&ServerCounters) -> bool,
+    ) -> Result<ServerCounters> {
+        let deadline = Instant::now() + SETTLING_TIME;
         loop {
             let counters = self.counters()?;
-            let is_done = counters.of_loop("open") == open
-                && (counters.is_from_outside || counters.of_loop("accepted") == accepted);
-            if is_done || Instant::now() >= deadline {
+            if as_expected(&counters) || Instant::now() >= deadline {
                 return Ok(counters);
             }
             std::thread::sleep(Duration::from_millis(5));
@@ -229,6 +230,7 @@ fn command(plan: &ServerPlan<'_>, prefix: &CommandPrefix, has_namespace: bool) -
     if !plan.cpus.is_empty() {
         command.args(["--cpus", plan.cpus]);
     }
+    command.args(plan.service);
     command.args(plan.settings.iter().flat_map(|setting| ["--set", setting]));
     command
 }

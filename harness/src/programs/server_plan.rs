@@ -17,6 +17,8 @@ pub struct ServerPlan<'a> {
     pub backend: &'a str,
     /// Its `--set`s.
     pub settings: &'a [String],
+    /// The options of its service.
+    pub service: &'a [String],
     /// Worker threads.
     pub workers: u16,
     /// The first of its ports, where no other program can have taken it.

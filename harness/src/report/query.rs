@@ -36,6 +36,7 @@ pub fn in_groups<K: PartialEq, V>(pairs: impl IntoIterator<Item = (K, V)>) -> Ve
 /// Describes what decides when messages are sent, and what else a workload asks for.
 pub fn describe_load(workload: &Workload) -> String {
     let mut words = match workload.rate() {
+        None if workload.is_stream() => "a stream".to_owned(),
         None => format!("closed loop, {} in flight", workload.pipeline),
         Some(rate) => format!("open loop, {}, {}/s", workload.arrival().name(), significant(rate)),
     };

@@ -7,7 +7,7 @@ use crate::results::Run;
 
 /// Returns every section, in the order of the terminal.
 pub fn all(run: &Run, folder: &str) -> Vec<Section> {
-    let sections: [(&str, &str, Body); 22] = [
+    let sections: [(&str, &str, Body); 23] = [
         ("verdicts", "Verdicts", grid::tables(run)),
         ("run", "The run", about(run, folder)),
         ("questions", "What each workload answers", tables::questions(run)),
@@ -43,6 +43,7 @@ pub fn all(run: &Run, folder: &str) -> Vec<Section> {
             "Open loop: latency at a given rate, from when a message was due",
             tables::open_loop(run),
         ),
+        ("streams", "Streams: what goes one way, and what a MiB of it costs", tables::streams(run)),
         ("capacity", "Capacity at the latency objective", tables::capacity(run)),
         ("churn", "Connections that are replaced all the time", tables::churn(run)),
         (

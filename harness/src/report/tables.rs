@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use itertools::Itertools as _;
+use ringmark::service::Service;
 
 use super::query::{self, ArmTrials, absent, in_groups};
 use super::section::Body;
@@ -16,6 +17,9 @@ use crate::text::significant;
 use crate::verdict::metric::{self, Metric};
 use crate::verdict::{blocks, comparisons};
 
+/// Bytes of a MiB.
+const MIB: f64 = 1_048_576.0;
+
 /// Calls that are made more seldom for an echo are not shown; syscalls.csv has all.
 const SHOWN_CALLS: f64 = 0.005;
 
@@ -26,11 +30,18 @@ pub fn questions(run: &Run) -> Body {
             0 => workload.connections.to_string(),
             idle => format!("{}, and {} idle", workload.connections, significant(idle as f64)),
         }),
-        ("message", |workload| format!("{} B", workload.message_bytes)),
+        ("message", describe_message),
         ("load", query::describe_load),
         ("question", |workload| workload.question.clone()),
     ];
     Table::of(&run.matrix.workloads, 5, &columns).into()
+}
+
+fn describe_message(workload: &Workload) -> String {
+    match workload.service() {
+        Service::Echo => format!("{} B", workload.message_bytes()),
+        service => service.to_string(),
+    }
 }
 
 /// A trial in which calls were counted.
@@ -143,14 +154,19 @@ fn latency_trials(run: &Run) -> impl Iterator<Item = ArmTrials<'_>> {
         .map(|row| ArmTrials::in_complete_blocks(run, row.workload, row.arm))
 }
 
-/// Returns the same of the workloads whose loop is open, or not.
-fn latency_trials_by_loop(run: &Run, is_open: bool) -> Vec<ArmTrials<'_>> {
-    let workloads = run.matrix.workloads.iter();
-    let names: BTreeSet<&str> = workloads
-        .filter(|workload| workload.rate_per_s.is_some() == is_open)
-        .map(|workload| workload.name.as_str())
-        .collect();
+/// Returns the same of some workloads.
+fn latency_trials_of(run: &Run, is_one: fn(&Workload) -> bool) -> Vec<ArmTrials<'_>> {
+    let ours = run.matrix.workloads.iter().filter(|workload| is_one(workload));
+    let names: BTreeSet<&str> = ours.map(|workload| workload.name.as_str()).collect();
     latency_trials(run).filter(|row| names.contains(row.workload)).collect()
+}
+
+fn is_closed(workload: &Workload) -> bool {
+    workload.rate_per_s.is_none() && !workload.is_stream()
+}
+
+fn is_open(workload: &Workload) -> bool {
+    workload.rate_per_s.is_some() && !workload.is_stream()
 }
 
 fn against_baseline(run: &Run, metric: &Metric) -> String {
@@ -188,7 +204,7 @@ pub fn closed_loop(run: &Run) -> Body {
         CLIENT_CPU,
         CLIENT_LIMITED,
     ];
-    Table::of(&latency_trials_by_loop(run, false), 2, &columns).into()
+    Table::of(&latency_trials_of(run, is_closed), 2, &columns).into()
 }
 
 pub fn open_loop(run: &Run) -> Body {
@@ -208,7 +224,28 @@ pub fn open_loop(run: &Run) -> Body {
         CLIENT_CPU,
         CLIENT_LIMITED,
     ];
-    Table::of(&latency_trials_by_loop(run, true), 2, &columns).into()
+    Table::of(&latency_trials_of(run, is_open), 2, &columns).into()
+}
+
+/// Shows what goes one way, and what a MiB of it costs.
+pub fn streams(run: &Run) -> Body {
+    let rate = format!("messages/s {}", against_baseline(run, &metric::THROUGHPUT));
+    let cpu = format!("CPU {}", against_baseline(run, &metric::CPU));
+    let columns: [Column<ArmTrials>; 10] = [
+        WORKLOAD,
+        ARM,
+        ("messages/s", ACHIEVED),
+        ("MiB/s", |row| row.median(|trial| trial.bytes_per_s.map(|bytes| bytes / MIB))),
+        (&rate, |row| row.against_baseline(&metric::THROUGHPUT)),
+        ("server µs/MiB", |row| {
+            row.median(|trial| trial.server_cpu_ns_per_mib.map(|ns| ns / 1e3))
+        }),
+        (&cpu, |row| row.against_baseline(&metric::CPU)),
+        CLIENT_CPU,
+        CLIENT_LIMITED,
+        BLOCKS,
+    ];
+    Table::of(&latency_trials_of(run, Workload::is_stream), 2, &columns).into()
 }
 
 pub fn churn(run: &Run) -> Body {
@@ -221,7 +258,7 @@ pub fn churn(run: &Run) -> Body {
         ("server ns/connection", |row| row.median(|trial| trial.server_cpu_ns_per_connection)),
         BLOCKS,
     ];
-    let mut rows = latency_trials_by_loop(run, false);
+    let mut rows = latency_trials_of(run, is_closed);
     rows.retain(|row| row.trials.iter().any(|trial| trial.connections_per_s.is_some()));
     Table::of(&rows, 2, &columns).into()
 }
@@ -239,7 +276,7 @@ pub fn fairness(run: &Run) -> Body {
         }),
         BLOCKS,
     ];
-    let mut rows = latency_trials_by_loop(run, false);
+    let mut rows = latency_trials_of(run, is_closed);
     rows.retain(|row| {
         row.trials
             .iter()

@@ -44,7 +44,10 @@ pub struct TrialRow {
     pub connections: Option<u64>,
     /// Connections that sent.
     pub active_connections: Option<u64>,
-    /// Size of a message.
+    /// The server's service; with another one than `echo` also its sizes, as its options say them.
+    #[serde(default)]
+    pub service: String,
+    /// Size of a message: of an echo one way, of an exchange its request and response together.
     pub message_bytes: u64,
     /// Messages in flight on each active connection.
     pub pipeline_depth: usize,
@@ -63,8 +66,13 @@ pub struct TrialRow {
     pub owed: Option<u64>,
     /// Echoes per second within the window. In a closed loop: capacity with this many connections.
     pub achieved_per_s: Option<f64>,
-    /// Echoes within the window, each verified byte for byte.
+    /// Echoes within the window, each verified byte for byte. With another service these are
+    /// messages: responses that came back or, of a sink, requests that the client's socket took;
+    /// and `per_echo` means for each of them.
     pub echoes: Option<u64>,
+    /// Bytes of these messages, per second of the window.
+    #[serde(default)]
+    pub bytes_per_s: Option<f64>,
     /// Length of the window.
     pub duration_s: Option<f64>,
     /// Length of the warm-up before it, which is discarded.
@@ -101,6 +109,9 @@ pub struct TrialRow {
     /// CPU clock of the server's process, all of its threads, over the window. For an external
     /// server: of all its processes, and empty if one began or ended within the window.
     pub server_cpu_ns_per_echo: Option<f64>,
+    /// The same for 1,048,576 bytes of messages.
+    #[serde(default)]
+    pub server_cpu_ns_per_mib: Option<f64>,
     /// Who read that clock: `process clock`, from outside; or `self-reported`, by a server that is
     /// not to be seen from here. Then the request's way there is part of the window, and the answer
     /// part of the CPU.

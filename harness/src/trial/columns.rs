@@ -9,6 +9,7 @@ pub fn fill(row: &mut TrialRow, result: &LoadResult) {
     row.owed = Some(result.saturated.map_or(0, |saturated| saturated.owed));
     row.achieved_per_s = Some(result.achieved_per_s);
     row.echoes = Some(result.echoes);
+    row.bytes_per_s = (result.duration_s > 0.0).then(|| result.bytes as f64 / result.duration_s);
     row.duration_s = Some(result.duration_s);
     row.warmup_s = Some(result.warmup_s);
     row.warmup_echoes = Some(result.warmup_echoes);

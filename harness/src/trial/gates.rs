@@ -68,6 +68,13 @@ impl Evidence {
             let cause = cause.unwrap_or("files, memory or threads ran out");
             rejections.push(format!("accepting paused {pauses} times: {cause}"));
         }
+        let mismatches = self.counters.of_loop("mismatches");
+        if mismatches > 0 {
+            rejections.push(format!(
+                "on {mismatches} connections the server received a byte that the client had not \
+                 sent"
+            ));
+        }
         let late = self.counters.of_loop("late");
         if late > 0 {
             rejections.push(format!(
@@ -275,6 +282,7 @@ mod tests {
             (with(|evidence| evidence.io_workers = 1), "io-wq"),
             (counter("io_wq_workers"), "1 io-wq workers"),
             (counter("accept_pauses"), "accepting"),
+            (counter("mismatches"), "on 1 connections the server received a byte"),
             (with(|evidence| evidence.unsettled_readings = (3, 10)), "come to rest"),
             (
                 with(|evidence| evidence.disturbed_slope = Some("a slope of others".to_owned())),

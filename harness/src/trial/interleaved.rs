@@ -239,6 +239,10 @@ impl<'a> Player<'a> {
         self.results.clear();
         self.windows.clear();
         self.delays = RunDelays::default();
+        match self.site.server.counters() {
+            Ok(counters) => self.counters_before = counters,
+            Err(error) => self.failed = self.failed.take().or(Some(error)),
+        }
     }
 
     /// Ends server and load, and fills the row from all turns.

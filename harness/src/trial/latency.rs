@@ -2,12 +2,13 @@
 
 use anyhow::Result;
 use ringmark::protocol::ServerCounters;
+use ringmark::service::ServiceName;
 
 use super::context::TrialContext;
 use super::evidence::{Evidence, Sharing};
 use super::gates;
 use super::ramp::Ramp;
-use super::site::{Site, miscounted};
+use super::site::{Site, counters_after, miscounted};
 use super::task::Trial;
 use super::window::{Sums, Window};
 use super::{columns, in_force};
@@ -24,6 +25,9 @@ use crate::verdict::noise::RUN_DELAY_PERCENT;
 
 /// The server's main thread, which only waits to be told something.
 const MAIN_THREAD: u64 = 1;
+
+/// Bytes of a MiB.
+const MIB: f64 = 1_048_576.0;
 
 /// The source of a server's CPU time.
 const PROCESS_CLOCK: &str = "process clock";
@@ -56,7 +60,9 @@ pub fn judge(
     let sharing = readings.sharing();
     row.shared_cpu = sharing.is_shared_cpu();
     row.shared_core = readings.context.placement.shared_core;
-    if let Some(reason) = miscounted(readings.window.result.churn.as_ref(), &readings.at_rest) {
+    let result = &readings.window.result;
+    let (before, at_rest) = (&readings.counters_before, &readings.at_rest);
+    if let Some(reason) = miscounted(result, before, at_rest) {
         return Ok((Status::Rejected, reason));
     }
     let evidence = readings.evidence(row, sharing);
@@ -106,10 +112,7 @@ impl<'a> Readings<'a> {
             Window::measure(server, &mut load, latency.duration.get(), latency.warmup_max.get())?;
         // One that had died in between would have left the CPUs to halt.
         spinner.map(IdleSpinner::end).transpose()?;
-        let at_rest = match &window.result.churn {
-            Some(churn) => server.counters_after_churn(in_all as u64, churn.opened_in_all)?,
-            None => server.counters()?,
-        };
+        let at_rest = counters_after(server, in_all as u64, &window.result, &counters_before)?;
         let ports = server.addresses.len();
         let network = site.network_since(network_before)?;
         outcome.histogram = window.result.histogram_log.take();
@@ -171,7 +174,7 @@ impl<'a> Readings<'a> {
             .filter(|_| self.ports == usize::from(self.context.workers))
             .map(|fairness| fairness.ports);
         self.fill_server_cpu(row);
-        row.worked_ns_per_echo = self.worked_ns_per_echo(result.message_bytes);
+        row.worked_ns_per_echo = self.worked_ns_per_echo(workload);
         // The time of this machine's CPUs is that of the trial only if both sides are here.
         let is_both_here = self.context.sides().is_none_or(|sides| sides.are_here());
         // Others take turns with it, and are in the machine's time.
@@ -190,11 +193,14 @@ impl<'a> Readings<'a> {
     }
 
     /// Returns how long the server worked for an echo, by its own count.
-    fn worked_ns_per_echo(&self, message_bytes: u64) -> Option<f64> {
+    fn worked_ns_per_echo(&self, workload: &Workload) -> Option<f64> {
         let since = |name: &str| {
             self.at_rest.of_loop(name).saturating_sub(self.counters_before.of_loop(name)) as f64
         };
-        let echoes = since("bytes_received") / message_bytes as f64;
+        let echoes = match workload.service {
+            ServiceName::Echo => since("bytes_received") / workload.message_bytes() as f64,
+            _ => self.window.result.echoes_in_all as f64,
+        };
         let worked_ns = since("worked_ns");
         (worked_ns > 0.0 && echoes > 0.0).then(|| worked_ns / echoes)
     }
@@ -205,6 +211,8 @@ impl<'a> Readings<'a> {
         let Window { before, after, result, .. } = window;
         let cpu_ns = window.server_cpu_ns();
         row.server_cpu_ns_per_echo = self.of_server(cpu_ns);
+        let messages_per_mib = MIB / result.message_bytes as f64;
+        row.server_cpu_ns_per_mib = row.server_cpu_ns_per_echo.map(|ns| ns * messages_per_mib);
         row.server_cpu_ns_per_connection = (result.churn.as_ref())
             .filter(|churn| churn.opened > 0 && self.sums.are_whole)
             .map(|churn| cpu_ns as f64 / churn.opened as f64);

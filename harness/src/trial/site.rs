@@ -6,9 +6,10 @@ use ringmark::protocol::ServerCounters;
 use super::context::TrialContext;
 use super::task::Trial;
 use crate::load::files::FileTables;
-use crate::load::result::ChurnResult;
+use crate::load::result::{ChurnResult, LoadResult};
 use crate::machine::network::NetworkReading;
 use crate::machine::network_namespace::NetworkNamespace;
+use crate::matrix::Workload;
 use crate::programs::client::Client;
 use crate::programs::server::Server;
 use crate::programs::server_plan::ServerPlan;
@@ -39,7 +40,9 @@ impl<'a> Site<'a> {
             Some(workload) => workload.settings(&trial.arm),
             None => trial.arm.set.clone(),
         };
+        let service = trial.task.workload().map_or(Vec::new(), Workload::server_options);
         let plan = ServerPlan {
+            service: &service,
             external: context.external(&trial.arm.backend),
             binary: &context.server,
             backend: &trial.arm.backend,
@@ -67,7 +70,6 @@ impl<'a> Site<'a> {
             format!("--connect={first}"),
             format!("--ports={}", server.addresses.len()),
             format!("--connections={connections}"),
-            format!("--message-bytes={}", trial.task.message_bytes()),
             format!("--threads={threads}"),
             // The same bytes for every backend of a block, others in the next.
             format!("--seed={}", trial.block),
@@ -75,9 +77,7 @@ impl<'a> Site<'a> {
         if !context.placement.client.is_empty() {
             arguments.push(format!("--cpus={}", context.placement.client));
         }
-        if let Some(workload) = trial.task.workload() {
-            arguments.extend(workload.load_options());
-        }
+        arguments.extend(trial.task.load_options());
         arguments.extend_from_slice(more);
         let launchers = context.launchers.as_ref();
         Client::start(arguments, launchers, namespace.as_ref(), &context.interruptions)
@@ -137,33 +137,93 @@ fn namespace(context: &TrialContext, row: &mut TrialRow) -> Option<NetworkNamesp
     created.ok()
 }
 
-/// Says what is wrong if a server has not accepted exactly the connections that the client opened.
-pub fn miscounted(churn: Option<&ChurnResult>, counters: &ServerCounters) -> Option<String> {
-    let (opened, accepted) = (churn?.opened_in_all, counters.of_loop("accepted"));
-    (opened != accepted && !counters.is_from_outside).then(|| {
-        format!("the server accepted {accepted} connections where the client opened {opened}")
+/// Returns the server's counters once it has noticed all that the load has done, or when it has not
+/// come to that in time. It learns a little later of connections that were reset, and may still be
+/// reading what a sink's client has sent.
+pub fn counters_after(
+    server: &mut Server,
+    open: u64,
+    result: &LoadResult,
+    before: &ServerCounters,
+) -> Result<ServerCounters> {
+    server.counters_once(|counters| {
+        let has_closed = result.churn.is_none() || counters.of_loop("open") == open;
+        has_closed && miscounted(result, before, counters).is_none()
     })
+}
+
+/// Says what is wrong if a server has not accepted exactly the connections that the client opened,
+/// or not received exactly the requests that it has sent.
+pub fn miscounted(
+    result: &LoadResult,
+    before: &ServerCounters,
+    after: &ServerCounters,
+) -> Option<String> {
+    if after.is_from_outside {
+        return None;
+    }
+    if let Some(ChurnResult { opened_in_all: opened, .. }) = result.churn {
+        let accepted = after.of_loop("accepted");
+        if opened != accepted {
+            return Some(format!(
+                "the server accepted {accepted} connections where the client opened {opened}"
+            ));
+        }
+    }
+    let has_requests = result.service.contains("request_bytes");
+    let is_whole = result.saturated.is_none_or(|saturated| saturated.owed_connections == 0);
+    let requests = after.of_loop("requests").saturating_sub(before.of_loop("requests"));
+    let made = result.echoes_in_all;
+    (has_requests && is_whole && requests != made)
+        .then(|| format!("the server received {requests} requests where the client made {made}"))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::evidence::tests::load_result;
     use super::*;
+
+    fn counters(name: &str, value: u64) -> ServerCounters {
+        let mut counters = ServerCounters::default();
+        counters.loops.insert(name.to_owned(), value);
+        counters
+    }
 
     #[test]
     fn a_connection_that_only_one_side_counted_is_noticed() {
-        let mut counters = ServerCounters::default();
-        counters.loops.insert("accepted".to_owned(), 12);
-        let churn = |opened_in_all| ChurnResult {
-            echoes_each: 1,
-            close: Default::default(),
-            opened: 1,
-            connections_per_s: 1.0,
-            connect_us: Default::default(),
-            opened_in_all,
+        let none = ServerCounters::default();
+        let with = |opened_in_all| {
+            let mut result = load_result(1, 1);
+            result.churn = Some(ChurnResult {
+                echoes_each: 1,
+                close: Default::default(),
+                opened: 1,
+                connections_per_s: 1.0,
+                connect_us: Default::default(),
+                opened_in_all,
+            });
+            miscounted(&result, &none, &counters("accepted", 12))
         };
-        assert_eq!(miscounted(None, &counters), None);
-        assert_eq!(miscounted(Some(&churn(12)), &counters), None);
-        let reason = miscounted(Some(&churn(13)), &counters).expect("one too few");
+        assert_eq!(miscounted(&load_result(1, 1), &none, &counters("accepted", 12)), None);
+        assert_eq!(with(12), None);
+        let reason = with(13).expect("one too few");
         assert!(reason.contains("accepted 12") && reason.contains("opened 13"), "{reason}");
+    }
+
+    #[test]
+    fn a_request_that_only_one_side_counted_is_noticed() {
+        let mut result = load_result(1, 1);
+        result.echoes_in_all = 100;
+        let noticed = |result: &LoadResult, requests| {
+            miscounted(result, &counters("requests", 7), &counters("requests", requests))
+        };
+        assert_eq!(noticed(&result, 7), None, "an echo has no requests");
+        result.service = "sink request_bytes=64".to_owned();
+        assert_eq!(noticed(&result, 107), None);
+        let reason = noticed(&result, 106).expect("one too few");
+        assert!(reason.contains("received 99 requests where the client made 100"), "{reason}");
+        let mut outside = counters("requests", 0);
+        outside.is_from_outside = true;
+        assert_eq!(miscounted(&result, &outside, &outside), None);
     }
 }

@@ -75,7 +75,7 @@ pub fn measure(
         let reason = format!("tracepoints and the server's own counters differ: {differences}");
         return Ok((Status::Rejected, reason));
     }
-    if let Some(reason) = miscounted(result.churn.as_ref(), &after.own) {
+    if let Some(reason) = miscounted(result, &before.own, &after.own) {
         return Ok((Status::Rejected, reason));
     }
     Ok(gates::judge(&Evidence {

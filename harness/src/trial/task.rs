@@ -2,7 +2,10 @@
 
 use std::time::{Duration, SystemTime};
 
+use ringmark::service::Service;
+
 use super::context::TrialContext;
+use crate::load::limits::MessageBytes;
 use crate::load::result::Arrival;
 use crate::machine::files;
 use crate::matrix::{Arm, Instructions, Latency, Memory, Scale, Workload};
@@ -66,18 +69,29 @@ impl Task {
         }
     }
 
-    /// Returns the size of a message.
-    pub fn message_bytes(&self) -> u64 {
+    /// Returns the size of an echo of a walk.
+    fn walked_bytes(&self) -> Option<MessageBytes> {
         match self {
-            Task::Syscalls(Workload { message_bytes, .. }, _)
-            | Task::Hardware(Workload { message_bytes, .. }, _)
-            | Task::Instructions(Workload { message_bytes, .. }, _)
-            | Task::Capacity(Workload { message_bytes, .. }, _)
-            | Task::Latency(Workload { message_bytes, .. }, _)
-            | Task::Interleaved(Workload { message_bytes, .. }, _)
-            | Task::Memory(Memory { message_bytes, .. })
-            | Task::Scale(Scale { message_bytes, .. }) => message_bytes.get(),
+            Task::Memory(Memory { message_bytes, .. })
+            | Task::Scale(Scale { message_bytes, .. }) => Some(*message_bytes),
+            _ => None,
         }
+    }
+
+    /// Returns the size of a message.
+    fn message_bytes(&self) -> u64 {
+        let walked = self.walked_bytes().map_or(0, |bytes| bytes.get());
+        self.workload().map_or(walked, Workload::message_bytes)
+    }
+
+    /// Returns the options of its load, but for its connections.
+    pub fn load_options(&self) -> Vec<String> {
+        let walked = self.walked_bytes().map(|bytes| format!("--message-bytes={bytes}"));
+        self.workload()
+            .map_or(Vec::new(), Workload::load_options)
+            .into_iter()
+            .chain(walked)
+            .collect()
     }
 
     /// Returns the most connections that stand at a time.
@@ -189,6 +203,7 @@ impl Trial {
                 arm: self.role.clone(),
                 backend: self.arm.backend.clone(),
                 workers: self.own_workers().unwrap_or(context.workers),
+                service: workload.map_or(Service::Echo, Workload::service).to_string(),
                 message_bytes: self.task.message_bytes(),
                 pipeline_depth: workload.map_or(1, |workload| workload.pipeline.get()),
                 arrival: workload.map_or(Arrival::Closed, Workload::arrival).name().to_owned(),

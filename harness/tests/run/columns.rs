@@ -5,11 +5,13 @@ use std::path::Path;
 
 const TRIALS: &str = "run_id,started_utc,pass,workload,block,order,arm,backend,knobs,in_force,\
     workers,server_cpus,client_cpus,network_namespace,connections,active_connections,\
-    message_bytes,pipeline_depth,arrival,offered_per_s,late_sends,unsent,owed,achieved_per_s,\
-    echoes,duration_s,warmup_s,warmup_settled,warmup_echoes,latency_mean_us,latency_p50_us,\
+    service,message_bytes,pipeline_depth,arrival,offered_per_s,late_sends,unsent,owed,\
+    achieved_per_s,echoes,bytes_per_s,duration_s,warmup_s,warmup_settled,warmup_echoes,\
+    latency_mean_us,latency_p50_us,\
     latency_p90_us,latency_p99_us,latency_p999_us,latency_max_us,service_p50_us,service_p99_us,\
-    send_lag_p50_us,send_lag_p99_us,server_cpu_ns_per_echo,server_cpu_source,\
-    server_cpu_user_ns_per_echo,server_cpu_kernel_ns_per_echo,server_cpu_division_ticks,\
+    send_lag_p50_us,send_lag_p99_us,server_cpu_ns_per_echo,server_cpu_ns_per_mib,\
+    server_cpu_source,server_cpu_user_ns_per_echo,server_cpu_kernel_ns_per_echo,\
+    server_cpu_division_ticks,\
     worked_ns_per_echo,\
     client_cpu_ns_per_echo,machine_cpu_ns_per_echo,machine_softirq_ns_per_echo,\
     client_cpu_percent,context_switches_per_echo,server_run_delay_percent,\

@@ -32,6 +32,7 @@ mod replaced;
 mod report;
 mod resume;
 mod scale;
+mod services;
 mod suspended;
 mod sweep;
 mod whole_run;
