@@ -4,6 +4,7 @@
 mod support;
 
 use libtest_mimic::Arguments;
+use ringmark::kernel;
 use support::{Backend, LogFile, Server, Values, command, under_strace};
 
 /// `IORING_SETUP_*` (linux/io_uring.h).
@@ -17,8 +18,9 @@ const SETUP_FLAGS: [(&str, u64); 7] = [
     ("DEFER_TASKRUN", 1 << 13),
 ];
 
-/// IORING_ENTER_REGISTERED_RING.
+/// IORING_ENTER_REGISTERED_RING and IORING_ENTER_NO_IOWAIT.
 const REGISTERED_RING: u64 = 1 << 4;
+const NO_IOWAIT: u64 = 1 << 7;
 
 fn main() {
     let arguments = Arguments::from_args();
@@ -35,9 +37,11 @@ fn main() {
             _ => Vec::new(),
         };
         let mut settings = Vec::new();
-        for knob in ["task_run", "registered_ring"] {
+        for knob in ["task_run", "registered_ring", "no_iowait"] {
             settings.extend(words(knob).into_iter().map(|word| format!("{knob}={word}")));
         }
+        // An older kernel refuses it.
+        settings.retain(|setting| setting != "no_iowait=on" || kernel::version() >= (6, 15));
         for setting in settings {
             let case = format!("{setting} is what the kernel was asked for");
             let body = move |backend: &Backend| asked_for_what_it_says(backend, &setting);
@@ -77,13 +81,11 @@ fn asked_for_what_it_says(backend: &Backend, setting: &str) {
     let enters = log.lines().filter(|line| line.contains("io_uring_enter("));
     let flags: Vec<u64> = enters.filter_map(|line| number(line.split(", ").nth(3)?)).collect();
     assert!(!flags.is_empty(), "no io_uring_enter in {log}");
-    let registered = in_force["registered_ring"].as_bool().expect("whether the ring is registered");
-    for flags in flags {
-        assert_eq!(
-            flags & REGISTERED_RING != 0,
-            registered,
-            "io_uring_enter with flags {flags:#x}"
-        );
+    for (fact, flag) in [("registered_ring", REGISTERED_RING), ("no_iowait", NO_IOWAIT)] {
+        let is_on = in_force[fact].as_bool().expect("whether it is in force");
+        for &flags in &flags {
+            assert_eq!(flags & flag != 0, is_on, "{fact}: io_uring_enter with flags {flags:#x}");
+        }
     }
 }
 

@@ -8,7 +8,7 @@
 //! | how much memory, in which kernel objects? | [`memory`], [`slabs`], [`meminfo`] |
 //! | did TCP lose or refuse anything? who listens on a port? | [`network`] |
 //! | which processes are a server's? | [`process_tree`] |
-//! | does anything else want the CPUs? | [`contention`] |
+//! | does anything else want the CPUs? | [`contention`], [`pressure`] |
 //! | which CPUs share a core, a package, a cache? | [`topology`] |
 //! | what may this process do, and use? | [`rights`], [`cgroup`] |
 //!
@@ -25,6 +25,7 @@ pub mod memory;
 pub mod network;
 pub mod network_namespace;
 pub mod placement;
+pub mod pressure;
 pub mod process_tree;
 pub mod procfs;
 pub mod program_file;

@@ -169,6 +169,7 @@ pub struct MachineCpu {
     /// Time in anything but idling: user, nice, system, irq and softirq.
     pub busy_ns: u64,
     softirq_ns: u64,
+    iowait_ns: u64,
     steal_ns: u64,
     /// The sum of busy, idle, waiting for I/O and stolen.
     total_ns: u64,
@@ -197,6 +198,7 @@ impl MachineCpu {
         Ok(Self {
             busy_ns: busy * ns_per_tick,
             softirq_ns: softirq * ns_per_tick,
+            iowait_ns: iowait * ns_per_tick,
             steal_ns: steal * ns_per_tick,
             total_ns: (busy + idle + iowait + steal) * ns_per_tick,
         })
@@ -208,6 +210,7 @@ impl MachineCpu {
         Self {
             busy_ns: self.busy_ns.saturating_sub(earlier.busy_ns),
             softirq_ns: self.softirq_ns.saturating_sub(earlier.softirq_ns),
+            iowait_ns: self.iowait_ns.saturating_sub(earlier.iowait_ns),
             steal_ns: self.steal_ns.saturating_sub(earlier.steal_ns),
             total_ns: self.total_ns.saturating_sub(earlier.total_ns),
         }
@@ -218,6 +221,12 @@ impl MachineCpu {
     /// there is one, and charges it to the interrupted task too.
     pub fn softirq_ns(&self) -> Option<u64> {
         Some(self.softirq_ns).filter(|&softirq_ns| softirq_ns >= SOFTIRQ_NS_MIN)
+    }
+
+    /// Returns the share of the CPUs' time in which they idled while a task of theirs waited for
+    /// I/O; none if no tick has passed.
+    pub fn iowait_percent(&self) -> Option<f64> {
+        percent_of(self.iowait_ns as f64, self.total_ns as f64)
     }
 
     /// Returns the share of the CPUs' time that the hypervisor took for others while a CPU had
@@ -330,17 +339,30 @@ mod tests {
     #[test]
     fn the_machine_is_split_and_steal_is_a_share_of_all() {
         let early = MachineCpu::parse("cpu  10 0 5 80 1 1 2 1 4 0\ncpu0 1 1\n", 10).unwrap();
-        let late = MachineCpu::parse("cpu  20 0 10 155 1 1 3 10 4 0\n", 10).unwrap();
+        let late = MachineCpu::parse("cpu  20 0 10 130 26 1 3 10 4 0\n", 10).unwrap();
         assert_eq!(
             early,
-            MachineCpu { busy_ns: 180, softirq_ns: 20, steal_ns: 10, total_ns: 1000 }
+            MachineCpu {
+                busy_ns: 180,
+                softirq_ns: 20,
+                iowait_ns: 10,
+                steal_ns: 10,
+                total_ns: 1000,
+            }
         );
         let spent = late.since(&early);
         assert_eq!(
             spent,
-            MachineCpu { busy_ns: 160, softirq_ns: 10, steal_ns: 90, total_ns: 1000 }
+            MachineCpu {
+                busy_ns: 160,
+                softirq_ns: 10,
+                iowait_ns: 250,
+                steal_ns: 90,
+                total_ns: 1000,
+            }
         );
         assert_eq!((spent.softirq_ns(), spent.steal_percent()), (None, Some(9.0)));
+        assert_eq!(spent.iowait_percent(), Some(25.0));
         assert_eq!(early.since(&early).steal_percent(), None);
         let after = |softirq_ns| {
             MachineCpu { softirq_ns: early.softirq_ns + softirq_ns, ..early }.since(&early)

@@ -75,6 +75,18 @@ pub struct ScaleRow {
     /// threads and other programs. To the kernel's tick, which is 2.5 % of two CPUs' 200 ms; 0 if
     /// both took more than the machine was busy.
     pub other_cpu_percent: Option<f64>,
+    /// At rest: how often a thread of the server woke up and went to sleep again, per second.
+    #[serde(default)]
+    pub wakeups_per_s: Option<f64>,
+    /// At rest: as in `trials.csv`, like the two columns after it.
+    #[serde(default)]
+    pub machine_iowait_percent: Option<f64>,
+    /// Some task waited for a CPU.
+    #[serde(default)]
+    pub cpu_pressure_percent: Option<f64>,
+    /// Some task waited for I/O.
+    #[serde(default)]
+    pub io_pressure_percent: Option<f64>,
     /// System calls of the server's workers by their own counters, over all echoes of the step, its
     /// warm-up's too.
     pub syscalls_per_echo: Option<f64>,

@@ -141,6 +141,18 @@ pub struct TrialRow {
     /// Not shown in reports. Empty below 30 ticks of 10 ms, and if the kernel does not tell
     /// softirqs apart.
     pub machine_softirq_ns_per_echo: Option<f64>,
+    /// Time in which CPUs idled while a task of theirs waited for I/O, in percent of all CPUs'
+    /// time, as monitoring shows it; in ticks like `steal_percent`. A wait for completions of
+    /// io_uring counts as one, unless `no_iowait` is on.
+    #[serde(default)]
+    pub machine_iowait_percent: Option<f64>,
+    /// Time for which some task of the machine waited for a CPU, in percent of the window
+    /// (/proc/pressure/cpu).
+    #[serde(default)]
+    pub cpu_pressure_percent: Option<f64>,
+    /// The same for I/O (/proc/pressure/io).
+    #[serde(default)]
+    pub io_pressure_percent: Option<f64>,
     /// CPU of the client over what its threads could use, in percent.
     pub client_cpu_percent: Option<f64>,
     /// Voluntary and involuntary, of all threads of the server, or of all its processes.

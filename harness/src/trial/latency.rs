@@ -180,6 +180,12 @@ impl<'a> Readings<'a> {
         // Others take turns with it, and are in the machine's time.
         let is_alone = self.window.turns.is_none();
         if let Some(machine) = self.machine.filter(|_| is_both_here && is_alone) {
+            let Window { before, after, .. } = &self.window;
+            row.machine_iowait_percent = machine.iowait_percent();
+            let pressure = after.pressure_since(before);
+            let percent = |us: u64| self.window.percent(us as f64 * 1e3);
+            row.cpu_pressure_percent = pressure.and_then(|pressure| percent(pressure.cpu_us));
+            row.io_pressure_percent = pressure.and_then(|pressure| percent(pressure.io_us));
             if !workload.idle_spinner {
                 row.machine_cpu_ns_per_echo = self.window.per_echo(machine.busy_ns);
             }

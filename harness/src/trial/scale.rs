@@ -205,10 +205,23 @@ impl<'a> Walk<'a> {
         let after = Clocks::end(server, &self.crowd, &before)?;
         let duration_s = after.read_at.ns_since(&before.read_at) as f64 / 1e9;
         let cpu_ns = (after.server_cpu_ns - before.server_cpu_ns) as f64;
+        let percent = |ns: f64| percent_of(ns, duration_s * 1e9);
+        let tasks = before.server_tasks.as_ref().zip(after.server_tasks.as_ref());
+        let wakeups = tasks.map(|(before, after)| {
+            after.context_switches.saturating_sub(before.context_switches) as f64
+        });
+        let pressure = after.pressure_since(&before);
         self.outcome.scale.push(ScaleRow {
             connections: connections as u64,
             duration_s: Some(duration_s),
-            server_cpu_percent: percent_of(cpu_ns, duration_s * 1e9),
+            server_cpu_percent: percent(cpu_ns),
+            wakeups_per_s: wakeups.map(|count| count / duration_s),
+            machine_iowait_percent: after
+                .machine_since(&before)
+                .ok()
+                .and_then(|machine| machine.iowait_percent()),
+            cpu_pressure_percent: pressure.and_then(|of| percent(of.cpu_us as f64 * 1e3)),
+            io_pressure_percent: pressure.and_then(|of| percent(of.io_us as f64 * 1e3)),
             ..step(&self.outcome.row, "rest", available_bytes()?)
         });
         Ok(())

@@ -10,6 +10,7 @@ use super::context::TrialContext;
 use crate::load::drain_max;
 use crate::load::result::{LoadEvent, LoadResult};
 use crate::machine::cpu::{MachineCpu, ProcessTicks, Tasks, process_cpu_ns};
+use crate::machine::pressure::Pressure;
 use crate::machine::process_tree::Tree;
 use crate::programs::client::Client;
 use crate::programs::server::Server;
@@ -25,6 +26,8 @@ pub struct Clocks {
     pub client_tasks: Option<Tasks>,
     /// An error where /proc/stat is masked.
     machine: io::Result<MachineCpu>,
+    /// None where the kernel does not tell.
+    pressure: Option<Pressure>,
     /// When the server's CPU clock had been read.
     pub read_at: Moment,
 }
@@ -37,7 +40,7 @@ impl Clocks {
         let processes = server.processes()?;
         let server_tasks = sum(processes.as_ref(), Tasks::read)?;
         let client_tasks = load.pid().map(Tasks::read).transpose()?;
-        let machine = MachineCpu::read();
+        let (machine, pressure) = (MachineCpu::read(), Pressure::read().ok());
         let server_ticks = sum(processes.as_ref(), ProcessTicks::read)?;
         let server_cpu_ns = server_cpu_ns(server, processes.as_ref())?;
         let read_at = Moment::now();
@@ -48,6 +51,7 @@ impl Clocks {
             server_tasks,
             client_tasks,
             machine,
+            pressure,
             read_at,
         })
     }
@@ -59,7 +63,7 @@ impl Clocks {
         let server_cpu_ns = server_cpu_ns(server, processes)?;
         let read_at = Moment::now();
         let server_ticks = sum(processes, ProcessTicks::read)?;
-        let machine = MachineCpu::read();
+        let (machine, pressure) = (MachineCpu::read(), Pressure::read().ok());
         let client_tasks = load.pid().map(Tasks::read).transpose()?;
         let server_tasks = sum(processes, Tasks::read)?;
         let processes = server.processes()?;
@@ -70,8 +74,24 @@ impl Clocks {
             server_tasks,
             client_tasks,
             machine,
+            pressure,
             read_at,
         })
+    }
+
+    /// Returns what the machine's CPUs did since, or why that is not known.
+    pub fn machine_since(&self, before: &Self) -> Result<MachineCpu> {
+        match (&before.machine, &self.machine) {
+            (Ok(before), Ok(after)) => Ok(after.since(before)),
+            (Err(why), _) | (_, Err(why)) => {
+                bail!("the machine's CPU and the hypervisor's share are not known: {why}")
+            }
+        }
+    }
+
+    /// Returns for how long tasks of the machine waited since; none where that is not known.
+    pub fn pressure_since(&self, before: &Self) -> Option<Pressure> {
+        Some(self.pressure?.since(&before.pressure?))
     }
 }
 
@@ -180,12 +200,7 @@ impl Window {
 
     /// Returns what the machine's CPUs did, or why that is not known.
     pub fn machine(&self) -> Result<MachineCpu> {
-        match (&self.before.machine, &self.after.machine) {
-            (Ok(before), Ok(after)) => Ok(after.since(before)),
-            (Err(why), _) | (_, Err(why)) => {
-                bail!("the machine's CPU and the hypervisor's share are not known: {why}")
-            }
-        }
+        self.after.machine_since(&self.before)
     }
 
     /// Returns the io-wq workers of a server that is to be seen.

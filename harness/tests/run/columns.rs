@@ -14,6 +14,7 @@ const TRIALS: &str = "run_id,started_utc,pass,workload,block,order,arm,backend,k
     server_cpu_division_ticks,\
     worked_ns_per_echo,\
     client_cpu_ns_per_echo,machine_cpu_ns_per_echo,machine_softirq_ns_per_echo,\
+    machine_iowait_percent,cpu_pressure_percent,io_pressure_percent,\
     client_cpu_percent,context_switches_per_echo,server_run_delay_percent,\
     client_run_delay_percent,connections_per_s,connect_p50_us,connect_p99_us,\
     server_cpu_ns_per_connection,fairness_connections,slowest_connection_over_mean,\
@@ -26,7 +27,8 @@ const SCALE: &str = "run_id,arm,backend,step,connections,active_connections,arri
     repeat,duration_s,connections_per_s,connect_p50_us,connect_p99_us,connect_max_us,\
     offered_per_s,owed,achieved_per_s,echoes,latency_p50_us,latency_p99_us,latency_p999_us,\
     latency_max_us,service_p50_us,service_p99_us,server_cpu_ns_per_echo,server_cpu_percent,\
-    client_cpu_ns_per_echo,other_cpu_percent,syscalls_per_echo,events_per_wait,\
+    client_cpu_ns_per_echo,other_cpu_percent,wakeups_per_s,machine_iowait_percent,\
+    cpu_pressure_percent,io_pressure_percent,syscalls_per_echo,events_per_wait,\
     machine_available_bytes,status,reason";
 
 const FILES: [(&str, &str); 12] = [

@@ -112,6 +112,7 @@ impl<C: Conversation> Handler for Oneshot<C> {
             setup::SQ_ENTRIES,
             setup::CQ_ENTRIES,
             setup::REGISTERED_RING,
+            setup::NO_IOWAIT,
             setup::MIN_WAIT_US,
             setup::MIN_WAIT_EVENTS,
             Knob::number(

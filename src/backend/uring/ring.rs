@@ -96,7 +96,7 @@ impl Ring {
         }
         let uring = setup.need().patiently(|| builder.build(setup.sq_entries))?;
         let enter_fd = uring.as_raw_fd();
-        let enter_flags = EnterFlags::empty();
+        let enter_flags = if setup.no_iowait { EnterFlags::NO_IOWAIT } else { EnterFlags::empty() };
         let mut ring = Self {
             uring,
             setup,
@@ -118,7 +118,7 @@ impl Ring {
             let index = registered?;
             ring.registered = Some(index);
             ring.enter_fd = index as RawFd;
-            ring.enter_flags = EnterFlags::REGISTERED_RING;
+            ring.enter_flags |= EnterFlags::REGISTERED_RING;
         }
         if ring.has_submission_thread() {
             ring.wait_for_submission_thread()?;
@@ -153,6 +153,12 @@ impl Ring {
         if setup.min_wait_us > 0 && !ring.uring.params().is_feature_min_timeout() {
             return Err(Unsupported {
                 reason: "min_wait_us: IORING_FEAT_MIN_TIMEOUT is not there; needs Linux 6.12"
+                    .to_owned(),
+            });
+        }
+        if setup.no_iowait && !ring.uring.params().is_feature_no_iowait() {
+            return Err(Unsupported {
+                reason: "no_iowait: IORING_FEAT_NO_IOWAIT is not there; needs Linux 6.15"
                     .to_owned(),
             });
         }
@@ -204,6 +210,7 @@ impl Ring {
             ("cqe_skip", params.is_feature_skip_cqe_on_success()),
             ("recvsend_bundle", params.is_feature_recvsend_bundle()),
             ("min_timeout", params.is_feature_min_timeout()),
+            ("no_iowait", params.is_feature_no_iowait()),
         ];
         let features: Vec<&str> =
             features.iter().filter(|(_, granted)| *granted).map(|(name, _)| *name).collect();
@@ -224,6 +231,7 @@ impl Ring {
             ("setup".to_owned(), format!("SINGLE_ISSUER|SUBMIT_ALL|CQSIZE{task_run}{poll}").into()),
             ("features".to_owned(), features.into()),
             ("registered_ring".to_owned(), self.registered.is_some().into()),
+            ("no_iowait".to_owned(), self.setup.no_iowait.into()),
             ("sq_entries".to_owned(), params.sq_entries().into()),
             ("cq_entries".to_owned(), params.cq_entries().into()),
             ("ring_bytes".to_owned(), ring_bytes.into()),

@@ -43,6 +43,13 @@ pub const REGISTERED_RING: Knob = Knob::word(
     "whether the ring's descriptor is registered with its thread, so that no enter looks it up",
 );
 
+pub const NO_IOWAIT: Knob = Knob::word(
+    "no_iowait",
+    &["off", "on"],
+    "whether a CPU that idles while the loop waits counts as idle, not as waiting for I/O \
+     (ENTER_NO_IOWAIT, Linux 6.15)",
+);
+
 pub const MIN_WAIT_US: Knob = Knob::number(
     "min_wait_us",
     0,
@@ -94,6 +101,7 @@ pub struct Setup {
     pub cq_entries: u32,
     pub task_run: &'static str,
     pub registered: bool,
+    pub no_iowait: bool,
     pub min_wait_us: u32,
     pub min_wait_events: usize,
     /// Idle time in milliseconds, and the CPU, of a submission thread.
@@ -176,6 +184,7 @@ impl Setup {
             sq_entries,
             cq_entries: (knobs.get("cq_entries") as u32).max(sq_entries),
             registered: knobs.word("registered_ring") == "on",
+            no_iowait: knobs.word("no_iowait") == "on",
             min_wait_us: knobs.get("min_wait_us") as u32,
             min_wait_events: knobs.size("min_wait_events"),
             ..Self::default()
