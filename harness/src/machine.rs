@@ -12,7 +12,7 @@
 //! | which CPUs share a core, a package, a cache? | [`topology`] |
 //! | what may this process do, and use? | [`rights`], [`cgroup`] |
 //!
-//! [`network_namespace`], [`affinity`] and [`placement`] give a trial its place to run in.
+//! [`path`], [`network_namespace`], [`affinity`] and [`placement`] give a trial its place to run in.
 
 pub mod cgroup;
 pub mod contention;
@@ -20,10 +20,12 @@ pub mod cpu;
 mod facts;
 pub mod files;
 pub mod hardware;
+pub mod link;
 pub mod meminfo;
 pub mod memory;
 pub mod network;
 pub mod network_namespace;
+pub mod path;
 pub mod placement;
 pub mod pressure;
 pub mod process_tree;

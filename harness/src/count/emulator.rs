@@ -168,7 +168,10 @@ impl Emulator {
             return Ok(Ended::Done(Boot { windows: read(WINDOWS), answers, plugin: 0 }));
         }
         let how = match ended {
-            None => format!("hung: it was ended after {:.0} s", guest.most.as_secs_f64()),
+            None => format!(
+                "was not done within {:.0} s, and was ended: it hangs, or needs longer",
+                guest.most.as_secs_f64()
+            ),
             Some(status) => format!("ended early ({status})"),
         };
         bail!("the guest {how}; its last lines: {}", last_lines(&errors, &read(CONSOLE)))

@@ -14,7 +14,8 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 
 use super::job::{Count, GuestCommand, GuestEvent, Job, Map, OUT};
 use crate::machine::cpuinfo_value;
-use crate::machine::network_namespace::{NetworkNamespace, bring_loopback_up};
+use crate::machine::link::bring_up;
+use crate::machine::network_namespace::NetworkNamespace;
 use crate::programs::client::Client;
 use crate::programs::marks::Mark;
 use crate::programs::process::Interruptions;
@@ -83,7 +84,7 @@ fn work(answers: &mut Answers) -> Result<()> {
     let job = fs::read(JOB).context(JOB)?;
     let Job { counts, command } = serde_json::from_slice(&job).context(JOB)?;
     if let Some(command) = command {
-        bring_loopback_up().context("loopback")?;
+        bring_up("lo").context("loopback")?;
         run_command(&command, answers)?;
         return answers.say(&GuestEvent::Done);
     }
@@ -183,6 +184,7 @@ fn measure(index: usize, count: &Count, answers: &mut Answers) -> Result<()> {
         backend: &arm.backend,
         settings: &settings,
         workers: 1,
+        address: Ipv4Addr::LOCALHOST.into(),
         first_port: FIRST_PORT,
         ports: 1,
         cpus: "",

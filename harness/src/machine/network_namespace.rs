@@ -2,15 +2,15 @@
 //! before, with its own counters.
 
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::Arc;
-use std::{io, mem, thread};
+use std::{io, thread};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-use socket2::{Domain, Socket, Type};
 
+use super::link::bring_up;
 use super::rights::{NAMESPACE, Rights};
 use super::unavailable::Unavailable;
 
@@ -25,7 +25,7 @@ impl NetworkNamespace {
             // SAFETY: unshare takes no pointers, and moves only this thread, which ends with this
             // closure.
             checked(unsafe { libc::unshare(libc::CLONE_NEWNET) })?;
-            bring_loopback_up()?;
+            bring_up("lo")?;
             File::open("/proc/thread-self/ns/net")
         });
         made.map(|file| Self(Arc::new(file))).map_err(|error| match error.raw_os_error() {
@@ -61,6 +61,12 @@ impl NetworkNamespace {
     }
 }
 
+impl AsRawFd for NetworkNamespace {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
 fn on_helper_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
     thread::scope(|scope| match scope.spawn(work).join() {
         Ok(outcome) => outcome,
@@ -70,23 +76,6 @@ fn on_helper_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io:
 
 fn enter(namespace: &File) -> io::Result<()> {
     Ok(move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?)
-}
-
-/// Brings `lo` up, which is down in a new namespace (netdevice(7)).
-pub fn bring_loopback_up() -> io::Result<()> {
-    let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
-    // SAFETY: ifreq is a plain C struct of integers and bytes, for which zero is a valid value.
-    let mut request: libc::ifreq = unsafe { mem::zeroed() };
-    for (to, from) in request.ifr_name.iter_mut().zip(c"lo".to_bytes()) {
-        *to = from.cast_signed();
-    }
-    // SAFETY: both ioctls read and write one ifreq, which `request` is, through a pointer valid for
-    // the calls; the union's flags member is written by the first before it is read.
-    unsafe {
-        checked(libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS, &mut request))?;
-        request.ifr_ifru.ifru_flags |= libc::IFF_UP as libc::c_short;
-        checked(libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &mut request))
-    }
 }
 
 fn checked(returned: libc::c_int) -> io::Result<()> {

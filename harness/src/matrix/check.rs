@@ -8,9 +8,14 @@ use ringmark::backend::{self, Knobs};
 use super::external::{External, check_name};
 use super::types::{Arm, Interleaved, Latency, Matrix, Memory, Scale, WORK, Workload};
 use crate::load::result::Arrival;
+use crate::machine::path::PathKind;
 
 /// Worker threads and ports that a server may have.
 const WORKERS: RangeInclusive<u16> = 1..=4096;
+
+/// Bytes of the largest packet: those that IPv4 needs at least (RFC 791), and those that its header
+/// can tell, with the header of loopback.
+const MTU: RangeInclusive<u32> = 68..=65_536;
 
 /// More than this fits into no machine's ports and memory that anyone would test with.
 const MOST_CONNECTIONS: usize = 10_000_000;
@@ -155,8 +160,34 @@ impl Matrix {
             "workers must be from 1 to 4096"
         );
         workload.check_loop()?;
+        self.check_path(workload)?;
         self.check_service(workload)?;
         self.check_work(workload)
+    }
+
+    /// Refuses a path that an arm cannot be on, and names that are none.
+    fn check_path(&self, workload: &Workload) -> Result<()> {
+        if let Some(name) = &workload.congestion {
+            let is_name = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+            ensure!(
+                !name.is_empty() && name.bytes().all(is_name),
+                "congestion \"{name}\" is no name; give one such as cubic, reno or bbr"
+            );
+        }
+        ensure!(
+            workload.mtu.is_none_or(|bytes| MTU.contains(&bytes)),
+            "mtu must be from {} to {} bytes",
+            MTU.start(),
+            MTU.end()
+        );
+        if let Some(external) = self.externals.first().filter(|_| workload.path == PathKind::Veth) {
+            bail!(
+                "external '{}' listens on 127.0.0.1, and path \"veth\" has other addresses; leave \
+                 one of them out",
+                external.name
+            );
+        }
+        Ok(())
     }
 
     /// Refuses sizes that make no sense, and a service that some arm does not offer.

@@ -10,6 +10,7 @@ use super::external::External;
 use crate::load::limits::{Churn, MeasuringTime, MessageBytes, Pipeline, Rate, WaitingTime};
 use crate::load::message::Message;
 use crate::load::result::{Arrival, Close};
+use crate::machine::path::{PathKind, PathPlan};
 use crate::rows::{Pass, TrialRow, Verdict};
 
 /// A matrix: which backends are measured under which workloads.
@@ -256,6 +257,16 @@ pub struct Workload {
     /// Size of a response of an exchange, or of a write of a source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response_bytes: Option<u32>,
+    /// The network between server and load: `loopback` (without it) or `veth`, a pair of virtual
+    /// Ethernet devices.
+    #[serde(default, skip_serializing_if = "is_loopback")]
+    pub path: PathKind,
+    /// Bytes of the largest packet; without it the device's own: 65,536 on loopback, 1,500 on veth.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
+    /// The congestion control of both sides, as the kernel names it; without it the kernel's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub congestion: Option<String>,
     /// Messages in flight on each connection of a closed loop.
     #[serde(default)]
     pub pipeline: Pipeline,
@@ -301,6 +312,10 @@ pub const BLOCKS_FOR_VERDICT: usize = 6;
 /// The knob of every backend that a workload may set.
 pub const WORK: &str = "work_ns";
 
+fn is_loopback(kind: &PathKind) -> bool {
+    *kind == PathKind::Loopback
+}
+
 fn is_zero(count: &usize) -> bool {
     *count == 0
 }
@@ -342,6 +357,11 @@ impl Workload {
     /// A size is missing, of no use to the service, or out of its limits.
     pub fn message(&self) -> Result<Message> {
         Message::of(self.service, self.message_bytes, self.request_bytes, self.response_bytes)
+    }
+
+    /// Returns the network that it asks for.
+    pub fn path(&self) -> PathPlan {
+        PathPlan { kind: self.path, mtu: self.mtu, congestion: self.congestion.clone() }
     }
 
     /// Returns the bytes of a message.

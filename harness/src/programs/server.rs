@@ -1,6 +1,6 @@
 //! The measured server.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -218,8 +218,7 @@ impl Server {
 fn command(plan: &ServerPlan<'_>, prefix: &CommandPrefix, has_namespace: bool) -> Command {
     let mut command = prefix.command(plan.binary);
     command.args(["--hold", "--backend", plan.backend, "--workers", &plan.workers.to_string()]);
-    let address =
-        plan.launchers.map_or(Ipv4Addr::LOCALHOST.into(), |there| there.sides.server_address);
+    let address = plan.launchers.map_or(plan.address, |there| there.sides.server_address);
     // A namespace of its own has every port free, and behind a command the load must know them
     // beforehand. In the host's network the server takes free ones, and says which: others may be
     // looking for some too.

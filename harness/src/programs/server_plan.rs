@@ -1,5 +1,6 @@
 //! How a server is started.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -21,6 +22,8 @@ pub struct ServerPlan<'a> {
     pub service: &'a [String],
     /// Worker threads.
     pub workers: u16,
+    /// Its address, unless a command starts it elsewhere.
+    pub address: IpAddr,
     /// The first of its ports, where no other program can have taken it.
     pub first_port: u16,
     /// The number of its ports, dealt to the workers in turn.

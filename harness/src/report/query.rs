@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::table::MISSING;
 use crate::load::limits::Churn;
+use crate::machine::path::PathKind;
 use crate::matrix::Workload;
 use crate::results::Run;
 use crate::rows::{Bounds, ComparisonRow, Pass, Status, TrialRow, Verdict};
@@ -48,6 +49,15 @@ pub fn describe_load(workload: &Workload) -> String {
         if let Some(value) = value {
             words += &format!(", {before}{}{after}", grouped(value));
         }
+    }
+    if workload.path == PathKind::Veth {
+        words += ", over veth";
+    }
+    if let Some(mtu) = workload.mtu {
+        words += &format!(", MTU {}", grouped(mtu.into()));
+    }
+    if let Some(congestion) = &workload.congestion {
+        words += &format!(", {congestion}");
     }
     if let Some(close) = workload.close {
         words += &format!(", closed by {}", close.name());

@@ -39,6 +39,20 @@ pub struct TrialRow {
     /// `fresh`; `as commanded` with --server-command or --load-command; or why the trial ran in the
     /// host's network namespace.
     pub network_namespace: String,
+    /// The network between the sides, if ringmark made one: `loopback`, or `veth`, a pair of virtual
+    /// Ethernet devices.
+    #[serde(default)]
+    pub path: String,
+    /// Bytes of the largest packet there.
+    #[serde(default)]
+    pub mtu: Option<u32>,
+    /// The congestion control there.
+    #[serde(default)]
+    pub congestion: String,
+    /// How packets larger than that are handled there: `gso`, divided by the kernel, `tso`, divided
+    /// by the device, and `gro`, joined on the way in; or `none`.
+    #[serde(default)]
+    pub offloads: String,
     /// Connections that stood, as the server counted them. For an external server, as the kernel
     /// lists them: accepted, and not closed by the server.
     pub connections: Option<u64>,

@@ -1,6 +1,8 @@
 //! A trial's server, where it runs, and the loads that are started beside it.
 
-use anyhow::{Context, Result};
+use std::net::Ipv4Addr;
+
+use anyhow::{Context, Result, bail, ensure};
 use ringmark::protocol::ServerCounters;
 
 use super::context::TrialContext;
@@ -8,7 +10,7 @@ use super::task::Trial;
 use crate::load::files::FileTables;
 use crate::load::result::{ChurnResult, LoadResult};
 use crate::machine::network::NetworkReading;
-use crate::machine::network_namespace::NetworkNamespace;
+use crate::machine::path::{NetworkPath, PathPlan};
 use crate::matrix::Workload;
 use crate::programs::client::Client;
 use crate::programs::server::Server;
@@ -22,7 +24,7 @@ pub const UNSEEN: &str = "the server's process is not to be seen here";
 pub struct Site<'a> {
     trial: &'a Trial,
     context: &'a TrialContext,
-    namespace: Option<NetworkNamespace>,
+    path: Option<NetworkPath>,
     pub server: Server,
 }
 
@@ -35,7 +37,8 @@ impl<'a> Site<'a> {
         row: &mut TrialRow,
         held: impl FnMut(Option<u32>),
     ) -> Result<Self> {
-        let namespace = namespace(context, row);
+        let asked = trial.task.workload().map(Workload::path).unwrap_or_default();
+        let path = path(context, &asked, row)?;
         let settings = match trial.task.workload() {
             Some(workload) => workload.settings(&trial.arm),
             None => trial.arm.set.clone(),
@@ -48,21 +51,23 @@ impl<'a> Site<'a> {
             backend: &trial.arm.backend,
             settings: &settings,
             workers: context.workers,
+            address: path.as_ref().map_or(Ipv4Addr::LOCALHOST.into(), |path| path.address),
             first_port: context.first_port,
             ports: context.ports,
             cpus: &context.placement.server,
             launchers: context.launchers.as_ref(),
         };
-        let server = Server::start(&plan, namespace.as_ref(), &context.interruptions, held)?;
+        let namespace = path.as_ref().map(|path| &path.server);
+        let server = Server::start(&plan, namespace, &context.interruptions, held)?;
         row.knobs = server.knobs.clone();
         row.in_force = server.in_force.clone();
-        Ok(Self { trial, context, namespace, server })
+        Ok(Self { trial, context, path, server })
     }
 
     /// Starts a load with at most `connections`: as many threads as it has CPUs, or more if those
     /// could not open so many files.
     pub fn load(&self, connections: usize, more: &[String]) -> Result<Client> {
-        let Self { trial, context, namespace, server } = self;
+        let Self { trial, context, path, server } = self;
         let first = server.addresses.first().context("the server listens nowhere")?;
         let holding = FileTables::look().context("RLIMIT_NOFILE")?.threads_for(connections);
         let threads = context.placement.client_threads.max(holding).min(connections);
@@ -80,7 +85,8 @@ impl<'a> Site<'a> {
         arguments.extend(trial.task.load_options());
         arguments.extend_from_slice(more);
         let launchers = context.launchers.as_ref();
-        Client::start(arguments, launchers, namespace.as_ref(), &context.interruptions)
+        let namespace = path.as_ref().map(|path| &path.load);
+        Client::start(arguments, launchers, namespace, &context.interruptions)
     }
 
     /// The same, with its connections open; the server then holds `in_all`.
@@ -97,18 +103,12 @@ impl<'a> Site<'a> {
     }
 
     /// Reads what TCP has counted, if the trial has a network of its own.
-    pub fn network(&mut self) -> Result<Option<NetworkReading>> {
-        let namespace = self.namespace.as_ref();
-        self.server.blaming(|server| {
-            Ok(namespace.and(server.pid()).map(NetworkReading::read).transpose()?)
-        })
+    pub fn network(&self) -> Result<Option<NetworkReading>> {
+        self.path.as_ref().map(|path| Ok(path.reading()?)).transpose()
     }
 
     /// Returns what TCP has counted since.
-    pub fn network_since(
-        &mut self,
-        before: Option<NetworkReading>,
-    ) -> Result<Option<NetworkReading>> {
+    pub fn network_since(&self, before: Option<NetworkReading>) -> Result<Option<NetworkReading>> {
         Ok(self.network()?.zip(before).map(|(after, before)| after.since(&before)))
     }
 
@@ -122,19 +122,45 @@ impl<'a> Site<'a> {
     }
 }
 
-/// Makes a fresh namespace if that is permitted and no command says where the sides are. The row
-/// says which network it is.
-fn namespace(context: &TrialContext, row: &mut TrialRow) -> Option<NetworkNamespace> {
+/// A network that a workload asks for and that cannot be made here.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct NoSuchPath(String);
+
+/// Makes the network that is asked for, if no command says where the sides are. One that is asked
+/// for in particular must be there; another trial may run in the host's. The row says which it is.
+fn path(
+    context: &TrialContext,
+    asked: &PathPlan,
+    row: &mut TrialRow,
+) -> Result<Option<NetworkPath>> {
     if context.launchers.is_some() {
         row.network_namespace = "as commanded".to_owned();
-        return None;
+        ensure!(
+            asked.is_default(),
+            NoSuchPath(
+                "path, mtu and congestion are those of a network that ringmark makes; with \
+                 --server-command or --load-command set them there yourself"
+                    .to_owned()
+            )
+        );
+        return Ok(None);
     }
-    let created = NetworkNamespace::create();
-    row.network_namespace = match &created {
-        Ok(_) => "fresh".to_owned(),
-        Err(unavailable) => format!("host: {}", unavailable.reason),
-    };
-    created.ok()
+    match NetworkPath::create(asked) {
+        Ok(path) => {
+            row.network_namespace = "fresh".to_owned();
+            row.path = path.facts.kind.name().to_owned();
+            row.mtu = Some(path.facts.mtu);
+            row.congestion = path.facts.congestion.clone();
+            row.offloads = path.facts.offloads.to_string();
+            Ok(Some(path))
+        }
+        Err(why) if asked.is_default() => {
+            row.network_namespace = format!("host: {}", why.reason);
+            Ok(None)
+        }
+        Err(why) => bail!(NoSuchPath(why.to_string())),
+    }
 }
 
 /// Returns the server's counters once it has noticed all that the load has done, or when it has not
