@@ -10,13 +10,14 @@
 //! | which processes are a server's? | [`process_tree`] |
 //! | does anything else want the CPUs? | [`contention`], [`pressure`] |
 //! | which CPUs share a core, a package, a cache? | [`topology`] |
-//! | what may this process do, and use? | [`rights`], [`cgroup`] |
+//! | what may this process do, and use? | [`rights`], [`cgroup`], [`cpu_quota`] |
 //!
 //! [`path`], [`network_namespace`], [`affinity`] and [`placement`] give a trial its place to run in.
 
 pub mod cgroup;
 pub mod contention;
 pub mod cpu;
+pub mod cpu_quota;
 mod facts;
 pub mod files;
 pub mod hardware;

@@ -5,6 +5,7 @@ pub mod connection_limits;
 mod duration;
 pub mod external;
 mod file;
+mod quota;
 #[cfg(test)]
 mod tests;
 mod types;

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsRawFd;
 use std::process::Command;
 
@@ -13,6 +13,8 @@ use super::link::{Offloads, mtu, set_mtu};
 use super::network::NetworkReading;
 use super::network_namespace::NetworkNamespace;
 use super::unavailable::Unavailable;
+
+const LOOPBACK: &str = "lo";
 
 /// Names of the devices, and the server's address, on a pair of Ethernet devices.
 const SERVER_DEVICE: &str = "server0";
@@ -32,6 +34,8 @@ pub enum PathKind {
     /// `lo` of a namespace that both sides are in.
     #[default]
     Loopback,
+    /// The same over IPv6.
+    Loopback6,
     /// A pair of devices (veth(4)) between the namespaces of both sides.
     Veth,
 }
@@ -70,6 +74,7 @@ impl PathKind {
     pub fn name(self) -> &'static str {
         match self {
             Self::Loopback => "loopback",
+            Self::Loopback6 => "loopback6",
             Self::Veth => "veth",
         }
     }
@@ -90,11 +95,12 @@ impl NetworkPath {
     pub fn create(plan: &PathPlan) -> Result<Self, Unavailable> {
         let server = NetworkNamespace::create()?;
         let (load, device, address) = match plan.kind {
-            PathKind::Loopback => (server.clone(), "lo", Ipv4Addr::LOCALHOST),
+            PathKind::Loopback => (server.clone(), LOOPBACK, Ipv4Addr::LOCALHOST.into()),
+            PathKind::Loopback6 => (server.clone(), LOOPBACK, Ipv6Addr::LOCALHOST.into()),
             PathKind::Veth => {
                 let load = NetworkNamespace::create()?;
                 pair(&server, &load)?;
-                (load, SERVER_DEVICE, SERVER_ADDRESS)
+                (load, SERVER_DEVICE, IpAddr::from(SERVER_ADDRESS))
             }
         };
         let mut ends = vec![(&server, device)];
@@ -122,7 +128,7 @@ impl NetworkPath {
         let facts = facts.map_err(|error| {
             Unavailable::new(format!("the settings of {device} cannot be read: {error}"))
         })?;
-        Ok(Self { server, load, address: address.into(), facts })
+        Ok(Self { server, load, address, facts })
     }
 }
 
@@ -131,15 +137,16 @@ impl NetworkPath {
     pub fn reading(&self) -> io::Result<NetworkReading> {
         let server = self.server.within(NetworkReading::read)?;
         match self.facts.kind {
-            PathKind::Loopback => Ok(server),
+            PathKind::Loopback | PathKind::Loopback6 => Ok(server),
             PathKind::Veth => Ok(server.and(&self.load.within(NetworkReading::read)?)),
         }
     }
 }
 
 fn refused_mtu(device: &str, bytes: u32, error: &io::Error) -> Unavailable {
-    Unavailable::new(format!("mtu = {bytes}: {device} refuses it: {error}"))
-        .advising("IPv4 needs 68 bytes at least, and a device has a most; see `ip -d link`")
+    Unavailable::new(format!("mtu = {bytes}: {device} refuses it: {error}")).advising(
+        "IPv4 needs 68 bytes at least, IPv6 1280, and a device has a most; see `ip -d link`",
+    )
 }
 
 fn set_congestion(namespace: &NetworkNamespace, name: &str) -> Result<(), Unavailable> {
@@ -210,6 +217,17 @@ mod tests {
 
     fn own_plan() -> PathPlan {
         PathPlan::default()
+    }
+
+    #[test]
+    fn loopback_has_ipv6() {
+        let plan = PathPlan { kind: PathKind::Loopback6, ..own_plan() };
+        let Some(path) = created(&plan) else { return };
+        let listener = path.server.within(|| TcpListener::bind((path.address, 0)));
+        match listener {
+            Ok(listener) => assert!(listener.local_addr().unwrap().is_ipv6()),
+            Err(why) => eprintln!("skipped: this machine has no IPv6: {why}"),
+        }
     }
 
     #[test]

@@ -180,11 +180,13 @@ impl Matrix {
             MTU.start(),
             MTU.end()
         );
-        if let Some(external) = self.externals.first().filter(|_| workload.path == PathKind::Veth) {
+        let is_elsewhere = workload.path != PathKind::Loopback;
+        if let Some(external) = self.externals.first().filter(|_| is_elsewhere) {
             bail!(
-                "external '{}' listens on 127.0.0.1, and path \"veth\" has other addresses; leave \
+                "external '{}' listens on 127.0.0.1, and path \"{}\" has other addresses; leave \
                  one of them out",
-                external.name
+                external.name,
+                workload.path.name()
             );
         }
         Ok(())

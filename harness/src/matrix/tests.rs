@@ -107,6 +107,10 @@ fn bad_matrices_are_refused_in_one_line_that_names_the_fault() {
         (with("message_bytes = 64", "message_bytes = 64\nchurn = 1\nrate_per_s = 9.0"), "open one"),
         (with("message_bytes = 64", "message_bytes = 64\nclose = \"fin\""), "give churn too"),
         (with("message_bytes = 64", "message_bytes = 64\nchurn = 1\nclose = \"abort\""), "line 15"),
+        (with("message_bytes = 64", "message_bytes = 64\nmtu = 20"), "mtu must be from 68"),
+        (with("message_bytes = 64", "message_bytes = 64\npath = \"wifi\""), "line 14"),
+        (with("message_bytes = 64", "message_bytes = 64\ncongestion = \"a b\""), "is no name"),
+        (with("message_bytes = 64", "message_bytes = 64\ncpu_quota = \"half\""), "\"50 %\""),
         (with("message_bytes = 64", ""), "the service echo needs message_bytes"),
         (
             with("message_bytes = 64", "message_bytes = 64\nrequest_bytes = 1"),

@@ -7,6 +7,7 @@ use ringmark::service::{Service, ServiceName};
 use serde::{Deserialize, Serialize};
 
 use super::external::External;
+use super::quota::Quota;
 use crate::load::limits::{Churn, MeasuringTime, MessageBytes, Pipeline, Rate, WaitingTime};
 use crate::load::message::Message;
 use crate::load::result::{Arrival, Close};
@@ -257,8 +258,8 @@ pub struct Workload {
     /// Size of a response of an exchange, or of a write of a source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response_bytes: Option<u32>,
-    /// The network between server and load: `loopback` (without it) or `veth`, a pair of virtual
-    /// Ethernet devices.
+    /// The network between server and load: `loopback` (without it), `loopback6`, the same over
+    /// IPv6, or `veth`, a pair of virtual Ethernet devices.
     #[serde(default, skip_serializing_if = "is_loopback")]
     pub path: PathKind,
     /// Bytes of the largest packet; without it the device's own: 65,536 on loopback, 1,500 on veth.
@@ -298,6 +299,10 @@ pub struct Workload {
     /// have a CPU each, the workload is `unsupported`. Connections should be a multiple of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workers: Option<u16>,
+    /// A bound on the server's CPU time, in percent of one CPU, as containers have it: `"50 %"`. Its
+    /// threads in the kernel are within it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_quota: Option<Quota>,
     /// In the latency pass: a thread of the lowest priority spins on each CPU of the server and of
     /// the client, so that none of them halts. The figures are then without the time that a halted
     /// CPU takes to wake up, which is long in a virtual machine.

@@ -14,6 +14,7 @@ use super::external_server;
 use super::process::{ANSWER_TIME, DEATH_TIME, Interruptions, Process, is_port_taken};
 use super::server_plan::ServerPlan;
 use crate::machine::cpu::Tasks;
+use crate::machine::cpu_quota::CpuQuota;
 use crate::machine::network_namespace::NetworkNamespace;
 use crate::machine::process_tree::Tree;
 
@@ -46,6 +47,8 @@ pub struct Server {
     pub in_force: String,
     /// The addresses on which it listens.
     pub addresses: Vec<SocketAddr>,
+    /// The bound on its CPU time, which goes when the process is gone.
+    quota: Option<CpuQuota>,
 }
 
 impl Server {
@@ -68,6 +71,7 @@ impl Server {
                 knobs: "{}".to_owned(),
                 in_force: "{}".to_owned(),
                 addresses: vec![started.address],
+                quota: None,
             });
         }
         let deadline = Instant::now() + PORT_TIME;
@@ -116,11 +120,22 @@ impl Server {
                     are_consecutive(&addresses),
                     "the server's ports do not follow one another: {addresses:?}"
                 );
-                Ok(Self { process, pid, is_external: false, knobs, in_force, addresses })
+                let (is_external, quota) = (false, None);
+                Ok(Self { process, pid, is_external, knobs, in_force, addresses, quota })
             }
             ServerEvent::Unsupported { reason, .. } => bail!(RefusedByKernel(reason)),
             other => bail!("expected `ready` from the server, got {other:?}"),
         }
+    }
+
+    /// Keeps the bound on its CPU time as long as it lives.
+    pub fn keep(&mut self, quota: Option<CpuQuota>) {
+        self.quota = quota;
+    }
+
+    /// Returns for how long it was kept from its CPUs by a bound, from its start; none without one.
+    pub fn throttled(&self) -> std::io::Result<Option<Duration>> {
+        self.quota.as_ref().map(CpuQuota::throttled).transpose()
     }
 
     /// Returns the number of its process, if /proc shows it here. Another program may have started

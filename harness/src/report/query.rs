@@ -50,14 +50,17 @@ pub fn describe_load(workload: &Workload) -> String {
             words += &format!(", {before}{}{after}", grouped(value));
         }
     }
-    if workload.path == PathKind::Veth {
-        words += ", over veth";
+    if workload.path != PathKind::Loopback {
+        words += &format!(", over {}", workload.path.name());
     }
     if let Some(mtu) = workload.mtu {
         words += &format!(", MTU {}", grouped(mtu.into()));
     }
     if let Some(congestion) = &workload.congestion {
         words += &format!(", {congestion}");
+    }
+    if let Some(quota) = workload.cpu_quota {
+        words += &format!(", {quota} of a CPU");
     }
     if let Some(close) = workload.close {
         words += &format!(", closed by {}", close.name());

@@ -39,8 +39,8 @@ pub struct TrialRow {
     /// `fresh`; `as commanded` with --server-command or --load-command; or why the trial ran in the
     /// host's network namespace.
     pub network_namespace: String,
-    /// The network between the sides, if ringmark made one: `loopback`, or `veth`, a pair of virtual
-    /// Ethernet devices.
+    /// The network between the sides, if ringmark made one: `loopback`, `loopback6`, the same over
+    /// IPv6, or `veth`, a pair of virtual Ethernet devices.
     #[serde(default)]
     pub path: String,
     /// Bytes of the largest packet there.
@@ -171,6 +171,14 @@ pub struct TrialRow {
     pub client_cpu_percent: Option<f64>,
     /// Voluntary and involuntary, of all threads of the server, or of all its processes.
     pub context_switches_per_echo: Option<f64>,
+    /// The bound on the server's CPU time, in percent of one CPU: a control group with all of its
+    /// threads, the kernel's for its rings too.
+    #[serde(default)]
+    pub cpu_quota_percent: Option<f64>,
+    /// Time for which the server had used up that bound, in percent of the window; summed over the
+    /// CPUs on which it had work.
+    #[serde(default)]
+    pub throttled_percent: Option<f64>,
     /// Time that a worker of the server was ready but had no CPU, in percent of the window; the
     /// mean over the workers.
     pub server_run_delay_percent: Option<f64>,

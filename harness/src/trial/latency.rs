@@ -236,6 +236,9 @@ impl<'a> Readings<'a> {
         row.context_switches_per_echo = tasks.and_then(|(before, after)| {
             self.of_server(after.context_switches.saturating_sub(before.context_switches))
         });
+        row.throttled_percent = after
+            .throttled_since(before)
+            .and_then(|throttled| window.percent(throttled.as_nanos() as f64));
         row.server_run_delay_percent =
             window.run_delay_percent(window.run_delays().server_ns, self.context.workers.into());
     }
@@ -275,9 +278,12 @@ impl<'a> Readings<'a> {
         let client_delay = beyond(row.client_run_delay_percent, window.server_cpu_ns());
         let cpus = self.context.placement.client_threads;
         let own_delay = own_delay_percent(result, cpus).min(client_delay.unwrap_or(0.0));
+        // A server that has used up its time waits for a CPU, and nothing else runs there.
+        let server_delay = beyond(row.server_run_delay_percent, result.client_cpu_ns)
+            .filter(|_| row.cpu_quota_percent.is_none());
         let mut evidence = Evidence {
             steal_percent: row.steal_percent,
-            server_run_delay_percent: beyond(row.server_run_delay_percent, result.client_cpu_ns),
+            server_run_delay_percent: server_delay,
             client_run_delay_percent: client_delay.map(|delay| delay - own_delay),
             network: self.network,
             io_workers: window.io_workers().unwrap_or(self.at_rest.kernel_threads.io_wq),

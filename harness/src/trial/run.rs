@@ -3,7 +3,7 @@
 use anyhow::anyhow;
 
 use super::context::TrialContext;
-use super::site::NoSuchPath;
+use super::site::NotHere;
 use super::task::{Task, Trial};
 use super::{fit, hardware, latency, memory, scale, syscalls};
 use crate::matrix::external::visible;
@@ -88,7 +88,7 @@ impl Trial {
 /// Returns the status and the reason of a trial that did not come to its end.
 pub fn failure(error: &anyhow::Error, context: &TrialContext) -> (Status, String) {
     let is_refused = error.downcast_ref::<RefusedByKernel>().is_some()
-        || error.downcast_ref::<NoSuchPath>().is_some();
+        || error.downcast_ref::<NotHere>().is_some();
     let status = if is_refused { Status::Unsupported } else { Status::Failed };
     let reason = visible(&format!("{error:#}").replace('\n', "; "));
     // It may hold what programs of other people say. All other reasons are in words of our own.

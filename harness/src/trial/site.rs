@@ -9,6 +9,7 @@ use super::context::TrialContext;
 use super::task::Trial;
 use crate::load::files::FileTables;
 use crate::load::result::{ChurnResult, LoadResult};
+use crate::machine::cpu_quota::CpuQuota;
 use crate::machine::network::NetworkReading;
 use crate::machine::path::{NetworkPath, PathPlan};
 use crate::matrix::Workload;
@@ -35,7 +36,7 @@ impl<'a> Site<'a> {
         trial: &'a Trial,
         context: &'a TrialContext,
         row: &mut TrialRow,
-        held: impl FnMut(Option<u32>),
+        mut held: impl FnMut(Option<u32>),
     ) -> Result<Self> {
         let asked = trial.task.workload().map(Workload::path).unwrap_or_default();
         let path = path(context, &asked, row)?;
@@ -57,8 +58,19 @@ impl<'a> Site<'a> {
             cpus: &context.placement.server,
             launchers: context.launchers.as_ref(),
         };
+        let quota = quota(context, trial.task.workload())?;
         let namespace = path.as_ref().map(|path| &path.server);
-        let server = Server::start(&plan, namespace, &context.interruptions, held)?;
+        let mut is_bound = Ok(());
+        let mut server = Server::start(&plan, namespace, &context.interruptions, |pid| {
+            if let Some(quota) = &quota {
+                is_bound = pid.map_or(Err(UNSEEN.to_owned()), |pid| {
+                    quota.add(pid).map_err(|error| error.to_string())
+                });
+            }
+            held(pid);
+        })?;
+        is_bound.map_err(|why| NotHere(format!("cpu_quota: {why}")))?;
+        server.keep(quota);
         row.knobs = server.knobs.clone();
         row.in_force = server.in_force.clone();
         Ok(Self { trial, context, path, server })
@@ -122,10 +134,10 @@ impl<'a> Site<'a> {
     }
 }
 
-/// A network that a workload asks for and that cannot be made here.
+/// A network or a bound that a workload asks for and that cannot be made here.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct NoSuchPath(String);
+pub struct NotHere(String);
 
 /// Makes the network that is asked for, if no command says where the sides are. One that is asked
 /// for in particular must be there; another trial may run in the host's. The row says which it is.
@@ -138,7 +150,7 @@ fn path(
         row.network_namespace = "as commanded".to_owned();
         ensure!(
             asked.is_default(),
-            NoSuchPath(
+            NotHere(
                 "path, mtu and congestion are those of a network that ringmark makes; with \
                  --server-command or --load-command set them there yourself"
                     .to_owned()
@@ -159,8 +171,23 @@ fn path(
             row.network_namespace = format!("host: {}", why.reason);
             Ok(None)
         }
-        Err(why) => bail!(NoSuchPath(why.to_string())),
+        Err(why) => bail!(NotHere(why.to_string())),
     }
+}
+
+/// Makes the bound that a workload asks for.
+fn quota(context: &TrialContext, workload: Option<&Workload>) -> Result<Option<CpuQuota>> {
+    let Some(quota) = workload.and_then(|workload| workload.cpu_quota) else { return Ok(None) };
+    ensure!(
+        context.launchers.is_none(),
+        NotHere(
+            "cpu_quota bounds a server that ringmark starts; with --server-command set the bound \
+             there yourself"
+                .to_owned()
+        )
+    );
+    let quota = CpuQuota::create(quota.percent()).map_err(|why| NotHere(why.to_string()))?;
+    Ok(Some(quota))
 }
 
 /// Returns the server's counters once it has noticed all that the load has done, or when it has not

@@ -205,6 +205,9 @@ impl Trial {
                 workers: self.own_workers().unwrap_or(context.workers),
                 service: workload.map_or(Service::Echo, Workload::service).to_string(),
                 message_bytes: self.task.message_bytes(),
+                cpu_quota_percent: workload
+                    .and_then(|workload| workload.cpu_quota)
+                    .map(|quota| quota.percent()),
                 pipeline_depth: workload.map_or(1, |workload| workload.pipeline.get()),
                 arrival: workload.map_or(Arrival::Closed, Workload::arrival).name().to_owned(),
                 ..TrialRow::default()

@@ -28,6 +28,8 @@ pub struct Clocks {
     machine: io::Result<MachineCpu>,
     /// None where the kernel does not tell.
     pressure: Option<Pressure>,
+    /// None if the server has no bound on its CPU time.
+    throttled: Option<Duration>,
     /// When the server's CPU clock had been read.
     pub read_at: Moment,
 }
@@ -41,6 +43,7 @@ impl Clocks {
         let server_tasks = sum(processes.as_ref(), Tasks::read)?;
         let client_tasks = load.pid().map(Tasks::read).transpose()?;
         let (machine, pressure) = (MachineCpu::read(), Pressure::read().ok());
+        let throttled = server.throttled()?;
         let server_ticks = sum(processes.as_ref(), ProcessTicks::read)?;
         let server_cpu_ns = server_cpu_ns(server, processes.as_ref())?;
         let read_at = Moment::now();
@@ -52,6 +55,7 @@ impl Clocks {
             client_tasks,
             machine,
             pressure,
+            throttled,
             read_at,
         })
     }
@@ -64,6 +68,7 @@ impl Clocks {
         let read_at = Moment::now();
         let server_ticks = sum(processes, ProcessTicks::read)?;
         let (machine, pressure) = (MachineCpu::read(), Pressure::read().ok());
+        let throttled = server.throttled()?;
         let client_tasks = load.pid().map(Tasks::read).transpose()?;
         let server_tasks = sum(processes, Tasks::read)?;
         let processes = server.processes()?;
@@ -75,6 +80,7 @@ impl Clocks {
             client_tasks,
             machine,
             pressure,
+            throttled,
             read_at,
         })
     }
@@ -87,6 +93,11 @@ impl Clocks {
                 bail!("the machine's CPU and the hypervisor's share are not known: {why}")
             }
         }
+    }
+
+    /// Returns for how long a bound kept the server from its CPUs since; none without one.
+    pub fn throttled_since(&self, before: &Self) -> Option<Duration> {
+        Some(self.throttled?.saturating_sub(before.throttled?))
     }
 
     /// Returns for how long tasks of the machine waited since; none where that is not known.

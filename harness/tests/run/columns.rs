@@ -15,7 +15,8 @@ const TRIALS: &str = "run_id,started_utc,pass,workload,block,order,arm,backend,k
     worked_ns_per_echo,\
     client_cpu_ns_per_echo,machine_cpu_ns_per_echo,machine_softirq_ns_per_echo,\
     machine_iowait_percent,cpu_pressure_percent,io_pressure_percent,\
-    client_cpu_percent,context_switches_per_echo,server_run_delay_percent,\
+    client_cpu_percent,context_switches_per_echo,cpu_quota_percent,throttled_percent,\
+    server_run_delay_percent,\
     client_run_delay_percent,connections_per_s,connect_p50_us,connect_p99_us,\
     server_cpu_ns_per_connection,fairness_connections,slowest_connection_over_mean,\
     fastest_connection_over_mean,fairness_workers,syscalls_per_echo,syscalls_source,\

@@ -23,6 +23,7 @@ mod idle_spinner;
 mod interruption;
 mod memory;
 mod page;
+mod paths;
 mod placement;
 mod processes;
 #[path = "../support/programs.rs"]
