@@ -12,7 +12,8 @@
 //! | which CPUs share a core, a package, a cache? | [`topology`] |
 //! | what may this process do, and use? | [`rights`], [`cgroup`], [`cpu_quota`] |
 //!
-//! [`path`], [`network_namespace`], [`affinity`] and [`placement`] give a trial its place to run in.
+//! [`path`], [`network_namespace`], [`affinity`] and [`placement`] give a trial its place to run
+//! in.
 
 pub mod cgroup;
 pub mod contention;

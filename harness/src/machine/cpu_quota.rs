@@ -18,7 +18,7 @@ const REMOVALS: u32 = 200;
 
 /// The files of either version of control groups (cgroup-v1/cpusets.rst, cgroup-v2.rst).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Version {
+enum GroupVersion {
     First,
     Second,
 }
@@ -27,7 +27,7 @@ enum Version {
 #[derive(Debug)]
 pub struct CpuQuota {
     folder: PathBuf,
-    version: Version,
+    version: GroupVersion,
 }
 
 impl CpuQuota {
@@ -68,11 +68,11 @@ impl CpuQuota {
     fn limit(&self, percent: f64) -> io::Result<()> {
         let quota_us = (percent / 100.0 * PERIOD_US as f64).round() as u64;
         match self.version {
-            Version::First => {
+            GroupVersion::First => {
                 self.write("cpu.cfs_period_us", &PERIOD_US.to_string())?;
                 self.write("cpu.cfs_quota_us", &quota_us.to_string())
             }
-            Version::Second => self.write("cpu.max", &format!("{quota_us} {PERIOD_US}")),
+            GroupVersion::Second => self.write("cpu.max", &format!("{quota_us} {PERIOD_US}")),
         }
     }
 
@@ -107,7 +107,7 @@ impl Drop for CpuQuota {
 }
 
 /// Lists the groups of this process that have the controller, each before those above it.
-fn parents(groups: &str, mount: &Path) -> Vec<(PathBuf, Version)> {
+fn parents(groups: &str, mount: &Path) -> Vec<(PathBuf, GroupVersion)> {
     let mut parents = Vec::new();
     for line in groups.lines() {
         let mut fields = line.splitn(3, ':').skip(1);
@@ -116,14 +116,16 @@ fn parents(groups: &str, mount: &Path) -> Vec<(PathBuf, Version)> {
         if controllers.split(',').any(|controller| controller == "cpu") {
             let roots = [mount.join(controllers), mount.join("cpu")];
             let folders = above.flat_map(|path| roots.iter().map(move |root| root.join(path)));
-            parents.extend(folders.filter(|folder| folder.is_dir()).map(|of| (of, Version::First)));
+            parents.extend(
+                folders.filter(|folder| folder.is_dir()).map(|of| (of, GroupVersion::First)),
+            );
         } else if controllers.is_empty() {
             let hands_on = |folder: &PathBuf| {
                 let text = fs::read_to_string(folder.join("cgroup.subtree_control"));
                 text.is_ok_and(|text| text.split_whitespace().any(|word| word == "cpu"))
             };
             let folders = above.map(|path| mount.join(path)).filter(hands_on);
-            parents.extend(folders.map(|of| (of, Version::Second)));
+            parents.extend(folders.map(|of| (of, GroupVersion::Second)));
         }
     }
     parents
@@ -165,13 +167,16 @@ mod tests {
         fs::create_dir_all(&inner).unwrap();
         fs::write(mount.path().join("a/cgroup.subtree_control"), "cpu memory\n").unwrap();
         fs::write(inner.join("cgroup.subtree_control"), "memory\n").unwrap();
-        assert_eq!(parents("0::/a/b\n", mount.path()), [(mount.path().join("a"), Version::Second)]);
+        assert_eq!(
+            parents("0::/a/b\n", mount.path()),
+            [(mount.path().join("a"), GroupVersion::Second)]
+        );
         fs::create_dir_all(mount.path().join("cpu,cpuacct/x")).unwrap();
         let groups = "4:memory:/x\n1:cpu,cpuacct:/x\n";
         let first = mount.path().join("cpu,cpuacct");
         assert_eq!(
             parents(groups, mount.path()),
-            [(first.join("x"), Version::First), (first, Version::First)]
+            [(first.join("x"), GroupVersion::First), (first, GroupVersion::First)]
         );
         let refused = CpuQuota::create_below("0::/\n", &mount.path().join("none"), 50.0);
         assert!(refused.unwrap_err().contains("no control group"));

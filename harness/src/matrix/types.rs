@@ -299,8 +299,8 @@ pub struct Workload {
     /// have a CPU each, the workload is `unsupported`. Connections should be a multiple of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workers: Option<u16>,
-    /// A bound on the server's CPU time, in percent of one CPU, as containers have it: `"50 %"`. Its
-    /// threads in the kernel are within it.
+    /// A bound on the server's CPU time, in percent of one CPU, as containers have it: `"50 %"`.
+    /// Its threads in the kernel are within it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu_quota: Option<Quota>,
     /// In the latency pass: a thread of the lowest priority spins on each CPU of the server and of

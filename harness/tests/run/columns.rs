@@ -4,7 +4,8 @@ use std::fs;
 use std::path::Path;
 
 const TRIALS: &str = "run_id,started_utc,pass,workload,block,order,arm,backend,knobs,in_force,\
-    workers,server_cpus,client_cpus,network_namespace,path,mtu,congestion,offloads,connections,active_connections,\
+    workers,server_cpus,client_cpus,network_namespace,path,mtu,congestion,offloads,\
+    connections,active_connections,\
     service,message_bytes,pipeline_depth,arrival,offered_per_s,late_sends,unsent,owed,\
     achieved_per_s,echoes,bytes_per_s,duration_s,warmup_s,warmup_settled,warmup_echoes,\
     latency_mean_us,latency_p50_us,\

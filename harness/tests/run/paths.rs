@@ -44,7 +44,7 @@ congestion = \"pigeon\"
 
 #[test]
 fn a_workloads_network_and_bound_are_made_recorded_and_refused_in_words() {
-    let matrix = heading(&["epoll-et"]) + LATENCY + &WORKLOADS.replace("small", "small");
+    let matrix = heading(&["epoll-et"]) + LATENCY + CALLS + WORKLOADS;
     let place = Place::with(&matrix);
     let printed = stdout(&success(&mut place.run()));
     assert_has(
