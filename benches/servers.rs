@@ -145,13 +145,16 @@ impl Server {
             backend,
             knobs: knobs.clone(),
             service: Service::Echo,
-            addresses: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))],
+            addresses: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()],
             cpu: *SERVER_CPU,
         };
         let (sender, receiver) = mpsc::channel();
         let worker = Worker::start(plan, Arc::clone(&stop), sender, || {}).expect("a thread");
         match receiver.recv() {
-            Ok(up) => Self { address: up.addresses[0], stop, worker },
+            Ok(up) => {
+                let address = up.addresses[0].ip().expect("an IP address");
+                Self { address, stop, worker }
+            }
             Err(_) => panic!("{} does not start: {:?}", backend.name, worker.join()),
         }
     }

@@ -133,7 +133,7 @@ for image in $images; do
         test=$(basename "$program" | sed 's/-[0-9a-f]*$//')
         # With 1 GiB Linux 6.1 and 6.12 come under pressure of TCP memory (tcp_mem) when many sockets
         # are full: they drop what comes, and wait seconds before they send it again.
-        $inside --memory-mib 4096 --within 3h --with target/tmp ${strace:-} --env RINGMARK_PATIENCE=120 \
+        $inside --memory-mib 4096 --within 3h --with target/tmp ${strace:-} --env RINGMARK_PATIENCE=600 \
             -- "$program" --test-threads 2 --skip short_connections || failed="$failed $test:$number"
     done
 done

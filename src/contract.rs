@@ -7,12 +7,12 @@
 //! once per worker.
 
 use crate::counters::Counters;
+use crate::listener::Listener;
 use crate::service::{Conversation, Echo, Exchange, Service, Terms};
 use crate::stop::Stop;
 use serde_json::{Map, Value, json};
 use std::fmt;
 use std::io;
-use std::net::TcpListener;
 use std::ops::{Deref, RangeInclusive};
 
 /// One way for a server to wait for and move bytes.
@@ -35,7 +35,7 @@ pub trait Backend: Sized {
 
     /// Sets up on the worker's own thread, which has its own file table already.
     fn new(
-        listeners: Vec<TcpListener>,
+        listeners: Vec<Listener>,
         knobs: &Knobs,
         terms: <Self::Conversation as Conversation>::Terms,
     ) -> io::Result<Self>;
@@ -324,14 +324,14 @@ pub struct Entry {
 /// [`Backend::new`], [`Backend::in_force`] given to the last argument, and [`Backend::run`], in
 /// one.
 type Serve<C> = fn(
-    (Vec<TcpListener>, &Knobs, <C as Conversation>::Terms),
+    (Vec<Listener>, &Knobs, <C as Conversation>::Terms),
     &Counters,
     &Stop,
     &mut dyn FnMut(Facts),
 ) -> io::Result<()>;
 
 fn serve<B: Backend>(
-    (listeners, knobs, terms): (Vec<TcpListener>, &Knobs, <B::Conversation as Conversation>::Terms),
+    (listeners, knobs, terms): (Vec<Listener>, &Knobs, <B::Conversation as Conversation>::Terms),
     counters: &Counters,
     stop: &Stop,
     ready: &mut dyn FnMut(Facts),
@@ -369,7 +369,7 @@ impl Entry {
     /// connection.
     pub fn serve(
         &self,
-        (listeners, knobs, service): (Vec<TcpListener>, &Knobs, Service),
+        (listeners, knobs, service): (Vec<Listener>, &Knobs, Service),
         counters: &Counters,
         stop: &Stop,
         ready: &mut dyn FnMut(Facts),

@@ -5,6 +5,7 @@
 //! between two backends is a difference between their techniques, is shared: the [`listener`]'s
 //! socket options, the [`counters`], the [`stop`] signal, and the [`drain`] at the end.
 
+pub mod address;
 pub mod backend;
 pub mod call;
 pub mod connection;

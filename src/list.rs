@@ -1,6 +1,7 @@
 //! The table of all backends: whether this kernel lets each run, what it needs, and how often it
 //! wakes up while nothing happens.
 
+use crate::address::Address;
 use crate::backend;
 use crate::contract::{Entry, InvalidArgument, Knob, Knobs};
 use crate::protocol::ServerEvent;
@@ -152,10 +153,11 @@ fn ready_address(child: &mut Child) -> io::Result<SocketAddr> {
     if let Some(stdout) = child.stdout.take() {
         BufReader::new(stdout).read_line(&mut line)?;
     }
-    match serde_json::from_str(&line) {
-        Ok(ServerEvent::Ready { addresses, .. }) => Ok(addresses[0]),
-        _ => Err(io::Error::other(format!("the server is not ready: {}", line.trim_end()))),
-    }
+    let address = match serde_json::from_str(&line) {
+        Ok(ServerEvent::Ready { addresses, .. }) => addresses.first().and_then(Address::ip),
+        _ => None,
+    };
+    address.ok_or_else(|| io::Error::other(format!("the server is not ready: {}", line.trim_end())))
 }
 
 /// Voluntary context switches of all threads of a process (proc_pid_status(5)).

@@ -1,25 +1,47 @@
 //! Listening sockets, with the same options for every backend, and what an error of accept asks
 //! for.
 
+use crate::address::Address;
 use crate::counters::Counters;
 use crate::error;
 use crate::socket;
+use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// The accept queue that every backend asks for; net.core.somaxconn may cut it.
 pub const BACKLOG: i32 = 4096;
 
-/// Opens a listener: SO_REUSEADDR, non-blocking, [`BACKLOG`]; accepted sockets inherit TCP_NODELAY
-/// and SO_OOBINLINE. So urgent data is echoed in its place by all backends. Socket buffers keep the
-/// kernel's defaults and its autotuning.
-///
-/// Call it on the worker's thread, after it has a file table of its own: a listener that an older
-/// table still holds would go on accepting after the worker has closed its copy.
-pub fn open(address: SocketAddr) -> io::Result<TcpListener> {
-    let open = || {
+/// A listening socket, non-blocking, with an accept queue of [`BACKLOG`]. Dropping it closes it,
+/// and removes the file that is a Unix socket's address.
+pub struct Listener {
+    socket: OwnedFd,
+    address: Address,
+    /// The file that was made, by which it is told from another of the same path.
+    inode: Option<u64>,
+}
+
+impl Listener {
+    /// Opens a listener. Over TCP it has SO_REUSEADDR, and accepted sockets inherit TCP_NODELAY and
+    /// SO_OOBINLINE: so urgent data is echoed in its place by all backends. Socket buffers keep the
+    /// kernel's defaults and its autotuning.
+    ///
+    /// Call it on the worker's thread, after it has a file table of its own: a listener that an
+    /// older table still holds would go on accepting after the worker has closed its copy.
+    pub fn open(address: &Address) -> io::Result<Self> {
+        let open = || match address {
+            Address::Ip(address) => Self::open_tcp(*address),
+            Address::Unix(path) => Self::open_unix(path),
+        };
+        open().map_err(|error| explain(address, &error))
+    }
+
+    fn open_tcp(address: SocketAddr) -> io::Result<Self> {
         let socket = socket::tcp_socket(address)?;
         let fd = socket.as_raw_fd();
         socket::set_reuse_address(fd)?;
@@ -27,14 +49,54 @@ pub fn open(address: SocketAddr) -> io::Result<TcpListener> {
         socket::set_urgent_inline(fd)?;
         socket::bind(fd, address)?;
         socket::listen(fd, BACKLOG)?;
-        Ok(TcpListener::from(socket))
-    };
-    open().map_err(|error| explain(address, &error))
+        let socket = TcpListener::from(socket);
+        let address = socket.local_addr()?.into();
+        Ok(Self { socket: socket.into(), address, inode: None })
+    }
+
+    fn open_unix(path: &Path) -> io::Result<Self> {
+        let socket = socket::unix_socket()?;
+        socket::bind_path(socket.as_raw_fd(), path)?;
+        let inode = Some(fs::symlink_metadata(path)?.ino());
+        let listener = Self { socket, address: Address::Unix(path.to_owned()), inode };
+        socket::listen(listener.as_raw_fd(), BACKLOG)?;
+        Ok(listener)
+    }
+
+    /// Returns where it listens, a port of 0 resolved.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+}
+
+impl AsRawFd for Listener {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Some(path) = self.address.path()
+            && fs::symlink_metadata(path).is_ok_and(|file| Some(file.ino()) == self.inode)
+        {
+            // A file that stays is found by the next server, which says what to do.
+            let _ = fs::remove_file(path);
+        }
+    }
 }
 
 /// Says which address it was, and what to do.
-pub fn explain(address: SocketAddr, error: &io::Error) -> io::Error {
-    let hint = match error.kind() {
+pub fn explain(address: &Address, error: &io::Error) -> io::Error {
+    let hint = match address {
+        Address::Ip(address) => hint_on_ip(*address, error.kind()),
+        Address::Unix(path) => hint_on_path(path, error.kind()),
+    };
+    io::Error::new(error.kind(), format!("listen on {address}: {error}{hint}"))
+}
+
+fn hint_on_ip(address: SocketAddr, kind: io::ErrorKind) -> &'static str {
+    match kind {
         io::ErrorKind::AddrInUse => {
             ": another process listens there, or an ended io_uring server is still being torn \
              down; give --listen another port or wait a moment"
@@ -48,8 +110,27 @@ pub fn explain(address: SocketAddr, error: &io::Error) -> io::Error {
         }
         io::ErrorKind::Unsupported if address.is_ipv6() => ": this kernel has no IPv6",
         _ => "",
-    };
-    io::Error::new(error.kind(), format!("listen on {address}: {error}{hint}"))
+    }
+}
+
+fn hint_on_path(path: &Path, kind: io::ErrorKind) -> &'static str {
+    match kind {
+        io::ErrorKind::AddrInUse => {
+            let is_socket =
+                fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
+            let answer = UnixStream::connect(path).err().map(|error| error.kind());
+            match answer {
+                _ if !is_socket => ": a file that is no socket is there; give another path",
+                Some(io::ErrorKind::ConnectionRefused) => {
+                    ": a server that has ended left it there; remove the file"
+                }
+                _ => ": another process listens there; give another path",
+            }
+        }
+        io::ErrorKind::NotFound => ": there is no such folder; make it first",
+        io::ErrorKind::PermissionDenied => ": this user may not make files in that folder",
+        _ => "",
+    }
 }
 
 /// Connections that a loop accepts before the others get their turn.

@@ -1,6 +1,7 @@
 //! `ringmark-server`: one echo server, on one backend, that says what it did.
 
 use clap::{Parser, value_parser};
+use ringmark::address::Address;
 use ringmark::backend::document::SERVER_PORT;
 use ringmark::backend::{self, Entry, Knobs};
 use ringmark::cpus::CpuList;
@@ -21,7 +22,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 /// The default of `--listen`.
-const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), SERVER_PORT);
+const LISTEN: Address = Address::Ip(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), SERVER_PORT));
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -39,9 +40,9 @@ struct Options {
     backend: Option<String>,
 
     /// Address and first port, as in 127.0.0.1:8888, [::1]:8888 or [fe80::1%eth0]:8888; port 0
-    /// takes free ports, and the first line says which
-    #[arg(long, value_name = "ADDRESS", value_parser = ports::parse, default_value_t = LISTEN)]
-    listen: SocketAddr,
+    /// takes free ports, and the first line says which. Or a Unix socket, unix:/run/echo.sock
+    #[arg(long, value_name = "ADDRESS", default_value_t = LISTEN)]
+    listen: Address,
 
     /// Number of consecutive ports, dealt to the workers in turn: a multiple of the workers
     /// [default: one each]
@@ -175,7 +176,7 @@ fn serve(options: &Options) -> Result<ExitCode> {
     let stop = Stop::new(Duration::from_secs(options.drain_seconds))?;
     let stop = Arc::new(stop);
 
-    let (addresses, reserved) = addresses(options.listen, ports)?;
+    let (addresses, reserved) = addresses(&options.listen, ports)?;
     let dealt = ports::deal(&addresses, options.workers);
     let (workers, ready) = start(options, (entry, &knobs, service), dealt, &stop)?;
     drop(reserved);
@@ -207,28 +208,39 @@ fn count_ports(options: &Options) -> Result<u16> {
         )
         .into());
     }
-    // A port of 0 stands for some that fit.
-    if options.listen.port() != 0 {
-        ports::consecutive(options.listen, ports)?;
+    match &options.listen {
+        Address::Unix(_) if ports > 1 => Err(format!(
+            "--listen {}: a Unix socket has one path and no ports; leave out --ports and --workers",
+            options.listen
+        )
+        .into()),
+        // A port of 0 stands for some that fit.
+        Address::Ip(first) if first.port() != 0 => {
+            ports::consecutive(*first, ports)?;
+            Ok(ports)
+        }
+        _ => Ok(ports),
     }
-    Ok(ports)
 }
 
 /// The addresses that it listens on, and what holds those that were free until it does. A single
 /// free port is left to the kernel.
-fn addresses(listen: SocketAddr, ports: u16) -> Result<(Vec<SocketAddr>, Option<Reserved>)> {
-    if listen.port() != 0 || ports == 1 {
-        return Ok((ports::consecutive(listen, ports)?, None));
-    }
-    let reserved = Reserved::find(listen, ports)?;
-    Ok((ports::consecutive(reserved.first, ports)?, Some(reserved)))
+fn addresses(listen: &Address, ports: u16) -> Result<(Vec<Address>, Option<Reserved>)> {
+    let Address::Ip(first) = *listen else { return Ok((vec![listen.clone()], None)) };
+    let reserved = match first.port() {
+        0 if ports > 1 => Some(Reserved::find(first, ports)?),
+        _ => None,
+    };
+    let first = reserved.as_ref().map_or(first, |reserved| reserved.first);
+    let addresses = ports::consecutive(first, ports)?;
+    Ok((addresses.into_iter().map(Address::Ip).collect(), reserved))
 }
 
 /// Starts the workers, and makes the ready line once all of them accept connections.
 fn start(
     options: &Options,
     (entry, knobs, service): (&'static Entry, &Knobs, Service),
-    addresses: Vec<Vec<SocketAddr>>,
+    addresses: Vec<Vec<Address>>,
     stop: &Arc<Stop>,
 ) -> Result<(Vec<Worker>, ServerEvent)> {
     let (sender, receiver) = mpsc::channel();
@@ -255,7 +267,7 @@ fn start(
     // order of ports.
     let each = up[0].addresses.len();
     let addresses =
-        (0..each).flat_map(|port| up.iter().map(move |up| up.addresses[port])).collect();
+        (0..each).flat_map(|port| up.iter().map(move |up| up.addresses[port].clone())).collect();
     let ready = ServerEvent::Ready {
         backend: entry.name.to_owned(),
         service: service.to_string(),

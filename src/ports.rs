@@ -1,43 +1,16 @@
-//! The addresses of a server: as people write them, with consecutive ports, dealt to its workers.
+//! The addresses of a server: with consecutive ports, dealt to its workers.
 
+use crate::address::Address;
+use crate::error;
+use crate::listener;
 use crate::process;
 use crate::socket;
-use crate::{error, listener};
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
-
-/// Reads an address and a port as the kernel takes them: `127.0.0.1:8888`, `[::1]:8888`, and for a
-/// link-local address its interface by name or number, `[fe80::1%eth0]:8888`.
-///
-/// # Errors
-/// One line that says how such an address looks, or that there is no such interface.
-pub fn parse(text: &str) -> Result<SocketAddr, String> {
-    if let Ok(address) = text.parse() {
-        return Ok(address);
-    }
-    let malformed = || {
-        format!(
-            "'{text}' is no address and port, as in 127.0.0.1:8888, [::1]:8888 or \
-             [fe80::1%eth0]:8888"
-        )
-    };
-    let (ip, rest) = text.split_once('%').ok_or_else(malformed)?;
-    let (interface, port) = rest.rsplit_once("]:").ok_or_else(malformed)?;
-    match format!("{ip}]:{port}").parse() {
-        Ok(SocketAddr::V6(mut address)) => {
-            let number = socket::interface_number(interface);
-            address.set_scope_id(
-                number.ok_or_else(|| format!("there is no interface '{interface}'"))?,
-            );
-            Ok(address.into())
-        }
-        _ => Err(malformed()),
-    }
-}
 
 /// The consecutive ports of a server, as addresses.
 ///
@@ -51,10 +24,10 @@ pub fn consecutive(first: SocketAddr, ports: u16) -> io::Result<Vec<SocketAddr>>
 }
 
 /// Deals addresses to workers in turn.
-pub fn deal(addresses: &[SocketAddr], workers: u16) -> Vec<Vec<SocketAddr>> {
+pub fn deal(addresses: &[Address], workers: u16) -> Vec<Vec<Address>> {
     let workers = usize::from(workers);
     (0..workers)
-        .map(|worker| addresses.iter().skip(worker).step_by(workers).copied().collect())
+        .map(|worker| addresses.iter().skip(worker).step_by(workers).cloned().collect())
         .collect()
 }
 
@@ -131,7 +104,7 @@ const LOWEST: u16 = 1024;
 /// on: each port is tried twice at most, so that the search ends, and what it does not find is not
 /// there.
 fn search(address: SocketAddr, count: u16) -> io::Result<(SocketAddr, VecDeque<OwnedFd>)> {
-    let explain = |error| listener::explain(address, &error);
+    let explain = |error| listener::explain(&address.into(), &error);
     let none = || {
         io::Error::other(format!(
             "listen on {address}: no {count} consecutive ports are free from {LOWEST} to 65535; \
@@ -176,50 +149,20 @@ fn local_port(socket: OwnedFd) -> io::Result<u16> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::TcpListener;
+    use crate::listener::Listener;
 
     fn loopback(port: u16) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], port))
     }
 
     #[test]
-    fn addresses_are_read_as_the_kernel_takes_them() {
-        for text in [
-            "127.0.0.1:80",
-            "0.0.0.0:0",
-            "[::]:8888",
-            "[::1]:0",
-            "[::ffff:127.0.0.1]:1",
-            "[fe80::1%7]:2",
-        ] {
-            assert_eq!(parse(text).expect(text).to_string(), text);
-        }
-        let lo = socket::interface_number("lo").expect("a loopback interface");
-        let read = parse("[fe80::1%lo]:9").expect("an address of an interface");
-        assert_eq!(read.to_string(), format!("[fe80::1%{lo}]:9"));
-        assert_eq!(at(read, 10).to_string(), format!("[fe80::1%{lo}]:10"), "the scope stays");
-        let refused = |text: &str| parse(text).expect_err(text);
-        assert!(refused("[fe80::1%nosuch]:9").contains("no interface 'nosuch'"));
-        for text in [
-            "",
-            "127.0.0.1",
-            "::1:80",
-            "[::1]",
-            "[::1]:",
-            "[::1]:65536",
-            "localhost:80",
-            "127.0.0.1%lo:80",
-            "[%]:",
-        ] {
-            assert!(refused(text).contains("[fe80::1%eth0]:8888"), "{text}");
-        }
-    }
-
-    #[test]
     fn ports_are_dealt_in_turn() {
         let addresses = consecutive(loopback(65530), 6).expect("they fit");
+        let addresses: Vec<Address> = addresses.into_iter().map(Address::from).collect();
         let dealt = deal(&addresses, 2);
-        let ports = |index: usize| dealt[index].iter().map(SocketAddr::port).collect::<Vec<_>>();
+        let ports = |index: usize| {
+            dealt[index].iter().filter_map(Address::ip).map(|at| at.port()).collect::<Vec<_>>()
+        };
         assert_eq!([ports(0), ports(1)], [vec![65530, 65532, 65534], vec![65531, 65533, 65535]]);
         assert!(consecutive(loopback(65530), 7).is_err());
     }
@@ -236,13 +179,11 @@ mod tests {
         for address in ports(&one) {
             bind_alone(address).expect_err("it is held");
         }
-        let listeners: Vec<TcpListener> = ports(&one)
-            .into_iter()
-            .map(|address| listener::open(address).expect("a listener"))
-            .collect();
+        let open = |address: SocketAddr| Listener::open(&address.into()).expect("a listener");
+        let listeners: Vec<Listener> = ports(&one).into_iter().map(open).collect();
         drop(one);
         drop(listeners);
-        let again = listener::open(ports(&other)[0]).expect("a listener on a reserved port");
+        let again = open(ports(&other)[0]);
         drop(other);
         drop(again);
     }

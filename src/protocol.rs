@@ -1,6 +1,7 @@
 //! The lines that a server prints: JSON, one for each event. The server prints these types, and the
 //! harness reads them.
 
+use crate::address::Address;
 use crate::call::Call;
 use crate::contract::Facts;
 use crate::counters::{self, Counters};
@@ -8,7 +9,6 @@ use crate::process;
 use crate::whereabouts::Whereabouts;
 use serde::{Deserialize, Serialize, Serializer};
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 
 /// An event of a server on one backend.
 #[derive(Debug, Serialize, Deserialize)]
@@ -30,7 +30,7 @@ pub enum ServerEvent {
         knobs: Facts,
         in_force: Facts,
         workers: usize,
-        addresses: Vec<SocketAddr>,
+        addresses: Vec<Address>,
         pid: u32,
     },
     /// This kernel does not let its backend run.

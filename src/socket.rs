@@ -5,11 +5,21 @@ use std::ffi::CString;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::ptr;
 
 /// A TCP socket for addresses of this kind: close-on-exec and non-blocking.
 pub fn tcp_socket(address: SocketAddr) -> io::Result<OwnedFd> {
-    let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    stream_socket(if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 })
+}
+
+/// A Unix stream socket (unix(7)): close-on-exec and non-blocking.
+pub fn unix_socket() -> io::Result<OwnedFd> {
+    stream_socket(libc::AF_UNIX)
+}
+
+fn stream_socket(family: libc::c_int) -> io::Result<OwnedFd> {
     let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
     // SAFETY: takes no pointer, and returns a new descriptor.
     unsafe { owned(libc::socket(family, kind, 0)) }.map_err(named("socket"))
@@ -43,6 +53,29 @@ pub fn bind(fd: RawFd, address: SocketAddr) -> io::Result<()> {
         }
     };
     check(result).map(drop).map_err(named("bind"))
+}
+
+/// bind(2) to a path, which makes a file of it.
+///
+/// # Errors
+/// Those of bind(2), and EINVAL for a path that `sun_path` does not hold with its zero.
+pub fn bind_path(fd: RawFd, path: &Path) -> io::Result<()> {
+    let path = path.as_os_str().as_bytes();
+    let mut address = libc::sockaddr_un {
+        sun_family: libc::AF_UNIX as libc::sa_family_t,
+        sun_path: [0; size_of::<libc::sockaddr_un>() - size_of::<libc::sa_family_t>()],
+    };
+    if path.len() >= address.sun_path.len() {
+        return Err(named("bind")(io::Error::from_raw_os_error(libc::EINVAL)));
+    }
+    for (place, byte) in address.sun_path.iter_mut().zip(path) {
+        *place = *byte as libc::c_char;
+    }
+    let length = size_of_val(&address) as libc::socklen_t;
+    // SAFETY: the kernel reads `length` bytes of `address`, which is that long.
+    check(unsafe { libc::bind(fd, ptr::from_ref(&address).cast(), length) })
+        .map(drop)
+        .map_err(named("bind"))
 }
 
 /// listen(2) with an accept queue of this length.

@@ -1,14 +1,14 @@
 //! A worker: a thread with its own file table, its listeners, its CPU, and one backend.
 
+use crate::address::Address;
 use crate::contract::{Entry, Facts, Knobs};
 use crate::counters::Counters;
 use crate::cpus;
-use crate::listener;
+use crate::listener::Listener;
 use crate::process;
 use crate::service::Service;
 use crate::stop::Stop;
 use std::io;
-use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
@@ -25,7 +25,7 @@ pub struct Plan {
     /// Its service.
     pub service: Service,
     /// Its addresses.
-    pub addresses: Vec<SocketAddr>,
+    pub addresses: Vec<Address>,
     /// The CPU that it runs on, if it is pinned.
     pub cpu: Option<usize>,
 }
@@ -35,7 +35,7 @@ pub struct Up {
     /// Its place among the workers.
     pub index: usize,
     /// Its addresses, ports of 0 resolved.
-    pub addresses: Vec<SocketAddr>,
+    pub addresses: Vec<Address>,
     /// Flags and sizes in force in its backend.
     pub in_force: Facts,
 }
@@ -109,13 +109,8 @@ fn serve(plan: &Plan, counters: &Counters, stop: &Stop, up: mpsc::Sender<Up>) ->
             io::Error::new(error.kind(), format!("pin to CPU {cpu}: {error}; see --cpus"))
         })?;
     }
-    let listeners = plan
-        .addresses
-        .iter()
-        .map(|&address| listener::open(address))
-        .collect::<io::Result<Vec<_>>>()?;
-    let addresses =
-        listeners.iter().map(|listener| listener.local_addr()).collect::<io::Result<_>>()?;
+    let listeners = plan.addresses.iter().map(Listener::open).collect::<io::Result<Vec<_>>>()?;
+    let addresses = listeners.iter().map(|listener| listener.address().clone()).collect();
     let mut message = Some((addresses, up));
     let task = (listeners, &plan.knobs, plan.service);
     plan.backend.serve(task, counters, stop, &mut |mut in_force| {

@@ -5,12 +5,13 @@ mod support;
 
 use ringmark::backend::{self, Knobs};
 use serde_json::Value;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Read;
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use support::confine::{before_exec, checked, is_root, limit_locked_memory, refuse};
-use support::{Backend, SERVER, Server, Values, backends, eventually, parse_backends};
+use support::{Backend, SERVER, Server, Values, backends, command_at, eventually, parse_backends};
+use tempfile::TempDir;
 
 /// Runs a server that must not start, and returns what it wrote to stdout and stderr.
 fn refused(command: &mut Command) -> (String, String) {
@@ -73,6 +74,7 @@ fn arguments_that_mean_nothing() {
         ("--listen", "127.0.0.1:65536"),
         ("--listen", "::1:8888"),
         ("--listen", "[fe80::1%nosuch]:8888"),
+        ("--listen", "unix:echo.sock"),
         ("--ports", "0"),
         ("--ports", "65536"),
         ("--workers", "0"),
@@ -197,6 +199,36 @@ fn port_in_use() {
         );
         server.finish();
     }
+}
+
+/// A file in the place of a Unix socket is named, and stays.
+#[test]
+fn path_in_use() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let address = |name: &str| format!("unix:{}/{name}", folder.path().display());
+    let (text, nowhere) = (folder.path().join("text"), address("none/echo.sock"));
+    fs::write(&text, "mine").expect("a file");
+    for Backend { name, .. } in supported() {
+        let with = |listen: &str, more: &[&str], words: &[&str]| {
+            let arguments = [&["--backend", &name, "--listen", listen], more].concat();
+            check_refused(&arguments, words);
+        };
+        with(&address("text"), &[], &["Address already in use", "no socket"]);
+        with(&nowhere, &[], &[&nowhere, "no such folder"]);
+        with(&address("a"), &["--ports", "2"], &["one path", "--ports"]);
+        with(&address("a"), &["--workers", "2"], &["one path", "--workers"]);
+        with(&address(&"a".repeat(108)), &[], &["at most 107"]);
+
+        let taken = address(&name);
+        let server = Server::spawn(command_at(&taken, &name, &[]));
+        with(&taken, &[], &[&taken, "another process listens there"]);
+        server.finish();
+        let killed = Server::spawn(command_at(&taken, &name, &[]));
+        killed.signal(libc::SIGKILL);
+        killed.wait();
+        with(&taken, &[], &[&taken, "a server that has ended left it"]);
+    }
+    assert_eq!(fs::read(&text).expect("it is still there"), b"mine");
 }
 
 /// The first worker is up when the second finds its port taken: both must end.

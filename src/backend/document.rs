@@ -58,7 +58,7 @@ use crate::contract::{Backend, BackendFacts, Facts, Knob, Knobs, Needs, Unsuppor
 use crate::counters::Counters;
 use crate::drain::{self, Owed};
 use crate::error::named;
-use crate::listener::AcceptPause;
+use crate::listener::{AcceptPause, Listener};
 use crate::service::Conversation;
 use crate::stop::Stop;
 use crate::sys;
@@ -66,7 +66,6 @@ use crate::work::{WORK_NS, Work};
 use event_table::{BUFFER_LENGTH, Event, EventTable, Lookup, MAX_EPOLL_EVENTS};
 use reactor::Reactor;
 use std::io;
-use std::net::TcpListener;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 /// The first port (`SERVER_PORT`).
@@ -88,7 +87,7 @@ const LOOKUP: Knob = Knob::word(
 pub struct EpollDocument<C: Conversation> {
     epfd: OwnedFd,
     table: EventTable,
-    listeners: Vec<TcpListener>,
+    listeners: Vec<Listener>,
     work: Work,
     terms: C::Terms,
 }
@@ -110,7 +109,7 @@ impl<C: Conversation> Backend for EpollDocument<C> {
         readiness::epoll::probe()
     }
 
-    fn new(listeners: Vec<TcpListener>, knobs: &Knobs, terms: C::Terms) -> io::Result<Self> {
+    fn new(listeners: Vec<Listener>, knobs: &Knobs, terms: C::Terms) -> io::Result<Self> {
         let lookup = if knobs.word(LOOKUP.name) == "index" { Lookup::Index } else { Lookup::Walk };
         Ok(Self {
             epfd: sys::epoll_create()?,

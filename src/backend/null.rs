@@ -7,12 +7,11 @@
 use crate::contract::{Backend, BackendFacts, Knobs, Needs, Unsupported};
 use crate::counters::Counters;
 use crate::drain::{self, Owed};
-use crate::listener::{self, ACCEPTS_PER_TURN, AcceptPause, Accepted};
+use crate::listener::{self, ACCEPTS_PER_TURN, AcceptPause, Accepted, Listener};
 use crate::service::Conversation;
 use crate::stop::Stop;
 use crate::sys;
 use std::io;
-use std::net::TcpListener;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -20,7 +19,7 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Accepts and holds.
 pub struct Null<C: Conversation> {
-    listeners: Vec<TcpListener>,
+    listeners: Vec<Listener>,
     connections: Vec<OwnedFd>,
     terms: C::Terms,
 }
@@ -40,7 +39,7 @@ impl<C: Conversation> Backend for Null<C> {
         Ok(())
     }
 
-    fn new(listeners: Vec<TcpListener>, _knobs: &Knobs, terms: C::Terms) -> io::Result<Self> {
+    fn new(listeners: Vec<Listener>, _knobs: &Knobs, terms: C::Terms) -> io::Result<Self> {
         Ok(Self { listeners, connections: Vec::new(), terms })
     }
 

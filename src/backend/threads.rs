@@ -22,14 +22,13 @@ use crate::contract::{Backend, BackendFacts, Knob, Knobs, Needs, Unsupported};
 use crate::counters::{Counters, Share};
 use crate::drain::{self, Owed};
 use crate::error::{interrupted, would_block};
-use crate::listener::{self, ACCEPTS_PER_TURN, AcceptPause, Accepted};
+use crate::listener::{self, ACCEPTS_PER_TURN, AcceptPause, Accepted, Listener};
 use crate::service::Conversation;
 use crate::stop::Stop;
 use crate::sys;
 use crate::work::{WORK_NS, Work};
 use std::collections::HashSet;
 use std::io;
-use std::net::TcpListener;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -40,7 +39,7 @@ const PATIENCE: Duration = Duration::from_millis(5);
 
 /// A thread for each connection.
 pub struct Threads<C: Conversation> {
-    listeners: Vec<TcpListener>,
+    listeners: Vec<Listener>,
     stack_bytes: usize,
     receive_bytes: usize,
     work: Work,
@@ -114,7 +113,7 @@ where
         Ok(())
     }
 
-    fn new(listeners: Vec<TcpListener>, knobs: &Knobs, terms: C::Terms) -> io::Result<Self> {
+    fn new(listeners: Vec<Listener>, knobs: &Knobs, terms: C::Terms) -> io::Result<Self> {
         detached::allow_interruptions()?;
         let threads = ConnectionThreads {
             stopping: AtomicBool::new(false),

@@ -27,30 +27,30 @@ fn started(backend: &Backend, arguments: &[&str]) -> Option<Server> {
 }
 
 fn drain_nothing(backend: &Backend) {
-    let server = Server::start(&backend.name, &[]);
+    let server = backend.start(&[]);
     let end = server.finish();
     assert_eq!(end.of("accepted"), 0);
     assert_eq!(end.of("bytes_received"), 0);
 }
 
 fn drain_by_sigint(backend: &Backend) {
-    let server = Server::start(&backend.name, &["--workers", "2"]);
+    let server = backend.start(&["--workers", "2"]);
     server.signal(libc::SIGINT);
     server.wait().in_order();
 }
 
 fn drain_idle_peers(backend: &Backend) {
-    let server = Server::start(&backend.name, &["--drain-seconds", "3600"]);
+    let server = backend.start(&["--drain-seconds", "3600"]);
     let mut clients: Vec<Client> = (0..50).map(|_| server.connect()).collect();
     server.wait_for("open", 50);
-    let address = server.address();
+    let address = server.address().clone();
     server.signal(libc::SIGTERM);
     for client in &mut clients {
         assert_eq!(client.receiver.receive_to_end(), 0);
     }
     eventually(
         "new connections are refused",
-        || Client::try_connect(address).err(),
+        || Client::try_connect(&address).err(),
         Option::is_some,
     );
     drop(clients);
@@ -58,7 +58,7 @@ fn drain_idle_peers(backend: &Backend) {
 }
 
 fn drain_deadline(backend: &Backend) {
-    let server = Server::start(&backend.name, &["--drain-seconds", "1"]);
+    let server = backend.start(&["--drain-seconds", "1"]);
     let mut client = server.connect();
     server.wait_for("open", 1);
     server.signal(libc::SIGTERM);
@@ -68,7 +68,7 @@ fn drain_deadline(backend: &Backend) {
 }
 
 fn drain_deadline_despite_input(backend: &Backend) {
-    let server = Server::start(&backend.name, &["--drain-seconds", "1"]);
+    let server = backend.start(&["--drain-seconds", "1"]);
     let mut clients: Vec<Client> = (0..4).map(|_| server.connect()).collect();
     server.wait_for("open", 4);
     server.signal(libc::SIGTERM);
@@ -83,7 +83,7 @@ fn drain_deadline_despite_input(backend: &Backend) {
 }
 
 fn second_signal(backend: &Backend) {
-    let server = Server::start(&backend.name, &["--drain-seconds", "3600"]);
+    let server = backend.start(&["--drain-seconds", "3600"]);
     let mut client = server.connect();
     server.wait_for("open", 1);
     server.signal(libc::SIGTERM);
@@ -138,7 +138,7 @@ fn loaded_until_the_end(backend: &Backend, arguments: &[&str], count: usize) {
         .iter()
         .cycle()
         .take(count)
-        .map(|address| Client::connect(*address))
+        .map(|address| Client::connect(address))
         .collect();
     let progress: Vec<AtomicU64> = clients.iter().map(|_| AtomicU64::new(0)).collect();
     let end = thread::scope(|scope| {

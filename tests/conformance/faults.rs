@@ -3,10 +3,11 @@
 
 use super::{Case, echo, has_knob, outlives, survives, survives_with};
 use crate::support::{Backend, Client, Server, command};
+use ringmark::address::Address;
 use ringmark::kernel;
 use std::env;
 use std::io::{BufRead, BufReader};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -239,8 +240,8 @@ const CLIENT_OF: &str = "RINGMARK_CLIENT_OF";
 /// Becomes the client of [`client_killed`] if this process was started as one.
 pub fn be_the_client_to_be_killed() {
     let Ok(address) = env::var(CLIENT_OF) else { return };
-    let address: SocketAddr = address.parse().expect("an address");
-    let clients: Vec<Client> = (0..8).map(|_| Client::connect(address)).collect();
+    let address: Address = address.parse().expect("an address");
+    let clients: Vec<Client> = (0..8).map(|_| Client::connect(&address)).collect();
     let echoed = AtomicUsize::new(0);
     thread::scope(|scope| {
         for mut client in clients {

@@ -20,7 +20,7 @@ pub const CASES: &[Case] = &[
 const SOME_WORK: (&str, u64) = ("work_ns", 1_000_000);
 
 fn ends_of_every_range(backend: &Backend) {
-    serves(backend, Server::start(&backend.name, &[]));
+    serves(backend, backend.start(&[]));
     let values = backend
         .knobs
         .iter()
@@ -38,7 +38,7 @@ fn ends_of_every_range(backend: &Backend) {
         if knob.name == SOME_WORK.0 && value == knob.last() {
             server.finish();
             let setting = format!("{}={}", SOME_WORK.0, SOME_WORK.1);
-            serves(backend, Server::start(&backend.name, &["--set", &setting]));
+            serves(backend, backend.start(&["--set", &setting]));
         } else {
             serves(backend, server);
         }

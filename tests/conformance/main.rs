@@ -38,6 +38,7 @@ mod draining;
 mod faults;
 mod knobs;
 mod leaving;
+mod places;
 mod pressure;
 mod services;
 mod starting;
@@ -48,7 +49,7 @@ use ringmark::listener::BACKLOG;
 use std::fs;
 use std::num::NonZero;
 use std::thread;
-use support::{Backend, Server, eventually};
+use support::{Backend, Place, Server, eventually};
 
 /// One case.
 struct Case {
@@ -134,12 +135,23 @@ fn main() {
     for backend in support::backends() {
         let fitting = lists.into_iter().flatten().filter(|case| case.fits(&backend));
         trials.extend(
-            fitting.map(|case| {
+            fitting.clone().map(|case| {
                 support::trial(&backend, case.name, case.obstacle(&backend), case.body)
             }),
         );
+        for &(place, name, cases) in places::PLACES {
+            let backend = Backend { place, ..backend.clone() };
+            let all =
+                fitting.clone().chain(places::CASES.iter().filter(|case| case.fits(&backend)));
+            trials.extend(all.filter(|case| cases.contains(&case.name)).map(|case| {
+                let obstacle = case.obstacle(&backend).or_else(|| place.obstacle());
+                support::trial(&backend, &format!("{name}::{}", case.name), obstacle, case.body)
+            }));
+        }
     }
-    libtest_mimic::run(&arguments, trials).exit();
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    Place::clean_up();
+    conclusion.exit();
 }
 
 fn has_knob(backend: &Backend, name: &str) -> bool {
@@ -161,7 +173,7 @@ fn survives(backend: &Backend, body: impl FnOnce(&Server)) {
 
 /// [`outlives`] for one that is started with these arguments.
 fn survives_with(backend: &Backend, arguments: &[&str], body: impl FnOnce(&Server)) {
-    outlives(backend, Server::start(&backend.name, arguments), body);
+    outlives(backend, backend.start(arguments), body);
 }
 
 /// Runs `body` against a fresh server beside a connection that it must leave unharmed, and checks

@@ -35,7 +35,7 @@ const SIZES: [Sizes; 8] = [
 fn start(backend: &Backend, sizes: Sizes, settings: &[String]) -> Server {
     let arguments = [sizes.arguments(), settings.to_vec()].concat();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    Server::start(&backend.name, &arguments)
+    backend.start(&arguments)
 }
 
 /// Connects to it and greets it.

@@ -16,11 +16,11 @@ pub const CASES: &[Case] = &[
 const MANY_PORTS: usize = 1100;
 
 fn workers_and_ports(backend: &Backend) {
-    let server = Server::start(&backend.name, &["--workers", "3", "--ports", "6"]);
+    let server = backend.start(&["--workers", "3", "--ports", "6"]);
     let tables = server.worker_fd_counts();
     assert_eq!(tables.len(), 3, "three workers");
     let mut clients: Vec<Client> =
-        server.addresses.iter().flat_map(|address| [*address; 10]).map(Client::connect).collect();
+        server.addresses.iter().flat_map(|address| [address; 10]).map(Client::connect).collect();
     for _ in 0..5 {
         clients.iter_mut().for_each(|client| client.sender.send(2000));
         clients.iter_mut().for_each(Client::receive_owed);
@@ -46,13 +46,13 @@ fn index_beyond_one_block(backend: &Backend) {
 
 fn with_many_ports(backend: &Backend, settings: &[&str]) -> Server {
     let ports = MANY_PORTS.to_string();
-    Server::start(&backend.name, &[&["--ports", &ports], settings].concat())
+    backend.start(&[&["--ports", &ports], settings].concat())
 }
 
 fn echo_on_many_ports(server: Server) {
     assert_eq!(server.addresses.len(), MANY_PORTS);
     for address in server.addresses.iter().step_by(100).chain(server.addresses.last()) {
-        let mut client = Client::connect(*address);
+        let mut client = Client::connect(address);
         client.echo(1500);
         client.finish();
     }

@@ -5,6 +5,7 @@
 use crate::support::{Backend, Client, Counters, Server, Sizes, command, eventually};
 use crate::{knobs, sizes};
 use fastrand::Rng;
+use ringmark::address::Address;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::os::unix::process::CommandExt;
@@ -337,15 +338,15 @@ impl<'a> Play<'a> {
         self.peers.len() + self.ending.len() + self.slow.len() < MOST_PEERS
     }
 
-    fn address(&mut self) -> std::net::SocketAddr {
+    fn address(&mut self) -> Address {
         self.diary.borrow_mut().tally.connections += 1;
-        self.server.addresses[self.rng.usize(..self.server.addresses.len())]
+        self.server.addresses[self.rng.usize(..self.server.addresses.len())].clone()
     }
 
     fn connect(&mut self) {
         if self.room_for_peers() {
             let address = self.address();
-            self.peers.push(Client::connect(address).greeting(self.sizes));
+            self.peers.push(Client::connect(&address).greeting(self.sizes));
         }
     }
 
@@ -393,7 +394,7 @@ impl<'a> Play<'a> {
         let limit = self.longest * self.rng.usize(1..10);
         self.note(format!("Stall with {limit}"));
         let address = self.address();
-        let mut peer = Client::connect_narrow(address).greeting(self.sizes);
+        let mut peer = Client::connect_narrow(&address).greeting(self.sizes);
         peer.sender.send_until_stalled(limit);
         self.slow.push(peer);
     }
@@ -426,7 +427,7 @@ impl<'a> Play<'a> {
                 break;
             }
             let address = self.address();
-            let mut peer = Client::connect(address).greeting(self.sizes);
+            let mut peer = Client::connect(&address).greeting(self.sizes);
             let length = self.length(self.longest.min(UNREAD));
             match self.rng.u32(..3) {
                 0 if self.backend.echoes && !self.paused => peer.exchange(length),

@@ -1,11 +1,12 @@
 //! A client that knows what must come back and compares every byte of it.
 
 use super::{PATIENCE, Sizes};
+use ringmark::address::Address;
 use ringmark::echo::{MAX_SLICE, Stream};
 use ringmark::service::{GREETING_BYTES, streams};
-use socket2::{Domain, SockRef, Socket, Type};
+use socket2::{Domain, SockAddr, Socket, Type};
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,7 +26,7 @@ pub struct Client {
 
 /// The direction to the server.
 pub struct Sender {
-    socket: Arc<TcpStream>,
+    socket: Arc<Socket>,
     /// The connection's number.
     pub number: u64,
     stream: Stream,
@@ -34,65 +35,70 @@ pub struct Sender {
 
 /// The direction from the server.
 pub struct Receiver {
-    socket: Arc<TcpStream>,
+    socket: Arc<Socket>,
     stream: Stream,
     pub bytes: u64,
 }
 
 impl Client {
     /// Connects; the bytes of each connection of this process differ from all others'.
-    pub fn connect(address: SocketAddr) -> Self {
+    pub fn connect(address: &Address) -> Self {
         Self::try_connect(address).unwrap_or_else(|error| panic!("connect to {address}: {error}"))
     }
 
     /// Connects with a receive buffer of a few kilobytes, so that the server soon cannot send to
     /// it.
-    pub fn connect_narrow(address: SocketAddr) -> Self {
-        let connect = || {
-            let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-            socket.set_recv_buffer_size(8192)?;
-            socket.connect_timeout(&address.into(), *PATIENCE)?;
-            Self::over(socket.into())
-        };
-        connect().unwrap_or_else(|error| panic!("connect to {address}: {error}"))
+    pub fn connect_narrow(address: &Address) -> Self {
+        Self::connect_with(address, |socket| socket.set_recv_buffer_size(8192))
+            .unwrap_or_else(|error| panic!("connect to {address}: {error}"))
     }
 
     /// Connects from `source`, an address of this host. Its port is chosen by what is free for the
     /// whole pair of addresses (IP_BIND_ADDRESS_NO_PORT, ip(7)).
-    pub fn connect_from(source: Ipv4Addr, address: SocketAddr) -> Self {
-        let connect = || {
-            let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-            no_port_yet(&socket)?;
-            socket.bind(&SocketAddr::from((source, 0)).into())?;
-            socket.connect_timeout(&address.into(), *PATIENCE)?;
-            Self::over(socket.into())
+    pub fn connect_from(source: Ipv4Addr, address: &Address) -> Self {
+        let from = |socket: &Socket| {
+            no_port_yet(socket)?;
+            socket.bind(&SocketAddr::from((source, 0)).into())
         };
-        connect().unwrap_or_else(|error| panic!("connect from {source} to {address}: {error}"))
+        Self::connect_with(address, from)
+            .unwrap_or_else(|error| panic!("connect from {source} to {address}: {error}"))
     }
 
     /// Asks for a connection without waiting for it: the first send does.
-    pub fn begin_to_connect(address: SocketAddr) -> Self {
+    pub fn begin_to_connect(address: &Address) -> Self {
         let begin = || {
-            let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+            let (socket, place) = socket_for(address)?;
             socket.set_nonblocking(true)?;
-            match socket.connect(&address.into()) {
+            match socket.connect(&place) {
                 Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
                 _ => {}
             }
             socket.set_nonblocking(false)?;
-            Self::over(socket.into())
+            Self::over(socket)
         };
         begin().unwrap_or_else(|error| panic!("connect to {address}: {error}"))
     }
 
     /// Connects, or says why not.
-    pub fn try_connect(address: SocketAddr) -> io::Result<Self> {
-        Self::over(TcpStream::connect_timeout(&address, *PATIENCE)?)
+    pub fn try_connect(address: &Address) -> io::Result<Self> {
+        Self::connect_with(address, |_| Ok(()))
     }
 
-    fn over(socket: TcpStream) -> io::Result<Self> {
+    /// Connects by a socket that was made ready.
+    fn connect_with(
+        address: &Address,
+        make_ready: impl Fn(&Socket) -> io::Result<()>,
+    ) -> io::Result<Self> {
+        let (socket, place) = socket_for(address)?;
+        make_ready(&socket)?;
+        // It bounds connect(2) as well (socket(7), SO_SNDTIMEO).
+        socket.set_write_timeout(Some(*PATIENCE))?;
+        socket.connect(&place)?;
+        Self::over(socket)
+    }
+
+    fn over(socket: Socket) -> io::Result<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(*PATIENCE))?;
         socket.set_write_timeout(Some(*PATIENCE))?;
         let socket = Arc::new(socket);
@@ -172,8 +178,21 @@ impl Client {
 
     /// Closes with a reset instead of the orderly end.
     pub fn reset(self) {
-        let linger = SockRef::from(&*self.sender.socket).set_linger(Some(Duration::ZERO));
-        linger.expect("SO_LINGER is set");
+        self.sender.socket.set_linger(Some(Duration::ZERO)).expect("SO_LINGER is set");
+    }
+}
+
+/// A socket for this address, and the address as the kernel takes it.
+fn socket_for(address: &Address) -> io::Result<(Socket, SockAddr)> {
+    match address {
+        Address::Ip(address) => {
+            let socket = Socket::new(Domain::for_address(*address), Type::STREAM, None)?;
+            socket.set_tcp_nodelay(true)?;
+            Ok((socket, (*address).into()))
+        }
+        Address::Unix(path) => {
+            Ok((Socket::new(Domain::UNIX, Type::STREAM, None)?, SockAddr::unix(path)?))
+        }
     }
 }
 
@@ -231,9 +250,8 @@ impl Sender {
     /// Sends the next `bytes` of the stream, at most [`MAX_SLICE`], the last of them urgent
     /// (tcp(7), MSG_OOB).
     pub fn send_urgent(&mut self, bytes: usize) {
-        let sent = SockRef::from(&*self.socket)
-            .send_out_of_band(self.stream.peek(bytes))
-            .expect("urgent data is sent");
+        let sent =
+            self.socket.send_out_of_band(self.stream.peek(bytes)).expect("urgent data is sent");
         assert_eq!(sent, bytes, "urgent data is sent whole");
         self.stream.advance(sent);
         self.bytes += sent as u64;

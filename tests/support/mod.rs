@@ -4,6 +4,7 @@
 
 mod client;
 pub mod confine;
+mod place;
 pub mod process;
 mod server;
 mod sizes;
@@ -11,7 +12,8 @@ mod steps;
 mod strace;
 
 pub use client::Client;
-pub use server::{Counters, Server, command};
+pub use place::Place;
+pub use server::{Counters, Server, command, command_at};
 pub use sizes::Sizes;
 pub use steps::Steps;
 pub use strace::{LogFile, under_strace, why_no_strace};
@@ -54,6 +56,15 @@ pub struct Backend {
     pub descriptors_per_worker: Option<u64>,
     /// The settings that `--set` takes.
     pub knobs: Vec<Knob>,
+    /// The kind of address of its servers.
+    pub place: Place,
+}
+
+impl Backend {
+    /// Starts a server and waits until it is ready.
+    pub fn start(&self, arguments: &[&str]) -> Server {
+        Server::spawn(command_at(&self.place.address(), &self.name, arguments))
+    }
 }
 
 /// A setting of a backend.
@@ -129,6 +140,7 @@ pub fn parse_backends(json: &[u8]) -> Vec<Backend> {
             echoes: flag(entry, "echoes"),
             unsupported: (!flag(entry, "supported")).then(|| text(entry, "reason")),
             descriptors_per_worker: entry["descriptors_per_worker"].as_u64(),
+            place: Place::Ip,
             knobs: entry["knobs"]
                 .as_array()
                 .expect("a list of knobs")

@@ -2,11 +2,11 @@
 
 use super::confine::{before_exec, checked};
 use super::{Client, PATIENCE, SERVER, eventually, eventually_by_steps, process};
+use ringmark::address::Address;
 use serde_json::Value;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::SocketAddr;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread::{self, JoinHandle};
@@ -19,7 +19,7 @@ pub struct Server {
     complaints: Option<JoinHandle<String>>,
     readings: Cell<usize>,
     /// The addresses on which it listens, in the order that it says.
-    pub addresses: Vec<SocketAddr>,
+    pub addresses: Vec<Address>,
     /// The line that it printed when it was ready.
     pub ready: Value,
 }
@@ -45,8 +45,13 @@ pub struct Ended {
 
 /// The command that starts `backend` on free ports of the loopback.
 pub fn command(backend: &str, arguments: &[&str]) -> Command {
+    command_at("127.0.0.1:0", backend, arguments)
+}
+
+/// The same at another address.
+pub fn command_at(address: &str, backend: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(SERVER);
-    command.args(["--backend", backend, "--listen", "127.0.0.1:0"]).args(arguments);
+    command.args(["--backend", backend, "--listen", address]).args(arguments);
     command
 }
 
@@ -147,8 +152,8 @@ impl Server {
     }
 
     /// Returns its first address.
-    pub fn address(&self) -> SocketAddr {
-        self.addresses[0]
+    pub fn address(&self) -> &Address {
+        &self.addresses[0]
     }
 
     /// A new connection to its first port.

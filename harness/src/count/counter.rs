@@ -178,6 +178,15 @@ pub fn refusal(count: &Count) -> Option<&'static str> {
     if entry.kernel_thread {
         return Some("its submission thread spins, and there is one CPU: a count would be of that");
     }
+    if !count.workload.path().is_default() || count.workload.cpu_quota.is_some() {
+        return Some(
+            "a guest that is counted has its own loopback, and no bound: leave out path, \
+                     mtu, congestion and cpu_quota",
+        );
+    }
+    if count.workload.is_stream() {
+        return Some("a stream has no end after so many messages, between which to count");
+    }
     if count.workload.workers.is_some_and(|workers| workers > 1) {
         return Some("a guest that is counted has one CPU, and so the server has one worker");
     }

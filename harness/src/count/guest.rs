@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -184,8 +184,7 @@ fn measure(index: usize, count: &Count, answers: &mut Answers) -> Result<()> {
         backend: &arm.backend,
         settings: &settings,
         workers: 1,
-        address: Ipv4Addr::LOCALHOST.into(),
-        first_port: FIRST_PORT,
+        listen: SocketAddr::from((Ipv4Addr::LOCALHOST, FIRST_PORT)).into(),
         ports: 1,
         cpus: "",
         launchers: None,

@@ -1,13 +1,15 @@
-//! The server's address: every one that a name has, in every form that the resolver takes.
+//! The server's address: every one that a name has, in every form that the resolver takes, or the
+//! path of a Unix socket.
 
 use std::io;
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Error, Result, bail, ensure};
+use ringmark::address::Address;
 
 const EXAMPLE: &str = "write HOST:PORT, for example 127.0.0.1:8888, [::1]:8888 or \
-                       [fe80::1%eth0]:8888";
+                       [fe80::1%eth0]:8888, or unix:/run/echo.sock";
 
 /// Returns the addresses of `HOST:PORT`, IPv4 first, otherwise in the resolver's order. An IPv6
 /// literal stands in brackets and may have a scope: `[fe80::1%eth0]:8888`.
@@ -33,11 +35,15 @@ fn resolve(connect: &str) -> Result<Vec<SocketAddr>> {
 
 /// Returns the first address of `connect` at which something accepts connections. One that is alone
 /// is not tried, so that a server sees no connection but those of the load.
-pub fn first_that_answers(connect: &str, time: Duration) -> Result<SocketAddr> {
-    match resolve(connect)?[..] {
-        [only] => Ok(only),
-        ref several => try_each(connect, several, time),
+pub fn first_that_answers(connect: &str, time: Duration) -> Result<Address> {
+    if let Some(unix) = Address::of_unix(connect) {
+        return unix.map_err(Error::msg).context("--connect");
     }
+    let address = match resolve(connect)?[..] {
+        [only] => only,
+        ref several => try_each(connect, several, time)?,
+    };
+    Ok(address.into())
 }
 
 fn try_each(connect: &str, addresses: &[SocketAddr], time: Duration) -> Result<SocketAddr> {

@@ -2,14 +2,17 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd as _;
+use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Error, Result, anyhow};
 use hdrhistogram::Histogram;
-use mio::net::TcpStream;
+use mio::unix::SourceFd;
 use mio::{Events, Interest, Token};
-use socket2::{Domain, Socket, Type};
+use ringmark::address::Address;
+use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::address::without_number;
 use super::latency;
@@ -70,7 +73,7 @@ impl LoadThread {
     }
 
     /// Begins to connect this thread's connection `index`.
-    pub fn start(&mut self, index: usize) -> Result<TcpStream> {
+    pub fn start(&mut self, index: usize) -> Result<Socket> {
         let (socket, since_ns) =
             self.connect(index).map_err(|error| self.explain(index, &error))?;
         self.opening.insert(index, since_ns);
@@ -78,32 +81,51 @@ impl LoadThread {
     }
 
     /// Calls connect(), and says when.
-    fn connect(&self, index: usize) -> io::Result<(TcpStream, u64)> {
+    fn connect(&self, index: usize) -> io::Result<(Socket, u64)> {
         let number = self.number(index);
-        let target = self.shared.plan.target(number);
+        let (socket, since_ns) = match self.shared.plan.target(number) {
+            Address::Ip(target) => self.connect_tcp(index, target)?,
+            Address::Unix(path) => self.connect_unix(&path)?,
+        };
+        // Both at once and once for all: an edge-triggered write event comes only after a full
+        // socket.
+        let interests = Interest::READABLE | Interest::WRITABLE;
+        let mut source = SourceFd(&socket.as_raw_fd());
+        self.poll.registry().register(&mut source, Token(index), interests)?;
+        Ok((socket, since_ns))
+    }
+
+    /// Begins to connect over TCP.
+    fn connect_tcp(&self, index: usize, target: SocketAddr) -> io::Result<(Socket, u64)> {
+        let plan = &self.shared.plan;
         let socket = Socket::new(Domain::for_address(target), Type::STREAM.nonblocking(), None)?;
         socket.set_tcp_nodelay(true)?;
-        if self.shared.plan.close == Close::Reset {
+        if plan.close == Close::Reset {
             // close() resets: every echo owed has been verified by then, and no TIME_WAIT is left
             // to take ports from the next run.
             socket.set_linger(Some(Duration::ZERO))?;
         }
         let replaced = self.in_flight.get(index).map_or(0, |of_one| of_one.replaced);
-        if let Some(source) = self.shared.plan.source(number, replaced) {
+        if let Some(source) = plan.source(self.number(index), replaced) {
             bind_address_no_port(&socket)?;
             socket.bind(&SocketAddr::from((source, 0)).into())?;
         }
         let since_ns = monotonic_ns();
         match socket.connect(&target.into()) {
-            Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
-            _ => {}
+            Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
+            _ => Ok((socket, since_ns)),
         }
-        let mut stream = TcpStream::from_std(socket.into());
-        // Both at once and once for all: an edge-triggered write event comes only after a full
-        // socket.
-        let interests = Interest::READABLE | Interest::WRITABLE;
-        self.poll.registry().register(&mut stream, Token(index), interests)?;
-        Ok((stream, since_ns))
+    }
+
+    /// Connects to a Unix socket. While its queue is full a socket that does not block is refused,
+    /// and nothing says when there is room (connect(2), EAGAIN): so this one blocks.
+    fn connect_unix(&self, path: &Path) -> io::Result<(Socket, u64)> {
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        socket.set_write_timeout(Some(self.shared.plan.connect_stall_after))?;
+        let since_ns = monotonic_ns();
+        socket.connect(&SockAddr::unix(path)?)?;
+        socket.set_nonblocking(true)?;
+        Ok((socket, since_ns))
     }
 
     /// Takes the first event of connection `index`, which comes when it has connected or failed;
@@ -122,9 +144,9 @@ impl LoadThread {
         let target = self.shared.plan.target(self.number(index));
         let reason = without_number(error);
         let connected = self.shared.connected.load(Relaxed) as usize + self.just_connected();
-        let cause = cause(error.raw_os_error(), &self.shared.plan, target, connected);
+        let cause = cause(error.raw_os_error(), &self.shared.plan, &target, connected);
         match error.raw_os_error() {
-            Some(libc::ECONNREFUSED) if connected == 0 => {
+            Some(libc::ECONNREFUSED | libc::ENOENT) if connected == 0 => {
                 anyhow!("connect {target}: {reason}: {cause}")
             }
             errno => anyhow!(
@@ -144,8 +166,24 @@ impl LoadThread {
 }
 
 /// Returns why connect() or a call before it fails, and what to do.
-fn cause(errno: Option<i32>, plan: &LoadPlan, target: SocketAddr, connected: usize) -> String {
+fn cause(errno: Option<i32>, plan: &LoadPlan, target: &Address, connected: usize) -> String {
+    let is_ipv6 = target.ip().is_some_and(|address| address.is_ipv6());
+    let is_unix = target.path().is_some();
     let text = match errno {
+        Some(libc::ENOENT) if is_unix => {
+            "there is no such file; start ringmark-server first, with --listen and this address"
+        }
+        Some(libc::ECONNREFUSED) if is_unix => {
+            "nothing listens there: its server has ended, or the file is no socket"
+        }
+        Some(libc::EPROTOTYPE) => "the socket there is no stream socket",
+        Some(libc::EAGAIN) if is_unix => {
+            return format!(
+                "no connection made progress for {:?}; is the server out of files (its `ulimit \
+                 -n`), or its accept queue full ({ACCEPT_QUEUE})?",
+                plan.connect_stall_after
+            );
+        }
         Some(libc::ECONNREFUSED) if connected == 0 => {
             "nothing listens there; start ringmark-server first"
         }
@@ -160,7 +198,7 @@ fn cause(errno: Option<i32>, plan: &LoadPlan, target: SocketAddr, connected: usi
         Some(libc::ECONNRESET) => {
             "the server closes new connections; is it out of files (its `ulimit -n`)?"
         }
-        Some(libc::EADDRNOTAVAIL) if connected == 0 && target.is_ipv6() => {
+        Some(libc::EADDRNOTAVAIL) if connected == 0 && is_ipv6 => {
             "no address of this machine reaches it; is IPv6 switched off \
              (net.ipv6.conf.all.disable_ipv6), or no source port free?"
         }
@@ -184,12 +222,13 @@ fn cause(errno: Option<i32>, plan: &LoadPlan, target: SocketAddr, connected: usi
         Some(libc::ENETUNREACH | libc::EHOSTUNREACH) => {
             "no route there; is the address right, and is `lo` up in this network namespace?"
         }
-        Some(libc::EINVAL) if target.is_ipv6() => {
+        Some(libc::EINVAL) if is_ipv6 => {
             "a link-local address needs its scope; write [fe80::1%eth0]:8888"
         }
         Some(libc::EAFNOSUPPORT) => {
             "this kernel has no sockets of that kind; was it built without IPv6?"
         }
+        Some(libc::EACCES) if is_unix => "this user may not write to that file",
         Some(libc::EPERM | libc::EACCES) => {
             "a firewall or a security module of this machine forbids it"
         }
@@ -199,14 +238,14 @@ fn cause(errno: Option<i32>, plan: &LoadPlan, target: SocketAddr, connected: usi
 }
 
 /// Says what to do when no source port is free for one more connection to a port of the target.
-fn no_port(plan: &LoadPlan, target: SocketAddr) -> String {
+fn no_port(plan: &LoadPlan, target: &Address) -> String {
     // The setting holds for IPv6 too.
     let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range");
     let range = range.map_or_else(
         |_| "unknown".to_owned(),
         |range| range.split_whitespace().collect::<Vec<_>>().join(" to "),
     );
-    let more = if is_spreadable(target.ip()) {
+    let more = if is_spreadable(target) {
         "more --ports of the server, or more --source-addresses"
     } else {
         "more --ports of the server"
@@ -234,9 +273,9 @@ mod tests {
             ["load", "--connect=127.0.0.1:8888", "--connections=9", "--message-bytes=1"];
         let mut plan = LoadPlan::new(&parse(arguments)).unwrap();
         plan.file_tables.refused = None;
-        let at = |address: &str| -> SocketAddr { address.parse().unwrap() };
+        let at = |address: &str| -> Address { address.parse().unwrap() };
         let advice_on =
-            |errno, address: &str, connected| cause(Some(errno), &plan, at(address), connected);
+            |errno, address: &str, connected| cause(Some(errno), &plan, &at(address), connected);
         for errno in [libc::EADDRNOTAVAIL, libc::EADDRINUSE, libc::EAGAIN] {
             assert!(advice_on(errno, "127.0.0.1:1", 5).contains("--source-addresses"));
             for address in ["10.0.0.1:1", "[::1]:1", "[fd00::1]:1"] {
@@ -258,11 +297,15 @@ mod tests {
             (libc::ENETUNREACH, "10.0.0.1:1", 0, "no route"),
             (libc::EINVAL, "[fe80::1]:1", 0, "%eth0"),
             (libc::EPERM, "10.0.0.1:1", 0, "firewall"),
+            (libc::ENOENT, "unix:/a", 0, "start ringmark-server first"),
+            (libc::ECONNREFUSED, "unix:/a", 3, "its server has ended"),
+            (libc::EAGAIN, "unix:/a", 3, "accept queue"),
+            (libc::EACCES, "unix:/a", 0, "may not write"),
         ] {
             let advice = advice_on(errno, address, connected);
             assert!(advice.contains(words), "`{words}` is not in: {advice}");
         }
         plan.file_tables.refused = Some("no".to_owned());
-        assert!(!cause(Some(libc::EMFILE), &plan, at("10.0.0.1:1"), 1).contains("--threads"));
+        assert!(!cause(Some(libc::EMFILE), &plan, &at("10.0.0.1:1"), 1).contains("--threads"));
     }
 }

@@ -35,7 +35,8 @@ Examples:
 #[command(after_help = EXAMPLES)]
 pub struct Options {
     /// The server's first address. Every address of a name is tried. An IPv6 literal stands in
-    /// brackets, with its scope if it needs one: [fe80::1%eth0]:8888
+    /// brackets, with its scope if it needs one: [fe80::1%eth0]:8888. Or a Unix socket,
+    /// unix:/run/echo.sock
     #[arg(long, value_name = "HOST:PORT")]
     pub connect: String,
     /// Consecutive ports from that one on; connections are dealt over them in turn

@@ -1,11 +1,12 @@
 //! The load as it will be made: the options checked against each other and this machine, and
 //! connections dealt over threads, ports and source addresses.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use ringmark::address::Address;
 use ringmark::cpus::CpuList;
 
 use super::address::first_that_answers;
@@ -40,7 +41,7 @@ pub fn drain_max(duration: Duration) -> Duration {
 #[derive(Debug)]
 pub struct LoadPlan {
     /// The server's first address.
-    pub address: SocketAddr,
+    pub address: Address,
     pub ports: usize,
     pub connections: usize,
     /// At most this many connections send: those with the lowest numbers.
@@ -78,16 +79,15 @@ impl LoadPlan {
         let threads = file_tables.threads(options.threads, connections)?;
         let connect_stall_after = options.connect_stall_after.get();
         let address = first_that_answers(&options.connect, connect_stall_after)?;
-        let ports_max = 65_536 - usize::from(address.port());
-        ensure!(
-            ports <= ports_max,
-            "--ports {ports}: at most {ports_max} from port {} on",
-            address.port()
-        );
+        check_address(&address, options)?;
         let per_port = connections.div_ceil(ports);
         let close = options.churn.map_or(Close::Reset, |_| options.close);
         // The kernel keeps the ports of closed connections for a while.
         let wants_more_sources = close == Close::Fin && options.source_addresses.is_none();
+        let sources = match sources(options.source_addresses, &address, per_port)? {
+            1 if wants_more_sources && is_spreadable(&address) => CHURN_SOURCES,
+            sources => sources,
+        };
         let budget = match (options.duration, options.echoes, options.echoes_per_connection) {
             (_, Some(total), _) => Budget::Total(total.get()),
             (_, _, Some(each)) => Budget::Each(each.get()),
@@ -113,10 +113,7 @@ impl LoadPlan {
             threads,
             file_tables,
             cpus: options.cpus.as_deref().map_or(Ok(Vec::new()), parse_cpus)?,
-            sources: match sources(options.source_addresses, address.ip(), per_port)? {
-                1 if wants_more_sources && is_spreadable(address.ip()) => CHURN_SOURCES,
-                sources => sources,
-            },
+            sources,
             seed: options.seed,
             has_log: options.histogram.is_some(),
             stall_after: options.stall_after.get(),
@@ -125,9 +122,11 @@ impl LoadPlan {
     }
 
     /// Returns where connection `number` goes: over the ports in turn.
-    pub fn target(&self, number: usize) -> SocketAddr {
-        let mut target = self.address;
-        target.set_port(target.port() + (number % self.ports) as u16);
+    pub fn target(&self, number: usize) -> Address {
+        let mut target = self.address.clone();
+        if let Address::Ip(address) = &mut target {
+            address.set_port(address.port() + (number % self.ports) as u16);
+        }
         target
     }
 
@@ -173,14 +172,41 @@ fn check(options: &Options, message: &Message) -> Result<()> {
     Ok(())
 }
 
+/// Checks the options that are about ports against the address.
+fn check_address(address: &Address, options: &Options) -> Result<()> {
+    let ports = options.ports.get();
+    let Some(first) = address.ip() else {
+        for (option, is_given) in [
+            ("--ports", ports > 1),
+            ("--source-addresses", options.source_addresses.is_some()),
+            ("--close reset", options.close == Close::Reset),
+        ] {
+            ensure!(!is_given, "{option} is of TCP, and {address} is a Unix socket: leave it out");
+        }
+        return Ok(());
+    };
+    let ports_max = 65_536 - usize::from(first.port());
+    ensure!(
+        ports <= ports_max,
+        "--ports {ports}: at most {ports_max} from port {} on",
+        first.port()
+    );
+    Ok(())
+}
+
 /// Whether connections can come from several addresses without one being set up: from all of
 /// 127.0.0.0/8, but IPv6 has no more than ::1.
-pub fn is_spreadable(destination: IpAddr) -> bool {
-    matches!(destination, IpAddr::V4(address) if address.is_loopback())
+pub fn is_spreadable(destination: &Address) -> bool {
+    matches!(destination.ip().map(|address| address.ip()),
+        Some(IpAddr::V4(address)) if address.is_loopback())
 }
 
 /// Returns from how many addresses to connect.
-fn sources(asked: Option<SourceAddresses>, destination: IpAddr, per_port: usize) -> Result<usize> {
+fn sources(
+    asked: Option<SourceAddresses>,
+    destination: &Address,
+    per_port: usize,
+) -> Result<usize> {
     let is_spreadable = is_spreadable(destination);
     let needed = if is_spreadable { per_port.div_ceil(CONNECTIONS_PER_SOURCE) } else { 1 };
     let Some(asked) = asked else {
@@ -228,13 +254,14 @@ mod tests {
 
     #[test]
     fn sources_spread_only_over_loopback() {
-        let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let remote = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
+        let loopback = &"127.0.0.1:1".parse().unwrap();
+        let remote = &"10.0.0.1:1".parse().unwrap();
         assert_eq!(sources(None, loopback, 10_000).unwrap(), 1);
         assert_eq!(sources(None, loopback, 10_001).unwrap(), 2);
         let asked = |count: usize| Some(SourceAddresses::try_from(count).unwrap());
         assert_eq!(sources(asked(7), loopback, 10).unwrap(), 7);
         assert_eq!(sources(None, remote, 50_000).unwrap(), 1);
+        assert_eq!(sources(None, &"unix:/a".parse().unwrap(), 50_000).unwrap(), 1);
         assert!(sources(asked(1), loopback, 10_001).is_err());
         assert!(sources(asked(2), remote, 10).is_err());
         assert!(sources(None, loopback, 2_540_001).is_err());

@@ -1,16 +1,16 @@
 //! A thread of the load: its file table, its CPU, and its connections one by one.
 
 use std::collections::{HashMap, VecDeque};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 use anyhow::{Context, Error, Result};
-use mio::net::TcpStream;
 use mio::unix::SourceFd;
 use mio::{Interest, Poll, Token};
 use ringmark::cpus;
 use ringmark::service::Service;
+use socket2::Socket;
 
 use super::fault::Fault;
 use super::in_flight::{InFlight, Timestamps};
@@ -36,7 +36,7 @@ pub struct LoadThread {
     pub poll: Poll,
     /// Connections that should stand in all threads together.
     pub asked: usize,
-    pub sockets: Vec<TcpStream>,
+    pub sockets: Vec<Socket>,
     /// One for each active connection.
     pub in_flight: Vec<InFlight>,
     /// Active connections of a stream that can go on without an event.
@@ -118,7 +118,7 @@ impl LoadThread {
             if asked == 0 {
                 return Ok(false);
             }
-            match self.sockets[index].write(bytes) {
+            match self.sockets[index].send_with_flags(bytes, libc::MSG_NOSIGNAL) {
                 Ok(length) => {
                     run.moved |= length > 0;
                     self.sent(index, length, run);

@@ -1,13 +1,16 @@
-//! The network between a server and its load: the loopback of one namespace, or a pair of virtual
-//! Ethernet devices between two.
+//! The network between a server and its load: the loopback of one namespace, a pair of virtual
+//! Ethernet devices between two, or a Unix socket.
 
 use std::fs;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::process::Command;
+use std::sync::Arc;
 
+use ringmark::address::Address;
 use serde::{Deserialize, Serialize};
+use tempfile::TempDir;
 
 use super::link::{Offloads, mtu, set_mtu};
 use super::network::NetworkReading;
@@ -38,6 +41,8 @@ pub enum PathKind {
     Loopback6,
     /// A pair of devices (veth(4)) between the namespaces of both sides.
     Veth,
+    /// A Unix socket, which has no network.
+    Unix,
 }
 
 /// A path as it is asked for.
@@ -55,18 +60,26 @@ pub struct PathPlan {
 pub struct NetworkPath {
     pub server: NetworkNamespace,
     pub load: NetworkNamespace,
-    /// The server's address.
-    pub address: IpAddr,
+    place: ServerPlace,
     pub facts: PathFacts,
+}
+
+/// The place at which a server is to be found on a path.
+#[derive(Clone, Debug)]
+enum ServerPlace {
+    Ip(IpAddr),
+    /// A folder for its socket, which goes with the path.
+    Folder(Arc<TempDir>),
 }
 
 /// The settings of a path that are in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PathFacts {
     pub kind: PathKind,
-    pub mtu: u32,
+    /// Those of its device, if it has one.
+    pub mtu: Option<u32>,
     pub congestion: String,
-    pub offloads: Offloads,
+    pub offloads: String,
 }
 
 impl PathKind {
@@ -76,6 +89,7 @@ impl PathKind {
             Self::Loopback => "loopback",
             Self::Loopback6 => "loopback6",
             Self::Veth => "veth",
+            Self::Unix => "unix",
         }
     }
 }
@@ -95,6 +109,7 @@ impl NetworkPath {
     pub fn create(plan: &PathPlan) -> Result<Self, Unavailable> {
         let server = NetworkNamespace::create()?;
         let (load, device, address) = match plan.kind {
+            PathKind::Unix => return Self::create_unix(server),
             PathKind::Loopback => (server.clone(), LOOPBACK, Ipv4Addr::LOCALHOST.into()),
             PathKind::Loopback6 => (server.clone(), LOOPBACK, Ipv6Addr::LOCALHOST.into()),
             PathKind::Veth => {
@@ -120,24 +135,45 @@ impl NetworkPath {
         let facts = server.within(|| {
             Ok(PathFacts {
                 kind: plan.kind,
-                mtu: mtu(device)?,
+                mtu: Some(mtu(device)?),
                 congestion: fs::read_to_string(CONGESTION)?.trim().to_owned(),
-                offloads: Offloads::read(device)?,
+                offloads: Offloads::read(device)?.to_string(),
             })
         });
         let facts = facts.map_err(|error| {
             Unavailable::new(format!("the settings of {device} cannot be read: {error}"))
         })?;
-        Ok(Self { server, load, address, facts })
+        Ok(Self { server, load, place: ServerPlace::Ip(address), facts })
     }
-}
 
-impl NetworkPath {
+    fn create_unix(server: NetworkNamespace) -> Result<Self, Unavailable> {
+        let folder = TempDir::with_prefix("ringmark-").map_err(|error| {
+            Unavailable::new(format!("path = \"unix\" needs a temporary folder: {error}"))
+                .advising("see TMPDIR")
+        })?;
+        let place = ServerPlace::Folder(Arc::new(folder));
+        let facts = PathFacts {
+            kind: PathKind::Unix,
+            mtu: None,
+            congestion: String::new(),
+            offloads: String::new(),
+        };
+        Ok(Self { load: server.clone(), server, place, facts })
+    }
+
+    /// Returns where a server listens on it, from this port on if it has ports.
+    pub fn address(&self, port: u16) -> Address {
+        match &self.place {
+            ServerPlace::Ip(address) => SocketAddr::new(*address, port).into(),
+            ServerPlace::Folder(folder) => Address::Unix(folder.path().join("server")),
+        }
+    }
+
     /// Reads what TCP has counted on both sides.
     pub fn reading(&self) -> io::Result<NetworkReading> {
         let server = self.server.within(NetworkReading::read)?;
         match self.facts.kind {
-            PathKind::Loopback | PathKind::Loopback6 => Ok(server),
+            PathKind::Loopback | PathKind::Loopback6 | PathKind::Unix => Ok(server),
             PathKind::Veth => Ok(server.and(&self.load.within(NetworkReading::read)?)),
         }
     }
@@ -208,10 +244,10 @@ mod tests {
     #[test]
     fn what_is_asked_for_is_in_force() {
         let Some(own) = created(&PathPlan::default()) else { return };
-        assert_eq!((own.facts.kind, own.facts.mtu), (PathKind::Loopback, 65_536));
+        assert_eq!((own.facts.kind, own.facts.mtu), (PathKind::Loopback, Some(65_536)));
         let plan = PathPlan { mtu: Some(1500), congestion: Some("reno".to_owned()), ..own_plan() };
         let asked = created(&plan).unwrap();
-        assert_eq!((asked.facts.mtu, asked.facts.congestion.as_str()), (1500, "reno"));
+        assert_eq!((asked.facts.mtu, asked.facts.congestion.as_str()), (Some(1500), "reno"));
         assert_eq!(mtu("lo").unwrap(), 65_536, "the host's is as it was");
     }
 
@@ -223,7 +259,7 @@ mod tests {
     fn loopback_has_ipv6() {
         let plan = PathPlan { kind: PathKind::Loopback6, ..own_plan() };
         let Some(path) = created(&plan) else { return };
-        let listener = path.server.within(|| TcpListener::bind((path.address, 0)));
+        let listener = path.server.within(|| TcpListener::bind(path.address(0).ip().unwrap()));
         match listener {
             Ok(listener) => assert!(listener.local_addr().unwrap().is_ipv6()),
             Err(why) => eprintln!("skipped: this machine has no IPv6: {why}"),
@@ -237,8 +273,9 @@ mod tests {
             Ok(path) => path,
             Err(why) => return eprintln!("skipped: {why}"),
         };
-        assert_eq!(path.facts.mtu, 1400);
-        let listener = path.server.within(|| TcpListener::bind((path.address, 0))).unwrap();
+        assert_eq!(path.facts.mtu, Some(1400));
+        let listener =
+            path.server.within(|| TcpListener::bind(path.address(0).ip().unwrap())).unwrap();
         let at = listener.local_addr().unwrap();
         let client = path.load.within(|| TcpStream::connect(at)).unwrap();
         let (_accepted, peer) = listener.accept().unwrap();

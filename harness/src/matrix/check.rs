@@ -7,7 +7,7 @@ use ringmark::backend::{self, Knobs};
 
 use super::external::{External, check_name};
 use super::types::{Arm, Interleaved, Latency, Matrix, Memory, Scale, WORK, Workload};
-use crate::load::result::Arrival;
+use crate::load::result::{Arrival, Close};
 use crate::machine::path::PathKind;
 
 /// Worker threads and ports that a server may have.
@@ -180,14 +180,32 @@ impl Matrix {
             MTU.start(),
             MTU.end()
         );
+        if workload.path == PathKind::Unix {
+            self.check_unix(workload)?;
+        }
         let is_elsewhere = workload.path != PathKind::Loopback;
         if let Some(external) = self.externals.first().filter(|_| is_elsewhere) {
             bail!(
-                "external '{}' listens on 127.0.0.1, and path \"{}\" has other addresses; leave \
+                "external '{}' listens on 127.0.0.1, and path \"{}\" has another address; leave \
                  one of them out",
                 external.name,
                 workload.path.name()
             );
+        }
+        Ok(())
+    }
+
+    /// Refuses what a Unix socket has not.
+    fn check_unix(&self, workload: &Workload) -> Result<()> {
+        let workers = workload.workers.unwrap_or(self.workers);
+        for (key, is_given, why) in [
+            ("mtu", workload.mtu.is_some(), "it has no packets"),
+            ("congestion", workload.congestion.is_some(), "it has no network"),
+            ("close = \"reset\"", workload.close == Some(Close::Reset), "it has no resets"),
+            ("workers", workers > 1, "each worker listens by itself, and its path is one"),
+            ("ports", self.ports.is_some_and(|ports| ports > 1), "it has no ports"),
+        ] {
+            ensure!(!is_given, "path \"unix\" has no use for {key}: {why}");
         }
         Ok(())
     }

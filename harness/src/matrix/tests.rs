@@ -110,6 +110,14 @@ fn bad_matrices_are_refused_in_one_line_that_names_the_fault() {
         (with("message_bytes = 64", "message_bytes = 64\nmtu = 20"), "mtu must be from 68"),
         (with("message_bytes = 64", "message_bytes = 64\npath = \"wifi\""), "line 14"),
         (with("message_bytes = 64", "message_bytes = 64\ncongestion = \"a b\""), "is no name"),
+        (
+            with("message_bytes = 64", "message_bytes = 64\npath = \"unix\"\nmtu = 1500"),
+            "path \"unix\" has no use for mtu: it has no packets",
+        ),
+        (
+            with("message_bytes = 64", "message_bytes = 64\npath = \"unix\"\nworkers = 2"),
+            "path \"unix\" has no use for workers",
+        ),
         (with("message_bytes = 64", "message_bytes = 64\ncpu_quota = \"half\""), "\"50 %\""),
         (with("message_bytes = 64", ""), "the service echo needs message_bytes"),
         (

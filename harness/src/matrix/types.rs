@@ -259,7 +259,7 @@ pub struct Workload {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response_bytes: Option<u32>,
     /// The network between server and load: `loopback` (without it), `loopback6`, the same over
-    /// IPv6, or `veth`, a pair of virtual Ethernet devices.
+    /// IPv6, `veth`, a pair of virtual Ethernet devices, or none: `unix`, a Unix socket.
     #[serde(default, skip_serializing_if = "is_loopback")]
     pub path: PathKind,
     /// Bytes of the largest packet; without it the device's own: 65,536 on loopback, 1,500 on veth.

@@ -60,8 +60,8 @@ pub fn start(
         await_ready(&mut process, external, port)?;
         Ok(Supervised { process, pid, address: format!("{ADDRESS}:{port}").parse()? })
     };
-    if namespace.is_some() {
-        return start_at(plan.first_port);
+    if let Some(known) = plan.listen.ip().map(|address| address.port()).filter(|&port| port != 0) {
+        return start_at(known);
     }
     // In the host's network another program may have taken the port since it was found free.
     match start_at(free_port()?) {

@@ -1,10 +1,10 @@
 //! The measured server.
 
-use std::net::SocketAddr;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
+use ringmark::address::Address;
 use ringmark::backend;
 use ringmark::protocol::{ServerCounters, ServerEvent};
 use serde_json::Value;
@@ -46,7 +46,7 @@ pub struct Server {
     /// The limits and privileges that the kernel granted it, as JSON.
     pub in_force: String,
     /// The addresses on which it listens.
-    pub addresses: Vec<SocketAddr>,
+    pub addresses: Vec<Address>,
     /// The bound on its CPU time, which goes when the process is gone.
     quota: Option<CpuQuota>,
 }
@@ -70,7 +70,7 @@ impl Server {
                 // It has none that are known.
                 knobs: "{}".to_owned(),
                 in_force: "{}".to_owned(),
-                addresses: vec![started.address],
+                addresses: vec![started.address.into()],
                 quota: None,
             });
         }
@@ -99,7 +99,7 @@ impl Server {
         let launcher = plan.launchers.map(|launchers| &launchers.server);
         let here = CommandPrefix::default();
         let prefix = launcher.map_or(&here, |launcher| &launcher.prefix);
-        let command = command(plan, prefix, namespace.is_some());
+        let command = command(plan, prefix);
         let hold = || -> Result<_> {
             let mut process = Process::start("server", command, namespace, interruptions)?;
             match process.hear_json(ANSWER_TIME)? {
@@ -161,8 +161,9 @@ impl Server {
     /// Returns its counters now.
     pub fn counters(&mut self) -> Result<ServerCounters> {
         if self.is_external {
-            let (pid, address) = (self.pid, self.addresses.first());
-            return external_server::counters(pid, address).map_err(|error| self.blame(error));
+            let (pid, address) = (self.pid, self.addresses.first().and_then(Address::ip));
+            return external_server::counters(pid, address.as_ref())
+                .map_err(|error| self.blame(error));
         }
         self.process.say("counters")?;
         match self.process.hear_json(ANSWER_TIME)? {
@@ -230,16 +231,10 @@ impl Server {
 }
 
 /// Builds the command of a server of ours.
-fn command(plan: &ServerPlan<'_>, prefix: &CommandPrefix, has_namespace: bool) -> Command {
+fn command(plan: &ServerPlan<'_>, prefix: &CommandPrefix) -> Command {
     let mut command = prefix.command(plan.binary);
     command.args(["--hold", "--backend", plan.backend, "--workers", &plan.workers.to_string()]);
-    let address = plan.launchers.map_or(plan.address, |there| there.sides.server_address);
-    // A namespace of its own has every port free, and behind a command the load must know them
-    // beforehand. In the host's network the server takes free ones, and says which: others may be
-    // looking for some too.
-    let is_known = has_namespace || plan.launchers.is_some();
-    let port = if is_known { plan.first_port } else { 0 };
-    command.args(["--listen", &SocketAddr::new(address, port).to_string()]);
+    command.args(["--listen", &plan.listen.to_string()]);
     command.args(["--ports", &plan.ports.to_string()]);
     if !plan.cpus.is_empty() {
         command.args(["--cpus", plan.cpus]);
@@ -253,6 +248,9 @@ fn command(plan: &ServerPlan<'_>, prefix: &CommandPrefix, has_namespace: bool) -
 pub const FIRST_PORT: u16 = backend::document::SERVER_PORT;
 
 /// Returns whether the load, which gets the first port and their number, finds all of them.
-fn are_consecutive(addresses: &[SocketAddr]) -> bool {
-    addresses.windows(2).all(|pair| pair[0].port().checked_add(1) == Some(pair[1].port()))
+fn are_consecutive(addresses: &[Address]) -> bool {
+    let port = |address: &Address| address.ip().map(|address| address.port());
+    addresses
+        .windows(2)
+        .all(|pair| port(&pair[0]).is_some_and(|first| first.checked_add(1) == port(&pair[1])))
 }

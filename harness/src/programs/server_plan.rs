@@ -1,9 +1,9 @@
 //! How a server is started.
 
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use ringmark::address::Address;
 
 use super::sides::Launchers;
 use crate::matrix::external::External;
@@ -22,10 +22,9 @@ pub struct ServerPlan<'a> {
     pub service: &'a [String],
     /// Worker threads.
     pub workers: u16,
-    /// Its address, unless a command starts it elsewhere.
-    pub address: IpAddr,
-    /// The first of its ports, where no other program can have taken it.
-    pub first_port: u16,
+    /// Its address, with the first of its ports where no other program can have taken it. Port 0
+    /// lets it take free ones, and say which: others may be looking for some too.
+    pub listen: Address,
     /// The number of its ports, dealt to the workers in turn.
     pub ports: u16,
     /// CPUs to pin the workers to; empty: none.

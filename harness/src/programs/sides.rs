@@ -6,7 +6,7 @@
 //! number of a process tells nothing here. Therefore ringmark asks each side where it is and what
 //! it is, before the trials and in each. It takes nothing from the prefix's words.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -17,8 +17,12 @@ use ringmark::whereabouts::{FileStamp, Whereabouts};
 use super::command_prefix::CommandPrefix;
 use super::describe::Description;
 use super::redact::{HIDDEN, LOAD, REMOTE_BIN, SERVER, redacted_line};
+use crate::machine::path::PathKind;
 use crate::machine::program_file::ProgramFile;
 use crate::results::sides::Sides;
+
+/// The option of the server's address.
+const ADDRESS: &str = "--server-address";
 
 /// The commands and the address of the two sides.
 #[derive(clap::Args, Clone, Debug, Default)]
@@ -36,7 +40,7 @@ pub struct Options {
     #[arg(long, value_name = "PREFIX")]
     load_command: Option<String>,
     /// The address on which the server listens and the load finds it [default: 127.0.0.1, if both
-    /// are in one network namespace]
+    /// are in one network namespace]. Without a command ::1 is the other one there is
     #[arg(long, value_name = "IP", value_parser = server_address)]
     server_address: Option<IpAddr>,
     /// Folder of `ringmark` and `ringmark-server` on the sides that have a command [default: that
@@ -64,12 +68,26 @@ impl Options {
         self.server_command.is_some() && self.remote_bin.is_some()
     }
 
+    fn has_command(&self) -> bool {
+        self.server_command.is_some() || self.load_command.is_some()
+    }
+
+    /// Returns the loopback that is asked for in the networks that ringmark makes.
+    pub fn loopback(&self) -> Option<PathKind> {
+        match self.server_address? {
+            _ if self.has_command() => None,
+            IpAddr::V4(Ipv4Addr::LOCALHOST) => Some(PathKind::Loopback),
+            IpAddr::V6(Ipv6Addr::LOCALHOST) => Some(PathKind::Loopback6),
+            _ => None,
+        }
+    }
+
     /// Returns what to add to a command line for the same sides.
     pub fn arguments(&self) -> impl Iterator<Item = (&'static str, String)> {
         [
             (SERVER, self.server_command.clone()),
             (LOAD, self.load_command.clone()),
-            ("--server-address", self.server_address.map(|address| address.to_string())),
+            (ADDRESS, self.server_address.map(|address| address.to_string())),
             (REMOTE_BIN, self.remote_bin.as_ref().map(|path| path.display().to_string())),
         ]
         .into_iter()
@@ -124,9 +142,13 @@ impl Options {
 
     /// Asks both sides where and what they are; none if neither has a command.
     pub fn look(&self, server: &Path) -> Result<Option<Launchers>> {
-        if self.server_command.is_none() && self.load_command.is_none() {
-            if let Some((option, value)) = self.arguments().next() {
-                bail!("{option} {value}: only with --server-command or --load-command");
+        if !self.has_command() {
+            // A network that ringmark makes has such an address by the matrix.
+            let of_network = self.loopback().is_some().then_some(ADDRESS);
+            let mut others = self.arguments().filter(|(option, _)| Some(*option) != of_network);
+            if let Some((option, value)) = others.next() {
+                let but = if option == ADDRESS { "; without them 127.0.0.1 or ::1" } else { "" };
+                bail!("{option} {value}: only with --server-command or --load-command{but}");
             }
             return Ok(None);
         }

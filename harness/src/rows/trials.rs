@@ -40,7 +40,7 @@ pub struct TrialRow {
     /// host's network namespace.
     pub network_namespace: String,
     /// The network between the sides, if ringmark made one: `loopback`, `loopback6`, the same over
-    /// IPv6, or `veth`, a pair of virtual Ethernet devices.
+    /// IPv6, `veth`, a pair of virtual Ethernet devices, or `unix`, a Unix socket.
     #[serde(default)]
     pub path: String,
     /// Bytes of the largest packet there.

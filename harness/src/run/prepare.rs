@@ -15,9 +15,10 @@ use super::{exclusive, resume};
 use crate::count::InstructionCounter;
 use crate::doctor::{self, Examination};
 use crate::machine::Machine;
+use crate::machine::path::PathKind;
 use crate::machine::placement::Placement;
-use crate::matrix::Matrix;
 use crate::matrix::connection_limits::own_descriptors;
+use crate::matrix::{Matrix, Workload};
 use crate::programs::process::Interruptions;
 use crate::programs::server::FIRST_PORT;
 use crate::programs::server_plan::server_binary;
@@ -88,6 +89,24 @@ impl RunRequest {
         let open_files = ringmark::process::raise_open_files_limit().context("RLIMIT_NOFILE")?;
         give_files(&mut matrix, open_files);
         Ok(Self { name, matrix, expanded: None, seed })
+    }
+}
+
+impl RunRequest {
+    /// Moves what is over 127.0.0.1 to ::1. A run that has begun must be there already.
+    fn go_over_ipv6(&mut self, has_begun: bool) -> Result<()> {
+        let Matrix { memory, scale, instructions, .. } = &self.matrix;
+        ensure!(
+            memory.is_none() && scale.is_none() && instructions.is_none(),
+            "--server-address ::1: [memory], [scale] and [instructions] are over 127.0.0.1 only; \
+             leave them out of the matrix"
+        );
+        let over_ipv4 = |workload: &&mut Workload| workload.path == PathKind::Loopback;
+        for workload in self.matrix.workloads.iter_mut().filter(over_ipv4) {
+            ensure!(!has_begun, "--server-address ::1: the run began with 127.0.0.1");
+            workload.path = PathKind::Loopback6;
+        }
+        self.matrix.check()
     }
 }
 
@@ -215,12 +234,15 @@ impl Prepared {
         lock: Option<FolderLock>,
     ) -> Result<Self> {
         let started = SystemTime::now();
-        let request = RunRequest::of(&options, original.as_ref(), started)?;
+        let mut request = RunRequest::of(&options, original.as_ref(), started)?;
         let alone = exclusive::alone(&request.matrix)?;
         let sides = match &original {
             Some(manifest) => options.sides.completed_from(manifest.sides.as_ref())?,
             None => options.sides,
         };
+        if sides.loopback() == Some(PathKind::Loopback6) {
+            request.go_over_ipv6(original.is_some())?;
+        }
         let setting = RunSetting::find(options.server.as_deref(), &sides, &request.matrix)?;
         let folder = options.resume.or(options.out);
         let folder = folder.unwrap_or_else(|| new_folder(started, &setting.machine, &request.name));

@@ -1,8 +1,9 @@
 //! A trial's server, where it runs, and the loads that are started beside it.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use anyhow::{Context, Result, bail, ensure};
+use ringmark::address::Address;
 use ringmark::protocol::ServerCounters;
 
 use super::context::TrialContext;
@@ -52,8 +53,7 @@ impl<'a> Site<'a> {
             backend: &trial.arm.backend,
             settings: &settings,
             workers: context.workers,
-            address: path.as_ref().map_or(Ipv4Addr::LOCALHOST.into(), |path| path.address),
-            first_port: context.first_port,
+            listen: listen(context, path.as_ref()),
             ports: context.ports,
             cpus: &context.placement.server,
             launchers: context.launchers.as_ref(),
@@ -162,9 +162,9 @@ fn path(
         Ok(path) => {
             row.network_namespace = "fresh".to_owned();
             row.path = path.facts.kind.name().to_owned();
-            row.mtu = Some(path.facts.mtu);
+            row.mtu = path.facts.mtu;
             row.congestion = path.facts.congestion.clone();
-            row.offloads = path.facts.offloads.to_string();
+            row.offloads = path.facts.offloads.clone();
             Ok(Some(path))
         }
         Err(why) if asked.is_default() => {
@@ -172,6 +172,18 @@ fn path(
             Ok(None)
         }
         Err(why) => bail!(NotHere(why.to_string())),
+    }
+}
+
+/// Returns where a server listens. A network of its own has every port free, and behind a command
+/// the load must know them beforehand.
+fn listen(context: &TrialContext, path: Option<&NetworkPath>) -> Address {
+    match (path, &context.launchers) {
+        (Some(path), _) => path.address(context.first_port),
+        (None, Some(there)) => {
+            SocketAddr::new(there.sides.server_address, context.first_port).into()
+        }
+        (None, None) => SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into(),
     }
 }
 

@@ -19,8 +19,8 @@ use sources::{Named, SOURCES, Source, text};
 /// not stand above each other. `backend/` is the files in that folder, `backend` the list of them.
 const LIBRARY: &[&str] = &[
     "call cpus echo error kernel process rights socket whereabouts",
-    "counters listener stop sys",
-    "service",
+    "address counters stop sys",
+    "listener service",
     "contract",
     "connection drain orders ports protocol work worker",
     "backend/",

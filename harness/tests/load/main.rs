@@ -14,6 +14,7 @@ mod open;
 mod programs;
 mod saturated;
 mod services;
+mod unix;
 
 use std::process::{Command, Output};
 use std::sync::atomic::Ordering::SeqCst;

@@ -123,7 +123,7 @@ fn stand_in() {
     told.next();
 
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let addresses = vec![listener.local_addr().unwrap()];
+    let addresses = vec![listener.local_addr().unwrap().into()];
     let (mut knobs, mut in_force) = (Facts::new(), Facts::new());
     if fault == "unregistered" {
         knobs.insert("registered_ring".to_owned(), "on".into());

@@ -28,6 +28,13 @@ message_bytes = 64
 path = \"veth\"
 
 [[workload]]
+name = \"unix\"
+question = \"Does a socket without a network?\"
+connections = 2
+message_bytes = 64
+path = \"unix\"
+
+[[workload]]
 name = \"pigeons\"
 question = \"Does another congestion control?\"
 connections = 2
@@ -49,7 +56,10 @@ fn a_workloads_network_is_made_recorded_and_refused_in_words() {
     let matrix = heading(&["epoll-et"]) + CALLS + WORKLOADS;
     let place = Place::with(&matrix);
     let printed = stdout(&success(&mut place.run()));
-    assert_has(&printed, &[", MTU 1,500, reno ", ", over loopback6 ", ", over veth "]);
+    assert_has(
+        &printed,
+        &[", MTU 1,500, reno ", ", over loopback6 ", ", over veth ", ", over unix "],
+    );
     let trials = place.rows("trials.csv");
     assert_reasons(&trials);
     let of = |workload: &str| -> Vec<&Row> {
@@ -70,6 +80,10 @@ fn a_workloads_network_is_made_recorded_and_refused_in_words() {
     }
     for row in of("ethernet").into_iter().filter(|row| is_possible(row)) {
         assert_eq!((&*row["path"], &*row["mtu"]), ("veth", "1500"), "{row:?}");
+    }
+    for row in of("unix").into_iter().filter(|row| is_possible(row)) {
+        assert_eq!(columns(row), ["unix", "", ""], "{row:?}");
+        assert!(row["status"] != "ok" || number(row, "echoes") > 0.0, "{row:?}");
     }
     for row in trials.iter().filter(|row| !is_possible(row) && row["workload"] != "pigeons") {
         // Without root.

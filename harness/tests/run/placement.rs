@@ -460,8 +460,24 @@ fn what_is_no_way_is_named_in_one_line() {
         }
     }
     let place = Place::with(&matrix("50ms"));
-    let line = failure(place.run().args(["--server-address", "127.0.0.1"]));
-    assert_has(&line, &["only with --server-command or --load-command"]);
+    let line = failure(place.run().args(["--server-address", "10.0.0.1"]));
+    assert_has(&line, &["only with --server-command or --load-command; without them 127.0.0.1 or"]);
+}
+
+#[test]
+fn a_run_goes_over_ipv6_where_it_is_told_to() {
+    let place = Place::with(&calls(&["epoll-et"]));
+    success(place.run().args(["--server-address", "::1"]));
+    for row in place.rows("trials.csv") {
+        assert!(row["path"] == "loopback6" || row["status"] == "unsupported", "{row:?}");
+    }
+    let mut again = place.command("run");
+    success(again.args(["--replay", "out", "--out", "again", "--server-address", "::1"]));
+    let place = Place::with(&calls(&["epoll-et"]));
+    success(&mut place.run());
+    let mut other = place.command("run");
+    other.args(["--replay", "out", "--out", "other", "--server-address", "::1"]);
+    assert_has(&failure(&mut other), &["--server-address ::1: the run began with 127.0.0.1"]);
 }
 
 #[test]

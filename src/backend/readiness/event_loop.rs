@@ -7,14 +7,13 @@ use crate::contract::{Backend, BackendFacts, Facts, Knob, Knobs, Unsupported};
 use crate::counters::Counters;
 use crate::drain::{self, Owed};
 use crate::error::{interrupted, would_block};
-use crate::listener::{self, ACCEPTS_PER_TURN, AcceptPause, Accepted};
+use crate::listener::{self, ACCEPTS_PER_TURN, AcceptPause, Accepted, Listener};
 use crate::service::Conversation;
 use crate::stop::Stop;
 use crate::sys;
 use crate::work::Work;
 use std::collections::VecDeque;
 use std::io;
-use std::net::TcpListener;
 use std::ops::Range;
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
 
@@ -36,7 +35,7 @@ const SENDS_PER_TURN: usize = 16;
 /// A worker on one of the selectors.
 pub struct Readiness<S, C: Conversation> {
     selector: S,
-    listeners: Vec<TcpListener>,
+    listeners: Vec<Listener>,
     accepts_per_turn: usize,
     /// While it lasts, no listener is waited for.
     rest: AcceptPause,
@@ -86,7 +85,7 @@ impl<S: Selector, C: Conversation> Backend for Readiness<S, C> {
         S::probe(knobs)
     }
 
-    fn new(listeners: Vec<TcpListener>, knobs: &Knobs, terms: C::Terms) -> io::Result<Self> {
+    fn new(listeners: Vec<Listener>, knobs: &Knobs, terms: C::Terms) -> io::Result<Self> {
         let selector = S::new(knobs)?;
         listeners.iter().try_for_each(|listener| selector.admit(listener.as_raw_fd()))?;
         Ok(Self {

@@ -9,7 +9,7 @@ use super::token::{RequestKind, Token};
 use crate::contract::{Backend, BackendFacts, Facts, Knobs, Unsupported};
 use crate::counters::Counters;
 use crate::drain::{self, Owed};
-use crate::listener::{self, AcceptPause, Failures, Remedy};
+use crate::listener::{self, AcceptPause, Failures, Listener, Remedy};
 use crate::process;
 use crate::service::Conversation;
 use crate::stop::Stop;
@@ -17,7 +17,6 @@ use crate::work::Work;
 use io_uring::opcode;
 use std::io;
 use std::mem::ManuallyDrop;
-use std::net::TcpListener;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
@@ -38,7 +37,7 @@ fn most_unheard(cq_entries: u32, listeners: usize, made_in_enters: bool) -> u64 
     fillings * u64::from(cq_entries) + listeners as u64 + GATHERED
 }
 
-fn margin(ring: &Ring, listeners: &[TcpListener]) -> u64 {
+fn margin(ring: &Ring, listeners: &[Listener]) -> u64 {
     most_unheard(ring.cq_entries(), listeners.len(), ring.completes_in_enters())
 }
 
@@ -46,7 +45,7 @@ fn margin(ring: &Ring, listeners: &[TcpListener]) -> u64 {
 pub struct Uring<H: Handler> {
     ring: Ring,
     handler: H,
-    listeners: Vec<TcpListener>,
+    listeners: Vec<Listener>,
     work: Work,
     terms: TermsOf<H>,
 }
@@ -79,7 +78,7 @@ impl<H: Handler> Backend for Uring<H> {
         probe_memory::<H>(setup, knobs, workers)
     }
 
-    fn new(listeners: Vec<TcpListener>, knobs: &Knobs, terms: TermsOf<H>) -> io::Result<Self> {
+    fn new(listeners: Vec<Listener>, knobs: &Knobs, terms: TermsOf<H>) -> io::Result<Self> {
         let setup = setup_for::<H>(knobs, 1);
         let in_words = |refused: Unsupported| io::Error::other(refused.reason);
         let ring = Ring::new(setup).map_err(|error| in_words(setup::explain(&error, &setup)))?;
@@ -164,7 +163,7 @@ fn probe_memory<H: Handler>(setup: Setup, knobs: &Knobs, workers: u16) -> Result
 struct Loop<'a, H: Handler> {
     core: Core<'a>,
     handler: &'a mut H,
-    listeners: Vec<TcpListener>,
+    listeners: Vec<Listener>,
     /// Listeners that accept nothing until the rest is over.
     resting: Vec<u32>,
     rest: AcceptPause,

@@ -32,6 +32,8 @@
 //! A multishot poll reports each arrival of data once. The receive that follows does not wait: it
 //! may find that an earlier one has taken all (EAGAIN). After one that says that the socket has
 //! more, or fills its buffer, the next follows at once; otherwise the next report is waited for.
+//! When the report tells of the peer's end, receives follow until one finds it: a Unix socket does
+//! not count the end as more, as TCP does (`tcp_inq_hint` in the kernel).
 //!
 //! # Bundles
 //! A receive fills as many buffers as there are bytes for, and one completion names the first. A

@@ -57,8 +57,7 @@ pub enum State {
     Ended = 1 << 6,
     /// The connection is broken; what is owed is lost.
     Failed = 1 << 7,
-    /// The poll has reported the peer's end or an error. A conversation, which may have nothing to
-    /// send that would fail, receives until it finds that.
+    /// The poll has reported the peer's end or an error: receives follow until one finds it.
     Cut = 1 << 8,
 }
 

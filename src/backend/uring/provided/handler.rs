@@ -175,7 +175,7 @@ impl<T: Technique, C: Conversation> Handler for Provided<T, C> {
         if T::POLL
             && (length == self.buffer_bytes
                 || completion.sock_nonempty()
-                || !C::ECHOES && connection.is(State::Cut))
+                || connection.is(State::Cut))
         {
             connection.set(State::Readable);
         }

@@ -66,7 +66,7 @@ impl<T: Technique, C: Conversation> Provided<T, C> {
         if completion.result > 0 {
             connection.set(State::Readable);
             let ends = libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR;
-            if !C::ECHOES && completion.result & i32::from(ends) != 0 {
+            if completion.result & i32::from(ends) != 0 {
                 connection.set(State::Cut);
             }
         }
