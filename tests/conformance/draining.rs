@@ -133,13 +133,8 @@ fn first_cpu() -> usize {
 fn loaded_until_the_end(backend: &Backend, arguments: &[&str], count: usize) {
     let arguments = [&["--drain-seconds", "30"], arguments].concat();
     let Some(server) = started(backend, &arguments) else { return };
-    let mut clients: Vec<Client> = server
-        .addresses
-        .iter()
-        .cycle()
-        .take(count)
-        .map(|address| Client::connect(address))
-        .collect();
+    let mut clients: Vec<Client> =
+        server.addresses.iter().cycle().take(count).map(Client::connect).collect();
     let progress: Vec<AtomicU64> = clients.iter().map(|_| AtomicU64::new(0)).collect();
     let end = thread::scope(|scope| {
         for (index, (client, progress)) in clients.iter_mut().zip(&progress).enumerate() {
