@@ -72,10 +72,15 @@ impl Unsent {
 /// Sends once. A socket that takes only a part is full (epoll(7), "how to use EPOLLET"), so there
 /// is no second try; one that takes nothing has sent 0.
 pub fn send(counters: &Counters, fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
-    match sys::send(counters, fd, bytes, 0) {
+    sent(counters, bytes.len(), sys::send(counters, fd, bytes, 0))
+}
+
+/// Counts what came of a send that was asked for so many bytes.
+pub fn sent(counters: &Counters, asked: usize, outcome: io::Result<usize>) -> io::Result<usize> {
+    match outcome {
         Ok(sent) => {
             counters.bytes_sent.add(sent as u64);
-            if sent < bytes.len() {
+            if sent < asked {
                 counters.short_sends.add(1);
             }
             Ok(sent)

@@ -269,6 +269,11 @@ impl Knobs {
         Ok(knobs)
     }
 
+    /// Whether the backend has a knob of this name.
+    pub fn has(&self, name: &str) -> bool {
+        self.values.iter().any(|(knob, _)| knob.name == name)
+    }
+
     fn setting(&self, name: &str) -> KnobValue {
         let found = self.values.iter().find(|(knob, _)| knob.name == name);
         found.unwrap_or_else(|| panic!("knob {name} is not declared")).1

@@ -95,6 +95,10 @@ counters! {
     would_block,
     /// Sends that took only a part.
     short_sends,
+    /// Sends without a copy (`zero_copy`) of which the kernel has let go.
+    zero_copies,
+    /// Those of them that it copied all the same.
+    zero_copies_copied,
     /// Times that a connection's input was paused because too much was owed to its peer.
     backpressure_pauses,
     /// Times that accepting was paused: files, memory or threads ran out (EMFILE, ENFILE, ENOBUFS,

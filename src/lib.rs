@@ -30,3 +30,4 @@ pub mod sys;
 pub mod whereabouts;
 pub mod work;
 pub mod worker;
+pub mod zero_copy;

@@ -15,6 +15,7 @@ use ringmark::service::{Service, ServiceName};
 use ringmark::stop::Stop;
 use ringmark::whereabouts::Whereabouts;
 use ringmark::worker::{Plan, Up, Worker};
+use ringmark::zero_copy;
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
@@ -163,6 +164,7 @@ fn serve(options: &Options) -> Result<ExitCode> {
     if !entry.echoes && service != Service::Echo {
         return Err(format!("{} serves nothing: leave out --service", entry.name).into());
     }
+    check_zero_copy(&knobs, service, &options.listen)?;
     let ports = count_ports(options)?;
     let stdin = if options.hold { Some(hold(entry)?) } else { None };
     process::raise_open_files_limit()?;
@@ -195,6 +197,20 @@ fn hold(entry: &Entry) -> Result<Lines> {
         Some(_) => Ok(stdin),
         None => Err("--hold: stdin ended before a line came; nothing was started".into()),
     }
+}
+
+/// Refuses to send without a copy where nothing can be.
+fn check_zero_copy(knobs: &Knobs, service: Service, listen: &Address) -> Result<()> {
+    let why = match (service, listen) {
+        _ if !zero_copy::is_on(knobs) => return Ok(()),
+        (Service::Echo, _) => {
+            "an echo's bytes are in buffers that the next message needs; give --service exchange \
+             or source"
+        }
+        (_, Address::Unix(_)) => "a Unix socket always copies",
+        _ => return Ok(()),
+    };
+    Err(format!("--set zero_copy=on: {why}").into())
 }
 
 /// How many ports it listens on.

@@ -100,6 +100,11 @@ pub fn set_nodelay(fd: RawFd) -> io::Result<()> {
     switch_on(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY).map_err(named("setsockopt(TCP_NODELAY)"))
 }
 
+/// SO_ZEROCOPY: sends may ask for MSG_ZEROCOPY.
+pub fn set_zero_copy(fd: RawFd) -> io::Result<()> {
+    switch_on(fd, libc::SOL_SOCKET, libc::SO_ZEROCOPY).map_err(named("setsockopt(SO_ZEROCOPY)"))
+}
+
 /// setsockopt(2) of an option that is on or off.
 fn switch_on(fd: RawFd, level: libc::c_int, option: libc::c_int) -> io::Result<()> {
     let on: libc::c_int = 1;

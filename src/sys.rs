@@ -5,7 +5,7 @@
 
 use crate::call::Call;
 use crate::counters::Counters;
-use crate::error::{check, check_size, interrupted, named, owned};
+use crate::error::{check, check_size, interrupted, named, owned, would_block};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::ptr;
@@ -144,6 +144,39 @@ pub fn send(counters: &Counters, fd: RawFd, bytes: &[u8], flags: libc::c_int) ->
     check_size(unsafe {
         libc::send(fd, bytes.as_ptr().cast(), bytes.len(), flags | libc::MSG_NOSIGNAL)
     })
+}
+
+/// Takes one entry of a socket's error queue (recvmsg(2), MSG_ERRQUEUE); none: it is empty, or the
+/// entry is none of IP.
+pub fn receive_error(
+    counters: &Counters,
+    fd: RawFd,
+) -> io::Result<Option<libc::sock_extended_err>> {
+    // Room for an entry and the address of its sender, which the kernel puts behind it.
+    let mut control = [0_u64; 16];
+    // SAFETY: an all-zero msghdr is a valid value of that plain structure.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_control = control.as_mut_ptr().cast();
+    message.msg_controllen = size_of_val(&control) as _;
+    counters.count(Call::Recvmsg);
+    // SAFETY: the message has no data and no address, and `control` is as long as it says.
+    let received = unsafe { libc::recvmsg(fd, &raw mut message, libc::MSG_ERRQUEUE) };
+    match check_size(received) {
+        Err(error) if would_block(&error) => return Ok(None),
+        outcome => outcome?,
+    };
+    // SAFETY: the kernel has written `msg_controllen` bytes of control messages.
+    let header = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
+    // SAFETY: it is null, or points to a header within `control`.
+    let Some(found) = (unsafe { header.as_ref() }) else { return Ok(None) };
+    let is_of_ip = matches!(
+        (found.cmsg_level, found.cmsg_type),
+        (libc::SOL_IP, libc::IP_RECVERR) | (libc::SOL_IPV6, libc::IPV6_RECVERR)
+    );
+    // SAFETY: such a message holds a sock_extended_err, which may not be aligned.
+    Ok(is_of_ip.then(|| unsafe {
+        libc::CMSG_DATA(header).cast::<libc::sock_extended_err>().read_unaligned()
+    }))
 }
 
 /// accept(2), as the document calls it: the peer's address is asked for, the socket is blocking.

@@ -90,7 +90,7 @@ fn arguments_that_mean_nothing() {
 
 #[test]
 fn services_that_make_no_sense() {
-    for Backend { name, echoes, .. } in supported() {
+    for Backend { name, echoes, knobs, .. } in supported() {
         let with = |arguments: &str, words: &[&str]| {
             let arguments: Vec<&str> = arguments.split(' ').collect();
             let all = [&["--backend", &name, "--listen", "127.0.0.1:0", "--service"], &*arguments];
@@ -105,6 +105,9 @@ fn services_that_make_no_sense() {
         with("exchange --request-bytes -1 --response-bytes 1", &["-1"]);
         with("echo --response-bytes 64", &["echo", "--response-bytes"]);
         with("sink --request-bytes 64 --response-bytes 64", &["sink", "--response-bytes"]);
+        if knobs.iter().any(|knob| knob.name == "zero_copy") {
+            with("echo --set zero_copy=on", &["zero_copy=on", "--service exchange"]);
+        }
         if !echoes {
             with("sink --request-bytes 64", &["serves nothing", "--service"]);
         }

@@ -42,6 +42,11 @@ fn main() {
         }
         // An older kernel refuses it.
         settings.retain(|setting| setting != "no_iowait=on" || kernel::version() >= (6, 15));
+        if backend.knobs.iter().any(|knob| knob.name == "busy_poll_us") {
+            let case = "busy_poll_us is what the kernel has taken over";
+            let too_old = (kernel::version() < (6, 9)).then(|| "needs Linux 6.9".to_owned());
+            trials.push(support::trial(&backend, case, too_old, polls_as_long_as_it_says));
+        }
         for setting in settings {
             let case = format!("{setting} is what the kernel was asked for");
             let body = move |backend: &Backend| asked_for_what_it_says(backend, &setting);
@@ -87,6 +92,16 @@ fn asked_for_what_it_says(backend: &Backend, setting: &str) {
             assert_eq!(flags & flag != 0, is_on, "{fact}: io_uring_enter with flags {flags:#x}");
         }
     }
+}
+
+/// A ring that polls a device says the time that the kernel has taken over.
+fn polls_as_long_as_it_says(backend: &Backend) {
+    let server = backend.start(&["--set", "busy_poll_us=70"]);
+    assert_eq!(server.ready["in_force"]["busy_poll_us"], 70);
+    let mut client = server.connect();
+    client.echo(100);
+    client.finish();
+    server.finish();
 }
 
 /// The numbers behind `field` in the lines of a call.

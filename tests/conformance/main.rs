@@ -38,10 +38,10 @@ mod draining;
 mod faults;
 mod knobs;
 mod leaving;
-mod places;
 mod pressure;
 mod services;
 mod starting;
+mod variants;
 mod workers;
 
 use libtest_mimic::{Arguments, Trial};
@@ -50,6 +50,7 @@ use std::fs;
 use std::num::NonZero;
 use std::thread;
 use support::{Backend, Place, Server, eventually};
+use variants::{VARIANTS, Variant};
 
 /// One case.
 struct Case {
@@ -139,11 +140,15 @@ fn main() {
                 support::trial(&backend, case.name, case.obstacle(&backend), case.body)
             }),
         );
-        for &(place, name, cases) in places::PLACES {
-            let backend = Backend { place, ..backend.clone() };
-            let all =
-                fitting.clone().chain(places::CASES.iter().filter(|case| case.fits(&backend)));
-            trials.extend(all.filter(|case| cases.contains(&case.name)).map(|case| {
+        for variant in VARIANTS {
+            let Variant { name, place, settings, knob, cases } = *variant;
+            if knob.is_some_and(|knob| !has_knob(&backend, knob)) {
+                continue;
+            }
+            let backend = Backend { place, settings, ..backend.clone() };
+            let own = variants::CASES.iter().filter(|case| case.fits(&backend));
+            let chosen = fitting.clone().chain(own).filter(|case| cases.contains(&case.name));
+            trials.extend(chosen.map(|case| {
                 let obstacle = case.obstacle(&backend).or_else(|| place.obstacle());
                 support::trial(&backend, &format!("{name}::{}", case.name), obstacle, case.body)
             }));

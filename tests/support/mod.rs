@@ -58,12 +58,15 @@ pub struct Backend {
     pub knobs: Vec<Knob>,
     /// The kind of address of its servers.
     pub place: Place,
+    /// Settings of its servers, beside a case's own.
+    pub settings: &'static [&'static str],
 }
 
 impl Backend {
     /// Starts a server and waits until it is ready.
     pub fn start(&self, arguments: &[&str]) -> Server {
-        Server::spawn(command_at(&self.place.address(), &self.name, arguments))
+        let arguments = [arguments, self.settings].concat();
+        Server::spawn(command_at(&self.place.address(), &self.name, &arguments))
     }
 }
 
@@ -141,6 +144,7 @@ pub fn parse_backends(json: &[u8]) -> Vec<Backend> {
             unsupported: (!flag(entry, "supported")).then(|| text(entry, "reason")),
             descriptors_per_worker: entry["descriptors_per_worker"].as_u64(),
             place: Place::Ip,
+            settings: &[],
             knobs: entry["knobs"]
                 .as_array()
                 .expect("a list of knobs")

@@ -83,6 +83,11 @@ pub struct PathFacts {
 }
 
 impl PathKind {
+    /// Whether packets go through a device that can be polled (NAPI).
+    pub fn has_device(self) -> bool {
+        self == Self::Veth
+    }
+
     /// Returns the name in a matrix and in `trials.csv`.
     pub fn name(self) -> &'static str {
         match self {

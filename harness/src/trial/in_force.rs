@@ -9,6 +9,7 @@ use serde::Deserialize;
 #[serde(default)]
 struct AskedOfKernel {
     registered_ring: Option<String>,
+    no_iowait: Option<String>,
     task_run: Option<String>,
     sq_idle_ms: u64,
     sq_cpu: u64,
@@ -24,6 +25,7 @@ struct AskedOfKernel {
 #[serde(default)]
 struct InForce {
     registered_ring: Option<bool>,
+    no_iowait: Option<bool>,
     setup: Option<String>,
     features: Option<Vec<String>>,
     sq_entries: Option<u64>,
@@ -50,9 +52,13 @@ fn compare(asked: &AskedOfKernel, found: &InForce) -> Vec<String> {
             missing.push(format!("{knob}={asked} is not in force, the server says {found}"));
         }
     };
-    if let Some(ring) = &asked.registered_ring {
-        let holds = found.registered_ring == Some(ring == "on");
-        expect(holds, "registered_ring", ring, &json(&found.registered_ring));
+    for (knob, asked, found) in [
+        ("registered_ring", &asked.registered_ring, found.registered_ring),
+        ("no_iowait", &asked.no_iowait, found.no_iowait),
+    ] {
+        if let Some(asked) = asked {
+            expect(found == Some(asked == "on"), knob, asked, &json(&found));
+        }
     }
     if let Some(task_run) = &asked.task_run {
         let holds = found.has_flag("DEFER_TASKRUN") == (task_run == "defer")

@@ -55,6 +55,9 @@ pub fn judge(
     row: &mut TrialRow,
 ) -> Result<(Status, String)> {
     let counters = site.stop(row)?;
+    if let Some(reason) = copied_all_the_same(&counters) {
+        return Ok((Status::Unsupported, reason));
+    }
     readings.fill(row, workload, latency);
     row.events_per_wait = counters.events_per_wait_since(&readings.counters_before);
     let sharing = readings.sharing();
@@ -71,6 +74,18 @@ pub fn judge(
         counters,
         ..evidence
     }))
+}
+
+/// Says that sends without a copy were none: their cost is then that of a copy and of the
+/// notifications besides, which says nothing of a network card.
+fn copied_all_the_same(counters: &ServerCounters) -> Option<String> {
+    let [sends, copied] = ["zero_copies", "zero_copies_copied"].map(|name| counters.of_loop(name));
+    (copied > 0).then(|| {
+        format!(
+            "zero_copy: the kernel copied {copied} of {sends} sends all the same, as it does on \
+             loopback and between devices of one machine: use two machines"
+        )
+    })
 }
 
 /// All that was read in a trial.

@@ -41,6 +41,7 @@ impl<'a> Site<'a> {
     ) -> Result<Self> {
         let asked = trial.task.workload().map(Workload::path).unwrap_or_default();
         let path = path(context, &asked, row)?;
+        check_device(path.as_ref(), &trial.arm.set)?;
         let settings = match trial.task.workload() {
             Some(workload) => workload.settings(&trial.arm),
             None => trial.arm.set.clone(),
@@ -173,6 +174,22 @@ fn path(
         }
         Err(why) => bail!(NotHere(why.to_string())),
     }
+}
+
+/// Refuses to poll a device of a network that has none.
+fn check_device(path: Option<&NetworkPath>, settings: &[String]) -> Result<()> {
+    let polls = |setting: &&String| {
+        setting.strip_prefix("busy_poll_us=").is_some_and(|time| !time.trim_matches('0').is_empty())
+    };
+    let (Some(path), Some(setting)) = (path, settings.iter().find(polls)) else { return Ok(()) };
+    ensure!(
+        path.facts.kind.has_device(),
+        NotHere(format!(
+            "{setting}: path \"{}\" has no device to poll; give path = \"veth\", or two machines",
+            path.facts.kind.name()
+        ))
+    );
+    Ok(())
 }
 
 /// Returns where a server listens. A network of its own has every port free, and behind a command

@@ -22,7 +22,7 @@ const LIBRARY: &[&str] = &[
     "address counters stop sys",
     "listener service",
     "contract",
-    "connection drain orders ports protocol work worker",
+    "connection drain orders ports protocol work worker zero_copy",
     "backend/",
     "backend list",
     "lib main",

@@ -32,6 +32,24 @@ service = \"source\"
 response_bytes = 16384
 ";
 
+/// On loopback the kernel copies what is sent without a copy.
+#[test]
+fn sends_that_were_copied_all_the_same_have_no_figures() {
+    let arms = "{ backend = \"epoll-et\" }";
+    let zero_copy = "{ backend = \"uring-multishot\", set = [\"zero_copy=on\"] }";
+    let heading = heading(&["epoll-et"]).replace(arms, &format!("{arms}, {zero_copy}"));
+    let down = SERVICES.split("[[workload]]").last().unwrap();
+    let place = Place::with(&format!("{heading}{LATENCY}\n[[workload]]{down}"));
+    place.run().output().unwrap();
+    let trials = place.rows("trials.csv");
+    let copied: Vec<_> = trials.iter().filter(|row| row["arm"].contains("zero_copy")).collect();
+    assert!(!copied.is_empty(), "{trials:?}");
+    for row in copied {
+        assert_eq!(row["status"], "unsupported", "{row:?}");
+        assert_has(&row["reason"], &["zero_copy: the kernel copied ", "use two machines"]);
+    }
+}
+
 #[test]
 fn exchanges_and_streams_are_measured_and_shown() {
     let matrix = heading(&["epoll-et", "uring-multishot"]) + LATENCY + SERVICES;

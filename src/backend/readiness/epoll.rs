@@ -8,6 +8,7 @@ use crate::counters::Counters;
 use crate::error::named;
 use crate::sys;
 use crate::work::WORK_NS;
+use crate::zero_copy::ZERO_COPY;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
@@ -91,6 +92,7 @@ impl<const EDGE: bool> Selector for Epoll<EDGE> {
                 "microseconds that a wait polls the network device before it sleeps (EPIOCSPARAMS, \
                  Linux 6.9); 0 is off; no effect on loopback, which has no NAPI device to poll",
             ),
+            ZERO_COPY,
             WORK_NS,
         ],
         ..BackendFacts::DEFAULT
@@ -151,10 +153,11 @@ impl<const EDGE: bool> Selector for Epoll<EDGE> {
     fn ready(&self, index: usize) -> Ready {
         let libc::epoll_event { events, u64: fd } = self.events[index];
         let fd = fd as RawFd;
+        let failed = events & libc::EPOLLERR as u32 != 0;
         if EDGE {
-            Ready { fd, only_space: events == OUTPUT, cut: events & CUT != 0 }
+            Ready { fd, only_space: events == OUTPUT, cut: events & CUT != 0, failed }
         } else {
-            Ready::level(fd)
+            Ready { failed, ..Ready::level(fd) }
         }
     }
 

@@ -1,7 +1,7 @@
 //! The readiness loop over a [`Selector`].
 
 use super::batch::Batch;
-use super::selector::{Interest, Selector};
+use super::selector::{Interest, Ready, Selector};
 use crate::connection::{self, Unsent};
 use crate::contract::{Backend, BackendFacts, Facts, Knob, Knobs, Unsupported};
 use crate::counters::Counters;
@@ -9,9 +9,11 @@ use crate::drain::{self, Owed};
 use crate::error::{interrupted, would_block};
 use crate::listener::{self, ACCEPTS_PER_TURN, AcceptPause, Accepted, Listener};
 use crate::service::Conversation;
+use crate::socket;
 use crate::stop::Stop;
 use crate::sys;
 use crate::work::Work;
+use crate::zero_copy;
 use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
@@ -42,6 +44,8 @@ pub struct Readiness<S, C: Conversation> {
     /// By fd: the kernel gives the lowest free number, so this stays dense.
     slots: Vec<Slot<C>>,
     terms: C::Terms,
+    /// Whether a conversation's bytes are sent without a copy.
+    zero_copy: bool,
     /// Connections that may have more input, but whose turn was over: no edge will come for it.
     unfinished: VecDeque<RawFd>,
     work: Work,
@@ -95,6 +99,7 @@ impl<S: Selector, C: Conversation> Backend for Readiness<S, C> {
             rest: AcceptPause::default(),
             slots: connection::table()?,
             terms,
+            zero_copy: !C::ECHOES && zero_copy::is_on(knobs),
             unfinished: VecDeque::new(),
             work: Work::of(knobs),
             batch: Batch::of(knobs),
@@ -125,6 +130,7 @@ impl<S: Selector, C: Conversation> Backend for Readiness<S, C> {
             let mut stopped = false;
             for index in 0..self.selector.wait(counters, timeout_ms)? {
                 let ready = self.selector.ready(index);
+                self.hear(counters, ready);
                 match &mut self.slots[ready.fd as usize] {
                     Slot::Connection(connection) => {
                         connection.cut |= ready.cut;
@@ -164,6 +170,15 @@ impl<S: Selector, C: Conversation> Backend for Readiness<S, C> {
 }
 
 impl<S: Selector, C: Conversation> Readiness<S, C> {
+    /// Takes what the kernel tells of sends without a copy.
+    #[inline(always)]
+    fn hear(&self, counters: &Counters, ready: Ready) {
+        if !C::ECHOES && self.zero_copy && ready.failed {
+            // A broken connection is found so by the next receive or send.
+            let _ = zero_copy::take_notifications(counters, ready.fd);
+        }
+    }
+
     fn slot(&mut self, fd: RawFd) -> &mut Slot<C> {
         let index = fd as usize;
         if index >= self.slots.len() {
@@ -204,7 +219,8 @@ impl<S: Selector, C: Conversation> Readiness<S, C> {
     }
 
     fn open(&mut self, counters: &Counters, socket: OwnedFd) {
-        if self.selector.add_connection(counters, socket.as_raw_fd()).is_err() {
+        let is_set_up = !self.zero_copy || socket::set_zero_copy(socket.as_raw_fd()).is_ok();
+        if !is_set_up || self.selector.add_connection(counters, socket.as_raw_fd()).is_err() {
             // Out of memory or of epoll watches: this connection is refused, the others go on.
             sys::close(counters, socket);
             counters.closed.add(1);
@@ -331,7 +347,12 @@ impl<S: Selector, C: Conversation> Readiness<S, C> {
                 connection.full = false;
                 return true;
             }
-            let Ok(sent) = connection::send(counters, fd, owed) else {
+            let outcome = if self.zero_copy {
+                zero_copy::send(counters, fd, owed)
+            } else {
+                sys::send(counters, fd, owed, 0)
+            };
+            let Ok(sent) = connection::sent(counters, owed.len(), outcome) else {
                 self.close(counters, fd);
                 return false;
             };

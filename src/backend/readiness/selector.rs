@@ -26,12 +26,14 @@ pub struct Ready {
     /// The peer has sent its end or an urgent mark, or the connection is broken: a short receive
     /// does not mean that nothing follows.
     pub cut: bool,
+    /// Its error queue may hold something.
+    pub failed: bool,
 }
 
 impl Ready {
     /// A level-triggered descriptor: what it was waited for is there, whatever that is.
     pub fn level(fd: RawFd) -> Self {
-        Self { fd, only_space: false, cut: false }
+        Self { fd, only_space: false, cut: false, failed: false }
     }
 }
 

@@ -19,7 +19,7 @@ pub struct Core<'a> {
     pub work: Work,
     /// Every request has been, or is being, taken back.
     pub stopping: bool,
-    /// Requests that have not had their last completion.
+    /// Requests that have not had their last completion, or the first of a send without a copy.
     pub in_flight: usize,
     /// A fence is among them.
     pub fenced: bool,
@@ -51,9 +51,9 @@ impl Core<'_> {
         Ok(())
     }
 
-    /// Queues a request that points to no memory.
+    /// Queues a request that points to no memory that could go.
     pub fn request(&mut self, token: Token, request: Request) -> io::Result<()> {
-        // SAFETY: it has no address.
+        // SAFETY: its address, if it has one, is of memory that lives as long as the process.
         unsafe { self.push(token, request.entry()) }.map(drop)
     }
 
@@ -104,7 +104,13 @@ impl Core<'_> {
     pub fn token_of(&mut self, completion: &Completion) -> io::Result<Token> {
         let token =
             Token::decode(completion.user_data).ok_or_else(|| completion.of_no_request())?;
-        if !completion.more() && token.kind.completes_always() {
+        // Nobody waits until the kernel lets go of a send's bytes: the peer may read them late or
+        // never, and they live as long as the process.
+        let ends = match token.kind {
+            RequestKind::ZeroCopySend => completion.let_go().is_none(),
+            kind => !completion.more() && kind.completes_always(),
+        };
+        if ends {
             self.ended()?;
         }
         Ok(token)

@@ -14,6 +14,7 @@ use crate::process;
 use crate::service::Conversation;
 use crate::stop::Stop;
 use crate::work::Work;
+use crate::zero_copy;
 use io_uring::opcode;
 use std::io;
 use std::mem::ManuallyDrop;
@@ -260,9 +261,15 @@ impl<H: Handler> Loop<'_, H> {
         let token = self.core.token_of(completion)?;
         match token.kind {
             RequestKind::Receive => self.handler.received(&mut self.core, token, completion)?,
+            // It may come after the connection was closed.
+            RequestKind::ZeroCopySend if completion.let_go().is_some() => {
+                let copied = completion.let_go() == Some(true);
+                zero_copy::note(self.core.counters, 1, copied);
+            }
             RequestKind::Poll
             | RequestKind::Send
             | RequestKind::PatientSend
+            | RequestKind::ZeroCopySend
             | RequestKind::Install => {
                 self.handler.completed(&mut self.core, token, completion)?;
             }

@@ -22,6 +22,7 @@ use crate::drain::Owed;
 use crate::service::Conversation;
 use crate::sys;
 use crate::work::WORK_NS;
+use crate::zero_copy::{self, ZERO_COPY};
 use io_uring::opcode;
 use io_uring::squeue::Flags;
 use io_uring::types::Fd;
@@ -35,6 +36,8 @@ pub struct Oneshot<C: Conversation> {
     connections: Vec<Buffered<C>>,
     buffers: Buffers,
     link: bool,
+    /// Whether a conversation's bytes are sent without a copy.
+    zero_copy: bool,
     terms: C::Terms,
 }
 
@@ -113,6 +116,7 @@ impl<C: Conversation> Handler for Oneshot<C> {
             setup::CQ_ENTRIES,
             setup::REGISTERED_RING,
             setup::NO_IOWAIT,
+            setup::BUSY_POLL_US,
             setup::MIN_WAIT_US,
             setup::MIN_WAIT_EVENTS,
             Knob::number(
@@ -121,6 +125,7 @@ impl<C: Conversation> Handler for Oneshot<C> {
                 64..=1_048_576,
                 "receive buffer of a connection, in bytes",
             ),
+            ZERO_COPY,
             WORK_NS,
         ],
         ..BackendFacts::DEFAULT
@@ -133,8 +138,8 @@ impl<C: Conversation> Handler for Oneshot<C> {
         if is_linked(knobs) { setup.with_room_for(LINKED) } else { setup }
     }
 
-    fn probe(_ring: &mut Ring, _knobs: &Knobs) -> Result<(), Unsupported> {
-        Ok(())
+    fn probe(_ring: &mut Ring, knobs: &Knobs) -> Result<(), Unsupported> {
+        zero_copy::probe_ring(knobs)
     }
 
     fn new(_ring: &Ring, knobs: &Knobs, _listeners: usize, terms: C::Terms) -> io::Result<Self> {
@@ -142,6 +147,7 @@ impl<C: Conversation> Handler for Oneshot<C> {
             connections: connection::table()?,
             buffers: Buffers { chunks: Vec::new(), bytes_each: knobs.size("receive_bytes") },
             link: is_linked(knobs),
+            zero_copy: !C::ECHOES && zero_copy::is_on(knobs),
             terms,
         })
     }
@@ -420,7 +426,12 @@ impl<C: Conversation> Oneshot<C> {
         if !owed.is_empty() && !connection.sending {
             (connection.start, connection.end) = (0, owed.len() as u32);
             connection.sending = true;
-            self.send_from(core, index, owed.as_ptr(), owed.len() as u32)?;
+            if self.zero_copy {
+                let token = self.token(RequestKind::ZeroCopySend, index);
+                core.request(token, Request::send_zero_copy(Socket::File(index), owed))?;
+            } else {
+                self.send_from(core, index, owed.as_ptr(), owed.len() as u32)?;
+            }
         }
         let connection = &self.connections[index as usize];
         let is_free = !connection.sending || C::never_rests(self.terms);

@@ -1,6 +1,6 @@
-//! Requests that point to no memory of ours, so that queueing them is safe. Those that do point to
-//! some, sends and receives without provided buffers, are built where it is known how long that
-//! memory stays.
+//! Requests that point to no memory of ours, or to some that lives as long as the process, so that
+//! queueing them is safe. Those that point to other memory, sends and receives without provided
+//! buffers, are built where it is known how long that memory stays.
 
 use super::token::Token;
 use io_uring::opcode;
@@ -12,7 +12,10 @@ use std::ptr;
 /// The buffer group that receives pick from.
 pub const GROUP: u16 = 0;
 
-/// A request without an address.
+/// IORING_SEND_ZC_REPORT_USAGE (io_uring.h).
+const REPORT_USAGE: u16 = 1 << 3;
+
+/// A request without an address that could become stale.
 pub struct Request(Entry);
 
 /// Sets the length that a request names, for which some have no argument.
@@ -119,6 +122,17 @@ impl Request {
             set_length(&mut entry, most);
         }
         Self(entry)
+    }
+
+    /// Sends bytes that live as long as the process without a copy, and reports whether the kernel
+    /// copied them all the same.
+    pub fn send_zero_copy(socket: Socket, bytes: &'static [u8]) -> Self {
+        // Bytes beyond what a request can name are sent after it.
+        let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        let send = opcode::SendZc::new(socket.fd(), bytes.as_ptr(), length)
+            .flags(libc::MSG_NOSIGNAL)
+            .zc_flags(REPORT_USAGE);
+        Self(send.build().flags(socket.flags()))
     }
 
     /// Cancels the request with this token.

@@ -5,6 +5,7 @@ use super::setup::{self, Setup, Want};
 use crate::contract::{Facts, Unsupported};
 use crate::counters::Counters;
 use crate::sys::{self, EnterBounds};
+use io_uring::types::Napi;
 use io_uring::{EnterFlags, IoUring, Submitter, cqueue, squeue};
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -44,6 +45,13 @@ impl Completion {
     /// Whether the kernel goes on filling that buffer (incremental buffers).
     pub fn buffer_more(&self) -> bool {
         cqueue::buffer_more(self.flags)
+    }
+
+    /// Whether it tells that the kernel has let go of the bytes of a send without a copy, and then
+    /// whether it had copied them all the same.
+    pub fn let_go(&self) -> Option<bool> {
+        // IORING_NOTIF_USAGE_ZC_COPIED, the highest bit (io_uring.h).
+        cqueue::notif(self.flags).then_some(self.result < 0)
     }
 
     /// Returns the error of a completion whose number names no request.
@@ -123,7 +131,36 @@ impl Ring {
         if ring.has_submission_thread() {
             ring.wait_for_submission_thread()?;
         }
+        ring.busy_poll()?;
         Ok(ring)
+    }
+
+    /// Asks for busy polling, unless for none. The time in force is then that which the kernel has
+    /// taken over.
+    fn busy_poll(&mut self) -> io::Result<()> {
+        if self.setup.busy_poll_us == 0 {
+            return Ok(());
+        }
+        let wanted = self.setup.busy_poll_us;
+        // The second registration brings back the settings of the first.
+        for _ in 0..2 {
+            let mut napi = Napi::new().set_busy_poll_timeout(wanted);
+            self.submitter().register_napi(&mut napi).map_err(|error| {
+                let cause = match error.raw_os_error() {
+                    Some(libc::EINVAL) => {
+                        " (the kernel is older than 6.9, or was built without \
+                         CONFIG_NET_RX_BUSY_POLL)"
+                    }
+                    _ => "",
+                };
+                io::Error::new(
+                    error.kind(),
+                    format!("io_uring_register(NAPI): {error}{cause}; leave out busy_poll_us"),
+                )
+            })?;
+            self.setup.busy_poll_us = napi.busy_poll_timeout();
+        }
+        Ok(())
     }
 
     /// From then on the thread has its own name, and requests need not wait for it to begin.
@@ -232,6 +269,7 @@ impl Ring {
             ("features".to_owned(), features.into()),
             ("registered_ring".to_owned(), self.registered.is_some().into()),
             ("no_iowait".to_owned(), self.setup.no_iowait.into()),
+            ("busy_poll_us".to_owned(), self.setup.busy_poll_us.into()),
             ("sq_entries".to_owned(), params.sq_entries().into()),
             ("cq_entries".to_owned(), params.cq_entries().into()),
             ("ring_bytes".to_owned(), ring_bytes.into()),

@@ -50,6 +50,14 @@ pub const NO_IOWAIT: Knob = Knob::word(
      (ENTER_NO_IOWAIT, Linux 6.15)",
 );
 
+pub const BUSY_POLL_US: Knob = Knob::number(
+    "busy_poll_us",
+    0,
+    0..=1_000_000,
+    "microseconds that a wait polls the network device before it sleeps (REGISTER_NAPI, Linux \
+     6.9); 0 is off; no effect on loopback, which has no NAPI device to poll",
+);
+
 pub const MIN_WAIT_US: Knob = Knob::number(
     "min_wait_us",
     0,
@@ -102,6 +110,7 @@ pub struct Setup {
     pub task_run: &'static str,
     pub registered: bool,
     pub no_iowait: bool,
+    pub busy_poll_us: u32,
     pub min_wait_us: u32,
     pub min_wait_events: usize,
     /// Idle time in milliseconds, and the CPU, of a submission thread.
@@ -185,6 +194,7 @@ impl Setup {
             cq_entries: (knobs.get("cq_entries") as u32).max(sq_entries),
             registered: knobs.word("registered_ring") == "on",
             no_iowait: knobs.word("no_iowait") == "on",
+            busy_poll_us: knobs.get(BUSY_POLL_US.name) as u32,
             min_wait_us: knobs.get("min_wait_us") as u32,
             min_wait_events: knobs.size("min_wait_events"),
             ..Self::default()

@@ -16,6 +16,9 @@ pub enum RequestKind {
     Send,
     /// Send that waits until the peer takes it.
     PatientSend,
+    /// Send without a copy: its first completion says what was sent, its last that the kernel has
+    /// let go of the bytes.
+    ZeroCopySend,
     /// Close; completes only when it fails.
     Close,
     /// Cancellation of other requests.
@@ -36,13 +39,14 @@ impl RequestKind {
     }
 }
 
-const KINDS: [RequestKind; 11] = [
+const KINDS: [RequestKind; 12] = [
     RequestKind::Accept,
     RequestKind::AcceptOnce,
     RequestKind::Receive,
     RequestKind::Poll,
     RequestKind::Send,
     RequestKind::PatientSend,
+    RequestKind::ZeroCopySend,
     RequestKind::Close,
     RequestKind::Cancel,
     RequestKind::Install,

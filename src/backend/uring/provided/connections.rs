@@ -36,6 +36,8 @@ pub struct Provided<T: Technique, C: Conversation> {
     pub bytes_at_once: Option<u32>,
     pub direct_files: u32,
     pub terms: C::Terms,
+    /// Whether a conversation's bytes are sent without a copy.
+    pub zero_copy: bool,
     pub technique: PhantomData<T>,
 }
 

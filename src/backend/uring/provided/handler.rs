@@ -22,7 +22,7 @@ use crate::connection::table;
 use crate::contract::{BackendFacts, Facts, Knobs, Unsupported};
 use crate::drain::Owed;
 use crate::service::Conversation;
-use crate::{kernel, process, sys};
+use crate::{kernel, process, sys, zero_copy};
 use std::collections::VecDeque;
 use std::io;
 use std::marker::PhantomData;
@@ -67,6 +67,7 @@ impl<T: Technique, C: Conversation> Handler for Provided<T, C> {
         if T::DIRECT {
             direct::probe(ring)?;
         }
+        zero_copy::probe_ring(knobs)?;
         buffer_ring::probe(ring, is_incremental::<T>(knobs))
     }
 
@@ -113,6 +114,7 @@ impl<T: Technique, C: Conversation> Handler for Provided<T, C> {
             buffer_bytes: buffer_bytes as u32,
             direct_files,
             terms,
+            zero_copy: !C::ECHOES && zero_copy::is_on(knobs),
             technique: PhantomData,
         })
     }
@@ -208,6 +210,7 @@ impl<T: Technique, C: Conversation> Handler for Provided<T, C> {
         match token.kind {
             RequestKind::Poll => self.polled(core, token.index, completion),
             RequestKind::Send => self.send_failed(core, token.index, completion.result),
+            RequestKind::ZeroCopySend => self.sent_zero_copy(core, token.index, completion.result),
             _ => self.sent_patiently(core, token.index, completion.result),
         }
     }

@@ -7,6 +7,7 @@ use super::sends::Sending;
 use super::techniques::Technique;
 use crate::backend::uring::{
     core::Core,
+    request::Request,
     send_groups::{BUNDLE_MOST, SendGroups},
     token::{RequestKind, Token},
 };
@@ -102,6 +103,10 @@ impl<T: Technique, C: Conversation> Provided<T, C> {
         let length = bytes.len() as u32;
         (connection.tail, connection.sending) = (length, 1);
         let is_patient = connection.blocked.is_some();
+        if self.zero_copy {
+            let token = self.token(RequestKind::ZeroCopySend, index);
+            return core.request(token, Request::send_zero_copy(socket, bytes));
+        }
         let send = opcode::Send::new(socket.fd(), bytes.as_ptr(), length);
         if is_patient {
             let entry = send.flags(libc::MSG_NOSIGNAL).build().flags(socket.flags());
@@ -117,6 +122,21 @@ impl<T: Technique, C: Conversation> Provided<T, C> {
         let number = unsafe { core.push(self.token(RequestKind::Send, index), entry)? };
         self.sends.push(Sending { number, index, group: None });
         Ok(())
+    }
+
+    /// Notes how much a send without a copy has taken. It has waited for space.
+    pub fn sent_zero_copy(&mut self, core: &mut Core, index: u32, result: i32) -> io::Result<()> {
+        let terms = self.terms;
+        let connection = self.at(index);
+        connection.sending = 0;
+        if result >= 0 {
+            core.counters.bytes_sent.add(result as u64);
+            core.counters.short_sends.add(u64::from((result as u32) < connection.tail));
+            connection.conversation.sent(terms, result as usize);
+        } else if !(core.stopping && -result == libc::ECANCELED) {
+            connection.set(State::Failed);
+        }
+        self.advance(core, index)
     }
 
     /// A group for what the connection owes, if that is more than a buffer and one can be had.

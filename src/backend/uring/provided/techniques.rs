@@ -4,6 +4,7 @@ use crate::backend::uring::{buffer_ring, setup};
 use crate::contract::{BackendFacts, Knob, Needs};
 use crate::kernel::Version;
 use crate::work::WORK_NS;
+use crate::zero_copy::ZERO_COPY;
 use io_uring::opcode;
 
 /// The differences of one of these backends from another.
@@ -46,12 +47,14 @@ const KNOBS: &[Knob] = &[
     setup::CQ_ENTRIES,
     setup::REGISTERED_RING,
     setup::NO_IOWAIT,
+    setup::BUSY_POLL_US,
     setup::MIN_WAIT_US,
     setup::MIN_WAIT_EVENTS,
     buffer_ring::BUFFERS,
     buffer_ring::BUFFER_BYTES,
     buffer_ring::INCREMENTAL,
     BUFFERS_PER_CONNECTION,
+    ZERO_COPY,
     WORK_NS,
 ];
 
@@ -119,11 +122,13 @@ impl Technique for Bundle {
             setup::CQ_ENTRIES,
             setup::REGISTERED_RING,
             setup::NO_IOWAIT,
+            setup::BUSY_POLL_US,
             setup::MIN_WAIT_US,
             setup::MIN_WAIT_EVENTS,
             buffer_ring::BUFFERS,
             buffer_ring::BUFFER_BYTES,
             BUFFERS_PER_CONNECTION,
+            ZERO_COPY,
             WORK_NS,
         ],
         ..BackendFacts::DEFAULT
@@ -152,12 +157,14 @@ impl Technique for SubmissionThread {
             setup::CQ_ENTRIES,
             setup::REGISTERED_RING,
             setup::NO_IOWAIT,
+            setup::BUSY_POLL_US,
             setup::MIN_WAIT_US,
             setup::MIN_WAIT_EVENTS,
             buffer_ring::BUFFERS,
             buffer_ring::BUFFER_BYTES,
             buffer_ring::INCREMENTAL,
             BUFFERS_PER_CONNECTION,
+            ZERO_COPY,
             WORK_NS,
         ],
         ..BackendFacts::DEFAULT
