@@ -90,7 +90,7 @@ cargo build --release --workspace --bins --locked
 ringmark=target/release/ringmark
 server=target/release/ringmark-server
 
-# The servers' tests. 20,000 short connections on each backend take an hour here, and the tests of
+# The servers' tests. The many short connections take an hour here, and the tests of
 # system calls by tracepoints belong to the machine that measures.
 programs=
 if [ -n "$tests" ]; then

@@ -315,12 +315,12 @@ fn signals_in_every_wait(backend: &Backend) {
 }
 
 /// Many connections that live for one echo each: no file, buffer or memory of them may stay.
-/// `RINGMARK_FULL=1` makes them 100,000; without it there are 20,000, for which a developer can
+/// `RINGMARK_FULL=1` makes them 100,000; without it there are 8,000, for which a developer can
 /// wait.
 fn short_connections(backend: &Backend) {
     const THREADS: usize = 4;
     let full = env::var_os("RINGMARK_FULL").is_some_and(|value| value == "1");
-    let half = if full { 50_000 } else { 10_000 };
+    let half = if full { 50_000 } else { 4_000 };
     let few_buffers = has_knob(backend, "buffers");
     let setting = format!("--set=buffers={FEW_BUFFERS}");
     let settings: &[&str] = if few_buffers { &[&setting] } else { &[] };

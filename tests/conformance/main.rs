@@ -26,7 +26,7 @@
 //!
 //! | variable | effect |
 //! |---|---|
-//! | `RINGMARK_FULL=1` | `short_connections` takes 100,000 on each backend instead of 20,000 |
+//! | `RINGMARK_FULL=1` | `short_connections` takes 100,000 on each backend instead of 8,000 |
 //! | `RINGMARK_PATIENCE=N` | a wait lasts N seconds at most instead of 60 |
 
 #[path = "../support/mod.rs"]

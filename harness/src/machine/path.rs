@@ -193,11 +193,18 @@ fn refused_mtu(device: &str, bytes: u32, error: &io::Error) -> Unavailable {
 fn set_congestion(namespace: &NetworkNamespace, name: &str) -> Result<(), Unavailable> {
     namespace.within(|| fs::write(CONGESTION, name)).map_err(|error| {
         let known = fs::read_to_string(CONGESTIONS).unwrap_or_default();
+        let advice = match error.kind() {
+            io::ErrorKind::PermissionDenied => format!(
+                "a namespace may use those of net.ipv4.tcp_allowed_congestion_control, and reno; \
+                 `sysctl` can add {name} there"
+            ),
+            _ => format!("`modprobe tcp_{name}`, if it is a module"),
+        };
         Unavailable::new(format!(
             "congestion = \"{name}\": this kernel has {}: {error}",
             known.split_whitespace().collect::<Vec<_>>().join(", ")
         ))
-        .advising(format!("`modprobe tcp_{name}`, if it is a module"))
+        .advising(advice)
     })
 }
 

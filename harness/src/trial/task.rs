@@ -124,7 +124,10 @@ impl Task {
     /// Estimates how long a trial takes by itself.
     fn estimate(&self) -> Duration {
         match self {
-            Task::Syscalls(..) | Task::Hardware(..) => Duration::from_millis(1000),
+            Task::Syscalls(workload, echoes) | Task::Hardware(workload, echoes) => {
+                let send_s = workload.rate().map_or(0.0, |rate| *echoes as f64 / rate);
+                START_OF_A_COUNT + Duration::from_secs_f64(send_s)
+            }
             Task::Instructions(_, instructions) => {
                 TIME_OF_A_COUNT * u32::try_from(instructions.seeds).unwrap_or(u32::MAX)
             }
@@ -151,6 +154,9 @@ impl Task {
         }
     }
 }
+
+/// The time to start and end what counts, a server and its load, and for a closed loop's echoes.
+const START_OF_A_COUNT: Duration = Duration::from_millis(1000);
 
 /// The time in which an emulated kernel comes up.
 const TIME_OF_A_BOOT: Duration = Duration::from_secs(10);

@@ -204,7 +204,7 @@ fn assert_not_judged(output: &Output, words: &[&str]) {
 
 #[test]
 fn a_slower_machine_is_no_slower_server() {
-    let run = committed("-standard");
+    let run = committed(QUICK);
     let place = Place::with("");
     let fails_beyond = |copy: &Path, percent: &str| {
         let mut command = compare(&place, &run, copy);
@@ -452,7 +452,7 @@ fn what_differs_is_said_and_what_is_not_whole_is_not_judged() {
 
 #[test]
 fn a_baseline_that_changed_alone_is_no_pass() {
-    let (run, place) = (committed("-standard"), Place::with(""));
+    let (run, place) = (committed(QUICK), Place::with(""));
     let cpu = ["--metric", "server_cpu_ns_per_echo"];
     let copy = with_more_cpu(&run, &place, "epoll-et", 3.0);
     assert_not_judged(
@@ -495,7 +495,7 @@ fn the_columns_agree_with_their_ratios() {
 
 #[test]
 fn who_reads_no_more_changes_nothing_of_the_status() {
-    let (run, place) = (committed("-standard"), Place::with(""));
+    let (run, place) = (committed(QUICK), Place::with(""));
     let copy = with_more_cpu(&run, &place, "uring-multishot", 3.0);
     for (b, status) in [(&run, 0), (&copy, 1)] {
         let (reader, writer) = std::io::pipe().unwrap();
