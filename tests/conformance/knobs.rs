@@ -22,8 +22,7 @@ const SOME_WORK: (&str, u64) = ("work_ns", 1_000_000);
 fn ends_of_every_range(backend: &Backend) {
     serves(backend, backend.start(&[]));
     let values = backend
-        .knobs
-        .iter()
+        .knobs_of_echo()
         .flat_map(|knob| knob.notable().into_iter().map(move |value| (knob, value)));
     // With some of them every wait takes a second.
     side_by_side(values, |(knob, value)| {
@@ -58,7 +57,7 @@ fn start_unless_refused(backend: &Backend, setting: &str) -> Option<Server> {
 
 /// Another way to do the same serves the same peers.
 fn every_word(backend: &Backend) {
-    let words = backend.knobs.iter().filter(|knob| knob.takes_words());
+    let words = backend.knobs_of_echo().filter(|knob| knob.takes_words());
     let settings = words
         .flat_map(|knob| knob.notable().into_iter().map(|word| format!("{}={word}", knob.name)));
     side_by_side(settings, |setting| {
@@ -114,13 +113,13 @@ fn set(
     chosen: impl Fn(&str) -> bool,
     value: impl Fn(&Knob) -> String,
 ) -> Vec<String> {
-    let knobs = backend.knobs.iter().filter(|knob| chosen(&knob.name));
+    let knobs = backend.knobs_of_echo().filter(|knob| chosen(&knob.name));
     knobs.map(|knob| format!("--set={}={}", knob.name, value(knob))).collect()
 }
 
 /// `--set` for those knobs that take words, each to its last.
 pub fn last_words(backend: &Backend) -> Vec<String> {
-    let words = backend.knobs.iter().filter(|knob| knob.takes_words());
+    let words = backend.knobs_of_echo().filter(|knob| knob.takes_words());
     words.map(|knob| format!("--set={}={}", knob.name, knob.last())).collect()
 }
 

@@ -48,7 +48,6 @@ pub const VARIANTS: &[Variant] = &[
             "connect_storm",
             "drain_idle_peers",
             "drain_slow_readers",
-            "exchange_with_slow_readers",
             "exchange_ends",
             "source_until_the_end",
             "the_file_goes_with_the_server",

@@ -18,7 +18,7 @@ enum Style {
 pub fn draw(backend: &Backend, rng: &mut Rng) -> Vec<String> {
     let style =
         [Style::Defaults, Style::Scarce, Style::Mixed, Style::Mixed, Style::Mixed][rng.usize(..5)];
-    let drawn = backend.knobs.iter().filter_map(|knob| {
+    let drawn = backend.knobs_of_echo().filter_map(|knob| {
         let value = match &knob.values {
             _ if style == Style::Defaults => return None,
             Values::Words(words) => words[rng.usize(..words.len())].clone(),

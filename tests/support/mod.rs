@@ -63,6 +63,11 @@ pub struct Backend {
 }
 
 impl Backend {
+    /// Its knobs, but for one that an echo refuses.
+    pub fn knobs_of_echo(&self) -> impl Iterator<Item = &Knob> {
+        self.knobs.iter().filter(|knob| knob.name != "zero_copy")
+    }
+
     /// Starts a server and waits until it is ready.
     pub fn start(&self, arguments: &[&str]) -> Server {
         let arguments = [arguments, self.settings].concat();
