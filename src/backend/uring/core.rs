@@ -6,6 +6,7 @@ use super::setup::Want;
 use super::token::{RequestKind, Token};
 use crate::counters::Counters;
 use crate::work::Work;
+use crate::zero_copy;
 use io_uring::squeue;
 use std::io;
 
@@ -85,7 +86,7 @@ impl Core<'_> {
     }
 
     /// Submits what is queued, waits until all requests have ended and hands what they completed
-    /// with to `each`.
+    /// with to `each`, but for notices that the kernel has let go of a send's bytes.
     pub fn finish_requests(&mut self, mut each: impl FnMut(Token, &Completion)) -> io::Result<()> {
         while self.in_flight > 0 || !self.ring.is_decided() {
             let ready = self.ring.turn(self.counters, Want::Just(self.in_flight), None)?;
@@ -93,7 +94,11 @@ impl Core<'_> {
                 (0..ready).map_while(|_| self.ring.take()).collect();
             completions.extend(self.ring.take_collected());
             for completion in completions {
-                each(self.token_of(&completion)?, &completion);
+                let token = self.token_of(&completion)?;
+                match completion.let_go() {
+                    Some(copied) => zero_copy::note(self.counters, 1, copied),
+                    None => each(token, &completion),
+                }
             }
         }
         Ok(())
