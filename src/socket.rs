@@ -100,7 +100,7 @@ pub fn set_nodelay(fd: RawFd) -> io::Result<()> {
     switch_on(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY).map_err(named("setsockopt(TCP_NODELAY)"))
 }
 
-/// SO_ZEROCOPY: sends may ask for MSG_ZEROCOPY.
+/// SO_ZEROCOPY: sends may ask for MSG_ZEROCOPY. Sockets accepted from a listener inherit it.
 pub fn set_zero_copy(fd: RawFd) -> io::Result<()> {
     switch_on(fd, libc::SOL_SOCKET, libc::SO_ZEROCOPY).map_err(named("setsockopt(SO_ZEROCOPY)"))
 }

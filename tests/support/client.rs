@@ -74,7 +74,7 @@ impl Client {
                 _ => {}
             }
             socket.set_nonblocking(false)?;
-            Self::over(socket)
+            Ok(Self::over(socket))
         };
         begin().unwrap_or_else(|error| panic!("connect to {address}: {error}"))
     }
@@ -91,24 +91,20 @@ impl Client {
     ) -> io::Result<Self> {
         let (socket, place) = socket_for(address)?;
         make_ready(&socket)?;
-        // It bounds connect(2) as well (socket(7), SO_SNDTIMEO).
-        socket.set_write_timeout(Some(*PATIENCE))?;
         socket.connect(&place)?;
-        Self::over(socket)
+        Ok(Self::over(socket))
     }
 
-    fn over(socket: Socket) -> io::Result<Self> {
+    fn over(socket: Socket) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        socket.set_read_timeout(Some(*PATIENCE))?;
-        socket.set_write_timeout(Some(*PATIENCE))?;
         let socket = Arc::new(socket);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let stream = Stream::new(number);
-        Ok(Self {
+        Self {
             sender: Sender { socket: Arc::clone(&socket), number, stream, bytes: 0 },
             receiver: Receiver { socket, stream, bytes: 0 },
             sizes: None,
-        })
+        }
     }
 
     /// Greets a server of conversations of these sizes, if they are given.
@@ -184,16 +180,18 @@ impl Client {
 
 /// A socket for this address, and the address as the kernel takes it.
 fn socket_for(address: &Address) -> io::Result<(Socket, SockAddr)> {
-    match address {
-        Address::Ip(address) => {
-            let socket = Socket::new(Domain::for_address(*address), Type::STREAM, None)?;
-            socket.set_tcp_nodelay(true)?;
-            Ok((socket, (*address).into()))
-        }
-        Address::Unix(path) => {
-            Ok((Socket::new(Domain::UNIX, Type::STREAM, None)?, SockAddr::unix(path)?))
-        }
+    let (domain, place) = match address {
+        Address::Ip(address) => (Domain::for_address(*address), (*address).into()),
+        Address::Unix(path) => (Domain::UNIX, SockAddr::unix(path)?),
+    };
+    let socket = Socket::new(domain, Type::STREAM, None)?;
+    if address.ip().is_some() {
+        socket.set_tcp_nodelay(true)?;
     }
+    socket.set_read_timeout(Some(*PATIENCE))?;
+    // It bounds connect(2) as well (socket(7), SO_SNDTIMEO).
+    socket.set_write_timeout(Some(*PATIENCE))?;
+    Ok((socket, place))
 }
 
 /// Lets bind(2) leave the choice of the port to connect(2).

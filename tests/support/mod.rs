@@ -19,6 +19,7 @@ pub use steps::Steps;
 pub use strace::{LogFile, under_strace, why_no_strace};
 
 use libtest_mimic::{Completion, Failed, Trial};
+use ringmark::zero_copy::ZERO_COPY;
 use serde_json::Value;
 use std::ops::RangeInclusive;
 use std::panic::resume_unwind;
@@ -65,7 +66,7 @@ pub struct Backend {
 impl Backend {
     /// Its knobs, but for one that an echo refuses.
     pub fn knobs_of_echo(&self) -> impl Iterator<Item = &Knob> {
-        self.knobs.iter().filter(|knob| knob.name != "zero_copy")
+        self.knobs.iter().filter(|knob| knob.name != ZERO_COPY.name)
     }
 
     /// Starts a server and waits until it is ready.

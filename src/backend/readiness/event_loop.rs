@@ -92,6 +92,12 @@ impl<S: Selector, C: Conversation> Backend for Readiness<S, C> {
     fn new(listeners: Vec<Listener>, knobs: &Knobs, terms: C::Terms) -> io::Result<Self> {
         let selector = S::new(knobs)?;
         listeners.iter().try_for_each(|listener| selector.admit(listener.as_raw_fd()))?;
+        let zero_copy = !C::ECHOES && zero_copy::is_on(knobs);
+        if zero_copy {
+            listeners
+                .iter()
+                .try_for_each(|listener| socket::set_zero_copy(listener.as_raw_fd()))?;
+        }
         Ok(Self {
             selector,
             listeners,
@@ -99,7 +105,7 @@ impl<S: Selector, C: Conversation> Backend for Readiness<S, C> {
             rest: AcceptPause::default(),
             slots: connection::table()?,
             terms,
-            zero_copy: !C::ECHOES && zero_copy::is_on(knobs),
+            zero_copy,
             unfinished: VecDeque::new(),
             work: Work::of(knobs),
             batch: Batch::of(knobs),
@@ -219,8 +225,7 @@ impl<S: Selector, C: Conversation> Readiness<S, C> {
     }
 
     fn open(&mut self, counters: &Counters, socket: OwnedFd) {
-        let is_set_up = !self.zero_copy || socket::set_zero_copy(socket.as_raw_fd()).is_ok();
-        if !is_set_up || self.selector.add_connection(counters, socket.as_raw_fd()).is_err() {
+        if self.selector.add_connection(counters, socket.as_raw_fd()).is_err() {
             // Out of memory or of epoll watches: this connection is refused, the others go on.
             sys::close(counters, socket);
             counters.closed.add(1);

@@ -261,15 +261,14 @@ impl<H: Handler> Loop<'_, H> {
         let token = self.core.token_of(completion)?;
         match token.kind {
             RequestKind::Receive => self.handler.received(&mut self.core, token, completion)?,
-            // It may come after the connection was closed.
-            RequestKind::ZeroCopySend if completion.let_go().is_some() => {
-                let copied = completion.let_go() == Some(true);
-                zero_copy::note(self.core.counters, 1, copied);
-            }
+            RequestKind::ZeroCopySend => match completion.let_go() {
+                // It may come after the connection was closed.
+                Some(copied) => zero_copy::note(self.core.counters, 1, copied),
+                None => self.handler.completed(&mut self.core, token, completion)?,
+            },
             RequestKind::Poll
             | RequestKind::Send
             | RequestKind::PatientSend
-            | RequestKind::ZeroCopySend
             | RequestKind::Install => {
                 self.handler.completed(&mut self.core, token, completion)?;
             }

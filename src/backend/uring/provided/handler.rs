@@ -210,7 +210,6 @@ impl<T: Technique, C: Conversation> Handler for Provided<T, C> {
         match token.kind {
             RequestKind::Poll => self.polled(core, token.index, completion),
             RequestKind::Send => self.send_failed(core, token.index, completion.result),
-            RequestKind::ZeroCopySend => self.sent_zero_copy(core, token.index, completion.result),
             _ => self.sent_patiently(core, token.index, completion.result),
         }
     }

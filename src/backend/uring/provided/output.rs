@@ -124,21 +124,6 @@ impl<T: Technique, C: Conversation> Provided<T, C> {
         Ok(())
     }
 
-    /// Notes how much a send without a copy has taken. It has waited for space.
-    pub fn sent_zero_copy(&mut self, core: &mut Core, index: u32, result: i32) -> io::Result<()> {
-        let terms = self.terms;
-        let connection = self.at(index);
-        connection.sending = 0;
-        if result >= 0 {
-            core.counters.bytes_sent.add(result as u64);
-            core.counters.short_sends.add(u64::from((result as u32) < connection.tail));
-            connection.conversation.sent(terms, result as usize);
-        } else if !(core.stopping && -result == libc::ECANCELED) {
-            connection.set(State::Failed);
-        }
-        self.advance(core, index)
-    }
-
     /// A group for what the connection owes, if that is more than a buffer and one can be had.
     #[inline]
     fn lend_group(&mut self, core: &Core, index: u32) -> io::Result<Option<u16>> {
@@ -231,7 +216,8 @@ impl<T: Technique, C: Conversation> Provided<T, C> {
         let connection = self.at(index);
         connection.sending = 0;
         match (result, &mut connection.blocked) {
-            (0.., Some(_)) if !C::ECHOES => {
+            // One without a copy waits although nothing is blocked.
+            (0.., _) if !C::ECHOES => {
                 core.counters.bytes_sent.add(result as u64);
                 connection.conversation.sent(terms, result as usize);
                 if (result as u32) < connection.tail {
