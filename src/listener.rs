@@ -124,7 +124,10 @@ fn hint_on_path(path: &Path, kind: io::ErrorKind) -> &'static str {
                 Some(io::ErrorKind::ConnectionRefused) => {
                     ": a server that has ended left it there; remove the file"
                 }
-                _ => ": another process listens there; give another path",
+                _ => {
+                    ": another process listens there, or an ended io_uring server is still being \
+                     torn down; give another path or wait a moment"
+                }
             }
         }
         io::ErrorKind::NotFound => ": there is no such folder; make it first",

@@ -8,6 +8,7 @@ use serde_json::Value;
 use std::fs::{self, File};
 use std::io::Read;
 use std::net::TcpListener;
+use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 use support::confine::{before_exec, checked, is_root, limit_locked_memory, refuse};
 use support::{Backend, SERVER, Server, Values, backends, command_at, eventually, parse_backends};
@@ -227,8 +228,12 @@ fn path_in_use() {
         with(&taken, &[], &[&taken, "another process listens there"]);
         server.finish();
         let killed = Server::spawn(command_at(&taken, &name, &[]));
+        let path = killed.address().path().expect("a path").to_owned();
         killed.signal(libc::SIGKILL);
         killed.wait();
+        // The kernel tears a ring down after its process has ended, and its listener with it.
+        let answers = || UnixStream::connect(&path).is_ok();
+        eventually("nobody listens there any more", answers, |answers| !answers);
         with(&taken, &[], &[&taken, "a server that has ended left it"]);
     }
     assert_eq!(fs::read(&text).expect("it is still there"), b"mine");
