@@ -39,16 +39,15 @@ use crate::rows::TrialRow;
 use crate::terminal;
 
 /// Makes the page of a run, report.html, and its pictures, charts/*.svg, in its folder, and prints
-/// its tables.
+/// its tables. The verdicts of comparisons.csv are made anew too, by the rules of this version.
 ///
 /// With --splice, makes the tables of a document anew instead. Each stands between the lines `<!--
 /// ringmark:NAME FOLDER -->` and `<!-- /ringmark:NAME -->`, and FOLDER is that of its run, as seen
 /// from the document. Within a line, `<!-- finding RUN; WORKLOAD; ARM; METRIC -->` and `<!-- / -->`
 /// hold a verdict in words: RUN is the end of a folder that the document names, and METRIC a column
 /// of comparisons.csv. `median` in place of `finding` holds the arm's median. The text around them
-/// stays as it is. To show another run, change the name of
-/// the folder. Pages and pictures are made of every run that the document names in a marker or a
-/// link.
+/// stays as it is. To show another run, change the name of the folder. Pages and pictures are made
+/// of every run that the document names in a marker or a link.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -61,7 +60,7 @@ pub struct Options {
     /// The folder of the run
     #[arg(required_unless_present = "splice")]
     folder: Option<PathBuf>,
-    /// The folder for page and pictures [default: the folder of the run]
+    /// The folder for page, pictures and verdicts [default: the folder of the run]
     #[arg(long, value_name = "DIR", conflicts_with = "splice")]
     out: Option<PathBuf>,
     /// The document whose tables are to be made anew
@@ -132,7 +131,7 @@ impl RunReport {
         terminal::say(&text)
     }
 
-    /// Makes the page and the pictures.
+    /// Makes the page, the pictures and the verdicts.
     pub fn draw(&self, out: &Path) -> Result<()> {
         let gallery = charts::all(&self.run, &self.folder);
         let page = page::html(&self.run, &self.sections, &gallery);
@@ -148,7 +147,8 @@ impl RunReport {
         for (path, picture) in files {
             results::replace(&path, picture.as_bytes())?;
         }
-        results::replace(&out.join("report.html"), page.as_bytes())
+        results::replace(&out.join("report.html"), page.as_bytes())?;
+        self.run.write_compared(out)
     }
 }
 

@@ -10,7 +10,7 @@ use super::journal::{self, Journal};
 use super::manifest::Manifest;
 use super::run_rows::{RunRows, append_outcome, write_all};
 use crate::matrix::Matrix;
-use crate::rows::{Outcome, Pass, TrialRow};
+use crate::rows::{CapacityRow, ComparisonRow, Outcome, Pass, TrialRow};
 use crate::verdict::measured::Measured;
 use crate::verdict::{comparisons, slopes, sweep};
 
@@ -122,22 +122,34 @@ impl Results {
     /// Writes all CSV files, those that compare the arms too.
     pub fn finish(&self, matrix: &Matrix) -> Result<()> {
         self.rows.write(&self.folder)?;
-        let mut memory = self.rows.memory.clone();
-        slopes::judge(&mut memory, &[], &self.rows.trials);
-        let comparisons =
-            comparisons::compare(Measured { memory: &memory, ..self.measured() }, matrix);
-        write_all(&self.folder.join("comparisons.csv"), &comparisons)?;
-        let capacities = sweep::capacities(&self.rows.trials, matrix);
-        if capacities.is_empty() {
-            return Ok(());
-        }
-        write_all(&self.folder.join("capacity.csv"), &capacities)
+        let RunRows { trials, memory, memory_points, .. } = &self.rows;
+        let mut memory = memory.clone();
+        slopes::judge(&mut memory, memory_points, trials);
+        let measured = Measured { memory: &memory, ..self.measured() };
+        write_compared(
+            &self.folder,
+            &comparisons::compare(measured, matrix),
+            &sweep::capacities(trials, matrix),
+        )
     }
 
     /// Removes the journal, once the manifest says that the run is complete.
     pub fn remove_journal(&self) -> Result<()> {
         journal::remove(&self.folder)
     }
+}
+
+/// Writes the files of what follows from all rows.
+pub(super) fn write_compared(
+    folder: &Path,
+    comparisons: &[ComparisonRow],
+    capacities: &[CapacityRow],
+) -> Result<()> {
+    write_all(&folder.join("comparisons.csv"), comparisons)?;
+    if capacities.is_empty() {
+        return Ok(());
+    }
+    write_all(&folder.join("capacity.csv"), capacities)
 }
 
 /// Returns how many rows a CSV file has, one that is cut included; the heading is none.

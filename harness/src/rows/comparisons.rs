@@ -15,7 +15,8 @@ pub enum Bounds {
 }
 
 /// A row of `comparisons.csv`: an arm against the baseline, or against the arm that it is over in
-/// the matrix.
+/// the matrix. The row of `(again)` is the baseline's check: its second reading against its first,
+/// or, of more, the reading that differs most against the mean of the others.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ComparisonRow {
     /// The workload.
@@ -63,7 +64,8 @@ pub struct ComparisonRow {
     pub rounds: Option<u32>,
     /// The standard deviation of a block's ratio, in percent.
     pub block_sd_percent: Option<f64>,
-    /// The larger p-value of both tests: Student's t and the signed ranks.
+    /// The larger p-value of both tests: Student's t and the signed ranks. A check of more than two
+    /// readings has it times their number.
     pub p_value: Option<f64>,
     /// The same, adjusted for all comparisons of this metric in this run (Benjamini–Hochberg).
     pub p_adjusted: Option<f64>,

@@ -1,6 +1,6 @@
 //! Two arms under a workload by one metric: their ratio and their difference in each block.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::readings;
 use crate::statistics::{Differences, Interval, median};
@@ -24,32 +24,45 @@ pub struct Contrast {
     pub amounts: Differences,
     /// The medians of the other and of the arm over the blocks.
     pub medians: [f64; 2],
+    /// How many contrasts it was chosen from, as the one with the smallest p-value.
+    pub chosen_of: usize,
 }
 
 impl Contrast {
     /// Returns an arm against another; none if no block has both.
     pub fn of(blocks: &[BlockValues<'_>], arm: &str, other: &str) -> Option<Self> {
         let pair = |block: &BlockValues<'_>| {
-            Some((block.set, mean_log(block, other)?, mean_log(block, arm)?.exp()))
+            Some((block.set, log_of(block, other)?, log_of(block, arm)?.exp()))
         };
         let pairs = blocks.iter().filter_map(pair);
         Self::of_pairs(pairs.collect())
     }
 
-    /// Returns the second half of the baseline's readings against the first.
+    /// Returns the baseline against itself: of more than two readings, the one that differs most
+    /// from the mean of the others. None is told apart by its name.
     pub fn of_readings(blocks: &[BlockValues<'_>], baseline: &str) -> Option<Self> {
-        let pair = |block: &BlockValues<'_>| {
-            let mut logs: Vec<(usize, f64)> = block
-                .values
-                .iter()
-                .filter_map(|(role, value)| Some((readings::number(role, baseline)?, value.ln())))
-                .collect();
-            logs.sort_unstable_by_key(|(number, _)| *number);
-            let logs: Vec<f64> = logs.into_iter().map(|(_, log)| log).collect();
-            let (first, second) = logs.split_at(logs.len() / 2);
-            Some((block.set, mean(first)?, mean(second)?.exp()))
+        let numbers = |block: &BlockValues<'_>| -> Vec<usize> {
+            block.values.keys().filter_map(|role| readings::number(role, baseline)).collect()
         };
-        Self::of_pairs(blocks.iter().filter_map(pair).collect())
+        let numbers: BTreeSet<usize> = blocks.iter().flat_map(numbers).collect();
+        // Two readings have one ratio, and its inverse: that of the second is taken.
+        let chosen = if numbers.len() == 2 { 1 } else { numbers.len() };
+        let against_the_others = |number: &usize| {
+            let pair = |block: &BlockValues<'_>| {
+                let is_it = |role: &str| readings::number(role, baseline).map(|n| n == *number);
+                let reading = mean_log(block, |role| is_it(role) == Some(true))?;
+                Some((
+                    block.set,
+                    mean_log(block, |role| is_it(role) == Some(false))?,
+                    reading.exp(),
+                ))
+            };
+            let contrast = Self::of_pairs(blocks.iter().filter_map(pair).collect())?;
+            Some(Self { chosen_of: chosen, ..contrast })
+        };
+        let contrasts = numbers.iter().rev().take(chosen).filter_map(against_the_others);
+        let p_value = |contrast: &Self| p_value(&contrast.means, &contrast.logs).unwrap_or(1.0);
+        contrasts.min_by(|a, b| p_value(a).total_cmp(&p_value(b)))
     }
 
     /// Takes the set, the logarithm of what is compared with, and the arm's value, of each block.
@@ -68,6 +81,7 @@ impl Contrast {
                 median(&mut others.collect::<Vec<_>>())?,
                 median(&mut pairs.iter().map(|(_, _, arm)| *arm).collect::<Vec<_>>())?,
             ],
+            chosen_of: 1,
         })
     }
 
@@ -76,9 +90,11 @@ impl Contrast {
         self.means.count()
     }
 
-    /// Returns the larger p-value of both tests that the ratio is 1; none of one block.
+    /// Returns the larger p-value of both tests that the ratio is 1, times the contrasts that this
+    /// one was chosen from (C. E. Bonferroni, 1936); none of one block.
     pub fn p_value(&self) -> Option<f64> {
-        p_value(&self.means, &self.logs)
+        let p_value = p_value(&self.means, &self.logs)?;
+        Some((p_value * self.chosen_of as f64).min(1.0))
     }
 
     /// Returns the standard deviation of a block's ratio, as a factor less 1.
@@ -96,7 +112,7 @@ impl Contrast {
 
 /// Returns the ratio of an arm to the geometric mean of all readings of another in a block.
 pub fn ratio_in_block(block: &BlockValues<'_>, arm: &str, other: &str) -> Option<f64> {
-    Some((mean_log(block, arm)? - mean_log(block, other)?).exp())
+    Some((log_of(block, arm)? - log_of(block, other)?).exp())
 }
 
 /// Returns the larger p-value of both tests: of Student's t on the means of sets, and of the signed
@@ -117,11 +133,73 @@ pub fn is_alike(means: &Differences, logs: &Differences, margin: f64) -> bool {
 }
 
 /// Returns the mean of the logarithms of all readings of an arm in a block.
-fn mean_log(block: &BlockValues<'_>, arm: &str) -> Option<f64> {
-    let readings = block.values.iter().filter(|(role, _)| readings::number(role, arm).is_some());
-    mean(&readings.map(|(_, value)| value.ln()).collect::<Vec<_>>())
+fn log_of(block: &BlockValues<'_>, arm: &str) -> Option<f64> {
+    mean_log(block, |role| readings::number(role, arm).is_some())
+}
+
+/// Returns the mean of the logarithms of some roles of a block.
+fn mean_log(block: &BlockValues<'_>, is_taken: impl Fn(&str) -> bool) -> Option<f64> {
+    let taken = block.values.iter().filter(|(role, _)| is_taken(role));
+    mean(&taken.map(|(_, value)| value.ln()).collect::<Vec<_>>())
 }
 
 fn mean(values: &[f64]) -> Option<f64> {
     (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::rngs::StdRng;
+    use rand::{RngExt as _, SeedableRng as _};
+
+    use super::*;
+
+    /// Readings of a baseline, each as far from 100 as twelve random numbers put it.
+    fn readings(random: &mut StdRng, roles: &[String], blocks: u32) -> Vec<Vec<f64>> {
+        let mut normal = || -> f64 { (0..12).map(|_| random.random::<f64>()).sum::<f64>() - 6.0 };
+        let mut block = || roles.iter().map(|_| 100.0 * (0.02 * normal()).exp()).collect();
+        (0..blocks).map(|_| block()).collect()
+    }
+
+    fn check(roles: &[String], blocks: &[Vec<f64>]) -> Contrast {
+        let named = |(values, set): (&Vec<f64>, u32)| BlockValues {
+            set,
+            values: roles.iter().map(String::as_str).zip(values.iter().copied()).collect(),
+        };
+        let blocks: Vec<BlockValues<'_>> = blocks.iter().zip(1..).map(named).collect();
+        Contrast::of_readings(&blocks, "b").expect("readings")
+    }
+
+    #[test]
+    fn no_reading_is_told_apart_by_its_name() {
+        let mut random = StdRng::seed_from_u64(7);
+        for count in 2..7 {
+            let mut roles: Vec<String> =
+                (1..=count).map(|number| readings::reading("b", number)).collect();
+            let blocks = readings(&mut random, &roles, 8);
+            let before = check(&roles, &blocks).p_value();
+            for _ in 0..count {
+                roles.rotate_left(1);
+                assert_eq!(check(&roles, &blocks).p_value(), before, "{count} readings");
+            }
+        }
+    }
+
+    #[test]
+    fn one_reading_that_differs_is_found_and_alike_ones_are_not() {
+        let mut random = StdRng::seed_from_u64(11);
+        for count in 2..7 {
+            let roles: Vec<String> =
+                (1..=count).map(|number| readings::reading("b", number)).collect();
+            let shown = |blocks: &Vec<Vec<f64>>| {
+                check(&roles, blocks).p_value().is_some_and(|p_value| p_value < 0.05)
+            };
+            let mut runs: Vec<_> = (0..400).map(|_| readings(&mut random, &roles, 10)).collect();
+            let without = runs.iter().filter(|blocks| shown(blocks)).count();
+            assert!(without < 30, "{without} of 400 with {count} readings");
+            runs.iter_mut().flatten().for_each(|block| block[count / 2] *= 1.05);
+            let with = runs.iter().filter(|blocks| shown(blocks)).count();
+            assert!(with > 380, "{with} of 400 with {count} readings");
+        }
+    }
 }

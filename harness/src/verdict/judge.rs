@@ -106,7 +106,7 @@ pub fn judge_checks(checks: Vec<Comparison>) -> Vec<ComparisonRow> {
 impl ComparisonRow {
     /// Returns the row of a contrast, without its verdict.
     pub fn of(contrast: &Contrast, names: Names<'_>) -> Self {
-        let Contrast { logs, means, amounts, medians } = contrast;
+        let Contrast { logs, means, amounts, medians, .. } = contrast;
         let blocks = contrast.blocks();
         let is_interval = blocks >= BLOCKS_FOR_VERDICT;
         let bounds = |values: &Differences| {
