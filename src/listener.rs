@@ -8,7 +8,7 @@ use crate::socket;
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -16,6 +16,17 @@ use std::time::{Duration, Instant};
 
 /// The accept queue that every backend asks for; net.core.somaxconn may cut it.
 pub const BACKLOG: i32 = 4096;
+
+/// How a worker comes to its listener on an address.
+#[derive(Clone, Debug)]
+pub enum Listening {
+    /// It opens one, which has the address to itself.
+    Alone(Address),
+    /// It opens one beside those of the other workers.
+    Beside(SocketAddr),
+    /// All workers have this one, which was opened before they began.
+    Shared(RawFd, SocketAddr),
+}
 
 /// A listening socket, non-blocking, with an accept queue of [`BACKLOG`]. Dropping it closes it,
 /// and removes the file that is a Unix socket's address.
@@ -27,6 +38,31 @@ pub struct Listener {
 }
 
 impl Listener {
+    /// Returns the listener of a worker, on whose thread it must be called. `has_own_table` says
+    /// whether that thread has a file table of its own.
+    ///
+    /// # Safety
+    /// A shared listener is still open where it was opened, and nothing else in a table of the
+    /// worker's own refers to it.
+    pub unsafe fn of_worker(listening: &Listening, has_own_table: bool) -> io::Result<Self> {
+        match *listening {
+            Listening::Alone(ref address) => Self::open(address),
+            Listening::Beside(address) => Self::open_tcp(address, true)
+                .map_err(|error| explain(&Address::Ip(address), &error)),
+            Listening::Shared(fd, address) => {
+                let socket = if has_own_table {
+                    // SAFETY: the table was copied while `fd` was open, and the caller says that
+                    // this copy has no other owner.
+                    unsafe { OwnedFd::from_raw_fd(fd) }
+                } else {
+                    // SAFETY: the caller says that it is open.
+                    unsafe { BorrowedFd::borrow_raw(fd) }.try_clone_to_owned()?
+                };
+                Ok(Self { socket, address: address.into(), inode: None })
+            }
+        }
+    }
+
     /// Opens a listener. Over TCP it has SO_REUSEADDR, and accepted sockets inherit TCP_NODELAY and
     /// SO_OOBINLINE: so urgent data is echoed in its place by all backends. Socket buffers keep the
     /// kernel's defaults and its autotuning.
@@ -35,16 +71,19 @@ impl Listener {
     /// older table still holds would go on accepting after the worker has closed its copy.
     pub fn open(address: &Address) -> io::Result<Self> {
         let open = || match address {
-            Address::Ip(address) => Self::open_tcp(*address),
+            Address::Ip(address) => Self::open_tcp(*address, false),
             Address::Unix(path) => Self::open_unix(path),
         };
         open().map_err(|error| explain(address, &error))
     }
 
-    fn open_tcp(address: SocketAddr) -> io::Result<Self> {
+    fn open_tcp(address: SocketAddr, is_beside_others: bool) -> io::Result<Self> {
         let socket = socket::tcp_socket(address)?;
         let fd = socket.as_raw_fd();
         socket::set_reuse_address(fd)?;
+        if is_beside_others {
+            socket::set_reuse_port(fd)?;
+        }
         socket::set_nodelay(fd)?;
         socket::set_urgent_inline(fd)?;
         socket::bind(fd, address)?;

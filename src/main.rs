@@ -7,8 +7,9 @@ use ringmark::backend::{self, Entry, Knobs};
 use ringmark::cpus::CpuList;
 use ringmark::error::of_thread;
 use ringmark::list;
+use ringmark::listener::{Listener, Listening};
 use ringmark::orders::{Lines, Order, Orders};
-use ringmark::ports::{self, Reserved};
+use ringmark::ports::{self, PortSharing, Reserved};
 use ringmark::process::{self, Signals};
 use ringmark::protocol::{ServerCounters, ServerEvent};
 use ringmark::service::{Service, ServiceName};
@@ -18,6 +19,7 @@ use ringmark::worker::{Plan, Up, Worker};
 use ringmark::zero_copy;
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::AsRawFd;
 use std::process::ExitCode;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -165,7 +167,7 @@ fn serve(options: &Options) -> Result<ExitCode> {
         return Err(format!("{} serves nothing: leave out --service", entry.name).into());
     }
     check_zero_copy(&knobs, service, &options.listen)?;
-    let ports = count_ports(options)?;
+    let ports = count_ports(options, PortSharing::of(&knobs))?;
     let stdin = if options.hold { Some(hold(entry)?) } else { None };
     process::raise_open_files_limit()?;
     if let Err(unsupported) = (entry.probe)(&knobs, options.workers) {
@@ -178,10 +180,11 @@ fn serve(options: &Options) -> Result<ExitCode> {
     let stop = Stop::new(Duration::from_secs(options.drain_seconds))?;
     let stop = Arc::new(stop);
 
-    let (addresses, reserved) = addresses(&options.listen, ports)?;
-    let dealt = ports::deal(&addresses, options.workers);
-    let (workers, ready) = start(options, (entry, &knobs, service), dealt, &stop)?;
-    drop(reserved);
+    let sharing = PortSharing::of(&knobs);
+    let (addresses, reserved) = addresses(&options.listen, ports, sharing)?;
+    let (shared, listening) = deal(&addresses, options.workers, sharing)?;
+    let (workers, ready) = start(options, (entry, &knobs, service), listening, &stop)?;
+    drop((reserved, shared));
     // Now, so that the workers' file tables have no copies.
     let signals = signals.open()?;
     say_event(&ready)?;
@@ -214,19 +217,21 @@ fn check_zero_copy(knobs: &Knobs, service: Service, listen: &Address) -> Result<
 }
 
 /// How many ports it listens on.
-fn count_ports(options: &Options) -> Result<u16> {
+fn count_ports(options: &Options, sharing: PortSharing) -> Result<u16> {
     let workers = options.workers;
-    let ports = options.ports.unwrap_or(workers);
-    if !ports.is_multiple_of(workers) {
+    let is_dealt = sharing == PortSharing::Dealt;
+    let ports = options.ports.unwrap_or(if is_dealt { workers } else { 1 });
+    if is_dealt && !ports.is_multiple_of(workers) {
         return Err(format!(
             "--ports {ports} is not a multiple of --workers {workers}: some workers would listen \
-             on more ports than others"
+             on more ports than others; --set listeners=reuseport has all listen on each"
         )
         .into());
     }
     match &options.listen {
-        Address::Unix(_) if ports > 1 => Err(format!(
-            "--listen {}: a Unix socket has one path and no ports; leave out --ports and --workers",
+        Address::Unix(_) if ports > 1 || workers > 1 || !is_dealt => Err(format!(
+            "--listen {}: a Unix socket has one path and no ports; leave out --ports, --workers \
+             and --set listeners",
             options.listen
         )
         .into()),
@@ -241,10 +246,14 @@ fn count_ports(options: &Options) -> Result<u16> {
 
 /// The addresses that it listens on, and what holds those that were free until it does. A single
 /// free port is left to the kernel.
-fn addresses(listen: &Address, ports: u16) -> Result<(Vec<Address>, Option<Reserved>)> {
+fn addresses(
+    listen: &Address,
+    ports: u16,
+    sharing: PortSharing,
+) -> Result<(Vec<Address>, Option<Reserved>)> {
     let Address::Ip(first) = *listen else { return Ok((vec![listen.clone()], None)) };
     let reserved = match first.port() {
-        0 if ports > 1 => Some(Reserved::find(first, ports)?),
+        0 if ports > 1 || sharing != PortSharing::Dealt => Some(Reserved::find(first, ports)?),
         _ => None,
     };
     let first = reserved.as_ref().map_or(first, |reserved| reserved.first);
@@ -252,23 +261,59 @@ fn addresses(listen: &Address, ports: u16) -> Result<(Vec<Address>, Option<Reser
     Ok((addresses.into_iter().map(Address::Ip).collect(), reserved))
 }
 
+/// Says how each worker comes to its listeners, and opens those that all share. They must stay open
+/// until the workers are up.
+fn deal(
+    addresses: &[Address],
+    workers: u16,
+    sharing: PortSharing,
+) -> Result<(Vec<Listener>, Vec<Vec<Listening>>)> {
+    let mut shared = Vec::new();
+    let of_each = match sharing {
+        PortSharing::Dealt => {
+            let alone = |dealt: Vec<Address>| dealt.into_iter().map(Listening::Alone).collect();
+            return Ok((shared, ports::deal(addresses, workers).into_iter().map(alone).collect()));
+        }
+        PortSharing::ReusePort => {
+            let addresses: Vec<SocketAddr> = addresses.iter().filter_map(Address::ip).collect();
+            ports::claim(&addresses)?;
+            addresses.into_iter().map(Listening::Beside).collect()
+        }
+        PortSharing::OneSocket => {
+            shared = addresses.iter().map(Listener::open).collect::<io::Result<_>>()?;
+            let copy = |listener: &Listener| {
+                Some(Listening::Shared(listener.as_raw_fd(), listener.address().ip()?))
+            };
+            shared.iter().filter_map(copy).collect()
+        }
+    };
+    Ok((shared, vec![of_each; workers.into()]))
+}
+
 /// Starts the workers, and makes the ready line once all of them accept connections.
 fn start(
     options: &Options,
     (entry, knobs, service): (&'static Entry, &Knobs, Service),
-    addresses: Vec<Vec<Address>>,
+    listening: Vec<Vec<Listening>>,
     stop: &Arc<Stop>,
 ) -> Result<(Vec<Worker>, ServerEvent)> {
     let (sender, receiver) = mpsc::channel();
     let mut workers = Vec::new();
-    for (index, addresses) in addresses.into_iter().enumerate() {
+    for (index, listening) in listening.into_iter().enumerate() {
         let cpu = options.cpus.as_ref().map(|list| list.cpus()[index % list.cpus().len()]);
-        let plan = Plan { index, backend: entry, knobs: knobs.clone(), service, addresses, cpu };
+        let plan = Plan { index, backend: entry, knobs: knobs.clone(), service, listening, cpu };
         let worker = Worker::start(plan, Arc::clone(stop), sender.clone(), || {
             process::signal_self(libc::SIGUSR2)
         });
-        workers
-            .push(worker.map_err(|error| format!("start worker {index}: {}", of_thread(&error)))?);
+        match worker {
+            Ok(worker) => workers.push(worker),
+            Err(error) => {
+                let _ = stop.give();
+                // The others hold what is shared.
+                let _ = end(workers);
+                return Err(format!("start worker {index}: {}", of_thread(&error)).into());
+            }
+        }
     }
     drop(sender);
     let mut up: Vec<Up> = receiver.iter().take(workers.len()).collect();
@@ -280,10 +325,11 @@ fn start(
     }
     up.sort_by_key(|up| up.index);
     // Port i was dealt to worker i mod W, as its port i / W: undo that, so that the list is in
-    // order of ports.
+    // order of ports. If all have all ports, each stands W times.
     let each = up[0].addresses.len();
-    let addresses =
-        (0..each).flat_map(|port| up.iter().map(move |up| up.addresses[port].clone())).collect();
+    let addresses = (0..each).flat_map(|port| up.iter().map(move |up| up.addresses[port].clone()));
+    let mut addresses: Vec<Address> = addresses.collect();
+    addresses.dedup();
     let ready = ServerEvent::Ready {
         backend: entry.name.to_owned(),
         service: service.to_string(),

@@ -1,6 +1,7 @@
 //! The addresses of a server: with consecutive ports, dealt to its workers.
 
 use crate::address::Address;
+use crate::contract::{Knob, Knobs};
 use crate::error;
 use crate::listener;
 use crate::process;
@@ -11,6 +12,76 @@ use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
+
+/// The name of the knob that says how workers share ports.
+pub const LISTENERS: &str = "listeners";
+
+/// Its value if they do not.
+pub const DEALT: &str = "dealt";
+
+const fn listeners(ways: &'static [&'static str]) -> Knob {
+    Knob::word(
+        LISTENERS,
+        ways,
+        "how workers share the ports: each has some to itself (dealt); or all listen on every \
+         port, each by a socket of its own, over which the kernel spreads connections by their \
+         addresses (reuseport), or by one socket, of which a connection wakes one worker \
+         (exclusive) or all that wait (shared)",
+    )
+}
+
+/// The knob of epoll, which waits exclusively if it is asked to (EPOLLEXCLUSIVE, Linux 4.5).
+pub const LISTENERS_OF_EPOLL: Knob = listeners(&[DEALT, "reuseport", "exclusive", "shared"]);
+
+/// The knob of io_uring, whose accept always waits exclusively.
+pub const LISTENERS_OF_URING: Knob = listeners(&[DEALT, "reuseport", "exclusive"]);
+
+/// The knob of poll and select, which never do.
+pub const LISTENERS_OF_POLL: Knob = listeners(&[DEALT, "reuseport", "shared"]);
+
+/// How the workers of a server share its ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PortSharing {
+    /// Each has some to itself.
+    Dealt,
+    /// Each has a socket on every port.
+    ReusePort,
+    /// All have the same socket on every port.
+    OneSocket,
+}
+
+impl PortSharing {
+    /// Reads it from the knobs of a backend; one without such a knob deals its ports.
+    pub fn of(knobs: &Knobs) -> Self {
+        if !knobs.has(LISTENERS) {
+            return Self::Dealt;
+        }
+        match knobs.word(LISTENERS) {
+            "reuseport" => Self::ReusePort,
+            "exclusive" | "shared" => Self::OneSocket,
+            _ => Self::Dealt,
+        }
+    }
+}
+
+/// Whether a connection is to wake one of the workers that share its listener.
+pub fn wakes_one(knobs: &Knobs) -> bool {
+    knobs.word(LISTENERS) == "exclusive"
+}
+
+/// Fails if anybody listens there: listeners with SO_REUSEPORT would take a part of another
+/// server's connections, of the same user, without a word.
+pub fn claim(addresses: &[SocketAddr]) -> io::Result<()> {
+    let claim = |address: SocketAddr| {
+        let socket = socket::tcp_socket(address)?;
+        // As the listeners have it: connections that closed lately are in nobody's way.
+        socket::set_reuse_address(socket.as_raw_fd())?;
+        socket::bind(socket.as_raw_fd(), address)
+    };
+    addresses.iter().try_for_each(|address| {
+        claim(*address).map_err(|error| listener::explain(&Address::Ip(*address), &error))
+    })
+}
 
 /// The consecutive ports of a server, as addresses.
 ///

@@ -58,6 +58,9 @@ pub struct ServerCounters {
     /// The loop counters, and `open`: the connections that are accepted and not closed.
     #[serde(rename = "loop", serialize_with = "in_order_of_loops")]
     pub loops: BTreeMap<String, u64>,
+    /// Connections that each worker has accepted, if there are several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub accepted_by_worker: Vec<u64>,
     /// The last error of accept, in words.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub accept_error: Option<String>,
@@ -109,11 +112,15 @@ impl ServerCounters {
 
     /// Sums the counters of all workers.
     pub fn sum<'a>(workers: impl IntoIterator<Item = &'a Counters>) -> Self {
+        let workers: Vec<&Counters> = workers.into_iter().collect();
+        let accepted = workers.iter().map(|worker| worker.accepted.get());
+        let accepted_by_worker = accepted.filter(|_| workers.len() > 1).collect();
         let sum = counters::Sum::of(workers);
         let calls = sum.calls().filter(|&(_, count)| count > 0);
         let mut summed = Self {
             calls: calls.map(|(call, count)| (call.name().to_owned(), count)).collect(),
             loops: sum.loops().map(|(name, count)| (name.to_owned(), count)).collect(),
+            accepted_by_worker,
             accept_error: sum.accept_error().map(|error| error.to_string()),
             ..Self::default()
         };

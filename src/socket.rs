@@ -89,6 +89,12 @@ pub fn set_reuse_address(fd: RawFd) -> io::Result<()> {
     switch_on(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR).map_err(named("setsockopt(SO_REUSEADDR)"))
 }
 
+/// SO_REUSEPORT (Linux 3.9): other listeners of this user that have it may be bound to the same
+/// port, and the kernel spreads connections over them by their addresses.
+pub fn set_reuse_port(fd: RawFd) -> io::Result<()> {
+    switch_on(fd, libc::SOL_SOCKET, libc::SO_REUSEPORT).map_err(named("setsockopt(SO_REUSEPORT)"))
+}
+
 /// SO_OOBINLINE: TCP's urgent byte is a byte of the stream like any other. Sockets accepted from a
 /// listener inherit it.
 pub fn set_urgent_inline(fd: RawFd) -> io::Result<()> {

@@ -4,7 +4,7 @@ use crate::address::Address;
 use crate::contract::{Entry, Facts, Knobs};
 use crate::counters::Counters;
 use crate::cpus;
-use crate::listener::Listener;
+use crate::listener::{Listener, Listening};
 use crate::process;
 use crate::service::Service;
 use crate::stop::Stop;
@@ -24,8 +24,8 @@ pub struct Plan {
     pub knobs: Knobs,
     /// Its service.
     pub service: Service,
-    /// Its addresses.
-    pub addresses: Vec<Address>,
+    /// How it comes to its listeners.
+    pub listening: Vec<Listening>,
     /// The CPU that it runs on, if it is pinned.
     pub cpu: Option<usize>,
 }
@@ -99,9 +99,9 @@ fn serve(plan: &Plan, counters: &Counters, stop: &Stop, up: mpsc::Sender<Up>) ->
     // A table of its own has a limit of its own, so that connections are not bounded by one table,
     // and its descriptors need no locking against other threads. The seccomp profiles of containers
     // refuse unshare(2) of any kind: then the workers share one table, and the ready line says so.
-    let file_table = match process::unshare_files() {
-        Ok(()) => "own".to_owned(),
-        Err(error) if is_refusal(error.kind()) => format!("shared: {error}"),
+    let (has_own_table, file_table) = match process::unshare_files() {
+        Ok(()) => (true, "own".to_owned()),
+        Err(error) if is_refusal(error.kind()) => (false, format!("shared: {error}")),
         Err(error) => return Err(error),
     };
     if let Some(cpu) = plan.cpu {
@@ -109,7 +109,10 @@ fn serve(plan: &Plan, counters: &Counters, stop: &Stop, up: mpsc::Sender<Up>) ->
             io::Error::new(error.kind(), format!("pin to CPU {cpu}: {error}; see --cpus"))
         })?;
     }
-    let listeners = plan.addresses.iter().map(Listener::open).collect::<io::Result<Vec<_>>>()?;
+    // SAFETY: the main thread keeps shared listeners open until each worker is up or has ended, and
+    // the copies in this table came from it a moment ago.
+    let of_worker = |listening| unsafe { Listener::of_worker(listening, has_own_table) };
+    let listeners = plan.listening.iter().map(of_worker).collect::<io::Result<Vec<_>>>()?;
     let addresses = listeners.iter().map(|listener| listener.address().clone()).collect();
     let mut message = Some((addresses, up));
     let task = (listeners, &plan.knobs, plan.service);

@@ -23,6 +23,7 @@ use crate::counters::{Counters, Share};
 use crate::drain::{self, Owed};
 use crate::error::{interrupted, would_block};
 use crate::listener::{self, ACCEPTS_PER_TURN, AcceptPause, Accepted, Listener};
+use crate::ports::LISTENERS_OF_POLL;
 use crate::service::Conversation;
 use crate::stop::Stop;
 use crate::sys;
@@ -104,6 +105,7 @@ where
                 32_768..=67_108_864,
                 "stack of each connection's thread, in bytes; only what is touched takes memory",
             ),
+            LISTENERS_OF_POLL,
             WORK_NS,
         ],
         ..BackendFacts::DEFAULT

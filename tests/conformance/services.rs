@@ -15,6 +15,7 @@ pub const CASES: &[Case] = &[
     echo("sink_takes_all", sink_takes_all),
     echo("resets_behind_many_bytes", resets_behind_many_bytes),
     echo("source_until_the_end", source_until_the_end),
+    echo("source_with_few_buffers", source_with_few_buffers).for_knob("buffers"),
     echo("source_with_slow_readers", source_with_slow_readers),
     echo("source_drains", source_drains),
 ];
@@ -226,7 +227,7 @@ fn source_until_the_end(backend: &Backend) {
         let stays = server.connect();
         let clients: Vec<Client> = (0..3).map(|_| greet(&server, sizes)).collect();
         side_by_side(clients, |mut client| {
-            client.receiver.receive(3 * size + 100_000);
+            client.receiver.receive(3 * size + (2000 * size).min(100_000));
             client.sender.finish();
             let received = client.receiver.receive_to_end();
             assert_eq!(received % size as u64, 0, "it ends with a whole write");
@@ -246,6 +247,20 @@ fn source_until_the_end(backend: &Backend) {
         server.wait_until_quiet();
         server.terminate().well();
     });
+}
+
+/// Their receives find no buffer, and must find their peers' ends nevertheless.
+fn source_with_few_buffers(backend: &Backend) {
+    let settings = knobs::smallest(backend, |name| name.starts_with("buffer"));
+    let sizes = Sizes(0, 1000);
+    let server = start(backend, sizes, &settings);
+    let clients: Vec<Client> = (0..20).map(|_| greet(&server, sizes)).collect();
+    side_by_side(clients, |mut client| {
+        client.receiver.receive(50_000);
+        client.sender.finish();
+        assert_eq!(client.receiver.receive_to_end() % 1000, 0, "it ends with a whole write");
+    });
+    end(server);
 }
 
 fn source_with_slow_readers(backend: &Backend) {

@@ -1,6 +1,6 @@
 //! Knobs drawn from their ranges, with a liking for the small values at which things run out.
 
-use crate::support::{Backend, Knob, Values};
+use crate::support::{Knob, Values};
 use fastrand::Rng;
 
 /// How knobs are drawn for one seed.
@@ -14,11 +14,11 @@ enum Style {
     Mixed,
 }
 
-/// Draws `--set` arguments for a backend.
-pub fn draw(backend: &Backend, rng: &mut Rng) -> Vec<String> {
+/// Draws `--set` arguments out of some knobs.
+pub fn draw<'a>(knobs: impl IntoIterator<Item = &'a Knob>, rng: &mut Rng) -> Vec<String> {
     let style =
         [Style::Defaults, Style::Scarce, Style::Mixed, Style::Mixed, Style::Mixed][rng.usize(..5)];
-    let drawn = backend.knobs_of_echo().filter_map(|knob| {
+    let drawn = knobs.into_iter().filter_map(|knob| {
         let value = match &knob.values {
             _ if style == Style::Defaults => return None,
             Values::Words(words) => words[rng.usize(..words.len())].clone(),

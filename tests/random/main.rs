@@ -17,13 +17,14 @@ mod knobs;
 mod play;
 mod sizes;
 mod soak;
+mod source;
 
 use libtest_mimic::{Arguments, Trial};
 use std::process::ExitCode;
 use std::time::Duration;
 
 /// The plays of `cargo test` on each backend.
-const SEEDS: [u64; 2] = [1, 2];
+const SEEDS: [u64; 3] = [1, 2, 3];
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();

@@ -3,7 +3,7 @@
 //! balance.
 
 use crate::support::{Backend, Client, Counters, Server, Sizes, command, eventually};
-use crate::{knobs, sizes};
+use crate::{knobs, sizes, source};
 use fastrand::Rng;
 use ringmark::address::Address;
 use std::cell::RefCell;
@@ -55,17 +55,36 @@ impl Tally {
 
 /// The steps so far; they outlive a play that fails.
 #[derive(Default)]
-struct Diary {
-    arguments: Vec<String>,
+pub struct Diary {
+    /// The server's arguments.
+    pub arguments: Vec<String>,
     actions: VecDeque<String>,
-    tally: Tally,
+    pub tally: Tally,
 }
+
+impl Diary {
+    /// Adds an action, and forgets those of long ago.
+    pub fn note(&mut self, action: String) {
+        self.actions.push_back(action);
+        if self.actions.len() > REMEMBERED {
+            self.actions.pop_front();
+        }
+    }
+}
+
+/// One of so many seeds is of a source.
+const SOURCES: u64 = 4;
 
 /// Plays a seed; fails with one line that tells all that is needed to do it again.
 pub fn run(backend: &Backend, seed: u64) -> Result<Tally, String> {
     let diary = RefCell::new(Diary::default());
-    let played =
-        panic::catch_unwind(AssertUnwindSafe(|| Play::start(backend, seed, &diary).play()));
+    let played = panic::catch_unwind(AssertUnwindSafe(|| {
+        if backend.echoes && seed % SOURCES == SOURCES - 1 {
+            source::play(backend, seed, &diary);
+        } else {
+            Play::start(backend, seed, &diary).play();
+        }
+    }));
     let diary = diary.into_inner();
     played.map(|()| Tally { seeds: 1, ..diary.tally }).map_err(|panic| {
         let message = panic.downcast_ref::<String>().map(String::as_str);
@@ -189,8 +208,11 @@ impl<'a> Play<'a> {
         let (server, arguments) = loop {
             let mut arguments =
                 vec![format!("--workers={workers}"), "--drain-seconds=30".to_owned()];
-            arguments.extend(knobs::draw(backend, &mut rng));
             sizes = if backend.echoes { sizes::draw(&mut rng) } else { None };
+            arguments.extend(match sizes {
+                None => knobs::draw(backend.knobs_of_echo(), &mut rng),
+                Some(_) => knobs::draw(&backend.knobs, &mut rng),
+            });
             arguments.extend(sizes.map(Sizes::arguments).unwrap_or_default());
             diary.borrow_mut().arguments.clone_from(&arguments);
             let texts: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -242,11 +264,7 @@ impl<'a> Play<'a> {
     }
 
     fn note(&self, action: String) {
-        let actions = &mut self.diary.borrow_mut().actions;
-        actions.push_back(action);
-        if actions.len() > REMEMBERED {
-            actions.pop_front();
-        }
+        self.diary.borrow_mut().note(action);
     }
 
     fn step(&mut self, actions: &[(u32, Action)]) {

@@ -31,6 +31,8 @@ pub struct Counters {
     pub calls: BTreeMap<String, u64>,
     /// The counts of the loops.
     pub in_loop: BTreeMap<String, u64>,
+    /// Connections that each worker has accepted, if there are several.
+    pub accepted_by_worker: Vec<u64>,
 }
 
 /// How a server ended.
@@ -354,7 +356,9 @@ impl Counters {
                 .map(|(name, value)| (name.clone(), value.as_u64().expect("a count")))
                 .collect()
         };
-        Self { calls: section("calls"), in_loop: section("loop") }
+        let by_worker = line["accepted_by_worker"].as_array().into_iter().flatten();
+        let accepted_by_worker = by_worker.filter_map(Value::as_u64).collect();
+        Self { calls: section("calls"), in_loop: section("loop"), accepted_by_worker }
     }
 
     /// A counter of the loop.

@@ -29,8 +29,9 @@ impl Matrix {
         if let Some(ports) = self.ports {
             ensure!(WORKERS.contains(&ports), "ports must be from 1 to 4096");
             ensure!(
-                ports.is_multiple_of(self.workers),
-                "ports must be a multiple of workers: else some would have more than others"
+                ports.is_multiple_of(self.workers) || self.backends.iter().all(Arm::shares_ports),
+                "ports must be a multiple of workers: else some would have more than others; \
+                 `set = [\"listeners=reuseport\"]` for all backends has each worker listen on each"
             );
         }
         self.check_passes()?;
@@ -204,6 +205,7 @@ impl Matrix {
             ("close = \"reset\"", workload.close == Some(Close::Reset), "it has no resets"),
             ("workers", workers > 1, "each worker listens by itself, and its path is one"),
             ("ports", self.ports.is_some_and(|ports| ports > 1), "it has no ports"),
+            ("listeners", self.backends.iter().any(Arm::shares_ports), "it has no ports"),
         ] {
             ensure!(!is_given, "path \"unix\" has no use for {key}: {why}");
         }

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
+use ringmark::backend::{self, Knobs};
+use ringmark::ports::PortSharing;
 use ringmark::service::{Service, ServiceName};
 use serde::{Deserialize, Serialize};
 
@@ -108,6 +110,13 @@ impl Arm {
     /// `uring-multishot buffers=64`.
     pub fn name(&self) -> String {
         [std::slice::from_ref(&self.backend), &self.set].concat().join(" ")
+    }
+
+    /// Returns whether its workers listen on the same ports.
+    pub fn shares_ports(&self) -> bool {
+        let entry = backend::find(&self.backend).ok();
+        let knobs = entry.and_then(|entry| Knobs::parse(entry, &self.set).ok());
+        knobs.is_some_and(|knobs| PortSharing::of(&knobs) != PortSharing::Dealt)
     }
 
     /// Returns whether it is another arm's backend with nothing but work added.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail, ensure};
 use ringmark::address::Address;
 use ringmark::backend;
+use ringmark::ports::{DEALT, LISTENERS};
 use ringmark::protocol::{ServerCounters, ServerEvent};
 use serde_json::Value;
 
@@ -52,6 +53,13 @@ pub struct Server {
 }
 
 impl Server {
+    /// Returns how many ports it has that are one worker's alone.
+    pub fn dealt_ports(&self) -> usize {
+        let knobs: Value = serde_json::from_str(&self.knobs).unwrap_or_default();
+        let is_dealt = matches!(knobs[LISTENERS].as_str(), None | Some(DEALT));
+        if is_dealt { self.addresses.len() } else { 0 }
+    }
+
     /// Starts it, calls `held` while it waits in `--hold`, and lets it go on until it is ready.
     /// `held` gets its number, if /proc shows it here.
     pub fn start(

@@ -265,7 +265,7 @@ pub fn churn(run: &Run) -> Body {
 
 /// Shows medians over the blocks. A single connection has no other to be unfair to.
 pub fn fairness(run: &Run) -> Body {
-    let columns: [Column<ArmTrials>; 7] = [
+    let columns: [Column<ArmTrials>; 8] = [
         WORKLOAD,
         ARM,
         ("connections", |row| fairness_index(row, |trial| trial.fairness_connections)),
@@ -274,6 +274,7 @@ pub fn fairness(run: &Run) -> Body {
         ("workers", |row| {
             fairness_index(row, |trial| trial.fairness_workers.filter(|_| trial.workers > 1))
         }),
+        ("busiest worker's connections %", |row| row.median(|trial| trial.busiest_worker_percent)),
         BLOCKS,
     ];
     let mut rows = latency_trials_of(run, is_closed);

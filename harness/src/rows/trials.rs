@@ -208,9 +208,12 @@ pub struct TrialRow {
     pub slowest_connection_over_mean: Option<f64>,
     /// Echoes of the connection that had the most, over the mean.
     pub fastest_connection_over_mean: Option<f64>,
-    /// Jain's index over the echoes of each worker, to which its port belongs. It is less than 1
+    /// Jain's index over the echoes of each worker, if each has a port to itself. It is less than 1
     /// by itself if the connections are no multiple of the workers.
     pub fairness_workers: Option<f64>,
+    /// The connections of the worker that has accepted the most so far, in percent of all. Empty
+    /// with one worker, and of external servers.
+    pub busiest_worker_percent: Option<f64>,
     /// System calls of the server's workers. For an external server: of all its threads and of the
     /// processes that it forks.
     pub syscalls_per_echo: Option<f64>,

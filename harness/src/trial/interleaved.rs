@@ -259,14 +259,14 @@ impl<'a> Player<'a> {
             result.client_cpu_ns = client_cpu_ns;
         }
         let at_rest = self.site.server.counters()?;
-        let ports = self.site.server.addresses.len();
+        let dealt_ports = self.site.server.dealt_ports();
         let network = self.site.network_since(self.network_before)?;
         outcome.histogram = result.histogram_log.take();
         self.load.quit()?;
         self.idle.map(Client::quit).transpose()?;
         let window = Window { before: self.before, after, result, turns: Some(self.delays) };
         let readings =
-            Readings::of(self.context, window, self.counters_before, at_rest, network, ports);
+            Readings::of(self.context, window, self.counters_before, at_rest, network, dealt_ports);
         let row = &mut outcome.row;
         (row.status, row.reason) = judge(self.site, &readings, self.workload, self.latency, row)?;
         if row.status == Status::Ok && !self.rests {

@@ -96,8 +96,8 @@ pub struct Readings<'a> {
     /// The server's counters once it has taken note of every connection.
     at_rest: ServerCounters,
     network: Option<NetworkReading>,
-    /// How many ports the server has.
-    ports: usize,
+    /// How many ports the server has that are one worker's alone.
+    dealt_ports: usize,
     sums: Sums,
     /// CPU time of the machine, if a side is here and that is known.
     machine: Option<MachineCpu>,
@@ -128,12 +128,12 @@ impl<'a> Readings<'a> {
         // One that had died in between would have left the CPUs to halt.
         spinner.map(IdleSpinner::end).transpose()?;
         let at_rest = counters_after(server, in_all as u64, &window.result, &counters_before)?;
-        let ports = server.addresses.len();
+        let dealt_ports = server.dealt_ports();
         let network = site.network_since(network_before)?;
         outcome.histogram = window.result.histogram_log.take();
         load.quit()?;
         idle.map(Client::quit).transpose()?;
-        Ok(Self::of(context, window, counters_before, at_rest, network, ports))
+        Ok(Self::of(context, window, counters_before, at_rest, network, dealt_ports))
     }
 
     /// Returns the figures that follow from what was read.
@@ -143,7 +143,7 @@ impl<'a> Readings<'a> {
         counters_before: ServerCounters,
         at_rest: ServerCounters,
         network: Option<NetworkReading>,
-        ports: usize,
+        dealt_ports: usize,
     ) -> Self {
         // Steal of this machine is that of the trial only if a side is here.
         let is_one_here = context.sides().is_none_or(|sides| sides.is_one_here());
@@ -159,7 +159,7 @@ impl<'a> Readings<'a> {
             counters_before,
             at_rest,
             network,
-            ports,
+            dealt_ports,
             sums,
             machine,
             machine_unread,
@@ -184,10 +184,15 @@ impl<'a> Readings<'a> {
         // An open loop's rate is given from the beginning.
         row.warmup_settled =
             Some(result.open.is_some() || result.warmup_s < latency.warmup_max.get().as_secs_f64());
-        // If each worker has a port.
+        // If each worker has a port to itself.
         row.fairness_workers = (result.fairness.as_ref())
-            .filter(|_| self.ports == usize::from(self.context.workers))
+            .filter(|_| self.dealt_ports == usize::from(self.context.workers))
             .map(|fairness| fairness.ports);
+        let accepted = &self.at_rest.accepted_by_worker;
+        row.busiest_worker_percent = accepted
+            .iter()
+            .max()
+            .map(|most| 100.0 * *most as f64 / accepted.iter().sum::<u64>().max(1) as f64);
         self.fill_server_cpu(row);
         row.worked_ns_per_echo = self.worked_ns_per_echo(workload);
         // The time of this machine's CPUs is that of the trial only if both sides are here.

@@ -20,8 +20,8 @@ const TRIALS: &str = "run_id,started_utc,pass,workload,block,order,arm,backend,k
     server_run_delay_percent,\
     client_run_delay_percent,connections_per_s,connect_p50_us,connect_p99_us,\
     server_cpu_ns_per_connection,fairness_connections,slowest_connection_over_mean,\
-    fastest_connection_over_mean,fairness_workers,syscalls_per_echo,syscalls_source,\
-    events_per_wait,loop_counters,memory_user_bytes_per_connection,\
+    fastest_connection_over_mean,fairness_workers,busiest_worker_percent,syscalls_per_echo,\
+    syscalls_source,events_per_wait,loop_counters,memory_user_bytes_per_connection,\
     memory_kernel_bytes_per_connection,steal_percent,retransmitted_segments,idle_spinner,\
     shared_cpu,shared_core,status,reason";
 

@@ -6,6 +6,7 @@ use super::selector::{Interest, Ready, Selector};
 use crate::contract::{BackendFacts, Facts, Knob, Knobs, Needs, Unsupported};
 use crate::counters::Counters;
 use crate::error::named;
+use crate::ports::{self, LISTENERS_OF_EPOLL};
 use crate::sys;
 use crate::work::WORK_NS;
 use crate::zero_copy::ZERO_COPY;
@@ -24,6 +25,8 @@ pub struct Epoll<const EDGE: bool> {
     events: Vec<libc::epoll_event>,
     /// The values that the kernel has taken over, if it was asked to busy-poll.
     busy_poll: Option<libc::epoll_params>,
+    /// Whether a connection wakes one of the workers that wait for it.
+    wakes_one: bool,
 }
 
 const INPUT: u32 = libc::EPOLLIN as u32;
@@ -79,6 +82,7 @@ impl<const EDGE: bool> Selector for Epoll<EDGE> {
             RECEIVE_BYTES,
             SEND,
             ACCEPTS,
+            LISTENERS_OF_EPOLL,
             Knob::number(
                 EVENTS_PER_WAIT,
                 1024,
@@ -110,7 +114,7 @@ impl<const EDGE: bool> Selector for Epoll<EDGE> {
         let busy_poll = set_busy_poll(&epoll, knobs)
             .map_err(|error| io::Error::new(error.kind(), explain(&error)))?;
         let events = vec![libc::epoll_event { events: 0, u64: 0 }; knobs.size(EVENTS_PER_WAIT)];
-        Ok(Self { epoll, events, busy_poll })
+        Ok(Self { epoll, events, busy_poll, wakes_one: ports::wakes_one(knobs) })
     }
 
     fn in_force(&self) -> Facts {
@@ -122,8 +126,13 @@ impl<const EDGE: bool> Selector for Epoll<EDGE> {
         ])
     }
 
-    fn add_listener(&mut self, counters: &Counters, fd: RawFd) -> io::Result<()> {
+    fn add_level(&mut self, counters: &Counters, fd: RawFd) -> io::Result<()> {
         self.control(counters, libc::EPOLL_CTL_ADD, fd, INPUT).map_err(named("epoll_ctl"))
+    }
+
+    fn add_listener(&mut self, counters: &Counters, fd: RawFd) -> io::Result<()> {
+        let events = INPUT | if self.wakes_one { libc::EPOLLEXCLUSIVE as u32 } else { 0 };
+        self.control(counters, libc::EPOLL_CTL_ADD, fd, events).map_err(named("epoll_ctl"))
     }
 
     fn add_connection(&mut self, counters: &Counters, fd: RawFd) -> io::Result<()> {

@@ -120,7 +120,7 @@ impl<S: Selector, C: Conversation> Backend for Readiness<S, C> {
     }
 
     fn run(mut self, counters: &Counters, stop: &Stop) -> io::Result<()> {
-        self.selector.add_listener(counters, stop.fd())?;
+        self.selector.add_level(counters, stop.fd())?;
         *self.slot(stop.fd()) = Slot::Stop;
         for index in 0..self.listeners.len() {
             *self.slot(self.listeners[index].as_raw_fd()) = Slot::Listener;

@@ -6,6 +6,7 @@ use super::event_loop::{ACCEPTS, Readiness};
 use super::selector::{Interest, Ready, Selector};
 use crate::contract::{BackendFacts, Knobs, Needs};
 use crate::counters::Counters;
+use crate::ports::LISTENERS_OF_POLL;
 use crate::sys;
 use crate::work::WORK_NS;
 use std::io;
@@ -29,7 +30,7 @@ impl Selector for PollArray {
         summary: "poll(2) over an array of all descriptors, one receive buffer a worker, sent at \
                   once",
         needs: Needs { linux: "3.2", default_container: true, limits: "none" },
-        knobs: &[RECEIVE_BYTES, SEND, ACCEPTS, WORK_NS],
+        knobs: &[RECEIVE_BYTES, SEND, ACCEPTS, LISTENERS_OF_POLL, WORK_NS],
         ..BackendFacts::DEFAULT
     };
 
@@ -37,7 +38,7 @@ impl Selector for PollArray {
         Ok(Self { entries: Vec::new(), places: Vec::new(), ready: Vec::new() })
     }
 
-    fn add_listener(&mut self, counters: &Counters, fd: RawFd) -> io::Result<()> {
+    fn add_level(&mut self, counters: &Counters, fd: RawFd) -> io::Result<()> {
         self.add_connection(counters, fd)
     }
 

@@ -10,6 +10,7 @@ use super::event_loop::{ACCEPTS, Readiness};
 use super::selector::{Interest, Ready, Selector};
 use crate::contract::{BackendFacts, Facts, Knobs, Needs};
 use crate::counters::Counters;
+use crate::ports::LISTENERS_OF_POLL;
 use crate::process;
 use crate::sys::{self, FdSet};
 use crate::work::WORK_NS;
@@ -41,7 +42,7 @@ impl Selector for Sets {
         summary: "select(2) over sets of at most 1024 descriptors, one receive buffer a worker, \
                   sent at once",
         needs: Needs { linux: "3.2", default_container: true, limits: "1024 open files" },
-        knobs: &[RECEIVE_BYTES, SEND, ACCEPTS, WORK_NS],
+        knobs: &[RECEIVE_BYTES, SEND, ACCEPTS, LISTENERS_OF_POLL, WORK_NS],
         descriptors_per_worker: Some(libc::FD_SETSIZE),
         ..BackendFacts::DEFAULT
     };
@@ -73,7 +74,7 @@ impl Selector for Sets {
         Facts::from_iter([("descriptors_per_worker".to_owned(), self.descriptors.into())])
     }
 
-    fn add_listener(&mut self, counters: &Counters, fd: RawFd) -> io::Result<()> {
+    fn add_level(&mut self, counters: &Counters, fd: RawFd) -> io::Result<()> {
         self.add_connection(counters, fd)
     }
 

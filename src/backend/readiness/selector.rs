@@ -64,8 +64,13 @@ pub trait Selector: Sized {
         Facts::new()
     }
 
-    /// Waits for a listener's connections, or the stop signal.
-    fn add_listener(&mut self, counters: &Counters, fd: RawFd) -> io::Result<()>;
+    /// Waits for the stop signal, or a listener's connections.
+    fn add_level(&mut self, counters: &Counters, fd: RawFd) -> io::Result<()>;
+
+    /// Waits for a listener's connections.
+    fn add_listener(&mut self, counters: &Counters, fd: RawFd) -> io::Result<()> {
+        self.add_level(counters, fd)
+    }
 
     /// Waits for a connection's input; for all that happens to it if edge-triggered.
     fn add_connection(&mut self, counters: &Counters, fd: RawFd) -> io::Result<()>;

@@ -19,6 +19,7 @@ use super::token::{GENERATION_MASK, RequestKind, Token};
 use crate::connection;
 use crate::contract::{BackendFacts, Facts, Knob, Knobs, Unsupported};
 use crate::drain::Owed;
+use crate::ports::LISTENERS_OF_URING;
 use crate::service::Conversation;
 use crate::sys;
 use crate::work::WORK_NS;
@@ -125,6 +126,7 @@ impl<C: Conversation> Handler for Oneshot<C> {
                 64..=1_048_576,
                 "receive buffer of a connection, in bytes",
             ),
+            LISTENERS_OF_URING,
             ZERO_COPY,
             WORK_NS,
         ],

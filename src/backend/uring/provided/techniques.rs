@@ -3,6 +3,7 @@
 use crate::backend::uring::{buffer_ring, setup};
 use crate::contract::{BackendFacts, Knob, Needs};
 use crate::kernel::Version;
+use crate::ports::LISTENERS_OF_URING;
 use crate::work::WORK_NS;
 use crate::zero_copy::ZERO_COPY;
 use io_uring::opcode;
@@ -54,6 +55,7 @@ const KNOBS: &[Knob] = &[
     buffer_ring::BUFFER_BYTES,
     buffer_ring::INCREMENTAL,
     BUFFERS_PER_CONNECTION,
+    LISTENERS_OF_URING,
     ZERO_COPY,
     WORK_NS,
 ];
@@ -128,6 +130,7 @@ impl Technique for Bundle {
             buffer_ring::BUFFERS,
             buffer_ring::BUFFER_BYTES,
             BUFFERS_PER_CONNECTION,
+            LISTENERS_OF_URING,
             ZERO_COPY,
             WORK_NS,
         ],
@@ -164,6 +167,7 @@ impl Technique for SubmissionThread {
             buffer_ring::BUFFER_BYTES,
             buffer_ring::INCREMENTAL,
             BUFFERS_PER_CONNECTION,
+            LISTENERS_OF_URING,
             ZERO_COPY,
             WORK_NS,
         ],
