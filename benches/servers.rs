@@ -26,6 +26,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use ringmark::backend::{self, Entry, Knobs};
 use ringmark::cpus::{self, CpuList};
 use ringmark::echo::Stream;
+use ringmark::listener::Listening;
 use ringmark::protocol::ServerCounters;
 use ringmark::service::Service;
 use ringmark::stop::Stop;
@@ -145,7 +146,7 @@ impl Server {
             backend,
             knobs: knobs.clone(),
             service: Service::Echo,
-            addresses: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()],
+            listening: vec![Listening::Alone(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())],
             cpu: *SERVER_CPU,
         };
         let (sender, receiver) = mpsc::channel();
