@@ -316,8 +316,8 @@ impl<T: Technique, C: Conversation> Provided<T, C> {
         } else if !connection.is_over() {
             let wanted = !T::POLL || connection.is(State::Readable);
             // One that never rests always owes something, and gets nothing but its peer's end.
-            let has_room = connection.blocked.is_none() && queued <= limit / 2;
-            let allowed = !connection.is(State::Starved) && (has_room || C::never_rests(terms));
+            let allowed = !connection.is(State::Starved)
+                && (connection.blocked.is_none() && queued <= limit / 2 || C::never_rests(terms));
             if wanted && allowed {
                 connection.clear(State::Readable);
                 return self.receive(core, index);
