@@ -95,6 +95,8 @@ pub struct Evidence {
     pub server_run_delay_percent: Option<f64>,
     /// The client's, as a mean over its threads.
     pub client_run_delay_percent: Option<f64>,
+    /// Whether a bound on its CPU time stopped the server.
+    pub is_throttled: bool,
     /// TCP's counts, if the trial had a namespace of its own. The host's belong to everybody.
     pub network: Option<NetworkReading>,
     /// io-wq workers that appeared.

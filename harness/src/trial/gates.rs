@@ -51,7 +51,8 @@ impl Evidence {
                  {LITTLE_PERCENT} %): the load's figures contradict each other"
             ));
         }
-        rejections.extend(self.network.as_ref().map(lost).unwrap_or_default());
+        let lost = self.network.as_ref().map(|network| lost(network, self.is_throttled));
+        rejections.extend(lost.unwrap_or_default());
         let io_workers = self.io_workers();
         rejections.extend(io_workers.filter(|_| !self.counters.is_from_outside));
         let (unsettled, readings) = self.unsettled_readings;
@@ -172,11 +173,13 @@ fn above(value: Option<f64>, bound: f64) -> Option<f64> {
     value.filter(|&value| value > bound)
 }
 
-/// Says what TCP lost.
-fn lost(network: &NetworkReading) -> Vec<String> {
+/// Says what TCP lost. A server that a bound on its CPU time stops acknowledges late, so that
+/// its client sends probes: then they are no sign of a loss.
+fn lost(network: &NetworkReading, is_throttled: bool) -> Vec<String> {
     let NetworkReading { sent_segments, retransmitted_segments, listen_drops } = network;
     let mut lost = Vec::new();
-    if *retransmitted_segments as f64 > RETRANSMITTED_SHARE * *sent_segments as f64 {
+    let share = *retransmitted_segments as f64 / *sent_segments as f64;
+    if share > RETRANSMITTED_SHARE && !is_throttled {
         lost.push(format!(
             "TCP sent {retransmitted_segments} of {sent_segments} segments again (bound: {} %)",
             100.0 * RETRANSMITTED_SHARE
@@ -329,6 +332,15 @@ mod tests {
             evidence.network.as_mut().expect("given").retransmitted_segments = 10;
         });
         assert_eq!((status, reason.as_str()), (Status::Ok, "TCP sent 10 of 10000 segments again"));
+    }
+
+    #[test]
+    fn segments_that_a_stopped_server_did_not_acknowledge_are_noted() {
+        let (status, reason) = with(|evidence| {
+            evidence.network.as_mut().expect("given").retransmitted_segments = 500;
+            evidence.is_throttled = true;
+        });
+        assert_eq!((status, reason.as_str()), (Status::Ok, "TCP sent 500 of 10000 segments again"));
     }
 
     #[test]

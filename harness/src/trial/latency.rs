@@ -305,6 +305,7 @@ impl<'a> Readings<'a> {
             steal_percent: row.steal_percent,
             server_run_delay_percent: server_delay,
             client_run_delay_percent: client_delay.map(|delay| delay - own_delay),
+            is_throttled: row.throttled_percent > Some(0.0),
             network: self.network,
             io_workers: window.io_workers().unwrap_or(self.at_rest.kernel_threads.io_wq),
             sharing,

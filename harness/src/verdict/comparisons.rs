@@ -71,7 +71,8 @@ impl<'a> Checked<'a> {
     /// Returns the workloads under which the baseline's readings differ, or scatter, too much.
     fn restless(&self) -> impl Iterator<Item = &'a str> {
         let scatters = |sample: &&Sample| {
-            let scatter = scatter(sample.of_readings(), &self.matrix.baseline);
+            // Of whole sets: what a turn of them scatters evens out over many.
+            let scatter = scatter(&sample.values, &self.matrix.baseline);
             scatter.is_some_and(|scatter| scatter > RESTLESS_SD)
         };
         let is_restless =
