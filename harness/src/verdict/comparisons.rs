@@ -71,7 +71,7 @@ impl<'a> Checked<'a> {
     /// Returns the workloads under which the baseline's readings differ, or scatter, too much.
     fn restless(&self) -> impl Iterator<Item = &'a str> {
         let scatters = |sample: &&Sample| {
-            // Of whole sets: what a turn of them scatters evens out over many.
+            // Whole sets count: the scatter of their turns evens out over many.
             let scatter = scatter(&sample.values, &self.matrix.baseline);
             scatter.is_some_and(|scatter| scatter > RESTLESS_SD)
         };
