@@ -167,7 +167,8 @@ fn serve(options: &Options) -> Result<ExitCode> {
         return Err(format!("{} serves nothing: leave out --service", entry.name).into());
     }
     check_zero_copy(&knobs, service, &options.listen)?;
-    let ports = count_ports(options, PortSharing::of(&knobs))?;
+    let sharing = PortSharing::of(&knobs);
+    let ports = count_ports(options, sharing)?;
     let stdin = if options.hold { Some(hold(entry)?) } else { None };
     process::raise_open_files_limit()?;
     if let Err(unsupported) = (entry.probe)(&knobs, options.workers) {
@@ -180,7 +181,6 @@ fn serve(options: &Options) -> Result<ExitCode> {
     let stop = Stop::new(Duration::from_secs(options.drain_seconds))?;
     let stop = Arc::new(stop);
 
-    let sharing = PortSharing::of(&knobs);
     let (addresses, reserved) = addresses(&options.listen, ports, sharing)?;
     let (shared, listening) = deal(&addresses, options.workers, sharing)?;
     let (workers, ready) = start(options, (entry, &knobs, service), listening, &stop)?;

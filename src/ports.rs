@@ -17,7 +17,7 @@ use std::thread::{self, JoinHandle};
 pub const LISTENERS: &str = "listeners";
 
 /// Its value if they do not.
-pub const DEALT: &str = "dealt";
+const DEALT: &str = "dealt";
 
 const fn listeners(ways: &'static [&'static str]) -> Knob {
     Knob::word(
@@ -53,10 +53,12 @@ pub enum PortSharing {
 impl PortSharing {
     /// Reads it from the knobs of a backend; one without such a knob deals its ports.
     pub fn of(knobs: &Knobs) -> Self {
-        if !knobs.has(LISTENERS) {
-            return Self::Dealt;
-        }
-        match knobs.word(LISTENERS) {
+        if knobs.has(LISTENERS) { Self::named(knobs.word(LISTENERS)) } else { Self::Dealt }
+    }
+
+    /// Returns the one that a value of the knob stands for.
+    pub fn named(way: &str) -> Self {
+        match way {
             "reuseport" => Self::ReusePort,
             "exclusive" | "shared" => Self::OneSocket,
             _ => Self::Dealt,

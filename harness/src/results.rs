@@ -2,6 +2,7 @@
 
 mod files;
 mod journal;
+mod judged;
 pub mod manifest;
 pub mod origin;
 mod read;

@@ -7,6 +7,8 @@ mod differences;
 mod family;
 mod interval;
 mod middle;
+#[cfg(test)]
+pub mod normal;
 mod slope;
 
 pub use self::differences::Differences;

@@ -48,11 +48,7 @@ fn drain_idle_peers(backend: &Backend) {
     for client in &mut clients {
         assert_eq!(client.receiver.receive_to_end(), 0);
     }
-    eventually(
-        "new connections are refused",
-        || Client::try_connect(&address).err(),
-        Option::is_some,
-    );
+    Client::wait_until_refused(&address);
     drop(clients);
     server.wait().in_order();
 }

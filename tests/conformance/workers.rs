@@ -1,7 +1,7 @@
 //! Several workers, several ports, more ports than the document's table has events in a block.
 
 use super::{Case, echo};
-use crate::support::{Backend, Client, Server, command_at, eventually};
+use crate::support::{Backend, Client, Server, command_at};
 
 pub const CASES: &[Case] = &[
     echo("workers_and_ports", workers_and_ports),
@@ -77,11 +77,7 @@ fn no_worker_listens_any_more(server: Server) {
     let address = server.address().clone();
     server.signal(libc::SIGTERM);
     assert_eq!(client.receiver.receive_to_end(), 100);
-    eventually(
-        "new connections are refused",
-        || Client::try_connect(&address).err(),
-        Option::is_some,
-    );
+    Client::wait_until_refused(&address);
     drop(client);
     server.wait().in_order();
 }

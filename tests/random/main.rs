@@ -18,6 +18,7 @@ mod play;
 mod sizes;
 mod soak;
 mod source;
+mod stage;
 
 use libtest_mimic::{Arguments, Trial};
 use std::process::ExitCode;

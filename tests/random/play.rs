@@ -2,13 +2,12 @@
 //! then the same end for all: everything owed came, everything taken is given back, and the books
 //! balance.
 
-use crate::support::{Backend, Client, Counters, Server, Sizes, command, eventually};
+use crate::stage::{self, Diary, Tally};
+use crate::support::{Backend, Client, Counters, Server, Sizes};
 use crate::{knobs, sizes, source};
 use fastrand::Rng;
 use ringmark::address::Address;
 use std::cell::RefCell;
-use std::collections::VecDeque;
-use std::os::unix::process::CommandExt;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -30,47 +29,6 @@ const LONGEST_WITH_RESTS: usize = 10_000;
 
 /// Readers that stall in one play. Each takes the time that shows that nothing more is taken.
 const MOST_SLOW: usize = 3;
-
-/// The actions that a failure tells of.
-const REMEMBERED: usize = 12;
-
-/// A play that has ended.
-#[derive(Clone, Copy, Default)]
-pub struct Tally {
-    pub seeds: u64,
-    pub steps: u64,
-    pub connections: u64,
-    /// Bytes that came back, each compared.
-    pub bytes: u64,
-}
-
-impl Tally {
-    pub fn add(&mut self, other: &Self) {
-        self.seeds += other.seeds;
-        self.steps += other.steps;
-        self.connections += other.connections;
-        self.bytes += other.bytes;
-    }
-}
-
-/// The steps so far; they outlive a play that fails.
-#[derive(Default)]
-pub struct Diary {
-    /// The server's arguments.
-    pub arguments: Vec<String>,
-    actions: VecDeque<String>,
-    pub tally: Tally,
-}
-
-impl Diary {
-    /// Adds an action, and forgets those of long ago.
-    pub fn note(&mut self, action: String) {
-        self.actions.push_back(action);
-        if self.actions.len() > REMEMBERED {
-            self.actions.pop_front();
-        }
-    }
-}
 
 /// One of so many seeds is of a source.
 const SOURCES: u64 = 4;
@@ -204,8 +162,8 @@ impl<'a> Play<'a> {
     fn start(backend: &'a Backend, seed: u64, diary: &'a RefCell<Diary>) -> Self {
         let mut rng = Rng::with_seed(seed);
         let workers = [1, 1, 2][rng.usize(..3)];
-        let mut sizes;
-        let (server, arguments) = loop {
+        let mut sizes = None;
+        let server = stage::launch(backend, diary, || {
             let mut arguments =
                 vec![format!("--workers={workers}"), "--drain-seconds=30".to_owned()];
             sizes = if backend.echoes { sizes::draw(&mut rng) } else { None };
@@ -214,18 +172,10 @@ impl<'a> Play<'a> {
                 Some(_) => knobs::draw(&backend.knobs, &mut rng),
             });
             arguments.extend(sizes.map(Sizes::arguments).unwrap_or_default());
-            diary.borrow_mut().arguments.clone_from(&arguments);
-            let texts: Vec<&str> = arguments.iter().map(String::as_str).collect();
-            let mut command = command(&backend.name, &texts);
-            // Out of the terminal's group: SIGINT there is for the tests.
-            command.process_group(0);
-            // A backend that this kernel does not support with these knobs may be supported with
-            // others.
-            if let Ok(server) = Server::launch(command).ready_or_refused() {
-                break (server, arguments);
-            }
-        };
-        let rests = knobs::set_to(&arguments, "min_wait_us").is_some_and(|time| time > 0);
+            arguments
+        });
+        let rest = knobs::set_to(&diary.borrow().arguments, "min_wait_us");
+        let rests = rest.is_some_and(|time| time > 0);
         Self {
             backend,
             diary,
@@ -519,17 +469,7 @@ impl<'a> Play<'a> {
             let leave = self.any_leave();
             self.leave(peer, leave);
         }
-        self.note("rest".to_owned());
-        self.server.wait_for("accepted", self.diary.borrow().tally.connections);
-        self.server.wait_for("open", 0);
-        eventually(
-            "the open files are those before",
-            || self.server.fd_count(),
-            |count| *count == self.files,
-        );
-        self.server.wait_until_quiet();
-        self.note("SIGTERM".to_owned());
-        let end = self.server.terminate().well();
+        let end = stage::end_at_rest(self.server, self.files, self.diary);
         check(&end, self.sizes, self.diary, self.backend.echoes && self.polite, self.received);
     }
 

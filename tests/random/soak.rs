@@ -1,6 +1,7 @@
 //! New seeds over all backends in turn, until the time is over, a play fails, or SIGINT comes.
 
-use crate::play::{self, Tally};
+use crate::play;
+use crate::stage::Tally;
 use crate::support::{self, Backend};
 use std::mem::MaybeUninit;
 use std::process::ExitCode;

@@ -2,8 +2,8 @@
 //! and leave as the seed decides, and then the same end for all.
 
 use crate::knobs;
-use crate::play::Diary;
-use crate::support::{Backend, Client, Server, Sizes, command, eventually, side_by_side};
+use crate::stage::{self, Diary};
+use crate::support::{Backend, Client, Server, Sizes, side_by_side};
 use fastrand::Rng;
 use std::cell::RefCell;
 use std::thread;
@@ -30,17 +30,13 @@ struct Play<'a> {
 pub fn play(backend: &Backend, seed: u64, diary: &RefCell<Diary>) {
     let mut rng = Rng::with_seed(seed);
     let sizes = Sizes(0, 10_f64.powf(6.0 * rng.f64()) as u64);
-    let server = loop {
+    let server = stage::launch(backend, diary, || {
         let mut arguments = vec!["--drain-seconds=30".to_owned()];
         // Without zero_copy: the kernel takes half a minute to hand on what slow readers left.
         arguments.extend(knobs::draw(backend.knobs_of_echo(), &mut rng));
         arguments.extend(sizes.arguments());
-        diary.borrow_mut().arguments.clone_from(&arguments);
-        let texts: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        if let Ok(server) = Server::launch(command(&backend.name, &texts)).ready_or_refused() {
-            break server;
-        }
-    };
+        arguments
+    });
     let files = server.fd_count();
     let mut play = Play { diary, rng, server, sizes, files, peers: Vec::new() };
     for _ in 0..play.rng.u32(20..80) {
@@ -123,14 +119,8 @@ impl Play<'_> {
         while !self.peers.is_empty() {
             self.leave(0);
         }
-        self.note("rest".to_owned());
         let connections = self.diary.borrow().tally.connections;
-        self.server.wait_for("accepted", connections);
-        self.server.wait_for("open", 0);
-        let has_files = |count: &usize| *count == self.files;
-        eventually("the open files are those before", || self.server.fd_count(), has_files);
-        self.server.wait_until_quiet();
-        let end = self.server.terminate().well();
+        let end = stage::end_at_rest(self.server, self.files, self.diary);
         assert_eq!((end.of("accepted"), end.of("mismatches")), (connections, 0), "{end:?}");
     }
 

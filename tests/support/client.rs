@@ -1,6 +1,6 @@
 //! A client that knows what must come back and compares every byte of it.
 
-use super::{PATIENCE, Sizes};
+use super::{PATIENCE, Sizes, eventually};
 use ringmark::address::Address;
 use ringmark::echo::{MAX_SLICE, Stream};
 use ringmark::service::{GREETING_BYTES, streams};
@@ -82,6 +82,12 @@ impl Client {
     /// Connects, or says why not.
     pub fn try_connect(address: &Address) -> io::Result<Self> {
         Self::connect_with(address, |_| Ok(()))
+    }
+
+    /// Waits until nobody listens there any more.
+    pub fn wait_until_refused(address: &Address) {
+        let refusal = || Self::try_connect(address).err();
+        eventually("new connections are refused", refusal, Option::is_some);
     }
 
     /// Connects by a socket that was made ready.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail, ensure};
 use ringmark::address::Address;
 use ringmark::backend;
-use ringmark::ports::{DEALT, LISTENERS};
+use ringmark::ports::{LISTENERS, PortSharing};
 use ringmark::protocol::{ServerCounters, ServerEvent};
 use serde_json::Value;
 
@@ -56,8 +56,10 @@ impl Server {
     /// Returns how many ports it has that are one worker's alone.
     pub fn dealt_ports(&self) -> usize {
         let knobs: Value = serde_json::from_str(&self.knobs).unwrap_or_default();
-        let is_dealt = matches!(knobs[LISTENERS].as_str(), None | Some(DEALT));
-        if is_dealt { self.addresses.len() } else { 0 }
+        match knobs[LISTENERS].as_str().map(PortSharing::named) {
+            None | Some(PortSharing::Dealt) => self.addresses.len(),
+            Some(PortSharing::ReusePort | PortSharing::OneSocket) => 0,
+        }
     }
 
     /// Starts it, calls `held` while it waits in `--hold`, and lets it go on until it is ready.

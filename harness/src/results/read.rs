@@ -12,17 +12,18 @@ use serde_json::Value;
 
 use super::files::is_locked;
 use super::journal;
+use super::judged::{self, Judged};
 use super::manifest::read_value;
 use super::run_rows::RunRows;
 use super::sides::Sides;
-use super::write::write_compared;
 use crate::matrix::Matrix;
 use crate::rows::{
     CapacityRow, ComparisonRow, EventRow, FunctionRow, HardwareRow, InstructionRow, MemoryPointRow,
     MemoryRow, ScaleRow, SyscallRow, TrialRow, WindowRow,
 };
 use crate::verdict::measured::Measured;
-use crate::verdict::slopes::{self, Flaw};
+use crate::verdict::slopes::Flaw;
+#[cfg(test)]
 use crate::verdict::{comparisons, sweep};
 
 /// How far a run has come.
@@ -182,18 +183,12 @@ impl Run {
             Some((rows, _)) if state != RunState::Finished => rows,
             _ => RunRows::read(folder)?,
         };
+        let Judged { memory, flaws, comparisons, capacities } = Judged::of(&rows, &matrix);
         let RunRows { trials, syscalls, events, hardware, instructions, functions, .. } = rows;
-        let RunRows { windows, memory_points, mut memory, scale, .. } = rows;
-        let flaws = slopes::judge(&mut memory, &memory_points, &trials);
-        let measured = Measured {
-            trials: &trials,
-            windows: &windows,
-            memory: &memory,
-            instructions: &instructions,
-        };
+        let RunRows { windows, memory_points, scale, .. } = rows;
         Ok(Self {
-            comparisons: comparisons::compare(measured, &matrix),
-            capacities: sweep::capacities(&trials, &matrix),
+            comparisons,
+            capacities,
             guests: read_guests(&folder.join("guests"))?,
             manifest,
             state,
@@ -222,7 +217,7 @@ impl Run {
         if self.state != RunState::Finished {
             return Ok(());
         }
-        write_compared(folder, &self.comparisons, &self.capacities)
+        judged::write(folder, &self.comparisons, &self.capacities)
     }
 }
 

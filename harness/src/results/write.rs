@@ -7,12 +7,12 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::files::{FolderLock, NEW_ENDING, histogram_file, lock, remove, replace};
 use super::journal::{self, Journal};
+use super::judged::{self, Judged};
 use super::manifest::Manifest;
 use super::run_rows::{RunRows, append_outcome, write_all};
 use crate::matrix::Matrix;
-use crate::rows::{CapacityRow, ComparisonRow, Outcome, Pass, TrialRow};
+use crate::rows::{Outcome, Pass, TrialRow};
 use crate::verdict::measured::Measured;
-use crate::verdict::{comparisons, slopes, sweep};
 
 /// The folder of a run, to which trials are added.
 pub struct Results {
@@ -122,34 +122,14 @@ impl Results {
     /// Writes all CSV files, those that compare the arms too.
     pub fn finish(&self, matrix: &Matrix) -> Result<()> {
         self.rows.write(&self.folder)?;
-        let RunRows { trials, memory, memory_points, .. } = &self.rows;
-        let mut memory = memory.clone();
-        slopes::judge(&mut memory, memory_points, trials);
-        let measured = Measured { memory: &memory, ..self.measured() };
-        write_compared(
-            &self.folder,
-            &comparisons::compare(measured, matrix),
-            &sweep::capacities(trials, matrix),
-        )
+        let Judged { comparisons, capacities, .. } = Judged::of(&self.rows, matrix);
+        judged::write(&self.folder, &comparisons, &capacities)
     }
 
     /// Removes the journal, once the manifest says that the run is complete.
     pub fn remove_journal(&self) -> Result<()> {
         journal::remove(&self.folder)
     }
-}
-
-/// Writes the files of what follows from all rows.
-pub(super) fn write_compared(
-    folder: &Path,
-    comparisons: &[ComparisonRow],
-    capacities: &[CapacityRow],
-) -> Result<()> {
-    write_all(&folder.join("comparisons.csv"), comparisons)?;
-    if capacities.is_empty() {
-        return Ok(());
-    }
-    write_all(&folder.join("capacity.csv"), capacities)
 }
 
 /// Returns how many rows a CSV file has, one that is cut included; the heading is none.

@@ -192,10 +192,11 @@ static SIGNED_RANKS: LazyLock<Vec<Vec<f64>>> = LazyLock::new(|| {
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use rand::SeedableRng as _;
     use rand::rngs::StdRng;
-    use rand::{RngExt as _, SeedableRng as _};
 
     use super::super::close::close;
+    use super::super::normal::normal;
     use super::*;
 
     fn of(values: &[f64]) -> Differences {
@@ -265,11 +266,6 @@ mod tests {
         close(one.rank_p_value(), other.rank_p_value());
         close(one.hodges_lehmann(), -other.hodges_lehmann());
         close(one.rank_interval(0.95).unwrap().low, -other.rank_interval(0.95).unwrap().high);
-    }
-
-    /// A normal value, by the sum of twelve others.
-    fn normal(random: &mut StdRng) -> f64 {
-        (0..12).map(|_| random.random::<f64>()).sum::<f64>() - 6.0
     }
 
     #[test]

@@ -49,13 +49,11 @@ impl Contrast {
         let chosen = if numbers.len() == 2 { 1 } else { numbers.len() };
         let against_the_others = |number: &usize| {
             let pair = |block: &BlockValues<'_>| {
-                let is_it = |role: &str| readings::number(role, baseline).map(|n| n == *number);
-                let reading = mean_log(block, |role| is_it(role) == Some(true))?;
-                Some((
-                    block.set,
-                    mean_log(block, |role| is_it(role) == Some(false))?,
-                    reading.exp(),
-                ))
+                let mean_of = |is_it: bool| {
+                    let is_taken = |found| (found == *number) == is_it;
+                    mean_log(block, |role| readings::number(role, baseline).is_some_and(is_taken))
+                };
+                Some((block.set, mean_of(false)?, mean_of(true)?.exp()))
             };
             let contrast = Self::of_pairs(blocks.iter().filter_map(pair).collect())?;
             Some(Self { chosen_of: chosen, ..contrast })
@@ -149,15 +147,19 @@ fn mean(values: &[f64]) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
+    use rand::SeedableRng as _;
     use rand::rngs::StdRng;
-    use rand::{RngExt as _, SeedableRng as _};
 
     use super::*;
+    use crate::statistics::normal::normal;
 
-    /// Readings of a baseline, each as far from 100 as twelve random numbers put it.
+    fn roles(count: usize) -> Vec<String> {
+        (1..=count).map(|number| readings::reading("b", number)).collect()
+    }
+
+    /// Readings of a baseline, each near 100.
     fn readings(random: &mut StdRng, roles: &[String], blocks: u32) -> Vec<Vec<f64>> {
-        let mut normal = || -> f64 { (0..12).map(|_| random.random::<f64>()).sum::<f64>() - 6.0 };
-        let mut block = || roles.iter().map(|_| 100.0 * (0.02 * normal()).exp()).collect();
+        let mut block = || roles.iter().map(|_| 100.0 * (0.02 * normal(random)).exp()).collect();
         (0..blocks).map(|_| block()).collect()
     }
 
@@ -174,8 +176,7 @@ mod tests {
     fn no_reading_is_told_apart_by_its_name() {
         let mut random = StdRng::seed_from_u64(7);
         for count in 2..7 {
-            let mut roles: Vec<String> =
-                (1..=count).map(|number| readings::reading("b", number)).collect();
+            let mut roles = roles(count);
             let blocks = readings(&mut random, &roles, 8);
             let before = check(&roles, &blocks).p_value();
             for _ in 0..count {
@@ -189,8 +190,7 @@ mod tests {
     fn one_reading_that_differs_is_found_and_alike_ones_are_not() {
         let mut random = StdRng::seed_from_u64(11);
         for count in 2..7 {
-            let roles: Vec<String> =
-                (1..=count).map(|number| readings::reading("b", number)).collect();
+            let roles = roles(count);
             let shown = |blocks: &Vec<Vec<f64>>| {
                 check(&roles, blocks).p_value().is_some_and(|p_value| p_value < 0.05)
             };
