@@ -7,6 +7,7 @@ use crate::support::{Backend, Client, Server};
 pub const CASES: &[Case] = &[
     echo("half_close", half_close),
     echo("half_close_with_a_mebibyte_owed", half_close_with_a_mebibyte_owed),
+    echo("half_close_while_stopped", half_close_while_stopped),
     echo("reset_in_mid_message", reset_in_mid_message),
     echo("reset_with_data_owed", reset_with_data_owed),
     echo("peer_gone_before_the_echo", peer_gone_before_the_echo),
@@ -34,6 +35,28 @@ fn half_close_with_a_mebibyte_owed(backend: &Backend) {
         let owed = client.sender.bytes;
         assert!((1 << 20..32 << 20).contains(&owed), "{owed} bytes fill the connection");
         client.finish();
+    });
+}
+
+/// The server hears of the bytes and of the end at once: the kernel may tell of both in one.
+fn half_close_while_stopped(backend: &Backend) {
+    survives(backend, |server| {
+        for length in [1, 1024, 60_000, 150_000] {
+            let mut clients: Vec<Client> = (0..4).map(|_| server.connect()).collect();
+            clients.iter_mut().for_each(|client| client.echo(10));
+            server.wait_until_asleep();
+            server.pause();
+            // Some that it has yet to accept.
+            clients.extend((0..4).map(|_| server.connect()));
+            for client in &mut clients {
+                client.sender.send(length);
+                client.sender.finish();
+            }
+            server.resume();
+            for client in &mut clients {
+                assert_eq!(client.receiver.receive_to_end(), client.sender.bytes);
+            }
+        }
     });
 }
 

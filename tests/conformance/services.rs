@@ -10,6 +10,7 @@ pub const CASES: &[Case] = &[
     echo("exchange_split_and_joined", exchange_split_and_joined),
     echo("exchange_with_slow_readers", exchange_with_slow_readers),
     echo("exchange_ends", exchange_ends),
+    echo("exchange_ends_while_stopped", exchange_ends_while_stopped),
     echo("exchange_drains", exchange_drains),
     echo("wrong_requests", wrong_requests),
     echo("sink_takes_all", sink_takes_all),
@@ -143,6 +144,31 @@ fn exchange_ends(backend: &Backend) {
         let mut client = greet(&server, sizes);
         client.sender.send(sent);
         client.reset();
+    }
+    server.wait_for("open", 1);
+    drop(stays);
+    end(server);
+}
+
+/// The server hears of the bytes and of the end at once: within a request, and behind requests.
+fn exchange_ends_while_stopped(backend: &Backend) {
+    let sizes = Sizes(100, 1000);
+    let server = start(backend, sizes, &[]);
+    let stays = greet(&server, sizes);
+    for sent in [1, 100, 5 * 100 + 20, 5000, 150_000] {
+        let mut clients: Vec<Client> = (0..4).map(|_| greet(&server, sizes)).collect();
+        server.wait_until_asleep();
+        server.pause();
+        // Some that it has yet to accept.
+        clients.extend((0..4).map(|_| greet(&server, sizes)));
+        for client in &mut clients {
+            client.sender.send(sent);
+            client.sender.finish();
+        }
+        server.resume();
+        for client in &mut clients {
+            assert_eq!(client.receiver.receive_to_end(), sent as u64 / 100 * 1000);
+        }
     }
     server.wait_for("open", 1);
     drop(stays);

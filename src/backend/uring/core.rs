@@ -18,6 +18,8 @@ pub struct Core<'a> {
     pub counters: &'a Counters,
     /// The application's work.
     pub work: Work,
+    /// Connections come over a Unix socket.
+    pub is_unix: bool,
     /// Every request has been, or is being, taken back.
     pub stopping: bool,
     /// Requests that have not had their last completion, or the first of a send without a copy.

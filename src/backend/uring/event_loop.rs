@@ -102,7 +102,15 @@ impl<H: Handler> Backend for Uring<H> {
         // Requests point to it, so a failure must not free it.
         let mut handler = ManuallyDrop::new(handler);
         let margin = margin(&ring, &listeners);
-        let core = Core { ring, counters, work, in_flight: 0, fenced: false, stopping: false };
+        let core = Core {
+            ring,
+            counters,
+            work,
+            is_unix: listeners.iter().any(|listener| listener.address().path().is_some()),
+            in_flight: 0,
+            fenced: false,
+            stopping: false,
+        };
         let server = Loop {
             core,
             handler: &mut *handler,

@@ -96,6 +96,12 @@ impl Request {
         Self(opcode::PollAdd::new(socket.fd(), events).multi(true).build().flags(socket.flags()))
     }
 
+    /// Reports once that the peer has sent its end, or that the connection is broken.
+    pub fn poll_end(socket: Socket) -> Self {
+        let poll = opcode::PollAdd::new(socket.fd(), libc::POLLRDHUP as u32);
+        Self(poll.build().flags(socket.flags()))
+    }
+
     /// Reports once that a connection is broken, and nothing else.
     pub fn poll_broken(socket: Socket) -> Self {
         Self(opcode::PollAdd::new(socket.fd(), 0).build().flags(socket.flags()))

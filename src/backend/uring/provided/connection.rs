@@ -45,7 +45,7 @@ pub enum State {
     Open = 1 << 0,
     /// A receive is under way.
     Receiving = 1 << 1,
-    /// A poll is under way: for input, or to watch a conversation for a reset.
+    /// A poll is under way: for input, or to watch for what a receive may not tell of.
     Polling = 1 << 2,
     /// The poll has reported input that no receive has looked for yet.
     Readable = 1 << 3,
@@ -151,8 +151,8 @@ impl<C: Conversation> Connection<C> {
     #[inline]
     pub fn need<T: Technique>(&self, limit: u32, terms: C::Terms) -> NextStep {
         let armed = if T::POLL { State::Polling } else { State::Receiving };
-        // The watch of a conversation asks for nothing.
-        let watch = if C::ECHOES || T::POLL { 0 } else { State::Polling as u16 };
+        // A watch asks for nothing.
+        let watch = if T::POLL { 0 } else { State::Polling as u16 };
         if self.states & !watch != State::Open as u16 | armed as u16
             || self.blocked.is_some()
             || self.queued(terms) > limit

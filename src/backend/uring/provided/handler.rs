@@ -141,7 +141,13 @@ impl<T: Technique, C: Conversation> Handler for Provided<T, C> {
 
     fn serve(&mut self, core: &mut Core, index: u32) -> io::Result<()> {
         self.buffers.connected(core.counters.accepted.get() - core.counters.closed.get());
-        if T::POLL { self.poll(core, index) } else { self.receive(core, index) }
+        if T::POLL {
+            return self.poll(core, index);
+        }
+        if core.is_unix {
+            self.watch(core, index)?;
+        }
+        self.receive(core, index)
     }
 
     #[inline(always)]

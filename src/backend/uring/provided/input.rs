@@ -29,7 +29,7 @@ impl<T: Technique, C: Conversation> Provided<T, C> {
         }
         self.at(index).set(State::Receiving);
         let socket = Self::socket(index);
-        let request = if T::POLL || !C::ECHOES && self.connections[index as usize].is(State::Cut) {
+        let request = if T::POLL || self.connections[index as usize].is(State::Cut) {
             Request::receive_now(socket)
         } else if T::BUNDLE {
             Request::receive_bundles(socket, self.bytes_at_once)
@@ -83,11 +83,13 @@ impl<T: Technique, C: Conversation> Provided<T, C> {
         self.advance(core, index)
     }
 
-    /// Watches for a reset of a conversation's connection, of which its receive may never tell: see
-    /// "Resets" in the root of these files.
+    /// Watches for what a receive may never tell of, a reset or a Unix socket's end: see "Ends" in
+    /// the root of these files.
     pub fn watch(&mut self, core: &mut Core, index: u32) -> io::Result<()> {
         self.at(index).set(State::Polling);
-        let request = Request::poll_broken(Self::socket(index));
+        let socket = Self::socket(index);
+        let request =
+            if core.is_unix { Request::poll_end(socket) } else { Request::poll_broken(socket) };
         core.request(self.token(RequestKind::Poll, index), request)
     }
 
