@@ -18,9 +18,14 @@ if [[ "$(uname -m)" != x86_64 ]]; then
 fi
 
 # The variable RUSTC_BOOTSTRAP makes the stable compiler accept the sanitizer.
-asan() {
+sanitized() {
     RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address \
-        cargo test --locked --package ringmark --target "$target" --target-dir target/asan "$@"
+        cargo "$@"
+}
+built=(--locked --target "$target" --target-dir target/asan)
+asan() {
+    sanitized build "${built[@]}" --workspace --bin ringmark-server
+    sanitized test "${built[@]}" --package ringmark "$@"
 }
 if [[ -n "${1-}" ]]; then
     asan --test conformance -- "$1"

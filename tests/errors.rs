@@ -50,7 +50,7 @@ impl Drop for KillOnDrop {
 /// Checks that these arguments are refused with nothing on stdout and a message that holds all of
 /// `words`.
 fn check_refused(arguments: &[&str], words: &[&str]) {
-    let (said, complained) = refused(Command::new(SERVER).args(arguments));
+    let (said, complained) = refused(Command::new(&*SERVER).args(arguments));
     assert_eq!(said, "", "{arguments:?}");
     for word in words {
         assert!(complained.contains(word), "{arguments:?}: `{word}` is missing in: {complained}");
@@ -128,7 +128,7 @@ fn ports_that_cannot_be_dealt() {
         with(&["--ports", "1", "--workers", "2"], &["--ports 1", "--workers 2", "multiple"]);
         with(&["--cpus", "4000"], &["CPU 4000", "--cpus"]);
         let held = ["--backend", &name, "--listen", "127.0.0.1:0", "--hold"];
-        let (said, complained) = refused(Command::new(SERVER).args(held));
+        let (said, complained) = refused(Command::new(&*SERVER).args(held));
         assert!(said.starts_with(r#"{"event":"held","#) && said.lines().count() == 1, "{said}");
         assert!(complained.contains("--hold: stdin ended before a line came"), "{complained}");
         let beyond = ["--backend", &name, "--listen", "127.0.0.1:65530", "--ports", "10"];
@@ -258,7 +258,7 @@ fn port_of_the_second_worker_in_use() {
 
 /// The backends whose memory this kernel counts as locked.
 fn locking() -> Vec<Backend> {
-    let mut list = Command::new(SERVER);
+    let mut list = Command::new(&*SERVER);
     list.args(["--list", "--json"]);
     limit_locked_memory(&mut list, 4096);
     let list = parse_backends(&list.output().expect("the server starts").stdout);
@@ -336,7 +336,7 @@ fn output_that_is_lost() {
     ];
     for arguments in prints {
         let run = |stdout: Stdio, closed: bool| {
-            let mut command = Command::new(SERVER);
+            let mut command = Command::new(&*SERVER);
             command.args(arguments).stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped());
             if closed {
                 // SAFETY: close(2) takes no pointer, and nothing else uses the descriptor.
@@ -380,7 +380,7 @@ fn busy_polling_refused() {
 #[test]
 fn io_uring_refused() {
     for (errno, name_of_errno) in [(libc::EPERM, "EPERM"), (libc::ENOSYS, "ENOSYS")] {
-        let mut list = Command::new(SERVER);
+        let mut list = Command::new(&*SERVER);
         list.args(["--list", "--json"]);
         refuse(&mut list, &[libc::SYS_io_uring_setup], errno);
         let list = parse_backends(&list.output().expect("the server starts").stdout);

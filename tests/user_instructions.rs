@@ -19,7 +19,10 @@ type Counts = BTreeMap<String, u64>;
 /// The compiler and the profile, on which the counts depend.
 fn build() -> String {
     let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
-    format!("{},{profile}", option_env!("RINGMARK_RUSTC").unwrap_or("unknown"))
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let said = std::process::Command::new(rustc).arg("--version").output().map(|said| said.stdout);
+    let version = said.map(|said| String::from_utf8_lossy(&said).trim_end().to_owned());
+    format!("{},{profile}", version.as_deref().unwrap_or("unknown"))
 }
 
 fn known() -> Counts {

@@ -60,7 +60,7 @@ fn free_ports_of_ipv6(backend: &Backend) {
     }
     let local = ["[::1]:0", "[::1%lo]:0", "[::]:0", "[::ffff:127.0.0.1]:0"].map(str::to_owned);
     for listen in local.into_iter().chain(link_local()) {
-        let mut command = Command::new(SERVER);
+        let mut command = Command::new(&*SERVER);
         command.args(["--backend", &backend.name, "--listen", &listen, "--workers", "2"]);
         let server = Server::spawn(command);
         let port = |index: usize| server.addresses[index].ip().expect("an IP address").port();

@@ -6,6 +6,7 @@ mod client;
 pub mod confine;
 mod place;
 pub mod process;
+mod program;
 mod server;
 mod sizes;
 mod steps;
@@ -13,6 +14,7 @@ mod strace;
 
 pub use client::Client;
 pub use place::Place;
+pub use program::SERVER;
 pub use server::{Counters, Server, command, command_at};
 pub use sizes::Sizes;
 pub use steps::Steps;
@@ -27,9 +29,6 @@ use std::process::Command;
 use std::sync::LazyLock;
 use std::thread;
 use std::time::{Duration, Instant};
-
-/// The built server.
-pub const SERVER: &str = env!("CARGO_BIN_EXE_ringmark-server");
 
 /// How long any single wait may last, in a client's socket or for a condition: far above what a
 /// loaded machine needs, so that reaching it means that what was waited for will not come.
@@ -127,7 +126,7 @@ impl Knob {
 /// Every backend that the server knows, supported here or not.
 pub fn backends() -> Vec<Backend> {
     let output =
-        Command::new(SERVER).args(["--list", "--json"]).output().expect("the server starts");
+        Command::new(&*SERVER).args(["--list", "--json"]).output().expect("the server starts");
     assert!(output.status.success(), "--list --json: {}", String::from_utf8_lossy(&output.stderr));
     parse_backends(&output.stdout)
 }

@@ -52,7 +52,7 @@ pub fn command(backend: &str, arguments: &[&str]) -> Command {
 
 /// The same at another address.
 pub fn command_at(address: &str, backend: &str, arguments: &[&str]) -> Command {
-    let mut command = Command::new(SERVER);
+    let mut command = Command::new(&*SERVER);
     command.args(["--backend", backend, "--listen", address]).args(arguments);
     command
 }

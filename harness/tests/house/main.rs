@@ -15,7 +15,7 @@ use prose::{Sentence, comments, indented, sentences};
 use ringmark::backend;
 use sources::{Named, SOURCES, Source, text};
 
-/// The files and folders of the library and the server, from the bottom up. Those of one line do
+/// The files and folders of the library, from the bottom up. Those of one line do
 /// not stand above each other. `backend/` is the files in that folder, `backend` the list of them.
 const LIBRARY: &[&str] = &[
     "call cpus echo error kernel process rights socket whereabouts",
@@ -25,7 +25,7 @@ const LIBRARY: &[&str] = &[
     "connection drain orders ports protocol work worker zero_copy",
     "backend/",
     "backend list",
-    "lib main",
+    "lib",
 ];
 
 /// The files and folders of the harness, from the bottom up. All of them stand above the library.
@@ -46,6 +46,7 @@ const HARNESS: &[&str] = &[
     "doctor",
     "run",
     "main",
+    "bin",
 ];
 
 /// The folders that show what was measured, and must not start a process.
@@ -99,7 +100,7 @@ fn place(file: &str) -> Option<(usize, &'static str)> {
     None
 }
 
-/// Returns the files of the library, the server and the harness.
+/// Returns the files of the library and the harness.
 fn code() -> impl Iterator<Item = &'static Source> {
     let packages = ["src/", "harness/src/"];
     SOURCES.iter().filter(move |source| packages.iter().any(|src| source.file.starts_with(src)))

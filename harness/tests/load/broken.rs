@@ -7,6 +7,7 @@ use std::sync::{Barrier, Mutex};
 use std::time::Duration;
 
 use crate::echo_server::{Server, echo};
+use crate::programs::RINGMARK;
 use crate::{assert_has, failure, stderr};
 
 /// Echoes, but for what `spoil` makes of the first bytes that come.
@@ -147,7 +148,7 @@ fn the_server_does_not_accept() {
     listener.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
     listener.listen(1).unwrap();
     let port = listener.local_addr().unwrap().as_socket().unwrap().port();
-    let output = Command::new(env!("CARGO_BIN_EXE_ringmark"))
+    let output = Command::new(RINGMARK)
         .args(["load", "--connect", &format!("127.0.0.1:{port}"), "--connections", "20"])
         .args(["--message-bytes", "1", "--connect-stall-after", "200ms"])
         .output()

@@ -12,7 +12,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::dialogue::Dialogue;
 use crate::echo_server::{Connection, Server};
-use crate::programs::server;
+use crate::programs::{RINGMARK, server};
 use crate::{assert_has, failure, load, result, stderr};
 
 /// The bytes that each accepted connection sent, in the order in which they ended.
@@ -250,7 +250,7 @@ fn a_connection_that_cannot_be_opened_stalls_the_run() {
     listener.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
     listener.listen(0).unwrap();
     let address: SockAddr = listener.local_addr().unwrap();
-    let child = Command::new(env!("CARGO_BIN_EXE_ringmark"))
+    let child = Command::new(RINGMARK)
         .args([
             "load",
             "--connect",
@@ -349,7 +349,7 @@ fn event(stdout: &mut impl BufRead) -> Value {
 /// Both sides' counts of connections and bytes are the same, to the last one.
 fn counts_agree(backend: &str, connections: u64, churn: u64, echoes: u64) {
     let Some(mut server) = Ringmark::start(backend) else { return };
-    let output = Command::new(env!("CARGO_BIN_EXE_ringmark"))
+    let output = Command::new(RINGMARK)
         .args(["load", "--json", "--message-bytes", "64", "--connect", &server.address])
         .args(["--connections", &connections.to_string(), "--churn", &churn.to_string()])
         .args(["--echoes", &echoes.to_string()])

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::confine::{limit_open_files, refuse};
 use crate::echo_server::{Server, echo};
+use crate::programs::RINGMARK;
 use crate::{assert_has, load, stderr};
 
 const FEW: &str = "--connections 2 --message-bytes 64 --echoes 100";
@@ -131,7 +132,7 @@ fn source_ports_that_run_out_off_loopback_are_counted_and_get_advice_that_works(
         )
         .unwrap();
         let listener = TcpListener::bind("10.99.0.1:8888").unwrap();
-        let output = Command::new(env!("CARGO_BIN_EXE_ringmark"))
+        let output = Command::new(RINGMARK)
             .args([
                 "load",
                 "--connect",

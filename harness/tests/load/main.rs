@@ -20,10 +20,11 @@ use std::process::{Command, Output};
 use std::sync::atomic::Ordering::SeqCst;
 
 use echo_server::{Server, echo};
+use programs::RINGMARK;
 use serde_json::Value;
 
 fn load(server: &Server, options: &str) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ringmark"));
+    let mut command = Command::new(RINGMARK);
     command.args(["load", "--connect", &server.address()]).args(options.split_whitespace());
     command
 }
@@ -259,7 +260,7 @@ fn bad_addresses_are_refused_in_one_line() {
         ("127.0.0.1:99999", "--connect 127.0.0.1:99999: no address"),
         ("127.0.0.1:0", "port 0"),
     ] {
-        let output = Command::new(env!("CARGO_BIN_EXE_ringmark"))
+        let output = Command::new(RINGMARK)
             .args(["load", "--connect", address, "--connections", "1", "--message-bytes", "1"])
             .output()
             .unwrap();

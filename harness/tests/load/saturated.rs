@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::dialogue::Dialogue;
 use crate::echo_server::{Connection, Server, echo};
+use crate::programs::RINGMARK;
 use crate::{assert_has, load, result, stderr};
 
 /// Echoes messages of 64 B, 100 in a second over all connections together.
@@ -180,7 +181,7 @@ fn where_no_first_echo_came_the_accept_queue_is_named() {
     });
     let options =
         "--connections 4 --message-bytes 64 --echoes-per-connection 2 --stall-after 300ms";
-    let output = std::process::Command::new(env!("CARGO_BIN_EXE_ringmark"))
+    let output = std::process::Command::new(RINGMARK)
         .args(["load", "--connect", &address])
         .args(options.split_whitespace())
         .output()

@@ -8,6 +8,7 @@ use std::process::{Command, Output};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::programs::RINGMARK;
 use crate::{assert_has, stderr};
 
 /// Echoes on a socket of this path until the test ends.
@@ -22,7 +23,7 @@ fn echo_at(path: &Path) {
 }
 
 fn load(path: &Path, options: &str) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ringmark"));
+    let mut command = Command::new(RINGMARK);
     command.args(["load", "--connect", &format!("unix:{}", path.display()), "--json"]);
     command.args(options.split(' ')).output().unwrap()
 }

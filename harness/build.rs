@@ -1,19 +1,16 @@
 //! Tells a program of ours which source it is built from: RINGMARK_REVISION and RINGMARK_DIRTY, or
 //! in RINGMARK_REVISION_REASON why that is unknown; the compiler in RINGMARK_RUSTC; and in
-//! RINGMARK_VERSION what `--version` says. Both packages are built with this.
+//! RINGMARK_VERSION what `--version` says.
 
 use std::path::Path;
 use std::process::Command;
 
-/// The sources of the server's package, and of the harness, which has the other in it.
-const OF_SERVER: &[&str] = &["src", "Cargo.toml", "Cargo.lock", "build.rs"];
-const OF_HARNESS: &[&str] =
-    &["src", "Cargo.toml", "../src", "../Cargo.toml", "../Cargo.lock", "../build.rs"];
+/// The sources of both programs.
+const SOURCES: &[&str] =
+    &["src", "build.rs", "Cargo.toml", "../src", "../Cargo.toml", "../Cargo.lock"];
 
 fn main() {
-    let is_harness = std::env::var("CARGO_PKG_NAME").is_ok_and(|name| name == "ringmark-harness");
-    let sources = if is_harness { OF_HARNESS } else { OF_SERVER };
-    for source in sources.iter().filter(|source| Path::new(source).exists()) {
+    for source in SOURCES.iter().filter(|source| Path::new(source).exists()) {
         println!("cargo:rerun-if-changed={source}");
     }
     set(
@@ -23,7 +20,7 @@ fn main() {
     // A copy that lies in some other repository has no revision.
     let is_tracked = git(&["ls-files", "--error-unmatch", "Cargo.toml"]);
     let revision = is_tracked.and_then(|_| git(&["rev-parse", "HEAD"]));
-    let status = [&["status", "--porcelain", "--untracked-files=no", "--"], sources].concat();
+    let status = [&["status", "--porcelain", "--untracked-files=no", "--"], SOURCES].concat();
     let is_dirty =
         revision.as_ref().and_then(|_| git(&status)).map(|status| (!status.is_empty()).to_string());
     let reason =
