@@ -114,7 +114,7 @@ fi
 # Counts come first: they make the folder.
 counted=
 for image in $images; do counted="$counted --kernel $image"; done
-"$ringmark" count harness/matrix/instructions.toml $counted --out "$out"
+"$ringmark" count instructions $counted --out "$out"
 
 number=0
 failed=
@@ -125,10 +125,9 @@ for image in $images; do
     echo "== $image"
     $inside -- "$server" --list
     $inside -- "$ringmark" doctor
-    $inside --within 20min --with harness/matrix/smoke.toml \
-        -- "$ringmark" run harness/matrix/smoke.toml --out /tmp/run || failed="$failed smoke:$number"
-    $inside --within 30min --with harness/matrix/memory.toml --out "$out/guests/$number" \
-        -- "$ringmark" run harness/matrix/memory.toml --out /out || failed="$failed memory:$number"
+    $inside --within 20min -- "$ringmark" run smoke --out /tmp/run || failed="$failed smoke:$number"
+    $inside --within 30min --out "$out/guests/$number" \
+        -- "$ringmark" run memory --out /out || failed="$failed memory:$number"
     for program in $programs; do
         test=$(basename "$program" | sed 's/-[0-9a-f]*$//')
         # With 1 GiB Linux 6.1 and 6.12 come under pressure of TCP memory (tcp_mem) when many sockets

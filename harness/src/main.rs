@@ -30,9 +30,9 @@ const FIRST_STEPS: &str = "\
 First steps:
   ringmark doctor
       what this machine can measure
-  ringmark run harness/matrix/quick.toml
+  ringmark run quick
       a first answer in minutes, tables and a page
-  ringmark run harness/matrix/standard.toml
+  ringmark run standard
       latency against the rate
   ringmark report results/FOLDER
       the tables and the page of a run once more

@@ -1,5 +1,6 @@
 //! The matrix of a run: what is asked for, and whether it can be run.
 
+pub mod built_in;
 mod check;
 pub mod connection_limits;
 mod duration;
@@ -10,4 +11,5 @@ mod quota;
 mod tests;
 mod types;
 
+pub use file::Found;
 pub use types::*;

@@ -6,6 +6,7 @@ mod course;
 mod drive;
 mod exclusive;
 mod failures;
+mod matrices;
 mod options;
 mod planner;
 mod prepare;

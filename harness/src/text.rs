@@ -58,6 +58,31 @@ pub fn integer(bytes: f64) -> String {
     format!("{:.0}", bytes.round() + 0.0)
 }
 
+/// Wraps the words after `head` at `width` columns, and indents further lines by `indent`. A command
+/// in backquotes is to be copied, and so stays whole.
+pub fn wrapped(words: &str, head: &str, indent: usize, width: usize) -> String {
+    let mut text = head.to_owned();
+    let mut column = head.chars().count();
+    let mut is_quoted = false;
+    let unbroken = words.split(|c: char| {
+        is_quoted ^= c == '`';
+        c == ' ' && !is_quoted
+    });
+    for (index, word) in unbroken.enumerate() {
+        let length = word.chars().count();
+        if index > 0 && column + 1 + length > width {
+            text += &format!("\n{:indent$}", "");
+            column = indent;
+        } else if index > 0 {
+            text.push(' ');
+            column += 1;
+        }
+        text += word;
+        column += length;
+    }
+    text + "\n"
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

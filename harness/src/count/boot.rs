@@ -21,8 +21,7 @@ Examples:
   ringmark boot --kernel /usr/bin/linux.uml -- target/release/ringmark doctor
       what could be measured there?
   ringmark boot --kernel vmlinuz-6.1 --with target/release/ringmark-server \\
-      --with harness/matrix/memory.toml --out results/FOLDER \\
-      -- target/release/ringmark run harness/matrix/memory.toml --out /out
+      --out results/FOLDER -- target/release/ringmark run memory --out /out
       a whole run there
 
 Nothing is installed, and the guest has no network. It needs QEMU for x86-64, and no rights.";

@@ -1,6 +1,7 @@
 //! Prints the lines as an aligned table for a terminal.
 
 use super::lines::{CheckStatus, DoctorLine};
+use crate::text::wrapped;
 
 /// The widest line.
 const WIDTH: usize = 100;
@@ -26,9 +27,9 @@ pub fn print(lines: &[DoctorLine]) -> String {
             continue;
         }
         // A finding that is too long goes on where it began.
-        text += &wrapped(&result.found, &head, head.len());
+        text += &wrapped(&result.found, &head, head.len(), WIDTH);
         if !below.is_empty() {
-            text += &wrapped(&below, &" ".repeat(INDENT), INDENT);
+            text += &wrapped(&below, &" ".repeat(INDENT), INDENT, WIDTH);
         }
     }
     let count = |status| lines.iter().filter(|line| line.result.status == status).count();
@@ -38,29 +39,4 @@ pub fn print(lines: &[DoctorLine]) -> String {
         count(CheckStatus::LimitsResults),
         count(CheckStatus::Missing)
     )
-}
-
-/// Wraps the words after `head`, and indents further lines by `indent`. A command in backquotes is
-/// to be copied, and so stays whole.
-fn wrapped(words: &str, head: &str, indent: usize) -> String {
-    let mut text = head.to_owned();
-    let mut column = head.len();
-    let mut is_quoted = false;
-    let unbroken = words.split(|c: char| {
-        is_quoted ^= c == '`';
-        c == ' ' && !is_quoted
-    });
-    for (index, word) in unbroken.enumerate() {
-        let length = word.chars().count();
-        if index > 0 && column + 1 + length > WIDTH {
-            text += &format!("\n{:indent$}", "");
-            column = indent;
-        } else if index > 0 {
-            text.push(' ');
-            column += 1;
-        }
-        text += word;
-        column += length;
-    }
-    text + "\n"
 }

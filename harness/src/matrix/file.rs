@@ -1,4 +1,4 @@
-//! Reads a matrix file.
+//! Reads a matrix.
 
 use std::fs;
 use std::path::Path;
@@ -6,25 +6,69 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::Value;
 
+use super::built_in::{self, BuiltIn};
 use super::external::{External, visible};
 use super::types::{Arm, Matrix};
+
+/// A matrix that was asked for, and where it was found.
+pub struct Found {
+    /// The name of its runs.
+    pub name: String,
+    /// The matrix.
+    pub matrix: Matrix,
+    /// The file, or "built in".
+    pub origin: String,
+}
+
+impl Found {
+    /// Reads the matrix that a command line names: a file, the file of that name with the ending
+    /// .toml, or else one that is part of the program.
+    pub fn named(name: &Path) -> Result<Self> {
+        let with_ending = name.with_added_extension("toml");
+        let file = [name, &with_ending].into_iter().find(|path| path.exists() && !path.is_dir());
+        if let Some(file) = file {
+            let matrix = Matrix::read(file)?;
+            let stem = file.file_stem().and_then(|stem| stem.to_str()).unwrap_or("matrix");
+            return Ok(Self { name: stem.to_owned(), matrix, origin: file.display().to_string() });
+        }
+        let built_in = name.to_str().and_then(built_in::find).ok_or_else(|| nowhere(name))?;
+        Self::built_in(built_in)
+    }
+
+    /// Reads one that is part of the program.
+    pub fn built_in(&BuiltIn { name, text }: &BuiltIn) -> Result<Self> {
+        let matrix = Matrix::parse(text, name)?;
+        Ok(Self { name: name.to_owned(), matrix, origin: "built in".to_owned() })
+    }
+}
+
+/// Says that there is no such matrix, and which may be meant.
+fn nowhere(name: &Path) -> anyhow::Error {
+    let stem = name.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+    anyhow!("{}: there is no such file, and {}", name.display(), built_in::unknown(stem))
+}
 
 impl Matrix {
     /// Reads and checks a file.
     pub fn read(path: &Path) -> Result<Self> {
-        let file = path.display();
+        let file = path.display().to_string();
         let text = fs::read_to_string(path).with_context(|| format!("read {file}"))?;
+        Self::parse(&text, &file)
+    }
+
+    /// Reads and checks the text of a file.
+    pub fn parse(text: &str, file: &str) -> Result<Self> {
         ensure!(
             !text.trim().is_empty(),
-            "{file}: the file is empty; see harness/matrix for examples"
+            "{file}: the file is empty; `ringmark run --print quick` prints an example"
         );
-        let mut matrix: Self = toml::from_str(&text)
-            .map_err(|fault| anyhow!("{file} line {}", in_words(&fault, &text)))?;
+        let mut matrix: Self = toml::from_str(text)
+            .map_err(|fault| anyhow!("{file} line {}", in_words(&fault, text)))?;
         if let Some(text) = hidden_in(&serde_json::to_value(&matrix)?) {
             bail!("{file}: a character in {text:?} is not to be seen; take it out");
         }
         matrix.enlist_externals();
-        matrix.check().with_context(|| file.to_string())?;
+        matrix.check().with_context(|| file.to_owned())?;
         Ok(matrix)
     }
 

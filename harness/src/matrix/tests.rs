@@ -1,8 +1,10 @@
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Result;
 
+use super::built_in::BuiltIn;
 use super::*;
 use crate::rows::Pass;
 
@@ -318,12 +320,34 @@ fn arms_that_cannot_be_are_refused_in_one_line() {
 }
 
 #[test]
-fn every_shipped_matrix_is_good() {
+fn every_built_in_matrix_is_good_and_every_file_is_built_in() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("matrix");
-    let mut count = 0;
-    for file in std::fs::read_dir(folder).expect("harness/matrix") {
-        Matrix::read(&file.expect("an entry").path()).expect("is good");
-        count += 1;
+    let files = std::fs::read_dir(folder).expect("harness/matrix");
+    let stem = |path: PathBuf| path.file_stem().expect("a name").to_string_lossy().into_owned();
+    let files: BTreeSet<String> = files.map(|file| stem(file.expect("an entry").path())).collect();
+    let names: BTreeSet<String> = built_in::ALL.iter().map(|one| one.name.to_owned()).collect();
+    assert_eq!(files, names);
+    for BuiltIn { name, text } in built_in::ALL {
+        Matrix::parse(text, name).expect("is good");
     }
-    assert!(count >= 2);
+}
+
+#[test]
+fn a_name_is_a_file_or_the_nearest_is_named() {
+    assert_eq!(Found::named(Path::new("smoke")).expect("is built in").origin, "built in");
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("smoke.toml");
+    std::fs::write(&file, built_in::find("quick").expect("is there").text).expect("is written");
+    for name in [file.as_path(), &folder.path().join("smoke")] {
+        let found = Found::named(name).expect("is found");
+        assert_eq!((found.name.as_str(), found.origin), ("smoke", file.display().to_string()));
+        assert_eq!(found.matrix.question, Matrix::read(&file).expect("is read").question);
+    }
+    for (name, nearest) in [("quik", "`quick`"), ("harness/Standard.toml", "`standard`")] {
+        let error = Found::named(Path::new(name)).err().expect("is nowhere").to_string();
+        assert!(error.contains(&format!("did you mean {nearest}?")), "{error}");
+    }
+    let error = Found::named(Path::new("zzz")).err().expect("is nowhere").to_string();
+    assert!(!error.contains("mean") && error.contains("--list"), "{error}");
+    assert!(Found::named(folder.path()).is_err(), "a folder is none");
 }

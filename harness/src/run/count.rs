@@ -12,11 +12,11 @@ use crate::terminal;
 
 const AFTER_HELP: &str = "\
 Examples:
-  ringmark count harness/matrix/instructions.toml
+  ringmark count instructions
       on a kernel of this machine's release
-  ringmark count harness/matrix/instructions.toml --kernel vmlinuz-6.1 --kernel vmlinuz-6.12
+  ringmark count instructions --kernel vmlinuz-6.1 --kernel vmlinuz-6.12
       since when does it pay?
-  ringmark count harness/matrix/instructions.toml --boots 3
+  ringmark count instructions --boots 3
       are the counts the same each time?
   ringmark count --from results/FOLDER --diff epoll-et uring-multishot@6.1
       which functions make the difference?
@@ -34,7 +34,7 @@ emulator's plugin, 1 GiB of memory, and no rights. `ringmark run` counts, too, i
 #[derive(clap::Args, Debug)]
 #[command(after_help = AFTER_HELP)]
 pub struct Options {
-    /// The matrix file; its pass [instructions] runs, and no other
+    /// The matrix, as for `run`; its pass [instructions] runs, and no other
     #[arg(required_unless_present = "from")]
     matrix: Option<PathBuf>,
     /// Count nothing: take the counts of this folder

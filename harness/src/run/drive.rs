@@ -8,6 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::course::{Course, RunEnd, time_left};
 use super::failures::have_figures;
+use super::matrices;
 use super::options::Options;
 use super::planner::Planner;
 use super::prepare::Prepared;
@@ -22,7 +23,11 @@ use crate::verdict::sweep;
 
 /// Runs.
 pub fn run(options: Options) -> Result<()> {
-    drive(options).map(|_| ())
+    match &options.print {
+        Some(name) => matrices::print(name),
+        None if options.list => matrices::list(),
+        None => drive(options).map(|_| ()),
+    }
 }
 
 /// Runs, and returns the folder of the run.
@@ -102,6 +107,12 @@ fn write_report(folder: &Path, said: Result<()>) -> Result<()> {
 /// Says what is to be known before the first trial; `done` trials have their rows.
 fn announce(prepared: &Prepared, done: usize) -> Result<()> {
     let Prepared { examination, context, manifest, planner, trials, .. } = prepared;
+    if let Some(origin) = &prepared.origin {
+        terminal::say(&format!(
+            "{} ({origin}): {}\n\n",
+            manifest.name, manifest.matrix.question
+        ))?;
+    }
     examination.say()?;
     if let Some(launchers) = &context.launchers {
         launchers.say(context.placement.shared_core == Some(true))?;

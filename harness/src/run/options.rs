@@ -12,12 +12,14 @@ Exit status:
   2  the command line is wrong
 
 Examples:
-  ringmark run harness/matrix/quick.toml
-  ringmark run harness/matrix/million.toml --connections 100000
+  ringmark run quick
+  ringmark run --print quick > mine.toml
+      as a beginning; then `ringmark run mine`
+  ringmark run million --connections 100000
       as far as memory goes
   ringmark run --resume results/FOLDER
       after Ctrl-C, or a power cut
-  ringmark run harness/matrix/standard.toml --server-address 10.0.0.1 \\
+  ringmark run standard --server-address 10.0.0.1 \\
       --server-command 'ip netns exec a' --load-command 'ip netns exec b'";
 
 /// Runs a matrix and writes its results.
@@ -29,9 +31,15 @@ Examples:
 #[derive(clap::Args, Debug, Default)]
 #[command(after_help = AFTER_HELP)]
 pub struct Options {
-    /// The matrix file; see harness/matrix
-    #[arg(required_unless_present_any = ["resume", "replay"])]
+    /// The matrix: a file, or one that --list names
+    #[arg(required_unless_present_any = ["resume", "replay", "list", "print"])]
     pub(super) matrix: Option<PathBuf>,
+    /// List the matrices that are built in, with their questions, and run nothing
+    #[arg(long, exclusive = true)]
+    pub(super) list: bool,
+    /// Print a matrix that is built in, as a beginning of one's own
+    #[arg(long, value_name = "NAME", exclusive = true)]
+    pub(super) print: Option<String>,
     /// Folder for the results, which must not exist [default: results/TIME-MACHINE-MATRIX]
     #[arg(long, value_name = "DIR")]
     pub(super) out: Option<PathBuf>,

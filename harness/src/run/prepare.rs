@@ -18,7 +18,7 @@ use crate::machine::Machine;
 use crate::machine::path::PathKind;
 use crate::machine::placement::Placement;
 use crate::matrix::connection_limits::own_descriptors;
-use crate::matrix::{Matrix, Workload};
+use crate::matrix::{Found, Matrix, Workload};
 use crate::programs::process::Interruptions;
 use crate::programs::server::FIRST_PORT;
 use crate::programs::server_plan::server_binary;
@@ -32,6 +32,8 @@ use crate::trial::{Trial, TrialContext};
 /// A run that may begin.
 pub struct Prepared {
     pub folder: PathBuf,
+    /// Where the matrix of a new run was found.
+    pub origin: Option<String>,
     /// The command that resumes it.
     pub resume_command: String,
     pub context: TrialContext,
@@ -50,6 +52,8 @@ pub struct Prepared {
 /// The run that is asked for.
 struct RunRequest {
     name: String,
+    /// Where its matrix was found, if it is not that of a run.
+    origin: Option<String>,
     matrix: Matrix,
     /// The matrix with the rates of its sweeps, if the run that is repeated or resumed got so far.
     expanded: Option<Matrix>,
@@ -65,6 +69,7 @@ impl RunRequest {
             );
             return Ok(Self {
                 name: name.clone(),
+                origin: None,
                 matrix: matrix.clone(),
                 expanded: expanded.clone(),
                 seed: *seed,
@@ -74,8 +79,7 @@ impl RunRequest {
         let now = started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let seed = options.seed.unwrap_or(now.as_secs());
         let path = options.matrix.as_deref().context("no matrix is given")?;
-        let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or("matrix").to_owned();
-        let mut matrix = Matrix::read(path)?;
+        let Found { name, mut matrix, origin } = Found::named(path)?;
         if let Some(most) = options.connections {
             limit_connections(&mut matrix, most)
                 .with_context(|| format!("--connections {most}"))?;
@@ -88,7 +92,7 @@ impl RunRequest {
         options.counting.change(&mut matrix)?;
         let open_files = ringmark::process::raise_open_files_limit().context("RLIMIT_NOFILE")?;
         give_files(&mut matrix, open_files);
-        Ok(Self { name, matrix, expanded: None, seed })
+        Ok(Self { name, origin: Some(origin), matrix, expanded: None, seed })
     }
 }
 
@@ -198,7 +202,7 @@ impl RunSetting {
 
     /// Returns the manifest of a run that begins now.
     fn manifest(&self, request: &RunRequest) -> Result<Manifest> {
-        let RunRequest { name, matrix, expanded, seed } = request;
+        let RunRequest { name, matrix, expanded, seed, .. } = request;
         let mut machine = serde_json::to_value(&self.machine)?;
         let arguments = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned());
         machine["argv"] = redact::redacted_arguments(arguments).into();
@@ -258,7 +262,7 @@ impl Prepared {
         let kernels = counter.as_ref().map_or(&[][..], |counter| counter.kernels());
         manifest.kernels = watch::program_files(kernels)?;
         let watch = setting.watch(&request.matrix, &manifest)?.with(kernels, &manifest.kernels);
-        let RunRequest { matrix, expanded, seed, .. } = request;
+        let RunRequest { matrix, expanded, seed, origin, .. } = request;
         let mut planner = Planner::new(matrix.clone(), expanded.clone(), seed);
         let (mut left, mut trials) = (None, Vec::new());
         if let (Some(lock), Some(original)) = (lock, &original) {
@@ -285,6 +289,7 @@ impl Prepared {
                 &sides,
             ),
             folder,
+            origin,
             context,
             planner,
             manifest,

@@ -1,7 +1,7 @@
 //! A load sweep: the rates of its open loops, from a closed loop's capacity, and the highest rate
 //! of each arm within a latency objective.
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow};
 use itertools::Itertools as _;
 
 use super::blocks::complete_blocks;
@@ -44,23 +44,36 @@ fn capacity_per_s(rows: &[TrialRow], workload: &str) -> Option<f64> {
 /// # Errors
 /// When the baseline has no trial from which its capacity could be told.
 pub fn expanded(matrix: &Matrix, rows: &[TrialRow]) -> Result<Matrix> {
-    let mut workloads = Vec::new();
-    for workload in &matrix.workloads {
-        if workload.sweep.is_empty() {
-            workloads.push(workload.clone());
-            continue;
-        }
-        let Some(capacity_per_s) = capacity_per_s(rows, &workload.name) else {
+    with_capacities(matrix, |workload| {
+        capacity_per_s(rows, &workload.name).ok_or_else(|| {
             let mut of_capacity = rows.iter().rev().filter(|row| row.pass == Some(Pass::Capacity));
             let last = of_capacity.find(|row| row.workload == workload.name);
-            bail!(
+            anyhow!(
                 "workload '{}': no rates for its sweep: no trial gave the capacity of {}: {}",
                 workload.name,
                 matrix.baseline,
                 last.map_or("none was run", |row| &row.reason)
-            );
-        };
-        workloads.extend(expand(workload, capacity_per_s)?);
+            )
+        })
+    })
+}
+
+/// The matrix with open loops in the place of its sweeps, where each workload's capacity is what
+/// this says.
+///
+/// # Errors
+/// When that says none, or no rate follows from it.
+pub fn with_capacities(
+    matrix: &Matrix,
+    capacity_per_s: impl Fn(&Workload) -> Result<f64>,
+) -> Result<Matrix> {
+    let mut workloads = Vec::new();
+    for workload in &matrix.workloads {
+        if workload.sweep.is_empty() {
+            workloads.push(workload.clone());
+        } else {
+            workloads.extend(expand(workload, capacity_per_s(workload)?)?);
+        }
     }
     Ok(Matrix { workloads, ..matrix.clone() })
 }
