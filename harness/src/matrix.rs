@@ -11,5 +11,5 @@ mod quota;
 mod tests;
 mod types;
 
-pub use file::Found;
+pub use file::NamedMatrix;
 pub use types::*;

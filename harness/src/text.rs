@@ -58,8 +58,8 @@ pub fn integer(bytes: f64) -> String {
     format!("{:.0}", bytes.round() + 0.0)
 }
 
-/// Wraps the words after `head` at `width` columns, and indents further lines by `indent`. A command
-/// in backquotes is to be copied, and so stays whole.
+/// Wraps the words after `head` at `width` columns, and indents further lines by `indent`. A
+/// command in backquotes is to be copied, and so stays whole.
 pub fn wrapped(words: &str, head: &str, indent: usize, width: usize) -> String {
     let mut text = head.to_owned();
     let mut column = head.chars().count();

@@ -10,7 +10,10 @@ pub struct BuiltIn {
 
 macro_rules! files {
     ($($name:literal)*) => {
-        &[$(BuiltIn { name: $name, text: include_str!(concat!("../../matrix/", $name, ".toml")) }),*]
+        &[$(BuiltIn {
+            name: $name,
+            text: include_str!(concat!("../../matrix/", $name, ".toml")),
+        }),*]
     };
 }
 

@@ -11,7 +11,7 @@ use super::external::{External, visible};
 use super::types::{Arm, Matrix};
 
 /// A matrix that was asked for, and where it was found.
-pub struct Found {
+pub struct NamedMatrix {
     /// The name of its runs.
     pub name: String,
     /// The matrix.
@@ -20,7 +20,7 @@ pub struct Found {
     pub origin: String,
 }
 
-impl Found {
+impl NamedMatrix {
     /// Reads the matrix that a command line names: a file, the file of that name with the ending
     /// .toml, or else one that is part of the program.
     pub fn named(name: &Path) -> Result<Self> {

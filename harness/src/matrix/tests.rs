@@ -334,20 +334,20 @@ fn every_built_in_matrix_is_good_and_every_file_is_built_in() {
 
 #[test]
 fn a_name_is_a_file_or_the_nearest_is_named() {
-    assert_eq!(Found::named(Path::new("smoke")).expect("is built in").origin, "built in");
+    assert_eq!(NamedMatrix::named(Path::new("smoke")).expect("is built in").origin, "built in");
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("smoke.toml");
     std::fs::write(&file, built_in::find("quick").expect("is there").text).expect("is written");
     for name in [file.as_path(), &folder.path().join("smoke")] {
-        let found = Found::named(name).expect("is found");
+        let found = NamedMatrix::named(name).expect("is found");
         assert_eq!((found.name.as_str(), found.origin), ("smoke", file.display().to_string()));
         assert_eq!(found.matrix.question, Matrix::read(&file).expect("is read").question);
     }
     for (name, nearest) in [("quik", "`quick`"), ("harness/Standard.toml", "`standard`")] {
-        let error = Found::named(Path::new(name)).err().expect("is nowhere").to_string();
+        let error = NamedMatrix::named(Path::new(name)).err().expect("is nowhere").to_string();
         assert!(error.contains(&format!("did you mean {nearest}?")), "{error}");
     }
-    let error = Found::named(Path::new("zzz")).err().expect("is nowhere").to_string();
+    let error = NamedMatrix::named(Path::new("zzz")).err().expect("is nowhere").to_string();
     assert!(!error.contains("mean") && error.contains("--list"), "{error}");
-    assert!(Found::named(folder.path()).is_err(), "a folder is none");
+    assert!(NamedMatrix::named(folder.path()).is_err(), "a folder is none");
 }

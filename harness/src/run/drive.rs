@@ -108,10 +108,7 @@ fn write_report(folder: &Path, said: Result<()>) -> Result<()> {
 fn announce(prepared: &Prepared, done: usize) -> Result<()> {
     let Prepared { examination, context, manifest, planner, trials, .. } = prepared;
     if let Some(origin) = &prepared.origin {
-        terminal::say(&format!(
-            "{} ({origin}): {}\n\n",
-            manifest.name, manifest.matrix.question
-        ))?;
+        terminal::say(&format!("{} ({origin}): {}\n\n", manifest.name, manifest.matrix.question))?;
     }
     examination.say()?;
     if let Some(launchers) = &context.launchers {

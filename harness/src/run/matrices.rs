@@ -4,7 +4,7 @@ use anyhow::{Result, anyhow};
 
 use super::course::time_left;
 use super::planner::Planner;
-use crate::matrix::{Found, Matrix, built_in};
+use crate::matrix::{Matrix, NamedMatrix, built_in};
 use crate::terminal;
 use crate::text::wrapped;
 use crate::verdict::sweep;
@@ -16,13 +16,13 @@ const WIDTH: usize = 80;
 pub fn list() -> Result<()> {
     let mut text = String::new();
     for matrix in built_in::ALL {
-        let Found { name, matrix, .. } = Found::built_in(matrix)?;
+        let NamedMatrix { name, matrix, .. } = NamedMatrix::built_in(matrix)?;
         let question = matrix.question.clone();
         let head = format!("{name:<13}{:>6}  ", time_of(matrix)?);
         text += &wrapped(&question, &head, head.len(), WIDTH);
     }
-    text += "\n`ringmark run NAME` runs one; `ringmark run --print NAME > mine.toml` is a beginning \
-             of your own.\nTimes are without those of trials that the gates reject.\n";
+    text += "\n`ringmark run NAME` runs one. `ringmark run --print NAME > mine.toml` begins one of \
+             your own.\nTimes are without those of trials that the gates reject.\n";
     terminal::say(&text)
 }
 

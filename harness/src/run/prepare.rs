@@ -18,7 +18,7 @@ use crate::machine::Machine;
 use crate::machine::path::PathKind;
 use crate::machine::placement::Placement;
 use crate::matrix::connection_limits::own_descriptors;
-use crate::matrix::{Found, Matrix, Workload};
+use crate::matrix::{Matrix, NamedMatrix, Workload};
 use crate::programs::process::Interruptions;
 use crate::programs::server::FIRST_PORT;
 use crate::programs::server_plan::server_binary;
@@ -32,7 +32,7 @@ use crate::trial::{Trial, TrialContext};
 /// A run that may begin.
 pub struct Prepared {
     pub folder: PathBuf,
-    /// Where the matrix of a new run was found.
+    /// The place where the matrix of a new run was found.
     pub origin: Option<String>,
     /// The command that resumes it.
     pub resume_command: String,
@@ -52,7 +52,7 @@ pub struct Prepared {
 /// The run that is asked for.
 struct RunRequest {
     name: String,
-    /// Where its matrix was found, if it is not that of a run.
+    /// The place where its matrix was found, if it is not that of a run.
     origin: Option<String>,
     matrix: Matrix,
     /// The matrix with the rates of its sweeps, if the run that is repeated or resumed got so far.
@@ -79,7 +79,7 @@ impl RunRequest {
         let now = started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let seed = options.seed.unwrap_or(now.as_secs());
         let path = options.matrix.as_deref().context("no matrix is given")?;
-        let Found { name, mut matrix, origin } = Found::named(path)?;
+        let NamedMatrix { name, mut matrix, origin } = NamedMatrix::named(path)?;
         if let Some(most) = options.connections {
             limit_connections(&mut matrix, most)
                 .with_context(|| format!("--connections {most}"))?;
