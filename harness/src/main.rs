@@ -16,6 +16,9 @@ mod text;
 mod trial;
 mod verdict;
 
+use std::path::PathBuf;
+
+use anyhow::Context as _;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::programs::idle_spinner;
@@ -25,6 +28,11 @@ Examples:
   source <(ringmark completions bash)
   ringmark completions zsh > ~/.zfunc/_ringmark
   ringmark completions fish > ~/.config/fish/completions/ringmark.fish";
+
+const MAN: &str = "\
+Examples:
+  ringmark man ~/.local/share/man/man1
+  ringmark-server --man > ~/.local/share/man/man1/ringmark-server.1";
 
 const FIRST_STEPS: &str = "\
 First steps:
@@ -65,6 +73,12 @@ enum Verb {
         /// The shell
         shell: clap_complete::Shell,
     },
+    /// Writes the manual pages, one for each verb
+    #[command(after_help = MAN)]
+    Man {
+        /// The folder for the pages, which must exist
+        folder: PathBuf,
+    },
     #[command(hide = true)]
     SpinWhenIdle(idle_spinner::Options),
     #[command(hide = true)]
@@ -77,11 +91,16 @@ enum Verb {
     InsideGuest(count::guest::Options),
 }
 
-/// The command line without the verbs that are not for people, which completions would offer.
+/// The command line without the verbs that are not for people, which completions would offer and
+/// manual pages describe.
 fn for_people() -> clap::Command {
     let all = Cli::command();
     let verbs = all.get_subcommands().filter(|verb| !verb.is_hide_set()).cloned();
-    clap::Command::new("ringmark").version(env!("RINGMARK_VERSION")).subcommands(verbs)
+    clap::Command::new("ringmark")
+        .version(env!("RINGMARK_VERSION"))
+        .about(all.get_about().cloned().unwrap_or_default())
+        .after_help(FIRST_STEPS)
+        .subcommands(verbs)
 }
 
 fn main() -> std::process::ExitCode {
@@ -99,6 +118,8 @@ fn main() -> std::process::ExitCode {
             clap_complete::generate(shell, &mut for_people(), "ringmark", &mut script);
             terminal::say(&String::from_utf8_lossy(&script))
         }
+        Verb::Man { folder } => clap_mangen::generate_to(for_people(), &folder)
+            .with_context(|| format!("manual pages in {}", folder.display())),
         Verb::SpinWhenIdle(options) => idle_spinner::run(&options),
         Verb::DescribeSide(options) => programs::describe::run(&options),
         Verb::ExecWhenTold(options) => programs::exec::run(&options),

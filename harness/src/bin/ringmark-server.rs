@@ -1,6 +1,7 @@
 //! `ringmark-server`: one echo server, on one backend, that says what it did.
 
-use clap::{Parser, value_parser};
+use clap::{CommandFactory, Parser, value_parser};
+use clap_complete::Shell;
 use ringmark::address::Address;
 use ringmark::backend::document::SERVER_PORT;
 use ringmark::backend::{self, Entry, Knobs};
@@ -27,6 +28,9 @@ use std::time::Duration;
 /// The default of `--listen`.
 const LISTEN: Address = Address::Ip(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), SERVER_PORT));
 
+/// The program.
+const NAME: &str = "ringmark-server";
+
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 /// A server of one service, an echo unless told otherwise, on one of several ways to wait for
@@ -36,10 +40,11 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 /// one at the end. SIGTERM and SIGINT make it send what it owes and leave; a second one ends it at
 /// once.
 #[derive(Parser)]
-#[command(name = "ringmark-server", version = env!("RINGMARK_VERSION"), after_help = knob_help())]
+#[command(name = NAME, version = env!("RINGMARK_VERSION"), after_help = knob_help())]
 struct Options {
     /// The backend to serve with; --list names them all
-    #[arg(long, value_name = "NAME", required_unless_present = "list")]
+    #[arg(long, value_name = "NAME")]
+    #[arg(required_unless_present_any = ["list", "completions", "man"])]
     backend: Option<String>,
 
     /// Address and first port, as in 127.0.0.1:8888, [::1]:8888 or [fe80::1%eth0]:8888; port 0
@@ -102,6 +107,14 @@ struct Options {
     /// With --list: as JSON
     #[arg(long, requires = "list")]
     json: bool,
+
+    /// Print the completions of a shell
+    #[arg(long, value_name = "SHELL", exclusive = true)]
+    completions: Option<Shell>,
+
+    /// Print the manual page
+    #[arg(long, exclusive = true)]
+    man: bool,
 }
 
 /// Describes each knob once, with the backends that take it.
@@ -147,7 +160,22 @@ fn run(options: &Options) -> Result<ExitCode> {
     // Those that a server, or one that lists others, relies on before it takes them otherwise.
     process::restore_signals(&[libc::SIGTERM, libc::SIGINT, libc::SIGCHLD])
         .map_err(|error| format!("restore signals: {error}"))?;
+    if options.man || options.completions.is_some() {
+        return document(options.completions);
+    }
     if options.list { list(options) } else { serve(options) }
+}
+
+/// Prints the completions of a shell, or else the manual page.
+fn document(completions: Option<Shell>) -> Result<ExitCode> {
+    let mut command = Options::command();
+    let mut text = Vec::new();
+    match completions {
+        Some(shell) => clap_complete::generate(shell, &mut command, NAME, &mut text),
+        None => clap_mangen::Man::new(command).render(&mut text)?,
+    }
+    printed(io::stdout().lock().write_all(&text))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn list(options: &Options) -> Result<ExitCode> {
