@@ -11,6 +11,7 @@ mod results;
 mod rows;
 mod run;
 mod statistics;
+mod status;
 mod terminal;
 mod text;
 mod trial;
@@ -22,6 +23,7 @@ use anyhow::Context as _;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::programs::idle_spinner;
+use crate::status::ExitStatus;
 
 const COMPLETIONS: &str = "\
 Examples:
@@ -46,6 +48,15 @@ First steps:
       the tables and the page of a run once more
   ringmark compare results/BEFORE results/AFTER
       two kernels, machines, revisions or servers
+
+Exit status:
+  0    done
+  1    something failed; one line on stderr says what
+  2    the command line is wrong
+  3    two runs cannot be compared, or not all could be judged
+  4    no trial gave figures that can be used
+  5    something is slower than --fail-if-slower allows
+  130  interrupted
 
 `ringmark help VERB` has more examples; `ringmark-server --help` has the backends' knobs.";
 
@@ -130,10 +141,7 @@ fn main() -> std::process::ExitCode {
         Err(error) if error.is::<terminal::NoReader>() => std::process::ExitCode::FAILURE,
         Err(error) => {
             eprintln!("ringmark: {error:#}");
-            match error.is::<report::compare::NotJudged>() {
-                true => report::compare::NotJudged::STATUS.into(),
-                false => std::process::ExitCode::FAILURE,
-            }
+            (ExitStatus::of(&error) as u8).into()
         }
     }
 }

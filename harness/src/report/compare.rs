@@ -8,7 +8,7 @@ mod pair;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Error, Result, bail, ensure};
+use anyhow::Result;
 use clap::builder::PossibleValuesParser;
 
 use super::compare::figures::{Compared, Figure};
@@ -19,12 +19,11 @@ use super::table::{MISSING, Table};
 use crate::results::Run;
 use crate::rows::{Bounds, Verdict};
 use crate::statistics::Interval;
+use crate::status::ExitStatus;
 use crate::terminal;
 use crate::text::three_digits;
 use crate::verdict::estimate::Estimate;
 use crate::verdict::metric::{self, Metric};
-
-pub use crate::report::compare::judgement::NotJudged;
 
 const AFTER: &str = "\
 Each ratio is B/A of geometric means over the blocks that count. The two runs were made at \
@@ -39,18 +38,21 @@ that does not change. It acts on calls per echo only with one connection and one
 flight, where they are exact. It acts on memory per connection by the intervals of the slopes. One \
 interval in twenty misses: give a margin that matters, not 0%.
 
-The command fails with 3 rather than judge a part as the whole: if a run is not complete; if a \
+The command ends with 3 rather than judge a part as the whole: if a run is not complete; if a \
 figure without a verdict reads worse than the bound over its whole range; if B lacks arms or \
 workloads of A; if a figure has a verdict within one run and none here; if both runs measured a \
 kind of figure (CPU, latency, throughput, calls, memory) and none of it can be judged. A verdict \
 takes six blocks. --metric and --arm name what you ask for.
 
-Exit status with --fail-if-slower:
-  0  all that was asked for was judged, and nothing is slower
-  1  something is slower
+Exit status:
+  0  the runs were compared; with --fail-if-slower: all that was asked for was judged, and nothing \
+is slower
+  1  a run cannot be read
   2  the command line is wrong
-  3  not all could be judged and nothing judged is slower, or the runs cannot be compared
-Without it: 0, or 1 if the runs cannot be read or compared.
+  3  the runs cannot be compared; with --fail-if-slower: not all could be judged, and nothing \
+judged is slower
+  4  a run has no figures
+  5  something is slower
 
 Examples:
   ringmark compare results/OLD-KERNEL results/NEW-KERNEL
@@ -65,7 +67,7 @@ pub struct Options {
     a: PathBuf,
     /// Run to judge (B)
     b: PathBuf,
-    /// Exit with 1 if B is worse than A by more than this, over the whole interval of the ratio;
+    /// Exit with 5 if B is worse than A by more than this, over the whole interval of the ratio;
     /// with 3 if not all could be judged
     #[arg(long, value_name = "PERCENT", value_parser = percentage)]
     fail_if_slower: Option<f64>,
@@ -98,24 +100,20 @@ fn read_both(options: &Options) -> Result<Pair> {
 
 fn read(folder: &Path) -> Result<Run> {
     let run = Run::read(folder)?;
-    ensure!(
-        run.trials.iter().any(|row| row.status.is_usable()),
-        "{}: no trial gave figures that can be used; its trials.csv says why",
-        folder.display()
-    );
+    if !run.trials.iter().any(|row| row.status.is_usable()) {
+        return Err(ExitStatus::NoFigures.error(format!(
+            "{}: no trial gave figures that can be used; its trials.csv says why",
+            folder.display()
+        )));
+    }
     Ok(run)
 }
 
 /// Runs.
 pub fn run(options: &Options) -> Result<()> {
-    // An error is not to be taken for a slower server.
-    let unless_judged = |error: Error| match options.fail_if_slower {
-        Some(_) => Error::new(NotJudged(format!("{error:#}"))),
-        None => error,
-    };
-    let pair = read_both(options).map_err(unless_judged)?;
+    let pair = read_both(options)?;
     let asked = Asked { metrics: &options.metric, arms: &options.arm };
-    let figures = wanted(options, &pair, &asked).map_err(unless_judged)?;
+    let figures = wanted(options, &pair, &asked)?;
     let judgement = Judgement::of(&pair, &asked, &figures);
     let outcome = options.fail_if_slower.map(|most| judgement.outcome(&pair, &figures, most));
     let last = match &outcome {
@@ -133,7 +131,7 @@ pub fn run(options: &Options) -> Result<()> {
         not_judged(&pair, &judgement),
     );
     // A closed pipe does not change the outcome.
-    let said = terminal::say(&text).map_err(unless_judged);
+    let said = terminal::say(&text);
     outcome.map_or(Ok(()), |outcome| outcome.map(drop))?;
     said
 }
@@ -142,24 +140,26 @@ pub fn run(options: &Options) -> Result<()> {
 fn wanted(options: &Options, pair: &Pair, asked: &Asked) -> Result<Vec<Figure>> {
     let known = pair.arms();
     if let Some(unknown) = options.arm.iter().find(|arm| !known.contains(arm)) {
-        bail!("--arm '{unknown}' is not in both runs; there are: {}", known.join(", "));
+        let known = known.join(", ");
+        return Err(ExitStatus::NotComparable
+            .error(format!("--arm '{unknown}' is not in both runs; there are: {known}")));
     }
     let (mut figures, refused) = figures::all(pair);
     if figures.is_empty() {
         let why =
             if refused.is_empty() { String::new() } else { format!(": {}", refused.join("; ")) };
-        bail!(
+        return Err(ExitStatus::NotComparable.error(format!(
             "{} and {} have nothing in common that can be compared{why}",
             options.a.display(),
             options.b.display()
-        );
+        )));
     }
     figures.retain(|figure| asked.has_metric(figure.metric) && asked.has_arm(&figure.arm));
     // A judgement says why there is none.
-    ensure!(
-        !figures.is_empty() || options.fail_if_slower.is_some(),
-        "nothing that can be compared is of this --metric and --arm"
-    );
+    if figures.is_empty() && options.fail_if_slower.is_none() {
+        let words = "nothing that can be compared is of this --metric and --arm";
+        return Err(ExitStatus::NotComparable.error(words));
+    }
     // Changes stand first; the order is that of the matrix besides.
     figures.sort_by_key(|figure| figure.change().is_none());
     Ok(figures)

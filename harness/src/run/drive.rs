@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Result, anyhow};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::course::{Course, RunEnd, time_left};
@@ -17,6 +17,7 @@ use super::stop::StopSignals;
 use crate::report::RunReport;
 use crate::results::origin::Programs;
 use crate::results::{self, Manifest, Results};
+use crate::status::ExitStatus;
 use crate::terminal;
 use crate::trial::Trial;
 use crate::verdict::sweep;
@@ -79,13 +80,16 @@ pub fn drive(options: Options) -> Result<PathBuf> {
     course.bar.finish_and_clear();
     let end = end?;
     // The trial has no row: it is run again when the run is resumed.
-    ensure!(
-        end != RunEnd::AtOnce,
-        "interrupted in the midst of a trial; to resume: {resume_command}"
-    );
+    if end == RunEnd::AtOnce {
+        return Err(ExitStatus::Interrupted
+            .error(format!("interrupted in the midst of a trial; to resume: {resume_command}")));
+    }
     let trials = course.conclude(end).map_err(stopped)?;
     let said = write_report(&folder, said);
-    ensure!(end == RunEnd::Complete, "interrupted: {in_folder}; to resume: {resume_command}");
+    if end != RunEnd::Complete {
+        return Err(ExitStatus::Interrupted
+            .error(format!("interrupted: {in_folder}; to resume: {resume_command}")));
+    }
     have_figures(&trials).and(said).map(|()| folder)
 }
 

@@ -1,8 +1,9 @@
 //! Arms that fail: when they are tried no more, and what that makes of the run.
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, bail};
 
 use crate::rows::{NOT_RUN, Pass, Status, TrialRow};
+use crate::status::ExitStatus;
 use crate::trial::Trial;
 
 /// An arm is tried no more once it has failed so often in the same way, and never came to an end.
@@ -52,11 +53,12 @@ fn without_numbers(reason: &str) -> String {
 
 /// Refuses the trials of a whole run if they are of no use, or all of one arm have failed.
 pub fn have_figures(trials: &[TrialRow]) -> Result<()> {
-    ensure!(
-        trials.iter().any(|row| row.status.is_usable()),
-        "no trial of {} gave figures that can be used; trials.csv says why",
-        trials.len()
-    );
+    if !trials.iter().any(|row| row.status.is_usable()) {
+        return Err(ExitStatus::NoFigures.error(format!(
+            "no trial of {} gave figures that can be used; trials.csv says why",
+            trials.len()
+        )));
+    }
     if let Some(row) = given_up(trials) {
         let (pass, workload, arm) = (row.pass.map_or("", Pass::name), &row.workload, &row.arm);
         bail!(

@@ -7,9 +7,11 @@ use crate::programs::sides;
 
 const AFTER_HELP: &str = "\
 Exit status:
-  0  the run is complete, whether or not trials were rejected
-  1  it is not complete, no trial gave usable figures, or all trials of an arm failed
-  2  the command line is wrong
+  0    the run is complete, whether or not trials were rejected
+  1    it could not begin or go on, or all trials of an arm failed
+  2    the command line is wrong
+  4    no trial gave figures that can be used
+  130  it was interrupted, and can be resumed
 
 Examples:
   ringmark run quick

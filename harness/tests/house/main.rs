@@ -32,6 +32,7 @@ const LIBRARY: &[&str] = &[
 const HARNESS: &[&str] = &[
     "terminal",
     "text",
+    "status",
     "statistics",
     "rows",
     "machine",

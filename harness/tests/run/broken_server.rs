@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::{LATENCY, Place, assert_has, assert_reasons, calls, failure};
+use crate::{LATENCY, NO_FIGURES, Place, assert_has, assert_reasons, calls, ended_with};
 use ringmark::backend::Facts;
 use ringmark::protocol::{ServerCounters, ServerEvent};
 use ringmark::service::Service;
@@ -25,7 +25,9 @@ const FAULT: &str = "RINGMARK_TEST_FAULT";
 /// failed.
 fn reasons(script: &str) -> Vec<String> {
     let place = Place::with(&(calls(&["epoll-et"]) + LATENCY));
-    let line = failure(place.run().arg("--server").arg(server_of(&place, script)));
+    let mut run = place.run();
+    run.arg("--server").arg(server_of(&place, script));
+    let line = ended_with(NO_FIGURES, &run.output().unwrap());
     assert_has(&line, &["no trial of 6 gave figures that can be used", "trials.csv says why"]);
 
     let rows = place.rows("trials.csv");

@@ -7,8 +7,8 @@ use std::process::{Command, Output};
 use crate::broken_server::server_of;
 use crate::programs::server;
 use crate::{
-    Place, QUICK, Row, assert_has, calls, committed, edit_rows, failure, heading, manifest,
-    one_line, set, stderr, stdout, success,
+    FAILED, NO_FIGURES, NOT_COMPARABLE, Place, QUICK, Row, SLOWER, assert_has, calls, committed,
+    edit_rows, ended_with, failure, heading, manifest, set, stderr, stdout, success,
 };
 
 /// Two servers that differ in nothing that matters here.
@@ -90,7 +90,7 @@ fn a_server_that_works_more_is_slower_than_it_was_and_than_none_is_itself() {
         .unwrap();
     assert!(stdout(&output).contains("server_cpu_ns_per_echo"), "the table stands all the same");
     assert_has(
-        &one_line(&output),
+        &ended_with(SLOWER, &output),
         &["B is worse than A by more than 50 % in 1 of 1 figures: server_cpu_ns_per_echo of \
              `epoll-lt` in w: "],
     );
@@ -101,7 +101,7 @@ fn a_server_that_works_more_is_slower_than_it_was_and_than_none_is_itself() {
     let mut alone = compare(&before, &before.out(), &after.out());
     let alone = alone.args(["--fail-if-slower", "50%", "--arm", "epoll-et"]);
     let alone = alone.args(["--metric", "server_cpu_ns_per_echo"]).output().unwrap();
-    assert_eq!(alone.status.code(), Some(3));
+    assert_eq!(alone.status.code(), Some(NOT_COMPARABLE));
     assert_has(
         &stderr(&alone),
         &["no figure of server_cpu_ns_per_echo (the baseline is what times are relative to)"],
@@ -115,7 +115,9 @@ fn what_is_not_comparable_is_refused_with_the_reason() {
         Place::with(&calls(&["epoll-et"]).replace("connections = 4", "connections = 2")),
     );
     success(&mut two.run());
-    let line = failure(&mut compare(&one, &one.out(), &two.out()));
+    let refused =
+        |status| ended_with(status, &compare(&one, &one.out(), &two.out()).output().unwrap());
+    let line = refused(NOT_COMPARABLE);
     assert_has(&line, &["have nothing in common", "`four`: connections is 4 in A and 2 in B"]);
 
     let manifest = two.out().join("manifest.json");
@@ -130,7 +132,7 @@ fn what_is_not_comparable_is_refused_with_the_reason() {
     ] {
         assert!(written.contains(from), "{written}");
         fs::write(&manifest, written.replace(from, to)).unwrap();
-        assert_has(&failure(&mut compare(&one, &one.out(), &two.out())), &[words]);
+        assert_has(&refused(NOT_COMPARABLE), &[words]);
     }
     fs::write(&manifest, &written).unwrap();
 
@@ -138,15 +140,17 @@ fn what_is_not_comparable_is_refused_with_the_reason() {
         &failure(&mut compare(&one, &one.out(), Path::new("missing"))),
         &["missing/manifest.json: not the folder of a run"],
     );
-    let line = failure(compare(&one, &one.out(), &one.out()).args(["--arm", "epoll-lt"]));
+    let other_arm =
+        compare(&one, &one.out(), &one.out()).args(["--arm", "epoll-lt"]).output().unwrap();
+    let line = ended_with(NOT_COMPARABLE, &other_arm);
     assert_has(&line, &["--arm 'epoll-lt' is not in both runs; there are: epoll-et"]);
     let trials = two.out().join("trials.csv");
     let rows = fs::read_to_string(&trials).unwrap();
     fs::write(&trials, rows.replace(",ok,", ",failed,")).unwrap();
-    let line = failure(&mut compare(&one, &one.out(), &two.out()));
+    let line = refused(NO_FIGURES);
     assert_has(&line, &["no trial gave figures that can be used"]);
     fs::write(&trials, rows.replace("run_id,", "run_number,")).unwrap();
-    let line = failure(&mut compare(&one, &one.out(), &two.out()));
+    let line = refused(FAILED);
     assert_has(
         &line,
         &["trials.csv: line 2: unknown field `run_number`", "another version of ringmark wrote it"],
@@ -196,10 +200,7 @@ fn judged(place: &Place, a: &Path, b: &Path, more: &[&str]) -> Output {
 /// It did not judge all, and says so in one line.
 #[track_caller]
 fn assert_not_judged(output: &Output, words: &[&str]) {
-    let line = stderr(output);
-    assert_eq!(output.status.code(), Some(3), "{line}");
-    assert_eq!(line.lines().count(), 1, "{line}");
-    assert_has(&line, words);
+    assert_has(&ended_with(NOT_COMPARABLE, output), words);
 }
 
 #[test]
@@ -226,7 +227,7 @@ fn a_slower_machine_is_no_slower_server() {
     assert_eq!(fails_beyond(&copy, "0%"), Some(0));
     // One of them.
     let copy = with_more_cpu(&run, &place, "uring-multishot", 1.4);
-    assert_eq!(fails_beyond(&copy, "20%"), Some(1));
+    assert_eq!(fails_beyond(&copy, "20%"), Some(SLOWER));
     assert_eq!(fails_beyond(&copy, "60%"), Some(0));
 }
 
@@ -344,7 +345,7 @@ fn a_part_is_not_taken_for_the_whole() {
     });
     let slower = judged(&place, &run, &copy, &[]);
     assert_has(
-        &one_line(&slower),
+        &ended_with(SLOWER, &slower),
         &["B is worse than A by more than 10 %", "and not all could be judged: B is not whole"],
     );
 }
@@ -497,12 +498,12 @@ fn the_columns_agree_with_their_ratios() {
 fn who_reads_no_more_changes_nothing_of_the_status() {
     let (run, place) = (committed(QUICK), Place::with(""));
     let copy = with_more_cpu(&run, &place, "uring-multishot", 3.0);
-    for (b, status) in [(&run, 0), (&copy, 1)] {
+    for (b, status, lines) in [(&run, 0, 0), (&copy, SLOWER, 1)] {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
         let mut command = compare(&place, &run, b);
         let output = command.args(["--fail-if-slower", "10%"]).stdout(writer).output().unwrap();
         assert_eq!(output.status.code(), Some(status), "{}", stderr(&output));
-        assert_eq!(stderr(&output).lines().count(), status as usize);
+        assert_eq!(stderr(&output).lines().count(), lines);
     }
 }

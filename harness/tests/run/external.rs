@@ -15,7 +15,8 @@ use crate::confine::limit_open_files;
 use crate::processes::{Running, wait_for, wait_until};
 use crate::programs::server;
 use crate::{
-    CALLS, FOUR_CONNECTIONS, LATENCY, Place, Row, assert_has, failure, heading, one_line, stdout,
+    CALLS, FOUR_CONNECTIONS, INTERRUPTED, LATENCY, Place, Row, assert_has, ended_with, failure,
+    heading, stdout,
 };
 
 /// The stand-in's task, and the file that it shows at the place where it runs, in one variable of
@@ -469,7 +470,7 @@ fn an_interrupted_run_leaves_none_of_its_processes_behind() {
     thread::sleep(Duration::from_millis(100));
     running.signal(libc::SIGINT);
     let output = running.end();
-    assert_has(&one_line(&output), &["interrupted in the midst of a trial"]);
+    assert_has(&ended_with(INTERRUPTED, &output), &["interrupted in the midst of a trial"]);
     trials.assert_gone();
 }
 

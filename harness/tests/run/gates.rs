@@ -18,7 +18,10 @@ use std::time::Duration;
 use crate::broken_server::{server_of, stand_in_with};
 use crate::confine::{before_exec, checked};
 use crate::programs::server;
-use crate::{FOUR_CONNECTIONS, LATENCY, Place, Row, assert_has, assert_reasons, failure, heading};
+use crate::{
+    FOUR_CONNECTIONS, LATENCY, NO_FIGURES, Place, Row, assert_has, assert_reasons, ended_with,
+    heading,
+};
 
 /// One block of two arms, each tried three times, and another block in its place.
 const ROWS: usize = 2 * 2 * 3;
@@ -29,7 +32,7 @@ const NONE_STANDS: &str = "no trial of 12 gave figures that can be used";
 /// A run of which every trial was rejected; its rows.
 #[track_caller]
 fn rejected(place: &Place, command: &mut Command) -> Vec<Row> {
-    let line = failure(command);
+    let line = ended_with(NO_FIGURES, &command.output().unwrap());
     assert_has(&line, &[NONE_STANDS, "trials.csv says why"]);
     let rows = place.rows("trials.csv");
     assert_eq!(rows.len(), ROWS);
@@ -281,7 +284,7 @@ fn stolen_time_rejects() {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             return eprintln!("skipped: a mount namespace needs root (CAP_SYS_ADMIN): {error}");
         }
-        outcome => assert_has(&crate::one_line(&outcome.unwrap()), &[NONE_STANDS]),
+        outcome => assert_has(&ended_with(NO_FIGURES, &outcome.unwrap()), &[NONE_STANDS]),
     }
     let rows = place.rows("trials.csv");
     assert_eq!(rows.len(), ROWS);

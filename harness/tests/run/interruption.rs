@@ -4,7 +4,9 @@
 use std::fs;
 
 use crate::processes::{self, Running, children_of, wait_for, wait_until};
-use crate::{FOUR_CONNECTIONS, Place, assert_has, heading, one_line, stdout, success};
+use crate::{
+    FOUR_CONNECTIONS, INTERRUPTED, Place, assert_has, ended_with, heading, stdout, success,
+};
 
 /// Far longer than the test waits for anything.
 const PLANNED: usize = 400;
@@ -62,7 +64,7 @@ fn interrupted_by(signal: libc::c_int) {
     let output = running.end();
     assert!(children.are_gone(), "{children:?}");
     assert_has(
-        &one_line(&output),
+        &ended_with(INTERRUPTED, &output),
         &["interrupted: the trials so far are in out; to resume: ", " run --resume out"],
     );
     assert_has(&stdout(&output), &["interrupted: only", "results are in out"]);
@@ -91,7 +93,7 @@ fn twice_interrupted_by(first: libc::c_int, second: libc::c_int) {
     running.signal(second);
     wait_until("the end of the run", || running.has_ended());
     assert!(children.are_gone(), "{children:?}");
-    let line = one_line(&running.end());
+    let line = ended_with(INTERRUPTED, &running.end());
     assert_has(&line, &["interrupted in the midst of a trial; to resume: ", " run --resume out"]);
     assert_eq!(place.rows_so_far(), 0, "a trial that was interrupted is none");
     assert!(place.manifest()["finished_utc"].is_null());
@@ -116,7 +118,7 @@ fn a_run_whose_trial_was_broken_off_goes_on() {
     let running = Running::start(&mut place.resume());
     wait_until("two rows more", || place.rows_so_far() >= before + 2);
     running.signal(libc::SIGINT);
-    assert_has(&one_line(&running.end()), &["interrupted: ", " run --resume out"]);
+    assert_has(&ended_with(INTERRUPTED, &running.end()), &["interrupted: ", " run --resume out"]);
     assert!(fs::read_to_string(place.out().join("trials.csv")).unwrap().starts_with(&rows));
     let ids: Vec<_> =
         assert_readable(&place).into_iter().map(|mut row| row.remove("run_id").unwrap()).collect();

@@ -282,10 +282,23 @@ fn failure(command: &mut Command) -> String {
     one_line(&command.output().unwrap())
 }
 
+/// The exit statuses, as `ringmark --help` lists them.
+const FAILED: i32 = 1;
+const NOT_COMPARABLE: i32 = 3;
+const NO_FIGURES: i32 = 4;
+const SLOWER: i32 = 5;
+const INTERRUPTED: i32 = 130;
+
 #[track_caller]
 fn one_line(output: &Output) -> String {
+    ended_with(FAILED, output)
+}
+
+/// Returns the one line of a command that ended with this status.
+#[track_caller]
+fn ended_with(status: i32, output: &Output) -> String {
     let line = stderr(output);
-    assert_eq!(output.status.code(), Some(1), "{line}");
+    assert_eq!(output.status.code(), Some(status), "{line}");
     assert_eq!(line.lines().count(), 1, "{line}");
     assert!(line.starts_with("ringmark: "), "{line}");
     line.trim_end().to_owned()

@@ -17,8 +17,8 @@ use crate::columns::assert_files;
 use crate::processes::{Process, Running, children_of, wait_until};
 use crate::programs::server;
 use crate::{
-    FOUR_CONNECTIONS, Place, as_dealt, assert_has, calls, failure, manifest, number, one_line,
-    stderr, stdout, success,
+    FOUR_CONNECTIONS, INTERRUPTED, Place, as_dealt, assert_has, calls, ended_with, failure,
+    manifest, number, stderr, stdout, success,
 };
 
 /// Backends of three trials that count calls.
@@ -223,7 +223,7 @@ fn the_command_that_an_interrupted_run_names_goes_on_with_it() {
         fs::read_to_string(out.join("trials.csv")).is_ok_and(|text| text.contains(",latency,"))
     });
     running.signal(libc::SIGINT);
-    let line = one_line(&running.end());
+    let line = ended_with(INTERRUPTED, &running.end());
     let (_, command) = line.split_once("to resume: ").unwrap();
     let rows = fs::read_to_string(out.join("trials.csv")).unwrap();
 

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use itertools::{Itertools as _, iproduct};
 
 use super::figures::{Compared, Figure};
@@ -14,28 +14,12 @@ use crate::report::query::{comparison, counted_trial, ratio_of_bounds};
 use crate::results::Run;
 use crate::rows::{Bounds, Pass, Verdict};
 use crate::statistics::Interval;
+use crate::status::ExitStatus;
 use crate::text::{list, quoted_list};
 use crate::verdict::estimate::Estimate;
 use crate::verdict::instructions::ArmCounts;
 use crate::verdict::metric::{self, Class, Metric};
 use crate::verdict::{instructions, memory};
-
-/// Not everything could be judged: neither that something is slower, nor that nothing is.
-#[derive(Debug)]
-pub struct NotJudged(pub String);
-
-impl NotJudged {
-    /// The exit status.
-    pub const STATUS: u8 = 3;
-}
-
-impl std::fmt::Display for NotJudged {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for NotJudged {}
 
 /// `CPU 2, latency 6`.
 fn per_class<'a>(metrics: impl Iterator<Item = &'a Metric> + Clone) -> String {
@@ -310,8 +294,8 @@ impl<'a> Judgement<'a> {
     /// Answers --fail-if-slower.
     ///
     /// # Errors
-    /// [`NotJudged`] where what was judged is not slower, but is not all that was asked for;
-    /// another error where something is slower.
+    /// [`ExitStatus::Slower`] where something is slower; [`ExitStatus::NotComparable`] where what
+    /// was judged is not, but is not all that was asked for.
     pub fn outcome(&self, pair: &Pair, figures: &[Figure], most_percent: f64) -> Result<String> {
         let most = 1.0 + most_percent / 100.0;
         let is_slower = |(figure, compared): &&(&Figure, Compared)| {
@@ -327,19 +311,13 @@ impl<'a> Judgement<'a> {
             } else {
                 format!("; and not all could be judged: {gaps}")
             };
-            return Err(anyhow!(
-                "{}{rest}; {}",
-                self.in_words(&slower, most_percent),
-                self.counts()
-            ));
+            let worse = self.in_words(&slower, most_percent);
+            return Err(ExitStatus::Slower.error(format!("{worse}{rest}; {}", self.counts())));
         }
         if !gaps.is_empty() {
             let advice = "--metric and --arm name what is to be judged";
-            return Err(NotJudged(format!(
-                "not all could be judged: {gaps}; {}; {advice}",
-                self.counts()
-            ))
-            .into());
+            return Err(ExitStatus::NotComparable
+                .error(format!("not all could be judged: {gaps}; {}; {advice}", self.counts())));
         }
         let hides = |(figure, compared): &&(&Figure, Compared)| {
             compared.verdict != Some(Verdict::Counted)

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use serde_json::Value;
 
 use super::pair::{Asked, Pair, arms, is_exact, slope, workloads};
@@ -10,6 +10,7 @@ use crate::matrix::{Matrix, Workload};
 use crate::report::query::counted_trial;
 use crate::results::Run;
 use crate::rows::{Pass, TrialRow};
+use crate::status::ExitStatus;
 use crate::text::quoted_list;
 use crate::verdict::blocks::is_spoilt_by_client;
 use crate::verdict::metric::{self, Metric};
@@ -133,10 +134,10 @@ pub fn builds(pair: &Pair) -> Result<()> {
         |run: &Run| run.manifest["build_profile"].as_str().unwrap_or("unknown").to_owned();
     let (a, b) = (profile(&pair.a), profile(&pair.b));
     if a != b {
-        bail!(
+        return Err(ExitStatus::NotComparable.error(format!(
             "A is of a {a} build and B of a {b} build, which differ by more than any server: build \
              both alike"
-        );
+        )));
     }
     Ok(())
 }
