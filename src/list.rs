@@ -4,7 +4,7 @@
 use crate::address::Address;
 use crate::backend;
 use crate::contract::{Entry, InvalidArgument, Knob, Knobs};
-use crate::protocol::ServerEvent;
+use crate::protocol::{FORMAT_VERSION, ServerEvent};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::{self, BufRead, BufReader};
@@ -49,9 +49,10 @@ pub fn rows(server: &Path, idle: Duration) -> Result<Vec<ListRow>, InvalidArgume
     Ok(rows)
 }
 
-/// As an array of objects.
+/// As an object with an array of objects.
 pub fn to_json(rows: &[ListRow]) -> Value {
-    rows.iter()
+    let backends: Value = rows
+        .iter()
         .map(|row| {
             json!({
                 "name": row.entry.name,
@@ -69,7 +70,12 @@ pub fn to_json(rows: &[ListRow]) -> Value {
                 "knobs": row.entry.knobs.iter().map(Knob::to_json).collect::<Vec<_>>(),
             })
         })
-        .collect()
+        .collect();
+    json!({
+        "format": "ringmark-backends",
+        "format_version": FORMAT_VERSION,
+        "backends": backends,
+    })
 }
 
 /// As a table for people, with its legend.

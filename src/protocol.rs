@@ -10,6 +10,10 @@ use crate::whereabouts::Whereabouts;
 use serde::{Deserialize, Serialize, Serializer};
 use std::collections::BTreeMap;
 
+/// The version of all JSON that the programs print or write. A new field leaves it as it is; a
+/// field that goes, or that means another thing, raises it.
+pub const FORMAT_VERSION: u32 = 1;
+
 /// An event of a server on one backend.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
@@ -24,6 +28,8 @@ pub enum ServerEvent {
     /// It accepts connections. These are its service in words, the values of its knobs, the facts
     /// in force in its first worker, its workers, and its addresses in the order of their ports.
     Ready {
+        #[serde(default)]
+        format_version: u32,
         backend: String,
         #[serde(default)]
         service: String,

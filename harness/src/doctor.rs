@@ -21,6 +21,7 @@ mod tests;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
+use ringmark::protocol::FORMAT_VERSION;
 use serde_json::json;
 
 use crate::machine::Machine;
@@ -53,7 +54,12 @@ pub fn run(options: Options) -> Result<()> {
     let lines = checks::lines(&findings);
     let impossible = findings.impossible();
     if options.json {
-        let json = json!({ "impossible": impossible, "lines": lines });
+        let json = json!({
+            "format": "ringmark-doctor",
+            "format_version": FORMAT_VERSION,
+            "impossible": impossible,
+            "lines": lines,
+        });
         terminal::say(&(serde_json::to_string_pretty(&json)? + "\n"))?;
     } else {
         terminal::say(&screen::print(&lines))?;

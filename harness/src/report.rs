@@ -10,6 +10,7 @@ pub mod functions;
 mod grid;
 mod hardware;
 mod instructions;
+mod json;
 mod kernels;
 mod ladder;
 mod markup;
@@ -17,6 +18,7 @@ mod memory;
 mod page;
 mod query;
 mod scale;
+mod screen;
 mod section;
 mod sections;
 mod splice;
@@ -39,7 +41,8 @@ use crate::rows::TrialRow;
 use crate::terminal;
 
 /// Makes the page of a run, report.html, and its pictures, charts/*.svg, in its folder, and prints
-/// its tables. The verdicts of comparisons.csv are made anew too, by the rules of this version.
+/// it on one screen. The verdicts of comparisons.csv are made anew too, by the rules of this
+/// version.
 ///
 /// With --splice, makes the tables of a document anew instead. Each stands between the lines `<!--
 /// ringmark:NAME FOLDER -->` and `<!-- /ringmark:NAME -->`, and FOLDER is that of its run, as seen
@@ -52,8 +55,14 @@ use crate::terminal;
 #[command(after_help = "\
 Examples:
   ringmark report results/FOLDER
+  ringmark report results/FOLDER --full
+      every table
   ringmark report results/FOLDER --out /tmp/page
       where the folder may not be written
+  ringmark report results/FOLDER --format json
+      for a program
+  ringmark report results/FOLDER --summary
+      for a pull request
   ringmark report --splice REPORT.md
       the document and every page that it names")]
 pub struct Options {
@@ -66,6 +75,28 @@ pub struct Options {
     /// The document whose tables are to be made anew
     #[arg(long, value_name = "FILE", conflicts_with = "folder")]
     splice: Option<PathBuf>,
+    /// Print every table, not only what one screen holds
+    #[arg(long, conflicts_with = "splice")]
+    full: bool,
+    /// Print the run in ten lines of Markdown, and write nothing
+    #[arg(long, conflicts_with_all = ["splice", "full", "format", "out"])]
+    summary: bool,
+    /// Print the run in this form, and write nothing
+    #[arg(long, value_enum, conflicts_with_all = ["splice", "out"])]
+    format: Option<Format>,
+}
+
+/// A form in which a run is printed.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Format {
+    /// One screen; with --full every table
+    Text,
+    /// Every table, under its heading
+    Markdown,
+    /// The rows and verdicts, by schema/report.json
+    Json,
+    /// The page
+    Html,
 }
 
 /// Runs.
@@ -74,14 +105,20 @@ pub fn run(options: Options) -> Result<()> {
         return splice_document(&document);
     }
     let folder = options.folder.unwrap_or_default();
-    let out = options.out.as_ref().unwrap_or(&folder);
     let report = RunReport::read(&folder)?;
+    if options.summary {
+        return terminal::say(&screen::summary(&report.run));
+    }
+    if let Some(format) = options.format {
+        return report.print_as(format, options.full);
+    }
+    let out = options.out.as_ref().unwrap_or(&folder);
     // First the files: who reads the tables may stop before their end.
     let drawn = report.draw(out);
-    report.print()?;
+    report.print(options.full)?;
     drawn.with_context(|| {
         let elsewhere = if options.out.is_none() { "; --out puts them elsewhere" } else { "" };
-        format!("the tables are above, page and pictures were not made{elsewhere}")
+        format!("the run is above, page and pictures were not made{elsewhere}")
     })
 }
 
@@ -121,14 +158,32 @@ impl RunReport {
         &self.run.trials
     }
 
-    /// Prints the question of the run, and every table.
-    pub fn print(&self) -> Result<()> {
+    /// Prints one screen, or the question of the run and every table.
+    pub fn print(&self, full: bool) -> Result<()> {
+        let text = if full { self.tables("") } else { screen::screen(&self.run, &self.folder) };
+        terminal::say(&text)
+    }
+
+    fn print_as(&self, format: Format, full: bool) -> Result<()> {
+        match format {
+            Format::Text => self.print(full),
+            Format::Markdown => terminal::say(&self.tables("## ")),
+            Format::Json => terminal::say(&json::document(&self.run, &self.folder)?),
+            Format::Html => {
+                let gallery = charts::all(&self.run, &self.folder);
+                terminal::say(&page::html(&self.run, &self.sections, &gallery))
+            }
+        }
+    }
+
+    /// Returns the question of the run, and every table under its title.
+    fn tables(&self, before_title: &str) -> String {
         let name = query::text_at(&self.run.manifest, "/name");
         let mut text = format!("{name}: {}\n\n", self.run.matrix.question);
         for section in self.sections.iter().filter(|section| !section.body.is_empty()) {
-            text += &format!("{}\n\n{}\n", section.title, section.body.markdown());
+            text += &format!("{before_title}{}\n\n{}\n", section.title, section.body.markdown());
         }
-        terminal::say(&text)
+        text
     }
 
     /// Makes the page, the pictures and the verdicts.

@@ -15,5 +15,5 @@ mod write;
 pub use self::files::{FolderLock, histogram_file, lock, new_folder, replace};
 pub use self::journal::remove as remove_journal;
 pub use self::manifest::Manifest;
-pub use self::read::Run;
+pub use self::read::{Run, RunState};
 pub use self::write::Results;

@@ -140,7 +140,8 @@ pub fn parse_backends(json: &[u8]) -> Vec<Backend> {
     let flag = |value: &Value, name: &str| {
         value[name].as_bool().unwrap_or_else(|| panic!("`{name}` missing in {value}"))
     };
-    list.as_array()
+    list["backends"]
+        .as_array()
         .expect("--list --json prints an array")
         .iter()
         .map(|entry| Backend {

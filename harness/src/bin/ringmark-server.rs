@@ -12,7 +12,7 @@ use ringmark::listener::{Listener, Listening};
 use ringmark::orders::{Lines, Order, Orders};
 use ringmark::ports::{self, PortSharing, Reserved};
 use ringmark::process::{self, Signals};
-use ringmark::protocol::{ServerCounters, ServerEvent};
+use ringmark::protocol::{FORMAT_VERSION, ServerCounters, ServerEvent};
 use ringmark::service::{Service, ServiceName};
 use ringmark::stop::Stop;
 use ringmark::whereabouts::Whereabouts;
@@ -359,6 +359,7 @@ fn start(
     let mut addresses: Vec<Address> = addresses.collect();
     addresses.dedup();
     let ready = ServerEvent::Ready {
+        format_version: FORMAT_VERSION,
         backend: entry.name.to_owned(),
         service: service.to_string(),
         knobs: knobs.to_json(),

@@ -48,6 +48,9 @@ pub enum LoadEvent {
 /// The result of one run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LoadResult {
+    /// The version of this JSON.
+    #[serde(default)]
+    pub format_version: u32,
     /// Connections that stood.
     pub connections: usize,
     /// Those of them that sent.
@@ -446,11 +449,14 @@ impl LoadResult {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
 
+    use ringmark::protocol::FORMAT_VERSION;
+
     use super::*;
 
     #[test]
     fn events_survive_json() {
         let result = LoadResult {
+            format_version: FORMAT_VERSION,
             connections: 2,
             active_connections: 1,
             service: "echo".to_owned(),

@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
+use ringmark::protocol::FORMAT_VERSION;
 
 use super::fairness;
 use super::latency::{self, Latencies};
@@ -54,6 +55,7 @@ impl RunTotals {
         let echoes_by_connection = is_closed_and_timed.then(|| self.echoes_by_connection());
         let gaps_ns = self.parts.iter().map(|part| part.longest_gap_ns);
         let mut result = LoadResult {
+            format_version: FORMAT_VERSION,
             connections: self.connections,
             active_connections: self.active,
             service: plan.message.service().to_string(),

@@ -53,6 +53,21 @@ pub fn about(run: &Run, folder: &str) -> Body {
     Body::default().notes(text)
 }
 
+/// Describes in a line where a run was made, and of what.
+pub fn in_short(run: &Run) -> String {
+    let manifest = &run.manifest;
+    let traffic = if run.sides.is_some() { run.traffic() } else { "over loopback".to_owned() };
+    format!(
+        "{} ({}, CPUs {}), Linux {}, {traffic}; revision {}; {} trials",
+        text_at(manifest, "/machine/description"),
+        text_at(manifest, "/machine/cpu_model"),
+        text_at(manifest, "/machine/cpus_allowed"),
+        text_at(manifest, "/machine/kernel_release"),
+        revision(manifest),
+        run.trials.len()
+    )
+}
+
 /// Describes how the run ended.
 fn finished(run: &Run) -> String {
     if let Some(caveat) = run.state.caveat() {

@@ -1,5 +1,6 @@
 //! `ringmark compare`: two runs side by side.
 
+mod document;
 mod figures;
 mod judgement;
 mod obstacles;
@@ -57,7 +58,8 @@ judged is slower
 Examples:
   ringmark compare results/OLD-KERNEL results/NEW-KERNEL
   ringmark compare before after --metric server_cpu_ns_per_echo --arm uring-multishot
-  ringmark compare main branch --fail-if-slower 10%";
+  ringmark compare main branch --fail-if-slower 10%
+  ringmark compare main branch --format json";
 
 /// Puts two runs side by side: two kernels, machines, revisions, or versions of a server.
 #[derive(clap::Args, Debug)]
@@ -77,6 +79,19 @@ pub struct Options {
     /// Only this arm; may be given several times
     #[arg(long, value_name = "NAME")]
     arm: Vec<String>,
+    /// Print the comparison in this form
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+/// A form in which a comparison is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    /// A list and a table, in Markdown
+    #[default]
+    Markdown,
+    /// The figures and verdicts, by schema/compare.json
+    Json,
 }
 
 fn metrics() -> impl Iterator<Item = &'static str> {
@@ -116,19 +131,29 @@ pub fn run(options: &Options) -> Result<()> {
     let figures = wanted(options, &pair, &asked)?;
     let judgement = Judgement::of(&pair, &asked, &figures);
     let outcome = options.fail_if_slower.map(|most| judgement.outcome(&pair, &figures, most));
+    let origins = origin::lines(&options.a, &options.b, &pair);
+    if options.format == Format::Json {
+        let document = document::document(
+            [&options.a, &options.b],
+            &pair,
+            &figures,
+            (origins, not_judged(&pair, &judgement)),
+            outcome.as_ref(),
+        )?;
+        let said = terminal::say(&document);
+        outcome.map_or(Ok(()), |outcome| outcome.map(drop))?;
+        return said;
+    }
     let last = match &outcome {
         Some(Ok(said)) => format!("\n{said}"),
         _ => String::new(),
     };
     let text = format!(
         "{}{}\n{}{}{last}",
-        origin::lines(&options.a, &options.b, &pair)
-            .iter()
-            .map(|line| format!("- {line}\n"))
-            .collect::<String>(),
+        origins.iter().map(|line| format!("- {line}\n")).collect::<String>(),
         summary(&pair, &judgement, &figures),
         table(&pair, &figures),
-        not_judged(&pair, &judgement),
+        list_of_not_judged(&not_judged(&pair, &judgement)),
     );
     // A closed pipe does not change the outcome.
     let said = terminal::say(&text);
@@ -270,8 +295,11 @@ fn table(pair: &Pair, figures: &[Figure]) -> String {
 }
 
 /// Why the rest was not judged.
-fn not_judged(pair: &Pair, judgement: &Judgement) -> String {
-    let reasons = judgement.reasons().into_iter().chain(obstacles::walks(pair));
-    let lines: String = reasons.map(|line| format!("- {line}\n")).collect();
+fn not_judged(pair: &Pair, judgement: &Judgement) -> Vec<String> {
+    judgement.reasons().into_iter().chain(obstacles::walks(pair)).collect()
+}
+
+fn list_of_not_judged(reasons: &[String]) -> String {
+    let lines: String = reasons.iter().map(|line| format!("- {line}\n")).collect();
     if lines.is_empty() { lines } else { format!("\nNot judged, and why:\n\n{lines}") }
 }

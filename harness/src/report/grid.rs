@@ -151,18 +151,27 @@ fn text(row: &ComparisonRow) -> String {
     let percent =
         |value: Option<f64>| value.map_or(String::new(), |value| format!(" {value:.1} %"));
     let sign = match row.verdict {
-        Verdict::Higher => " ▲".to_owned(),
-        Verdict::Lower => " ▼".to_owned(),
-        Verdict::Alike => format!(" ≈{}", percent(row.margin_percent)),
-        Verdict::NotResolved => row
-            .detectable_percent
-            .map_or(" ?".to_owned(), |percent| format!(" ? {}", sized(percent))),
-        Verdict::CheckPassed => " ✓".to_owned(),
-        Verdict::CheckFailed => " ✗".to_owned(),
-        Verdict::FewBlocks | Verdict::Counted | Verdict::OneWalk => String::new(),
-        withheld => format!(" {}", withheld.words()),
+        Verdict::Alike => format!("≈{}", percent(row.margin_percent)),
+        Verdict::NotResolved => {
+            row.detectable_percent.map_or("?".to_owned(), |percent| format!("? {}", sized(percent)))
+        }
+        verdict => glyph(verdict).unwrap_or(verdict.words()).to_owned(),
     };
-    format!("{}{sign}", ratio(row))
+    format!("{} {sign}", ratio(row)).trim_end().to_owned()
+}
+
+/// Returns the sign of a verdict; none if it is withheld.
+pub fn glyph(verdict: Verdict) -> Option<&'static str> {
+    Some(match verdict {
+        Verdict::Higher => "▲",
+        Verdict::Lower => "▼",
+        Verdict::Alike => "≈",
+        Verdict::NotResolved => "?",
+        Verdict::CheckPassed => "✓",
+        Verdict::CheckFailed => "✗",
+        Verdict::FewBlocks | Verdict::Counted | Verdict::OneWalk => "",
+        _ => return None,
+    })
 }
 
 /// Writes a ratio and its bounds. One without bounds has three decimals below 1.1.

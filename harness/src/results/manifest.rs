@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use ringmark::protocol::FORMAT_VERSION;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -17,7 +18,10 @@ use crate::matrix::Matrix;
 /// `manifest.json`: enough to repeat a run. Earlier versions wrote less.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Manifest {
-    /// The version of this program and of the files.
+    /// The version of this JSON; 0 in those that had none yet.
+    #[serde(default)]
+    pub format_version: u32,
+    /// The version of this program.
     pub ringmark: String,
     /// The name of the matrix.
     pub name: String,
@@ -86,6 +90,14 @@ pub fn read_value(folder: &Path) -> Result<(PathBuf, Value)> {
     let path = folder.join("manifest.json");
     let text = fs::read_to_string(&path)
         .with_context(|| format!("{}: not the folder of a run", path.display()))?;
-    let manifest = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
+    let manifest: Value =
+        serde_json::from_str(&text).with_context(|| path.display().to_string())?;
+    let version = manifest["format_version"].as_u64().unwrap_or(0);
+    ensure!(
+        version <= FORMAT_VERSION.into(),
+        "{}: a newer version of ringmark wrote it (format_version {version}, and this one reads up \
+         to {FORMAT_VERSION})",
+        path.display()
+    );
     Ok((path, manifest))
 }

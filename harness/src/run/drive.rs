@@ -42,7 +42,7 @@ pub fn drive(options: Options) -> Result<PathBuf> {
         // A run that was killed at its very end has left it.
         results::remove_journal(folder)?;
         let report = RunReport::read(folder)?;
-        report.print()?;
+        report.print(false)?;
         terminal::say(&format!(
             "The run in {} is complete since {time}: nothing is to be done\n",
             folder.display()
@@ -104,7 +104,7 @@ fn write_report(folder: &Path, said: Result<()>) -> Result<()> {
         );
     }
     said?;
-    report.print()?;
+    report.print(false)?;
     terminal::say(&format!("The results are in {}\n", folder.display()))
 }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::{Context, Result, ensure};
+use ringmark::protocol::FORMAT_VERSION;
 use serde_json::Value;
 
 use super::options::Options;
@@ -207,6 +208,7 @@ impl RunSetting {
         let arguments = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned());
         machine["argv"] = redact::redacted_arguments(arguments).into();
         Ok(Manifest {
+            format_version: FORMAT_VERSION,
             ringmark: env!("CARGO_PKG_VERSION").to_owned(),
             name: name.clone(),
             replays: None,

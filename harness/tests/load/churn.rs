@@ -377,8 +377,12 @@ fn counts_agree(backend: &str, connections: u64, churn: u64, echoes: u64) {
 fn every_backend_accepts_as_many_as_are_opened() {
     let list = Command::new(server()).args(["--list", "--json"]).output().unwrap();
     let list: Value = serde_json::from_slice(&list.stdout).unwrap();
-    let backends: Vec<&str> =
-        list.as_array().unwrap().iter().filter_map(|backend| backend["name"].as_str()).collect();
+    let backends: Vec<&str> = list["backends"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|backend| backend["name"].as_str())
+        .collect();
     assert!(backends.len() > 10, "{list}");
     for backend in backends.into_iter().filter(|&name| name != "null") {
         counts_agree(backend, 16, 1, 320);

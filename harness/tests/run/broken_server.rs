@@ -159,7 +159,16 @@ fn stand_in() {
     let pid = std::process::id();
     let (name, service) = (backend(), Service::Echo.to_string());
     let workers = 1;
-    say(&ServerEvent::Ready { backend: name, service, knobs, in_force, workers, addresses, pid });
+    say(&ServerEvent::Ready {
+        format_version: 1,
+        backend: name,
+        service,
+        knobs,
+        in_force,
+        workers,
+        addresses,
+        pid,
+    });
     for line in told {
         let mut counters = ServerCounters::default();
         counters.loops.insert("open".to_owned(), open.load(SeqCst) as u64);

@@ -90,7 +90,7 @@ fn doctor_and_the_list_of_backends_say_what_a_container_refuses() {
     let mut command = commons.confined("ringmark-server");
     let listed: Value =
         serde_json::from_str(&stdout(&success(command.args(["--list", "--json"])))).unwrap();
-    for backend in listed.as_array().unwrap() {
+    for backend in listed["backends"].as_array().unwrap() {
         assert_eq!(backend["supported"], backend["needs"]["default_container"], "{backend:#}");
     }
 }

@@ -57,8 +57,8 @@ fn it_agrees_with_the_kernel_and_the_server() {
     let listed = Command::new(server()).args(["--list", "--json"]).output().unwrap();
     let listed: Value = serde_json::from_slice(&listed.stdout).unwrap();
     let is_uring = |entry: &&Value| entry["name"].as_str().unwrap().starts_with("uring-");
-    let all = listed.as_array().unwrap().iter().filter(is_uring).count();
-    let supported = listed
+    let all = listed["backends"].as_array().unwrap().iter().filter(is_uring).count();
+    let supported = listed["backends"]
         .as_array()
         .unwrap()
         .iter()

@@ -16,6 +16,7 @@ mod container;
 mod count;
 mod doctor;
 mod external;
+mod formats;
 mod gates;
 mod hardware;
 mod help;
@@ -33,6 +34,7 @@ mod replaced;
 mod report;
 mod resume;
 mod scale;
+mod schema;
 mod services;
 mod suspended;
 mod sweep;
@@ -157,7 +159,7 @@ impl Place {
     /// `ringmark report` of the results.
     fn report(&self) -> Command {
         let mut command = self.command("report");
-        command.arg("out");
+        command.args(["out", "--full"]);
         command
     }
 
@@ -247,10 +249,14 @@ fn manifest(folder: &Path) -> serde_json::Value {
 /// The latest of the committed quick runs.
 const QUICK: &str = "-quick";
 
+/// Returns the folder of the committed runs.
+fn results() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../results")
+}
+
 /// Returns a committed run by the end of its folder's name.
 fn committed(name: &str) -> PathBuf {
-    let results = Path::new(env!("CARGO_MANIFEST_DIR")).join("../results");
-    let mut folders = fs::read_dir(results).unwrap().map(|entry| entry.unwrap().path());
+    let mut folders = fs::read_dir(results()).unwrap().map(|entry| entry.unwrap().path());
     folders.find(|folder| folder.to_string_lossy().ends_with(name)).unwrap()
 }
 
