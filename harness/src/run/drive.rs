@@ -35,6 +35,7 @@ pub fn run(options: Options) -> Result<()> {
 pub fn drive(options: Options) -> Result<PathBuf> {
     // Before anything is read: the run may be under way.
     let lock = options.resume.as_deref().map(results::lock).transpose()?;
+    let full = options.full;
     let before = options.resume.as_deref().or(options.replay.as_deref());
     let original = before.map(Manifest::read).transpose()?;
     let finished = original.as_ref().and_then(|manifest| manifest.finished_utc.as_deref());
@@ -42,7 +43,7 @@ pub fn drive(options: Options) -> Result<PathBuf> {
         // A run that was killed at its very end has left it.
         results::remove_journal(folder)?;
         let report = RunReport::read(folder)?;
-        report.print(false)?;
+        report.print(full)?;
         terminal::say(&format!(
             "The run in {} is complete since {time}: nothing is to be done\n",
             folder.display()
@@ -85,7 +86,7 @@ pub fn drive(options: Options) -> Result<PathBuf> {
             .error(format!("interrupted in the midst of a trial; to resume: {resume_command}")));
     }
     let trials = course.conclude(end).map_err(stopped)?;
-    let said = write_report(&folder, said);
+    let said = write_report(&folder, full, said);
     if end != RunEnd::Complete {
         return Err(ExitStatus::Interrupted
             .error(format!("interrupted: {in_folder}; to resume: {resume_command}")));
@@ -93,8 +94,8 @@ pub fn drive(options: Options) -> Result<PathBuf> {
     have_figures(&trials).and(said).map(|()| folder)
 }
 
-/// Draws the page of a run and, if what came before could be said, prints its tables.
-fn write_report(folder: &Path, said: Result<()>) -> Result<()> {
+/// Draws the page of a run and, if what came before could be said, prints one screen of it or all.
+fn write_report(folder: &Path, full: bool, said: Result<()>) -> Result<()> {
     let report = RunReport::read(folder)?;
     if let Err(error) = report.draw(folder) {
         // Its rows are there; that is what the run was for.
@@ -104,7 +105,7 @@ fn write_report(folder: &Path, said: Result<()>) -> Result<()> {
         );
     }
     said?;
-    report.print(false)?;
+    report.print(full)?;
     terminal::say(&format!("The results are in {}\n", folder.display()))
 }
 

@@ -66,6 +66,9 @@ pub struct Options {
     /// Repeat the run of this folder in a new one, with its matrix, seed and order
     #[arg(long, value_name = "DIR", conflicts_with_all = ["matrix", "seed"])]
     pub(super) replay: Option<PathBuf>,
+    /// Print every table at the end, not only what one screen holds
+    #[arg(long)]
+    pub(super) full: bool,
     #[command(flatten)]
     pub(super) counting: CountingOptions,
     /// Whether instructions are counted, and nothing else.

@@ -66,7 +66,7 @@ fn a_bad_matrix_is_refused() {
 fn a_missing_file_is_named() {
     let place = Place::with(&good());
     let line = failure(place.command("run").args(["missing.toml", "--out", "out"]));
-    assert_has(&line, &["read missing.toml: No such file"]);
+    assert_has(&line, &["missing.toml: there is no such file"]);
     assert_untouched(&place);
 
     let line = failure(place.run().args(["--server", "missing-server"]));

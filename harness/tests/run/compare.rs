@@ -294,10 +294,13 @@ fn a_part_is_not_taken_for_the_whole() {
         &["the means of counting differ: tracepoints in A, self-reported in B"],
     );
     let twice = b(&|rows| rows.extend(rows.clone()));
-    assert_not_judged(&twice, &["trial 1 stands in it twice"]);
-    assert_not_judged(&b(&Vec::clear), &["no trial gave figures that can be used"]);
-    assert_not_judged(
-        &judged(&place, &run, Path::new("missing"), &[]),
+    assert_has(&ended_with(FAILED, &twice), &["trial 1 stands in it twice"]);
+    assert_has(
+        &ended_with(NO_FIGURES, &b(&Vec::clear)),
+        &["no trial gave figures that can be used"],
+    );
+    assert_has(
+        &ended_with(FAILED, &judged(&place, &run, Path::new("missing"), &[])),
         &["not the folder of a run"],
     );
     // The same of A.

@@ -21,7 +21,7 @@ fn smoke() -> String {
 fn a_container_measures_what_it_may() {
     let commons = Commons::with(&smoke());
     let mut command = commons.confined("ringmark");
-    let printed = stdout(&success(command.args(["run", "matrix.toml", "--out", "out"])));
+    let printed = stdout(&success(command.args(["run", "matrix.toml", "--out", "out", "--full"])));
     assert_has(
         &printed,
         &[
@@ -123,7 +123,9 @@ fn where_the_machines_cpu_is_masked_the_rest_is_measured() {
     );
     let mut command = Command::new("unshare");
     command.args(["-m", "sh", "-c", MASKED, "sh"]).arg(commons.place.path("ringmark"));
-    command.args(["run", "matrix.toml", "--out", "out"]).current_dir(commons.place.path(""));
+    command
+        .args(["run", "matrix.toml", "--out", "out", "--full"])
+        .current_dir(commons.place.path(""));
     command.output().unwrap();
     let rows = commons.place.rows("trials.csv");
     assert!(!rows.is_empty());

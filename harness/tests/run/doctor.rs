@@ -136,7 +136,8 @@ fn hyperthreads_of_one_core_are_said_and_get_no_verdict() {
     let screen = stdout(&success(&mut inside(&[RINGMARK, "doctor"])));
     assert_has(&screen, &["2 on one core: hyperthreads", "`shared-core`, no verdict"]);
 
-    let output = inside(&[RINGMARK, "run", "matrix.toml", "--out", "out"]).output().unwrap();
+    let output =
+        inside(&[RINGMARK, "run", "matrix.toml", "--out", "out", "--full"]).output().unwrap();
     let printed = stdout(&output);
     assert_has(
         &printed,

@@ -16,7 +16,7 @@ use crate::processes::{Running, wait_for, wait_until};
 use crate::programs::server;
 use crate::{
     CALLS, FOUR_CONNECTIONS, INTERRUPTED, LATENCY, Place, Row, assert_has, ended_with, failure,
-    heading, stdout,
+    heading, stdout, unmeasured,
 };
 
 /// The stand-in's task, and the file that it shows at the place where it runs, in one variable of
@@ -186,9 +186,9 @@ fn it_runs_where_ours_do() {
 /// Checks the reason of every row of a stand-in that has but failed.
 #[track_caller]
 fn assert_fails(trials: &Trials, parts: &[&str]) {
-    let refusal = failure(&mut trials.place.run());
+    let refusal = unmeasured(&mut trials.place.run());
     // A whole run that has failed is not made good by asking for the rest of it.
-    let again = failure(&mut trials.place.resume());
+    let again = unmeasured(&mut trials.place.resume());
     assert_eq!(again.lines().last(), refusal.lines().last());
     let rows = trials.rows();
     assert!(!rows.is_empty());
@@ -244,7 +244,7 @@ fn one_that_never_gets_ready_is_given_up() {
                 .replace("20s", if command[0] == "sleep" { "100ms" } else { "20s" })
         );
         let place = Place::with(&text);
-        failure(&mut place.run());
+        unmeasured(&mut place.run());
         let rows = place.rows("trials.csv");
         assert_has(&rows.iter().find(|row| row["arm"] == "other").unwrap()["reason"], &parts);
     }

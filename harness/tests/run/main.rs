@@ -145,14 +145,14 @@ impl Place {
     /// `ringmark run` of the matrix.
     fn run(&self) -> Command {
         let mut command = self.command("run");
-        command.args(["matrix.toml", "--out", "out"]);
+        command.args(["matrix.toml", "--out", "out", "--full"]);
         command
     }
 
     /// `ringmark run` that goes on with the results.
     fn resume(&self) -> Command {
         let mut command = self.command("run");
-        command.args(["--resume", "out"]);
+        command.args(["--resume", "out", "--full"]);
         command
     }
 
@@ -294,6 +294,15 @@ const NOT_COMPARABLE: i32 = 3;
 const NO_FIGURES: i32 = 4;
 const SLOWER: i32 = 5;
 const INTERRUPTED: i32 = 130;
+
+/// Runs servers of which some cannot be measured, and returns the one line. A busy machine may spoil
+/// the trials of the others too, so that there are no figures at all.
+#[track_caller]
+fn unmeasured(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    let is_empty = output.status.code() == Some(NO_FIGURES);
+    ended_with(if is_empty { NO_FIGURES } else { FAILED }, &output)
+}
 
 #[track_caller]
 fn one_line(output: &Output) -> String {

@@ -19,7 +19,8 @@ fn edit(file: &Path, change: impl Fn(&mut Row)) {
 /// The output on the terminal, on the page and in the pictures.
 fn reported(place: &Place, run: &Path) -> (String, String) {
     let drawn = place.path("drawn");
-    let printed = stdout(&success(place.command("report").arg(run).arg("--out").arg(&drawn)));
+    let printed =
+        stdout(&success(place.command("report").arg(run).args(["--full", "--out"]).arg(&drawn)));
     let chart = fs::read_to_string(drawn.join("charts/memory.svg")).unwrap_or_default();
     let page = fs::read_to_string(drawn.join("report.html")).unwrap();
     for nonsense in ["NaN", "inf", "0.00 MiB, none"] {

@@ -17,8 +17,8 @@ use crate::gates::two_cpus;
 use crate::processes::{Process, Running, arguments, children_of, wait_for, wait_until};
 use crate::programs::server;
 use crate::{
-    FOUR_CONNECTIONS, Place, Row, assert_has, assert_reasons, calls, failure, heading, manifest,
-    number, stdout, success,
+    FOUR_CONNECTIONS, NO_FIGURES, Place, Row, assert_has, assert_reasons, calls, ended_with,
+    failure, heading, manifest, number, stdout, success,
 };
 
 /// Calls and latency. Over a slow wire a window must be long to have echoes.
@@ -279,7 +279,8 @@ fn an_address_that_the_load_does_not_reach_is_named() {
     let Some(wire) = Wire::lay(Duration::ZERO, None) else { return };
     let place = Place::with(&matrix("50ms"));
     // Each of the two has one.
-    failure(wire.run(&place).args(["--server-address", "127.0.0.1"]));
+    let mut run = wire.run(&place);
+    ended_with(NO_FIGURES, &run.args(["--server-address", "127.0.0.1"]).output().unwrap());
     for row in place.rows("trials.csv") {
         assert_eq!(row["status"], "failed");
         assert_has(
@@ -575,7 +576,9 @@ fn a_lost_way_does_not_tell_whose_it_was() {
         "shift 3\ncase \"$*\" in *describe-side*) {AS_SSH};; esac\necho {refused} >&2\nexit 255"
     );
     script(&place, "ssh", &text);
-    failure(place.run().args(["--server-command", "./ssh -p 2222 bench"]));
+    let mut run = place.run();
+    run.args(["--server-command", "./ssh -p 2222 bench"]);
+    ended_with(NO_FIGURES, &run.output().unwrap());
     let rows = place.rows("trials.csv");
     for row in &rows {
         assert_eq!(row["status"], "failed");

@@ -89,8 +89,13 @@ fn who_reads_no_more_gets_no_error() {
     drop(reader);
     let place = Place::with("");
     let run = committed("-crowd");
-    let said =
-        place.command("report").arg(run).args(["--out", "drawn"]).stdout(writer).output().unwrap();
+    let said = place
+        .command("report")
+        .arg(run)
+        .args(["--full", "--out", "drawn"])
+        .stdout(writer)
+        .output()
+        .unwrap();
     assert_eq!(String::from_utf8(said.stderr).unwrap(), "");
     assert!(said.status.success(), "{}", said.status);
     // The files do not hang on who reads the tables.
@@ -131,8 +136,9 @@ fn a_run_of_which_nobody_reads_is_measured_all_the_same() {
 #[test]
 fn the_verdicts_stand_first_and_the_question_above_them() {
     let place = Place::with("");
-    let report =
-        |run: &Path| stdout(&success(place.command("report").arg(run).args(["--out", "drawn"])));
+    let report = |run: &Path| {
+        stdout(&success(place.command("report").arg(run).args(["--full", "--out", "drawn"])))
+    };
     let standard = report(&committed("-standard"));
     let mut lines = standard.lines().filter(|line| !line.is_empty());
     assert_has(lines.next().unwrap(), &["standard: At which rate does a server"]);
@@ -154,7 +160,7 @@ fn the_verdicts_stand_first_and_the_question_above_them() {
 fn every_verdict_is_printed() {
     let place = Place::with("");
     let run = place.copy_of(&committed("-ladder"));
-    let printed = stdout(&success(place.command("report").arg(&run)));
+    let printed = stdout(&success(place.command("report").arg(&run).arg("--full")));
     let (_, grid) = printed.split_once("Verdicts\n").unwrap();
     let (grid, _) = grid.split_once("\nThe run\n").unwrap();
     let signs = |sign: &str| grid.matches(&format!(") {sign}")).count();
@@ -170,7 +176,7 @@ fn every_verdict_is_printed() {
 fn rows_without_their_trial_decide_nothing() {
     let place = Place::with("");
     place.copy_of(&committed(QUICK));
-    let report = || place.command("report").arg("copy").output().unwrap();
+    let report = || place.command("report").args(["copy", "--full"]).output().unwrap();
     let printed = stdout(&report());
     assert_has(&printed, &["kernel memory per idle connection"]);
     assert!(
@@ -216,7 +222,9 @@ fn committed_runs_of_each_pass_are_still_read() {
         }
         // A person who reads them leaves them as they are.
         let out = place.path("drawn");
-        let printed = stdout(&success(place.command("report").arg(&folder).arg("--out").arg(out)));
+        let printed = stdout(&success(
+            place.command("report").arg(&folder).args(["--full", "--out"]).arg(out),
+        ));
         for (_, words) in passes.extract_if(.., |pass, _| has(pass)) {
             assert_has(&printed, words);
         }
@@ -510,7 +518,8 @@ fn a_full_stdout_is_an_error_and_no_panic() {
 fn what_is_sampled_at_the_tick_is_shown_nowhere() {
     let run = committed(QUICK);
     let place = Place::with("");
-    let printed = stdout(&success(place.command("report").arg(run).args(["--out", "drawn"])));
+    let printed =
+        stdout(&success(place.command("report").arg(run).args(["--full", "--out", "drawn"])));
     let page = fs::read_to_string(place.path("drawn/report.html")).unwrap();
     assert_has(&printed, &["| server ns/echo | ", " client ns/echo | switches/echo | blocks |"]);
     for column in ["machine ns/echo", "server's program", "server's kernel ns", "softirqs ns/echo"]

@@ -369,8 +369,9 @@ fn a_run_that_is_under_way_is_left_alone() {
 #[test]
 fn a_replay_has_the_order_of_the_run_that_it_repeats() {
     let place = killed();
-    let printed =
-        stdout(&success(place.command("run").args(["--replay", "out", "--out", "again"])));
+    let printed = stdout(&success(
+        place.command("run").args(["--replay", "out", "--out", "again", "--full"]),
+    ));
     assert!(!printed.contains("as it was"), "{printed}");
     assert_has(&printed, &["repeats out, begun "]);
     let (original, again) = (place.manifest(), manifest(&place.path("again")));
@@ -392,7 +393,7 @@ fn a_replay_has_the_order_of_the_run_that_it_repeats() {
             manifest.as_object_mut().unwrap().remove(key);
         }
     });
-    let printed = stdout(&success(place.command("run").args(["--replay", "out"])));
+    let printed = stdout(&success(place.command("run").args(["--replay", "out", "--full"])));
     assert_has(
         &printed,
         &["This repeats out, but not all is as it was:\n  the kernel was 5.4.0-other, is "],
