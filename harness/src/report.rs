@@ -83,12 +83,12 @@ pub struct Options {
     summary: bool,
     /// Print the run in this form, and write nothing
     #[arg(long, value_enum, conflicts_with_all = ["splice", "out"])]
-    format: Option<Format>,
+    format: Option<ReportFormat>,
 }
 
 /// A form in which a run is printed.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum Format {
+enum ReportFormat {
     /// One screen; with --full every table
     Text,
     /// Every table, under its heading
@@ -164,12 +164,12 @@ impl RunReport {
         terminal::say(&text)
     }
 
-    fn print_as(&self, format: Format, full: bool) -> Result<()> {
+    fn print_as(&self, format: ReportFormat, full: bool) -> Result<()> {
         match format {
-            Format::Text => self.print(full),
-            Format::Markdown => terminal::say(&self.tables("## ")),
-            Format::Json => terminal::say(&json::document(&self.run, &self.folder)?),
-            Format::Html => {
+            ReportFormat::Text => self.print(full),
+            ReportFormat::Markdown => terminal::say(&self.tables("## ")),
+            ReportFormat::Json => terminal::say(&json::document(&self.run, &self.folder)?),
+            ReportFormat::Html => {
                 let gallery = charts::all(&self.run, &self.folder);
                 terminal::say(&page::html(&self.run, &self.sections, &gallery))
             }

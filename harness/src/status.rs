@@ -18,7 +18,7 @@ pub enum ExitStatus {
 /// An error that has an exit status of its own.
 #[derive(Debug, thiserror::Error)]
 #[error("{words}")]
-struct Ended {
+struct StatusError {
     status: ExitStatus,
     words: String,
 }
@@ -26,12 +26,12 @@ struct Ended {
 impl ExitStatus {
     /// Returns an error that ends the program with this status.
     pub fn error(self, words: impl Into<String>) -> anyhow::Error {
-        Ended { status: self, words: words.into() }.into()
+        StatusError { status: self, words: words.into() }.into()
     }
 
     /// Returns the status with which an error ends the program.
     pub fn of(error: &anyhow::Error) -> Self {
-        error.downcast_ref::<Ended>().map_or(Self::Failed, |ended| ended.status)
+        error.downcast_ref::<StatusError>().map_or(Self::Failed, |error| error.status)
     }
 }
 

@@ -81,12 +81,12 @@ pub struct Options {
     arm: Vec<String>,
     /// Print the comparison in this form
     #[arg(long, value_enum, default_value_t)]
-    format: Format,
+    format: ComparisonFormat,
 }
 
 /// A form in which a comparison is printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-enum Format {
+enum ComparisonFormat {
     /// A list and a table, in Markdown
     #[default]
     Markdown,
@@ -132,7 +132,7 @@ pub fn run(options: &Options) -> Result<()> {
     let judgement = Judgement::of(&pair, &asked, &figures);
     let outcome = options.fail_if_slower.map(|most| judgement.outcome(&pair, &figures, most));
     let origins = origin::lines(&options.a, &options.b, &pair);
-    if options.format == Format::Json {
+    if options.format == ComparisonFormat::Json {
         let document = document::document(
             [&options.a, &options.b],
             &pair,

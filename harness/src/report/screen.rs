@@ -34,7 +34,7 @@ const FEWEST_ROWS: usize = 3;
 /// Lines of Markdown that a summary has.
 const SUMMARY_LINES: usize = 10;
 
-/// What stands where there is no figure.
+/// The sign for no figure.
 const NOTHING: &str = "-";
 
 const LEGEND: &str =

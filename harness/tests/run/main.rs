@@ -295,8 +295,8 @@ const NO_FIGURES: i32 = 4;
 const SLOWER: i32 = 5;
 const INTERRUPTED: i32 = 130;
 
-/// Runs servers of which some cannot be measured, and returns the one line. A busy machine may spoil
-/// the trials of the others too, so that there are no figures at all.
+/// Runs servers of which some cannot be measured, and returns the one line. A busy machine may
+/// spoil the trials of the others too: then there are no figures at all.
 #[track_caller]
 fn unmeasured(command: &mut Command) -> String {
     let output = command.output().unwrap();

@@ -26,7 +26,7 @@ struct CompareDocument<'a> {
     /// Why the rest was not judged, in words.
     not_judged: Vec<String>,
     /// The judgement that --fail-if-slower asked for.
-    judgement: Option<Outcome>,
+    judgement: Option<JudgementDocument>,
 }
 
 #[derive(Serialize)]
@@ -106,13 +106,13 @@ impl RatioDocument {
 }
 
 #[derive(Serialize)]
-struct Outcome {
+struct JudgementDocument {
     /// The exit status: 0, 3 or 5.
     exit_status: u8,
     words: String,
 }
 
-impl Outcome {
+impl JudgementDocument {
     fn of(outcome: &Result<String, Error>) -> Self {
         match outcome {
             Ok(words) => Self { exit_status: 0, words: words.trim_end().to_owned() },
@@ -141,7 +141,7 @@ pub fn document(
         origins,
         figures: figures.iter().map(FigureDocument::of).collect(),
         not_judged,
-        judgement: outcome.map(Outcome::of),
+        judgement: outcome.map(JudgementDocument::of),
     };
     Ok(serde_json::to_string(&document)? + "\n")
 }
