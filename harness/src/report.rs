@@ -1,6 +1,7 @@
 //! `ringmark report`: a run as tables on the terminal or in a document, as a page and as pictures.
 
 mod about;
+mod bound;
 mod chart;
 mod charts;
 mod colours;
@@ -32,6 +33,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use clap::builder::PossibleValuesParser;
 
 use self::finding::Kind;
 use self::section::Section;
@@ -39,6 +41,7 @@ use self::splice::Shown;
 use crate::results::{self, Run};
 use crate::rows::TrialRow;
 use crate::terminal;
+use crate::verdict::metric::{self, Metric};
 
 /// Makes the page of a run, report.html, and its pictures, charts/*.svg, in its folder, and prints
 /// it on one screen. The verdicts of comparisons.csv are made anew too, by the rules of this
@@ -63,6 +66,8 @@ Examples:
       for a program
   ringmark report results/FOLDER --summary
       for a pull request
+  ringmark report results/FOLDER --summary --fail-if-slower 5%
+      in CI: one run of two versions of a server, as in the matrix `versus`
   ringmark report --splice REPORT.md
       the document and every page that it names")]
 pub struct Options {
@@ -84,6 +89,16 @@ pub struct Options {
     /// Print the run in this form, and write nothing
     #[arg(long, value_enum, conflicts_with_all = ["splice", "out"])]
     format: Option<ReportFormat>,
+    /// Judge the arms and write nothing: end with 5 if one is worse than the baseline by more than
+    /// this, over the whole interval; with 3 if that cannot be said of all
+    #[arg(long, value_name = "PERCENT", value_parser = compare::percentage)]
+    #[arg(conflicts_with_all = ["splice", "out", "full", "format"])]
+    fail_if_slower: Option<f64>,
+    /// With --fail-if-slower: judge by this metric; may be given several times [default:
+    /// server_cpu_ns_per_echo]
+    #[arg(long, value_name = "NAME", requires = "fail_if_slower")]
+    #[arg(value_parser = PossibleValuesParser::new(compare::metrics()))]
+    metric: Vec<String>,
 }
 
 /// A form in which a run is printed.
@@ -107,7 +122,13 @@ pub fn run(options: Options) -> Result<()> {
     let folder = options.folder.unwrap_or_default();
     let report = RunReport::read(&folder)?;
     if options.summary {
-        return terminal::say(&screen::summary(&report.run));
+        terminal::say(&screen::summary(&report.run))?;
+    }
+    if let Some(most_percent) = options.fail_if_slower {
+        return report.judge(&options.metric, most_percent);
+    }
+    if options.summary {
+        return Ok(());
     }
     if let Some(format) = options.format {
         return report.print_as(format, options.full);
@@ -162,6 +183,16 @@ impl RunReport {
     pub fn print(&self, full: bool) -> Result<()> {
         let text = if full { self.tables("") } else { screen::screen(&self.run, &self.folder) };
         terminal::say(&text)
+    }
+
+    /// Judges the arms by metrics of these names, or by server CPU.
+    fn judge(&self, names: &[String], most_percent: f64) -> Result<()> {
+        let is_asked = |metric: &&Metric| match names {
+            [] => **metric == metric::CPU,
+            names => names.iter().any(|name| name == metric.name),
+        };
+        let metrics: Vec<&Metric> = metric::all().filter(is_asked).collect();
+        terminal::say(&bound::judge(&self.run, &metrics, most_percent)?)
     }
 
     fn print_as(&self, format: ReportFormat, full: bool) -> Result<()> {

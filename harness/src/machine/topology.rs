@@ -191,6 +191,28 @@ pub mod tests {
         sys
     }
 
+    /// A machine of so many CPUs, two hyperthreads a core and two packages with a node each, whose
+    /// cores are numbered one package after the other. Some CPUs are offline.
+    pub fn with_offline(cpus: usize, offline: &[usize]) -> Sys {
+        let (sys, cores) = (Sys::new(), cpus / 2);
+        let online = |cpus: Vec<usize>| {
+            let online = cpus.into_iter().filter(|cpu| !offline.contains(cpu));
+            online.map(|cpu| cpu.to_string()).collect::<Vec<_>>().join(",")
+        };
+        let package =
+            |of: usize| online((0..cpus).filter(|cpu| cpu % cores * 2 / cores == of).collect());
+        for cpu in (0..cpus).filter(|cpu| !offline.contains(cpu)) {
+            let core = cpu % cores;
+            sys.core(&[cpu], &online(vec![core, core + cores]));
+            let of = core * 2 / cores;
+            sys.write(&format!("cpu/cpu{cpu}/topology/package_cpus_list"), &package(of));
+        }
+        for node in 0..2 {
+            sys.write(&format!("node/node{node}/cpulist"), &package(node));
+        }
+        sys
+    }
+
     fn lists(groups: &Option<Vec<CpuList>>) -> Option<Vec<String>> {
         Some(groups.as_ref()?.iter().map(ToString::to_string).collect())
     }

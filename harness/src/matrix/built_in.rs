@@ -21,7 +21,7 @@ macro_rules! files {
 pub const ALL: &[BuiltIn] = files![
     "smoke" "quick" "standard" "ladder" "memory" "million" "crowd" "shapes" "churn" "idle"
     "exchange" "stream" "source" "path" "quota" "iowait" "zero_copy" "table" "work" "workers"
-    "listeners" "instructions" "calibrate" "peers"
+    "listeners" "instructions" "calibrate" "peers" "versus"
 ];
 
 /// Returns the one of this name.

@@ -128,7 +128,7 @@ fn divide(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::topology::tests::two_packages;
+    use crate::machine::topology::tests::{two_packages, with_offline};
 
     #[test]
     fn cpus_are_dealt_out_of_those_that_each_side_may_use() {
@@ -308,6 +308,41 @@ mod tests {
         assert_eq!((&*some.server, &*some.client, some.shared_core), ("4", "40,3", Some(false)));
         // All in one package.
         assert_eq!(dealt("0,2,32,34", &large(), 1, false).packages, Some(1));
+    }
+
+    #[test]
+    fn machines_of_all_sizes_keep_each_worker_and_the_client_on_cores_of_their_own() {
+        for (cpus, offline) in [
+            (8, &[][..]),
+            (8, &[1, 6]),
+            (64, &[]),
+            (64, &[0, 3, 33, 63]),
+            (256, &[]),
+            (256, &[2, 130, 131, 200, 255]),
+        ] {
+            let online = (0..cpus).filter(|cpu| !offline.contains(cpu)).join(",");
+            let topology = with_offline(cpus, offline).read(&online);
+            for workers in [1, 2, 4, 8] {
+                let placement = dealt(&online, &topology, workers, false);
+                let (server, client) = (list(&placement.server), list(&placement.client));
+                let what = format!("{workers} workers on {cpus} CPUs without {offline:?}");
+                let (server, client) = (server.cpus(), client.cpus());
+                let all = [server, client].concat();
+                assert!(all.iter().all(|cpu| !offline.contains(cpu)), "{what}: {placement:?}");
+                assert_eq!(
+                    topology.one_of_each_core(&all).len(),
+                    all.len(),
+                    "{what}: {placement:?}"
+                );
+                assert_eq!(placement.shared_core, Some(false), "{what}");
+                let cores = topology.cores.as_ref().map_or(0, Vec::len);
+                assert_eq!(server.len(), usize::from(workers).min(cores / 2), "{what}");
+                assert_eq!(server.len() + client.len(), cores, "{what}");
+                if server.len() < cores / 4 {
+                    assert_eq!(topology.packages_of(server), Some(1), "{what}: {server:?}");
+                }
+            }
+        }
     }
 
     #[test]

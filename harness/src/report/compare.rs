@@ -94,11 +94,13 @@ enum ComparisonFormat {
     Json,
 }
 
-fn metrics() -> impl Iterator<Item = &'static str> {
+/// Returns the names of all metrics.
+pub fn metrics() -> impl Iterator<Item = &'static str> {
     metric::all().map(|metric| metric.name)
 }
 
-fn percentage(text: &str) -> Result<f64, String> {
+/// Reads a percentage of a bound.
+pub fn percentage(text: &str) -> Result<f64, String> {
     let number = text.strip_suffix('%').unwrap_or(text).trim_end().parse::<f64>();
     match number {
         // Not -0.

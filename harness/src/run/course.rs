@@ -12,6 +12,7 @@ use super::watch::Watch;
 use crate::machine::files;
 use crate::results::{Manifest, Results};
 use crate::rows::{Outcome, TrialRow};
+use crate::terminal;
 use crate::trial::{self, Trial, TrialContext};
 
 /// How the trials of a run came to an end.
@@ -51,6 +52,10 @@ impl Course {
             }
             let time = time_left(&self.planner, &trials);
             self.bar.set_length(self.bar.position() + time.as_millis() as u64);
+            if self.bar.is_hidden() {
+                // The rows are what a run is for: what cannot be said is an error at its end.
+                let _ = say_block(&trials, time);
+            }
             for together in in_sets(std::mem::take(&mut trials)) {
                 if !self.run(&together)? {
                     return Ok(RunEnd::AtOnce);
@@ -118,6 +123,18 @@ impl Course {
         }
         Ok(self.results.close())
     }
+}
+
+/// Says which block begins, where no bar is to be seen: a pipe or a log gets a line for each.
+fn say_block(trials: &[Trial], left: Duration) -> Result<()> {
+    let Some(Trial { task, block, .. }) = trials.first() else { return Ok(()) };
+    terminal::say(&format!(
+        "{} {} block {block}: {} trials, about {:.1} min to go\n",
+        task.pass().name(),
+        task.name(),
+        trials.len(),
+        left.as_secs_f64() / 60.0
+    ))
 }
 
 /// Returns the trials one by one, or those of a set together.

@@ -7,7 +7,8 @@ use serde_json::Value;
 
 use crate::schema::{faults, schema};
 use crate::{
-    NOT_COMPARABLE, Place, QUICK, assert_has, committed, ended_with, results, stdout, success,
+    NOT_COMPARABLE, Place, QUICK, SLOWER, assert_has, committed, ended_with, results, stderr,
+    stdout, success,
 };
 
 /// The screen that a run must fit on.
@@ -121,6 +122,28 @@ fn a_form_is_printed_and_nothing_is_written() {
     assert_has(&full, &["\nVerdicts\n", "System calls per echo, counted"]);
     assert_has(&report(&copy, &[]), &["Page: "]);
     assert!(page.exists(), "without a form the page is made");
+}
+
+#[test]
+fn a_run_is_judged_by_a_bound() {
+    let (run, place) = (committed(QUICK), Place::with(""));
+    let judged = |arguments: &[&str]| {
+        place.command("report").arg(&run).arg("--fail-if-slower").args(arguments).output().unwrap()
+    };
+    let within = judged(&["1000%"]);
+    assert!(within.status.success(), "{}", stderr(&within));
+    assert_has(
+        &stdout(&within),
+        &["No arm is worse than `epoll-et` by more than 1000 %, in 8 of 8"],
+    );
+    let line = ended_with(SLOWER, &judged(&["50%"]));
+    assert_has(&line, &["server_cpu_ns_per_echo of `epoll-document` in 64-conn-4KiB: 8.6"]);
+    assert!(!line.contains("uring-multishot"), "{line}");
+    let line = ended_with(NOT_COMPARABLE, &judged(&["10%", "--metric", "latency_p99_us"]));
+    assert_has(&line, &["not all is shown not to be; not judged: ", "% worse"]);
+    // With a summary, which stands before it.
+    let both = judged(&["1000%", "--summary"]);
+    assert_has(&stdout(&both), &["**quick**: ", "No arm is worse"]);
 }
 
 #[test]

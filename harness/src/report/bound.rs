@@ -1,0 +1,127 @@
+//! Judges the arms of a run by a bound: no arm may be worse than the baseline by more.
+
+use anyhow::Result;
+use itertools::{Itertools as _, iproduct};
+
+use super::query::{arms, comparison};
+use crate::results::Run;
+use crate::rows::{ComparisonRow, Verdict};
+use crate::statistics::Interval;
+use crate::status::ExitStatus;
+use crate::text::significant;
+use crate::verdict::metric::Metric;
+use crate::verdict::readings;
+
+/// The side of a bound on which a comparison stands.
+enum Standing {
+    /// The whole interval is within.
+    Within,
+    /// The whole interval is beyond.
+    Beyond,
+    /// Neither is shown, for this reason.
+    Open(String),
+}
+
+/// Says that no arm is worse than the baseline by more than this.
+///
+/// # Errors
+/// [`ExitStatus::Slower`] where one is; [`ExitStatus::NotComparable`] where none is shown to be,
+/// and not all are shown not to be.
+pub fn judge(run: &Run, metrics: &[&Metric], most_percent: f64) -> Result<String> {
+    let baseline = &run.matrix.baseline;
+    let is_other = |arm: &String| readings::number(arm, baseline).is_none();
+    let others = arms(run).into_iter().filter(is_other).collect_vec();
+    let (mut within, mut beyond, mut open) = (0, Vec::new(), Vec::new());
+    for (workload, metric, arm) in iproduct!(&run.matrix.workloads, metrics, &others) {
+        let name = &workload.name;
+        let row = comparison(run, name, metric, arm, baseline);
+        let what = || format!("{} of `{arm}` in {name}", metric.name);
+        match row.map(|row| standing(&run.comparisons, row, metric, most_percent)) {
+            Some(Standing::Within) => within += 1,
+            Some(Standing::Beyond) => {
+                beyond.extend(row.map(|row| {
+                    format!("{}: {} times `{baseline}`", what(), significant(row.ratio))
+                }))
+            }
+            Some(Standing::Open(why)) => open.push(format!("{}: {why}", what())),
+            None => open.push(format!("{}: no figures", what())),
+        }
+    }
+    let rest =
+        if open.is_empty() { String::new() } else { format!("; not judged: {}", open.join("; ")) };
+    if !beyond.is_empty() {
+        return Err(ExitStatus::Slower.error(format!(
+            "worse than `{baseline}` by more than {most_percent} %: {}{rest}",
+            beyond.join("; ")
+        )));
+    }
+    if within == 0 || !open.is_empty() {
+        return Err(ExitStatus::NotComparable.error(format!(
+            "nothing is shown to be worse than `{baseline}` by more than {most_percent} %, and not \
+             all is shown not to be{rest}"
+        )));
+    }
+    Ok(format!(
+        "No arm is worse than `{baseline}` by more than {most_percent} %, in {within} of {within} \
+         figures\n"
+    ))
+}
+
+fn standing(
+    all: &[ComparisonRow],
+    row: &ComparisonRow,
+    metric: &Metric,
+    most_percent: f64,
+) -> Standing {
+    if !row.verdict.is_judged() {
+        return Standing::Open(row.verdict.words().to_owned());
+    }
+    let disagree = all.iter().any(|check| {
+        check.workload == row.workload
+            && check.metric == row.metric
+            && check.verdict == Verdict::CheckFailed
+    });
+    if disagree {
+        return Standing::Open("the baseline's own readings disagree".to_owned());
+    }
+    let cost = match metric.better {
+        Some(Verdict::Higher) => Interval { low: 1.0 / row.ratio_high, high: 1.0 / row.ratio_low },
+        _ => Interval { low: row.ratio_low, high: row.ratio_high },
+    };
+    of_cost(cost, most_percent)
+}
+
+/// Holds the interval of what something costs over the baseline against the bound.
+fn of_cost(cost: Interval, most_percent: f64) -> Standing {
+    let most = 1.0 + most_percent / 100.0;
+    if cost.low > most {
+        Standing::Beyond
+    } else if cost.high <= most {
+        Standing::Within
+    } else {
+        let percent = |bound: f64| significant(100.0 * (bound - 1.0));
+        Standing::Open(format!("between {} and {} % worse", percent(cost.low), percent(cost.high)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_whole_interval_decides() {
+        for (low, high, expected) in
+            [(0.9, 1.1, "within"), (1.05, 1.2, "open"), (0.9, 1.11, "open"), (1.11, 1.2, "beyond")]
+        {
+            let standing = match of_cost(Interval { low, high }, 10.0) {
+                Standing::Within => "within",
+                Standing::Beyond => "beyond",
+                Standing::Open(why) => {
+                    assert!(why.ends_with(" % worse"), "{why}");
+                    "open"
+                }
+            };
+            assert_eq!(standing, expected, "{low} {high}");
+        }
+    }
+}
