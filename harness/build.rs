@@ -19,7 +19,8 @@ fn main() {
     );
     // A copy that lies in some other repository has no revision.
     let is_tracked = git(&["ls-files", "--error-unmatch", "Cargo.toml"]);
-    let revision = is_tracked.and_then(|_| git(&["rev-parse", "HEAD"]));
+    let revision =
+        is_tracked.and_then(|_| git(&["rev-parse", "HEAD"])).or_else(revision_of_package);
     let status = [&["status", "--porcelain", "--untracked-files=no", "--"], SOURCES].concat();
     let is_dirty =
         revision.as_ref().and_then(|_| git(&status)).map(|status| (!status.is_empty()).to_string());
@@ -41,6 +42,13 @@ fn main() {
             println!("cargo:rerun-if-changed={path}");
         }
     }
+}
+
+/// Returns the revision that a published package was made of, which cargo puts beside its sources.
+fn revision_of_package() -> Option<String> {
+    let text = std::fs::read_to_string(".cargo_vcs_info.json").ok()?;
+    let (_, rest) = text.split_once("\"sha1\": \"")?;
+    Some(rest.split_once('"')?.0.to_owned())
 }
 
 fn set(name: &str, value: &Option<String>) {
