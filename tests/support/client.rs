@@ -47,9 +47,16 @@ impl Client {
     }
 
     /// Connects with a receive buffer of a few kilobytes, so that the server soon cannot send to
-    /// it.
+    /// it. Segments are small: the window holds less than one of loopback's size, and then TCP
+    /// sends by its timers, five segments a second.
     pub fn connect_narrow(address: &Address) -> Self {
-        Self::connect_with(address, |socket| socket.set_recv_buffer_size(8192))
+        let narrow = |socket: &Socket| {
+            if address.ip().is_some() {
+                socket.set_tcp_mss(1024)?;
+            }
+            socket.set_recv_buffer_size(8192)
+        };
+        Self::connect_with(address, narrow)
             .unwrap_or_else(|error| panic!("connect to {address}: {error}"))
     }
 

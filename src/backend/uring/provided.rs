@@ -46,16 +46,16 @@
 //! gives its buffers back at once.
 //!
 //! # Ends
-//! A multishot receive may never tell of a reset. If it has taken 32 buffers in one go, or as many
-//! bytes as it was told, it goes to the end of the kernel's queue. A reset that came before then
-//! wakes nobody again: all bytes arrive, and the error does not (seen on Linux 6.18.44). An echo
-//! notices when it sends. A conversation that waits for the rest of a request, or is a sink, would
-//! keep its connection for ever. So one whose socket had more than a buffer took is watched by a
-//! poll for nothing but errors, and from then on receives without waiting until it finds the error.
+//! A multishot receive may never tell of a reset: it takes the last bytes, and waits for a wake-up
+//! that came before. So it is after 32 buffers in one go, or as many bytes as it was told, when it
+//! goes to the end of the kernel's queue (seen on Linux 6.18.44), and if bytes and reset both come
+//! while it is armed (seen on 6.18.15). An echo notices when it sends. A conversation that waits
+//! for the rest of a request, or is a sink, would keep its connection for ever. So a poll for
+//! nothing but errors watches it. Once that has told of one, the conversation receives without
+//! waiting until it finds the error.
 //!
-//! A Unix socket's end is missed in the same way, because the kernel does not count it as more: the
-//! receive takes the last bytes and waits for a wake-up that came before. There every connection is
-//! watched from the beginning, for the end too.
+//! A Unix socket's end is missed in the same way, because the kernel does not count it as more, as
+//! it does with TCP. There the poll is for the end too, and an echo is watched as well.
 //!
 //! # Kernels that do not bound what a receive takes
 //! Before 6.17 a receive of bundles takes all that is in the ring of buffers, before 6.8 any

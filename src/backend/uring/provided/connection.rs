@@ -45,7 +45,7 @@ pub enum State {
     Open = 1 << 0,
     /// A receive is under way.
     Receiving = 1 << 1,
-    /// A poll is under way: for input, or to watch for what a receive may not tell of.
+    /// A poll is under way: for input, or to watch for what a receive may never tell of.
     Polling = 1 << 2,
     /// The poll has reported input that no receive has looked for yet.
     Readable = 1 << 3,
@@ -163,11 +163,6 @@ impl<C: Conversation> Connection<C> {
         } else {
             NextStep::Send
         }
-    }
-
-    /// Whether no poll has been asked to watch it.
-    pub fn is_unwatched(&self) -> bool {
-        self.states & (State::Polling as u16 | State::Cut as u16) == 0
     }
 
     /// Whether nothing more is received from it.

@@ -144,7 +144,7 @@ impl<T: Technique, C: Conversation> Handler for Provided<T, C> {
         if T::POLL {
             return self.poll(core, index);
         }
-        if core.is_unix {
+        if !C::ECHOES || core.is_unix {
             self.watch(core, index)?;
         }
         self.receive(core, index)
@@ -189,10 +189,6 @@ impl<T: Technique, C: Conversation> Handler for Provided<T, C> {
         }
         core.counters.bytes_received.add(u64::from(length));
         core.work.perform(core.counters);
-        if !C::ECHOES && !T::POLL && completion.sock_nonempty() && connection.is_unwatched() {
-            self.watch(core, index)?;
-            return self.advance(core, index);
-        }
         let need = connection.need::<T>(*buffers_per_connection, *terms);
         if matches!(need, NextStep::Nothing) {
             // The new input waits for a send. A send that is decided ends this turn, and is
