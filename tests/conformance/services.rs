@@ -47,7 +47,7 @@ fn greet(server: &Server, sizes: Sizes) -> Client {
 
 /// The same with a small receive buffer.
 fn greet_narrow(server: &Server, sizes: Sizes) -> Client {
-    Client::connect_narrow(server.address()).greeting(Some(sizes))
+    Client::connect_narrow_to_much(server.address()).greeting(Some(sizes))
 }
 
 /// Ends the client's direction, and takes what is left of so many bytes and then the end.

@@ -47,9 +47,15 @@ impl Client {
     }
 
     /// Connects with a receive buffer of a few kilobytes, so that the server soon cannot send to
-    /// it. Segments are small: the window holds less than one of loopback's size, and then TCP
-    /// sends by its timers, five segments a second.
+    /// it.
     pub fn connect_narrow(address: &Address) -> Self {
+        Self::connect_with(address, |socket| socket.set_recv_buffer_size(8192))
+            .unwrap_or_else(|error| panic!("connect to {address}: {error}"))
+    }
+
+    /// The same with small segments, for a client that takes much. A narrow window holds less than
+    /// one of loopback's size, and then TCP may send by its timers: five segments a second.
+    pub fn connect_narrow_to_much(address: &Address) -> Self {
         let narrow = |socket: &Socket| {
             if address.ip().is_some() {
                 socket.set_tcp_mss(1024)?;
