@@ -174,6 +174,8 @@ fn ends_when_abandoned(backend: &Backend) {
     let mut client = server.connect();
     let sent = if backend.echoes { 1000 } else { 0 };
     client.exchange(sent);
+    // One that was not accepted yet would be reset.
+    server.wait_for("open", 1);
     server.abandon();
     assert_eq!(client.receiver.receive_to_end(), sent as u64, "what came back before the end");
     drop(client);
