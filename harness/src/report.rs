@@ -124,11 +124,10 @@ pub fn run(options: Options) -> Result<()> {
     if options.summary {
         terminal::say(&screen::summary(&report.run))?;
     }
-    if let Some(most_percent) = options.fail_if_slower {
-        return report.judge(&options.metric, most_percent);
-    }
-    if options.summary {
-        return Ok(());
+    match options.fail_if_slower {
+        Some(most_percent) => return report.judge(&options.metric, most_percent),
+        None if options.summary => return Ok(()),
+        None => {}
     }
     if let Some(format) = options.format {
         return report.print_as(format, options.full);

@@ -5,7 +5,7 @@ use itertools::{Itertools as _, iproduct};
 
 use super::query::{arms, comparison};
 use crate::results::Run;
-use crate::rows::{ComparisonRow, Verdict};
+use crate::rows::{ComparisonRow, Pass, Verdict};
 use crate::statistics::Interval;
 use crate::status::ExitStatus;
 use crate::text::significant;
@@ -31,9 +31,14 @@ pub fn judge(run: &Run, metrics: &[&Metric], most_percent: f64) -> Result<String
     let baseline = &run.matrix.baseline;
     let is_other = |arm: &String| readings::number(arm, baseline).is_none();
     let others = arms(run).into_iter().filter(is_other).collect_vec();
-    let (mut within, mut beyond, mut open) = (0, Vec::new(), Vec::new());
-    for (workload, metric, arm) in iproduct!(&run.matrix.workloads, metrics, &others) {
-        let name = &workload.name;
+    let (mut within, mut beyond) = (0, Vec::new());
+    // A part is not judged as the whole.
+    let mut open: Vec<String> = run.state.caveat().map(str::to_owned).into_iter().collect();
+    open.extend(run.gap().map(|gap| format!("the run is not whole: {gap}")));
+    let places = metrics.iter().flat_map(|metric| {
+        iproduct!(workloads(run, metric), &others).map(move |(name, arm)| (metric, name, arm))
+    });
+    for (metric, name, arm) in places {
         let row = comparison(run, name, metric, arm, baseline);
         let what = || format!("{} of `{arm}` in {name}", metric.name);
         match row.map(|row| standing(&run.comparisons, row, metric, most_percent)) {
@@ -65,6 +70,20 @@ pub fn judge(run: &Run, metrics: &[&Metric], most_percent: f64) -> Result<String
         "No arm is worse than `{baseline}` by more than {most_percent} %, in {within} of {within} \
          figures\n"
     ))
+}
+
+/// Returns the workloads that a metric is asked of: those of the matrix, or the walks and kernels
+/// that have it.
+fn workloads<'a>(run: &'a Run, metric: &Metric) -> Vec<&'a str> {
+    match metric.pass() {
+        Pass::Latency | Pass::Syscalls => {
+            run.matrix.workloads.iter().map(|workload| workload.name.as_str()).collect()
+        }
+        _ => {
+            let rows = run.comparisons.iter().filter(|row| row.metric == metric.name);
+            rows.map(|row| row.workload.as_str()).unique().collect()
+        }
+    }
 }
 
 fn standing(
