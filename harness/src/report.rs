@@ -27,6 +27,7 @@ mod table;
 mod tables;
 mod walk;
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
@@ -161,16 +162,15 @@ fn splice_document(document: &Path) -> Result<()> {
 pub struct RunReport {
     folder: PathBuf,
     run: Run,
-    sections: Vec<Section>,
+    /// Made when they are asked for: what is printed for programs needs none.
+    sections: OnceCell<Vec<Section>>,
 }
 
 impl RunReport {
     /// Reads a run.
     pub fn read(folder: &Path) -> Result<Self> {
         let run = Run::read(folder)?;
-        let name = folder.file_name().unwrap_or_default().to_string_lossy();
-        let sections = sections::all(&run, &name);
-        Ok(Self { folder: folder.to_owned(), run, sections })
+        Ok(Self { folder: folder.to_owned(), run, sections: OnceCell::new() })
     }
 
     /// Returns the trials of the run.
@@ -201,7 +201,7 @@ impl RunReport {
             ReportFormat::Json => terminal::say(&json::document(&self.run, &self.folder)?),
             ReportFormat::Html => {
                 let gallery = charts::all(&self.run, &self.folder);
-                terminal::say(&page::html(&self.run, &self.sections, &gallery))
+                terminal::say(&page::html(&self.run, self.sections(), &gallery))
             }
         }
     }
@@ -210,7 +210,7 @@ impl RunReport {
     fn tables(&self, before_title: &str) -> String {
         let name = query::text_at(&self.run.manifest, "/name");
         let mut text = format!("{name}: {}\n\n", self.run.matrix.question);
-        for section in self.sections.iter().filter(|section| !section.body.is_empty()) {
+        for section in self.sections().iter().filter(|section| !section.body.is_empty()) {
             text += &format!("{before_title}{}\n\n{}\n", section.title, section.body.markdown());
         }
         text
@@ -219,7 +219,7 @@ impl RunReport {
     /// Makes the page, the pictures and the verdicts.
     pub fn draw(&self, out: &Path) -> Result<()> {
         let gallery = charts::all(&self.run, &self.folder);
-        let page = page::html(&self.run, &self.sections, &gallery);
+        let page = page::html(&self.run, self.sections(), &gallery);
         create_folder(out)?;
         let charts = out.join("charts");
         let files: BTreeMap<PathBuf, String> = (gallery.charts.iter())
@@ -239,7 +239,10 @@ impl RunReport {
 
 impl Shown for RunReport {
     fn sections(&self) -> &[Section] {
-        &self.sections
+        self.sections.get_or_init(|| {
+            let name = self.folder.file_name().unwrap_or_default().to_string_lossy();
+            sections::all(&self.run, &name)
+        })
     }
 
     fn finding(&self, kind: Kind, fields: &str) -> Result<String> {

@@ -140,7 +140,7 @@ fn main() -> ExitCode {
         Options::try_parse().map_or_else(|refusal| answer(&refusal), |options| run(&options));
     result.unwrap_or_else(|message| {
         // Not eprintln!, which panics when nobody can read it.
-        let _ = writeln!(io::stderr(), "ringmark-server: {message}");
+        let _ = writeln!(io::stderr(), "{NAME}: {message}");
         ExitCode::FAILURE
     })
 }

@@ -3,7 +3,6 @@
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Result, ensure};
-use ringmark::protocol::FORMAT_VERSION;
 
 use super::latency::{self, LatencyUs};
 use super::result::{LoadResult, OFFERED_SHARE, OpenResult};
@@ -22,7 +21,6 @@ pub fn sum(results: &[LoadResult]) -> Result<LoadResult> {
     }
     let owes = results.iter().any(|result| result.saturated.is_some_and(|by| by.owed > 0));
     let mut sum = LoadResult {
-        format_version: FORMAT_VERSION,
         duration_s,
         warmup_s: total(results, |result| result.warmup_s),
         warmup_echoes: count(|result| result.warmup_echoes),

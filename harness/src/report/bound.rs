@@ -9,7 +9,7 @@ use crate::rows::{ComparisonRow, Pass, Verdict};
 use crate::statistics::Interval;
 use crate::status::ExitStatus;
 use crate::text::significant;
-use crate::verdict::metric::Metric;
+use crate::verdict::metric::{self, Metric};
 use crate::verdict::readings;
 
 /// The side of a bound on which a comparison stands.
@@ -39,17 +39,17 @@ pub fn judge(run: &Run, metrics: &[&Metric], most_percent: f64) -> Result<String
         iproduct!(workloads(run, metric), &others).map(move |(name, arm)| (metric, name, arm))
     });
     for (metric, name, arm) in places {
-        let row = comparison(run, name, metric, arm, baseline);
-        let what = || format!("{} of `{arm}` in {name}", metric.name);
-        match row.map(|row| standing(&run.comparisons, row, metric, most_percent)) {
-            Some(Standing::Within) => within += 1,
-            Some(Standing::Beyond) => {
-                beyond.extend(row.map(|row| {
-                    format!("{}: {} times `{baseline}`", what(), significant(row.ratio))
-                }))
+        let what = format!("{} of `{arm}` in {name}", metric.name);
+        let Some(row) = comparison(run, name, metric, arm, baseline) else {
+            open.push(format!("{what}: no figures"));
+            continue;
+        };
+        match standing(&run.comparisons, row, metric, most_percent) {
+            Standing::Within => within += 1,
+            Standing::Beyond => {
+                beyond.push(format!("{what}: {} times `{baseline}`", significant(row.ratio)));
             }
-            Some(Standing::Open(why)) => open.push(format!("{}: {why}", what())),
-            None => open.push(format!("{}: no figures", what())),
+            Standing::Open(why) => open.push(format!("{what}: {why}")),
         }
     }
     let rest =
@@ -103,11 +103,8 @@ fn standing(
     if disagree {
         return Standing::Open("the baseline's own readings disagree".to_owned());
     }
-    let cost = match metric.better {
-        Some(Verdict::Higher) => Interval { low: 1.0 / row.ratio_high, high: 1.0 / row.ratio_low },
-        _ => Interval { low: row.ratio_low, high: row.ratio_high },
-    };
-    of_cost(cost, most_percent)
+    let ratio = Interval { low: row.ratio_low, high: row.ratio_high };
+    of_cost(metric::cost(metric.better, ratio), most_percent)
 }
 
 /// Holds the interval of what something costs over the baseline against the bound.

@@ -134,29 +134,29 @@ pub fn run(options: &Options) -> Result<()> {
     let judgement = Judgement::of(&pair, &asked, &figures);
     let outcome = options.fail_if_slower.map(|most| judgement.outcome(&pair, &figures, most));
     let origins = origin::lines(&options.a, &options.b, &pair);
-    if options.format == ComparisonFormat::Json {
-        let document = document::document(
+    let unjudged = not_judged(&pair, &judgement);
+    let text = match options.format {
+        ComparisonFormat::Json => document::document(
             [&options.a, &options.b],
             &pair,
             &figures,
-            (origins, not_judged(&pair, &judgement)),
+            (origins, unjudged),
             outcome.as_ref(),
-        )?;
-        let said = terminal::say(&document);
-        outcome.map_or(Ok(()), |outcome| outcome.map(drop))?;
-        return said;
-    }
-    let last = match &outcome {
-        Some(Ok(said)) => format!("\n{said}"),
-        _ => String::new(),
+        )?,
+        ComparisonFormat::Markdown => {
+            let last = match &outcome {
+                Some(Ok(said)) => format!("\n{said}"),
+                _ => String::new(),
+            };
+            format!(
+                "{}{}\n{}{}{last}",
+                origins.iter().map(|line| format!("- {line}\n")).collect::<String>(),
+                summary(&pair, &judgement, &figures),
+                table(&pair, &figures),
+                list_of_not_judged(&unjudged),
+            )
+        }
     };
-    let text = format!(
-        "{}{}\n{}{}{last}",
-        origins.iter().map(|line| format!("- {line}\n")).collect::<String>(),
-        summary(&pair, &judgement, &figures),
-        table(&pair, &figures),
-        list_of_not_judged(&not_judged(&pair, &judgement)),
-    );
     // A closed pipe does not change the outcome.
     let said = terminal::say(&text);
     outcome.map_or(Ok(()), |outcome| outcome.map(drop))?;

@@ -1,5 +1,6 @@
 //! A run on one screen of a terminal, and in ten lines of Markdown.
 
+use std::ops::Range;
 use std::path::Path;
 
 use itertools::Itertools as _;
@@ -7,6 +8,7 @@ use itertools::Itertools as _;
 use super::about;
 use super::grid::glyph;
 use super::query::{ArmTrials, arms, counted_trial, text_at};
+use super::table::{self, MISSING};
 use crate::results::Run;
 use crate::rows::{ComparisonRow, KERNEL_SUM, Status, USED_THEN_IDLE, USER_SUM};
 use crate::statistics::median;
@@ -33,9 +35,6 @@ const FEWEST_ROWS: usize = 3;
 
 /// Lines of Markdown that a summary has.
 const SUMMARY_LINES: usize = 10;
-
-/// The sign for no figure.
-const NOTHING: &str = "-";
 
 const LEGEND: &str =
     "▲ higher ▼ lower ≈ alike ? not resolved · no verdict ✓✗ baseline against itself";
@@ -90,14 +89,9 @@ fn evenly<T: Clone>(items: &[T], most: usize) -> Vec<T> {
 
 /// Writes a ratio with the sign of its verdict.
 fn cell(row: Option<&ComparisonRow>) -> String {
-    row.map_or_else(
-        || NOTHING.to_owned(),
-        |row| {
-            let ratio =
-                if row.ratio < 2.0 { format!("{:.3}", row.ratio) } else { three_digits(row.ratio) };
-            format!("{ratio} {}", glyph(row.verdict).unwrap_or("·")).trim_end().to_owned()
-        },
-    )
+    let Some(row) = row else { return MISSING.to_owned() };
+    let ratio = if row.ratio < 2.0 { format!("{:.3}", row.ratio) } else { three_digits(row.ratio) };
+    format!("{ratio} {}", glyph(row.verdict).unwrap_or("·")).trim_end().to_owned()
 }
 
 /// Returns the run on one screen.
@@ -214,19 +208,16 @@ impl Figures {
         let names = ["calls", "CPU µs", "p50 µs", "p99 µs", "kernel B", "own B"];
         // A column that nobody has a figure in says nothing.
         let kept = (0..names.len())
-            .filter(|&column| rows.iter().any(|(_, cells)| cells[column] != NOTHING))
+            .filter(|&column| rows.iter().any(|(_, cells)| cells[column] != MISSING))
             .collect_vec();
         let rows = rows
             .into_iter()
             .map(|(arm, cells)| (arm, kept.iter().map(|&column| cells[column].clone()).collect()))
             .collect();
-        let on = if kept.iter().any(|&column| column < 4) {
-            Some(format!("per echo on {}", workload.unwrap_or_default()))
-        } else {
-            None
-        };
-        let memory = kept.iter().any(|&column| column > 3);
-        let memory = memory.then(|| "per connection that rests, over two bare sockets".to_owned());
+        let has = |columns: Range<usize>| kept.iter().any(|column| columns.contains(column));
+        let on = has(0..4).then(|| format!("per echo on {}", workload.unwrap_or_default()));
+        let memory =
+            has(4..6).then(|| "per connection that rests, over two bare sockets".to_owned());
         let columns = kept.into_iter().map(|column| names[column]).collect();
         Self { title: on.into_iter().chain(memory).join("; "), columns, rows }
     }
@@ -263,25 +254,22 @@ fn main_workload(run: &Run) -> Option<&str> {
 fn figures(run: &Run, workload: Option<&str>, arm: &str) -> Vec<String> {
     let bytes = |object| {
         let slope = memory::slope(&run.memory, arm, object, USED_THEN_IDLE);
-        slope.and_then(|row| row.over_null_bytes_per_connection).map(integer)
+        table::cell(slope.and_then(|row| row.over_null_bytes_per_connection), integer)
     };
-    let timed = workload.map(|name| ArmTrials::in_complete_blocks(run, name, arm.to_owned()));
-    let timed = |value| timed.as_ref().map(|trials| trials.median(value)).filter(is_figure);
-    let calls =
-        workload.and_then(|name| counted_trial(run, name, arm)?.syscalls_per_echo).map(significant);
-    let all = [
-        calls,
+    let trials = workload.map(|name| ArmTrials::in_complete_blocks(run, name, arm.to_owned()));
+    let timed = |value| match &trials {
+        Some(trials) => trials.median(value),
+        None => MISSING.to_owned(),
+    };
+    let calls = workload.and_then(|name| counted_trial(run, name, arm)?.syscalls_per_echo);
+    vec![
+        table::cell(calls, significant),
         timed(|row| row.server_cpu_ns_per_echo.map(|ns| ns / 1e3)),
         timed(|row| row.latency_p50_us),
         timed(|row| row.latency_p99_us),
         bytes(KERNEL_SUM),
         bytes(USER_SUM),
-    ];
-    all.map(|figure| figure.unwrap_or_else(|| NOTHING.to_owned())).to_vec()
-}
-
-fn is_figure(text: &String) -> bool {
-    text.starts_with(|c: char| c.is_ascii_digit()) || text == "saturated"
+    ]
 }
 
 /// Says what limits the figures, and where the rest is.
@@ -325,11 +313,10 @@ fn spoilt(run: &Run) -> Option<String> {
     let of_status = |status: Status| run.trials.iter().filter(move |row| row.status == status);
     let mut parts = Vec::new();
     for status in [Status::Rejected, Status::Failed, Status::Unsupported] {
-        let kinds = of_status(status).map(|row| kind_of(&row.reason)).counts();
-        let most = kinds.into_iter().max_by_key(|(kind, count)| (*count, kind.clone()));
-        let Some((most, _)) = most else { continue };
-        let example = of_status(status).find(|row| kind_of(&row.reason) == most);
-        let example = example.map_or("", |row| first_of(&row.reason));
+        let kinds = of_status(status).into_group_map_by(|row| kind_of(&row.reason));
+        let most = kinds.into_iter().max_by_key(|(kind, rows)| (rows.len(), kind.clone()));
+        let Some((_, alike)) = most else { continue };
+        let example = first_of(&alike[0].reason);
         parts.push(format!("{} {} (such as: {example})", of_status(status).count(), status.word()));
     }
     let limited = of_status(Status::ClientLimited).count();

@@ -3,6 +3,7 @@
 
 use crate::matrix::Margins;
 use crate::rows::{KERNEL_SUM, Pass, TrialRow, USER_SUM, Verdict, WindowRow};
+use crate::statistics::Interval;
 
 /// A figure that is compared.
 #[derive(Debug)]
@@ -299,6 +300,15 @@ pub static OF_WALKS: [Metric; 2] = [
         USER_SUM,
     ),
 ];
+
+/// Returns the interval of a ratio as that of a cost, of which more is worse; `better` is the
+/// verdict that is good news.
+pub fn cost(better: Option<Verdict>, Interval { low, high }: Interval) -> Interval {
+    match better {
+        Some(Verdict::Higher) => Interval { low: 1.0 / high, high: 1.0 / low },
+        _ => Interval { low, high },
+    }
+}
 
 /// Returns every metric.
 pub fn all() -> impl Iterator<Item = &'static Metric> {

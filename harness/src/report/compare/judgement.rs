@@ -408,9 +408,10 @@ fn few<'a>(all: impl Iterator<Item = &'a str>, what: &str) -> String {
     if all.len() > NAMED { format!("{} {what}", all.len()) } else { quoted_list(all) }
 }
 
-/// A ratio's bounds as those of a cost, of which more is worse.
-fn cost(figure: &Figure, &Interval { low, high }: &Interval) -> (f64, f64) {
-    if figure.better == Some(Verdict::Higher) { (1.0 / high, 1.0 / low) } else { (low, high) }
+/// The bounds of what B costs of A.
+fn cost(figure: &Figure, ratio: &Interval) -> (f64, f64) {
+    let Interval { low, high } = metric::cost(figure.better, *ratio);
+    (low, high)
 }
 
 /// The least that B costs of A, by its interval; none where nothing says that it costs more.
