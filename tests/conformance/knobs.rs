@@ -1,7 +1,7 @@
 //! Every value that a knob takes must serve: the ends of each range, and all the smallest at once.
 
 use super::{Case, any, echo, has_knob, outlives, survives_with};
-use crate::support::{Backend, Client, Knob, Server, command, eventually_by_steps, side_by_side};
+use crate::support::{Backend, Client, Knob, Server, command, side_by_side};
 use std::iter;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -151,32 +151,25 @@ fn smallest_queues(backend: &Backend) {
     survives_with(backend, &settings, |server| {
         let mut slow: Vec<Client> =
             (0..16).map(|_| Client::connect_narrow(server.address())).collect();
-        let take_and_send = |slow: &mut [Client], taken: usize| {
+        let on_each = |slow: &mut [Client], act: fn(&mut Client)| {
             thread::scope(|scope| {
                 for client in slow {
-                    scope.spawn(move || {
-                        client.receiver.receive(taken);
-                        client.sender.send_until_stalled(16 << 20);
-                    });
+                    scope.spawn(move || act(client));
                 }
             });
         };
-        take_and_send(&mut slow, 0);
-        for round in 1..=5 {
-            // Stopped, it sends nothing: what they are to take must be on its way. A server that
-            // gets no CPU is quiet as well.
-            let to_take = round * 16 * 100_000;
-            eventually_by_steps(
-                "enough is sent",
-                || server.bytes_moved(),
-                || server.counters().of("bytes_sent"),
-                |sent| *sent >= to_take,
-            );
+        on_each(&mut slow, |client| client.sender.send_until_stalled(16 << 20));
+        for _ in 0..5 {
+            // Stopped, it sends nothing: each needs something that it can take.
+            on_each(&mut slow, |client| client.receiver.wait_for_some());
             server.wait_until_quiet();
             // They take, which makes room, and they send, which meets full sockets, all of them at
             // once.
             server.pause();
-            take_and_send(&mut slow, 100_000);
+            on_each(&mut slow, |client| {
+                client.receiver.receive_until_stalled(100_000);
+                client.sender.send_until_stalled(16 << 20);
+            });
             server.resume();
         }
         slow.into_iter().for_each(Client::finish);

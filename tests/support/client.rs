@@ -6,6 +6,7 @@ use ringmark::echo::{MAX_SLICE, Stream};
 use ringmark::service::{GREETING_BYTES, streams};
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::io::{self, ErrorKind, Read, Write};
+use std::mem::MaybeUninit;
 use std::net::{Ipv4Addr, Shutdown, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -319,6 +320,26 @@ impl Receiver {
                 end - self.bytes
             );
         }
+    }
+
+    /// Waits until there is something to take.
+    pub fn wait_for_some(&self) {
+        let there = self.socket.peek(&mut [MaybeUninit::uninit()]).expect("a byte comes");
+        assert_eq!(there, 1, "the connection ended after {} bytes", self.bytes);
+    }
+
+    /// Takes until nothing more comes, at most `limit` bytes.
+    pub fn receive_until_stalled(&mut self, limit: usize) {
+        let end = self.bytes + limit as u64;
+        self.socket.set_read_timeout(Some(STALL)).expect("a time-out is set");
+        while self.bytes < end {
+            match self.try_receive_some((end - self.bytes) as usize) {
+                Ok(taken) => assert!(taken > 0, "the connection ended after {} bytes", self.bytes),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => panic!("receive after {} bytes: {error}", self.bytes),
+            }
+        }
+        self.socket.set_read_timeout(Some(*PATIENCE)).expect("a time-out is set");
     }
 
     /// Goes on as if `bytes` had come: for what was lost on purpose.
