@@ -148,6 +148,7 @@ impl Server {
             service: Service::Echo,
             listening: vec![Listening::Alone(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())],
             cpu: *SERVER_CPU,
+            team: Arc::default(),
         };
         let (sender, receiver) = mpsc::channel();
         let worker = Worker::start(plan, Arc::clone(&stop), sender, || {}).expect("a thread");

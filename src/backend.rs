@@ -3,6 +3,7 @@
 pub mod document;
 pub mod null;
 pub mod readiness;
+pub mod shared;
 pub mod threads;
 pub mod uring;
 
@@ -21,6 +22,7 @@ pub static ALL: &[Entry] = &[
     entry!(document::EpollDocument),
     entry!(readiness::epoll::EpollLevel),
     entry!(readiness::epoll::EpollEdge),
+    entry!(shared::EpollShared),
     entry!(uring::UringOneshot),
     entry!(uring::UringMultishot),
     entry!(uring::UringMultishotDirect),

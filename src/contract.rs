@@ -10,6 +10,7 @@ use crate::counters::Counters;
 use crate::listener::Listener;
 use crate::service::{Conversation, Echo, Exchange, Service, Terms};
 use crate::stop::Stop;
+use crate::team::Team;
 use serde_json::{Map, Value, json};
 use std::fmt;
 use std::io;
@@ -33,12 +34,8 @@ pub trait Backend: Sized {
     /// why.
     fn probe(knobs: &Knobs, workers: u16) -> Result<(), Unsupported>;
 
-    /// Sets up on the worker's own thread, which has its own file table already.
-    fn new(
-        listeners: Vec<Listener>,
-        knobs: &Knobs,
-        terms: <Self::Conversation as Conversation>::Terms,
-    ) -> io::Result<Self>;
+    /// Sets up on the worker's own thread, which has its file table already.
+    fn new(task: WorkerTask<'_, <Self::Conversation as Conversation>::Terms>) -> io::Result<Self>;
 
     /// Returns what the kernel granted: flags, features, sizes in bytes.
     fn in_force(&self) -> Facts {
@@ -47,6 +44,25 @@ pub trait Backend: Sized {
 
     /// Serves until `stop`, then [drains](crate::drain).
     fn run(self, counters: &Counters, stop: &Stop) -> io::Result<()>;
+}
+
+/// The task of a backend in a worker, with its service or the terms of its conversations.
+pub struct WorkerTask<'a, S> {
+    /// The sources of its connections.
+    pub listeners: Vec<Listener>,
+    /// Its settings.
+    pub knobs: &'a Knobs,
+    /// Its service, or its terms.
+    pub service: S,
+    /// The workers that it is one of.
+    pub team: &'a Team,
+}
+
+impl<'a, S> WorkerTask<'a, S> {
+    fn with<T>(self, service: T) -> WorkerTask<'a, T> {
+        let Self { listeners, knobs, service: _, team } = self;
+        WorkerTask { listeners, knobs, service, team }
+    }
 }
 
 /// Facts about a backend that are known before it runs.
@@ -63,6 +79,8 @@ pub struct BackendFacts {
     pub uses_ring: bool,
     /// Whether each worker has a thread of the kernel's that wants a CPU of its own.
     pub kernel_thread: bool,
+    /// Whether all workers serve all connections, so that they need one file table.
+    pub shares_files: bool,
     /// Whether a connection costs an epoll registration in the kernel, and nothing else.
     pub only_registers: bool,
     /// Bytes that a connection takes in a table of the server's, if they are many.
@@ -84,6 +102,7 @@ impl BackendFacts {
         echoes: true,
         uses_ring: false,
         kernel_thread: false,
+        shares_files: false,
         only_registers: false,
         table_bytes_per_connection: 0,
         needs: Needs { linux: "", default_container: true, limits: "none" },
@@ -329,19 +348,19 @@ pub struct Entry {
 /// [`Backend::new`], [`Backend::in_force`] given to the last argument, and [`Backend::run`], in
 /// one.
 type Serve<C> = fn(
-    (Vec<Listener>, &Knobs, <C as Conversation>::Terms),
+    WorkerTask<'_, <C as Conversation>::Terms>,
     &Counters,
     &Stop,
     &mut dyn FnMut(Facts),
 ) -> io::Result<()>;
 
 fn serve<B: Backend>(
-    (listeners, knobs, terms): (Vec<Listener>, &Knobs, <B::Conversation as Conversation>::Terms),
+    task: WorkerTask<'_, <B::Conversation as Conversation>::Terms>,
     counters: &Counters,
     stop: &Stop,
     ready: &mut dyn FnMut(Facts),
 ) -> io::Result<()> {
-    let backend = B::new(listeners, knobs, terms)?;
+    let backend = B::new(task)?;
     ready(backend.in_force());
     backend.run(counters, stop)
 }
@@ -374,15 +393,15 @@ impl Entry {
     /// connection.
     pub fn serve(
         &self,
-        (listeners, knobs, service): (Vec<Listener>, &Knobs, Service),
+        task: WorkerTask<'_, Service>,
         counters: &Counters,
         stop: &Stop,
         ready: &mut dyn FnMut(Facts),
     ) -> io::Result<()> {
-        match service {
-            Service::Echo => (self.echo)((listeners, knobs, ()), counters, stop, ready),
+        match task.service {
+            Service::Echo => (self.echo)(task.with(()), counters, stop, ready),
             Service::Conversation(sizes) => {
-                (self.exchange)((listeners, knobs, Terms::new(sizes)), counters, stop, ready)
+                (self.exchange)(task.with(Terms::new(sizes)), counters, stop, ready)
             }
         }
     }

@@ -27,6 +27,7 @@ pub mod service;
 pub mod socket;
 pub mod stop;
 pub mod sys;
+pub mod team;
 pub mod whereabouts;
 pub mod work;
 pub mod worker;

@@ -65,6 +65,7 @@ pub fn to_json(rows: &[ListRow]) -> Value {
                     "default_container": row.entry.needs.default_container,
                     "limits": row.entry.needs.limits,
                 },
+                "shares_files": row.entry.shares_files,
                 "descriptors_per_worker": row.entry.descriptors_per_worker,
                 "idle_wakeups_per_s": row.idle_wakeups.as_ref().and_then(|rate| rate.as_ref().ok()),
                 "knobs": row.entry.knobs.iter().map(Knob::to_json).collect::<Vec<_>>(),

@@ -1,13 +1,14 @@
 //! A worker: a thread with its own file table, its listeners, its CPU, and one backend.
 
 use crate::address::Address;
-use crate::contract::{Entry, Facts, Knobs};
+use crate::contract::{Entry, Facts, Knobs, WorkerTask};
 use crate::counters::Counters;
 use crate::cpus;
 use crate::listener::{Listener, Listening};
 use crate::process;
 use crate::service::Service;
 use crate::stop::Stop;
+use crate::team::Team;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,6 +29,8 @@ pub struct Plan {
     pub listening: Vec<Listening>,
     /// The CPU that it runs on, if it is pinned.
     pub cpu: Option<usize>,
+    /// All workers of the server.
+    pub team: Arc<Team>,
 }
 
 /// The message of a worker that accepts connections.
@@ -95,15 +98,25 @@ fn is_refusal(kind: io::ErrorKind) -> bool {
     )
 }
 
+/// Gives the calling thread a file table of its own, where its backend lets it; whether it has one,
+/// and its name for the ready line.
+///
+/// A table of its own has a limit of its own, so that connections are not bounded by one table, and
+/// its descriptors need no locking against other threads. The seccomp profiles of containers refuse
+/// unshare(2) of any kind: then the workers share one table.
+fn take_file_table(backend: &Entry) -> io::Result<(bool, String)> {
+    if backend.shares_files {
+        return Ok((false, "shared: all workers serve all connections".to_owned()));
+    }
+    match process::unshare_files() {
+        Ok(()) => Ok((true, "own".to_owned())),
+        Err(error) if is_refusal(error.kind()) => Ok((false, format!("shared: {error}"))),
+        Err(error) => Err(error),
+    }
+}
+
 fn serve(plan: &Plan, counters: &Counters, stop: &Stop, up: mpsc::Sender<Up>) -> io::Result<()> {
-    // A table of its own has a limit of its own, so that connections are not bounded by one table,
-    // and its descriptors need no locking against other threads. The seccomp profiles of containers
-    // refuse unshare(2) of any kind: then the workers share one table, and the ready line says so.
-    let (has_own_table, file_table) = match process::unshare_files() {
-        Ok(()) => (true, "own".to_owned()),
-        Err(error) if is_refusal(error.kind()) => (false, format!("shared: {error}")),
-        Err(error) => return Err(error),
-    };
+    let (has_own_table, file_table) = take_file_table(plan.backend)?;
     if let Some(cpu) = plan.cpu {
         cpus::pin(&[cpu]).map_err(|error| {
             io::Error::new(error.kind(), format!("pin to CPU {cpu}: {error}; see --cpus"))
@@ -115,7 +128,8 @@ fn serve(plan: &Plan, counters: &Counters, stop: &Stop, up: mpsc::Sender<Up>) ->
     let listeners = plan.listening.iter().map(of_worker).collect::<io::Result<Vec<_>>>()?;
     let addresses = listeners.iter().map(|listener| listener.address().clone()).collect();
     let mut message = Some((addresses, up));
-    let task = (listeners, &plan.knobs, plan.service);
+    let Plan { knobs, service, team, .. } = plan;
+    let task = WorkerTask { listeners, knobs, service: *service, team };
     plan.backend.serve(task, counters, stop, &mut |mut in_force| {
         in_force.insert("file_table".to_owned(), file_table.clone().into());
         if let Some((addresses, up)) = message.take() {

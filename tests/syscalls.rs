@@ -46,6 +46,10 @@ const PROMISES: &[Promise] = &[
     Promise { backend: "epoll-lt", settings: AFTER_BATCH, calls: EPOLL },
     Promise::by_default("epoll-et", EPOLL),
     Promise { backend: "epoll-et", settings: AFTER_BATCH, calls: EPOLL },
+    Promise::by_default(
+        "epoll-shared",
+        &[("epoll_wait", 1..=1), ("recvfrom", 1..=1), ("sendto", 1..=1), ("epoll_ctl", 1..=1)],
+    ),
     Promise::by_default("poll", POLL),
     Promise { backend: "poll", settings: AFTER_BATCH, calls: POLL },
     Promise::by_default("select", SELECT),

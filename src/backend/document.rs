@@ -54,7 +54,7 @@ pub mod event_table;
 pub mod reactor;
 
 use super::readiness;
-use crate::contract::{Backend, BackendFacts, Facts, Knob, Knobs, Needs, Unsupported};
+use crate::contract::{Backend, BackendFacts, Facts, Knob, Knobs, Needs, Unsupported, WorkerTask};
 use crate::counters::Counters;
 use crate::drain::{self, Owed};
 use crate::error::named;
@@ -109,7 +109,8 @@ impl<C: Conversation> Backend for EpollDocument<C> {
         readiness::epoll::probe()
     }
 
-    fn new(listeners: Vec<Listener>, knobs: &Knobs, terms: C::Terms) -> io::Result<Self> {
+    fn new(task: WorkerTask<'_, C::Terms>) -> io::Result<Self> {
+        let WorkerTask { listeners, knobs, service: terms, .. } = task;
         let lookup = if knobs.word(LOOKUP.name) == "index" { Lookup::Index } else { Lookup::Walk };
         Ok(Self {
             epfd: sys::epoll_create()?,

@@ -4,7 +4,7 @@
 //! To see that a peer has left it asks poll(2) about all of them once a second, which leaves
 //! nothing behind.
 
-use crate::contract::{Backend, BackendFacts, Knobs, Needs, Unsupported};
+use crate::contract::{Backend, BackendFacts, Knobs, Needs, Unsupported, WorkerTask};
 use crate::counters::Counters;
 use crate::drain::{self, Owed};
 use crate::listener::{self, ACCEPTS_PER_TURN, AcceptPause, Accepted, Listener};
@@ -39,8 +39,8 @@ impl<C: Conversation> Backend for Null<C> {
         Ok(())
     }
 
-    fn new(listeners: Vec<Listener>, _knobs: &Knobs, terms: C::Terms) -> io::Result<Self> {
-        Ok(Self { listeners, connections: Vec::new(), terms })
+    fn new(task: WorkerTask<'_, C::Terms>) -> io::Result<Self> {
+        Ok(Self { listeners: task.listeners, connections: Vec::new(), terms: task.service })
     }
 
     fn run(mut self, counters: &Counters, stop: &Stop) -> io::Result<()> {

@@ -52,3 +52,7 @@ mod event_loop;
 pub mod poll;
 pub mod select;
 mod selector;
+
+pub use batch::RECEIVE_BYTES;
+pub use epoll::EVENTS_PER_WAIT;
+pub use event_loop::ACCEPTS;

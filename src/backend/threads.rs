@@ -18,7 +18,7 @@
 
 mod detached;
 
-use crate::contract::{Backend, BackendFacts, Knob, Knobs, Needs, Unsupported};
+use crate::contract::{Backend, BackendFacts, Knob, Knobs, Needs, Unsupported, WorkerTask};
 use crate::counters::{Counters, Share};
 use crate::drain::{self, Owed};
 use crate::error::{interrupted, would_block};
@@ -115,7 +115,8 @@ where
         Ok(())
     }
 
-    fn new(listeners: Vec<Listener>, knobs: &Knobs, terms: C::Terms) -> io::Result<Self> {
+    fn new(task: WorkerTask<'_, C::Terms>) -> io::Result<Self> {
+        let WorkerTask { listeners, knobs, service: terms, .. } = task;
         detached::allow_interruptions()?;
         let threads = ConnectionThreads {
             stopping: AtomicBool::new(false),

@@ -141,8 +141,8 @@ fn main() {
             }),
         );
         for variant in VARIANTS {
-            let Variant { name, place, settings, knob, cases } = *variant;
-            if knob.is_some_and(|knob| !has_knob(&backend, knob)) {
+            let Variant { name, place, settings, fits, cases } = *variant;
+            if !fits(&backend) {
                 continue;
             }
             let backend = Backend { place, settings, ..backend.clone() };

@@ -1,7 +1,8 @@
-//! The same cases where a server listens on IPv6, or on a Unix socket, or sends without a copy.
+//! The same cases where a server listens on IPv6, or on a Unix socket, or sends without a copy, or
+//! has several workers that serve the same connections.
 
-use super::{Case, echo, survives};
-use crate::support::{Backend, Place, Sizes, eventually};
+use super::{Case, echo, has_knob, survives};
+use crate::support::{Backend, Client, Place, Sizes, eventually};
 use std::fs;
 use std::path::PathBuf;
 
@@ -11,8 +12,8 @@ pub struct Variant {
     pub name: &'static str,
     pub place: Place,
     pub settings: &'static [&'static str],
-    /// A knob that the backend must have.
-    pub knob: Option<&'static str>,
+    /// The backends that have it.
+    pub fits: fn(&Backend) -> bool,
     /// The names of its cases.
     pub cases: &'static [&'static str],
 }
@@ -22,7 +23,7 @@ pub const VARIANTS: &[Variant] = &[
         name: "ipv6",
         place: Place::Ipv6,
         settings: &[],
-        knob: None,
+        fits: |_| true,
         cases: &["one_echo", "large_message", "half_close", "reset_in_mid_message"],
     },
     // A Unix socket has buffers of its own sizes, no urgent data, and resets only what was not
@@ -31,7 +32,7 @@ pub const VARIANTS: &[Variant] = &[
         name: "unix",
         place: Place::Unix,
         settings: &[],
-        knob: None,
+        fits: |_| true,
         cases: &[
             "one_echo",
             "every_length_around_buffers",
@@ -57,7 +58,7 @@ pub const VARIANTS: &[Variant] = &[
         name: "zero_copy",
         place: Place::Ip,
         settings: &["--set", "zero_copy=on"],
-        knob: Some("zero_copy"),
+        fits: |backend| has_knob(backend, "zero_copy"),
         cases: &[
             "exchange_of_any_sizes",
             "exchange_split_and_joined",
@@ -71,12 +72,58 @@ pub const VARIANTS: &[Variant] = &[
             "the_kernel_tells_what_it_copied",
         ],
     },
+    // Clients use the first port alone, whose listener is one worker's.
+    Variant {
+        name: "crew",
+        place: Place::Ip,
+        settings: &["--workers", "4"],
+        fits: |backend| backend.shares_files,
+        cases: &[
+            "every_length_around_buffers",
+            "split_around_buffers",
+            "large_message",
+            "many_connections",
+            "books_balance",
+            "half_close",
+            "half_close_while_stopped",
+            "reset_in_mid_message",
+            "reset_with_data_owed",
+            "fd_reuse",
+            "files_come_back",
+            "many_slow_readers",
+            "interrupted_waits",
+            "out_of_files",
+            "full_queue_meets_full_table",
+            "connect_storm",
+            "reset_storm",
+            "connect_storm_beyond_the_backlog",
+            "short_connections",
+            "idle_ones_first_in_line",
+            "newcomers_in_a_flood",
+            "others_serve",
+            "drain_nothing",
+            "drain_idle_peers",
+            "drain_deadline",
+            "drain_deadline_despite_input",
+            "drain_under_load",
+            "drain_slow_readers",
+            "exchange_of_any_sizes",
+            "exchange_with_slow_readers",
+            "exchange_ends",
+            "exchange_drains",
+            "resets_behind_many_bytes",
+            "source_until_the_end",
+            "source_with_slow_readers",
+            "source_drains",
+        ],
+    },
 ];
 
 /// Cases that only variants have.
 pub const CASES: &[Case] = &[
     echo("the_file_goes_with_the_server", the_file_goes),
     echo("the_kernel_tells_what_it_copied", the_kernel_tells),
+    echo("others_serve", others_serve),
 ];
 
 fn the_file_goes(backend: &Backend) {
@@ -112,4 +159,24 @@ fn the_kernel_tells(backend: &Backend) {
     assert_eq!(counters.of("zero_copies"), counters.of("zero_copies_copied"));
     client.finish();
     server.terminate().well();
+}
+
+/// Connections to one port, whose listener is one worker's, are accepted by others too. The kernel
+/// wakes who waits, so that not every worker has to have one.
+fn others_serve(backend: &Backend) {
+    survives(backend, |server| {
+        let mut clients = Vec::new();
+        eventually(
+            "not one worker alone has accepted",
+            || {
+                let mut client = server.connect();
+                client.echo(100);
+                clients.push(client);
+                server.counters().accepted_by_worker
+            },
+            |accepted| accepted.iter().filter(|count| **count > 0).count() > 1,
+        );
+        clients.iter_mut().for_each(|client| client.echo(100));
+        clients.into_iter().for_each(Client::finish);
+    });
 }

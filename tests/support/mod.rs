@@ -52,6 +52,8 @@ pub struct Backend {
     pub echoes: bool,
     /// Why this kernel refuses it.
     pub unsupported: Option<String>,
+    /// Whether all of its workers serve all connections.
+    pub shares_files: bool,
     /// How many descriptors a worker can hold, where the backend itself bounds them.
     pub descriptors_per_worker: Option<u64>,
     /// The settings that `--set` takes.
@@ -148,6 +150,7 @@ pub fn parse_backends(json: &[u8]) -> Vec<Backend> {
             name: text(entry, "name"),
             echoes: flag(entry, "echoes"),
             unsupported: (!flag(entry, "supported")).then(|| text(entry, "reason")),
+            shares_files: flag(entry, "shares_files"),
             descriptors_per_worker: entry["descriptors_per_worker"].as_u64(),
             place: Place::Ip,
             settings: &[],

@@ -15,6 +15,7 @@ use ringmark::process::{self, Signals};
 use ringmark::protocol::{FORMAT_VERSION, ServerCounters, ServerEvent};
 use ringmark::service::{Service, ServiceName};
 use ringmark::stop::Stop;
+use ringmark::team::Team;
 use ringmark::whereabouts::Whereabouts;
 use ringmark::worker::{Plan, Up, Worker};
 use ringmark::zero_copy;
@@ -327,9 +328,11 @@ fn start(
 ) -> Result<(Vec<Worker>, ServerEvent)> {
     let (sender, receiver) = mpsc::channel();
     let mut workers = Vec::new();
+    let team = Arc::new(Team::default());
     for (index, listening) in listening.into_iter().enumerate() {
         let cpu = options.cpus.as_ref().map(|list| list.cpus()[index % list.cpus().len()]);
-        let plan = Plan { index, backend: entry, knobs: knobs.clone(), service, listening, cpu };
+        let (knobs, team) = (knobs.clone(), Arc::clone(&team));
+        let plan = Plan { index, backend: entry, knobs, service, listening, cpu, team };
         let worker = Worker::start(plan, Arc::clone(stop), sender.clone(), || {
             process::signal_self(libc::SIGUSR2)
         });

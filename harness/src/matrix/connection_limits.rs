@@ -84,12 +84,13 @@ impl ConnectionLimits {
         Self { memory_bytes: self.memory_bytes.map(|before| before.min(bytes)), ..self.clone() }
     }
 
-    /// Returns every known limit of a server with so many workers and ports, each of which opens
-    /// `own` files beside its connections. The load takes as many threads as it needs, each with a
-    /// table of files of its own, where that is permitted.
+    /// Returns every known limit of a server with so many workers and ports. Each worker has a
+    /// table of files of its own, unless all share one, and opens `own` beside its connections. The
+    /// load takes as many threads as it needs, each with a table of its own, where that is
+    /// permitted.
     pub fn for_server(
         &self,
-        workers: u64,
+        (workers, share_files): (u64, bool),
         ports: u64,
         own: u64,
         table_bytes: u64,
@@ -100,6 +101,11 @@ impl ConnectionLimits {
                 own.max(others),
                 "for all threads of a process, as unshare(2) is refused): raise `ulimit -Hn`, or \
                  allow it",
+            ),
+            None if share_files => self.open_files(
+                1,
+                own * workers,
+                "for all workers, which share a table): raise `ulimit -Hn`",
             ),
             None => self.open_files(
                 workers,

@@ -38,7 +38,7 @@ pub fn limit(
     let limits = match context.external(backend) {
         Some(_) => limits.for_external(own),
         None => limits.for_server(
-            context.workers.into(),
+            (context.workers.into(), backend::find(backend).is_ok_and(|entry| entry.shares_files)),
             context.ports.into(),
             own,
             table_bytes([backend.as_str()]),

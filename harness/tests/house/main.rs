@@ -18,7 +18,7 @@ use sources::{Named, SOURCES, Source, text};
 /// The files and folders of the library, from the bottom up. Those of one line do
 /// not stand above each other. `backend/` is the files in that folder, `backend` the list of them.
 const LIBRARY: &[&str] = &[
-    "call cpus echo error kernel process rights socket whereabouts",
+    "call cpus echo error kernel process rights socket team whereabouts",
     "address counters stop sys",
     "listener service",
     "contract",

@@ -19,6 +19,10 @@ pub type EpollLevel<C> = Readiness<Epoll<false>, C>;
 /// Edge-triggered: a connection is registered once, and no `epoll_ctl` follows.
 pub type EpollEdge<C> = Readiness<Epoll<true>, C>;
 
+/// A knob of the backends that wait with `epoll_wait`.
+pub const EVENTS_PER_WAIT: Knob =
+    Knob::number("events_per_wait", 1024, 1..=65_536, "events taken by one epoll_wait at most");
+
 /// An epoll instance.
 pub struct Epoll<const EDGE: bool> {
     epoll: OwnedFd,
@@ -38,7 +42,6 @@ const EVERY_EDGE: u32 =
 const CUT: u32 = (libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR | libc::EPOLLPRI) as u32;
 
 const BUSY_POLL_US: &str = "busy_poll_us";
-const EVENTS_PER_WAIT: &str = "events_per_wait";
 
 /// Whether this kernel has epoll at all.
 pub fn probe() -> Result<(), Unsupported> {
@@ -83,12 +86,7 @@ impl<const EDGE: bool> Selector for Epoll<EDGE> {
             SEND,
             ACCEPTS,
             LISTENERS_OF_EPOLL,
-            Knob::number(
-                EVENTS_PER_WAIT,
-                1024,
-                1..=65_536,
-                "events taken by one epoll_wait at most",
-            ),
+            EVENTS_PER_WAIT,
             Knob::number(
                 BUSY_POLL_US,
                 0,
@@ -113,7 +111,8 @@ impl<const EDGE: bool> Selector for Epoll<EDGE> {
         let epoll = sys::epoll_create()?;
         let busy_poll = set_busy_poll(&epoll, knobs)
             .map_err(|error| io::Error::new(error.kind(), explain(&error)))?;
-        let events = vec![libc::epoll_event { events: 0, u64: 0 }; knobs.size(EVENTS_PER_WAIT)];
+        let events =
+            vec![libc::epoll_event { events: 0, u64: 0 }; knobs.size(EVENTS_PER_WAIT.name)];
         Ok(Self { epoll, events, busy_poll, wakes_one: ports::wakes_one(knobs) })
     }
 

@@ -3,7 +3,7 @@
 use super::batch::Batch;
 use super::selector::{Interest, Ready, Selector};
 use crate::connection::{self, Unsent};
-use crate::contract::{Backend, BackendFacts, Facts, Knob, Knobs, Unsupported};
+use crate::contract::{Backend, BackendFacts, Facts, Knob, Knobs, Unsupported, WorkerTask};
 use crate::counters::Counters;
 use crate::drain::{self, Owed};
 use crate::error::{interrupted, would_block};
@@ -89,7 +89,8 @@ impl<S: Selector, C: Conversation> Backend for Readiness<S, C> {
         S::probe(knobs)
     }
 
-    fn new(listeners: Vec<Listener>, knobs: &Knobs, terms: C::Terms) -> io::Result<Self> {
+    fn new(task: WorkerTask<'_, C::Terms>) -> io::Result<Self> {
+        let WorkerTask { listeners, knobs, service: terms, .. } = task;
         let selector = S::new(knobs)?;
         listeners.iter().try_for_each(|listener| selector.admit(listener.as_raw_fd()))?;
         let zero_copy = !C::ECHOES && zero_copy::is_on(knobs);

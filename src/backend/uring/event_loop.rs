@@ -6,7 +6,7 @@ use super::request::Request;
 use super::ring::{Completion, Ring};
 use super::setup::{self, Setup, Want};
 use super::token::{RequestKind, Token};
-use crate::contract::{Backend, BackendFacts, Facts, Knobs, Unsupported};
+use crate::contract::{Backend, BackendFacts, Facts, Knobs, Unsupported, WorkerTask};
 use crate::counters::Counters;
 use crate::drain::{self, Owed};
 use crate::listener::{self, AcceptPause, Failures, Listener, Remedy};
@@ -79,7 +79,8 @@ impl<H: Handler> Backend for Uring<H> {
         probe_memory::<H>(setup, knobs, workers)
     }
 
-    fn new(listeners: Vec<Listener>, knobs: &Knobs, terms: TermsOf<H>) -> io::Result<Self> {
+    fn new(task: WorkerTask<'_, TermsOf<H>>) -> io::Result<Self> {
+        let WorkerTask { listeners, knobs, service: terms, .. } = task;
         let setup = setup_for::<H>(knobs, 1);
         let in_words = |refused: Unsupported| io::Error::other(refused.reason);
         let ring = Ring::new(setup).map_err(|error| in_words(setup::explain(&error, &setup)))?;
