@@ -21,12 +21,14 @@ pub mod files;
 mod in_flight;
 pub mod latency;
 pub mod limits;
+pub mod merge;
 pub mod message;
 mod open;
 mod options;
 mod output;
 mod outstanding;
 mod pace;
+pub mod part;
 mod plan;
 mod process;
 pub mod result;
@@ -53,6 +55,7 @@ use self::thread_pool::ThreadPool;
 pub use self::files::OTHER_FILES;
 pub use self::options::Options;
 pub use self::plan::{CONNECTIONS_PER_SOURCE, drain_max};
+pub use self::thread_pool::MEASURE;
 
 pub const SOURCES_MAX: usize = *SourceAddresses::LIMITS.end();
 
@@ -75,7 +78,7 @@ pub fn run(options: Options) -> Result<()> {
     } else {
         let mut report = |event| if options.json { print(&event) } else { Ok(()) };
         report(threads.set_connections(options.connections.get())?)?;
-        let result = threads.run_as_planned(&mut report)?;
+        let result = threads.run_as_planned(false, &mut report)?;
         let nothing_measured = result.nothing_measured();
         output.publish(result, LoadEvent::Result)?;
         if let Some(why) = nothing_measured {

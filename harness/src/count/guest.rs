@@ -200,7 +200,7 @@ fn measure(index: usize, count: &Count, answers: &mut Answers) -> Result<()> {
     ];
     arguments.extend(workload.load_options());
     arguments.extend(workload.all_echoes(2 * each));
-    let mut load = Client::start(&arguments, None, Some(&namespace), &interruptions)?;
+    let mut load = Client::start(&arguments, None, None, Some(&namespace), &interruptions)?;
     load.set_connections(workload.connections)?;
     server.await_open(workload.connections as u64)?;
     load.measure(&workload.echo_command(each), PATIENCE)?;

@@ -23,8 +23,9 @@ impl LoadThread {
     pub fn replace(&mut self, index: usize) -> Result<()> {
         let plan = &self.shared.plan;
         // Each connection has bytes of its own. Those with the lowest numbers were the first ones'.
-        let turn =
-            (self.opened + self.opening.len() as u64) * plan.threads as u64 + self.thread as u64;
+        let of_thread = self.opened + self.opening.len() as u64;
+        let thread = plan.among_all(self.thread) as u64;
+        let turn = of_thread * plan.threads_of_all() as u64 + thread;
         let number = plan.seed.wrapping_add(plan.connections as u64 + turn);
         self.in_flight[index].renew(&plan.message, number, plan.churn.unwrap_or(u64::MAX));
         // Closed before the next is opened, so that never more stand than were asked for. A batch

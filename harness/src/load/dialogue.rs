@@ -25,11 +25,12 @@ pub fn obey(threads: &mut ThreadPool, output: &mut Output) -> Result<()> {
             ["echo", count] => {
                 let each = number(&line, count)?;
                 ensure!(each > 0, "command `{line}`: at least one echo is needed");
-                let result = threads.run(Budget::Each(each), None, &mut |_| Ok(()))?;
+                let result = threads.run(Budget::Each(each), None, false, &mut |_| Ok(()))?;
                 output.publish(result, LoadEvent::Echoed)?;
             }
             ["run"] => {
-                let result = threads.run_as_planned(&mut |event| print(&event))?;
+                let barrier = threads.is_part();
+                let result = threads.run_as_planned(barrier, &mut |event| print(&event))?;
                 output.publish(result, LoadEvent::Result)?;
             }
             ["quit"] => break,

@@ -15,7 +15,7 @@ use super::latency;
 use super::outstanding::{ACCEPT_QUEUE, why_owed};
 use super::pace::{LongestGap, Phase, StallClock};
 use super::process::monotonic_ns;
-use super::schedule::{OpenLoop, Schedule, ThreadShare};
+use super::schedule::{OpenLoop, Schedule};
 use super::shared::{RunOrder, Shared, ThreadResult};
 use super::stream::Rest;
 use super::thread::{EVENTS, LoadThread, RECEIVE_BYTES, TIMER};
@@ -175,7 +175,7 @@ impl LoadThread {
         let messages = (0..own)
             .map(|index| budget.of(self.number(index), active))
             .fold(0, u64::saturating_add);
-        let share = ThreadShare { thread: self.thread, threads: plan.threads, active, own };
+        let share = plan.share_of(self.thread, active);
         let seed = plan.seed.wrapping_add(runs_before << 48);
         let schedule = Schedule::new(open, seed, start_ns, messages, share);
         Pacer { schedule, armed_for_ns: None }

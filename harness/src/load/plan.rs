@@ -14,9 +14,10 @@ use super::files::FileTables;
 use super::limits::{DURATION_MAX, SourceAddresses};
 use super::message::Message;
 use super::options::Options;
-use super::pace::Budget;
+use super::pace::{Budget, share};
+use super::part::Part;
 use super::result::Close;
-use super::schedule::OpenLoop;
+use super::schedule::{OpenLoop, ThreadShare};
 
 /// Connections that share one source address and one destination port. connect() slows down a
 /// hundredfold once half of the 28,232 ports of the usual range are taken.
@@ -58,6 +59,9 @@ pub struct LoadPlan {
     pub warmup_max: Duration,
     /// How long after the window echoes may be owed.
     pub drain_max: Duration,
+    /// The part of the load that this process makes; connections and rate are the whole's.
+    pub part: Part,
+    /// Threads of this part. The others have as many.
     pub threads: usize,
     pub file_tables: FileTables,
     pub cpus: Vec<usize>,
@@ -76,7 +80,14 @@ impl LoadPlan {
         check(options, &message)?;
         let (connections, ports) = (options.connections.get(), options.ports.get());
         let file_tables = FileTables::look().context("RLIMIT_NOFILE")?;
-        let threads = file_tables.threads(options.threads, connections)?;
+        let part = options.part;
+        let threads = file_tables.threads(options.threads, connections.div_ceil(part.of))?;
+        ensure!(
+            threads * part.of <= connections,
+            "--part of {}: {threads} threads in each are more than the {connections} of \
+             --connections, some would have nothing to do",
+            part.of
+        );
         let connect_stall_after = options.connect_stall_after.get();
         let address = first_that_answers(&options.connect, connect_stall_after)?;
         check_address(&address, options)?;
@@ -110,6 +121,7 @@ impl LoadPlan {
             budget,
             warmup_max: options.warmup_max.get(),
             drain_max: options.drain_max.map_or(drain_default, |time| time.get()),
+            part,
             threads,
             file_tables,
             cpus: options.cpus.as_deref().map_or(Ok(Vec::new()), parse_cpus)?,
@@ -119,6 +131,29 @@ impl LoadPlan {
             stall_after: options.stall_after.get(),
             connect_stall_after,
         })
+    }
+
+    /// Returns the threads of all parts together.
+    pub fn threads_of_all(&self) -> usize {
+        self.threads * self.part.of
+    }
+
+    /// Returns which of the threads of all parts thread `thread` of this part is.
+    pub fn among_all(&self, thread: usize) -> usize {
+        self.part.index * self.threads + thread
+    }
+
+    /// Returns which of the active connections are thread `thread`'s.
+    pub fn share_of(&self, thread: usize, active: usize) -> ThreadShare {
+        let (threads, thread) = (self.threads_of_all(), self.among_all(thread));
+        ThreadShare { thread, threads, active, own: share(active as u64, threads, thread) as usize }
+    }
+
+    /// Returns how many of `total` things, dealt over the threads of all parts, are this part's.
+    pub fn own(&self, total: usize) -> usize {
+        let of_thread =
+            |thread| share(total as u64, self.threads_of_all(), self.among_all(thread)) as usize;
+        (0..self.threads).map(of_thread).sum()
     }
 
     /// Returns where connection `number` goes: over the ports in turn.
@@ -242,6 +277,7 @@ mod tests {
 
     use super::*;
     use crate::load::options::parse;
+    use crate::load::schedule::Schedule;
 
     #[test]
     fn cpu_lists() {
@@ -276,6 +312,41 @@ mod tests {
         }
         assert_eq!(uses.len(), 4);
         assert!(uses.values().all(|&n| n <= CONNECTIONS_PER_SOURCE), "{uses:?}");
+    }
+
+    /// Every message of a second, with its connection: of one process of three threads, and of
+    /// three of one, both with the same options.
+    #[test]
+    fn parts_of_a_load_have_the_schedule_of_the_whole() {
+        let plan = |part: &str, threads: usize, arrival: &str| {
+            let options = format!(
+                "load --connect=127.0.0.1:8888 --connections=17 --active=11 --message-bytes=64 \
+                 --rate=3000 --arrival={arrival} --seed=5 --threads={threads} --part={part}"
+            );
+            LoadPlan::new(&parse(options.split(' '))).unwrap()
+        };
+        let messages = |plan: &LoadPlan| {
+            let mut all = Vec::new();
+            for thread in 0..plan.threads {
+                let share = plan.share_of(thread, plan.active);
+                let mut schedule = Schedule::new(plan.open.unwrap(), plan.seed, 0, u64::MAX, share);
+                while let Some(message) = schedule.take(u64::MAX, 1_000_000_000) {
+                    let number = message.index * share.threads + share.thread;
+                    all.push((message.due_ns, number));
+                }
+            }
+            all
+        };
+        for arrival in ["poisson", "uniform"] {
+            let mut whole = messages(&plan("1/1", 3, arrival));
+            let parts = ["1/3", "2/3", "3/3"].map(|part| plan(part, 1, arrival));
+            let mut of_parts: Vec<_> = parts.iter().flat_map(messages).collect();
+            whole.sort_unstable();
+            of_parts.sort_unstable();
+            assert!(whole.len() > 2500, "{}", whole.len());
+            assert_eq!(of_parts, whole);
+            assert_eq!(parts.each_ref().map(|part| part.own(17)), [6, 6, 5]);
+        }
     }
 
     fn plan(connections: usize, ports: usize) -> LoadPlan {

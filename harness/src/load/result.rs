@@ -8,6 +8,7 @@ use ringmark::whereabouts::Whereabouts;
 use serde::{Deserialize, Serialize};
 
 use super::outstanding::{ACCEPT_QUEUE, Outstanding};
+use super::part::PartSamples;
 
 pub use super::latency::LatencyUs;
 
@@ -34,7 +35,12 @@ pub enum LoadEvent {
         /// The time that these took, in µs: from before connect() until the event that the
         /// connection stands is taken.
         connect_us: LatencyUs,
+        /// With `--part`: the same as an HdrHistogram log.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        connect_log: Option<String>,
     },
+    /// A part of a load has warmed up, and waits for `measure`.
+    Warm,
     /// The warm-up has ended and the measuring window begins.
     Measuring,
     /// The measuring window has ended; echoes may still be outstanding.
@@ -119,6 +125,15 @@ pub struct LoadResult {
     /// 50 ms at most; in a longer gap it was stopped (SIGSTOP, a paused machine) or had no CPU.
     #[serde(default)]
     pub longest_gap_ns: Option<u64>,
+    /// By how much the windows of a load's parts may have begun apart, in ns.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub began_apart_ns: Option<u64>,
+    /// Names of the parts of a load that did not come to do what was asked of them, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub behind: Vec<String>,
+    /// With `--part`: the samples of the part.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub samples: Option<Box<PartSamples>>,
     /// The latencies as an HdrHistogram log, with `--histogram -`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub histogram_log: Option<String>,
@@ -290,13 +305,25 @@ impl LoadResult {
 
     /// Whether the load itself could not do what was asked of it.
     fn is_client_behind(&self) -> bool {
-        let is_late = self.open.as_ref().is_some_and(|open| {
-            let both = open.send_lag_us.p50.zip(self.latency_p50_at_least());
-            let due = open.offered_per_s * self.duration_s;
-            both.is_some_and(|(lag, all)| lag > all / 2.0)
-                || open.unsent as f64 > (1.0 - OFFERED_SHARE) * due
-        });
-        is_late || self.client_cpu_ratio * 100.0 > CLIENT_BUSY_PERCENT
+        self.why_behind().is_some()
+    }
+
+    /// Returns why the load itself could not do what was asked of it, if so.
+    pub fn why_behind(&self) -> Option<String> {
+        let busy_percent = self.client_cpu_ratio * 100.0;
+        if busy_percent > CLIENT_BUSY_PERCENT {
+            return Some(format!("used {busy_percent:.0} % of its CPU"));
+        }
+        let open = self.open.as_ref()?;
+        let due = open.offered_per_s * self.duration_s;
+        if open.unsent as f64 > (1.0 - OFFERED_SHARE) * due {
+            return Some(format!(
+                "did not send {} of {due:.0} messages within the window",
+                open.unsent
+            ));
+        }
+        let (lag, all) = open.send_lag_us.p50.zip(self.latency_p50_at_least())?;
+        (lag > all / 2.0).then(|| format!("sent half of its messages over {lag:.0} µs late"))
     }
 
     /// Returns why nothing was measured, if nothing was.
@@ -514,6 +541,9 @@ mod tests {
             window_start_ns: Some(3),
             window_end_ns: Some(u64::MAX),
             longest_gap_ns: Some(50_000_000),
+            began_apart_ns: Some(7),
+            behind: vec!["load 2".to_owned()],
+            samples: None,
             histogram_log: Some("#[…]\n".to_owned()),
         };
         let connections = LoadEvent::Connections {
@@ -521,6 +551,7 @@ mod tests {
             connect_s: 0.125,
             opened: 1,
             connect_us: LatencyUs { max: Some(3.5), ..LatencyUs::default() },
+            connect_log: None,
         };
         for event in [connections, LoadEvent::Measuring, LoadEvent::Result(result)] {
             let line = serde_json::to_string(&event).unwrap();

@@ -19,7 +19,7 @@ pub struct OpenLoop {
     pub arrival: Arrival,
 }
 
-/// The active connections of one thread among those of all.
+/// The active connections of one thread among those of all, in all parts of the load.
 #[derive(Clone, Copy, Debug)]
 pub struct ThreadShare {
     /// The thread.

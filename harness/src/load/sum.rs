@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Result, ensure};
+use itertools::Itertools as _;
 
 use super::latency::{self, LatencyUs};
 use super::result::{LoadResult, OFFERED_SHARE, OpenResult};
@@ -38,6 +39,8 @@ pub fn sum(results: &[LoadResult]) -> Result<LoadResult> {
         saturated: None,
         window_start_ns: None,
         window_end_ns: None,
+        began_apart_ns: results.iter().filter_map(|result| result.began_apart_ns).max(),
+        behind: results.iter().flat_map(|result| result.behind.clone()).unique().collect(),
         longest_gap_ns: results.iter().filter_map(|result| result.longest_gap_ns).max(),
         histogram_log: Some(latency::log(
             &latencies_ns,

@@ -28,8 +28,8 @@ pub const EVENTS: usize = 1024;
 /// The event of an open loop's timer; connections have the tokens below.
 pub const TIMER: Token = Token(usize::MAX);
 
-/// A thread's connections. Connection `number` belongs to thread `number % threads`, as its
-/// `number / threads`th. The active ones have the lowest numbers, so they are the first here too.
+/// A thread's connections. With `threads` in all parts of the load together, connection `number`
+/// belongs to thread `number % threads` of these, as its `number / threads`th. The active ones have the lowest numbers, so they are the first here too.
 pub struct LoadThread {
     pub shared: Arc<Shared>,
     pub thread: usize,
@@ -85,14 +85,16 @@ impl LoadThread {
         })
     }
 
-    /// Returns the number among all threads of this thread's connection `index`.
+    /// Returns the number of this thread's connection `index` among those of all threads and parts.
     pub fn number(&self, index: usize) -> usize {
-        index * self.shared.plan.threads + self.thread
+        let plan = &self.shared.plan;
+        index * plan.threads_of_all() + plan.among_all(self.thread)
     }
 
-    /// Returns this thread's share of `total` things that are dealt over all threads.
+    /// Returns this thread's share of `total` things that are dealt over the threads of all parts.
     pub fn own(&self, total: usize) -> usize {
-        share(total as u64, self.shared.plan.threads, self.thread) as usize
+        let plan = &self.shared.plan;
+        share(total as u64, plan.threads_of_all(), plan.among_all(self.thread)) as usize
     }
 
     /// Begins as many messages as a closed loop's connection may.

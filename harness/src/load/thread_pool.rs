@@ -14,6 +14,7 @@ use ringmark::cpus::{self, CpuList};
 
 use super::latency;
 use super::pace::Budget;
+use super::part::log;
 use super::plan::LoadPlan;
 use super::process::monotonic_ns;
 use super::result::{LatencyUs, LoadEvent, LoadResult};
@@ -45,6 +46,9 @@ pub enum MainEvent {
     /// The end of stdin.
     Eof,
 }
+
+/// The word for which a part of a load waits after its warm-up.
+pub const MEASURE: &str = "measure";
 
 const CONNECTED: &str = "a thread of the load connected where it should run; this is a bug";
 
@@ -93,6 +97,11 @@ impl ThreadPool {
         Ok(Self { shared, commands, threads, events, later, connections: 0, cpus, runs: 0 })
     }
 
+    /// Returns whether this is a part of a load.
+    pub fn is_part(&self) -> bool {
+        self.shared.plan.part.has_others()
+    }
+
     /// Returns the next line of stdin; None at its end.
     pub fn next_line(&mut self) -> Result<Option<String>> {
         loop {
@@ -133,15 +142,18 @@ impl ThreadPool {
             connect_s: start.elapsed().as_secs_f64(),
             opened: connect_ns.len(),
             connect_us: LatencyUs::of(&connect_ns),
+            connect_log: self.is_part().then(|| log(&connect_ns, start.elapsed())).transpose()?,
         })
     }
 
-    /// Makes the run that the options ask for.
+    /// Makes the run that the options ask for. With a barrier it waits after its warm-up for the
+    /// word that the other parts of the load have come so far.
     pub fn run_as_planned(
         &mut self,
+        has_barrier: bool,
         report: &mut dyn FnMut(LoadEvent) -> Result<()>,
     ) -> Result<LoadResult> {
-        self.run(self.shared.plan.budget, self.shared.plan.open, report)
+        self.run(self.shared.plan.budget, self.shared.plan.open, has_barrier, report)
     }
 
     /// Makes one run: sends what `budget` allows, by the schedule of `open` if it is given. Tells
@@ -151,11 +163,13 @@ impl ThreadPool {
         &mut self,
         budget: Budget,
         open: Option<OpenLoop>,
+        has_barrier: bool,
         report: &mut dyn FnMut(LoadEvent) -> Result<()>,
     ) -> Result<LoadResult> {
         ensure!(self.connections > 0, "no connection stands; send `connections N` first");
         let shared = self.shared.clone();
         let active = self.connections.min(shared.plan.active);
+        let own_active = shared.plan.own(active);
         for of_thread in &shared.progress {
             of_thread.echoes.store(0, Relaxed);
         }
@@ -168,7 +182,11 @@ impl ThreadPool {
         if timed.is_some() {
             shared.window.set(u64::MAX, u64::MAX);
             self.tell(ThreadCommand::Run(order));
-            interrupted = self.warm_up(open.is_none().then_some(active), &mut parts)?;
+            interrupted = self.warm_up(open.is_none().then_some(own_active), &mut parts)?;
+        }
+        if has_barrier && !interrupted {
+            report(LoadEvent::Warm)?;
+            interrupted = self.await_others(&mut parts)?;
         }
         let cpu_before_ns = ringmark::process::cpu_ns().context("process CPU clock")?;
         let (wall_start, start_ns) = (SystemTime::now(), monotonic_ns());
@@ -198,8 +216,8 @@ impl ThreadPool {
             last_ns.filter(|&last_ns| last_ns > 0).unwrap_or(start_ns)
         };
         let totals = RunTotals {
-            connections: self.connections,
-            active,
+            connections: shared.plan.own(self.connections),
+            active: own_active,
             cpus: self.cpus,
             open,
             warmup_s: timed.map(|_| (start_ns - warmup_start_ns) as f64 / 1e9),
@@ -248,6 +266,23 @@ impl ThreadPool {
                     }
                     (since, before) = (now, count);
                 }
+            }
+        }
+    }
+
+    /// Waits for the word that all parts of the load have warmed up; the threads go on meanwhile.
+    /// Returns whether SIGINT came.
+    fn await_others(&mut self, parts: &mut Parts) -> Result<bool> {
+        loop {
+            let event = self.later.pop_front().map_or_else(|| self.events.recv(), Ok)?;
+            match event {
+                MainEvent::Line(line) if line.trim() == MEASURE => return Ok(false),
+                MainEvent::Line(line) => bail!("command `{line}`: `{MEASURE}` is due"),
+                MainEvent::Eof => bail!("the commands ended where `{MEASURE}` was due"),
+                MainEvent::Interrupted => return Ok(true),
+                MainEvent::Failed(error) => return Err(error),
+                MainEvent::Ran(part) => parts.push(part),
+                MainEvent::Stand(_) => bail!(CONNECTED),
             }
         }
     }

@@ -3,11 +3,13 @@
 use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
+use hdrhistogram::Histogram;
 use ringmark::protocol::FORMAT_VERSION;
 
 use super::fairness;
 use super::latency::{self, Latencies};
 use super::outstanding::Outstanding;
+use super::part::{PartSamples, log};
 use super::plan::LoadPlan;
 use super::result::{Arrival, ChurnResult, LatencyUs, LoadResult, OpenResult};
 use super::schedule::OpenLoop;
@@ -52,7 +54,9 @@ impl RunTotals {
         let window = Duration::from_nanos(window_ns);
         let echoes = self.sum(|part| part.echoes);
         let is_closed_and_timed = self.open.is_none() && self.warmup_s.is_some();
-        let echoes_by_connection = is_closed_and_timed.then(|| self.echoes_by_connection());
+        // Whether all connections had equally much cannot be seen from a part of them.
+        let is_whole = is_closed_and_timed && !plan.part.has_others();
+        let echoes_by_connection = is_whole.then(|| self.echoes_by_connection());
         let gaps_ns = self.parts.iter().map(|part| part.longest_gap_ns);
         let mut result = LoadResult {
             format_version: FORMAT_VERSION,
@@ -83,13 +87,44 @@ impl RunTotals {
             window_start_ns: Some(self.start_ns),
             window_end_ns: Some(self.end_ns),
             longest_gap_ns: gaps_ns.max().max(Some(self.late_ns)),
+            began_apart_ns: None,
+            behind: Vec::new(),
+            samples: None,
             histogram_log: plan
                 .has_log
                 .then(|| latency::log(&latencies.latency_ns, self.wall_start, window))
                 .transpose()?,
         };
+        if plan.part.has_others() {
+            result.samples = Some(Box::new(self.samples(plan, &latencies, window)?));
+        }
         result.saturated = result.saturation(self.owed(), self.drained_s());
         Ok(result)
+    }
+
+    fn samples(
+        &self,
+        plan: &LoadPlan,
+        latencies: &Latencies,
+        window: Duration,
+    ) -> Result<PartSamples> {
+        let is_closed_and_timed = self.open.is_none() && self.warmup_s.is_some();
+        Ok(PartSamples {
+            threads: plan.threads,
+            ports: plan.ports,
+            connect: plan.churn.map(|_| log(&self.connect_ns(), window)).transpose()?,
+            echoes_by_connection: is_closed_and_timed.then(|| self.echoes_by_connection()),
+            ..PartSamples::of(latencies, window)?
+        })
+    }
+
+    /// Returns how long it took to open the connections that replaced others.
+    fn connect_ns(&self) -> Histogram<u64> {
+        let mut connect_ns = latency::histogram();
+        for part in self.parts.iter().filter_map(|part| part.connect_ns.as_ref()) {
+            connect_ns += part;
+        }
+        connect_ns
     }
 
     fn open_result(&self, open: OpenLoop, latencies: &Latencies, duration_s: f64) -> OpenResult {
@@ -111,10 +146,7 @@ impl RunTotals {
     }
 
     fn churn_result(&self, plan: &LoadPlan, echoes_each: u64, duration_s: f64) -> ChurnResult {
-        let mut connect_ns = latency::histogram();
-        for part in self.parts.iter().filter_map(|part| part.connect_ns.as_ref()) {
-            connect_ns += part;
-        }
+        let connect_ns = self.connect_ns();
         ChurnResult {
             echoes_each,
             close: plan.close,
@@ -153,7 +185,7 @@ impl RunTotals {
         }
     }
 
-    /// Returns the echoes of each active connection, by its number.
+    /// Returns the echoes of each active connection of this part, in the order of their numbers.
     fn echoes_by_connection(&self) -> Vec<u64> {
         let mut echoes = vec![0; self.active];
         for part in &self.parts {

@@ -7,7 +7,7 @@ use ringmark::cpus::CpuList;
 use serde::{Deserialize, Serialize};
 
 /// The CPUs that server and client are pinned to, so that neither takes the other's time.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Placement {
     /// The server's CPUs; empty if it is not pinned from here.
     #[serde(rename = "server_cpus")]
@@ -15,9 +15,17 @@ pub struct Placement {
     /// The client's CPUs; empty if it is not pinned from here.
     #[serde(rename = "client_cpus")]
     pub client: String,
-    /// The client's threads: one for each of its CPUs.
+    /// The client's threads, of each load if there are several: one for each of its CPUs.
     pub client_threads: usize,
-    /// Whether server and client, or two workers, share a CPU, or may do so for all that is known.
+    /// With several loads: the CPUs of each, which are those of the client together; empty if they
+    /// are not pinned from here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub loads: Vec<String>,
+    /// Whether two loads share a CPU, or may do so for all that is known.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub loads_share_cpu: bool,
+    /// Whether server and client, two loads or two workers share a CPU, or may do so for all that
+    /// is known.
     pub shared_cpu: bool,
     /// Whether two of these CPUs are hyperthreads of one core, which slow each other down; null if
     /// unknown.
@@ -46,10 +54,16 @@ impl Placement {
         self.server == self.client && cpus_of(&self.server).is_some_and(|cpus| cpus.len() == 1)
     }
 
-    /// Tells whether both are pinned, and the client to CPUs of its own.
+    /// Tells whether both are pinned, and the client to CPUs of its own, as is each load.
     pub fn is_client_apart(&self) -> bool {
         let both = cpus_of(&self.server).zip(cpus_of(&self.client));
-        both.is_some_and(|(server, client)| !client.iter().any(|cpu| server.contains(cpu)))
+        !self.loads_share_cpu
+            && both.is_some_and(|(server, client)| !client.iter().any(|cpu| server.contains(cpu)))
+    }
+
+    /// Returns the CPUs of a load; empty if it is not pinned from here.
+    pub fn of_load(&self, index: usize) -> &str {
+        self.loads.get(index).unwrap_or(&self.client)
     }
 
     /// Returns the number of the server's CPUs, if that is known.

@@ -1,70 +1,176 @@
-//! The load, as a process.
+//! The load: one process, or several that make a part of it each.
 
-use std::ffi::OsStr;
-use std::time::Duration;
+use std::ffi::OsString;
+use std::io;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::command_prefix::CommandPrefix;
 use super::process::{ANSWER_TIME, Interruptions, Process};
-use super::sides::Launchers;
+use super::sides::{Launcher, Launchers};
+use crate::load::MEASURE;
+use crate::load::merge::{connect_us, merge};
 use crate::load::result::{LatencyUs, LoadEvent, LoadResult};
 use crate::machine::network_namespace::NetworkNamespace;
+use crate::machine::placement::Placement;
 
-/// The load, which waits for commands.
+/// The load, which waits for commands. Several loads are one: each command goes to all of them, and
+/// is answered once all have answered it.
 pub struct Client {
-    process: Process,
-    pid: Option<u32>,
+    loads: Vec<Load>,
     connections: usize,
+    /// Whether all loads have the clock of this machine.
+    is_one_clock: bool,
     /// The likely cause, said when it reaches no server.
     hint: Option<String>,
+    /// By how much the loads may have begun the last window apart.
+    began_apart: Option<Duration>,
+}
+
+/// A process of the load.
+struct Load {
+    process: Process,
+    pid: Option<u32>,
+    /// Its name among several.
+    name: Option<String>,
+}
+
+impl Load {
+    /// Names it in an error, if there are several.
+    fn blame(&self, error: anyhow::Error) -> anyhow::Error {
+        match &self.name {
+            Some(name) => error.context(name.clone()),
+            None => error,
+        }
+    }
+
+    fn say(&mut self, line: &str) -> Result<()> {
+        self.process.say(line).map_err(|error| self.blame(error))
+    }
+
+    fn hear(&mut self, until: Instant) -> Result<LoadEvent> {
+        let left = until.saturating_duration_since(Instant::now());
+        self.process.hear_json(left).map_err(|error| self.blame(error))
+    }
 }
 
 impl Client {
-    /// Starts it with the given arguments besides those of the dialogue.
-    pub fn start<S: AsRef<OsStr>>(
+    /// Starts it with the given arguments besides those of the dialogue, of a part and of CPUs.
+    pub fn start<S: Into<OsString>>(
         arguments: impl IntoIterator<Item = S>,
+        placement: Option<&Placement>,
         launchers: Option<&Launchers>,
         namespace: Option<&NetworkNamespace>,
         interruptions: &Interruptions,
     ) -> Result<Self> {
-        let here = CommandPrefix::default();
-        let prefix = launchers.map_or(&here, |launchers| &launchers.load.prefix);
-        let mut command = prefix.command(&std::env::current_exe().context("find this program")?);
-        command.args(["load", "--json", "--commands"]).args(arguments);
-        let start = || -> Result<_> {
-            let mut process = Process::start("load", command, namespace, interruptions)?;
-            match process.hear_json(ANSWER_TIME)? {
-                LoadEvent::Started(whereabouts) => Ok((process, whereabouts)),
-                other => bail!("expected `started` from the load, got {other:?}"),
-            }
-        };
-        let (process, whereabouts) = start().map_err(|error| prefix.blame(error))?;
+        let arguments: Vec<OsString> = arguments.into_iter().map(Into::into).collect();
+        let here = [Launcher::default()];
+        let launchers_of_loads = launchers.map_or(&here[..], |launchers| &launchers.loads);
+        let count = launchers_of_loads.len();
+        let mut loads = Vec::new();
+        for (index, launcher) in launchers_of_loads.iter().enumerate() {
+            let prefix = &launcher.prefix;
+            let mut own = arguments.clone();
+            let cpus = placement.map_or("", |placement| placement.of_load(index));
+            own.extend((!cpus.is_empty()).then(|| format!("--cpus={cpus}").into()));
+            own.extend((count > 1).then(|| format!("--part={}/{count}", index + 1).into()));
+            let start = || Self::start_one(prefix, &own, namespace, interruptions);
+            let (process, whereabouts) = start().map_err(|error| prefix.blame(error))?;
+            launcher.note(&whereabouts);
+            let name = (count > 1)
+                .then(|| format!("load {} of {count} (`{}`)", index + 1, prefix.redacted()));
+            loads.push(Load { process, pid: whereabouts.pid_here(), name });
+        }
         let hint = launchers.map(|launchers| {
-            launchers.load.note(&whereabouts);
             let address = launchers.sides.server_address;
             format!(
                 "--server-address {address} must be an address of the server's side that the \
                  load's side reaches"
             )
         });
-        Ok(Self { process, pid: whereabouts.pid_here(), connections: 0, hint })
+        let is_one_clock = launchers.is_none_or(|launchers| launchers.sides.are_loads_here());
+        Ok(Self { loads, connections: 0, is_one_clock, hint, began_apart: None })
     }
 
-    /// Returns the number of its process, if /proc shows it here.
-    pub fn pid(&self) -> Option<u32> {
-        self.pid
+    fn start_one(
+        prefix: &CommandPrefix,
+        arguments: &[OsString],
+        namespace: Option<&NetworkNamespace>,
+        interruptions: &Interruptions,
+    ) -> Result<(Process, ringmark::whereabouts::Whereabouts)> {
+        let mut command = prefix.command(&std::env::current_exe().context("find this program")?);
+        command.args(["load", "--json", "--commands"]).args(arguments);
+        let mut process = Process::start("load", command, namespace, interruptions)?;
+        match process.hear_json(ANSWER_TIME)? {
+            LoadEvent::Started(whereabouts) => Ok((process, whereabouts)),
+            other => bail!("expected `started` from the load, got {other:?}"),
+        }
     }
 
-    /// Gives a command that is answered by one line, within `time`.
+    /// Reads something of the process of each load; none if /proc does not show all of them here.
+    pub fn each<T>(&self, read: impl Fn(u32) -> io::Result<T>) -> Result<Option<Vec<T>>> {
+        let Some(pids) = self.loads.iter().map(|load| load.pid).collect::<Option<Vec<u32>>>()
+        else {
+            return Ok(None);
+        };
+        Ok(Some(pids.into_iter().map(read).collect::<io::Result<_>>()?))
+    }
+
+    /// Gives a command, and waits for the first answer to it within `time`. Several loads warm up,
+    /// and begin to measure together.
     pub fn command(&mut self, line: &str, time: Duration) -> Result<LoadEvent> {
-        self.process.say(line)?;
+        self.loads.iter_mut().try_for_each(|load| load.say(line))?;
         self.next(time)
     }
 
-    /// Waits for the next line.
+    /// Waits for the next answer.
     pub fn next(&mut self, time: Duration) -> Result<LoadEvent> {
-        self.process.hear_json(time)
+        let event = self.hear_all(time)?;
+        let LoadEvent::Warm = event else { return Ok(event) };
+        let begun = Instant::now();
+        self.loads.iter_mut().try_for_each(|load| load.say(MEASURE))?;
+        let event = self.hear_all(ANSWER_TIME)?;
+        self.began_apart = Some(begun.elapsed());
+        Ok(event)
+    }
+
+    /// Waits for an answer of every load, and makes one of them.
+    fn hear_all(&mut self, time: Duration) -> Result<LoadEvent> {
+        let until = Instant::now() + time;
+        let hear = |load: &mut Load| load.hear(until);
+        let mut events = self.loads.iter_mut().map(hear).collect::<Result<Vec<LoadEvent>>>()?;
+        if let [_] = events[..] {
+            return events.pop().context("an event");
+        }
+        let kind = std::mem::discriminant(&events[0]);
+        ensure!(
+            events.iter().all(|event| std::mem::discriminant(event) == kind),
+            "the loads do not answer alike: {events:?}"
+        );
+        match &events[0] {
+            LoadEvent::Connections { .. } => of_connections(events),
+            LoadEvent::Echoed(_) => Ok(LoadEvent::Echoed(self.whole(events)?)),
+            LoadEvent::Result(_) => Ok(LoadEvent::Result(self.whole(events)?)),
+            _ => events.pop().context("an event"),
+        }
+    }
+
+    /// Makes one result of those of all loads. It names those that were behind what was asked of
+    /// them, although the whole may not be.
+    fn whole(&self, events: Vec<LoadEvent>) -> Result<LoadResult> {
+        let result = |event| match event {
+            LoadEvent::Echoed(result) | LoadEvent::Result(result) => Some(result),
+            _ => None,
+        };
+        let parts: Vec<LoadResult> = events.into_iter().filter_map(result).collect();
+        let mut whole = merge(&parts, self.is_one_clock)?;
+        let named = self.loads.iter().filter_map(|load| load.name.as_deref());
+        let why =
+            |(name, part): (&str, &LoadResult)| Some(format!("{name} {}", part.why_behind()?));
+        whole.behind = named.zip(&parts).filter_map(why).collect();
+        whole.began_apart_ns = self.began_apart.map(|apart| apart.as_nanos() as u64);
+        Ok(whole)
     }
 
     /// Returns how many connections stand.
@@ -101,7 +207,30 @@ impl Client {
 
     /// Ends it in order.
     pub fn quit(mut self) -> Result<()> {
-        self.process.say("quit")?;
-        self.process.leave()
+        self.loads.iter_mut().try_for_each(|load| load.say("quit"))?;
+        self.loads.into_iter().try_for_each(|load| load.process.leave())
     }
+}
+
+/// Makes one answer of those of all loads, whose connections stand.
+fn of_connections(events: Vec<LoadEvent>) -> Result<LoadEvent> {
+    let (mut stood, mut longest_s, mut in_all, mut logs) = (0, 0.0_f64, 0, Vec::new());
+    for event in events {
+        let LoadEvent::Connections { connections, connect_s, opened, connect_log, .. } = event
+        else {
+            bail!("the loads do not answer alike")
+        };
+        // Each tells how many the whole has.
+        stood = connections;
+        longest_s = longest_s.max(connect_s);
+        in_all += opened;
+        logs.push(connect_log.context("a part of a load does not tell how long it connected")?);
+    }
+    Ok(LoadEvent::Connections {
+        connections: stood,
+        connect_s: longest_s,
+        opened: in_all,
+        connect_us: connect_us(&logs)?,
+        connect_log: None,
+    })
 }

@@ -1,6 +1,7 @@
 //! Asks a side where and what it is, by a verb of `ringmark` there.
 
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use anyhow::{Context, Result, anyhow};
 use ringmark::whereabouts::{FileStamp, Whereabouts};
@@ -31,6 +32,11 @@ pub fn run(options: &Options) -> Result<()> {
     terminal::print_line(&serde_json::to_string(&description)?)
 }
 
+fn unix_s() -> f64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.unwrap_or_default().as_secs_f64()
+}
+
 /// A side's account of itself.
 #[derive(Serialize, Deserialize)]
 pub struct Description {
@@ -41,6 +47,11 @@ pub struct Description {
     pub program: ProgramFile,
     /// The stamp of its file, before it was read.
     pub stamp: Option<FileStamp>,
+    /// Its time of day, in s.
+    unix_s: f64,
+    /// How far its clock is ahead of the clock here, in s.
+    #[serde(skip)]
+    pub ahead_s: f64,
 }
 
 impl Description {
@@ -51,6 +62,8 @@ impl Description {
             stamp: server.map_or_else(|| whereabouts.program.clone(), FileStamp::of),
             whereabouts,
             machine: serde_json::to_value(Machine::read())?,
+            unix_s: unix_s(),
+            ahead_s: 0.0,
             program: server.map_or_else(ProgramFile::of_this, ProgramFile::of_server)?,
         })
     }
@@ -69,14 +82,20 @@ impl Description {
         if let Some(server) = server {
             command.arg(format!("--server={}", prefix.path(server).display()));
         }
-        let description: Self = Process::start("command", command, None, &Interruptions::default())
-            .and_then(|mut process| process.hear_json(ANSWER_TIME))
-            .map_err(|error| {
-                anyhow!(
-                    "{error:#}; it must start what follows it, find it there (see \
+        let asked_s = unix_s();
+        let mut description: Self =
+            Process::start("command", command, None, &Interruptions::default())
+                .and_then(|mut process| process.hear_json(ANSWER_TIME))
+                .map_err(|error| {
+                    anyhow!(
+                        "{error:#}; it must start what follows it, find it there (see \
                          --remote-bin), and pass stdin and stdout on"
-                )
-            })?;
+                    )
+                })?;
+        // It answered in between.
+        let [too_early_s, too_late_s] = [asked_s, unix_s()].map(|at| description.unix_s - at);
+        description.ahead_s =
+            0.0_f64.clamp(too_late_s.min(too_early_s), too_early_s.max(too_late_s));
         let own = env!("CARGO_PKG_VERSION");
         if description.ringmark == own {
             return Ok(description);
@@ -92,6 +111,7 @@ impl Description {
             cpus: self.machine["cpus_allowed"].as_str().and_then(|cpus| cpus.parse().ok()),
             is_here: self.whereabouts.is_on_machine_of(here),
             is_visible: self.whereabouts.sees_processes_of(here),
+            whereabouts: self.whereabouts.clone(),
             machine: self.machine.clone(),
             program: Some(self.program.clone()),
             ..Side::default()

@@ -28,7 +28,13 @@ fn out_of(
     sides: Option<&Sides>,
 ) -> Placement {
     let server_has = SideCpus::of(sides.map(|sides| &sides.server), allowed, topology);
-    let client_has = SideCpus::of(sides.map(|sides| &sides.load), allowed, topology);
+    let loads: Vec<SideCpus> = match sides {
+        Some(sides) => {
+            sides.loads().map(|load| SideCpus::of(Some(load), allowed, topology)).collect()
+        }
+        None => vec![SideCpus::of(None, allowed, topology)],
+    };
+    let client_has = SideCpus::together(&loads);
     let one_machine = sides.is_none_or(|sides| sides.one_machine);
     let (server, client) = divide(workers, &server_has, &client_has, one_machine, hyperthreads);
     // A side that is not pinned may run on all that it has.
@@ -43,12 +49,18 @@ fn out_of(
         there.share_a_core(pinned_client, pinned_client),
         if one_machine { at.share_a_core(at_server, at_client) } else { Some(false) },
     ];
+    let of_loads = deal_to_loads(pinned_client, &loads);
+    let loads_share_cpu = of_loads.share || sides.is_some_and(share_elsewhere);
     let is_spread = one_machine && server_has.is_here && client_has.is_here;
     Placement {
         server: pinned_server.iter().join(","),
         client: pinned_client.iter().join(","),
-        client_threads: client.len().max(1),
-        shared_cpu: at_server.len() < usize::from(workers) || one_machine && !are_apart,
+        client_threads: of_loads.threads(&client, &loads),
+        loads: of_loads.lists.iter().map(|cpus| cpus.iter().join(",")).collect(),
+        loads_share_cpu,
+        shared_cpu: loads_share_cpu
+            || at_server.len() < usize::from(workers)
+            || one_machine && !are_apart,
         shared_core: any(&shared_cores),
         packages: at.packages_of(&[pinned_server, pinned_client].concat()).filter(|_| is_spread),
         server_cpus_elsewhere: Some(server_has.cpus.len())
@@ -77,6 +89,15 @@ impl SideCpus {
         Self { cpus, topology: side.topology(), is_here: side.is_here }
     }
 
+    /// Returns what several loads have together, as far as they are on one machine.
+    fn together(loads: &[Self]) -> Self {
+        let mut cpus: Vec<usize> = loads.iter().flat_map(|load| &load.cpus).copied().collect();
+        cpus.sort_unstable();
+        cpus.dedup();
+        let topology = loads.first().map_or_else(Topology::default, |load| load.topology.clone());
+        Self { cpus, topology, is_here: loads.iter().all(|load| load.is_here) }
+    }
+
     /// Returns one CPU of each core that has none of `taken`, in the order of their nearness. If
     /// there is no such core, it returns the other CPUs of cores that have; if there is none, all.
     fn without(&self, taken: &[usize], hyperthreads: bool) -> Vec<usize> {
@@ -93,6 +114,63 @@ impl SideCpus {
         }
         self.topology.one_of_each_core(&left)
     }
+}
+
+/// The CPUs of each of several loads.
+struct OfLoads {
+    /// None if there is one load, or they are not pinned from here.
+    lists: Vec<Vec<usize>>,
+    /// Whether there are too few for one each.
+    share: bool,
+}
+
+impl OfLoads {
+    /// Returns how many threads each load gets: as many as the one with the fewest CPUs has, since
+    /// all have equally many.
+    fn threads(&self, client: &[usize], loads: &[SideCpus]) -> usize {
+        let threads = match (self.lists.is_empty(), loads) {
+            (false, _) => self.lists.iter().map(Vec::len).min(),
+            (true, [_]) => Some(client.len()),
+            (true, loads) => loads.iter().map(|load| load.without(&[], false).len()).min(),
+        };
+        threads.unwrap_or(1).max(1)
+    }
+}
+
+/// Deals the client's CPUs to several loads, each out of those that it may use: to the one that has
+/// the fewest so far. If one gets none, each gets all that it may use.
+fn deal_to_loads(client: &[usize], loads: &[SideCpus]) -> OfLoads {
+    if loads.len() < 2 || client.is_empty() {
+        return OfLoads { lists: Vec::new(), share: false };
+    }
+    let mut lists = vec![Vec::new(); loads.len()];
+    for cpu in client {
+        let may = (0..loads.len()).filter(|&index| loads[index].cpus.contains(cpu));
+        if let Some(index) = may.min_by_key(|&index| lists[index].len()) {
+            lists[index].push(*cpu);
+        }
+    }
+    let share = lists.iter().any(Vec::is_empty);
+    if share {
+        let all_of = |load: &SideCpus| {
+            client.iter().copied().filter(|cpu| load.cpus.contains(cpu)).collect()
+        };
+        lists = loads.iter().map(all_of).collect();
+    }
+    OfLoads { lists, share }
+}
+
+/// Returns whether two loads that are not pinned from here are on one machine, and may run on the
+/// same CPU.
+fn share_elsewhere(sides: &Sides) -> bool {
+    let meet = |(one, other): (&Side, &Side)| {
+        let both = one.cpus.as_ref().zip(other.cpus.as_ref());
+        one.whereabouts.is_on_machine_of(&other.whereabouts)
+            && both
+                .is_none_or(|(one, other)| one.cpus().iter().any(|cpu| other.cpus().contains(cpu)))
+    };
+    !sides.are_loads_here()
+        && sides.loads().collect_vec().into_iter().tuple_combinations().any(meet)
 }
 
 /// Returns whether any of them is true; none if none is known to be, and some are not known.
@@ -161,10 +239,9 @@ mod tests {
             server: "0,1".to_owned(),
             client: "2".to_owned(),
             client_threads: 1,
-            shared_cpu: false,
             shared_core: Some(false),
             packages: Some(1),
-            server_cpus_elsewhere: None,
+            ..Placement::default()
         };
         let free = |cpus: &[usize]| placement.free_of(&cpus.iter().copied().collect());
         assert_eq!((free(&[0]), free(&[0, 2]), free(&[3]), free(&[0, 3, 4])), (0, 0, 1, 2));
@@ -197,7 +274,39 @@ mod tests {
             has_remote_bin: false,
             server: side(server),
             load: side(load),
+            other_loads: Vec::new(),
         }
+    }
+
+    #[test]
+    fn several_loads_get_cpus_of_their_own_as_far_as_there_are_some() {
+        const HERE: bool = true;
+        let deal = |cpus: &str, loads: &[(bool, Option<&str>)]| {
+            let mut all = sides(true, (HERE, Some(cpus)), loads[0]);
+            let other = |&(is_here, cpus): &(bool, Option<&str>)| Side {
+                is_here,
+                cpus: cpus.map(list),
+                ..Side::default()
+            };
+            all.other_loads = loads[1..].iter().map(other).collect();
+            out_of(cpus, 1, Some(&all))
+        };
+        // The server has CPU 0, and each load as many of the others as the next.
+        let dealt = deal("0-6", &[(HERE, Some("0-6")); 3]);
+        assert_eq!((&*dealt.server, dealt.client_threads), ("0", 2));
+        assert_eq!(dealt.loads, ["1,4", "2,5", "3,6"]);
+        assert!(!dealt.shared_cpu && !dealt.loads_share_cpu && dealt.is_client_apart());
+        // A load whose command leaves it one CPU has that one, and all have as many threads.
+        let dealt = deal("0-3", &[(HERE, Some("0-3")), (HERE, Some("3"))]);
+        assert_eq!((&dealt.loads[1][..], dealt.client_threads), ("3", 1));
+        assert!(!dealt.loads_share_cpu);
+        // Too few.
+        let dealt = deal("0,1", &[(HERE, Some("0,1")); 2]);
+        assert_eq!((&*dealt.server, dealt.loads), ("0", vec!["1".to_owned(); 2]));
+        assert!(dealt.shared_cpu && dealt.loads_share_cpu && dealt.client_threads == 1);
+        // Elsewhere nothing is pinned from here. What is not known to be apart may share.
+        let dealt = deal("0-3", &[(false, Some("0-3")); 2]);
+        assert!(dealt.loads.is_empty() && dealt.client.is_empty());
     }
 
     #[test]

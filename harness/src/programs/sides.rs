@@ -17,9 +17,11 @@ use ringmark::whereabouts::{FileStamp, Whereabouts};
 use super::command_prefix::CommandPrefix;
 use super::describe::Description;
 use super::redact::{HIDDEN, LOAD, REMOTE_BIN, SERVER, redacted_line};
+use crate::load::part::PARTS_MAX;
 use crate::machine::path::PathKind;
+use crate::machine::placement::Placement;
 use crate::machine::program_file::ProgramFile;
-use crate::results::sides::Sides;
+use crate::results::sides::{Side, Sides};
 
 /// The option of the server's address.
 const ADDRESS: &str = "--server-address";
@@ -36,9 +38,10 @@ pub struct Options {
     /// A side on another machine is not pinned from here: `taskset` in its command does it.
     #[arg(long, value_name = "PREFIX")]
     server_command: Option<String>,
-    /// Start the load by this command, likewise
+    /// Start the load by this command, likewise. Given again, it starts another load: the loads
+    /// share the connections, the rate and the seed of one, and their samples are put together
     #[arg(long, value_name = "PREFIX")]
-    load_command: Option<String>,
+    load_command: Vec<String>,
     /// The address on which the server listens and the load finds it [default: 127.0.0.1, if both
     /// are in one network namespace]. Without a command ::1 is the other one there is
     #[arg(long, value_name = "IP", value_parser = server_address)]
@@ -69,7 +72,7 @@ impl Options {
     }
 
     fn has_command(&self) -> bool {
-        self.server_command.is_some() || self.load_command.is_some()
+        self.server_command.is_some() || !self.load_command.is_empty()
     }
 
     /// Returns the loopback that is asked for in the networks that ringmark makes.
@@ -84,14 +87,15 @@ impl Options {
 
     /// Returns what to add to a command line for the same sides.
     pub fn arguments(&self) -> impl Iterator<Item = (&'static str, String)> {
-        [
-            (SERVER, self.server_command.clone()),
-            (LOAD, self.load_command.clone()),
-            (ADDRESS, self.server_address.map(|address| address.to_string())),
-            (REMOTE_BIN, self.remote_bin.as_ref().map(|path| path.display().to_string())),
-        ]
-        .into_iter()
-        .filter_map(|(option, value)| Some((option, value?)))
+        let loads = self.load_command.iter().map(|command| (LOAD, Some(command.clone())));
+        [(SERVER, self.server_command.clone())]
+            .into_iter()
+            .chain(loads)
+            .chain([
+                (ADDRESS, self.server_address.map(|address| address.to_string())),
+                (REMOTE_BIN, self.remote_bin.as_ref().map(|path| path.display().to_string())),
+            ])
+            .filter_map(|(option, value)| Some((option, value?)))
     }
 
     /// Takes what is not given from the run that is resumed or repeated.
@@ -100,29 +104,13 @@ impl Options {
     /// When something else is given, or the run does not tell all.
     pub fn completed_from(mut self, before: Option<&Sides>) -> Result<Self> {
         let mut missing = Vec::new();
-        for (option, given, was) in [
-            (SERVER, &mut self.server_command, before.map(|sides| &sides.server)),
-            (LOAD, &mut self.load_command, before.map(|sides| &sides.load)),
-        ] {
-            let was = was.and_then(|side| side.command.as_deref());
-            let Some(is) = given else {
-                match was {
-                    Some(was) if was.contains(HIDDEN) => missing.push((option, was)),
-                    _ => *given = was.map(str::to_owned),
-                }
-                continue;
-            };
-            let is = CommandPrefix::parse(option, is, None)?.redacted();
-            // Earlier versions kept more of a command.
-            let was = was.map(redacted_line);
-            if was.as_ref() != Some(&is) {
-                let was = was.map_or("without a command".to_owned(), |was| format!("by `{was}`"));
-                bail!(
-                    "{option} `{is}`: the run began {was}; figures from two places are not of one \
-                     run"
-                );
-            }
-        }
+        let server = before.and_then(|sides| sides.server.command.as_deref());
+        let loads = before.into_iter().flat_map(Sides::loads);
+        let loads: Vec<&str> = loads.filter_map(|load| load.command.as_deref()).collect();
+        let mut given = self.server_command.into_iter().collect();
+        complete(SERVER, &mut given, &Vec::from_iter(server), &mut missing)?;
+        self.server_command = given.pop();
+        complete(LOAD, &mut self.load_command, &loads, &mut missing)?;
         if self.remote_bin.is_none() && before.is_some_and(|before| before.has_remote_bin) {
             missing.push((REMOTE_BIN, HIDDEN));
         }
@@ -140,7 +128,7 @@ impl Options {
         Ok(self)
     }
 
-    /// Asks both sides where and what they are; none if neither has a command.
+    /// Asks all sides where and what they are; none if neither has a command.
     pub fn look(&self, server: &Path) -> Result<Option<Launchers>> {
         if !self.has_command() {
             // A network that ringmark makes has such an address by the matrix.
@@ -153,11 +141,19 @@ impl Options {
             return Ok(None);
         }
         let to_server = self.prefix(SERVER, self.server_command.as_deref())?;
-        let to_load = self.prefix(LOAD, self.load_command.as_deref())?;
+        let to_loads = match self.load_command.as_slice() {
+            [] => vec![CommandPrefix::default()],
+            given => given.iter().map(|given| self.prefix(LOAD, Some(given))).try_collect()?,
+        };
+        ensure!(to_loads.len() <= PARTS_MAX, "{LOAD}: at most {PARTS_MAX} loads");
         let at_server = Description::ask(&to_server, Some(server))?;
-        let at_load = Description::ask(&to_load, None)?;
+        let at_loads: Vec<Description> =
+            to_loads.iter().map(|to_load| Description::ask(to_load, None)).try_collect()?;
         let here = Whereabouts::of_this_process();
-        let over_loopback = at_server.whereabouts.is_in_network_of(&at_load.whereabouts);
+        let is_at_all_loads = |is_at: fn(&Whereabouts, &Whereabouts) -> bool| {
+            at_loads.iter().all(|at_load| is_at(&at_server.whereabouts, &at_load.whereabouts))
+        };
+        let over_loopback = is_at_all_loads(Whereabouts::is_in_network_of);
         let server_address = match self.server_address {
             Some(address) => address,
             None if over_loopback => Ipv4Addr::LOCALHOST.into(),
@@ -169,17 +165,32 @@ impl Options {
         let mut sides = Sides {
             server_address,
             over_loopback,
-            one_machine: at_server.whereabouts.is_on_machine_of(&at_load.whereabouts),
+            one_machine: is_at_all_loads(Whereabouts::is_on_machine_of),
             has_remote_bin: self.remote_bin.is_some(),
             server: at_server.side(&to_server, &here),
-            load: at_load.side(&to_load, &here),
+            load: Side::default(),
+            other_loads: Vec::new(),
         };
+        let loads = to_loads.iter().zip(&at_loads).map(|(to, at)| at.side(to, &here));
+        let mut loads = loads.collect::<Vec<Side>>().into_iter();
+        sides.load = loads.next().unwrap_or_default();
+        sides.other_loads = loads.collect();
         sides.server.not_measured = sides.not_measured_of_server();
-        sides.load.not_measured = sides.not_measured_of_load();
+        sides.load.not_measured = sides.not_measured_of_load(&sides.load);
+        let of_others = sides.other_loads.iter().map(|load| sides.not_measured_of_load(load));
+        for (load, lines) in of_others.collect::<Vec<_>>().into_iter().enumerate() {
+            sides.other_loads[load].not_measured = lines;
+        }
+        let clocks = std::iter::once(&at_server).chain(&at_loads).map(|side| side.ahead_s);
         Ok(Some(Launchers {
+            clocks_ahead_s: clocks.collect(),
             sides,
             server: Launcher::new(to_server, at_server.stamp),
-            load: Launcher::new(to_load, at_load.stamp),
+            loads: to_loads
+                .into_iter()
+                .zip(at_loads)
+                .map(|(to_load, at_load)| Launcher::new(to_load, at_load.stamp))
+                .collect(),
         }))
     }
 
@@ -247,21 +258,65 @@ impl Launcher {
     }
 }
 
-/// Starts the programs of both sides of a run that has a command on either.
+/// Takes commands of one kind that are not given from those of the run before, or adds to `missing`
+/// that they must be given again.
+///
+/// # Errors
+/// When others are given than the run began with.
+fn complete<'a>(
+    option: &'static str,
+    given: &mut Vec<String>,
+    was: &[&'a str],
+    missing: &mut Vec<(&'static str, &'a str)>,
+) -> Result<()> {
+    if given.is_empty() {
+        match was.iter().find(|was| was.contains(HIDDEN)) {
+            Some(was) => missing.push((option, was)),
+            None => *given = was.iter().map(|&was| was.to_owned()).collect(),
+        }
+        return Ok(());
+    }
+    let redacted = |given: &String| Ok(CommandPrefix::parse(option, given, None)?.redacted());
+    let is: Vec<String> = given.iter().map(redacted).collect::<Result<_>>()?;
+    // Earlier versions kept more of a command.
+    let was: Vec<String> = was.iter().map(|was| redacted_line(was)).collect();
+    if is != was {
+        let words = |commands: &[String]| {
+            commands.iter().map(|command| format!("`{command}`")).join(" and ")
+        };
+        let began = match was.as_slice() {
+            [] => "without a command".to_owned(),
+            was => format!("by {}", words(was)),
+        };
+        bail!(
+            "{option} {}: the run began {began}; figures from two places are not of one run",
+            words(&is)
+        );
+    }
+    Ok(())
+}
+
+/// Starts the programs of all sides of a run that has a command on any.
 #[derive(Clone, Debug)]
 pub struct Launchers {
     /// The commands that start them, and the server's address.
     pub sides: Sides,
+    /// How far the sides' clocks are ahead of the clock here, in s, the server's first.
+    clocks_ahead_s: Vec<f64>,
     /// The server's.
     pub server: Launcher,
-    /// The load's.
-    pub load: Launcher,
+    /// The loads', of which there is one at least.
+    pub loads: Vec<Launcher>,
 }
+
+/// A clock that is so far off is told of.
+const CLOCK_OFF_S: f64 = 2.0;
 
 impl Launchers {
     /// Takes out of a text what results do not tell of the commands.
     pub fn hide(&self, text: &str) -> String {
-        let text = self.load.prefix.hide(&self.server.prefix.hide(text));
+        let hide = |text: String, load: &Launcher| load.prefix.hide(&text);
+        let text = self.loads.iter().fold(self.server.prefix.hide(text), hide);
         // A side without a folder of its own looks for its program there, and says so if it is
         // missing.
         let program = std::env::current_exe().unwrap_or_default();
@@ -271,16 +326,27 @@ impl Launchers {
         }
     }
 
-    /// Says what to know before the run. `shared_core`: its CPUs are hyperthreads of one core.
-    pub fn say(&self, shared_core: bool) -> Result<()> {
+    /// Says what to know before the run.
+    pub fn say(&self, placement: &Placement) -> Result<()> {
         let mut text = format!("Traffic goes {}.\n", Sides::traffic(Some(&self.sides)));
-        if shared_core {
+        if placement.loads_share_cpu {
+            text += "Two loads on one machine may run on the same CPU, and take each other's time: \
+                     `shared-cpu`. `taskset` in their commands gives each CPUs of its own.\n";
+        }
+        if placement.shared_core == Some(true) {
             text += "Server and load have hyperthreads of one core, and slow each other down: \
                      `shared-core`. Their commands can give them CPUs of two cores.\n";
         }
-        for (name, side) in [("server", &self.sides.server), ("load", &self.sides.load)] {
+        for ((name, side), ahead_s) in self.sides.named().zip(&self.clocks_ahead_s) {
             for line in &side.not_measured {
                 text += &format!("  not measured of the {name}: {line}\n");
+            }
+            if ahead_s.abs() > CLOCK_OFF_S {
+                let (by, way) = (ahead_s.abs(), if *ahead_s > 0.0 { "ahead" } else { "behind" });
+                text += &format!(
+                    "  the clock of the {name} is {by:.0} s {way}: no figure depends on it, but \
+                     times in its own logs do\n"
+                );
             }
         }
         crate::terminal::say(&text)
@@ -292,7 +358,6 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
 
     use super::*;
-    use crate::results::sides::Side;
 
     #[test]
     fn the_servers_address_is_one_of_either_version() {
@@ -319,6 +384,7 @@ mod tests {
             has_remote_bin: false,
             server: Side { command: Some("ssh …".to_owned()), ..Side::default() },
             load: Side::default(),
+            other_loads: Vec::new(),
         };
         assert_eq!(Sides::traffic(None), "over loopback, both sides on one machine");
         assert_eq!(
@@ -347,6 +413,7 @@ mod tests {
                 has_remote_bin,
                 server,
                 load,
+                other_loads: Vec::new(),
             }
             .no_walk()
         };

@@ -128,9 +128,8 @@ fn externals(run: &Run) -> String {
 
 /// Describes the sides that a command started elsewhere; most runs have none.
 fn sides(run: &Run) -> String {
-    let Some(Sides { server, load, .. }) = &run.sides else { return String::new() };
     let mut text = String::new();
-    for (name, side) in [("server", server), ("load", load)] {
+    for (name, side) in run.sides.iter().flat_map(Sides::named) {
         text += &format!(
             "- The {name}'s machine: {} ({}), Linux {}, idle driver {}{}\n",
             text_at(&side.machine, "/description"),

@@ -2,7 +2,9 @@
 
 use std::net::IpAddr;
 
+use itertools::Itertools as _;
 use ringmark::cpus::CpuList;
+use ringmark::whereabouts::Whereabouts;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -29,6 +31,9 @@ pub struct Side {
     /// Whether /proc shows its processes here, under their own numbers.
     #[serde(skip)]
     pub is_visible: bool,
+    /// Its machine and namespaces.
+    #[serde(skip)]
+    pub whereabouts: Whereabouts,
 }
 
 impl Side {
@@ -58,8 +63,11 @@ pub struct Sides {
     pub has_remote_bin: bool,
     /// The server's.
     pub server: Side,
-    /// The load's.
+    /// The load's; with several loads, the first one's.
     pub load: Side,
+    /// Those of the others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub other_loads: Vec<Side>,
 }
 
 impl Sides {
@@ -75,11 +83,39 @@ impl Sides {
         } else {
             format!("to {address}, from one machine to another")
         };
-        let [server, load] = [&sides.server, &sides.load].map(|side| match &side.command {
+        let started = |side: &Side| match &side.command {
             Some(command) => format!("by `{command}`"),
             None => "without a command".to_owned(),
-        });
-        format!("{network}; server started {server}, load {load}")
+        };
+        let server = started(&sides.server);
+        match sides.loads().map(started).collect::<Vec<_>>().as_slice() {
+            [load] => format!("{network}; server started {server}, load {load}"),
+            loads => {
+                let (count, loads) = (loads.len(), loads.iter().join(", "));
+                format!("{network}; server started {server}, {count} loads {loads}")
+            }
+        }
+    }
+
+    /// Returns the places of all loads.
+    pub fn loads(&self) -> impl Iterator<Item = &Side> {
+        std::iter::once(&self.load).chain(&self.other_loads)
+    }
+
+    /// Returns all sides with their names.
+    pub fn named(&self) -> impl Iterator<Item = (String, &Side)> {
+        let count = 1 + self.other_loads.len();
+        let name = move |index| match count {
+            1 => "load".to_owned(),
+            _ => format!("load {} of {count}", index + 1),
+        };
+        let loads = self.loads().enumerate().map(move |(index, side)| (name(index), side));
+        std::iter::once(("server".to_owned(), &self.server)).chain(loads)
+    }
+
+    /// Returns whether all loads are on this machine, whose clock they share.
+    pub fn are_loads_here(&self) -> bool {
+        self.loads().all(|load| load.is_here)
     }
 
     /// Returns why walks through connection counts cannot be made: they read and watch the memory
@@ -87,8 +123,8 @@ impl Sides {
     pub fn no_walk(&self) -> Option<String> {
         let unseen = if !self.server.is_visible {
             self.server.unseen("server")
-        } else if !self.load.is_here {
-            self.load.unseen("load")
+        } else if let Some(load) = self.loads().find(|load| !load.is_here) {
+            load.unseen("load")
         } else {
             return None;
         };
@@ -97,12 +133,12 @@ impl Sides {
 
     /// Returns whether both sides are on this machine.
     pub fn are_here(&self) -> bool {
-        self.server.is_here && self.load.is_here
+        self.server.is_here && self.are_loads_here()
     }
 
     /// Returns whether either side is on this machine.
     pub fn is_one_here(&self) -> bool {
-        self.server.is_here || self.load.is_here
+        self.server.is_here || self.loads().any(|load| load.is_here)
     }
 
     /// Returns what is not measured of the server.
@@ -124,11 +160,11 @@ impl Sides {
         lines
     }
 
-    /// Returns what is not measured of the load.
-    pub fn not_measured_of_load(&self) -> Vec<String> {
-        let run_delay = || format!("run delay: {}", self.load.unseen("load"));
-        let run_delay = (!self.load.is_visible).then(run_delay);
-        run_delay.into_iter().chain(self.not_measured_of_machine(&self.load)).collect()
+    /// Returns what is not measured of a load.
+    pub fn not_measured_of_load(&self, load: &Side) -> Vec<String> {
+        let run_delay = || format!("run delay: {}", load.unseen("load"));
+        let run_delay = (!load.is_visible).then(run_delay);
+        run_delay.into_iter().chain(self.not_measured_of_machine(load)).collect()
     }
 
     fn not_measured_of_machine(&self, side: &Side) -> Option<String> {

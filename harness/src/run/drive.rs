@@ -117,7 +117,7 @@ fn announce(prepared: &Prepared, done: usize) -> Result<()> {
     }
     examination.say()?;
     if let Some(launchers) = &context.launchers {
-        launchers.say(context.placement.shared_core == Some(true))?;
+        launchers.say(&context.placement)?;
     }
     say_differences(manifest)?;
     if let Some(line) = manifest.programs.as_ref().and_then(Programs::are_of_two_revisions) {

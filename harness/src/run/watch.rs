@@ -121,7 +121,8 @@ impl Watch {
         let sides = &launchers.sides;
         let server = Some(self.server.as_path());
         look_at(&launchers.server, &sides.server, "the server's program", server)?;
-        look_at(&launchers.load, &sides.load, "the load's program", None)
+        let mut loads = launchers.loads.iter().zip(sides.loads());
+        loads.try_for_each(|(load, side)| look_at(load, side, "the load's program", None))
     }
 }
 

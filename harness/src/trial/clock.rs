@@ -68,6 +68,20 @@ impl LoadWindow {
 const UNTOLD: &str =
     "the load does not tell when its window was: copy this version of ringmark to its side";
 
+/// Says that the parts of a load did not begin together.
+pub fn began_apart(window: Option<LoadWindow>, apart_ns: Option<u64>) -> Option<String> {
+    let (window, apart_ns) = window.zip(apart_ns)?;
+    let bound_ns = bound_ns(window.ns());
+    (apart_ns > bound_ns).then(|| {
+        format!(
+            "the loads may have begun {:.1} ms apart (bound: {:.1} ms): a command's way to one of \
+             them is slow, or `ringmark run` was stopped or had no CPU",
+            apart_ns as f64 / 1e6,
+            bound_ns as f64 / 1e6
+        )
+    })
+}
+
 /// Says why what was read at `begin` and at `end` is not of the load's window. The two clocks are
 /// one only if the load is on this machine.
 pub fn not_of_window(

@@ -97,15 +97,8 @@ mod tests {
             reason,
             Some("needs 2 CPUs for the server, how many it has is not known".to_owned())
         );
-        let placement = |server: &str| Placement {
-            server: server.to_owned(),
-            client: String::new(),
-            client_threads: 1,
-            shared_cpu: true,
-            shared_core: None,
-            packages: None,
-            server_cpus_elsewhere: None,
-        };
+        let placement =
+            |server: &str| Placement { server: server.to_owned(), ..Placement::default() };
         assert_eq!((placement("").server_cpus(), placement("0,4").server_cpus()), (None, Some(2)));
     }
 }

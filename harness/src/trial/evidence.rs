@@ -160,7 +160,7 @@ impl Evidence {
             has_churn: result.churn.is_some(),
             client_cpu_percent: Some(result.client_cpu_ratio * 100.0),
             owed: owed(result),
-            client_limits: behind(result).into_iter().collect(),
+            client_limits: behind(result),
             notes: (result.file_table.strip_prefix("shared: ").into_iter())
                 .map(|why| format!("the load's threads share one file table: {why}"))
                 .collect(),
@@ -181,10 +181,15 @@ fn owed(result: &LoadResult) -> Option<String> {
     ))
 }
 
-/// Says that a load did not come to do what was asked of it.
-fn behind(result: &LoadResult) -> Option<String> {
+/// Says that a load, or one of several, did not come to do what was asked of it.
+fn behind(result: &LoadResult) -> Vec<String> {
     let is_behind = result.saturated.is_some_and(|saturated| saturated.limit == Bottleneck::Client);
-    is_behind.then(|| "client-limited: the load itself was behind what was asked of it".to_owned())
+    let whole = || "client-limited: the load itself was behind what was asked of it".to_owned();
+    let of_parts = result.behind.iter().map(|why| format!("client-limited: {why}"));
+    match result.behind.is_empty() {
+        true => is_behind.then(whole).into_iter().collect(),
+        false => of_parts.collect(),
+    }
 }
 
 #[cfg(test)]

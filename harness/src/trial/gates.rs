@@ -132,7 +132,7 @@ impl Evidence {
         }
         if self.sharing.by_placement {
             notes.push(
-                "shared-cpu: server and client, or the server's workers, were not kept on CPUs of \
+                "shared-cpu: server and client, two loads or two workers were not kept on CPUs of \
                  their own"
                     .to_owned(),
             );

@@ -220,7 +220,7 @@ impl<'a> Player<'a> {
     fn clocks(&mut self) -> Result<TurnClocks> {
         Ok(TurnClocks {
             server_ns: server_cpu_ns(&mut self.site.server, self.processes.as_ref())?,
-            client_ns: self.load.pid().map(process_cpu_ns).transpose()?,
+            client_ns: self.load.each(process_cpu_ns)?.map(|of_each| of_each.iter().sum()),
         })
     }
 

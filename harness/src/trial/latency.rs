@@ -213,7 +213,7 @@ impl<'a> Readings<'a> {
                 machine.softirq_ns().and_then(|ns| self.window.per_echo(ns));
         }
         row.client_run_delay_percent =
-            self.window.run_delay_percent(self.window.run_delays().client_ns, result.threads);
+            self.window.run_delay_percent(self.window.run_delays().client_ns(), result.threads);
         row.steal_percent = self.machine.and_then(|machine| machine.steal_percent());
         row.retransmitted_segments = self.network.map(|network| network.retransmitted_segments);
     }
@@ -296,7 +296,8 @@ impl<'a> Readings<'a> {
         // If the load has more threads than CPUs, nobody else took the time that they waited for
         // each other.
         let client_delay = beyond(row.client_run_delay_percent, window.server_cpu_ns());
-        let cpus = self.context.placement.client_threads;
+        let loads = self.context.sides().map_or(1, |sides| sides.loads().count());
+        let cpus = self.context.placement.client_threads * loads;
         let own_delay = own_delay_percent(result, cpus).min(client_delay.unwrap_or(0.0));
         // A server that has used up its time waits for a CPU, and nothing else runs there.
         let server_delay = beyond(row.server_run_delay_percent, result.client_cpu_ns)

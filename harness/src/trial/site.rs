@@ -82,8 +82,16 @@ impl<'a> Site<'a> {
     pub fn load(&self, connections: usize, more: &[String]) -> Result<Client> {
         let Self { trial, context, path, server } = self;
         let first = server.addresses.first().context("the server listens nowhere")?;
-        let holding = FileTables::look().context("RLIMIT_NOFILE")?.threads_for(connections);
-        let threads = context.placement.client_threads.max(holding).min(connections);
+        // Each of several loads has a part of the connections.
+        let loads = context.sides().map_or(1, |sides| sides.loads().count());
+        let of_each = connections / loads;
+        ensure!(
+            of_each > 0,
+            NotHere(format!("connections {connections}: too few for {loads} loads"))
+        );
+        let holding = FileTables::look().context("RLIMIT_NOFILE")?;
+        let holding = holding.threads_for(connections.div_ceil(loads));
+        let threads = context.placement.client_threads.max(holding).min(of_each);
         let mut arguments = vec![
             format!("--connect={first}"),
             format!("--ports={}", server.addresses.len()),
@@ -92,14 +100,12 @@ impl<'a> Site<'a> {
             // The same bytes for every backend of a block, others in the next.
             format!("--seed={}", trial.block),
         ];
-        if !context.placement.client.is_empty() {
-            arguments.push(format!("--cpus={}", context.placement.client));
-        }
         arguments.extend(trial.task.load_options());
         arguments.extend_from_slice(more);
         let launchers = context.launchers.as_ref();
         let namespace = path.as_ref().map(|path| &path.load);
-        Client::start(arguments, launchers, namespace, &context.interruptions)
+        let placement = Some(&context.placement);
+        Client::start(arguments, placement, launchers, namespace, &context.interruptions)
     }
 
     /// The same, with its connections open; the server then holds `in_all`.

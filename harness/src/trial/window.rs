@@ -14,6 +14,7 @@ use crate::machine::pressure::Pressure;
 use crate::machine::process_tree::Tree;
 use crate::programs::client::Client;
 use crate::programs::server::Server;
+use crate::results::sides::Sides;
 use crate::statistics::percent_of;
 
 /// The CPU clocks at one end of the window. The optional ones cannot be read of a program that is
@@ -23,7 +24,8 @@ pub struct Clocks {
     pub server_cpu_ns: u64,
     pub server_ticks: Option<ProcessTicks>,
     pub server_tasks: Option<Tasks>,
-    pub client_tasks: Option<Tasks>,
+    /// Those of each load.
+    pub client_tasks: Option<Vec<Tasks>>,
     /// An error where /proc/stat is masked.
     machine: io::Result<MachineCpu>,
     /// None where the kernel does not tell.
@@ -41,7 +43,7 @@ impl Clocks {
     pub fn begin(server: &mut Server, load: &Client) -> Result<Self> {
         let processes = server.processes()?;
         let server_tasks = sum(processes.as_ref(), Tasks::read)?;
-        let client_tasks = load.pid().map(Tasks::read).transpose()?;
+        let client_tasks = load.each(Tasks::read)?;
         let (machine, pressure) = (MachineCpu::read(), Pressure::read().ok());
         let throttled = server.throttled()?;
         let server_ticks = sum(processes.as_ref(), ProcessTicks::read)?;
@@ -69,7 +71,7 @@ impl Clocks {
         let server_ticks = sum(processes, ProcessTicks::read)?;
         let (machine, pressure) = (MachineCpu::read(), Pressure::read().ok());
         let throttled = server.throttled()?;
-        let client_tasks = load.pid().map(Tasks::read).transpose()?;
+        let client_tasks = load.each(Tasks::read)?;
         let server_tasks = sum(processes, Tasks::read)?;
         let processes = server.processes()?;
         Ok(Self {
@@ -178,9 +180,11 @@ impl Window {
         if self.turns.is_some() {
             return Vec::new();
         }
-        let is_one_clock = context.sides().is_none_or(|sides| sides.load.is_here);
+        let is_one_clock = context.sides().is_none_or(Sides::are_loads_here);
         let window = LoadWindow::of(&self.result);
-        clock::not_of_window(window, &self.before.read_at, &self.after.read_at, is_one_clock)
+        let (begin, end) = (&self.before.read_at, &self.after.read_at);
+        let apart = clock::began_apart(window, self.result.began_apart_ns);
+        apart.into_iter().chain(clock::not_of_window(window, begin, end, is_one_clock)).collect()
     }
 
     /// Returns the server's CPU time within it.
@@ -201,7 +205,7 @@ impl Window {
     /// Returns how long threads were ready without a CPU.
     pub fn run_delays(&self) -> RunDelays {
         let whole = || RunDelays::of(&self.after).since(RunDelays::of(&self.before));
-        self.turns.unwrap_or_else(whole)
+        self.turns.clone().unwrap_or_else(whole)
     }
 
     /// Returns such a time in percent of the window. Threads that share the work share the delay.
@@ -235,41 +239,62 @@ impl Window {
 }
 
 /// How long threads were ready without a CPU, in ns; none if that is not known.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Default)]
 pub struct RunDelays {
     pub server_ns: Option<u64>,
-    pub client_ns: Option<u64>,
+    /// Those of each load.
+    loads_ns: Option<Vec<u64>>,
 }
 
 impl RunDelays {
     fn of(clocks: &Clocks) -> Self {
-        let of = |tasks: &Option<Tasks>| tasks.as_ref().map(|tasks| tasks.run_delay_ns);
-        Self { server_ns: of(&clocks.server_tasks), client_ns: of(&clocks.client_tasks) }
+        Self {
+            server_ns: clocks.server_tasks.as_ref().map(|tasks| tasks.run_delay_ns),
+            loads_ns: clocks.client_tasks.as_deref().map(Self::of_loads),
+        }
+    }
+
+    fn of_loads(tasks: &[Tasks]) -> Vec<u64> {
+        tasks.iter().map(|tasks| tasks.run_delay_ns).collect()
+    }
+
+    /// Returns that of the load's threads; of several loads, as if each had waited as long as the
+    /// one that waited longest, so that one alone is seen.
+    pub fn client_ns(&self) -> Option<u64> {
+        let loads_ns = self.loads_ns.as_ref()?;
+        Some(loads_ns.iter().max()? * loads_ns.len() as u64)
     }
 
     /// Reads those of the load, and of the server if asked.
     pub fn read(server: &Server, load: &Client, server_too: bool) -> Result<Self> {
         let server = if server_too { server.tasks()? } else { None };
-        let client = load.pid().map(Tasks::read).transpose()?;
+        let client = load.each(Tasks::read)?;
         Ok(Self {
             server_ns: server.map(|tasks| tasks.run_delay_ns),
-            client_ns: client.map(|tasks| tasks.run_delay_ns),
+            loads_ns: client.as_deref().map(Self::of_loads),
         })
     }
 
     pub fn since(self, earlier: Self) -> Self {
-        let since = |now: Option<u64>, then: Option<u64>| Some(now?.saturating_sub(then?));
+        let less = |now: u64, then: u64| now.saturating_sub(then);
         Self {
-            server_ns: since(self.server_ns, earlier.server_ns),
-            client_ns: since(self.client_ns, earlier.client_ns),
+            server_ns: self.server_ns.zip(earlier.server_ns).map(|(now, then)| less(now, then)),
+            loads_ns: self.loads_ns.zip(earlier.loads_ns).map(|both| each(both, less)),
         }
     }
 
     pub fn add(&mut self, more: Self) {
-        let sum = |so_far: Option<u64>, more: Option<u64>| Some(so_far.unwrap_or(0) + more?);
-        self.server_ns = sum(self.server_ns, more.server_ns);
-        self.client_ns = sum(self.client_ns, more.client_ns);
+        self.server_ns = more.server_ns.map(|more| self.server_ns.unwrap_or(0) + more);
+        self.loads_ns = more.loads_ns.map(|more| match self.loads_ns.take() {
+            Some(so_far) => each((so_far, more), |so_far, more| so_far + more),
+            None => more,
+        });
     }
+}
+
+/// Returns what becomes of each load's two values.
+fn each((one, other): (Vec<u64>, Vec<u64>), of: impl Fn(u64, u64) -> u64) -> Vec<u64> {
+    one.into_iter().zip(other).map(|(one, other)| of(one, other)).collect()
 }
 
 /// Figures that are sums over the server's processes.

@@ -370,6 +370,7 @@ mod tests {
             has_remote_bin: false,
             server: Side { machine: no.clone(), ..Side::default() },
             load: Side::default(),
+            other_loads: Vec::new(),
         });
         assert!(metric_of(&remote, cpu).is_some_and(|reason| reason.contains("only in A")));
         assert!(
