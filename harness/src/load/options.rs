@@ -10,7 +10,7 @@ use super::limits::{
     SourceAddresses, WaitingTime,
 };
 use super::message::Message;
-use super::part::Part;
+use super::part::LoadPart;
 use super::result::{Arrival, Close};
 
 const EXAMPLES: &str = "\
@@ -100,7 +100,7 @@ pub struct Options {
     /// Make only this part of the load, of so many. The others are other processes, on this machine
     /// or another one, with the same options: connections, rate and echoes are those of the whole
     #[arg(long, value_name = "I/N", default_value = "1/1")]
-    pub part: Part,
+    pub part: LoadPart,
     /// CPUs to run on, for example 0,2-3; thread i is pinned to the i-th, in turn
     #[arg(long, value_name = "LIST")]
     pub cpus: Option<String>,
@@ -122,8 +122,8 @@ pub struct Options {
     ///
     /// The first line says where this process is. The commands: `connections N` opens or resets
     /// connections until N stand; `echo K` makes K echoes on each active connection, in a closed
-    /// loop; `run` does what the options say; `quit` ends the load. With --part a run waits after its
-    /// warm-up, until `measure` says that all parts have come so far.
+    /// loop; `run` does what the options say; `quit` ends the load. With --part a run waits after
+    /// its warm-up, until `measure` says that all parts have come so far.
     #[arg(long)]
     pub commands: bool,
     /// Fail when echoes are owed and nothing has moved for this long

@@ -1,8 +1,8 @@
 //! A part of a load that several processes make together, on one machine or on several.
 //!
 //! The whole is one load: its connections, its rate and its echoes are dealt over the threads of
-//! all parts as they would be over those of one process, and the seed is the same. So three parts of
-//! one thread each send what one process of three threads sends: the same bytes on the same
+//! all parts as they would be over those of one process, and the seed is the same. So three parts
+//! of one thread each send what one process of three threads sends: the same bytes on the same
 //! connections, due at the same times after the beginning.
 
 use std::str::FromStr;
@@ -16,7 +16,7 @@ use super::latency::{self, Latencies};
 
 /// Which part of a load, counted from 0, and of how many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Part {
+pub struct LoadPart {
     pub index: usize,
     pub of: usize,
 }
@@ -24,14 +24,14 @@ pub struct Part {
 /// The most parts that a load may have.
 pub const PARTS_MAX: usize = 1024;
 
-impl Part {
+impl LoadPart {
     /// Returns whether there are others.
     pub fn has_others(self) -> bool {
         self.of > 1
     }
 }
 
-impl FromStr for Part {
+impl FromStr for LoadPart {
     type Err = String;
 
     fn from_str(text: &str) -> std::result::Result<Self, String> {
@@ -112,10 +112,10 @@ mod tests {
 
     #[test]
     fn parts_are_counted_from_one() {
-        assert_eq!("1/1".parse(), Ok(Part { index: 0, of: 1 }));
-        assert_eq!("3/3".parse(), Ok(Part { index: 2, of: 3 }));
+        assert_eq!("1/1".parse(), Ok(LoadPart { index: 0, of: 1 }));
+        assert_eq!("3/3".parse(), Ok(LoadPart { index: 2, of: 3 }));
         for bad in ["0/3", "4/3", "1", "1/0", "a/b", "1/2000", "-1/2", "1/2/3"] {
-            assert!(bad.parse::<Part>().is_err(), "{bad}");
+            assert!(bad.parse::<LoadPart>().is_err(), "{bad}");
         }
     }
 }

@@ -15,7 +15,7 @@ use super::limits::{DURATION_MAX, SourceAddresses};
 use super::message::Message;
 use super::options::Options;
 use super::pace::{Budget, share};
-use super::part::Part;
+use super::part::LoadPart;
 use super::result::Close;
 use super::schedule::{OpenLoop, ThreadShare};
 
@@ -60,7 +60,7 @@ pub struct LoadPlan {
     /// How long after the window echoes may be owed.
     pub drain_max: Duration,
     /// The part of the load that this process makes; connections and rate are the whole's.
-    pub part: Part,
+    pub part: LoadPart,
     /// Threads of this part. The others have as many.
     pub threads: usize,
     pub file_tables: FileTables,

@@ -125,6 +125,9 @@ pub struct LoadResult {
     /// 50 ms at most; in a longer gap it was stopped (SIGSTOP, a paused machine) or had no CPU.
     #[serde(default)]
     pub longest_gap_ns: Option<u64>,
+    /// The name of the part of a load that had this gap.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub longest_gap_of: Option<String>,
     /// By how much the windows of a load's parts may have begun apart, in ns.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub began_apart_ns: Option<u64>,
@@ -541,6 +544,7 @@ mod tests {
             window_start_ns: Some(3),
             window_end_ns: Some(u64::MAX),
             longest_gap_ns: Some(50_000_000),
+            longest_gap_of: Some("load 1".to_owned()),
             began_apart_ns: Some(7),
             behind: vec!["load 2".to_owned()],
             samples: None,

@@ -42,6 +42,10 @@ pub fn sum(results: &[LoadResult]) -> Result<LoadResult> {
         began_apart_ns: results.iter().filter_map(|result| result.began_apart_ns).max(),
         behind: results.iter().flat_map(|result| result.behind.clone()).unique().collect(),
         longest_gap_ns: results.iter().filter_map(|result| result.longest_gap_ns).max(),
+        longest_gap_of: results
+            .iter()
+            .max_by_key(|result| result.longest_gap_ns)
+            .and_then(|result| result.longest_gap_of.clone()),
         histogram_log: Some(latency::log(
             &latencies_ns,
             SystemTime::now(),

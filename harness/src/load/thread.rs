@@ -29,7 +29,8 @@ pub const EVENTS: usize = 1024;
 pub const TIMER: Token = Token(usize::MAX);
 
 /// A thread's connections. With `threads` in all parts of the load together, connection `number`
-/// belongs to thread `number % threads` of these, as its `number / threads`th. The active ones have the lowest numbers, so they are the first here too.
+/// belongs to thread `number % threads` of these, as its `number / threads`th. The active ones have
+/// the lowest numbers, so they are the first here too.
 pub struct LoadThread {
     pub shared: Arc<Shared>,
     pub thread: usize,

@@ -173,8 +173,7 @@ impl ThreadPool {
         for of_thread in &shared.progress {
             of_thread.echoes.store(0, Relaxed);
         }
-        let (mut parts, timed) = (Vec::new(), budget.duration());
-        let mut interrupted = false;
+        let (mut parts, timed, mut interrupted) = (Vec::new(), budget.duration(), false);
         let warmup_start_ns = monotonic_ns();
         let runs_before = self.runs;
         self.runs += 1;
@@ -208,12 +207,9 @@ impl ThreadPool {
         let late_ns = monotonic_ns().saturating_sub(shared.window.end_ns());
         report(LoadEvent::Measured)?;
         interrupted |= self.collect(&mut parts, None)?;
-        let end_ns = if timed.is_some() {
-            shared.window.end_ns()
-        } else {
-            // A fixed number of echoes ends with its last one.
-            let last_ns = parts.iter().map(|part| part.last_ns).max();
-            last_ns.filter(|&last_ns| last_ns > 0).unwrap_or(start_ns)
+        let end_ns = match timed {
+            Some(_) => shared.window.end_ns(),
+            None => end_of_last(&parts).unwrap_or(start_ns),
         };
         let totals = RunTotals {
             connections: shared.plan.own(self.connections),
@@ -338,6 +334,11 @@ impl ThreadPool {
             }
         }
     }
+}
+
+/// Returns when the last echo came back, with which a fixed number of them ends.
+fn end_of_last(parts: &Parts) -> Option<u64> {
+    parts.iter().map(|part| part.last_ns).max().filter(|&last_ns| last_ns > 0)
 }
 
 /// Lives a thread's life, and reports how it ended if by an error or a panic.

@@ -87,6 +87,7 @@ impl RunTotals {
             window_start_ns: Some(self.start_ns),
             window_end_ns: Some(self.end_ns),
             longest_gap_ns: gaps_ns.max().max(Some(self.late_ns)),
+            longest_gap_of: None,
             began_apart_ns: None,
             behind: Vec::new(),
             samples: None,

@@ -165,10 +165,12 @@ impl Client {
         };
         let parts: Vec<LoadResult> = events.into_iter().filter_map(result).collect();
         let mut whole = merge(&parts, self.is_one_clock)?;
-        let named = self.loads.iter().filter_map(|load| load.name.as_deref());
+        let named = || self.loads.iter().filter_map(|load| load.name.as_deref()).zip(&parts);
         let why =
             |(name, part): (&str, &LoadResult)| Some(format!("{name} {}", part.why_behind()?));
-        whole.behind = named.zip(&parts).filter_map(why).collect();
+        whole.behind = named().filter_map(why).collect();
+        whole.longest_gap_of =
+            named().max_by_key(|(_, part)| part.longest_gap_ns).map(|(name, _)| name.to_owned());
         whole.began_apart_ns = self.began_apart.map(|apart| apart.as_nanos() as u64);
         Ok(whole)
     }

@@ -304,7 +304,7 @@ mod tests {
         let dealt = deal("0,1", &[(HERE, Some("0,1")); 2]);
         assert_eq!((&*dealt.server, dealt.loads), ("0", vec!["1".to_owned(); 2]));
         assert!(dealt.shared_cpu && dealt.loads_share_cpu && dealt.client_threads == 1);
-        // Elsewhere nothing is pinned from here. What is not known to be apart may share.
+        // Elsewhere nothing is pinned from here.
         let dealt = deal("0-3", &[(false, Some("0-3")); 2]);
         assert!(dealt.loads.is_empty() && dealt.client.is_empty());
     }

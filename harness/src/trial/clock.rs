@@ -45,18 +45,21 @@ fn bound_ns(window_ns: u64) -> u64 {
 const LOAD_WAITS_NS: u64 = 50_000_000;
 
 /// The load's window, by its own clock.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct LoadWindow {
     start_ns: u64,
     end_ns: u64,
     longest_gap_ns: u64,
+    /// The load whose gap that was.
+    who: String,
 }
 
 impl LoadWindow {
     /// Reads it from a result; none if another version of the load gave that.
     pub fn of(result: &LoadResult) -> Option<Self> {
         let (start_ns, end_ns) = (result.window_start_ns?, result.window_end_ns?);
-        Some(Self { start_ns, end_ns, longest_gap_ns: result.longest_gap_ns? })
+        let who = result.longest_gap_of.as_deref().unwrap_or("the load").to_owned();
+        Some(Self { start_ns, end_ns, longest_gap_ns: result.longest_gap_ns?, who })
     }
 
     fn ns(&self) -> u64 {
@@ -69,7 +72,7 @@ const UNTOLD: &str =
     "the load does not tell when its window was: copy this version of ringmark to its side";
 
 /// Says that the parts of a load did not begin together.
-pub fn began_apart(window: Option<LoadWindow>, apart_ns: Option<u64>) -> Option<String> {
+pub fn began_apart(window: Option<&LoadWindow>, apart_ns: Option<u64>) -> Option<String> {
     let (window, apart_ns) = window.zip(apart_ns)?;
     let bound_ns = bound_ns(window.ns());
     (apart_ns > bound_ns).then(|| {
@@ -90,7 +93,7 @@ pub fn not_of_window(
     end: &Moment,
     is_one_clock: bool,
 ) -> Vec<String> {
-    let mut reasons = load_gap(window).into_iter().collect::<Vec<_>>();
+    let mut reasons = load_gap(window.as_ref()).into_iter().collect::<Vec<_>>();
     let Some(window) = window else { return reasons };
     let bound_ns = bound_ns(window.ns());
     let ms = |ns: u64| ns as f64 / 1e6;
@@ -122,13 +125,14 @@ pub fn not_of_window(
 }
 
 /// Returns what the load's own clock says against its figures.
-pub fn load_gap(window: Option<LoadWindow>) -> Option<String> {
+pub fn load_gap(window: Option<&LoadWindow>) -> Option<String> {
     let Some(window) = window else { return Some(UNTOLD.to_owned()) };
     let (gap_ns, bound_ns) = (window.longest_gap_ns, LOAD_WAITS_NS + bound_ns(window.ns()));
     (gap_ns > bound_ns).then(|| {
         format!(
-            "a thread of the load did not look at its clock for {:.1} ms (bound: {:.1} ms): the \
-             load was stopped or had no CPU",
+            "a thread of {} did not look at its clock for {:.1} ms (bound: {:.1} ms): it was \
+             stopped or had no CPU",
+            window.who,
             gap_ns as f64 / 1e6,
             bound_ns as f64 / 1e6
         )
@@ -149,8 +153,12 @@ mod tests {
         gap: u64,
         is_one_clock: bool,
     ) -> String {
-        let window =
-            LoadWindow { start_ns: 1000 * MS, end_ns: 4000 * MS, longest_gap_ns: gap * MS };
+        let window = LoadWindow {
+            start_ns: 1000 * MS,
+            end_ns: 4000 * MS,
+            longest_gap_ns: gap * MS,
+            who: "the load".to_owned(),
+        };
         let moment =
             |ms: u64, asleep: u64| Moment { monotonic_ns: ms * MS, boot_ns: (ms + asleep) * MS };
         let (begin, end) = (moment(1000 + begin_late, 7), moment(4000 + end_late, 7 + asleep));

@@ -82,7 +82,7 @@ pub fn measure(
         connections: (workload.connections as u64, stood),
         io_workers: *io_workers,
         counters,
-        not_of_window: clock::load_gap(LoadWindow::of(result)).into_iter().collect(),
+        not_of_window: clock::load_gap(LoadWindow::of(result).as_ref()).into_iter().collect(),
         not_in_force: in_force::missing(&outcome.row.knobs, &outcome.row.in_force),
         ..Evidence::default()
     }))

@@ -183,7 +183,7 @@ impl Window {
         let is_one_clock = context.sides().is_none_or(Sides::are_loads_here);
         let window = LoadWindow::of(&self.result);
         let (begin, end) = (&self.before.read_at, &self.after.read_at);
-        let apart = clock::began_apart(window, self.result.began_apart_ns);
+        let apart = clock::began_apart(window.as_ref(), self.result.began_apart_ns);
         apart.into_iter().chain(clock::not_of_window(window, begin, end, is_one_clock)).collect()
     }
 

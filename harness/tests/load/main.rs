@@ -10,6 +10,7 @@ mod echo_server;
 mod fairness;
 mod limits;
 mod open;
+mod parts;
 #[path = "../support/programs.rs"]
 mod programs;
 mod saturated;

@@ -36,6 +36,7 @@ mod resume;
 mod scale;
 mod schema;
 mod services;
+mod several_loads;
 mod suspended;
 mod sweep;
 mod whole_run;

@@ -44,10 +44,10 @@ struct Wire {
 }
 
 /// A process in a network namespace of its own.
-struct Holder(Child);
+pub struct Holder(Child);
 
 impl Holder {
-    fn start() -> io::Result<Self> {
+    pub fn start() -> io::Result<Self> {
         let mut command = Command::new("cat");
         command.stdin(Stdio::piped()).stdout(Stdio::null());
         // SAFETY: takes no pointer.
@@ -55,13 +55,17 @@ impl Holder {
         command.spawn().map(Self)
     }
 
+    pub fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
     /// Returns the command that starts a program in its namespace.
-    fn prefix(&self) -> String {
+    pub fn prefix(&self) -> String {
         format!("nsenter --net=/proc/{}/ns/net", self.0.id())
     }
 
     /// Runs `ip` in there.
-    fn ip(&self, arguments: &str) -> io::Result<()> {
+    pub fn ip(&self, arguments: &str) -> io::Result<()> {
         let prefix = self.prefix();
         let mut words = prefix.split(' ').chain(["ip"]).chain(arguments.split(' '));
         let output = Command::new(words.next().unwrap()).args(words).output()?;
@@ -183,14 +187,14 @@ fn is_readable(file: &File, timeout_ms: libc::c_int) -> bool {
     unsafe { libc::poll(&raw mut entry, 1, timeout_ms) == 1 }
 }
 
-fn of_pass<'a>(rows: &'a [Row], pass: &str) -> Vec<&'a Row> {
+pub fn of_pass<'a>(rows: &'a [Row], pass: &str) -> Vec<&'a Row> {
     let rows: Vec<&Row> = rows.iter().filter(|row| row["pass"] == pass).collect();
     assert!(!rows.is_empty());
     rows
 }
 
 /// Every row that a busy machine did not cost has figures.
-fn measured<'a>(rows: &[&'a Row]) -> Vec<&'a Row> {
+pub fn measured<'a>(rows: &[&'a Row]) -> Vec<&'a Row> {
     for row in rows {
         assert!(["ok", "client-limited", "rejected"].contains(&row["status"].as_str()), "{row:?}");
     }
@@ -506,7 +510,7 @@ fn a_repeated_run_is_where_it_was() {
 }
 
 /// A program of a person's own, in the place of the run.
-fn script(place: &Place, name: &str, text: &str) {
+pub fn script(place: &Place, name: &str, text: &str) {
     let path = place.path(name);
     fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
