@@ -46,8 +46,8 @@ pub fn named(call: &str) -> impl FnOnce(io::Error) -> io::Error + '_ {
 pub fn advice(errno: i32) -> &'static str {
     match errno {
         libc::EMFILE => {
-            ": no more files may be open; raise `ulimit -n`, or give fewer --ports or more \
-             --workers"
+            ": no more files may be open; raise `ulimit -n`, or give fewer --ports, or more \
+             --workers if each has a table of files of its own"
         }
         libc::ENFILE => ": the machine may have no more files open; raise `sysctl fs.file-max`",
         libc::ENOMEM => {

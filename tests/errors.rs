@@ -117,15 +117,17 @@ fn services_that_make_no_sense() {
 
 #[test]
 fn ports_that_cannot_be_dealt() {
-    for Backend { name, .. } in supported() {
+    for Backend { name, shares_files, .. } in supported() {
         let with = |arguments: &[&str], words: &[&str]| {
             check_refused(
                 &[&["--backend", &name, "--listen", "127.0.0.1:0"], arguments].concat(),
                 words,
             );
         };
-        with(&["--ports", "3", "--workers", "2"], &["--ports 3", "--workers 2", "multiple"]);
-        with(&["--ports", "1", "--workers", "2"], &["--ports 1", "--workers 2", "multiple"]);
+        if !shares_files {
+            with(&["--ports", "3", "--workers", "2"], &["--ports 3", "--workers 2", "multiple"]);
+            with(&["--ports", "1", "--workers", "2"], &["--ports 1", "--workers 2", "multiple"]);
+        }
         with(&["--cpus", "4000"], &["CPU 4000", "--cpus"]);
         let held = ["--backend", &name, "--listen", "127.0.0.1:0", "--hold"];
         let (said, complained) = refused(Command::new(&*SERVER).args(held));
@@ -212,7 +214,7 @@ fn path_in_use() {
     let address = |name: &str| format!("unix:{}/{name}", folder.path().display());
     let (text, nowhere) = (folder.path().join("text"), address("none/echo.sock"));
     fs::write(&text, "mine").expect("a file");
-    for Backend { name, .. } in supported() {
+    for Backend { name, shares_files, .. } in supported() {
         let with = |listen: &str, more: &[&str], words: &[&str]| {
             let arguments = [&["--backend", &name, "--listen", listen], more].concat();
             check_refused(&arguments, words);
@@ -220,7 +222,9 @@ fn path_in_use() {
         with(&address("text"), &[], &["Address already in use", "no socket"]);
         with(&nowhere, &[], &[&nowhere, "no such folder"]);
         with(&address("a"), &["--ports", "2"], &["one path", "--ports"]);
-        with(&address("a"), &["--workers", "2"], &["one path", "--workers"]);
+        if !shares_files {
+            with(&address("a"), &["--workers", "2"], &["one path", "--workers"]);
+        }
         with(&address(&"a".repeat(108)), &[], &["at most 107"]);
 
         let taken = address(&name);

@@ -54,5 +54,4 @@ pub mod select;
 mod selector;
 
 pub use batch::RECEIVE_BYTES;
-pub use epoll::EVENTS_PER_WAIT;
 pub use event_loop::ACCEPTS;

@@ -20,6 +20,10 @@
 //! taken: events alone keep workers apart. It waits in one case: a descriptor that was just closed
 //! is opened again before its last turn is over.
 //!
+//! # Who takes how much
+//! By default a wait takes one event (`events_per_wait`), so that whoever is free has the next. A
+//! worker that takes more serves them one after the other, while others may sleep.
+//!
 //! # The end
 //! The stop signal is registered for as long as it lasts, so that every worker hears of it. The
 //! last to leave [drains](crate::drain) all connections, and closes the listeners: before that, an
@@ -27,9 +31,9 @@
 
 mod places;
 
-use crate::backend::readiness::{ACCEPTS, EVENTS_PER_WAIT, RECEIVE_BYTES};
+use crate::backend::readiness::{ACCEPTS, RECEIVE_BYTES};
 use crate::connection::{self, Unsent};
-use crate::contract::{Backend, BackendFacts, Facts, Knobs, Needs, Unsupported, WorkerTask};
+use crate::contract::{Backend, BackendFacts, Facts, Knob, Knobs, Needs, Unsupported, WorkerTask};
 use crate::counters::Counters;
 use crate::drain::{self, Owed};
 use crate::error::{interrupted, named, would_block};
@@ -47,7 +51,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// A worker of those that share an epoll.
 pub struct EpollShared<C: Conversation> {
     common: Arc<Common<C>>,
-    listeners: Vec<RawFd>,
+    listeners: Vec<Listener>,
     accepts_per_turn: usize,
     events_per_wait: usize,
     receive_bytes: usize,
@@ -70,9 +74,11 @@ struct Common<C> {
 #[derive(Default)]
 struct Crew {
     present: usize,
-    /// The listeners of all.
+    /// The listeners of all, once they are waited for.
     listeners: Vec<Listener>,
     rest: AcceptPause,
+    /// Listeners that were reported, and are not waited for before the rest is over.
+    unarmed: Vec<RawFd>,
 }
 
 /// A connection.
@@ -116,6 +122,13 @@ const LISTENER: u64 = 1 << 32;
 /// Marks the stop signal.
 const STOP: u64 = 1 << 33;
 
+const EVENTS_PER_WAIT: Knob = Knob::number(
+    "events_per_wait",
+    1,
+    1..=65_536,
+    "events taken by one epoll_wait at most; a worker serves all that it takes before another may",
+);
+
 /// Sends of a conversation before the others get their turn.
 const SENDS_PER_TURN: usize = 16;
 
@@ -144,14 +157,10 @@ where
     fn new(task: WorkerTask<'_, C::Terms>) -> io::Result<Self> {
         let WorkerTask { listeners, knobs, service: terms, team } = task;
         let common = team.shared(Common::new)?;
-        let own = listeners.iter().map(|listener| listener.as_raw_fd()).collect();
-        let mut crew = common.crew();
-        crew.present += 1;
-        crew.listeners.extend(listeners);
-        drop(crew);
+        common.crew().present += 1;
         Ok(Self {
             common,
-            listeners: own,
+            listeners,
             accepts_per_turn: knobs.size(ACCEPTS.name),
             events_per_wait: knobs.size(EVENTS_PER_WAIT.name),
             receive_bytes: knobs.size(RECEIVE_BYTES.name),
@@ -164,25 +173,35 @@ where
         Facts::from_iter([("trigger".to_owned(), "level, once".into())])
     }
 
-    fn run(self, counters: &Counters, stop: &Stop) -> io::Result<()> {
-        let served = self.serve_until_stop(counters, stop);
-        let left = self.common.leave();
-        served?;
-        drain::drain(left, self.terms, stop.drain_time(), counters)
+    fn run(mut self, counters: &Counters, stop: &Stop) -> io::Result<()> {
+        let common = Arc::clone(&self.common);
+        let member = Member(&common);
+        let served = self.join(counters, stop).and_then(|()| self.serve_until_stop(counters));
+        // The last to leave may have failed; the connections are those of all.
+        let drained = drain::drain(member.leave(), self.terms, stop.drain_time(), counters);
+        served.and(drained)
     }
 }
 
-impl<C: Conversation> Common<C> {
-    fn new() -> io::Result<Self> {
-        Ok(Self {
-            epoll: sys::epoll_create()?,
-            connections: Places::new()?,
-            closed: AtomicU64::new(0),
-            rests: AtomicBool::new(false),
-            crew: Mutex::default(),
-        })
-    }
+/// A worker of those that are present. One that panics leaves too.
+struct Member<'a, C>(&'a Common<C>);
 
+impl<C> Member<'_, C> {
+    /// Leaves; the last one gets all connections.
+    fn leave(self) -> Vec<Owed<C>> {
+        let left = self.0.leave();
+        std::mem::forget(self);
+        left
+    }
+}
+
+impl<C> Drop for Member<'_, C> {
+    fn drop(&mut self) {
+        drop(self.0.leave());
+    }
+}
+
+impl<C> Common<C> {
     fn crew(&self) -> MutexGuard<'_, Crew> {
         // No worker panics while it holds the lock.
         self.crew.lock().unwrap_or_else(PoisonError::into_inner)
@@ -202,6 +221,18 @@ impl<C: Conversation> Common<C> {
         };
         self.connections.take_all().map(owed).collect()
     }
+}
+
+impl<C: Conversation> Common<C> {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            epoll: sys::epoll_create()?,
+            connections: Places::new()?,
+            closed: AtomicU64::new(0),
+            rests: AtomicBool::new(false),
+            crew: Mutex::default(),
+        })
+    }
 
     fn control(
         &self,
@@ -220,15 +251,28 @@ impl<C: Conversation> Common<C> {
             .map_err(named("epoll_ctl"))
     }
 
-    /// Accepting in vain rests, since `closed` connections were closed. The listeners that have
-    /// been reported are not waited for; connections wait in their queues.
-    fn rest(&self, closed: u64) {
-        self.crew().rest.begin(closed);
+    /// Accepting in vain rests, since `closed` connections were closed. This listener is not waited
+    /// for meanwhile; connections wait in its queue.
+    fn rest(&self, closed: u64, listener: RawFd) {
+        let mut crew = self.crew();
+        crew.rest.begin(closed);
+        crew.unarmed.push(listener);
         self.rests.store(true, SeqCst);
     }
 
-    /// Waits for all listeners again, if a rest is over. How long the wait for events may last,
-    /// in ms: -1 is for ever.
+    /// Whether accepting rests. Then who began that listens again when it is over, to this listener
+    /// too.
+    fn joins_rest(&self, listener: RawFd) -> bool {
+        if !self.rests.load(SeqCst) {
+            return false;
+        }
+        let mut crew = self.crew();
+        let rests = crew.rest.left().is_some();
+        crew.unarmed.extend(rests.then_some(listener));
+        rests
+    }
+
+    /// Ends a rest that is over. How long the wait for events may last, in ms: -1 is for ever.
     fn end_rest(&self, counters: &Counters) -> io::Result<libc::c_int> {
         if !self.rests.load(SeqCst) {
             return Ok(-1);
@@ -236,8 +280,7 @@ impl<C: Conversation> Common<C> {
         let mut crew = self.crew();
         if crew.rest.is_over(self.closed.load(SeqCst)) {
             self.rests.store(false, SeqCst);
-            let mut listeners = crew.listeners.iter();
-            listeners.try_for_each(|listener| self.listen(counters, listener.as_raw_fd()))?;
+            crew.unarmed.drain(..).try_for_each(|listener| self.listen(counters, listener))?;
         }
         // A millisecond more, or the wait could end just before the rest does.
         Ok(crew.rest.left().map_or(-1, |left| left.as_millis() as libc::c_int + 1))
@@ -270,10 +313,9 @@ impl<C: Conversation> Common<C> {
 }
 
 impl<C: Conversation> EpollShared<C> {
-    fn serve_until_stop(&self, counters: &Counters, stop: &Stop) -> io::Result<()> {
+    /// Waits for the stop signal and the worker's listeners, and gives these to the crew.
+    fn join(&mut self, counters: &Counters, stop: &Stop) -> io::Result<()> {
         let common = &*self.common;
-        let mut events = vec![libc::epoll_event { events: 0, u64: 0 }; self.events_per_wait];
-        let mut buffer = vec![0; self.receive_bytes];
         let add = |fd, events, mark| {
             let added = common.control(counters, libc::EPOLL_CTL_ADD, fd, events, mark);
             added.map_err(named("epoll_ctl"))
@@ -283,7 +325,17 @@ impl<C: Conversation> EpollShared<C> {
             ErrorKind::AlreadyExists => Ok(()),
             _ => Err(error),
         })?;
-        self.listeners.iter().try_for_each(|&listener| add(listener, INPUT | ONCE, LISTENER))?;
+        for listener in self.listeners.drain(..) {
+            add(listener.as_raw_fd(), INPUT | ONCE, LISTENER)?;
+            common.crew().listeners.push(listener);
+        }
+        Ok(())
+    }
+
+    fn serve_until_stop(&self, counters: &Counters) -> io::Result<()> {
+        let common = &*self.common;
+        let mut events = vec![libc::epoll_event { events: 0, u64: 0 }; self.events_per_wait];
+        let mut buffer = vec![0; self.receive_bytes];
         loop {
             let timeout_ms = common.end_rest(counters)?;
             let ready =
@@ -306,20 +358,21 @@ impl<C: Conversation> EpollShared<C> {
         let common = &*self.common;
         // From before accepting, so that what is closed between a failure and the rest ends that.
         let closed = common.closed.load(SeqCst);
-        let mut rests = common.rests.load(SeqCst);
+        if common.joins_rest(listener) {
+            return Ok(());
+        }
         for _ in 0..self.accepts_per_turn {
-            if rests {
-                break;
-            }
             match listener::accept(counters, listener, sys::accept4)? {
                 Accepted::Connection(socket) => common.open(counters, socket),
                 Accepted::Drained => break,
-                Accepted::Paused => rests = true,
+                Accepted::Paused => {
+                    common.rest(closed, listener);
+                    return Ok(());
+                }
             }
         }
-        // Who begins a rest, or meets one, wakes up when it is over, and listens again.
-        if rests || common.listen(counters, listener).is_err() {
-            common.rest(closed);
+        if common.listen(counters, listener).is_err() {
+            common.rest(closed, listener);
         }
         Ok(())
     }
@@ -328,16 +381,19 @@ impl<C: Conversation> EpollShared<C> {
     fn take_turn(&self, counters: &Counters, fd: RawFd, events: u32, buffer: &mut [u8]) {
         let common = &*self.common;
         let Some(place) = common.connections.place(fd) else { return };
-        let mut place = lock(place);
-        let Some(served) = &mut *place else { return };
+        let mut guard = lock(place);
+        let Some(served) = &mut *guard else { return };
         let turn = self.serve(counters, served, events & END_OR_INPUT != 0, buffer);
-        // One for which that fails would never be served again.
-        if let Turn::WaitFor(wanted) = turn
-            && common.control(counters, libc::EPOLL_CTL_MOD, fd, wanted | ONCE, 0).is_ok()
-        {
-            return;
+        if let Turn::WaitFor(wanted) = turn {
+            // The next to be told of it must find it unlocked.
+            drop(guard);
+            if common.control(counters, libc::EPOLL_CTL_MOD, fd, wanted | ONCE, 0).is_ok() {
+                return;
+            }
+            // It would never be served again, and nobody else knows of it.
+            guard = lock(place);
         }
-        if let Some(served) = place.take() {
+        if let Some(served) = guard.take() {
             counters.bytes_abandoned.add(served.owed_bytes());
             common.close(counters, served.fd);
         }

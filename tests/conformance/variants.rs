@@ -72,11 +72,18 @@ pub const VARIANTS: &[Variant] = &[
             "the_kernel_tells_what_it_copied",
         ],
     },
-    // Clients use the first port alone, whose listener is one worker's.
+    Variant {
+        name: "crew::unix",
+        place: Place::Unix,
+        settings: &["--workers", "4"],
+        fits: |backend| backend.shares_files,
+        cases: &["many_connections", "half_close_while_stopped", "fd_reuse", "drain_idle_peers"],
+    },
+    // One port, whose listener is one worker's.
     Variant {
         name: "crew",
         place: Place::Ip,
-        settings: &["--workers", "4"],
+        settings: &["--workers", "4", "--ports", "1"],
         fits: |backend| backend.shares_files,
         cases: &[
             "every_length_around_buffers",

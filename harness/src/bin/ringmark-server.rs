@@ -197,7 +197,7 @@ fn serve(options: &Options) -> Result<ExitCode> {
     }
     check_zero_copy(&knobs, service, &options.listen)?;
     let sharing = PortSharing::of(&knobs);
-    let ports = count_ports(options, sharing)?;
+    let ports = count_ports(options, entry, sharing)?;
     let stdin = if options.hold { Some(hold(entry)?) } else { None };
     process::raise_open_files_limit()?;
     if let Err(unsupported) = (entry.probe)(&knobs, options.workers) {
@@ -246,11 +246,14 @@ fn check_zero_copy(knobs: &Knobs, service: Service, listen: &Address) -> Result<
 }
 
 /// How many ports it listens on.
-fn count_ports(options: &Options, sharing: PortSharing) -> Result<u16> {
-    let workers = options.workers;
+fn count_ports(options: &Options, entry: &Entry, sharing: PortSharing) -> Result<u16> {
     let is_dealt = sharing == PortSharing::Dealt;
-    let ports = options.ports.unwrap_or(if is_dealt { workers } else { 1 });
-    if is_dealt && !ports.is_multiple_of(workers) {
+    let has_path = options.listen.path().is_some();
+    let by_default = if is_dealt && !has_path { options.workers } else { 1 };
+    let ports = options.ports.unwrap_or(by_default);
+    // Workers that serve each other's connections need no ports of their own.
+    let workers = if entry.shares_files { 1 } else { options.workers };
+    if is_dealt && !has_path && !ports.is_multiple_of(workers) {
         return Err(format!(
             "--ports {ports} is not a multiple of --workers {workers}: some workers would listen \
              on more ports than others; --set listeners=reuseport has all listen on each"
@@ -357,9 +360,9 @@ fn start(
     up.sort_by_key(|up| up.index);
     // Port i was dealt to worker i mod W, as its port i / W: undo that, so that the list is in
     // order of ports. If all have all ports, each stands W times.
-    let each = up[0].addresses.len();
-    let addresses = (0..each).flat_map(|port| up.iter().map(move |up| up.addresses[port].clone()));
-    let mut addresses: Vec<Address> = addresses.collect();
+    let count = up.iter().map(|up| up.addresses.len()).sum();
+    let of_port = |port: usize| up[port % up.len()].addresses[port / up.len()].clone();
+    let mut addresses: Vec<Address> = (0..count).map(of_port).collect();
     addresses.dedup();
     let ready = ServerEvent::Ready {
         format_version: FORMAT_VERSION,

@@ -19,8 +19,7 @@ pub type EpollLevel<C> = Readiness<Epoll<false>, C>;
 /// Edge-triggered: a connection is registered once, and no `epoll_ctl` follows.
 pub type EpollEdge<C> = Readiness<Epoll<true>, C>;
 
-/// A knob of the backends that wait with `epoll_wait`.
-pub const EVENTS_PER_WAIT: Knob =
+const EVENTS_PER_WAIT: Knob =
     Knob::number("events_per_wait", 1024, 1..=65_536, "events taken by one epoll_wait at most");
 
 /// An epoll instance.
