@@ -6,6 +6,7 @@
 
 mod imports;
 mod prose;
+mod reference;
 mod sources;
 
 use std::collections::BTreeMap;

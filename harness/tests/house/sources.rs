@@ -54,7 +54,8 @@ impl Source {
     }
 }
 
-fn root() -> PathBuf {
+/// Returns the folder of the repository.
+pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
