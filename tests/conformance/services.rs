@@ -109,11 +109,17 @@ fn exchange_with_slow_readers(backend: &Backend) {
         let mut slow: Vec<Client> = (0..4).map(|_| greet_narrow(&server, sizes)).collect();
         let mut quick = greet(&server, sizes);
         thread::scope(|scope| {
-            for client in &mut slow {
-                scope.spawn(|| client.sender.send(40 * sizes.0 as usize));
+            let mut receivers = Vec::new();
+            for Client { sender, receiver, .. } in &mut slow {
+                scope.spawn(|| sender.send(40 * sizes.0 as usize));
+                receivers.push(receiver);
             }
             // Others are served meanwhile.
             quick.exchange(10 * sizes.0 as usize);
+            // Sockets need not hold all that they send: now they take as well.
+            for receiver in receivers {
+                scope.spawn(|| receiver.receive(40 * sizes.1 as usize));
+            }
         });
         finish(quick, 10 * sizes.1);
         side_by_side(slow, |client| finish(client, 40 * sizes.1));
