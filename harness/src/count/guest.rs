@@ -16,7 +16,7 @@ use super::job::{Count, GuestCommand, GuestEvent, Job, Map, OUT};
 use crate::machine::cpuinfo_value;
 use crate::machine::link::bring_up;
 use crate::machine::network_namespace::NetworkNamespace;
-use crate::programs::client::Client;
+use crate::programs::client::{Client, Starter};
 use crate::programs::marks::Mark;
 use crate::programs::process::Interruptions;
 use crate::programs::server::{FIRST_PORT, RefusedByKernel, Server};
@@ -200,7 +200,8 @@ fn measure(index: usize, count: &Count, answers: &mut Answers) -> Result<()> {
     ];
     arguments.extend(workload.load_options());
     arguments.extend(workload.all_echoes(2 * each));
-    let mut load = Client::start(&arguments, None, None, Some(&namespace), &interruptions)?;
+    let starter = Starter { namespace: Some(&namespace), ..Starter::default() };
+    let mut load = Client::start(&arguments, &starter, &interruptions)?;
     load.set_connections(workload.connections)?;
     server.await_open(workload.connections as u64)?;
     load.measure(&workload.echo_command(each), PATIENCE)?;

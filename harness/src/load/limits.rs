@@ -97,6 +97,13 @@ limited_numbers! {
     SourceAddresses(usize): 1, 254, "give 1 to 254 addresses";
 }
 
+/// A client that uses more of its CPUs than this is taken to be the bottleneck.
+pub const CLIENT_BUSY_PERCENT: f64 = 90.0;
+
+/// An open loop must send, and get back, this share of its messages in time. Below it the load was
+/// not the one asked for.
+pub const OFFERED_SHARE: f64 = 0.99;
+
 /// The longest duration of a load, its warm-up or a wait.
 pub const DURATION_MAX: Duration = Duration::from_secs(86_400);
 

@@ -21,8 +21,9 @@ pub fn merge(parts: &[LoadResult], is_one_clock: bool) -> Result<LoadResult> {
     let samples = samples.collect::<Result<Vec<&PartSamples>>>()?;
     ensure!(!samples.is_empty(), "a load has no parts");
     let mut latencies = Latencies::default();
-    for of_part in &samples {
-        latencies.add(&of_part.latencies()?);
+    for (of_part, number) in samples.iter().zip(1..) {
+        let of_part = of_part.latencies().with_context(|| format!("samples of part {number}"))?;
+        latencies.add(&of_part);
     }
     let duration_s = most(parts, |part| part.duration_s);
     let window = Duration::from_secs_f64(duration_s);
@@ -47,6 +48,7 @@ pub fn merge(parts: &[LoadResult], is_one_clock: bool) -> Result<LoadResult> {
         latency_us: latencies.latency_us(),
         open: open(parts, &latencies),
         fairness: of_all_connections(&samples).and_then(|all| fairness::of(&all, samples[0].ports)),
+        cpu_in_all_ns: parts.iter().map(|part| part.cpu_in_all_ns).sum(),
         client_cpu_ns: count(|part| part.client_cpu_ns),
         // The busiest part limits the whole.
         client_cpu_ratio: most(parts, |part| part.client_cpu_ratio),

@@ -13,6 +13,8 @@ use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
 use super::latency::{self, Latencies};
+use super::limits::{CLIENT_BUSY_PERCENT, OFFERED_SHARE};
+use crate::statistics::median;
 
 /// Which part of a load, counted from 0, and of how many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +44,63 @@ impl FromStr for LoadPart {
         numbers.map(|(number, of)| Self { index: number - 1, of }).ok_or_else(|| {
             format!("give a part and how many there are, as 1/3: from 1/1 to 1024/{PARTS_MAX}")
         })
+    }
+}
+
+/// Messages that a part may send after the window's end, besides one of a hundred: at its edge one
+/// is soon late.
+const EDGE: f64 = 2.0;
+
+/// The figures that show whether a part of a load did what was asked of it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PartEffort {
+    /// Its name among several.
+    pub name: String,
+    /// The measuring window, in s.
+    pub duration_s: f64,
+    /// Its CPU time as a share of what it could use.
+    pub cpu_ratio: f64,
+    /// Messages of an open loop that were due within the window, and those that it did not send.
+    pub due: f64,
+    pub unsent: u64,
+    /// Medians, in µs.
+    pub send_lag_p50_us: Option<f64>,
+    pub latency_p50_us: Option<f64>,
+}
+
+impl PartEffort {
+    /// Returns the same over several windows: sums, and medians of medians.
+    pub fn sum(turns: &[&Self]) -> Self {
+        let total = |value: fn(&Self) -> f64| turns.iter().map(|turn| value(turn)).sum::<f64>();
+        let middle = |value: fn(&Self) -> Option<f64>| {
+            median(&mut turns.iter().filter_map(|turn| value(turn)).collect::<Vec<_>>())
+        };
+        let duration_s = total(|turn| turn.duration_s);
+        Self {
+            name: turns.first().map_or(String::new(), |turn| turn.name.clone()),
+            duration_s,
+            cpu_ratio: total(|turn| turn.cpu_ratio * turn.duration_s) / duration_s,
+            due: total(|turn| turn.due),
+            unsent: turns.iter().map(|turn| turn.unsent).sum(),
+            send_lag_p50_us: middle(|turn| turn.send_lag_p50_us),
+            latency_p50_us: middle(|turn| turn.latency_p50_us),
+        }
+    }
+
+    /// Returns why it could not do what was asked of it, if so.
+    pub fn why_behind(&self) -> Option<String> {
+        let (name, busy_percent) = (&self.name, self.cpu_ratio * 100.0);
+        if busy_percent > CLIENT_BUSY_PERCENT {
+            return Some(format!("{name} used {busy_percent:.0} % of its CPU"));
+        }
+        if self.unsent as f64 > (1.0 - OFFERED_SHARE) * self.due + EDGE {
+            return Some(format!(
+                "{name} did not send {} of {:.0} messages within the window",
+                self.unsent, self.due
+            ));
+        }
+        let (lag, all) = self.send_lag_p50_us.zip(self.latency_p50_us)?;
+        (lag > all / 2.0).then(|| format!("{name} sent half of its messages over {lag:.0} µs late"))
     }
 }
 
@@ -109,6 +168,36 @@ pub fn parse(text: &str) -> Result<Histogram<u64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_part_is_behind_by_its_own_figures() {
+        let part = PartEffort {
+            name: "load 2".to_owned(),
+            duration_s: 0.1,
+            cpu_ratio: 0.5,
+            due: 21.0,
+            unsent: 2,
+            send_lag_p50_us: Some(10.0),
+            latency_p50_us: Some(100.0),
+        };
+        let why = |part: PartEffort| part.why_behind().unwrap_or_default();
+        // At a window's edge.
+        assert_eq!(part.why_behind(), None);
+        assert_eq!(
+            why(PartEffort { unsent: 3, ..part.clone() }),
+            "load 2 did not send 3 of 21 messages within the window"
+        );
+        assert_eq!(
+            why(PartEffort { cpu_ratio: 0.91, ..part.clone() }),
+            "load 2 used 91 % of its CPU"
+        );
+        let late = PartEffort { send_lag_p50_us: Some(51.0), ..part.clone() };
+        assert_eq!(why(late), "load 2 sent half of its messages over 51 µs late");
+        // Two of each turn are too many in all.
+        let sum = PartEffort::sum(&[&part; 10]);
+        assert_eq!((sum.unsent, sum.due, sum.cpu_ratio), (20, 210.0, 0.5));
+        assert!(sum.why_behind().is_some() && part.why_behind().is_none());
+    }
 
     #[test]
     fn parts_are_counted_from_one() {

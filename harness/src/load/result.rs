@@ -8,16 +8,10 @@ use ringmark::whereabouts::Whereabouts;
 use serde::{Deserialize, Serialize};
 
 use super::outstanding::{ACCEPT_QUEUE, Outstanding};
-use super::part::PartSamples;
+use super::part::{PartEffort, PartSamples};
 
 pub use super::latency::LatencyUs;
-
-/// A client that uses more of its CPUs than this is taken to be the bottleneck.
-pub const CLIENT_BUSY_PERCENT: f64 = 90.0;
-
-/// An open loop must send, and get back, this share of its messages in time. Below it the load was
-/// not the one asked for.
-pub const OFFERED_SHARE: f64 = 0.99;
+pub use super::limits::{CLIENT_BUSY_PERCENT, OFFERED_SHARE};
 
 /// A line of JSON on stdout.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -49,6 +43,21 @@ pub enum LoadEvent {
     Echoed(LoadResult),
     /// Every echo of a `run` is back, or owed for too long.
     Result(LoadResult),
+}
+
+impl LoadEvent {
+    /// Returns its name in JSON.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Started(_) => "started",
+            Self::Connections { .. } => "connections",
+            Self::Warm => "warm",
+            Self::Measuring => "measuring",
+            Self::Measured => "measured",
+            Self::Echoed(_) => "echoed",
+            Self::Result(_) => "result",
+        }
+    }
 }
 
 /// The result of one run.
@@ -97,6 +106,9 @@ pub struct LoadResult {
     /// How evenly the echoes of a timed closed loop fell to connections and ports. In any other run
     /// that is not the server's doing.
     pub fairness: Option<Fairness>,
+    /// CPU that the load used from the beginning of the run until all was back, in ns.
+    #[serde(default)]
+    pub cpu_in_all_ns: Option<u64>,
     /// CPU that the load used within the window, user and system, all threads, in ns.
     pub client_cpu_ns: u64,
     /// `client_cpu_ns` as a share of the window times the CPUs that the load can use (threads or
@@ -131,9 +143,9 @@ pub struct LoadResult {
     /// By how much the windows of a load's parts may have begun apart, in ns.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub began_apart_ns: Option<u64>,
-    /// Names of the parts of a load that did not come to do what was asked of them, and why.
+    /// With several parts: the figures that show whether each did what was asked of it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub behind: Vec<String>,
+    pub parts: Vec<PartEffort>,
     /// With `--part`: the samples of the part.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub samples: Option<Box<PartSamples>>,
@@ -308,31 +320,38 @@ impl LoadResult {
 
     /// Whether the load itself could not do what was asked of it.
     fn is_client_behind(&self) -> bool {
-        self.why_behind().is_some()
+        let is_late = self.open.as_ref().is_some_and(|open| {
+            let both = open.send_lag_us.p50.zip(self.latency_p50_at_least());
+            let due = open.offered_per_s * self.duration_s;
+            both.is_some_and(|(lag, all)| lag > all / 2.0)
+                || open.unsent as f64 > (1.0 - OFFERED_SHARE) * due
+        });
+        is_late || self.client_cpu_ratio * 100.0 > CLIENT_BUSY_PERCENT
     }
 
-    /// Returns why the load itself could not do what was asked of it, if so.
-    pub fn why_behind(&self) -> Option<String> {
-        let busy_percent = self.client_cpu_ratio * 100.0;
-        if busy_percent > CLIENT_BUSY_PERCENT {
-            return Some(format!("used {busy_percent:.0} % of its CPU"));
+    /// Returns what shows whether a part of a load did what was asked of it.
+    pub fn effort(&self, name: &str) -> PartEffort {
+        let open = self.open.as_ref();
+        PartEffort {
+            name: name.to_owned(),
+            duration_s: self.duration_s,
+            cpu_ratio: self.client_cpu_ratio,
+            due: open.map_or(0.0, |open| open.offered_per_s * self.duration_s),
+            unsent: open.map_or(0, |open| open.unsent),
+            send_lag_p50_us: open.and_then(|open| open.send_lag_us.p50),
+            latency_p50_us: self.latency_p50_at_least(),
         }
-        let open = self.open.as_ref()?;
-        let due = open.offered_per_s * self.duration_s;
-        if open.unsent as f64 > (1.0 - OFFERED_SHARE) * due {
-            return Some(format!(
-                "did not send {} of {due:.0} messages within the window",
-                open.unsent
-            ));
-        }
-        let (lag, all) = open.send_lag_us.p50.zip(self.latency_p50_at_least())?;
-        (lag > all / 2.0).then(|| format!("sent half of its messages over {lag:.0} µs late"))
     }
 
     /// Returns why nothing was measured, if nothing was.
     pub fn nothing_measured(&self) -> Option<String> {
         if self.echoes > 0 || self.interrupted {
             return None;
+        }
+        if self.active_connections == 0 {
+            return Some(
+                "no active connection is this part's: give more of them, or fewer parts".to_owned(),
+            );
         }
         let window = format!("within the window of {:.3} s", self.duration_s);
         Some(if self.open.as_ref().is_some_and(|open| open.offered_per_s == 0.0) {
@@ -527,6 +546,7 @@ mod tests {
                 fastest_over_mean: 2.0,
                 ports: 1.0,
             }),
+            cpu_in_all_ns: Some(100),
             client_cpu_ns: 99,
             client_cpu_ratio: 0.125,
             threads: 1,
@@ -546,7 +566,7 @@ mod tests {
             longest_gap_ns: Some(50_000_000),
             longest_gap_of: Some("load 1".to_owned()),
             began_apart_ns: Some(7),
-            behind: vec!["load 2".to_owned()],
+            parts: vec![PartEffort { name: "load 2".to_owned(), ..PartEffort::default() }],
             samples: None,
             histogram_log: Some("#[…]\n".to_owned()),
         };

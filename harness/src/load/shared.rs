@@ -33,6 +33,11 @@ impl Shared {
         }
     }
 
+    /// Counts the echoes of a run from 0 on.
+    pub fn forget_echoes(&self) {
+        self.progress.iter().for_each(|of_thread| of_thread.echoes.store(0, Relaxed));
+    }
+
     /// Returns the echoes of this run so far.
     pub fn echoes(&self) -> u64 {
         self.progress.iter().map(|of_thread| of_thread.echoes.load(Relaxed)).sum()

@@ -3,9 +3,9 @@
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Result, ensure};
-use itertools::Itertools as _;
 
 use super::latency::{self, LatencyUs};
+use super::part::PartEffort;
 use super::result::{LoadResult, OFFERED_SHARE, OpenResult};
 use crate::statistics::median;
 
@@ -32,6 +32,7 @@ pub fn sum(results: &[LoadResult]) -> Result<LoadResult> {
         // Messages that are owed are longer than any percentile that lies among them.
         latency_us: if owes { LatencyUs::default() } else { LatencyUs::of(&latencies_ns) },
         open: open(results, duration_s),
+        cpu_in_all_ns: results.iter().map(|result| result.cpu_in_all_ns).sum(),
         client_cpu_ns: count(|result| result.client_cpu_ns),
         client_cpu_ratio: total(results, |result| result.client_cpu_ratio * result.duration_s)
             / duration_s,
@@ -40,7 +41,7 @@ pub fn sum(results: &[LoadResult]) -> Result<LoadResult> {
         window_start_ns: None,
         window_end_ns: None,
         began_apart_ns: results.iter().filter_map(|result| result.began_apart_ns).max(),
-        behind: results.iter().flat_map(|result| result.behind.clone()).unique().collect(),
+        parts: parts(results),
         longest_gap_ns: results.iter().filter_map(|result| result.longest_gap_ns).max(),
         longest_gap_of: results
             .iter()
@@ -59,6 +60,15 @@ pub fn sum(results: &[LoadResult]) -> Result<LoadResult> {
         sum.saturated = worst.max_by_key(|saturated| saturated.owed);
     }
     Ok(sum)
+}
+
+/// Returns what each part did in all windows.
+fn parts(results: &[LoadResult]) -> Vec<PartEffort> {
+    let count = results.iter().map(|result| result.parts.len()).min().unwrap_or(0);
+    let of_part = |index: usize| {
+        PartEffort::sum(&results.iter().map(|result| &result.parts[index]).collect::<Vec<_>>())
+    };
+    (0..count).map(of_part).collect()
 }
 
 fn total(results: &[LoadResult], value: impl Fn(&LoadResult) -> f64) -> f64 {

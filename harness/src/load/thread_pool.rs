@@ -170,11 +170,9 @@ impl ThreadPool {
         let shared = self.shared.clone();
         let active = self.connections.min(shared.plan.active);
         let own_active = shared.plan.own(active);
-        for of_thread in &shared.progress {
-            of_thread.echoes.store(0, Relaxed);
-        }
+        shared.forget_echoes();
         let (mut parts, timed, mut interrupted) = (Vec::new(), budget.duration(), false);
-        let warmup_start_ns = monotonic_ns();
+        let (warmup_start_ns, cpu_begun_ns) = (monotonic_ns(), cpu_ns()?);
         let runs_before = self.runs;
         self.runs += 1;
         let order = RunOrder { budget, active, open, start_ns: warmup_start_ns, runs_before };
@@ -187,7 +185,7 @@ impl ThreadPool {
             report(LoadEvent::Warm)?;
             interrupted = self.await_others(&mut parts)?;
         }
-        let cpu_before_ns = ringmark::process::cpu_ns().context("process CPU clock")?;
+        let cpu_before_ns = cpu_ns()?;
         let (wall_start, start_ns) = (SystemTime::now(), monotonic_ns());
         let planned_end_ns = match timed {
             _ if interrupted => start_ns,
@@ -203,7 +201,7 @@ impl ThreadPool {
             Instant::now() + Duration::from_nanos(planned_end_ns.saturating_sub(monotonic_ns()))
         });
         interrupted |= self.collect(&mut parts, until)?;
-        let cpu_after_ns = ringmark::process::cpu_ns().context("process CPU clock")?;
+        let cpu_after_ns = cpu_ns()?;
         let late_ns = monotonic_ns().saturating_sub(shared.window.end_ns());
         report(LoadEvent::Measured)?;
         interrupted |= self.collect(&mut parts, None)?;
@@ -222,6 +220,7 @@ impl ThreadPool {
             end_ns,
             ended_ns: monotonic_ns(),
             client_cpu_ns: cpu_after_ns - cpu_before_ns,
+            cpu_in_all_ns: cpu_ns()? - cpu_begun_ns,
             late_ns,
             echoes_in_all: shared.echoes(),
             parts,
@@ -334,6 +333,11 @@ impl ThreadPool {
             }
         }
     }
+}
+
+/// Reads the CPU clock of this process.
+fn cpu_ns() -> Result<u64> {
+    ringmark::process::cpu_ns().context("process CPU clock")
 }
 
 /// Returns when the last echo came back, with which a fixed number of them ends.

@@ -36,6 +36,8 @@ pub struct RunTotals {
     /// When the load no longer waited for echoes.
     pub ended_ns: u64,
     pub client_cpu_ns: u64,
+    /// CPU time from the beginning of the run until all was back.
+    pub cpu_in_all_ns: u64,
     /// How long after the window's end the CPU clock was read.
     pub late_ns: u64,
     /// Echoes before, within and after the window.
@@ -77,6 +79,7 @@ impl RunTotals {
             open: self.open.map(|open| self.open_result(open, &latencies, duration_s)),
             churn: plan.churn.map(|churn| self.churn_result(plan, churn, duration_s)),
             fairness: echoes_by_connection.and_then(|echoes| fairness::of(&echoes, plan.ports)),
+            cpu_in_all_ns: Some(self.cpu_in_all_ns),
             client_cpu_ns: self.client_cpu_ns,
             client_cpu_ratio: self.client_cpu_ns as f64 / (window_ns as f64 * self.cpus as f64),
             threads: plan.threads,
@@ -89,7 +92,7 @@ impl RunTotals {
             longest_gap_ns: gaps_ns.max().max(Some(self.late_ns)),
             longest_gap_of: None,
             began_apart_ns: None,
-            behind: Vec::new(),
+            parts: Vec::new(),
             samples: None,
             histogram_log: plan
                 .has_log

@@ -24,6 +24,9 @@ pub struct Placement {
     /// Whether two loads share a CPU, or may do so for all that is known.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub loads_share_cpu: bool,
+    /// Whether the server shares a CPU with a load, or two of its workers share one, or may do so.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub server_shares_cpu: bool,
     /// Whether server and client, two loads or two workers share a CPU, or may do so for all that
     /// is known.
     pub shared_cpu: bool,

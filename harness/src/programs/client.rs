@@ -1,6 +1,5 @@
 //! The load: one process, or several that make a part of it each.
 
-use std::ffi::OsString;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -55,31 +54,46 @@ impl Load {
     }
 }
 
+/// The places where the processes of a load are started.
+#[derive(Default)]
+pub struct Starter<'a> {
+    /// The CPUs of each.
+    pub placement: Option<&'a Placement>,
+    /// The commands that start them.
+    pub launchers: Option<&'a Launchers>,
+    pub namespace: Option<&'a NetworkNamespace>,
+    /// The most that are of use.
+    pub most: usize,
+}
+
 impl Client {
     /// Starts it with the given arguments besides those of the dialogue, of a part and of CPUs.
-    pub fn start<S: Into<OsString>>(
-        arguments: impl IntoIterator<Item = S>,
-        placement: Option<&Placement>,
-        launchers: Option<&Launchers>,
-        namespace: Option<&NetworkNamespace>,
+    pub fn start(
+        arguments: &[String],
+        starter: &Starter<'_>,
         interruptions: &Interruptions,
     ) -> Result<Self> {
-        let arguments: Vec<OsString> = arguments.into_iter().map(Into::into).collect();
+        let Starter { placement, launchers, namespace, most } = *starter;
         let here = [Launcher::default()];
         let launchers_of_loads = launchers.map_or(&here[..], |launchers| &launchers.loads);
-        let count = launchers_of_loads.len();
+        let all = launchers_of_loads.len();
+        let count = all.min(most.max(1));
         let mut loads = Vec::new();
-        for (index, launcher) in launchers_of_loads.iter().enumerate() {
-            let prefix = &launcher.prefix;
-            let mut own = arguments.clone();
+        for (index, launcher) in launchers_of_loads.iter().enumerate().take(count) {
+            let (prefix, number) = (&launcher.prefix, index + 1);
+            let mut own = arguments.to_vec();
             let cpus = placement.map_or("", |placement| placement.of_load(index));
-            own.extend((!cpus.is_empty()).then(|| format!("--cpus={cpus}").into()));
-            own.extend((count > 1).then(|| format!("--part={}/{count}", index + 1).into()));
-            let start = || Self::start_one(prefix, &own, namespace, interruptions);
-            let (process, whereabouts) = start().map_err(|error| prefix.blame(error))?;
+            own.extend((!cpus.is_empty()).then(|| format!("--cpus={cpus}")));
+            own.extend((count > 1).then(|| format!("--part={number}/{count}")));
+            let of_several = |error: anyhow::Error| match all {
+                1 => error,
+                _ => error.context(format!("load {number} of {all}")),
+            };
+            let (process, whereabouts) = Self::start_one(prefix, &own, namespace, interruptions)
+                .map_err(|error| prefix.blame(of_several(error)))?;
             launcher.note(&whereabouts);
-            let name = (count > 1)
-                .then(|| format!("load {} of {count} (`{}`)", index + 1, prefix.redacted()));
+            let name =
+                (count > 1).then(|| format!("load {number} of {all} (`{}`)", prefix.redacted()));
             loads.push(Load { process, pid: whereabouts.pid_here(), name });
         }
         let hint = launchers.map(|launchers| {
@@ -95,7 +109,7 @@ impl Client {
 
     fn start_one(
         prefix: &CommandPrefix,
-        arguments: &[OsString],
+        arguments: &[String],
         namespace: Option<&NetworkNamespace>,
         interruptions: &Interruptions,
     ) -> Result<(Process, ringmark::whereabouts::Whereabouts)> {
@@ -110,11 +124,14 @@ impl Client {
 
     /// Reads something of the process of each load; none if /proc does not show all of them here.
     pub fn each<T>(&self, read: impl Fn(u32) -> io::Result<T>) -> Result<Option<Vec<T>>> {
-        let Some(pids) = self.loads.iter().map(|load| load.pid).collect::<Option<Vec<u32>>>()
-        else {
+        if self.loads.iter().any(|load| load.pid.is_none()) {
             return Ok(None);
+        }
+        // A process that is gone has ended too early.
+        let of_load = |load: &Load| {
+            read(load.pid.unwrap_or_default()).map_err(|error| load.blame(error.into()))
         };
-        Ok(Some(pids.into_iter().map(read).collect::<io::Result<_>>()?))
+        self.loads.iter().map(of_load).collect::<Result<Vec<T>>>().map(Some)
     }
 
     /// Gives a command, and waits for the first answer to it within `time`. Several loads warm up,
@@ -143,11 +160,15 @@ impl Client {
         if let [_] = events[..] {
             return events.pop().context("an event");
         }
-        let kind = std::mem::discriminant(&events[0]);
-        ensure!(
-            events.iter().all(|event| std::mem::discriminant(event) == kind),
-            "the loads do not answer alike: {events:?}"
-        );
+        for (load, event) in self.loads.iter().zip(&events) {
+            ensure!(
+                event.kind() == events[0].kind(),
+                "{} answers `{}` where the first load answers `{}`",
+                load.name.as_deref().unwrap_or("a load"),
+                event.kind(),
+                events[0].kind()
+            );
+        }
         match &events[0] {
             LoadEvent::Connections { .. } => of_connections(events),
             LoadEvent::Echoed(_) => Ok(LoadEvent::Echoed(self.whole(events)?)),
@@ -156,8 +177,8 @@ impl Client {
         }
     }
 
-    /// Makes one result of those of all loads. It names those that were behind what was asked of
-    /// them, although the whole may not be.
+    /// Makes one result of those of all loads. It tells of each what shows whether it was
+    /// behind what was asked of it, although the whole may not be.
     fn whole(&self, events: Vec<LoadEvent>) -> Result<LoadResult> {
         let result = |event| match event {
             LoadEvent::Echoed(result) | LoadEvent::Result(result) => Some(result),
@@ -166,9 +187,7 @@ impl Client {
         let parts: Vec<LoadResult> = events.into_iter().filter_map(result).collect();
         let mut whole = merge(&parts, self.is_one_clock)?;
         let named = || self.loads.iter().filter_map(|load| load.name.as_deref()).zip(&parts);
-        let why =
-            |(name, part): (&str, &LoadResult)| Some(format!("{name} {}", part.why_behind()?));
-        whole.behind = named().filter_map(why).collect();
+        whole.parts = named().map(|(name, part)| part.effort(name)).collect();
         whole.longest_gap_of =
             named().max_by_key(|(_, part)| part.longest_gap_ns).map(|(name, _)| name.to_owned());
         whole.began_apart_ns = self.began_apart.map(|apart| apart.as_nanos() as u64);
@@ -210,7 +229,13 @@ impl Client {
     /// Ends it in order.
     pub fn quit(mut self) -> Result<()> {
         self.loads.iter_mut().try_for_each(|load| load.say("quit"))?;
-        self.loads.into_iter().try_for_each(|load| load.process.leave())
+        for Load { process, name, .. } in self.loads {
+            process.leave().map_err(|error| match name {
+                Some(name) => error.context(name),
+                None => error,
+            })?;
+        }
+        Ok(())
     }
 }
 

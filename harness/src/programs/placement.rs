@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use itertools::Itertools;
 use ringmark::cpus::CpuList;
+use ringmark::whereabouts::Whereabouts;
 
 use crate::machine::placement::Placement;
 use crate::machine::topology::{SYS, Topology};
@@ -28,43 +29,93 @@ fn out_of(
     sides: Option<&Sides>,
 ) -> Placement {
     let server_has = SideCpus::of(sides.map(|sides| &sides.server), allowed, topology);
-    let loads: Vec<SideCpus> = match sides {
-        Some(sides) => {
-            sides.loads().map(|load| SideCpus::of(Some(load), allowed, topology)).collect()
-        }
-        None => vec![SideCpus::of(None, allowed, topology)],
-    };
+    let loads = LoadCpus::of(sides, allowed, topology);
     let client_has = SideCpus::together(&loads);
-    let one_machine = sides.is_none_or(|sides| sides.one_machine);
+    // A load that is not here is not dealt any, and the server's are not taken from it.
+    let one_machine = match loads.as_slice() {
+        [load] => load.with_server,
+        _ => server_has.is_here && client_has.is_here,
+    };
     let (server, client) = divide(workers, &server_has, &client_has, one_machine, hyperthreads);
     // A side that is not pinned may run on all that it has.
     let at_server = if server_has.is_here { &server } else { &server_has.cpus };
-    let at_client = if client_has.is_here { &client } else { &client_has.cpus };
-    let are_apart = !at_client.is_empty() && !at_server.iter().any(|cpu| at_client.contains(cpu));
     let pinned_server = if server_has.is_here { &server[..] } else { &[] };
-    let pinned_client = if client_has.is_here { &client[..] } else { &[] };
+    let pinned = deal_to_loads(if client_has.is_here { &client } else { &[] }, &loads);
+    let pinned_client: Vec<usize> = pinned.iter().flatten().copied().unique().collect();
+    let at_loads: Vec<&[usize]> = (loads.iter().zip(&pinned))
+        .map(|(load, pinned)| if load.has.is_here { &pinned[..] } else { &load.has.cpus })
+        .collect();
+    let server_shares_cpu = at_server.len() < usize::from(workers)
+        || loads
+            .iter()
+            .zip(&at_loads)
+            .any(|(load, at)| load.with_server && may_meet(at_server, at));
+    let loads_share_cpu = (loads.iter().zip(&at_loads))
+        .tuple_combinations()
+        .any(|((one, at), (other, at_other))| one.is_with(other) && may_meet(at, at_other));
     let (at, there) = (&server_has.topology, &client_has.topology);
+    let at_client: Vec<usize> = (loads.iter().zip(&at_loads))
+        .filter(|(load, _)| load.with_server)
+        .flat_map(|(_, at)| at.iter().copied())
+        .collect();
+    let is_any_with_server = loads.iter().any(|load| load.with_server);
     let shared_cores = [
         at.share_a_core(pinned_server, pinned_server),
-        there.share_a_core(pinned_client, pinned_client),
-        if one_machine { at.share_a_core(at_server, at_client) } else { Some(false) },
+        there.share_a_core(&pinned_client, &pinned_client),
+        if is_any_with_server { at.share_a_core(at_server, &at_client) } else { Some(false) },
     ];
-    let of_loads = deal_to_loads(pinned_client, &loads);
-    let loads_share_cpu = of_loads.share || sides.is_some_and(share_elsewhere);
     let is_spread = one_machine && server_has.is_here && client_has.is_here;
+    let of_loads = if loads.len() > 1 && !pinned_client.is_empty() { &pinned[..] } else { &[] };
     Placement {
         server: pinned_server.iter().join(","),
         client: pinned_client.iter().join(","),
-        client_threads: of_loads.threads(&client, &loads),
-        loads: of_loads.lists.iter().map(|cpus| cpus.iter().join(",")).collect(),
+        client_threads: threads_of_each(&client, &loads, &at_loads),
+        loads: of_loads.iter().map(|cpus| cpus.iter().join(",")).collect(),
         loads_share_cpu,
-        shared_cpu: loads_share_cpu
-            || at_server.len() < usize::from(workers)
-            || one_machine && !are_apart,
+        server_shares_cpu,
+        shared_cpu: server_shares_cpu || loads_share_cpu,
         shared_core: any(&shared_cores),
-        packages: at.packages_of(&[pinned_server, pinned_client].concat()).filter(|_| is_spread),
+        packages: at.packages_of(&[pinned_server, &pinned_client].concat()).filter(|_| is_spread),
         server_cpus_elsewhere: Some(server_has.cpus.len())
             .filter(|&cpus| !server_has.is_here && cpus > 0),
+    }
+}
+
+/// Returns whether two programs on one machine may run on the same CPU: each on one of these, or on
+/// any if none is known.
+fn may_meet(one: &[usize], other: &[usize]) -> bool {
+    one.is_empty() || other.is_empty() || one.iter().any(|cpu| other.contains(cpu))
+}
+
+/// The CPUs that a load may use.
+struct LoadCpus {
+    has: SideCpus,
+    /// Whether it is on the server's machine.
+    with_server: bool,
+    whereabouts: Whereabouts,
+}
+
+impl LoadCpus {
+    /// Returns those of each load.
+    fn of(sides: Option<&Sides>, allowed: &CpuList, topology: &Topology) -> Vec<Self> {
+        let Some(sides) = sides else {
+            let has = SideCpus::of(None, allowed, topology);
+            return vec![Self { has, with_server: true, whereabouts: Whereabouts::default() }];
+        };
+        let server = &sides.server.whereabouts;
+        let of_load = |load: &Side| Self {
+            has: SideCpus::of(Some(load), allowed, topology),
+            with_server: sides.one_machine || server.is_on_machine_of(&load.whereabouts),
+            whereabouts: load.whereabouts.clone(),
+        };
+        sides.loads().map(of_load).collect()
+    }
+
+    /// Returns whether another is on its machine.
+    fn is_with(&self, other: &Self) -> bool {
+        self.with_server && other.with_server
+            || self.has.is_here && other.has.is_here
+            || self.whereabouts.is_on_machine_of(&other.whereabouts)
     }
 }
 
@@ -89,13 +140,16 @@ impl SideCpus {
         Self { cpus, topology: side.topology(), is_here: side.is_here }
     }
 
-    /// Returns what several loads have together, as far as they are on one machine.
-    fn together(loads: &[Self]) -> Self {
-        let mut cpus: Vec<usize> = loads.iter().flat_map(|load| &load.cpus).copied().collect();
-        cpus.sort_unstable();
-        cpus.dedup();
-        let topology = loads.first().map_or_else(Topology::default, |load| load.topology.clone());
-        Self { cpus, topology, is_here: loads.iter().all(|load| load.is_here) }
+    /// Returns what the loads that are here have together; if none is, what the first one has.
+    fn together(loads: &[LoadCpus]) -> Self {
+        let here: Vec<&Self> =
+            loads.iter().map(|load| &load.has).filter(|has| has.is_here).collect();
+        let all = if here.is_empty() { vec![&loads[0].has] } else { here };
+        Self {
+            cpus: all.iter().flat_map(|has| has.cpus.iter().copied()).sorted().dedup().collect(),
+            topology: all[0].topology.clone(),
+            is_here: all[0].is_here,
+        }
     }
 
     /// Returns one CPU of each core that has none of `taken`, in the order of their nearness. If
@@ -116,61 +170,48 @@ impl SideCpus {
     }
 }
 
-/// The CPUs of each of several loads.
-struct OfLoads {
-    /// None if there is one load, or they are not pinned from here.
-    lists: Vec<Vec<usize>>,
-    /// Whether there are too few for one each.
-    share: bool,
-}
-
-impl OfLoads {
-    /// Returns how many threads each load gets: as many as the one with the fewest CPUs has, since
-    /// all have equally many.
-    fn threads(&self, client: &[usize], loads: &[SideCpus]) -> usize {
-        let threads = match (self.lists.is_empty(), loads) {
-            (false, _) => self.lists.iter().map(Vec::len).min(),
-            (true, [_]) => Some(client.len()),
-            (true, loads) => loads.iter().map(|load| load.without(&[], false).len()).min(),
-        };
-        threads.unwrap_or(1).max(1)
-    }
-}
-
-/// Deals the client's CPUs to several loads, each out of those that it may use: to the one that has
-/// the fewest so far. If one gets none, each gets all that it may use.
-fn deal_to_loads(client: &[usize], loads: &[SideCpus]) -> OfLoads {
-    if loads.len() < 2 || client.is_empty() {
-        return OfLoads { lists: Vec::new(), share: false };
-    }
+/// Deals the client's CPUs to the loads that are here, each out of those that it may use: to the
+/// one that has the fewest so far. If one gets none, each gets all of them that it may use, or all
+/// that it may use at all. Others are not pinned, and get none.
+fn deal_to_loads(client: &[usize], loads: &[LoadCpus]) -> Vec<Vec<usize>> {
     let mut lists = vec![Vec::new(); loads.len()];
-    for cpu in client {
-        let may = (0..loads.len()).filter(|&index| loads[index].cpus.contains(cpu));
+    let may_use = |load: &LoadCpus, cpu| load.has.is_here && load.has.cpus.contains(&cpu);
+    for &cpu in client {
+        let may = (0..loads.len()).filter(|&index| may_use(&loads[index], cpu));
         if let Some(index) = may.min_by_key(|&index| lists[index].len()) {
-            lists[index].push(*cpu);
+            lists[index].push(cpu);
         }
     }
-    let share = lists.iter().any(Vec::is_empty);
-    if share {
-        let all_of = |load: &SideCpus| {
-            client.iter().copied().filter(|cpu| load.cpus.contains(cpu)).collect()
-        };
-        lists = loads.iter().map(all_of).collect();
+    let has_none = |(list, load): (&Vec<usize>, &LoadCpus)| list.is_empty() && load.has.is_here;
+    if client.is_empty() || !lists.iter().zip(loads).any(has_none) {
+        return lists;
     }
-    OfLoads { lists, share }
+    let all_of = |load: &LoadCpus| {
+        let own: Vec<usize> = client.iter().copied().filter(|&cpu| may_use(load, cpu)).collect();
+        match own.is_empty() && load.has.is_here {
+            true => load.has.cpus.clone(),
+            false => own,
+        }
+    };
+    loads.iter().map(all_of).collect()
 }
 
-/// Returns whether two loads that are not pinned from here are on one machine, and may run on the
-/// same CPU.
-fn share_elsewhere(sides: &Sides) -> bool {
-    let meet = |(one, other): (&Side, &Side)| {
-        let both = one.cpus.as_ref().zip(other.cpus.as_ref());
-        one.whereabouts.is_on_machine_of(&other.whereabouts)
-            && both
-                .is_none_or(|(one, other)| one.cpus().iter().any(|cpu| other.cpus().contains(cpu)))
+/// Returns how many threads each load gets: as many as the one with the fewest CPUs has, since all
+/// have equally many.
+fn threads_of_each(client: &[usize], loads: &[LoadCpus], at_loads: &[&[usize]]) -> usize {
+    let threads = match loads {
+        [_] => Some(client.len()),
+        _ => loads
+            .iter()
+            .zip(at_loads)
+            .map(
+                |(load, at)| {
+                    if load.has.is_here { at.len() } else { load.has.without(&[], false).len() }
+                },
+            )
+            .min(),
     };
-    !sides.are_loads_here()
-        && sides.loads().collect_vec().into_iter().tuple_combinations().any(meet)
+    threads.unwrap_or(1).max(1)
 }
 
 /// Returns whether any of them is true; none if none is known to be, and some are not known.
@@ -304,9 +345,50 @@ mod tests {
         let dealt = deal("0,1", &[(HERE, Some("0,1")); 2]);
         assert_eq!((&*dealt.server, dealt.loads), ("0", vec!["1".to_owned(); 2]));
         assert!(dealt.shared_cpu && dealt.loads_share_cpu && dealt.client_threads == 1);
+        // One that may only use the server's CPU has that, and the server is not alone.
+        let dealt = deal("0,1", &[(HERE, Some("1")), (HERE, Some("0"))]);
+        assert_eq!(
+            (&dealt.loads[..], &*dealt.client),
+            (&["1".to_owned(), "0".to_owned()][..], "1,0")
+        );
+        assert!(dealt.server_shares_cpu && !dealt.loads_share_cpu);
         // Elsewhere nothing is pinned from here.
         let dealt = deal("0-3", &[(false, Some("0-3")); 2]);
         assert!(dealt.loads.is_empty() && dealt.client.is_empty());
+    }
+
+    #[test]
+    fn loads_on_several_machines_are_kept_apart_from_the_server_on_theirs() {
+        // On a machine of that name, on these CPUs.
+        let at = |machine: &str, cpus: &str| Side {
+            is_here: machine == "here",
+            cpus: Some(list(cpus)),
+            whereabouts: serde_json::from_value(serde_json::json!({"pid": 1, "boot_id": machine}))
+                .expect("whereabouts"),
+            ..Side::default()
+        };
+        let shared = |server: Side, loads: [Side; 2]| {
+            let mut all = sides(false, (true, None), (true, None));
+            all.server = server;
+            let [first, other] = loads;
+            (all.load, all.other_loads) = (first, vec![other]);
+            let placement = out_of("0-1", 1, Some(&all));
+            (placement.server_shares_cpu, placement.loads_share_cpu)
+        };
+        for turned in [false, true] {
+            let turn = |loads: [Side; 2]| {
+                let [first, other] = loads;
+                if turned { [other, first] } else { [first, other] }
+            };
+            let far = shared(at("far", "1"), turn([at("here", "0"), at("far", "1")]));
+            assert_eq!(far, (true, false));
+            let apart = shared(at("far", "1"), turn([at("here", "1"), at("far", "0")]));
+            assert_eq!(apart, (false, false));
+            let here = shared(at("here", "0"), turn([at("far", "0-1"), at("here", "0")]));
+            assert_eq!(here, (true, false));
+            let two = shared(at("here", "0-1"), turn([at("far", "0"), at("far", "0-1")]));
+            assert_eq!(two, (false, true));
+        }
     }
 
     #[test]

@@ -270,9 +270,9 @@ fn complete<'a>(
     missing: &mut Vec<(&'static str, &'a str)>,
 ) -> Result<()> {
     if given.is_empty() {
-        match was.iter().find(|was| was.contains(HIDDEN)) {
-            Some(was) => missing.push((option, was)),
-            None => *given = was.iter().map(|&was| was.to_owned()).collect(),
+        match was.iter().any(|was| was.contains(HIDDEN)) {
+            true => missing.extend(was.iter().map(|was| (option, *was))),
+            false => *given = was.iter().map(|&was| was.to_owned()).collect(),
         }
         return Ok(());
     }

@@ -71,7 +71,9 @@ const OF_RUN: [(&str, &str); 9] = [
 ];
 
 /// The facts that must be the same too if either run has a command for a side.
-const OF_SIDES: [(&str, &str); 3] = [
+const OF_SIDES: [(&str, &str); 5] = [
+    ("/sides/loads", "the number of loads"),
+    ("/placement/loads", "the CPUs of the loads"),
     ("/sides/over_loopback", "whether traffic goes over loopback"),
     ("/sides/load/program/sha256", "the load's program"),
     ("/sides/load/program/bytes", "the size of the load's program"),
@@ -92,6 +94,16 @@ pub fn between(then: &Value, now: &Value) -> Vec<String> {
     OF_RUN.iter().for_each(|(path, name)| compare(path, name));
     if have_sides {
         OF_SIDES.iter().for_each(|(path, name)| compare(path, name));
+        for other in 0..then["sides"]["loads"].as_u64().unwrap_or(1) - 1 {
+            let (side, number) = (format!("/sides/other_loads/{other}"), other + 2);
+            for (path, name) in [("program/sha256", "program"), ("program/bytes", "program's size")]
+            {
+                compare(&format!("{side}/{path}"), &format!("the {name} of load {number}"));
+            }
+            for (path, name) in &machine {
+                compare(&format!("{side}{path}"), &format!("the {name} of load {number}"));
+            }
+        }
         for (side, (path, name)) in ["server", "load"].iter().cartesian_product(&machine) {
             compare(&format!("/sides/{side}{path}"), &format!("the {side}'s {name}"));
         }
@@ -111,6 +123,8 @@ fn with_sides(manifest: &Value) -> Value {
         });
         whole["sides"] = json!({"over_loopback": true, "server": server, "load": load});
     }
+    let others = whole["sides"]["other_loads"].as_array().map_or(0, Vec::len);
+    whole["sides"]["loads"] = (others + 1).into();
     whole
 }
 

@@ -101,7 +101,7 @@ pub fn not_of_window(
         if off_ns > bound_ns {
             reasons.push(format!(
                 "the server's CPU clock was read {:.1} ms {what} (bound: {:.1} ms): \
-                 `ringmark run` was stopped or had no CPU",
+                 `ringmark run` or a load was stopped or had no CPU",
                 ms(off_ns),
                 ms(bound_ns)
             ));

@@ -2,6 +2,7 @@
 
 use ringmark::protocol::ServerCounters;
 
+use crate::load::part::PartEffort;
 use crate::load::result::{Bottleneck, LoadResult, OFFERED_SHARE};
 use crate::machine::network::NetworkReading;
 
@@ -128,6 +129,8 @@ pub struct Sharing {
     pub by_placement: bool,
     /// With `by_placement`: the client has CPUs of its own, and only the workers share.
     pub client_is_apart: bool,
+    /// With `by_placement`: the server has CPUs of its own, and only loads share.
+    pub server_is_apart: bool,
     /// With `by_placement`: the delays that are given are only those beyond what the two took from
     /// each other.
     pub is_accounted: bool,
@@ -185,11 +188,9 @@ fn owed(result: &LoadResult) -> Option<String> {
 fn behind(result: &LoadResult) -> Vec<String> {
     let is_behind = result.saturated.is_some_and(|saturated| saturated.limit == Bottleneck::Client);
     let whole = || "client-limited: the load itself was behind what was asked of it".to_owned();
-    let of_parts = result.behind.iter().map(|why| format!("client-limited: {why}"));
-    match result.behind.is_empty() {
-        true => is_behind.then(whole).into_iter().collect(),
-        false => of_parts.collect(),
-    }
+    let of_parts = result.parts.iter().filter_map(PartEffort::why_behind);
+    let of_parts: Vec<String> = of_parts.map(|why| format!("client-limited: {why}")).collect();
+    if of_parts.is_empty() { is_behind.then(whole).into_iter().collect() } else { of_parts }
 }
 
 #[cfg(test)]

@@ -87,10 +87,16 @@ impl Evidence {
 
     /// Says who waited for a CPU longer than those that share it account for.
     fn run_delays(&self) -> Vec<String> {
-        let Sharing { by_placement, client_is_apart, is_accounted, kernel_thread, siblings } =
-            self.sharing;
+        let Sharing {
+            by_placement,
+            client_is_apart,
+            server_is_apart,
+            is_accounted,
+            kernel_thread,
+            siblings,
+        } = self.sharing;
         let by_each_other = by_placement && !is_accounted;
-        let server_shares = by_each_other || kernel_thread || siblings;
+        let server_shares = by_each_other && !server_is_apart || kernel_thread || siblings;
         let client_shares = by_each_other && !client_is_apart;
         let delays = [
             ("server", self.server_run_delay_percent.filter(|_| !server_shares)),

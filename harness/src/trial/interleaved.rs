@@ -18,7 +18,6 @@ use super::task::{Task, Trial};
 use super::window::{Clocks, RunDelays, Window, run_load, server_cpu_ns};
 use crate::load::result::LoadResult;
 use crate::load::sum::sum;
-use crate::machine::cpu::process_cpu_ns;
 use crate::machine::network::NetworkReading;
 use crate::machine::process_tree::Tree;
 use crate::matrix::{Interleaved, Latency, Workload};
@@ -187,7 +186,7 @@ impl<'a> Player<'a> {
     }
 
     fn try_turn(&mut self, round: u32, turn: u32) -> Result<()> {
-        let before = self.clocks()?;
+        let before_ns = self.server_cpu_ns()?;
         let Interleaved { window, warmup, .. } = self.interleaved;
         let server_too = self.delays_are_read;
         let (begun, ended, result) = run_load(
@@ -199,8 +198,7 @@ impl<'a> Player<'a> {
         )?;
         self.delays.add(ended.since(begun));
         self.rests &= self.comes_to_rest()?;
-        let after = self.clocks()?;
-        let client_cpu_ns = after.client_ns.zip(before.client_ns);
+        let after_ns = self.server_cpu_ns()?;
         self.windows.push(WindowRow {
             run_id: self.trial.run_id,
             workload: self.workload.name.clone(),
@@ -209,19 +207,17 @@ impl<'a> Player<'a> {
             round,
             turn,
             echoes: result.echoes_in_all,
-            server_cpu_ns: after.server_ns.saturating_sub(before.server_ns),
-            client_cpu_ns: client_cpu_ns.map(|(after, before)| after.saturating_sub(before)),
+            server_cpu_ns: after_ns.saturating_sub(before_ns),
+            // The load makes its result after that.
+            client_cpu_ns: result.cpu_in_all_ns,
             latency_p50_us: result.latency_us.p50,
         });
         self.results.push(result);
         Ok(())
     }
 
-    fn clocks(&mut self) -> Result<TurnClocks> {
-        Ok(TurnClocks {
-            server_ns: server_cpu_ns(&mut self.site.server, self.processes.as_ref())?,
-            client_ns: self.load.each(process_cpu_ns)?.map(|of_each| of_each.iter().sum()),
-        })
+    fn server_cpu_ns(&mut self) -> Result<u64> {
+        server_cpu_ns(&mut self.site.server, self.processes.as_ref())
     }
 
     /// Waits until the server's clock hardly moves; returns false if it always does. A server that
@@ -231,7 +227,7 @@ impl<'a> Player<'a> {
             std::thread::sleep(REST);
             return Ok(true);
         }
-        comes_to_rest(|| Ok(self.clocks()?.server_ns), REST_MAX)
+        comes_to_rest(|| self.server_cpu_ns(), REST_MAX)
     }
 
     /// Forgets its turns so far.
@@ -277,11 +273,4 @@ impl<'a> Player<'a> {
         outcome.windows = self.windows;
         Ok(())
     }
-}
-
-/// The clocks of a turn.
-struct TurnClocks {
-    server_ns: u64,
-    /// None if the client is not to be seen from here.
-    client_ns: Option<u64>,
 }

@@ -269,6 +269,7 @@ impl<'a> Readings<'a> {
         let tasks: Option<&Tasks> = self.window.after.server_tasks.as_ref();
         Sharing {
             by_placement: placement.shared_cpu,
+            server_is_apart: !placement.server_shares_cpu,
             client_is_apart: placement.is_client_apart(),
             is_accounted: placement.is_one_cpu()
                 && *workers == 1

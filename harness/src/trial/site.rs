@@ -14,7 +14,7 @@ use crate::machine::cpu_quota::CpuQuota;
 use crate::machine::network::NetworkReading;
 use crate::machine::path::{NetworkPath, PathPlan};
 use crate::matrix::Workload;
-use crate::programs::client::Client;
+use crate::programs::client::{Client, Starter};
 use crate::programs::server::Server;
 use crate::programs::server_plan::ServerPlan;
 use crate::rows::TrialRow;
@@ -82,13 +82,9 @@ impl<'a> Site<'a> {
     pub fn load(&self, connections: usize, more: &[String]) -> Result<Client> {
         let Self { trial, context, path, server } = self;
         let first = server.addresses.first().context("the server listens nowhere")?;
-        // Each of several loads has a part of the connections.
-        let loads = context.sides().map_or(1, |sides| sides.loads().count());
+        // Each of several loads has a part of the connections, as far as there are so many.
+        let loads = context.sides().map_or(1, |sides| sides.loads().count()).min(connections);
         let of_each = connections / loads;
-        ensure!(
-            of_each > 0,
-            NotHere(format!("connections {connections}: too few for {loads} loads"))
-        );
         let holding = FileTables::look().context("RLIMIT_NOFILE")?;
         let holding = holding.threads_for(connections.div_ceil(loads));
         let threads = context.placement.client_threads.max(holding).min(of_each);
@@ -105,7 +101,8 @@ impl<'a> Site<'a> {
         let launchers = context.launchers.as_ref();
         let namespace = path.as_ref().map(|path| &path.load);
         let placement = Some(&context.placement);
-        Client::start(arguments, placement, launchers, namespace, &context.interruptions)
+        let starter = Starter { placement, launchers, namespace, most: loads };
+        Client::start(&arguments, &starter, &context.interruptions)
     }
 
     /// The same, with its connections open; the server then holds `in_all`.

@@ -126,7 +126,7 @@ fn a_load_that_dies_is_named_and_what_was_measured_stays() {
     script(&place, "frail", dies);
     let (here, frail) = (network.prefix(), format!("{} ./frail", network.prefix()));
     let line = unmeasured(&mut by(&place, &here, &[&here, &frail]));
-    assert_has(&line, &["gone with the wind"]);
+    assert_has(&line, &["load 2 of 2", "gone with the wind"]);
     let rows = place.rows("trials.csv");
     let of = |status: &str| rows.iter().filter(|row| row["status"] == status).collect::<Vec<_>>();
     assert_eq!(of("ok").len(), 1, "{rows:?}");
@@ -176,16 +176,27 @@ fn a_run_goes_on_with_the_loads_that_it_began_with() {
 }
 
 #[test]
-fn fewer_connections_than_loads_are_not_measured() {
+fn no_more_loads_run_than_there_are_connections() {
     let Some(network) = own_network() else { return };
     let place = Place::with(&calls(&["epoll-et"]).replace("connections = 4", "connections = 1"));
     let here = network.prefix();
-    unmeasured(&mut by(&place, &here, &[&here, &here]));
+    success(&mut by(&place, &here, &[&here, &here]));
     let rows = place.rows("trials.csv");
-    assert_eq!(
-        (&*rows[0]["status"], &*rows[0]["reason"]),
-        ("unsupported", "connections 1: too few for 2 loads")
-    );
+    assert_eq!((&*rows[0]["status"], &*rows[0]["connections"]), ("ok", "1"), "{rows:?}");
+}
+
+#[test]
+fn a_run_with_another_load_is_told_from_one_without() {
+    let Some(network) = own_network() else { return };
+    let place = Place::with(&calls(&["epoll-et"]));
+    let here = network.prefix();
+    success(&mut by(&place, &here, &[&here]));
+    fs::rename(place.out(), place.path("one")).unwrap();
+    success(&mut by(&place, &here, &[&here, &here]));
+    let mut compare = place.command("compare");
+    let output = compare.args(["one", "out"]).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_has(&said, &["the number of loads was 1, is 2"]);
 }
 
 /// An sshd of this test's own, on loopback.
