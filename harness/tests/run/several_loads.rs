@@ -14,14 +14,18 @@ use crate::{
     success, unmeasured,
 };
 
+/// A window that has echoes on a busy machine.
+const LATENCY: &str = "[latency]\nblocks = 1\nduration = \"400ms\"\nwarmup_max = \"100ms\"\n";
+
+/// An open loop.
+fn open_loop() -> String {
+    FOUR_CONNECTIONS.replace("\"four\"", "\"open\"") + "rate_per_s = 2000.0\n"
+}
+
 /// Calls, an open loop and a closed one.
 fn matrix() -> String {
-    let open = FOUR_CONNECTIONS.replace("\"four\"", "\"open\"") + "rate_per_s = 2000.0\n";
-    format!(
-        "{}[syscalls]\nechoes = 100\n[latency]\nblocks = 1\nduration = \"400ms\"\nwarmup_max = \
-         \"100ms\"\n{FOUR_CONNECTIONS}{open}",
-        heading(&["epoll-et", "uring-multishot"])
-    )
+    let (heading, open) = (heading(&["epoll-et"]), open_loop());
+    format!("{heading}[syscalls]\nechoes = 100\n{LATENCY}{FOUR_CONNECTIONS}{open}")
 }
 
 /// A run of loads that are started by these commands, with the server where `server` leads.
@@ -105,7 +109,7 @@ fn three_loads_in_networks_of_their_own_are_one() {
 #[test]
 fn loads_are_kept_apart_or_the_run_says_that_they_are_not() {
     let (Some([one, other]), Some(network)) = (two_cpus(), own_network()) else { return };
-    let place = Place::with(&matrix());
+    let place = Place::with(&format!("{}{LATENCY}{FOUR_CONNECTIONS}", heading(&["epoll-et"])));
     let on = |cpu: usize| format!("{} taskset -c {cpu}", network.prefix());
     let printed = stdout(&success(&mut by(&place, &on(one), &[&on(other), &on(other)])));
     assert_has(&printed, &["Two loads on one machine may run on the same CPU"]);
@@ -136,7 +140,7 @@ fn a_load_that_dies_is_named_and_what_was_measured_stays() {
 #[test]
 fn a_load_that_lags_spoils_the_trial_with_its_name() {
     let Some(network) = own_network() else { return };
-    let place = Place::with(&matrix().replace("[syscalls]\nechoes = 100\n", ""));
+    let place = Place::with(&format!("{}{LATENCY}{}", heading(&["epoll-et"]), open_loop()));
     // It is on hold for most of the time.
     let lags = "case \"$*\" in *describe-side*) exec \"$@\";; esac\n\
                 exec 3<&0\n\"$@\" <&3 &\n\
