@@ -54,4 +54,4 @@ pub mod select;
 mod selector;
 
 pub use batch::RECEIVE_BYTES;
-pub use event_loop::ACCEPTS;
+pub use event_loop::{ACCEPTS, SENDS_PER_TURN};

@@ -31,7 +31,7 @@
 
 mod places;
 
-use crate::backend::readiness::{ACCEPTS, RECEIVE_BYTES};
+use crate::backend::readiness::{ACCEPTS, RECEIVE_BYTES, SENDS_PER_TURN, epoll};
 use crate::connection::{self, Unsent};
 use crate::contract::{Backend, BackendFacts, Facts, Knob, Knobs, Needs, Unsupported, WorkerTask};
 use crate::counters::Counters;
@@ -129,9 +129,6 @@ const EVENTS_PER_WAIT: Knob = Knob::number(
     "events taken by one epoll_wait at most; a worker serves all that it takes before another may",
 );
 
-/// Sends of a conversation before the others get their turn.
-const SENDS_PER_TURN: usize = 16;
-
 impl<C> Backend for EpollShared<C>
 where
     C: Conversation + Send + 'static,
@@ -150,8 +147,7 @@ where
     };
 
     fn probe(_knobs: &Knobs, _workers: u16) -> Result<(), Unsupported> {
-        let created = sys::epoll_create().map(drop);
-        created.map_err(|error| Unsupported { reason: error.to_string() })
+        epoll::probe()
     }
 
     fn new(task: WorkerTask<'_, C::Terms>) -> io::Result<Self> {

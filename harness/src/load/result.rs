@@ -7,11 +7,11 @@ use ringmark::service::Service;
 use ringmark::whereabouts::Whereabouts;
 use serde::{Deserialize, Serialize};
 
+use super::limits::OFFERED_SHARE;
 use super::outstanding::{ACCEPT_QUEUE, Outstanding};
 use super::part::{PartEffort, PartSamples};
 
 pub use super::latency::LatencyUs;
-pub use super::limits::{CLIENT_BUSY_PERCENT, OFFERED_SHARE};
 
 /// A line of JSON on stdout.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -320,13 +320,7 @@ impl LoadResult {
 
     /// Whether the load itself could not do what was asked of it.
     fn is_client_behind(&self) -> bool {
-        let is_late = self.open.as_ref().is_some_and(|open| {
-            let both = open.send_lag_us.p50.zip(self.latency_p50_at_least());
-            let due = open.offered_per_s * self.duration_s;
-            both.is_some_and(|(lag, all)| lag > all / 2.0)
-                || open.unsent as f64 > (1.0 - OFFERED_SHARE) * due
-        });
-        is_late || self.client_cpu_ratio * 100.0 > CLIENT_BUSY_PERCENT
+        self.effort("the load").why_behind(0.0).is_some()
     }
 
     /// Returns what shows whether a part of a load did what was asked of it.

@@ -1,12 +1,13 @@
 //! Several windows of one load as one result.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
 use super::latency::{self, LatencyUs};
-use super::part::PartEffort;
-use super::result::{LoadResult, OFFERED_SHARE, OpenResult};
+use super::limits::OFFERED_SHARE;
+use super::part::{PartEffort, log, parse};
+use super::result::{LoadResult, OpenResult};
 use crate::statistics::median;
 
 /// Returns the sum of a load's windows: histograms are merged, amounts added. Echoes are all
@@ -17,8 +18,8 @@ pub fn sum(results: &[LoadResult]) -> Result<LoadResult> {
     let duration_s = total(results, |result| result.duration_s);
     let count = |value: fn(&LoadResult) -> u64| results.iter().map(value).sum::<u64>();
     let mut latencies_ns = latency::histogram();
-    for log in results.iter().filter_map(|result| result.histogram_log.as_deref()) {
-        latency::merge(&mut latencies_ns, &latency::parse_log(log.as_bytes())?)?;
+    for text in results.iter().filter_map(|result| result.histogram_log.as_deref()) {
+        latencies_ns += parse(text)?;
     }
     let owes = results.iter().any(|result| result.saturated.is_some_and(|by| by.owed > 0));
     let mut sum = LoadResult {
@@ -47,11 +48,7 @@ pub fn sum(results: &[LoadResult]) -> Result<LoadResult> {
             .iter()
             .max_by_key(|result| result.longest_gap_ns)
             .and_then(|result| result.longest_gap_of.clone()),
-        histogram_log: Some(latency::log(
-            &latencies_ns,
-            SystemTime::now(),
-            Duration::from_secs_f64(duration_s),
-        )?),
+        histogram_log: Some(log(&latencies_ns, Duration::from_secs_f64(duration_s))?),
         ..results[0].clone()
     };
     let offered_per_s = sum.open.as_ref().map_or(0.0, |open| open.offered_per_s);

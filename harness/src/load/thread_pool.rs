@@ -102,11 +102,15 @@ impl ThreadPool {
         self.shared.plan.part.has_others()
     }
 
+    /// Returns what was kept for later, or what comes next.
+    fn next_event(&mut self) -> Result<MainEvent> {
+        Ok(self.later.pop_front().map_or_else(|| self.events.recv(), Ok)?)
+    }
+
     /// Returns the next line of stdin; None at its end.
     pub fn next_line(&mut self) -> Result<Option<String>> {
         loop {
-            let event = self.later.pop_front().map_or_else(|| self.events.recv(), Ok)?;
-            match event {
+            match self.next_event()? {
                 MainEvent::Line(line) => return Ok(Some(line)),
                 MainEvent::Eof => return Ok(None),
                 MainEvent::Interrupted => bail!("interrupted"),
@@ -269,8 +273,7 @@ impl ThreadPool {
     /// Returns whether SIGINT came.
     fn await_others(&mut self, parts: &mut Parts) -> Result<bool> {
         loop {
-            let event = self.later.pop_front().map_or_else(|| self.events.recv(), Ok)?;
-            match event {
+            match self.next_event()? {
                 MainEvent::Line(line) if line.trim() == MEASURE => return Ok(false),
                 MainEvent::Line(line) => bail!("command `{line}`: `{MEASURE}` is due"),
                 MainEvent::Eof => bail!("the commands ended where `{MEASURE}` was due"),

@@ -38,10 +38,12 @@ struct Load {
 impl Load {
     /// Names it in an error, if there are several.
     fn blame(&self, error: anyhow::Error) -> anyhow::Error {
-        match &self.name {
-            Some(name) => error.context(name.clone()),
-            None => error,
-        }
+        named(self.name.as_ref(), error)
+    }
+
+    fn leave(self) -> Result<()> {
+        let Self { process, name, .. } = self;
+        process.leave().map_err(|error| named(name.as_ref(), error))
     }
 
     fn say(&mut self, line: &str) -> Result<()> {
@@ -124,14 +126,12 @@ impl Client {
 
     /// Reads something of the process of each load; none if /proc does not show all of them here.
     pub fn each<T>(&self, read: impl Fn(u32) -> io::Result<T>) -> Result<Option<Vec<T>>> {
-        if self.loads.iter().any(|load| load.pid.is_none()) {
-            return Ok(None);
-        }
+        let pids = self.loads.iter().map(|load| load.pid).collect::<Option<Vec<u32>>>();
+        let Some(pids) = pids else { return Ok(None) };
         // A process that is gone has ended too early.
-        let of_load = |load: &Load| {
-            read(load.pid.unwrap_or_default()).map_err(|error| load.blame(error.into()))
-        };
-        self.loads.iter().map(of_load).collect::<Result<Vec<T>>>().map(Some)
+        let of_load =
+            |(load, pid): (&Load, u32)| read(pid).map_err(|error| load.blame(error.into()));
+        self.loads.iter().zip(pids).map(of_load).collect::<Result<Vec<T>>>().map(Some)
     }
 
     /// Gives a command, and waits for the first answer to it within `time`. Several loads warm up,
@@ -229,13 +229,15 @@ impl Client {
     /// Ends it in order.
     pub fn quit(mut self) -> Result<()> {
         self.loads.iter_mut().try_for_each(|load| load.say("quit"))?;
-        for Load { process, name, .. } in self.loads {
-            process.leave().map_err(|error| match name {
-                Some(name) => error.context(name),
-                None => error,
-            })?;
-        }
-        Ok(())
+        self.loads.into_iter().try_for_each(Load::leave)
+    }
+}
+
+/// Puts the name of a load of several before an error.
+fn named(name: Option<&String>, error: anyhow::Error) -> anyhow::Error {
+    match name {
+        Some(name) => error.context(name.clone()),
+        None => error,
     }
 }
 

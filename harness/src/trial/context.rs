@@ -46,6 +46,11 @@ impl TrialContext {
         Some(&self.launchers.as_ref()?.sides)
     }
 
+    /// Returns the number of the loads.
+    pub fn loads(&self) -> usize {
+        self.sides().map_or(1, |sides| sides.loads().count())
+    }
+
     /// Returns the external server of that name.
     pub fn external(&self, backend: &str) -> Option<&External> {
         self.externals.iter().find(|external| external.name == backend)

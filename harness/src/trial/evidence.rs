@@ -2,8 +2,9 @@
 
 use ringmark::protocol::ServerCounters;
 
-use crate::load::part::PartEffort;
-use crate::load::result::{Bottleneck, LoadResult, OFFERED_SHARE};
+use crate::load::limits::OFFERED_SHARE;
+use crate::load::part::EDGE;
+use crate::load::result::{Bottleneck, LoadResult};
 use crate::machine::network::NetworkReading;
 
 /// The messages of an open loop, by their fate.
@@ -188,7 +189,7 @@ fn owed(result: &LoadResult) -> Option<String> {
 fn behind(result: &LoadResult) -> Vec<String> {
     let is_behind = result.saturated.is_some_and(|saturated| saturated.limit == Bottleneck::Client);
     let whole = || "client-limited: the load itself was behind what was asked of it".to_owned();
-    let of_parts = result.parts.iter().filter_map(PartEffort::why_behind);
+    let of_parts = result.parts.iter().filter_map(|part| part.why_behind(EDGE));
     let of_parts: Vec<String> = of_parts.map(|why| format!("client-limited: {why}")).collect();
     if of_parts.is_empty() { is_behind.then(whole).into_iter().collect() } else { of_parts }
 }

@@ -1,7 +1,7 @@
 //! Checks that decide whether a trial's figures may be used.
 
 use super::evidence::{Evidence, Sharing};
-use crate::load::result::CLIENT_BUSY_PERCENT;
+use crate::load::limits::CLIENT_BUSY_PERCENT;
 use crate::machine::network::NetworkReading;
 use crate::rows::Status;
 use crate::verdict::noise::{RUN_DELAY_PERCENT, STEAL_PERCENT};

@@ -297,8 +297,7 @@ impl<'a> Readings<'a> {
         // If the load has more threads than CPUs, nobody else took the time that they waited for
         // each other.
         let client_delay = beyond(row.client_run_delay_percent, window.server_cpu_ns());
-        let loads = self.context.sides().map_or(1, |sides| sides.loads().count());
-        let cpus = self.context.placement.client_threads * loads;
+        let cpus = self.context.placement.client_threads * self.context.loads();
         let own_delay = own_delay_percent(result, cpus).min(client_delay.unwrap_or(0.0));
         // A server that has used up its time waits for a CPU, and nothing else runs there.
         let server_delay = beyond(row.server_run_delay_percent, result.client_cpu_ns)

@@ -83,7 +83,7 @@ impl<'a> Site<'a> {
         let Self { trial, context, path, server } = self;
         let first = server.addresses.first().context("the server listens nowhere")?;
         // Each of several loads has a part of the connections, as far as there are so many.
-        let loads = context.sides().map_or(1, |sides| sides.loads().count()).min(connections);
+        let loads = context.loads().min(connections);
         let of_each = connections / loads;
         let holding = FileTables::look().context("RLIMIT_NOFILE")?;
         let holding = holding.threads_for(connections.div_ceil(loads));

@@ -32,7 +32,7 @@ pub const ACCEPTS: Knob = Knob::number(
 pub const RECEIVES_PER_TURN: usize = 16;
 
 /// Sends of a conversation before the others get their turn.
-const SENDS_PER_TURN: usize = 16;
+pub const SENDS_PER_TURN: usize = 16;
 
 /// A worker on one of the selectors.
 pub struct Readiness<S, C: Conversation> {
