@@ -270,6 +270,12 @@ impl AcceptPause {
         self.since.map(|(begun, _)| REST.saturating_sub(begun.elapsed()))
     }
 
+    /// Returns how long a wait for events may last, in ms: until it is over, or for ever (-1).
+    pub fn timeout_ms(&self) -> i32 {
+        // A millisecond more, or the wait could end just before the rest does.
+        self.left().map_or(-1, |left| left.as_millis() as i32 + 1)
+    }
+
     /// True once when it is over: its time has passed, or a connection was closed and its file is
     /// free.
     pub fn is_over(&mut self, closed: u64) -> bool {

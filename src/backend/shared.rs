@@ -278,8 +278,7 @@ impl<C: Conversation> Common<C> {
             self.rests.store(false, SeqCst);
             crew.unarmed.drain(..).try_for_each(|listener| self.listen(counters, listener))?;
         }
-        // A millisecond more, or the wait could end just before the rest does.
-        Ok(crew.rest.left().map_or(-1, |left| left.as_millis() as libc::c_int + 1))
+        Ok(crew.rest.timeout_ms())
     }
 
     /// Takes a connection, for whoever hears of its input.

@@ -165,13 +165,9 @@ where
             if rest.is_over(self.threads.look(rest.left().is_some())) {
                 continue;
             }
-            // While accepting rests, a listener would wake the loop at once and for ever. A
-            // millisecond more, or the wait could end just before the rest does.
-            let (watched, timeout_ms) = match rest.left() {
-                Some(left) => (&mut entries[..2], left.as_millis() as i32 + 1),
-                None => (&mut entries[1..], -1),
-            };
-            if sys::poll(counters, watched, timeout_ms)? == 0 {
+            // While accepting rests, a listener would wake the loop at once and for ever.
+            let watched = if rest.left().is_some() { &mut entries[..2] } else { &mut entries[1..] };
+            if sys::poll(counters, watched, rest.timeout_ms())? == 0 {
                 continue;
             }
             if entries[1].revents != 0 {

@@ -150,8 +150,7 @@ pub fn refuse(
     let limits = findings.connection_limits();
     for demand in demands(matrix) {
         let (workers, ports) = (demand.workers.into(), demand.ports.into());
-        let bounds =
-            limits.for_server((workers, false), ports, OWN_DESCRIPTORS as u64, table_bytes(matrix));
+        let bounds = limits.for_server(workers, ports, OWN_DESCRIPTORS as u64, table_bytes(matrix));
         if let Some(why) = too_many(&demand, "", bounds) {
             bail!(why);
         }
@@ -204,7 +203,7 @@ pub fn walks(limits: &ConnectionLimits, matrix: &Matrix) -> Vec<String> {
         grouped(workers),
         grouped(ports)
     );
-    let bounds = limits.for_server((workers, false), ports, own, table_bytes(matrix)).into_iter();
+    let bounds = limits.for_server(workers, ports, own, table_bytes(matrix)).into_iter();
     let lines =
         bounds.map(|bound| format!("  {:>13} by {}", grouped(bound.connections), bound.reason));
     [asked].into_iter().chain(lines).collect()

@@ -298,9 +298,8 @@ fn threads_that_share_their_files_hold_as_many_connections_as_one() {
     let words = ["(CLONE_FILES): EPERM", "1,048,512 connections in all", "unconfined"];
     assert_line(&findings, "open files", CheckStatus::LimitsResults, &words);
     assert_eq!(findings.impossible(), None);
-    let most = |findings: &Findings| {
-        findings.connection_limits().for_server((4, false), 4, 576, 0)[0].clone()
-    };
+    let most =
+        |findings: &Findings| findings.connection_limits().for_server(4, 4, 576, 0)[0].clone();
     assert_eq!((most(&rich()).connections, most(&findings).connections), (4_192_000, 1_048_000));
     assert!(
         most(&findings).reason.contains("all threads of a process"),
@@ -357,7 +356,7 @@ fn a_matrix_that_does_not_fit_is_refused_in_one_line() {
     refuse(&with_files(1 << 40, poor()), &with(2), false, all_run).unwrap();
     refused(&with_files(1 << 40, poor()), &with(1), &["1,500", "1 ports of the server"]);
     let most = |workers, ports| {
-        let bounds = poor().connection_limits().for_server((workers, false), ports, 16, 0);
+        let bounds = poor().connection_limits().for_server(workers, ports, 16, 0);
         bounds.iter().map(|bound| bound.connections).collect::<Vec<_>>()
     };
     assert_eq!(most(1, 1)[..2], [1008, 1000]);

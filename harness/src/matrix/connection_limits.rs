@@ -85,12 +85,12 @@ impl ConnectionLimits {
     }
 
     /// Returns every known limit of a server with so many workers and ports. Each worker has a
-    /// table of files of its own, unless all share one, and opens `own` beside its connections. The
-    /// load takes as many threads as it needs, each with a table of its own, where that is
+    /// table of files of its own, where that is permitted, and opens `own` beside its connections.
+    /// The load takes as many threads as it needs, each with a table of its own, where that is
     /// permitted.
     pub fn for_server(
         &self,
-        (workers, share_files): (u64, bool),
+        workers: u64,
         ports: u64,
         own: u64,
         table_bytes: u64,
@@ -102,19 +102,21 @@ impl ConnectionLimits {
                 "for all threads of a process, as unshare(2) is refused): raise `ulimit -Hn`, or \
                  allow it",
             ),
-            None if share_files => self.open_files(
-                1,
-                own * workers,
-                "for all workers, which share a table): raise `ulimit -Hn`",
-            ),
             None => self.open_files(
                 workers,
                 own,
                 &format!("for each of {workers} workers): raise `ulimit -Hn`, or `workers`"),
             ),
         };
-        let raise = "`workers` or `ports`, or net.ipv4.ip_local_port_range";
-        self.with(files, self.ports(ports, raise), bytes_per_connection(table_bytes))
+        self.with(files, self.ports(ports, PORTS_OF_SERVER), bytes_per_connection(table_bytes))
+    }
+
+    /// Returns the same of a server whose workers share a table of files by design.
+    pub fn for_shared_files(&self, workers: u64, ports: u64, own: u64) -> Vec<ConnectionLimit> {
+        let own = (own * workers).max(self.shared_with.unwrap_or(0));
+        let whose = "for all workers, which share a table): raise `ulimit -Hn`";
+        let files = self.open_files(1, own, whose);
+        self.with(files, self.ports(ports, PORTS_OF_SERVER), bytes_per_connection(0))
     }
 
     /// Returns the same of an external server: one process, with one table of files and one port
@@ -169,6 +171,9 @@ impl ConnectionLimits {
         [open_files, files_of_machine, ports, memory].into_iter().flatten().collect()
     }
 }
+
+/// How a server's connections get more ports.
+const PORTS_OF_SERVER: &str = "`workers` or `ports`, or net.ipv4.ip_local_port_range";
 
 /// Descriptors that a worker opens or inherits beside its connections: the standard ones, a
 /// listener, rings, the stop signal.

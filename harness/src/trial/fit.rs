@@ -35,14 +35,13 @@ pub fn limit(
     let limits = context.connection_limits.with_available(ramp::available_bytes()?);
     let backend = &trial.arm.backend;
     let own = own_descriptors(context.workers, context.ports);
-    let limits = match context.external(backend) {
-        Some(_) => limits.for_external(own),
-        None => limits.for_server(
-            (context.workers.into(), backend::find(backend).is_ok_and(|entry| entry.shares_files)),
-            context.ports.into(),
-            own,
-            table_bytes([backend.as_str()]),
-        ),
+    let (workers, ports) = (context.workers.into(), context.ports.into());
+    let limits = if context.external(backend).is_some() {
+        limits.for_external(own)
+    } else if backend::find(backend).is_ok_and(|entry| entry.shares_files) {
+        limits.for_shared_files(workers, ports, own)
+    } else {
+        limits.for_server(workers, ports, own, table_bytes([backend.as_str()]))
     };
     let tightest = limits.into_iter().min_by_key(|limit| limit.connections);
     let Some(limit) = tightest.filter(|limit| limit.connections < wanted as u64) else {

@@ -128,12 +128,7 @@ impl<S: Selector, C: Conversation> Backend for Readiness<S, C> {
         }
         self.listen(counters)?;
         loop {
-            let timeout_ms = match (self.unfinished.is_empty(), self.rest.left()) {
-                (false, _) => 0,
-                (true, None) => -1,
-                // A millisecond more, or the wait could end just before the rest does.
-                (true, Some(left)) => left.as_millis() as i32 + 1,
-            };
+            let timeout_ms = if self.unfinished.is_empty() { self.rest.timeout_ms() } else { 0 };
             let mut stopped = false;
             for index in 0..self.selector.wait(counters, timeout_ms)? {
                 let ready = self.selector.ready(index);
