@@ -6,6 +6,7 @@ mod chart;
 mod charts;
 mod colours;
 pub mod compare;
+mod digest;
 mod finding;
 pub mod functions;
 mod grid;
@@ -28,14 +29,17 @@ mod tables;
 mod walk;
 
 use std::cell::OnceCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::builder::PossibleValuesParser;
+use itertools::Itertools as _;
 
+use self::charts::Gallery;
+use self::digest::{Question, Rows};
 use self::finding::Kind;
 use self::section::Section;
 use self::splice::Shown;
@@ -52,9 +56,11 @@ use crate::verdict::metric::{self, Metric};
 /// ringmark:NAME FOLDER -->` and `<!-- /ringmark:NAME -->`, and FOLDER is that of its run, as seen
 /// from the document. Within a line, `<!-- finding RUN; WORKLOAD; ARM; METRIC -->` and `<!-- / -->`
 /// hold a verdict in words: RUN is the end of a folder that the document names, and METRIC a column
-/// of comparisons.csv. `median` in place of `finding` holds the arm's median. The text around them
-/// stays as it is. To show another run, change the name of the folder. Pages and pictures are made
-/// of every run that the document names in a marker or a link.
+/// of comparisons.csv. `median` in place of `finding` holds the arm's median. Chosen rows stand
+/// between `<!-- ringmark:ratios`, TOML lines that ask for them, `-->` and `<!-- /ringmark:ratios
+/// -->`; `layers` and `decision` likewise: REPORT.md has examples. The text around them stays as it is. To
+/// show another run, change the name of the folder. Of every run that the documents name in a marker
+/// or a link, it makes the pictures that they show and removes the others, and makes no page.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -70,7 +76,7 @@ Examples:
   ringmark report results/FOLDER --summary --fail-if-slower 5%
       in CI: one run of two versions of a server, as in the matrix `versus`
   ringmark report --splice REPORT.md
-      the document and every page that it names")]
+      the document and the pictures that it shows")]
 pub struct Options {
     /// The folder of the run
     #[arg(required_unless_present = "splice")]
@@ -78,9 +84,9 @@ pub struct Options {
     /// The folder for page, pictures and verdicts [default: the folder of the run]
     #[arg(long, value_name = "DIR", conflicts_with = "splice")]
     out: Option<PathBuf>,
-    /// The document whose tables are to be made anew
-    #[arg(long, value_name = "FILE", conflicts_with = "folder")]
-    splice: Option<PathBuf>,
+    /// The documents whose tables are to be made anew, all that show the same runs
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with = "folder")]
+    splice: Vec<PathBuf>,
     /// Print every table, not only what one screen holds
     #[arg(long, conflicts_with = "splice")]
     full: bool,
@@ -117,8 +123,8 @@ enum ReportFormat {
 
 /// Runs.
 pub fn run(options: Options) -> Result<()> {
-    if let Some(document) = options.splice {
-        return splice_document(&document);
+    if !options.splice.is_empty() {
+        return splice_documents(&options.splice);
     }
     let folder = options.folder.unwrap_or_default();
     let report = RunReport::read(&folder)?;
@@ -143,17 +149,32 @@ pub fn run(options: Options) -> Result<()> {
     })
 }
 
-/// Makes the sections of a document anew, and the pages of all runs that it names.
-fn splice_document(document: &Path) -> Result<()> {
-    let text =
-        fs::read_to_string(document).with_context(|| format!("read {}", document.display()))?;
-    let parent = document.parent().unwrap_or(Path::new(""));
-    let (spliced, mut reports) = splice::splice(&text, parent, RunReport::read)
-        .with_context(|| document.display().to_string())?;
-    results::replace(document, spliced.as_bytes())?;
-    for folder in splice::named_runs(&spliced, parent) {
+/// Makes the sections of documents anew, and the pictures of all runs that they name.
+fn splice_documents(documents: &[PathBuf]) -> Result<()> {
+    let mut reports = BTreeMap::new();
+    let (mut named, mut shown) = (BTreeSet::new(), BTreeSet::new());
+    for document in documents {
+        let text =
+            fs::read_to_string(document).with_context(|| format!("read {}", document.display()))?;
+        let parent = document.parent().unwrap_or(Path::new(""));
+        let (spliced, read) = splice::splice(&text, parent, RunReport::read)
+            .with_context(|| document.display().to_string())?;
+        results::replace(document, spliced.as_bytes())?;
+        reports.extend(read);
+        named.extend(splice::named_runs(&spliced, parent));
+        shown.extend(splice::pictures(&spliced, parent));
+    }
+    for folder in named {
         let report = reports.remove(&folder).map_or_else(|| RunReport::read(&folder), Ok)?;
-        report.draw(&folder)?;
+        let drawn = report.pictures(&folder, &report.gallery());
+        let mut of_run = shown.iter().filter(|picture| picture.starts_with(&folder));
+        if let Some(unknown) = of_run.find(|picture| !drawn.contains_key(*picture)) {
+            let names = drawn.keys().filter_map(|path| path.file_name()?.to_str()).join(", ");
+            bail!("{}: the run has no such picture; it has: {names}", unknown.display());
+        }
+        let kept = drawn.into_iter().filter(|(path, _)| shown.contains(path)).collect();
+        write_pictures(&folder, &kept)?;
+        report.run.write_compared(&folder)?;
     }
     Ok(())
 }
@@ -200,8 +221,7 @@ impl RunReport {
             ReportFormat::Markdown => terminal::say(&self.tables("## ")),
             ReportFormat::Json => terminal::say(&json::document(&self.run, &self.folder)?),
             ReportFormat::Html => {
-                let gallery = charts::all(&self.run, &self.folder);
-                terminal::say(&page::html(&self.run, self.sections(), &gallery))
+                terminal::say(&page::html(&self.run, self.sections(), &self.gallery()))
             }
         }
     }
@@ -218,23 +238,37 @@ impl RunReport {
 
     /// Makes the page, the pictures and the verdicts.
     pub fn draw(&self, out: &Path) -> Result<()> {
-        let gallery = charts::all(&self.run, &self.folder);
+        let gallery = self.gallery();
         let page = page::html(&self.run, self.sections(), &gallery);
         create_folder(out)?;
-        let charts = out.join("charts");
-        let files: BTreeMap<PathBuf, String> = (gallery.charts.iter())
-            .map(|chart| (charts.join(format!("{}.svg", chart.name)), chart.file()))
-            .collect();
-        remove_others(&charts, &files)?;
-        if !files.is_empty() {
-            create_folder(&charts)?;
-        }
-        for (path, picture) in files {
-            results::replace(&path, picture.as_bytes())?;
-        }
+        write_pictures(out, &self.pictures(out, &gallery))?;
         results::replace(&out.join("report.html"), page.as_bytes())?;
         self.run.write_compared(out)
     }
+
+    fn gallery(&self) -> Gallery {
+        charts::all(&self.run, &self.folder)
+    }
+
+    /// Returns the pictures, by their files in a folder.
+    fn pictures(&self, out: &Path, gallery: &Gallery) -> BTreeMap<PathBuf, String> {
+        let charts = gallery.charts.iter();
+        let file = |name: &str| out.join("charts").join(format!("{name}.svg"));
+        charts.map(|chart| (file(&chart.name), chart.file())).collect()
+    }
+}
+
+/// Makes a folder hold these pictures of ours and no others.
+fn write_pictures(out: &Path, pictures: &BTreeMap<PathBuf, String>) -> Result<()> {
+    let charts = out.join("charts");
+    remove_others(&charts, pictures)?;
+    if !pictures.is_empty() {
+        create_folder(&charts)?;
+    }
+    for (path, picture) in pictures {
+        results::replace(path, picture.as_bytes())?;
+    }
+    Ok(())
 }
 
 impl Shown for RunReport {
@@ -247,6 +281,10 @@ impl Shown for RunReport {
 
     fn finding(&self, kind: Kind, fields: &str) -> Result<String> {
         finding::words(&self.run, kind, fields)
+    }
+
+    fn cells(&self, question: Question) -> Result<Rows> {
+        digest::cells(&self.run, question)
     }
 }
 

@@ -10,7 +10,7 @@ use crate::text::significant;
 use crate::verdict::metric;
 
 /// From this ratio on a difference reads better as a multiple than in percent.
-const MULTIPLE: f64 = 1.5;
+pub const MULTIPLE: f64 = 1.5;
 
 /// A marker in a sentence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

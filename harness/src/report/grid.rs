@@ -147,7 +147,8 @@ fn cell(row: &ComparisonRow, metric: &Metric) -> Cell {
     Cell { text: text(row), class: class(row, metric), hover: hover(row, metric) }
 }
 
-fn text(row: &ComparisonRow) -> String {
+/// Writes a ratio, its bounds, and the sign of its verdict.
+pub fn text(row: &ComparisonRow) -> String {
     let percent =
         |value: Option<f64>| value.map_or(String::new(), |value| format!(" {value:.1} %"));
     let sign = match row.verdict {
@@ -175,7 +176,7 @@ pub fn glyph(verdict: Verdict) -> Option<&'static str> {
 }
 
 /// Writes a ratio and its bounds. One without bounds has three decimals below 1.1.
-fn ratio(row: &ComparisonRow) -> String {
+pub fn ratio(row: &ComparisonRow) -> String {
     let ComparisonRow { ratio, ratio_low: low, ratio_high: high, .. } = *row;
     let decimals = if low == high { decimals(1.0, ratio) } else { decimals(low, high) };
     bounded(ratio, low, high, decimals)

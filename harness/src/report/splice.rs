@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use itertools::Itertools as _;
 
+use super::digest::{Digest, Question, Rows};
 use super::finding::Kind;
 use super::section::Section;
 
@@ -15,6 +16,8 @@ pub trait Shown {
     fn sections(&self) -> &[Section];
     /// Returns a finding in words.
     fn finding(&self, kind: Kind, fields: &str) -> Result<String>;
+    /// Returns the cells that a table asks for.
+    fn cells(&self, question: Question) -> Result<Rows>;
 }
 
 /// The end of a marker's words, and of a finding.
@@ -28,8 +31,20 @@ const END: &str = "<!-- /ringmark:";
 pub fn named_runs(document: &str, parent: &Path) -> BTreeSet<PathBuf> {
     let marked =
         document.lines().filter_map(|line| Some(marker(line, BEGINNING)?.split_once(' ')?.1));
+    marked.chain(targets(document)).filter_map(|target| run_of(target, parent)).collect()
+}
+
+/// Returns the pictures of runs that a document shows.
+pub fn pictures(document: &str, parent: &Path) -> BTreeSet<PathBuf> {
+    let is_picture = |target: &&str| target.ends_with(".svg") && run_of(target, parent).is_some();
+    targets(document).filter(is_picture).map(|target| parent.join(target)).collect()
+}
+
+/// Returns the targets of links and pictures.
+fn targets(document: &str) -> impl Iterator<Item = &str> {
     let linked = document.split("](").skip(1).filter_map(|rest| rest.split([')', '#', ' ']).next());
-    marked.chain(linked).filter_map(|target| run_of(target, parent)).collect()
+    let shown = document.split("src=\"").skip(1).filter_map(|rest| rest.split('"').next());
+    linked.chain(shown)
 }
 
 /// Returns the folder of the run in which a file is.
@@ -39,7 +54,8 @@ fn run_of(target: &str, parent: &Path) -> Option<PathBuf> {
 }
 
 /// Replaces the text between each pair of markers: by the section of that name of the run in that
-/// folder, or in a line by a finding. Returns also all runs that were read.
+/// folder, by the rows that the lines of the marker ask for, or in a line by a finding. Returns also
+/// all runs that were read.
 pub fn splice<R: Shown>(
     document: &str,
     parent: &Path,
@@ -49,38 +65,75 @@ pub fn splice<R: Shown>(
     let mut spliced = String::new();
     let mut lines = document.lines();
     while let Some(line) = lines.next() {
-        let Some(marked) = marker(line, BEGINNING) else {
-            if let Some(name) = marker(line, END) {
-                bail!("the end of '{name}' stands without its beginning");
-            }
+        if let Some(name) = opened(line) {
+            let asked = until(&mut lines, |line| line.trim() == "-->")
+                .with_context(|| format!("the marker of '{name}' has no end: -->"))?;
+            spliced += &format!("{line}\n{}-->\n", lines_of(&asked));
+            let table = Digest::parse(name, &lines_of(&asked)).and_then(|digest| {
+                digest.table(|matrix, question| {
+                    let folder = runs.of_matrix(matrix)?;
+                    runs.get(&folder)?.cells(question).with_context(|| folder.display().to_string())
+                })
+            });
+            let table = table.with_context(|| format!("the table '{name}'"))?;
+            spliced += &format!("\n{}\n{}\n", table.markdown(), close(&mut lines, name)?);
+        } else if let Some(marked) = marker(line, BEGINNING) {
+            let Some((name, folder)) = marked.split_once(' ') else {
+                bail!(
+                    "the marker of '{marked}' names no run: {BEGINNING}{marked} results/FOLDER -->"
+                );
+            };
+            let text = section(name, runs.get(&parent.join(folder))?)?;
+            spliced += &format!("{line}\n\n{text}\n{}\n", close(&mut lines, name)?);
+        } else if let Some(name) = marker(line, END) {
+            bail!("the end of '{name}' stands without its beginning");
+        } else {
             spliced += &with_findings(line, &mut runs)?;
             spliced.push('\n');
-            continue;
-        };
-        let Some((name, folder)) = marked.split_once(' ') else {
-            bail!("the marker of '{marked}' names no run: {BEGINNING}{marked} results/FOLDER -->");
-        };
-        let sections = runs.get(&parent.join(folder))?.sections();
-        let Some(section) = sections.iter().find(|section| section.name == name) else {
-            let names = sections.iter().map(|section| section.name).join(", ");
-            bail!("there is no table '{name}'; there are: {names}");
-        };
-        let end = loop {
-            match lines.next() {
-                Some(line) if marker(line, END) == Some(name) => break line,
-                Some(line) if marker(line, BEGINNING).is_none() => {}
-                _ => bail!("the marker of '{name}' has no end: {END}{name} -->"),
-            }
-        };
-        let text = if section.body.is_empty() {
-            "This run did not measure it.\n".to_owned()
-        } else {
-            section.body.markdown()
-        };
-        spliced += &format!("{line}\n\n{text}\n{end}\n");
+        }
     }
     ensure!(!runs.known.is_empty(), "there is no marker {BEGINNING}NAME results/FOLDER -->");
     Ok((spliced, runs.known))
+}
+
+/// Returns a run's section of that name.
+fn section<R: Shown>(name: &str, run: &R) -> Result<String> {
+    let sections = run.sections();
+    let Some(section) = sections.iter().find(|section| section.name == name) else {
+        let names = sections.iter().map(|section| section.name).join(", ");
+        bail!("there is no table '{name}'; there are: {names}");
+    };
+    Ok(if section.body.is_empty() {
+        "This run did not measure it.\n".to_owned()
+    } else {
+        section.body.markdown()
+    })
+}
+
+/// Passes over what stands before the end of a marker of that name. Returns the line of that end.
+fn close<'a>(lines: &mut std::str::Lines<'a>, name: &str) -> Result<&'a str> {
+    let is_marker = |line: &str| marker(line, END).or(marker(line, BEGINNING)).is_some();
+    let end = lines.find(|line| is_marker(line) || opened(line).is_some());
+    end.filter(|line| marker(line, END) == Some(name))
+        .with_context(|| format!("the marker of '{name}' has no end: {END}{name} -->"))
+}
+
+/// Takes the lines before one that is the end.
+fn until<'a>(
+    lines: &mut std::str::Lines<'a>,
+    is_end: impl Fn(&str) -> bool,
+) -> Option<Vec<&'a str>> {
+    let mut taken = Vec::new();
+    loop {
+        match lines.next()? {
+            line if is_end(line) => return Some(taken),
+            line => taken.push(line),
+        }
+    }
+}
+
+fn lines_of(lines: &[&str]) -> String {
+    lines.iter().map(|line| format!("{line}\n")).collect()
 }
 
 /// Makes the findings of a line anew.
@@ -146,6 +199,11 @@ impl<R, F: Fn(&Path) -> Result<R>> Runs<R, F> {
     }
 }
 
+/// Returns the name of a marker whose words go on in the lines below.
+fn opened(line: &str) -> Option<&str> {
+    line.trim().strip_prefix(BEGINNING).filter(|name| !name.contains(' '))
+}
+
 fn marker<'a>(line: &'a str, start: &str) -> Option<&'a str> {
     line.trim().strip_prefix(start)?.strip_suffix(" -->")
 }
@@ -166,6 +224,11 @@ mod tests {
         fn finding(&self, kind: Kind, fields: &str) -> Result<String> {
             ensure!(fields.trim() != "bad", "there is none");
             Ok(format!("{} of {} in {}", kind.word(), fields.trim(), self.0))
+        }
+
+        fn cells(&self, question: Question) -> Result<Rows> {
+            let Question::Ratios { workload, .. } = question else { bail!("ratios alone") };
+            Ok(vec![vec![format!("{workload} of {}", self.0)]])
         }
     }
 
@@ -235,6 +298,30 @@ mod tests {
     }
 
     #[test]
+    fn rows_that_are_asked_for_stand_below_their_question() {
+        let place = tempfile::tempdir().expect("a folder");
+        std::fs::create_dir(place.path().join("1-a")).expect("a folder");
+        std::fs::write(place.path().join("1-a/manifest.json"), "").expect("a file");
+        let asked = "[x](1-a)\n<!-- ringmark:ratios\nrun = \"a\"\ntitle = \"load\"\narms = \
+                     [\"y\"]\nrows = [[\"one\", \"w\"]]\n-->\n";
+        let document = format!("{asked}old\n<!-- /ringmark:ratios -->\nAfter\n");
+        let make = |document: &str| splice(document, place.path(), read).map(|(text, _)| text);
+        let once = make(&document).expect("splices");
+        let table = "| load |      `y` |\n|------|---------:|\n| one  | w of 1-a |\n";
+        assert_eq!(once, format!("{asked}\n{table}\n<!-- /ringmark:ratios -->\nAfter\n"));
+        assert_eq!(make(&once).expect("splices"), once);
+        for (text, complaint) in [
+            ("<!-- ringmark:ratios\n", "no end: -->"),
+            ("<!-- ringmark:ratios\nrun = 1\n-->\n<!-- /ringmark:ratios -->\n", "'ratios'"),
+            ("<!-- ringmark:ratio\n-->\n<!-- /ringmark:ratio -->\n", "'ratio'"),
+            (asked.trim_start_matches("[x](1-a)\n"), "no end: <!-- /ringmark:ratios -->"),
+        ] {
+            let error = make(&format!("[x](1-a)\n{text}")).expect_err(text);
+            assert!(format!("{error:#}").contains(complaint), "{error:#}");
+        }
+    }
+
+    #[test]
     fn runs_are_named_by_markers_and_links() {
         let place = tempfile::tempdir().expect("a folder");
         for run in ["results/a", "results/b", "results/c"] {
@@ -243,9 +330,13 @@ mod tests {
         }
         let document = "<!-- ringmark:cpu results/a -->\n[x](results/b/charts/x.svg), \
         [y](results/a/memory.csv#top),\n\
-                        results/c, [z](https://example.org), [w](results/d) and [v](#up)\n";
+                        results/c, [z](https://example.org), [w](results/d) and [v](#up)\n\
+                        <img src=\"results/a/charts/y.svg\" alt=\"y\"> ![u](other.svg)\n";
         let names: Vec<_> = named_runs(document, place.path()).into_iter().collect();
         assert_eq!(names, ["results/a", "results/b"].map(|run| place.path().join(run)));
+        let shown: Vec<_> = pictures(document, place.path()).into_iter().collect();
+        let expected = ["results/a/charts/y.svg", "results/b/charts/x.svg"];
+        assert_eq!(shown, expected.map(|picture| place.path().join(picture)));
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! The rows of a run, and the CSV files that hold them.
 
 use std::collections::BTreeSet;
-use std::fs::{self, OpenOptions};
-use std::io::Write as _;
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Write as _};
 use std::path::Path;
 use std::slice;
 
 use anyhow::{Context, Result, anyhow, bail};
+use flate2::read::GzDecoder;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -166,17 +167,23 @@ fn bound_slopes(slopes: &mut [MemoryRow], points: &[MemoryPointRow]) {
     }
 }
 
-/// Reads the rows of a file. A file that is not there has none: its pass did not run, or an earlier
-/// version did not measure it.
+/// Reads the rows of a file, or of the same packed by gzip, as committed runs have it. A file that
+/// is not there has none: its pass did not run, or an earlier version did not measure it.
 fn read<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
-    if !path.exists() {
-        return Ok(Vec::new());
+    let packed = path.with_extension("csv.gz");
+    match (path.exists(), packed.exists()) {
+        (false, false) => Ok(Vec::new()),
+        (true, false) => parse_rows(File::open(path)?).with_context(|| path.display().to_string()),
+        (false, true) => parse_rows(GzDecoder::new(File::open(&packed)?))
+            .with_context(|| packed.display().to_string()),
+        (true, true) => {
+            bail!("{} is there, and packed too: remove the older one", path.display())
+        }
     }
-    parse_rows(path).with_context(|| path.display().to_string())
 }
 
-fn parse_rows<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
-    let mut reader = csv::Reader::from_path(path)?;
+fn parse_rows<T: DeserializeOwned>(file: impl Read) -> Result<Vec<T>> {
+    let mut reader = csv::Reader::from_reader(file);
     let header = reader.headers()?.clone();
     let mut rows = Vec::new();
     for record in reader.records() {
