@@ -52,15 +52,15 @@ use crate::verdict::metric::{self, Metric};
 /// it on one screen. The verdicts of comparisons.csv are made anew too, by the rules of this
 /// version.
 ///
-/// With --splice, makes the tables of a document anew instead. Each stands between the lines `<!--
+/// With --splice, makes the tables of documents anew instead. Each stands between the lines `<!--
 /// ringmark:NAME FOLDER -->` and `<!-- /ringmark:NAME -->`, and FOLDER is that of its run, as seen
 /// from the document. Within a line, `<!-- finding RUN; WORKLOAD; ARM; METRIC -->` and `<!-- / -->`
 /// hold a verdict in words: RUN is the end of a folder that the document names, and METRIC a column
-/// of comparisons.csv. `median` in place of `finding` holds the arm's median. Chosen rows stand
-/// between `<!-- ringmark:ratios`, TOML lines that ask for them, `-->` and `<!-- /ringmark:ratios
-/// -->`; `layers` and `decision` likewise: REPORT.md has examples. The text around them stays as it is. To
-/// show another run, change the name of the folder. Of every run that the documents name in a marker
-/// or a link, it makes the pictures that they show and removes the others, and makes no page.
+/// of comparisons.csv. `median` in place of `finding` holds the arm's median, of trials.csv too.
+/// Chosen rows stand between `<!-- ringmark:ratios`, TOML lines that ask for them, `-->` and `<!--
+/// /ringmark:ratios -->`; `layers` and `decision` likewise. REPORT.md has examples. The text around
+/// them stays as it is. To show another run, change the name of the folder. The pictures that the
+/// documents show are drawn anew, and others of the same runs removed.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:

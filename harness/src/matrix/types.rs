@@ -139,7 +139,7 @@ pub struct Latency {
     /// echo against the baseline is at most this far from its ratio, in percent of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub precision_percent: Option<f64>,
-    /// The turns of workloads that [may take them](Workload::may_take_turns). Without it each arm
+    /// The turns of open loops, of a single message in flight, and of streams. Without it each arm
     /// has fresh trials.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interleaved: Option<Interleaved>,

@@ -59,12 +59,12 @@ pub struct Layers {
 pub struct Decision {
     /// The matrix of the run that measured memory.
     memory: String,
-    rows: Vec<Service>,
+    rows: Vec<Row>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Service {
+struct Row {
     service: String,
     run: String,
     workload: String,
@@ -156,11 +156,20 @@ impl Layers {
 impl Decision {
     fn table(&self, mut cells: impl FnMut(&str, Question) -> Result<Rows>) -> Result<Table> {
         let mut table = Table::new(
-            7,
-            &["your service", "server CPU", "both sides", "latency", "memory", "how sure", "do"],
+            8,
+            &[
+                "your service",
+                "with",
+                "server CPU",
+                "both sides",
+                "latency",
+                "memory",
+                "how sure",
+                "do",
+            ],
         );
         for row in &self.rows {
-            let Service { service, run, workload, arm, again, advice } = row;
+            let Row { service, run, workload, arm, again, advice } = row;
             let mut figures = cells(run, Question::Figures { workload, arm })?.concat();
             let mut sure = figures.pop().unwrap_or_default();
             if let Some(again) = again {
@@ -173,7 +182,7 @@ impl Decision {
             }
             let memory = cells(&self.memory, Question::Memory { arm })?.concat();
             table.push(
-                [service.clone()]
+                [service.clone(), format!("`{arm}`")]
                     .into_iter()
                     .chain(figures)
                     .chain(memory)
@@ -212,8 +221,8 @@ fn ratios(run: &Run, metric: Option<&str>, workload: &str, arms: &[String]) -> R
     arms.iter().map(cell).collect()
 }
 
-/// Returns the classes in the order of the first arm's counts, then the server's own code and all
-/// together.
+/// Returns the classes, those with the largest count of the first arm first; then the server's own
+/// code, and all together.
 fn layers(run: &Run, workload: &str, kernel: &str, arms: &[String]) -> Result<Rows> {
     let release = kernels(&run.instructions).into_iter().find(|name| name.starts_with(kernel));
     let release = release.with_context(|| format!("it counted on no Linux {kernel}"))?;
@@ -222,11 +231,13 @@ fn layers(run: &Run, workload: &str, kernel: &str, arms: &[String]) -> Result<Ro
             .with_context(|| format!("{workload} on {release} has no counts of {arm}"))
     };
     let counts = arms.iter().map(count).collect::<Result<Vec<_>>>()?;
-    let classes = counts.iter().flat_map(ArmCounts::classes);
-    let classes = classes.sorted_by(|(_, one), (_, other)| other.total_cmp(one));
+    let classes = counts.iter().flat_map(ArmCounts::classes).map(|(class, _)| class);
+    let of_first = |class: &&str| counts.first().map_or(0.0, |first| first.mean("server", class));
     let mut rows = Rows::new();
-    for class in classes.map(|(class, _)| class).unique() {
-        let cells = counts.iter().map(|counts| significant(counts.mean("server", class)));
+    for class in classes.unique().sorted_by(|one, other| of_first(other).total_cmp(&of_first(one)))
+    {
+        // A sum of nothing is -0.
+        let cells = counts.iter().map(|counts| significant(counts.mean("server", class) + 0.0));
         rows.push([class.to_owned()].into_iter().chain(cells).collect());
     }
     let own = counts.iter().map(|counts| significant(counts.mean("server", "user")));
@@ -254,8 +265,10 @@ fn found<'a>(
     other: &str,
 ) -> Result<Option<&'a ComparisonRow>> {
     let row = comparison(run, workload, metric, arm, other);
-    let is_known = run.trials.iter().any(|row| row.workload == workload)
-        && [arm, other].into_iter().all(|arm| run.trials.iter().any(|row| row.arm == arm));
+    let has_workload = run.trials.iter().any(|row| row.workload == workload)
+        || run.comparisons.iter().any(|row| row.workload == workload);
+    let has_arm = |arm: &str| run.trials.iter().any(|row| row.arm == arm);
+    let is_known = has_workload && has_arm(arm) && has_arm(other);
     ensure!(row.is_some() || is_known, "{workload} has no {} of {arm} over {other}", metric.name);
     Ok(row)
 }

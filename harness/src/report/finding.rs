@@ -5,7 +5,8 @@ use itertools::Itertools as _;
 
 use super::query::decimals;
 use crate::results::Run;
-use crate::rows::{ComparisonRow, Verdict};
+use crate::rows::{ComparisonRow, Pass, TrialRow, Verdict};
+use crate::statistics::median;
 use crate::text::significant;
 use crate::verdict::metric;
 
@@ -51,23 +52,43 @@ pub fn words(run: &Run, kind: Kind, fields: &str) -> Result<String> {
         _ => bail!("a finding is of `RUN; WORKLOAD; ARM; METRIC` or `…; METRIC; OTHER ARM`"),
     };
     let metric = metric::all().find(|metric| metric.name == name);
+    if kind == Kind::Median && metric.is_none() {
+        return Ok(significant(of_trials(run, workload, arm, name)?));
+    }
     let unit = metric.with_context(|| format!("there is no metric '{name}'"))?.words.unit;
     let of_metric = || {
         let rows = run.comparisons.iter();
         rows.filter(|row| row.workload == workload && row.metric == name)
     };
-    let median = |median: f64| format!("{} {unit}", significant(median)).trim().to_owned();
+    let with_unit = |figure: f64| format!("{} {unit}", significant(figure)).trim().to_owned();
     if kind == Kind::Median && arm == run.matrix.baseline {
         let row = of_metric().find(|row| row.baseline == arm);
         let row = row.with_context(|| format!("{workload} has no {name} of {arm}"))?;
-        return Ok(median(row.baseline_median));
+        return Ok(with_unit(row.baseline_median));
     }
     let row = of_metric().find(|row| row.arm == arm && row.baseline == other);
     let row = row.with_context(|| format!("{workload} has no {name} of {arm} over {other}"))?;
     Ok(match kind {
         Kind::Finding => finding(row, unit),
-        Kind::Median => median(row.arm_median),
+        Kind::Median => with_unit(row.arm_median),
     })
+}
+
+/// Returns the median of a column of trials.csv that is no metric, over the trials that count.
+fn of_trials(run: &Run, workload: &str, arm: &str, column: &str) -> Result<f64> {
+    let is_of = |row: &&TrialRow| {
+        row.workload == workload
+            && row.arm == arm
+            && row.pass == Some(Pass::Latency)
+            && row.status.is_usable()
+    };
+    let mut values = Vec::new();
+    for row in run.trials.iter().filter(is_of) {
+        let row = serde_json::to_value(row)?;
+        let value = row.get(column).with_context(|| format!("there is no metric '{column}'"))?;
+        values.extend(value.as_f64());
+    }
+    median(&mut values).with_context(|| format!("{workload} has no {column} of {arm}"))
 }
 
 fn finding(row: &ComparisonRow, unit: &str) -> String {

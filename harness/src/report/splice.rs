@@ -54,8 +54,8 @@ fn run_of(target: &str, parent: &Path) -> Option<PathBuf> {
 }
 
 /// Replaces the text between each pair of markers: by the section of that name of the run in that
-/// folder, by the rows that the lines of the marker ask for, or in a line by a finding. Returns also
-/// all runs that were read.
+/// folder, by the rows that the lines of the marker ask for, or in a line by a finding. Returns
+/// also all runs that were read.
 pub fn splice<R: Shown>(
     document: &str,
     parent: &Path,

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::schema::{faults, schema};
 use crate::{
     NOT_COMPARABLE, Place, QUICK, SLOWER, assert_has, committed, ended_with, results, stderr,
-    stdout, success,
+    stdout, success, table,
 };
 
 /// The screen that a run must fit on.
@@ -46,7 +46,7 @@ fn every_committed_run_is_json_by_its_schema() {
         let document = parsed(&report(&run, &["--format", "json"]));
         assert_is_by("report", &document, &run);
         let trials = document["trials"].as_object().unwrap().values();
-        let rows = fs::read_to_string(run.join("trials.csv")).unwrap();
+        let rows = table(&run, "trials.csv");
         assert!(trials.filter_map(Value::as_u64).sum::<u64>() as usize <= rows.lines().count());
         let manifest = fs::read_to_string(run.join("manifest.json")).unwrap();
         assert_is_by("manifest", &serde_json::from_str(&manifest).unwrap(), &run);

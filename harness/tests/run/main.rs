@@ -175,8 +175,11 @@ impl Place {
     fn copy_of(&self, run: &Path) -> PathBuf {
         let copy = self.path("copy");
         fs::create_dir_all(&copy).unwrap();
-        for file in ["manifest.json", "memory.csv", "memory_points.csv", "trials.csv"] {
+        for file in ["manifest.json", "memory.csv"] {
             fs::copy(run.join(file), copy.join(file)).unwrap();
+        }
+        for file in ["memory_points.csv", "trials.csv"] {
+            fs::write(copy.join(file), table(run, file)).unwrap();
         }
         copy
     }
@@ -215,6 +218,15 @@ fn read_files(root: &Path, folder: &Path, files: &mut Files) {
             files.push((path, Some(bytes)));
         }
     }
+}
+
+/// Returns a table of a committed run, where it may be packed. One without rows is not there.
+fn table(run: &Path, file: &str) -> String {
+    let packed = fs::File::open(run.join(format!("{file}.gz")));
+    packed.map_or_else(
+        |_| fs::read_to_string(run.join(file)).unwrap_or_default(),
+        |packed| std::io::read_to_string(flate2::read::GzDecoder::new(packed)).unwrap(),
+    )
 }
 
 fn rows(file: &Path) -> Vec<Row> {

@@ -1,10 +1,10 @@
-//! The committed pages in a browser as narrow as a telephone; skipped where there is no Chromium.
+//! Pages of committed runs in a browser as narrow as a telephone; skipped where there is no Chromium.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
-use crate::{Place, QUICK, committed, stderr, stdout};
+use crate::{Place, QUICK, committed, stderr, stdout, success};
 
 /// Tells the page around it what it finds wrong with itself.
 const LOOK: &str = r"<script>
@@ -54,16 +54,16 @@ fn chromium() -> Option<&'static str> {
     ["chromium", "chromium-browser", "google-chrome"].into_iter().find(runs)
 }
 
+/// Runs that differ in what their pages show.
+const PAGES: [&str; 6] = ["-quick", "-ladder", "-standard", "-churn", "-million", "-instructions"];
+
 #[test]
-fn the_committed_pages_stand_on_a_telephone() {
+fn pages_stand_on_a_telephone() {
     let Some(chromium) = chromium() else { return eprintln!("skipped: there is no Chromium") };
-    let results = Path::new(env!("CARGO_MANIFEST_DIR")).join("../results");
-    let pages =
-        fs::read_dir(results).unwrap().map(|entry| entry.unwrap().path().join("report.html"));
-    let pages: Vec<PathBuf> = pages.filter(|page| page.is_file()).collect();
-    assert!(!pages.is_empty());
-    for page in pages {
+    for run in PAGES {
         let place = Place::with("");
+        stdout(&success(place.command("report").arg(committed(run)).args(["--out", "drawn"])));
+        let page = place.path("drawn/report.html");
         let text = fs::read_to_string(&page).unwrap();
         assert!(text.contains("<script>"));
         fs::write(place.path("page.html"), text.replacen("</head>", &format!("{LOOK}</head>"), 1))
