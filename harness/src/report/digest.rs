@@ -158,7 +158,7 @@ impl Decision {
         let mut table = Table::new(
             8,
             &[
-                "your service",
+                "your service has",
                 "with",
                 "server CPU",
                 "both sides",

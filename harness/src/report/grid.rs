@@ -18,9 +18,10 @@ use crate::verdict::metric::{self, Metric};
 const LEGEND: &str = "\
 ▲ higher, ▼ lower: shown at 5 % of all comparisons of that metric. ≈ alike within the margin. ? \
 not resolved; behind it stands the difference that this run would have found in four of five \
-cases, in percent or as a multiple. ✓ or ✗: whether the baseline's readings agree with each other. \
-In brackets: the 95 % interval, or the range below six blocks. `comparisons.csv` has Student's \
-interval, the absolute difference, p-values, and how many blocks a verdict can spare.\n";
+cases, in percent or as a multiple. · no verdict; `comparisons.csv` says why. ✓ or ✗: whether the \
+baseline's readings agree with each other. In brackets: the 95 % interval, or the range below six \
+blocks. `comparisons.csv` has Student's interval, the absolute difference, p-values, and how many \
+blocks a verdict can spare.\n";
 
 /// The explanation of known work.
 const KNOWN_WORK: &str = "\nA server counts its work from clock to clock. What reading the clock \
@@ -28,17 +29,78 @@ costs before and after is found too, but is not in that count.\n";
 
 /// Returns every verdict. A metric of counts has ratios without one.
 pub fn tables(run: &Run) -> Body {
-    let mut body = Body::default();
-    for metric in metric::all() {
-        let table = table(run, metric);
-        if !table.is_empty() {
-            body = body.then(Body::default().heading(&title(metric)).table(table));
+    opening(run).then(others(run))
+}
+
+/// Returns the verdicts on the first metric that has any, and the same in a sentence for each
+/// workload.
+pub fn opening(run: &Run) -> Body {
+    let Some((metric, heading, table)) = all(run).next() else {
+        return Body::default().notes(nothing(run));
+    };
+    Body::default()
+        .heading(&heading)
+        .table(table)
+        .list(&sentences(run, metric))
+        .notes(format!("\n{LEGEND}{}", resolution(run)))
+}
+
+/// Returns the verdicts on the other metrics, and against the arms that others stand on.
+pub fn others(run: &Run) -> Body {
+    let tables =
+        all(run).skip(1).map(|(_, heading, table)| Body::default().heading(&heading).table(table));
+    tables.fold(Body::default(), Body::then).then(known_work(run))
+}
+
+/// Returns up to two tables of each metric: over the baseline, and over other arms.
+fn all(run: &Run) -> impl Iterator<Item = (&'static Metric, String, Table)> {
+    let both = metric::all().flat_map(|metric| [(metric, true), (metric, false)]);
+    both.map(|(metric, is_over_baseline)| {
+        let over =
+            if is_over_baseline { &run.matrix.baseline } else { "the arm that it stands on" };
+        (metric, title(metric, over), table(run, metric, is_over_baseline))
+    })
+    .filter(|(.., table)| !table.is_empty())
+}
+
+/// Names more arms of one verdict than these by their number and the farthest of them.
+const NAMED: usize = 3;
+
+/// Says of each workload which arms are lower, higher, alike or without a verdict.
+fn sentences(run: &Run, metric: &Metric) -> String {
+    let has_verdict = |row: &&ComparisonRow| {
+        let is_check = matches!(row.verdict, Verdict::CheckPassed | Verdict::CheckFailed);
+        row.metric == metric.name && row.baseline == run.matrix.baseline && !is_check
+    };
+    let rows = run.comparisons.iter().filter(has_verdict);
+    let by_workload = in_groups(rows.map(|row| (&row.workload, row)));
+    let sentence = |(workload, mut rows): (&String, Vec<&ComparisonRow>)| {
+        rows.sort_by_key(|row| row.verdict);
+        let by_verdict = in_groups(rows.into_iter().map(|row| (row.verdict, row)));
+        let parts = by_verdict.into_iter().map(|(verdict, rows)| part(verdict, &rows));
+        format!("- **{workload}** {}.\n", parts.collect_vec().join("; "))
+    };
+    by_workload.into_iter().map(sentence).collect()
+}
+
+fn part(verdict: Verdict, rows: &[&ComparisonRow]) -> String {
+    let names =
+        |rows: &[&ComparisonRow]| rows.iter().map(|row| format!("`{}`", row.arm)).join(", ");
+    let words = verdict.words();
+    let by_ratio =
+        |one: &&&ComparisonRow, other: &&&ComparisonRow| one.ratio.total_cmp(&other.ratio);
+    let farthest = match verdict {
+        Verdict::Lower => rows.iter().min_by(by_ratio),
+        Verdict::Higher => rows.iter().max_by(by_ratio),
+        _ => None,
+    };
+    match farthest {
+        _ if rows.len() <= NAMED => format!("{words}: {}", names(rows)),
+        Some(row) => {
+            format!("{words}: {}, `{}` the most ({})", rows.len(), row.arm, ratio(row))
         }
+        None => format!("{words}: {}", rows.len()),
     }
-    if body.is_empty() {
-        return body.notes(nothing(run));
-    }
-    body.notes(format!("\n{LEGEND}{}", resolution(run))).then(known_work(run))
 }
 
 /// Says in one line how small a difference in CPU the run finds.
@@ -116,20 +178,24 @@ fn nothing(run: &Run) -> String {
     format!("Nothing is compared: {why}.\n")
 }
 
-fn title(metric: &Metric) -> String {
+fn title(metric: &Metric, over: &str) -> String {
     let better = match metric.better {
         Some(Verdict::Lower) => ", lower is better",
         Some(_) => ", higher is better",
         None => "",
     };
-    format!("`{}`: {}{better}", metric.name, metric.words.noun)
+    format!("`{}` over {over}: {}{better}", metric.name, metric.words.noun)
 }
 
-fn table(run: &Run, metric: &Metric) -> Table {
-    let rows = run.comparisons.iter().filter(|row| row.metric == metric.name).collect_vec();
+fn table(run: &Run, metric: &Metric, is_over_baseline: bool) -> Table {
+    let is_asked = |row: &&ComparisonRow| {
+        row.metric == metric.name && (row.baseline == run.matrix.baseline) == is_over_baseline
+    };
+    let rows = run.comparisons.iter().filter(is_asked).collect_vec();
     let workloads = rows.iter().map(|row| row.workload.as_str()).unique().collect_vec();
-    let heading = ["arm", "against"].into_iter().chain(workloads.iter().copied()).collect_vec();
-    let mut table = Table::new(2, &heading);
+    let names: &[&str] = if is_over_baseline { &["arm"] } else { &["arm", "over"] };
+    let heading = names.iter().copied().chain(workloads.iter().copied()).collect_vec();
+    let mut table = Table::new(names.len(), &heading);
     for (arm, baseline) in rows.iter().map(|row| (&row.arm, &row.baseline)).unique() {
         let is_of_pair = |row: &&&ComparisonRow| row.arm == *arm && row.baseline == *baseline;
         let of_pair = rows.iter().filter(is_of_pair).collect_vec();
@@ -137,8 +203,8 @@ fn table(run: &Run, metric: &Metric) -> Table {
             let row = of_pair.iter().find(|row| row.workload == *workload);
             row.map_or_else(|| Cell::from(MISSING.to_owned()), |row| cell(row, metric))
         });
-        let names = [arm, baseline].map(|name| Cell::from(name.clone()));
-        table.push_cells(names.into_iter().chain(cells).collect());
+        let names = [arm, baseline].into_iter().take(names.len());
+        table.push_cells(names.map(|name| Cell::from(name.clone())).chain(cells).collect());
     }
     table
 }
@@ -156,7 +222,7 @@ pub fn text(row: &ComparisonRow) -> String {
         Verdict::NotResolved => {
             row.detectable_percent.map_or("?".to_owned(), |percent| format!("? {}", sized(percent)))
         }
-        verdict => glyph(verdict).unwrap_or(verdict.words()).to_owned(),
+        verdict => glyph(verdict).unwrap_or("·").to_owned(),
     };
     format!("{} {sign}", ratio(row)).trim_end().to_owned()
 }

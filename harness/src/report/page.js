@@ -9,3 +9,8 @@ const order=head.classList.contains('number')?numbers:(a,b)=>sign*words(a,b);
 table.querySelectorAll('th').forEach(other=>other.removeAttribute('aria-sort'));
 head.setAttribute('aria-sort',down?'descending':'ascending');
 table.tBodies[0].append(...[...table.tBodies[0].rows].sort(order))}});
+// A link leads into what is folded, and a printer shows all.
+const unfold=place=>place?.querySelectorAll('details').forEach(part=>part.open=true);
+addEventListener('hashchange',()=>{const place=document.getElementById(decodeURIComponent(location.hash.slice(1)));
+if(place?.closest('#tables,#method'))unfold(place)});
+addEventListener('beforeprint',()=>unfold(document.querySelector('main')));

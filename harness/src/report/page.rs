@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::charts::Gallery;
 use super::colours;
+use super::grid;
 use super::markup::{escape, inline};
 use super::query::text_at;
 use super::section::{Body, Section};
@@ -29,8 +30,8 @@ pub fn html(run: &Run, sections: &[Section], gallery: &Gallery) -> String {
         // The verdicts stand at the top.
         .filter(|section| section.name != "verdicts")
         .partition(|section| ["run", "gates"].contains(&section.name));
-    let verdicts = sections.iter().find(|section| section.name == "verdicts");
-    let verdicts = verdicts.map_or(String::new(), |section| section.body.html(section.title));
+    let verdicts =
+        grid::opening(run).html("Verdicts") + &folded("Other metrics", &grid::others(run));
     let caveats = caveats(run).into_iter();
     let caveats = caveats.map(|line| format!("<p class=\"mind\">{}</p>\n", inline(&line)));
     let of_figures: Vec<_> =
@@ -145,8 +146,16 @@ fn charts(gallery: &Gallery) -> String {
 }
 
 fn section_html(section: &&Section) -> String {
-    let Section { name, title, body } = section;
-    format!("<h3 id=\"{name}\">{}</h3>\n{}", inline(title), body.html(title))
+    format!("<div id=\"{}\">\n{}</div>\n", section.name, folded(section.title, &section.body))
+}
+
+/// Returns tables that are shown when their title is chosen, or when the page is printed.
+fn folded(title: &str, body: &Body) -> String {
+    if body.is_empty() {
+        return String::new();
+    }
+    let (summary, body) = (inline(title), body.html(title));
+    format!("<details>\n<summary>{summary}</summary>\n{body}</details>\n")
 }
 
 /// Says how the figures came about, as far as this run has them.

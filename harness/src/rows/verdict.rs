@@ -4,7 +4,7 @@ use serde::{Serialize, Serializer};
 
 /// The outcome of a comparison. The words fit every metric: of CPU and latency `lower` is better,
 /// of throughput `higher`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
     /// The arm's figure is lower: both tests exclude that there is no difference.
     Lower,

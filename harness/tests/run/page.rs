@@ -1,4 +1,4 @@
-//! Pages of committed runs in a browser as narrow as a telephone; skipped where there is no Chromium.
+//! Pages of committed runs on a screen as narrow as a telephone; skipped without Chromium.
 
 use std::fs;
 use std::path::Path;
