@@ -144,7 +144,10 @@ fn the_verdicts_stand_first_and_the_question_above_them() {
     let mut lines = standard.lines().filter(|line| !line.is_empty());
     assert_has(lines.next().unwrap(), &["standard: At which rate does a server"]);
     assert_eq!(lines.next(), Some("Verdicts"));
-    assert_has(lines.next().unwrap(), &["`server_cpu_ns_per_echo` over epoll-et", "lower is better"]);
+    assert_has(
+        lines.next().unwrap(),
+        &["`server_cpu_ns_per_echo` over epoll-et", "lower is better"],
+    );
     assert_has(lines.next().unwrap(), &["| arm ", "1-conn-64B"]);
     // The page colours a verdict, and shows the rest beside it.
     let page = fs::read_to_string(place.path("drawn/report.html")).unwrap();
