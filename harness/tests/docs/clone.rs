@@ -2,9 +2,10 @@
 //! that a document needs of other machines stand in for them.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::sync::LazyLock;
 
 use tempfile::TempDir;
@@ -143,25 +144,31 @@ impl Clone {
         self.shell(command).output().unwrap()
     }
 
-    /// Starts a server that runs until it is killed, and waits until it listens.
-    pub fn serve(&self, command: &str, port: u16) -> Serving {
-        let child = self.shell(&format!("exec {command}")).stdout(Stdio::null()).spawn().unwrap();
+    /// Starts a server that runs until it is killed, and waits until it says that it listens.
+    pub fn serve(&self, command: &str) -> Serving {
+        let mut shell = self.shell(&format!("exec {command}"));
+        let mut child = shell.stdout(Stdio::piped()).spawn().unwrap();
         fs::write(self.path("server.pid"), child.id().to_string()).unwrap();
-        let mut serving = Serving(child);
-        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert_eq!(serving.0.try_wait().unwrap(), None, "{command}");
-            std::thread::sleep(std::time::Duration::from_millis(10));
-        }
+        let mut said = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        said.read_line(&mut line).unwrap();
+        let serving = Serving { child, _said: said };
+        assert!(line.contains("listen"), "{command}: {line}");
         serving
     }
 }
 
 /// A server, which is reaped with this.
-pub struct Serving(Child);
+pub struct Serving {
+    child: Child,
+    /// Open as long as it may say more.
+    _said: BufReader<ChildStdout>,
+}
 
 impl Drop for Serving {
+    /// Ends it as Ctrl-C does: the port is free afterwards.
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = Command::new("kill").args(["-INT", &self.child.id().to_string()]).status();
+        let _ = self.child.wait();
     }
 }

@@ -93,7 +93,7 @@ fn run_block(clone: &Clone, block: &[String], port: u16) {
         if let Some(long) = LONG.into_iter().find(|long| command.starts_with(long)) {
             assert_known(clone, command, long);
         } else if command.contains("ringmark-server --backend") {
-            servers.push(clone.serve(command, port));
+            servers.push(clone.serve(command));
         } else if command.contains("socat") && !clone.run("command -v socat").status.success() {
             eprintln!("skipped: there is no socat: {command}");
         } else {
