@@ -7,24 +7,37 @@ use std::fs;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::thread;
 
-/// A thread that is stepped through. It ends with its process.
+/// A thread that is stepped through until this is dropped, or its process ends.
 pub struct Steps {
     process: u32,
     thread: u32,
-    count: Arc<AtomicU64>,
+    counter: Arc<Counter>,
+}
+
+#[derive(Default)]
+struct Counter {
+    count: AtomicU64,
+    /// The thread shall run by itself again.
+    is_over: AtomicBool,
+}
+
+impl Drop for Steps {
+    fn drop(&mut self) {
+        self.counter.is_over.store(true, SeqCst);
+    }
 }
 
 impl Steps {
     /// Begins to step through a thread of a child of ours; returns why that is not allowed here.
     pub fn begin(process: u32, thread: u32) -> Result<Self, String> {
-        let count = Arc::new(AtomicU64::new(0));
+        let counter = Arc::new(Counter::default());
         let code = code_of(process);
         let (sender, begun) = std::sync::mpsc::channel();
         thread::spawn({
-            let count = Arc::clone(&count);
+            let counter = Arc::clone(&counter);
             move || {
                 // A step is two changes of tasks, which are quick on one CPU.
                 share_a_cpu(thread);
@@ -33,13 +46,13 @@ impl Steps {
                 // Nobody may wait for it any more.
                 let _ = sender.send(seized);
                 if is_seized {
-                    step(thread, &code, &count);
+                    step(thread, &code, &counter);
                 }
             }
         });
         let seized = begun.recv().expect("the stepping thread answers");
         seized.map_err(|error| format!("this process may not trace its child: {error}"))?;
-        Ok(Self { process, thread, count })
+        Ok(Self { process, thread, counter })
     }
 
     /// Returns how many instructions it has executed, once it waits for its sockets.
@@ -47,8 +60,8 @@ impl Steps {
         let path = format!("/proc/{}/task/{}/stat", self.process, self.thread);
         let is_asleep = || process::fields_of(&path).first().is_some_and(|state| state == "S");
         let look = || {
-            let before = self.count.load(SeqCst);
-            let is_still = is_asleep() && is_asleep() && self.count.load(SeqCst) == before;
+            let before = self.counter.count.load(SeqCst);
+            let is_still = is_asleep() && is_asleep() && self.counter.count.load(SeqCst) == before;
             is_still.then_some(before)
         };
         super::eventually("the thread comes to rest", look, Option::is_some).unwrap_or_default()
@@ -108,8 +121,8 @@ fn share_a_cpu(thread: u32) {
     }
 }
 
-/// Steps through the thread until it is gone.
-fn step(thread: u32, code: &Range<u64>, count: &AtomicU64) {
+/// Steps through the thread until it is gone or its count is over.
+fn step(thread: u32, code: &Range<u64>, counter: &Counter) {
     loop {
         let mut status = 0;
         // SAFETY: the status is an integer of ours, valid for the call.
@@ -119,11 +132,13 @@ fn step(thread: u32, code: &Range<u64>, count: &AtomicU64) {
         }
         let is_step = libc::WSTOPSIG(status) == libc::SIGTRAP && status >> 16 == 0;
         let is_own = is_step && code.contains(&next_instruction(thread));
-        count.fetch_add(u64::from(is_own), SeqCst);
+        counter.count.fetch_add(u64::from(is_own), SeqCst);
         // A signal of another kind is passed on.
         let is_signal = !is_step && status >> 16 == 0;
         let signal = if is_signal { libc::WSTOPSIG(status) } else { 0 };
-        if request(libc::PTRACE_SINGLESTEP, thread, signal).is_err() {
+        let is_over = counter.is_over.load(SeqCst);
+        let next = if is_over { libc::PTRACE_DETACH } else { libc::PTRACE_SINGLESTEP };
+        if request(next, thread, signal).is_err() || is_over {
             return;
         }
     }
