@@ -224,7 +224,12 @@ fn ratios(run: &Run, metric: Option<&str>, workload: &str, arms: &[String]) -> R
 /// Returns the classes, those with the largest count of the first arm first; then the server's own
 /// code, and all together.
 fn layers(run: &Run, workload: &str, kernel: &str, arms: &[String]) -> Result<Rows> {
-    let release = kernels(&run.instructions).into_iter().find(|name| name.starts_with(kernel));
+    // "6.1" is not the beginning of 6.12.
+    let is_release = |name: &&str| {
+        name.strip_prefix(kernel)
+            .is_some_and(|rest| !rest.starts_with(|next: char| next.is_ascii_digit()))
+    };
+    let release = kernels(&run.instructions).into_iter().find(is_release);
     let release = release.with_context(|| format!("it counted on no Linux {kernel}"))?;
     let count = |arm: &String| {
         ArmCounts::of(&run.instructions, workload, release, arm)
