@@ -288,9 +288,8 @@ fn server_and_two_loads_run_behind_ssh() {
     success(&mut by(&place, &on(one), &[&on(other), &on(other)]));
     let rows = place.rows("trials.csv");
     assert_reasons(&rows);
-    for row in of_pass(&rows, "syscalls") {
-        assert_eq!(row["status"], "ok", "{row:?}");
+    for pass in ["syscalls", "latency"] {
+        assert!(!measured(&of_pass(&rows, pass)).is_empty(), "{pass}");
     }
-    assert!(!measured(&of_pass(&rows, "latency")).is_empty());
     assert_eq!(place.manifest()["sides"]["other_loads"][0]["command"], "ssh …");
 }
