@@ -210,8 +210,7 @@ pub fn cells(run: &Run, question: Question) -> Result<Rows> {
 
 fn ratios(run: &Run, metric: Option<&str>, workload: &str, arms: &[String]) -> Result<Vec<String>> {
     let name = metric.unwrap_or(metric::CPU.name);
-    let metric = metric::all().find(|metric| metric.name == name);
-    let metric = metric.with_context(|| format!("there is no metric '{name}'"))?;
+    let metric = metric::named(name).with_context(|| format!("there is no metric '{name}'"))?;
     let cell = |arm: &String| {
         let pair = arm.split_once(" over ");
         let (arm, other) = pair.unwrap_or((arm, &run.matrix.baseline));

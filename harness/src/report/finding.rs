@@ -51,7 +51,7 @@ pub fn words(run: &Run, kind: Kind, fields: &str) -> Result<String> {
         [workload, arm, metric, other] => (workload, arm, metric, other),
         _ => bail!("a finding is of `RUN; WORKLOAD; ARM; METRIC` or `…; METRIC; OTHER ARM`"),
     };
-    let metric = metric::all().find(|metric| metric.name == name);
+    let metric = metric::named(name);
     if kind == Kind::Median && metric.is_none() {
         return Ok(significant(of_trials(run, workload, arm, name)?));
     }

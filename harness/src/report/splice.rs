@@ -66,10 +66,10 @@ pub fn splice<R: Shown>(
     let mut lines = document.lines();
     while let Some(line) = lines.next() {
         if let Some(name) = opened(line) {
-            let asked = until(&mut lines, |line| line.trim() == "-->")
+            let asked = asked(&mut lines)
                 .with_context(|| format!("the marker of '{name}' has no end: -->"))?;
-            spliced += &format!("{line}\n{}-->\n", lines_of(&asked));
-            let table = Digest::parse(name, &lines_of(&asked)).and_then(|digest| {
+            spliced += &format!("{line}\n{asked}-->\n");
+            let table = Digest::parse(name, &asked).and_then(|digest| {
                 digest.table(|matrix, question| {
                     let folder = runs.of_matrix(matrix)?;
                     runs.get(&folder)?.cells(question).with_context(|| folder.display().to_string())
@@ -118,22 +118,15 @@ fn close<'a>(lines: &mut std::str::Lines<'a>, name: &str) -> Result<&'a str> {
         .with_context(|| format!("the marker of '{name}' has no end: {END}{name} -->"))
 }
 
-/// Takes the lines before one that is the end.
-fn until<'a>(
-    lines: &mut std::str::Lines<'a>,
-    is_end: impl Fn(&str) -> bool,
-) -> Option<Vec<&'a str>> {
-    let mut taken = Vec::new();
+/// Takes the lines of a marker whose words go on; none if it has no end.
+fn asked(lines: &mut std::str::Lines<'_>) -> Option<String> {
+    let mut asked = String::new();
     loop {
         match lines.next()? {
-            line if is_end(line) => return Some(taken),
-            line => taken.push(line),
+            line if line.trim() == "-->" => return Some(asked),
+            line => asked += &format!("{line}\n"),
         }
     }
-}
-
-fn lines_of(lines: &[&str]) -> String {
-    lines.iter().map(|line| format!("{line}\n")).collect()
 }
 
 /// Makes the findings of a line anew.

@@ -314,3 +314,8 @@ pub fn cost(better: Option<Verdict>, Interval { low, high }: Interval) -> Interv
 pub fn all() -> impl Iterator<Item = &'static Metric> {
     OF_TRIALS.iter().chain(&OF_WALKS).chain(std::iter::once(&INSTRUCTIONS))
 }
+
+/// Returns the metric of that name, which is its column in `comparisons.csv`.
+pub fn named(name: &str) -> Option<&'static Metric> {
+    all().find(|metric| metric.name == name)
+}

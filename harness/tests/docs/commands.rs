@@ -47,10 +47,9 @@ fn blocks(text: &str) -> Vec<Vec<String>> {
     blocks
 }
 
-/// Splits a command from its comment.
-fn parts(line: &str) -> (&str, &str) {
-    let (command, comment) = line.split_once("  #").unwrap_or((line, ""));
-    (command.trim(), comment.trim())
+/// Returns a command without its comment.
+fn command(line: &str) -> &str {
+    line.split("  #").next().unwrap_or_default().trim()
 }
 
 /// Returns the command with places, ports, machines and durations of the test.
@@ -82,14 +81,13 @@ fn assert_known(clone: &Clone, command: &str, long: &str) {
 }
 
 fn run_block(clone: &Clone, block: &[String], port: u16) {
-    let commands: Vec<(String, &str)> = (block.iter().map(|line| parts(line)))
-        .map(|(command, comment)| (adapted(command, clone, port), comment))
-        .collect();
-    if commands.iter().any(|(command, _)| command.contains("ip netns add")) {
+    let commands: Vec<String> =
+        block.iter().map(|line| adapted(command(line), clone, port)).collect();
+    if commands.iter().any(|command| command.contains("ip netns add")) {
         return run_in_namespaces(clone, &commands);
     }
     let mut servers: Vec<Serving> = Vec::new();
-    for (command, _) in commands.iter().filter(|(command, _)| !command.is_empty()) {
+    for command in commands.iter().filter(|command| !command.is_empty()) {
         if let Some(long) = LONG.into_iter().find(|long| command.starts_with(long)) {
             assert_known(clone, command, long);
         } else if command.contains("ringmark-server --backend") {
@@ -116,13 +114,13 @@ fn assert_runs(clone: &Clone, command: &str) {
 }
 
 /// Runs commands that make network namespaces, as root, where nobody else sees them.
-fn run_in_namespaces(clone: &Clone, commands: &[(String, &str)]) {
+fn run_in_namespaces(clone: &Clone, commands: &[String]) {
     let namespaces = "unshare --net --mount";
     if !clone.run(&format!("{namespaces} ip link")).status.success() {
         return eprintln!("skipped: no namespaces of its own: it needs root, and iproute2");
     }
-    let lines = commands.iter().map(|(command, _)| format!("{command}\n")).collect::<String>();
-    let script = format!("mkdir -p /run/netns\nmount -t tmpfs tmpfs /run/netns\n{lines}");
+    let lines = commands.join("\n");
+    let script = format!("mkdir -p /run/netns\nmount -t tmpfs tmpfs /run/netns\n{lines}\n");
     std::fs::write(clone.path("namespaces.sh"), script).unwrap();
     assert_runs(clone, &format!("{namespaces} sh -eu namespaces.sh"));
 }
@@ -177,6 +175,6 @@ fn no_document_with_commands_is_left_out() {
 fn blocks_and_comments_are_found() {
     let text = "text\n\n    a b   # why\n    c \\\n        d\n\ntext\n\n    e\n";
     assert_eq!(blocks(text), [vec!["a b   # why", "c d"], vec!["e"]]);
-    assert_eq!(parts("a b   # why"), ("a b", "why"));
-    assert_eq!(parts("a"), ("a", ""));
+    assert_eq!(command("a b   # why"), "a b");
+    assert_eq!(command("a"), "a");
 }

@@ -5,6 +5,8 @@
 mod clone;
 mod commands;
 mod links;
+#[path = "../support/markdown.rs"]
+mod markdown;
 mod measures;
 #[path = "../support/programs.rs"]
 mod programs;
@@ -31,11 +33,4 @@ fn documents() -> Vec<String> {
         documents.map(|name| format!("{folder}{name}")).collect::<Vec<_>>()
     };
     [in_folder(""), in_folder("docs/")].concat()
-}
-
-/// Returns a document without its comments, which Markdown does not show.
-fn shown(text: &str) -> String {
-    let mut pieces = text.split("<!--");
-    let first = pieces.next().unwrap_or_default().to_owned();
-    pieces.fold(first, |shown, piece| shown + piece.split_once("-->").unwrap().1)
 }

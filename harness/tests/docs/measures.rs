@@ -2,8 +2,9 @@
 
 use std::process::Command;
 
+use crate::markdown::without_comments;
 use crate::programs::RINGMARK;
-use crate::{root, shown, text};
+use crate::{root, text};
 
 /// A reader with five minutes reads so much.
 const README_LINES: usize = 120;
@@ -24,7 +25,7 @@ fn by_hand(text: &str) -> String {
         let at = kinds.into_iter().filter_map(|kind| piece.find(kind)).min();
         &piece[..at.unwrap_or(piece.len())]
     });
-    let text = shown(&without_findings.collect::<Vec<_>>().join(" FINDING "));
+    let text = without_comments(&without_findings.collect::<Vec<_>>().join(" FINDING "));
     let is_prose = |line: &&str| !line.starts_with(['|', '<']) && !line.starts_with("    ");
     text.lines().filter(is_prose).collect::<Vec<_>>().join("\n")
 }
@@ -36,7 +37,8 @@ fn figures(text: &str) -> Vec<String> {
     let is_figure = |pair: &&[&str]| {
         let unit =
             pair[1].trim_matches(|letter: char| letter.is_ascii_punctuation() && letter != '%');
-        pair[0].contains(|letter: char| letter.is_ascii_digit()) && units.contains(&unit)
+        let has_digit = pair[0].contains(|letter: char| letter.is_ascii_digit());
+        has_digit && (pair[0].contains('%') || units.contains(&unit))
     };
     words.windows(2).filter(is_figure).map(|pair| pair.join(" ")).collect()
 }

@@ -5,6 +5,8 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod imports;
+#[path = "../support/markdown.rs"]
+mod markdown;
 mod prose;
 mod reference;
 mod sources;
@@ -12,6 +14,7 @@ mod sources;
 use std::collections::BTreeMap;
 
 use imports::{Import, circles, imports};
+use markdown::without_comments;
 use prose::{Sentence, comments, indented, sentences};
 use ringmark::backend;
 use sources::{Named, SOURCES, Source, text};
@@ -252,16 +255,6 @@ fn comments_begin_with_their_subject() {
     }
     let rule = "Begin these sentences with their subject, or with a verb such as \"Returns\":";
     demand(rule, findings);
-}
-
-/// Returns a document without its comments, line for line.
-fn without_comments(text: &str) -> String {
-    let mut pieces = text.split("<!--");
-    let first = pieces.next().unwrap_or_default().to_owned();
-    pieces.fold(first, |shown, piece| {
-        let (comment, after) = piece.split_once("-->").expect("the end of a comment");
-        shown + &"\n".repeat(comment.matches('\n').count()) + after
-    })
 }
 
 #[test]

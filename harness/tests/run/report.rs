@@ -255,10 +255,8 @@ fn copy_runs(place: &Place) {
         let copy = place.path("results").join(folder.file_name().unwrap());
         fs::create_dir_all(&copy).unwrap();
         for file in fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()) {
-            if file
-                .extension()
-                .is_some_and(|ending| ["csv", "gz", "json"].iter().any(|known| ending == *known))
-            {
+            let ending = file.extension().and_then(|ending| ending.to_str());
+            if matches!(ending, Some("csv" | "gz" | "json")) {
                 fs::copy(&file, copy.join(file.file_name().unwrap())).unwrap();
             }
         }
