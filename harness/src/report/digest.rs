@@ -59,6 +59,8 @@ pub struct Layers {
 pub struct Decision {
     /// The matrix of the run that measured memory.
     memory: String,
+    /// The words before what second runs say: when or where they ran.
+    again: Option<String>,
     rows: Vec<Row>,
 }
 
@@ -69,7 +71,7 @@ struct Row {
     run: String,
     workload: String,
     arm: String,
-    /// A run that measured the same workload at another time.
+    /// A run that measured the same workload at another time or place.
     again: Option<String>,
     /// The advice.
     advice: String,
@@ -114,7 +116,7 @@ pub enum Question<'a> {
     Layers { workload: &'a str, kernel: &'a str, arms: &'a [String] },
     /// Server CPU, that of both sides, latency, and how sure the first is.
     Figures { workload: &'a str, arm: &'a str },
-    /// The verdict on server CPU.
+    /// The ratio of server CPU, and the sign of its verdict.
     Again { workload: &'a str, arm: &'a str },
     /// The memory of an idle connection.
     Memory { arm: &'a str },
@@ -173,12 +175,9 @@ impl Decision {
             let mut figures = cells(run, Question::Figures { workload, arm })?.concat();
             let mut sure = figures.pop().unwrap_or_default();
             if let Some(again) = again {
-                let verdict = cells(again, Question::Again { workload, arm })?.concat().concat();
-                sure += &if figures[0].starts_with(&verdict) {
-                    "; the same again".to_owned()
-                } else {
-                    format!("; again: {verdict}")
-                };
+                let ratio = cells(again, Question::Again { workload, arm })?.concat().concat();
+                let words = self.again.as_deref().unwrap_or("again");
+                sure += &format!("; {words} {ratio}");
             }
             let memory = cells(&self.memory, Question::Memory { arm })?.concat();
             table.push(
@@ -203,7 +202,7 @@ pub fn cells(run: &Run, question: Question) -> Result<Rows> {
         Question::Ratios { metric, workload, arms } => vec![ratios(run, metric, workload, arms)?],
         Question::Layers { workload, kernel, arms } => layers(run, workload, kernel, arms)?,
         Question::Figures { workload, arm } => vec![figures(run, workload, arm)?],
-        Question::Again { workload, arm } => vec![vec![brief(cpu(run, workload, arm)?)]],
+        Question::Again { workload, arm } => vec![vec![grid::text(cpu(run, workload, arm)?)]],
         Question::Memory { arm } => vec![vec![memory(run, arm)?]],
     })
 }
@@ -341,8 +340,7 @@ mod tests {
                 Question::Figures { .. } => {
                     vec!["2.0 % less (−1 µs)", "alike", "p50 alike", "0.98 (0.97–0.99)"]
                 }
-                Question::Again { workload: "w", .. } => vec!["2.0 % less"],
-                Question::Again { .. } => vec!["not resolved"],
+                Question::Again { .. } => vec!["0.97 (0.96–0.98) ▼"],
                 Question::Memory { .. } => vec!["8 B (4)"],
             };
             Ok(vec![cells.into_iter().map(str::to_owned).collect()])
@@ -360,17 +358,16 @@ mod tests {
     }
 
     #[test]
-    fn a_second_run_agrees_or_says_what_it_found() {
-        let row = |workload: &str| {
-            format!(
-                "{{ service = \"s\", run = \"a\", workload = \"{workload}\", arm = \"x\", again = \
-                 \"b\", advice = \"do\" }}"
-            )
+    fn a_second_run_stands_beside_the_first() {
+        let rows = "rows = [{ service = \"s\", run = \"a\", workload = \"w\", arm = \"x\", again = \
+                    \"b\", advice = \"do\" }]";
+        let made = |again: &str| {
+            table("decision", &format!("memory = \"m\"\n{again}{rows}")).expect("a table")
         };
-        let text = format!("memory = \"m\"\nrows = [{}, {}]", row("w"), row("v"));
-        let made = table("decision", &text).expect("a table");
-        assert!(made.contains("0.98 (0.97–0.99); the same again "), "{made}");
-        assert!(made.contains("0.98 (0.97–0.99); again: not resolved"), "{made}");
+        let first = made("");
+        assert!(first.contains("0.98 (0.97–0.99); again 0.97 (0.96–0.98) ▼"), "{first}");
+        let made = made("again = \"elsewhere\"\n");
+        assert!(made.contains("; elsewhere 0.97 (0.96–0.98) ▼"), "{made}");
         assert!(made.contains("| 8 B (4) |"), "{made}");
         let text = "run = \"a\"\nworkload = \"w\"\nkernel = \"6.1\"\narms = [\"x\"]";
         let made = table("layers", text).expect("a table");

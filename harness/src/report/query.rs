@@ -11,7 +11,7 @@ use crate::results::Run;
 use crate::rows::{Bounds, ComparisonRow, Pass, Status, TrialRow, Verdict};
 use crate::statistics::median;
 use crate::text::{grouped, significant};
-use crate::verdict::blocks::{Block, complete_blocks};
+use crate::verdict::blocks::{Block, complete_blocks, is_seldom};
 use crate::verdict::metric::Metric;
 use crate::verdict::readings::reading;
 
@@ -200,6 +200,7 @@ pub fn absences(run: &Run, pass: Pass) -> Vec<Absence<'_>> {
         .partition(|row| row.status.is_usable());
     let has_figures = |row: &TrialRow| {
         usable.iter().any(|other| other.workload == row.workload && other.arm == row.arm)
+            && !is_seldom(&run.trials, pass, &row.workload, &row.arm)
     };
     let absent = unusable.into_iter().filter(|row| !has_figures(row)).map(|row| {
         let kind = row.reason.replace(|letter: char| letter.is_ascii_digit(), "");

@@ -492,8 +492,12 @@ mod tests {
         matrix.latency.as_mut().expect("given").blocks = 10;
         matrix.workloads.truncate(1);
         let name = matrix.workloads[0].name.clone();
-        let lost: Vec<_> = (2..=20).map(|block| (name.as_str(), block, ARMS[1])).collect();
+        let lost: Vec<_> =
+            (2..=20).map(|block| (name.as_str(), block, ARMS[block as usize % 4])).collect();
         assert_eq!(blocks(&rows(&matrix, 7, &lost), &name).len(), 13);
+        // One arm that stands too seldom costs the others nothing.
+        let lost: Vec<_> = (8..=20).map(|block| (name.as_str(), block, ARMS[1])).collect();
+        assert_eq!(blocks(&rows(&matrix, 7, &lost), &name).len(), 10);
         // An arm that never stands is given up, and costs no more tries.
         let lost: Vec<_> = (1..=20).map(|block| (name.as_str(), block, ARMS[0])).collect();
         let trials: Vec<usize> =

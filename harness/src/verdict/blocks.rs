@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::contrast::BlockValues;
 use super::metric::Metric;
+use crate::matrix::BLOCKS_FOR_VERDICT;
 use crate::rows::{NOT_RUN, Pass, Status, TrialRow, WindowRow};
 
 /// An arm that stood in none of this many blocks or more is left out instead of taking them all
@@ -13,6 +14,10 @@ const BLOCKS_TO_GIVE_UP: usize = 3;
 /// The same for an arm whose trials all failed: no gate rejected it, so a quieter hour will not
 /// help.
 const FAILED_BLOCKS_TO_GIVE_UP: usize = 2;
+
+/// An arm that stands in fewer of four blocks than this is left out too. It would take out most
+/// blocks of all others, and its own would be those in which it happened to be undisturbed.
+const BLOCKS_OF_FOUR: usize = 3;
 
 /// The trials of a block that counts, by arm.
 pub type Block<'a> = BTreeMap<&'a str, &'a TrialRow>;
@@ -69,18 +74,30 @@ pub fn is_given_up(rows: &[TrialRow], pass: Pass, workload: &str, arm: &str) -> 
     !tried().any(|row| row.status.is_usable()) && (blocks.is_empty() || blocks.len() >= enough)
 }
 
+/// Whether an arm stands too seldom under a workload to have figures. Few blocks may be chance.
+pub fn is_seldom(rows: &[TrialRow], pass: Pass, workload: &str, arm: &str) -> bool {
+    let is_of_arm =
+        |row: &&TrialRow| row.pass == Some(pass) && row.workload == workload && row.arm == arm;
+    let last = rows.iter().filter(is_of_arm).map(|row| (row.block, row.status.is_usable()));
+    let blocks: BTreeMap<u32, bool> = last.collect();
+    let stood = blocks.values().filter(|stood| **stood).count();
+    blocks.len() >= BLOCKS_FOR_VERDICT && 4 * stood < BLOCKS_OF_FOUR * blocks.len()
+}
+
 /// The blocks of a workload that count: those in which every arm has a trial that stands, its last
 /// one if it was run again. A rejected trial, whatever its own figures, takes its whole
-/// block out, or the choice of blocks would depend on the results. Arms that are unsupported, or
-/// that never stood, have no figures and are left out.
+/// block out, or the choice of blocks would depend on the results. Arms that are unsupported, never
+/// stood, or stood in fewer than three of four blocks are left out.
 pub fn complete_blocks<'a>(rows: &'a [TrialRow], pass: Pass, workload: &str) -> Vec<Block<'a>> {
     let mut blocks: BTreeMap<u32, Block<'a>> = BTreeMap::new();
     for row in rows.iter().filter(|row| row.pass == Some(pass) && row.workload == workload) {
         blocks.entry(row.block).or_default().insert(&row.arm, row);
     }
     let all: BTreeSet<&str> = blocks.values().flat_map(BTreeMap::keys).copied().collect();
-    let arms: BTreeSet<&str> =
-        all.into_iter().filter(|arm| !is_given_up(rows, pass, workload, arm)).collect();
+    let is_out = |arm: &str| {
+        is_given_up(rows, pass, workload, arm) || is_seldom(rows, pass, workload, arm)
+    };
+    let arms: BTreeSet<&str> = all.into_iter().filter(|arm| !is_out(arm)).collect();
     let complete = |block: Block<'a>| -> Option<Block<'a>> {
         arms.iter()
             .map(|&arm| {

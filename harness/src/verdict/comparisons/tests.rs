@@ -332,6 +332,22 @@ fn a_rejected_trial_takes_its_block_out() {
 }
 
 #[test]
+fn an_arm_that_stands_in_fewer_than_three_of_four_blocks_takes_none_of_the_others_out() {
+    let with = |lost: u32| -> Vec<TrialRow> {
+        let status = |number| if number <= lost { Status::Rejected } else { Status::Ok };
+        let of_three = |number| block(number, 100.0, 100.0, 200.0, status(number));
+        let another = |number| row(number, "uring-multishot", 150.0, Status::Ok);
+        (1..=8).flat_map(|number| [&of_three(number)[..], &[another(number)]].concat()).collect()
+    };
+    let blocks_of = |rows: &[TrialRow], arm| {
+        of(rows, "server_cpu_ns_per_echo", arm, "epoll-et").map(|row| row.blocks)
+    };
+    let arms = |rows: &[TrialRow]| ["epoll-document", "uring-multishot"].map(|arm| blocks_of(rows, arm));
+    assert_eq!(arms(&with(2)), [Some(6), Some(6)], "two of eight take their blocks out");
+    assert_eq!(arms(&with(3)), [None, Some(8)], "three of eight are left out");
+}
+
+#[test]
 fn an_arm_that_never_stands_is_left_out_and_one_that_is_unsupported_at_once() {
     let count = |rows: &[TrialRow]| complete_blocks(rows, Pass::Latency, "w").len();
     let never = |status| (1..=3).flat_map(move |number| block(number, 100.0, 100.0, 200.0, status));
