@@ -94,9 +94,8 @@ pub fn complete_blocks<'a>(rows: &'a [TrialRow], pass: Pass, workload: &str) -> 
         blocks.entry(row.block).or_default().insert(&row.arm, row);
     }
     let all: BTreeSet<&str> = blocks.values().flat_map(BTreeMap::keys).copied().collect();
-    let is_out = |arm: &str| {
-        is_given_up(rows, pass, workload, arm) || is_seldom(rows, pass, workload, arm)
-    };
+    let is_out =
+        |arm: &str| is_given_up(rows, pass, workload, arm) || is_seldom(rows, pass, workload, arm);
     let arms: BTreeSet<&str> = all.into_iter().filter(|arm| !is_out(arm)).collect();
     let complete = |block: Block<'a>| -> Option<Block<'a>> {
         arms.iter()

@@ -342,7 +342,8 @@ fn an_arm_that_stands_in_fewer_than_three_of_four_blocks_takes_none_of_the_other
     let blocks_of = |rows: &[TrialRow], arm| {
         of(rows, "server_cpu_ns_per_echo", arm, "epoll-et").map(|row| row.blocks)
     };
-    let arms = |rows: &[TrialRow]| ["epoll-document", "uring-multishot"].map(|arm| blocks_of(rows, arm));
+    let arms =
+        |rows: &[TrialRow]| ["epoll-document", "uring-multishot"].map(|arm| blocks_of(rows, arm));
     assert_eq!(arms(&with(2)), [Some(6), Some(6)], "two of eight take their blocks out");
     assert_eq!(arms(&with(3)), [None, Some(8)], "three of eight are left out");
 }
