@@ -120,7 +120,7 @@ fn measure_state(
         return Ok((Status::Unsupported, reason));
     }
     // The next walk begins where this one did.
-    ramp::released()?;
+    ramp::released(most)?;
     let sum = outcome.memory.iter().find(|row| row.state == state && row.object == KERNEL_SUM);
     let unsettled = points.iter().filter(|point| !point.reading.settled).count();
     let unavailable = instrument.slabs_unavailable().map(|unavailable| {

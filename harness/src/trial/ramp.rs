@@ -38,9 +38,14 @@ const MESSAGE_BYTES: u64 = 2 * 1024;
 /// and rings down after the process has ended.
 const RELEASE_TIME: Duration = Duration::from_secs(30);
 
-/// No more comes back when it is less than this in a pause.
+/// No more comes back when it is less than this in a pause. Few connections are torn down in a
+/// shorter one.
 const RELEASE_BYTES: u64 = 4 << 20;
 const RELEASE_PAUSE: Duration = Duration::from_secs(2);
+const RELEASE_PAUSE_MIN: Duration = Duration::from_millis(250);
+
+/// The connections from which on the pause is the whole.
+const MANY_CONNECTIONS: usize = 100_000;
 
 /// The way from one number of connections to the next, with an eye on the machine's memory.
 pub struct Ramp {
@@ -146,12 +151,15 @@ pub fn available_bytes() -> io::Result<u64> {
     Ok(Available::read()?.available_bytes)
 }
 
-/// Returns what is available once no more comes back after a server has ended.
-pub fn released() -> io::Result<u64> {
+/// Returns what is available once no more comes back after a server of so many connections has
+/// ended.
+pub fn released(connections: usize) -> io::Result<u64> {
+    let share = connections.min(MANY_CONNECTIONS) as f64 / MANY_CONNECTIONS as f64;
+    let pause = RELEASE_PAUSE.mul_f64(share).max(RELEASE_PAUSE_MIN);
     let deadline = Instant::now() + RELEASE_TIME;
     let mut last = available_bytes()?;
     loop {
-        std::thread::sleep(RELEASE_PAUSE);
+        std::thread::sleep(pause);
         let now = available_bytes()?;
         if now < last + RELEASE_BYTES || Instant::now() >= deadline {
             return Ok(now);

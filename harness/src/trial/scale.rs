@@ -86,7 +86,7 @@ pub fn measure(
     let network = walk.crowded.network_since(network_before)?;
     walk.open(0)?;
     let counters = walk.end()?;
-    let after_bytes = ramp::released()?;
+    let after_bytes = ramp::released(most)?;
     outcome.scale.push(step(&outcome.row, "after", after_bytes));
     let mut notes: Vec<String> = skipped.into_iter().collect();
     notes.extend(missing(before_bytes.saturating_sub(after_bytes)));
