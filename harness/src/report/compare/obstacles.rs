@@ -12,7 +12,7 @@ use crate::results::Run;
 use crate::rows::{Pass, TrialRow};
 use crate::status::ExitStatus;
 use crate::text::quoted_list;
-use crate::verdict::blocks::is_spoilt_by_client;
+use crate::verdict::blocks::{is_seldom, is_spoilt_by_client};
 use crate::verdict::metric::{self, Metric};
 
 /// Names the parts that are missing: a run did not come to its end, or B lacks arms or workloads of
@@ -223,8 +223,8 @@ pub fn arm(pair: &Pair, workload: &Workload, pass: Pass, arm: &str) -> Option<St
     Some(format!("`{arm}` in `{}`, {}: {why}", workload.name, pass.name()))
 }
 
-/// One run has no figures of it, or it had to share a CPU or a core in one only. If it had to in
-/// both, there are figures and no verdict.
+/// One run has no figures of it, or too few blocks, or it had to share a CPU or a core in one only.
+/// If it had to in both, there are figures and no verdict.
 fn of_arm(pair: &Pair, workload: &Workload, pass: Pass, arm: &str) -> Option<String> {
     // For each usable trial: it shared a CPU, it shared a core.
     let rows = |run: &Run| -> Vec<[bool; 2]> {
@@ -241,6 +241,7 @@ fn of_arm(pair: &Pair, workload: &Workload, pass: Pass, arm: &str) -> Option<Str
             .collect()
     };
     let (a, b) = (rows(&pair.a), rows(&pair.b));
+    let seldom = pair.runs().map(|run| is_seldom(&run.trials, pass, &workload.name, arm));
     let mut differing =
         ["had to share a CPU", "ran on hyperthreads of one core"].into_iter().enumerate();
     let differing = differing.find_map(|(index, what)| {
@@ -251,6 +252,9 @@ fn of_arm(pair: &Pair, workload: &Workload, pass: Pass, arm: &str) -> Option<Str
         (true, true) => return None,
         (true, false) | (false, true) => {
             ("has no figures in".to_owned(), in_which(a.is_empty(), b.is_empty()))
+        }
+        _ if seldom.contains(&true) => {
+            ("was rejected in too many blocks of".to_owned(), in_which(seldom[0], seldom[1]))
         }
         (false, false) => differing.map(|(what, which)| (format!("{what} only in"), which))?,
     };
