@@ -127,3 +127,36 @@ pub fn document(run: &Run, folder: &Path) -> Result<String> {
     };
     Ok(serde_json::to_string(&document)? + "\n")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Committed runs show what they happened to measure. A row of another may lack more.
+    #[test]
+    fn the_schema_lets_a_row_lack_what_its_type_lets_it_lack() {
+        fn empty(row: impl Serialize) -> Value {
+            serde_json::to_value(row).expect("a row is JSON")
+        }
+        let schema: Value =
+            serde_json::from_str(include_str!("../../schema/report.json")).expect("a schema");
+        for (table, row) in [
+            ("capacities", empty(CapacityRow::default())),
+            ("comparisons", empty(ComparisonRow::of_two([""; 5], [1.0; 2], Verdict::Counted))),
+            ("syscalls", empty(SyscallRow::default())),
+            ("memory", empty(MemoryRow::default())),
+            ("scale", empty(ScaleRow::default())),
+            ("instructions", empty(InstructionRow::default())),
+        ] {
+            let columns = &schema["properties"][table]["items"]["properties"];
+            let absent = row.as_object().expect("an object").iter();
+            for (column, _) in absent.filter(|(_, value)| value.is_null()) {
+                let kinds = columns[column]["type"].as_array();
+                // Null, and what it is otherwise.
+                let is_optional = kinds
+                    .is_some_and(|kinds| kinds.len() > 1 && kinds.iter().any(|of| of == "null"));
+                assert!(is_optional, "{table}: {column} may be null, and may be more");
+            }
+        }
+    }
+}
