@@ -154,8 +154,8 @@ pub fn available_bytes() -> io::Result<u64> {
 /// Returns what is available once no more comes back after a server of so many connections has
 /// ended.
 pub fn released(connections: usize) -> io::Result<u64> {
-    let share = connections.min(MANY_CONNECTIONS) as f64 / MANY_CONNECTIONS as f64;
-    let pause = RELEASE_PAUSE.mul_f64(share).max(RELEASE_PAUSE_MIN);
+    let share = connections as f64 / MANY_CONNECTIONS as f64;
+    let pause = RELEASE_PAUSE.mul_f64(share).clamp(RELEASE_PAUSE_MIN, RELEASE_PAUSE);
     let deadline = Instant::now() + RELEASE_TIME;
     let mut last = available_bytes()?;
     loop {

@@ -54,11 +54,21 @@ pub fn rounds<'a>(
     rounds.into_values().collect()
 }
 
+/// Returns the trials of an arm under a workload, in the order in which they ran.
+fn of_arm<'a>(
+    rows: &'a [TrialRow],
+    pass: Pass,
+    workload: &str,
+    arm: &str,
+) -> impl Iterator<Item = &'a TrialRow> {
+    rows.iter()
+        .filter(move |row| row.pass == Some(pass) && row.workload == workload && row.arm == arm)
+}
+
 /// Whether an arm has no figures under a workload: it is unsupported, or never stood.
 pub fn is_given_up(rows: &[TrialRow], pass: Pass, workload: &str, arm: &str) -> bool {
-    let is_of_arm =
-        |row: &&TrialRow| row.pass == Some(pass) && row.workload == workload && row.arm == arm;
-    let tried = || rows.iter().filter(is_of_arm).filter(|row| row.status != Status::Unsupported);
+    let tried =
+        || of_arm(rows, pass, workload, arm).filter(|row| row.status != Status::Unsupported);
     let blocks: BTreeSet<u32> = tried().map(|row| row.block).collect();
     let enough = match tried().all(|row| row.status == Status::Failed) {
         true => FAILED_BLOCKS_TO_GIVE_UP,
@@ -76,10 +86,10 @@ pub fn is_given_up(rows: &[TrialRow], pass: Pass, workload: &str, arm: &str) -> 
 
 /// Whether an arm stands too seldom under a workload to have figures. Few blocks may be chance.
 pub fn is_seldom(rows: &[TrialRow], pass: Pass, workload: &str, arm: &str) -> bool {
-    let is_of_arm =
-        |row: &&TrialRow| row.pass == Some(pass) && row.workload == workload && row.arm == arm;
-    let last = rows.iter().filter(is_of_arm).map(|row| (row.block, row.status.is_usable()));
-    let blocks: BTreeMap<u32, bool> = last.collect();
+    let trials = of_arm(rows, pass, workload, arm);
+    // The last one of a block counts.
+    let blocks: BTreeMap<u32, bool> =
+        trials.map(|row| (row.block, row.status.is_usable())).collect();
     let stood = blocks.values().filter(|stood| **stood).count();
     blocks.len() >= BLOCKS_FOR_VERDICT && 4 * stood < BLOCKS_OF_FOUR * blocks.len()
 }
