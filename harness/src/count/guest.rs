@@ -203,7 +203,7 @@ fn measure(index: usize, count: &Count, answers: &mut Answers) -> Result<()> {
     let starter = Starter { namespace: Some(&namespace), ..Starter::default() };
     let mut load = Client::start(&arguments, &starter, &interruptions)?;
     load.set_connections(workload.connections)?;
-    server.await_open(workload.connections as u64)?;
+    server.await_open([&mut load])?;
     load.measure(&workload.echo_command(each), PATIENCE)?;
     for each in [each, 2 * each] {
         rest();

@@ -194,6 +194,20 @@ impl Client {
         Ok(whole)
     }
 
+    /// Looks whether all of its processes run.
+    ///
+    /// # Errors
+    /// When one has ended: its last words.
+    pub fn check(&mut self) -> Result<()> {
+        for load in &mut self.loads {
+            if load.process.has_ended()? {
+                let ended = load.process.ended();
+                return Err(load.blame(ended));
+            }
+        }
+        Ok(())
+    }
+
     /// Returns how many connections stand.
     pub fn connections(&self) -> usize {
         self.connections

@@ -10,6 +10,7 @@ use ringmark::ports::{LISTENERS, PortSharing};
 use ringmark::protocol::{ServerCounters, ServerEvent};
 use serde_json::Value;
 
+use super::client::Client;
 use super::command_prefix::CommandPrefix;
 use super::external_server;
 use super::process::{ANSWER_TIME, DEATH_TIME, Interruptions, Process, is_port_taken};
@@ -196,16 +197,25 @@ impl Server {
         look(self).map_err(|error| self.blame(error))
     }
 
-    /// Waits until the server itself counts `connections`.
-    pub fn await_open(&mut self, connections: u64) -> Result<()> {
+    /// Waits until the server itself counts the connections of its clients, and no more.
+    ///
+    /// # Errors
+    /// When a client ends, or the counts differ for too long.
+    pub fn await_open<'a>(
+        &mut self,
+        clients: impl IntoIterator<Item = &'a mut Client>,
+    ) -> Result<()> {
+        let mut clients: Vec<_> = clients.into_iter().collect();
+        let connections: usize = clients.iter().map(|client| client.connections()).sum();
         let deadline = Instant::now() + ANSWER_TIME;
         loop {
             let open = self.counters()?.of_loop("open");
-            if open == connections {
+            if open == connections as u64 {
                 return Ok(());
             }
+            clients.iter_mut().try_for_each(|client| client.check())?;
             if Instant::now() >= deadline {
-                bail!("the server holds {open} connections where the client holds {connections}");
+                bail!("the server holds {open} connections where its clients hold {connections}");
             }
             std::thread::sleep(Duration::from_millis(5));
         }

@@ -170,6 +170,36 @@ const OPEN_PAIR: Condition =
 const CLOSED_PAIR: Condition =
     |row| row.step == "load" && row.arrival == "closed" && !row.server.is_empty();
 
+/// Shows what a load costs beside the largest crowd, over the same without it.
+pub fn crowd(run: &Run) -> Body {
+    let columns: [(&str, Condition, Condition, Value); 3] = [
+        ("closed loop: server CPU", CLOSED_PAIR, IS_USABLE, CPU),
+        ("open loop: server CPU", OPEN_PAIR, IS_USABLE, CPU),
+        ("open loop: p50", OPEN_PAIR, IS_OK, P50),
+    ];
+    let idle = |row: &ScaleRow| row.connections.saturating_sub(row.active_connections);
+    let pairs = run.scale.iter().filter(|row| CLOSED_PAIR(row) || OPEN_PAIR(row)).collect_vec();
+    let Some(most) = pairs.iter().map(|row| idle(row)).max() else { return Body::default() };
+    let titles = columns.iter().map(|&(title, ..)| title);
+    let heading = [format!("beside {} idle connections", grouped(most))];
+    let heading = heading.into_iter().chain(titles.map(str::to_owned)).collect_vec();
+    let mut table = Table::new(1, &heading);
+    for trial in trials(run).into_iter().filter(|trial| trial.status.is_usable()) {
+        let is_of_trial = |row: &&&ScaleRow| row.run_id == trial.run_id && idle(row) == most;
+        let of_trial = pairs.iter().filter(is_of_trial).copied().collect_vec();
+        // The floor's server does not echo.
+        if of_trial.is_empty() {
+            continue;
+        }
+        let cells = columns.iter().map(|&(_, is_wanted, may_be_used, value)| {
+            let rows = of_trial.iter().copied().filter(|row| is_wanted(row)).collect_vec();
+            crowding_cell(&rows, may_be_used, value)
+        });
+        table.push([trial.arm.clone()].into_iter().chain(cells).collect());
+    }
+    if table.is_empty() { Body::default() } else { Body::from(table) }
+}
+
 /// Shows what a load costs beside ever more connections that are idle.
 pub fn loads(run: &Run) -> Body {
     let rate = cell(run.matrix.scale.as_ref().map(|scale| scale.rate_per_s.get()), significant);
@@ -215,6 +245,47 @@ pub fn loads(run: &Run) -> Body {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rows::Pass;
+
+    #[test]
+    fn the_largest_crowd_is_shown_arm_by_arm() {
+        let matrix = toml::from_str(include_str!("../../matrix/crowd.toml")).expect("a matrix");
+        let trial = |run_id, arm: &str| TrialRow {
+            run_id,
+            arm: arm.to_owned(),
+            pass: Some(Pass::Scale),
+            status: Status::Ok,
+            ..TrialRow::default()
+        };
+        let load = |server: &str, idle: u64, arrival: &str, cpu| ScaleRow {
+            run_id: 1,
+            step: "load".to_owned(),
+            connections: idle + 8,
+            active_connections: 8,
+            server: server.to_owned(),
+            arrival: arrival.to_owned(),
+            repeat: Some(1),
+            server_cpu_ns_per_echo: Some(cpu),
+            status: Status::Ok,
+            ..ScaleRow::default()
+        };
+        let trials = vec![trial(1, "epoll-et"), trial(2, "null")];
+        let scale = vec![
+            load(CROWDED, 0, "closed", 900.0),
+            load(ALONE, 0, "closed", 300.0),
+            load(CROWDED, 400, "closed", 800.0),
+            load(ALONE, 400, "closed", 400.0),
+            load(CROWDED, 400, "poisson", 150.0),
+            load(ALONE, 400, "poisson", 100.0),
+        ];
+        let run = Run { scale, ..Run::of(matrix, trials, Vec::new()) };
+        let shown = crowd(&run).markdown();
+        let cells = |line: &str| line.split('|').map(|cell| cell.trim().to_owned()).collect_vec();
+        let rows = shown.lines().map(cells).collect_vec();
+        assert_eq!(rows[0][1], "beside 400 idle connections", "{shown}");
+        assert_eq!(rows[2][1..5], ["epoll-et", "2.00", "1.50", MISSING], "{shown}");
+        assert_eq!(rows.len(), 3, "the floor has no row: {shown}");
+    }
 
     #[test]
     fn a_crowd_is_compared_with_none_repeat_by_repeat() {

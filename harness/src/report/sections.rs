@@ -7,7 +7,7 @@ use crate::results::Run;
 
 /// Returns every section, in the order of the terminal.
 pub fn all(run: &Run, folder: &str) -> Vec<Section> {
-    let sections: [(&str, &str, Body); 23] = [
+    let sections: [(&str, &str, Body); 24] = [
         ("verdicts", "Verdicts", grid::tables(run)),
         ("run", "The run", about(run, folder)),
         ("questions", "What each workload answers", tables::questions(run)),
@@ -71,6 +71,11 @@ pub fn all(run: &Run, folder: &str) -> Vec<Section> {
         ),
         ("scale-opening", "Opening and closing ever more connections", scale::opening(run)),
         ("scale-loads", "One load beside ever more connections that are idle", scale::loads(run)),
+        (
+            "scale-crowd",
+            "One load beside the largest crowd, over the same without it",
+            scale::crowd(run),
+        ),
         ("ladder", "What each rung changes, and what that does", ladder::tables(run, folder)),
         ("gates", GATES_TITLE, tables::gates(run)),
     ];

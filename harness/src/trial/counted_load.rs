@@ -30,7 +30,7 @@ impl<'a> CountedLoad<'a> {
     pub fn open(site: &mut Site<'_>, workload: &'a Workload, echoes: u64) -> Result<Self> {
         let each = (echoes / workload.connections as u64).max(1);
         let more: Vec<String> = workload.all_echoes(each).into_iter().collect();
-        let mut load = site.open_load(workload.connections, workload.connections, &more)?;
+        let mut load = site.open_load(workload.connections, None, &more)?;
         // Everything is touched once, so that growth of tables and buffers is not counted.
         let warm_up = site.server.blaming(|_| load.command("echo 1", Duration::from_secs(60)))?;
         ensure!(matches!(warm_up, LoadEvent::Echoed(_)), "no echo came back");

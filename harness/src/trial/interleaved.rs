@@ -145,9 +145,9 @@ impl<'a> Player<'a> {
         let interleaved = latency.interleaved.as_ref().context("no turns are asked for")?;
         let mut site = Site::start(trial, context, &mut outcome.row, |_| {})?;
         let network_before = site.network()?;
-        let idle = idle_connections(&mut site, workload.idle_connections)?;
+        let mut idle = idle_connections(&mut site, workload.idle_connections)?;
         let more = load_options(&interleaved.window, &interleaved.warmup);
-        let load = site.open_load(workload.connections, workload.all_connections(), &more)?;
+        let load = site.open_load(workload.connections, idle.as_mut(), &more)?;
         outcome.row.idle_spinner = workload.idle_spinner;
         let processes = site.server.processes()?;
         let before = Clocks::begin(&mut site.server, &load)?;

@@ -115,10 +115,9 @@ impl<'a> Readings<'a> {
         outcome: &mut Outcome,
     ) -> Result<Self> {
         let network_before = site.network()?;
-        let idle = idle_connections(site, workload.idle_connections)?;
+        let mut idle = idle_connections(site, workload.idle_connections)?;
         let more = load_options(&latency.duration, &latency.warmup_max);
-        let in_all = workload.all_connections();
-        let mut load = site.open_load(workload.connections, in_all, &more)?;
+        let mut load = site.open_load(workload.connections, idle.as_mut(), &more)?;
         outcome.row.idle_spinner = workload.idle_spinner;
         let spinner = idle_spinner(context, workload)?;
         let server = &mut site.server;
@@ -127,7 +126,8 @@ impl<'a> Readings<'a> {
             Window::measure(server, &mut load, latency.duration.get(), latency.warmup_max.get())?;
         // One that had died in between would have left the CPUs to halt.
         spinner.map(IdleSpinner::end).transpose()?;
-        let at_rest = counters_after(server, in_all as u64, &window.result, &counters_before)?;
+        let in_all = workload.all_connections() as u64;
+        let at_rest = counters_after(server, in_all, &window.result, &counters_before)?;
         let dealt_ports = server.dealt_ports();
         let network = site.network_since(network_before)?;
         outcome.histogram = window.result.histogram_log.take();
@@ -354,7 +354,7 @@ pub fn idle_connections(site: &mut Site, connections: usize) -> Result<Option<Cl
         return Ok(None);
     }
     let mut load = site.load(connections, &[])?;
-    Ramp::begin()?.to(connections, 0, &mut site.server, &mut load, |_| {})?;
+    Ramp::begin()?.to(connections, None, &mut site.server, &mut load, |_| {})?;
     Ok(Some(load))
 }
 

@@ -150,7 +150,7 @@ fn walk(
     let down = counts.iter().rev().filter(|_| state != ACTIVE).map(|&count| (DOWN, count));
     let ramp = Ramp::begin()?;
     for (direction, connections) in up.chain(down) {
-        ramp.to(connections, 0, server, load, |_| {})?;
+        ramp.to(connections, None, server, load, |_| {})?;
         let reading = if state == ACTIVE {
             ramp.check_echo(connections)?;
             server.blaming(|_| read_active(load, instrument))?

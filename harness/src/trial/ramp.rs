@@ -65,15 +65,15 @@ impl Ramp {
         Ok(Self { before: Available::read()? })
     }
 
-    /// Opens or closes connections of a load until it holds `target`, beside `others` that other
-    /// loads hold; `each` gets every step.
+    /// Opens or closes connections of a load until it holds `target`, beside those of another;
+    /// `each` gets every step.
     ///
     /// # Errors
-    /// When the next step could leave less memory than the reserve.
+    /// When the next step could leave less memory than the reserve, or a load ends.
     pub fn to(
         &self,
         target: usize,
-        others: usize,
+        mut other: Option<&mut Client>,
         server: &mut Server,
         load: &mut Client,
         mut each: impl FnMut(Step),
@@ -87,12 +87,12 @@ impl Ramp {
             };
             self.check(
                 &Available::read()?,
-                from + others,
+                from + other.as_ref().map_or(0, |other| other.connections()),
                 next.saturating_sub(from) as u64 * CONNECTION_BYTES,
             )?;
             let begin = Instant::now();
             let connect_us = server.blaming(|_| load.set_connections(next))?;
-            server.await_open((next + others) as u64)?;
+            server.await_open([&mut *load].into_iter().chain(other.as_deref_mut()))?;
             each(Step {
                 connections: next,
                 changed: next.abs_diff(from),

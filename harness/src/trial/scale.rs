@@ -180,7 +180,7 @@ impl<'a> Walk<'a> {
     fn open(&mut self, target: usize) -> Result<()> {
         let opens = self.crowd.connections() < target;
         let Outcome { row, scale: rows, .. } = &mut *self.outcome;
-        self.ramp.to(target, 0, &mut self.crowded.server, &mut self.crowd, |change| {
+        self.ramp.to(target, None, &mut self.crowded.server, &mut self.crowd, |change| {
             if opens {
                 self.opened += change.changed;
                 self.opening_s += change.duration_s;
@@ -239,7 +239,7 @@ impl<'a> Walk<'a> {
                         connections: count as u64,
                         server: server.to_owned(),
                         repeat: Some(repeat),
-                        ..self.load(server, count - active, active, arrival)?
+                        ..self.load(server, active, arrival)?
                     };
                     self.outcome.scale.push(row);
                 }
@@ -249,25 +249,20 @@ impl<'a> Walk<'a> {
     }
 
     /// Measures one load on one of the servers, with connections of its own.
-    fn load(
-        &mut self,
-        server: &str,
-        crowd: usize,
-        active: usize,
-        arrival: Arrival,
-    ) -> Result<ScaleRow> {
-        let Self { context, scale, crowded, alone, ramp, outcome, .. } = self;
-        let (site, idle) = match alone {
-            Some(alone) if server == ALONE => (alone, 0),
-            _ => (crowded, crowd),
+    fn load(&mut self, server: &str, active: usize, arrival: Arrival) -> Result<ScaleRow> {
+        let Self { context, scale, crowded, alone, crowd, ramp, outcome, .. } = self;
+        let (site, mut crowd) = match alone {
+            Some(alone) if server == ALONE => (alone, None),
+            _ => (crowded, Some(crowd)),
         };
+        let idle = crowd.as_ref().map_or(0, |crowd| crowd.connections());
         // A closed loop's ends when it has settled.
         let is_closed = arrival == Arrival::Closed;
         let least = if is_closed { CLOSED_WARMUP_MAX } else { Duration::ZERO };
         let warmup_max = scale.warmup_max.get().max(least);
         let mut load = site.load(active, &arguments(scale, arrival, warmup_max))?;
         let network_before = site.network()?;
-        ramp.to(active, idle, &mut site.server, &mut load, |_| {})?;
+        ramp.to(active, crowd.as_deref_mut(), &mut site.server, &mut load, |_| {})?;
         let counters_before = site.server.counters()?;
         let window =
             Window::measure(&mut site.server, &mut load, scale.duration.get(), warmup_max)?;
@@ -275,7 +270,7 @@ impl<'a> Walk<'a> {
         let counters = site.server.counters()?;
         let network = site.network_since(network_before)?;
         load.quit()?;
-        site.server.await_open(idle as u64)?;
+        site.server.await_open(crowd)?;
 
         let result = &window.result;
         let machine = window.machine();

@@ -105,16 +105,16 @@ impl<'a> Site<'a> {
         Client::start(&arguments, &starter, &context.interruptions)
     }
 
-    /// The same, with its connections open; the server then holds `in_all`.
+    /// The same, with its connections open, beside those of the idle load.
     pub fn open_load(
         &mut self,
         connections: usize,
-        in_all: usize,
+        idle: Option<&mut Client>,
         more: &[String],
     ) -> Result<Client> {
         let mut load = self.load(connections, more)?;
         self.server.blaming(|_| load.set_connections(connections))?;
-        self.server.await_open(in_all as u64)?;
+        self.server.await_open([&mut load].into_iter().chain(idle))?;
         Ok(load)
     }
 
