@@ -173,9 +173,9 @@ const CLOSED_PAIR: Condition =
 /// Shows what a load costs beside the largest crowd, over the same without it.
 pub fn crowd(run: &Run) -> Body {
     let columns: [(&str, Condition, Condition, Value); 3] = [
-        ("closed loop: server CPU", CLOSED_PAIR, IS_USABLE, CPU),
-        ("open loop: server CPU", OPEN_PAIR, IS_USABLE, CPU),
-        ("open loop: p50", OPEN_PAIR, IS_OK, P50),
+        ("closed: CPU", CLOSED_PAIR, IS_USABLE, CPU),
+        ("open: CPU", OPEN_PAIR, IS_USABLE, CPU),
+        ("open: p50", OPEN_PAIR, IS_OK, P50),
     ];
     let idle = |row: &ScaleRow| row.connections.saturating_sub(row.active_connections);
     let pairs = run.scale.iter().filter(|row| CLOSED_PAIR(row) || OPEN_PAIR(row)).collect_vec();

@@ -12,11 +12,7 @@ pub fn all(run: &Run, folder: &str) -> Vec<Section> {
         ("run", "The run", about(run, folder)),
         ("questions", "What each workload answers", tables::questions(run)),
         ("syscalls", "System calls per echo, counted", tables::syscalls(run)),
-        (
-            "events",
-            "io_uring events per echo, by the kernel's tracepoints io_uring_*",
-            tables::events(run),
-        ),
+        ("events", "io_uring's events per echo, by tracepoints io_uring_*", tables::events(run)),
         (
             "hardware",
             "Instructions, cycles and misses per echo, by the CPUs' own counters",
@@ -71,11 +67,7 @@ pub fn all(run: &Run, folder: &str) -> Vec<Section> {
         ),
         ("scale-opening", "Opening and closing ever more connections", scale::opening(run)),
         ("scale-loads", "One load beside ever more connections that are idle", scale::loads(run)),
-        (
-            "scale-crowd",
-            "One load beside the largest crowd, over the same without it",
-            scale::crowd(run),
-        ),
+        ("scale-crowd", "One load beside the largest crowd, over none", scale::crowd(run)),
         ("ladder", "What each rung changes, and what that does", ladder::tables(run, folder)),
         ("gates", GATES_TITLE, tables::gates(run)),
     ];

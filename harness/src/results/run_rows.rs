@@ -16,7 +16,6 @@ use crate::rows::{
     EventRow, FunctionRow, HardwareRow, InstructionRow, MemoryPointRow, MemoryRow, Outcome,
     ScaleRow, SyscallRow, TrialRow, WindowRow,
 };
-use crate::statistics::{Interval, TheilSen};
 use crate::verdict::memory;
 
 /// The rows of a run's trials.
@@ -69,11 +68,6 @@ impl RunRows {
         }
         // Earlier versions wrote a trial's own row last: a trial without one was interrupted.
         rows.memory.retain(|row| ids.contains(&row.run_id));
-        // Before there was a column for the arm, a backend had but one.
-        for row in rows.memory.iter_mut().filter(|row| row.arm.is_empty()) {
-            row.arm = row.backend.clone();
-        }
-        bound_slopes(&mut rows.memory, &rows.memory_points);
         Ok(rows)
     }
 
@@ -148,23 +142,6 @@ fn csv_of<T: Serialize>(rows: &[T], with_header: bool) -> Result<Vec<u8>> {
         writer.serialize(row)?;
     }
     Ok(writer.into_inner()?)
-}
-
-/// Gives slopes without an interval the one that their readings have: earlier versions had none of
-/// five readings.
-fn bound_slopes(slopes: &mut [MemoryRow], points: &[MemoryPointRow]) {
-    let mut is_new = false;
-    for row in slopes.iter_mut().filter(|row| row.low.is_none()) {
-        let up: Vec<_> = row.way_up(points).collect();
-        let line =
-            TheilSen::fit(&up).filter(|line| (line.slope - row.bytes_per_connection).abs() < 1e-6);
-        if let Some(Interval { low, high }) = line.and_then(|line| line.slope_interval) {
-            (row.low, row.high, is_new) = (Some(low), Some(high), true);
-        }
-    }
-    if is_new {
-        memory::subtract_null(slopes);
-    }
 }
 
 /// Reads the rows of a file, or of the same packed by gzip, as committed runs have it. A file that

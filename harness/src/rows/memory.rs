@@ -13,7 +13,6 @@ pub struct MemoryPointRow {
     /// The trial.
     pub run_id: u32,
     /// Its arm.
-    #[serde(default)]
     pub arm: String,
     /// Its backend.
     pub backend: String,
@@ -40,7 +39,6 @@ pub struct MemoryRow {
     /// The trial.
     pub run_id: u32,
     /// Its arm.
-    #[serde(default)]
     pub arm: String,
     /// Its backend.
     pub backend: String,
