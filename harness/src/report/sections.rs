@@ -12,7 +12,7 @@ pub fn all(run: &Run, folder: &str) -> Vec<Section> {
         ("run", "The run", about(run, folder)),
         ("questions", "What each workload answers", tables::questions(run)),
         ("syscalls", "System calls per echo, counted", tables::syscalls(run)),
-        ("events", "io_uring's events per echo, by tracepoints io_uring_*", tables::events(run)),
+        ("events", "io_uring events per echo, by tracepoints io_uring_*", tables::events(run)),
         (
             "hardware",
             "Instructions, cycles and misses per echo, by the CPUs' own counters",
