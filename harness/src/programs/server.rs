@@ -213,10 +213,8 @@ impl Server {
             if open == connections as u64 {
                 return Ok(());
             }
-            let ended = clients.iter_mut().find_map(|client| client.check().err());
-            if let Some(error) = ended {
-                return Err(self.blame(error));
-            }
+            let checked = clients.iter_mut().try_for_each(|client| client.check());
+            checked.map_err(|error| self.blame(error))?;
             if Instant::now() >= deadline {
                 bail!("the server holds {open} connections where its clients hold {connections}");
             }

@@ -132,6 +132,9 @@ fn crowding_cell(rows: &[&ScaleRow], may_be_used: Condition, value: Value) -> St
     }
 }
 
+const CPU_OVER_ALONE: CellWriter = |rows| crowding_cell(rows, IS_USABLE, CPU);
+const P50_OVER_ALONE: CellWriter = |rows| crowding_cell(rows, IS_OK, P50);
+
 /// Shows one figure of a load, arm by arm, against how many connections stand beside it and how
 /// many are active.
 fn load_table(run: &Run, title: &str, is_wanted: Condition, write: CellWriter) -> Body {
@@ -172,10 +175,10 @@ const CLOSED_PAIR: Condition =
 
 /// Shows what a load costs beside the largest crowd, over the same without it.
 pub fn crowd(run: &Run) -> Body {
-    let columns: [(&str, Condition, Condition, Value); 3] = [
-        ("closed: CPU", CLOSED_PAIR, IS_USABLE, CPU),
-        ("open: CPU", OPEN_PAIR, IS_USABLE, CPU),
-        ("open: p50", OPEN_PAIR, IS_OK, P50),
+    let columns: [(&str, Condition, CellWriter); 3] = [
+        ("closed: CPU", CLOSED_PAIR, CPU_OVER_ALONE),
+        ("open: CPU", OPEN_PAIR, CPU_OVER_ALONE),
+        ("open: p50", OPEN_PAIR, P50_OVER_ALONE),
     ];
     let idle = |row: &ScaleRow| row.connections.saturating_sub(row.active_connections);
     let pairs = run.scale.iter().filter(|row| CLOSED_PAIR(row) || OPEN_PAIR(row)).collect_vec();
@@ -191,9 +194,8 @@ pub fn crowd(run: &Run) -> Body {
         if of_trial.is_empty() {
             continue;
         }
-        let cells = columns.iter().map(|&(_, is_wanted, may_be_used, value)| {
-            let rows = of_trial.iter().copied().filter(|row| is_wanted(row)).collect_vec();
-            crowding_cell(&rows, may_be_used, value)
+        let cells = columns.iter().map(|&(_, is_wanted, write)| {
+            write(&of_trial.iter().copied().filter(|row| is_wanted(row)).collect_vec())
         });
         table.push([trial.arm.clone()].into_iter().chain(cells).collect());
     }
@@ -208,13 +210,9 @@ pub fn loads(run: &Run) -> Body {
     let over_alone = "with a crowd, over a second server's without one, measured in turn";
     let cpu_over_alone = format!("server CPU per echo {over_alone}");
     let tables: [(String, Condition, CellWriter); 10] = [
-        (format!("{open} {cpu_over_alone}"), OPEN_PAIR, |rows| crowding_cell(rows, IS_USABLE, CPU)),
-        (format!("{open} median latency {over_alone}"), OPEN_PAIR, |rows| {
-            crowding_cell(rows, IS_OK, P50)
-        }),
-        (format!("{closed} {cpu_over_alone}"), CLOSED_PAIR, |rows| {
-            crowding_cell(rows, IS_USABLE, CPU)
-        }),
+        (format!("{open} {cpu_over_alone}"), OPEN_PAIR, CPU_OVER_ALONE),
+        (format!("{open} median latency {over_alone}"), OPEN_PAIR, P50_OVER_ALONE),
+        (format!("{closed} {cpu_over_alone}"), CLOSED_PAIR, CPU_OVER_ALONE),
         (format!("{open} server CPU, ns per echo"), OPEN, |rows| median_cell(rows, IS_USABLE, CPU)),
         (format!("{open} median latency, µs"), OPEN, |rows| median_cell(rows, IS_OK, P50)),
         (format!("{open} p99 latency, µs"), OPEN, |rows| {
