@@ -95,7 +95,7 @@ fn the_benchmarks_are_those_of_the_passes() {
 fn the_picture_is_of_a_committed_run() {
     let readme = text("README.md");
     let folders = readme.split("](results/").filter_map(|rest| rest.split(')').next());
-    let folder = folders.into_iter().find(|folder| folder.ends_with("-quick")).unwrap();
+    let folder = folders.into_iter().find(|folder| folder.ends_with("-quick-intel")).unwrap();
     let place = tempfile::tempdir().unwrap();
     let shown = "\"$0\" report \"results/$1\" --out \"$2\" | \
                  scripts/terminal_svg.sh scripts/run_matrix.sh";

@@ -429,7 +429,7 @@ fn three_blocks_are_no_pass_whatever_else_is_judged() {
 
 #[test]
 fn what_differs_is_said_and_what_is_not_whole_is_not_judged() {
-    let (run, place) = (committed("-standard"), Place::with(""));
+    let (run, place) = (committed("-standard-intel"), Place::with(""));
     let copy = edited(&run, &place, |_| ());
     let file = copy.join("manifest.json");
     let written: serde_json::Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
@@ -493,7 +493,7 @@ fn a_baseline_that_changed_alone_is_no_pass() {
 #[test]
 fn the_columns_agree_with_their_ratios() {
     let place = Place::with("");
-    let [a, b] = [QUICK, "-ladder"].map(committed);
+    let [a, b] = [QUICK, "-ladder-intel"].map(committed);
     let printed = stdout(&success(&mut compare(&place, &a, &b)));
     let figure = |cell: &str| cell.split(' ').next().unwrap().replace(',', "").parse::<f64>();
     let mut count = 0;

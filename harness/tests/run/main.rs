@@ -260,7 +260,7 @@ fn manifest(folder: &Path) -> serde_json::Value {
 }
 
 /// The latest of the committed quick runs.
-const QUICK: &str = "-quick";
+const QUICK: &str = "-quick-intel";
 
 /// Returns the folder of the committed runs.
 fn results() -> PathBuf {

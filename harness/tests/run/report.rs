@@ -140,7 +140,7 @@ fn the_verdicts_stand_first_and_the_question_above_them() {
     let report = |run: &Path| {
         stdout(&success(place.command("report").arg(run).args(["--full", "--out", "drawn"])))
     };
-    let standard = report(&committed("-standard"));
+    let standard = report(&committed("-standard-intel"));
     let mut lines = standard.lines().filter(|line| !line.is_empty());
     assert_has(lines.next().unwrap(), &["standard: At which rate does a server"]);
     assert_eq!(lines.next(), Some("Verdicts"));
@@ -163,7 +163,7 @@ fn the_verdicts_stand_first_and_the_question_above_them() {
 #[test]
 fn every_verdict_is_printed() {
     let place = Place::with("");
-    let run = place.copy_of(&committed("-ladder"));
+    let run = place.copy_of(&committed("-ladder-intel"));
     let printed = stdout(&success(place.command("report").arg(&run).arg("--full")));
     let (_, grid) = printed.split_once("Verdicts\n").unwrap();
     let (grid, _) = grid.split_once("\nThe run\n").unwrap();
