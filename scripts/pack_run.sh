@@ -12,7 +12,7 @@ case $1 in -h | --help) sed -n '2,7s/^# \{0,1\}//p' "$0"; exit 0 ;; esac
 for run; do
     [ -f "$run/manifest.json" ] || { echo "pack_run.sh: $run is not the folder of a run" >&2; exit 2; }
     [ ! -e "$run/trials.jsonl" ] || { echo "pack_run.sh: $run has not finished: resume it" >&2; exit 2; }
-    for table in trials memory_points windows functions instructions; do
+    for table in trials events memory_points scale windows functions instructions; do
         find "$run" -name "$table.csv" -size +0 -exec gzip --best --no-name --force {} +
         find "$run" -name "$table.csv" -size 0 -delete
     done
