@@ -7,8 +7,8 @@ use std::process::{Command, Output};
 use crate::broken_server::server_of;
 use crate::programs::server;
 use crate::{
-    FAILED, NO_FIGURES, NOT_COMPARABLE, Place, QUICK, Row, SLOWER, assert_has, calls, committed,
-    edit_rows, ended_with, failure, heading, manifest, set, stderr, stdout, success,
+    FAILED, LADDER, NO_FIGURES, NOT_COMPARABLE, Place, QUICK, Row, SLOWER, assert_has, calls,
+    committed, edit_rows, ended_with, failure, heading, manifest, set, stderr, stdout, success,
 };
 
 /// Two servers that differ in nothing that matters here.
@@ -493,7 +493,7 @@ fn a_baseline_that_changed_alone_is_no_pass() {
 #[test]
 fn the_columns_agree_with_their_ratios() {
     let place = Place::with("");
-    let [a, b] = [QUICK, "-ladder-intel"].map(committed);
+    let [a, b] = [QUICK, LADDER].map(committed);
     let printed = stdout(&success(&mut compare(&place, &a, &b)));
     let figure = |cell: &str| cell.split(' ').next().unwrap().replace(',', "").parse::<f64>();
     let mut count = 0;

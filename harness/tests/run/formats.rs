@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use crate::schema::{faults, schema};
 use crate::{
-    NOT_COMPARABLE, Place, QUICK, SLOWER, assert_has, committed, ended_with, results, stderr,
-    stdout, success, table,
+    LADDER, NOT_COMPARABLE, Place, QUICK, SLOWER, assert_has, committed, ended_with, results,
+    stderr, stdout, success, table,
 };
 
 /// The screen that a run must fit on.
@@ -55,7 +55,7 @@ fn every_committed_run_is_json_by_its_schema() {
 
 #[test]
 fn runs_of_all_sizes_fit_on_a_screen_and_into_ten_lines() {
-    for name in [QUICK, "-ladder-intel", "-million", "-crowd", "-instructions", "-stream"] {
+    for name in [QUICK, LADDER, "-million", "-crowd", "-instructions", "-stream"] {
         let run = committed(name);
         let screen = report(&run, &["--format", "text"]);
         assert!(screen.lines().count() <= LINES, "{screen}");
@@ -149,7 +149,7 @@ fn a_run_is_judged_by_a_bound() {
 #[test]
 fn a_comparison_is_json_by_its_schema() {
     let place = Place::with("");
-    let [a, b] = [QUICK, "-ladder-intel"].map(committed);
+    let [a, b] = [QUICK, LADDER].map(committed);
     let compare = |a: &Path, b: &Path, options: &[&str]| {
         let mut command = place.command("compare");
         command.args([a, b]).args(["--format", "json"]).args(options).output().unwrap()

@@ -259,8 +259,10 @@ fn manifest(folder: &Path) -> serde_json::Value {
     serde_json::from_slice(&fs::read(folder.join("manifest.json")).unwrap()).unwrap()
 }
 
-/// The latest of the committed quick runs.
+/// The committed quick run that the expectations of the tests were read from.
 const QUICK: &str = "-quick-intel";
+/// The committed ladder that the tests read: of the same host as the quick run.
+const LADDER: &str = "-ladder-intel";
 
 /// Returns the folder of the committed runs.
 fn results() -> PathBuf {

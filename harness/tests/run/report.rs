@@ -5,8 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::{
-    Place, QUICK, assert_has, calls, committed, edit_rows, failure, one_line, set, stdout, success,
-    table,
+    LADDER, Place, QUICK, assert_has, calls, committed, edit_rows, failure, one_line, set, stdout,
+    success, table,
 };
 
 const SECTIONS: [&str; 14] = [
@@ -163,7 +163,7 @@ fn the_verdicts_stand_first_and_the_question_above_them() {
 #[test]
 fn every_verdict_is_printed() {
     let place = Place::with("");
-    let run = place.copy_of(&committed("-ladder-intel"));
+    let run = place.copy_of(&committed(LADDER));
     let printed = stdout(&success(place.command("report").arg(&run).arg("--full")));
     let (_, grid) = printed.split_once("Verdicts\n").unwrap();
     let (grid, _) = grid.split_once("\nThe run\n").unwrap();
